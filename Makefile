@@ -1,0 +1,45 @@
+# make finetune and make test need nothing done before: they set up what is missing.
+PYTHON ?= python3
+RECIPE ?= quickstart
+ARGS ?=
+BIN := .venv/bin
+STAMP := .venv/installed
+DATA := $(if $(filter quickstart%,$(RECIPE)),data/quickstart/manifest.csv)
+
+.PHONY: help setup finetune test lint check bench clean
+
+help: ## what can be made
+	@grep -E '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## /  make \1\t/' | expand -t 18
+
+setup: $(STAMP) ## install into .venv, once
+
+finetune: $(STAMP) $(DATA) ## train by RECIPE (quickstart), settings in ARGS="train.batch_size=16", and write a report
+	@$(BIN)/finetune train $(RECIPE) $(ARGS)
+
+test: $(STAMP) ## run the tests
+	$(BIN)/pytest -n 2 --dist worksteal
+
+lint: $(STAMP) ## formatting, rules and types
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+
+check: lint test ## all that has to pass before a commit
+
+bench: $(STAMP) ## benchmarks, each a table of ratios
+	@for script in benchmarks/*.py; do echo "$$script"; $(BIN)/python $$script || exit 1; done
+
+clean: ## remove what was made, but not runs/ and data/
+	rm -rf .venv build dist *.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+$(STAMP): setup.cfg pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; assert sys.version_info >= (3, 11)' || \
+		{ echo "Python 3.11 or newer is needed; name one: make PYTHON=python3.12 ..."; exit 1; }
+	@echo "installing into .venv: about two minutes and 6 GB, once"
+	$(PYTHON) -m venv .venv
+	$(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable ".[dev]"
+	@touch $@
+
+data/quickstart/manifest.csv: | $(STAMP)
+	$(BIN)/finetune data quickstart

@@ -1,0 +1,83 @@
+"""Fine-tune pretrained image and video backbones on your own labelled videos.
+
+Names are imported when first used, so that `import finetune` costs nothing.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from finetune.checkpoint import load
+    from finetune.errors import DataError, FinetuneError, ModelError, RecipeError, RunError, VideoError
+    from finetune.evaluation import evaluate
+    from finetune.manifest import Manifest
+    from finetune.model.freeze import param_groups, set_trainable
+    from finetune.model.model import VideoClassifier, build_model
+    from finetune.prediction import Prediction, predict
+    from finetune.recipe import Augment, Clip, Data, Evaluate, Model, Phase, Recipe, Train, load_recipe
+    from finetune.report.page import write_report
+    from finetune.train.loop import fit
+    from finetune.video.dataset import ClipDataset
+    from finetune.video.decode import VideoInfo, probe, read_frames
+
+_HOMES = {
+    "finetune.checkpoint": ("load",),
+    "finetune.errors": ("DataError", "FinetuneError", "ModelError", "RecipeError", "RunError", "VideoError"),
+    "finetune.evaluation": ("evaluate",),
+    "finetune.manifest": ("Manifest",),
+    "finetune.model.freeze": ("param_groups", "set_trainable"),
+    "finetune.model.model": ("VideoClassifier", "build_model"),
+    "finetune.prediction": ("Prediction", "predict"),
+    "finetune.recipe": (
+        *("Augment", "Clip", "Data", "Evaluate", "Model", "Phase", "Recipe", "Train"),
+        "load_recipe",
+    ),
+    "finetune.report.page": ("write_report",),
+    "finetune.train.loop": ("fit",),
+    "finetune.video.dataset": ("ClipDataset",),
+    "finetune.video.decode": ("VideoInfo", "probe", "read_frames"),
+}
+_HOME_OF = {name: module for module, names in _HOMES.items() for name in names}
+
+__all__ = [
+    "Augment",
+    "Clip",
+    "ClipDataset",
+    "Data",
+    "DataError",
+    "Evaluate",
+    "FinetuneError",
+    "Manifest",
+    "Model",
+    "ModelError",
+    "Phase",
+    "Prediction",
+    "Recipe",
+    "RecipeError",
+    "RunError",
+    "Train",
+    "VideoClassifier",
+    "VideoError",
+    "VideoInfo",
+    "build_model",
+    "evaluate",
+    "fit",
+    "load",
+    "load_recipe",
+    "param_groups",
+    "predict",
+    "probe",
+    "read_frames",
+    "set_trainable",
+    "write_report",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOME_OF:
+        raise AttributeError(f"module 'finetune' has no attribute {name!r}")
+    return getattr(import_module(_HOME_OF[name]), name)
+
+
+def __dir__() -> list[str]:
+    return __all__

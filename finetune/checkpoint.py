@@ -1,0 +1,146 @@
+"""The run folder: what a run writes, and how a trained model is loaded from it."""
+
+import json
+import os
+import platform
+import subprocess
+import sys
+from collections.abc import Mapping, Sequence
+from datetime import datetime
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import load_file, save_file
+
+from finetune.errors import RunError
+from finetune.manifest import Manifest
+from finetune.model.model import VideoClassifier, build_model
+from finetune.recipe import Recipe, load_recipe, save_recipe
+from finetune.version import VERSION
+
+PACKAGES = ("torch", "torchvision", "timm", "av", "accelerate", "numpy", "scikit-learn")
+
+
+def new_run_folder(name: str, out: Path | None = None) -> Path:
+    """The folder of a new run: `out`, which has to be empty or not there, or `runs/<name>-<time>`."""
+    if out is not None:
+        if out.exists() and (not out.is_dir() or any(out.iterdir())):
+            raise RunError(f"{out}: is there already and not empty; a run needs a folder of its own")
+        return out
+    stamp = datetime.now().strftime("%Y%m%d-%H%M%S")
+    folder, count = Path("runs") / f"{name}-{stamp}", 1
+    while folder.exists():
+        folder, count = folder.with_name(f"{name}-{stamp}-{count}"), count + 1
+    return folder
+
+
+def begin_run(folder: Path, recipe: Recipe, manifest: Manifest) -> None:
+    """Write what is known before training: the resolved recipe, the rows with their splits, classes, environment."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        save_recipe(recipe, folder / "recipe.yaml")
+        manifest.to_csv(folder / "manifest.csv")
+        write_json(folder / "classes.json", list(manifest.classes))
+        write_json(folder / "environment.json", environment())
+    except OSError as error:
+        raise RunError(f"{folder}: a run folder cannot be written there: {error.strerror}") from None
+
+
+def save_checkpoint(folder: Path, which: str, model: VideoClassifier, meta: Mapping[str, Any]) -> None:
+    """Write `checkpoints/<which>`, each file under a temporary name first; the one before survives a failure."""
+    checkpoint = folder / "checkpoints" / which
+    try:
+        checkpoint.mkdir(parents=True, exist_ok=True)
+        weights = checkpoint / "model.safetensors.partial"
+        save_file({name: value.detach().cpu().contiguous() for name, value in model.state_dict().items()}, weights)
+        os.replace(weights, checkpoint / "model.safetensors")
+        write_json(checkpoint / "meta.json", meta)
+    except Exception as error:  # safetensors raises its own error for a full disk
+        raise RunError(f"{checkpoint}: the checkpoint could not be written: {error}") from error
+
+
+def load_checkpoint(folder: Path, which: str, model: VideoClassifier) -> dict[str, Any]:
+    """Load weights into a model built by the run's recipe; what was noted beside them."""
+    checkpoint = folder / "checkpoints" / which
+    model.load_state_dict(load_file(checkpoint / "model.safetensors"))
+    return json.loads((checkpoint / "meta.json").read_text(encoding="utf-8"))
+
+
+def open_run(run: str | Path) -> tuple[Recipe, tuple[str, ...]]:
+    """The recipe and classes of a run. Raises RunError for a folder that is not a run with a checkpoint."""
+    folder = Path(run)
+    needed = ("recipe.yaml", "classes.json", "manifest.csv", "checkpoints")
+    missing = [name for name in needed if not (folder / name).exists()]
+    if missing:
+        raise RunError(f"{folder}: is not a run folder with a checkpoint: it has no {', no '.join(missing)}")
+    classes = json.loads((folder / "classes.json").read_text(encoding="utf-8"))
+    return load_recipe(str(folder / "recipe.yaml")), tuple(classes)
+
+
+def load(run: str | Path, *, checkpoint: str = "best") -> VideoClassifier:
+    """The trained model of a run folder, in evaluation mode."""
+    recipe, classes = open_run(run)
+    model = build_model(
+        recipe.model.backbone,
+        classes,
+        weights="none",
+        temporal=recipe.model.temporal,
+        dropout=recipe.model.dropout,
+        num_frames=recipe.clip.num_frames,
+        size=recipe.clip.size,
+    )
+    load_checkpoint(Path(run), checkpoint, model)
+    return model.eval()
+
+
+def environment(command: Sequence[str] = tuple(sys.argv)) -> dict[str, Any]:
+    """Versions, hardware, git revision and command: what somebody needs to repeat a run."""
+    return {
+        "versions": {
+            "finetune": VERSION,
+            "python": platform.python_version(),
+            **{name: _version(name) for name in PACKAGES},
+        },
+        "hardware": {
+            "system": platform.platform(),
+            "cpu": _cpu_name(),
+            "cores": len(os.sched_getaffinity(0)),
+            "gpu": [torch.cuda.get_device_name(index) for index in range(torch.cuda.device_count())],
+        },
+        "git": _git_revision(),
+        "command": " ".join([Path(command[0]).name, *command[1:]]),
+        "started": datetime.now().astimezone().isoformat(timespec="seconds"),
+    }
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Write JSON under a temporary name, then rename, so that no reader ever sees half a file."""
+    partial = path.with_name(f"{path.name}.partial")
+    partial.write_text(json.dumps(value, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+    os.replace(partial, path)
+
+
+def _version(package: str) -> str | None:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return None
+
+
+def _cpu_name() -> str:
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+        return next(line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
+    except (OSError, StopIteration):
+        return platform.processor()
+
+
+def _git_revision() -> str | None:
+    command = ["git", "describe", "--always", "--dirty", "--abbrev=12"]
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=10)
+    except (OSError, subprocess.SubprocessError):
+        return None
+    return done.stdout.strip()

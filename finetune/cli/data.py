@@ -1,0 +1,83 @@
+"""`finetune data`: bring labelled videos, each set with the manifest that recipes name."""
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+app = typer.Typer(help="Draw, fetch or prepare labelled videos.", no_args_is_help=True)
+Archive = Annotated[Path | None, typer.Option(help="The official archive, fetched by hand; else it is downloaded.")]
+Splits = Annotated[
+    Path | None, typer.Option("--splits-archive", help="The archive of the official split lists, likewise.")
+]
+
+
+@app.command()
+def quickstart(
+    out: Annotated[Path, typer.Option(help="Folder to draw into.")] = Path("data/quickstart"),
+    seed: Annotated[int, typer.Option(min=0, help="Another seed draws another set.")] = 0,
+) -> None:
+    """Draw 520 short labelled clips in under half a minute: an arrow or a heart that rises, falls or spins."""
+    from finetune.datasets.quickstart import draw_quickstart
+
+    with _counting("drawing") as progress:
+        manifest = draw_quickstart(out, seed=seed, progress=progress)
+    print(manifest)
+
+
+@app.command()
+def ucf101(
+    root: Annotated[Path, typer.Option(help="Folder that holds, or will hold, the clips.")] = Path("data/ucf101"),
+    archive: Archive = None,
+    splits: Splits = None,
+) -> None:
+    """Prepare UCF101 (13,320 clips, 101 classes): fetch, unpack, and write split1.csv to split3.csv."""
+    from finetune.datasets.ucf101 import prepare_ucf101
+
+    with _sizes() as progress:
+        manifests = prepare_ucf101(root, archive=archive, splits_archive=splits, progress=progress)
+    print("\n".join(map(str, manifests)))
+
+
+@app.command()
+def hmdb51(
+    root: Annotated[Path, typer.Option(help="Folder that holds, or will hold, the clips.")] = Path("data/hmdb51"),
+    archive: Archive = None,
+    splits: Splits = None,
+) -> None:
+    """Prepare HMDB51 (6,766 clips, 51 classes): fetch, unpack, and write split1.csv to split3.csv."""
+    from finetune.datasets.hmdb51 import prepare_hmdb51
+
+    with _sizes() as progress:
+        manifests = prepare_hmdb51(root, archive=archive, splits_archive=splits, progress=progress)
+    print("\n".join(map(str, manifests)))
+
+
+@contextmanager
+def _counting(what: str) -> Iterator[Callable[[int, int], None]]:
+    """A bar on stderr for (done, total)."""
+    from rich.console import Console
+    from rich.progress import Progress
+
+    with Progress(console=Console(stderr=True)) as bar:
+        task = bar.add_task(what, total=None)
+        yield lambda done, total: bar.update(task, completed=done, total=total)
+
+
+@contextmanager
+def _sizes() -> Iterator[Callable[[str, int, int | None], None]]:
+    """Bars on stderr for (what, done, total), one for each thing in turn."""
+    from rich.console import Console
+    from rich.progress import Progress, TaskID
+
+    with Progress(console=Console(stderr=True)) as bar:
+        tasks: dict[str, TaskID] = {}
+
+        def show(what: str, done: int, total: int | None) -> None:
+            if what not in tasks:
+                tasks[what] = bar.add_task(what, total=total)
+            bar.update(tasks[what], completed=done, total=total)
+
+        yield show

@@ -1,0 +1,1 @@
+"""Small data sets that the toolkit draws or fetches itself."""

@@ -1,0 +1,165 @@
+"""How good a trained run is on a split: scores with their intervals, written as results.json and predictions.csv."""
+
+import csv
+import json
+import os
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from torch import nn
+from torch.utils.data import DataLoader
+
+from finetune.checkpoint import load, open_run, write_json
+from finetune.errors import DataError, RunError, some
+from finetune.infer import probabilities, settle_device, settle_precision
+from finetune.manifest import SPLITS, Manifest
+from finetune.model.model import TASK
+from finetune.recipe import Recipe
+from finetune.scores import score
+from finetune.video.check import look_at_files
+from finetune.video.dataset import ClipDataset, EpochBatches, make_loader, worker_count
+
+Progress = Callable[[int, int], None]
+
+
+def evaluate(
+    run: str | Path,
+    *,
+    split: str = "test",
+    views: int | None = None,
+    on_error: str | None = None,
+    out: Path | None = None,
+    progress: Progress | None = None,
+) -> dict[str, Any]:
+    """Score a run's best checkpoint on each row of a split once; the contents of results.json.
+
+    Writes results.json and predictions.csv into `out`: by default `RUN/evaluation` for the test split and
+    `RUN/evaluation/<split>` for others. A file that cannot be read fails the evaluation, unless `on_error` (by
+    default the recipe's) is `skip`: then it is counted and listed. Raises RunError or DataError.
+    """
+    folder = Path(run)
+    recipe, classes = open_run(folder)
+    if split not in SPLITS:
+        raise RunError(f"there is no split {split!r}; there are {', '.join(SPLITS)}")
+    views = views or recipe.evaluate.views
+    manifest = saved_manifest(folder, classes)
+    rows = manifest.rows(split)
+    if not len(rows):
+        raise RunError(f"{folder}: its data has no rows in the split {split!r}")
+    model = load(folder).to(settle_device(recipe.train.device))
+    precision = settle_precision(recipe.train.precision, next(model.parameters()).device)
+    started = time.perf_counter()
+    subset = manifest.without(np.setdiff1d(np.arange(len(manifest)), rows))
+    facts = look_at_files(subset)
+    dataset = ClipDataset(
+        subset, split, clip=recipe.clip.model_copy(update={"size": model.size}), views=views, facts=facts
+    )
+    loader = evaluation_loader(dataset, recipe.data.workers)
+    scored, skipped = probabilities_of(model, loader, precision=precision, progress=progress)
+    skipped = facts.bad | skipped
+    if skipped and (on_error or recipe.data.on_error) == "fail":
+        raise DataError(
+            "\n".join(skipped.values())
+            + f"\n{len(skipped)} of {len(rows)} files of the split {split!r} cannot be read; "
+            "mend or remove them, or leave them out with --on-error skip"
+        )
+    if not scored:
+        raise DataError(f"{folder}: none of the {len(rows)} files of the split {split!r} can be read")
+    kept = np.array(sorted(scored))
+    probs_NK = np.stack([scored[row] for row in kept])
+    groups = None if subset.groups is None else subset.groups[kept]
+    results = {
+        "schema": 1,
+        "run": folder.resolve().name,
+        "split": split,
+        "num_rows": len(kept),
+        "num_groups": None if groups is None else len(np.unique(groups)),
+        "skipped": [{"path": str(subset.path(row)), "reason": reason} for row, reason in sorted(skipped.items())],
+        "tasks": {TASK: score(subset.labels[kept], probs_NK, classes=classes, groups=groups)},
+        "class_counts": {name: manifest.counts(name) for name in SPLITS},
+        "training_skipped": _training_skipped(folder),
+        "warnings": [],
+        "protocol": _protocol(recipe, views, precision, groups, size=model.size),
+        "seconds": round(time.perf_counter() - started, 2),
+    }
+    target = out or (folder / "evaluation" if split == "test" else folder / "evaluation" / split)
+    target.mkdir(parents=True, exist_ok=True)
+    write_json(target / "results.json", results)
+    _write_predictions(target / "predictions.csv", subset, kept, probs_NK)
+    return results
+
+
+def evaluation_loader(dataset: ClipDataset, workers: int | str) -> DataLoader:
+    """Rows in order, a few at a time; processes only where there are enough rows to be worth starting them."""
+    batches = EpochBatches(len(dataset), 4, seed=0, shuffle=False)
+    return make_loader(dataset, batches, workers=min(worker_count(workers), len(batches) // 4))
+
+
+def probabilities_of(
+    model: nn.Module, loader: DataLoader, *, precision: str, progress: Progress | None = None
+) -> tuple[dict[int, np.ndarray], dict[int, str]]:
+    """Class probabilities (K,) of each row of a loader, and the reason for each row that could not be read."""
+    model.eval()
+    scored: dict[int, np.ndarray] = {}
+    skipped: dict[int, str] = {}
+    for batch in loader:
+        for row, clips_VTCHW in zip(batch["row"].tolist(), batch["clips"] if len(batch["row"]) else (), strict=True):
+            scored[row] = probabilities(model, clips_VTCHW, precision=precision).numpy()
+        skipped.update(batch["skipped"])
+        if progress is not None:
+            progress(len(scored) + len(skipped), _length(loader))
+    return scored, skipped
+
+
+def _length(loader: DataLoader) -> int:
+    assert isinstance(loader.dataset, ClipDataset)
+    return len(loader.dataset)
+
+
+def saved_manifest(folder: Path, classes: tuple[str, ...]) -> Manifest:
+    """The rows of a run as they were when it trained. Raises RunError when files have gone since."""
+    manifest = Manifest.from_csv(folder / "manifest.csv")
+    if set(manifest.classes) - set(classes):
+        raise RunError(f"{folder}: manifest.csv names classes that the run has not: {some(manifest.classes)}")
+    codes = np.array([classes.index(name) for name in manifest.classes])
+    return Manifest(manifest.source, classes, manifest.paths, codes[manifest.labels], manifest.splits, manifest.groups)
+
+
+def _protocol(recipe: Recipe, views: int, precision: str, groups: np.ndarray | None, *, size: int) -> dict[str, Any]:
+    units = "clips" if groups is None else f"{len(np.unique(groups))} groups"
+    return {
+        "checkpoint": "best",
+        "views": views,
+        **recipe.clip.model_dump(include={"num_frames", "sampling", "frame_stride", "fit"}),
+        "size": size,
+        "consensus": "mean of probabilities",
+        "decoder": "pyav",
+        "precision": precision,
+        "interval": f"95 % percentile bootstrap over {units}, 2000 resamples; Wilson where all are right or all wrong",
+    }
+
+
+def _training_skipped(folder: Path) -> list[dict[str, str]]:
+    listed = folder / "skipped.json"
+    return json.loads(listed.read_text(encoding="utf-8")) if listed.exists() else []
+
+
+def _write_predictions(path: Path, manifest: Manifest, rows: np.ndarray, probs_NK: np.ndarray) -> None:
+    partial = path.with_name(f"{path.name}.partial")
+    with partial.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.writer(file)
+        writer.writerow(["path", "label", "predicted", "probability", "top_k"])
+        for row, probs_K in zip(rows, probs_NK, strict=True):
+            top = top_classes(probs_K, manifest.classes, count=5)
+            label = manifest.classes[manifest.labels[row]]
+            writer.writerow([manifest.path(row), label, *top[0], json.dumps(top, ensure_ascii=False)])
+    os.replace(partial, path)
+
+
+def top_classes(probs_K: np.ndarray, classes: tuple[str, ...], *, count: int) -> list[tuple[str, float]]:
+    """The likeliest classes with their probabilities, to six digits, likeliest first."""
+    order = np.argsort(-probs_K, kind="stable")[:count]
+    return [(classes[code], round(float(probs_K[code]), 6)) for code in order]

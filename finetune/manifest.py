@@ -1,0 +1,310 @@
+"""Which labelled videos there are: one row a video with its path, label, split and group.
+
+Rows come from a folder or a CSV. Rows without a split are divided here, seeded, keeping each group whole.
+Columns are NumPy arrays, so that a hundred thousand rows cost little and nothing is copied into loading processes.
+"""
+
+from __future__ import annotations
+
+import csv
+import os
+import re
+import warnings
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from finetune.errors import DataError, nearest, some
+
+SPLITS = ("train", "val", "test")
+SPLIT_NAMES = {
+    **dict.fromkeys(("train", "training"), "train"),
+    **dict.fromkeys(("val", "valid", "validation", "dev"), "val"),
+    **dict.fromkeys(("test", "testing"), "test"),
+}
+VIDEO_SUFFIXES = frozenset(
+    [
+        *(".mp4", ".m4v", ".mov", ".avi", ".mkv", ".webm", ".mpg", ".mpeg", ".wmv", ".flv", ".3gp", ".3g2"),
+        *(".ts", ".mts", ".m2ts", ".ogv", ".gif", ".vob", ".mxf", ".asf"),
+    ]
+)
+IMAGE_SUFFIXES = frozenset([".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff", ".ppm", ".pgm"])
+
+
+@dataclass(frozen=True, eq=False)
+class Manifest:
+    """Labelled videos. All arrays have one item a row; `source` is the file or folder that messages name."""
+
+    source: Path
+    classes: tuple[str, ...]
+    paths: np.ndarray  # absolute, UTF-8 bytes
+    labels: np.ndarray  # int64, index into classes
+    splits: np.ndarray  # train | val | test
+    groups: np.ndarray | None  # what must not be split across train and test
+
+    def __len__(self) -> int:
+        return len(self.paths)
+
+    def path(self, row: int) -> Path:
+        return Path(os.fsdecode(self.paths[row]))
+
+    def rows(self, split: str) -> np.ndarray:
+        """Rows of a split, in order."""
+        return np.flatnonzero(self.splits == split)
+
+    def counts(self, split: str) -> dict[str, int]:
+        """Rows of a split for each class, also those that have none."""
+        counted = np.bincount(self.labels[self.rows(split)], minlength=len(self.classes))
+        return dict(zip(self.classes, counted.tolist(), strict=True))
+
+    def without(self, rows: Iterable[int]) -> Manifest:
+        """The manifest less some rows; classes stay."""
+        keep = np.setdiff1d(np.arange(len(self)), np.fromiter(rows, dtype=np.int64))
+        groups = None if self.groups is None else self.groups[keep]
+        return Manifest(self.source, self.classes, self.paths[keep], self.labels[keep], self.splits[keep], groups)
+
+    def to_csv(self, path: Path) -> None:
+        """Write path,label,split[,group] with absolute paths: the very rows of a run."""
+        with path.open("w", newline="", encoding="utf-8") as file:
+            writer = csv.writer(file)
+            writer.writerow(["path", "label", "split"] + ["group"] * (self.groups is not None))
+            for row in range(len(self)):
+                group = [] if self.groups is None else [self.groups[row]]
+                writer.writerow([self.path(row), self.classes[self.labels[row]], self.splits[row], *group])
+
+    @staticmethod
+    def from_csv(
+        path: str | Path,
+        *,
+        group_pattern: str | None = None,
+        val: float = 0.15,
+        test: float = 0.2,
+        seed: int = 0,
+    ) -> Manifest:
+        """Rows of a CSV with a header: path,label and, where there, split and group; other columns are left alone.
+
+        Paths are relative to the CSV. Without a split column, or with none filled in, `val` and `test` are the
+        shares that are held out. Raises DataError with everything that is wrong.
+        """
+        source = Path(path)
+        table = _read_csv(source)
+        files = [source.parent / item for item in table["path"]]
+        groups = table.get("group") or _groups_from(files, group_pattern)
+        return _manifest(source, files, table["label"], (table.get("split"), groups), (val, test, seed))
+
+    @staticmethod
+    def from_folder(
+        path: str | Path,
+        *,
+        group_pattern: str | None = None,
+        val: float = 0.15,
+        test: float = 0.2,
+        seed: int = 0,
+    ) -> Manifest:
+        """Videos (or images: videos of one frame) in `<class>/*`, or in `<split>/<class>/*`.
+
+        `group_pattern` is a regular expression whose one group finds the group in a path relative to the folder.
+        Raises DataError with everything that is wrong, empty classes included.
+        """
+        source = Path(path)
+        files, labels, splits = _scan(source)
+        relative = [file.relative_to(source) for file in files]
+        groups = _groups_from(relative, group_pattern)
+        return _manifest(source, files, labels, (splits, groups), (val, test, seed))
+
+
+def _manifest(
+    source: Path,
+    files: Sequence[Path],
+    labels: Sequence[str],
+    split_and_group: tuple[Sequence[str] | None, Sequence[str] | None],
+    shares: tuple[float, float, int],
+) -> Manifest:
+    splits, groups = split_and_group
+    classes = tuple(sorted(set(labels)))
+    codes = {name: code for code, name in enumerate(classes)}
+    label_codes = np.array([codes[label] for label in labels], dtype=np.int64)
+    group_names = None if groups is None else np.array(groups)
+    _refuse_missing_files(source, files)
+    if len(classes) < 2:
+        raise DataError(f"{source}: {some(classes)} is the only class; a classifier needs at least two")
+    split_names = _split_names(source, splits) if splits else divide(label_codes, group_names, shares, source=source)
+    paths = np.array([os.fsencode(file.absolute()) for file in files])
+    manifest = Manifest(source, classes, paths, label_codes, split_names, group_names)
+    problems = [*_empty_splits(manifest), *_untaught_labels(manifest), *_leaks(manifest)]
+    if problems:
+        raise DataError("\n".join(f"{source}: {problem}" for problem in problems))
+    return manifest
+
+
+def divide(
+    labels: np.ndarray, groups: np.ndarray | None, shares: tuple[float, float, int], *, source: Path
+) -> np.ndarray:
+    """A split for each row: by group where there are groups, else by row; stratified by label; seeded.
+
+    `shares` is (val, test, seed). Shares are met as near as whole groups allow.
+    """
+    val, test, seed = shares
+    units = np.arange(len(labels)) if groups is None else groups
+    splits = np.full(len(labels), "train", dtype="U5")
+    for name, share in (("test", test), ("val", val / max(1 - test, 1e-9))):
+        left = np.flatnonzero(splits == "train")
+        if share > 0:
+            splits[left[_held_out(labels[left], units[left], (share, seed), source=source)]] = name
+    return splits
+
+
+def _held_out(labels: np.ndarray, units: np.ndarray, share_and_seed: tuple[float, int], *, source: Path) -> np.ndarray:
+    """Positions of about `share` of the rows, whole units only, classes in proportion."""
+    from sklearn.model_selection import StratifiedGroupKFold
+
+    share, seed = share_and_seed
+    num_folds = max(2, round(1 / share))
+    num_units = len(np.unique(units))
+    if num_units < max(3, num_folds) or np.bincount(labels).max() < num_folds:
+        raise DataError(
+            f"{source}: {len(labels)} videos in {num_units} groups are too few to hold out {share:.0%} of them; "
+            "give a split for each row, or set data.val and data.test"
+        )
+    folds = StratifiedGroupKFold(num_folds, shuffle=True, random_state=seed)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)  # a class with fewer rows than folds: checked after
+        return next(iter(folds.split(labels, labels, units)))[1]
+
+
+def _read_csv(source: Path) -> dict[str, list[str]]:
+    """Columns path, label and, when the file has them filled in, split and group."""
+    try:
+        with source.open(newline="", encoding="utf-8-sig") as file:
+            reader = csv.DictReader(file)
+            names = [(name or "").strip() for name in reader.fieldnames or []]
+            records = [[(value or "").strip() for value in record.values()][: len(names)] for record in _plain(reader)]
+    except FileNotFoundError:
+        raise DataError(f"there is no manifest {str(source)!r}{_advice(source)}") from None
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        raise DataError(f"{source}: cannot be read as a UTF-8 CSV file: {error}") from None
+    missing = [name for name in ("path", "label") if name not in names]
+    if missing:
+        hints = "".join(nearest(name, names) for name in missing)
+        raise DataError(f"{source}: no column {' and no column '.join(missing)}{hints}; it has {', '.join(names)}")
+    if not records:
+        raise DataError(f"{source}: holds a header and no rows")
+    table = {name: [record[names.index(name)] for record in records] for name in names if name}
+    for name in ("path", "label"):
+        empty = [number for number, value in enumerate(table[name], start=2) if not value]
+        if empty:
+            raise DataError(f"{source}: no {name} in line {some(empty)}")
+    kept = {name: values for name, values in table.items() if name in {"path", "label", "split", "group"}}
+    for name in ("split", "group"):
+        if name in kept and not any(kept[name]):
+            del kept[name]
+    if "group" in kept:  # a row without a group is a group of its own
+        kept["group"] = [group or f"row {row}" for row, group in enumerate(kept["group"])]
+    return kept
+
+
+def _plain(reader: csv.DictReader) -> Iterable[dict]:
+    for record in reader:
+        record.pop(None, None)  # surplus fields have no column
+        yield record
+
+
+def _advice(source: Path) -> str:
+    return "; `finetune data quickstart` draws it" if "quickstart" in source.parts else ""
+
+
+def _scan(source: Path) -> tuple[list[Path], list[str], list[str] | None]:
+    """Files, their class and, when the folders below are splits, their split."""
+    if not source.is_dir():
+        raise DataError(f"there is no folder {str(source)!r}")
+    top = _folders(source)
+    if not top:
+        raise DataError(f"{source}: holds no folders; put each class's videos into a folder named as the class")
+    has_splits = all(folder.name.lower() in SPLIT_NAMES for folder in top)
+    parts = [(folder.name, inner) for folder in top for inner in _folders(folder)] if has_splits else None
+    files, labels, splits, empty = [], [], [], []
+    for split, folder in parts or [("", folder) for folder in top]:
+        found = sorted(file for file in folder.rglob("*") if _is_media(file.relative_to(source)) and file.is_file())
+        empty += [] if found else [str(folder.relative_to(source))]
+        files += found
+        labels += [folder.name] * len(found)
+        splits += [split.lower()] * len(found)
+    if empty or not files:
+        raise DataError(f"{source}: no video or image in {some(empty) or 'any folder'}")
+    return files, labels, splits if has_splits else None
+
+
+def find_media(path: Path) -> list[Path]:
+    """The path itself, or, for a folder, the videos and images within it, sorted. Raises DataError for none."""
+    if not path.is_dir():
+        return [path]
+    found = sorted(file for file in path.rglob("*") if _is_media(file.relative_to(path)) and file.is_file())
+    if not found:
+        raise DataError(f"{path}: no video or image in this folder")
+    return found
+
+
+def _folders(source: Path) -> list[Path]:
+    return sorted(folder for folder in source.iterdir() if folder.is_dir() and not folder.name.startswith("."))
+
+
+def _is_media(path: Path) -> bool:
+    visible = not any(part.startswith(".") for part in path.parts)
+    return visible and path.suffix.lower() in VIDEO_SUFFIXES | IMAGE_SUFFIXES
+
+
+def _groups_from(files: Sequence[Path], pattern: str | None) -> list[str] | None:
+    if pattern is None:
+        return None
+    found = [re.search(pattern, file.as_posix()) for file in files]
+    missed = [str(file) for file, match in zip(files, found, strict=True) if match is None]
+    if missed:
+        raise DataError(f"data.group_pattern {pattern!r} finds no group in {some(missed)}")
+    return [match.group(1) for match in found if match]
+
+
+def _split_names(source: Path, splits: Sequence[str]) -> np.ndarray:
+    unknown = sorted({split or "(empty)" for split in splits if split.lower() not in SPLIT_NAMES})
+    if unknown:
+        raise DataError(f"{source}: unknown split {some(unknown)}; a split is train, val or test")
+    return np.array([SPLIT_NAMES[split.lower()] for split in splits])
+
+
+def _refuse_missing_files(source: Path, files: Sequence[Path]) -> None:
+    missing = [str(file) for file in files if not file.is_file()]
+    if missing:
+        raise DataError(f"{source}: {len(missing)} of {len(files)} files are not there: {some(missing)}")
+
+
+def _empty_splits(manifest: Manifest) -> list[str]:
+    return [] if len(manifest.rows("train")) else ["no row is in the split train"]
+
+
+def _untaught_labels(manifest: Manifest) -> list[str]:
+    taught = manifest.counts("train")
+    problems = []
+    for split in ("val", "test"):
+        extra = [name for name, count in manifest.counts(split).items() if count and not taught[name]]
+        if extra:
+            problems.append(f"{split} has {some(extra)}, which train has not: no model can name it")
+    return problems
+
+
+def _leaks(manifest: Manifest) -> list[str]:
+    """A file or a group on both sides of a border between splits would make the test look better than it is."""
+    problems = []
+    columns = {"file": np.array([os.fsdecode(path) for path in manifest.paths]), "group": manifest.groups}
+    for kind, values in columns.items():
+        if values is None:
+            continue
+        sides = {split: set(values[manifest.rows(split)].tolist()) for split in SPLITS}
+        for one, other in (("train", "test"), ("train", "val"), ("val", "test")):
+            both = sorted(sides[one] & sides[other])
+            if both:
+                problems.append(
+                    f"{kind} {some(both)} is in {one} and in {other}: a leak; "
+                    "mend the split column, or leave it out and rows are divided by group"
+                )
+    return problems

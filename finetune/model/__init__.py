@@ -1,0 +1,1 @@
+"""Backbone, temporal pooling and head, and which of their stages learn."""

@@ -1,0 +1,52 @@
+"""Names of the backbones that the libraries have, read from their sources: importing them would take seconds."""
+
+import re
+from functools import cache
+from importlib.util import find_spec
+from pathlib import Path
+
+from finetune.errors import ModelError, nearest
+
+BUNDLED = Path(__file__).parent / "bundled"
+REGISTERED = re.compile(r"^@register_model\b(?:.*\n)+?def (\w+)\(", re.MULTILINE)
+NOT_CLASSIFIERS = ("detection", "segmentation", "optical_flow", "quantization")
+
+
+def check_name(name: str) -> None:
+    """Raise ModelError with the nearest names for a backbone that neither library has."""
+    if name.startswith("torchvision/"):
+        library, known = "torchvision", {f"torchvision/{known}" for known in torchvision_names()}
+        word = name
+    else:
+        library, known = "timm", set(timm_names())
+        word = name.partition(".")[0]
+    if word not in known:
+        raise ModelError(f"model.backbone {name!r}: {library} has no model {word!r}{nearest(word, known)}")
+
+
+@cache
+def timm_names() -> frozenset[str]:
+    """Architectures of timm, without pretrained tags."""
+    return _registered("timm", "models")
+
+
+@cache
+def torchvision_names() -> frozenset[str]:
+    """Image and video classifiers of torchvision, without the prefix `torchvision/`."""
+    return _registered("torchvision", "models")
+
+
+def bundled_names() -> list[str]:
+    """Backbones whose weights came with this package; they are no ImageNet weights (see bundled/CARD.md)."""
+    return sorted(path.stem for path in BUNDLED.glob("*.safetensors"))
+
+
+def _registered(package: str, folder: str) -> frozenset[str]:
+    spec = find_spec(package)  # finds, and does not import
+    assert spec is not None and spec.submodule_search_locations, package
+    root = Path(spec.submodule_search_locations[0]) / folder
+    names: set[str] = set()
+    for source in root.rglob("*.py"):
+        if not set(source.relative_to(root).parts) & set(NOT_CLASSIFIERS):
+            names.update(REGISTERED.findall(source.read_text(encoding="utf-8")))
+    return frozenset(names)

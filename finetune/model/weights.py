@@ -1,0 +1,90 @@
+"""Find pretrained weights and load them so that nothing is left out in silence."""
+
+import os
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from torch import Tensor, nn
+
+from finetune.errors import ModelError, some
+
+State = dict[str, Tensor]
+
+
+def local_file(name: str) -> Path | None:
+    """`<name>.safetensors` in the folder $FINETUNE_WEIGHTS, when it is there."""
+    folder = os.environ.get("FINETUNE_WEIGHTS")
+    file = Path(folder, f"{name}.safetensors") if folder else None
+    return file if file is not None and file.is_file() else None
+
+
+def read_weights(path: Path) -> State:
+    """Tensors of a .safetensors file, or of a PyTorch checkpoint read with `weights_only`.
+
+    A checkpoint may wrap its tensors in `state_dict` or `model` and prefix their names with `module.`; of a whole
+    classifier saved by this package the backbone is taken.
+    """
+    if not path.is_file():
+        raise ModelError(f"model.weights: there is no file {str(path)!r}")
+    state: Any
+    try:
+        if path.suffix == ".safetensors":
+            state = load_file(path)
+        else:
+            state = torch.load(path, map_location="cpu", weights_only=True)
+    except (SafetensorError, RuntimeError, EOFError, ValueError, OSError) as error:
+        raise ModelError(f"{path}: cannot be read as weights: {' '.join(str(error).split())[:300]}") from None
+    except Exception as error:  # torch raises pickle's own errors for what it refuses to execute
+        raise ModelError(f"{path}: is no plain weights file, and is not executed: {type(error).__name__}") from None
+    state = next((state[key] for key in ("state_dict", "model") if isinstance(state, dict) and key in state), state)
+    if not isinstance(state, dict) or not all(isinstance(value, Tensor) for value in state.values()):
+        raise ModelError(f"{path}: holds no dictionary of tensors")
+    state = {key.removeprefix("module."): value for key, value in state.items()}
+    own = {key.removeprefix("backbone.net."): value for key, value in state.items() if key.startswith("backbone.net.")}
+    return own or state
+
+
+def load_weights(
+    net: nn.Module,
+    state: State,
+    *,
+    where: str,
+    head_prefixes: Sequence[str],
+    translate: Callable[[State, nn.Module], State] | None = None,
+) -> None:
+    """Load all weights but those of the old classifier, whose names start with `head_prefixes`.
+
+    `translate` renames and resamples what another version of the architecture saved; it is asked only when names or
+    shapes differ. Raises ModelError that lists what is missing, surplus or of another shape.
+    """
+    wanted = net.state_dict()
+    kept = _without_head(state, wanted, head_prefixes)
+    if _differences(kept, wanted) and translate is not None:
+        kept = _without_head(translate(dict(state), net), wanted, head_prefixes)
+    problems = _differences(kept, wanted)
+    if problems:
+        raise ModelError("\n".join(f"{where}: does not fit the backbone: {problem}" for problem in problems))
+    kept = {key: value.to(wanted[key].dtype) for key, value in kept.items()}
+    net.load_state_dict(kept, strict=False)
+
+
+def _without_head(state: State, wanted: State, head_prefixes: Sequence[str]) -> State:
+    prefixes = tuple(f"{prefix}." for prefix in head_prefixes)
+    return {key: value for key, value in state.items() if key in wanted or not key.startswith(prefixes)}
+
+
+def _differences(state: State, wanted: State) -> list[str]:
+    # A counter that BatchNorm needs only when it has no momentum; files leave it out.
+    missing = [key for key in wanted if key not in state and not key.endswith("num_batches_tracked")]
+    surplus = [key for key in state if key not in wanted]
+    shapes = [
+        f"{key} is {tuple(state[key].shape)}, the backbone has {tuple(value.shape)}"
+        for key, value in wanted.items()
+        if key in state and state[key].shape != value.shape
+    ]
+    named = (("missing", missing), ("surplus", surplus), ("of another shape", shapes))
+    return [f"{len(keys)} {what}: {some(keys, limit=20)}" for what, keys in named if keys]

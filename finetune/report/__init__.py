@@ -1,0 +1,1 @@
+"""Show what a run found: JSON and CSV in, one HTML file out. Imports no torch."""

@@ -1,0 +1,165 @@
+"""Say in words what an evaluation's numbers mean: warnings, protocol, percentages, durations."""
+
+import json
+import math
+from collections.abc import Callable, Iterator
+from typing import Any
+
+from finetune.errors import some
+
+FEW_GROUPS, FEW_CLIPS, FEW_CLIPS_OF_A_CLASS = 5, 50, 5
+
+
+def warnings_of(results: dict[str, Any], epochs: list[dict[str, Any]]) -> list[tuple[str, str]]:
+    """(what, what to do): what the evaluation warned of, then what its numbers warn of."""
+    found = [(warning["what"], warning["do"]) for warning in results.get("warnings", [])]
+    found += [*_warnings_of_files(results, epochs), *_warnings_of_size(results)]
+    for name, task in results["tasks"].items():
+        if task["kind"] == "classify":
+            prefix = f"Task “{name}”: " if len(results["tasks"]) > 1 else ""
+            found += [(prefix + what, do) for what, do in _warnings_of_task(task)]
+    return list(dict.fromkeys(found))
+
+
+def _warnings_of_files(results: dict[str, Any], epochs: list[dict[str, Any]]) -> Iterator[tuple[str, str]]:
+    if number := len(results["skipped"]):
+        verb = "is" if number == 1 else "are"
+        yield (
+            f"{count(number, 'file')} could not be read and {verb} not in these figures.",
+            "Repair or remove what is listed under “The data”, then evaluate again.",
+        )
+    listed = len(results.get("training_skipped", []))
+    if number := max([listed, *(epoch.get("skipped", 0) for epoch in epochs)]):
+        yield (
+            f"Training left out {count(number, 'file')} that could not be read.",
+            "Repair or remove what is listed under “The data”, then train again.",
+        )
+
+
+def _warnings_of_size(results: dict[str, Any]) -> Iterator[tuple[str, str]]:
+    rows, groups = results["num_rows"], results["num_groups"]
+    if results["split"] == "train":
+        yield (
+            "These are the clips that the model learned from, so the figures flatter it.",
+            "Evaluate on the test split.",
+        )
+    if rows < FEW_CLIPS or (groups is not None and groups < FEW_GROUPS):
+        size = count(rows, "clip") + (f" of {count(groups, 'group')}" if groups is not None else "")
+        yield (
+            f"{size} cannot settle much: the interval is wide, and itself only rough.",
+            "Test on more clips, best from more people or recordings, or cross-validate.",
+        )
+
+
+def _warnings_of_task(task: dict[str, Any]) -> Iterator[tuple[str, str]]:
+    if task["top1_ci"] and task["top1_ci"][0] <= task["majority"]["top1"]:
+        yield (
+            "This may be no better than always guessing the most frequent class: the interval includes it.",
+            "Train longer, unfreeze more stages, or add training clips.",
+        )
+    if never := never_predicted(task):
+        yield (
+            f"The model never named {_names(never)}.",
+            "See under “What it confuses” what it said instead; add training clips of it.",
+        )
+    if few := [row["class"] for row in task["per_class"] if row["support"] < FEW_CLIPS_OF_A_CLASS]:
+        yield (
+            f"Fewer than {FEW_CLIPS_OF_A_CLASS} test clips each: {_names(few)}; one clip moves such a class far.",
+            "Read these rows of “Class by class” with care, or add test clips.",
+        )
+
+
+def never_predicted(task: dict[str, Any]) -> list[str]:
+    """Classes that the model named for no clip, though there were clips of them."""
+    named = [any(column) for column in zip(*task["confusion"], strict=True)]
+    rows = zip(task["classes"], task["confusion"], named, strict=True)
+    return [name for name, row, was_named in rows if any(row) and not was_named]
+
+
+def _names(names: list[str]) -> str:
+    """Each set apart, so that an Arabic one does not turn its neighbours round."""
+    return some([f"“\u2068{name}\u2069”" for name in names])
+
+
+def count(number: int, one: str, many: str | None = None) -> str:
+    return f"{number:,} {one if number == 1 else many or one + 's'}"
+
+
+def protocol_rows(protocol: dict[str, Any]) -> list[tuple[str, str, str]]:
+    """(name, value, what it means); a key that is not known here keeps its own name."""
+    rows = []
+    for key, value in protocol.items():
+        name, unit, explained = _PROTOCOL.get(key, (key.replace("_", " ").capitalize(), "", ""))
+        text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+        rows.append((name, f"{text}{unit}", explained))
+    return rows
+
+
+_PROTOCOL = {
+    "checkpoint": ("Weights", "", "best: as they were after the best epoch; last: as they were at the end"),
+    "views": ("Views of a clip", "", "looked at apart; their answers become one"),
+    "num_frames": ("Frames", "", "looked at in each view"),
+    "frame_stride": ("Frame stride", "", "from one frame that is looked at to the next, counted in frames"),
+    "sampling": (
+        "Sampling",
+        "",
+        "segments: one frame from each of as many equal parts; clip: frames in a row",
+    ),
+    "size": ("Picture size", " px", "each side of what the network sees"),
+    "fit": ("Fit", "", "how a frame is made square"),
+    "consensus": ("Consensus", "", "how the answers for all frames and views become one"),
+    "decoder": ("Decoder", "", "the library that reads the videos"),
+    "precision": ("Number format", "", "of the arithmetic"),
+    "interval": (
+        "Intervals",
+        "",
+        "bootstrap: the test repeated on clips or groups drawn by lot",
+    ),
+}
+
+
+def percent(value: float | None) -> str:
+    """To a tenth of a percent; only a true 0 or 1 shows as 0.0 or 100.0 %."""
+    if value is None:
+        return "–"
+    tenths = math.floor(1000 * value + 0.5 + 1e-9)
+    if 0 < value < 1:
+        tenths = min(max(tenths, 1), 999)
+    return f"{tenths / 10:.1f}\u00a0%"
+
+
+def whole_percent(value: float | None) -> str:
+    """For sentences: without tenths, except near 0 and 100 %, where they matter."""
+    if value is None or 0 < value < 0.01 or 0.99 < value < 1:
+        return percent(value)
+    return f"{math.floor(100 * value + 0.5 + 1e-9)}\u00a0%"
+
+
+def interval(ends: list[float] | None, form: Callable[[float], str] = percent) -> str:
+    if not ends:
+        return "unknown"
+    low, high = (form(end).removesuffix("\u00a0%") for end in ends)
+    return f"{low}–{high}\u00a0%"
+
+
+def whole_interval(ends: list[float] | None) -> str:
+    return interval(ends, whole_percent)
+
+
+def duration(seconds: float) -> str:
+    if seconds < 60:
+        return f"{seconds:.1f}\u00a0s" if seconds < 10 else f"{seconds:.0f}\u00a0s"
+    minutes, left = divmod(round(seconds), 60)
+    if minutes < 60:
+        return f"{minutes}\u00a0min {left}\u00a0s"
+    return f"{minutes // 60}\u00a0h {minutes % 60}\u00a0min"
+
+
+FILTERS: dict[str, Callable[..., Any]] = {
+    "percent": percent,
+    "whole_percent": whole_percent,
+    "interval": interval,
+    "whole_interval": whole_interval,
+    "duration": duration,
+    "count": count,
+}

@@ -1,0 +1,87 @@
+"""What a run shows while it trains: a bar and a table on a terminal, plain lines elsewhere; all on stderr."""
+
+from __future__ import annotations
+
+from types import TracebackType
+from typing import Any
+
+from rich.console import Console, Group
+from rich.live import Live
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.table import Table
+
+ROWS_SHOWN = 14
+
+
+class Display:
+    """A context manager around a run; `step` after each batch, `epoch` after each epoch."""
+
+    def __init__(self, *, quiet: bool = False) -> None:
+        self.console = Console(stderr=True, quiet=quiet)
+        self.records: list[dict[str, Any]] = []
+        self.bar = Progress(
+            TextColumn("{task.description}"),
+            BarColumn(bar_width=None),
+            MofNCompleteColumn(),
+            TextColumn("{task.fields[note]}"),
+            TimeRemainingColumn(),
+            console=self.console,
+        )
+        self.task = self.bar.add_task("", total=1, note="")
+        self.live = Live(self._picture(), console=self.console, refresh_per_second=4, transient=False)
+
+    def __enter__(self) -> Display:
+        if self.console.is_terminal:
+            self.live.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self.console.is_terminal:
+            self.bar.update(self.task, visible=False)
+            self.live.update(self._picture(), refresh=True)
+            self.live.stop()
+
+    def say(self, text: str) -> None:
+        self.console.print(text, highlight=False, markup=False)
+
+    def begin_epoch(self, title: str, steps: int) -> None:
+        self.bar.reset(self.task, total=steps, description=title, note="")
+
+    def step(self, *, loss: float, clips_per_second: float) -> None:
+        self.bar.update(self.task, advance=1, note=f"loss {loss:.3f} · {clips_per_second:.0f} clips/s")
+
+    def epoch(self, record: dict[str, Any]) -> None:
+        self.records.append(record)
+        if self.console.is_terminal:
+            self.live.update(self._picture())
+        else:
+            self.say(" ".join(f"{name} {value}" for name, value in _cells(record).items() if value))
+
+    def _picture(self) -> Group:
+        table = Table(box=None, padding=(0, 2, 0, 0), header_style="dim")
+        shown = [_cells(record) for record in self.records[-ROWS_SHOWN:]]
+        for name in shown[0] if shown else ():
+            table.add_column(name, justify="left" if name == "learning" else "right", no_wrap=True)
+        for cells in shown:
+            table.add_row(*cells.values())
+        return Group(table, self.bar)
+
+
+def _cells(record: dict[str, Any]) -> dict[str, str]:
+    """One epoch in words, by column."""
+    learning = record["learning"]
+    rates = [record["lr"][stage] for stage in learning]
+    span = f"{rates[-1]:.1e}" if min(rates) == max(rates) else f"{min(rates):.0e}…{max(rates):.0e}"
+    return {
+        "epoch": str(record["epoch"]),
+        "learning": learning[0] if len(learning) == 1 else f"{learning[0]} … {learning[-1]}",
+        "rate": span,
+        "loss": f"{record['train_loss']:.3f}",
+        "top-1": f"{record['train_top1']:.3f}",
+        "val loss": "" if record["val_loss"] is None else f"{record['val_loss']:.3f}",
+        "val top-1": "" if record["val_top1"] is None else f"{record['val_top1']:.3f}",
+        "clips/s": f"{record['clips_per_second']:.0f}",
+        "seconds": f"{sum(record['seconds'].values()):.1f}",
+    }

@@ -1,0 +1,1 @@
+"""From a video file to a batch of clips."""
