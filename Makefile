@@ -16,8 +16,8 @@ setup: $(STAMP) ## install into .venv, once
 finetune: $(STAMP) $(DATA) ## train by RECIPE (quickstart), settings in ARGS="train.batch_size=16", and write a report
 	@$(BIN)/finetune train $(RECIPE) $(ARGS)
 
-test: $(STAMP) ## run the tests
-	$(BIN)/pytest -n 2 --dist worksteal
+test: $(STAMP) ## run the tests, in two processes of one thread each
+	OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 --dist worksteal
 
 lint: $(STAMP) ## formatting, rules and types
 	$(BIN)/ruff format --check .

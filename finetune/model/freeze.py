@@ -164,7 +164,9 @@ def cut_into_stages(model: nn.Module, stage_of: Mapping[str, str]) -> dict[str, 
     for name, _ in model.named_buffers():
         stages[stage_of_module[name.rpartition(".")[0]]]["buffers"].append(name)
     for name, module in modules.items():
-        if not list(module.children()) or list(module.named_parameters(recurse=False)):
+        # A module around several stages has no mode of its own; any other may read its mode in its forward.
+        within = {stage_of[_join(name, parameter)] for parameter, _ in module.named_parameters()}
+        if len(within) < 2:
             stages[stage_of_module[name]]["modules"].append(name)
     return {
         name: Stage(tuple(part["parameters"]), tuple(part["buffers"]), tuple(part["modules"]))

@@ -1,0 +1,165 @@
+import csv
+import json
+import sys
+
+import pytest
+from conftest import TINY, make_clip
+
+from finetune.cli.main import main
+
+RECIPE = f"""# Two shades of grey.
+data: {{folder: FOLDER, workers: 0}}
+clip: {{num_frames: 2, size: 32}}
+model: {{backbone: {TINY}, weights: none}}
+phases: [{{train: head, epochs: 1, lr: 1e-2}}]
+train: {{batch_size: 4}}
+"""
+
+
+@pytest.fixture
+def finetune(monkeypatch, capfd):
+    """Run a command; (exit status, stdout, stderr)."""
+
+    def run(*arguments):
+        monkeypatch.setattr(sys, "argv", ["finetune", *map(str, arguments)])
+        with pytest.raises(SystemExit) as end:
+            main()
+        out, err = capfd.readouterr()
+        return end.value.code, out, err
+
+    return run
+
+
+@pytest.fixture
+def recipe(tmp_path, clip_folder):
+    path = tmp_path / "grey.yaml"
+    path.write_text(RECIPE.replace("FOLDER", str(clip_folder)))
+    return path
+
+
+def test_train_evaluate_predict_and_report_from_the_command_line(finetune, recipe, tmp_path, clip_folder):
+    out = tmp_path / "run"
+    status, printed, _ = finetune("train", recipe, "phases.0.epochs=2", "--out", out)
+    assert status == 0
+    lines = printed.splitlines()
+    assert lines[-1] == str(out)
+    assert lines[-2] == f"report {out / 'evaluation' / 'report.html'}"
+    results = json.loads((out / "evaluation/results.json").read_text())
+    assert f"test top-1 {results['tasks']['label']['top1']:.3f} (95 % interval" in lines[-3]
+    assert len((out / "metrics.jsonl").read_text().splitlines()) == 2
+
+    status, printed, _ = finetune("evaluate", out, "--split", "val", "--views", "2")
+    assert status == 0
+    assert "macro_f1" in printed
+    assert (out / "evaluation/val/report.html").is_file()
+
+    clip = clip_folder / "test" / "it's bright" / "0.mp4"
+    with (out / "evaluation/predictions.csv").open() as file:
+        evaluated = {row["path"]: row for row in csv.DictReader(file)}[str(clip)]
+    status, printed, _ = finetune("predict", out, clip, "--json", "--top-k", "1")
+    assert status == 0
+    assert json.loads(printed) == [
+        {
+            "path": str(clip),
+            "predicted": evaluated["predicted"],
+            "probability": float(evaluated["probability"]),
+            "top_k": [{"class": evaluated["predicted"], "probability": float(evaluated["probability"])}],
+        }
+    ]
+    table = tmp_path / "named.csv"
+    assert finetune("predict", out, clip_folder / "test", "--csv", table)[0] == 0
+    assert len(table.read_text().splitlines()) == 5
+    page = out / "evaluation/report.html"
+    before = page.read_bytes()
+    page.unlink()
+    assert finetune("report", out)[0] == 0
+    assert page.read_bytes() == before
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["clip.num_frame=8"], "unknown key 'clip.num_frame' (nearest: clip.num_frames)"),
+        (["train.batch_size=lots"], "train.batch_size is 'lots': should be a valid integer"),
+        (["model.backbone=resnt50"], "has no model 'resnt50' (nearest: resnet50"),
+        (["model.weights=nowhere.pth"], "there is no file 'nowhere.pth'"),
+        (["phases.0.train=layer7"], "unknown stage 'layer7' (nearest: layer"),
+        (["data.folder=nowhere"], "there is no folder 'nowhere'"),
+        (["data.folder=null"], "needs one of data.manifest and data.folder"),
+        (["data.manifest=a.csv"], "needs one of data.manifest and data.folder"),
+        (["oops"], "'oops' is no override"),
+        (["--outt", "x"], "No such option"),
+    ],
+)
+def test_a_mistake_is_exit_status_2_and_plain_words(finetune, recipe, arguments, message):
+    status, printed, err = finetune("train", recipe, *arguments)
+    assert status == 2
+    assert message in err
+    assert "Traceback" not in err
+    assert printed == ""
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["train", "nothing_like_it"], "there is no recipe 'nothing_like_it'; there are "),
+        (["evaluate", "."], "is not a run folder"),
+        (["predict", ".", "x.mp4"], "is not a run folder"),
+        (["report", "."], "has no evaluation/results.json"),
+        (["recipes", "show", "foldr"], "(nearest: folder)"),
+        (["recipes", "copy", "folder", "mine.txt"], "a recipe's name ends in .yaml"),
+        (["nonsense"], "No such command"),
+    ],
+)
+def test_other_commands_refuse_alike(finetune, arguments, message):
+    status, _, err = finetune(*arguments)
+    assert status == 2
+    assert message in err
+
+
+def test_files_that_are_no_videos_stop_training_with_all_of_them_named(finetune, recipe, tmp_path):
+    for name in ("a", "b"):
+        make_clip(tmp_path / "data/train" / name / "good.mp4")
+        (tmp_path / "data/train" / name / "empty.mp4").write_bytes(b"")
+    status, _, err = finetune("train", recipe, f"data.folder={tmp_path / 'data'}", "--out", tmp_path / "run")
+    assert status == 2
+    assert err.count("empty.mp4: is empty (0 bytes)") == 2
+    assert not (tmp_path / "run").exists()
+
+
+def test_an_interrupted_run_says_what_is_kept(finetune, recipe, tmp_path, monkeypatch):
+    from finetune.train.display import Display
+
+    def interrupt(self, record):
+        if record["epoch"] == 2:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(Display, "epoch", interrupt)
+    status, _, err = finetune("train", recipe, "phases.0.epochs=3", "--out", tmp_path / "it's run")
+    assert status == 130
+    assert "the best finished epoch is kept; score it with: finetune evaluate" in err
+    assert "Traceback" not in err
+    assert finetune("evaluate", tmp_path / "it's run")[0] == 0
+
+
+def test_a_bug_of_ours_keeps_its_traceback(finetune, recipe, monkeypatch):
+    monkeypatch.setattr("finetune.cli.run.load_manifest", lambda *args, **kwargs: 1 / 0)
+    monkeypatch.setattr(sys, "argv", ["finetune", "train", str(recipe)])
+    with pytest.raises(ZeroDivisionError):
+        main()
+
+
+def test_recipes_are_listed_shown_copied_and_validated(finetune, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    _, listed, _ = finetune("recipes", "list")
+    assert {"folder", "quickstart", "resnet50_hmdb", "resnet50_ucf"} <= {
+        line.split()[0] for line in listed.splitlines()
+    }
+    assert all(len(line.split()) > 3 for line in listed.splitlines())
+    _, shown, _ = finetune("recipes", "show", "folder")
+    assert finetune("recipes", "copy", "folder", "mine.yaml")[0] == 0
+    assert (tmp_path / "mine.yaml").read_text() == shown
+    assert finetune("recipes", "copy", "folder", "mine.yaml")[0] == 2
+    status, printed, _ = finetune("recipes", "validate", "mine.yaml", "phases.0.epochs=3")
+    assert (status, "valid" in printed) == (0, True)
+    assert finetune("recipes", "validate", "mine.yaml", "phases.0.epoch=3")[0] == 2

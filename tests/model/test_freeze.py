@@ -1,0 +1,180 @@
+"""Contract 1: a freeze is a freeze, for parameters and buffers, whatever .train() says."""
+
+import pytest
+import torch
+from conftest import TINY
+from torch import nn
+
+import finetune as ft
+from finetune.errors import ModelError
+from finetune.model.freeze import learning_stages, learning_stages_of
+from finetune.model.model import build_model
+
+FAMILIES = [
+    TINY,
+    "test_vit",
+    "test_efficientnet",
+    "test_convnext",
+    "test_byobnet",
+    "test_nfnet",
+    "mobilenetv3_small_050",
+    "torchvision/squeezenet1_1",
+    "torchvision/mobilenet_v3_small",
+    "torchvision/resnet18",
+]
+
+
+def build(name=TINY, *, temporal="concat", size=None):
+    torch.manual_seed(0)
+    return build_model(name, ["a", "b", "c"], weights="none", temporal=temporal, num_frames=2, size=size)
+
+
+def snapshot(model):
+    return {name: value.clone() for name, value in [*model.named_parameters(), *model.named_buffers()]}
+
+
+def train_steps(model, *, steps=3, lr=0.05):
+    optimizer = torch.optim.SGD(ft.param_groups(model, lr=lr, weight_decay=0.1), lr=lr, momentum=0.9)
+    model.train()
+    for step in range(steps):
+        torch.manual_seed(step)
+        clips = torch.randint(0, 255, (3, 2, 3, model.size, model.size), dtype=torch.uint8)
+        loss = nn.functional.cross_entropy(model(clips)["label"], torch.tensor([0, 1, 2]))
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+
+
+def moved(model, before):
+    """Stages with a parameter or buffer that is not bit-identical to before."""
+    now = snapshot(model)
+    return [
+        name
+        for name, stage in model.stages.items()
+        if any(not torch.equal(before[part], now[part]) for part in (*stage.parameters, *stage.buffers))
+    ]
+
+
+@pytest.mark.parametrize("name", FAMILIES)
+def test_stages_cover_every_parameter_and_buffer_once(name):
+    model = build(name, temporal="gru")
+    parts = [part for stage in model.stages.values() for part in (*stage.parameters, *stage.buffers)]
+    assert sorted(parts) == sorted(snapshot(model))
+    assert list(model.stages)[0] == "stem"
+    assert list(model.stages)[-2:] == ["temporal", "head"]
+
+
+@pytest.mark.parametrize("name", FAMILIES)
+@pytest.mark.parametrize("batch_norm", ["frozen", "train"])
+def test_frozen_stages_stay_bit_identical_and_all_others_learn(name, batch_norm):
+    model = build(name, size=64)
+    middle = list(model.stages)[len(model.stages) // 2]
+    for what in ("head", middle, "all"):
+        learning = ft.set_trainable(model, what, batch_norm=batch_norm)
+        before = snapshot(model)
+        train_steps(model)
+        assert moved(model, before) == learning == learning_stages(model)
+
+
+def test_a_list_is_surgical():
+    model = build()
+    before_names = ft.set_trainable(model, ["layer2", "head"])
+    before = snapshot(model)
+    train_steps(model)
+    assert moved(model, before) == before_names == ["layer2", "head"]
+
+
+def test_calling_train_undoes_no_freeze():
+    model = build()
+    ft.set_trainable(model, "layer4", batch_norm="train")
+    model.train()
+    model.backbone.train()
+    model.backbone.net.layer1.train()  # what a user's own loop may do
+    before = snapshot(model)
+    model(torch.randint(0, 255, (2, 2, 3, 64, 64), dtype=torch.uint8))
+    assert moved(model, before) == ["layer4"]  # its batch norm, and nothing else
+    assert not any(module.training for module in model.backbone.net.layer1.modules())
+    assert all(module.training for module in model.backbone.net.layer4.modules())
+
+
+def test_frozen_stages_give_the_same_in_training_and_evaluation():
+    model = build()
+    ft.set_trainable(model, "head")
+    clips = torch.randint(0, 255, (2, 2, 3, 64, 64), dtype=torch.uint8)
+    torch.manual_seed(0)
+    trained = model.train().backbone(clips)
+    assert torch.equal(trained, model.eval().backbone(clips))
+    assert not trained.requires_grad  # nothing is kept for a backward pass
+
+
+def test_batch_norm_modes_move_the_statistics_they_name():
+    def statistics(model):
+        return {name: b.clone() for name, b in model.named_buffers() if name.endswith("running_mean")}
+
+    changed = {}
+    for mode in ("frozen", "partial", "train"):
+        model = build()
+        ft.set_trainable(model, "all", batch_norm=mode)
+        before = statistics(model)
+        train_steps(model, steps=1)
+        after = statistics(model)
+        changed[mode] = [name for name in before if not torch.equal(before[name], after[name])]
+        all_names = list(before)
+    assert changed == {"frozen": [], "partial": all_names[:1], "train": all_names}
+
+
+def test_partial_leaves_the_first_batch_norm_frozen_with_its_stage():
+    model = build()
+    ft.set_trainable(model, "layer4", batch_norm="partial")
+    before = snapshot(model)
+    train_steps(model, steps=1)
+    after = snapshot(model)
+    assert all(torch.equal(before[name], after[name]) for name in before if name.endswith("running_var"))
+
+
+@pytest.mark.parametrize(
+    ("what", "learning"),
+    [
+        ("head", ["temporal", "head"]),
+        ("temporal", ["temporal", "head"]),
+        ("layer4", ["layer4", "temporal", "head"]),
+        ("layer2", ["layer2", "layer3", "layer4", "temporal", "head"]),
+        ("last(1)", ["layer4", "temporal", "head"]),
+        ("last(2)", ["layer3", "layer4", "temporal", "head"]),
+        ("last(0)", ["temporal", "head"]),
+        ("all", ["stem", "layer1", "layer2", "layer3", "layer4", "temporal", "head"]),
+        (["head"], ["head"]),
+        (["layer3", "stem"], ["stem", "layer3"]),
+    ],
+)
+def test_what_learns_is_named(what, learning):
+    stages = ["stem", "layer1", "layer2", "layer3", "layer4", "temporal", "head"]
+    assert learning_stages_of(stages, what) == learning
+
+
+@pytest.mark.parametrize("what", ["layer5", ["layr4"], "last(9)", "first(2)", ""])
+def test_an_unknown_stage_names_those_there_are(what):
+    with pytest.raises(ModelError, match="unknown stage .*there are stem, layer1, layer2"):
+        ft.set_trainable(build(), what)
+
+
+def test_param_groups_hold_what_learns_once_with_rates_that_fall_towards_the_input():
+    model = build(temporal="gru")
+    ft.set_trainable(model, "layer3")
+    groups = ft.param_groups(model, lr=1.0, weight_decay=0.1, layer_decay=0.5)
+    by_name = {group["name"]: group for group in groups}
+    assert {name: group["lr"] for name, group in by_name.items()} == {
+        "layer3/decay": 0.25,
+        "layer3/no_decay": 0.25,
+        "layer4/decay": 0.5,
+        "layer4/no_decay": 0.5,
+        "temporal/decay": 1.0,
+        "temporal/no_decay": 1.0,
+        "head/decay": 1.0,
+        "head/no_decay": 1.0,
+    }
+    held = [parameter for group in groups for parameter in group["params"]]
+    assert {id(p) for p in held} == {id(p) for p in model.parameters() if p.requires_grad}
+    assert all(p.ndim > 1 for p in by_name["layer3/decay"]["params"])
+    assert by_name["layer3/decay"]["weight_decay"] == 0.1
+    assert by_name["layer3/no_decay"]["weight_decay"] == 0

@@ -1,0 +1,78 @@
+"""Imports run downwards through the folders, and heavy libraries are each imported in one place."""
+
+import ast
+from pathlib import Path
+
+import pytest
+
+PACKAGE = Path(__file__).parent.parent / "finetune"
+FLOORS = {
+    **dict.fromkeys(("errors", "recipe", "manifest", "report", "scores", "version"), 0),
+    **dict.fromkeys(("video", "model"), 1),
+    **dict.fromkeys(("checkpoint", "infer", "evaluation", "datasets"), 2),
+    **dict.fromkeys(("train", "prediction"), 3),
+    "cli": 5,
+    **dict.fromkeys(("__init__", "__main__"), 6),
+}
+HOMES = {
+    "timm": {"model/backbones.py"},
+    "torchvision.models": {"model/backbones.py"},
+    "av": {"video/decode.py", "video/encode.py"},
+    "accelerate": {"infer.py", "train/loop.py"},
+    "cv2": {"datasets/shapes.py", "datasets/quickstart.py"},
+}
+FILES = sorted(PACKAGE.rglob("*.py"))
+
+
+def part(path):
+    return path.relative_to(PACKAGE).parts[0].removesuffix(".py")
+
+
+def imports(path):
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{path}: a relative import"
+            yield node.module
+            yield from (f"{node.module}.{alias.name}" for alias in node.names)
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(PACKAGE)))
+def test_imports_run_downwards(path):
+    here = part(path)
+    for name in imports(path):
+        if not name.startswith("finetune.") or here in {"__init__", "__main__"}:
+            continue
+        there = name.split(".")[1]
+        if there not in FLOORS:
+            continue  # a name of the package itself
+        below = FLOORS[there] < FLOORS[here] or there == here
+        same_file_floor = FLOORS[there] == FLOORS[here] and {there, here} != {"video", "model"}
+        assert below or same_file_floor, f"{here} (floor {FLOORS[here]}) imports {there} (floor {FLOORS[there]})"
+
+
+def test_every_part_has_a_floor():
+    assert {part(path) for path in FILES} <= set(FLOORS)
+
+
+@pytest.mark.parametrize("library", HOMES)
+def test_a_library_is_imported_in_its_own_place_alone(library):
+    users = {
+        path.relative_to(PACKAGE).as_posix()
+        for path in FILES
+        if any(name == library or name.startswith(f"{library}.") for name in imports(path))
+    }
+    assert users == HOMES[library] or (library == "torchvision.models" and users <= HOMES[library])
+
+
+def test_the_report_needs_no_torch():
+    for path in (PACKAGE / "report").glob("*.py"):
+        assert not any(name.split(".")[0] in {"torch", "sklearn", "timm", "av"} for name in imports(path))
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(PACKAGE)))
+def test_a_file_says_what_it_answers_and_stays_short(path):
+    tree = ast.parse(path.read_text())
+    assert ast.get_docstring(tree), f"{path}: no first line"
+    assert len(path.read_text().splitlines()) <= 400

@@ -1,0 +1,153 @@
+import json
+
+import pytest
+import torch
+from conftest import TINY, make_clip
+from safetensors.torch import load_file
+
+import finetune as ft
+from finetune.errors import DataError, FinetuneError, RecipeError, RunError
+from finetune.train import loop
+from finetune.train.optimizer import OPTIMIZERS, build_optimizer, rate_factor
+
+
+def fit(manifest, out, *, phases=(ft.Phase(train="head", epochs=1, lr=1e-2),), seed=0, **kwargs):
+    torch.manual_seed(seed)
+    model = ft.build_model(TINY, manifest.classes, weights="none", num_frames=2, size=32)
+    settings = {"clip": ft.Clip(num_frames=2), "train": ft.Train(batch_size=3), **kwargs}
+    return ft.fit(model, manifest, phases, out=out, quiet=True, seed=seed, **settings)
+
+
+def records(run):
+    return [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+
+
+@pytest.fixture(scope="module")
+def manifest(clip_folder):
+    return ft.Manifest.from_folder(clip_folder)
+
+
+def test_a_run_folder_holds_what_a_run_is(trained_run):
+    names = {path.relative_to(trained_run).as_posix() for path in trained_run.rglob("*") if path.is_file()}
+    assert names >= {
+        *("recipe.yaml", "manifest.csv", "classes.json", "environment.json", "metrics.jsonl", "skipped.json"),
+        *(f"checkpoints/{which}/{file}" for which in ("last", "best") for file in ("model.safetensors", "meta.json")),
+    }
+    assert any(name.startswith("tensorboard/") for name in names)
+    assert not any("partial" in name for name in names)
+    assert json.loads((trained_run / "classes.json").read_text()) == ["dark ones", "it's bright"]
+
+
+def test_each_epoch_is_recorded_with_what_learned_and_at_which_rate(trained_run):
+    found = records(trained_run)
+    assert [record["epoch"] for record in found] == [1, 2, 3, 4]
+    assert [record["phase"] for record in found] == [0, 0, 1, 2]
+    assert [record["train"] for record in found] == ["head", "head", "layer4", "all"]
+    assert found[2]["learning"] == ["layer4", "temporal", "head"]
+    assert found[2]["lr"]["layer3"] == 0 < found[2]["lr"]["layer4"]
+    rates = found[3]["lr"]
+    assert rates["stem"] == pytest.approx(rates["head"] * 0.5**5)
+    assert all(0 <= record["val_top1"] <= 1 and record["val_loss"] > 0 for record in found)
+
+
+def test_dark_and_bright_are_learnt(trained_run):
+    assert max(record["val_top1"] for record in records(trained_run)) == 1.0
+
+
+def test_a_recipe_of_the_run_reads_back(trained_run):
+    recipe = ft.load_recipe(str(trained_run / "recipe.yaml"))
+    assert recipe.clip.size == 32
+    assert recipe.model.backbone == TINY
+    assert len(recipe.phases) == 3
+
+
+def test_the_same_seed_gives_the_same_weights_and_another_does_not(manifest, tmp_path):
+    phases = (ft.Phase(train="head", epochs=1, lr=1e-2), ft.Phase(train="all", epochs=1, lr=1e-3))
+    one, two, other = (
+        load_file(fit(manifest, tmp_path / name, phases=phases, seed=seed) / "checkpoints/last/model.safetensors")
+        for name, seed in (("one", 0), ("two", 0), ("other", 1))
+    )
+    assert all(torch.equal(one[name], two[name]) for name in one)
+    assert not all(torch.equal(one[name], other[name]) for name in one)
+
+
+def test_a_head_phase_leaves_the_backbone_as_it_was(manifest, tmp_path):
+    torch.manual_seed(0)
+    start = ft.build_model(TINY, manifest.classes, weights="none", num_frames=2, size=32).state_dict()
+    end = load_file(fit(manifest, tmp_path / "run") / "checkpoints/last/model.safetensors")
+    changed = {name for name in end if not torch.equal(start[name], end[name])}
+    assert changed == {name for name in end if name.startswith("heads.")}
+
+
+def test_without_a_val_split_the_last_epoch_is_the_best(tmp_path):
+    for name, start in (("a", 16), ("b", 200)):
+        make_clip(tmp_path / "data/train" / name / "0.mp4", start=start, step=1)
+    phases = (ft.Phase(train="head", epochs=3, lr=1e-2),)
+    run = fit(ft.Manifest.from_folder(tmp_path / "data"), tmp_path / "run", phases=phases)
+    assert json.loads((run / "checkpoints/best/meta.json").read_text())["epoch"] == 3
+    assert records(run)[0]["val_top1"] is None
+
+
+def test_bad_files_are_all_named_before_anything_is_written(tmp_path):
+    for name in ("a", "b"):
+        make_clip(tmp_path / "data/train" / name / "0.mp4")
+        (tmp_path / "data/train" / name / "bad.mp4").write_text("no video")
+    manifest = ft.Manifest.from_folder(tmp_path / "data")
+    with pytest.raises(DataError, match=r"(?s)a/bad.mp4: is no.*b/bad.mp4: is no.*2 of 4 files.*data.on_error=skip"):
+        fit(manifest, tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+    run = fit(manifest, tmp_path / "run", data=ft.Data(workers=0, on_error="skip"))
+    skipped = json.loads((run / "skipped.json").read_text())
+    assert [item["path"].rpartition("data/")[2] for item in skipped] == ["train/a/bad.mp4", "train/b/bad.mp4"]
+
+
+def test_skipping_all_files_of_a_class_is_refused(tmp_path):
+    make_clip(tmp_path / "data/train/a/0.mp4")
+    (tmp_path / "data/train/b").mkdir()
+    (tmp_path / "data/train/b/bad.mp4").write_bytes(b"")
+    with pytest.raises(DataError, match="no readable training video of b"):
+        fit(ft.Manifest.from_folder(tmp_path / "data"), tmp_path / "run", data=ft.Data(workers=0, on_error="skip"))
+
+
+def test_stages_that_are_not_there_are_all_said(manifest, tmp_path):
+    phases = [ft.Phase(train="layer9"), ft.Phase(train=["stem", "neck"])]
+    with pytest.raises(RecipeError, match=r"(?s)phases.0.train: unknown stage 'layer9'.*phases.1.train: .*'neck'"):
+        fit(manifest, tmp_path / "run", phases=phases)
+
+
+def test_a_folder_that_holds_something_is_not_overwritten(manifest, tmp_path):
+    (tmp_path / "kept.txt").write_text("mine")
+    with pytest.raises(RunError, match="there already and not empty"):
+        fit(manifest, tmp_path)
+
+
+def test_a_full_disk_is_said_before_training(manifest, tmp_path, monkeypatch):
+    monkeypatch.setattr(loop.shutil, "disk_usage", lambda path: type("Usage", (), {"free": 1_000_000})())
+    with pytest.raises(RunError, match="needs about .* MB, the disk has 1 MB free"):
+        fit(manifest, tmp_path / "run")
+
+
+def test_a_loss_that_is_no_number_ends_the_run_and_names_the_clips(manifest, tmp_path):
+    phases = (ft.Phase(train="all", epochs=3, lr=1e30),)
+    with pytest.raises(FinetuneError, match=r"(?s)the loss is (nan|inf); lower.*\.mp4"):
+        fit(manifest, tmp_path / "run", phases=phases, train=ft.Train(batch_size=2, optimizer="sgd", warmup=0))
+
+
+def test_the_rate_rises_and_then_falls_along_a_cosine():
+    rates = [rate_factor(step, 10, schedule="cosine", warmup=0.2) for step in range(10)]
+    assert rates[:3] == pytest.approx([1 / 3, 2 / 3, 1.0])
+    assert all(later < sooner for sooner, later in zip(rates[2:], rates[3:], strict=False))
+    assert 0 < rates[-1] < 0.1
+    assert [rate_factor(step, 4, schedule="constant", warmup=0) for step in range(4)] == [1, 1, 1, 1]
+
+
+@pytest.mark.parametrize("name", OPTIMIZERS)
+def test_an_optimizer_lowers_a_loss(name):
+    weight = torch.nn.Parameter(torch.tensor([3.0]))
+    optimizer = build_optimizer(name, [{"params": [weight], "lr": 0.1}])
+    for _ in range(50):
+        loss = (weight**2).sum()
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+    assert abs(weight.item()) < 1

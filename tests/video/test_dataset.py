@@ -1,0 +1,159 @@
+import numpy as np
+import pytest
+import torch
+from conftest import make_clip
+
+from finetune.errors import VideoError
+from finetune.manifest import Manifest
+from finetune.recipe import Clip
+from finetune.video.augment import augmentation, center_crop
+from finetune.video.check import look_at_files
+from finetune.video.dataset import (
+    ClipDataset,
+    EpochBatches,
+    draw_of,
+    make_loader,
+    scaled_size,
+)
+
+CLIP = Clip(num_frames=4, size=24)
+
+
+@pytest.fixture(scope="module")
+def manifest(clip_folder):
+    return Manifest.from_folder(clip_folder)
+
+
+@pytest.fixture
+def dataset(manifest):
+    return ClipDataset(manifest, "train", clip=CLIP, augment="light", flip=True, seed=3)
+
+
+def test_an_item_is_a_clip_its_label_and_its_row(manifest):
+    dataset = ClipDataset(manifest, "val", clip=CLIP, views=2)
+    item = dataset[1]
+    assert item["clips"].shape == (2, 4, 3, 24, 24)
+    assert item["clips"].dtype == torch.uint8
+    assert item["clips"].is_contiguous()
+    assert item["row"] == manifest.rows("val")[1]
+    assert item["label"] == manifest.labels[item["row"]]
+    assert (item["clips"].float().mean() > 128) == (manifest.classes[item["label"]] == "it's bright")
+
+
+def test_an_item_follows_from_seed_epoch_and_row_alone(dataset, manifest):
+    torch.manual_seed(0)
+    first = dataset[(2, 5)]["clips"]
+    torch.manual_seed(1)
+    dataset[(0, 0)]
+    again = ClipDataset(manifest, "train", clip=CLIP, augment="light", flip=True, seed=3)[(2, 5)]["clips"]
+    assert torch.equal(first, again)
+    others = [
+        dataset[(3, 5)]["clips"],
+        ClipDataset(manifest, "train", clip=CLIP, augment="light", seed=4)[(2, 5)]["clips"],
+    ]
+    assert not any(torch.equal(first, other) for other in others)
+
+
+def test_drawing_an_item_leaves_the_global_generator_alone(dataset):
+    torch.manual_seed(7)
+    expected = torch.rand(1)
+    torch.manual_seed(7)
+    dataset[(0, 1)]
+    assert torch.equal(torch.rand(1), expected)
+
+
+@pytest.mark.slow
+def test_batches_are_the_same_for_any_number_of_workers(dataset):
+    digests = []
+    for workers in (0, 2):
+        batches = EpochBatches(len(dataset), 3, seed=1)
+        loader = make_loader(dataset, batches, workers=workers)
+        digest = []
+        for epoch in range(2):
+            batches.epoch = epoch
+            digest += [(batch["row"].tolist(), int(batch["clips"].sum())) for batch in loader]
+        digests.append(digest)
+    assert digests[0] == digests[1]
+    assert digests[0][:3] != digests[0][3:]
+
+
+def test_an_epoch_holds_every_item_once_whatever_the_batch_size_and_processes():
+    for length, size, world in ((10, 3, 1), (17, 4, 2), (8, 8, 3), (7, 1, 4)):
+        seen, counts = [], []
+        for rank in range(world):
+            batches = EpochBatches(length, size, seed=0, rank=rank, world=world)
+            found = list(batches)
+            assert len(found) == len(batches)
+            counts.append(len(found))
+            seen += [position for batch in found for _, position in batch]
+        assert len(set(counts)) == 1
+        assert len(seen) == len(set(seen)) >= length - world + 1
+
+
+def test_two_processes_together_take_the_batches_that_one_takes():
+    one = [sorted(position for _, position in batch) for batch in EpochBatches(16, 4, seed=5)]
+    ranks = [list(EpochBatches(16, 2, seed=5, rank=rank, world=2)) for rank in range(2)]
+    both = [sorted(p for _, p in [*a, *b]) for a, b in zip(*ranks, strict=True)]
+    assert one == both
+
+
+def test_a_file_that_goes_bad_is_an_error_item_and_not_replaced(tmp_path):
+    for name in ("a", "b"):
+        for number in range(2):
+            make_clip(tmp_path / "train" / name / f"{number}.mp4")
+    manifest = Manifest.from_folder(tmp_path)
+    dataset = ClipDataset(manifest, "train", clip=CLIP, augment="none")
+    manifest.path(2).write_bytes(b"gone bad")
+    batch = next(iter(make_loader(dataset, EpochBatches(4, 4, seed=0, shuffle=False), workers=0)))
+    assert batch["row"].tolist() == [0, 1, 3]
+    assert [row for row, _ in batch["skipped"]] == [2]
+    assert "is no video" in batch["skipped"][0][1]
+    with pytest.raises(VideoError, match=r"0.mp4: is no video"):
+        ClipDataset(manifest, "train", clip=CLIP)
+
+
+def test_known_bad_files_are_left_out(tmp_path):
+    for name in ("a", "b"):
+        make_clip(tmp_path / "train" / name / "0.mp4")
+    (tmp_path / "train" / "b" / "1.mp4").write_bytes(b"")
+    manifest = Manifest.from_folder(tmp_path)
+    facts = look_at_files(manifest)
+    assert list(facts.bad) == [2]
+    assert ClipDataset(manifest, "train", clip=CLIP, facts=facts).rows.tolist() == [0, 1]
+
+
+def test_all_frames_of_a_clip_get_the_same_draw():
+    frame = torch.randint(0, 255, (1, 3, 40, 50), dtype=torch.uint8)
+    clip = frame.expand(6, -1, -1, -1)
+    for preset in ("none", "light", "strong"):
+        transform = augmentation(preset, size=32, fit="crop", flip=True)
+        for seed in range(20):
+            out = transform(clip, seed)
+            assert out.shape == (6, 3, 32, 32)
+            assert out.dtype == torch.uint8
+            assert all(torch.equal(out[0], other) for other in out)
+
+
+def test_a_preset_without_flip_never_mirrors():
+    ramp = torch.arange(40, dtype=torch.uint8).mul(6).expand(1, 3, 40, 40)
+    keep, mirror = (augmentation("light", size=32, fit="crop", flip=flip) for flip in (False, True))
+    rises = [bool((out := keep(ramp, seed)[0, 0].float())[:, -8:].mean() > out[:, :8].mean()) for seed in range(40)]
+    mixed = [bool((out := mirror(ramp, seed)[0, 0].float())[:, -8:].mean() > out[:, :8].mean()) for seed in range(40)]
+    assert all(rises)
+    assert 8 < sum(mixed) < 32
+
+
+def test_the_middle_is_cropped_alike_for_none_and_evaluation():
+    frames = torch.randint(0, 255, (2, 3, 37, 50), dtype=torch.uint8)
+    assert torch.equal(augmentation("none", size=32, fit="crop", flip=True)(frames, 9), center_crop(frames, 32))
+
+
+def test_the_short_side_is_scaled_or_all_is_squashed():
+    assert scaled_size((480, 854), 112, fit="crop") == (112, 199)
+    assert scaled_size((854, 480), 112, fit="crop") == (199, 112)
+    assert scaled_size((480, 854), 112, fit="squash") == (112, 112)
+
+
+def test_draws_differ_between_seeds_epochs_rows_and_views():
+    draws = {draw_of(*key) for key in np.ndindex(3, 3, 50, 3)}
+    assert len(draws) == 3 * 3 * 50 * 3
