@@ -1,31 +1,14 @@
-"""Clips made by the tests, so that a test knows which frame it got: frame n is grey of level 16 + 7 n."""
+"""What several tests share: a folder of clips, a finished run, and the folder of real clips."""
 
 import os
 from pathlib import Path
 
-import numpy as np
 import pytest
-
-from finetune.video.encode import write_video
-
-TINY = "test_resnet"  # timm's own architecture for tests: stem, layer1 … layer4 in 0.5 million parameters
+from grey import TINY, make_clip
 
 
-def grey_frames(count, *, size=32, start=16, step=7):
-    """uint8 (T, size, size, 3); frame n has level start + step n."""
-    levels = (start + step * np.arange(count)) % 256
-    return np.broadcast_to(levels[:, None, None, None], (count, size, size, 3)).astype(np.uint8)
-
-
-def level_of(frames):
-    """The frame numbers that grey frames (T, H, W, 3) were made from."""
-    return np.rint((frames.reshape(len(frames), -1).mean(1) - 16) / 7).astype(int).tolist()
-
-
-def make_clip(path, count=8, **kwargs):
-    path.parent.mkdir(parents=True, exist_ok=True)
-    write_video(path, grey_frames(count, **kwargs), fps=25)
-    return path
+def pytest_addoption(parser):
+    parser.addoption("--write", action="store_true", help="write what the docs generate from the code")
 
 
 @pytest.fixture(scope="session")

@@ -6,7 +6,7 @@ import shutil
 
 import numpy as np
 import pytest
-from conftest import make_clip
+from grey import make_clip
 
 import finetune as ft
 from finetune.errors import DataError, RunError

@@ -3,7 +3,7 @@ import json
 import sys
 
 import pytest
-from conftest import TINY, make_clip
+from grey import TINY, make_clip
 
 from finetune.cli.main import main
 

@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from conftest import TINY
+from grey import TINY
 from torch import nn
 
 import finetune as ft
@@ -60,7 +60,7 @@ def test_stages_cover_every_parameter_and_buffer_once(name):
     model = build(name, temporal="gru")
     parts = [part for stage in model.stages.values() for part in (*stage.parameters, *stage.buffers)]
     assert sorted(parts) == sorted(snapshot(model))
-    assert list(model.stages)[0] == "stem"
+    assert next(iter(model.stages)) == "stem"
     assert list(model.stages)[-2:] == ["temporal", "head"]
 
 

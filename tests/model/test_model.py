@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import timm
 import torch
-from conftest import TINY
+from grey import TINY
 from safetensors.torch import save_file
 
 import finetune as ft

@@ -1,8 +1,9 @@
 import json
+from itertools import pairwise
 
 import pytest
 import torch
-from conftest import TINY, make_clip
+from grey import TINY, make_clip
 from safetensors.torch import load_file
 
 import finetune as ft
@@ -10,8 +11,10 @@ from finetune.errors import DataError, FinetuneError, RecipeError, RunError
 from finetune.train import loop
 from finetune.train.optimizer import OPTIMIZERS, build_optimizer, rate_factor
 
+HEAD_ONCE = (ft.Phase(train="head", epochs=1, lr=1e-2),)
 
-def fit(manifest, out, *, phases=(ft.Phase(train="head", epochs=1, lr=1e-2),), seed=0, **kwargs):
+
+def fit(manifest, out, *, phases=HEAD_ONCE, seed=0, **kwargs):
     torch.manual_seed(seed)
     model = ft.build_model(TINY, manifest.classes, weights="none", num_frames=2, size=32)
     settings = {"clip": ft.Clip(num_frames=2), "train": ft.Train(batch_size=3), **kwargs}
@@ -136,7 +139,7 @@ def test_a_loss_that_is_no_number_ends_the_run_and_names_the_clips(manifest, tmp
 def test_the_rate_rises_and_then_falls_along_a_cosine():
     rates = [rate_factor(step, 10, schedule="cosine", warmup=0.2) for step in range(10)]
     assert rates[:3] == pytest.approx([1 / 3, 2 / 3, 1.0])
-    assert all(later < sooner for sooner, later in zip(rates[2:], rates[3:], strict=False))
+    assert all(later < sooner for sooner, later in pairwise(rates[2:]))
     assert 0 < rates[-1] < 0.1
     assert [rate_factor(step, 4, schedule="constant", warmup=0) for step in range(4)] == [1, 1, 1, 1]
 

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 import torch
-from conftest import make_clip
+from grey import make_clip
 
 from finetune.errors import VideoError
 from finetune.manifest import Manifest

@@ -4,7 +4,7 @@ import av
 import cv2
 import numpy as np
 import pytest
-from conftest import grey_frames, level_of, make_clip
+from grey import grey_frames, level_of, make_clip
 
 from finetune.errors import VideoError
 from finetune.video.decode import probe, read_frames

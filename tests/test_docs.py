@@ -1,0 +1,97 @@
+"""README and docs say what is true: their Python runs, their commands exist, their tables are those of the code."""
+
+import re
+import shlex
+from pathlib import Path
+
+import pytest
+
+from finetune.cli.main import app
+from finetune.recipe import Phase, Recipe, Section, list_recipes, load_recipe
+
+ROOT = Path(__file__).parent.parent
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+MARK = "<!-- the table below is written by tests/test_docs.py"
+
+
+def blocks(page, language):
+    return re.findall(rf"```{language}\n(.*?)```", page.read_text(encoding="utf-8"), flags=re.DOTALL)
+
+
+def recipe_table():
+    rows = []
+    for name, field in Recipe.model_fields.items():
+        section = Phase if name == "phases" else field.annotation
+        if isinstance(section, type) and issubclass(section, Section):
+            rows += [(f"{name}.{key}", sub) for key, sub in section.model_fields.items()]
+        else:
+            rows.append((name, field))
+    lines = ["| key | default | what |", "|---|---|---|"]
+    for key, field in rows:
+        shown = re.sub(r"^phases\.", "phases.*n*.", key)
+        choices = [str(each) for each in getattr(field.annotation, "__args__", ()) if isinstance(each, str)]
+        what = "; ".join(filter(None, [" · ".join(choices), field.description or ""]))
+        default = "null" if field.default is None else str(field.default)
+        lines.append(f"| `{shown}` | `{default}` | {what.replace('|', '·')} |")
+    return "\n".join(lines) + "\n"
+
+
+def test_the_table_of_recipe_keys_is_that_of_the_code(request):
+    page = ROOT / "docs" / "recipes.md"
+    text = page.read_text(encoding="utf-8")
+    start = text.index("\n", text.index(MARK)) + 1
+    wanted = text[:start] + "\n" + recipe_table()
+    if request.config.getoption("--write"):
+        page.write_text(wanted, encoding="utf-8")
+    assert page.read_text(encoding="utf-8") == wanted
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_python_in_the_pages_runs(page, tmp_path, clip_folder, monkeypatch):
+    found = blocks(page, "python")
+    if page.name == "README.md":
+        assert found
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "clips").symlink_to(clip_folder)
+    names = {}
+    for code in found:
+        tiny = code.replace("resnet50.a1_in1k", "test_resnet").replace('weights="imagenet"', 'weights="none"')
+        tiny = tiny.replace("num_frames=8", "num_frames=2").replace("size=224", "size=32")
+        exec(compile(tiny, str(page), "exec"), names)
+    if page.name == "README.md":
+        assert 0 <= names["results"]["tasks"]["label"]["top1"] <= 1
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_commands_in_the_pages_exist(page):
+    import typer.main
+
+    known = typer.main.get_command(app).commands
+    text = page.read_text(encoding="utf-8")
+    lines = [line.strip() for line in re.findall(r"^(?: {4}|\$ )?(finetune .*)$", text, flags=re.MULTILINE)]
+    lines += re.findall(r"`(finetune [^`]*)`", text)
+    for line in lines:
+        words = shlex.split(line.replace("…", ""), comments=True)
+        if len(words) < 2 or words[1] == "|":
+            continue
+        assert words[1] in known or words[1].startswith("-"), line
+        group = known.get(words[1])
+        if getattr(group, "commands", None) and len(words) > 2:
+            assert words[2] in group.commands, line
+
+
+def test_the_readme_names_every_recipe_and_every_part_of_the_tree():
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    for name in list_recipes():
+        assert f"`{name}`" in text
+        load_recipe(name)
+    for path in [*(ROOT / "finetune").glob("*.py"), *(ROOT / "finetune").glob("*/")]:
+        if path.name not in {"__pycache__", "__init__.py"}:
+            assert path.name in text, path.name
+
+
+def test_links_of_the_pages_lead_somewhere():
+    for page in PAGES:
+        for target in re.findall(r"\]\(([^)#]+)\)", page.read_text(encoding="utf-8")):
+            if not target.startswith("http"):
+                assert (page.parent / target).exists(), f"{page.name}: {target}"

@@ -1,0 +1,51 @@
+"""An installed wheel works outside the checkout: recipes, bundled weights and templates travel in it."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from grey import make_clip
+
+CHECKOUT = Path(__file__).parent.parent
+CODE = """
+import sys; sys.path.insert(0, sys.argv[1])
+import finetune
+assert finetune.__file__.startswith(sys.argv[1]), finetune.__file__
+from finetune.cli.main import main
+sys.argv = ["finetune", *sys.argv[2:]]
+main()
+"""
+
+
+@pytest.fixture(scope="module")
+def installed(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("wheel")
+    pip = [sys.executable, "-m", "pip", "--disable-pip-version-check", "-q"]
+    subprocess.run([*pip, "wheel", "--no-deps", "-w", folder, str(CHECKOUT)], check=True, timeout=300)
+    site = folder / "site"
+    subprocess.run(
+        [*pip, "install", "--no-deps", "--target", site, next(folder.glob("*.whl"))], check=True, timeout=300
+    )
+    return site
+
+
+@pytest.mark.slow
+def test_an_installed_wheel_trains_outside_the_checkout(installed, tmp_path):
+    def finetune(*arguments):
+        command = [sys.executable, "-c", CODE, str(installed), *arguments]
+        done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, timeout=300, env=os.environ)
+        assert done.returncode == 0, done.stderr
+        return done.stdout
+
+    for split in ("train", "test"):
+        for name, start in (("a", 16), ("b", 200)):
+            make_clip(tmp_path / "clips" / split / name / "0.mp4", start=start, step=1)
+    assert "quickstart" in finetune("recipes", "list")
+    overrides = ["data.manifest=null", "data.folder=clips", "clip.num_frames=2", "clip.size=32", "data.workers=0"]
+    printed = finetune("train", "quickstart", *overrides, *(f"phases.{index}.epochs=1" for index in range(2)))
+    run = tmp_path / printed.splitlines()[-1]
+    assert (run / "evaluation" / "report.html").is_file()
+    assert json.loads((run / "environment.json").read_text())["versions"]["finetune"]
