@@ -92,22 +92,26 @@ def evaluate(
     return results
 
 
-def evaluation_loader(dataset: ClipDataset, workers: int | str) -> DataLoader:
-    """Rows in order, a few at a time; processes only where there are enough rows to be worth starting them."""
-    batches = EpochBatches(len(dataset), 4, seed=0, shuffle=False)
-    return make_loader(dataset, batches, workers=min(worker_count(workers), len(batches) // 4))
+def evaluation_loader(dataset: ClipDataset, workers: int | str, *, batch_size: int = 1) -> DataLoader:
+    """Rows in order; loading processes only where there are enough rows to be worth starting them."""
+    batches = EpochBatches(len(dataset), batch_size, seed=0, shuffle=False)
+    return make_loader(dataset, batches, workers=min(worker_count(workers), len(dataset) // 16))
 
 
 def probabilities_of(
     model: nn.Module, loader: DataLoader, *, precision: str, progress: Progress | None = None
 ) -> tuple[dict[int, np.ndarray], dict[int, str]]:
-    """Class probabilities (K,) of each row of a loader, and the reason for each row that could not be read."""
+    """Class probabilities (K,) of each row of a loader, and the reason for each row that could not be read.
+
+    With a loader of one row a batch, what a row gets depends on no other row: `predict` gives the very same.
+    """
     model.eval()
     scored: dict[int, np.ndarray] = {}
     skipped: dict[int, str] = {}
     for batch in loader:
-        for row, clips_VTCHW in zip(batch["row"].tolist(), batch["clips"] if len(batch["row"]) else (), strict=True):
-            scored[row] = probabilities(model, clips_VTCHW, precision=precision).numpy()
+        if batch["clips"] is not None:
+            probs_BK = probabilities(model, batch["clips"], precision=precision).numpy()
+            scored.update(zip(batch["row"].tolist(), probs_BK, strict=True))
         skipped.update(batch["skipped"])
         if progress is not None:
             progress(len(scored) + len(skipped), _length(loader))

@@ -25,16 +25,16 @@ def settle_device(setting: str) -> torch.device:
 
 
 @torch.inference_mode()
-def probabilities(model: nn.Module, clips_VTCHW: Tensor, *, precision: str) -> Tensor:
-    """Class probabilities (K,) of one video in float32, its views averaged; the model has to be in evaluation mode.
+def probabilities(model: nn.Module, clips_BVTCHW: Tensor, *, precision: str) -> Tensor:
+    """Class probabilities (B, K) in float32, averaged over views; the model has to be in evaluation mode.
 
-    A video is computed alone and view by view: what it gets depends on no other video, so evaluating a set and
-    predicting one file give the very same numbers, and memory does not grow with the views.
+    Views are computed one after the other, so that memory does not grow with them. Videos computed together may
+    differ from one computed alone in the last digits: where numbers have to be the very same, B is 1.
     """
     device = next(model.parameters()).device
-    views = []
-    for clip_TCHW in clips_VTCHW:
+    views_BK = []
+    for view in range(clips_BVTCHW.shape[1]):
         with torch.autocast(device.type, DTYPES.get(precision), enabled=precision in DTYPES):
-            logits = model(clip_TCHW.unsqueeze(0).to(device))[TASK]
-        views.append(logits[0].float().softmax(0))
-    return torch.stack(views).mean(0).cpu()
+            logits_BK = model(clips_BVTCHW[:, view].to(device))[TASK]
+        views_BK.append(logits_BK.float().softmax(1))
+    return torch.stack(views_BK).mean(0).cpu()

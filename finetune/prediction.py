@@ -61,7 +61,7 @@ def predict(
             num_frames=info.num_frames,
             video_size=(info.height, info.width),
         )
-        probs_K = probabilities(model, clips_VTCHW, precision=precision).numpy()
+        probs_K = probabilities(model, clips_VTCHW.unsqueeze(0), precision=precision)[0].numpy()
         predictions.append(Prediction(file, tuple(top_classes(probs_K, classes, count=top_k))))
         if progress is not None:
             progress(len(predictions), len(files))

@@ -233,7 +233,9 @@ class _TrainLoaders:
 
 def _val_loader(manifest: Manifest, recipe: Recipe, facts: Facts) -> DataLoader | None:
     dataset = ClipDataset(manifest, "val", clip=recipe.clip, views=recipe.evaluate.views, facts=facts)
-    return evaluation_loader(dataset, recipe.data.workers) if len(dataset) else None
+    if not len(dataset):
+        return None
+    return evaluation_loader(dataset, recipe.data.workers, batch_size=recipe.train.batch_size)
 
 
 class _Tally:

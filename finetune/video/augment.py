@@ -7,8 +7,8 @@ import torch
 from torch import Tensor
 from torchvision.transforms import v2
 
-# A training clip is read this much larger than the model's input, so that crops have room to move.
-TRAIN_MARGIN = 1.15
+# A clip that is cropped at random is read this much larger than the model's input, so that crops keep their detail.
+CROP_MARGIN = 1.15
 
 
 def augmentation(preset: str, *, size: int, fit: str, flip: bool) -> Callable[[Tensor, int], Tensor]:
@@ -24,15 +24,24 @@ def augmentation(preset: str, *, size: int, fit: str, flip: bool) -> Callable[[T
     return partial(_seeded, v2.Compose(steps) if len(steps) > 1 else steps[0])
 
 
+def read_size(preset: str, size: int) -> int:
+    """The side in pixels at which frames are read for a preset: with `none` that of evaluation."""
+    return size if preset == "none" else round(size * CROP_MARGIN)
+
+
 def center_crop(frames_TCHW: Tensor, size: int) -> Tensor:
     """The middle `size` × `size` pixels; what evaluation and prediction see."""
     return v2.functional.center_crop(frames_TCHW, [size, size])
 
 
 def _seeded(transform: Callable[[Tensor], Tensor], frames_TCHW: Tensor, seed: int) -> Tensor:
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
+    # Not torch.manual_seed: it also notes each seed, with a stack trace, for a GPU that is not in use.
+    state = torch.get_rng_state()
+    torch.default_generator.manual_seed(seed)
+    try:
         return transform(frames_TCHW).contiguous()
+    finally:
+        torch.set_rng_state(state)
 
 
 def _none(size: int, fit: str) -> list[Callable[[Tensor], Tensor]]:

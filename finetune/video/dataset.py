@@ -18,7 +18,7 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 from finetune.errors import VideoError
 from finetune.manifest import Manifest
 from finetune.recipe import Clip
-from finetune.video.augment import TRAIN_MARGIN, augmentation, center_crop
+from finetune.video.augment import augmentation, center_crop, read_size
 from finetune.video.check import Facts, look_at_files
 from finetune.video.decode import read_frames
 from finetune.video.sampling import sample_indices
@@ -50,6 +50,7 @@ class ClipDataset(Dataset):
         self.clip = clip
         self.views = views
         self.seed = seed
+        self.augment = augment
         self.facts = _without_bad(look_at_files(manifest)) if facts is None else facts
         rows = manifest.rows(split)
         self.rows = rows[~np.isin(rows, list(self.facts.bad))]
@@ -71,11 +72,11 @@ class ClipDataset(Dataset):
         assert self.clip.size is not None
         path, num_frames = self.manifest.path(row), int(self.facts.num_frames[row])
         video_size = int(self.facts.heights[row]), int(self.facts.widths[row])
-        if self.transform is None:
+        if self.augment is None or self.transform is None:
             return read_views(path, self.clip, views=self.views, num_frames=num_frames, video_size=video_size)
         draw = draw_of(self.seed, epoch, row, 0)
         indices = sample_indices(self.clip, num_frames, jitter=Random(draw))
-        size = scaled_size(video_size, round(self.clip.size * TRAIN_MARGIN), fit=self.clip.fit)
+        size = scaled_size(video_size, read_size(self.augment, self.clip.size), fit=self.clip.fit)
         return self.transform(_read(path, indices, size), draw).unsqueeze(0)
 
 
@@ -173,8 +174,11 @@ def collate(items: list[dict[str, Any]]) -> dict[str, Any]:
 
 
 def worker_count(setting: int | str) -> int:
-    """Loading processes: as set, or one a core up to eight."""
-    return min(8, len(os.sched_getaffinity(0))) if setting == "auto" else int(setting)
+    """Loading processes: as set, or one a core up to eight; without a GPU two cores are left to the network."""
+    if setting != "auto":
+        return int(setting)
+    cores = len(os.sched_getaffinity(0))
+    return min(8, cores if torch.cuda.is_available() else max(0, cores - 2))
 
 
 def _forkserver() -> Any:

@@ -13,7 +13,7 @@ import av
 import numpy as np
 from av.container import InputContainer
 from av.video.frame import VideoFrame
-from av.video.reformatter import Interpolation
+from av.video.reformatter import Interpolation, VideoReformatter
 from av.video.stream import VideoStream
 
 from finetune.errors import VideoError
@@ -74,7 +74,7 @@ def read_frames(
     """Frames as uint8 (T, H, W, 3) RGB and their `pts_seconds` (T,), NaN where the file has no time for one.
 
     `indices` may repeat and need no order. `size` is (height, width) in pixels; a frame is converted and scaled
-    to it in one bicubic step (which averages when it shrinks), never at full size first. Decoding stops at the
+    to it in one bilinear step (which averages when it shrinks), never at full size first. Decoding stops at the
     last frame asked for. Raises VideoError when a frame is not there.
     """
     path = Path(path)
@@ -82,12 +82,13 @@ def read_frames(
     last = max(wanted)
     found: dict[int, tuple[np.ndarray, float]] = {}
     decoded = 0
+    reformatter = VideoReformatter()  # keeps its tables from frame to frame
     _refuse_what_is_no_video(path)
     with _open(path) as (container, stream):
         for index, frame in enumerate(_decode(path, container, stream)):
             decoded = index + 1
             if index in wanted:
-                found[index] = _to_rgb(frame, size), float("nan") if frame.time is None else frame.time
+                found[index] = _to_rgb(frame, size, reformatter), float("nan") if frame.time is None else frame.time
             if index == last:
                 break
     if len(found) < len(wanted):
@@ -160,12 +161,14 @@ def _count_by_reading(path: Path) -> tuple[int, str]:
         return sum(1 for _ in _decode(path, container, stream)), "decoded"
 
 
-def _to_rgb(frame: VideoFrame, size: tuple[int, int] | None) -> np.ndarray:
+def _to_rgb(frame: VideoFrame, size: tuple[int, int] | None, reformatter: VideoReformatter) -> np.ndarray:
     height, width = size or (None, None)
     if _is_turned(frame):
         height, width = width, height
-    picture = frame.reformat(width, height, format="rgb24", interpolation=Interpolation.BICUBIC).to_ndarray()
-    return np.rot90(picture, round(frame.rotation / 90))
+    picture = reformatter.reformat(
+        frame, width, height, format="rgb24", interpolation=Interpolation.BILINEAR, threads=1
+    )
+    return np.rot90(picture.to_ndarray(), round(frame.rotation / 90))
 
 
 def _size_after_rotation(frame: VideoFrame) -> tuple[int, int]:

@@ -157,3 +157,12 @@ def test_the_short_side_is_scaled_or_all_is_squashed():
 def test_draws_differ_between_seeds_epochs_rows_and_views():
     draws = {draw_of(*key) for key in np.ndindex(3, 3, 50, 3)}
     assert len(draws) == 3 * 3 * 50 * 3
+
+
+def test_without_augmentation_training_sees_the_very_picture_of_evaluation(manifest):
+    """Frames may differ, since each is drawn within its segment; of videos with one frame a segment they do not."""
+    clip = CLIP.model_copy(update={"sampling": "uniform"})
+    trained = ClipDataset(manifest, "train", clip=clip, augment="none")
+    evaluated = ClipDataset(manifest, "train", clip=clip, facts=trained.facts)
+    for position in range(len(trained)):
+        assert torch.equal(trained[position]["clips"], evaluated[position]["clips"])

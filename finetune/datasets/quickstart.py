@@ -1,0 +1,220 @@
+"""Draw the quickstart data: 520 short clips of an arrow or a heart that rises, falls or spins.
+
+The shape can be told from one frame, the motion only from the order of the frames. A scene (background, colours,
+size, light) holds one clip of each class, so that a scene says nothing about the class. A clip is defined
+by its pose in the middle and its speed: played backwards it is, in distribution, a clip of the opposite motion.
+"""
+
+import csv
+import os
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass
+from itertools import product
+from multiprocessing import get_context
+from pathlib import Path
+from types import MappingProxyType
+from zlib import crc32
+
+import cv2
+import numpy as np
+
+from finetune.datasets.shapes import (
+    background_colors,
+    contrasting_color,
+    draw_background,
+    mask_box,
+    paint,
+    shape_mask,
+)
+from finetune.video.encode import write_video
+
+SHAPES = ("arrow", "heart")
+MOTIONS = ("rises", "falls", "spins_left", "spins_right")
+CLASSES = tuple(f"{shape}_{motion}" for shape, motion in product(SHAPES, MOTIONS))
+COLUMNS = ("path", "label", "split", "group", "x", "y", "w", "h", "dx", "dy")
+DEFAULT_GROUPS = MappingProxyType({"train": 40, "val": 10, "test": 15})
+SIZE = 128
+FPS = 25
+MARGIN = 3
+
+
+@dataclass(frozen=True)
+class Scene:
+    """What the clips of one group share. Lengths in pixels, colours in 0-255."""
+
+    background_HWC: np.ndarray
+    colors: tuple[np.ndarray, ...]
+    radius: float
+    noise: float
+
+
+@dataclass(frozen=True)
+class Mover:
+    """A shape and its way through a clip: the pose at the middle of the clip, and the change from frame to frame."""
+
+    shape: str
+    color: np.ndarray
+    radius: float
+    center: np.ndarray
+    velocity: np.ndarray
+    angle: float
+    spin: float
+
+    def mask_at(self, frames_from_middle: float) -> np.ndarray:
+        return shape_mask(
+            self.shape,
+            size=SIZE,
+            center=(self.center + self.velocity * frames_from_middle).tolist(),
+            radius=self.radius,
+            angle=self.angle + self.spin * frames_from_middle,
+        )
+
+
+@dataclass(frozen=True)
+class Clip:
+    """One clip: the shape that the label speaks of, and others behind it that mean nothing."""
+
+    label: str
+    num_frames: int
+    mover: Mover
+    distractors: tuple[Mover, ...]
+
+
+def draw_quickstart(
+    out: Path,
+    *,
+    seed: int = 0,
+    groups: Mapping[str, int] = DEFAULT_GROUPS,
+    processes: int = 2,
+    progress: Callable[[int, int], None] | None = None,
+) -> Path:
+    """Write `out/<split>/<class>/<group>.mp4` and the manifest, whose path is returned.
+
+    `groups` is the number of scenes in each split; each gives 8 clips. `progress` is told the clips done, and all.
+    The files depend on the seed alone. The manifest is written last: where it lies, the data are complete.
+    With `processes=1` all is drawn in this process; more are started afresh (a script needs its `__main__` guard).
+    Columns x, y, w, h are the shape's box at frame `num_frames // 2`; dx, dy its centre's motion in pixels a frame.
+    """
+    out = Path(out)
+    manifest = out / "manifest.csv"
+    manifest.unlink(missing_ok=True)
+    for split, label in product(groups, CLASSES):
+        (out / split / label).mkdir(parents=True, exist_ok=True)
+    tasks = [(out, seed, split, number) for split, count in groups.items() for number in range(count)]
+    rows: list[dict[str, object]] = []
+    for scene_rows in _run(tasks, processes=processes):
+        rows += scene_rows
+        if progress is not None:
+            progress(len(rows), len(tasks) * len(CLASSES))
+    _write_manifest(manifest, rows)
+    return manifest
+
+
+def _run(tasks: list[tuple[Path, int, str, int]], *, processes: int) -> Iterator[list[dict[str, object]]]:
+    if processes == 1:
+        yield from map(_write_scene, tasks)
+        return
+    context = get_context("spawn")  # a fork may not follow the threads that torch or OpenCV have started
+    pool = ProcessPoolExecutor(processes, mp_context=context, initializer=cv2.setNumThreads, initargs=(1,))
+    try:
+        yield from pool.map(_write_scene, tasks)
+    finally:
+        pool.shutdown(cancel_futures=True)
+
+
+def _write_scene(task: tuple[Path, int, str, int]) -> list[dict[str, object]]:
+    """Draw and write the clips of one group; returns their rows of the manifest."""
+    out, seed, split, number = task
+    group = f"{split}-{number:03d}"
+    rng = np.random.default_rng([seed, crc32(split.encode()), number])
+    scene = draw_scene(rng)
+    rows = []
+    for label in CLASSES:
+        clip = plan_clip(rng, scene, label=label)
+        path = Path(split, label, f"{group}.mp4")
+        write_video(out / path, draw_clip(rng, scene, clip=clip), fps=FPS)
+        box = mask_box(clip.mover.mask_at(middle_offset(clip.num_frames)))
+        dx, dy = (f"{speed:.4f}" for speed in clip.mover.velocity)
+        rows.append(dict(zip(COLUMNS, (path.as_posix(), label, split, group, *box, dx, dy), strict=True)))
+    return rows
+
+
+def middle_offset(num_frames: int) -> float:
+    """Frames from the middle in time, which lies between two frames if their number is even, to `num_frames // 2`."""
+    return num_frames // 2 - (num_frames - 1) / 2
+
+
+def draw_scene(rng: np.random.Generator) -> Scene:
+    colors = background_colors(rng)
+    return Scene(
+        background_HWC=draw_background(rng, colors, size=SIZE),
+        colors=tuple(contrasting_color(rng, colors) for _ in range(4)),
+        radius=rng.uniform(17, 24),
+        noise=rng.uniform(1, 4),
+    )
+
+
+def plan_clip(rng: np.random.Generator, scene: Scene, *, label: str) -> Clip:
+    """All that chance decides but the noise. Only the sign of one speed differs between opposite motions."""
+    shape, motion = label.split("_", 1)
+    num_frames = int(rng.integers(24, 49))
+    steps = num_frames - 1
+    radius = scene.radius * rng.uniform(0.93, 1.07)
+    drift = rng.uniform(-7, 7, 2)
+    travel, turn = rng.uniform(36, 66), np.radians(rng.uniform(150, 340))
+    if motion in ("rises", "falls"):
+        drift[1], turn = travel * (1 if motion == "falls" else -1), 0.0
+    elif motion == "spins_left":
+        turn = -turn
+    reach = np.abs(drift) / 2 + radius + MARGIN
+    mover = Mover(
+        shape=shape,
+        color=scene.colors[rng.integers(2)],
+        radius=radius,
+        center=rng.uniform(reach, SIZE - 1 - reach),
+        velocity=drift / steps,
+        angle=rng.uniform(0, 2 * np.pi),
+        spin=turn / steps,
+    )
+    distractors = tuple(_plan_distractor(rng, scene, steps=steps) for _ in range(rng.integers(4)))
+    return Clip(label, num_frames, mover, distractors)
+
+
+def _plan_distractor(rng: np.random.Generator, scene: Scene, *, steps: int) -> Mover:
+    """A small shape that stands, or moves up to 60 pixels in any direction."""
+    direction = rng.uniform(0, 2 * np.pi)
+    way = rng.uniform(15, 60) * rng.integers(2)
+    return Mover(
+        shape=("disc", "square", "triangle")[rng.integers(3)],
+        color=scene.colors[rng.integers(2, 4)],
+        radius=rng.uniform(3, 7),
+        center=rng.uniform(8, SIZE - 8, 2),
+        velocity=np.array([np.cos(direction), np.sin(direction)]) * way / steps,
+        angle=rng.uniform(0, 2 * np.pi),
+        spin=0.0,
+    )
+
+
+def draw_clip(rng: np.random.Generator, scene: Scene, *, clip: Clip) -> np.ndarray:
+    """The frames T,H,W,C uint8 of a clip, with sensor noise."""
+    grain = rng.normal(0, scene.noise, (2 * SIZE, 2 * SIZE, 3)).round().astype(np.int16)
+    frames = np.repeat(scene.background_HWC[None], clip.num_frames, axis=0)
+    for index, frame in enumerate(frames):
+        offset = index - (clip.num_frames - 1) / 2
+        for mover in (*clip.distractors, clip.mover):
+            paint(frame, mover.mask_at(offset), color=mover.color)
+        y, x = rng.integers(0, SIZE, 2)
+        frame[:] = np.clip(frame + grain[y : y + SIZE, x : x + SIZE], 0, 255)
+    return frames
+
+
+def _write_manifest(path: Path, rows: Iterable[Mapping[str, object]]) -> None:
+    unfinished = path.with_suffix(".csv.tmp")
+    with unfinished.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.DictWriter(file, COLUMNS, lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(rows)
+        file.flush()
+        os.fsync(file.fileno())
+    unfinished.replace(path)
