@@ -1,7 +1,10 @@
 """Where and how precisely a model runs, and the probabilities it gives: the same for evaluation and prediction."""
 
+from pathlib import Path
+
 import torch
 from accelerate import PartialState
+from accelerate.utils import broadcast_object_list
 from torch import Tensor, nn
 
 from finetune.model.model import TASK
@@ -22,6 +25,16 @@ def settle_precision(setting: str, device: torch.device) -> str:
 def settle_device(setting: str) -> torch.device:
     """The device of this process: the CPU by name, or what Accelerate finds."""
     return torch.device("cpu") if setting == "cpu" else PartialState().device
+
+
+def is_main_process() -> bool:
+    """Whether this process is the one that writes; true where there is but one."""
+    return PartialState().is_main_process
+
+
+def agreed(folder: Path) -> Path:
+    """The main process's folder, in every process: a name with the time in it may differ between them."""
+    return Path(broadcast_object_list([str(folder)])[0])
 
 
 @torch.inference_mode()

@@ -29,11 +29,13 @@ def train(
 
     from finetune.checkpoint import new_run_folder
     from finetune.evaluation import evaluate
+    from finetune.infer import agreed, is_main_process, settle_device
     from finetune.model.model import build_model
     from finetune.report.page import write_report
     from finetune.train.loop import fit
 
-    folder = new_run_folder(Path(recipe).stem, out)
+    settle_device(settings.train.device)
+    folder = agreed(new_run_folder(Path(recipe).stem, out))
     torch.manual_seed(settings.seed)
     model = build_model(
         settings.model.backbone,
@@ -60,6 +62,8 @@ def train(
     except KeyboardInterrupt:
         _say_what_is_kept(folder)
         raise
+    if not is_main_process():
+        return
     split = next((name for name in ("test", "val") if len(manifest.rows(name))), "train")
     results = evaluate(folder, split=split, out=folder / "evaluation")
     page = write_report(folder)

@@ -44,7 +44,7 @@ class Display:
             self.live.stop()
 
     def say(self, text: str) -> None:
-        self.console.print(text, highlight=False, markup=False)
+        self.console.print(text, highlight=False, markup=False, soft_wrap=True)
 
     def begin_epoch(self, title: str, steps: int) -> None:
         self.bar.reset(self.task, total=steps, description=title, note="")

@@ -20,7 +20,7 @@ from torch.utils.tensorboard import SummaryWriter
 from finetune.checkpoint import begin_run, load_checkpoint, new_run_folder, save_checkpoint, write_json
 from finetune.errors import DataError, FinetuneError, ModelError, RecipeError, RunError
 from finetune.evaluation import evaluation_loader, probabilities_of
-from finetune.infer import settle_device, settle_precision
+from finetune.infer import agreed, is_main_process, settle_device, settle_precision
 from finetune.manifest import Manifest
 from finetune.model.freeze import learning_stages_of, param_groups, set_trainable
 from finetune.model.model import TASK, VideoClassifier
@@ -63,18 +63,19 @@ def fit(
         train=train,
         evaluate=evaluate,
     )
-    folder = Path(out) if out is not None else new_run_folder(Path(model.settings.backbone).name)
+    device = settle_device(train.device)
+    folder = agreed(Path(out) if out is not None else new_run_folder(Path(model.settings.backbone).name))
     _refuse_what_cannot_run(model, manifest, recipe, folder=folder)
-    display = Display(quiet=quiet)
+    display = Display(quiet=quiet or not is_main_process())
     facts = _look(manifest, data.on_error, display)
 
-    device = settle_device(train.device)
     precision = settle_precision(train.precision, device)
     accelerator = Accelerator(mixed_precision=precision.replace("fp32", "no"), cpu=device.type == "cpu")
     if accelerator.is_main_process:
         begin_run(folder, recipe, manifest)
     accelerator.wait_for_everyone()
-    run = _Run(folder, facts, manifest, SummaryWriter(str(folder / "tensorboard")))
+    board = SummaryWriter(str(folder / "tensorboard")) if accelerator.is_main_process else None
+    run = _Run(folder, facts, manifest, board)
 
     val_loader = _val_loader(manifest, recipe, facts)
     loaders = _TrainLoaders(manifest, recipe, facts, (accelerator.process_index, accelerator.num_processes))
@@ -167,6 +168,8 @@ def _refuse_what_cannot_run(model: VideoClassifier, manifest: Manifest, recipe: 
             problems.append(f"phases.{index}.train: {error}")
     if problems:
         raise RecipeError("\n".join(problems))
+    if not is_main_process():
+        return
     new_run_folder("", folder)
     weights_bytes = sum(value.numel() * value.element_size() for value in model.state_dict().values())
     refuse_full_disk(folder, needed_bytes=3 * weights_bytes + 50_000_000)
@@ -285,9 +288,9 @@ def _timed(loader: DataLoader, tally: _Tally) -> Any:
 
 
 class _Run:
-    """The files of a run that grow while it trains."""
+    """The files of a run that grow while it trains; without a board, in other processes than the main one, none."""
 
-    def __init__(self, folder: Path, facts: Facts, manifest: Manifest, board: SummaryWriter) -> None:
+    def __init__(self, folder: Path, facts: Facts, manifest: Manifest, board: SummaryWriter | None) -> None:
         self.folder = folder
         self.manifest = manifest
         self.board = board
@@ -301,6 +304,7 @@ class _Run:
             self._write_skipped()
 
     def write(self, record: dict[str, Any]) -> None:
+        assert self.board is not None
         with (self.folder / "metrics.jsonl").open("a", encoding="utf-8") as file:
             file.write(json.dumps(record, ensure_ascii=False) + "\n")
         for name in ("train_loss", "train_top1", "val_loss", "val_top1", "clips_per_second"):
@@ -311,9 +315,12 @@ class _Run:
         self.board.flush()
 
     def close(self) -> None:
-        self.board.close()
+        if self.board is not None:
+            self.board.close()
 
     def _write_skipped(self) -> None:
+        if self.board is None:
+            return
         listed = [
             {"path": str(self.manifest.path(row)), "split": str(self.manifest.splits[row]), "reason": reason}
             for row, reason in sorted(self.skipped.items())
