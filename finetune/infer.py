@@ -1,5 +1,7 @@
 """Where and how precisely a model runs, and the probabilities it gives: the same for evaluation and prediction."""
 
+import ctypes
+import platform
 from pathlib import Path
 
 import torch
@@ -9,6 +11,7 @@ from torch import Tensor, nn
 
 from finetune.model.model import TASK
 
+M_TRIM_THRESHOLD, M_MMAP_MAX = -1, -4  # of malloc.h
 DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16}
 
 
@@ -23,8 +26,24 @@ def settle_precision(setting: str, device: torch.device) -> str:
 
 
 def settle_device(setting: str) -> torch.device:
-    """The device of this process: the CPU by name, or what Accelerate finds."""
-    return torch.device("cpu") if setting == "cpu" else PartialState().device
+    """The device of this process: the CPU by name, or what Accelerate finds; a CPU's memory is made ready for it."""
+    device = torch.device("cpu") if setting == "cpu" else PartialState().device
+    if device.type == "cpu":
+        keep_freed_memory()
+    return device
+
+
+def keep_freed_memory() -> bool:
+    """Let the C library keep what one step frees for the next, instead of giving it back to the system each time.
+
+    Activations are large blocks, and the system clears each page of them anew: without this a network spends more
+    time on that than on its arithmetic (benchmarks/allocator.py). Does nothing, and says so, where the library is
+    not glibc.
+    """
+    if platform.libc_ver()[0] != "glibc":
+        return False
+    mallopt = ctypes.CDLL(None).mallopt
+    return bool(mallopt(M_MMAP_MAX, 0) and mallopt(M_TRIM_THRESHOLD, 2**31 - 1))
 
 
 def is_main_process() -> bool:
