@@ -14,7 +14,7 @@ def grey_frames(count, *, size=32, start=16, step=7):
 
 
 def level_of(frames):
-    """The frame numbers that grey frames (T, H, W, 3) were made from."""
+    """The frame numbers that grey frames (T, ...) were made from."""
     return np.rint((frames.reshape(len(frames), -1).mean(1) - 16) / 7).astype(int).tolist()
 
 

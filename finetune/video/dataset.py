@@ -105,8 +105,8 @@ def scaled_size(video_size: tuple[int, int], side: int, *, fit: str) -> tuple[in
 
 
 def _read(path: Path, indices: list[int], size: tuple[int, int]) -> Tensor:
-    frames_THWC, _ = read_frames(path, indices, size=size)
-    return torch.from_numpy(frames_THWC).permute(0, 3, 1, 2)
+    frames_TCHW, _ = read_frames(path, indices, size=size)
+    return torch.from_numpy(frames_TCHW)
 
 
 def _without_bad(facts: Facts) -> Facts:

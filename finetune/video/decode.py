@@ -26,8 +26,9 @@ PACKETS_ARE_FRAMES = {"h264", "hevc", "vp9", "av1", "libdav1d", "mjpeg"}
 class VideoInfo:
     """What is true of a file. Width and height are in pixels, after rotation; duration is in seconds."""
 
-    num_frames: int
+    num_frames: int  # that can be decoded
     counted: str  # index | packets | decoded: how num_frames is known
+    reliable_timestamps: bool  # each frame has its own, and they rise from frame to frame
     fps: float
     width: int
     height: int
@@ -59,6 +60,7 @@ def probe(path: str | Path) -> VideoInfo:
     return VideoInfo(
         num_frames=num_frames,
         counted=counted,
+        reliable_timestamps=counted != "decoded",
         fps=fps,
         width=width,
         height=height,
@@ -69,9 +71,9 @@ def probe(path: str | Path) -> VideoInfo:
 
 
 def read_frames(
-    path: str | Path, indices: Sequence[int], *, size: tuple[int, int] | None = None
+    path: str | Path, indices: Sequence[int], *, size: tuple[int, int] | None = None, decoder: str = "auto"
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Frames as uint8 (T, H, W, 3) RGB and their `pts_seconds` (T,), NaN where the file has no time for one.
+    """Frames as uint8 (T, 3, H, W) RGB, channels last in memory, and their `pts_seconds` (T,), NaN where the file has no time for one.
 
     `indices` may repeat and need no order. `size` is (height, width) in pixels; a frame is converted and scaled
     to it in one bilinear step (which averages when it shrinks), never at full size first. Decoding stops at the
@@ -94,7 +96,7 @@ def read_frames(
     if len(found) < len(wanted):
         raise VideoError(f"{path}: frame {last} was asked for, but only {decoded} frames can be decoded")
     frames_THWC = np.stack([found[index][0] for index in indices])
-    return frames_THWC, np.array([found[index][1] for index in indices])
+    return frames_THWC.transpose(0, 3, 1, 2), np.array([found[index][1] for index in indices])
 
 
 def _refuse_what_is_no_video(path: Path) -> None:
