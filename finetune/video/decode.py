@@ -73,11 +73,11 @@ def probe(path: str | Path) -> VideoInfo:
 def read_frames(
     path: str | Path, indices: Sequence[int], *, size: tuple[int, int] | None = None, decoder: str = "auto"
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Frames as uint8 (T, 3, H, W) RGB, channels last in memory, and their `pts_seconds` (T,), NaN where the file has no time for one.
+    """Frames as uint8 (T, 3, H, W) RGB, channels last in memory, and their `pts_seconds` (T,).
 
-    `indices` may repeat and need no order. `size` is (height, width) in pixels; a frame is converted and scaled
-    to it in one bilinear step (which averages when it shrinks), never at full size first. Decoding stops at the
-    last frame asked for. Raises VideoError when a frame is not there.
+    A time is NaN where the file has none. `indices` may repeat and need no order. `size` is (height, width) in
+    pixels; a frame is converted and scaled to it in one bilinear step (which averages when it shrinks), never at
+    full size first. Decoding stops at the last frame asked for. Raises VideoError when a frame is not there.
     """
     path = Path(path)
     wanted = set(indices)
