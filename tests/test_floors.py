@@ -17,9 +17,13 @@ FLOORS = {
 HOMES = {
     "timm": {"model/backbones.py"},
     "torchvision.models": {"model/backbones.py"},
-    "av": {"video/decode.py", "video/encode.py"},
+    "av": {
+        *("video/container.py", "video/scan.py", "video/sparse.py", "video/decode.py"),
+        "video/encode.py",
+    },
+    "torchcodec": {"video/other_decoders.py"},
     "accelerate": {"infer.py", "train/loop.py"},
-    "cv2": {"datasets/shapes.py", "datasets/quickstart.py"},
+    "cv2": {"video/other_decoders.py", "datasets/shapes.py", "datasets/quickstart.py"},
 }
 FILES = sorted(PACKAGE.rglob("*.py"))
 

@@ -5,9 +5,9 @@ one frame. Needs no torch, so that files can be looked at without it.
 """
 
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 import av
 import numpy as np
@@ -17,9 +17,14 @@ from av.video.reformatter import Interpolation, VideoReformatter
 from av.video.stream import VideoStream
 
 from finetune.errors import VideoError
+from finetune.video.container import decoded, is_encrypted, open_video
+from finetune.video.layout import Layout
+from finetune.video.other_decoders import read_with_opencv, read_with_torchcodec
+from finetune.video.scan import by_decoding, by_index, by_packets, has_true_times, is_mp4, packets_of
+from finetune.video.sparse import LayoutError, decode_groups
 
-# In these every packet is one frame that comes out, so packets need not be decoded to be counted.
-PACKETS_ARE_FRAMES = {"h264", "hevc", "vp9", "av1", "libdav1d", "mjpeg"}
+Decoder = Literal["auto", "pyav", "opencv", "torchcodec"]
+Frames = Iterator[tuple[int, VideoFrame, float]]
 
 
 @dataclass(frozen=True)
@@ -45,19 +50,32 @@ def probe(path: str | Path) -> VideoInfo:
 
     Raises VideoError in plain words for a file that is empty, no video, audio only or cut off.
     """
+    return scan(path)[0]
+
+
+def scan(path: str | Path) -> tuple[VideoInfo, Layout | None]:
+    """`probe`, and the layout of a file that takes time to find it: not where the container's index says it."""
     path = Path(path)
-    _refuse_what_is_no_video(path)
-    with _open(path) as (container, stream):
-        num_frames, counted = _count_by_index(path, container, stream)
+    with open_video(path) as (container, stream):
+        _refuse_cut_off(path, container, stream)
+        layout, counted = by_index(container, stream), "index"
         codec, has_audio = stream.codec_context.name, bool(container.streams.audio)
         fps = float(stream.average_rate or stream.guessed_rate or 0)
-        first = next(_decode(path, container, stream), None)
+        first = next(decoded(path, container, stream), None)
         if first is None:
-            raise VideoError(f"{path}: holds no frame that can be decoded")
+            raise VideoError(f"{path}: {_why_no_frame(path, container)}")
         width, height = _size_after_rotation(first)
-    if not counted:
-        num_frames, counted = _count_by_reading(path)
-    return VideoInfo(
+    num_frames = 0 if layout is None else layout.num_frames
+    if layout is None:
+        with open_video(path) as (container, stream):
+            layout, counted = by_packets(container, stream), "packets"
+            num_frames = 0 if layout is None else layout.num_frames
+    if layout is None:
+        with open_video(path) as (container, stream):
+            (num_frames, layout), counted = by_decoding(path, container, stream), "decoded"
+    else:
+        _refuse_where_the_last_frame_is_not(path, layout)
+    info = VideoInfo(
         num_frames=num_frames,
         counted=counted,
         reliable_timestamps=counted != "decoded",
@@ -68,99 +86,101 @@ def probe(path: str | Path) -> VideoInfo:
         codec=codec,
         has_audio=has_audio,
     )
+    return info, None if counted == "index" else layout
 
 
 def read_frames(
-    path: str | Path, indices: Sequence[int], *, size: tuple[int, int] | None = None, decoder: str = "auto"
+    path: str | Path,
+    indices: Sequence[int],
+    *,
+    size: tuple[int, int] | None = None,
+    decoder: Decoder = "auto",
+    layout: Layout | None = None,
 ) -> tuple[np.ndarray, np.ndarray]:
     """Frames as uint8 (T, 3, H, W) RGB, channels last in memory, and their `pts_seconds` (T,).
 
-    A time is NaN where the file has none. `indices` may repeat and need no order. `size` is (height, width) in
-    pixels; a frame is converted and scaled to it in one bilinear step (which averages when it shrinks), never at
-    full size first. Decoding stops at the last frame asked for. Raises VideoError when a frame is not there.
+    `indices` may repeat and need no order. `size` is (height, width) in pixels; a frame is converted and scaled
+    to it in one bilinear step (which averages when it shrinks), never at full size first. Only what the frames need
+    is decoded; `layout`, from `scan`, saves going through the file to find that. A time is NaN where the file has
+    none. Raises VideoError when a frame is not there.
     """
     path = Path(path)
-    wanted = set(indices)
-    last = max(wanted)
+    assert len(indices) and min(indices) >= 0, indices
+    return DECODERS[decoder](path, indices, size, layout)
+
+
+def _read_with_pyav(
+    path: Path, indices: Sequence[int], size: tuple[int, int] | None, layout: Layout | None
+) -> tuple[np.ndarray, np.ndarray]:
+    wanted = sorted(set(indices))
+    try:
+        with open_video(path, quick=True) as (container, stream):
+            layout = layout or by_index(container, stream) or by_packets(container, stream)
+            if layout is None or wanted[-1] >= layout.num_frames:
+                raise LayoutError
+            return _as_arrays(decode_groups(container, stream, layout, wanted), indices, size)
+    except (LayoutError, av.FFmpegError, OSError, ValueError):
+        pass
+    with open_video(path) as (container, stream):
+        return _as_arrays(_counted_off(path, container, stream, wanted), indices, size)
+
+
+def _counted_off(path: Path, container: InputContainer, stream: VideoStream, wanted: list[int]) -> Frames:
+    """The frames asked for, found by decoding every one up to the last."""
+    left, count = set(wanted), 0
+    for count, frame in enumerate(decoded(path, container, stream), start=1):
+        if count - 1 in left:
+            yield count - 1, frame, float("nan") if frame.time is None else frame.time
+        if count > wanted[-1]:
+            return
+    raise VideoError(f"{path}: frame {wanted[-1]} was asked for, but only {count} frames can be decoded")
+
+
+def _as_arrays(frames: Frames, indices: Sequence[int], size: tuple[int, int] | None) -> tuple[np.ndarray, np.ndarray]:
+    """Converted and stacked as asked for; a frame is let go as soon as it is converted."""
     found: dict[int, tuple[np.ndarray, float]] = {}
-    decoded = 0
     reformatter = VideoReformatter()  # keeps its tables from frame to frame
-    _refuse_what_is_no_video(path)
-    with _open(path) as (container, stream):
-        for index, frame in enumerate(_decode(path, container, stream)):
-            decoded = index + 1
-            if index in wanted:
-                found[index] = _to_rgb(frame, size, reformatter), float("nan") if frame.time is None else frame.time
-            if index == last:
-                break
-    if len(found) < len(wanted):
-        raise VideoError(f"{path}: frame {last} was asked for, but only {decoded} frames can be decoded")
+    for number, frame, seconds in frames:
+        found[number] = _to_rgb(frame, size, reformatter), seconds
     frames_THWC = np.stack([found[index][0] for index in indices])
     return frames_THWC.transpose(0, 3, 1, 2), np.array([found[index][1] for index in indices])
 
 
-def _refuse_what_is_no_video(path: Path) -> None:
+def frame_times(path: str | Path) -> np.ndarray:
+    """Seconds at which each frame is shown (N,), as the file says, or evenly by its frame rate where it does not."""
+    path = Path(path)
+    with open_video(path, quick=True) as (container, stream):
+        if has_true_times(container, stream):
+            packets = [packet for packet in packets_of(container, stream) if not packet.is_discard]
+            times = [packet.pts for packet in packets if packet.pts is not None]
+            if times and len(times) == len(packets):
+                return np.sort(times) * float(packets[0].time_base)
+    info = probe(path)
+    return np.arange(info.num_frames) / (info.fps or 1.0)
+
+
+def _refuse_cut_off(path: Path, container: InputContainer, stream: VideoStream) -> None:
+    ends = [entry.pos + entry.size for entry in stream.index_entries] if is_mp4(container) else []
+    file_size = path.stat().st_size
+    there = sum(end <= file_size for end in ends)
+    if there < len(ends):
+        raise VideoError(f"{path}: is cut off: its header promises {len(ends)} frames, {there} are in the file")
+
+
+def _why_no_frame(path: Path, container: InputContainer) -> str:
+    if is_mp4(container) and is_encrypted(path):
+        return "is encrypted, and its frames cannot be decoded"
+    return "holds no frame that can be decoded"
+
+
+def _refuse_where_the_last_frame_is_not(path: Path, layout: Layout) -> None:
+    """A file that is damaged or was not written to its end lists frames that are not there."""
+    last = layout.num_frames - 1
     try:
-        with path.open("rb") as file:
-            start = file.read(64)
-    except FileNotFoundError:
-        raise VideoError(f"{path}: there is no such file") from None
-    except OSError as error:
-        raise VideoError(f"{path}: cannot be read: {error.strerror}") from None
-    if not start:
-        raise VideoError(f"{path}: is empty (0 bytes)")
-    if start.startswith(b"version https://git-lfs"):
-        raise VideoError(f"{path}: is a Git-LFS pointer, not the video itself; run `git lfs pull`")
-
-
-@contextmanager
-def _open(path: Path) -> Iterator[tuple[InputContainer, VideoStream]]:
-    """The container and its first stream of pictures, set to decode in one thread."""
-    try:
-        # The file: prefix keeps a name with a colon or a percent sign from being read as a protocol or pattern.
-        container = av.open(f"file:{path}", metadata_errors="ignore")
-    except (av.FFmpegError, OSError, ValueError) as error:
-        raise VideoError(f"{path}: is no video, or cut off: {_reason(error)}") from None
-    with container:
-        streams = [s for s in container.streams.video if not s.disposition & av.stream.Disposition.attached_pic]
-        if not streams:
-            kind = "only audio" if container.streams.audio else "no stream of pictures"
-            raise VideoError(f"{path}: holds {kind}")
-        streams[0].codec_context.thread_count = 1
-        yield container, streams[0]
-
-
-def _decode(path: Path, container: InputContainer, stream: VideoStream) -> Iterator[VideoFrame]:
-    decoded = 0
-    try:
-        for frame in container.decode(stream):
-            decoded += 1
-            yield frame
-    except (av.FFmpegError, OSError, ValueError) as error:
-        raise VideoError(f"{path}: cannot be decoded after frame {decoded}: {_reason(error)}") from None
-
-
-def _count_by_index(path: Path, container: InputContainer, stream: VideoStream) -> tuple[int, str]:
-    """The number of frames by the container's own index, where it lists every frame: MP4 and MOV."""
-    entries = stream.index_entries
-    if "mp4" not in container.format.name or not stream.frames or len(entries) != stream.frames:
-        return 0, ""
-    size = path.stat().st_size
-    there = sum(entry.pos + entry.size <= size for entry in entries)
-    if there < len(entries):
-        raise VideoError(f"{path}: is cut off: its header promises {len(entries)} frames, {there} are in the file")
-    return sum(not entry.is_discard for entry in entries), "index"
-
-
-def _count_by_reading(path: Path) -> tuple[int, str]:
-    """The number of frames by going through the file: its packets where each is one frame, else its frames."""
-    with _open(path) as (container, stream):
-        if stream.codec_context.name in PACKETS_ARE_FRAMES and "matroska" in container.format.name:
-            try:
-                return sum(packet.size > 0 for packet in container.demux(stream)), "packets"
-            except av.FFmpegError as error:
-                raise VideoError(f"{path}: is cut off or damaged: {_reason(error)}") from None
-        return sum(1 for _ in _decode(path, container, stream)), "decoded"
+        read_frames(path, [last], size=(16, 16), layout=layout)
+    except VideoError as error:
+        reason = str(error).removeprefix(f"{path}: ")
+        raise VideoError(f"{path}: is damaged or cut off: it lists {last + 1} frames, but {reason}") from None
 
 
 def _to_rgb(frame: VideoFrame, size: tuple[int, int] | None, reformatter: VideoReformatter) -> np.ndarray:
@@ -181,5 +201,9 @@ def _is_turned(frame: VideoFrame) -> bool:
     return round(frame.rotation / 90) % 2 == 1
 
 
-def _reason(error: Exception) -> str:
-    return getattr(error, "strerror", None) or str(error)
+DECODERS = {
+    "auto": _read_with_pyav,
+    "pyav": _read_with_pyav,
+    "opencv": read_with_opencv,
+    "torchcodec": read_with_torchcodec,
+}

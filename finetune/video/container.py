@@ -1,0 +1,98 @@
+"""Open a video file with PyAV, or say in plain words why it cannot be."""
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import av
+from av.container import InputContainer
+from av.video.frame import VideoFrame
+from av.video.stream import VideoStream
+
+from finetune.errors import VideoError
+
+LARGEST_HEADER_BYTES = 2**24
+LARGEST_PIXELS = 2**26  # 8192 × 8192: what a header can claim, and memory has to be found for
+# Looking into a file before it is read decodes several frames of it. Without that, an H.264 decoder has to be told
+# to expect frames in any order.
+QUICK_OPEN = {"skip_frame": "all"}
+QUICK_CONTAINER = {"analyzeduration": "1"}
+QUICK_DECODER = {"strict": "1"}
+
+
+@contextmanager
+def open_video(path: Path, *, quick: bool = False) -> Iterator[tuple[InputContainer, VideoStream]]:
+    """The container and its first stream of pictures, set to decode in one thread.
+
+    `quick` skips the look into the stream: no frame rate is guessed, and the first frames may come in another order
+    than a decoder that has looked would hand them out. Raises VideoError.
+    """
+    _refuse_what_is_no_video(path)
+    limits = {"max_pixels": str(LARGEST_PIXELS)}
+    try:
+        # The file: prefix keeps a name with a colon or a percent sign from being read as a protocol or pattern.
+        container = av.open(
+            f"file:{path}",
+            metadata_errors="ignore",
+            options=limits | (QUICK_OPEN if quick else {}),
+            container_options=QUICK_CONTAINER if quick else {},
+        )
+    except (av.FFmpegError, OSError, ValueError) as error:
+        raise VideoError(f"{path}: is no video, or cut off: {reason_of(error)}") from None
+    with container:
+        streams = [s for s in container.streams.video if not s.disposition & av.stream.Disposition.attached_pic]
+        if not streams:
+            kind = "only audio" if container.streams.audio else "no stream of pictures"
+            raise VideoError(f"{path}: holds {kind}")
+        stream = streams[0]
+        if stream.codec_context is None:
+            raise VideoError(f"{path}: its pictures are in a format that no decoder here reads")
+        stream.codec_context.thread_count = 1
+        stream.codec_context.options = limits | (QUICK_DECODER if quick else {})
+        yield container, stream
+
+
+def decoded(path: Path, container: InputContainer, stream: VideoStream) -> Iterator[VideoFrame]:
+    """Every frame in the order in which the decoder hands them out. Raises VideoError where it cannot go on."""
+    count = 0
+    try:
+        for frame in container.decode(stream):
+            count += 1
+            yield frame
+    except (av.FFmpegError, OSError, ValueError) as error:
+        raise VideoError(f"{path}: cannot be decoded after frame {count}: {reason_of(error)}") from None
+
+
+def reason_of(error: Exception) -> str:
+    return getattr(error, "strerror", None) or str(error)
+
+
+def is_encrypted(path: Path) -> bool:
+    """Whether the header of an MP4 file marks its pictures as encrypted (ISO/IEC 14496-12: an `encv` sample entry)."""
+    with path.open("rb") as file:
+        while len(start := file.read(16)) >= 8:
+            size, kind = int.from_bytes(start[:4], "big"), start[4:8]
+            header = 16 if size == 1 else 8
+            size = int.from_bytes(start[8:16], "big") if size == 1 else size
+            file.seek(header - len(start), os.SEEK_CUR)
+            if kind == b"moov":
+                return b"encv" in file.read(min(max(size - header, 0), LARGEST_HEADER_BYTES))
+            if size < header:  # to the end of the file, or damaged
+                return False
+            file.seek(size - header, os.SEEK_CUR)
+    return False
+
+
+def _refuse_what_is_no_video(path: Path) -> None:
+    try:
+        with path.open("rb") as file:
+            start = file.read(64)
+    except FileNotFoundError:
+        raise VideoError(f"{path}: there is no such file") from None
+    except OSError as error:
+        raise VideoError(f"{path}: cannot be read: {error.strerror}") from None
+    if not start:
+        raise VideoError(f"{path}: is empty (0 bytes)")
+    if start.startswith(b"version https://git-lfs"):
+        raise VideoError(f"{path}: is a Git-LFS pointer, not the video itself; run `git lfs pull`")

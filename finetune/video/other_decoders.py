@@ -1,0 +1,69 @@
+"""Read frames with OpenCV or torchcodec: for those who trust them more, and to compare with.
+
+Both give the frames that PyAV gives. Colours differ a little, as each converts them in its own way.
+"""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import cv2
+import numpy as np
+
+from finetune.errors import VideoError
+from finetune.video.container import open_video
+from finetune.video.layout import Layout
+from finetune.video.scan import has_true_times
+
+
+def read_with_opencv(
+    path: Path, indices: Sequence[int], size: tuple[int, int] | None, layout: Layout | None
+) -> tuple[np.ndarray, np.ndarray]:
+    """`read_frames` by taking every frame in turn up to the last: OpenCV's own seeking is not exact."""
+    wanted, found = set(indices), {}
+    with open_video(path):
+        pass  # says what is wrong with a file better than OpenCV does
+    capture = cv2.VideoCapture(str(path), cv2.CAP_FFMPEG, [cv2.CAP_PROP_N_THREADS, 1])
+    count = 0
+    try:
+        for count in range(max(wanted) + 1):
+            if not capture.grab():
+                break
+            if count in wanted:
+                there, picture_HWC = capture.retrieve()
+                if not there:
+                    break
+                if size is not None:
+                    picture_HWC = cv2.resize(picture_HWC, size[::-1], interpolation=cv2.INTER_AREA)
+                seconds = capture.get(cv2.CAP_PROP_POS_MSEC) / 1000
+                found[count] = cv2.cvtColor(picture_HWC, cv2.COLOR_BGR2RGB), seconds
+    finally:
+        capture.release()
+    if len(found) < len(wanted):
+        raise VideoError(f"{path}: frame {max(wanted)} was asked for, but OpenCV can read only {count} frames")
+    frames_THWC = np.stack([found[index][0] for index in indices])
+    return frames_THWC.transpose(0, 3, 1, 2), np.array([found[index][1] for index in indices])
+
+
+def read_with_torchcodec(
+    path: Path, indices: Sequence[int], size: tuple[int, int] | None, layout: Layout | None
+) -> tuple[np.ndarray, np.ndarray]:
+    """`read_frames` by torchcodec's exact mode, which sorts frames by their times: refused where those are not true."""
+    try:
+        from torchcodec.decoders import VideoDecoder
+        from torchcodec.transforms import Resize
+    except (ImportError, RuntimeError) as error:
+        reason = str(error).strip().splitlines()[0]
+        raise VideoError(f"{path}: torchcodec cannot be used ({reason}); install it, or use decoder pyav") from None
+    with open_video(path, quick=True) as (container, stream):
+        index, has_times = stream.index, has_true_times(container, stream)
+    if not has_times:
+        raise VideoError(f"{path}: has no reliable timestamps, by which torchcodec finds frames; use decoder pyav")
+    transforms = [] if size is None else [Resize(size)]
+    try:
+        decoder = VideoDecoder(
+            path, stream_index=index, dimension_order="NHWC", num_ffmpeg_threads=1, transforms=transforms
+        )
+        batch = decoder.get_frames_at(list(indices))
+    except (RuntimeError, ValueError, IndexError) as error:
+        raise VideoError(f"{path}: torchcodec cannot read it: {str(error).splitlines()[0]}") from None
+    return batch.data.numpy().transpose(0, 3, 1, 2), batch.pts_seconds.numpy()
