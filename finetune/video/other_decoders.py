@@ -14,14 +14,17 @@ from finetune.video.container import open_video
 from finetune.video.layout import Layout
 from finetune.video.scan import has_true_times
 
+PROGRESSIVE = 1  # and 0 is unknown
+
 
 def read_with_opencv(
     path: Path, indices: Sequence[int], size: tuple[int, int] | None, layout: Layout | None
 ) -> tuple[np.ndarray, np.ndarray]:
     """`read_frames` by taking every frame in turn up to the last: OpenCV's own seeking is not exact."""
     wanted, found = set(indices), {}
-    with open_video(path):
-        pass  # says what is wrong with a file better than OpenCV does
+    with open_video(path) as (_, stream):  # says what is wrong with a file better than OpenCV does
+        if stream.codec_context.field_order > PROGRESSIVE:
+            raise VideoError(f"{path}: is interlaced, which OpenCV hands out unconverted; use decoder pyav")
     capture = cv2.VideoCapture(str(path), cv2.CAP_FFMPEG, [cv2.CAP_PROP_N_THREADS, 1])
     count = 0
     try:

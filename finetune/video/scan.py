@@ -1,6 +1,7 @@
 """How a file is laid out: by its container's index, by its packets, or by decoding all of it."""
 
 from collections.abc import Iterator
+from itertools import islice
 from pathlib import Path
 
 import av
@@ -19,6 +20,7 @@ PACKETS_ARE_FRAMES = {"h264", "hevc", "vp9", "av1", "libdav1d"}
 # In these, besides, no frame refers to another: they come out as they are stored.
 EACH_ALONE = {"mjpeg", "png", "prores", "dnxhd", "ffv1", "rawvideo"}
 UNKNOWN = -1
+MOST_LEADING = 8  # packets that may follow a keyframe and be shown before it; they come at once
 KEYFRAME, DISCARD = 1, 2  # flags of an index entry
 
 
@@ -27,6 +29,8 @@ def by_index(container: InputContainer, stream: VideoStream) -> Layout | None:
     entries = stream.index_entries
     known = is_mp4(container) and (has_true_times(container, stream) or stream.codec_context.name in EACH_ALONE)
     if not known or not stream.frames or len(entries) != stream.frames:
+        return None
+    if _begins_in_the_middle(container, stream):
         return None
     flags = np.fromiter((entry.flags for entry in entries), np.int8, len(entries))
     keys = [entries[int(number)] for number in np.flatnonzero(flags & KEYFRAME)]
@@ -57,6 +61,8 @@ def by_packets(container: InputContainer, stream: VideoStream) -> Layout | None:
         return None
     container.seek(seek_times[0], stream=stream)
     shown = [number for number in np.argsort(times) if not discards[number]]
+    if shown and shown[0] > 0 and not discards[0]:  # begins in the middle
+        return None
     return layout_by_packets(shown, keys, seek_times, num_packets=len(times))
 
 
@@ -91,6 +97,14 @@ def _packet_of(frame: VideoFrame) -> int:
 def has_true_times(container: InputContainer, stream: VideoStream) -> bool:
     """Whether each packet is one frame and has the time at which that is shown."""
     return stream.codec_context.name in PACKETS_ARE_FRAMES and (is_mp4(container) or is_matroska(container))
+
+
+def _begins_in_the_middle(container: InputContainer, stream: VideoStream) -> bool:
+    """Whether frames that refer to a part that was cut off follow the first keyframe: no decoder hands them out."""
+    packets = list(islice(packets_of(container, stream), MOST_LEADING))
+    container.seek(stream.start_time or 0, stream=stream)
+    first = packets[0].pts if packets else None
+    return first is not None and any(p.pts is not None and p.pts < first and not p.is_discard for p in packets)
 
 
 def _is_packed(stream: VideoStream, packet: Packet) -> bool:

@@ -21,8 +21,10 @@ KNOWS_UNREFERENCED = {"h264", "hevc", "mpeg4", "mpeg2video", "mpeg1video"}
 # Packets up to this many ahead are read over; those further on are jumped to.
 WORTH_A_SEEK = 64
 NO_FRAME = -1
+NO_GROUP = -2
 
-Numbered = Iterable[tuple[int, Packet]]
+Numbered = Iterator[tuple[int, Packet]]
+Frames = Iterator[tuple[int, VideoFrame, float]]
 
 
 class LayoutError(Exception):
@@ -36,22 +38,28 @@ def decode_groups(
 
     Raises LayoutError, or what PyAV raises.
     """
-    reader, may_skip = _Reader(container, stream, layout), layout.one_each and _knows_unreferenced(stream)
+    reader = _Reader(container, stream, layout)
+    decoder = _Decoder(stream, may_skip=layout.one_each and _knows_unreferenced(stream))
     _tell_encoder(stream, reader.first)
+    before = NO_GROUP
+    rest: Numbered = iter(())  # the group in the decoder, and its packets that were not needed
     for group, targets in layout.groups(list(frames)):
-        frame_of, packets = reader.group(group)
-        key = _frame_of_key(layout, group, frame_of)
-        if targets[0] < key:  # shown before its group's keyframe: needs the group before
-            if group == 0:
-                raise LayoutError("frames are shown before the first keyframe")
-            frame_before, packets_before = reader.group(group - 1)
-            key, frame_of = _frame_of_key(layout, group - 1, frame_before), frame_before | frame_of
-            packets = chain(list(packets_before), reader.group(group)[1])
-        shown_after_key = {number: frame for number, frame in frame_of.items() if frame >= key}
-        before_key = frame_of.keys() - shown_after_key.keys()
-        yield from _decode_run(
-            stream, shown_after_key, (p for p in packets if p[0] not in before_key), targets, may_skip=may_skip
-        )
+        if before != group - 1:  # jumping empties the decoder
+            yield from decoder.drain()
+        frame_of = reader.frames_of(group)
+        if targets[0] < frame_of[min(frame_of)]:  # shown before its group's keyframe: needs all of the group before
+            if before != group - 1:
+                decoder.begin(reader.frames_of(group - 1))
+                rest = reader.packets_of(group - 1)
+            yield from decoder.feed(rest)
+            decoder.go_on(frame_of, targets)
+        else:
+            yield from decoder.drain()
+            decoder.begin(frame_of, targets)
+        packets = reader.packets_of(group)
+        yield from decoder.feed(packets, last=decoder.last_needed(targets))
+        before, rest = group, packets
+    yield from decoder.drain()
 
 
 def _tell_encoder(stream: VideoStream, first: Packet) -> None:
@@ -63,53 +71,70 @@ def _tell_encoder(stream: VideoStream, first: Packet) -> None:
         decoder.flush_buffers()
 
 
-def _frame_of_key(layout: Layout, group: int, frame_of: dict[int, int]) -> int:
-    number = int(layout.starts[group])
-    return frame_of.get(number, min(frame_of.values(), default=0))
+class _Decoder:
+    """The stream's decoder, from one keyframe until it is drained."""
 
+    def __init__(self, stream: VideoStream, *, may_skip: bool) -> None:
+        self.context = stream.codec_context
+        self.may_skip = may_skip
+        self.left_out: set[int] = set()
+        self.frame_of: dict[int, int] = {}  # by packet number; those shown before the first keyframe are left out
+        self.key = NO_FRAME  # the first keyframe's frame
+        self.wanted: set[int] = set()
+        self.times: dict[int, float] = {}
 
-def _decode_run(
-    stream: VideoStream, frame_of: dict[int, int], packets: Numbered, targets: list[int], *, may_skip: bool
-) -> Iterator[tuple[int, VideoFrame, float]]:
-    """Decode packets from a keyframe on until the last target is out."""
-    decoder, wanted = stream.codec_context, set(targets)
-    times: dict[int, float] = {}
-    last = _last_packet(frame_of, wanted)
-    for number, packet in packets:
-        if number > last:
-            break
-        frame = frame_of.get(number, NO_FRAME)
-        if frame != NO_FRAME:  # else a second field, which goes with the frame before it
-            times[frame] = float("nan") if packet.pts is None else float(packet.pts * packet.time_base)
-            decoder.skip_frame = "NONREF" if may_skip and frame not in wanted else "DEFAULT"
-        packet.pts = frame
-        yield from _taken(decoder.decode(packet), wanted, times)
-    yield from _taken(decoder.decode(None), wanted, times)
-    decoder.flush_buffers()
-    if wanted:
-        raise LayoutError(f"frames {sorted(wanted)} did not come out")
+    def begin(self, frame_of: dict[int, int], targets: Iterable[int] = ()) -> None:
+        """Start at a group's keyframe; frames shown before it need a group that is not there, and are left out."""
+        self.key = frame_of[min(frame_of)]
+        self.left_out = {number for number, frame in frame_of.items() if frame < self.key}
+        self.frame_of = {}
+        self.go_on(frame_of, targets)
 
+    def go_on(self, frame_of: dict[int, int], targets: Iterable[int]) -> None:
+        """Take up the next group, without a break."""
+        self.frame_of |= {number: frame for number, frame in frame_of.items() if number not in self.left_out}
+        self.wanted |= set(targets)
 
-def _last_packet(frame_of: dict[int, int], wanted: set[int]) -> int:
-    """The last packet that a wanted frame needs: its own, or a second field that comes after it."""
-    own = max((number for number, frame in frame_of.items() if frame in wanted), default=-1)
-    return min((number for number in frame_of if number > own), default=own + 2) - 1
+    def last_needed(self, targets: Iterable[int]) -> int:
+        """The last packet that these frames need: one's own, or a second field that comes after it."""
+        targets = set(targets)
+        own = max((number for number, frame in self.frame_of.items() if frame in targets), default=-1)
+        return min((number for number in self.frame_of if number > own), default=own + 2) - 1
 
+    def feed(self, packets: Numbered, *, last: int | None = None) -> Frames:
+        for number, packet in packets:
+            if number not in self.left_out:
+                frame = self.frame_of.get(number, NO_FRAME)
+                if frame != NO_FRAME:  # else a second field, which goes with the frame before it
+                    time = float("nan") if packet.pts is None else float(packet.pts * packet.time_base)
+                    self.times[frame] = time
+                    skip = self.may_skip and frame not in self.wanted
+                    self.context.skip_frame = "NONREF" if skip else "DEFAULT"
+                packet.pts = frame
+                yield from self._taken(self.context.decode(packet))
+            if number == last:
+                return
 
-def _taken(
-    pictures: Iterable[VideoFrame], wanted: set[int], times: dict[int, float]
-) -> Iterator[tuple[int, VideoFrame, float]]:
-    """Those that are wanted, each taken off the list; everything that comes out is checked."""
-    for picture in pictures:
-        number = picture.pts
-        first, *_ = times
-        if number is None or number not in times or picture.is_corrupt:
-            raise LayoutError(f"a frame that was not expected, or is damaged: {number}")
-        if number == first and not picture.key_frame:
-            raise LayoutError(f"frame {number} is no keyframe")
-        if number in wanted:
-            wanted.remove(number)
-            yield number, picture, times[number]
+    def drain(self) -> Frames:
+        """What is still in the decoder; it can begin anew after that."""
+        if self.frame_of:
+            yield from self._taken(self.context.decode(None))
+            self.context.flush_buffers()
+        if self.wanted:
+            raise LayoutError(f"frames {sorted(self.wanted)} did not come out")
+        self.frame_of, self.times = {}, {}
+
+    def _taken(self, pictures: Iterable[VideoFrame]) -> Frames:
+        """Those that are wanted; everything that comes out is checked."""
+        for picture in pictures:
+            number = picture.pts
+            if number is None or number not in self.times or picture.is_corrupt:
+                raise LayoutError(f"a frame that was not expected, or is damaged: {number}")
+            if number == self.key and not picture.key_frame:
+                raise LayoutError(f"frame {number} is no keyframe")
+            if number in self.wanted:
+                self.wanted.remove(number)
+                yield number, picture, self.times[number]
 
 
 def _knows_unreferenced(stream: VideoStream) -> bool:
@@ -129,6 +154,7 @@ class _Reader:
         self.stream = stream
         self.layout = layout
         self.position = 0  # number of the packet that comes next
+        self.held: dict[int, list[tuple[int, Packet]]] = {}  # packets of the group that was put into order last
         self.packets = self._demux()
         first = next(self.packets, None)
         if first is None:
@@ -139,21 +165,32 @@ class _Reader:
         self.lead = (first.pts or 0) - (first.dts or 0) if known else 0
         self.packets = chain([first], self.packets)
 
-    def group(self, group: int) -> tuple[dict[int, int], Numbered]:
-        """The frame of each packet of a group that gives one, and its packets with their numbers."""
+    def frames_of(self, group: int) -> dict[int, int]:
+        """The frame of each packet of a group that gives one, by packet number."""
+        if self.layout.packets is not None:
+            return self.layout.frames_of_group(group)
+        shown = sorted((packet.pts, number) for number, packet in self._hold(group) if not packet.is_discard)
+        first_frame, after = self.layout.frames_before[group : group + 2].tolist()
+        if len(shown) != after - first_frame:
+            raise LayoutError("packets are missing")
+        return {number: first_frame + rank for rank, (_, number) in enumerate(shown)}
+
+    def packets_of(self, group: int) -> Numbered:
+        """A group's packets with their numbers."""
+        return self._read(group) if self.layout.packets is not None else iter(self._hold(group))
+
+    def _hold(self, group: int) -> list[tuple[int, Packet]]:
+        if group not in self.held:
+            self.held = {group: list(self._read(group))}
+        return self.held[group]
+
+    def _read(self, group: int) -> Numbered:
         start, end = self.layout.starts[group : group + 2].tolist()
         if not self.position <= start <= self.position + WORTH_A_SEEK:
             self._jump(group)
         while self.position < start:
             self._next()
-        if self.layout.packets is not None:
-            return self.layout.frames_of_group(group), self._until(end)
-        held = list(self._until(end))
-        shown = sorted((packet.pts, number) for number, packet in held if not packet.is_discard)
-        if len(shown) != self.layout.frames_before[group + 1] - self.layout.frames_before[group]:
-            raise LayoutError("packets are missing")
-        first_frame = int(self.layout.frames_before[group])
-        return {number: first_frame + rank for rank, (_, number) in enumerate(shown)}, iter(held)
+        return self._until(end)
 
     def _until(self, end: int) -> Numbered:
         while self.position < end:
