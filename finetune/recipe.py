@@ -43,6 +43,9 @@ class Data(Section):
         "fail", description="files that cannot be read: stop before training, or leave them out and list them"
     )
     workers: Annotated[int, Field(ge=0)] | Literal["auto"] = Field("auto", description="loading processes")
+    time_limit: Rate = Field(
+        60, description="seconds after which a file that a loading process hangs on is skipped, and listed"
+    )
 
     @model_validator(mode="after")
     def _group_pattern_has_one_group(self) -> Data:
@@ -117,6 +120,9 @@ class Train(Section):
     """The optimizer and what holds for all phases."""
 
     batch_size: Positive = 8
+    sampler: Literal["shuffle", "balanced"] = Field(
+        "shuffle", description="an epoch shows each clip once, or all classes equally often (a clip at most 5 times)"
+    )
     optimizer: Literal["adamw", "sgd"] = "adamw"
     weight_decay: Annotated[float, Field(ge=0)] = 0.01
     schedule: Literal["cosine", "constant"] = "cosine"

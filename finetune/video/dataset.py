@@ -1,11 +1,8 @@
-"""Clips of a manifest's rows as tensors, and the loader that hands out batches of them.
+"""Clips of a manifest's rows as tensors.
 
 What an item is, is a function of (seed, epoch, row, view): the same for any number of workers and batch size.
 """
 
-import os
-import signal
-from collections.abc import Iterator
 from pathlib import Path
 from random import Random
 from typing import Any
@@ -13,7 +10,7 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset, Sampler
+from torch.utils.data import Dataset
 
 from finetune.errors import VideoError
 from finetune.manifest import Manifest
@@ -58,6 +55,17 @@ class ClipDataset(Dataset):
 
     def __len__(self) -> int:
         return len(self.rows)
+
+    @property
+    def shape(self) -> tuple[int, int, int, int, int]:
+        """(V, T, C, H, W) of an item's clips."""
+        assert self.clip.size is not None
+        return self.views, self.clip.num_frames, 3, self.clip.size, self.clip.size
+
+    @property
+    def labels(self) -> np.ndarray:
+        """Of each position."""
+        return self.manifest.labels[self.rows]
 
     def __getitem__(self, key: int | tuple[int, int]) -> dict[str, Any]:
         epoch, position = key if isinstance(key, tuple) else (0, key)
@@ -113,81 +121,3 @@ def _without_bad(facts: Facts) -> Facts:
     if facts.bad:
         raise VideoError("\n".join(facts.bad.values()))
     return facts
-
-
-class EpochBatches(Sampler):
-    """Batches of (epoch, position), shuffled by (seed, epoch); set `epoch` before each pass.
-
-    Of every global batch of `batch_size` × `world` items a process takes its `rank`-th share, so that all have as
-    many batches; a last global batch with fewer items than processes is left out.
-    """
-
-    def __init__(
-        self, length: int, batch_size: int, *, seed: int, shuffle: bool = True, rank: int = 0, world: int = 1
-    ) -> None:
-        self.length = length
-        self.batch_size = batch_size
-        self.seed = seed
-        self.shuffle = shuffle
-        self.rank = rank
-        self.world = world
-        self.epoch = 0
-
-    def __len__(self) -> int:
-        full, rest = divmod(self.length, self.batch_size * self.world)
-        return full + (rest >= self.world)
-
-    def __iter__(self) -> Iterator[list[tuple[int, int]]]:
-        order = np.arange(self.length)
-        if self.shuffle:
-            order = np.random.default_rng([self.seed, self.epoch]).permutation(self.length)
-        step = self.batch_size * self.world
-        for start in range(0, self.length, step):
-            share = order[start : start + step][self.rank :: self.world]
-            if len(order) - start >= self.world:
-                yield [(self.epoch, int(position)) for position in share]
-
-
-def make_loader(dataset: ClipDataset, batches: EpochBatches, *, workers: int, pin: bool = False) -> DataLoader:
-    """A DataLoader whose batches are {"clips", "label", "row", "skipped": [(row, reason)]}."""
-    return DataLoader(
-        dataset,
-        batch_sampler=batches,
-        num_workers=workers,
-        collate_fn=collate,
-        multiprocessing_context=_forkserver() if workers else None,
-        persistent_workers=workers > 0,
-        worker_init_fn=_begin_worker if workers else None,
-        pin_memory=pin,
-    )
-
-
-def collate(items: list[dict[str, Any]]) -> dict[str, Any]:
-    """Stack the items that could be read; `clips` is None when none could."""
-    good = [item for item in items if "error" not in item]
-    return {
-        "clips": torch.stack([item["clips"] for item in good]) if good else None,
-        "label": torch.tensor([item["label"] for item in good]),
-        "row": torch.tensor([item["row"] for item in good]),
-        "skipped": [(item["row"], item["error"]) for item in items if "error" in item],
-    }
-
-
-def worker_count(setting: int | str) -> int:
-    """Loading processes: as set, or one a core up to eight; without a GPU two cores are left to the network."""
-    if setting != "auto":
-        return int(setting)
-    cores = len(os.sched_getaffinity(0))
-    return min(8, cores if torch.cuda.is_available() else max(0, cores - 2))
-
-
-def _forkserver() -> Any:
-    # Not fork: a forked copy of a process whose threads hold locks can hang, and decoders must not be shared.
-    context = torch.multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["finetune.video.dataset"])
-    return context
-
-
-def _begin_worker(worker: int) -> None:
-    torch.set_num_threads(1)
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the process that trains; it ends its workers

@@ -7,14 +7,14 @@ from finetune.errors import VideoError
 from finetune.manifest import Manifest
 from finetune.recipe import Clip
 from finetune.video.augment import augmentation, center_crop
+from finetune.video.batches import EpochBatches
 from finetune.video.check import look_at_files
 from finetune.video.dataset import (
     ClipDataset,
-    EpochBatches,
     draw_of,
-    make_loader,
     scaled_size,
 )
+from finetune.video.loader import ClipLoader
 
 CLIP = Clip(num_frames=4, size=24)
 
@@ -62,41 +62,6 @@ def test_drawing_an_item_leaves_the_global_generator_alone(dataset):
     assert torch.equal(torch.rand(1), expected)
 
 
-@pytest.mark.slow
-def test_batches_are_the_same_for_any_number_of_workers(dataset):
-    digests = []
-    for workers in (0, 2):
-        batches = EpochBatches(len(dataset), 3, seed=1)
-        loader = make_loader(dataset, batches, workers=workers)
-        digest = []
-        for epoch in range(2):
-            batches.epoch = epoch
-            digest += [(batch["row"].tolist(), int(batch["clips"].sum())) for batch in loader]
-        digests.append(digest)
-    assert digests[0] == digests[1]
-    assert digests[0][:3] != digests[0][3:]
-
-
-def test_an_epoch_holds_every_item_once_whatever_the_batch_size_and_processes():
-    for length, size, world in ((10, 3, 1), (17, 4, 2), (8, 8, 3), (7, 1, 4)):
-        seen, counts = [], []
-        for rank in range(world):
-            batches = EpochBatches(length, size, seed=0, rank=rank, world=world)
-            found = list(batches)
-            assert len(found) == len(batches)
-            counts.append(len(found))
-            seen += [position for batch in found for _, position in batch]
-        assert len(set(counts)) == 1
-        assert len(seen) == len(set(seen)) >= length - world + 1
-
-
-def test_two_processes_together_take_the_batches_that_one_takes():
-    one = [sorted(position for _, position in batch) for batch in EpochBatches(16, 4, seed=5)]
-    ranks = [list(EpochBatches(16, 2, seed=5, rank=rank, world=2)) for rank in range(2)]
-    both = [sorted(p for _, p in [*a, *b]) for a, b in zip(*ranks, strict=True)]
-    assert one == both
-
-
 def test_a_file_that_goes_bad_is_an_error_item_and_not_replaced(tmp_path):
     for name in ("a", "b"):
         for number in range(2):
@@ -104,7 +69,7 @@ def test_a_file_that_goes_bad_is_an_error_item_and_not_replaced(tmp_path):
     manifest = Manifest.from_folder(tmp_path)
     dataset = ClipDataset(manifest, "train", clip=CLIP, augment="none")
     manifest.path(2).write_bytes(b"gone bad")
-    batch = next(iter(make_loader(dataset, EpochBatches(4, 4, seed=0, shuffle=False), workers=0)))
+    batch = next(iter(ClipLoader(dataset, EpochBatches(4, 4, seed=0, shuffle=False), workers=0)))
     assert batch["row"].tolist() == [0, 1, 3]
     assert [row for row, _ in batch["skipped"]] == [2]
     assert "is no video" in batch["skipped"][0][1]
