@@ -225,8 +225,7 @@ class _TrainLoaders:
                 self.manifest,
                 "train",
                 clip=recipe.clip,
-                augment=preset,
-                flip=recipe.augment.flip,
+                augment=recipe.augment.model_copy(update={"preset": preset}),
                 seed=recipe.seed,
                 facts=self.facts,
             )
