@@ -155,7 +155,8 @@ def _shortcut(
             str(classes[code]),
             round(float(recall[code]), 4),
             round(float(mistaken[code]), 4),
-            *(_median(fact, values_NF[of_it]) for of_it in (codes == code, codes != code)),
+            _median(fact, values_NF[codes == code]),
+            _median(fact, values_NF[codes != code]),
         )
         for code in np.argsort(-excess, kind="stable")
         if is_told[code]
