@@ -1,5 +1,8 @@
 """Clips that a person could tell apart: each seed is another scene, whose pattern drifts from frame to frame."""
 
+import ctypes
+from pathlib import Path
+
 import numpy as np
 
 from finetune.video.encode import write_video
@@ -41,3 +44,10 @@ def make_bad_files(folder):
         sound.sample_rate = 8000
         container.mux([*stream.encode(sound), *stream.encode(None)])
     return {name: words for name, (_, words) in contents.items()} | {"sound.mp4": "holds only audio"}
+
+
+class CrashingPath(type(Path())):
+    """A file that crashes the process which it is sent to, by reading where there is no memory."""
+
+    def __reduce__(self):
+        return ctypes.string_at, (0,)

@@ -17,7 +17,7 @@ from finetune.audit.labels import class_counts, group_findings, label_findings
 from finetune.audit.rows import Rows
 from finetune.audit.shortcuts import find_shortcuts, shortcut_findings
 from finetune.errors import DataError, VideoError
-from finetune.video.check import Look
+from finetune.video.check import TOO_SLOW, Look
 
 SCHEMA = 1
 _GRAVITY = {"mend": 0, "warning": 1, "note": 2}
@@ -122,7 +122,10 @@ def _bad_files(bad: dict[int, VideoError], number: int) -> list[Finding]:
     if not bad:
         return []
     what = f"{len(bad)} of {number} files cannot be read." if number > 1 else "The file cannot be read."
-    return [Finding("mend", "unreadable", what, "Mend them or take them out.", tuple(bad))]
+    todo = "Mend them or take them out."
+    if any(TOO_SLOW in str(error) for error in bad.values()):
+        todo += " A file that is whole but slow to read gets more time with --seconds."
+    return [Finding("mend", "unreadable", what, todo, tuple(bad))]
 
 
 def _without_label_or_split(rows: Rows) -> set[int]:

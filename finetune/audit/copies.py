@@ -64,7 +64,7 @@ def findings_of(rows: Rows, found: Sequence[Copies]) -> list[Finding]:
             concerned = tuple(dict.fromkeys(row for copies in chosen for row in copies.rows))
             kind = "exact_copies" if exact else "near_copies"
             if chosen and across:
-                what = f"{_how_many(chosen, exact)}, {apart}: a model would be tested on what it learned from."
+                what = f"{_how_many(chosen, exact)}; they {apart}: a model would be tested on what it learned from."
                 findings.append(Finding("mend", kind, what, "Keep one of each, or give them one group.", concerned))
             elif chosen:
                 where = "" if not rows.labelled else ", in one group" if rows.divided else ", in one split"
@@ -83,7 +83,7 @@ def _how_many(chosen: Sequence[Copies], exact: bool) -> str:
         return f"{number} files are copies, to the byte, of {count(len(chosen), 'video')}"
     pairs = count(len(chosen), "pair looks", "pairs look")
     mirrored = sum(copies.mirrored for copies in chosen)
-    return f"{pairs} the same in first, middle and last frame" + (f", {mirrored} of them mirrored" if mirrored else "")
+    return f"{pairs} the same in first, middle and last frame" + (f" ({mirrored} mirrored)" if mirrored else "")
 
 
 def surplus_copies(rows: Rows, found: Sequence[Copies]) -> set[int]:

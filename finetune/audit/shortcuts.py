@@ -83,7 +83,9 @@ def find_shortcuts(facts: dict[str, np.ndarray], labels: np.ndarray, units: np.n
         asked[ALL] = np.stack(list(varied.values()), 1)
     folds = _folds(codes, units)
     predictions = {name: _predictions(values, codes, folds) for name, values in asked.items()}
-    by_chance = np.max([_by_chance(codes, predicted, units) for predicted in predictions.values()] or [[1, 1]], axis=0)
+    by_chance = np.max(
+        [_by_chance(codes, predicted, units) for predicted in predictions.values()] or [(1.0, 1.0)], axis=0
+    )
     found = [
         _shortcut(name, asked[name], predicted, (codes, classes), by_chance) for name, predicted in predictions.items()
     ]

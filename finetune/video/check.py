@@ -5,7 +5,7 @@ The one place where files are looked at. `look_at` finds what training, evaluati
 """
 
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,9 +17,12 @@ from finetune.manifest import Manifest
 from finetune.video.decode import VideoInfo, probe, read_frames, scan
 from finetune.video.duplicates import small_grey
 from finetune.video.encode import jpeg_of
+from finetune.video.workers import Failure, supervised_map
 
 Progress = Callable[[int, int], None]
-SECONDS_A_FILE = 8.0
+SECONDS_BEFORE_TRAINING = 300.0  # long enough to count an hour of film, of which nothing tells its number of frames
+TOO_SLOW = "took longer than"  # in the reason given for a file that hangs its decoder, or is very long
+WORTH_PROCESSES, MOST_PROCESSES = 32, 16
 _PICTURE_SIDE = 176  # pixels of the longer side of the pictures that are compared and shown
 
 
@@ -57,41 +60,56 @@ def look_at_files(manifest: Manifest, *, progress: Progress | None = None) -> Fa
 
 
 def look_at(paths: Sequence[Path], *, progress: Progress | None = None) -> list[VideoInfo | VideoError]:
-    """For each path its facts, or the error that says why it cannot be read."""
-    results: list[VideoInfo | VideoError] = []
+    """For each path its facts, or the error that says why it cannot be read.
+
+    Of many files each is read in a process of which nothing else depends; for few that is not worth starting.
+    """
+    if len(paths) >= WORTH_PROCESSES:
+        return _in_processes(_info, paths, (SECONDS_BEFORE_TRAINING, progress))
     # The decoder lets go of the interpreter lock while it works, so threads use all cores.
     with ThreadPoolExecutor(os.cpu_count()) as pool:
-        for result in pool.map(_probe_or_error, paths):
-            results.append(result)
-            if progress is not None:
-                progress(len(results), len(paths))
-    return results
+        return _collected(pool.map(_info, paths), len(paths), progress)
 
 
-def _probe_or_error(path: Path) -> VideoInfo | VideoError:
+def look_closely(paths: Sequence[Path], *, seconds: float, progress: Progress | None = None) -> list[Look | VideoError]:
+    """For each path what `Look` holds, or the error that says why its frames cannot be read.
+
+    Each file is decoded in a process that is ended when it takes longer than `seconds`.
+    """
+    return _in_processes(_look, paths, (seconds, progress))
+
+
+def _in_processes(function: Callable, paths: Sequence[Path], limit_and_progress: tuple[float, Progress | None]) -> list:
+    seconds, progress = limit_and_progress
+    if not paths:
+        return []
+    count = min(len(os.sched_getaffinity(0)), MOST_PROCESSES, len(paths))
+    answers = supervised_map(function, paths, count=count, time_limit=seconds)
+    named = (_named(path, answer) for path, answer in zip(paths, answers, strict=True))
+    return _collected(named, len(paths), progress)
+
+
+def _named(path: Path, answer: object) -> object:
+    return VideoError(f"{path}: {answer.reason}") if isinstance(answer, Failure) else answer
+
+
+def _collected(results: Iterable, number: int, progress: Progress | None) -> list:
+    collected = []
+    for result in results:
+        collected.append(result)
+        if progress is not None:
+            progress(len(collected), number)
+    return collected
+
+
+def _info(path: Path) -> VideoInfo | VideoError:
     try:
         return probe(path)
     except VideoError as error:
         return error
 
 
-def look_closely(
-    paths: Sequence[Path], *, seconds: float = SECONDS_A_FILE, progress: Progress | None = None
-) -> list[Look | VideoError]:
-    """For each path what `Look` holds, or the error that says why its frames cannot be read.
-
-    Each file is decoded in a process that is ended when it takes longer than `seconds`.
-    """
-    results = []
-    with ThreadPoolExecutor(os.cpu_count()) as pool:
-        for result in pool.map(_close_look, paths):
-            results.append(result)
-            if progress is not None:
-                progress(len(results), len(paths))
-    return results
-
-
-def _close_look(path: Path) -> Look | VideoError:
+def _look(path: Path) -> Look | VideoError:
     try:
         info, layout = scan(path)
         scale = min(1, _PICTURE_SIDE / max(info.height, info.width))

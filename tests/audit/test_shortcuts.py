@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from finetune.audit.shortcuts import ALL, find_shortcuts, shortcut_findings
+from finetune.audit.shortcuts import ALL, Shortcut, find_shortcuts, shortcut_findings
 
 SIX = np.array(["a", "b", "c", "d", "e", "f"])
 
@@ -23,7 +23,7 @@ def test_a_shape_that_one_class_alone_has_is_told_with_the_class():
     assert told.median == pytest.approx(0.7, abs=0.1) and told.median_of_others == pytest.approx(1.4, abs=0.1)
     assert {each.fact for each in (first, *others) if each.alarm} <= {"shape", ALL}
     (finding,) = shortcut_findings((first, *others))
-    assert "tells “d” (finds 100\u00a0% of it, portrait: width ÷ height 0.7" in finding.what
+    assert "tells “d” (finds 100\u00a0% of it, portrait: width ÷ height 0.6" in finding.what
     assert finding.severity == "warning"
 
 
@@ -36,15 +36,15 @@ def test_one_class_in_thirty_is_told_though_the_accuracy_of_all_hardly_rises():
     assert [each.name for each in found.told] == ["class 07"]
 
 
-def test_facts_that_tell_only_together_are_told_together():
-    random = np.random.default_rng(2)
-    corners = random.integers(0, 2, (2, 400))
-    labels = np.where(corners[0] == corners[1], "same", "other")
-    facts = {name: corner + random.normal(0, 0.1, 400) for name, corner in zip(("shape", "size"), corners, strict=True)}
-    found = find_shortcuts(facts, labels, np.arange(400))
-    assert [each.fact for each in found if each.alarm] == [ALL]
-    (finding,) = shortcut_findings(found)
-    assert "all facts of a file together" in finding.what
+def test_facts_are_spoken_of_together_only_where_none_tells_alone():
+    def found(fact, alarm):
+        return Shortcut(fact, 0.5, 0.25, alarm, ())
+
+    (finding,) = shortcut_findings([found(ALL, True), found("shape", False)])
+    assert "all facts of a file together names the right class in 50\u00a0% (25\u00a0% by chance)." in finding.what
+    (finding,) = shortcut_findings([found(ALL, True), found("codec", True)])
+    assert "the codec of a file alone" in finding.what
+    assert shortcut_findings([found(ALL, False), found("shape", False)]) == []
 
 
 def test_data_without_shortcuts_raises_hardly_an_alarm():

@@ -24,7 +24,9 @@ def noise(seed, number):
     return blotches.repeat(SIDE // 8, 2).repeat(SIDE // 8, 3)
 
 
-@pytest.mark.parametrize(("mirrored", "size"), [(False, (24, 32)), (False, (96, 64)), (True, (48, 64)), (True, (30, 40))])
+@pytest.mark.parametrize(
+    ("mirrored", "size"), [(False, (24, 32)), (False, (96, 64)), (True, (48, 64)), (True, (30, 40))]
+)
 def test_a_copy_is_found_though_encoded_anew_scaled_squeezed_or_mirrored(tmp_path, mirrored, size):
     for seed in range(6):
         write_video(tmp_path / f"{seed}.mp4", scene(seed))
