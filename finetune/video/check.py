@@ -17,11 +17,13 @@ from finetune.manifest import Manifest
 from finetune.video.decode import VideoInfo, probe, read_frames, scan
 from finetune.video.duplicates import small_grey
 from finetune.video.encode import jpeg_of
+from finetune.video.promised import missing_bytes
 from finetune.video.workers import Failure, supervised_map
 
 Progress = Callable[[int, int], None]
 SECONDS_BEFORE_TRAINING = 300.0  # long enough to count an hour of film, of which nothing tells its number of frames
 TOO_SLOW = "took longer than"  # in the reason given for a file that hangs its decoder, or is very long
+TOLERATED = 0.01  # of a file: programs that count their own header wrong miss by less
 WORTH_PROCESSES, MOST_PROCESSES = 32, 16
 _PICTURE_SIDE = 176  # pixels of the longer side of the pictures that are compared and shown
 
@@ -116,7 +118,18 @@ def _look(path: Path) -> Look | VideoError:
         size = max(1, round(scale * info.height)), max(1, round(scale * info.width))
         last = info.num_frames - 1
         frames_TCHW, _ = read_frames(path, [0, info.num_frames // 2, last], size=size, layout=layout)
+        _refuse_missing_bytes(path, info)
     except VideoError as error:
         return error
     pictures_3SS = np.stack([small_grey(frame) for frame in frames_TCHW])
     return Look(info, path.stat().st_size, pictures_3SS, jpeg_of(frames_TCHW[1]))
+
+
+def _refuse_missing_bytes(path: Path, info: VideoInfo) -> None:
+    """Training would take such a file, as the part that is there decodes; but it is not the clip it was."""
+    missing, there = missing_bytes(path), path.stat().st_size
+    if missing > TOLERATED * there:
+        raise VideoError(
+            f"{path}: is cut off after frame {info.num_frames}: "
+            f"its header promises {there + missing:,} bytes, {there:,} are there"
+        )
