@@ -89,13 +89,12 @@ def _from_folder(source: Path, findings: list[Finding]) -> Columns:
     labels = [part[depth] if len(part) > depth + 1 else "" for part in parts]
     splits = [part[0] if depth and len(part) > 1 else "" for part in parts]
     findings += _missing_labels(labels) + _empty_folders(source, depth, parts)
-    passed_over = [
-        path for path in sorted(source.rglob("*")) if path.is_file() and path.suffix and path not in set(paths)
-    ]
+    taken = set(paths)
+    others = [file for file in source.rglob("*") if file not in taken and file.suffix and file.is_file()]
+    hidden = [any(part.startswith(".") for part in file.relative_to(source).parts) for file in others]
+    passed_over = Counter(file.suffix for file, is_hidden in zip(others, hidden, strict=True) if not is_hidden)
     if passed_over:
-        suffixes = ", ".join(
-            f"{count} {suffix}" for suffix, count in Counter(p.suffix for p in passed_over).most_common()
-        )
+        suffixes = ", ".join(f"{number} {suffix}" for suffix, number in sorted(passed_over.items()))
         what = f"Passed over, as no video or image by name: {suffixes}."
         findings.append(Finding("note", "passed_over", what))
     return paths, labels, splits, [""] * len(paths)

@@ -65,7 +65,9 @@ def same_to_the_eye(pictures_N3SS: np.ndarray) -> list[tuple[int, int, bool]]:
     A sieve of 64-bit hashes first, all pairs in blocks of matrix products; then the pictures themselves. Videos of
     one grey throughout agree with none. Gives about MOST_PAIRS pairs at most.
     """
-    showing = np.flatnonzero((pictures_N3SS.std(axis=(2, 3)) > _FLAT).any(1))
+    chunks = range(0, len(pictures_N3SS), _CHUNK)
+    shows = [_shows_something(pictures_N3SS[start : start + _CHUNK]).any(1) for start in chunks]
+    showing = np.flatnonzero(np.concatenate([*shows, np.empty(0, bool)]))
     pictures = pictures_N3SS[showing]
     pairs: dict[tuple[int, int], bool] = {}
     for one, other, mirrored in _close_in_hash(pictures) if len(pictures) else ():
@@ -101,9 +103,14 @@ def _signs(pictures_N3SS: np.ndarray) -> np.ndarray:
         pictures = pictures_N3SS[start : start + _CHUNK]
         spectrum = (cosines_8S @ pictures.astype(np.float32) @ cosines_8S.T).reshape(-1, 3, 64)
         above = spectrum > np.median(spectrum, axis=2, keepdims=True)
-        above &= (pictures.std(axis=(2, 3)) > _FLAT)[..., None]  # of a flat picture the frequencies are noise
+        above &= _shows_something(pictures)[..., None]  # of a flat picture the frequencies are noise
         signs[start : start + _CHUNK] = np.where(above, 1, -1)
     return signs.reshape(len(signs), -1)
+
+
+def _shows_something(pictures_N3SS: np.ndarray) -> np.ndarray:
+    """Whether a picture is of more than one grey: bool (N, 3)."""
+    return pictures_N3SS.std(axis=(2, 3), dtype=np.float32) > _FLAT
 
 
 def _agree(one_P3SS: np.ndarray, other_P3SS: np.ndarray) -> np.ndarray:
