@@ -10,17 +10,18 @@ from typing import Any
 
 import numpy as np
 from torch import nn
-from torch.utils.data import DataLoader
 
 from finetune.checkpoint import load, open_run, write_json
 from finetune.errors import DataError, RunError, some
 from finetune.infer import probabilities, settle_device, settle_precision
 from finetune.manifest import SPLITS, Manifest
 from finetune.model.model import TASK
-from finetune.recipe import Recipe
+from finetune.recipe import Data, Recipe
 from finetune.scores import score
+from finetune.video.batches import EpochBatches
 from finetune.video.check import look_at_files
-from finetune.video.dataset import ClipDataset, EpochBatches, make_loader, worker_count
+from finetune.video.dataset import ClipDataset
+from finetune.video.loader import ClipLoader, worker_count
 
 Progress = Callable[[int, int], None]
 
@@ -57,8 +58,8 @@ def evaluate(
     dataset = ClipDataset(
         subset, split, clip=recipe.clip.model_copy(update={"size": model.size}), views=views, facts=facts
     )
-    loader = evaluation_loader(dataset, recipe.data.workers)
-    scored, skipped = probabilities_of(model, loader, precision=precision, progress=progress)
+    with evaluation_loader(dataset, recipe.data) as loader:
+        scored, skipped = probabilities_of(model, loader, precision=precision, progress=progress)
     skipped = facts.bad | skipped
     if skipped and (on_error or recipe.data.on_error) == "fail":
         raise DataError(
@@ -92,14 +93,15 @@ def evaluate(
     return results
 
 
-def evaluation_loader(dataset: ClipDataset, workers: int | str, *, batch_size: int = 1) -> DataLoader:
+def evaluation_loader(dataset: ClipDataset, data: Data, *, batch_size: int = 1) -> ClipLoader:
     """Rows in order; loading processes only where there are enough rows to be worth starting them."""
     batches = EpochBatches(len(dataset), batch_size, seed=0, shuffle=False)
-    return make_loader(dataset, batches, workers=min(worker_count(workers), len(dataset) // 16))
+    workers = min(worker_count(data.workers), len(dataset) // 16)
+    return ClipLoader(dataset, batches, workers=workers, time_limit=data.time_limit)
 
 
 def probabilities_of(
-    model: nn.Module, loader: DataLoader, *, precision: str, progress: Progress | None = None
+    model: nn.Module, loader: ClipLoader, *, precision: str, progress: Progress | None = None
 ) -> tuple[dict[int, np.ndarray], dict[int, str]]:
     """Class probabilities (K,) of each row of a loader, and the reason for each row that could not be read.
 
@@ -114,13 +116,8 @@ def probabilities_of(
             scored.update(zip(batch["row"].tolist(), probs_BK, strict=True))
         skipped.update(batch["skipped"])
         if progress is not None:
-            progress(len(scored) + len(skipped), _length(loader))
+            progress(len(scored) + len(skipped), len(loader.dataset))
     return scored, skipped
-
-
-def _length(loader: DataLoader) -> int:
-    assert isinstance(loader.dataset, ClipDataset)
-    return len(loader.dataset)
 
 
 def saved_manifest(folder: Path, classes: tuple[str, ...]) -> Manifest:

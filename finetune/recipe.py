@@ -43,6 +43,9 @@ class Data(Section):
         "fail", description="files that cannot be read: stop before training, or leave them out and list them"
     )
     workers: Annotated[int, Field(ge=0)] | Literal["auto"] = Field("auto", description="loading processes")
+    time_limit: Rate = Field(
+        60, description="seconds after which a file that a loading process hangs on is skipped, and listed"
+    )
 
     @model_validator(mode="after")
     def _group_pattern_has_one_group(self) -> Data:
@@ -60,13 +63,16 @@ class Clip(Section):
     """Which frames of a video the model sees, and at what size."""
 
     num_frames: Positive = Field(8, description="T, frames a clip")
-    sampling: Literal["segments", "dense", "uniform"] = Field(
+    sampling: Literal["segments", "dense", "uniform", "fps"] = Field(
         "segments",
-        description="one frame from each of T equal parts, T frames in a row, or T from first to last",
+        description="one frame from each of T equal parts, T frames in a row, T from first to last, or T at a rate",
     )
     frame_stride: Positive = Field(1, description="source frames from one sampled frame to the next (dense)")
+    fps: Rate | None = Field(None, description="frames a second, by the videos' own timestamps (fps)")
     short: Literal["repeat_last", "loop", "error"] = Field(
-        "repeat_last", description="what dense sampling does with a video shorter than the clip"
+        "repeat_last",
+        description="a video shorter than the clip: stay on its last frame, or start anew (dense, fps; the others "
+        "repeat frames in order), or fail",
     )
     size: Positive | None = Field(None, description="pixels a side; null: what the backbone was trained at")
     fit: Literal["crop", "squash"] = Field(
@@ -74,12 +80,28 @@ class Clip(Section):
         description="keep the aspect ratio and crop the middle, or squash the whole picture to a square",
     )
 
+    @model_validator(mode="after")
+    def _fps_sampling_has_a_rate(self) -> Clip:
+        if self.sampling == "fps" and self.fps is None:
+            raise ValueError("sampling is 'fps' and fps is not set; for example fps: 10")
+        return self
+
 
 class Augment(Section):
     """What is drawn anew for each training clip; the same draw for all of its frames."""
 
     preset: Literal["none", "light", "strong"] = "light"
     flip: bool = Field(True, description="mirror at random; false where left and right are the label")
+    speed: tuple[Rate, Rate] = Field(
+        (1.0, 1.0), description="range of factors by which clips are sped up, as 0.8, 1.25"
+    )
+    frame_dropout: Fraction = Field(0.0, description="share of a clip's frames replaced by the one before")
+
+    @model_validator(mode="after")
+    def _speed_is_a_range(self) -> Augment:
+        if self.speed[0] > self.speed[1]:
+            raise ValueError(f"speed {list(self.speed)} is no range; write the lower one first")
+        return self
 
 
 class Model(Section):
@@ -117,6 +139,9 @@ class Train(Section):
     """The optimizer and what holds for all phases."""
 
     batch_size: Positive = 8
+    sampler: Literal["shuffle", "balanced"] = Field(
+        "shuffle", description="an epoch shows each clip once, or all classes equally often (a clip at most 5 times)"
+    )
     optimizer: Literal["adamw", "sgd"] = "adamw"
     weight_decay: Annotated[float, Field(ge=0)] = 0.01
     schedule: Literal["cosine", "constant"] = "cosine"

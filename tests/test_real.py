@@ -17,7 +17,7 @@ def test_clips_of_ten_people_train_to_a_report_whose_test_sequences_are_in_no_ot
     overrides = [
         f"data.manifest={real / 'data/ut_interaction/clips.csv'}",
         "model.backbone=mobilenetv2_100",
-        *("data.workers=0", "clip.size=64", "phases.0.epochs=3", "phases.1.epochs=1"),
+        *("data.workers=0", "clip.size=96", "phases.0.epochs=8", "phases.1.epochs=1"),
     ]
     monkeypatch.setattr("sys.argv", ["finetune", "train", "folder", *overrides, "--out", str(tmp_path / "run")])
     with pytest.raises(SystemExit) as end:

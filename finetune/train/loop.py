@@ -14,7 +14,6 @@ import torch
 from accelerate import Accelerator
 from accelerate.utils import gather_object
 from torch.nn import functional as F
-from torch.utils.data import DataLoader
 from torch.utils.tensorboard import SummaryWriter
 
 from finetune.checkpoint import begin_run, load_checkpoint, new_run_folder, save_checkpoint, write_json
@@ -27,8 +26,10 @@ from finetune.model.model import TASK, VideoClassifier
 from finetune.recipe import Augment, Clip, Data, Evaluate, Phase, Recipe, Train
 from finetune.train.display import Display
 from finetune.train.optimizer import build_optimizer, rate_factor
+from finetune.video.batches import EpochBatches, balanced_draws
 from finetune.video.check import Facts, look_at_files
-from finetune.video.dataset import ClipDataset, EpochBatches, make_loader, worker_count
+from finetune.video.dataset import ClipDataset
+from finetune.video.loader import ClipLoader, worker_count
 
 
 def fit(
@@ -149,6 +150,9 @@ def fit(
             model = accelerator.unwrap_model(prepared, keep_fp32_wrapper=False)
             accelerator.free_memory()
     run.close()
+    loaders.close()
+    if val_loader is not None:
+        val_loader.close()
     load_checkpoint(folder, "best", model)
     model.eval()
     return folder
@@ -210,35 +214,45 @@ class _TrainLoaders:
         self.manifest = manifest
         self.recipe = recipe
         self.facts = facts
-        self.rank, self.world = rank_and_world
+        self.share = rank_and_world
         self.preset = ""
-        self.current: tuple[DataLoader, EpochBatches] | None = None
+        self.current: tuple[ClipLoader, EpochBatches] | None = None
 
-    def of(self, phase: Phase) -> tuple[DataLoader, EpochBatches]:
+    def of(self, phase: Phase) -> tuple[ClipLoader, EpochBatches]:
         recipe, preset = self.recipe, phase.augment or self.recipe.augment.preset
         if self.current is None or preset != self.preset:
             dataset = ClipDataset(
                 self.manifest,
                 "train",
                 clip=recipe.clip,
-                augment=preset,
-                flip=recipe.augment.flip,
+                augment=recipe.augment.model_copy(update={"preset": preset}),
                 seed=recipe.seed,
                 facts=self.facts,
             )
-            size, seed = recipe.train.batch_size, recipe.seed
-            batches = EpochBatches(len(dataset), size, seed=seed, rank=self.rank, world=self.world)
+            batches = EpochBatches(
+                len(dataset),
+                recipe.train.batch_size,
+                seed=recipe.seed,
+                draws=balanced_draws(dataset.labels) if recipe.train.sampler == "balanced" else None,
+                share=self.share,
+            )
+            self.close()
             workers = min(worker_count(recipe.data.workers), len(batches))
-            loader = make_loader(dataset, batches, workers=workers, pin=torch.cuda.is_available())
+            pin, limit = torch.cuda.is_available(), recipe.data.time_limit
+            loader = ClipLoader(dataset, batches, workers=workers, time_limit=limit, pin=pin)
             self.preset, self.current = preset, (loader, batches)
         return self.current
 
+    def close(self) -> None:
+        if self.current is not None:
+            self.current[0].close()
 
-def _val_loader(manifest: Manifest, recipe: Recipe, facts: Facts) -> DataLoader | None:
+
+def _val_loader(manifest: Manifest, recipe: Recipe, facts: Facts) -> ClipLoader | None:
     dataset = ClipDataset(manifest, "val", clip=recipe.clip, views=recipe.evaluate.views, facts=facts)
     if not len(dataset):
         return None
-    return evaluation_loader(dataset, recipe.data.workers, batch_size=recipe.train.batch_size)
+    return evaluation_loader(dataset, recipe.data, batch_size=recipe.train.batch_size)
 
 
 class _Tally:
@@ -276,7 +290,7 @@ class _Tally:
         }
 
 
-def _timed(loader: DataLoader, tally: _Tally) -> Any:
+def _timed(loader: ClipLoader, tally: _Tally) -> Any:
     """Batches of a loader; the seconds waited for each, and those worked on each, go to the tally."""
     started = time.perf_counter()
     for batch in loader:
@@ -329,7 +343,7 @@ class _Run:
 
 
 def _validate(
-    model: VideoClassifier, loader: DataLoader | None, precision: str, run: _Run
+    model: VideoClassifier, loader: ClipLoader | None, precision: str, run: _Run
 ) -> tuple[float | None, float | None]:
     """Loss and top-1 on the split val, each row once."""
     if loader is None:

@@ -7,19 +7,21 @@ import torch
 from torch import Tensor
 from torchvision.transforms import v2
 
+from finetune.recipe import Augment
+
 # A clip that is cropped at random is read this much larger than the model's input, so that crops keep their detail.
 CROP_MARGIN = 1.15
 
 
-def augmentation(preset: str, *, size: int, fit: str, flip: bool) -> Callable[[Tensor, int], Tensor]:
+def augmentation(augment: Augment, *, size: int, fit: str) -> Callable[[Tensor, int], Tensor]:
     """A function of (frames_TCHW uint8, seed) that gives (T, C, size, size) uint8: the same seed, the same draw.
 
-    `none` crops the middle, as evaluation does; `light` crops 60-100 % of the area, changes brightness, contrast
-    and saturation a little, and mirrors half of the clips when `flip`; `strong` crops 35-100 %, adds
+    Of its presets `none` crops the middle, as evaluation does; `light` crops 60-100 % of the area, changes brightness,
+    contrast and saturation a little, and mirrors half of the clips when `flip`; `strong` crops 35-100 %, adds
     TrivialAugment and erases a box from a quarter of the clips.
     """
-    steps: list[Callable[[Tensor], Tensor]] = PRESETS[preset](size, fit)
-    if flip and preset != "none":
+    steps: list[Callable[[Tensor], Tensor]] = PRESETS[augment.preset](size, fit)
+    if augment.flip and augment.preset != "none":
         steps.append(v2.RandomHorizontalFlip())
     return partial(_seeded, v2.Compose(steps) if len(steps) > 1 else steps[0])
 

@@ -25,6 +25,7 @@ def read_with_opencv(
     with open_video(path) as (_, stream):  # says what is wrong with a file better than OpenCV does
         if stream.codec_context.field_order > PROGRESSIVE:
             raise VideoError(f"{path}: is interlaced, which OpenCV hands out unconverted; use decoder pyav")
+    cv2.setNumThreads(1)
     capture = cv2.VideoCapture(str(path), cv2.CAP_FFMPEG, [cv2.CAP_PROP_N_THREADS, 1])
     count = 0
     try:

@@ -16,6 +16,7 @@ import weakref
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future
+from contextlib import suppress
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
 from typing import Any
@@ -147,10 +148,8 @@ class _Handler(threading.Thread):
         return True
 
     def _send(self, item: Any) -> None:
-        try:
+        with suppress(BrokenPipeError, ConnectionResetError):  # it has died: seen when its answer is waited for
             self.connection.send(item)
-        except (BrokenPipeError, ConnectionResetError):
-            pass  # it has died: seen when its answer is waited for
 
     def _expect(self, limit: float, item: Any) -> Any:
         """The next answer, or a Failure. Raises RuntimeError for a process that does not come up."""

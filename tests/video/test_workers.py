@@ -6,6 +6,7 @@ import os
 import re
 import signal
 import time
+from pathlib import Path
 
 import pytest
 
@@ -71,9 +72,11 @@ def test_what_the_function_raises_is_raised_here_with_its_trace():
 
 
 def test_a_process_that_does_not_come_up_is_an_error_and_no_endless_loop():
-    with Workers(act, count=1, time_limit=5, begin=begin_with_nothing) as workers:
-        with pytest.raises(RuntimeError, match=r"a worker process did not start: .*exit status 7"):
-            workers.submit(1).result()
+    with (
+        Workers(act, count=1, time_limit=5, begin=begin_with_nothing) as workers,
+        pytest.raises(RuntimeError, match=r"a worker process did not start: .*exit status 7"),
+    ):
+        workers.submit(1).result()
 
 
 def test_closing_ends_processes_at_once_and_what_was_waiting():
@@ -96,6 +99,6 @@ def test_workers_that_nobody_holds_are_ended():
     pid = workers.submit(1).result()[1]
     del workers
     deadline = time.monotonic() + 10
-    while time.monotonic() < deadline and os.path.exists(f"/proc/{pid}"):
+    while time.monotonic() < deadline and Path(f"/proc/{pid}").exists():
         time.sleep(0.05)
-    assert not os.path.exists(f"/proc/{pid}")
+    assert not Path(f"/proc/{pid}").exists()

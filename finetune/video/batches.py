@@ -1,0 +1,72 @@
+"""Which items make up each batch of an epoch: a function of (seed, epoch) alone, shared out between processes."""
+
+from collections.abc import Iterator
+
+import numpy as np
+
+MOST_DRAWS = 5  # of one row in an epoch, before the sum is made up: a class of three clips is not shown for hours
+
+
+class EpochBatches:
+    """Batches of (epoch, position), shuffled by (seed, epoch); set `epoch` before each pass.
+
+    With `draws` (length,), an epoch draws each position that many times on average, and to within one in every
+    epoch. Of every global batch of `batch_size` × `world` items a process takes its `rank`-th share, so that all have
+    as many batches; a last global batch with fewer items than processes is left out.
+    """
+
+    def __init__(
+        self,
+        length: int,
+        batch_size: int,
+        *,
+        seed: int,
+        shuffle: bool = True,
+        draws: np.ndarray | None = None,
+        share: tuple[int, int] = (0, 1),
+    ) -> None:
+        self.length = length
+        self.batch_size = batch_size
+        self.seed = seed
+        self.shuffle = shuffle
+        self.draws = draws
+        self.rank, self.world = share
+        self.epoch = 0
+
+    def __len__(self) -> int:
+        full, rest = divmod(self.length, self.batch_size * self.world)
+        return full + (rest >= self.world)
+
+    def __iter__(self) -> Iterator[list[tuple[int, int]]]:
+        order = np.arange(self.length)
+        if self.shuffle:
+            generator = np.random.default_rng([self.seed, self.epoch])
+            if self.draws is not None:
+                order = systematic(self.draws, generator)
+            order = generator.permutation(order)
+        step = self.batch_size * self.world
+        for start in range(0, self.length, step):
+            share = order[start : start + step][self.rank :: self.world]
+            if len(order) - start >= self.world:
+                yield [(self.epoch, int(position)) for position in share]
+
+
+def balanced_draws(labels: np.ndarray) -> np.ndarray:
+    """How often an epoch of N draws should show each of N rows for all classes to be shown equally often.
+
+    A row of a class of n in K classes: N / (K n), at most MOST_DRAWS; then all are scaled so that they sum to N.
+    """
+    counts = np.bincount(labels)
+    present = np.count_nonzero(counts)
+    draws = np.minimum(len(labels) / (present * counts[labels]), MOST_DRAWS)
+    return draws * (len(labels) / draws.sum())
+
+
+def systematic(draws: np.ndarray, generator: np.random.Generator) -> np.ndarray:
+    """As many positions as `draws` sum to, each drawn its number of times rounded up or down by chance, in order.
+
+    Systematic sampling: one random start, equal steps (Madow 1949); less noise than drawing with replacement.
+    """
+    total = round(float(draws.sum()))
+    marks = (np.arange(total) + generator.random()) * (draws.sum() / total)
+    return np.minimum(np.searchsorted(np.cumsum(draws), marks, side="right"), len(draws) - 1)

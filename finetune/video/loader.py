@@ -1,0 +1,177 @@
+"""Batches of clips from processes that read ahead: no pixel goes through a pipe, and a bad file costs itself alone."""
+
+import mmap
+import os
+import tempfile
+from collections import deque
+from collections.abc import Iterator
+from concurrent.futures import Future
+from itertools import islice
+from math import ceil
+from multiprocessing.reduction import DupFd
+from typing import Any
+
+import numpy as np
+import torch
+
+from finetune.video.batches import EpochBatches
+from finetune.video.dataset import ClipDataset
+from finetune.video.workers import Failure, Workers
+
+Batch = dict[str, Any]
+
+
+class ClipLoader:
+    """Batches {"clips": uint8 (B, V, T, C, H, W) or None, "label", "row", "skipped": [(row, reason)]}, in order.
+
+    The batches are the same for any number of `workers`; 0 reads in this process. Workers stay for all epochs, and
+    read `ahead` batches ahead: two, and enough for each worker to have two items. Memory that is shared with them is
+    (ahead + 1) × batch size × V × T × 3 × size² bytes, whatever the size of the data. A row that takes longer than
+    `time_limit` seconds, or that brings its worker down, is skipped, and not tried again. Close it after use.
+    """
+
+    def __init__(
+        self, dataset: ClipDataset, batches: EpochBatches, *, workers: int, time_limit: float = 60, pin: bool = False
+    ) -> None:
+        self.dataset = dataset
+        self.batches = batches
+        self.pin = pin
+        self.failed: dict[int, str] = {}  # by row: what became of those that brought a worker down
+        self.ahead = max(2, ceil(2 * workers / batches.batch_size))
+        self.workers: Workers | None = None
+        if workers:
+            self.slots = Slots((self.ahead + 1) * batches.batch_size, dataset.shape)
+            reader = _ReadIntoSlot(dataset, self.slots)
+            self.workers = Workers(reader, count=workers, time_limit=time_limit, begin=_one_thread)
+
+    def __len__(self) -> int:
+        return len(self.batches)
+
+    def __iter__(self) -> Iterator[Batch]:
+        if self.workers is None:
+            for keys in self.batches:
+                yield collate([self.dataset[key] for key in keys])
+            return
+        under_way: deque[list[tuple[int, int, Future | None]]] = deque()
+        size = self.batches.batch_size
+        blocks = (range(first, first + size) for first in _endlessly(size, self.ahead + 1))
+        left = iter(self.batches)
+        try:
+            for keys in islice(left, self.ahead):
+                under_way.append(self._submit(keys, next(blocks)))
+            while under_way:
+                for keys in islice(left, 1):
+                    under_way.append(self._submit(keys, next(blocks)))
+                yield self._gather(under_way.popleft())
+        finally:  # a pass that is given up leaves no process writing into memory that the next pass will use
+            for future in [future for items in under_way for *_, future in items if future is not None]:
+                if not future.cancel():
+                    future.exception()
+
+    def close(self) -> None:
+        """End the workers."""
+        if self.workers is not None:
+            self.workers.close()
+
+    def __enter__(self) -> "ClipLoader":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def _submit(self, keys: list[tuple[int, int]], slots: range) -> list[tuple[int, int, Future | None]]:
+        """(row, slot, future) of each item; no future for a row that has brought a worker down before."""
+        assert self.workers is not None
+        items = []
+        for key, slot in zip(keys, slots, strict=False):
+            row = int(self.dataset.rows[key[1]])
+            items.append((row, slot, None if row in self.failed else self.workers.submit((key, slot))))
+        return items
+
+    def _gather(self, items: list[tuple[int, int, Future | None]]) -> Batch:
+        gathered = []
+        for row, slot, future in items:
+            item = Failure(self.failed[row]) if future is None else future.result()
+            if isinstance(item, Failure):
+                self.failed[row] = item.reason
+                item = {"row": row, "error": f"{self.dataset.manifest.path(row)}: {item.reason}"}
+            elif "error" not in item:
+                item["clips"] = torch.from_numpy(self.slots.array[slot])
+            gathered.append(item)
+        return collate(gathered, pin=self.pin)
+
+
+def collate(items: list[dict[str, Any]], *, pin: bool = False) -> Batch:
+    """Stack the items that could be read; `clips` is None when none could."""
+    good = [item for item in items if "error" not in item]
+    clips = torch.stack([item["clips"] for item in good]) if good else None
+    return {
+        "clips": clips.pin_memory() if pin and clips is not None else clips,
+        "label": torch.tensor([item["label"] for item in good]),
+        "row": torch.tensor([item["row"] for item in good]),
+        "skipped": [(item["row"], item["error"]) for item in items if "error" in item],
+    }
+
+
+def worker_count(setting: int | str) -> int:
+    """Loading processes: as set, or one a core up to eight; without a GPU two cores are left to the network."""
+    if setting != "auto":
+        return int(setting)
+    cores = len(os.sched_getaffinity(0))
+    return min(8, cores if torch.cuda.is_available() else max(0, cores - 2))
+
+
+class Slots:
+    """Places for `count` clips of uint8 in memory that processes share; it goes with the last that knows of it.
+
+    Not in /dev/shm, which is 64 MB in many containers: a file in memory without a name, else one on the disk.
+    """
+
+    def __init__(self, count: int, shape: tuple[int, ...]) -> None:
+        self.shape = (count, *shape)
+        if hasattr(os, "memfd_create"):
+            self.file = os.memfd_create("clips")
+        else:
+            with tempfile.TemporaryFile() as file:
+                self.file = os.dup(file.fileno())
+        os.ftruncate(self.file, int(np.prod(self.shape)))
+        self._map()
+
+    def _map(self) -> None:
+        memory = mmap.mmap(self.file, int(np.prod(self.shape)))
+        self.array = np.frombuffer(memory, dtype=np.uint8).reshape(self.shape)
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {"shape": self.shape, "file": DupFd(self.file)}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.shape, self.file = state["shape"], state["file"].detach()
+        self._map()
+
+    def __del__(self) -> None:
+        os.close(self.file)
+
+
+class _ReadIntoSlot:
+    """In a worker: an item's pixels go into its slot, the rest of it is the answer."""
+
+    def __init__(self, dataset: ClipDataset, slots: Slots) -> None:
+        self.dataset = dataset
+        self.slots = slots
+
+    def __call__(self, key_and_slot: tuple[tuple[int, int], int]) -> dict[str, Any]:
+        key, slot = key_and_slot
+        item = self.dataset[key]
+        if "clips" in item:
+            self.slots.array[slot] = item.pop("clips").numpy()
+        return item
+
+
+def _one_thread() -> None:
+    torch.set_num_threads(1)
+
+
+def _endlessly(size: int, count: int) -> Iterator[int]:
+    """The first slot of each of `count` blocks of `size`, over and over."""
+    while True:
+        yield from range(0, size * count, size)

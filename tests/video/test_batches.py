@@ -1,0 +1,64 @@
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from finetune.video.batches import MOST_DRAWS, EpochBatches, balanced_draws, systematic
+
+
+def test_an_epoch_holds_every_item_once_whatever_the_batch_size_and_processes():
+    for length, size, world in ((10, 3, 1), (17, 4, 2), (8, 8, 3), (7, 1, 4)):
+        seen, counts = [], []
+        for rank in range(world):
+            batches = EpochBatches(length, size, seed=0, share=(rank, world))
+            found = list(batches)
+            assert len(found) == len(batches)
+            counts.append(len(found))
+            seen += [position for batch in found for _, position in batch]
+        assert len(set(counts)) == 1
+        assert len(seen) == len(set(seen)) >= length - world + 1
+
+
+def test_two_processes_together_take_the_batches_that_one_takes():
+    one = [sorted(position for _, position in batch) for batch in EpochBatches(16, 4, seed=5)]
+    ranks = [list(EpochBatches(16, 2, seed=5, share=(rank, 2))) for rank in range(2)]
+    both = [sorted(p for _, p in [*a, *b]) for a, b in zip(*ranks, strict=True)]
+    assert one == both
+
+
+@given(st.lists(st.integers(1, 60), min_size=1, max_size=6), st.integers(0, 2**31))
+def test_balanced_draws_show_classes_equally_often_as_far_as_the_limit_lets_them(counts, seed):
+    labels = np.repeat(np.arange(len(counts)), counts)
+    draws = balanced_draws(labels)
+    assert draws.sum() == pytest.approx(len(labels))
+    drawn = np.bincount(systematic(draws, np.random.default_rng(seed)), minlength=len(labels))
+    assert drawn.sum() == len(labels)
+    assert (np.abs(drawn - draws) < 1 + 1e-9).all()
+    per_class = np.array([draws[labels == code].sum() for code in range(len(counts))])
+    if len(labels) / (len(counts) * min(counts)) <= MOST_DRAWS:
+        np.testing.assert_allclose(per_class, len(labels) / len(counts))
+    assert draws.max() / draws.min() <= max(MOST_DRAWS, 1) * len(counts)
+
+
+def test_a_class_of_one_clip_is_not_shown_all_the_time():
+    labels = np.array([0] * 999 + [1])
+    assert balanced_draws(labels)[-1] < 2 * MOST_DRAWS
+
+
+def test_balanced_epochs_follow_from_seed_and_epoch_and_keep_their_length():
+    labels = np.array([0] * 30 + [1] * 6)
+    batches = EpochBatches(36, 8, seed=3, draws=balanced_draws(labels))
+    epochs = []
+    for epoch in (0, 0, 1):
+        batches.epoch = epoch
+        epochs.append([position for batch in batches for _, position in batch])
+    assert epochs[0] == epochs[1] != epochs[2]
+    assert np.bincount(labels[epochs[0]]).tolist() == [18, 18]
+    assert len(list(batches)) == len(batches) == 5
+
+
+def test_the_shuffled_order_is_the_one_that_earlier_runs_had():
+    batches = EpochBatches(10, 4, seed=7)
+    batches.epoch = 2
+    expected = np.random.default_rng([7, 2]).permutation(10)
+    assert [position for batch in batches for _, position in batch] == expected.tolist()

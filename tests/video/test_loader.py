@@ -1,0 +1,107 @@
+"""Batches are the same whoever reads them, and a file that takes its reader down is skipped alone."""
+
+import os
+import signal
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from grey import make_clip
+
+from finetune.manifest import Manifest
+from finetune.recipe import Augment, Clip
+from finetune.video.batches import EpochBatches
+from finetune.video.check import look_at_files
+from finetune.video.dataset import ClipDataset
+from finetune.video.loader import ClipLoader, Slots
+
+CLIP = Clip(num_frames=4, size=24)
+
+
+@pytest.fixture(scope="module")
+def manifest(clip_folder):
+    return Manifest.from_folder(clip_folder)
+
+
+@pytest.fixture
+def dataset(manifest):
+    return ClipDataset(manifest, "train", clip=CLIP, augment=Augment(), seed=3)
+
+
+def epochs_of(loader, count=2):
+    for epoch in range(count):
+        loader.batches.epoch = epoch
+        yield [{name: value.clone() for name, value in batch.items() if name != "skipped"} for batch in loader]
+
+
+@pytest.mark.parametrize("workers", [1, 2, 3])
+@pytest.mark.parametrize("size", [1, 3, 50])
+def test_batches_are_the_same_for_any_number_of_workers(dataset, workers, size):
+    found = []
+    for count in (0, workers):
+        with ClipLoader(dataset, EpochBatches(len(dataset), size, seed=1), workers=count) as loader:
+            found.append(list(epochs_of(loader)))
+    for here, there in zip(*found, strict=True):
+        assert len(here) == len(there)
+        for one, other in zip(here, there, strict=True):
+            assert one.keys() == other.keys()
+            assert all(torch.equal(one[name], other[name]) for name in one)
+    assert not torch.equal(found[0][0][0]["clips"], found[0][1][0]["clips"])
+
+
+def test_a_pass_that_is_given_up_does_not_disturb_the_next(dataset):
+    with ClipLoader(dataset, EpochBatches(len(dataset), 2, seed=1), workers=2) as loader:
+        for _ in range(3):
+            next(iter(loader))
+        whole = next(epochs_of(loader))
+    with ClipLoader(dataset, EpochBatches(len(dataset), 2, seed=1), workers=0) as loader:
+        expected = next(epochs_of(loader))
+    assert all(torch.equal(a["clips"], b["clips"]) for a, b in zip(whole, expected, strict=True))
+
+
+class Touchy(ClipDataset):
+    """Reads files as they are, but for those whose name says what befalls their reader."""
+
+    def __getitem__(self, key):
+        name = self.manifest.path(int(self.rows[key[1]])).stem
+        if name == "crash":
+            os.kill(os.getpid(), signal.SIGSEGV)
+        if name == "hang":
+            time.sleep(600)
+        return super().__getitem__(key)
+
+
+def test_files_that_crash_or_hang_their_reader_are_skipped_and_listed_and_not_tried_again(tmp_path):
+    for name in ("a", "b"):
+        for stem in ("0", "1", "crash" if name == "a" else "hang", "3"):
+            make_clip(tmp_path / "train" / name / f"{stem}.mp4")
+    manifest = Manifest.from_folder(tmp_path)
+    dataset = Touchy(manifest, "train", clip=CLIP, augment=Augment(preset="none"), facts=look_at_files(manifest))
+    good = [row for row in range(8) if manifest.path(row).stem not in {"crash", "hang"}]
+    with ClipLoader(dataset, EpochBatches(8, 4, seed=0), workers=2, time_limit=2) as loader:
+        for epoch in range(3):
+            started = time.monotonic()
+            loader.batches.epoch = epoch
+            batches = list(loader)
+            assert sorted(row for batch in batches for row in batch["row"].tolist()) == good
+            reasons = sorted(reason for batch in batches for _, reason in batch["skipped"])
+            assert "crash.mp4: crashed the process that read it (SIGSEGV)" in reasons[0]
+            assert "hang.mp4: took longer than 2 s to read" in reasons[1]
+        assert time.monotonic() - started < 2  # nobody waits for it again
+
+
+def test_memory_that_is_shared_is_bounded_and_no_part_of_dev_shm(dataset):
+    before = set(Path("/dev/shm").iterdir())
+    with ClipLoader(dataset, EpochBatches(len(dataset), 2, seed=0), workers=2) as loader:
+        next(iter(loader))
+        assert loader.slots.array.shape == ((loader.ahead + 1) * 2, *dataset.shape)
+        assert set(Path("/dev/shm").iterdir()) <= before
+
+
+def test_slots_are_zero_when_new_and_hold_what_is_written():
+    slots = Slots(3, (2, 5))
+    assert not slots.array.any()
+    slots.array[1] = 7
+    assert np.asarray(slots.array).sum() == 70
