@@ -57,7 +57,9 @@ def findings_of(rows: Rows, found: Sequence[Copies]) -> list[Finding]:
     if contradictory := _contradictory(rows, found):
         what = f"{len(contradictory)} files are copies of one another, to the byte, under different labels."
         findings.append(Finding("mend", "contradiction", what, "Only one of the labels can be right.", contradictory))
-    apart = "can be parted by chance, as no split is given" if rows.divided else "stand in different splits"
+    apart, todo = "stand in different splits", "Keep one of each, or move them into one split."
+    if rows.divided:
+        apart, todo = "can be parted by chance, as no split is given", "Keep one of each, or give them one group."
     for across in (True, False):
         for exact in (True, False):
             chosen = [copies for copies in found if (copies.exact, copies.across) == (exact, across)]
@@ -65,7 +67,7 @@ def findings_of(rows: Rows, found: Sequence[Copies]) -> list[Finding]:
             kind = "exact_copies" if exact else "near_copies"
             if chosen and across:
                 what = f"{_how_many(chosen, exact)}; they {apart}: a model would be tested on what it learned from."
-                findings.append(Finding("mend", kind, what, "Keep one of each, or give them one group.", concerned))
+                findings.append(Finding("mend", kind, what, todo, concerned))
             elif chosen:
                 where = "" if not rows.labelled else ", in one group" if rows.divided else ", in one split"
                 findings.append(Finding("note", kind, f"{_how_many(chosen, exact)}{where}.", "", concerned))
