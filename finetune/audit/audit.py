@@ -4,6 +4,7 @@ To be mended is what training refuses, or what would make its test unbelievable;
 """
 
 import csv
+import os
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -15,7 +16,7 @@ from finetune.audit.copies import Copies, find_copies, findings_of, surplus_copi
 from finetune.audit.finding import Finding
 from finetune.audit.labels import class_counts, group_findings, label_findings
 from finetune.audit.rows import Rows
-from finetune.audit.shortcuts import find_shortcuts, shortcut_findings
+from finetune.audit.shortcuts import Shortcut, find_shortcuts, shortcut_findings
 from finetune.errors import DataError, VideoError
 from finetune.video.check import TOO_SLOW, Look
 
@@ -34,12 +35,7 @@ def audit(rows: Rows, looks: Sequence[Look | VideoError]) -> tuple[dict[str, Any
     readable = list(good)
     facts = facts_of(list(good.values()))
     copies = find_copies(rows, readable, _pictures(list(good.values())))
-    labelled = [position for position, row in enumerate(readable) if rows.labels[row]]
-    shortcuts = find_shortcuts(
-        {name: values[labelled] for name, values in facts.items()},
-        np.array([rows.labels[readable[position]] for position in labelled]),
-        np.array([rows.groups[row] or f"row {row}" for row in (readable[position] for position in labelled)]),
-    )
+    shortcuts = _shortcuts(rows, readable, facts)
     findings = [
         *_bad_files(bad, len(rows)),
         *rows.findings,
@@ -48,32 +44,18 @@ def audit(rows: Rows, looks: Sequence[Look | VideoError]) -> tuple[dict[str, Any
         *findings_of(rows, copies),
         *shortcut_findings(shortcuts),
     ]
-    out = {*bad, *surplus_copies(rows, copies), *_without_label_or_split(rows)}
-    root = rows.source if rows.source.is_dir() else rows.source.parent
-    names = [_name(path, root) for path in rows.paths]
-    result = {
-        "schema": SCHEMA,
-        "source": str(rows.source),
-        "root": str(root),
-        "num_files": len(rows),
-        "splits": "none" if not rows.labelled else "by chance" if rows.divided else "given",
-        "num_groups": len(set(filter(None, rows.groups))) or None,
-        "findings": [
-            {name: value for name, value in asdict(finding).items() if name != "rows"}
-            | {"files": [names[row] for row in finding.rows]}
-            for finding in sorted(findings, key=lambda finding: _GRAVITY[finding.severity])
-        ],
+    findings.sort(key=lambda finding: _GRAVITY[finding.severity])
+    names = _names(rows)
+    result = _about(rows) | {
+        "findings": [_finding_as_json(finding, names) for finding in findings],
         "unreadable": [{"file": names[row], "reason": _reason(rows.paths[row], error)} for row, error in bad.items()],
         "classes": class_counts(rows, readable),
-        "spread": [_spread(name, values) for name, values in facts.items() if name in _UNITS and len(values)],
+        "spread": [_spread(name, facts[name]) for name in _UNITS if good],
         "shortcuts": [asdict(shortcut) for shortcut in shortcuts],
         "copies": [_copies_as_json(each, names, rows) for each in copies],
-        "files": [
-            {"file": names[row], "label": rows.labels[row], "split": rows.splits[row], "group": rows.groups[row]}
-            | ({} if row in bad else _facts_of_file(good[row]))
-            for row in range(len(rows))
-        ],
+        "files": [_file_as_json(rows, names, row, good.get(row)) for row in range(len(rows))],
     }
+    out = {*bad, *surplus_copies(rows, copies), *_without_label_or_split(rows)}
     return result, [row for row in range(len(rows)) if row not in out]
 
 
@@ -118,6 +100,16 @@ def _pictures(looks: Sequence[Look]) -> np.ndarray:
     return np.stack([look.pictures_3SS for look in looks]) if looks else np.empty((0, 3, 1, 1), np.uint8)
 
 
+def _shortcuts(rows: Rows, readable: Sequence[int], facts: dict[str, np.ndarray]) -> list[Shortcut]:
+    labelled = [position for position, row in enumerate(readable) if rows.labels[row]]
+    asked = [readable[position] for position in labelled]
+    return find_shortcuts(
+        {name: values[labelled] for name, values in facts.items()},
+        np.array([rows.labels[row] for row in asked]),
+        np.array([rows.groups[row] or f"row {row}" for row in asked]),
+    )
+
+
 def _bad_files(bad: dict[int, VideoError], number: int) -> list[Finding]:
     if not bad:
         return []
@@ -133,12 +125,35 @@ def _without_label_or_split(rows: Rows) -> set[int]:
     return no_label | ({row for row, split in enumerate(rows.splits) if not split} if any(rows.splits) else set())
 
 
-def _name(path: Path, root: Path) -> str:
-    return str(path.relative_to(root)) if path.is_relative_to(root) else str(path)
+def _names(rows: Rows) -> list[str]:
+    """Each file's path from the folder or from where the CSV is; bytes that are no UTF-8 are replaced."""
+    root = _root(rows)
+    paths = [path.relative_to(root) if path.is_relative_to(root) else path for path in rows.paths]
+    return [os.fsencode(path).decode("utf-8", errors="replace") for path in paths]
+
+
+def _root(rows: Rows) -> Path:
+    return rows.source if rows.source.is_dir() else rows.source.parent
+
+
+def _about(rows: Rows) -> dict[str, Any]:
+    return {
+        "schema": SCHEMA,
+        "source": str(rows.source),
+        "root": str(_root(rows)),
+        "num_files": len(rows),
+        "splits": "none" if not rows.labelled else "by chance" if rows.divided else "given",
+        "num_groups": len(set(filter(None, rows.groups))) or None,
+    }
+
+
+def _finding_as_json(finding: Finding, names: Sequence[str]) -> dict[str, Any]:
+    kept = {name: value for name, value in asdict(finding).items() if name != "rows"}
+    return kept | {"files": [names[row] for row in finding.rows]}
 
 
 def _reason(path: Path, error: VideoError) -> str:
-    return str(error).removeprefix(f"{path}: ")
+    return os.fsencode(str(error).removeprefix(f"{path}: ")).decode("utf-8", errors="replace")
 
 
 def _spread(name: str, values: np.ndarray) -> dict[str, Any]:
@@ -147,9 +162,12 @@ def _spread(name: str, values: np.ndarray) -> dict[str, Any]:
     return {"fact": name, "unit": _UNITS[name], "least": low, "median": middle, "most": high, "distinct": distinct}
 
 
-def _facts_of_file(look: Look) -> dict[str, Any]:
+def _file_as_json(rows: Rows, names: Sequence[str], row: int, look: Look | None) -> dict[str, Any]:
+    file = {"file": names[row], "label": rows.labels[row], "split": rows.splits[row], "group": rows.groups[row]}
+    if look is None:
+        return file
     info = look.info
-    return {
+    return file | {
         "num_frames": info.num_frames,
         "width": info.width,
         "height": info.height,

@@ -69,6 +69,8 @@ def _data_of(source: str, overrides: list[str]) -> tuple[Data, int]:
         settings = load_recipe(source, overrides)
         if (settings.data.manifest is None) == (settings.data.folder is None):
             raise RecipeError(f"{source}: needs one of data.manifest=FILE.csv and data.folder=DIR to be checked")
+        if settings.data.folder is not None and not settings.data.folder.is_dir():
+            raise DataError(f"there is no folder {str(settings.data.folder)!r}")
         return settings.data, settings.seed
     if overrides:
         raise RecipeError(

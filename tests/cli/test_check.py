@@ -1,5 +1,6 @@
 import csv
 import json
+import os
 import re
 import sys
 
@@ -68,6 +69,16 @@ def test_json_is_all_that_stands_on_stdout(check, folder):
     assert len(result["unreadable"]) == 5 and len(result["files"]) == 19
 
 
+def test_a_name_that_is_no_utf_8_is_shown_as_far_as_it_can_be(check, folder):
+    make_scene(folder / "train/b/x.mp4", 300).rename(folder / "train/b" / os.fsdecode(b"caf\xe9.mp4"))
+    (folder / "train/b" / os.fsdecode(b"bad \xe9.mp4")).write_bytes(b"")
+    for options in ([], ["--json"]):
+        status, out, _ = check(folder, *options, "--out", folder.parent / "page.html")
+        assert status == 1
+        assert "bad \ufffd.mp4" in out
+    assert "caf\ufffd.mp4" in (folder.parent / "page.html").read_text()
+
+
 def test_a_recipe_says_what_to_check_and_takes_settings(check, folder, tmp_path):
     recipe = tmp_path / "mine.yaml"
     recipe.write_text(f"data: {{folder: {folder}}}\nphases: [{{train: head}}]\n")
@@ -86,6 +97,8 @@ def test_a_recipe_says_what_to_check_and_takes_settings(check, folder, tmp_path)
         (["folder"], "needs one of data.manifest=FILE.csv and data.folder=DIR"),
         ([".", "data.val=0.1"], "write: finetune check folder data.folder=. data.val=0.1"),
         (["."], "no video or image in this folder"),
+        (["folder", "data.folder=nowhere"], "there is no folder 'nowhere'"),
+        (["folder", "data.manifest=no.csv"], "there is no manifest 'no.csv'"),
         (["folder", "data.foldr=x"], "unknown key 'data.foldr'"),
         ([".", "--seconds", "0"], "Invalid value"),
     ],
