@@ -96,6 +96,26 @@ class Augment(Section):
         (1.0, 1.0), description="range of factors by which clips are sped up, as 0.8, 1.25"
     )
     frame_dropout: Fraction = Field(0.0, description="share of a clip's frames replaced by the one before")
+    crop: Literal["random_resized", "multi_scale", "center"] | None = Field(
+        None, description="instead of the preset's: any box, one of TSN's, or the middle as in evaluation"
+    )
+    color: Fraction | None = Field(
+        None, description="instead of the preset's: largest change of brightness, contrast and saturation"
+    )
+    auto: Literal["none", "trivial", "randaugment"] | None = Field(
+        None, description="instead of the preset's: TrivialAugment or RandAugment"
+    )
+    erase: Annotated[float, Field(ge=0, le=1)] | None = Field(
+        None, description="instead of the preset's: share of clips that lose a box"
+    )
+    blur: Annotated[float, Field(ge=0, le=1)] = Field(0.0, description="share of clips that are blurred")
+    rotate: Annotated[float, Field(ge=0, le=180)] = Field(0.0, description="degrees, to either side")
+    mixup: Annotated[float, Field(ge=0)] = Field(
+        0.0, description="alpha of the blend of two clips, as 0.2; training top-1 then counts the greater share's label"
+    )
+    cutmix: Annotated[float, Field(ge=0)] = Field(
+        0.0, description="alpha of the box, the same in all frames, that comes from another clip, as 1.0"
+    )
 
     @model_validator(mode="after")
     def _speed_is_a_range(self) -> Augment:

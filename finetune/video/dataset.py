@@ -84,7 +84,7 @@ class ClipDataset(Dataset):
         draw = draw_of(self.seed, epoch, row, 0)
         jitter = Jitter(Random(draw), speed=self.augment.speed, frame_dropout=self.augment.frame_dropout)
         indices = _sampled(path, self.clip, num_frames, jitter=jitter)
-        size = scaled_size(video_size, read_size(self.augment.preset, self.clip.size), fit=self.clip.fit)
+        size = scaled_size(video_size, read_size(self.augment, self.clip.size), fit=self.clip.fit)
         return self.transform(_read(path, indices, size), draw).unsqueeze(0)
 
 

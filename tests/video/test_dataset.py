@@ -87,18 +87,6 @@ def test_known_bad_files_are_left_out(tmp_path):
     assert ClipDataset(manifest, "train", clip=CLIP, facts=facts).rows.tolist() == [0, 1]
 
 
-def test_all_frames_of_a_clip_get_the_same_draw():
-    frame = torch.randint(0, 255, (1, 3, 40, 50), dtype=torch.uint8)
-    clip = frame.expand(6, -1, -1, -1)
-    for preset in ("none", "light", "strong"):
-        transform = augmentation(Augment(preset=preset), size=32, fit="crop")
-        for seed in range(20):
-            out = transform(clip, seed)
-            assert out.shape == (6, 3, 32, 32)
-            assert out.dtype == torch.uint8
-            assert all(torch.equal(out[0], other) for other in out)
-
-
 def test_a_preset_without_flip_never_mirrors():
     ramp = torch.arange(40, dtype=torch.uint8).mul(6).expand(1, 3, 40, 40)
     keep, mirror = (augmentation(Augment(flip=flip), size=32, fit="crop") for flip in (False, True))
