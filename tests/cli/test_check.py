@@ -119,7 +119,7 @@ def test_a_page_that_cannot_be_written_is_said(check, folder, tmp_path):
 
 @pytest.mark.real
 def test_every_real_odd_file_that_cannot_be_read_is_named(check, real):
-    status, out, _ = check(real / "data/odd")
+    status, out, _ = check(real / "data/odd", "--seconds", 120)
     assert status == 1
     assert "mend    10 of 52 files cannot be read." in out
     for line in (
@@ -133,18 +133,18 @@ def test_every_real_odd_file_that_cannot_be_read_is_named(check, real):
     ):
         assert line in out
     assert "1 .wav" in out
-    status, out, _ = check(real / "data/odd/clips.csv")
+    status, out, _ = check(real / "data/odd/clips.csv", "--seconds", 120)
     assert status == 1
     assert "11 of 54 files cannot be read" in out and "“file” was read instead" in out
 
 
 @pytest.mark.real
 def test_that_pointing_is_filmed_upright_is_said_and_of_the_yoga_poses_nothing(check, real):
-    status, out, _ = check(real / "data/ut_interaction/clips.csv")
+    status, out, _ = check(real / "data/ut_interaction/clips.csv", "--seconds", 120)
     assert status == 0
     assert "the shape of a file alone names the right class in 4" in out
     assert "“pointing” (finds 100\u00a0% of it, portrait: width ÷ height 0.664, others 1.41)" in out
     assert "copies" not in out and "looks the same" not in out
-    status, out, _ = check(real / "data/yoga_poses/clips.csv")
+    status, out, _ = check(real / "data/yoga_poses/clips.csv", "--seconds", 120)
     assert status == 0
     assert "nothing is wrong" in out
