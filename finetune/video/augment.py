@@ -3,6 +3,7 @@
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -56,14 +57,7 @@ def augmentation(augment: Augment, *, size: int, fit: str) -> Callable[[Tensor, 
         steps.append(v2.RandomErasing(p=pieces.erase))
     if augment.flip and augment.preset != "none":
         steps.append(v2.RandomHorizontalFlip())
-
-    def transform(frames_TCHW: Tensor, seed: int) -> Tensor:
-        with seeded(seed):
-            for step in steps:
-                frames_TCHW = step(frames_TCHW)
-        return frames_TCHW.contiguous()
-
-    return transform
+    return partial(_transformed, steps)
 
 
 def pieces_of(augment: Augment) -> Pieces:
@@ -102,17 +96,25 @@ def seeded(seed: int) -> Iterator[None]:
         torch.set_rng_state(state)
 
 
+def _transformed(steps: list[Step], frames_TCHW: Tensor, seed: int) -> Tensor:
+    with seeded(seed):
+        for step in steps:
+            frames_TCHW = step(frames_TCHW)
+    return frames_TCHW.contiguous()
+
+
 def _random_resized_crop(size: int, fit: str, pieces: Pieces) -> Step:
     ratio = (3 / 4, 4 / 3) if fit == "crop" else (0.9, 1 / 0.9)
     return v2.RandomResizedCrop(size, scale=(pieces.smallest_area, 1.0), ratio=ratio, antialias=True)
 
 
 def _multi_scale_crop(size: int, fit: str, pieces: Pieces) -> Step:
-    def crop(frames_TCHW: Tensor) -> Tensor:
-        top, left, height, width = multi_scale_box(frames_TCHW.shape[-2], frames_TCHW.shape[-1])
-        return v2.functional.resized_crop(frames_TCHW, top, left, height, width, [size, size], antialias=True)
+    return partial(_cropped_as_tsn, size)
 
-    return crop
+
+def _cropped_as_tsn(size: int, frames_TCHW: Tensor) -> Tensor:
+    top, left, height, width = multi_scale_box(frames_TCHW.shape[-2], frames_TCHW.shape[-1])
+    return v2.functional.resized_crop(frames_TCHW, top, left, height, width, [size, size], antialias=True)
 
 
 def multi_scale_box(height: int, width: int) -> tuple[int, int, int, int]:
