@@ -27,9 +27,10 @@ from finetune.recipe import Augment, Clip, Data, Evaluate, Phase, Recipe, Train
 from finetune.train.display import Display
 from finetune.train.optimizer import build_optimizer, rate_factor
 from finetune.video.batches import EpochBatches, balanced_draws
-from finetune.video.check import Facts, look_at_files
+from finetune.video.check import Facts
 from finetune.video.dataset import ClipDataset
 from finetune.video.loader import ClipLoader, worker_count
+from finetune.video.packed import facts_of
 
 
 def fit(
@@ -49,11 +50,13 @@ def fit(
     """Train a model on a manifest, phase by phase; the run folder, and the model left with its best weights.
 
     The best epoch is the one with the highest top-1 on the split val, the lower loss deciding between equals; with
-    no rows there, the last. Of `data`, `on_error` and `workers` are used; more than no workers need a script that
-    guards its start by `if __name__ == "__main__":`. Raises FinetuneError for all that is wrong before the first
-    batch, and when the loss is no longer a number.
+    no rows there, the last. Of `data`, `on_error`, `packed` and `workers` are used; more than no workers need a
+    script that guards its start by `if __name__ == "__main__":`. Raises FinetuneError for all that is wrong before the
+    first batch, and when the loss is no longer a number.
     """
     clip = clip.model_copy(update={"size": model.size})
+    if data.packed is not None:
+        data = data.model_copy(update={"packed": data.packed.absolute()})
     recipe = Recipe(
         seed=seed,
         data=data if data.manifest or data.folder else data.model_copy(update={"manifest": manifest.source}),
@@ -68,7 +71,7 @@ def fit(
     folder = agreed(Path(out) if out is not None else new_run_folder(Path(model.settings.backbone).name))
     _refuse_what_cannot_run(model, manifest, recipe, folder=folder)
     display = Display(quiet=quiet or not is_main_process())
-    facts = _look(manifest, data.on_error, display)
+    facts = _look(manifest, recipe, display)
 
     precision = settle_precision(train.precision, device)
     accelerator = Accelerator(mixed_precision=precision.replace("fp32", "no"), cpu=device.type == "cpu")
@@ -190,9 +193,10 @@ def refuse_full_disk(folder: Path, *, needed_bytes: int) -> None:
         )
 
 
-def _look(manifest: Manifest, on_error: str, display: Display) -> Facts:
-    facts = look_at_files(manifest)
-    if facts.bad and on_error == "fail":
+def _look(manifest: Manifest, recipe: Recipe, display: Display) -> Facts:
+    assert recipe.clip.size is not None
+    facts = facts_of(manifest, recipe.data.packed, side=recipe.clip.size)
+    if facts.bad and recipe.data.on_error == "fail":
         listed = "\n".join(facts.bad[row] for row in sorted(facts.bad))
         raise DataError(
             f"{listed}\n{len(facts.bad)} of {len(manifest)} files cannot be read; mend or remove them, "
@@ -229,6 +233,7 @@ class _TrainLoaders:
                 flip=recipe.augment.flip,
                 seed=recipe.seed,
                 facts=self.facts,
+                packed=recipe.data.packed,
             )
             batches = EpochBatches(
                 len(dataset),
@@ -250,7 +255,8 @@ class _TrainLoaders:
 
 
 def _val_loader(manifest: Manifest, recipe: Recipe, facts: Facts) -> ClipLoader | None:
-    dataset = ClipDataset(manifest, "val", clip=recipe.clip, views=recipe.evaluate.views, facts=facts)
+    views, packed = recipe.evaluate.views, recipe.data.packed
+    dataset = ClipDataset(manifest, "val", clip=recipe.clip, views=views, facts=facts, packed=packed)
     if not len(dataset):
         return None
     return evaluation_loader(dataset, recipe.data, batch_size=recipe.train.batch_size)

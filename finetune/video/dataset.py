@@ -3,6 +3,7 @@
 What an item is, is a function of (seed, epoch, row, view): the same for any number of workers and batch size.
 """
 
+from collections.abc import Callable
 from pathlib import Path
 from random import Random
 from typing import Any
@@ -16,9 +17,12 @@ from finetune.errors import VideoError
 from finetune.manifest import Manifest
 from finetune.recipe import Clip
 from finetune.video.augment import augmentation, center_crop, read_size
-from finetune.video.check import Facts, look_at_files
+from finetune.video.check import Facts
 from finetune.video.decode import read_frames
+from finetune.video.packed import Pack, facts_of
 from finetune.video.sampling import sample_indices
+
+Reader = Callable[..., tuple[np.ndarray, np.ndarray]]  # `read_frames`, or that of a pack
 
 
 class ClipDataset(Dataset):
@@ -27,7 +31,7 @@ class ClipDataset(Dataset):
     `augment` (none | light | strong) draws frames and pictures anew for each epoch; without it frames, crop and
     the `views` are those of evaluation. Items are asked for by position, or by (epoch, position). A file that
     cannot be read gives {"row": int, "error": str}. `facts` come from `look_at_files`; without them the files are
-    looked at now, and bad ones raise VideoError.
+    looked at now, and bad ones raise VideoError. Frames come from the pack `packed`, or from the files themselves.
     """
 
     def __init__(
@@ -41,6 +45,7 @@ class ClipDataset(Dataset):
         views: int = 1,
         seed: int = 0,
         facts: Facts | None = None,
+        packed: Path | None = None,
     ) -> None:
         assert clip.size is not None, "the size in pixels has to be settled before clips are made"
         self.manifest = manifest
@@ -48,7 +53,8 @@ class ClipDataset(Dataset):
         self.views = views
         self.seed = seed
         self.augment = augment
-        self.facts = _without_bad(look_at_files(manifest)) if facts is None else facts
+        self.facts = _without_bad(facts_of(manifest, packed, side=clip.size)) if facts is None else facts
+        self.read = read_frames if packed is None else Pack(packed).read_frames
         rows = manifest.rows(split)
         self.rows = rows[~np.isin(rows, list(self.facts.bad))]
         self.transform = None if augment is None else augmentation(augment, size=clip.size, fit=clip.fit, flip=flip)
@@ -81,20 +87,29 @@ class ClipDataset(Dataset):
         path, num_frames = self.manifest.path(row), int(self.facts.num_frames[row])
         video_size = int(self.facts.heights[row]), int(self.facts.widths[row])
         if self.augment is None or self.transform is None:
-            return read_views(path, self.clip, views=self.views, num_frames=num_frames, video_size=video_size)
+            return read_views(
+                path, self.clip, views=self.views, num_frames=num_frames, video_size=video_size, read=self.read
+            )
         draw = draw_of(self.seed, epoch, row, 0)
         indices = sample_indices(self.clip, num_frames, jitter=Random(draw))
         size = scaled_size(video_size, read_size(self.augment, self.clip.size), fit=self.clip.fit)
-        return self.transform(_read(path, indices, size), draw).unsqueeze(0)
+        return self.transform(_read(path, indices, size, read=self.read), draw).unsqueeze(0)
 
 
-def read_views(path: Path, clip: Clip, *, views: int, num_frames: int, video_size: tuple[int, int]) -> Tensor:
+def read_views(
+    path: Path,
+    clip: Clip,
+    *,
+    views: int,
+    num_frames: int,
+    video_size: tuple[int, int],
+    read: Reader = read_frames,
+) -> Tensor:
     """All views of a video as evaluation and prediction see them, uint8 (V, T, C, H, W); each frame read once."""
     assert clip.size is not None
     indices = [sample_indices(clip, num_frames, view=view, views=views) for view in range(views)]
-    frames_TCHW = _read(
-        path, [index for view in indices for index in view], scaled_size(video_size, clip.size, fit=clip.fit)
-    )
+    size = scaled_size(video_size, clip.size, fit=clip.fit)
+    frames_TCHW = _read(path, [index for view in indices for index in view], size, read=read)
     return center_crop(frames_TCHW, clip.size).unflatten(0, (views, clip.num_frames)).contiguous()
 
 
@@ -112,8 +127,8 @@ def scaled_size(video_size: tuple[int, int], side: int, *, fit: str) -> tuple[in
     return max(side, round(height * side / short)), max(side, round(width * side / short))
 
 
-def _read(path: Path, indices: list[int], size: tuple[int, int]) -> Tensor:
-    frames_TCHW, _ = read_frames(path, indices, size=size)
+def _read(path: Path, indices: list[int], size: tuple[int, int], *, read: Reader) -> Tensor:
+    frames_TCHW, _ = read(path, indices, size=size)
     return torch.from_numpy(frames_TCHW)
 
 
