@@ -72,10 +72,13 @@ def pack(
     from finetune.video.pack import pack as pack_videos
 
     videos = (Manifest.from_folder if manifest.is_dir() else Manifest.from_csv)(manifest, val=0, test=0)
-    with _counting("packing") as progress:
-        result = pack_videos(
-            videos, out, short_side=short_side, frames=None if frames == "all" else int(frames), progress=progress
-        )
+    count = None if frames == "all" else int(frames)
+    try:
+        with _counting("packing") as progress:
+            result = pack_videos(videos, out, short_side=short_side, frames=count, progress=progress)
+    except KeyboardInterrupt:
+        print("finetune: what is packed is kept; the same command goes on from there", file=sys.stderr)
+        raise
     for reason in result.bad.values():
         print(reason, file=sys.stderr)
     print(f"{result.packed} videos packed, {result.kept} were there already, {len(result.bad)} cannot be read")
