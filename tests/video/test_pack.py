@@ -187,7 +187,9 @@ def test_what_is_packed_is_kept_and_what_has_changed_is_packed_again(own, tmp_pa
     assert (first.packed, first.kept, first.bad) == (2, 0, {})
     assert (pack(manifest, folder).packed, pack(manifest, folder).kept) == (0, 2)
     make_clip(own / "a" / "1.mp4", 9, start=30)
-    with pytest.raises(DataError, match=r"1 videos have changed since they were packed: .*a/1.mp4; run `finetune data"):
+    with pytest.raises(
+        DataError, match=r"1 of 2 videos have changed since they were packed: .*a/1.mp4; run `finetune data"
+    ):
         facts_of(manifest, folder, side=32)
     again = pack(manifest, folder)
     assert (again.packed, again.kept) == (1, 1)
