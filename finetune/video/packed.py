@@ -100,8 +100,8 @@ class Pack:
                 num_frames[row], heights[row], widths[row] = entry["num_frames"], entry["height"], entry["width"]
         if changed:
             raise DataError(
-                f"{self.folder}: {len(changed)} of {len(manifest)} videos have changed since they were packed: {some(changed)}; "
-                f"run `finetune data pack MANIFEST --out {self.folder}` again"
+                f"{self.folder}: {len(changed)} of {len(manifest)} videos have changed since they were packed: "
+                f"{some(changed)}; run `finetune data pack MANIFEST --out {self.folder}` again"
             )
         return Facts(num_frames, heights, widths, bad)
 
