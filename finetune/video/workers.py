@@ -14,7 +14,7 @@ import threading
 import traceback
 import weakref
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator
 from concurrent.futures import Future
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -83,7 +83,7 @@ class Workers:
 
 def supervised_map(
     function: Callable[[Any], Any], items: Iterable[Any], *, count: int, time_limit: float
-) -> Iterator[Any]:
+) -> Generator[Any, None, None]:
     """For each item, in order, the function's result or a Failure. Not more than is needed is submitted ahead."""
     with Workers(function, count=count, time_limit=time_limit) as workers:
         left = iter(items)
