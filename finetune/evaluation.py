@@ -19,9 +19,9 @@ from finetune.model.model import TASK
 from finetune.recipe import Data, Recipe
 from finetune.scores import score
 from finetune.video.batches import EpochBatches
-from finetune.video.check import look_at_files
 from finetune.video.dataset import ClipDataset
 from finetune.video.loader import ClipLoader, worker_count
+from finetune.video.packed import facts_of
 
 Progress = Callable[[int, int], None]
 
@@ -54,10 +54,9 @@ def evaluate(
     precision = settle_precision(recipe.train.precision, next(model.parameters()).device)
     started = time.perf_counter()
     subset = manifest.without(np.setdiff1d(np.arange(len(manifest)), rows))
-    facts = look_at_files(subset)
-    dataset = ClipDataset(
-        subset, split, clip=recipe.clip.model_copy(update={"size": model.size}), views=views, facts=facts
-    )
+    clip, packed = recipe.clip.model_copy(update={"size": model.size}), recipe.data.packed
+    facts = facts_of(subset, packed, side=model.size)
+    dataset = ClipDataset(subset, split, clip=clip, views=views, facts=facts, packed=packed)
     with evaluation_loader(dataset, recipe.data) as loader:
         scored, skipped = probabilities_of(model, loader, precision=precision, progress=progress)
     skipped = facts.bad | skipped
@@ -137,7 +136,7 @@ def _protocol(recipe: Recipe, views: int, precision: str, groups: np.ndarray | N
         **recipe.clip.model_dump(include={"num_frames", "sampling", "frame_stride", "fit"}),
         "size": size,
         "consensus": "mean of probabilities",
-        "decoder": "pyav",
+        "decoder": "pyav" if recipe.data.packed is None else f"the pack {recipe.data.packed}",
         "precision": precision,
         "interval": f"95 % percentile bootstrap over {units}, 2000 resamples; Wilson where all are right or all wrong",
     }

@@ -1,12 +1,13 @@
 """Where and how precisely a model runs, and the probabilities it gives: the same for evaluation and prediction."""
 
 import ctypes
+import hashlib
 import platform
 from pathlib import Path
 
 import torch
 from accelerate import PartialState
-from accelerate.utils import broadcast_object_list
+from accelerate.utils import broadcast_object_list, gather_object
 from torch import Tensor, nn
 
 from finetune.model.model import TASK
@@ -54,6 +55,17 @@ def is_main_process() -> bool:
 def agreed(folder: Path) -> Path:
     """The main process's folder, in every process: a name with the time in it may differ between them."""
     return Path(broadcast_object_list([str(folder)])[0])
+
+
+def refuse_ranks_that_differ(model: nn.Module) -> None:
+    """Processes that trained together must hold the same weights, bit for bit."""
+    if PartialState().num_processes == 1:
+        return
+    digest = hashlib.sha256()
+    for value in model.state_dict().values():
+        digest.update(value.detach().cpu().float().numpy().tobytes())
+    digests = gather_object([digest.hexdigest()])
+    assert len(set(digests)) == 1, f"weights differ between processes after a phase: {digests}"
 
 
 @torch.inference_mode()

@@ -37,6 +37,7 @@ class Data(Section):
     group_pattern: str | None = Field(
         None, description="regular expression with one (...) that finds the group in a file's path"
     )
+    packed: Path | None = Field(None, description="folder that `finetune data pack` wrote: read frames from there")
     val: Fraction = Field(0.15, description="share for validation, where the data gives no splits")
     test: Fraction = Field(0.2, description="share for testing, where the data gives no splits")
     on_error: Literal["fail", "skip"] = Field(

@@ -20,10 +20,14 @@ HOMES = {
     "av": {
         *("video/container.py", "video/scan.py", "video/sparse.py", "video/decode.py"),
         "video/encode.py",
+        "video/pack.py",  # keeps a scaler's tables from frame to frame
     },
     "torchcodec": {"video/other_decoders.py"},
     "accelerate": {"infer.py", "train/loop.py"},
-    "cv2": {"video/other_decoders.py", "datasets/shapes.py", "datasets/quickstart.py"},
+    "cv2": {
+        *("video/other_decoders.py", "datasets/shapes.py", "datasets/quickstart.py"),
+        *("video/pack.py", "video/packed.py"),  # JPEG: the fastest codec of those that are there anyway
+    },
 }
 FILES = sorted(PACKAGE.rglob("*.py"))
 

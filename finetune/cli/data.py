@@ -1,11 +1,14 @@
-"""`finetune data`: bring labelled videos, each set with the manifest that recipes name."""
+"""`finetune data`: bring labelled videos, each set with the manifest that recipes name, or pack them."""
 
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated
 
 import typer
+
+from finetune.errors import RecipeError
 
 app = typer.Typer(help="Draw, fetch or prepare labelled videos.", no_args_is_help=True)
 Archive = Annotated[Path | None, typer.Option(help="The official archive, fetched by hand; else it is downloaded.")]
@@ -53,6 +56,33 @@ def hmdb51(
     with _sizes() as progress:
         manifests = prepare_hmdb51(root, archive=archive, splits_archive=splits, progress=progress)
     print("\n".join(map(str, manifests)))
+
+
+@app.command()
+def pack(
+    manifest: Annotated[Path, typer.Argument(help="CSV with path,label, or a folder <class>/*.")],
+    out: Annotated[Path, typer.Option(help="Folder of the pack; a run that was interrupted goes on there.")],
+    short_side: Annotated[int, typer.Option(min=16, help="Pixels to which a larger short side is scaled.")] = 256,
+    frames: Annotated[str, typer.Option(help="all, or how many of each video, evenly spread.")] = "all",
+) -> None:
+    """Decode every video once into small JPEG frames, which a recipe reads with data.packed=OUT."""
+    if frames != "all" and not (frames.isdecimal() and int(frames) > 0):
+        raise RecipeError(f"--frames is all or a number of frames, not {frames!r}")
+    from finetune.manifest import Manifest
+    from finetune.video.pack import pack as pack_videos
+
+    videos = (Manifest.from_folder if manifest.is_dir() else Manifest.from_csv)(manifest, val=0, test=0)
+    count = None if frames == "all" else int(frames)
+    try:
+        with counting("packing") as progress:
+            result = pack_videos(videos, out, short_side=short_side, frames=count, progress=progress)
+    except KeyboardInterrupt:
+        print("finetune: what is packed is kept; the same command goes on from there", file=sys.stderr)
+        raise
+    for reason in result.bad.values():
+        print(reason, file=sys.stderr)
+    print(f"{result.packed} videos packed, {result.kept} were there already, {len(result.bad)} cannot be read")
+    print(out)
 
 
 @contextmanager

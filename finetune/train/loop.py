@@ -1,6 +1,5 @@
 """Training, read from top to bottom: for each phase, for each epoch, for each batch. The one place for the order."""
 
-import hashlib
 import json
 import math
 import shutil
@@ -12,14 +11,13 @@ from typing import Any
 import numpy as np
 import torch
 from accelerate import Accelerator
-from accelerate.utils import gather_object
 from torch.nn import functional as F
 from torch.utils.tensorboard import SummaryWriter
 
 from finetune.checkpoint import begin_run, load_checkpoint, new_run_folder, save_checkpoint, write_json
 from finetune.errors import DataError, FinetuneError, ModelError, RecipeError, RunError
 from finetune.evaluation import evaluation_loader, probabilities_of
-from finetune.infer import agreed, is_main_process, settle_device, settle_precision
+from finetune.infer import agreed, is_main_process, refuse_ranks_that_differ, settle_device, settle_precision
 from finetune.manifest import Manifest
 from finetune.model.freeze import learning_stages_of, param_groups, set_trainable
 from finetune.model.model import TASK, VideoClassifier
@@ -28,9 +26,10 @@ from finetune.train.display import Display
 from finetune.train.mixing import mix
 from finetune.train.optimizer import build_optimizer, rate_factor
 from finetune.video.batches import EpochBatches, balanced_draws
-from finetune.video.check import Facts, look_at_files
 from finetune.video.dataset import ClipDataset, draw_of
+from finetune.video.facts import Facts
 from finetune.video.loader import ClipLoader, worker_count
+from finetune.video.packed import facts_of
 
 
 def fit(
@@ -50,11 +49,12 @@ def fit(
     """Train a model on a manifest, phase by phase; the run folder, and the model left with its best weights.
 
     The best epoch is the one with the highest top-1 on the split val, the lower loss deciding between equals; with
-    no rows there, the last. Of `data`, `on_error` and `workers` are used; more than no workers need a script that
-    guards its start by `if __name__ == "__main__":`. Raises FinetuneError for all that is wrong before the first
-    batch, and when the loss is no longer a number.
+    no rows there, the last. Of `data`, `on_error`, `packed`, `workers` and `time_limit` are used. Raises
+    FinetuneError for all that is wrong before the first batch, and when the loss is no longer a number.
     """
     clip = clip.model_copy(update={"size": model.size})
+    if data.packed is not None:
+        data = data.model_copy(update={"packed": data.packed.absolute()})
     recipe = Recipe(
         seed=seed,
         data=data if data.manifest or data.folder else data.model_copy(update={"manifest": manifest.source}),
@@ -69,7 +69,7 @@ def fit(
     folder = agreed(Path(out) if out is not None else new_run_folder(Path(model.settings.backbone).name))
     _refuse_what_cannot_run(model, manifest, recipe, folder=folder)
     display = Display(quiet=quiet or not is_main_process())
-    facts = _look(manifest, data.on_error, display)
+    facts = _look(manifest, recipe, display)
 
     precision = settle_precision(train.precision, device)
     accelerator = Accelerator(mixed_precision=precision.replace("fp32", "no"), cpu=device.type == "cpu")
@@ -153,7 +153,7 @@ def fit(
                         best = rank
                         save_checkpoint(folder, "best", model, record)
                 accelerator.wait_for_everyone()
-            _refuse_ranks_that_differ(accelerator, model)
+            refuse_ranks_that_differ(model)
             model = accelerator.unwrap_model(prepared, keep_fp32_wrapper=False)
             accelerator.free_memory()
     run.close()
@@ -197,9 +197,10 @@ def refuse_full_disk(folder: Path, *, needed_bytes: int) -> None:
         )
 
 
-def _look(manifest: Manifest, on_error: str, display: Display) -> Facts:
-    facts = look_at_files(manifest)
-    if facts.bad and on_error == "fail":
+def _look(manifest: Manifest, recipe: Recipe, display: Display) -> Facts:
+    assert recipe.clip.size is not None
+    facts = facts_of(manifest, recipe.data.packed, side=recipe.clip.size)
+    if facts.bad and recipe.data.on_error == "fail":
         listed = "\n".join(facts.bad[row] for row in sorted(facts.bad))
         raise DataError(
             f"{listed}\n{len(facts.bad)} of {len(manifest)} files cannot be read; mend or remove them, "
@@ -235,6 +236,7 @@ class _TrainLoaders:
                 augment=recipe.augment.model_copy(update={"preset": preset}),
                 seed=recipe.seed,
                 facts=self.facts,
+                packed=recipe.data.packed,
             )
             batches = EpochBatches(
                 len(dataset),
@@ -256,7 +258,8 @@ class _TrainLoaders:
 
 
 def _val_loader(manifest: Manifest, recipe: Recipe, facts: Facts) -> ClipLoader | None:
-    dataset = ClipDataset(manifest, "val", clip=recipe.clip, views=recipe.evaluate.views, facts=facts)
+    views, packed = recipe.evaluate.views, recipe.data.packed
+    dataset = ClipDataset(manifest, "val", clip=recipe.clip, views=views, facts=facts, packed=packed)
     if not len(dataset):
         return None
     return evaluation_loader(dataset, recipe.data, batch_size=recipe.train.batch_size)
@@ -384,14 +387,3 @@ def _refuse_no_number(loss: torch.Tensor, batch: dict[str, Any], manifest: Manif
         f"train.precision=fp32. The last finished epoch is kept in {folder / 'checkpoints' / 'last'}. "
         f"The clips of this step:\n{files}"
     )
-
-
-def _refuse_ranks_that_differ(accelerator: Accelerator, model: VideoClassifier) -> None:
-    """Processes that trained together must hold the same weights, bit for bit."""
-    if accelerator.num_processes == 1:
-        return
-    digest = hashlib.sha256()
-    for value in model.state_dict().values():
-        digest.update(value.detach().cpu().float().numpy().tobytes())
-    digests = gather_object([digest.hexdigest()])
-    assert len(set(digests)) == 1, f"weights differ between processes after a phase: {digests}"

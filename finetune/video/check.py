@@ -17,6 +17,8 @@ from finetune.manifest import Manifest
 from finetune.video.decode import VideoInfo, probe, read_frames, scan
 from finetune.video.duplicates import small_grey
 from finetune.video.encode import jpeg_of
+from finetune.video.facts import Facts, Kept
+from finetune.video.layout import Layout
 from finetune.video.promised import missing_bytes
 from finetune.video.workers import Failure, supervised_map
 
@@ -26,16 +28,6 @@ TOO_SLOW = "took longer than"  # in the reason given for a file that hangs its d
 TOLERATED = 0.01  # of a file: programs that count their own header wrong miss by less
 WORTH_PROCESSES, MOST_PROCESSES = 32, 16
 _PICTURE_SIDE = 176  # pixels of the longer side of the pictures that are compared and shown
-
-
-@dataclass(frozen=True, eq=False)
-class Facts:
-    """Facts of a manifest's rows as arrays, one item a row; a bad file's are zero, and `bad` has its reason."""
-
-    num_frames: np.ndarray
-    heights: np.ndarray
-    widths: np.ndarray
-    bad: dict[int, str]
 
 
 @dataclass(frozen=True, eq=False)
@@ -49,28 +41,28 @@ class Look:
 
 
 def look_at_files(manifest: Manifest, *, progress: Progress | None = None) -> Facts:
-    """Probe each file of a manifest once. `progress` is called with (files done, files)."""
-    num_frames, heights, widths = np.zeros((3, len(manifest)), dtype=np.int64)
-    bad: dict[int, str] = {}
-    results = look_at([manifest.path(row) for row in range(len(manifest))], progress=progress)
-    for row, result in enumerate(results):
-        if isinstance(result, VideoError):
-            bad[row] = str(result)
-        else:
-            num_frames[row], heights[row], widths[row] = result.num_frames, result.height, result.width
-    return Facts(num_frames, heights, widths, bad)
+    """What is known of each file of a manifest; those that are new or have changed are looked at now.
+
+    `progress` is called with (files done, files).
+    """
+    kept = Kept(manifest)
+    rows = kept.unknown()
+    results = _looked_at(_scan, [manifest.path(row) for row in rows], progress=progress)
+    return kept.with_new(dict(zip(rows, results, strict=True)))
 
 
 def look_at(paths: Sequence[Path], *, progress: Progress | None = None) -> list[VideoInfo | VideoError]:
-    """For each path its facts, or the error that says why it cannot be read.
+    """For each path its facts, or the error that says why it cannot be read."""
+    return _looked_at(_info, paths, progress=progress)
 
-    Of many files each is read in a process of which nothing else depends; for few that is not worth starting.
-    """
+
+def _looked_at(function: Callable, paths: Sequence[Path], *, progress: Progress | None) -> list:
+    """Of many files each is read in a process on which nothing else depends; for few that is not worth starting."""
     if len(paths) >= WORTH_PROCESSES:
-        return _in_processes(_info, paths, (SECONDS_BEFORE_TRAINING, progress))
+        return _in_processes(function, paths, (SECONDS_BEFORE_TRAINING, progress))
     # The decoder lets go of the interpreter lock while it works, so threads use all cores.
     with ThreadPoolExecutor(os.cpu_count()) as pool:
-        return _collected(pool.map(_info, paths), len(paths), progress)
+        return _collected(pool.map(function, paths), len(paths), progress)
 
 
 def look_closely(paths: Sequence[Path], *, seconds: float, progress: Progress | None = None) -> list[Look | VideoError]:
@@ -107,6 +99,13 @@ def _collected(results: Iterable, number: int, progress: Progress | None) -> lis
 def _info(path: Path) -> VideoInfo | VideoError:
     try:
         return probe(path)
+    except VideoError as error:
+        return error
+
+
+def _scan(path: Path) -> tuple[VideoInfo, Layout | None] | VideoError:
+    try:
+        return scan(path)
     except VideoError as error:
         return error
 

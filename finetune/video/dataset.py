@@ -3,9 +3,11 @@
 What an item is, is a function of (seed, epoch, row, view): the same for any number of workers and batch size.
 """
 
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from random import Random
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -16,9 +18,20 @@ from finetune.errors import VideoError
 from finetune.manifest import Manifest
 from finetune.recipe import Augment, Clip
 from finetune.video.augment import augmentation, center_crop, read_size
-from finetune.video.check import Facts, look_at_files
 from finetune.video.decode import frame_times, read_frames
+from finetune.video.facts import Facts
+from finetune.video.packed import Pack, facts_of
 from finetune.video.sampling import SECOND, Jitter, sample_indices
+
+
+class Source(NamedTuple):
+    """Where frames and their times come from: the videos themselves, or a pack of them."""
+
+    read: Callable[..., tuple[np.ndarray, np.ndarray]] = read_frames
+    times: Callable[[Path], np.ndarray] = frame_times
+
+
+VIDEOS = Source()
 
 
 class ClipDataset(Dataset):
@@ -27,7 +40,7 @@ class ClipDataset(Dataset):
     `augment` draws frames and pictures anew for each epoch; without it frames, crop and the `views` are those of
     evaluation. Items are asked for by position, or by (epoch, position). A file that
     cannot be read gives {"row": int, "error": str}. `facts` come from `look_at_files`; without them the files are
-    looked at now, and bad ones raise VideoError.
+    looked at now, and bad ones raise VideoError. Frames come from the pack `packed`, or from the files themselves.
     """
 
     def __init__(
@@ -40,6 +53,7 @@ class ClipDataset(Dataset):
         views: int = 1,
         seed: int = 0,
         facts: Facts | None = None,
+        packed: Path | None = None,
     ) -> None:
         assert clip.size is not None, "the size in pixels has to be settled before clips are made"
         self.manifest = manifest
@@ -47,7 +61,8 @@ class ClipDataset(Dataset):
         self.views = views
         self.seed = seed
         self.augment = augment
-        self.facts = _without_bad(look_at_files(manifest)) if facts is None else facts
+        self.facts = _without_bad(facts_of(manifest, packed, side=clip.size)) if facts is None else facts
+        self.pack = None if packed is None else Pack(packed)
         rows = manifest.rows(split)
         self.rows = rows[~np.isin(rows, list(self.facts.bad))]
         self.transform = None if augment is None else augmentation(augment, size=clip.size, fit=clip.fit)
@@ -79,31 +94,52 @@ class ClipDataset(Dataset):
         assert self.clip.size is not None
         path, num_frames = self.manifest.path(row), int(self.facts.num_frames[row])
         video_size = int(self.facts.heights[row]), int(self.facts.widths[row])
+        source = self._source(row)
         if self.augment is None or self.transform is None:
-            return read_views(path, self.clip, views=self.views, num_frames=num_frames, video_size=video_size)
+            return read_views(
+                path, self.clip, views=self.views, num_frames=num_frames, video_size=video_size, source=source
+            )
         draw = draw_of(self.seed, epoch, row, 0)
         jitter = Jitter(Random(draw), speed=self.augment.speed, frame_dropout=self.augment.frame_dropout)
-        indices = _sampled(path, self.clip, num_frames, jitter=jitter)
+        indices = _sampled(path, self.clip, num_frames, source=source, jitter=jitter)
         size = scaled_size(video_size, read_size(self.augment, self.clip.size), fit=self.clip.fit)
-        return self.transform(_read(path, indices, size), draw).unsqueeze(0)
+        return self.transform(_read(path, indices, size, source=source), draw).unsqueeze(0)
+
+    def _source(self, row: int) -> Source:
+        if self.pack is not None:
+            return Source(self.pack.read_frames, self.pack.frame_times)
+        return Source(partial(read_frames, layout=self.facts.layout(row)))
 
 
-def read_views(path: Path, clip: Clip, *, views: int, num_frames: int, video_size: tuple[int, int]) -> Tensor:
+def read_views(
+    path: Path,
+    clip: Clip,
+    *,
+    views: int,
+    num_frames: int,
+    video_size: tuple[int, int],
+    source: Source = VIDEOS,
+) -> Tensor:
     """All views of a video as evaluation and prediction see them, uint8 (V, T, C, H, W); each frame read once."""
     assert clip.size is not None
-    indices = [_sampled(path, clip, num_frames, view=(view, views)) for view in range(views)]
-    frames_TCHW = _read(
-        path, [index for view in indices for index in view], scaled_size(video_size, clip.size, fit=clip.fit)
-    )
+    indices = [_sampled(path, clip, num_frames, source=source, view=(view, views)) for view in range(views)]
+    every = [index for view in indices for index in view]
+    frames_TCHW = _read(path, every, scaled_size(video_size, clip.size, fit=clip.fit), source=source)
     return center_crop(frames_TCHW, clip.size).unflatten(0, (views, clip.num_frames)).contiguous()
 
 
 def _sampled(
-    path: Path, clip: Clip, num_frames: int, *, view: tuple[int, int] = (0, 1), jitter: Jitter | None = None
+    path: Path,
+    clip: Clip,
+    num_frames: int,
+    *,
+    source: Source,
+    view: tuple[int, int] = (0, 1),
+    jitter: Jitter | None = None,
 ) -> list[int]:
     times = None
     if clip.sampling == "fps":
-        times = np.rint(frame_times(path) * SECOND).astype(np.int64).tolist()
+        times = np.rint(source.times(path) * SECOND).astype(np.int64).tolist()
         num_frames = len(times)
     try:
         return sample_indices(clip, num_frames, view=view[0], views=view[1], jitter=jitter, times=times)
@@ -125,8 +161,8 @@ def scaled_size(video_size: tuple[int, int], side: int, *, fit: str) -> tuple[in
     return max(side, round(height * side / short)), max(side, round(width * side / short))
 
 
-def _read(path: Path, indices: list[int], size: tuple[int, int]) -> Tensor:
-    frames_TCHW, _ = read_frames(path, indices, size=size)
+def _read(path: Path, indices: list[int], size: tuple[int, int], *, source: Source) -> Tensor:
+    frames_TCHW, _ = source.read(path, indices, size=size)
     return torch.from_numpy(frames_TCHW)
 
 

@@ -120,11 +120,11 @@ def _read_with_pyav(
             layout = layout or by_index(container, stream) or by_packets(container, stream)
             if layout is None or wanted[-1] >= layout.num_frames:
                 raise LayoutError
-            return _as_arrays(decode_groups(container, stream, layout, wanted), indices, size, rate=_rate(container))
+            return _as_arrays(decode_groups(container, stream, layout, wanted), indices, size, rate=rate_of(container))
     except (LayoutError, *PYAV_ERRORS):
         pass
     with open_video(path) as (container, stream):
-        return _as_arrays(_counted_off(path, container, stream, wanted), indices, size, rate=_rate(container))
+        return _as_arrays(_counted_off(path, container, stream, wanted), indices, size, rate=rate_of(container))
 
 
 def _counted_off(path: Path, container: InputContainer, stream: VideoStream, wanted: list[int]) -> Frames:
@@ -145,12 +145,12 @@ def _as_arrays(
     found: dict[int, tuple[np.ndarray, float]] = {}
     reformatter = VideoReformatter()  # keeps its tables from frame to frame
     for number, frame, seconds in frames:
-        found[number] = _to_rgb(frame, size, reformatter), number / rate if rate else seconds
+        found[number] = to_rgb(frame, size, reformatter), number / rate if rate else seconds
     frames_THWC = np.stack([found[index][0] for index in indices])
     return frames_THWC.transpose(0, 3, 1, 2), np.array([found[index][1] for index in indices])
 
 
-def _rate(container: InputContainer) -> float | None:
+def rate_of(container: InputContainer) -> float | None:
     """Frames a second where the container has a rate and no times: AVI, for which PyAV makes some up."""
     return float(container.streams.video[0].average_rate or 0) if "avi" in container.format.name else None
 
@@ -192,7 +192,7 @@ def _refuse_where_the_last_frame_is_not(path: Path, layout: Layout) -> None:
         raise VideoError(f"{path}: is damaged or cut off: it lists {last + 1} frames, but {reason}") from None
 
 
-def _to_rgb(frame: VideoFrame, size: tuple[int, int] | None, reformatter: VideoReformatter) -> np.ndarray:
+def to_rgb(frame: VideoFrame, size: tuple[int, int] | None, reformatter: VideoReformatter) -> np.ndarray:
     height, width = size or (None, None)
     if _is_turned(frame):
         height, width = width, height

@@ -15,17 +15,19 @@ import threading
 import traceback
 import weakref
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator
 from concurrent.futures import Future
+from contextlib import contextmanager
 from dataclasses import dataclass
 from multiprocessing import resource_tracker
 from multiprocessing.connection import Connection, wait
+from types import ModuleType
 from typing import Any
 
 START_LIMIT_SECONDS = 300  # for a process to import what it needs, on a machine that is busy
 AHEAD = 2  # items in a process's pipe: the one in work, and the next
 
-# Starting a process looks at all that have ended: two threads that read one's exit status would leave one without.
+# Starting a process reads the exit status of all that have ended, and a status can be read but once.
 _CHILDREN = threading.Lock()
 
 
@@ -47,8 +49,9 @@ class Workers:
     """`count` processes that apply a function to items; each result is the function's, or a Failure.
 
     Function and items have to be picklable, items a few kB at most; the function is sent to each process once.
-    `begin` is called there first. `time_limit` is in seconds an item. Scripts that make some need the guard
-    `if __name__ == "__main__":`. Close them, or use them as a context manager.
+    `begin` is called there first. `time_limit` is in seconds an item. A script needs no guard
+    `if __name__ == "__main__":` for them, as long as the function is not defined in it. Close them, or use them as a
+    context manager.
     """
 
     def __init__(
@@ -85,7 +88,7 @@ class Workers:
 
 def supervised_map(
     function: Callable[[Any], Any], items: Iterable[Any], *, count: int, time_limit: float
-) -> Iterator[Any]:
+) -> Generator[Any, None, None]:
     """For each item, in order, the function's result or a Failure. Not more than is needed is submitted ahead."""
     with Workers(function, count=count, time_limit=time_limit) as workers:
         left = iter(items)
@@ -111,17 +114,13 @@ class _Handler(threading.Thread):
         self.tasks = tasks
         self.time_limit = time_limit
         self.given: deque[tuple[Any, Future]] = deque()
-        self.process: Any = None
         self.closing = False
+        self._start_process()
         self.start()
 
     def run(self) -> None:
-        # Ctrl-C is for the process that the user started: those started in this thread never see it, not even while
-        # they import. Starting the tracker would take the block away again, so that comes first.
-        resource_tracker.ensure_running()
-        signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGINT])
         try:
-            self._start_process()
+            self._expect_ready()
             while True:
                 self._take()
                 self._finish_first()
@@ -134,8 +133,7 @@ class _Handler(threading.Thread):
     def stop(self) -> None:
         """Called from another thread, with a None already in the queue behind all tasks."""
         self.closing = True
-        if self.process is not None:
-            self.process.kill()
+        self.process.kill()
 
     def _take(self) -> None:
         """Fill the process's pipe; wait only when it has nothing."""
@@ -186,9 +184,17 @@ class _Handler(threading.Thread):
             raise RuntimeError("the workers were closed")
         return Failure(reason)
 
+    def _expect_ready(self) -> None:
+        if self.closing:  # whoever is closing may have looked before there was this process to kill
+            raise RuntimeError("the workers were closed")
+        failure = self._expect(START_LIMIT_SECONDS)
+        if failure is not None:
+            raise RuntimeError(f"a worker process did not start: {failure.reason}")
+
     def _replace_process(self) -> None:
         self._end_process()
         self._start_process()
+        self._expect_ready()
         for item, _ in self.given:
             self._send(item)
 
@@ -196,22 +202,16 @@ class _Handler(threading.Thread):
         context = _context()
         self.connection, theirs = context.Pipe()
         process = context.Process(target=_work, args=(theirs, self.function, self.begin), daemon=True)
-        with _CHILDREN:
+        with _interrupts_left_out(), _CHILDREN, _main_left_out(self.function):
             process.start()
+            self.process = process
         theirs.close()
-        self.process = process
-        if self.closing:  # whoever is closing may have looked before there was a process to kill
-            raise RuntimeError("the workers were closed")
-        failure = self._expect(START_LIMIT_SECONDS)
-        if failure is not None:
-            raise RuntimeError(f"a worker process did not start: {failure.reason}")
 
     def _end_process(self) -> None:
-        if self.process is not None:
-            self.process.kill()
-            with _CHILDREN:
-                self.process.join()
-            self.connection.close()
+        self.process.kill()
+        with _CHILDREN:
+            self.process.join()
+        self.connection.close()
 
 
 def _close(handlers: list[_Handler], tasks: queue.SimpleQueue) -> None:
@@ -228,6 +228,30 @@ def _how_it_ended(exitcode: int | None) -> str:
     if exitcode is not None and exitcode < 0:
         return signal.Signals(-exitcode).name
     return f"exit status {exitcode}"
+
+
+@contextmanager
+def _interrupts_left_out() -> Iterator[None]:
+    """Keep Ctrl-C from a new process, also while it imports: it is for the one that the user started."""
+    resource_tracker.ensure_running()  # which would end the block if it came later
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGINT])
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+@contextmanager
+def _main_left_out(function: Callable[[Any], Any]) -> Iterator[None]:
+    """Keep a new process from running the user's script once more, unless the function is defined there."""
+    where = getattr(function, "__module__", None) or type(function).__module__
+    main = sys.modules["__main__"]
+    try:
+        if where != "__main__":
+            sys.modules["__main__"] = ModuleType("__main__")
+        yield
+    finally:
+        sys.modules["__main__"] = main
 
 
 def _context() -> Any:

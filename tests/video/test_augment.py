@@ -1,5 +1,7 @@
 """Every frame of a clip gets the same draw, every draw follows from its seed."""
 
+import pickle
+
 import pytest
 import torch
 
@@ -51,6 +53,12 @@ def test_each_piece_changes_the_picture(pieces):
     clip, transform = texture(), augmentation(Augment(**pieces), size=32, fit="crop")
     plain = center_crop(clip, 32)
     assert sum(not torch.equal(transform(clip, seed), plain) for seed in range(8)) >= 4
+
+
+@pytest.mark.parametrize("pieces", PIECES, ids=str)
+def test_an_augmentation_can_be_sent_to_a_loading_process(pieces):
+    transform = augmentation(Augment(**pieces), size=32, fit="crop")
+    assert torch.equal(pickle.loads(pickle.dumps(transform))(texture(), 3), transform(texture(), 3))
 
 
 def test_a_draw_leaves_the_global_generator_as_it_was():

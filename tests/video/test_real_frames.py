@@ -14,7 +14,7 @@ from av.stream import Disposition
 from av.video.reformatter import VideoReformatter
 
 from finetune.errors import VideoError
-from finetune.video.decode import _to_rgb, read_frames, scan
+from finetune.video.decode import read_frames, scan, to_rgb
 
 SMALL = (48, 64)
 
@@ -38,9 +38,9 @@ def in_order(path, wanted):
         stream.codec_context.thread_count = 1
         reformatter = VideoReformatter()
         for number, frame in enumerate(container.decode(stream)):
-            small.append(_to_rgb(frame, SMALL, reformatter).transpose(2, 0, 1))
+            small.append(to_rgb(frame, SMALL, reformatter).transpose(2, 0, 1))
             if number in wanted:
-                full[number] = _to_rgb(frame, None, reformatter).transpose(2, 0, 1)
+                full[number] = to_rgb(frame, None, reformatter).transpose(2, 0, 1)
     return np.stack(small), full
 
 

@@ -191,6 +191,18 @@ def test_workers_that_hang_end_when_their_maker_is_killed(tmp_path):
         wait_until_gone(pid)
 
 
+def test_a_script_needs_no_guard(tmp_path):
+    script = tmp_path / "script.py"
+    script.write_text(
+        "from os.path import basename\n"
+        "from finetune.video.workers import supervised_map\n"
+        "print('begun')\n"
+        "print(*supervised_map(basename, ['a/b', 'c/d'], count=2, time_limit=20))\n"
+    )
+    done = subprocess.run([sys.executable, str(script)], capture_output=True, text=True, timeout=120, check=False)
+    assert (done.stdout, done.stderr) == ("begun\nb d\n", "")
+
+
 def wait_until_gone(pid):
     wait_until(lambda: not Path(f"/proc/{pid}").exists())
 
