@@ -5,6 +5,7 @@ import math
 import shutil
 import time
 from collections.abc import Sequence
+from contextlib import closing, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -83,7 +84,7 @@ def fit(
     loaders = _TrainLoaders(manifest, recipe, facts, (accelerator.process_index, accelerator.num_processes))
     best: tuple[float, float] | None = None
     epoch = 0
-    with display:
+    with display, closing(loaders), val_loader or nullcontext():
         for phase_index, phase in enumerate(phases):
             learning = set_trainable(model, phase.train, batch_norm=phase.batch_norm)
             groups = param_groups(model, lr=phase.lr, weight_decay=train.weight_decay, layer_decay=phase.layer_decay)
@@ -157,9 +158,6 @@ def fit(
             model = accelerator.unwrap_model(prepared, keep_fp32_wrapper=False)
             accelerator.free_memory()
     run.close()
-    loaders.close()
-    if val_loader is not None:
-        val_loader.close()
     load_checkpoint(folder, "best", model)
     model.eval()
     return folder

@@ -115,11 +115,14 @@ def collate(items: list[dict[str, Any]], *, pin: bool = False) -> Batch:
 
 
 def worker_count(setting: int | str) -> int:
-    """Loading processes: as set, or one a core up to eight; without a GPU two cores are left to the network."""
+    """Loading processes: as set, or one a core up to eight; without a GPU two cores are left to the network.
+
+    At least one, also where the network takes all cores: it is no slower, and a process of ours cannot be replaced.
+    """
     if setting != "auto":
         return int(setting)
-    cores = len(os.sched_getaffinity(0))
-    return min(8, cores if torch.cuda.is_available() else max(0, cores - 2))
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return min(8, cores if torch.cuda.is_available() else max(1, cores - 2))
 
 
 class Slots:
