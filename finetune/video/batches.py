@@ -4,7 +4,7 @@ from collections.abc import Iterator
 
 import numpy as np
 
-MOST_DRAWS = 5  # of one row in an epoch, before the sum is made up: a class of three clips is not shown for hours
+MOST_DRAWS = 5  # of one row in an epoch: a class of three clips is not shown for hours
 
 
 class EpochBatches:
@@ -54,12 +54,17 @@ class EpochBatches:
 def balanced_draws(labels: np.ndarray) -> np.ndarray:
     """How often an epoch of N draws should show each of N rows for all classes to be shown equally often.
 
-    A row of a class of n in K classes: N / (K n), at most MOST_DRAWS; then all are scaled so that they sum to N.
+    A row of a class of n in K classes: N / (K n). Where that is more than MOST_DRAWS it is MOST_DRAWS, and what is
+    left is shared equally by the other classes. Sums to N.
     """
     counts = np.bincount(labels)
-    present = np.count_nonzero(counts)
-    draws = np.minimum(len(labels) / (present * counts[labels]), MOST_DRAWS)
-    return draws * (len(labels) / draws.sum())
+    draws, left = np.zeros(len(counts)), float(len(labels))
+    smallest_first = [code for code in np.argsort(counts, kind="stable") if counts[code]]
+    for place, code in enumerate(smallest_first):
+        share = left / (len(smallest_first) - place)
+        draws[code] = min(share / counts[code], MOST_DRAWS)
+        left -= draws[code] * counts[code]
+    return draws[labels]
 
 
 def systematic(draws: np.ndarray, generator: np.random.Generator) -> np.ndarray:

@@ -5,7 +5,7 @@ import os
 import tempfile
 from collections import deque
 from collections.abc import Iterator
-from concurrent.futures import Future
+from concurrent.futures import Future, wait
 from itertools import islice
 from math import ceil
 from multiprocessing.reduction import DupFd
@@ -38,6 +38,7 @@ class ClipLoader:
         self.pin = pin
         self.failed: dict[int, str] = {}  # by row: what became of those that brought a worker down
         self.ahead = max(2, ceil(2 * workers / batches.batch_size))
+        self.given_up: list[Future] = []  # of a pass that did not end; they may still be writing into their slots
         self.workers: Workers | None = None
         if workers:
             self.slots = Slots((self.ahead + 1) * batches.batch_size, dataset.shape)
@@ -50,8 +51,9 @@ class ClipLoader:
     def __iter__(self) -> Iterator[Batch]:
         if self.workers is None:
             for keys in self.batches:
-                yield collate([self.dataset[key] for key in keys])
+                yield collate([self.dataset[key] for key in keys], pin=self.pin)
             return
+        wait(self.given_up)
         under_way: deque[list[tuple[int, int, Future | None]]] = deque()
         size = self.batches.batch_size
         blocks = (range(first, first + size) for first in _endlessly(size, self.ahead + 1))
@@ -63,10 +65,9 @@ class ClipLoader:
                 for keys in islice(left, 1):
                     under_way.append(self._submit(keys, next(blocks)))
                 yield self._gather(under_way.popleft())
-        finally:  # a pass that is given up leaves no process writing into memory that the next pass will use
-            for future in [future for items in under_way for *_, future in items if future is not None]:
-                if not future.cancel():
-                    future.exception()
+        finally:  # not waited for here: Ctrl-C comes this way, and a file may hang
+            futures = [future for items in under_way for *_, future in items if future is not None]
+            self.given_up = [future for future in futures if not future.cancel()]
 
     def close(self) -> None:
         """End the workers."""

@@ -7,6 +7,7 @@ pipe to each, so none can leave a lock behind.
 
 import itertools
 import multiprocessing
+import os
 import queue
 import signal
 import sys
@@ -16,15 +17,18 @@ import weakref
 from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator
 from concurrent.futures import Future
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass
-from multiprocessing.connection import Connection
+from multiprocessing import resource_tracker
+from multiprocessing.connection import Connection, wait
 from types import ModuleType
 from typing import Any
 
 START_LIMIT_SECONDS = 300  # for a process to import what it needs, on a machine that is busy
-_ONE_AT_A_TIME = threading.Lock()
 AHEAD = 2  # items in a process's pipe: the one in work, and the next
+
+# Starting a process looks at all that have ended: two threads that read one's exit status would leave one without.
+_CHILDREN = threading.Lock()
 
 
 @dataclass(frozen=True)
@@ -44,9 +48,10 @@ class _Raised:
 class Workers:
     """`count` processes that apply a function to items; each result is the function's, or a Failure.
 
-    Function and items have to be picklable; the function is sent to each process once. `begin` is called there
-    first. `time_limit` is in seconds an item. A script needs no guard `if __name__ == "__main__":` for them, as long
-    as the function is not defined in it. Close them, or use them as a context manager.
+    Function and items have to be picklable, items a few kB at most; the function is sent to each process once.
+    `begin` is called there first. `time_limit` is in seconds an item. A script needs no guard
+    `if __name__ == "__main__":` for them, as long as the function is not defined in it. Close them, or use them as a
+    context manager.
     """
 
     def __init__(
@@ -71,7 +76,7 @@ class Workers:
         return future
 
     def close(self) -> None:
-        """End all processes now, whatever they are doing."""
+        """End all processes now, whatever they are doing; what they have not done gets a RuntimeError."""
         self._finalizer()
 
     def __enter__(self) -> "Workers":
@@ -109,101 +114,117 @@ class _Handler(threading.Thread):
         self.tasks = tasks
         self.time_limit = time_limit
         self.given: deque[tuple[Any, Future]] = deque()
+        self.process: Any = None
         self.closing = False
-        self._start_process()
         self.start()
 
     def run(self) -> None:
+        # Ctrl-C is for the process that the user started: those started in this thread never see it, not even while
+        # they import. Starting the tracker would take the block away again, so that comes first.
+        resource_tracker.ensure_running()
+        signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGINT])
         try:
-            self._expect(START_LIMIT_SECONDS, None)
-            while self._take():
-                item, future = self.given[0]
-                answer = self._expect(self.time_limit, item)
-                self.given.popleft()
-                if isinstance(answer, Failure):
-                    self._replace_process()
-                if isinstance(answer, _Raised):
-                    future.set_exception(RuntimeError(f"in a worker process:\n{answer.text}"))
-                else:
-                    future.set_result(answer)
-        except Exception as error:
-            for _, future in self.given:
-                if not future.done():
+            self._start_process()
+            while True:
+                self._take()
+                self._finish_first()
+        except Exception as error:  # closed, or a mistake of ours: all that is still to come gets the same answer
+            self._end_process()
+            for _, future in itertools.chain(self.given, iter(self.tasks.get, None)):
+                if future.running() or future.set_running_or_notify_cancel():
                     future.set_exception(error)
-            if not self.closing:
-                _fail_all(self.tasks, error)
-        finally:
-            self.connection.close()
 
-    def _take(self) -> bool:
-        """Fill the process's pipe; wait only when it has nothing. False when there is nothing more to come."""
+    def stop(self) -> None:
+        """Called from another thread, with a None already in the queue behind all tasks."""
+        self.closing = True
+        if self.process is not None:
+            self.process.kill()
+
+    def _take(self) -> None:
+        """Fill the process's pipe; wait only when it has nothing."""
         while len(self.given) < AHEAD:
             try:
                 task = self.tasks.get(block=not self.given)
             except queue.Empty:
-                break
-            if task is None or self.closing:
-                return False
+                return
+            if task is None:
+                self.tasks.put(None)
+                raise RuntimeError("the workers were closed")
             if task[1].set_running_or_notify_cancel():
                 self.given.append(task)
-                self._send(task[0])
+                if not self._send(task[0]) and len(self.given) == 1:  # it died while it had nothing to do
+                    self._replace_process()
+
+    def _finish_first(self) -> None:
+        if not self.given:
+            return
+        answer = self._expect(self.time_limit)
+        _, future = self.given.popleft()
+        if isinstance(answer, _Raised):
+            future.set_exception(RuntimeError(f"in a worker process:\n{answer.text}"))
+        else:
+            future.set_result(answer)
+        if isinstance(answer, Failure):
+            self._replace_process()
+
+    def _send(self, item: Any) -> bool:
+        """False when the process has died, which is seen again when its answer is waited for."""
+        try:
+            self.connection.send(item)
+        except (BrokenPipeError, ConnectionResetError):
+            return False
         return True
 
-    def _send(self, item: Any) -> None:
-        with suppress(BrokenPipeError, ConnectionResetError):  # it has died: seen when its answer is waited for
-            self.connection.send(item)
-
-    def _expect(self, limit: float, item: Any) -> Any:
-        """The next answer, or a Failure. Raises RuntimeError for a process that does not come up."""
+    def _expect(self, limit: float) -> Any:
+        """The next answer, or a Failure. Raises RuntimeError when the workers are being closed."""
         try:
             if self.connection.poll(limit):
                 return self.connection.recv()
             reason = f"took longer than {limit:g} s to read"
-        except (EOFError, ConnectionResetError, OSError):
-            self.process.join(10)
+        except (EOFError, OSError):
+            with _CHILDREN:
+                self.process.join(10)
             reason = f"crashed the process that read it ({_how_it_ended(self.process.exitcode)})"
-        if self.closing or item is None:
-            raise RuntimeError(f"a worker process did not start: {reason}")
+        if self.closing:
+            raise RuntimeError("the workers were closed")
         return Failure(reason)
+
+    def _replace_process(self) -> None:
+        self._end_process()
+        self._start_process()
+        for item, _ in self.given:
+            self._send(item)
 
     def _start_process(self) -> None:
         context = _context()
         self.connection, theirs = context.Pipe()
-        self.process = context.Process(target=_work, args=(theirs, self.function, self.begin), daemon=True)
-        with _main_left_alone(self.function):
-            self.process.start()
+        process = context.Process(target=_work, args=(theirs, self.function, self.begin), daemon=True)
+        with _CHILDREN, _main_left_alone(self.function):
+            process.start()
         theirs.close()
+        self.process = process
+        if self.closing:  # whoever is closing may have looked before there was a process to kill
+            raise RuntimeError("the workers were closed")
+        failure = self._expect(START_LIMIT_SECONDS)
+        if failure is not None:
+            raise RuntimeError(f"a worker process did not start: {failure.reason}")
 
-    def _replace_process(self) -> None:
-        self.process.kill()
-        self.process.join()
-        self.connection.close()
-        self._start_process()
-        self._expect(START_LIMIT_SECONDS, None)
-        for item, _ in self.given:
-            self._send(item)
+    def _end_process(self) -> None:
+        if self.process is not None:
+            self.process.kill()
+            with _CHILDREN:
+                self.process.join()
+            self.connection.close()
 
 
 def _close(handlers: list[_Handler], tasks: queue.SimpleQueue) -> None:
-    for handler in handlers:
-        handler.closing = True
-    _fail_all(tasks, RuntimeError("the workers were closed"))
-    for handler in handlers:
+    for _ in handlers:
         tasks.put(None)
-        handler.process.kill()
     for handler in handlers:
-        handler.join(5)
-        handler.process.join(5)
-
-
-def _fail_all(tasks: queue.SimpleQueue, error: Exception) -> None:
-    while True:
-        try:
-            task = tasks.get(block=False)
-        except queue.Empty:
-            return
-        if task is not None and task[1].set_running_or_notify_cancel():
-            task[1].set_exception(error)
+        handler.stop()
+    for handler in handlers:
+        if handler is not threading.current_thread():  # where the last reference went in one of them
+            handler.join(10)
 
 
 def _how_it_ended(exitcode: int | None) -> str:
@@ -216,14 +237,13 @@ def _how_it_ended(exitcode: int | None) -> str:
 def _main_left_alone(function: Callable[[Any], Any]) -> Iterator[None]:
     """Keep a new process from running the user's script once more, unless the function is defined there."""
     where = getattr(function, "__module__", None) or type(function).__module__
-    with _ONE_AT_A_TIME:
-        main = sys.modules["__main__"]
-        try:
-            if where != "__main__":
-                sys.modules["__main__"] = ModuleType("__main__")
-            yield
-        finally:
-            sys.modules["__main__"] = main
+    main = sys.modules["__main__"]
+    try:
+        if where != "__main__":
+            sys.modules["__main__"] = ModuleType("__main__")
+        yield
+    finally:
+        sys.modules["__main__"] = main
 
 
 def _context() -> Any:
@@ -238,7 +258,7 @@ def _context() -> Any:
 
 def _work(connection: Connection, function: Callable[[Any], Any], begin: Callable[[], None] | None) -> None:
     """The life of a process: until its pipe is closed, by whoever made it or by that one's end."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the process that made this one
+    threading.Thread(target=_end_with_parent, daemon=True).start()
     try:
         if begin is not None:
             begin()
@@ -246,9 +266,16 @@ def _work(connection: Connection, function: Callable[[Any], Any], begin: Callabl
         while True:
             item = connection.recv()
             try:
-                answer = function(item)
+                connection.send(function(item))
             except Exception:
-                answer = _Raised(traceback.format_exc())
-            connection.send(answer)
+                connection.send(_Raised(traceback.format_exc()))
     except (EOFError, BrokenPipeError, ConnectionResetError):
         pass
+
+
+def _end_with_parent() -> None:
+    """A file that hangs its reader would keep it alive when the one that could kill it has been killed itself."""
+    parent = multiprocessing.parent_process()
+    assert parent is not None
+    wait([parent.sentinel])
+    os._exit(1)

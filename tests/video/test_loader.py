@@ -51,6 +51,22 @@ def test_batches_are_the_same_for_any_number_of_workers(dataset, workers, size):
     assert not torch.equal(found[0][0][0]["clips"], found[0][1][0]["clips"])
 
 
+@pytest.mark.parametrize(
+    "augment",
+    [
+        Augment(preset="strong", crop="multi_scale"),
+        Augment(preset="none", auto="randaugment", rotate=10, blur=0.5, color=0.1, speed=(0.5, 2), frame_dropout=0.1),
+    ],
+)
+def test_whatever_is_drawn_is_drawn_in_workers_alike(manifest, augment):
+    dataset = ClipDataset(manifest, "train", clip=CLIP, augment=augment)
+    found = []
+    for workers in (0, 2):
+        with ClipLoader(dataset, EpochBatches(len(dataset), 3, seed=1), workers=workers) as loader:
+            found.append([batch["clips"] for batch in loader])
+    assert all(torch.equal(one, other) for one, other in zip(*found, strict=True))
+
+
 def test_a_pass_that_is_given_up_does_not_disturb_the_next(dataset):
     with ClipLoader(dataset, EpochBatches(len(dataset), 2, seed=1), workers=2) as loader:
         for _ in range(3):
@@ -90,6 +106,20 @@ def test_files_that_crash_or_hang_their_reader_are_skipped_and_listed_and_not_tr
             assert "crash.mp4: crashed the process that read it (SIGSEGV)" in reasons[0]
             assert "hang.mp4: took longer than 2 s to read" in reasons[1]
         assert time.monotonic() - started < 2  # nobody waits for it again
+
+
+def test_a_pass_is_given_up_without_waiting_for_a_file_that_hangs(tmp_path):
+    for name in ("a/0", "a/hang", "b/0"):
+        make_clip(tmp_path / "train" / f"{name}.mp4")
+    manifest = Manifest.from_folder(tmp_path)
+    dataset = Touchy(manifest, "train", clip=CLIP, facts=look_at_files(manifest))
+    with ClipLoader(dataset, EpochBatches(3, 1, seed=0, shuffle=False), workers=1, time_limit=600) as loader:
+        batches = iter(loader)
+        assert next(batches)["row"].tolist() == [0]
+        time.sleep(1)
+        started = time.monotonic()
+        batches.close()
+    assert time.monotonic() - started < 20
 
 
 def test_memory_that_is_shared_is_bounded_and_no_part_of_dev_shm(dataset):
