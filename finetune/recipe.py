@@ -63,13 +63,16 @@ class Clip(Section):
     """Which frames of a video the model sees, and at what size."""
 
     num_frames: Positive = Field(8, description="T, frames a clip")
-    sampling: Literal["segments", "dense", "uniform"] = Field(
+    sampling: Literal["segments", "dense", "uniform", "fps"] = Field(
         "segments",
-        description="one frame from each of T equal parts, T frames in a row, or T from first to last",
+        description="one frame from each of T equal parts, T frames in a row, T from first to last, or T at a rate",
     )
     frame_stride: Positive = Field(1, description="source frames from one sampled frame to the next (dense)")
+    fps: Rate | None = Field(None, description="frames a second, by the videos' own timestamps (fps)")
     short: Literal["repeat_last", "loop", "error"] = Field(
-        "repeat_last", description="what dense sampling does with a video shorter than the clip"
+        "repeat_last",
+        description="a video shorter than the clip: stay on its last frame, or start anew (dense, fps; the others "
+        "repeat frames in order), or fail",
     )
     size: Positive | None = Field(None, description="pixels a side; null: what the backbone was trained at")
     fit: Literal["crop", "squash"] = Field(
@@ -77,12 +80,48 @@ class Clip(Section):
         description="keep the aspect ratio and crop the middle, or squash the whole picture to a square",
     )
 
+    @model_validator(mode="after")
+    def _fps_sampling_has_a_rate(self) -> Clip:
+        if self.sampling == "fps" and self.fps is None:
+            raise ValueError("sampling is 'fps' and fps is not set; for example fps: 10")
+        return self
+
 
 class Augment(Section):
     """What is drawn anew for each training clip; the same draw for all of its frames."""
 
     preset: Literal["none", "light", "strong"] = "light"
     flip: bool = Field(True, description="mirror at random; false where left and right are the label")
+    speed: tuple[Rate, Rate] = Field(
+        (1.0, 1.0), description="range of factors by which clips are sped up, as 0.8, 1.25"
+    )
+    frame_dropout: Fraction = Field(0.0, description="share of a clip's frames replaced by the one before")
+    crop: Literal["random_resized", "multi_scale", "center"] | None = Field(
+        None, description="instead of the preset's: any box, one of TSN's, or the middle as in evaluation"
+    )
+    color: Fraction | None = Field(
+        None, description="instead of the preset's: largest change of brightness, contrast and saturation"
+    )
+    auto: Literal["none", "trivial", "randaugment"] | None = Field(
+        None, description="instead of the preset's: TrivialAugment or RandAugment"
+    )
+    erase: Annotated[float, Field(ge=0, le=1)] | None = Field(
+        None, description="instead of the preset's: share of clips that lose a box"
+    )
+    blur: Annotated[float, Field(ge=0, le=1)] = Field(0.0, description="share of clips that are blurred")
+    rotate: Annotated[float, Field(ge=0, le=180)] = Field(0.0, description="degrees, to either side")
+    mixup: Annotated[float, Field(ge=0)] = Field(
+        0.0, description="alpha of the blend of two clips, as 0.2; training top-1 then counts the greater share's label"
+    )
+    cutmix: Annotated[float, Field(ge=0)] = Field(
+        0.0, description="alpha of the box, the same in all frames, that comes from another clip, as 1.0"
+    )
+
+    @model_validator(mode="after")
+    def _speed_is_a_range(self) -> Augment:
+        if self.speed[0] > self.speed[1]:
+            raise ValueError(f"speed {list(self.speed)} is no range; write the lower one first")
+        return self
 
 
 class Model(Section):

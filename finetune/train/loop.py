@@ -25,10 +25,11 @@ from finetune.model.freeze import learning_stages_of, param_groups, set_trainabl
 from finetune.model.model import TASK, VideoClassifier
 from finetune.recipe import Augment, Clip, Data, Evaluate, Phase, Recipe, Train
 from finetune.train.display import Display
+from finetune.train.mixing import mix
 from finetune.train.optimizer import build_optimizer, rate_factor
 from finetune.video.batches import EpochBatches, balanced_draws
 from finetune.video.check import Facts, look_at_files
-from finetune.video.dataset import ClipDataset
+from finetune.video.dataset import ClipDataset, draw_of
 from finetune.video.loader import ClipLoader, worker_count
 
 
@@ -108,16 +109,22 @@ def fit(
                     run.note_skipped(batch["skipped"])
                     if batch["clips"] is None:
                         continue
-                    labels = batch["label"].to(accelerator.device)
-                    logits = prepared(batch["clips"].flatten(0, 1).to(accelerator.device))[TASK]
-                    loss = F.cross_entropy(logits.float(), labels, label_smoothing=train.label_smoothing)
+                    clips, targets = mix(
+                        batch["clips"].flatten(0, 1).to(accelerator.device),
+                        batch["label"].to(accelerator.device),
+                        augment=augment,
+                        num_classes=len(model.classes),
+                        seed=draw_of(seed, epoch, step, accelerator.process_index),
+                    )
+                    logits = prepared(clips)[TASK]
+                    loss = F.cross_entropy(logits.float(), targets, label_smoothing=train.label_smoothing)
                     _refuse_no_number(loss, batch, manifest, folder=folder)
                     accelerator.backward(loss)
                     if train.clip_grad is not None:
                         accelerator.clip_grad_norm_(prepared.parameters(), train.clip_grad)
                     optimizer.step()
                     optimizer.zero_grad()
-                    tally.add(loss, logits, labels, factor)
+                    tally.add(loss, logits, targets.argmax(1), factor)
                     display.step(loss=tally.loss, clips_per_second=tally.clips_per_second)
 
                 started = time.perf_counter()
@@ -225,8 +232,7 @@ class _TrainLoaders:
                 self.manifest,
                 "train",
                 clip=recipe.clip,
-                augment=preset,
-                flip=recipe.augment.flip,
+                augment=recipe.augment.model_copy(update={"preset": preset}),
                 seed=recipe.seed,
                 facts=self.facts,
             )

@@ -1,32 +1,88 @@
 """What is drawn for a training clip. torchvision's transforms take (T, C, H, W), so all frames get the same draw."""
 
-from collections.abc import Callable
-from functools import partial
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 from torchvision.transforms import v2
 
+from finetune.recipe import Augment
+
 # A clip that is cropped at random is read this much larger than the model's input, so that crops keep their detail.
 CROP_MARGIN = 1.15
+TSN_SCALES = (1.0, 0.875, 0.75, 0.66)
+Step = Callable[[Tensor], Tensor]
 
 
-def augmentation(preset: str, *, size: int, fit: str, flip: bool) -> Callable[[Tensor, int], Tensor]:
+@dataclass(frozen=True)
+class Pieces:
+    """What a preset is made of; each piece can be set apart in a recipe. `smallest_area` is that of a random crop."""
+
+    crop: str = "random_resized"
+    smallest_area: float = 0.6
+    rotate: float = 0.0  # degrees to either side
+    color: float = 0.0  # of brightness, contrast and saturation
+    auto: str = "none"
+    blur: float = 0.0  # share of clips
+    erase: float = 0.0  # share of clips
+
+
+PRESETS = {
+    "none": Pieces(crop="center"),
+    "light": Pieces(color=0.2),
+    "strong": Pieces(smallest_area=0.35, auto="trivial", erase=0.25),
+}
+
+
+def augmentation(augment: Augment, *, size: int, fit: str) -> Callable[[Tensor, int], Tensor]:
     """A function of (frames_TCHW uint8, seed) that gives (T, C, size, size) uint8: the same seed, the same draw.
 
-    `none` crops the middle, as evaluation does; `light` crops 60-100 % of the area, changes brightness, contrast
-    and saturation a little, and mirrors half of the clips when `flip`; `strong` crops 35-100 %, adds
+    Of the presets `none` crops the middle, as evaluation does; `light` crops 60-100 % of the area, changes brightness,
+    contrast and saturation a little, and mirrors half of the clips when `flip`; `strong` crops 35-100 %, adds
     TrivialAugment and erases a box from a quarter of the clips.
     """
-    steps: list[Callable[[Tensor], Tensor]] = PRESETS[preset](size, fit)
-    if flip and preset != "none":
+    pieces = pieces_of(augment)
+    steps = [CROPS[pieces.crop](size, fit, pieces)]
+    if pieces.rotate:
+        steps.append(v2.RandomRotation(pieces.rotate, interpolation=v2.InterpolationMode.BILINEAR))
+    if pieces.color:
+        steps.append(v2.ColorJitter(brightness=pieces.color, contrast=pieces.color, saturation=pieces.color))
+    steps += AUTO[pieces.auto]()
+    if pieces.blur:
+        steps.append(v2.RandomApply([v2.GaussianBlur(_odd(size // 10), sigma=(0.1, 2.0))], p=pieces.blur))
+    if pieces.erase:
+        steps.append(v2.RandomErasing(p=pieces.erase))
+    if augment.flip and augment.preset != "none":
         steps.append(v2.RandomHorizontalFlip())
-    return partial(_seeded, v2.Compose(steps) if len(steps) > 1 else steps[0])
+
+    def transform(frames_TCHW: Tensor, seed: int) -> Tensor:
+        with seeded(seed):
+            for step in steps:
+                frames_TCHW = step(frames_TCHW)
+        return frames_TCHW.contiguous()
+
+    return transform
 
 
-def read_size(preset: str, size: int) -> int:
-    """The side in pixels at which frames are read for a preset: with `none` that of evaluation."""
-    return size if preset == "none" else round(size * CROP_MARGIN)
+def pieces_of(augment: Augment) -> Pieces:
+    """The preset's pieces, less those that are set apart."""
+    preset = PRESETS[augment.preset]
+    return Pieces(
+        crop=augment.crop or preset.crop,
+        smallest_area=preset.smallest_area,
+        rotate=augment.rotate,
+        color=preset.color if augment.color is None else augment.color,
+        auto=augment.auto or preset.auto,
+        blur=augment.blur,
+        erase=preset.erase if augment.erase is None else augment.erase,
+    )
+
+
+def read_size(augment: Augment, size: int) -> int:
+    """The side in pixels at which frames are read: that of evaluation where the middle is cropped."""
+    return size if pieces_of(augment).crop == "center" else round(size * CROP_MARGIN)
 
 
 def center_crop(frames_TCHW: Tensor, size: int) -> Tensor:
@@ -34,34 +90,64 @@ def center_crop(frames_TCHW: Tensor, size: int) -> Tensor:
     return v2.functional.center_crop(frames_TCHW, [size, size])
 
 
-def _seeded(transform: Callable[[Tensor], Tensor], frames_TCHW: Tensor, seed: int) -> Tensor:
+@contextmanager
+def seeded(seed: int) -> Iterator[None]:
+    """PyTorch's generator on the CPU starts from a seed, and is afterwards as it was."""
     # Not torch.manual_seed: it also notes each seed, with a stack trace, for a GPU that is not in use.
     state = torch.get_rng_state()
     torch.default_generator.manual_seed(seed)
     try:
-        return transform(frames_TCHW).contiguous()
+        yield
     finally:
         torch.set_rng_state(state)
 
 
-def _none(size: int, fit: str) -> list[Callable[[Tensor], Tensor]]:
-    return [v2.CenterCrop(size)]
-
-
-def _light(size: int, fit: str) -> list[Callable[[Tensor], Tensor]]:
-    return [
-        _random_crop(size, 0.6, fit),
-        v2.ColorJitter(brightness=0.2, contrast=0.2, saturation=0.2),
-    ]
-
-
-def _strong(size: int, fit: str) -> list[Callable[[Tensor], Tensor]]:
-    return [_random_crop(size, 0.35, fit), v2.TrivialAugmentWide(), v2.RandomErasing(p=0.25)]
-
-
-def _random_crop(size: int, smallest_area: float, fit: str) -> v2.RandomResizedCrop:
+def _random_resized_crop(size: int, fit: str, pieces: Pieces) -> Step:
     ratio = (3 / 4, 4 / 3) if fit == "crop" else (0.9, 1 / 0.9)
-    return v2.RandomResizedCrop(size, scale=(smallest_area, 1.0), ratio=ratio, antialias=True)
+    return v2.RandomResizedCrop(size, scale=(pieces.smallest_area, 1.0), ratio=ratio, antialias=True)
 
 
-PRESETS = {"none": _none, "light": _light, "strong": _strong}
+def _multi_scale_crop(size: int, fit: str, pieces: Pieces) -> Step:
+    def crop(frames_TCHW: Tensor) -> Tensor:
+        top, left, height, width = multi_scale_box(frames_TCHW.shape[-2], frames_TCHW.shape[-1])
+        return v2.functional.resized_crop(frames_TCHW, top, left, height, width, [size, size], antialias=True)
+
+    return crop
+
+
+def multi_scale_box(height: int, width: int) -> tuple[int, int, int, int]:
+    """(top, left, height, width) of TSN's multi-scale crop, arXiv:1608.00859.
+
+    Sides are the short side times 1, 0.875, 0.75 or 0.66, height and width at most one scale apart; the place is one
+    of thirteen: the corners, middles of the sides, the centre, and the middles between the centre and the corners.
+    """
+    sides = [round(min(height, width) * scale) for scale in TSN_SCALES]
+    pairs = [(h, w) for i, h in enumerate(sides) for j, w in enumerate(sides) if abs(i - j) <= 1]
+    box_height, box_width = pairs[_draw(len(pairs))]
+    places = [(row, column) for row in range(5) for column in range(5) if (row + column) % 2 == 0]
+    row, column = places[_draw(len(places))]
+    return (height - box_height) * row // 4, (width - box_width) * column // 4, box_height, box_width
+
+
+def _center_crop(size: int, fit: str, pieces: Pieces) -> Step:
+    return v2.CenterCrop(size)
+
+
+def _draw(count: int) -> int:
+    return int(torch.randint(count, ()))
+
+
+def _odd(number: int) -> int:
+    return max(3, number // 2 * 2 + 1)
+
+
+CROPS: dict[str, Callable[[int, str, Pieces], Step]] = {
+    "random_resized": _random_resized_crop,
+    "multi_scale": _multi_scale_crop,
+    "center": _center_crop,
+}
+AUTO: dict[str, Callable[[], list[Step]]] = {
+    "none": list,
+    "trivial": lambda: [v2.TrivialAugmentWide()],
+    "randaugment": lambda: [v2.RandAugment()],
+}

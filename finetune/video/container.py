@@ -12,8 +12,10 @@ from av.video.stream import VideoStream
 
 from finetune.errors import VideoError
 
+# IndexError: PyAV does not know streams that turn up in the middle of a damaged file.
+PYAV_ERRORS = (av.FFmpegError, OSError, ValueError, IndexError)
 LARGEST_HEADER_BYTES = 2**24
-LARGEST_PIXELS = 2**26  # 8192 × 8192: what a header can claim, and memory has to be found for
+LARGEST_PIXELS = 2**25  # 8K video has 33 million: what a header can claim, and memory has to be found for
 # Looking into a file before it is read decodes several frames of it. Without that, an H.264 decoder has to be told
 # to expect frames in any order.
 QUICK_OPEN = {"skip_frame": "all"}
@@ -38,7 +40,7 @@ def open_video(path: Path, *, quick: bool = False) -> Iterator[tuple[InputContai
             options=limits | (QUICK_OPEN if quick else {}),
             container_options=QUICK_CONTAINER if quick else {},
         )
-    except (av.FFmpegError, OSError, ValueError) as error:
+    except PYAV_ERRORS as error:
         raise VideoError(f"{path}: is no video, or cut off: {reason_of(error)}") from None
     with container:
         streams = [s for s in container.streams.video if not s.disposition & av.stream.Disposition.attached_pic]
@@ -60,7 +62,7 @@ def decoded(path: Path, container: InputContainer, stream: VideoStream) -> Itera
         for frame in container.decode(stream):
             count += 1
             yield frame
-    except (av.FFmpegError, OSError, ValueError) as error:
+    except PYAV_ERRORS as error:
         raise VideoError(f"{path}: cannot be decoded after frame {count}: {reason_of(error)}") from None
 
 

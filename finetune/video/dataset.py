@@ -14,18 +14,18 @@ from torch.utils.data import Dataset
 
 from finetune.errors import VideoError
 from finetune.manifest import Manifest
-from finetune.recipe import Clip
+from finetune.recipe import Augment, Clip
 from finetune.video.augment import augmentation, center_crop, read_size
 from finetune.video.check import Facts, look_at_files
-from finetune.video.decode import read_frames
-from finetune.video.sampling import sample_indices
+from finetune.video.decode import frame_times, read_frames
+from finetune.video.sampling import SECOND, Jitter, sample_indices
 
 
 class ClipDataset(Dataset):
     """Rows of one split as {"clips": uint8 (V, T, C, H, W), "label": int, "row": int}.
 
-    `augment` (none | light | strong) draws frames and pictures anew for each epoch; without it frames, crop and
-    the `views` are those of evaluation. Items are asked for by position, or by (epoch, position). A file that
+    `augment` draws frames and pictures anew for each epoch; without it frames, crop and the `views` are those of
+    evaluation. Items are asked for by position, or by (epoch, position). A file that
     cannot be read gives {"row": int, "error": str}. `facts` come from `look_at_files`; without them the files are
     looked at now, and bad ones raise VideoError.
     """
@@ -36,8 +36,7 @@ class ClipDataset(Dataset):
         split: str,
         *,
         clip: Clip,
-        augment: str | None = None,
-        flip: bool = False,
+        augment: Augment | None = None,
         views: int = 1,
         seed: int = 0,
         facts: Facts | None = None,
@@ -51,7 +50,7 @@ class ClipDataset(Dataset):
         self.facts = _without_bad(look_at_files(manifest)) if facts is None else facts
         rows = manifest.rows(split)
         self.rows = rows[~np.isin(rows, list(self.facts.bad))]
-        self.transform = None if augment is None else augmentation(augment, size=clip.size, fit=clip.fit, flip=flip)
+        self.transform = None if augment is None else augmentation(augment, size=clip.size, fit=clip.fit)
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -83,7 +82,8 @@ class ClipDataset(Dataset):
         if self.augment is None or self.transform is None:
             return read_views(path, self.clip, views=self.views, num_frames=num_frames, video_size=video_size)
         draw = draw_of(self.seed, epoch, row, 0)
-        indices = sample_indices(self.clip, num_frames, jitter=Random(draw))
+        jitter = Jitter(Random(draw), speed=self.augment.speed, frame_dropout=self.augment.frame_dropout)
+        indices = _sampled(path, self.clip, num_frames, jitter=jitter)
         size = scaled_size(video_size, read_size(self.augment, self.clip.size), fit=self.clip.fit)
         return self.transform(_read(path, indices, size), draw).unsqueeze(0)
 
@@ -91,11 +91,24 @@ class ClipDataset(Dataset):
 def read_views(path: Path, clip: Clip, *, views: int, num_frames: int, video_size: tuple[int, int]) -> Tensor:
     """All views of a video as evaluation and prediction see them, uint8 (V, T, C, H, W); each frame read once."""
     assert clip.size is not None
-    indices = [sample_indices(clip, num_frames, view=view, views=views) for view in range(views)]
+    indices = [_sampled(path, clip, num_frames, view=(view, views)) for view in range(views)]
     frames_TCHW = _read(
         path, [index for view in indices for index in view], scaled_size(video_size, clip.size, fit=clip.fit)
     )
     return center_crop(frames_TCHW, clip.size).unflatten(0, (views, clip.num_frames)).contiguous()
+
+
+def _sampled(
+    path: Path, clip: Clip, num_frames: int, *, view: tuple[int, int] = (0, 1), jitter: Jitter | None = None
+) -> list[int]:
+    times = None
+    if clip.sampling == "fps":
+        times = np.rint(frame_times(path) * SECOND).astype(np.int64).tolist()
+        num_frames = len(times)
+    try:
+        return sample_indices(clip, num_frames, view=view[0], views=view[1], jitter=jitter, times=times)
+    except VideoError as error:
+        raise VideoError(f"{path}: {error}") from None
 
 
 def draw_of(seed: int, epoch: int, row: int, view: int) -> int:

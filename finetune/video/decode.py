@@ -5,11 +5,11 @@ one frame. Needs no torch, so that files can be looked at without it.
 """
 
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-import av
 import numpy as np
 from av.container import InputContainer
 from av.video.frame import VideoFrame
@@ -17,7 +17,7 @@ from av.video.reformatter import Interpolation, VideoReformatter
 from av.video.stream import VideoStream
 
 from finetune.errors import VideoError
-from finetune.video.container import decoded, is_encrypted, open_video
+from finetune.video.container import PYAV_ERRORS, decoded, is_encrypted, open_video
 from finetune.video.layout import Layout
 from finetune.video.other_decoders import read_with_opencv, read_with_torchcodec
 from finetune.video.scan import by_decoding, by_index, by_packets, has_true_times, is_mp4, packets_of
@@ -121,7 +121,7 @@ def _read_with_pyav(
             if layout is None or wanted[-1] >= layout.num_frames:
                 raise LayoutError
             return _as_arrays(decode_groups(container, stream, layout, wanted), indices, size, rate=_rate(container))
-    except (LayoutError, av.FFmpegError, OSError, ValueError):
+    except (LayoutError, *PYAV_ERRORS):
         pass
     with open_video(path) as (container, stream):
         return _as_arrays(_counted_off(path, container, stream, wanted), indices, size, rate=_rate(container))
@@ -160,10 +160,10 @@ def frame_times(path: str | Path) -> np.ndarray:
     path = Path(path)
     with open_video(path, quick=True) as (container, stream):
         if has_true_times(container, stream):
-            packets = [packet for packet in packets_of(container, stream) if not packet.is_discard]
-            times = [packet.pts for packet in packets if packet.pts is not None]
-            if times and len(times) == len(packets):
-                return np.sort(times) * float(packets[0].time_base)
+            with suppress(*PYAV_ERRORS):
+                times = [packet.pts for packet in packets_of(container, stream) if not packet.is_discard]
+                if times and None not in times:
+                    return np.sort(np.array(times, dtype=np.int64)) * float(stream.time_base or 0)
     info = probe(path)
     return np.arange(info.num_frames) / (info.fps or 1.0)
 

@@ -1,74 +1,176 @@
 """Choose frame indices. Integer arithmetic only: no decoder, no tensors, no global random state.
 
 Every sampler takes the number of frames of the video and the clip's settings, and gives `num_frames` indices.
-`view` of `views` shifts the choice evenly for evaluation; `jitter` is a random.Random that draws it for training.
+`view` of `views` shifts the choice evenly for evaluation; `jitter` draws it for training.
 """
 
-from collections.abc import Callable
+from bisect import bisect_right
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from itertools import pairwise
 from random import Random
 
 from finetune.errors import VideoError
 from finetune.recipe import Clip
 
+SECOND = 1_000_000  # times are in microseconds
+
+
+@dataclass(frozen=True)
+class Jitter:
+    """What is drawn for a training clip, all of it from `random`.
+
+    `speed` is a range of factors: at 2 the clip goes through the video twice as fast. Of its frames, the share
+    `frame_dropout` is replaced by the one before.
+    """
+
+    random: Random
+    speed: tuple[float, float] = (1.0, 1.0)
+    frame_dropout: float = 0.0
+
+    def draw_speed(self) -> int:
+        """In thousandths."""
+        low, high = self.thousandths
+        return self.random.randint(low, high) if low < high else low
+
+    @property
+    def thousandths(self) -> tuple[int, int]:
+        return round(1000 * self.speed[0]), round(1000 * self.speed[1])
+
+
+View = tuple[int, int]  # which, of how many
+
 
 def sample_indices(
-    clip: Clip, video_frames: int, *, view: int = 0, views: int = 1, jitter: Random | None = None
+    clip: Clip,
+    video_frames: int,
+    *,
+    view: int = 0,
+    views: int = 1,
+    jitter: Jitter | None = None,
+    times: Sequence[int] | None = None,
 ) -> list[int]:
     """The frames of one view of a video, by `clip.sampling`.
 
-    Raises VideoError where the video is shorter than a dense clip and `clip.short` is `error`.
+    `times` are the frames' in microseconds, rising; `fps` sampling needs them. Raises VideoError where the video is
+    shorter than the clip and `clip.short` is `error`.
     """
     assert video_frames > 0 and 0 <= view < views
-    return SAMPLERS[clip.sampling](clip, video_frames, (view, views), jitter)
+    if clip.sampling == "fps":
+        assert times is not None and len(times) == video_frames
+        indices = fps_indices(clip, times, (view, views), jitter)
+    else:
+        indices = SAMPLERS[clip.sampling](clip, video_frames, (view, views), jitter)
+    return indices if jitter is None else _drop_frames(indices, jitter)
 
 
-def segment_indices(clip: Clip, video_frames: int, view: tuple[int, int], jitter: Random | None) -> list[int]:
+def segment_indices(clip: Clip, video_frames: int, view: View, jitter: Jitter | None) -> list[int]:
     """One frame from each of `num_frames` equal segments of the video.
 
     With `jitter` any frame of the segment, without it the middle (of the view's equal part of the segment).
     A video shorter than `num_frames` repeats frames, in order. Source: TSN, arXiv:1608.00859.
     """
+    _refuse_short(clip, video_frames, needed=clip.num_frames)
     parts = clip.num_frames
     if jitter is None:
         this, views = view
         return [(2 * (part * views + this) + 1) * video_frames // (2 * parts * views) for part in range(parts)]
-    borders = [part * video_frames // parts for part in range(parts + 1)]
-    return [jitter.randrange(low, max(low + 1, high)) for low, high in pairwise(borders)]
+    start, length = _stretch(video_frames, jitter)
+    borders = [start + part * length // parts for part in range(parts + 1)]
+    return [jitter.random.randrange(low, max(low + 1, high)) for low, high in pairwise(borders)]
 
 
-def dense_indices(clip: Clip, video_frames: int, view: tuple[int, int], jitter: Random | None) -> list[int]:
+def dense_indices(clip: Clip, video_frames: int, view: View, jitter: Jitter | None) -> list[int]:
     """`num_frames` frames `frame_stride` apart, from a drawn start, or with the views' clips spread evenly.
 
     One view is centred. A video shorter than the clip ends in its last frame again and again (`repeat_last`),
     starts anew (`loop`) or is an error, by `clip.short`.
     """
-    span = (clip.num_frames - 1) * clip.frame_stride + 1
-    spare = video_frames - span
-    if spare < 0 and clip.short == "error":
-        raise VideoError(f"has {video_frames} frames, clip.short is 'error' and a clip spans {span}")
-    if spare <= 0:
-        start = 0
-    elif jitter is not None:
-        start = jitter.randrange(spare + 1)
-    else:
-        this, views = view
-        start = (2 * this + 1) * spare // (2 * views)
-    indices = [start + step * clip.frame_stride for step in range(clip.num_frames)]
+    speed = 1000 if jitter is None else jitter.draw_speed()
+    steps = [step * clip.frame_stride * speed // 1000 for step in range(clip.num_frames)]
+    span = steps[-1] + 1
+    _refuse_short(clip, video_frames, needed=span)
+    start = _start(video_frames - span, view, jitter)
+    indices = [start + step for step in steps]
     if clip.short == "loop":
         return [index % video_frames for index in indices]
     return [min(index, video_frames - 1) for index in indices]
 
 
-def uniform_indices(clip: Clip, video_frames: int, view: tuple[int, int], jitter: Random | None) -> list[int]:
-    """`num_frames` frames from the first to the last, both included; the same for every view and draw."""
-    if clip.num_frames == 1:
-        return [(video_frames - 1) // 2]
-    steps = clip.num_frames - 1
-    return [(2 * part * (video_frames - 1) + steps) // (2 * steps) for part in range(clip.num_frames)]
+def uniform_indices(clip: Clip, video_frames: int, view: View, jitter: Jitter | None) -> list[int]:
+    """`num_frames` frames from the first to the last, both included, the same for every draw.
+
+    Several views take turns on as many times more frames. A shorter video repeats frames, in order.
+    """
+    _refuse_short(clip, video_frames, needed=clip.num_frames)
+    this, views = view
+    start, length = (0, video_frames) if jitter is None else _stretch(video_frames, jitter)
+    steps = clip.num_frames * views - 1
+    if steps == 0:
+        return [start + (length - 1) // 2]
+    return [start + (2 * part * (length - 1) + steps) // (2 * steps) for part in range(this, steps + 1, views)]
 
 
-SAMPLERS: dict[str, Callable[[Clip, int, tuple[int, int], Random | None], list[int]]] = {
+def fps_indices(clip: Clip, times: Sequence[int], view: View, jitter: Jitter | None) -> list[int]:
+    """The frames that are on show at `num_frames` instants, `1 / clip.fps` seconds apart: from a drawn start, or with
+    the views' clips spread evenly, one being centred.
+
+    Videos of any rate, and of a rate that varies, are so brought to one. Short videos are treated as in dense
+    sampling; a video lasts until its last frame has been shown for as long as the frames before it were on average.
+    """
+    assert clip.fps is not None
+    speed = 1000 if jitter is None else jitter.draw_speed()
+    rate = round(1000 * clip.fps)
+    steps = [step * SECOND * speed // rate for step in range(clip.num_frames)]
+    first, last = times[0], times[-1]
+    gap = (last - first) // (len(times) - 1) if len(times) > 1 else SECOND * 1000 // rate
+    duration = max(1, last - first + gap)
+    if clip.short == "error" and steps[-1] >= duration:
+        raise VideoError(
+            f"lasts {duration / SECOND:.2f} s, clip.short is 'error' and a clip lasts {steps[-1] / SECOND:.2f} s"
+        )
+    start = _start(duration - 1 - steps[-1], view, jitter)
+    instants = [start + step for step in steps]
+    if clip.short == "loop":
+        instants = [instant % duration for instant in instants]
+    return [max(0, bisect_right(times, first + instant) - 1) for instant in instants]
+
+
+def _start(spare: int, view: View, jitter: Jitter | None) -> int:
+    """Where a clip starts that leaves `spare` places; 0 where it does not fit."""
+    if spare <= 0:
+        return 0
+    if jitter is not None:
+        return jitter.random.randrange(spare + 1)
+    this, views = view
+    return (2 * this + 1) * spare // (2 * views)
+
+
+def _stretch(video_frames: int, jitter: Jitter) -> tuple[int, int]:
+    """Start and length of the part that is spread over the clip: all at the highest speed, less at a lower one."""
+    low, high = jitter.thousandths
+    if low == high:
+        return 0, video_frames
+    length = max(1, video_frames * jitter.draw_speed() // high)
+    return jitter.random.randrange(video_frames - length + 1), length
+
+
+def _drop_frames(indices: list[int], jitter: Jitter) -> list[int]:
+    share = round(1000 * jitter.frame_dropout)
+    if not share:
+        return indices
+    kept = indices[:1]
+    for index in indices[1:]:
+        kept.append(kept[-1] if jitter.random.randrange(1000) < share else index)
+    return kept
+
+
+def _refuse_short(clip: Clip, video_frames: int, *, needed: int) -> None:
+    if clip.short == "error" and video_frames < needed:
+        raise VideoError(f"has {video_frames} frames, clip.short is 'error' and a clip spans {needed}")
+
+
+SAMPLERS: dict[str, Callable[[Clip, int, View, Jitter | None], list[int]]] = {
     "segments": segment_indices,
     "dense": dense_indices,
     "uniform": uniform_indices,

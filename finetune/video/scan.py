@@ -1,10 +1,10 @@
 """How a file is laid out: by its container's index, by its packets, or by decoding all of it."""
 
 from collections.abc import Iterator
+from contextlib import suppress
 from itertools import islice
 from pathlib import Path
 
-import av
 import numpy as np
 from av.container import InputContainer
 from av.packet import Packet
@@ -12,7 +12,7 @@ from av.video.frame import VideoFrame
 from av.video.stream import VideoStream
 
 from finetune.errors import VideoError
-from finetune.video.container import reason_of
+from finetune.video.container import PYAV_ERRORS, reason_of
 from finetune.video.layout import Layout, layout_by_index, layout_by_packets
 
 # In these every packet is one frame that comes out, and frames are shown in the order of their packets' times.
@@ -26,6 +26,19 @@ KEYFRAME, DISCARD = 1, 2  # flags of an index entry
 
 def by_index(container: InputContainer, stream: VideoStream) -> Layout | None:
     """By the container's own index, where it lists every frame: MP4 and MOV that are not in fragments."""
+    with suppress(*PYAV_ERRORS):
+        return _by_index(container, stream)
+    return None
+
+
+def by_packets(container: InputContainer, stream: VideoStream) -> Layout | None:
+    """By going through all packets without decoding them; the container is left at its start again."""
+    with suppress(*PYAV_ERRORS):
+        return _by_packets(container, stream)
+    return None
+
+
+def _by_index(container: InputContainer, stream: VideoStream) -> Layout | None:
     entries = stream.index_entries
     known = is_mp4(container) and (has_true_times(container, stream) or stream.codec_context.name in EACH_ALONE)
     if not known or not stream.frames or len(entries) != stream.frames:
@@ -42,8 +55,7 @@ def by_index(container: InputContainer, stream: VideoStream) -> Layout | None:
     )
 
 
-def by_packets(container: InputContainer, stream: VideoStream) -> Layout | None:
-    """By going through all packets without decoding them; the container is left at its start again."""
+def _by_packets(container: InputContainer, stream: VideoStream) -> Layout | None:
     alone = stream.codec_context.name in EACH_ALONE
     if not alone and not has_true_times(container, stream):
         return None
@@ -81,7 +93,7 @@ def by_decoding(path: Path, container: InputContainer, stream: VideoStream) -> t
             came_from += [_packet_of(frame) for frame in frames]
             keys += [_packet_of(frame) for frame in frames if frame.key_frame]
         frames = stream.codec_context.decode(None) if number >= 0 else []
-    except (av.FFmpegError, OSError, ValueError) as error:
+    except PYAV_ERRORS as error:
         raise VideoError(f"{path}: cannot be decoded after frame {len(came_from)}: {reason_of(error)}") from None
     came_from += [_packet_of(frame) for frame in frames]
     keys = sorted(keys + [_packet_of(frame) for frame in frames if frame.key_frame])

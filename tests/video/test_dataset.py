@@ -5,7 +5,7 @@ from grey import make_clip
 
 from finetune.errors import VideoError
 from finetune.manifest import Manifest
-from finetune.recipe import Clip
+from finetune.recipe import Augment, Clip
 from finetune.video.augment import augmentation, center_crop
 from finetune.video.batches import EpochBatches
 from finetune.video.check import look_at_files
@@ -26,7 +26,7 @@ def manifest(clip_folder):
 
 @pytest.fixture
 def dataset(manifest):
-    return ClipDataset(manifest, "train", clip=CLIP, augment="light", flip=True, seed=3)
+    return ClipDataset(manifest, "train", clip=CLIP, augment=Augment(), seed=3)
 
 
 def test_an_item_is_a_clip_its_label_and_its_row(manifest):
@@ -45,11 +45,11 @@ def test_an_item_follows_from_seed_epoch_and_row_alone(dataset, manifest):
     first = dataset[(2, 5)]["clips"]
     torch.manual_seed(1)
     dataset[(0, 0)]
-    again = ClipDataset(manifest, "train", clip=CLIP, augment="light", flip=True, seed=3)[(2, 5)]["clips"]
+    again = ClipDataset(manifest, "train", clip=CLIP, augment=Augment(), seed=3)[(2, 5)]["clips"]
     assert torch.equal(first, again)
     others = [
         dataset[(3, 5)]["clips"],
-        ClipDataset(manifest, "train", clip=CLIP, augment="light", seed=4)[(2, 5)]["clips"],
+        ClipDataset(manifest, "train", clip=CLIP, augment=Augment(flip=False), seed=4)[(2, 5)]["clips"],
     ]
     assert not any(torch.equal(first, other) for other in others)
 
@@ -67,7 +67,7 @@ def test_a_file_that_goes_bad_is_an_error_item_and_not_replaced(tmp_path):
         for number in range(2):
             make_clip(tmp_path / "train" / name / f"{number}.mp4")
     manifest = Manifest.from_folder(tmp_path)
-    dataset = ClipDataset(manifest, "train", clip=CLIP, augment="none")
+    dataset = ClipDataset(manifest, "train", clip=CLIP, augment=Augment(preset="none"))
     manifest.path(2).write_bytes(b"gone bad")
     batch = next(iter(ClipLoader(dataset, EpochBatches(4, 4, seed=0, shuffle=False), workers=0)))
     assert batch["row"].tolist() == [0, 1, 3]
@@ -87,21 +87,9 @@ def test_known_bad_files_are_left_out(tmp_path):
     assert ClipDataset(manifest, "train", clip=CLIP, facts=facts).rows.tolist() == [0, 1]
 
 
-def test_all_frames_of_a_clip_get_the_same_draw():
-    frame = torch.randint(0, 255, (1, 3, 40, 50), dtype=torch.uint8)
-    clip = frame.expand(6, -1, -1, -1)
-    for preset in ("none", "light", "strong"):
-        transform = augmentation(preset, size=32, fit="crop", flip=True)
-        for seed in range(20):
-            out = transform(clip, seed)
-            assert out.shape == (6, 3, 32, 32)
-            assert out.dtype == torch.uint8
-            assert all(torch.equal(out[0], other) for other in out)
-
-
 def test_a_preset_without_flip_never_mirrors():
     ramp = torch.arange(40, dtype=torch.uint8).mul(6).expand(1, 3, 40, 40)
-    keep, mirror = (augmentation("light", size=32, fit="crop", flip=flip) for flip in (False, True))
+    keep, mirror = (augmentation(Augment(flip=flip), size=32, fit="crop") for flip in (False, True))
     rises = [bool((out := keep(ramp, seed)[0, 0].float())[:, -8:].mean() > out[:, :8].mean()) for seed in range(40)]
     mixed = [bool((out := mirror(ramp, seed)[0, 0].float())[:, -8:].mean() > out[:, :8].mean()) for seed in range(40)]
     assert all(rises)
@@ -110,7 +98,7 @@ def test_a_preset_without_flip_never_mirrors():
 
 def test_the_middle_is_cropped_alike_for_none_and_evaluation():
     frames = torch.randint(0, 255, (2, 3, 37, 50), dtype=torch.uint8)
-    assert torch.equal(augmentation("none", size=32, fit="crop", flip=True)(frames, 9), center_crop(frames, 32))
+    assert torch.equal(augmentation(Augment(preset="none"), size=32, fit="crop")(frames, 9), center_crop(frames, 32))
 
 
 def test_the_short_side_is_scaled_or_all_is_squashed():
@@ -127,7 +115,7 @@ def test_draws_differ_between_seeds_epochs_rows_and_views():
 def test_without_augmentation_training_sees_the_very_picture_of_evaluation(manifest):
     """Frames may differ, since each is drawn within its segment; of videos with one frame a segment they do not."""
     clip = CLIP.model_copy(update={"sampling": "uniform"})
-    trained = ClipDataset(manifest, "train", clip=clip, augment="none")
+    trained = ClipDataset(manifest, "train", clip=clip, augment=Augment(preset="none"))
     evaluated = ClipDataset(manifest, "train", clip=clip, facts=trained.facts)
     for position in range(len(trained)):
         assert torch.equal(trained[position]["clips"], evaluated[position]["clips"])

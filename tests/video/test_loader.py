@@ -11,7 +11,7 @@ import torch
 from grey import make_clip
 
 from finetune.manifest import Manifest
-from finetune.recipe import Clip
+from finetune.recipe import Augment, Clip
 from finetune.video.batches import EpochBatches
 from finetune.video.check import look_at_files
 from finetune.video.dataset import ClipDataset
@@ -27,7 +27,7 @@ def manifest(clip_folder):
 
 @pytest.fixture
 def dataset(manifest):
-    return ClipDataset(manifest, "train", clip=CLIP, augment="light", flip=True, seed=3)
+    return ClipDataset(manifest, "train", clip=CLIP, augment=Augment(), seed=3)
 
 
 def epochs_of(loader, count=2):
@@ -78,7 +78,7 @@ def test_files_that_crash_or_hang_their_reader_are_skipped_and_listed_and_not_tr
         for stem in ("0", "1", "crash" if name == "a" else "hang", "3"):
             make_clip(tmp_path / "train" / name / f"{stem}.mp4")
     manifest = Manifest.from_folder(tmp_path)
-    dataset = Touchy(manifest, "train", clip=CLIP, augment="none", facts=look_at_files(manifest))
+    dataset = Touchy(manifest, "train", clip=CLIP, augment=Augment(preset="none"), facts=look_at_files(manifest))
     good = [row for row in range(8) if manifest.path(row).stem not in {"crash", "hang"}]
     with ClipLoader(dataset, EpochBatches(8, 4, seed=0), workers=2, time_limit=2) as loader:
         for epoch in range(3):
