@@ -3,6 +3,7 @@
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -56,14 +57,14 @@ def augmentation(augment: Augment, *, size: int, fit: str) -> Callable[[Tensor, 
         steps.append(v2.RandomErasing(p=pieces.erase))
     if augment.flip and augment.preset != "none":
         steps.append(v2.RandomHorizontalFlip())
+    return partial(_drawn, steps)
 
-    def transform(frames_TCHW: Tensor, seed: int) -> Tensor:
-        with seeded(seed):
-            for step in steps:
-                frames_TCHW = step(frames_TCHW)
-        return frames_TCHW.contiguous()
 
-    return transform
+def _drawn(steps: list[Step], frames_TCHW: Tensor, seed: int) -> Tensor:
+    with seeded(seed):
+        for step in steps:
+            frames_TCHW = step(frames_TCHW)
+    return frames_TCHW.contiguous()
 
 
 def pieces_of(augment: Augment) -> Pieces:
@@ -108,11 +109,12 @@ def _random_resized_crop(size: int, fit: str, pieces: Pieces) -> Step:
 
 
 def _multi_scale_crop(size: int, fit: str, pieces: Pieces) -> Step:
-    def crop(frames_TCHW: Tensor) -> Tensor:
-        top, left, height, width = multi_scale_box(frames_TCHW.shape[-2], frames_TCHW.shape[-1])
-        return v2.functional.resized_crop(frames_TCHW, top, left, height, width, [size, size], antialias=True)
+    return partial(_crop_multi_scale, size)
 
-    return crop
+
+def _crop_multi_scale(size: int, frames_TCHW: Tensor) -> Tensor:
+    top, left, height, width = multi_scale_box(frames_TCHW.shape[-2], frames_TCHW.shape[-1])
+    return v2.functional.resized_crop(frames_TCHW, top, left, height, width, [size, size], antialias=True)
 
 
 def multi_scale_box(height: int, width: int) -> tuple[int, int, int, int]:

@@ -1,5 +1,7 @@
 """Every frame of a clip gets the same draw, every draw follows from its seed."""
 
+import pickle
+
 import pytest
 import torch
 
@@ -44,6 +46,12 @@ def test_all_frames_get_the_same_draw_and_seeds_differ(pieces):
     assert all(torch.equal(out, transform(clip, seed)) for seed, out in enumerate(drawn))
     differ = sum(not torch.equal(drawn[0], out) for out in drawn)
     assert differ == 0 if pieces == {"preset": "none"} else differ >= 3
+
+
+@pytest.mark.parametrize("pieces", PIECES, ids=str)
+def test_it_can_be_sent_to_a_loading_process_and_draws_the_same_there(pieces):
+    clip, transform = texture(), augmentation(Augment(**pieces), size=32, fit="crop")
+    assert torch.equal(pickle.loads(pickle.dumps(transform))(clip, 5), transform(clip, 5))
 
 
 @pytest.mark.parametrize("pieces", PIECES[3:-1], ids=str)
