@@ -69,8 +69,8 @@ def print_speed(cache: Path, repeats: int) -> None:
     manifest = manifest_of([make(cache, KINDS[name]) for name in FILES], ROWS)
     makers: dict[str, Callable[[int], Iterable]] = {
         "ours": partial(ours, manifest),
-        "OpenCV": partial(plain, manifest, read_with_opencv),
-        "torchcodec": partial(plain, manifest, read_with_torchcodec),
+        "OpenCV": partial(plain, manifest, read=read_with_opencv),
+        "torchcodec": partial(plain, manifest, read=read_with_torchcodec),
     }
     if packed := pack_of(manifest, cache):
         makers["ours, packed"] = partial(ours, manifest, packed=packed)
@@ -125,7 +125,7 @@ def facts_of(manifest: Manifest):
     return replace(facts, **{name: np.tile(value, times)[: len(manifest)] for name, value in arrays.items()})
 
 
-def plain(manifest: Manifest, read: Callable, workers: int, *, size: int = 224) -> DataLoader:
+def plain(manifest: Manifest, workers: int, *, read: Callable, size: int = 224) -> DataLoader:
     """What one writes: a list of paths and labels, a Dataset, a DataLoader."""
     items = [(str(manifest.path(row)), int(manifest.labels[row])) for row in range(len(manifest))]
     dataset = PlainDataset(items, read, size)
