@@ -174,8 +174,8 @@ def _held_out(labels: np.ndarray, units: np.ndarray, share_and_seed: tuple[float
         return next(iter(folds.split(labels, labels, units)))[1]
 
 
-def _read_csv(source: Path) -> dict[str, list[str]]:
-    """Columns path, label and, when the file has them filled in, split and group."""
+def read_table(source: Path) -> dict[str, list[str]]:
+    """Every named column of a CSV file, a text a row. Raises DataError when it cannot be read."""
     try:
         with source.open(newline="", encoding="utf-8-sig") as file:
             reader = csv.DictReader(file)
@@ -185,13 +185,18 @@ def _read_csv(source: Path) -> dict[str, list[str]]:
         raise DataError(f"there is no manifest {str(source)!r}{_advice(source)}") from None
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise DataError(f"{source}: cannot be read as a UTF-8 CSV file: {error}") from None
-    missing = [name for name in ("path", "label") if name not in names]
+    return {name: [record[names.index(name)] for record in records] for name in names if name}
+
+
+def _read_csv(source: Path) -> dict[str, list[str]]:
+    """Columns path, label and, when the file has them filled in, split and group."""
+    table = read_table(source)
+    missing = [name for name in ("path", "label") if name not in table]
     if missing:
-        hints = "".join(nearest(name, names) for name in missing)
-        raise DataError(f"{source}: no column {' and no column '.join(missing)}{hints}; it has {', '.join(names)}")
-    if not records:
+        hints = "".join(nearest(name, table) for name in missing)
+        raise DataError(f"{source}: no column {' and no column '.join(missing)}{hints}; it has {', '.join(table)}")
+    if not table["path"]:
         raise DataError(f"{source}: holds a header and no rows")
-    table = {name: [record[names.index(name)] for record in records] for name in names if name}
     for name in ("path", "label"):
         empty = [number for number, value in enumerate(table[name], start=2) if not value]
         if empty:

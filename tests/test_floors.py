@@ -9,7 +9,7 @@ PACKAGE = Path(__file__).parent.parent / "finetune"
 FLOORS = {
     **dict.fromkeys(("errors", "recipe", "manifest", "report", "scores", "version"), 0),
     **dict.fromkeys(("video", "model"), 1),
-    **dict.fromkeys(("checkpoint", "infer", "evaluation", "datasets"), 2),
+    **dict.fromkeys(("audit", "checkpoint", "infer", "evaluation", "datasets"), 2),
     **dict.fromkeys(("train", "prediction"), 3),
     "cli": 5,
     **dict.fromkeys(("__init__", "__main__"), 6),

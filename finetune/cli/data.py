@@ -22,7 +22,7 @@ def quickstart(
     """Draw 520 short labelled clips in under half a minute: an arrow or a heart that rises, falls or spins."""
     from finetune.datasets.quickstart import draw_quickstart
 
-    with _counting("drawing") as progress:
+    with counting("drawing") as progress:
         manifest = draw_quickstart(out, seed=seed, progress=progress)
     print(manifest)
 
@@ -56,7 +56,7 @@ def hmdb51(
 
 
 @contextmanager
-def _counting(what: str) -> Iterator[Callable[[int, int], None]]:
+def counting(what: str) -> Iterator[Callable[[int, int], None]]:
     """A bar on stderr for (done, total)."""
     from rich.console import Console
     from rich.progress import Progress

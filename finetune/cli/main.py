@@ -1,7 +1,7 @@
 """The `finetune` command: all groups of commands, and how a run of it ends.
 
-Exit status: 0 done · 1 a bug of ours, with its traceback · 2 something the user can mend, in plain words on stderr ·
-130 interrupted.
+Exit status: 0 done · 1 what was checked must be mended, or a bug of ours, with its traceback · 2 something the user
+can mend, in plain words on stderr · 130 interrupted.
 """
 
 import sys
@@ -10,7 +10,7 @@ from typing import Annotated
 import typer
 import typer.exceptions
 
-from finetune.cli import data, recipes, results, run
+from finetune.cli import check, data, recipes, results, run
 from finetune.errors import FinetuneError
 from finetune.version import VERSION
 
@@ -22,6 +22,7 @@ app = typer.Typer(
     add_completion=False,
     rich_markup_mode="rich",
 )
+app.command()(check.check)
 app.command()(run.train)
 app.command()(results.evaluate)
 app.command()(results.predict)

@@ -36,7 +36,7 @@ def write_report(run: Path, *, evaluation: Path | None = None) -> Path:
     epochs = _read_epochs(run / "metrics.jsonl")
     predictions = _read_predictions(evaluation / "predictions.csv")
     recipe, environment = _read_text(run / "recipe.yaml"), _read_text(run / "environment.json")
-    html = _template().render(
+    html = template("report.html.j2").render(
         results=results,
         tasks=[_task(name, task, results) for name, task in results["tasks"].items()],
         warnings=words.warnings_of(results, epochs or []),
@@ -50,10 +50,10 @@ def write_report(run: Path, *, evaluation: Path | None = None) -> Path:
         left_out=_left_out(results),
         most_files=_FILES_SHOWN,
         most_classes_with_text=confusion.MOST_CLASSES_WITH_TEXT,
-        **_script_and_style(),
+        **script_and_style(),
     )
     path = evaluation / "report.html"
-    _write_atomically(path, html.encode("utf-8", errors="replace"))
+    write_atomically(path, html)
     return path
 
 
@@ -189,7 +189,8 @@ def _flat(value: Any, prefix: str = "") -> list[tuple[str, str]]:
     return [(prefix, ", ".join(texts) or "none")]
 
 
-def _template() -> jinja2.Template:
+def template(name: str) -> jinja2.Template:
+    """One of templates/*; everything put into it is escaped."""
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(_TEMPLATES),
         autoescape=True,
@@ -198,21 +199,22 @@ def _template() -> jinja2.Template:
         lstrip_blocks=True,
     )
     environment.filters |= words.FILTERS
-    return environment.get_template("report.html.j2")
+    return environment.get_template(name)
 
 
-def _script_and_style() -> dict[str, Markup]:
+def script_and_style(*further_styles: str) -> dict[str, Markup]:
     """The page's policy allows the one script with this hash: none in a class name could run."""
     script = (_TEMPLATES / "report.js").read_text(encoding="utf-8")
     digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
-    style = (_TEMPLATES / "report.css").read_text(encoding="utf-8")
+    style = "".join((_TEMPLATES / name).read_text(encoding="utf-8") for name in ("report.css", *further_styles))
     return {"script": Markup(script), "script_hash": Markup(f"sha256-{digest}"), "style": Markup(style)}
 
 
-def _write_atomically(path: Path, content: bytes) -> None:
+def write_atomically(path: Path, html: str) -> None:
+    """A page appears whole or not at all; halves of surrogate pairs, as in file names, become question marks."""
     partial = path.with_name(f".{path.name}.{os.getpid()}")
     try:
-        partial.write_bytes(content)
+        partial.write_bytes(html.encode("utf-8", errors="replace"))
         os.replace(partial, path)
     finally:
         partial.unlink(missing_ok=True)

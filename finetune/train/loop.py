@@ -28,8 +28,9 @@ from finetune.train.display import Display
 from finetune.train.mixing import mix
 from finetune.train.optimizer import build_optimizer, rate_factor
 from finetune.video.batches import EpochBatches, balanced_draws
-from finetune.video.check import Facts, look_at_files
+from finetune.video.check import look_at_files
 from finetune.video.dataset import ClipDataset, draw_of
+from finetune.video.facts import Facts
 from finetune.video.loader import ClipLoader, worker_count
 
 
@@ -50,9 +51,8 @@ def fit(
     """Train a model on a manifest, phase by phase; the run folder, and the model left with its best weights.
 
     The best epoch is the one with the highest top-1 on the split val, the lower loss deciding between equals; with
-    no rows there, the last. Of `data`, `on_error` and `workers` are used; more than no workers need a script that
-    guards its start by `if __name__ == "__main__":`. Raises FinetuneError for all that is wrong before the first
-    batch, and when the loss is no longer a number.
+    no rows there, the last. Of `data`, `on_error`, `workers` and `time_limit` are used. Raises
+    FinetuneError for all that is wrong before the first batch, and when the loss is no longer a number.
     """
     clip = clip.model_copy(update={"size": model.size})
     recipe = Recipe(

@@ -57,14 +57,7 @@ def augmentation(augment: Augment, *, size: int, fit: str) -> Callable[[Tensor, 
         steps.append(v2.RandomErasing(p=pieces.erase))
     if augment.flip and augment.preset != "none":
         steps.append(v2.RandomHorizontalFlip())
-    return partial(_drawn, steps)
-
-
-def _drawn(steps: list[Step], frames_TCHW: Tensor, seed: int) -> Tensor:
-    with seeded(seed):
-        for step in steps:
-            frames_TCHW = step(frames_TCHW)
-    return frames_TCHW.contiguous()
+    return partial(_transformed, steps)
 
 
 def pieces_of(augment: Augment) -> Pieces:
@@ -103,16 +96,23 @@ def seeded(seed: int) -> Iterator[None]:
         torch.set_rng_state(state)
 
 
+def _transformed(steps: list[Step], frames_TCHW: Tensor, seed: int) -> Tensor:
+    with seeded(seed):
+        for step in steps:
+            frames_TCHW = step(frames_TCHW)
+    return frames_TCHW.contiguous()
+
+
 def _random_resized_crop(size: int, fit: str, pieces: Pieces) -> Step:
     ratio = (3 / 4, 4 / 3) if fit == "crop" else (0.9, 1 / 0.9)
     return v2.RandomResizedCrop(size, scale=(pieces.smallest_area, 1.0), ratio=ratio, antialias=True)
 
 
 def _multi_scale_crop(size: int, fit: str, pieces: Pieces) -> Step:
-    return partial(_crop_multi_scale, size)
+    return partial(_cropped_as_tsn, size)
 
 
-def _crop_multi_scale(size: int, frames_TCHW: Tensor) -> Tensor:
+def _cropped_as_tsn(size: int, frames_TCHW: Tensor) -> Tensor:
     top, left, height, width = multi_scale_box(frames_TCHW.shape[-2], frames_TCHW.shape[-1])
     return v2.functional.resized_crop(frames_TCHW, top, left, height, width, [size, size], antialias=True)
 

@@ -1,7 +1,11 @@
-"""Look at every file before anything trains: what is true of each, and which cannot be read."""
+"""Look at every file before anything trains: what is true of each, and which cannot be read.
+
+The one place where files are looked at. `look_at` finds what training, evaluation and prediction need to know,
+`look_closely` also what the check of a whole data set compares and shows.
+"""
 
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,48 +14,121 @@ import numpy as np
 
 from finetune.errors import VideoError
 from finetune.manifest import Manifest
-from finetune.video.decode import VideoInfo, probe
+from finetune.video.decode import VideoInfo, probe, read_frames, scan
+from finetune.video.duplicates import small_grey
+from finetune.video.encode import jpeg_of
+from finetune.video.facts import Facts, Kept
+from finetune.video.layout import Layout
+from finetune.video.promised import missing_bytes
+from finetune.video.workers import Failure, supervised_map
+
+Progress = Callable[[int, int], None]
+SECONDS_BEFORE_TRAINING = 300.0  # long enough to count an hour of film, of which nothing tells its number of frames
+TOO_SLOW = "took longer than"  # in the reason given for a file that hangs its decoder, or is very long
+TOLERATED = 0.01  # of a file: programs that count their own header wrong miss by less
+WORTH_PROCESSES, MOST_PROCESSES = 32, 16
+_PICTURE_SIDE = 176  # pixels of the longer side of the pictures that are compared and shown
 
 
 @dataclass(frozen=True, eq=False)
-class Facts:
-    """Facts of a manifest's rows as arrays, one item a row; a bad file's are zero, and `bad` has its reason."""
+class Look:
+    """What a check keeps of a file, about 6 KB: its facts, and its first, middle and last frame, small and grey."""
 
-    num_frames: np.ndarray
-    heights: np.ndarray
-    widths: np.ndarray
-    bad: dict[int, str]
-
-
-def look_at_files(manifest: Manifest, *, progress: Callable[[int, int], None] | None = None) -> Facts:
-    """Probe each file of a manifest once. `progress` is called with (files done, files)."""
-    num_frames, heights, widths = np.zeros((3, len(manifest)), dtype=np.int64)
-    bad: dict[int, str] = {}
-    results = look_at([manifest.path(row) for row in range(len(manifest))], progress=progress)
-    for row, result in enumerate(results):
-        if isinstance(result, VideoError):
-            bad[row] = str(result)
-        else:
-            num_frames[row], heights[row], widths[row] = result.num_frames, result.height, result.width
-    return Facts(num_frames, heights, widths, bad)
+    info: VideoInfo
+    file_bytes: int
+    pictures_3SS: np.ndarray  # uint8
+    middle_jpeg: bytes  # in colour
 
 
-def look_at(
-    paths: Sequence[Path], *, progress: Callable[[int, int], None] | None = None
-) -> list[VideoInfo | VideoError]:
+def look_at_files(manifest: Manifest, *, progress: Progress | None = None) -> Facts:
+    """What is known of each file of a manifest; those that are new or have changed are looked at now.
+
+    `progress` is called with (files done, files).
+    """
+    kept = Kept(manifest)
+    rows = kept.unknown()
+    results = _looked_at(_scan, [manifest.path(row) for row in rows], progress=progress)
+    return kept.with_new(dict(zip(rows, results, strict=True)))
+
+
+def look_at(paths: Sequence[Path], *, progress: Progress | None = None) -> list[VideoInfo | VideoError]:
     """For each path its facts, or the error that says why it cannot be read."""
-    results: list[VideoInfo | VideoError] = []
+    return _looked_at(_info, paths, progress=progress)
+
+
+def _looked_at(function: Callable, paths: Sequence[Path], *, progress: Progress | None) -> list:
+    """Of many files each is read in a process on which nothing else depends; for few that is not worth starting."""
+    if len(paths) >= WORTH_PROCESSES:
+        return _in_processes(function, paths, (SECONDS_BEFORE_TRAINING, progress))
     # The decoder lets go of the interpreter lock while it works, so threads use all cores.
     with ThreadPoolExecutor(os.cpu_count()) as pool:
-        for result in pool.map(_probe_or_error, paths):
-            results.append(result)
-            if progress is not None:
-                progress(len(results), len(paths))
-    return results
+        return _collected(pool.map(function, paths), len(paths), progress)
 
 
-def _probe_or_error(path: Path) -> VideoInfo | VideoError:
+def look_closely(paths: Sequence[Path], *, seconds: float, progress: Progress | None = None) -> list[Look | VideoError]:
+    """For each path what `Look` holds, or the error that says why its frames cannot be read.
+
+    Each file is decoded in a process that is ended when it takes longer than `seconds`.
+    """
+    return _in_processes(_look, paths, (seconds, progress))
+
+
+def _in_processes(function: Callable, paths: Sequence[Path], limit_and_progress: tuple[float, Progress | None]) -> list:
+    seconds, progress = limit_and_progress
+    if not paths:
+        return []
+    count = min(len(os.sched_getaffinity(0)), MOST_PROCESSES, len(paths))
+    answers = supervised_map(function, paths, count=count, time_limit=seconds)
+    named = (_named(path, answer) for path, answer in zip(paths, answers, strict=True))
+    return _collected(named, len(paths), progress)
+
+
+def _named(path: Path, answer: object) -> object:
+    return VideoError(f"{path}: {answer.reason}") if isinstance(answer, Failure) else answer
+
+
+def _collected(results: Iterable, number: int, progress: Progress | None) -> list:
+    collected = []
+    for result in results:
+        collected.append(result)
+        if progress is not None:
+            progress(len(collected), number)
+    return collected
+
+
+def _info(path: Path) -> VideoInfo | VideoError:
     try:
         return probe(path)
     except VideoError as error:
         return error
+
+
+def _scan(path: Path) -> tuple[VideoInfo, Layout | None] | VideoError:
+    try:
+        return scan(path)
+    except VideoError as error:
+        return error
+
+
+def _look(path: Path) -> Look | VideoError:
+    try:
+        info, layout = scan(path)
+        scale = min(1, _PICTURE_SIDE / max(info.height, info.width))
+        size = max(1, round(scale * info.height)), max(1, round(scale * info.width))
+        last = info.num_frames - 1
+        frames_TCHW, _ = read_frames(path, [0, info.num_frames // 2, last], size=size, layout=layout)
+        _refuse_missing_bytes(path, info)
+    except VideoError as error:
+        return error
+    pictures_3SS = np.stack([small_grey(frame) for frame in frames_TCHW])
+    return Look(info, path.stat().st_size, pictures_3SS, jpeg_of(frames_TCHW[1]))
+
+
+def _refuse_missing_bytes(path: Path, info: VideoInfo) -> None:
+    """Training would take such a file, as the part that is there decodes; but it is not the clip it was."""
+    missing, there = missing_bytes(path), path.stat().st_size
+    if missing > TOLERATED * there:
+        raise VideoError(
+            f"{path}: is cut off after frame {info.num_frames}: "
+            f"its header promises {there + missing:,} bytes, {there:,} are there"
+        )

@@ -16,8 +16,10 @@ from finetune.errors import VideoError
 from finetune.manifest import Manifest
 from finetune.recipe import Augment, Clip
 from finetune.video.augment import augmentation, center_crop, read_size
-from finetune.video.check import Facts, look_at_files
+from finetune.video.check import look_at_files
 from finetune.video.decode import frame_times, read_frames
+from finetune.video.facts import Facts
+from finetune.video.layout import Layout
 from finetune.video.sampling import SECOND, Jitter, sample_indices
 
 
@@ -79,22 +81,32 @@ class ClipDataset(Dataset):
         assert self.clip.size is not None
         path, num_frames = self.manifest.path(row), int(self.facts.num_frames[row])
         video_size = int(self.facts.heights[row]), int(self.facts.widths[row])
+        layout = self.facts.layout(row)
         if self.augment is None or self.transform is None:
-            return read_views(path, self.clip, views=self.views, num_frames=num_frames, video_size=video_size)
+            return read_views(
+                path, self.clip, views=self.views, num_frames=num_frames, video_size=video_size, layout=layout
+            )
         draw = draw_of(self.seed, epoch, row, 0)
         jitter = Jitter(Random(draw), speed=self.augment.speed, frame_dropout=self.augment.frame_dropout)
         indices = _sampled(path, self.clip, num_frames, jitter=jitter)
         size = scaled_size(video_size, read_size(self.augment, self.clip.size), fit=self.clip.fit)
-        return self.transform(_read(path, indices, size), draw).unsqueeze(0)
+        return self.transform(_read(path, indices, size, layout), draw).unsqueeze(0)
 
 
-def read_views(path: Path, clip: Clip, *, views: int, num_frames: int, video_size: tuple[int, int]) -> Tensor:
+def read_views(
+    path: Path,
+    clip: Clip,
+    *,
+    views: int,
+    num_frames: int,
+    video_size: tuple[int, int],
+    layout: Layout | None = None,
+) -> Tensor:
     """All views of a video as evaluation and prediction see them, uint8 (V, T, C, H, W); each frame read once."""
     assert clip.size is not None
     indices = [_sampled(path, clip, num_frames, view=(view, views)) for view in range(views)]
-    frames_TCHW = _read(
-        path, [index for view in indices for index in view], scaled_size(video_size, clip.size, fit=clip.fit)
-    )
+    every = [index for view in indices for index in view]
+    frames_TCHW = _read(path, every, scaled_size(video_size, clip.size, fit=clip.fit), layout)
     return center_crop(frames_TCHW, clip.size).unflatten(0, (views, clip.num_frames)).contiguous()
 
 
@@ -125,8 +137,8 @@ def scaled_size(video_size: tuple[int, int], side: int, *, fit: str) -> tuple[in
     return max(side, round(height * side / short)), max(side, round(width * side / short))
 
 
-def _read(path: Path, indices: list[int], size: tuple[int, int]) -> Tensor:
-    frames_TCHW, _ = read_frames(path, indices, size=size)
+def _read(path: Path, indices: list[int], size: tuple[int, int], layout: Layout | None) -> Tensor:
+    frames_TCHW, _ = read_frames(path, indices, size=size, layout=layout)
     return torch.from_numpy(frames_TCHW)
 
 

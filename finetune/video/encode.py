@@ -24,3 +24,14 @@ def write_video(path: Path | str, frames_THWC: np.ndarray, *, fps: int | Fractio
             frame = av.VideoFrame.from_ndarray(np.ascontiguousarray(frame_HWC), format="rgb24")
             container.mux(stream.encode(frame))
         container.mux(stream.encode(None))
+
+
+def jpeg_of(frame_3HW: np.ndarray) -> bytes:
+    """A picture as a small JPEG file, of middling quality."""
+    picture_HWC = np.ascontiguousarray(frame_3HW.transpose(1, 2, 0))
+    encoder = av.CodecContext.create("mjpeg", "w")
+    encoder.height, encoder.width = picture_HWC.shape[:2]
+    encoder.pix_fmt, encoder.time_base = "yuvj420p", Fraction(1, 25)
+    encoder.options = {"qmin": "6", "qmax": "6"}
+    frame = av.VideoFrame.from_ndarray(picture_HWC, format="rgb24").reformat(format="yuvj420p")
+    return b"".join(bytes(packet) for packet in [*encoder.encode(frame), *encoder.encode(None)])

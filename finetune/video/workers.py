@@ -16,12 +16,14 @@ import weakref
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
+from types import ModuleType
 from typing import Any
 
 START_LIMIT_SECONDS = 300  # for a process to import what it needs, on a machine that is busy
+_ONE_AT_A_TIME = threading.Lock()
 AHEAD = 2  # items in a process's pipe: the one in work, and the next
 
 
@@ -43,8 +45,8 @@ class Workers:
     """`count` processes that apply a function to items; each result is the function's, or a Failure.
 
     Function and items have to be picklable; the function is sent to each process once. `begin` is called there
-    first. `time_limit` is in seconds an item. Scripts that make some need the guard
-    `if __name__ == "__main__":`. Close them, or use them as a context manager.
+    first. `time_limit` is in seconds an item. A script needs no guard `if __name__ == "__main__":` for them, as long
+    as the function is not defined in it. Close them, or use them as a context manager.
     """
 
     def __init__(
@@ -168,7 +170,8 @@ class _Handler(threading.Thread):
         context = _context()
         self.connection, theirs = context.Pipe()
         self.process = context.Process(target=_work, args=(theirs, self.function, self.begin), daemon=True)
-        self.process.start()
+        with _main_left_alone(self.function):
+            self.process.start()
         theirs.close()
 
     def _replace_process(self) -> None:
@@ -207,6 +210,20 @@ def _how_it_ended(exitcode: int | None) -> str:
     if exitcode is not None and exitcode < 0:
         return signal.Signals(-exitcode).name
     return f"exit status {exitcode}"
+
+
+@contextmanager
+def _main_left_alone(function: Callable[[Any], Any]) -> Iterator[None]:
+    """Keep a new process from running the user's script once more, unless the function is defined there."""
+    where = getattr(function, "__module__", None) or type(function).__module__
+    with _ONE_AT_A_TIME:
+        main = sys.modules["__main__"]
+        try:
+            if where != "__main__":
+                sys.modules["__main__"] = ModuleType("__main__")
+            yield
+        finally:
+            sys.modules["__main__"] = main
 
 
 def _context() -> Any:

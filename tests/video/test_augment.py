@@ -48,17 +48,17 @@ def test_all_frames_get_the_same_draw_and_seeds_differ(pieces):
     assert differ == 0 if pieces == {"preset": "none"} else differ >= 3
 
 
-@pytest.mark.parametrize("pieces", PIECES, ids=str)
-def test_it_can_be_sent_to_a_loading_process_and_draws_the_same_there(pieces):
-    clip, transform = texture(), augmentation(Augment(**pieces), size=32, fit="crop")
-    assert torch.equal(pickle.loads(pickle.dumps(transform))(clip, 5), transform(clip, 5))
-
-
 @pytest.mark.parametrize("pieces", PIECES[3:-1], ids=str)
 def test_each_piece_changes_the_picture(pieces):
     clip, transform = texture(), augmentation(Augment(**pieces), size=32, fit="crop")
     plain = center_crop(clip, 32)
     assert sum(not torch.equal(transform(clip, seed), plain) for seed in range(8)) >= 4
+
+
+@pytest.mark.parametrize("pieces", PIECES, ids=str)
+def test_an_augmentation_can_be_sent_to_a_loading_process(pieces):
+    transform = augmentation(Augment(**pieces), size=32, fit="crop")
+    assert torch.equal(pickle.loads(pickle.dumps(transform))(texture(), 3), transform(texture(), 3))
 
 
 def test_a_draw_leaves_the_global_generator_as_it_was():

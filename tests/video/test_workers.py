@@ -5,6 +5,8 @@ import multiprocessing
 import os
 import re
 import signal
+import subprocess
+import sys
 import time
 from pathlib import Path
 
@@ -102,3 +104,15 @@ def test_workers_that_nobody_holds_are_ended():
     while time.monotonic() < deadline and Path(f"/proc/{pid}").exists():
         time.sleep(0.05)
     assert not Path(f"/proc/{pid}").exists()
+
+
+def test_a_script_needs_no_guard(tmp_path):
+    script = tmp_path / "script.py"
+    script.write_text(
+        "from os.path import basename\n"
+        "from finetune.video.workers import supervised_map\n"
+        "print('begun')\n"
+        "print(*supervised_map(basename, ['a/b', 'c/d'], count=2, time_limit=20))\n"
+    )
+    done = subprocess.run([sys.executable, str(script)], capture_output=True, text=True, timeout=120, check=False)
+    assert (done.stdout, done.stderr) == ("begun\nb d\n", "")

@@ -1,0 +1,1 @@
+"""What is wrong with labelled videos: everything at once, before anything trains."""

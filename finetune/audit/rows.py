@@ -1,0 +1,156 @@
+"""Which videos a CSV or a folder names, read so that nothing stops it: what training would refuse becomes a finding."""
+
+import re
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from finetune.audit.finding import Finding
+from finetune.errors import DataError, some
+from finetune.manifest import SPLIT_NAMES, divide, find_media, read_table
+
+PATH_COLUMNS = ("path", "file", "filename", "file_name", "video", "video_path")
+
+
+@dataclass(frozen=True, eq=False)
+class Rows:
+    """One item a row; an empty text is a label, split or group that is not there."""
+
+    source: Path
+    paths: list[Path]
+    labels: list[str]
+    splits: list[str]
+    groups: list[str]
+    divided: bool  # by chance and by group, as training divides what has no splits
+    findings: list[Finding]
+
+    def __len__(self) -> int:
+        return len(self.paths)
+
+    @property
+    def labelled(self) -> bool:
+        return any(self.labels)
+
+
+def read_rows(source: Path, *, group_pattern: str | None, shares: tuple[float, float, int]) -> Rows:
+    """Rows of a CSV or a folder as `Manifest` would take them; without labels too.
+
+    `shares` (val, test, seed) is how training would divide rows that have no split. Raises DataError where there
+    are no rows at all.
+    """
+    findings: list[Finding] = []
+    read = _from_folder if source.is_dir() else _from_csv
+    paths, labels, splits, groups = read(source, findings)
+    if group_pattern and not any(groups):
+        groups = _groups_from(source, paths, group_pattern, findings)
+    known = [SPLIT_NAMES.get(split.lower(), "") for split in splits]
+    if any(splits):
+        findings += _unknown_splits(splits, known)
+    divided = any(labels) and not any(splits)
+    if divided:
+        known = _divided(source, labels, groups, shares, findings)
+    return Rows(source, paths, labels, known, groups, divided, findings)
+
+
+Columns = tuple[list[Path], list[str], list[str], list[str]]
+
+
+def _from_csv(source: Path, findings: list[Finding]) -> Columns:
+    table = read_table(source)
+    column = next((name for name in PATH_COLUMNS if name in table), None)
+    if column is None:
+        raise DataError(f"{source}: no column path; it has {', '.join(table)}")
+    if column != "path":
+        findings.append(
+            Finding("mend", "column", f"There is no column “path”; “{column}” was read instead.", f"Rename “{column}”.")
+        )
+    there = [row for row, path in enumerate(table[column]) if path]
+    if not there:
+        raise DataError(f"{source}: holds a header and no rows")
+    if missing := len(table[column]) - len(there):
+        lines = some([row + 2 for row, path in enumerate(table[column]) if not path])
+        findings.append(Finding("mend", "no_path", f"{missing} rows have no path: line {lines}.", "Fill it in."))
+    kept = {name: [values[row] for row in there] for name, values in table.items()}
+    paths = [source.parent / path for path in kept[column]]
+    labels, splits, groups = (kept.get(name) or [""] * len(there) for name in ("label", "split", "group"))
+    findings += _missing_labels(labels)
+    return paths, labels, splits, groups
+
+
+def _from_folder(source: Path, findings: list[Finding]) -> Columns:
+    """`<class>/*` or `<split>/<class>/*`; a folder without folders is files without labels."""
+    paths = find_media(source)
+    parts = [path.relative_to(source).parts for path in paths]
+    top = [folder.name for folder in source.iterdir() if folder.is_dir() and not folder.name.startswith(".")]
+    depth = 1 if top and all(name.lower() in SPLIT_NAMES for name in top) else 0
+    labels = [part[depth] if len(part) > depth + 1 else "" for part in parts]
+    splits = [part[0] if depth and len(part) > 1 else "" for part in parts]
+    findings += _missing_labels(labels) + _empty_folders(source, depth, parts)
+    taken = set(paths)
+    others = [file for file in source.rglob("*") if file not in taken and file.suffix and file.is_file()]
+    hidden = [any(part.startswith(".") for part in file.relative_to(source).parts) for file in others]
+    passed_over = Counter(file.suffix for file, is_hidden in zip(others, hidden, strict=True) if not is_hidden)
+    if passed_over:
+        suffixes = ", ".join(f"{number} {suffix}" for suffix, number in sorted(passed_over.items()))
+        what = f"Passed over, as no video or image by name: {suffixes}."
+        findings.append(Finding("note", "passed_over", what))
+    return paths, labels, splits, [""] * len(paths)
+
+
+def _missing_labels(labels: Sequence[str]) -> list[Finding]:
+    missing = tuple(row for row, label in enumerate(labels) if not label)
+    if not missing:
+        return []
+    if len(missing) == len(labels):
+        todo = "To train on them, put each class into a folder of its name, or write a CSV with path,label."
+        return [Finding("warning", "no_labels", "There are no labels: only the files were looked at.", todo)]
+    what = f"{len(missing)} of {len(labels)} files have no label."
+    return [Finding("mend", "no_label", what, "Give them one, or take them out.", missing)]
+
+
+def _empty_folders(source: Path, depth: int, parts: Sequence[tuple[str, ...]]) -> list[Finding]:
+    full = {part[: depth + 1] for part in parts}
+    folders = [folder.relative_to(source).parts for folder in source.glob("*/" * (depth + 1))]
+    empty = ["/".join(folder) for folder in sorted(folders) if folder not in full and not folder[-1].startswith(".")]
+    if not empty:
+        return []
+    return [Finding("mend", "empty_class", f"No video or image is in {some(empty)}.", "Fill or remove the folder.")]
+
+
+def _groups_from(source: Path, paths: Sequence[Path], pattern: str, findings: list[Finding]) -> list[str]:
+    """As `Manifest` finds them: in the path relative to a folder, or in the path that a CSV gives."""
+    texts = [(path.relative_to(source) if source.is_dir() else path).as_posix() for path in paths]
+    matches = [re.search(pattern, text) for text in texts]
+    missed = tuple(row for row, match in enumerate(matches) if match is None)
+    if missed:
+        what = f"data.group_pattern {pattern!r} finds no group in {len(missed)} paths."
+        findings.append(Finding("mend", "no_group", what, "Mend the pattern.", missed))
+    return [match.group(1) if match else "" for match in matches]
+
+
+def _unknown_splits(splits: Sequence[str], known: Sequence[str]) -> list[Finding]:
+    rows = tuple(row for row, name in enumerate(known) if not name)
+    if not rows:
+        return []
+    words = some(sorted({f"“{splits[row]}”" if splits[row] else "no split" for row in rows}))
+    return [Finding("mend", "split", f"{len(rows)} rows have {words}.", "A split is train, val or test.", rows)]
+
+
+def _divided(
+    source: Path,
+    labels: Sequence[str],
+    groups: Sequence[str],
+    shares: tuple[float, float, int],
+    findings: list[Finding],
+) -> list[str]:
+    codes = np.unique(labels, return_inverse=True)[1]
+    units = np.array([group or f"row {row}" for row, group in enumerate(groups)]) if any(groups) else None
+    try:
+        return divide(codes, units, shares, source=source).tolist()
+    except DataError as error:
+        what = f"{str(error).removeprefix(f'{source}: ').capitalize()}."
+        findings.append(Finding("mend", "too_few", what))
+        return [""] * len(labels)

@@ -1,0 +1,131 @@
+"""`finetune check`: what is wrong with labelled videos, everything at once, before anything trains."""
+
+import json
+import sys
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from finetune.cli.data import counting
+from finetune.errors import DataError, RecipeError, VideoError, nearest
+from finetune.recipe import Data, list_recipes, load_recipe
+
+FILES_SHOWN = 10
+
+
+def check(
+    source: Annotated[str, typer.Argument(help="A recipe, a CSV with path,label, or a folder of videos.")],
+    overrides: Annotated[
+        list[str] | None, typer.Argument(help="With a recipe, settings to change, each key.sub=value.")
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+    fix: Annotated[Path | None, typer.Option(help="Write a CSV without the rows that have to go.")] = None,
+    out: Annotated[Path | None, typer.Option(help="The page: an .html file, or a folder for check.html.")] = None,
+    seconds: Annotated[float, typer.Option(min=0.1, help="The longest that a file may take to be looked at.")] = 8.0,
+) -> None:
+    """Look into every file and at what the labels, splits and groups say; write a page of it.
+
+    Ends with 1 when something must be mended: files that cannot be read, copies or groups in more than one split,
+    classes that training lacks. Warnings and notes end with 0.
+    """
+    data, seed = _data_of(source, overrides or [])
+    from finetune.audit.audit import audit, write_mended
+    from finetune.audit.rows import read_rows
+    from finetune.report.check import write_check_page
+    from finetune.video.check import look_closely
+
+    where = data.manifest or data.folder
+    assert where is not None
+    rows = read_rows(where, group_pattern=data.group_pattern, shares=(data.val, data.test, seed))
+    with counting("looking") as progress:
+        looks = look_closely(rows.paths, seconds=seconds, progress=progress)
+    result, left = audit(rows, looks)
+    page = _page(out, where)
+    pictures = {
+        file["file"]: look.middle_jpeg
+        for file, look in zip(result["files"], looks, strict=True)
+        if not isinstance(look, VideoError)
+    }
+    write_check_page(result, pictures, path=page)
+    if fix is not None:
+        write_mended(fix, rows, left)
+    if as_json:
+        json.dump(result, sys.stdout, indent=1, ensure_ascii=False)
+        print()
+    else:
+        _print(result)
+        print(f"page  {page}")
+        if fix is not None:
+            print(f"fixed {fix}: {len(left)} of {len(rows)} rows are left")
+    if any(finding["severity"] == "mend" for finding in result["findings"]):
+        raise typer.Exit(1)
+
+
+def _data_of(source: str, overrides: list[str]) -> tuple[Data, int]:
+    """What a recipe says of the data, or its defaults for a folder or a CSV; and the seed."""
+    path = Path(source)
+    if source in list_recipes() or path.suffix in {".yaml", ".yml"}:
+        settings = load_recipe(source, overrides)
+        if (settings.data.manifest is None) == (settings.data.folder is None):
+            raise RecipeError(f"{source}: needs one of data.manifest=FILE.csv and data.folder=DIR to be checked")
+        if settings.data.folder is not None and not settings.data.folder.is_dir():
+            raise DataError(f"there is no folder {str(settings.data.folder)!r}")
+        return settings.data, settings.seed
+    if overrides:
+        raise RecipeError(
+            f"{overrides[0]!r} is a setting of a recipe; "
+            f"write: finetune check folder data.{'folder' if path.is_dir() else 'manifest'}={source} {overrides[0]}"
+        )
+    if path.is_dir():
+        return Data(folder=path), 0
+    if path.is_file():
+        return Data(manifest=path), 0
+    raise DataError(f"there is no folder, CSV file or recipe {source!r}{nearest(source, list_recipes())}")
+
+
+def _page(out: Path | None, source: Path) -> Path:
+    if out is None:
+        return Path(f"check-{source.resolve().stem}.html")
+    return out if out.suffix in {".html", ".htm"} else out / "check.html"
+
+
+def _print(result: dict[str, Any]) -> None:
+    from rich.console import Console
+    from rich.text import Text
+
+    console = Console(highlight=False, soft_wrap=True)
+    console.print(
+        Text(f"{result['source']}: {result['num_files']} files, {len(result['unreadable'])} cannot be read\n")
+    )
+    styles = {"mend": "bold red", "warning": "yellow", "note": "dim"}
+    for finding in result["findings"]:
+        severity = finding["severity"]
+        console.print(
+            Text.assemble((f"{severity:8}", styles[severity]), finding["what"], " ", (finding["todo"], "dim"))
+        )
+        for line in _lines(finding, result):
+            console.print(Text(f"          {line}"))
+    if not result["findings"]:
+        console.print("nothing is wrong")
+    console.print()
+
+
+def _lines(finding: dict[str, Any], result: dict[str, Any]) -> list[str]:
+    """The files of a finding, with what is known of each; not all of very many."""
+    if finding["kind"] == "unreadable":
+        return [f"{each['file']}: {each['reason']}" for each in result["unreadable"]]
+    lines = finding["files"]
+    if finding["kind"] in {"exact_copies", "near_copies"}:
+        exact, across = finding["kind"] == "exact_copies", finding["severity"] == "mend"
+        chosen = [each for each in result["copies"] if (each["exact"], each["across"]) == (exact, across)]
+        lines = [
+            " = ".join(map(_with_split, each["files"], each["splits"])) + " (mirrored)" * each["mirrored"]
+            for each in chosen
+        ]
+    shown = lines[:FILES_SHOWN]
+    return shown if len(lines) <= FILES_SHOWN else [*shown, f"and {len(lines) - FILES_SHOWN} more"]
+
+
+def _with_split(file: str, split: str) -> str:
+    return f"{file} ({split})" if split else file

@@ -1,0 +1,156 @@
+"""What is known of a manifest's files, kept beside it: none is looked at twice while it stays as it is.
+
+Beside `clips.csv` that is the folder `.clips.csv.facts`. Where nothing can be written, nothing is kept.
+"""
+
+from collections.abc import Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from itertools import pairwise
+from pathlib import Path
+from uuid import uuid4
+from zipfile import BadZipFile
+
+import numpy as np
+
+from finetune.errors import VideoError
+from finetune.manifest import Manifest
+from finetune.video.decode import VideoInfo
+from finetune.video.layout import Layout
+
+FORMAT = 1  # of the files; one more when they, or what is looked at, change
+NO_LAYOUT = -1
+UNKNOWN = -1
+COLUMNS_FILE = "facts.npz"
+Found = tuple[VideoInfo, Layout | None] | VideoError
+
+
+class Layouts:
+    """The layout of each row that has one, read from a file as it is needed: workers share its pages."""
+
+    def __init__(self, path: Path, positions: np.ndarray) -> None:
+        self.path = path
+        self.positions = positions  # of each row in the file; NO_LAYOUT where there is none
+        self.flat: np.ndarray | None = None
+        with suppress(OSError, ValueError):
+            self.flat = np.load(path, mmap_mode="r")
+
+    def __reduce__(self) -> tuple[type, tuple[Path, np.ndarray]]:
+        return Layouts, (self.path, self.positions)
+
+    def __getitem__(self, row: int) -> Layout | None:
+        start = int(self.positions[row])
+        if start == NO_LAYOUT or self.flat is None:
+            return None
+        groups, frames, one_each = self.flat[start : start + 3].tolist()
+        lengths = np.cumsum([start + 3, groups + 1, groups + 1, groups, frames])
+        starts, before, times, packets = (np.array(self.flat[a:b]) for a, b in pairwise(lengths))
+        return Layout(starts, before, times, packets if frames else None, bool(one_each))
+
+
+def _flattened(layout: Layout) -> np.ndarray:
+    packets = np.zeros(0) if layout.packets is None else layout.packets
+    head = [len(layout.seek_times), len(packets), layout.one_each]
+    parts = (head, layout.starts, layout.frames_before, layout.seek_times, packets)
+    return np.concatenate([np.asarray(part, dtype=np.int64) for part in parts])
+
+
+@dataclass(frozen=True, eq=False)
+class Facts:
+    """Facts of a manifest's rows as arrays, one item a row; a bad file's are zero, and `bad` has its reason."""
+
+    num_frames: np.ndarray
+    heights: np.ndarray
+    widths: np.ndarray
+    bad: dict[int, str]
+    layouts: Layouts | None = None
+
+    def layout(self, row: int) -> Layout | None:
+        return None if self.layouts is None else self.layouts[row]
+
+
+class Kept:
+    """The facts beside a manifest: columns with one item a file, and the layouts in a file of their own."""
+
+    def __init__(self, manifest: Manifest) -> None:
+        source = manifest.source.absolute()
+        self.folder = (source if source.is_dir() else source.parent) / f".{source.name}.facts"
+        self.paths = manifest.paths
+        self.stats = np.array([_size_and_time(manifest.path(row)) for row in range(len(manifest))]).reshape(-1, 2)
+        self.columns = self._load()
+        place_of = {path: place for place, path in enumerate(self.columns["paths"].tolist())}
+        places = np.array([place_of.get(path, UNKNOWN) for path in self.paths.tolist()], dtype=np.int64)
+        same = [
+            place != UNKNOWN and bool((self.columns["stats"][place] == self.stats[row]).all())
+            for row, place in enumerate(places)
+        ]
+        self.places = np.where(same, places, UNKNOWN)
+
+    def unknown(self) -> list[int]:
+        """Rows whose file is new or has changed."""
+        return np.flatnonzero(self.places == UNKNOWN).tolist()
+
+    def with_new(self, found: dict[int, Found]) -> Facts:
+        """The facts of all rows, those just found included, which are kept for another time."""
+        bad = {row: str(result) for row, result in found.items() if isinstance(result, VideoError)}
+        facts_N3 = np.zeros((len(self.paths), 3), dtype=np.int64)
+        kept = self.places != UNKNOWN
+        facts_N3[kept] = self.columns["facts"][self.places[kept]]
+        positions = np.full(len(self.paths), NO_LAYOUT)
+        positions[kept] = self.columns["positions"][self.places[kept]]
+        known = Layouts(self.folder / str(self.columns["layouts"]), positions)
+        layouts: Layouts | None = known
+        if len(found) > len(bad):
+            new = {row: result[1] for row, result in found.items() if not isinstance(result, VideoError)}
+            for row, result in found.items():
+                if not isinstance(result, VideoError):
+                    facts_N3[row] = result[0].num_frames, result[0].height, result[0].width
+            every = [new[row] if row in new else known[row] for row in range(len(self.paths))]
+            layouts = self._save(facts_N3, every, bad)
+        num_frames, heights, widths = facts_N3.T.copy()
+        return Facts(num_frames, heights, widths, bad, layouts)
+
+    def _load(self) -> dict[str, np.ndarray]:
+        with (
+            suppress(OSError, ValueError, KeyError, EOFError, BadZipFile),
+            (self.folder / COLUMNS_FILE).open("rb") as raw,
+        ):
+            file = np.load(raw)
+            columns = {name: file[name] for name in ("paths", "stats", "facts", "positions", "layouts", "format")}
+            if int(columns["format"]) == FORMAT:
+                return columns
+        nothing = {name: np.zeros((0, width), dtype=np.int64) for name, width in (("stats", 2), ("facts", 3))}
+        return (
+            nothing | {name: np.zeros(0, dtype=np.int64) for name in ("paths", "positions")} | {"layouts": np.array("")}
+        )
+
+    def _save(self, facts_N3: np.ndarray, layouts: Sequence[Layout | None], bad: dict[int, str]) -> Layouts | None:
+        """Write under new names, then put them in place; None where that cannot be done."""
+        pieces = [np.zeros(0, dtype=np.int64) if layout is None else _flattened(layout) for layout in layouts]
+        starts = np.cumsum([0, *map(len, pieces)])[:-1]
+        positions = np.where([layout is None for layout in layouts], NO_LAYOUT, starts)
+        good = np.setdiff1d(np.arange(len(self.paths)), np.array(list(bad), dtype=np.int64))
+        columns = {"paths": self.paths, "stats": self.stats, "facts": facts_N3, "positions": positions}
+        path = self.folder / f"layouts-{uuid4().hex}.npy"
+        try:
+            self.folder.mkdir(exist_ok=True)
+            before = list(self.folder.glob("layouts-*.npy"))
+            np.save(path, np.concatenate(pieces))
+            partial = self.folder / f"{uuid4().hex}.npz"
+            columns = {name: column[good] for name, column in columns.items()}
+            columns |= {"format": np.array(FORMAT), "layouts": np.array(path.name)}
+            np.savez(partial, allow_pickle=False, **columns)
+            partial.replace(self.folder / COLUMNS_FILE)
+        except OSError:
+            return None
+        for old in before:  # who has one open goes on reading it
+            old.unlink(missing_ok=True)
+        return Layouts(path, positions)
+
+
+def _size_and_time(path: Path) -> tuple[int, int]:
+    try:
+        stat = path.stat()
+    except OSError:
+        return -1, -1
+    return stat.st_size, stat.st_mtime_ns
