@@ -169,6 +169,9 @@ def frame_times(path: str | Path) -> np.ndarray:
 
 
 def _refuse_cut_off(path: Path, container: InputContainer, stream: VideoStream) -> None:
+    listed = len(stream.index_entries)
+    if listed > container.size:
+        raise VideoError(f"{path}: is damaged: its header lists {listed} frames, in {container.size} bytes")
     ends = [entry.pos + entry.size for entry in stream.index_entries] if is_mp4(container) else []
     file_size = path.stat().st_size
     there = sum(end <= file_size for end in ends)
