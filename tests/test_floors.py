@@ -17,11 +17,7 @@ FLOORS = {
 HOMES = {
     "timm": {"model/backbones.py"},
     "torchvision.models": {"model/backbones.py"},
-    "av": {
-        *("video/container.py", "video/scan.py", "video/sparse.py", "video/decode.py"),
-        "video/encode.py",
-        "video/pack.py",  # keeps a scaler's tables from frame to frame
-    },
+    "av": {f"video/{name}.py" for name in ("container", "scan", "sparse", "decode", "encode")},
     "torchcodec": {"video/other_decoders.py"},
     "accelerate": {"infer.py", "train/loop.py"},
     "cv2": {

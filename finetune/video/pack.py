@@ -18,13 +18,12 @@ from typing import IO
 
 import cv2
 import numpy as np
-from av.video.reformatter import VideoReformatter
 
 from finetune.errors import RunError, VideoError
 from finetune.manifest import Manifest
 from finetune.video import pack_format as form
 from finetune.video.container import decoded, open_video
-from finetune.video.decode import VideoInfo, rate_of, read_frames, scan, to_rgb
+from finetune.video.decode import ToRgb, VideoInfo, rate_of, read_frames, scan
 from finetune.video.layout import Layout
 from finetune.video.pack_format import FRAME, JPEG_QUALITY, Settings
 from finetune.video.workers import Failure, supervised_map
@@ -251,12 +250,12 @@ def _pictures(path: Path, info: VideoInfo, layout: Layout | None, settings: Sett
 
 def _all_pictures(path: Path, size: tuple[int, int], *, num_frames: int) -> Pictures:
     """Every frame as the decoder hands them out, one in memory at a time."""
-    count, reformatter = 0, VideoReformatter()
+    count, to_rgb = 0, ToRgb()
     with open_video(path) as (container, stream):
         rate = rate_of(container)
         for count, frame in enumerate(decoded(path, container, stream), start=1):
             seconds = (count - 1) / rate if rate else float("nan") if frame.time is None else frame.time
-            yield np.ascontiguousarray(to_rgb(frame, size, reformatter)), seconds
+            yield np.ascontiguousarray(to_rgb(frame, size)), seconds
     if count != num_frames:
         raise VideoError(f"{path}: lists {num_frames} frames, but {count} can be decoded")
 

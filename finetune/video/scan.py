@@ -40,6 +40,8 @@ def by_packets(container: InputContainer, stream: VideoStream) -> Layout | None:
 
 def _by_index(container: InputContainer, stream: VideoStream) -> Layout | None:
     entries = stream.index_entries
+    if len(entries) > container.size:  # a header that was damaged, and claims millions
+        return None
     known = is_mp4(container) and (has_true_times(container, stream) or stream.codec_context.name in EACH_ALONE)
     if not known or not stream.frames or len(entries) != stream.frames:
         return None

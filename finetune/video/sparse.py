@@ -81,6 +81,7 @@ class _Decoder:
         self.frame_of: dict[int, int] = {}  # by packet number; those shown before the first keyframe are left out
         self.key = NO_FRAME  # the first keyframe's frame
         self.wanted: set[int] = set()
+        self.fed: set[int] = set()
         self.times: dict[int, float] = {}
 
     def begin(self, frame_of: dict[int, int], targets: Iterable[int] = ()) -> None:
@@ -106,12 +107,15 @@ class _Decoder:
             if number not in self.left_out:
                 frame = self.frame_of.get(number, NO_FRAME)
                 if frame != NO_FRAME:  # else a second field, which goes with the frame before it
-                    time = float("nan") if packet.pts is None else float(packet.pts * packet.time_base)
-                    self.times[frame] = time
-                    skip = self.may_skip and frame not in self.wanted
-                    self.context.skip_frame = "NONREF" if skip else "DEFAULT"
+                    self.fed.add(frame)
+                    is_wanted = frame in self.wanted
+                    if is_wanted and packet.pts is not None:
+                        self.times[frame] = float(packet.pts * packet.time_base)
+                    self.context.skip_frame = "DEFAULT" if is_wanted or not self.may_skip else "NONREF"
                 packet.pts = frame
-                yield from self._taken(self.context.decode(packet))
+                pictures = self.context.decode(packet)
+                if pictures:
+                    yield from self._taken(pictures)
             if number == last:
                 return
 
@@ -122,19 +126,19 @@ class _Decoder:
             self.context.flush_buffers()
         if self.wanted:
             raise LayoutError(f"frames {sorted(self.wanted)} did not come out")
-        self.frame_of, self.times = {}, {}
+        self.frame_of, self.fed, self.times = {}, set(), {}
 
     def _taken(self, pictures: Iterable[VideoFrame]) -> Frames:
         """Those that are wanted; everything that comes out is checked."""
         for picture in pictures:
             number = picture.pts
-            if number is None or number not in self.times or picture.is_corrupt:
+            if number not in self.fed or picture.is_corrupt:
                 raise LayoutError(f"a frame that was not expected, or is damaged: {number}")
             if number == self.key and not picture.key_frame:
                 raise LayoutError(f"frame {number} is no keyframe")
             if number in self.wanted:
                 self.wanted.remove(number)
-                yield number, picture, self.times[number]
+                yield number, picture, self.times.get(number, float("nan"))
 
 
 def _knows_unreferenced(stream: VideoStream) -> bool:

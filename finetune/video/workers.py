@@ -202,7 +202,7 @@ class _Handler(threading.Thread):
         context = _context()
         self.connection, theirs = context.Pipe()
         process = context.Process(target=_work, args=(theirs, self.function, self.begin), daemon=True)
-        with _interrupts_left_out(), _CHILDREN, _main_left_out(self.function):
+        with _interrupts_kept_out(), _CHILDREN, _main_left_alone(self.function):
             process.start()
             self.process = process
         theirs.close()
@@ -231,7 +231,7 @@ def _how_it_ended(exitcode: int | None) -> str:
 
 
 @contextmanager
-def _interrupts_left_out() -> Iterator[None]:
+def _interrupts_kept_out() -> Iterator[None]:
     """Keep Ctrl-C from a new process, also while it imports: it is for the one that the user started."""
     resource_tracker.ensure_running()  # which would end the block if it came later
     before = signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGINT])
@@ -242,7 +242,7 @@ def _interrupts_left_out() -> Iterator[None]:
 
 
 @contextmanager
-def _main_left_out(function: Callable[[Any], Any]) -> Iterator[None]:
+def _main_left_alone(function: Callable[[Any], Any]) -> Iterator[None]:
     """Keep a new process from running the user's script once more, unless the function is defined there."""
     where = getattr(function, "__module__", None) or type(function).__module__
     main = sys.modules["__main__"]

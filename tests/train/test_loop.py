@@ -1,4 +1,5 @@
 import json
+import multiprocessing
 from itertools import pairwise
 
 import pytest
@@ -134,6 +135,21 @@ def test_a_loss_that_is_no_number_ends_the_run_and_names_the_clips(manifest, tmp
     phases = (ft.Phase(train="all", epochs=3, lr=1e30),)
     with pytest.raises(FinetuneError, match=r"(?s)the loss is (nan|inf); lower.*\.mp4"):
         fit(manifest, tmp_path / "run", phases=phases, train=ft.Train(batch_size=2, optimizer="sgd", warmup=0))
+
+
+def test_a_run_that_fails_ends_its_loading_processes(manifest, tmp_path):
+    before = set(multiprocessing.active_children())
+    phases = (ft.Phase(train="all", epochs=3, lr=1e30),)
+    with pytest.raises(FinetuneError, match="the loss is") as raised:
+        fit(
+            manifest,
+            tmp_path / "run",
+            phases=phases,
+            train=ft.Train(batch_size=2, optimizer="sgd", warmup=0),
+            data=ft.Data(workers=2),
+        )
+    assert raised.tb is not None  # what it failed in is still held
+    assert set(multiprocessing.active_children()) <= before
 
 
 def test_the_rate_rises_and_then_falls_along_a_cosine():

@@ -19,7 +19,7 @@ from moving import KINDS, write
 from finetune.cli.main import main
 from finetune.errors import DataError, RecipeError, RunError, VideoError
 from finetune.manifest import Manifest
-from finetune.recipe import Clip
+from finetune.recipe import Augment, Clip
 from finetune.video import pack as pack_module
 from finetune.video.batches import EpochBatches
 from finetune.video.check import look_at_files
@@ -138,7 +138,7 @@ def test_batches_are_those_of_the_videos_within_what_jpeg_loses_for_any_number_o
     manifest, clip = manifest_of(videos), Clip(num_frames=3, size=24)
     found = []
     for folder, workers in ((packed, 0), (packed, 2), (None, 0)):
-        dataset = ClipDataset(manifest, "train", clip=clip, augment="light", seed=3, packed=folder)
+        dataset = ClipDataset(manifest, "train", clip=clip, augment=Augment(), seed=3, packed=folder)
         batches = EpochBatches(len(dataset), 3, seed=1)
         batches.epoch = 4
         with ClipLoader(dataset, batches, workers=workers, time_limit=60) as loader:

@@ -11,10 +11,9 @@ import av
 import numpy as np
 import pytest
 from av.stream import Disposition
-from av.video.reformatter import VideoReformatter
 
 from finetune.errors import VideoError
-from finetune.video.decode import read_frames, scan, to_rgb
+from finetune.video.decode import ToRgb, read_frames, scan
 
 SMALL = (48, 64)
 
@@ -36,11 +35,11 @@ def in_order(path, wanted):
     with av.open(str(path), metadata_errors="ignore") as container:
         stream = next(s for s in container.streams.video if not s.disposition & Disposition.attached_pic)
         stream.codec_context.thread_count = 1
-        reformatter = VideoReformatter()
+        to_rgb = ToRgb()
         for number, frame in enumerate(container.decode(stream)):
-            small.append(to_rgb(frame, SMALL, reformatter).transpose(2, 0, 1))
+            small.append(to_rgb(frame, SMALL).transpose(2, 0, 1))
             if number in wanted:
-                full[number] = to_rgb(frame, None, reformatter).transpose(2, 0, 1)
+                full[number] = to_rgb(frame, None).transpose(2, 0, 1)
     return np.stack(small), full
 
 

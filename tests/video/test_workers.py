@@ -203,6 +203,24 @@ def test_a_script_needs_no_guard(tmp_path):
     assert (done.stdout, done.stderr) == ("begun\nb d\n", "")
 
 
+def test_main_is_itself_for_others_while_processes_start(tmp_path):
+    script = tmp_path / "script.py"  # a fresh one, so that the first process takes its time
+    script.write_text(
+        "import sys, time\n"
+        "from os.path import basename\n"
+        "from finetune.video.workers import Workers\n"
+        "main = sys.modules['__main__']\n"
+        "with Workers(basename, count=2, time_limit=20) as workers:\n"
+        "    future, seen = workers.submit('a/b'), set()\n"
+        "    while not future.done():\n"
+        "        seen.add(sys.modules['__main__'] is main)\n"
+        "        time.sleep(0.001)\n"
+        "print(future.result(), seen | {True})\n"
+    )
+    done = subprocess.run([sys.executable, str(script)], capture_output=True, text=True, timeout=120, check=False)
+    assert (done.stdout, done.stderr) == ("b {True}\n", "")
+
+
 def wait_until_gone(pid):
     wait_until(lambda: not Path(f"/proc/{pid}").exists())
 
