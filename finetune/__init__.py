@@ -11,8 +11,9 @@ if TYPE_CHECKING:
     from finetune.errors import DataError, FinetuneError, ModelError, RecipeError, RunError, VideoError
     from finetune.evaluation import evaluate
     from finetune.manifest import Manifest
-    from finetune.model.freeze import param_groups, set_trainable
+    from finetune.model.freeze import describe, set_trainable
     from finetune.model.model import VideoClassifier, build_model
+    from finetune.model.rates import param_groups
     from finetune.prediction import Prediction, predict
     from finetune.recipe import Augment, Clip, Data, Evaluate, Model, Phase, Recipe, Train, load_recipe
     from finetune.report.page import write_report
@@ -25,8 +26,9 @@ _HOMES = {
     "finetune.errors": ("DataError", "FinetuneError", "ModelError", "RecipeError", "RunError", "VideoError"),
     "finetune.evaluation": ("evaluate",),
     "finetune.manifest": ("Manifest",),
-    "finetune.model.freeze": ("param_groups", "set_trainable"),
+    "finetune.model.freeze": ("describe", "set_trainable"),
     "finetune.model.model": ("VideoClassifier", "build_model"),
+    "finetune.model.rates": ("param_groups",),
     "finetune.prediction": ("Prediction", "predict"),
     "finetune.recipe": (
         *("Augment", "Clip", "Data", "Evaluate", "Model", "Phase", "Recipe", "Train"),
@@ -60,6 +62,7 @@ __all__ = [
     "VideoError",
     "VideoInfo",
     "build_model",
+    "describe",
     "evaluate",
     "fit",
     "load",

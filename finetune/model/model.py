@@ -8,9 +8,10 @@ from torch import Tensor, nn
 
 from finetune.errors import ModelError, some
 from finetune.model.backbones import Backbone, build_backbone
-from finetune.model.freeze import cut_into_stages, hold_frozen, set_trainable
+from finetune.model.freeze import hold_frozen, set_trainable
 from finetune.model.heads import Heads
 from finetune.model.pooling import build_pooling
+from finetune.model.stages import cut_into_stages
 from finetune.recipe import Model
 
 TASK = "label"

@@ -20,8 +20,10 @@ from finetune.errors import DataError, FinetuneError, ModelError, RecipeError, R
 from finetune.evaluation import evaluation_loader, probabilities_of
 from finetune.infer import agreed, is_main_process, refuse_ranks_that_differ, settle_device, settle_precision
 from finetune.manifest import Manifest
-from finetune.model.freeze import learning_stages_of, param_groups, set_trainable
+from finetune.model.freeze import set_trainable
 from finetune.model.model import TASK, VideoClassifier
+from finetune.model.rates import param_groups
+from finetune.model.select import select
 from finetune.recipe import Augment, Clip, Data, Evaluate, Phase, Recipe, Train
 from finetune.train.display import Display
 from finetune.train.mixing import mix
@@ -172,7 +174,7 @@ def _refuse_what_cannot_run(model: VideoClassifier, manifest: Manifest, recipe: 
         problems.append(f"clip.num_frames is {recipe.clip.num_frames}, the model was built for {model.num_frames}")
     for index, phase in enumerate(recipe.phases):
         try:
-            learning_stages_of(tuple(model.stages), phase.train)
+            select(model.stages, phase.train)
         except ModelError as error:
             problems.append(f"phases.{index}.train: {error}")
     if problems:
