@@ -15,7 +15,8 @@ if TYPE_CHECKING:
     from finetune.model.model import VideoClassifier, build_model
     from finetune.model.rates import param_groups
     from finetune.prediction import Prediction, predict
-    from finetune.recipe import Augment, Clip, Data, Evaluate, Model, Phase, Recipe, Train, load_recipe
+    from finetune.recipe import Augment, Clip, Data, Evaluate, Model, Phase, Recipe, Schedule, Train
+    from finetune.recipe_files import load_recipe
     from finetune.report.page import write_report
     from finetune.train.loop import fit
     from finetune.video.dataset import ClipDataset
@@ -30,10 +31,8 @@ _HOMES = {
     "finetune.model.model": ("VideoClassifier", "build_model"),
     "finetune.model.rates": ("param_groups",),
     "finetune.prediction": ("Prediction", "predict"),
-    "finetune.recipe": (
-        *("Augment", "Clip", "Data", "Evaluate", "Model", "Phase", "Recipe", "Train"),
-        "load_recipe",
-    ),
+    "finetune.recipe": ("Augment", "Clip", "Data", "Evaluate", "Model", "Phase", "Recipe", "Schedule", "Train"),
+    "finetune.recipe_files": ("load_recipe",),
     "finetune.report.page": ("write_report",),
     "finetune.train.loop": ("fit",),
     "finetune.video.dataset": ("ClipDataset",),
@@ -57,6 +56,7 @@ __all__ = [
     "Recipe",
     "RecipeError",
     "RunError",
+    "Schedule",
     "Train",
     "VideoClassifier",
     "VideoError",

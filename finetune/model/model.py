@@ -37,7 +37,7 @@ class VideoClassifier(nn.Module):
         steps = 1 if backbone.takes_clips else num_frames
         self.temporal, width = build_pooling(settings.temporal, backbone.width, num_frames=steps)
         self.heads = Heads(width, {TASK: len(self.classes)}, dropout=settings.dropout)
-        self.stages = cut_into_stages(self, self._stage_of_parameters())
+        self.stages = cut_into_stages(self, self.stage_of_parameters())
         set_trainable(self, "all")
 
     def forward(self, clips: Tensor) -> dict[str, Tensor]:
@@ -55,7 +55,7 @@ class VideoClassifier(nn.Module):
         hold_frozen(self)
         return self
 
-    def _stage_of_parameters(self) -> dict[str, str]:
+    def stage_of_parameters(self) -> dict[str, str]:
         named = {f"backbone.net.{name}": stage for name, stage in self.backbone.stage_of.items()}
         named |= {f"temporal.{name}": "temporal" for name, _ in self.temporal.named_parameters()}
         named |= {f"heads.{name}": "head" for name, _ in self.heads.named_parameters()}

@@ -1,7 +1,7 @@
 """The groups of an optimizer: exactly the parameters that learn, each stage with a rate of its own."""
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from torch import nn
@@ -31,9 +31,7 @@ def param_groups(
     stage in it that is not there.
     """
     own_rates = dict(stage_lr or {})
-    for name in own_rates:
-        if name not in model.stages:
-            raise ModelError(f"stage_lr: unknown stage {name!r}{nearest(name, model.stages)}")
+    check_stages(model, own_rates)
     parameters = dict(model.named_parameters())
     backbone = [name for name in model.stages if name not in NEW]
     groups: dict[str, dict[str, Any]] = {}
@@ -57,6 +55,14 @@ def param_groups(
     assert len(held) == len(set(held))
     assert set(held) == {id(parameter) for parameter in parameters.values() if parameter.requires_grad}
     return list(groups.values())
+
+
+def check_stages(model: Staged, names: Iterable[str]) -> None:
+    """Raise ModelError for names of stages that are not there."""
+    unknown = [name for name in names if name not in model.stages]
+    if unknown:
+        known = ", ".join(model.stages)
+        raise ModelError(f"unknown stage {unknown[0]!r}{nearest(unknown[0], model.stages)}; there are {known}")
 
 
 def _is_matrix(parameter: nn.Parameter) -> bool:

@@ -41,7 +41,7 @@ def stages_from(names: Sequence[str], what: str | float) -> list[str]:
     raise ModelError(f"unknown stage {what!r}{nearest(what, names)}; there are {known}")
 
 
-def lora_settings(what: What) -> dict[str, float] | None:
+def lora_settings(what: What) -> dict[str, int] | None:
     """The numbers of `lora(r=8, alpha=16)` in a phase's `train`; None where there is no lora."""
     for item in [what] if isinstance(what, str) else what if isinstance(what, Sequence) else ():
         call = CALL.fullmatch(item)
@@ -98,15 +98,11 @@ def _lora(stages: Mapping[str, Stage]) -> frozenset[str]:
     return frozenset(name for stage in stages.values() for name in stage.parameters if LORA.search(name))
 
 
-def _numbers(item: str, inside: str) -> dict[str, float]:
-    settings = {"r": 8.0, "alpha": 0.0}
+def _numbers(item: str, inside: str) -> dict[str, int]:
+    settings = {"r": 8, "alpha": 0}
     for part in filter(None, (part.strip() for part in inside.split(","))):
         name, _, number = (word.strip() for word in part.partition("="))
-        try:
-            value = float(number)
-        except ValueError:
-            value = 0.0
-        if name not in settings or value <= 0:
-            raise ModelError(f"{item!r}: write lora(r=8) or lora(r=8, alpha=16), with numbers above 0")
-        settings[name] = value
+        if name not in settings or not number.isdecimal() or int(number) == 0:
+            raise ModelError(f"{item!r}: write lora(r=8) or lora(r=8, alpha=16), with whole numbers above 0")
+        settings[name] = int(number)
     return {"r": settings["r"], "alpha": settings["alpha"] or 2 * settings["r"]}
