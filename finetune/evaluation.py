@@ -53,13 +53,10 @@ def evaluate(
     model = load(folder).to(settle_device(recipe.train.device))
     precision = settle_precision(recipe.train.precision, next(model.parameters()).device)
     started = time.perf_counter()
-    subset = manifest.without(np.setdiff1d(np.arange(len(manifest)), rows))
-    clip, packed = recipe.clip.model_copy(update={"size": model.size}), recipe.data.packed
-    facts = facts_of(subset, packed, side=model.size)
-    dataset = ClipDataset(subset, split, clip=clip, views=views, facts=facts, packed=packed)
-    with evaluation_loader(dataset, recipe.data) as loader:
+    loader, bad = loader_of_split(recipe, manifest, split, size=model.size, views=views)
+    with loader:
         scored, skipped = probabilities_of(model, loader, precision=precision, progress=progress)
-    skipped = facts.bad | skipped
+    skipped = bad | skipped
     if skipped and (on_error or recipe.data.on_error) == "fail":
         raise DataError(
             "\n".join(skipped.values())
@@ -70,15 +67,15 @@ def evaluate(
         raise DataError(f"{folder}: none of the {len(rows)} files of the split {split!r} can be read")
     kept = np.array(sorted(scored))
     probs_NK = np.stack([scored[row] for row in kept])
-    groups = None if subset.groups is None else subset.groups[kept]
+    groups = None if manifest.groups is None else manifest.groups[kept]
     results = {
         "schema": 1,
         "run": folder.resolve().name,
         "split": split,
         "num_rows": len(kept),
         "num_groups": None if groups is None else len(np.unique(groups)),
-        "skipped": [{"path": str(subset.path(row)), "reason": reason} for row, reason in sorted(skipped.items())],
-        "tasks": {TASK: score(subset.labels[kept], probs_NK, classes=classes, groups=groups)},
+        "skipped": [{"path": str(manifest.path(row)), "reason": reason} for row, reason in sorted(skipped.items())],
+        "tasks": {TASK: score(manifest.labels[kept], probs_NK, classes=classes, groups=groups)},
         "class_counts": {name: manifest.counts(name) for name in SPLITS},
         "training_skipped": _training_skipped(folder),
         "warnings": [],
@@ -88,8 +85,19 @@ def evaluate(
     target = out or (folder / "evaluation" if split == "test" else folder / "evaluation" / split)
     target.mkdir(parents=True, exist_ok=True)
     write_json(target / "results.json", results)
-    _write_predictions(target / "predictions.csv", subset, kept, probs_NK)
+    _write_predictions(target / "predictions.csv", manifest, kept, probs_NK)
     return results
+
+
+def loader_of_split(
+    recipe: Recipe, manifest: Manifest, split: str, *, size: int, views: int
+) -> tuple[ClipLoader, dict[int, str]]:
+    """A loader of a split's rows, and the reasons why some cannot be read; files of other splits are not looked at."""
+    subset = manifest.without(np.setdiff1d(np.arange(len(manifest)), manifest.rows(split)))
+    clip, packed = recipe.clip.model_copy(update={"size": size}), recipe.data.packed
+    facts = facts_of(subset, packed, side=size)
+    dataset = ClipDataset(subset, split, clip=clip, views=views, facts=facts, packed=packed)
+    return evaluation_loader(dataset, recipe.data), facts.bad
 
 
 def evaluation_loader(dataset: ClipDataset, data: Data, *, batch_size: int = 1) -> ClipLoader:

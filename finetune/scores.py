@@ -58,6 +58,22 @@ def score(
     }
 
 
+def paired_difference(
+    right_N: np.ndarray, other_N: np.ndarray, *, groups: np.ndarray | None
+) -> tuple[float, tuple[float, float]]:
+    """How much more often one is right than another on the same rows, with the 95 % interval of a paired bootstrap.
+
+    `right_N` and `other_N` are true where a row was right. Units are groups, or rows where there are none.
+    """
+    difference_N = right_N.astype(float) - other_N
+    units = np.arange(len(difference_N)) if groups is None else np.unique(groups, return_inverse=True)[1]
+    num_units = int(units.max()) + 1
+    sums, sizes = np.bincount(units, difference_N), np.bincount(units)
+    drawn = np.random.default_rng(0).integers(num_units, size=(RESAMPLES, num_units))
+    low, high = np.percentile(sums[drawn].sum(1) / sizes[drawn].sum(1), [2.5, 97.5])
+    return float(difference_N.mean()), (float(low), float(high))
+
+
 def _macro(matrix_KK: np.ndarray) -> dict[str, np.ndarray]:
     """Precision, recall and F1 averaged over classes that have rows; rows are true, columns predicted."""
     right = matrix_KK.diagonal(axis1=-2, axis2=-1)

@@ -1,6 +1,7 @@
 """README and docs say what is true: their Python runs, their commands exist, their tables are those of the code."""
 
 import re
+import runpy
 import shlex
 from pathlib import Path
 
@@ -98,3 +99,11 @@ def test_links_of_the_pages_lead_somewhere():
         for target in re.findall(r"\]\(([^)#]+)\)", page.read_text(encoding="utf-8")):
             if not target.startswith("http"):
                 assert (page.parent / target).exists(), f"{page.name}: {target}"
+
+
+def test_the_picture_of_the_schedules_is_that_of_the_code(request):
+    drawn = runpy.run_path(str(ROOT / "scripts" / "draw_schedules.py"))["drawing"]()
+    picture = ROOT / "docs" / "schedules.svg"
+    if request.config.getoption("--write"):
+        picture.write_text(drawn, encoding="utf-8")
+    assert picture.read_text(encoding="utf-8") == drawn

@@ -11,6 +11,7 @@ FLOORS = {
     **dict.fromkeys(("video", "model"), 1),
     **dict.fromkeys(("audit", "checkpoint", "infer", "evaluation", "datasets"), 2),
     **dict.fromkeys(("train", "prediction"), 3),
+    "study": 4,
     "cli": 5,
     **dict.fromkeys(("__init__", "__main__"), 6),
 }

@@ -10,7 +10,7 @@ from typing import Annotated
 import typer
 import typer.exceptions
 
-from finetune.cli import check, data, recipes, results, run
+from finetune.cli import check, data, recipes, results, run, study
 from finetune.errors import FinetuneError
 from finetune.version import VERSION
 
@@ -24,6 +24,8 @@ app = typer.Typer(
 )
 app.command()(check.check)
 app.command()(run.train)
+app.command("sweep-stages")(study.sweep_stages)
+app.command()(study.average)
 app.command()(results.evaluate)
 app.command()(results.predict)
 app.command()(results.report)

@@ -1,0 +1,102 @@
+"""`finetune sweep-stages` and `average`: several runs seen as one."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from finetune.errors import RunError
+from finetune.recipe_files import load_recipe
+
+if TYPE_CHECKING:
+    from finetune.study.stages import Outcome
+
+
+def sweep_stages(
+    recipe: Annotated[str, typer.Argument(help="Name of a recipe (see `finetune recipes list`) or a YAML file.")],
+    overrides: Annotated[list[str] | None, typer.Argument(help="Settings to change, each key.sub=value.")] = None,
+    probe_epochs: Annotated[int, typer.Option(min=1, help="Epochs of the head alone, before all else.")] = 5,
+    epochs: Annotated[int, typer.Option(min=1, help="Epochs of each stage.")] = 3,
+    lr: Annotated[float, typer.Option(min=0, help="Rate of each stage.")] = 1e-4,
+    out: Annotated[Path | None, typer.Option(help="Folder of the runs; one that was interrupted goes on.")] = None,
+) -> None:
+    """Train each stage of the backbone alone for a few epochs and say which one pays.
+
+    Scores are those of the split val. The recipe's own phases are not used.
+    """
+    settings = load_recipe(recipe, overrides or [])
+
+    from finetune.cli.run import load_manifest
+    from finetune.study import stages
+
+    manifest = load_manifest(settings.data, seed=settings.seed)
+    folder = out or Path("runs") / f"{Path(recipe).stem}-stages"
+    outcomes = stages.sweep_stages(settings, manifest, probe_epochs=probe_epochs, epochs=epochs, lr=lr, out=folder)
+    table = _outcome_table(outcomes)
+    (folder / "stages.txt").write_text(table + "\n", encoding="utf-8")
+    print(f"\n{table}\n{_verdict(outcomes)}\n{folder}")
+
+
+def average(
+    runs: Annotated[list[Path], typer.Argument(help="Run folders: one for wise_ft, several for a soup.")],
+    method: Annotated[
+        str | None, typer.Option(help="wise_ft, greedy or uniform; by default wise_ft of one run, greedy of several.")
+    ] = None,
+    out: Annotated[Path | None, typer.Option(help="The new run folder; by default beside in runs/.")] = None,
+) -> None:
+    """Average weights after training, choose on the split val, score the result on test, write its report."""
+    chosen = method or ("wise_ft" if len(runs) == 1 else "greedy")
+    if chosen not in {"wise_ft", "greedy", "uniform"}:
+        raise RunError(f"--method is wise_ft, greedy or uniform, not {method!r}")
+    if (chosen == "wise_ft") != (len(runs) == 1):
+        raise RunError(
+            f"{chosen} takes {'one run' if chosen == 'wise_ft' else 'two runs or more'}, these are {len(runs)}"
+        )
+
+    from finetune.evaluation import evaluate
+    from finetune.report.page import write_report
+    from finetune.study.average import soup, wise_ft
+
+    if chosen == "wise_ft":
+        folder, tried = wise_ft(runs[0], out=out)
+    else:
+        folder, tried = soup(runs, greedy=chosen == "greedy", out=out)
+    width = max(len(candidate.name) for candidate in tried)
+    print(f"{'on val':{width}}  top-1    loss")
+    for each in tried:
+        print(f"{each.name:{width}}  {each.top1:.3f}  {each.loss:6.3f}" + "  taken" * each.taken)
+    split = _split_to_score(folder)
+    figures = evaluate(folder, split=split, out=folder / "evaluation")["tasks"]["label"]
+    low, high = figures["top1_ci"]
+    print(f"{split} top-1 {figures['top1']:.3f} (95 % interval {low:.3f} to {high:.3f})")
+    print(f"report {write_report(folder)}\n{folder}")
+
+
+def _split_to_score(folder: Path) -> str:
+    from finetune.checkpoint import open_run
+    from finetune.evaluation import saved_manifest
+
+    manifest = saved_manifest(folder, open_run(folder)[1])
+    return "test" if len(manifest.rows("test")) else "val"
+
+
+def _outcome_table(outcomes: "list[Outcome]") -> str:
+    width = max(len("stage"), *(len(outcome.what) for outcome in outcomes))
+    lines = [f"{'stage':{width}}  {'learning':>12}  val top-1               against the head alone"]
+    for each in outcomes:
+        low, high = each.interval
+        less, more = each.gain_interval
+        lines.append(
+            f"{each.what:{width}}  {each.parameters:12,}  {each.top1:.3f} ({low:.3f} to {high:.3f})"
+            f"  {each.gain:+.3f} ({less:+.3f} to {more:+.3f})"
+        )
+    return "\n".join(lines)
+
+
+def _verdict(outcomes: "list[Outcome]") -> str:
+    first = outcomes[0]
+    if first.what == "head" or first.gain <= 0:
+        return "No stage does better than the head alone: leave the backbone frozen, or give it more epochs or clips."
+    sure = "surely better" if first.gain_interval[0] > 0 else "not surely better: the interval holds 0"
+    advice = "phases=full" if first.what == "all" else f"phases=surgical:{first.what}"
+    return f"{first.what} pays most, and is {sure} than the head alone. In a recipe: {advice}"

@@ -1,0 +1,161 @@
+"""Weights averaged after training: WiSE-FT between the two ends of a run, soups of several runs."""
+
+import shutil
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import torch
+from safetensors.torch import load_file
+from torch import Tensor
+
+from finetune.checkpoint import load, new_run_folder, open_run, save_checkpoint, write_json
+from finetune.errors import RunError
+from finetune.evaluation import loader_of_split, probabilities_of, saved_manifest
+from finetune.infer import settle_device, settle_precision
+
+State = dict[str, Tensor]
+Score = Callable[[State], tuple[float, float]]
+ALPHAS = tuple(step / 10 for step in range(11))
+WHAT_A_RUN_IS = ("recipe.yaml", "manifest.csv", "classes.json", "environment.json", "skipped.json")
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """Weights that were tried, with their top-1 and loss on the split val; `taken` into the result or not."""
+
+    name: str
+    top1: float
+    loss: float
+    taken: bool = False
+
+
+def wise_ft(run: str | Path, *, out: Path | None = None) -> tuple[Path, list[Candidate]]:
+    """Interpolate a run's best weights to those it had before its backbone first learnt; a new run folder.
+
+    (1 - alpha) × start + alpha × best for alpha in 0, 0.1 … 1: the best top-1 on the split val is taken, the lower
+    loss deciding between equals (arXiv:2109.01903). The start has the head that was trained on the pretrained
+    backbone where the first phase was `head`, else a random one. Raises RunError.
+    """
+    folder = Path(run)
+    score, best = _scorer(folder), _weights(folder, "best")
+    if not (folder / "checkpoints" / "start").is_dir():
+        raise RunError(f"{folder}: its backbone never learnt, so there is nothing to interpolate")
+    start = _weights(folder, "start")
+    states = {alpha: _mix([start, best], [1 - alpha, alpha]) for alpha in ALPHAS}
+    tried = [Candidate(f"alpha {alpha:.1f}", *score(state)) for alpha, state in states.items()]
+    chosen = max(range(len(tried)), key=lambda index: _rank(tried[index]))
+    tried[chosen] = replace(tried[chosen], taken=True)
+    target = _write([folder], states[ALPHAS[chosen]], tried, method="wise_ft", out=out)
+    return target, tried
+
+
+def soup(runs: Sequence[str | Path], *, greedy: bool = True, out: Path | None = None) -> tuple[Path, list[Candidate]]:
+    """Average the best weights of runs of one model on the same rows; a new run folder (arXiv:2203.05482).
+
+    From the best on the split val downwards each run is stirred in, and stays in unless top-1 falls; not `greedy`:
+    all are. Runs whose heads began at different random weights seldom average well, and the greedy soup then
+    is the best of them alone. Raises RunError.
+    """
+    folders = [Path(run) for run in runs]
+    _refuse_what_does_not_mix(folders)
+    score = _scorer(folders[0])
+    weights = [_weights(folder, "best") for folder in folders]
+    tried = [Candidate(folder.resolve().name, *score(state)) for folder, state in zip(folders, weights, strict=True)]
+    order = sorted(range(len(tried)), key=lambda index: _rank(tried[index]), reverse=True)
+    inside, top = [order[0]], tried[order[0]].top1
+    for index in order[1:]:
+        if greedy:
+            top1, _ = score(_mean([weights[each] for each in [*inside, index]]))
+            if top1 < top:
+                continue
+            top = top1
+        inside.append(index)
+    listed = [replace(candidate, taken=index in inside) for index, candidate in enumerate(tried)]
+    result = _mean([weights[index] for index in inside])
+    listed.append(Candidate("soup", *score(result), taken=True))
+    target = _write(folders, result, listed, method="greedy soup" if greedy else "uniform soup", out=out)
+    return target, listed
+
+
+def _rank(candidate: Candidate) -> tuple[float, float]:
+    return candidate.top1, -candidate.loss
+
+
+def _mean(states: Sequence[State]) -> State:
+    return _mix(states, [1 / len(states)] * len(states))
+
+
+def _mix(states: Sequence[State], shares: Sequence[float]) -> State:
+    """The weighted sum; whole numbers, which count batches, are the last state's."""
+    mixed = dict(states[-1])
+    for name, value in mixed.items():
+        if value.is_floating_point():
+            parts = [state[name].double() * share for state, share in zip(states, shares, strict=True)]
+            mixed[name] = torch.stack(parts).sum(0).to(value.dtype)
+    return mixed
+
+
+def _weights(folder: Path, which: str) -> State:
+    return load_file(folder / "checkpoints" / which / "model.safetensors")
+
+
+def _scorer(folder: Path) -> Score:
+    """Top-1 and loss of weights on the split val of a run, as `finetune evaluate` counts them."""
+    recipe, classes = open_run(folder)
+    manifest = saved_manifest(folder, classes)
+    if not len(manifest.rows("val")):
+        raise RunError(f"{folder}: has no rows in the split val, on which what is averaged is chosen")
+    model = load(folder).to(settle_device(recipe.train.device))
+    precision = settle_precision(recipe.train.precision, next(model.parameters()).device)
+    views = recipe.evaluate.views
+
+    def score(state: State) -> tuple[float, float]:
+        model.load_state_dict(state)
+        loader, _ = loader_of_split(recipe, manifest, "val", size=model.size, views=views)
+        with loader:
+            scored, _ = probabilities_of(model, loader, precision=precision)
+        if not scored:
+            raise RunError(f"{folder}: none of its val rows can be read")
+        rows = np.array(sorted(scored))
+        probs_NK, labels_N = np.stack([scored[row] for row in rows]), manifest.labels[rows]
+        likelihood_N = np.maximum(probs_NK[np.arange(len(rows)), labels_N], 1e-12)
+        return float((probs_NK.argmax(1) == labels_N).mean()), float(-np.log(likelihood_N).mean())
+
+    return score
+
+
+def _refuse_what_does_not_mix(folders: Sequence[Path]) -> None:
+    recipe, classes = open_run(folders[0])
+    rows = _split_of_rows(folders[0], classes)
+    for folder in folders[1:]:
+        other, other_classes = open_run(folder)
+        if other.model != recipe.model or other.clip != recipe.clip or other_classes != classes:
+            raise RunError(f"{folder}: has another model, clip or classes than {folders[0]}; only like weights average")
+        if _split_of_rows(folder, classes) != rows:
+            raise RunError(f"{folder}: was split into other rows than {folders[0]}: what one trained on would test it")
+
+
+def _split_of_rows(folder: Path, classes: tuple[str, ...]) -> dict[str, str]:
+    manifest = saved_manifest(folder, classes)
+    return {str(manifest.path(row).resolve()): str(manifest.splits[row]) for row in range(len(manifest))}
+
+
+def _write(folders: Sequence[Path], state: State, tried: Sequence[Candidate], *, method: str, out: Path | None) -> Path:
+    """A run folder of the averaged weights, which `evaluate`, `predict` and `report` take like any other."""
+    name = f"{folders[0].resolve().name}-{method.replace(' ', '-')}"
+    target = new_run_folder(name, out or Path("runs") / name)
+    target.mkdir(parents=True, exist_ok=True)
+    for file in WHAT_A_RUN_IS:
+        if (folders[0] / file).exists():
+            shutil.copyfile(folders[0] / file, target / file)
+    made_of = [str(folder.resolve()) for folder in folders]
+    listed = [asdict(candidate) for candidate in tried]
+    write_json(target / "average.json", {"method": method, "runs": made_of, "tried": listed})
+    model = load(folders[0])
+    model.load_state_dict(state)
+    taken = next(candidate for candidate in reversed(tried) if candidate.taken)
+    meta = {"epoch": None, "average": method, "val_top1": taken.top1, "val_loss": taken.loss}
+    save_checkpoint(target, "best", model, meta)
+    return target

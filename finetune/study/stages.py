@@ -1,0 +1,116 @@
+"""Which stage pays: each one trained alone for a few epochs, after the same probe (surgical fine-tuning)."""
+
+import csv
+import json
+import shutil
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from finetune.checkpoint import load, new_run_folder
+from finetune.errors import RunError
+from finetune.evaluation import evaluate
+from finetune.manifest import Manifest
+from finetune.model.freeze import set_trainable
+from finetune.model.model import TASK, build_model
+from finetune.model.stages import NEW
+from finetune.recipe import Phase, Recipe
+from finetune.scores import paired_difference
+from finetune.train.loop import fit
+
+SCORED = Path("evaluation", "val", "results.json")
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a stage was worth: top-1 on the split val with its interval, and how much better than the head alone."""
+
+    what: str
+    parameters: int
+    top1: float
+    interval: tuple[float, float]
+    gain: float
+    gain_interval: tuple[float, float]
+
+
+def sweep_stages(
+    recipe: Recipe, manifest: Manifest, *, probe_epochs: int, epochs: int, lr: float, out: Path
+) -> list[Outcome]:
+    """Train the head once, then from there the head alone, each stage of the backbone with it, and all; by gain.
+
+    Each is a run in a folder of `out` with the recipe's settings otherwise. What is finished there already is taken as
+    it is, so that an interrupted sweep goes on. Scores are those of the split val: test clips choose nothing.
+    Source: arXiv:2210.11466. Raises RunError where there are no val rows.
+    """
+    if not len(manifest.rows("val")):
+        raise RunError(f"{manifest.source}: has no rows in the split val, on which stages are compared")
+    probe = _finished(recipe, manifest, [Phase(train="head", epochs=probe_epochs)], start=None, out=out / "probe")
+    stages = [name for name in load(probe).stages if name not in NEW]
+    trained = {"head": NEW, **{stage: (stage, *NEW) for stage in stages}, "all": ("all",)}
+    outcomes, right_of_head = [], None
+    for what, names in trained.items():
+        phase = Phase(train="all" if what == "all" else tuple(names), epochs=epochs, lr=lr)
+        run = _finished(recipe, manifest, [phase], start=probe, out=out / what)
+        right_N, groups = _right(run, manifest)
+        right_of_head = right_N if right_of_head is None else right_of_head
+        gain, gain_interval = paired_difference(right_N, right_of_head, groups=groups)
+        figures = json.loads((run / SCORED).read_text(encoding="utf-8"))["tasks"][TASK]
+        outcomes.append(Outcome(what, _count(probe, phase), figures["top1"], figures["top1_ci"], gain, gain_interval))
+    return sorted(outcomes, key=lambda outcome: -outcome.gain)
+
+
+def _finished(recipe: Recipe, manifest: Manifest, phases: Sequence[Phase], *, start: Path | None, out: Path) -> Path:
+    """The run in `out`, trained and scored on val unless it was."""
+    if (out / SCORED).is_file():
+        return out
+    if (out / "recipe.yaml").is_file():
+        shutil.rmtree(out)  # a run that was interrupted
+    new_run_folder("", out)
+    torch.manual_seed(recipe.seed)
+    chosen = recipe.model
+    model = (
+        load(start)
+        if start is not None
+        else build_model(
+            chosen.backbone,
+            manifest.classes,
+            weights=chosen.weights,
+            temporal=chosen.temporal,
+            dropout=chosen.dropout,
+            num_frames=recipe.clip.num_frames,
+            size=recipe.clip.size,
+        )
+    )
+    fit(
+        model,
+        manifest,
+        phases,
+        clip=recipe.clip,
+        augment=recipe.augment,
+        train=recipe.train,
+        data=recipe.data,
+        evaluate=recipe.evaluate,
+        seed=recipe.seed,
+        out=out,
+    )
+    evaluate(out, split="val")
+    return out
+
+
+def _count(run: Path, phase: Phase) -> int:
+    """Parameters that learn in a phase."""
+    model = load(run)
+    set_trainable(model, phase.train)
+    return sum(parameter.numel() for parameter in model.parameters() if parameter.requires_grad)
+
+
+def _right(run: Path, manifest: Manifest) -> tuple[np.ndarray, np.ndarray | None]:
+    """Whether each val row was right, and its group; a row that could not be read was not."""
+    with (run / "evaluation" / "val" / "predictions.csv").open(newline="", encoding="utf-8") as file:
+        right = {Path(line["path"]).resolve(): line["predicted"] == line["label"] for line in csv.DictReader(file)}
+    rows = manifest.rows("val")
+    groups = None if manifest.groups is None else manifest.groups[rows]
+    return np.array([right.get(manifest.path(row).resolve(), False) for row in rows]), groups
