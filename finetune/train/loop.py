@@ -12,7 +12,6 @@ from typing import Any
 import numpy as np
 import torch
 from accelerate import Accelerator
-from torch.nn import functional as F
 from torch.utils.tensorboard import SummaryWriter
 
 from finetune.checkpoint import begin_run, load_checkpoint, new_run_folder, save_checkpoint, write_json
@@ -24,6 +23,7 @@ from finetune.model.freeze import learning_stages_of, param_groups, set_trainabl
 from finetune.model.model import TASK, VideoClassifier
 from finetune.recipe import Augment, Clip, Data, Evaluate, Phase, Recipe, Train
 from finetune.train.display import Display
+from finetune.train.losses import build_loss
 from finetune.train.mixing import mix
 from finetune.train.optimizer import build_optimizer, rate_factor
 from finetune.video.batches import EpochBatches, balanced_draws
@@ -80,6 +80,9 @@ def fit(
     board = SummaryWriter(str(folder / "tensorboard")) if accelerator.is_main_process else None
     run = _Run(folder, facts, manifest, board)
 
+    counts = manifest.without(facts.bad).counts("train").values()
+    loss_of = build_loss(train.loss, class_counts=list(counts), label_smoothing=train.label_smoothing)
+    model.consensus = evaluate.consensus
     val_loader = _val_loader(manifest, recipe, facts)
     loaders = _TrainLoaders(manifest, recipe, facts, (accelerator.process_index, accelerator.num_processes))
     best: tuple[float, float] | None = None
@@ -118,7 +121,7 @@ def fit(
                         seed=draw_of(seed, epoch, step, accelerator.process_index),
                     )
                     logits = prepared(clips)[TASK]
-                    loss = F.cross_entropy(logits.float(), targets, label_smoothing=train.label_smoothing)
+                    loss = loss_of(logits.float(), targets)
                     _refuse_no_number(loss, batch, manifest, folder=folder)
                     accelerator.backward(loss)
                     if train.clip_grad is not None:
