@@ -48,16 +48,17 @@ class VideoClassifier(nn.Module):
             return self.heads(self.temporal(self.backbone(clips)))
         views = clips.shape[1]
         logits = self.heads(self.temporal(self.backbone(clips.flatten(0, 1))))
-        agreed = {
-            task: agree(each.unflatten(0, (-1, views)).transpose(0, 1), self.consensus) for task, each in logits.items()
-        }
-        return {task: probs_BK.clamp_min(torch.finfo(probs_BK.dtype).tiny).log() for task, probs_BK in agreed.items()}
+        return {task: self._agreed(each.unflatten(0, (-1, views))) for task, each in logits.items()}
 
     def train(self, mode: bool = True) -> Self:
         """Training mode for the stages that learn; frozen ones stay in evaluation mode."""
         super().train(mode)
         hold_frozen(self)
         return self
+
+    def _agreed(self, logits_BVK: Tensor) -> Tensor:
+        probs_BK = agree(logits_BVK.transpose(0, 1), self.consensus)
+        return probs_BK.clamp_min(torch.finfo(probs_BK.dtype).tiny).log()
 
     def _stage_of_parameters(self) -> dict[str, str]:
         named = {f"backbone.net.{name}": stage for name, stage in self.backbone.stage_of.items()}
