@@ -11,10 +11,12 @@ if TYPE_CHECKING:
     from finetune.errors import DataError, FinetuneError, ModelError, RecipeError, RunError, VideoError
     from finetune.evaluation import evaluate
     from finetune.manifest import Manifest
-    from finetune.model.freeze import param_groups, set_trainable
+    from finetune.model.freeze import describe, set_trainable
     from finetune.model.model import VideoClassifier, build_model
+    from finetune.model.rates import param_groups
     from finetune.prediction import Prediction, predict
-    from finetune.recipe import Augment, Clip, Data, Evaluate, Model, Phase, Recipe, Train, load_recipe
+    from finetune.recipe import Augment, Clip, Data, Evaluate, Model, Phase, Recipe, Schedule, Train
+    from finetune.recipe_files import load_recipe
     from finetune.report.page import write_report
     from finetune.train.loop import fit
     from finetune.video.dataset import ClipDataset
@@ -25,13 +27,12 @@ _HOMES = {
     "finetune.errors": ("DataError", "FinetuneError", "ModelError", "RecipeError", "RunError", "VideoError"),
     "finetune.evaluation": ("evaluate",),
     "finetune.manifest": ("Manifest",),
-    "finetune.model.freeze": ("param_groups", "set_trainable"),
+    "finetune.model.freeze": ("describe", "set_trainable"),
     "finetune.model.model": ("VideoClassifier", "build_model"),
+    "finetune.model.rates": ("param_groups",),
     "finetune.prediction": ("Prediction", "predict"),
-    "finetune.recipe": (
-        *("Augment", "Clip", "Data", "Evaluate", "Model", "Phase", "Recipe", "Train"),
-        "load_recipe",
-    ),
+    "finetune.recipe": ("Augment", "Clip", "Data", "Evaluate", "Model", "Phase", "Recipe", "Schedule", "Train"),
+    "finetune.recipe_files": ("load_recipe",),
     "finetune.report.page": ("write_report",),
     "finetune.train.loop": ("fit",),
     "finetune.video.dataset": ("ClipDataset",),
@@ -55,11 +56,13 @@ __all__ = [
     "Recipe",
     "RecipeError",
     "RunError",
+    "Schedule",
     "Train",
     "VideoClassifier",
     "VideoError",
     "VideoInfo",
     "build_model",
+    "describe",
     "evaluate",
     "fit",
     "load",

@@ -16,8 +16,10 @@ from safetensors.torch import load_file, save_file
 
 from finetune.errors import RunError
 from finetune.manifest import Manifest
+from finetune.model.lora import plain_state
 from finetune.model.model import VideoClassifier, build_model
-from finetune.recipe import Recipe, load_recipe, save_recipe
+from finetune.recipe import Recipe
+from finetune.recipe_files import load_recipe, save_recipe
 from finetune.version import VERSION
 
 PACKAGES = ("torch", "torchvision", "timm", "av", "accelerate", "numpy", "scikit-learn")
@@ -54,7 +56,7 @@ def save_checkpoint(folder: Path, which: str, model: VideoClassifier, meta: Mapp
     try:
         checkpoint.mkdir(parents=True, exist_ok=True)
         weights = checkpoint / "model.safetensors.partial"
-        save_file({name: value.detach().cpu().contiguous() for name, value in model.state_dict().items()}, weights)
+        save_file({name: value.detach().cpu().contiguous() for name, value in plain_state(model).items()}, weights)
         os.replace(weights, checkpoint / "model.safetensors")
         write_json(checkpoint / "meta.json", meta)
     except Exception as error:  # safetensors raises its own error for a full disk

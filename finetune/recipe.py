@@ -1,28 +1,22 @@
 """What a run is made of: the recipe, its sections as frozen values, and their defaults.
 
-A recipe is one whole YAML file. It is read with OmegaConf and checked here in full before anything starts:
-unknown keys, wrong types and values out of range are all said at once.
+A recipe is one whole YAML file (`recipe_files.py` reads it); keys, types and ranges are checked in full before
+anything starts.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
-from difflib import get_close_matches
 from pathlib import Path
 from typing import Annotated, Literal
 
-from omegaconf import DictConfig, OmegaConf
-from omegaconf.errors import OmegaConfBaseException
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
-from pydantic_core import ErrorDetails
-from yaml import YAMLError
-
-from finetune.errors import RecipeError, nearest
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Discriminator, Field, Tag, model_validator
 
 Positive = Annotated[int, Field(ge=1)]
 Fraction = Annotated[float, Field(ge=0, lt=1)]
+NotNegative = Annotated[float, Field(ge=0)]
 Rate = Annotated[float, Field(gt=0)]
+Shape = Literal["cosine", "linear", "constant", "step", "one_cycle", "slanted_triangular"]
 
 
 class Section(BaseModel):
@@ -140,16 +134,21 @@ class Model(Section):
 
 
 class Phase(Section):
-    """Epochs with one set of learning stages."""
+    """Epochs with one set of learning stages. What is null is as `train` says."""
 
-    train: str | tuple[str, ...] = Field(
-        "all", description="head (all that is new) | a stage (and all after it) | last(n) | all | [stages]"
+    train: str | float | tuple[str, ...] = Field(
+        "all",
+        description="head (all that is new), a stage (and all after it), last(n), a share of the depth as 0.5, all, "
+        "match(regex) on parameter names, lora(r=8), or a list of these: each stage alone",
     )
-    epochs: Positive = 5
-    lr: Rate = Field(1e-3, description="peak learning rate")
+    epochs: Positive | None = Field(None, description="passes over the training clips; 5 where steps is null too")
+    steps: Positive | None = Field(None, description="instead of epochs: updates of the weights")
+    lr: Rate = Field(1e-3, description="peak learning rate of what is new, temporal pooling and head")
+    backbone_lr_scale: Rate = Field(1.0, description="factor on the rate of the whole backbone")
     layer_decay: Annotated[float, Field(gt=0, le=1)] = Field(
         1.0, description="factor on the rate from each stage to the one before it"
     )
+    stage_lr: dict[str, Rate] = Field({}, description="peak rates of single stages, as {layer4: 1e-4}")
     batch_norm: Literal["frozen", "partial", "train"] = Field(
         "frozen",
         description="statistics of learning stages: kept, kept but for the network's first, or updated",
@@ -157,6 +156,51 @@ class Phase(Section):
     augment: Literal["none", "light", "strong"] | None = Field(
         None, description="preset of this phase; null: augment.preset"
     )
+    carry: bool = Field(
+        True, description="go on with the optimizer's averages of parameters that learnt in the phase before"
+    )
+    optimizer: str | None = Field(None, description="null: train.optimizer")
+    weight_decay: NotNegative | None = Field(None, description="null: train.weight_decay")
+    schedule: Shape | None = Field(None, description="null: train.schedule")
+    warmup: Fraction | None = Field(None, description="null: train.warmup")
+    anchor: NotNegative | None = Field(None, description="null: train.anchor")
+
+    @model_validator(mode="after")
+    def _one_length(self) -> Phase:
+        if self.epochs is not None and self.steps is not None:
+            raise ValueError("epochs and steps are both set; a phase has one length")
+        return self
+
+    @property
+    def words(self) -> str:
+        """What learns, as a line of text."""
+        return ", ".join(self.train) if isinstance(self.train, tuple) else str(self.train)
+
+    def epochs_of(self, batches: int) -> int:
+        """Passes over the training clips, of `batches` steps each; the last may end early where `steps` says so."""
+        return -(-self.steps // batches) if self.steps is not None else self.epochs or 5
+
+    def steps_of(self, batches: int) -> int:
+        """Updates of the weights, with so many batches to a pass over the training clips."""
+        return self.steps or self.epochs_of(batches) * batches
+
+    def settled(self, train: Train) -> Phase:
+        """This phase with all that it leaves open taken from `train`."""
+        open_ones = ("optimizer", "weight_decay", "schedule", "warmup", "anchor")
+        return self.model_copy(update={name: getattr(train, name) for name in open_ones if getattr(self, name) is None})
+
+
+class Schedule(Section):
+    """A built-in list of phases, by name; `finetune recipes phases` prints it."""
+
+    schedule: str = Field(
+        description="head_only, lp_ft, head_then_all, full, gradual, bitfit or surgical:<stage>; `phases: lp_ft` "
+        "is short for it",
+    )
+    epochs: Positive = Field(20, description="of all phases together (gradual: at least `every` for each)")
+    lr: Rate = Field(1e-3, description="of what is new")
+    backbone_lr: Rate = Field(1e-4, description="of the backbone; of everything where it follows a probe")
+    every: Positive = Field(2, description="epochs from one unfrozen stage to the next (gradual)")
 
 
 class Train(Section):
@@ -166,10 +210,17 @@ class Train(Section):
     sampler: Literal["shuffle", "balanced"] = Field(
         "shuffle", description="an epoch shows each clip once, or all classes equally often (a clip at most 5 times)"
     )
-    optimizer: Literal["adamw", "sgd"] = "adamw"
-    weight_decay: Annotated[float, Field(ge=0)] = 0.01
-    schedule: Literal["cosine", "constant"] = "cosine"
-    warmup: Fraction = Field(0.1, description="share of each phase's steps over which the rate rises from zero")
+    optimizer: str = Field("adamw", description="a name of timm's: adamw, sgd (Nesterov momentum), lion, lars, lamb …")
+    weight_decay: NotNegative = 0.01
+    schedule: Shape = Field(
+        "cosine",
+        description="how the rate goes on after warming up: cosine, linear, constant, step (a tenth after 40 % and "
+        "80 %), one_cycle, slanted_triangular",
+    )
+    warmup: Fraction = Field(0.1, description="share of the steps over which the rate rises from zero")
+    schedule_over: Literal["phase", "run"] = Field(
+        "phase", description="each phase warms up and falls on its own, or one schedule runs through all of them"
+    )
     loss: Literal["cross_entropy", "focal", "class_balanced", "bce"] = Field(
         "cross_entropy",
         description="focal: clips that are right already count less; class_balanced: rare classes count more; "
@@ -177,6 +228,15 @@ class Train(Section):
     )
     label_smoothing: Fraction = 0.0
     clip_grad: Rate | None = Field(None, description="largest norm of the gradient")
+    anchor: NotNegative = Field(
+        0.0, description="L2-SP: pull of the backbone towards its pretrained weights, instead of weight decay; as 0.01"
+    )
+    ema: Fraction = Field(
+        0.0, description="decay of a running average of the weights, which is what is validated and kept; as 0.999"
+    )
+    recalibrate: bool = Field(
+        False, description="measure batch norm's statistics anew at the end, where they were updated (precise BN)"
+    )
     precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto"
     device: Literal["auto", "cpu"] = Field("auto", description="auto takes the GPU when there is one")
 
@@ -191,6 +251,21 @@ class Evaluate(Section):
     )
 
 
+def _is_schedule(phases: object) -> str:
+    return "built-in" if isinstance(phases, dict | Schedule) else "written out"
+
+
+def _named(phases: object) -> object:
+    return {"schedule": phases} if isinstance(phases, str) else phases
+
+
+Phases = Annotated[
+    Annotated[Annotated[tuple[Phase, ...], Field(min_length=1)], Tag("written out")]
+    | Annotated[Schedule, Tag("built-in")],
+    Discriminator(_is_schedule),
+]
+
+
 class Recipe(Section):
     """A whole run."""
 
@@ -199,134 +274,6 @@ class Recipe(Section):
     clip: Clip = Clip()
     augment: Augment = Augment()
     model: Model = Model()
-    phases: tuple[Phase, ...] = Field((Phase(train="head"),), min_length=1)
+    phases: Annotated[Phases, BeforeValidator(_named)] = (Phase(train="head"),)
     train: Train = Train()
     evaluate: Evaluate = Evaluate()
-
-
-def load_recipe(name: str, overrides: Sequence[str] = ()) -> Recipe:
-    """Read a recipe by its name (`resnet50_ucf`) or file, apply `key.sub=value` overrides, check all of it.
-
-    Raises RecipeError with every mistake in it, one a line.
-    """
-    path = find_recipe(name)
-    tree = _read(path)
-    for override in overrides:
-        _override(tree, override)
-    try:
-        plain = OmegaConf.to_container(tree, resolve=True)
-    except OmegaConfBaseException as error:
-        raise RecipeError(f"{path}: {str(error).splitlines()[0]}") from None
-    return check_recipe(plain, where=str(path))
-
-
-def check_recipe(plain: object, *, where: str) -> Recipe:
-    """A Recipe from plain dictionaries and lists; `where` is named in the message of the RecipeError."""
-    if not isinstance(plain, dict):
-        raise RecipeError(f"{where}: a recipe is a mapping of sections, this is {type(plain).__name__}")
-    try:
-        return Recipe.model_validate(plain)
-    except ValidationError as error:
-        raise RecipeError("\n".join(f"{where}: {line}" for line in _in_words(error.errors()))) from None
-
-
-def save_recipe(recipe: Recipe, path: Path) -> None:
-    """Write the resolved recipe, defaults included, as YAML that `load_recipe` reads back to an equal value."""
-    path.write_text(OmegaConf.to_yaml(OmegaConf.create(recipe.model_dump(mode="json"))), encoding="utf-8")
-
-
-def find_recipe(name: str) -> Path:
-    """The file of a recipe: a path, `recipes/<name>.yaml` here, or one that came with the package."""
-    direct = Path(name)
-    if direct.suffix in {".yaml", ".yml"} or "/" in name:
-        if direct.is_file():
-            return direct
-        raise RecipeError(f"there is no recipe file {name!r}")
-    for folder in recipe_folders():
-        if (folder / f"{name}.yaml").is_file():
-            return folder / f"{name}.yaml"
-    known = list_recipes()
-    raise RecipeError(f"there is no recipe {name!r}{nearest(name, known)}; there are {', '.join(sorted(known))}")
-
-
-def recipe_folders() -> list[Path]:
-    """Where recipes are looked for, first match first: the current folder's, then the package's own."""
-    package = Path(__file__).parent
-    installed, checkout = package / "recipes", package.parent / "recipes"
-    return [Path("recipes"), installed if installed.is_dir() else checkout]
-
-
-def list_recipes() -> dict[str, Path]:
-    """Every recipe that can be named, with its file."""
-    found = (path for folder in reversed(recipe_folders()) for path in sorted(folder.glob("*.yaml")))
-    return {path.stem: path for path in found}
-
-
-def _read(path: Path) -> DictConfig:
-    try:
-        tree = OmegaConf.create(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, YAMLError, OmegaConfBaseException) as error:
-        reason = " ".join(str(error).split())
-        raise RecipeError(f"{path}: cannot be read as YAML: {reason}") from None
-    if not isinstance(tree, DictConfig):
-        raise RecipeError(f"{path}: a recipe is a mapping of sections")
-    return tree
-
-
-def _override(tree: DictConfig, override: str) -> None:
-    key, equals, value = override.partition("=")
-    if not equals or not key:
-        raise RecipeError(f"{override!r} is no override; write key.sub=value, for example train.batch_size=16")
-    try:
-        parsed = OmegaConf.select(OmegaConf.create(f"value: {value}" if value else "value: null"), "value")
-        OmegaConf.update(tree, key, parsed, merge=False, force_add=True)
-    except (YAMLError, OmegaConfBaseException, IndexError, ValueError, TypeError, AssertionError) as error:
-        raise RecipeError(f"{override!r} cannot be applied: {str(error).splitlines()[0]}") from None
-
-
-def _in_words(details: Sequence[ErrorDetails]) -> list[str]:
-    """One line for each wrong place; a union reports its place once for each member, and is said once."""
-    reasons: dict[str, list[str]] = {}
-    for detail in details:
-        place = _place(detail)
-        if detail["type"] == "extra_forbidden":
-            reasons[f"unknown key {place!r}{_nearest_key(place)}"] = []
-            continue
-        if detail["type"] == "too_short" and any(other.startswith(f"{place}.") for other in reasons):
-            continue  # an item that is wrong is not counted; it has its own line
-        value = detail["input"]
-        shown = f" is {value!r}" if isinstance(value, str | int | float | None) else ""
-        message = detail["msg"].removeprefix("Value error, ").removeprefix("Input ")
-        reasons.setdefault(f"{place or 'recipe'}{shown}: ", []).append(message)
-    return [what + " or ".join(dict.fromkeys(messages)) for what, messages in reasons.items()]
-
-
-def _place(detail: ErrorDetails) -> str:
-    """The place as an override writes it, without the names that pydantic gives the members of a union."""
-    parts, words = detail["loc"], {word for key in known_keys() for word in key.split(".")}
-    unknown_last = detail["type"] == "extra_forbidden"
-    kept = [str(part) for part in parts if isinstance(part, int) or part in words]
-    return ".".join([*kept, str(parts[-1])] if unknown_last and str(parts[-1]) not in words else kept)
-
-
-def _nearest_key(place: str) -> str:
-    """The known keys nearest to an unknown one: in its own section first, then anywhere, else all of the section."""
-    parent, dot, word = place.rpartition(".")
-    known = [key.rpartition(".") for key in known_keys()]
-    siblings = {last: f"{parent}{dot}{last}" for section, _, last in known if section == re.sub(r"\.\d+", "", parent)}
-    elsewhere = {last: f"{section}.{last}" for section, _, last in known if section}
-    for words in (siblings, elsewhere):
-        if near := get_close_matches(word, words):
-            return f" (nearest: {', '.join(words[other] for other in near)})"
-    return f" (there are {', '.join(siblings)})"
-
-
-def known_keys() -> list[str]:
-    """Every key of a recipe as it is written in an override, list positions left out."""
-    keys = []
-    for name, field in Recipe.model_fields.items():
-        section = Phase if name == "phases" else field.annotation
-        keys.append(name)
-        if isinstance(section, type) and issubclass(section, Section):
-            keys += [f"{name}.{sub}" for sub in section.model_fields]
-    return keys

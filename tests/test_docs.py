@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 
 from finetune.cli.main import app
-from finetune.recipe import Phase, Recipe, Section, list_recipes, load_recipe
+from finetune.recipe import Phase, Recipe, Schedule, Section
+from finetune.recipe_files import list_recipes, load_recipe
 
 ROOT = Path(__file__).parent.parent
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
@@ -21,18 +22,20 @@ def blocks(page, language):
 def recipe_table():
     rows = []
     for name, field in Recipe.model_fields.items():
-        section = Phase if name == "phases" else field.annotation
-        if isinstance(section, type) and issubclass(section, Section):
+        section = field.annotation
+        if name == "phases":
+            rows += [(f"phases.*n*.{key}", sub) for key, sub in Phase.model_fields.items()]
+            rows += [(f"phases.{key}", sub) for key, sub in Schedule.model_fields.items()]
+        elif isinstance(section, type) and issubclass(section, Section):
             rows += [(f"{name}.{key}", sub) for key, sub in section.model_fields.items()]
         else:
             rows.append((name, field))
     lines = ["| key | default | what |", "|---|---|---|"]
     for key, field in rows:
-        shown = re.sub(r"^phases\.", "phases.*n*.", key)
         choices = [str(each) for each in getattr(field.annotation, "__args__", ()) if isinstance(each, str)]
         what = "; ".join(filter(None, [" · ".join(choices), field.description or ""]))
-        default = "null" if field.default is None else str(field.default)
-        lines.append(f"| `{shown}` | `{default}` | {what.replace('|', '·')} |")
+        default = "null" if field.default is None else "needed" if field.is_required() else str(field.default)
+        lines.append(f"| `{key}` | `{default}` | {what.replace('|', '·')} |")
     return "\n".join(lines) + "\n"
 
 

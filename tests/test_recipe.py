@@ -1,7 +1,8 @@
 import pytest
 
 from finetune.errors import RecipeError
-from finetune.recipe import Clip, Phase, Recipe, known_keys, load_recipe, save_recipe
+from finetune.recipe import Clip, Phase, Recipe
+from finetune.recipe_files import known_keys, load_recipe, save_recipe
 
 WHOLE = """# A comment.
 data: {manifest: clips.csv}

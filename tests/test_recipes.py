@@ -7,7 +7,7 @@ import torch
 
 import finetune as ft
 from finetune.model.names import bundled_names, check_name
-from finetune.recipe import list_recipes, load_recipe
+from finetune.recipe_files import list_recipes, load_recipe
 
 RECIPES = sorted(list_recipes())
 

@@ -9,7 +9,8 @@ import typer
 
 from finetune.cli.data import counting
 from finetune.errors import DataError, RecipeError, VideoError, nearest
-from finetune.recipe import Data, list_recipes, load_recipe
+from finetune.recipe import Data
+from finetune.recipe_files import list_recipes, load_recipe
 
 FILES_SHOWN = 10
 

@@ -6,11 +6,14 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
+import yaml
 
-from finetune.errors import RecipeError
-from finetune.recipe import find_recipe, list_recipes, load_recipe
+from finetune.errors import RecipeError, some
+from finetune.recipe import Phase, Schedule
+from finetune.recipe_files import find_recipe, list_recipes, load_recipe
 
 app = typer.Typer(help="List, show, copy and validate recipes.", no_args_is_help=True)
+Overrides = Annotated[list[str] | None, typer.Argument(help="Settings to change, each key.sub=value.")]
 Name = Annotated[str, typer.Argument(help="Name of a recipe or a YAML file.")]
 
 
@@ -49,15 +52,58 @@ def copy(recipe: Name, target: Annotated[Path, typer.Argument(help="New file, or
 @app.command()
 def validate(
     recipe: Name,
-    overrides: Annotated[list[str] | None, typer.Argument(help="Settings to change, each key.sub=value.")] = None,
+    overrides: Overrides = None,
 ) -> None:
     """Check a recipe's keys, types and ranges, and the name of its backbone; looks at no data."""
     from finetune.model.names import check_name
 
     settings = load_recipe(recipe, overrides or [])
     check_name(settings.model.backbone)
-    epochs = sum(phase.epochs for phase in settings.phases)
-    print(f"{find_recipe(recipe)}: valid, {epochs} epochs in {len(settings.phases)} phases")
+    if isinstance(settings.phases, Schedule):
+        print(f"{find_recipe(recipe)}: valid, phases by the schedule {settings.phases.schedule}")
+        return
+    lengths = [f"{phase.steps} steps" if phase.steps else f"{phase.epochs_of(1)} epochs" for phase in settings.phases]
+    print(f"{find_recipe(recipe)}: valid, {some(lengths)} in {len(lengths)} phases")
+
+
+@app.command()
+def phases(recipe: Name, overrides: Overrides = None) -> None:
+    """Print a recipe's phases, those of a built-in schedule written out, and what each lets learn at which rate."""
+    settings = load_recipe(recipe, overrides or [])
+
+    from finetune.model.freeze import describe, set_trainable
+    from finetune.model.lora import add_lora, check_lora, merge_lora
+    from finetune.model.model import build_model
+    from finetune.model.rates import param_groups
+    from finetune.schedules import phases_of
+
+    chosen = settings.model
+    model = build_model(
+        chosen.backbone, ["one", "two"], weights="none", temporal=chosen.temporal, num_frames=settings.clip.num_frames
+    )
+    written_out = phases_of(settings.phases, tuple(model.stages))
+    print("phases:")
+    for phase in written_out:
+        print(f"  - {as_yaml(phase)}")
+    for index, phase in enumerate(written_out):
+        check_lora(phase.train)
+        add_lora(model, phase.train, seed=0)
+        set_trainable(model, phase.train, batch_norm=phase.batch_norm)
+        groups = param_groups(
+            model,
+            lr=phase.lr,
+            layer_decay=phase.layer_decay,
+            backbone_lr_scale=phase.backbone_lr_scale,
+            stage_lr=phase.stage_lr,
+        )
+        print(f"\nphases.{index}: {phase.words}\n{describe(model, groups)}")
+        merge_lora(model)
+
+
+def as_yaml(phase: Phase) -> str:
+    """A phase on one line, as a recipe has it; what is left to defaults is left out."""
+    chosen = {"train": phase.train, **phase.model_dump(mode="json", exclude_defaults=True)}
+    return yaml.safe_dump(chosen, default_flow_style=True, sort_keys=False, width=1000).strip()
 
 
 def purpose(path: Path) -> str:

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from finetune.errors import RecipeError
-from finetune.recipe import Data, Recipe, load_recipe
+from finetune.recipe import Data, Recipe
+from finetune.recipe_files import load_recipe
 
 if TYPE_CHECKING:
     from finetune.manifest import Manifest

@@ -9,9 +9,10 @@ from torch import Tensor, nn
 from finetune.errors import ModelError, some
 from finetune.model.backbones import Backbone, build_backbone
 from finetune.model.consensus import agree
-from finetune.model.freeze import cut_into_stages, hold_frozen, set_trainable
+from finetune.model.freeze import hold_frozen, set_trainable
 from finetune.model.heads import Heads
 from finetune.model.pooling import build_pooling
+from finetune.model.stages import cut_into_stages
 from finetune.recipe import Model
 
 TASK = "label"
@@ -38,7 +39,7 @@ class VideoClassifier(nn.Module):
         steps = 1 if backbone.takes_clips else num_frames
         self.temporal, width = build_pooling(settings.temporal, backbone.width, num_frames=steps)
         self.heads = Heads(width, {TASK: len(self.classes)}, kind=settings.head, dropout=settings.dropout)
-        self.stages = cut_into_stages(self, self._stage_of_parameters())
+        self.stages = cut_into_stages(self, self.stage_of_parameters())
         set_trainable(self, "all")
 
     def forward(self, clips: Tensor) -> dict[str, Tensor]:
@@ -60,7 +61,7 @@ class VideoClassifier(nn.Module):
         probs_BK = agree(logits_BVK.transpose(0, 1), self.consensus)
         return probs_BK.clamp_min(torch.finfo(probs_BK.dtype).tiny).log()
 
-    def _stage_of_parameters(self) -> dict[str, str]:
+    def stage_of_parameters(self) -> dict[str, str]:
         named = {f"backbone.net.{name}": stage for name, stage in self.backbone.stage_of.items()}
         named |= {f"temporal.{name}": "temporal" for name, _ in self.temporal.named_parameters()}
         named |= {f"heads.{name}": "head" for name, _ in self.heads.named_parameters()}

@@ -1,35 +1,54 @@
-"""Optimizers by name, and the rate of each step."""
+"""Optimizers by name, and what one keeps of the one before it."""
 
-import math
 from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
+from timm.optim import create_optimizer_v2, list_optimizers
 from torch.optim import Optimizer
+
+from finetune.errors import RecipeError, nearest
+
+# They need libraries that are not here, or the second derivative.
+LEFT_OUT = ("bnb*", "fused*", "kron*", "adahessian")
+
+
+def optimizer_names() -> list[str]:
+    """Names that `build_optimizer` knows."""
+    return [str(name) for name in list_optimizers(exclude_filters=list(LEFT_OUT))]
+
+
+def check_optimizer(name: str) -> None:
+    """Raise RecipeError for an optimizer that is not there."""
+    known = optimizer_names()
+    if name not in known:
+        raise RecipeError(f"there is no optimizer {name!r}{nearest(name, known)}; there are {', '.join(known)}")
 
 
 def build_optimizer(name: str, groups: Sequence[dict[str, Any]]) -> Optimizer:
-    """`adamw`, or `sgd` with Nesterov momentum 0.9; fused, which is faster on every device that torch runs on."""
-    return OPTIMIZERS[name](groups)
+    """An optimizer by timm's name for it, on the groups of `param_groups`; `sgd` has Nesterov momentum 0.9."""
+    if name in FUSED:
+        return FUSED[name](groups)
+    check_optimizer(name)
+    return create_optimizer_v2(groups, opt=name, lr=groups[0]["lr"])
 
 
-def rate_factor(step: int, steps: int, *, schedule: str, warmup: float) -> float:
-    """The share of the peak rate at `step` of 0…steps-1 of a phase.
+def carry_state(before: Optimizer, now: Optimizer) -> int:
+    """Hand what an optimizer knows of each parameter on to the next one of its kind; for how many it did.
 
-    It rises in a line over the first `warmup` share of the steps, then stays (`constant`) or falls along half a
-    cosine to near zero (`cosine`; SGDR, arXiv:1608.03983).
+    Parameters that are new to it start afresh, and of those that no longer learn it knows nothing.
     """
-    rising = math.ceil(steps * warmup)
-    if step < rising:
-        return (step + 1) / (rising + 1)
-    return SCHEDULES[schedule]((step - rising) / max(1, steps - rising))
+    if type(before) is not type(now):
+        return 0
+    held = [parameter for group in now.param_groups for parameter in group["params"]]
+    known = [parameter for parameter in held if parameter in before.state]
+    for parameter in known:
+        now.state[parameter] = before.state[parameter]
+    return len(known)
 
 
-OPTIMIZERS: dict[str, Callable[[Any], Optimizer]] = {
+# Fused: one kernel for all parameters, faster on every device that torch runs on.
+FUSED: dict[str, Callable[[Any], Optimizer]] = {
     "adamw": lambda groups: torch.optim.AdamW(groups, fused=True),
     "sgd": lambda groups: torch.optim.SGD(groups, momentum=0.9, nesterov=True, fused=True),
-}
-SCHEDULES: dict[str, Callable[[float], float]] = {
-    "cosine": lambda done: 0.5 * (1 + math.cos(math.pi * done)),
-    "constant": lambda done: 1.0,
 }

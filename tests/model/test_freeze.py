@@ -3,11 +3,12 @@
 import pytest
 import torch
 from grey import TINY
+from timm.layers import EvoNorm2dB0
 from torch import nn
 
 import finetune as ft
 from finetune.errors import ModelError
-from finetune.model.freeze import learning_stages, learning_stages_of
+from finetune.model.freeze import keeps_statistics, learning_stages
 from finetune.model.model import build_model
 
 FAMILIES = [
@@ -132,49 +133,77 @@ def test_partial_leaves_the_first_batch_norm_frozen_with_its_stage():
     assert all(torch.equal(before[name], after[name]) for name in before if name.endswith("running_var"))
 
 
-@pytest.mark.parametrize(
-    ("what", "learning"),
-    [
-        ("head", ["temporal", "head"]),
-        ("temporal", ["temporal", "head"]),
-        ("layer4", ["layer4", "temporal", "head"]),
-        ("layer2", ["layer2", "layer3", "layer4", "temporal", "head"]),
-        ("last(1)", ["layer4", "temporal", "head"]),
-        ("last(2)", ["layer3", "layer4", "temporal", "head"]),
-        ("last(0)", ["temporal", "head"]),
-        ("all", ["stem", "layer1", "layer2", "layer3", "layer4", "temporal", "head"]),
-        (["head"], ["head"]),
-        (["layer3", "stem"], ["stem", "layer3"]),
-    ],
-)
-def test_what_learns_is_named(what, learning):
-    stages = ["stem", "layer1", "layer2", "layer3", "layer4", "temporal", "head"]
-    assert learning_stages_of(stages, what) == learning
-
-
-@pytest.mark.parametrize("what", ["layer5", ["layr4"], "last(9)", "first(2)", ""])
+@pytest.mark.parametrize("what", ["layer5", ["layr4"], ["all"], "last(9)", "first(2)", ""])
 def test_an_unknown_stage_names_those_there_are(what):
     with pytest.raises(ModelError, match="unknown stage .*there are stem, layer1, layer2"):
         ft.set_trainable(build(), what)
 
 
-def test_param_groups_hold_what_learns_once_with_rates_that_fall_towards_the_input():
+def test_a_pattern_lets_single_parameters_learn():
+    model = build()
+    learning = ft.set_trainable(model, ["match(bias$)", "head"])
+    before = snapshot(model)
+    train_steps(model)
+    now = snapshot(model)
+    changed = {name for name in before if not torch.equal(before[name], now[name])}
+    assert changed <= {name for name in before if name.endswith(".bias")} | set(model.stages["head"].parameters)
+    assert all(not changed.isdisjoint(stage.parameters) for stage in model.stages.values())
+    assert set(model.stages["head"].parameters) <= changed
+    assert learning == list(model.stages)
+
+
+def test_batch_norm_with_a_frozen_scale_keeps_its_statistics():
+    model = build()
+    ft.set_trainable(model, "match(^layer.*conv)", batch_norm="train")
+    before = snapshot(model)
+    train_steps(model, steps=1)
+    now = snapshot(model)
+    assert all(torch.equal(before[name], now[name]) for name in before if "running" in name)
+    ft.set_trainable(model, "all", batch_norm="train")
+    train_steps(model, steps=1)
+    now = snapshot(model)
+    assert not any(torch.equal(before[name], now[name]) for name in before if "running" in name)
+
+
+@pytest.mark.parametrize("norm", [nn.BatchNorm1d, nn.BatchNorm3d, nn.SyncBatchNorm, EvoNorm2dB0])
+def test_every_kind_of_layer_with_running_statistics_is_held(norm):
+    assert keeps_statistics(norm(4))
+    assert not keeps_statistics(nn.LayerNorm(4))
+
+
+def test_nothing_to_learn_is_refused():
+    with pytest.raises(ModelError, match=r"\['temporal'\] names nothing that this model could learn; it has stem"):
+        ft.set_trainable(ft.build_model(TINY, ["a", "b"], weights="none", temporal="mean"), ["temporal"])
+
+
+def test_frozen_stages_keep_no_activations():
+    def kept_bytes(what):
+        model = build(size=64)
+        ft.set_trainable(model, what)
+        model.train()
+        kept = []
+        with torch.autograd.graph.saved_tensors_hooks(lambda t: kept.append(t.nbytes) or t, lambda t: t):
+            model(torch.randint(0, 255, (4, 2, 3, 64, 64), dtype=torch.uint8))
+        return sum(kept)
+
+    head, last, everything = kept_bytes(["head"]), kept_bytes("layer4"), kept_bytes("all")
+    features = 4 * 2 * build().backbone.width * 4
+    assert head <= 4 * features  # what the head alone needs
+    assert head < last / 4 < everything / 8
+
+
+def test_the_table_tells_what_learns_and_how():
     model = build(temporal="gru")
-    ft.set_trainable(model, "layer3")
-    groups = ft.param_groups(model, lr=1.0, weight_decay=0.1, layer_decay=0.5)
-    by_name = {group["name"]: group for group in groups}
-    assert {name: group["lr"] for name, group in by_name.items()} == {
-        "layer3/decay": 0.25,
-        "layer3/no_decay": 0.25,
-        "layer4/decay": 0.5,
-        "layer4/no_decay": 0.5,
-        "temporal/decay": 1.0,
-        "temporal/no_decay": 1.0,
-        "head/decay": 1.0,
-        "head/no_decay": 1.0,
-    }
-    held = [parameter for group in groups for parameter in group["params"]]
-    assert {id(p) for p in held} == {id(p) for p in model.parameters() if p.requires_grad}
-    assert all(p.ndim > 1 for p in by_name["layer3/decay"]["params"])
-    assert by_name["layer3/decay"]["weight_decay"] == 0.1
-    assert by_name["layer3/no_decay"]["weight_decay"] == 0
+    ft.set_trainable(model, "layer4", batch_norm="partial")
+    groups = ft.param_groups(model, lr=1e-2, layer_decay=0.5)
+    lines = ft.describe(model, groups).splitlines()
+    rows = {line.split()[0]: line.split()[1:] for line in lines}
+    assert list(rows) == ["stage", *model.stages, "in"]
+    assert rows["stem"][1:] == ["frozen", "frozen"]
+    assert rows["layer4"][1:] == ["all", "frozen", "0.005"]
+    assert rows["head"][1:] == ["all", "none", "0.01"]
+    counts = [sum(p.numel() for p in model.parameters() if p.requires_grad or not only) for only in (False, True)]
+    assert rows["in"] == ["all", *(f"{count:,}" for count in counts)]
+    ft.set_trainable(model, "all", batch_norm="partial")
+    assert ft.describe(model).splitlines()[1].split()[2:] == ["all", "1", "of", "3"]  # the network's first
+    assert ft.describe(model).splitlines()[2].split()[2:] == ["all", "frozen"]

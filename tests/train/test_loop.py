@@ -1,6 +1,5 @@
 import json
 import multiprocessing
-from itertools import pairwise
 
 import pytest
 import torch
@@ -9,8 +8,7 @@ from safetensors.torch import load_file
 
 import finetune as ft
 from finetune.errors import DataError, FinetuneError, RecipeError, RunError
-from finetune.train import loop
-from finetune.train.optimizer import OPTIMIZERS, build_optimizer, rate_factor
+from finetune.train import preflight
 
 HEAD_ONCE = (ft.Phase(train="head", epochs=1, lr=1e-2),)
 
@@ -126,7 +124,7 @@ def test_a_folder_that_holds_something_is_not_overwritten(manifest, tmp_path):
 
 
 def test_a_full_disk_is_said_before_training(manifest, tmp_path, monkeypatch):
-    monkeypatch.setattr(loop.shutil, "disk_usage", lambda path: type("Usage", (), {"free": 1_000_000})())
+    monkeypatch.setattr(preflight.shutil, "disk_usage", lambda path: type("Usage", (), {"free": 1_000_000})())
     with pytest.raises(RunError, match="needs about .* MB, the disk has 1 MB free"):
         fit(manifest, tmp_path / "run")
 
@@ -152,21 +150,109 @@ def test_a_run_that_fails_ends_its_loading_processes(manifest, tmp_path):
     assert set(multiprocessing.active_children()) <= before
 
 
-def test_the_rate_rises_and_then_falls_along_a_cosine():
-    rates = [rate_factor(step, 10, schedule="cosine", warmup=0.2) for step in range(10)]
-    assert rates[:3] == pytest.approx([1 / 3, 2 / 3, 1.0])
-    assert all(later < sooner for sooner, later in pairwise(rates[2:]))
-    assert 0 < rates[-1] < 0.1
-    assert [rate_factor(step, 4, schedule="constant", warmup=0) for step in range(4)] == [1, 1, 1, 1]
+def test_a_phase_can_be_so_many_steps(manifest, tmp_path):
+    rows = len(manifest.rows("train"))
+    batches = -(-rows // 3)
+    phases = (ft.Phase(train="head", steps=batches + 1, lr=1e-2), ft.Phase(train="all", steps=1))
+    found = records(fit(manifest, tmp_path / "run", phases=phases))
+    clips = [round(each["clips_per_second"] * (each["seconds"]["data"] + each["seconds"]["compute"])) for each in found]
+    assert [record["phase"] for record in found] == [0, 0, 1]
+    assert clips == [rows, 3, 3]
 
 
-@pytest.mark.parametrize("name", OPTIMIZERS)
-def test_an_optimizer_lowers_a_loss(name):
-    weight = torch.nn.Parameter(torch.tensor([3.0]))
-    optimizer = build_optimizer(name, [{"params": [weight], "lr": 0.1}])
-    for _ in range(50):
-        loss = (weight**2).sum()
-        optimizer.zero_grad()
-        loss.backward()
-        optimizer.step()
-    assert abs(weight.item()) < 1
+def test_the_weights_before_the_backbone_first_learns_are_kept(manifest, tmp_path):
+    phases = (ft.Phase(train="head", epochs=1, lr=1e-2), ft.Phase(train="layer4", epochs=1), ft.Phase(epochs=1))
+    run = fit(manifest, tmp_path / "run", phases=phases)
+    start, last = (load_file(run / f"checkpoints/{which}/model.safetensors") for which in ("start", "last"))
+    torch.manual_seed(0)
+    new = ft.build_model(TINY, manifest.classes, weights="none", num_frames=2, size=32).state_dict()
+    assert {name for name in new if not torch.equal(new[name], start[name])} == {n for n in new if "heads." in n}
+    assert not torch.equal(start["backbone.net.layer4.0.conv2.weight"], last["backbone.net.layer4.0.conv2.weight"])
+
+
+def test_a_run_by_the_name_of_a_schedule_writes_its_phases_out(manifest, tmp_path):
+    run = fit(manifest, tmp_path / "run", phases=ft.Schedule(schedule="lp_ft", epochs=2))
+    written = ft.load_recipe(str(run / "recipe.yaml"))
+    assert [phase.train for phase in written.phases] == ["head", "all"]
+    assert [record["train"] for record in records(run)] == ["head", "all"]
+
+
+def weights(run):
+    return load_file(run / "checkpoints/last/model.safetensors")
+
+
+def differ(one, two):
+    return any(not torch.equal(one[name], two[name]) for name in one)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"carry": False},
+        {"anchor": 10.0},
+        {"optimizer": "sgd"},
+        {"schedule": "linear", "warmup": 0},
+        {"weight_decay": 5.0},
+        {"stage_lr": {"layer4": 0.0001}},
+        {"backbone_lr_scale": 0.1},
+    ],
+    ids=lambda change: next(iter(change)),
+)
+def test_each_setting_of_a_phase_changes_what_is_learnt(manifest, tmp_path, change):
+    def run(name, **settings):
+        phases = (ft.Phase(train="layer4", epochs=1), ft.Phase(train="layer4", epochs=1, **settings))
+        return weights(fit(manifest, tmp_path / name, phases=phases))
+
+    assert differ(run("plain"), run("changed", **change))
+
+
+@pytest.mark.parametrize("change", [{"ema": 0.9}, {"schedule_over": "run"}, {"optimizer": "lion"}], ids=str)
+def test_each_setting_of_training_changes_what_is_kept(manifest, tmp_path, change):
+    phases = (ft.Phase(train="layer4", epochs=1), ft.Phase(train="all", epochs=1))
+    plain, changed = (
+        weights(fit(manifest, tmp_path / name, phases=phases, train=ft.Train(batch_size=3, **settings)))
+        for name, settings in (("plain", {}), ("changed", change))
+    )
+    assert differ(plain, changed)
+
+
+def test_a_strong_anchor_holds_the_backbone_and_not_the_head(manifest, tmp_path):
+    def distances(anchor):
+        phases = (ft.Phase(train="all", epochs=6, lr=1e-2, anchor=anchor, optimizer="sgd"),)
+        run = fit(manifest, tmp_path / f"{anchor:g}", phases=phases)
+        start, end = (load_file(run / f"checkpoints/{which}/model.safetensors") for which in ("start", "last"))
+        floats = [name for name in start if start[name].is_floating_point() and "running" not in name]
+        return {
+            part: sum(float((start[name] - end[name]).square().sum()) for name in floats if name.startswith(part))
+            for part in ("backbone", "heads")
+        }
+
+    free, held = distances(0.0), distances(20.0)
+    assert held["backbone"] < free["backbone"] / 2
+    assert held["heads"] > held["backbone"]
+
+
+def test_recalibrating_changes_the_statistics_that_learnt_and_nothing_else(manifest, tmp_path):
+    phases = (ft.Phase(train="layer4", epochs=2, batch_norm="train"),)
+    plain, again = (
+        fit(manifest, tmp_path / str(on), phases=phases, train=ft.Train(batch_size=3, recalibrate=on))
+        for on in (False, True)
+    )
+    one, two = (load_file(run / "checkpoints/best/model.safetensors") for run in (plain, again))
+    changed = {name for name in one if not torch.equal(one[name], two[name])}
+    assert changed
+    assert all(".layer4." in name and ("running" in name or "num_batches" in name) for name in changed)
+    meta = json.loads((again / "checkpoints/best/meta.json").read_text())
+    assert meta["recalibrated"] > 0
+
+
+def test_all_that_is_wrong_with_phases_is_said_at_once(manifest, tmp_path):
+    phases = [ft.Phase(train="match(gamma)", optimizer="adamw3"), ft.Phase(stage_lr={"neck": 1.0})]
+    with pytest.raises(RecipeError) as raised:
+        fit(manifest, tmp_path / "run", phases=phases)
+    for wanted in (
+        r"phases.0.train: match(gamma) names no parameter",
+        "phases.0.optimizer: there is no",
+        "phases.1.stage_lr: unknown stage 'neck'",
+    ):
+        assert wanted in str(raised.value)

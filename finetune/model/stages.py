@@ -1,0 +1,62 @@
+"""Stages: the freezable parts that a model is cut into, each parameter, buffer and module in exactly one."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from torch import nn
+
+NEW = ("temporal", "head")
+
+
+@dataclass(frozen=True)
+class Stage:
+    """A freezable part: names of its parameters, buffers and modules in the model."""
+
+    parameters: tuple[str, ...]
+    buffers: tuple[str, ...]
+    modules: tuple[str, ...]
+
+
+def cut_into_stages(model: nn.Module, stage_of: Mapping[str, str]) -> dict[str, Stage]:
+    """Stages from the stage of each parameter, ordered as first named; buffers and modules go where they belong.
+
+    A module with parameters of its own belongs to their stage. Any other belongs to the stage of its nearest
+    ancestor all of whose parameters are of one stage, else to that of the parameters before it.
+    """
+    modules = dict(model.named_modules())
+    before = next(iter(stage_of.values()))
+    stage_of_module: dict[str, str] = {}
+    for name, module in modules.items():
+        own = [stage_of[_join(name, parameter)] for parameter, _ in module.named_parameters(recurse=False)]
+        within = {stage_of[_join(name, parameter)] for parameter, _ in module.named_parameters()}
+        parent = stage_of_module.get(name.rpartition(".")[0]) if name else None
+        parent_is_one = parent is not None and _is_one_stage(name.rpartition(".")[0], modules, stage_of)
+        if own:
+            before = own[-1]
+        elif len(within) == 1:
+            before = next(iter(within))
+        stage_of_module[name] = own[0] if own else parent if not within and parent_is_one and parent else before
+    stages: dict[str, dict[str, list[str]]] = {}
+    for stage in dict.fromkeys(stage_of.values()):
+        stages[stage] = {"parameters": [], "buffers": [], "modules": []}
+    for name, _ in model.named_parameters():
+        stages[stage_of[name]]["parameters"].append(name)
+    for name, _ in model.named_buffers():
+        stages[stage_of_module[name.rpartition(".")[0]]]["buffers"].append(name)
+    for name, module in modules.items():
+        # A module around several stages has no mode of its own; any other may read its mode in its forward.
+        within = {stage_of[_join(name, parameter)] for parameter, _ in module.named_parameters()}
+        if len(within) < 2:
+            stages[stage_of_module[name]]["modules"].append(name)
+    return {
+        name: Stage(tuple(part["parameters"]), tuple(part["buffers"]), tuple(part["modules"]))
+        for name, part in stages.items()
+    }
+
+
+def _is_one_stage(name: str, modules: Mapping[str, nn.Module], stage_of: Mapping[str, str]) -> bool:
+    return len({stage_of[_join(name, parameter)] for parameter, _ in modules[name].named_parameters()}) == 1
+
+
+def _join(module: str, name: str) -> str:
+    return f"{module}.{name}" if module else name

@@ -1,0 +1,84 @@
+"""What is refused before the first batch: everything that can be known to fail, said all at once."""
+
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+from finetune.checkpoint import new_run_folder
+from finetune.errors import DataError, FinetuneError, RecipeError, RunError
+from finetune.infer import is_main_process
+from finetune.manifest import Manifest
+from finetune.model.lora import check_lora
+from finetune.model.model import VideoClassifier
+from finetune.model.rates import check_stages
+from finetune.model.select import select
+from finetune.recipe import Phase, Recipe, Schedule
+from finetune.train.display import Display
+from finetune.train.optimizer import check_optimizer
+from finetune.video.facts import Facts
+from finetune.video.packed import facts_of
+
+
+def refuse_what_cannot_run(model: VideoClassifier, manifest: Manifest, recipe: Recipe, *, folder: Path) -> None:
+    """Everything that can be known to fail before a video is read, all at once."""
+    problems = []
+    if tuple(manifest.classes) != model.classes:
+        problems.append(f"the model has the classes {model.classes}, the data {manifest.classes}")
+    if recipe.clip.num_frames != model.num_frames and recipe.model.temporal == "concat":
+        problems.append(f"clip.num_frames is {recipe.clip.num_frames}, the model was built for {model.num_frames}")
+    assert not isinstance(recipe.phases, Schedule)
+    for index, phase in enumerate(recipe.phases):
+        problems += [f"phases.{index}.{problem}" for problem in _problems_of(phase.settled(recipe.train), model)]
+    if problems:
+        raise RecipeError("\n".join(problems))
+    if not is_main_process():
+        return
+    new_run_folder("", folder)
+    weights_bytes = sum(value.numel() * value.element_size() for value in model.state_dict().values())
+    refuse_full_disk(folder, needed_bytes=4 * weights_bytes + 50_000_000)
+
+
+def _problems_of(phase: Phase, model: VideoClassifier) -> list[str]:
+    checks: tuple[tuple[str, Callable[[], object]], ...] = (
+        ("train", lambda: select(model.stages, phase.train)),
+        ("train", lambda: check_lora(phase.train)),
+        ("stage_lr", lambda: check_stages(model, phase.stage_lr)),
+        ("optimizer", lambda: check_optimizer(str(phase.optimizer))),
+    )
+    problems = []
+    for key, check in checks:
+        try:
+            check()
+        except FinetuneError as error:
+            problems.append(f"{key}: {error}")
+    return problems
+
+
+def refuse_full_disk(folder: Path, *, needed_bytes: int) -> None:
+    """Raise RunError when the disk of a folder, or of the parent where it will be made, has less room than needed."""
+    there = next(parent for parent in (folder.absolute(), *folder.absolute().parents) if parent.is_dir())
+    free = shutil.disk_usage(there).free
+    if free < needed_bytes:
+        raise RunError(
+            f"{folder}: needs about {needed_bytes / 1e6:.0f} MB, the disk has {free / 1e6:.0f} MB free; "
+            "make room, or choose another disk with --out"
+        )
+
+
+def look(manifest: Manifest, recipe: Recipe, display: Display) -> Facts:
+    """The facts of all files, once each has been opened; those that cannot be read are an error, or left out."""
+    assert recipe.clip.size is not None
+    facts = facts_of(manifest, recipe.data.packed, side=recipe.clip.size)
+    if facts.bad and recipe.data.on_error == "fail":
+        listed = "\n".join(facts.bad[row] for row in sorted(facts.bad))
+        raise DataError(
+            f"{listed}\n{len(facts.bad)} of {len(manifest)} files cannot be read; mend or remove them, "
+            "or leave them out with data.on_error=skip"
+        )
+    readable = manifest.without(facts.bad)
+    untaught = [name for name, count in readable.counts("train").items() if not count]
+    if untaught:
+        raise DataError(f"{manifest.source}: no readable training video of {', '.join(untaught)}")
+    if facts.bad:
+        display.say(f"leaving out {len(facts.bad)} files that cannot be read; the report lists them")
+    return facts
