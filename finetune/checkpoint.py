@@ -89,11 +89,13 @@ def load(run: str | Path, *, checkpoint: str = "best") -> VideoClassifier:
         classes,
         weights="none",
         temporal=recipe.model.temporal,
+        head=recipe.model.head,
         dropout=recipe.model.dropout,
         num_frames=recipe.clip.num_frames,
         size=recipe.clip.size,
     )
     load_checkpoint(Path(run), checkpoint, model)
+    model.consensus = recipe.evaluate.consensus
     return model.eval()
 
 

@@ -9,13 +9,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from torch import nn
 
 from finetune.checkpoint import load, open_run, write_json
 from finetune.errors import DataError, RunError, some
 from finetune.infer import probabilities, settle_device, settle_precision
 from finetune.manifest import SPLITS, Manifest
-from finetune.model.model import TASK
+from finetune.model.consensus import IN_WORDS
+from finetune.model.model import TASK, VideoClassifier
 from finetune.recipe import Data, Recipe
 from finetune.scores import score
 from finetune.video.batches import EpochBatches
@@ -108,7 +108,7 @@ def evaluation_loader(dataset: ClipDataset, data: Data, *, batch_size: int = 1) 
 
 
 def probabilities_of(
-    model: nn.Module, loader: ClipLoader, *, precision: str, progress: Progress | None = None
+    model: VideoClassifier, loader: ClipLoader, *, precision: str, progress: Progress | None = None
 ) -> tuple[dict[int, np.ndarray], dict[int, str]]:
     """Class probabilities (K,) of each row of a loader, and the reason for each row that could not be read.
 
@@ -143,7 +143,7 @@ def _protocol(recipe: Recipe, views: int, precision: str, groups: np.ndarray | N
         "views": views,
         **recipe.clip.model_dump(include={"num_frames", "sampling", "frame_stride", "fit"}),
         "size": size,
-        "consensus": "mean of probabilities",
+        "consensus": IN_WORDS[recipe.evaluate.consensus],
         "decoder": "pyav" if recipe.data.packed is None else f"the pack {recipe.data.packed}",
         "precision": precision,
         "interval": f"95 % percentile bootstrap over {units}, 2000 resamples; Wilson where all are right or all wrong",

@@ -10,7 +10,8 @@ from accelerate import PartialState
 from accelerate.utils import broadcast_object_list, gather_object
 from torch import Tensor, nn
 
-from finetune.model.model import TASK
+from finetune.model.consensus import agree
+from finetune.model.model import TASK, VideoClassifier
 
 M_TRIM_THRESHOLD, M_MMAP_MAX = -1, -4  # of malloc.h
 DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16}
@@ -69,8 +70,8 @@ def refuse_ranks_that_differ(model: nn.Module) -> None:
 
 
 @torch.inference_mode()
-def probabilities(model: nn.Module, clips_BVTCHW: Tensor, *, precision: str) -> Tensor:
-    """Class probabilities (B, K) in float32, averaged over views; the model has to be in evaluation mode.
+def probabilities(model: VideoClassifier, clips_BVTCHW: Tensor, *, precision: str) -> Tensor:
+    """Class probabilities (B, K) in float32 that the views agree on; the model has to be in evaluation mode.
 
     Views are computed one after the other, so that memory does not grow with them. Videos computed together may
     differ from one computed alone in the last digits: where numbers have to be the very same, B is 1.
@@ -79,6 +80,5 @@ def probabilities(model: nn.Module, clips_BVTCHW: Tensor, *, precision: str) -> 
     views_BK = []
     for view in range(clips_BVTCHW.shape[1]):
         with torch.autocast(device.type, DTYPES.get(precision), enabled=precision in DTYPES):
-            logits_BK = model(clips_BVTCHW[:, view].to(device))[TASK]
-        views_BK.append(logits_BK.float().softmax(1))
-    return torch.stack(views_BK).mean(0).cpu()
+            views_BK.append(model(clips_BVTCHW[:, view].to(device))[TASK])
+    return agree(torch.stack(views_BK), model.consensus).cpu()

@@ -124,8 +124,11 @@ class Model(Section):
 
     backbone: str = Field("resnet50.a1_in1k", description="a timm name, or torchvision/<name>")
     weights: str = Field("imagenet", description="imagenet | bundled | none | a file")
-    temporal: Literal["mean", "max", "diff", "concat", "conv1d", "gru", "attention"] = Field(
-        "mean", description="pooling over T; diff, concat, conv1d, gru and attention know the order of frames"
+    temporal: Literal[
+        "mean", "max", "topk", "vlad", "diff", "concat", "conv1d", "gru", "lstm", "attention", "transformer"
+    ] = Field("mean", description="pooling over T; all but the first four know the order of frames")
+    head: Literal["linear", "mlp", "cosine"] = Field(
+        "linear", description="one layer, one more before it, or the angles to a direction of each class"
     )
     dropout: Fraction = Field(0.2, description="before the head")
 
@@ -218,6 +221,11 @@ class Train(Section):
     schedule_over: Literal["phase", "run"] = Field(
         "phase", description="each phase warms up and falls on its own, or one schedule runs through all of them"
     )
+    loss: Literal["cross_entropy", "focal", "class_balanced", "bce"] = Field(
+        "cross_entropy",
+        description="focal: clips that are right already count less; class_balanced: rare classes count more; "
+        "bce: each class by itself",
+    )
     label_smoothing: Fraction = 0.0
     clip_grad: Rate | None = Field(None, description="largest norm of the gradient")
     anchor: NotNegative = Field(
@@ -236,7 +244,11 @@ class Train(Section):
 class Evaluate(Section):
     """How a trained model is tested; predict does the same."""
 
-    views: Positive = Field(1, description="clips a video whose probabilities are averaged")
+    views: Positive = Field(1, description="clips a video whose answers become one")
+    consensus: Literal["probs", "logits", "max"] = Field(
+        "probs",
+        description="over views: the mean of probabilities, of logits, or the largest probability of each class",
+    )
 
 
 def _is_schedule(phases: object) -> str:

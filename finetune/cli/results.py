@@ -16,7 +16,7 @@ Run = Annotated[Path, typer.Argument(help="Run folder, as `finetune train` print
 def evaluate(
     run: Run,
     split: Annotated[str, typer.Option(help="train, val or test.")] = "test",
-    views: Annotated[int | None, typer.Option(min=1, help="Clips a video whose probabilities are averaged.")] = None,
+    views: Annotated[int | None, typer.Option(min=1, help="Clips a video whose answers become one.")] = None,
     on_error: Annotated[str | None, typer.Option(help="fail or skip: files that cannot be read.")] = None,
     out: Annotated[Path | None, typer.Option(help="Folder for results; by default in the run folder.")] = None,
 ) -> None:
@@ -43,7 +43,7 @@ def predict(
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
     csv_file: Annotated[Path | None, typer.Option("--csv", help="Write a CSV file instead of printing.")] = None,
     top_k: Annotated[int, typer.Option(min=1, help="Classes a video.")] = 5,
-    views: Annotated[int | None, typer.Option(min=1, help="Clips a video whose probabilities are averaged.")] = None,
+    views: Annotated[int | None, typer.Option(min=1, help="Clips a video whose answers become one.")] = None,
 ) -> None:
     """Name the class of videos."""
     from finetune import prediction

@@ -38,14 +38,17 @@ def train(
     settle_device(settings.train.device)
     folder = agreed(new_run_folder(Path(recipe).stem, out))
     torch.manual_seed(settings.seed)
+    even = settings.train.sampler == "balanced" or settings.train.loss == "class_balanced"
     model = build_model(
         settings.model.backbone,
         manifest.classes,
         weights=settings.model.weights,
         temporal=settings.model.temporal,
+        head=settings.model.head,
         dropout=settings.model.dropout,
         num_frames=settings.clip.num_frames,
         size=settings.clip.size,
+        class_counts=None if even else list(manifest.counts("train").values()),
     )
     try:
         fit(

@@ -1,17 +1,64 @@
 """Heads: from a clip's vector to the logits of a task."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 
+import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
+
+HIDDEN = 256
 
 
 class Heads(nn.ModuleDict):
-    """One linear head a task, after dropout: a vector (B, D) to {task: logits (B, K)}."""
+    """A head for each task, after dropout: a vector (B, D) to {task: logits (B, K)}."""
 
-    def __init__(self, width: int, tasks: Mapping[str, int], *, dropout: float) -> None:
+    def __init__(self, width: int, tasks: Mapping[str, int], *, kind: str, dropout: float) -> None:
         super().__init__(
-            {task: nn.Sequential(nn.Dropout(dropout), nn.Linear(width, outputs)) for task, outputs in tasks.items()}
+            {task: nn.Sequential(nn.Dropout(dropout), *HEADS[kind](width, outputs)) for task, outputs in tasks.items()}
         )
 
     def forward(self, vector_BD: Tensor) -> dict[str, Tensor]:
         return {task: head(vector_BD) for task, head in self.items()}
+
+    def start_at_prior(self, task: str, class_counts: Sequence[int]) -> None:
+        """Let a head's bias say how often each class occurs, one more counted of each, so that nothing is impossible.
+
+        The first steps are then not spent on learning it (RetinaNet, arXiv:1708.02002).
+        """
+        counts_K = torch.tensor(class_counts, dtype=torch.float64) + 1
+        *_, last_layer = self[task].children()
+        bias_K = last_layer.get_parameter("bias")
+        assert len(counts_K) == len(bias_K), (class_counts, bias_K.shape)
+        with torch.no_grad():
+            bias_K.copy_((counts_K / counts_K.sum()).log())
+
+
+class Cosine(nn.Module):
+    """Cosines of the angles to a learnt direction of each class, times a learnt scale, plus a bias.
+
+    A vector's length says nothing. Source: arXiv:1804.09458, which starts the scale at 10 too.
+    """
+
+    def __init__(self, width: int, outputs: int) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.randn(outputs, width) / width**0.5)
+        self.bias = nn.Parameter(torch.zeros(outputs))
+        self.log_scale = nn.Parameter(torch.tensor(10.0).log())
+
+    def forward(self, vector_BD: Tensor) -> Tensor:
+        cosines_BK = F.linear(F.normalize(vector_BD, dim=1), F.normalize(self.weight, dim=1))
+        return self.log_scale.exp() * cosines_BK + self.bias
+
+
+def _mlp(width: int, outputs: int) -> list[nn.Module]:
+    hidden = nn.Linear(width, HIDDEN)
+    nn.init.zeros_(hidden.bias)  # so that what shows nothing gets the prior
+    return [hidden, nn.GELU(), nn.Linear(HIDDEN, outputs)]
+
+
+# Layers of a head; the last has its bias.
+HEADS: dict[str, Callable[[int, int], list[nn.Module]]] = {
+    "linear": lambda width, outputs: [nn.Linear(width, outputs)],
+    "mlp": _mlp,
+    "cosine": lambda width, outputs: [Cosine(width, outputs)],
+}

@@ -1,5 +1,6 @@
 """Temporal pooling: features over time (B, T, D) to one vector a clip. All take any T but `concat`."""
 
+import math
 from collections.abc import Callable
 
 import torch
@@ -9,6 +10,7 @@ from torch.nn import functional as F
 from finetune.errors import ModelError
 
 HIDDEN = 256
+CLUSTERS = 8
 
 
 class Mean(nn.Module):
@@ -23,6 +25,14 @@ class Max(nn.Module):
 
     def forward(self, features_BTD: Tensor) -> Tensor:
         return features_BTD.amax(1)
+
+
+class TopK(nn.Module):
+    """Of each dimension the mean of its largest values over time, a quarter of them; blind to order."""
+
+    def forward(self, features_BTD: Tensor) -> Tensor:
+        largest = max(1, features_BTD.shape[1] // 4)
+        return features_BTD.topk(largest, dim=1, sorted=False).values.mean(1)
 
 
 class Diff(nn.Module):
@@ -67,17 +77,21 @@ class Conv1d(nn.Module):
         return torch.cat([hidden_BDT.mean(2), hidden_BDT.amax(2)], dim=1)
 
 
-class Gru(nn.Module):
-    """A recurrent network read in both directions; its two last states: 2 × 256."""
+class Recurrent(nn.Module):
+    """A recurrent network (GRU or LSTM) in both directions, and the state it ends with in each: 2 × 256."""
 
-    def __init__(self, width: int) -> None:
+    def __init__(self, width: int, kind: type[nn.GRU] | type[nn.LSTM]) -> None:
         super().__init__()
         self.norm = nn.LayerNorm(width)
-        self.gru = nn.GRU(width, HIDDEN, batch_first=True, bidirectional=True)
+        self.net = kind(width, HIDDEN, batch_first=True, bidirectional=True)
+        if kind is nn.LSTM:  # a forget gate that starts open keeps the first frames (Gers et al., 2000)
+            with torch.no_grad():
+                for name in ("bias_ih_l0", "bias_ih_l0_reverse"):
+                    self.net.get_parameter(name)[HIDDEN : 2 * HIDDEN] = 1
 
     def forward(self, features_BTD: Tensor) -> Tensor:
-        _, last_2BD = self.gru(self.norm(features_BTD))
-        return last_2BD.transpose(0, 1).flatten(1)
+        states_BTH, _ = self.net(self.norm(features_BTD))
+        return torch.cat([states_BTH[:, -1, :HIDDEN], states_BTH[:, 0, HIDDEN:]], dim=1)
 
 
 class Attention(nn.Module):
@@ -90,17 +104,78 @@ class Attention(nn.Module):
     def __init__(self, width: int, num_frames: int, *, heads: int = 8) -> None:
         super().__init__()
         self.norm = nn.LayerNorm(width)
-        self.score = nn.Linear(width, heads)
-        self.position = nn.Parameter(torch.randn(heads, num_frames))
+        self.score = nn.Linear(width, heads, bias=False)  # the softmax over time would cancel one
+        self.position = nn.Parameter(torch.randn(num_frames, heads))
         self.value = nn.Linear(width, heads * (HIDDEN // heads))
 
     def forward(self, features_BTD: Tensor) -> Tensor:
         features_BTD = self.norm(features_BTD)
-        frames = features_BTD.shape[1]
-        position_HT = F.interpolate(self.position[None], frames, mode="linear", align_corners=True)[0]
-        weights_BTH = (self.score(features_BTD) + position_HT.T).softmax(1)
+        scores_BTH = self.score(features_BTD) + positions_of(self.position, features_BTD.shape[1])
+        weights_BTH = scores_BTH.softmax(1)
         values_BTHD = self.value(features_BTD).unflatten(2, (weights_BTH.shape[2], -1))
         return torch.einsum("bth,bthd->bhd", weights_BTH, values_BTHD).flatten(1)
+
+
+class Transformer(nn.Module):
+    """Two pre-norm layers over the frames and a class token, on a narrow projection; the token at the end: 256.
+
+    Frames have learnt positions; those of another T are read off between them. Source: STEP, arXiv:2503.24298.
+    """
+
+    def __init__(self, width: int, num_frames: int, *, layers: int = 2, heads: int = 8) -> None:
+        super().__init__()
+        self.norm = nn.LayerNorm(width)
+        self.project = nn.Linear(width, HIDDEN)
+        # As large as what the frames show: at a ViT's 0.02 order is not learnt in the steps that a head gets.
+        self.position = nn.Parameter(0.5 * torch.randn(num_frames, HIDDEN))
+        self.token = nn.Parameter(0.02 * torch.randn(1, 1, HIDDEN))
+        self.layers = nn.Sequential(
+            *(
+                nn.TransformerEncoderLayer(
+                    HIDDEN, heads, 2 * HIDDEN, activation="gelu", batch_first=True, norm_first=True
+                )
+                for _ in range(layers)
+            )
+        )
+        self.last_norm = nn.LayerNorm(HIDDEN)
+
+    def forward(self, features_BTD: Tensor) -> Tensor:
+        hidden_BTH = self.project(self.norm(features_BTD))
+        hidden_BTH = hidden_BTH + positions_of(self.position, hidden_BTH.shape[1])
+        token_B1H = self.token.expand(len(hidden_BTH), -1, -1).to(hidden_BTH.dtype)
+        return self.last_norm(self.layers(torch.cat([token_B1H, hidden_BTH], dim=1))[:, 0])
+
+
+class Vlad(nn.Module):
+    """NetVLAD: what the frames near each of eight centres have in common beyond it: 8 × 256, blind to order.
+
+    Each frame is given to the centres in shares, and its differences from them are summed over time. The sum of
+    each centre is scaled to one length, so that a long scene counts no more than a short one, and then the whole.
+    The mean square of its entries is 1, as after a layer norm: at NetVLAD's own length, 1, a head learns too slowly.
+    Source: arXiv:1511.07247.
+    """
+
+    def __init__(self, width: int, *, sharpness: float = 10.0) -> None:
+        super().__init__()
+        self.norm = nn.LayerNorm(width)
+        self.project = nn.Linear(width, HIDDEN)
+        self.centres = nn.Parameter(F.normalize(torch.randn(CLUSTERS, HIDDEN), dim=1))
+        self.assign = nn.Linear(HIDDEN, CLUSTERS)
+        with torch.no_grad():  # the nearer a centre, the greater its share: -sharpness × squared distance
+            self.assign.weight.copy_(2 * sharpness * self.centres)
+            self.assign.bias.fill_(-sharpness)
+
+    def forward(self, features_BTD: Tensor) -> Tensor:
+        frames_BTH = F.normalize(self.project(self.norm(features_BTD)), dim=2)
+        shares_BTK = self.assign(frames_BTH).softmax(2)
+        sums_BKH = shares_BTK.transpose(1, 2) @ frames_BTH - shares_BTK.sum(1)[..., None] * self.centres
+        vector = F.normalize(F.normalize(sums_BKH, dim=2).flatten(1), dim=1)
+        return vector * math.sqrt(vector.shape[1])
+
+
+def positions_of(learnt_TH: Tensor, num_frames: int) -> Tensor:
+    """Positions (num_frames, H) read off along the line through those learnt, first on first and last on last."""
+    return F.interpolate(learnt_TH.T[None], num_frames, mode="linear", align_corners=True)[0].T
 
 
 def build_pooling(kind: str, width: int, *, num_frames: int) -> tuple[nn.Module, int]:
@@ -111,9 +186,13 @@ def build_pooling(kind: str, width: int, *, num_frames: int) -> tuple[nn.Module,
 POOLINGS: dict[str, Callable[[int, int], tuple[nn.Module, int]]] = {
     "mean": lambda width, frames: (Mean(), width),
     "max": lambda width, frames: (Max(), width),
+    "topk": lambda width, frames: (TopK(), width),
     "diff": lambda width, frames: (Diff(), 3 * width),
     "concat": lambda width, frames: (Concat(width, frames), frames * width),
     "conv1d": lambda width, frames: (Conv1d(width), 2 * HIDDEN),
-    "gru": lambda width, frames: (Gru(width), 2 * HIDDEN),
+    "gru": lambda width, frames: (Recurrent(width, nn.GRU), 2 * HIDDEN),
+    "lstm": lambda width, frames: (Recurrent(width, nn.LSTM), 2 * HIDDEN),
     "attention": lambda width, frames: (Attention(width, frames), HIDDEN),
+    "transformer": lambda width, frames: (Transformer(width, frames), HIDDEN),
+    "vlad": lambda width, frames: (Vlad(width), CLUSTERS * HIDDEN),
 }

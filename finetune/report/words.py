@@ -107,7 +107,7 @@ _PROTOCOL = {
     ),
     "size": ("Picture size", " px", "each side of what the network sees"),
     "fit": ("Fit", "", "how a frame is made square"),
-    "consensus": ("Consensus", "", "how the answers for all frames and views become one"),
+    "consensus": ("Consensus", "", "how the answers for all views become one"),
     "decoder": ("Decoder", "", "the library that reads the videos"),
     "precision": ("Number format", "", "of the arithmetic"),
     "interval": (

@@ -11,7 +11,6 @@ from typing import Any
 import numpy as np
 import torch
 from accelerate import Accelerator
-from torch.nn import functional as F
 from torch.utils.tensorboard import SummaryWriter
 
 from finetune.checkpoint import begin_run, load_checkpoint, new_run_folder, save_checkpoint
@@ -30,6 +29,7 @@ from finetune.train.anchor import Anchor
 from finetune.train.display import Display
 from finetune.train.ema import Ema
 from finetune.train.loaders import TrainLoaders, val_loader
+from finetune.train.losses import build_loss
 from finetune.train.mixing import mix
 from finetune.train.optimizer import build_optimizer, carry_state
 from finetune.train.preflight import look, refuse_what_cannot_run
@@ -90,6 +90,9 @@ def fit(
     board = SummaryWriter(str(folder / "tensorboard")) if accelerator.is_main_process else None
     run = RunFiles(folder, facts, manifest, board)
 
+    counts = manifest.without(facts.bad).counts("train").values()
+    loss_of = build_loss(train.loss, class_counts=list(counts), label_smoothing=train.label_smoothing)
+    model.consensus = evaluate.consensus
     validation = val_loader(manifest, recipe, facts)
     loaders = TrainLoaders(manifest, recipe, facts, (accelerator.process_index, accelerator.num_processes))
     ema, anchor = Ema(train.ema), Anchor()
@@ -153,7 +156,7 @@ def fit(
                         seed=draw_of(seed, epoch, step, accelerator.process_index),
                     )
                     logits = prepared(clips)[TASK]
-                    loss = F.cross_entropy(logits.float(), targets, label_smoothing=train.label_smoothing)
+                    loss = loss_of(logits.float(), targets)
                     _refuse_no_number(loss, batch, manifest, folder=folder)
                     accelerator.backward(loss + anchor.penalty())
                     if train.clip_grad is not None:

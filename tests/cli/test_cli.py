@@ -3,9 +3,12 @@ import json
 import sys
 
 import pytest
+import torch
 from grey import TINY, make_clip
 
 from finetune.cli.main import main
+from finetune.errors import RunError
+from finetune.train import loop
 
 RECIPE = f"""# Two shades of grey.
 data: {{folder: FOLDER, workers: 0}}
@@ -35,6 +38,29 @@ def recipe(tmp_path, clip_folder):
     path = tmp_path / "grey.yaml"
     path.write_text(RECIPE.replace("FOLDER", str(clip_folder)))
     return path
+
+
+@pytest.mark.parametrize(
+    ("override", "at_prior"),
+    [("model.head=mlp", True), ("train.sampler=balanced", False), ("train.loss=class_balanced", False)],
+)
+def test_the_head_starts_at_the_training_rows_classes_unless_all_are_to_count_alike(
+    override, at_prior, finetune, recipe, tmp_path, monkeypatch
+):
+    for name, count in (("a", 3), ("b", 1)):
+        for number in range(count):
+            make_clip(tmp_path / "uneven/train" / name / f"{number}.mp4")
+    built = []
+
+    def stop(model, *args, **kwargs):
+        built.append(model)
+        raise RunError("that is enough")
+
+    monkeypatch.setattr(loop, "fit", stop)
+    assert "that is enough" in finetune("train", recipe, f"data.folder={tmp_path / 'uneven'}", override)[2]
+    bias = built[0].heads["label"][-1].bias.detach()
+    assert torch.allclose(bias, torch.tensor([4 / 6, 2 / 6]).log()) == at_prior
+    assert built[0].settings.head == ("mlp" if "mlp" in override else "linear")
 
 
 def test_train_evaluate_predict_and_report_from_the_command_line(finetune, recipe, tmp_path, clip_folder):

@@ -15,9 +15,6 @@ from finetune.errors import ModelError
 from finetune.model import backbones
 from finetune.model.backbones import build_backbone
 from finetune.model.names import check_name, timm_names, torchvision_names
-from finetune.model.pooling import POOLINGS, build_pooling
-
-ORDERED = ("diff", "concat", "conv1d", "gru", "attention")
 
 
 def clips(batch=2, frames=4, size=32, seed=0):
@@ -47,40 +44,6 @@ def test_a_video_backbone_takes_whole_clips(name):
     with torch.no_grad():
         features = backbone(clips(1, 16, 112 if "18" in name else 224))
     assert features.shape == (1, 1, backbone.width)
-
-
-@pytest.mark.parametrize("kind", POOLINGS)
-def test_a_pooling_gives_the_width_it_says(kind):
-    torch.manual_seed(0)
-    pooling, width = build_pooling(kind, 12, num_frames=4)
-    assert pooling(torch.randn(3, 4, 12)).shape == (3, width)
-    if kind != "concat":
-        assert pooling(torch.randn(3, 9, 12)).shape == (3, width)
-        assert pooling(torch.randn(3, 1, 12)).shape == (3, width)
-
-
-@pytest.mark.parametrize("kind", POOLINGS)
-def test_ordered_poolings_tell_a_clip_from_its_reverse_and_others_cannot(kind):
-    torch.manual_seed(0)
-    pooling, _ = build_pooling(kind, 12, num_frames=4)
-    features = torch.randn(3, 4, 12)
-    same = torch.allclose(pooling(features), pooling(features.flip(1)), atol=1e-5)
-    assert same == (kind not in ORDERED)
-
-
-def test_concat_refuses_another_number_of_frames():
-    pooling, _ = build_pooling("concat", 12, num_frames=4)
-    with pytest.raises(ModelError, match="built for 4 frames and got 5"):
-        pooling(torch.randn(3, 5, 12))
-
-
-def test_over_views_probabilities_are_averaged():
-    model = ft.build_model(TINY, ["a", "b", "c"], weights="none", size=32).eval()
-    views = torch.stack([clips(2, seed=1), clips(2, seed=2)], dim=1)
-    with torch.no_grad():
-        together = model(views)["label"].softmax(1)
-        apart = torch.stack([model(views[:, view])["label"].softmax(1) for view in range(2)]).mean(0)
-    torch.testing.assert_close(together, apart)
 
 
 @pytest.mark.parametrize("classes", [["a"], ["a", "a"], []])

@@ -1,0 +1,70 @@
+"""Losses: from logits (B, K) and targets to the one number that training lowers."""
+
+from collections.abc import Callable, Sequence
+from functools import partial
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+Loss = Callable[[Tensor, Tensor], Tensor]
+
+
+def build_loss(name: str, *, class_counts: Sequence[int], label_smoothing: float) -> Loss:
+    """A loss of logits (B, K) and targets: labels (B,), or shares of the classes (B, K) in 0…1, as mixing gives them.
+
+    `class_counts` are the training rows of each class; `class_balanced` alone looks at them. Smoothing takes that
+    share of each clip's target and spreads it evenly over the classes.
+    """
+    return partial(LOSSES[name](class_counts), smoothing=label_smoothing)
+
+
+def cross_entropy(logits_BK: Tensor, targets: Tensor, *, smoothing: float) -> Tensor:
+    """The mean over clips."""
+    return F.cross_entropy(logits_BK, targets, label_smoothing=smoothing)
+
+
+def class_balanced(logits_BK: Tensor, targets: Tensor, *, smoothing: float, weights_K: Tensor) -> Tensor:
+    """Cross entropy, each class's part times its weight.
+
+    It is divided by the number of clips, not by their weights: else a batch of rare clips would count no more.
+    """
+    shares_BK = _shares(targets, logits_BK, smoothing)
+    return F.cross_entropy(logits_BK, shares_BK, weight=weights_K.to(logits_BK))
+
+
+def focal(logits_BK: Tensor, targets: Tensor, *, smoothing: float, gamma: float = 2.0) -> Tensor:
+    """Cross entropy, each class's part times (1 - p) to the power of gamma: what is right already counts little.
+
+    Source: arXiv:1708.02002.
+    """
+    log_probs_BK = logits_BK.log_softmax(1)
+    missing_BK = 1 - log_probs_BK.exp()
+    return -(_shares(targets, logits_BK, smoothing) * missing_BK**gamma * log_probs_BK).sum(1).mean()
+
+
+def bce(logits_BK: Tensor, targets: Tensor, *, smoothing: float) -> Tensor:
+    """Each class by itself, there or not: the mean over clips and classes."""
+    return F.binary_cross_entropy_with_logits(logits_BK, _shares(targets, logits_BK, smoothing))
+
+
+def balanced_weights(class_counts: Sequence[int], *, beta: float = 0.999) -> Tensor:
+    """A weight for each class, one over its effective number of clips, with a mean of 1. Source: arXiv:1901.05555."""
+    counts_K = torch.tensor(class_counts, dtype=torch.float64).clamp_min(1)
+    weights_K = 1 / (1 - beta**counts_K)
+    return weights_K / weights_K.mean()
+
+
+def _shares(targets: Tensor, logits_BK: Tensor, smoothing: float) -> Tensor:
+    """Targets of either form as (B, K), smoothed."""
+    classes = logits_BK.shape[1]
+    shares_BK = F.one_hot(targets, classes) if targets.ndim == 1 else targets
+    return shares_BK.to(logits_BK.dtype) * (1 - smoothing) + smoothing / classes
+
+
+LOSSES: dict[str, Callable[[Sequence[int]], Callable[..., Tensor]]] = {
+    "cross_entropy": lambda counts: cross_entropy,
+    "focal": lambda counts: focal,
+    "class_balanced": lambda counts: partial(class_balanced, weights_K=balanced_weights(counts)),
+    "bce": lambda counts: bce,
+}
