@@ -134,6 +134,14 @@ class Model(Section):
         "mean", description="pooling over T; diff, concat, conv1d, gru and attention know the order of frames"
     )
     dropout: Fraction = Field(0.2, description="before the head")
+    drop_path: Fraction = Field(
+        0.0, description="share of clips that skip the backbone's last residual branch in training, less before it"
+    )
+    fusion: Literal["late", "early", "slow", "tsm"] = Field(
+        "late",
+        description="how frames meet inside an image backbone: not at all, in the first layer, two by two between "
+        "stages, or by channels shifted in time",
+    )
 
 
 class Phase(Section):
@@ -171,6 +179,18 @@ class Train(Section):
     clip_grad: Rate | None = Field(None, description="largest norm of the gradient")
     precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto"
     device: Literal["auto", "cpu"] = Field("auto", description="auto takes the GPU when there is one")
+    checkpointing: bool = Field(
+        False,
+        description="activations of learning stages are computed again in the backward pass: less memory, about a "
+        "third more time",
+    )
+    compile: bool = Field(False, description="compile the backbone: minutes before the first step, then faster ones")
+
+    @model_validator(mode="after")
+    def _compiles_or_recomputes(self) -> Train:
+        if self.compile and self.checkpointing:
+            raise ValueError("compile and checkpointing do not go together; set one of them to false")
+        return self
 
 
 class Evaluate(Section):

@@ -30,22 +30,14 @@ def train(
     from finetune.checkpoint import new_run_folder
     from finetune.evaluation import evaluate
     from finetune.infer import agreed, is_main_process, settle_device
-    from finetune.model.model import build_model
+    from finetune.model.model import model_of
     from finetune.report.page import write_report
     from finetune.train.loop import fit
 
     settle_device(settings.train.device)
     folder = agreed(new_run_folder(Path(recipe).stem, out))
     torch.manual_seed(settings.seed)
-    model = build_model(
-        settings.model.backbone,
-        manifest.classes,
-        weights=settings.model.weights,
-        temporal=settings.model.temporal,
-        dropout=settings.model.dropout,
-        num_frames=settings.clip.num_frames,
-        size=settings.clip.size,
-    )
+    model = model_of(settings.model, manifest.classes, num_frames=settings.clip.num_frames, size=settings.clip.size)
     try:
         fit(
             model,

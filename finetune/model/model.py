@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from finetune.errors import ModelError, some
 from finetune.model.backbones import Backbone, build_backbone
+from finetune.model.checkpointing import learning_blocks, recomputed
 from finetune.model.freeze import cut_into_stages, hold_frozen, set_trainable
 from finetune.model.heads import Heads
 from finetune.model.pooling import build_pooling
@@ -32,8 +33,9 @@ class VideoClassifier(nn.Module):
         self.num_frames = num_frames
         self.size = size
         self.batch_norm = "frozen"
+        self.checkpointing = False
         self.backbone = backbone
-        steps = 1 if backbone.takes_clips else num_frames
+        steps = backbone.steps(num_frames)
         self.temporal, width = build_pooling(settings.temporal, backbone.width, num_frames=steps)
         self.heads = Heads(width, {TASK: len(self.classes)}, dropout=settings.dropout)
         self.stages = cut_into_stages(self, self._stage_of_parameters())
@@ -43,9 +45,9 @@ class VideoClassifier(nn.Module):
         if self.training:
             hold_frozen(self)
         if clips.ndim == 5:
-            return self.heads(self.temporal(self.backbone(clips)))
+            return self.heads(self.temporal(self._features(clips)))
         views = clips.shape[1]
-        logits = self.heads(self.temporal(self.backbone(clips.flatten(0, 1))))
+        logits = self.heads(self.temporal(self._features(clips.flatten(0, 1))))
         return {task: _mean_of_probabilities(each.unflatten(0, (-1, views))) for task, each in logits.items()}
 
     def train(self, mode: bool = True) -> Self:
@@ -54,8 +56,15 @@ class VideoClassifier(nn.Module):
         hold_frozen(self)
         return self
 
+    def _features(self, clips: Tensor) -> Tensor:
+        """The backbone's features; with `checkpointing`, what led to them is computed again in the backward pass."""
+        blocks = learning_blocks(self) if self.checkpointing and torch.is_grad_enabled() else []
+        with recomputed(blocks, self.backbone.frames):
+            return self.backbone(clips)
+
     def _stage_of_parameters(self) -> dict[str, str]:
         named = {f"backbone.net.{name}": stage for name, stage in self.backbone.stage_of.items()}
+        named |= {f"backbone.merges.{name}": "temporal" for name, _ in self.backbone.merges.named_parameters()}
         named |= {f"temporal.{name}": "temporal" for name, _ in self.temporal.named_parameters()}
         named |= {f"heads.{name}": "head" for name, _ in self.heads.named_parameters()}
         return named
@@ -76,15 +85,26 @@ def build_model(
     The head starts at random, from PyTorch's generator. `size` in pixels defaults to what the backbone was trained
     at. Raises ModelError for a backbone or weights that are not there.
     """
-    if len(set(classes)) < 2 or len(set(classes)) < len(classes):
-        raise ModelError(f"a classifier needs two or more different classes; got {some(list(classes)) or 'none'}")
     settings = Model.model_validate(
         {"backbone": backbone, "weights": weights, "temporal": temporal, "dropout": dropout}
     )
-    built = build_backbone(backbone, weights=weights, size=size)
-    return VideoClassifier(
-        built, classes=classes, settings=settings, num_frames=num_frames, size=size or built.spec.size
+    return model_of(settings, classes, num_frames=num_frames, size=size)
+
+
+def model_of(settings: Model, classes: Sequence[str], *, num_frames: int, size: int | None) -> VideoClassifier:
+    """A classifier by a recipe's section `model`; see `build_model`."""
+    if len(set(classes)) < 2 or len(set(classes)) < len(classes):
+        raise ModelError(f"a classifier needs two or more different classes; got {some(list(classes)) or 'none'}")
+    backbone = build_backbone(
+        settings.backbone,
+        weights=settings.weights,
+        size=size,
+        num_frames=num_frames,
+        drop_path=settings.drop_path,
+        fusion=settings.fusion,
     )
+    size = size or backbone.spec.size
+    return VideoClassifier(backbone, classes=classes, settings=settings, num_frames=num_frames, size=size)
 
 
 def _mean_of_probabilities(logits_BVK: Tensor) -> Tensor:
