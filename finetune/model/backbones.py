@@ -107,11 +107,13 @@ def build_backbone(
         return timm_network(name, size=side, drop_path=drop_path)
 
     network = _network_that_takes(build, name, size, num_frames)
+    side = size or network.spec.size
     if weights != "none":
         file, state = find_weights(name, weights, network.download)
+        if side != network.spec.size:
+            file = f"{file}, at {side} pixels instead of {network.spec.size}"
         prefixes = network.head_prefixes
         load_weights(network.net, state, where=file, head_prefixes=prefixes, translate=network.translate)
-    side = size or network.spec.size
     backbone = Backbone(network, num_frames=num_frames, fusion=fusion, size=side)
     if fusion != "late":
         try:

@@ -1,5 +1,6 @@
 """Networks of torchvision, of images and of video: built without their classifier, cut into stages by their names."""
 
+import math
 import re
 import warnings
 from collections.abc import Callable
@@ -29,7 +30,7 @@ def torchvision_network(name: str, *, size: int | None, num_frames: int, drop_pa
     published = tv.get_model_weights(architecture).DEFAULT
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", FutureWarning)  # two models announce another initialisation
-        net = tv.get_model(architecture, weights=None, **_sized(architecture, size, num_frames))
+        net = tv.get_model(architecture, weights=None, **_sized(architecture, size))
     auxiliary = AUXILIARY_HEADS.get(architecture, ())
     for head in auxiliary:
         setattr(net, head, None)
@@ -40,7 +41,9 @@ def torchvision_network(name: str, *, size: int | None, num_frames: int, drop_pa
     if architecture in TIME_STRIDES:
         net.avgpool = nn.AdaptiveAvgPool3d((None, 1, 1))
     preset = published.transforms()
-    trained_frames = re.search(r"clip_len=(\d+)", published.meta["_docs"])
+    if architecture.startswith("mvit"):
+        _resize_mvit(net, size or preset.crop_size[0], num_frames)
+    trained_frames = re.search(r"clip_len=(\d+)", published.meta.get("_docs", ""))
     return Network(
         net,
         width=width,
@@ -62,36 +65,47 @@ def torchvision_network(name: str, *, size: int | None, num_frames: int, drop_pa
     )
 
 
-def _sized(architecture: str, size: int | None, num_frames: int) -> dict[str, Any]:
+def _sized(architecture: str, size: int | None) -> dict[str, Any]:
     """What the architectures that are built for one size take it by."""
-    if architecture.startswith("mvit"):
-        return {"spatial_size": (size or 224,) * 2, "temporal_size": num_frames}
     if size is not None and architecture.startswith("vit_"):
         return {"image_size": size}
-    if size is not None and architecture.startswith("maxvit"):
-        return {"input_size": (size, size)}
-    return {}
+    return {"input_size": (size, size)} if size is not None and architecture.startswith("maxvit") else {}
 
 
 def _translation(architecture: str) -> Callable[[State, nn.Module], State] | None:
     if architecture.startswith("vit_"):
         return lambda state, net: dict(interpolate_embeddings(net.image_size, net.patch_size, dict(state)))
-    return _resample_mvit if architecture.startswith("mvit") else None
+    return _resample_positions if architecture.startswith("mvit") else None
 
 
-def _resample_mvit(state: State, net: nn.Module) -> State:
-    """Positions of another size or number of frames, read off between those that were learnt."""
-    for name, wanted in net.state_dict().items():
-        if name not in state or state[name].shape == wanted.shape:
-            continue
+def _resize_mvit(net: nn.Module, size: int, num_frames: int) -> None:
+    """Fit positions to clips of another size; the relative ones of MViTv2 are resampled by its own forward."""
+    places: Any = net.pos_encoding
+    side = -(-size // 4)
+    places.spatial_size, places.temporal_size = (side, side), -(-num_frames // 2)
+    if places.spatial_pos is not None:
+        places.spatial_pos = nn.Parameter(_in_square(places.spatial_pos.detach(), side))
+        places.temporal_pos = nn.Parameter(_in_time(places.temporal_pos.detach(), places.temporal_size))
+
+
+def _resample_positions(state: State, net: nn.Module) -> State:
+    places: Any = net.pos_encoding
+    for name, table in state.items():
         if name.endswith("spatial_pos"):
-            before, after = (round(len(table) ** 0.5) for table in (state[name], wanted))
-            grid_1CHW = state[name].T.unflatten(1, (before, before))[None]
-            grid_1CHW = F.interpolate(grid_1CHW, (after, after), mode="bicubic", align_corners=False)
-            state[name] = grid_1CHW[0].flatten(1).T
-        elif name.endswith(("temporal_pos", "rel_pos_h", "rel_pos_w", "rel_pos_t")):
-            state[name] = F.interpolate(state[name].T[None], len(wanted), mode="linear")[0].T
+            state[name] = _in_square(table, places.spatial_size[0])
+        elif name.endswith("temporal_pos"):
+            state[name] = _in_time(table, places.temporal_size)
     return state
+
+
+def _in_time(positions_TD: Tensor, steps: int) -> Tensor:
+    return F.interpolate(positions_TD.T[None], steps, mode="linear")[0].T
+
+
+def _in_square(positions_ND: Tensor, side: int) -> Tensor:
+    before = math.isqrt(len(positions_ND))
+    grid_1DHW = positions_ND.T.unflatten(1, (before, before))[None]
+    return F.interpolate(grid_1DHW, (side, side), mode="bicubic")[0].flatten(1).T
 
 
 def _download(name: str, published: tv.WeightsEnum) -> tuple[str, State]:
