@@ -20,7 +20,8 @@ def learning_blocks(model: Staged) -> list[nn.Module]:
     for name, module in model.named_modules():
         is_run = type(module).forward is not nn.Module.forward  # a list of modules is not
         inside = any(name.startswith(f"{block}.") for block in blocks)
-        if name in whole and is_run and not inside and list(module.children()):
+        learns = bool(list(module.parameters()))
+        if name in whole and is_run and learns and not inside and list(module.children()):
             blocks[name] = module
     return list(blocks.values())
 

@@ -136,7 +136,7 @@ def tsm(net: nn.Module, frames: Frames, stages: list[str], size: int) -> nn.Modu
     if not found:
         raise ModelError(
             "model.fusion 'tsm' is there for ResNet, ResNeXt, RegNet, MobileNet, EfficientNet and ConvNeXt of timm "
-            f"and torchvision; not for {type(net).__name__}"
+            f"and torchvision; this {type(net).__name__} has no residual block of theirs"
         )
     return nn.ModuleList()
 

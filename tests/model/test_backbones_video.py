@@ -7,8 +7,15 @@ from contract import features, keeps_the_contract, slowly, torchvisions_own
 from finetune.errors import ModelError
 from finetune.model.backbones import build_backbone
 
-QUICK = [("r3d_18", 32, 9, 2), ("mc3_18", 32, 4, 4), ("r2plus1d_18", 32, 8, 1)]
-SLOW = [("s3d", 224, 16, 1), ("mvit_v1_b", 64, 4, 1), ("mvit_v2_s", 64, 4, 1), ("swin3d_t", 32, 3, 2)]
+QUICK = [
+    ("r3d_18", 32, 9, 2),
+    ("mc3_18", 32, 4, 4),
+    ("r2plus1d_18", 32, 8, 1),
+    ("mvit_v1_b", 64, 4, 1),
+    ("mvit_v2_s", 64, 4, 1),
+    ("swin3d_t", 32, 3, 2),
+]
+SLOW = [("s3d", 224, 16, 1)]
 
 
 @pytest.mark.parametrize(("name", "size", "num_frames", "steps"), [*QUICK, *slowly(SLOW)])
