@@ -10,7 +10,16 @@ from finetune.model.weights import State
 
 NEW_STAGES = ("temporal", "head", "all")
 # Children that hold a network's parts one after the other: each part is a stage.
-CONTAINERS = ("features", "blocks", "stages", "dense_stages", "transformers", "encoder.layers")
+CONTAINERS = (
+    "features",
+    "blocks",
+    "stages",
+    "dense_stages",
+    "transformers",
+    "trunk_output",
+    "layers",
+    "encoder.layers",
+)
 
 
 @dataclass(frozen=True)

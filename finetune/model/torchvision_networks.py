@@ -31,6 +31,8 @@ def torchvision_network(name: str, *, size: int | None, num_frames: int, drop_pa
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", FutureWarning)  # two models announce another initialisation
         net = tv.get_model(architecture, weights=None, **_sized(architecture, size))
+    if isinstance(net, tv.MNASNet):
+        net.__class__ = _MNASNet
     auxiliary = AUXILIARY_HEADS.get(architecture, ())
     for head in auxiliary:
         setattr(net, head, None)
@@ -63,6 +65,12 @@ def torchvision_network(name: str, *, size: int | None, num_frames: int, drop_pa
         time_stride=TIME_STRIDES.get(architecture) if is_video else 1,
         fixed_frames=architecture.startswith("mvit"),
     )
+
+
+class _MNASNet(tv.MNASNet):
+    """One that loads weights from files that carry no version, as safetensors; torchvision's own refuses them."""
+
+    _load_from_state_dict = nn.Module._load_from_state_dict
 
 
 def _sized(architecture: str, size: int | None) -> dict[str, Any]:

@@ -78,15 +78,15 @@ TIMM_SLOW = {
 }
 TORCHVISION = {
     "resnet18": 32,
-    "regnet_x_400mf": 32,
+    "regnet_x_400mf": 64,
     "shufflenet_v2_x0_5": 64,
     "mnasnet0_5": 64,
     "mobilenet_v2": 32,
     "mobilenet_v3_small": 64,
     "squeezenet1_1": 64,
-    "efficientnet_b0": 32,
+    "efficientnet_b0": 64,
     "densenet121": 32,
-    "googlenet": 32,
+    "googlenet": 64,
 }
 TORCHVISION_SLOW = {
     "vgg11": 32,
