@@ -11,7 +11,7 @@ from finetune.errors import ModelError
 from finetune.model.backbones import build_backbone
 from finetune.model.fusion import Frames, Shift
 from finetune.model.model import model_of
-from finetune.recipe import Model
+from finetune.recipe import Clip, Model, Phase, Train
 
 SHIFTED = [
     TINY,
@@ -210,3 +210,15 @@ def test_without_drop_path_nothing_is_dropped_whatever_the_library_thinks_best(n
 def test_drop_path_is_refused_where_there_is_none(name):
     with pytest.raises(ModelError, match=r"model.drop_path is 0.1, and this backbone has no residual paths"):
         build_backbone(name, weights="none", drop_path=0.1)
+
+
+@pytest.mark.parametrize("fusion", ["early", "slow", "tsm"])
+def test_a_trained_model_is_loaded_with_its_fusion(fusion, clip_folder, tmp_path):
+    manifest = ft.Manifest.from_folder(clip_folder)
+    settings = Model(backbone=TINY, weights="none", fusion=fusion)
+    model = model_of(settings, manifest.classes, num_frames=4, size=32)
+    phases, train = [Phase(train="all", epochs=1)], Train(batch_size=4, precision="fp32", device="cpu")
+    run = ft.fit(model, manifest, phases, clip=Clip(num_frames=4), train=train, out=tmp_path / "run", quiet=True)
+    frames = clips(size=32)
+    with torch.no_grad():
+        assert torch.equal(ft.load(run)(frames)["label"], model.eval()(frames)["label"])
