@@ -17,7 +17,7 @@ from safetensors.torch import load_file, save_file
 from finetune.errors import RunError
 from finetune.manifest import Manifest
 from finetune.model.lora import plain_state
-from finetune.model.model import VideoClassifier, build_model
+from finetune.model.model import VideoClassifier, model_of
 from finetune.recipe import Recipe
 from finetune.recipe_files import load_recipe, save_recipe
 from finetune.version import VERSION
@@ -84,16 +84,8 @@ def open_run(run: str | Path) -> tuple[Recipe, tuple[str, ...]]:
 def load(run: str | Path, *, checkpoint: str = "best") -> VideoClassifier:
     """The trained model of a run folder, in evaluation mode."""
     recipe, classes = open_run(run)
-    model = build_model(
-        recipe.model.backbone,
-        classes,
-        weights="none",
-        temporal=recipe.model.temporal,
-        head=recipe.model.head,
-        dropout=recipe.model.dropout,
-        num_frames=recipe.clip.num_frames,
-        size=recipe.clip.size,
-    )
+    settings = recipe.model.model_copy(update={"weights": "none"})
+    model = model_of(settings, classes, num_frames=recipe.clip.num_frames, size=recipe.clip.size)
     load_checkpoint(Path(run), checkpoint, model)
     model.consensus = recipe.evaluate.consensus
     return model.eval()

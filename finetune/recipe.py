@@ -131,6 +131,14 @@ class Model(Section):
         "linear", description="one layer, one more before it, or the angles to a direction of each class"
     )
     dropout: Fraction = Field(0.2, description="before the head")
+    drop_path: Fraction = Field(
+        0.0, description="share of clips that skip the backbone's last residual branch in training, less before it"
+    )
+    fusion: Literal["late", "early", "slow", "tsm"] = Field(
+        "late",
+        description="how frames meet inside an image backbone: not at all, in the first layer, two by two between "
+        "stages, or by channels shifted in time",
+    )
 
 
 class Phase(Section):
@@ -239,6 +247,18 @@ class Train(Section):
     )
     precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto"
     device: Literal["auto", "cpu"] = Field("auto", description="auto takes the GPU when there is one")
+    checkpointing: bool = Field(
+        False,
+        description="activations of learning stages are computed again in the backward pass: less memory, about a "
+        "third more time",
+    )
+    compile: bool = Field(False, description="compile the backbone: minutes before the first step, then faster ones")
+
+    @model_validator(mode="after")
+    def _compiles_or_recomputes(self) -> Train:
+        if self.compile and self.checkpointing:
+            raise ValueError("compile and checkpointing do not go together; set one of them to false")
+        return self
 
 
 class Evaluate(Section):

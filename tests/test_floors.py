@@ -16,8 +16,8 @@ FLOORS = {
     **dict.fromkeys(("__init__", "__main__"), 6),
 }
 HOMES = {
-    "timm": {"model/backbones.py", "train/optimizer.py"},
-    "torchvision.models": {"model/backbones.py"},
+    "timm": {"model/timm_networks.py", "train/optimizer.py"},
+    "torchvision.models": {"model/torchvision_networks.py"},
     "av": {f"video/{name}.py" for name in ("container", "scan", "sparse", "decode", "encode")},
     "torchcodec": {"video/other_decoders.py"},
     "accelerate": {"infer.py", "train/loop.py"},

@@ -73,14 +73,12 @@ def phases(recipe: Name, overrides: Overrides = None) -> None:
 
     from finetune.model.freeze import describe, set_trainable
     from finetune.model.lora import add_lora, check_lora, merge_lora
-    from finetune.model.model import build_model
+    from finetune.model.model import model_of
     from finetune.model.rates import param_groups
     from finetune.schedules import phases_of
 
-    chosen = settings.model
-    model = build_model(
-        chosen.backbone, ["one", "two"], weights="none", temporal=chosen.temporal, num_frames=settings.clip.num_frames
-    )
+    chosen = settings.model.model_copy(update={"weights": "none"})
+    model = model_of(chosen, ["one", "two"], num_frames=settings.clip.num_frames, size=settings.clip.size)
     written_out = phases_of(settings.phases, tuple(model.stages))
     print("phases:")
     for phase in written_out:

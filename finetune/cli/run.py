@@ -31,25 +31,14 @@ def train(
     from finetune.checkpoint import new_run_folder
     from finetune.evaluation import evaluate
     from finetune.infer import agreed, is_main_process, settle_device
-    from finetune.model.model import build_model
     from finetune.report.page import write_report
     from finetune.train.loop import fit
+    from finetune.train.start import new_model
 
     settle_device(settings.train.device)
     folder = agreed(new_run_folder(Path(recipe).stem, out))
     torch.manual_seed(settings.seed)
-    even = settings.train.sampler == "balanced" or settings.train.loss == "class_balanced"
-    model = build_model(
-        settings.model.backbone,
-        manifest.classes,
-        weights=settings.model.weights,
-        temporal=settings.model.temporal,
-        head=settings.model.head,
-        dropout=settings.model.dropout,
-        num_frames=settings.clip.num_frames,
-        size=settings.clip.size,
-        class_counts=None if even else list(manifest.counts("train").values()),
-    )
+    model = new_model(settings, manifest)
     try:
         fit(
             model,

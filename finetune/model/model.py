@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from finetune.errors import ModelError, some
 from finetune.model.backbones import Backbone, build_backbone
+from finetune.model.checkpointing import learning_blocks, recomputed
 from finetune.model.consensus import agree
 from finetune.model.freeze import hold_frozen, set_trainable
 from finetune.model.heads import Heads
@@ -35,8 +36,9 @@ class VideoClassifier(nn.Module):
         self.size = size
         self.batch_norm = "frozen"
         self.consensus = "probs"
+        self.checkpointing = False
         self.backbone = backbone
-        steps = 1 if backbone.takes_clips else num_frames
+        steps = backbone.steps(num_frames)
         self.temporal, width = build_pooling(settings.temporal, backbone.width, num_frames=steps)
         self.heads = Heads(width, {TASK: len(self.classes)}, kind=settings.head, dropout=settings.dropout)
         self.stages = cut_into_stages(self, self.stage_of_parameters())
@@ -46,9 +48,9 @@ class VideoClassifier(nn.Module):
         if self.training:
             hold_frozen(self)
         if clips.ndim == 5:
-            return self.heads(self.temporal(self.backbone(clips)))
+            return self.heads(self.temporal(self._features(clips)))
         views = clips.shape[1]
-        logits = self.heads(self.temporal(self.backbone(clips.flatten(0, 1))))
+        logits = self.heads(self.temporal(self._features(clips.flatten(0, 1))))
         return {task: self._agreed(each.unflatten(0, (-1, views))) for task, each in logits.items()}
 
     def train(self, mode: bool = True) -> Self:
@@ -57,12 +59,20 @@ class VideoClassifier(nn.Module):
         hold_frozen(self)
         return self
 
+    def _features(self, clips: Tensor) -> Tensor:
+        """The backbone's features; with `checkpointing`, what led to them is computed again in the backward pass."""
+        blocks = learning_blocks(self) if self.checkpointing and torch.is_grad_enabled() else []
+        with recomputed(blocks, self.backbone.frames):
+            return self.backbone(clips)
+
     def _agreed(self, logits_BVK: Tensor) -> Tensor:
         probs_BK = agree(logits_BVK.transpose(0, 1), self.consensus)
         return probs_BK.clamp_min(torch.finfo(probs_BK.dtype).tiny).log()
 
     def stage_of_parameters(self) -> dict[str, str]:
+        """The stage of each parameter, from input to output."""
         named = {f"backbone.net.{name}": stage for name, stage in self.backbone.stage_of.items()}
+        named |= {f"backbone.merges.{name}": "temporal" for name, _ in self.backbone.merges.named_parameters()}
         named |= {f"temporal.{name}": "temporal" for name, _ in self.temporal.named_parameters()}
         named |= {f"heads.{name}": "head" for name, _ in self.heads.named_parameters()}
         return named
@@ -86,17 +96,35 @@ def build_model(
     `class_counts`, the training rows of each class in order, are given. `size` in pixels defaults to what the
     backbone was trained at. Raises ModelError for a backbone or weights that are not there.
     """
-    if len(set(classes)) < 2 or len(set(classes)) < len(classes):
-        raise ModelError(f"a classifier needs two or more different classes; got {some(list(classes)) or 'none'}")
     settings = Model.model_validate(
         {"backbone": backbone, "weights": weights, "temporal": temporal, "head": head, "dropout": dropout}
     )
+    return model_of(settings, classes, num_frames=num_frames, size=size, class_counts=class_counts)
+
+
+def model_of(
+    settings: Model,
+    classes: Sequence[str],
+    *,
+    num_frames: int,
+    size: int | None,
+    class_counts: Sequence[int] | None = None,
+) -> VideoClassifier:
+    """A classifier by a recipe's section `model`; see `build_model`."""
+    if len(set(classes)) < 2 or len(set(classes)) < len(classes):
+        raise ModelError(f"a classifier needs two or more different classes; got {some(list(classes)) or 'none'}")
     if class_counts is not None and len(class_counts) != len(classes):
         raise ModelError(f"class_counts has {len(class_counts)} numbers for {len(classes)} classes")
-    built = build_backbone(backbone, weights=weights, size=size)
-    model = VideoClassifier(
-        built, classes=classes, settings=settings, num_frames=num_frames, size=size or built.spec.size
+    backbone = build_backbone(
+        settings.backbone,
+        weights=settings.weights,
+        size=size,
+        num_frames=num_frames,
+        drop_path=settings.drop_path,
+        fusion=settings.fusion,
     )
+    size = size or backbone.spec.size
+    model = VideoClassifier(backbone, classes=classes, settings=settings, num_frames=num_frames, size=size)
     if class_counts is not None:
         model.heads.start_at_prior(TASK, class_counts)
     return model

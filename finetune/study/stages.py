@@ -15,11 +15,12 @@ from finetune.errors import RunError
 from finetune.evaluation import evaluate
 from finetune.manifest import Manifest
 from finetune.model.freeze import set_trainable
-from finetune.model.model import TASK, build_model
+from finetune.model.model import TASK
 from finetune.model.stages import NEW
 from finetune.recipe import Phase, Recipe
 from finetune.scores import paired_difference
 from finetune.train.loop import fit
+from finetune.train.start import new_model
 
 SCORED = Path("evaluation", "val", "results.json")
 
@@ -70,20 +71,7 @@ def _finished(recipe: Recipe, manifest: Manifest, phases: Sequence[Phase], *, st
         shutil.rmtree(out)  # a run that was interrupted
     new_run_folder("", out)
     torch.manual_seed(recipe.seed)
-    chosen = recipe.model
-    model = (
-        load(start)
-        if start is not None
-        else build_model(
-            chosen.backbone,
-            manifest.classes,
-            weights=chosen.weights,
-            temporal=chosen.temporal,
-            dropout=chosen.dropout,
-            num_frames=recipe.clip.num_frames,
-            size=recipe.clip.size,
-        )
-    )
+    model = load(start) if start is not None else new_model(recipe, manifest)
     fit(
         model,
         manifest,

@@ -81,6 +81,9 @@ def fit(
     refuse_what_cannot_run(model, manifest, recipe, folder=folder)
     display = Display(quiet=quiet or not is_main_process())
     facts = look(manifest, recipe, display)
+    model.checkpointing = train.checkpointing
+    if train.compile:
+        model.backbone.net.compile()
 
     precision = settle_precision(train.precision, device)
     accelerator = Accelerator(mixed_precision=precision.replace("fp32", "no"), cpu=device.type == "cpu")

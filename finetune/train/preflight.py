@@ -24,7 +24,8 @@ def refuse_what_cannot_run(model: VideoClassifier, manifest: Manifest, recipe: R
     problems = []
     if tuple(manifest.classes) != model.classes:
         problems.append(f"the model has the classes {model.classes}, the data {manifest.classes}")
-    if recipe.clip.num_frames != model.num_frames and recipe.model.temporal == "concat":
+    needs_frames = recipe.model.temporal == "concat" or model.backbone.fixed_frames is not None
+    if recipe.clip.num_frames != model.num_frames and needs_frames:
         problems.append(f"clip.num_frames is {recipe.clip.num_frames}, the model was built for {model.num_frames}")
     assert not isinstance(recipe.phases, Schedule)
     for index, phase in enumerate(recipe.phases):

@@ -12,7 +12,7 @@ from safetensors.torch import save_file
 
 import finetune as ft
 from finetune.errors import ModelError
-from finetune.model import backbones
+from finetune.model import timm_networks
 from finetune.model.backbones import build_backbone
 from finetune.model.names import check_name, timm_names, torchvision_names
 
@@ -34,16 +34,6 @@ def test_features_are_those_of_timm_on_normalised_frames():
     with torch.no_grad():
         torch.testing.assert_close(backbone(frames).flatten(0, 1), net(pictures), rtol=1e-4, atol=1e-5)
     assert backbone(frames).shape == (2, 3, backbone.width)
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("name", ["torchvision/r3d_18", "torchvision/r2plus1d_18", "torchvision/s3d"])
-def test_a_video_backbone_takes_whole_clips(name):
-    backbone = build_backbone(name, weights="none").eval()
-    assert backbone.takes_clips
-    with torch.no_grad():
-        features = backbone(clips(1, 16, 112 if "18" in name else 224))
-    assert features.shape == (1, 1, backbone.width)
 
 
 @pytest.mark.parametrize("classes", [["a"], ["a", "a"], []])
@@ -154,7 +144,7 @@ def test_weights_are_downloaded_from_where_the_library_says(server, tmp_path, mo
     torch.save(state, folder / "tiny.pth")
     monkeypatch.setenv("TORCH_HOME", str(tmp_path / "cache"))
     monkeypatch.delenv("FINETUNE_WEIGHTS", raising=False)
-    where, found = backbones._timm_download(TINY, {"hf_hub_id": "", "url": f"{address}/tiny.pth"})
+    where, found = timm_networks.download(TINY, {"hf_hub_id": "", "url": f"{address}/tiny.pth"})
     assert where == f"{address}/tiny.pth"
     assert all(torch.equal(found[name], value) for name, value in state.items())
     assert list((tmp_path / "cache").rglob("tiny.pth"))
@@ -168,7 +158,7 @@ def test_without_network_the_error_says_what_to_fetch_and_where_to_put_it(name, 
     def unreachable(*args, **kwargs):
         raise OSError("no network")
 
-    monkeypatch.setattr(backbones, "_from_hub", unreachable)
+    monkeypatch.setattr(timm_networks, "from_hub", unreachable)
     monkeypatch.setattr("torch.hub.download_url_to_file", unreachable)
     with pytest.raises(ModelError) as error:
         build_backbone(name)

@@ -1,0 +1,173 @@
+"""How the frames of a clip meet inside an image backbone, before temporal pooling.
+
+late   not at all: each frame alone (Karpathy's late fusion, of two frames far apart, is `temporal: concat` with two)
+early  in the first layer, which takes all frames at once (Karpathy et al. 2014)
+slow   step by step: between some stages two adjacent frames become one (Karpathy et al. 2014)
+tsm    in each residual block, an eighth of its channels is the next frame's, an eighth the last's (arXiv:1811.08383)
+
+Each starts as what the pretrained network does: a clip that stands still gives the features of its one frame under
+early and slow fusion, and tsm loads the weights as they are.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from finetune.errors import ModelError
+
+# Where the residual branch of a block begins, and the attribute that says whether the block has a skip around it.
+RESIDUAL: dict[str, tuple[str, str | None]] = {
+    "timm.models.resnet.BasicBlock": ("conv1", None),
+    "timm.models.resnet.Bottleneck": ("conv1", None),
+    "timm.models.regnet.Bottleneck": ("conv1", None),
+    "timm.models.convnext.ConvNeXtBlock": ("conv_dw", None),
+    "timm.models._efficientnet_blocks.DepthwiseSeparableConv": ("conv_dw", "has_skip"),
+    "timm.models._efficientnet_blocks.InvertedResidual": ("conv_pw", "has_skip"),
+    "timm.models._efficientnet_blocks.EdgeResidual": ("conv_exp", "has_skip"),
+    "torchvision.models.resnet.BasicBlock": ("conv1", None),
+    "torchvision.models.resnet.Bottleneck": ("conv1", None),
+    "torchvision.models.regnet.ResBottleneckBlock": ("f", None),
+    "torchvision.models.convnext.CNBlock": ("block", None),
+    "torchvision.models.mobilenetv2.InvertedResidual": ("conv", "use_res_connect"),
+    "torchvision.models.mobilenetv3.InvertedResidual": ("block", "use_res_connect"),
+    "torchvision.models.efficientnet.MBConv": ("block", "use_res_connect"),
+    "torchvision.models.efficientnet.FusedMBConv": ("block", "use_res_connect"),
+}
+SHIFTED_SHARE = 8
+
+
+@dataclass
+class Frames:
+    """Frames a clip of the batch that is being worked on; what sits inside a network sees B T pictures alone."""
+
+    count: int
+
+
+class Shift:
+    """Moves an eighth of the channels of what enters a module one frame back, and an eighth one frame on."""
+
+    def __init__(self, frames: Frames) -> None:
+        self.frames = frames
+
+    def __call__(self, module: nn.Module, inputs: tuple[Any, ...]) -> tuple[Any, ...]:
+        pictures = inputs[0]
+        shifted = torch.zeros_like(pictures)  # no copy of the first and last frame comes in at the ends
+        before_BTCHW, after_BTCHW = (x.unflatten(0, (-1, self.frames.count)) for x in (pictures, shifted))
+        fold = pictures.shape[1] // SHIFTED_SHARE
+        after_BTCHW[:, :-1, :fold] = before_BTCHW[:, 1:, :fold]
+        after_BTCHW[:, 1:, fold : 2 * fold] = before_BTCHW[:, :-1, fold : 2 * fold]
+        after_BTCHW[:, :, 2 * fold :] = before_BTCHW[:, :, 2 * fold :]
+        return (shifted, *inputs[1:])
+
+
+class Merge(nn.Module):
+    """Two adjacent frames become one: their mean, and what is learnt on top for each channel; an odd one is doubled."""
+
+    def __init__(self, width: int, axis: int) -> None:
+        super().__init__()
+        self.axis = axis
+        self.change = nn.Parameter(torch.zeros(2, width))
+
+    def forward(self, pictures: Tensor, num_frames: int) -> Tensor:
+        frames = pictures.unflatten(0, (-1, num_frames))
+        if num_frames % 2:
+            frames = torch.cat([frames, frames[:, -1:]], 1)
+        weights = (0.5 + self.change).to(pictures.dtype)
+        shape = [-1 if axis == self.axis else 1 for axis in range(1, pictures.ndim)]
+        first, second = (weight.view(shape) for weight in weights)
+        return (frames[:, 0::2] * first + frames[:, 1::2] * second).flatten(0, 1)
+
+
+class MergeBefore:
+    """Merges what enters a module, after `earlier` merges have halved the frames."""
+
+    def __init__(self, merge: Merge, frames: Frames, earlier: int) -> None:
+        self.merge, self.frames, self.earlier = merge, frames, earlier
+
+    def __call__(self, module: nn.Module, inputs: tuple[Any, ...]) -> tuple[Any, ...]:
+        num_frames = -(-self.frames.count // 2**self.earlier)
+        return (self.merge(inputs[0], num_frames), *inputs[1:])
+
+
+def late(net: nn.Module, frames: Frames, stages: list[str], size: int) -> nn.ModuleList:
+    return nn.ModuleList()
+
+
+def early(net: nn.Module, frames: Frames, stages: list[str], size: int) -> nn.ModuleList:
+    """Let the first convolution take all frames at once: its weights for each frame, divided by their number."""
+    conv = next((module for module in net.modules() if isinstance(module, nn.Conv2d)), None)
+    # Others, as NFNet's, normalise their weights themselves, and would undo the division.
+    if conv is None or conv.in_channels != 3 or type(conv).__name__ not in {"Conv2d", "Conv2dSame"}:
+        raise ModelError("model.fusion 'early' needs a backbone that begins with a plain convolution of the picture")
+    conv.weight = nn.Parameter(conv.weight.detach().repeat(1, frames.count, 1, 1) / frames.count)
+    conv.in_channels *= frames.count
+    return nn.ModuleList()
+
+
+def slow(net: nn.Module, frames: Frames, stages: list[str], size: int) -> nn.ModuleList:
+    """Merge adjacent frames between stages, evenly spread over the network, until one is left or no stage is."""
+    borders = _borders(net, stages, size)
+    count = min((frames.count - 1).bit_length(), len(borders))
+    if count == 0:
+        raise ModelError(
+            f"model.fusion 'slow' needs clips of two frames or more and a backbone with stages that follow one "
+            f"another; there are {frames.count} frames, and {len(borders)} places between stages"
+        )
+    merges = nn.ModuleList()
+    for index in range(count):
+        name, width, axis = borders[(index + 1) * len(borders) // (count + 1)]
+        merge = Merge(width, axis)
+        net.get_submodule(name).register_forward_pre_hook(MergeBefore(merge, frames, index))
+        merges.append(merge)
+    return merges
+
+
+def tsm(net: nn.Module, frames: Frames, stages: list[str], size: int) -> nn.ModuleList:
+    """Shift channels where residual branches begin; what a frame itself shows passes by on the skip."""
+    found = False
+    for module in net.modules():
+        where, skip = RESIDUAL.get(f"{type(module).__module__}.{type(module).__qualname__}", (None, None))
+        if where is not None and (skip is None or getattr(module, skip)):
+            module.get_submodule(where).register_forward_pre_hook(Shift(frames))
+            found = True
+    if not found:
+        raise ModelError(
+            "model.fusion 'tsm' is there for ResNet, ResNeXt, RegNet, MobileNet, EfficientNet and ConvNeXt of timm "
+            f"and torchvision; this {type(net).__name__} has no residual block of theirs"
+        )
+    return nn.ModuleList()
+
+
+FUSIONS: dict[str, Callable[[nn.Module, Frames, list[str], int], nn.ModuleList]] = {
+    "late": late,
+    "early": early,
+    "slow": slow,
+    "tsm": tsm,
+}
+
+
+def _borders(net: nn.Module, stages: list[str], size: int) -> list[tuple[str, int, int]]:
+    """Modules that begin a stage, in the order of their call: name, channels that enter, and on which axis."""
+    seen: list[tuple[str, int, int]] = []
+    modules = dict(net.named_modules())
+    handles = []
+    for stage in (name for name in stages[1:] if name in modules):
+
+        def note(module: nn.Module, inputs: tuple[Any, ...], name: str = stage) -> None:
+            shape = tuple(inputs[0].shape) if isinstance(inputs[0], Tensor) else ()
+            # Tokens (N, L, C); pictures (N, H, W, C) or (N, C, H, W), which are square.
+            if len(shape) in {3, 4} and shape[0] == 1:
+                axis = 2 if len(shape) == 3 else 3 if shape[1] == shape[2] != shape[3] else 1
+                seen.append((name, shape[axis], axis))
+
+        handles.append(modules[stage].register_forward_pre_hook(note))
+    training = net.training
+    with torch.no_grad():
+        net.eval()(torch.zeros(1, 3, size, size))
+    net.train(training)
+    for handle in handles:
+        handle.remove()
+    return seen
