@@ -14,7 +14,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from temporal import folds_of
+from temporal import FOLDS, folds_of
 
 import finetune as ft
 from finetune.scores import score
@@ -27,6 +27,7 @@ def main() -> None:
     parser.add_argument("--recipe", default="few_clips")
     parser.add_argument("--real", type=Path, default=os.environ.get("FINETUNE_REAL"), help="folder with the real clips")
     parser.add_argument("--out", type=Path, default=Path(tempfile.gettempdir()) / "finetune-benchmark-runs")
+    parser.add_argument("--folds", type=int, nargs="+", default=range(FOLDS), help="only these, as of another process")
     parser.add_argument("--seed", type=int, default=0, help="of the folds, and of training")
     options = parser.parse_args()
     if options.real is None:
@@ -35,7 +36,9 @@ def main() -> None:
     manifest = ft.Manifest.from_csv(options.real / "data/ut_interaction/clips.csv")
     recipe = ft.load_recipe(options.recipe, [*options.overrides, f"seed={options.seed}"])
     tested = []
-    for number, (_, rows) in enumerate(folds_of(manifest, seed=options.seed)):
+    every = folds_of(manifest, seed=options.seed)
+    for number in options.folds:
+        _, rows = every[number]
         splits = np.full(len(manifest), "train")
         splits[rows] = "test"
         fold = replace(manifest, splits=splits)

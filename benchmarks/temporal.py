@@ -69,7 +69,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--cache", type=Path, default=Path(tempfile.gettempdir()) / "finetune-benchmark-features")
     parser.add_argument("--real", type=Path, default=os.environ.get("FINETUNE_REAL"), help="folder with the real clips")
-    parser.add_argument("--draws", type=int, default=8, help="times that each clip is drawn for training")
+    parser.add_argument("--draws", type=int, default=4, help="times that each clip is drawn for training")
     parser.add_argument("--only", choices=POOLINGS, nargs="+", default=list(POOLINGS), help="kinds of pooling")
     parser.add_argument("--write", type=Path, help="page whose tables are replaced")
     options = parser.parse_args()
