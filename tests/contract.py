@@ -11,6 +11,7 @@ from torchvision import models as tv
 import finetune as ft
 from finetune.model.freeze import learning_stages
 from finetune.model.model import build_model
+from finetune.train.ema import Ema
 
 
 def slowly(cases):
@@ -40,8 +41,11 @@ def moved(model, before):
 
 
 def train_steps(model, steps, *, lr=0.01):
+    """Steps with momentum, weight decay, mixed precision and averaged weights; what is averaged, to be looked at."""
     optimizer = torch.optim.SGD(ft.param_groups(model, lr=lr, weight_decay=0.1), lr=lr, momentum=0.9)
     model.train()
+    ema = Ema(0.9)
+    ema.follow(model)
     for step in range(steps):
         # Convolutions in three dimensions take fifteen times as long in bfloat16 on a CPU.
         with torch.autocast("cpu", dtype=torch.bfloat16, enabled=not model.backbone.takes_clips):
@@ -49,6 +53,8 @@ def train_steps(model, steps, *, lr=0.01):
         nn.functional.cross_entropy(logits.float(), torch.tensor([0, 1])).backward()
         optimizer.step()
         optimizer.zero_grad()
+        ema.update(model)
+    return ema
 
 
 def features(model):
@@ -69,9 +75,11 @@ def keeps_the_contract(name, *, size, num_frames=2, steps=5):
 
     learning = ft.set_trainable(model, stages[len(stages) // 2], batch_norm="train")
     before = snapshot(model)
-    train_steps(model, steps)
+    ema = train_steps(model, steps)
     assert all(value.isfinite().all() for value in model.parameters())
     assert moved(model, before) == learning == learning_stages(model)
+    with ema.in_place(model):
+        assert moved(model, before) == learning
 
     ft.set_trainable(model, "head")
     model.train()
