@@ -47,35 +47,35 @@ def evaluate(
         raise RunError(f"there is no split {split!r}; there are {', '.join(SPLITS)}")
     views = views or recipe.evaluate.views
     manifest = saved_manifest(folder, classes)
-    rows = manifest.rows(split)
-    if not len(rows):
+    tested = manifest.only(split)
+    if not len(tested):
         raise RunError(f"{folder}: its data has no rows in the split {split!r}")
     model = load(folder).to(settle_device(recipe.train.device))
     precision = settle_precision(recipe.train.precision, next(model.parameters()).device)
     started = time.perf_counter()
-    loader, bad = loader_of_split(recipe, manifest, split, size=model.size, views=views)
+    loader, bad = loader_of(tested, split, recipe, size=model.size, views=views)
     with loader:
         scored, skipped = probabilities_of(model, loader, precision=precision, progress=progress)
     skipped = bad | skipped
     if skipped and (on_error or recipe.data.on_error) == "fail":
         raise DataError(
             "\n".join(skipped.values())
-            + f"\n{len(skipped)} of {len(rows)} files of the split {split!r} cannot be read; "
+            + f"\n{len(skipped)} of {len(tested)} files of the split {split!r} cannot be read; "
             "mend or remove them, or leave them out with --on-error skip"
         )
     if not scored:
-        raise DataError(f"{folder}: none of the {len(rows)} files of the split {split!r} can be read")
+        raise DataError(f"{folder}: none of the {len(tested)} files of the split {split!r} can be read")
     kept = np.array(sorted(scored))
     probs_NK = np.stack([scored[row] for row in kept])
-    groups = None if manifest.groups is None else manifest.groups[kept]
+    groups = None if tested.groups is None else tested.groups[kept]
     results = {
         "schema": 1,
         "run": folder.resolve().name,
         "split": split,
         "num_rows": len(kept),
         "num_groups": None if groups is None else len(np.unique(groups)),
-        "skipped": [{"path": str(manifest.path(row)), "reason": reason} for row, reason in sorted(skipped.items())],
-        "tasks": {TASK: score(manifest.labels[kept], probs_NK, classes=classes, groups=groups)},
+        "skipped": [{"path": str(tested.path(row)), "reason": reason} for row, reason in sorted(skipped.items())],
+        "tasks": {TASK: score(tested.labels[kept], probs_NK, classes=classes, groups=groups)},
         "class_counts": {name: manifest.counts(name) for name in SPLITS},
         "training_skipped": _training_skipped(folder),
         "warnings": [],
@@ -85,18 +85,17 @@ def evaluate(
     target = out or (folder / "evaluation" if split == "test" else folder / "evaluation" / split)
     target.mkdir(parents=True, exist_ok=True)
     write_json(target / "results.json", results)
-    _write_predictions(target / "predictions.csv", manifest, kept, probs_NK)
+    _write_predictions(target / "predictions.csv", tested, kept, probs_NK)
     return results
 
 
-def loader_of_split(
-    recipe: Recipe, manifest: Manifest, split: str, *, size: int, views: int
+def loader_of(
+    manifest: Manifest, split: str, recipe: Recipe, *, size: int, views: int
 ) -> tuple[ClipLoader, dict[int, str]]:
-    """A loader of a split's rows, and the reasons why some cannot be read; files of other splits are not looked at."""
-    subset = manifest.without(np.setdiff1d(np.arange(len(manifest)), manifest.rows(split)))
+    """A loader of a split as evaluation sees it, and the reason for each row of the manifest that cannot be read."""
     clip, packed = recipe.clip.model_copy(update={"size": size}), recipe.data.packed
-    facts = facts_of(subset, packed, side=size)
-    dataset = ClipDataset(subset, split, clip=clip, views=views, facts=facts, packed=packed)
+    facts = facts_of(manifest, packed, side=size)
+    dataset = ClipDataset(manifest, split, clip=clip, views=views, facts=facts, packed=packed)
     return evaluation_loader(dataset, recipe.data), facts.bad
 
 

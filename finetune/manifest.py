@@ -65,6 +65,10 @@ class Manifest:
         groups = None if self.groups is None else self.groups[keep]
         return Manifest(self.source, self.classes, self.paths[keep], self.labels[keep], self.splits[keep], groups)
 
+    def only(self, split: str) -> Manifest:
+        """The rows of a split, in their order, numbered from 0; classes stay."""
+        return self.without(np.flatnonzero(self.splits != split))
+
     def to_csv(self, path: Path) -> None:
         """Write path,label,split[,group] with absolute paths: the very rows of a run."""
         with path.open("w", newline="", encoding="utf-8") as file:

@@ -37,6 +37,22 @@ def test_results_hold_what_readers_rely_on(results):
     assert found["class_counts"]["train"] == {"dark ones": 4, "it's bright": 4}
 
 
+@pytest.mark.parametrize("split", ["train", "val", "test"])
+def test_the_rows_of_a_split_are_scored_and_no_others_whatever_their_order(trained_run, tmp_path, split):
+    run = shutil.copytree(trained_run, tmp_path / "run")
+    with (run / "manifest.csv").open(newline="", encoding="utf-8") as file:
+        header, *rows = csv.reader(file)
+    mixed = [row for start in range(3) for row in rows[start::3]]
+    assert [row[2] for row in mixed] != sorted(row[2] for row in mixed)
+    with (run / "manifest.csv").open("w", newline="", encoding="utf-8") as file:
+        csv.writer(file).writerows([header, *mixed])
+    ft.evaluate(run, split=split, out=tmp_path / "mixed")
+    ft.evaluate(trained_run, split=split, out=tmp_path / "sorted")
+    found = predictions_of(tmp_path / "mixed")
+    assert [(row["path"], row["label"]) for row in found] == [(row[0], row[1]) for row in mixed if row[2] == split]
+    assert sorted(map(str, found)) == sorted(map(str, predictions_of(tmp_path / "sorted")))
+
+
 def test_prediction_gives_the_very_numbers_of_evaluation(results, trained_run):
     _, out = results
     rows = predictions_of(out)

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from finetune.checkpoint import load, new_run_folder, open_run, save_checkpoint, write_json
 from finetune.errors import RunError
-from finetune.evaluation import loader_of_split, probabilities_of, saved_manifest
+from finetune.evaluation import loader_of, probabilities_of, saved_manifest
 from finetune.infer import settle_device, settle_precision
 
 State = dict[str, Tensor]
@@ -104,8 +104,8 @@ def _weights(folder: Path, which: str) -> State:
 def _scorer(folder: Path) -> Score:
     """Top-1 and loss of weights on the split val of a run, as `finetune evaluate` counts them."""
     recipe, classes = open_run(folder)
-    manifest = saved_manifest(folder, classes)
-    if not len(manifest.rows("val")):
+    tested = saved_manifest(folder, classes).only("val")
+    if not len(tested):
         raise RunError(f"{folder}: has no rows in the split val, on which what is averaged is chosen")
     model = load(folder).to(settle_device(recipe.train.device))
     precision = settle_precision(recipe.train.precision, next(model.parameters()).device)
@@ -113,13 +113,13 @@ def _scorer(folder: Path) -> Score:
 
     def score(state: State) -> tuple[float, float]:
         model.load_state_dict(state)
-        loader, _ = loader_of_split(recipe, manifest, "val", size=model.size, views=views)
+        loader, _ = loader_of(tested, "val", recipe, size=model.size, views=views)
         with loader:
             scored, _ = probabilities_of(model, loader, precision=precision)
         if not scored:
             raise RunError(f"{folder}: none of its val rows can be read")
         rows = np.array(sorted(scored))
-        probs_NK, labels_N = np.stack([scored[row] for row in rows]), manifest.labels[rows]
+        probs_NK, labels_N = np.stack([scored[row] for row in rows]), tested.labels[rows]
         likelihood_N = np.maximum(probs_NK[np.arange(len(rows)), labels_N], 1e-12)
         return float((probs_NK.argmax(1) == labels_N).mean()), float(-np.log(likelihood_N).mean())
 

@@ -1,7 +1,9 @@
 """Averages of weights: what is mixed, what is refused, and that the result is a run like any other."""
 
 import json
+from dataclasses import replace
 
+import numpy as np
 import pytest
 import torch
 from grey import TINY
@@ -18,7 +20,10 @@ def weights(run, which="best"):
 
 @pytest.fixture(scope="module")
 def manifest(clip_folder):
-    return ft.Manifest.from_folder(clip_folder)
+    """Rows in order of class, the splits among each other, as in most people's tables."""
+    found = ft.Manifest.from_folder(clip_folder)
+    order = np.argsort(-found.labels, kind="stable")
+    return replace(found, paths=found.paths[order], labels=found.labels[order], splits=found.splits[order])
 
 
 @pytest.fixture(scope="module")

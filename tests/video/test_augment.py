@@ -5,7 +5,8 @@ import pickle
 import pytest
 import torch
 
-from finetune.recipe import Augment, RecipeError
+from finetune.errors import RecipeError
+from finetune.recipe import Augment
 from finetune.recipe_files import check_recipe
 from finetune.video.augment import augmentation, center_crop, multi_scale_box, read_size, seeded
 
