@@ -25,12 +25,14 @@ from finetune.datasets.quickstart import draw_quickstart
 from finetune.infer import keep_freed_memory
 from finetune.manifest import Manifest
 from finetune.model.backbones import Backbone, build_backbone
-from finetune.model.freeze import param_groups, set_trainable
+from finetune.model.freeze import set_trainable
 from finetune.model.model import TASK, VideoClassifier
 from finetune.model.pooling import POOLINGS
+from finetune.model.rates import param_groups
 from finetune.recipe import Augment, Clip, Model
 from finetune.scores import score
-from finetune.train.optimizer import build_optimizer, rate_factor
+from finetune.train.optimizer import build_optimizer
+from finetune.train.schedule import rate_factor
 from finetune.video.check import look_at_files
 from finetune.video.dataset import ClipDataset
 

@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import time
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
@@ -321,16 +322,17 @@ def begin(*arguments):
 def wait_until_gone(session):
     """Until no process of a session is left but dead ones."""
     deadline = time.monotonic() + 20
-    while time.monotonic() < deadline:
-        fields = [stat.read_text().rpartition(")")[2].split() for stat in existing(Path("/proc").glob("[0-9]*/stat"))]
-        if not [1 for state, _, _, of, *_ in fields if int(of) == session and state != "Z"]:
-            return
+    while any(of == session and state != "Z" for state, of in processes()):
+        assert time.monotonic() < deadline, "processes are left"
         time.sleep(0.05)
-    raise AssertionError("processes are left")
 
 
-def existing(paths):
-    return [path for path in paths if path.exists()]
+def processes():
+    """Of each process its state and its session; some end while they are listed."""
+    for stat in Path("/proc").glob("[0-9]*/stat"):
+        with suppress(FileNotFoundError, ProcessLookupError):
+            state, _, _, session, *_ = stat.read_text().rpartition(")")[2].split()
+            yield state, int(session)
 
 
 @pytest.mark.slow
@@ -370,7 +372,7 @@ def test_control_c_keeps_what_is_packed_and_leaves_no_process(videos, tmp_path):
             path.symlink_to(videos / "a" / "31.mp4")
     with begin("-m", "finetune", "data", "pack", tmp_path / "many", "--out", folder) as program:
         deadline = time.monotonic() + 60
-        while not (folder / "shard.partial").exists() and time.monotonic() < deadline:
+        while not sum(path.stat().st_size for path in folder.glob("shard.partial")) and time.monotonic() < deadline:
             time.sleep(0.01)
         os.killpg(program.pid, signal.SIGINT)
         started = time.monotonic()
