@@ -12,9 +12,11 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
 from finetune.errors import RunError
+from finetune.files import standing, whole_file, whole_folder, write_json
 from finetune.manifest import Manifest
 from finetune.model.lora import plain_state
 from finetune.model.model import VideoClassifier, model_of
@@ -42,8 +44,10 @@ def begin_run(folder: Path, recipe: Recipe, manifest: Manifest) -> None:
     """Write what is known before training: the resolved recipe, the rows with their splits, classes, environment."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        save_recipe(recipe, folder / "recipe.yaml")
-        manifest.to_csv(folder / "manifest.csv")
+        with whole_file(folder / "recipe.yaml") as partial:
+            save_recipe(recipe, partial)
+        with whole_file(folder / "manifest.csv") as partial:
+            manifest.to_csv(partial)
         write_json(folder / "classes.json", list(manifest.classes))
         write_json(folder / "environment.json", environment())
     except OSError as error:
@@ -51,21 +55,20 @@ def begin_run(folder: Path, recipe: Recipe, manifest: Manifest) -> None:
 
 
 def save_checkpoint(folder: Path, which: str, model: VideoClassifier, meta: Mapping[str, Any]) -> None:
-    """Write `checkpoints/<which>`, each file under a temporary name first; the one before survives a failure."""
+    """Write `checkpoints/<which>`; the one before survives a failure."""
     checkpoint = folder / "checkpoints" / which
+    weights = {name: value.detach().cpu().contiguous() for name, value in plain_state(model).items()}
     try:
-        checkpoint.mkdir(parents=True, exist_ok=True)
-        weights = checkpoint / "model.safetensors.partial"
-        save_file({name: value.detach().cpu().contiguous() for name, value in plain_state(model).items()}, weights)
-        os.replace(weights, checkpoint / "model.safetensors")
-        write_json(checkpoint / "meta.json", meta)
-    except Exception as error:  # safetensors raises its own error for a full disk
+        with whole_folder(checkpoint) as partial:
+            save_file(weights, partial / "model.safetensors")
+            write_json(partial / "meta.json", meta)
+    except (OSError, SafetensorError) as error:
         raise RunError(f"{checkpoint}: the checkpoint could not be written: {error}") from error
 
 
 def load_checkpoint(folder: Path, which: str, model: VideoClassifier) -> dict[str, Any]:
     """Load weights into a model built by the run's recipe; what was noted beside them."""
-    checkpoint = folder / "checkpoints" / which
+    checkpoint = standing(folder / "checkpoints" / which)
     model.load_state_dict(load_file(checkpoint / "model.safetensors"))
     return json.loads((checkpoint / "meta.json").read_text(encoding="utf-8"))
 
@@ -109,13 +112,6 @@ def environment(command: Sequence[str] = tuple(sys.argv)) -> dict[str, Any]:
         "command": " ".join([Path(command[0]).name, *command[1:]]),
         "started": datetime.now().astimezone().isoformat(timespec="seconds"),
     }
-
-
-def write_json(path: Path, value: Any) -> None:
-    """Write JSON under a temporary name, then rename, so that no reader ever sees half a file."""
-    partial = path.with_name(f"{path.name}.partial")
-    partial.write_text(json.dumps(value, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
-    os.replace(partial, path)
 
 
 def _version(package: str) -> str | None:

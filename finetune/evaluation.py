@@ -2,7 +2,6 @@
 
 import csv
 import json
-import os
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -10,8 +9,9 @@ from typing import Any
 
 import numpy as np
 
-from finetune.checkpoint import load, open_run, write_json
+from finetune.checkpoint import load, open_run
 from finetune.errors import DataError, RunError, some
+from finetune.files import whole_file, write_json
 from finetune.infer import probabilities, settle_device, settle_precision
 from finetune.manifest import SPLITS, Manifest
 from finetune.model.consensus import IN_WORDS
@@ -155,15 +155,13 @@ def _training_skipped(folder: Path) -> list[dict[str, str]]:
 
 
 def _write_predictions(path: Path, manifest: Manifest, rows: np.ndarray, probs_NK: np.ndarray) -> None:
-    partial = path.with_name(f"{path.name}.partial")
-    with partial.open("w", newline="", encoding="utf-8") as file:
+    with whole_file(path) as partial, partial.open("w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file)
         writer.writerow(["path", "label", "predicted", "probability", "top_k"])
         for row, probs_K in zip(rows, probs_NK, strict=True):
             top = top_classes(probs_K, manifest.classes, count=5)
             label = manifest.classes[manifest.labels[row]]
             writer.writerow([manifest.path(row), label, *top[0], json.dumps(top, ensure_ascii=False)])
-    os.replace(partial, path)
 
 
 def top_classes(probs_K: np.ndarray, classes: tuple[str, ...], *, count: int) -> list[tuple[str, float]]:

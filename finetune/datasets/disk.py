@@ -1,13 +1,13 @@
 """Write to the disk so that what is there is whole: room is asked for first, and the name is given last."""
 
 import csv
-import os
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
 from finetune.errors import FinetuneError
+from finetune.files import whole_file
 
 
 def require_space(folder: Path, needed_bytes: int) -> None:
@@ -32,15 +32,11 @@ def fresh_folder(folder: Path) -> Iterator[Path]:
 
 def write_csv(path: Path, rows: Sequence[Mapping[str, str]]) -> None:
     """Write at least one row, under a header of its keys. An earlier file stays until all is written."""
-    unfinished = path.with_name(f".{path.name}.tmp")
     try:
-        with unfinished.open("w", newline="", encoding="utf-8") as file:
+        with whole_file(path) as partial, partial.open("w", newline="", encoding="utf-8") as file:
             writer = csv.DictWriter(file, rows[0].keys(), lineterminator="\n")
             writer.writeheader()
             writer.writerows(rows)
-            file.flush()
-            os.fsync(file.fileno())
-        unfinished.replace(path)
     except OSError as error:
         raise FinetuneError(
             f"{path}: cannot be written: {error.strerror}; "

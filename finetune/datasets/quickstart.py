@@ -6,7 +6,6 @@ by its pose in the middle and its speed: played backwards it is, in distribution
 """
 
 import csv
-import os
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
@@ -27,6 +26,7 @@ from finetune.datasets.shapes import (
     paint,
     shape_mask,
 )
+from finetune.files import whole_file
 from finetune.video.encode import write_video
 
 SHAPES = ("arrow", "heart")
@@ -210,11 +210,7 @@ def draw_clip(rng: np.random.Generator, scene: Scene, *, clip: Clip) -> np.ndarr
 
 
 def _write_manifest(path: Path, rows: Iterable[Mapping[str, object]]) -> None:
-    unfinished = path.with_suffix(".csv.tmp")
-    with unfinished.open("w", newline="", encoding="utf-8") as file:
+    with whole_file(path) as partial, partial.open("w", newline="", encoding="utf-8") as file:
         writer = csv.DictWriter(file, COLUMNS, lineterminator="\n")
         writer.writeheader()
         writer.writerows(rows)
-        file.flush()
-        os.fsync(file.fileno())
-    unfinished.replace(path)

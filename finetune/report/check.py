@@ -11,7 +11,7 @@ from typing import Any
 from markupsafe import Markup
 
 from finetune.errors import DataError
-from finetune.report.page import script_and_style, template, write_atomically
+from finetune.report.page import script_and_style, template, write_page
 from finetune.report.words import count
 
 PICTURES, MOST_OF_A_CLASS = 600, 24
@@ -39,7 +39,7 @@ def write_check_page(result: Mapping[str, Any], pictures: Mapping[str, bytes], *
     )
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        write_atomically(path, html)
+        write_page(path, html)
     except OSError as error:
         raise DataError(f"{path}: cannot be written: {error.strerror}") from None
 

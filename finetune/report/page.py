@@ -9,7 +9,6 @@ import hashlib
 import io
 import json
 import math
-import os
 import statistics
 from pathlib import Path
 from typing import Any
@@ -18,6 +17,7 @@ import jinja2
 from markupsafe import Markup
 
 from finetune.errors import RunError
+from finetune.files import whole_file
 from finetune.report import confusion, figures, words
 
 SCHEMA = 1
@@ -53,7 +53,7 @@ def write_report(run: Path, *, evaluation: Path | None = None) -> Path:
         **script_and_style(),
     )
     path = evaluation / "report.html"
-    write_atomically(path, html)
+    write_page(path, html)
     return path
 
 
@@ -210,11 +210,7 @@ def script_and_style(*further_styles: str) -> dict[str, Markup]:
     return {"script": Markup(script), "script_hash": Markup(f"sha256-{digest}"), "style": Markup(style)}
 
 
-def write_atomically(path: Path, html: str) -> None:
-    """A page appears whole or not at all; halves of surrogate pairs, as in file names, become question marks."""
-    partial = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
+def write_page(path: Path, html: str) -> None:
+    """A page appears whole or not at all. Halves of surrogate pairs, as in file names, become question marks."""
+    with whole_file(path) as partial:
         partial.write_bytes(html.encode("utf-8", errors="replace"))
-        os.replace(partial, path)
-    finally:
-        partial.unlink(missing_ok=True)

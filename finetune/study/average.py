@@ -10,9 +10,10 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor
 
-from finetune.checkpoint import load, new_run_folder, open_run, save_checkpoint, write_json
+from finetune.checkpoint import load, new_run_folder, open_run, save_checkpoint
 from finetune.errors import RunError
 from finetune.evaluation import loader_of, probabilities_of, saved_manifest
+from finetune.files import standing, write_json
 from finetune.infer import settle_device, settle_precision
 
 State = dict[str, Tensor]
@@ -98,7 +99,7 @@ def _mix(states: Sequence[State], shares: Sequence[float]) -> State:
 
 
 def _weights(folder: Path, which: str) -> State:
-    return load_file(folder / "checkpoints" / which / "model.safetensors")
+    return load_file(standing(folder / "checkpoints" / which) / "model.safetensors")
 
 
 def _scorer(folder: Path) -> Score:

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch.utils.tensorboard import SummaryWriter
 
-from finetune.checkpoint import write_json
+from finetune.files import write_json
 from finetune.manifest import Manifest
 from finetune.video.facts import Facts
 from finetune.video.loader import ClipLoader

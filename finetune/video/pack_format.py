@@ -16,6 +16,7 @@ from pathlib import Path
 import numpy as np
 
 from finetune.errors import RunError
+from finetune.files import whole_file
 
 SCHEMA = 1
 JPEG_QUALITY = 90
@@ -78,12 +79,8 @@ def read_index(folder: Path) -> np.ndarray:
 
 def write_index(folder: Path, index: np.ndarray) -> None:
     """Sort by path, and replace the index at once."""
-    partial = folder / "index.npy.partial"
-    with partial.open("wb") as file:
+    with whole_file(folder / "index.npy") as partial, partial.open("wb") as file:
         np.save(file, index[np.argsort(index["path"], kind="stable")])
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(partial, folder / "index.npy")
 
 
 def find(index: np.ndarray, path: str | Path) -> np.void | None:
@@ -137,6 +134,5 @@ def write_bad(folder: Path, bad: dict[str, str]) -> None:
 
 
 def _write(file: Path, text: str) -> None:
-    partial = file.with_name(f"{file.name}.partial")
-    partial.write_text(text + "\n", encoding="utf-8")
-    os.replace(partial, file)
+    with whole_file(file) as partial:
+        partial.write_text(text + "\n", encoding="utf-8")

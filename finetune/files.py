@@ -1,0 +1,72 @@
+"""Files and folders that are there whole or not at all, whatever ends the program while they are written."""
+
+import json
+import os
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+
+@contextmanager
+def whole_file(path: Path) -> Iterator[Path]:
+    """A path beside `path` to write to; what is there at the end is flushed to the disk, and takes its place at once.
+
+    When the block fails, the file is as it was.
+    """
+    partial = path.with_name(f"{path.name}.partial")
+    try:
+        yield partial
+        flush(partial)
+        os.replace(partial, path)
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+@contextmanager
+def whole_folder(path: Path) -> Iterator[Path]:
+    """The same for a folder, with all files in it.
+
+    A folder cannot be replaced in one step: the one before steps aside as `<name>.old`, then the new one takes its
+    place. Read it by `standing`, which knows of the moment between.
+    """
+    partial, old = (path.with_name(f"{path.name}.{end}") for end in ("partial", "old"))
+    shutil.rmtree(partial, ignore_errors=True)
+    partial.mkdir(parents=True)
+    try:
+        yield partial
+        for file in partial.iterdir():
+            flush(file)
+        flush(partial)
+        if path.exists():
+            shutil.rmtree(old, ignore_errors=True)
+            path.rename(old)
+        partial.rename(path)
+        flush(path.parent)
+        shutil.rmtree(old, ignore_errors=True)
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+
+
+def standing(path: Path) -> Path:
+    """A folder that `whole_folder` writes, wherever it is: the one before while the new one is not yet in its place."""
+    old = path.with_name(f"{path.name}.old")
+    return old if old.exists() and not path.exists() else path
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Write JSON, whole."""
+    with whole_file(path) as partial:
+        partial.write_text(json.dumps(value, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+
+
+def flush(path: Path) -> None:
+    """Wait until a file, or the names in a folder, are on the disk."""
+    if path.is_dir() and os.name != "posix":
+        return
+    file = os.open(path, os.O_RDONLY if os.name == "posix" else os.O_RDWR)
+    try:
+        os.fsync(file)
+    finally:
+        os.close(file)
