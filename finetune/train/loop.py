@@ -16,7 +16,14 @@ from torch.utils.tensorboard import SummaryWriter
 from finetune.checkpoint import begin_run, load_checkpoint, new_run_folder, save_checkpoint
 from finetune.errors import FinetuneError
 from finetune.evaluation import probabilities_of
-from finetune.infer import agreed, is_main_process, refuse_ranks_that_differ, settle_device, settle_precision
+from finetune.infer import (
+    agreed,
+    is_main_process,
+    refuse_ranks_that_differ,
+    seed_device,
+    settle_device,
+    settle_precision,
+)
 from finetune.manifest import Manifest
 from finetune.model.freeze import set_trainable
 from finetune.model.lora import add_lora, merge_lora
@@ -136,14 +143,15 @@ def fit(
             for epoch_in_phase in range(phase.epochs_of(batches_per_epoch)):
                 epoch += 1
                 batches.epoch = epoch
-                torch.manual_seed(int(np.random.SeedSequence([seed, epoch]).generate_state(1)[0]))
                 prepared.train()
                 tally = Tally()
                 display.begin_epoch(f"epoch {epoch}/{run_epochs}", min(batches_per_epoch, steps - step))
 
-                for batch in timed(loader, tally):
+                for number, batch in enumerate(timed(loader, tally)):
                     if step == steps:
                         break
+                    # Dropout and the like: a function of the place in the run alone.
+                    seed_device(draw_of(seed, epoch, number, accelerator.process_index), accelerator.device)
                     factor = _rate_factor(phase, train, at=(step, steps), in_run=(run_step, run_steps))
                     for group, peak in zip(optimizer.param_groups, peaks, strict=True):
                         group["lr"] = peak * factor
