@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from finetune.recipe_files import load_recipe
     from finetune.report.page import write_report
     from finetune.train.loop import fit
+    from finetune.train.resume import resume
     from finetune.video.dataset import ClipDataset
     from finetune.video.decode import VideoInfo, probe, read_frames
 
@@ -35,6 +36,7 @@ _HOMES = {
     "finetune.recipe_files": ("load_recipe",),
     "finetune.report.page": ("write_report",),
     "finetune.train.loop": ("fit",),
+    "finetune.train.resume": ("resume",),
     "finetune.video.dataset": ("ClipDataset",),
     "finetune.video.decode": ("VideoInfo", "probe", "read_frames"),
 }
@@ -71,6 +73,7 @@ __all__ = [
     "predict",
     "probe",
     "read_frames",
+    "resume",
     "set_trainable",
     "write_report",
 ]

@@ -41,47 +41,63 @@ def new_run_folder(name: str, out: Path | None = None) -> Path:
 
 
 def begin_run(folder: Path, recipe: Recipe, manifest: Manifest) -> None:
-    """Write what is known before training: the resolved recipe, the rows with their splits, classes, environment."""
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        with whole_file(folder / "recipe.yaml") as partial:
-            save_recipe(recipe, partial)
-        with whole_file(folder / "manifest.csv") as partial:
-            manifest.to_csv(partial)
-        write_json(folder / "classes.json", list(manifest.classes))
-        write_json(folder / "environment.json", environment())
-    except OSError as error:
-        raise RunError(f"{folder}: a run folder cannot be written there: {error.strerror}") from None
+    """Write what is known before training: the resolved recipe, the rows with their splits, classes, environment.
+
+    In the folder of a run that goes on, the environment is added to those that it had before.
+    """
+    with whole_file(folder / "recipe.yaml") as partial:
+        save_recipe(recipe, partial)
+    with whole_file(folder / "manifest.csv") as partial:
+        manifest.to_csv(partial)
+    write_json(folder / "classes.json", list(manifest.classes))
+    path, here = folder / "environment.json", environment()
+    if path.exists():
+        begun = json.loads(path.read_text(encoding="utf-8"))
+        here = begun | {"resumed": [*begun.get("resumed", []), here]}
+    write_json(path, here)
 
 
-def save_checkpoint(folder: Path, which: str, model: VideoClassifier, meta: Mapping[str, Any]) -> None:
-    """Write `checkpoints/<which>`; the one before survives a failure."""
+def save_checkpoint(
+    folder: Path,
+    which: str,
+    model: VideoClassifier,
+    meta: Mapping[str, Any],
+    *,
+    state: Mapping[str, Any] | None = None,
+) -> None:
+    """Write `checkpoints/<which>`, with what a run needs to go on as `state.pt`; the one before survives a failure."""
     checkpoint = folder / "checkpoints" / which
     weights = {name: value.detach().cpu().contiguous() for name, value in plain_state(model).items()}
     try:
         with whole_folder(checkpoint) as partial:
             save_file(weights, partial / "model.safetensors")
             write_json(partial / "meta.json", meta)
-    except (OSError, SafetensorError) as error:
-        raise RunError(f"{checkpoint}: the checkpoint could not be written: {error}") from error
+            if state is not None:
+                torch.save(state, partial / "state.pt")
+    except (OSError, RuntimeError, SafetensorError) as error:  # RuntimeError: torch, on a full disk
+        raise RunError(
+            f"{checkpoint}: the checkpoint could not be written: {error}; the one before is there still"
+        ) from error
 
 
 def load_checkpoint(folder: Path, which: str, model: VideoClassifier) -> dict[str, Any]:
     """Load weights into a model built by the run's recipe; what was noted beside them."""
     checkpoint = standing(folder / "checkpoints" / which)
+    if not checkpoint.exists():
+        raise RunError(f"{folder}: has no checkpoint {which!r} yet; its first epoch is not finished")
     model.load_state_dict(load_file(checkpoint / "model.safetensors"))
     return json.loads((checkpoint / "meta.json").read_text(encoding="utf-8"))
 
 
-def open_run(run: str | Path) -> tuple[Recipe, tuple[str, ...]]:
-    """The recipe and classes of a run. Raises RunError for a folder that is not a run with a checkpoint."""
+def open_run(run: str | Path, overrides: Sequence[str] = ()) -> tuple[Recipe, tuple[str, ...]]:
+    """The recipe of a run, with overrides, and its classes. Raises RunError for a folder without a checkpoint."""
     folder = Path(run)
     needed = ("recipe.yaml", "classes.json", "manifest.csv", "checkpoints")
     missing = [name for name in needed if not (folder / name).exists()]
     if missing:
         raise RunError(f"{folder}: is not a run folder with a checkpoint: it has no {', no '.join(missing)}")
     classes = json.loads((folder / "classes.json").read_text(encoding="utf-8"))
-    return load_recipe(str(folder / "recipe.yaml")), tuple(classes)
+    return load_recipe(str(folder / "recipe.yaml"), overrides), tuple(classes)
 
 
 def load(run: str | Path, *, checkpoint: str = "best") -> VideoClassifier:

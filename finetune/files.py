@@ -1,5 +1,6 @@
 """Files and folders that are there whole or not at all, whatever ends the program while they are written."""
 
+import fcntl
 import json
 import os
 import shutil
@@ -7,6 +8,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+
+from finetune.errors import RunError
 
 
 @contextmanager
@@ -53,6 +56,25 @@ def standing(path: Path) -> Path:
     """A folder that `whole_folder` writes, wherever it is: the one before while the new one is not yet in its place."""
     old = path.with_name(f"{path.name}.old")
     return old if old.exists() and not path.exists() else path
+
+
+def tidy(path: Path) -> None:
+    """Remove what a kill has left beside a folder that `whole_folder` writes."""
+    partial, old = (path.with_name(f"{path.name}.{end}") for end in ("partial", "old"))
+    shutil.rmtree(partial, ignore_errors=True)
+    if path.exists():
+        shutil.rmtree(old, ignore_errors=True)
+
+
+@contextmanager
+def locked(path: Path, refusal: str) -> Iterator[None]:
+    """Hold a lock file until the end of this block or of the program; where it is held, RunError with `refusal`."""
+    with path.open("w") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise RunError(refusal) from None
+        yield
 
 
 def write_json(path: Path, value: Any) -> None:

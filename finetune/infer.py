@@ -52,13 +52,18 @@ def seed_device(number: int, device: torch.device) -> None:
     """Start PyTorch's generators of the CPU and of a device from a number."""
     # Not torch.manual_seed: without a GPU it keeps each call, with its stack trace, for later.
     torch.default_generator.manual_seed(number)
-    if device.type == "cuda":
-        torch.cuda.manual_seed(number)
+    if device.type != "cpu":
+        torch.get_device_module(device).manual_seed(number)
 
 
 def is_main_process() -> bool:
     """Whether this process is the one that writes; true where there is but one."""
     return PartialState().is_main_process
+
+
+def process_count() -> int:
+    """How many processes train together."""
+    return PartialState().num_processes
 
 
 def agreed(folder: Path) -> Path:

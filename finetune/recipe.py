@@ -247,6 +247,9 @@ class Train(Section):
     )
     precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto"
     device: Literal["auto", "cpu"] = Field("auto", description="auto takes the GPU when there is one")
+    save_every_minutes: Rate = Field(
+        15, description="a run that is killed goes on from its last epoch, or from so many minutes ago"
+    )
     checkpointing: bool = Field(
         False,
         description="activations of learning stages are computed again in the backward pass: less memory, about a "

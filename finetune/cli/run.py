@@ -1,6 +1,9 @@
 """`finetune train`: from a recipe to a run folder with its report."""
 
+import shlex
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -15,13 +18,25 @@ if TYPE_CHECKING:
 
 
 def train(
-    recipe: Annotated[str, typer.Argument(help="Name of a recipe (see `finetune recipes list`) or a YAML file.")],
+    recipe: Annotated[
+        str | None, typer.Argument(help="Name of a recipe (see `finetune recipes list`) or a YAML file.")
+    ] = None,
     overrides: Annotated[
         list[str] | None, typer.Argument(help="Settings to change, each key.sub=value: train.batch_size=16")
     ] = None,
     out: Annotated[Path | None, typer.Option(help="The run folder itself; by default runs/<recipe>-<time>.")] = None,
+    resume: Annotated[
+        Path | None, typer.Option(help="Go on with this run folder, stopped or killed, instead of a recipe.")
+    ] = None,
 ) -> None:
     """Train by a recipe, test the result, write its report. The last line printed is the run folder."""
+    if resume is not None:
+        if out is not None:
+            raise RecipeError(f"--resume goes on in its own folder, {resume}; leave out --out")
+        _go_on(resume, [*([recipe] if recipe else []), *(overrides or [])])
+        return
+    if recipe is None:
+        raise RecipeError("a recipe is missing: finetune train RECIPE (see `finetune recipes list`), or --resume RUN")
     settings = load_recipe(recipe, overrides or [])
     manifest = load_manifest(settings.data, seed=settings.seed)
     _check_model_names(settings)
@@ -29,9 +44,7 @@ def train(
     import torch
 
     from finetune.checkpoint import new_run_folder
-    from finetune.evaluation import evaluate
-    from finetune.infer import agreed, is_main_process, settle_device
-    from finetune.report.page import write_report
+    from finetune.infer import agreed, settle_device
     from finetune.train.loop import fit
     from finetune.train.start import new_model
 
@@ -39,7 +52,7 @@ def train(
     folder = agreed(new_run_folder(Path(recipe).stem, out))
     torch.manual_seed(settings.seed)
     model = new_model(settings, manifest)
-    try:
+    with _saying_how_to_go_on(folder):
         fit(
             model,
             manifest,
@@ -52,11 +65,40 @@ def train(
             seed=settings.seed,
             out=folder,
         )
+    _test(folder)
+
+
+def _go_on(folder: Path, overrides: list[str]) -> None:
+    if strays := [override for override in overrides if "=" not in override]:
+        raise RecipeError(f"--resume takes its recipe from {folder}; leave out {strays[0]!r}")
+
+    from finetune.train.resume import resume
+
+    with _saying_how_to_go_on(folder):
+        resume(folder, overrides)
+    _test(folder)
+
+
+@contextmanager
+def _saying_how_to_go_on(folder: Path) -> Iterator[None]:
+    try:
+        yield
     except KeyboardInterrupt:
-        _say_what_is_kept(folder)
+        if (folder / "checkpoints/last").is_dir():
+            print(f"finetune: to go on: finetune train --resume {shlex.quote(str(folder))}", file=sys.stderr)
         raise
+
+
+def _test(folder: Path) -> None:
+    """Evaluate a trained run on its test split, or else on val, and write its report."""
+    from finetune.checkpoint import open_run
+    from finetune.evaluation import evaluate, saved_manifest
+    from finetune.infer import is_main_process
+    from finetune.report.page import write_report
+
     if not is_main_process():
         return
+    manifest = saved_manifest(folder, open_run(folder)[1])
     split = next((name for name in ("test", "val") if len(manifest.rows(name))), "train")
     results = evaluate(folder, split=split, out=folder / "evaluation")
     page = write_report(folder)
@@ -89,11 +131,3 @@ def _check_model_names(settings: Recipe) -> None:
     weights = settings.model.weights
     if weights not in {"imagenet", "bundled", "none"} and not Path(weights).is_file():
         raise RecipeError(f"model.weights: there is no file {weights!r}; or say imagenet, bundled or none")
-
-
-def _say_what_is_kept(folder: Path) -> None:
-    if (folder / "checkpoints" / "best").is_dir():
-        print(
-            f"finetune: the best finished epoch is kept; score it with: finetune evaluate '{folder}'",
-            file=sys.stderr,
-        )

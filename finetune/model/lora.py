@@ -62,6 +62,11 @@ def plain_state(model: nn.Module) -> dict[str, Tensor]:
     return state
 
 
+def is_adapted(model: nn.Module) -> bool:
+    """Whether there are matrices beside its layers now."""
+    return bool(_adapted(model))
+
+
 def _inject(model: VideoClassifier, *, rank: int, alpha: int) -> None:
     from peft import LoraConfig, inject_adapter_in_model
 

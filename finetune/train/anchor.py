@@ -29,6 +29,15 @@ class Anchor:
             if parameter not in self.start:
                 self.start[parameter] = parameter.detach().clone()
 
+    def state(self, model: nn.Module) -> dict[str, Tensor]:
+        """Where what is held, or was, is pulled to, by name."""
+        return {name: self.start[held] for name, held in model.named_parameters() if held in self.start}
+
+    def restore(self, model: nn.Module, state: dict[str, Tensor]) -> None:
+        parameters = dict(model.named_parameters())
+        for name, start in state.items():
+            self.start[parameters[name]] = start.to(parameters[name])
+
     def penalty(self) -> Tensor | float:
         """strength / 2 × the squared distance; 0 where nothing is held."""
         if not self.held:

@@ -2,6 +2,7 @@
 
 import torch
 
+from finetune.errors import RecipeError
 from finetune.evaluation import evaluation_loader
 from finetune.manifest import Manifest
 from finetune.recipe import Phase, Recipe
@@ -14,11 +15,17 @@ from finetune.video.loader import ClipLoader, worker_count
 class TrainLoaders:
     """The training loader of a phase; phases with the same augmentation share one, and its processes."""
 
-    def __init__(self, manifest: Manifest, recipe: Recipe, facts: Facts, rank_and_world: tuple[int, int]) -> None:
+    def __init__(
+        self, manifest: Manifest, recipe: Recipe, facts: Facts, *, batch_size: int, share: tuple[int, int]
+    ) -> None:
+        """`batch_size` clips of all processes together; `share`: which of how many processes this one is."""
+        if batch_size % share[1]:
+            raise RecipeError(f"batches of {batch_size} clips cannot be shared evenly by {share[1]} processes")
         self.manifest = manifest
         self.recipe = recipe
         self.facts = facts
-        self.share = rank_and_world
+        self.batch_size = batch_size // share[1]
+        self.share = share
         self.preset = ""
         self.current: tuple[ClipLoader, EpochBatches] | None = None
 
@@ -36,7 +43,7 @@ class TrainLoaders:
             )
             batches = EpochBatches(
                 len(dataset),
-                recipe.train.batch_size,
+                self.batch_size,
                 seed=recipe.seed,
                 draws=balanced_draws(dataset.labels) if recipe.train.sampler == "balanced" else None,
                 share=self.share,

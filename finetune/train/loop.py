@@ -11,14 +11,14 @@ from typing import Any
 import numpy as np
 import torch
 from accelerate import Accelerator
-from torch.utils.tensorboard import SummaryWriter
 
-from finetune.checkpoint import begin_run, load_checkpoint, new_run_folder, save_checkpoint
+from finetune.checkpoint import load_checkpoint, new_run_folder, save_checkpoint
 from finetune.errors import FinetuneError
-from finetune.evaluation import probabilities_of
+from finetune.evaluation import Progress, probabilities_of
 from finetune.infer import (
     agreed,
     is_main_process,
+    process_count,
     refuse_ranks_that_differ,
     seed_device,
     settle_device,
@@ -39,10 +39,13 @@ from finetune.train.loaders import TrainLoaders, val_loader
 from finetune.train.losses import build_loss
 from finetune.train.mixing import mix
 from finetune.train.optimizer import build_optimizer, carry_state
-from finetune.train.preflight import look, refuse_what_cannot_run
+from finetune.train.preflight import fingerprint, look, refuse_other_files, refuse_what_cannot_run
 from finetune.train.recalibrate import recalibrate
-from finetune.train.record import RunFiles, Tally, timed
+from finetune.train.run_files import RunFiles
 from finetune.train.schedule import rate_factor
+from finetune.train.state import Moving, Position, State, position_of
+from finetune.train.stopping import Stopped, Stopping
+from finetune.train.tally import timed
 from finetune.video.dataset import draw_of
 from finetune.video.loader import ClipLoader
 
@@ -72,49 +75,86 @@ def fit(
     clip = clip.model_copy(update={"size": model.size})
     if data.packed is not None:
         data = data.model_copy(update={"packed": data.packed.absolute()})
-    phases = phases_of(phases, tuple(model.stages))
     recipe = Recipe(
         seed=seed,
         data=data if data.manifest or data.folder else data.model_copy(update={"manifest": manifest.source}),
         clip=clip,
         augment=augment,
         model=model.settings,
-        phases=phases,
+        phases=phases_of(phases, tuple(model.stages)),
         train=train,
         evaluate=evaluate,
     )
-    device = settle_device(train.device)
+    settle_device(train.device)
     folder = agreed(Path(out) if out is not None else new_run_folder(Path(model.settings.backbone).name))
+    if is_main_process():
+        new_run_folder("", folder)
     refuse_what_cannot_run(model, manifest, recipe, folder=folder)
+    return learn(model, manifest, recipe, folder, quiet=quiet)
+
+
+def learn(
+    model: VideoClassifier,
+    manifest: Manifest,
+    recipe: Recipe,
+    folder: Path,
+    *,
+    state: State | None = None,
+    quiet: bool = False,
+) -> Path:
+    """Train by a whole recipe, from its start or from where a state was taken; see `fit` and `resume`."""
+    train, device = recipe.train, settle_device(recipe.train.device)
     display = Display(quiet=quiet or not is_main_process())
     facts = look(manifest, recipe, display)
+    at = Position() if state is None else position_of(state)
+    began: dict[str, Any] = {
+        "files": fingerprint(manifest, facts),
+        "precision": settle_precision(train.precision, device),
+        "batch_size": train.batch_size * process_count(),
+    }
+    if state is not None:
+        refuse_other_files(manifest, state["files"], began["files"])
+        began = {key: state[key] for key in began}
+    precision = began["precision"]
+    accelerator = Accelerator(mixed_precision=precision.replace("fp32", "no"), cpu=device.type == "cpu")
+    is_writer = accelerator.is_main_process
+    run = RunFiles(
+        folder,
+        manifest,
+        recipe,
+        began=began,
+        bad=facts.bad,
+        skipped={} if state is None else state["skipped"],
+        epochs=at.epochs,
+        is_writer=is_writer,
+    )
+    accelerator.wait_for_everyone()
+    best = max(map(_rank, run.records), default=None)
+    if is_writer and state is not None and at.batches == 0 and run.records and _rank(run.records[-1]) == best:
+        save_checkpoint(folder, "best", model, run.records[-1])  # killed after `last` had been saved, before `best`
+    model.to(accelerator.device)
+
+    model.consensus = recipe.evaluate.consensus
     model.checkpointing = train.checkpointing
     if train.compile:
         model.backbone.net.compile()
-
-    precision = settle_precision(train.precision, device)
-    accelerator = Accelerator(mixed_precision=precision.replace("fp32", "no"), cpu=device.type == "cpu")
-    if accelerator.is_main_process:
-        begin_run(folder, recipe, manifest)
-    accelerator.wait_for_everyone()
-    board = SummaryWriter(str(folder / "tensorboard")) if accelerator.is_main_process else None
-    run = RunFiles(folder, facts, manifest, board)
-
     counts = manifest.without(facts.bad).counts("train").values()
     loss_of = build_loss(train.loss, class_counts=list(counts), label_smoothing=train.label_smoothing)
-    model.consensus = evaluate.consensus
     validation = val_loader(manifest, recipe, facts)
-    loaders = TrainLoaders(manifest, recipe, facts, (accelerator.process_index, accelerator.num_processes))
-    ema, anchor = Ema(train.ema), Anchor()
-    best: tuple[float, float] | None = None
-    pretrained, before = True, None
-    epoch, run_step = 0, 0
-    with display, closing(loaders), validation or nullcontext():
+    share = accelerator.process_index, accelerator.num_processes
+    loaders = TrainLoaders(manifest, recipe, facts, batch_size=began["batch_size"], share=share)
+    ema, anchor, before = Ema(train.ema), Anchor(), None
+    assert not isinstance(recipe.phases, Schedule)
+    phases = [phase.settled(train) for phase in recipe.phases]
+
+    with display, run, closing(loaders), validation or nullcontext(), Stopping() as stopping:
+        # Only one process validates: where there are more, none may stop then while the others wait.
+        watch = (lambda *_: stopping.check()) if accelerator.num_processes == 1 else None
         batches_per_epoch = len(loaders.of(phases[0])[1])
         run_epochs = sum(phase.epochs_of(batches_per_epoch) for phase in phases)
         run_steps = sum(phase.steps_of(batches_per_epoch) for phase in phases)
-        for phase_index, phase in enumerate(each.settled(train) for each in phases):
-            add_lora(model, phase.train, seed=draw_of(seed, 0, phase_index, 0))
+        for phase in phases[at.phase :]:
+            add_lora(model, phase.train, seed=draw_of(recipe.seed, 0, at.phase, 0))
             learning = set_trainable(model, phase.train, batch_norm=phase.batch_norm)
             groups = param_groups(
                 model,
@@ -126,10 +166,8 @@ def fit(
             )
             anchor.follow(model, phase.anchor or 0.0, groups)
             peaks = [group["lr"] for group in groups]
-            if pretrained and not set(learning) <= set(NEW):
-                pretrained = False  # what weights are interpolated to afterwards: a trained head on the old backbone
-                if accelerator.is_main_process:
-                    save_checkpoint(folder, "start", model, {"epoch": epoch})
+            if is_writer and at.steps_in_phase == 0 and not set(learning) <= set(NEW):
+                run.keep_start(model, at)
             # Wrapped anew in each phase: a stage that is unfrozen after wrapping gets no gradient averaging.
             prepared, optimizer = accelerator.prepare(model, build_optimizer(str(phase.optimizer), groups))
             if phase.carry and before is not None:
@@ -137,103 +175,145 @@ def fit(
             before = optimizer.optimizer
             prepared.train()
             ema.follow(model)
+            moving = Moving(model, optimizer.optimizer, ema, anchor, accelerator.scaler)
+            if state is not None:
+                moving.restore(state)
+                state = None
+            elif at.steps == 0 and is_writer:
+                run.save_last(moving, at)
             loader, batches = loaders.of(phase)
-            steps, step = phase.steps_of(batches_per_epoch), 0
+            steps = phase.steps_of(batches_per_epoch)
 
-            for epoch_in_phase in range(phase.epochs_of(batches_per_epoch)):
-                epoch += 1
-                batches.epoch = epoch
-                prepared.train()
-                tally = Tally()
-                display.begin_epoch(f"epoch {epoch}/{run_epochs}", min(batches_per_epoch, steps - step))
-
-                for number, batch in enumerate(timed(loader, tally)):
-                    if step == steps:
-                        break
-                    # Dropout and the like: a function of the place in the run alone.
-                    seed_device(draw_of(seed, epoch, number, accelerator.process_index), accelerator.device)
-                    factor = _rate_factor(phase, train, at=(step, steps), in_run=(run_step, run_steps))
-                    for group, peak in zip(optimizer.param_groups, peaks, strict=True):
-                        group["lr"] = peak * factor
-                    step, run_step = step + 1, run_step + 1
-                    run.note_skipped(batch["skipped"])
-                    if batch["clips"] is None:
-                        continue
-                    clips, targets = mix(
-                        batch["clips"].flatten(0, 1).to(accelerator.device),
-                        batch["label"].to(accelerator.device),
-                        augment=augment,
-                        num_classes=len(model.classes),
-                        seed=draw_of(seed, epoch, step, accelerator.process_index),
+            try:
+                while at.epochs_in_phase < phase.epochs_of(batches_per_epoch):
+                    epoch, tally = at.epochs + 1, at.tally
+                    batches.begin(epoch, first=at.batches)
+                    prepared.train()
+                    display.begin_epoch(
+                        f"epoch {epoch}/{run_epochs}", min(batches_per_epoch - at.batches, steps - at.steps_in_phase)
                     )
-                    logits = prepared(clips)[TASK]
-                    loss = loss_of(logits.float(), targets)
-                    _refuse_no_number(loss, batch, manifest, folder=folder)
-                    accelerator.backward(loss + anchor.penalty())
-                    if train.clip_grad is not None:
-                        accelerator.clip_grad_norm_(prepared.parameters(), train.clip_grad)
-                    optimizer.step()
-                    optimizer.zero_grad()
-                    ema.update(model)
-                    tally.add(loss, logits, targets.argmax(1), factor)
-                    display.step(loss=tally.loss, clips_per_second=tally.clips_per_second)
 
-                started = time.perf_counter()
-                with ema.in_place(model):
-                    val_loss, val_top1 = (
-                        _validate(model, validation, precision, run) if accelerator.is_main_process else (None, None)
-                    )
-                    tally.seconds["evaluate"] = time.perf_counter() - started
-                    record = {
-                        "epoch": epoch,
-                        "phase": phase_index,
-                        "train": phase.words,
-                        "epoch_in_phase": epoch_in_phase + 1,
-                        "learning": learning,
-                        "lr": _rates(model, groups, peaks, tally.mean_factor),
-                        **tally.figures(),
-                        "val_loss": val_loss,
-                        "val_top1": val_top1,
-                        "skipped": len(run.skipped),
-                    }
-                    if accelerator.is_main_process:
-                        run.write(record)
-                        display.epoch(record)
-                        save_checkpoint(folder, "last", model, record)
-                        rank = (val_top1 if val_top1 is not None else 0.0, -(val_loss or 0.0))
-                        if best is None or val_top1 is None or rank > best:
-                            best = rank
-                            save_checkpoint(folder, "best", model, record)
-                accelerator.wait_for_everyone()
+                    for batch in timed(loader, tally):
+                        if at.steps_in_phase == steps:
+                            break
+                        _stop_if_asked(stopping, accelerator)
+                        if is_writer and run.minutes_since_saved >= train.save_every_minutes:
+                            run.save_last(moving, at)
+                        # Dropout and the like: a function of the place in the run alone.
+                        draw = draw_of(recipe.seed, epoch, at.batches, accelerator.process_index)
+                        seed_device(draw, accelerator.device)
+                        factor = _rate_factor(
+                            phase, train, in_phase=(at.steps_in_phase, steps), in_run=(at.steps, run_steps)
+                        )
+                        for group, peak in zip(optimizer.param_groups, peaks, strict=True):
+                            group["lr"] = peak * factor
+                        at.after_batch()
+                        run.note_skipped(batch["skipped"])
+                        if batch["clips"] is None:
+                            continue
+                        clips, targets = mix(
+                            batch["clips"].flatten(0, 1).to(accelerator.device),
+                            batch["label"].to(accelerator.device),
+                            augment=recipe.augment,
+                            num_classes=len(model.classes),
+                            seed=draw_of(recipe.seed, epoch, at.steps_in_phase, accelerator.process_index),
+                        )
+                        logits = prepared(clips)[TASK]
+                        loss = loss_of(logits.float(), targets)
+                        _refuse_no_number(loss, batch, manifest, folder=folder)
+                        accelerator.backward(loss + anchor.penalty())
+                        if train.clip_grad is not None:
+                            accelerator.clip_grad_norm_(prepared.parameters(), train.clip_grad)
+                        optimizer.step()
+                        optimizer.zero_grad()
+                        ema.update(model)
+                        tally.add(loss, logits, targets.argmax(1), factor)
+                        display.step(loss=tally.loss, clips_per_second=tally.clips_per_second)
+
+                    started = time.perf_counter()
+                    with ema.in_place(model):
+                        val_loss, val_top1 = None, None
+                        if is_writer:
+                            val_loss, val_top1 = _validate(model, validation, precision, run, watch)
+                        tally.seconds["evaluate"] = time.perf_counter() - started
+                        record = {
+                            "epoch": epoch,
+                            "phase": at.phase,
+                            "train": phase.words,
+                            "epoch_in_phase": at.epochs_in_phase + 1,
+                            "learning": learning,
+                            "lr": _rates(model, groups, peaks, tally.mean_factor),
+                            **tally.figures(),
+                            "val_loss": val_loss,
+                            "val_top1": val_top1,
+                            "skipped": len(run.skipped),
+                        }
+                        if is_writer:
+                            run.write(record)
+                            display.epoch(record)
+                    at.after_epoch()
+                    if is_writer:
+                        run.save_last(moving, at)
+                        if best is None or val_top1 is None or _rank(record) > best:
+                            best = _rank(record)
+                            with ema.in_place(model):
+                                save_checkpoint(folder, "best", model, record)
+                    accelerator.wait_for_everyone()
+            except Stopped:
+                if is_writer:
+                    run.save_last(moving, at)
+                accelerator.wait_for_everyone()  # a launcher ends all processes when the first has gone
+                raise
             refuse_ranks_that_differ(model)
             model = accelerator.unwrap_model(prepared, keep_fp32_wrapper=False)
             merge_lora(model)
             accelerator.free_memory()
+            at.after_phase()
         record = load_checkpoint(folder, "best", model)
-        if train.recalibrate and accelerator.is_main_process:
-            layers = _recalibrate(model, loaders, phases[record["phase"]], precision, epoch=epoch + 1)
+        if train.recalibrate and is_writer:
+            layers = _recalibrate(model, loaders, phases[record["phase"]], precision, epoch=at.epochs + 1)
             val_loss, val_top1 = _validate(model, validation, precision, run)
             record |= {"recalibrated": layers, "val_loss": val_loss, "val_top1": val_top1}
             save_checkpoint(folder, "best", model, record)
-    run.close()
+        stopping.check()
     model.eval()
     return folder
 
 
-def _rate_factor(phase: Phase, train: Train, *, at: tuple[int, int], in_run: tuple[int, int]) -> float:
+def _rank(record: dict[str, Any]) -> tuple[float, float]:
+    """Of two epochs the better has the higher top-1 on val; between equals, the lower loss."""
+    return record["val_top1"] or 0.0, -(record["val_loss"] or 0.0)
+
+
+def _stop_if_asked(stopping: Stopping, accelerator: Accelerator) -> None:
+    """Raise Stopped in all processes once a signal has come to any of them."""
+    if accelerator.num_processes > 1:
+        if stopping.asked:
+            accelerator.set_trigger()
+        if accelerator.check_trigger():
+            raise Stopped
+        return
+    stopping.check()
+
+
+def _rate_factor(phase: Phase, train: Train, *, in_phase: tuple[int, int], in_run: tuple[int, int]) -> float:
     """Of the phase's own schedule, or of the one that runs through all phases."""
     if train.schedule_over == "run":
         return rate_factor(*in_run, schedule=train.schedule, warmup=train.warmup)
-    return rate_factor(*at, schedule=phase.schedule or train.schedule, warmup=phase.warmup or 0.0)
+    return rate_factor(*in_phase, schedule=phase.schedule or train.schedule, warmup=phase.warmup or 0.0)
 
 
 def _validate(
-    model: VideoClassifier, loader: ClipLoader | None, precision: str, run: RunFiles
+    model: VideoClassifier,
+    loader: ClipLoader | None,
+    precision: str,
+    run: RunFiles,
+    progress: Progress | None = None,
 ) -> tuple[float | None, float | None]:
     """Loss and top-1 on the split val, each row once."""
     if loader is None:
         return None, None
-    scored, skipped = probabilities_of(model, loader, precision=precision)
+    scored, skipped = probabilities_of(model, loader, precision=precision, progress=progress)
     run.note_skipped(list(skipped.items()))
     if not scored:
         return None, None
@@ -259,7 +339,7 @@ def _refuse_no_number(loss: torch.Tensor, batch: dict[str, Any], manifest: Manif
     files = "\n".join(str(manifest.path(row)) for row in batch["row"].tolist())
     raise FinetuneError(
         f"the loss is {float(loss.detach())}; lower the phase's lr, or set train.clip_grad=1.0 or "
-        f"train.precision=fp32. The last finished epoch is kept in {folder / 'checkpoints' / 'last'}. "
+        f"train.precision=fp32, in another run. The best epoch is kept in {folder / 'checkpoints' / 'best'}. "
         f"The clips of this step:\n{files}"
     )
 
@@ -268,6 +348,6 @@ def _recalibrate(model: VideoClassifier, loaders: TrainLoaders, phase: Phase, pr
     """Measure batch norm anew on training clips, where the phase of the best weights updated it."""
     set_trainable(model, phase.train, batch_norm=phase.batch_norm)
     loader, batches = loaders.of(phase)
-    batches.epoch = epoch
+    batches.begin(epoch)
     clips = (batch["clips"].flatten(0, 1) for batch in islice(loader, ENOUGH) if batch["clips"] is not None)
     return recalibrate(model, clips, precision=precision)

@@ -4,8 +4,11 @@ import shutil
 from collections.abc import Callable
 from pathlib import Path
 
-from finetune.checkpoint import new_run_folder
-from finetune.errors import DataError, FinetuneError, RecipeError, RunError
+import numpy as np
+import torch
+from torch import Tensor
+
+from finetune.errors import DataError, FinetuneError, RecipeError, RunError, some
 from finetune.infer import is_main_process
 from finetune.manifest import Manifest
 from finetune.model.lora import check_lora
@@ -34,9 +37,12 @@ def refuse_what_cannot_run(model: VideoClassifier, manifest: Manifest, recipe: R
         raise RecipeError("\n".join(problems))
     if not is_main_process():
         return
-    new_run_folder("", folder)
+    if (folder / "recipe.yaml").exists():
+        return  # a run that goes on: what it needs it has already
     weights_bytes = sum(value.numel() * value.element_size() for value in model.state_dict().values())
-    refuse_full_disk(folder, needed_bytes=4 * weights_bytes + 50_000_000)
+    # start, best and last, the optimizer's two averages, and one more of each while they are replaced
+    copies = 3 + 2 + 3 + (4 if recipe.train.ema else 0)
+    refuse_full_disk(folder, needed_bytes=copies * weights_bytes + 50_000_000)
 
 
 def _problems_of(phase: Phase, model: VideoClassifier) -> list[str]:
@@ -63,6 +69,23 @@ def refuse_full_disk(folder: Path, *, needed_bytes: int) -> None:
         raise RunError(
             f"{folder}: needs about {needed_bytes / 1e6:.0f} MB, the disk has {free / 1e6:.0f} MB free; "
             "make room, or choose another disk with --out"
+        )
+
+
+def fingerprint(manifest: Manifest, facts: Facts) -> Tensor:
+    """(N, 4) int64: of each row's file its bytes, frames, height and width; all zero but the first where it is bad."""
+    sizes = [path.stat().st_size if (path := manifest.path(row)).exists() else 0 for row in range(len(manifest))]
+    return torch.from_numpy(np.stack([sizes, facts.num_frames, facts.heights, facts.widths], axis=1).astype(np.int64))
+
+
+def refuse_other_files(manifest: Manifest, before: Tensor, now: Tensor) -> None:
+    """Raise DataError when files are not what they were when a run began: its clips would be others."""
+    changed = (before != now).any(1).nonzero().flatten().tolist()
+    if changed:
+        paths = some([str(manifest.path(row)) for row in changed])
+        raise DataError(
+            f"{paths}: changed since the run began ({len(changed)} of {len(manifest)} files); put back what was there, "
+            "or start another run"
         )
 
 

@@ -8,7 +8,7 @@ MOST_DRAWS = 5  # of one row in an epoch: a class of three clips is not shown fo
 
 
 class EpochBatches:
-    """Batches of (epoch, position), shuffled by (seed, epoch); set `epoch` before each pass.
+    """Batches of (epoch, position), shuffled by (seed, epoch); `begin` an epoch before each pass.
 
     With `draws` (length,), an epoch draws each position that many times on average, and to within one in every
     epoch. Of every global batch of `batch_size` × `world` items a process takes its `rank`-th share, so that all have
@@ -31,7 +31,11 @@ class EpochBatches:
         self.shuffle = shuffle
         self.draws = draws
         self.rank, self.world = share
-        self.epoch = 0
+        self.epoch, self.first = 0, 0
+
+    def begin(self, epoch: int, *, first: int = 0) -> None:
+        """The next passes are those of this epoch, from its batch `first` on."""
+        self.epoch, self.first = epoch, first
 
     def __len__(self) -> int:
         full, rest = divmod(self.length, self.batch_size * self.world)
@@ -45,7 +49,7 @@ class EpochBatches:
                 order = systematic(self.draws, generator)
             order = generator.permutation(order)
         step = self.batch_size * self.world
-        for start in range(0, self.length, step):
+        for start in range(self.first * step, self.length, step):
             share = order[start : start + step][self.rank :: self.world]
             if len(order) - start >= self.world:
                 yield [(self.epoch, int(position)) for position in share]

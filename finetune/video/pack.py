@@ -5,7 +5,6 @@ shards. Whatever ends the program costs the shard under way at most. Needs no to
 """
 
 import errno
-import fcntl
 import os
 import shutil
 import zlib
@@ -20,6 +19,7 @@ import cv2
 import numpy as np
 
 from finetune.errors import RunError, VideoError
+from finetune.files import locked
 from finetune.manifest import Manifest
 from finetune.video import pack_format as form
 from finetune.video.container import decoded, open_video
@@ -109,13 +109,7 @@ def _locked(folder: Path) -> Iterator[None]:
     folder.mkdir(parents=True, exist_ok=True)
     if not (folder / "pack.json").exists() and any(not _is_ours(path) for path in folder.iterdir()):
         raise RunError(f"{folder}: is not a pack and not empty; choose a folder of its own")
-    with (folder / "lock").open("w") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise RunError(
-                f"{folder}: another run is packing into it; wait for that, or choose another --out"
-            ) from None
+    with locked(folder / "lock", f"{folder}: another run is packing into it; wait for that, or choose another --out"):
         yield
 
 

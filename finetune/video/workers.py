@@ -232,9 +232,12 @@ def _how_it_ended(exitcode: int | None) -> str:
 
 @contextmanager
 def _interrupts_kept_out() -> Iterator[None]:
-    """Keep Ctrl-C from a new process, also while it imports: it is for the one that the user started."""
+    """Keep from a new process, also while it imports, what asks to stop: that is for the one that the user started.
+
+    It ends with that one, or by SIGKILL.
+    """
     resource_tracker.ensure_running()  # which would end the block if it came later
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGINT])
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
     try:
         yield
     finally:

@@ -1,5 +1,8 @@
 import csv
 import json
+import os
+import shlex
+import signal
 import sys
 
 import pytest
@@ -153,19 +156,45 @@ def test_files_that_are_no_videos_stop_training_with_all_of_them_named(finetune,
     assert not (tmp_path / "run").exists()
 
 
-def test_an_interrupted_run_says_what_is_kept(finetune, recipe, tmp_path, monkeypatch):
-    from finetune.train.display import Display
+def test_an_interrupted_run_says_how_to_go_on_and_does(finetune, recipe, tmp_path, monkeypatch):
+    from finetune.train.tally import Tally
 
-    def interrupt(self, record):
-        if record["epoch"] == 2:
-            raise KeyboardInterrupt
+    add, left = Tally.add, [3]
 
-    monkeypatch.setattr(Display, "epoch", interrupt)
+    def interrupted(self, *arguments):
+        add(self, *arguments)
+        left[0] -= 1
+        if left[0] == 0:
+            os.kill(os.getpid(), signal.SIGINT)
+
+    monkeypatch.setattr(Tally, "add", interrupted)
     status, _, err = finetune("train", recipe, "phases.0.epochs=3", "--out", tmp_path / "it's run")
     assert status == 130
-    assert "the best finished epoch is kept; score it with: finetune evaluate" in err
+    assert "stopping after this step" in err
     assert "Traceback" not in err
-    assert finetune("evaluate", tmp_path / "it's run")[0] == 0
+    (line,) = (line for line in err.splitlines() if "to go on: " in line)
+    program, *arguments = shlex.split(line.partition("to go on: ")[2])
+    assert program == "finetune"
+    assert finetune(*arguments, "train.batch_size=5")[0] == 2
+    status, out, _ = finetune(*arguments)
+    assert status == 0
+    assert out.splitlines()[-1] == str(tmp_path / "it's run")
+    assert len((tmp_path / "it's run/metrics.jsonl").read_text().splitlines()) == 3
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (("train",), "a recipe is missing: finetune train RECIPE"),
+        (("train", "--resume", "run", "--out", "other"), "--resume goes on in its own folder"),
+        (("train", "quickstart", "--resume", "run"), "takes its recipe from run; leave out 'quickstart'"),
+        (("train", "--resume", "nowhere"), "is not a run folder"),
+    ],
+)
+def test_what_resume_does_not_take_is_said(finetune, arguments, said):
+    status, _, err = finetune(*arguments)
+    assert status == 2
+    assert said in err
 
 
 def test_a_bug_of_ours_keeps_its_traceback(finetune, recipe, monkeypatch):

@@ -1,0 +1,73 @@
+"""Go on with a run that was stopped or killed, as if it had not been."""
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from finetune.checkpoint import load_checkpoint, open_run
+from finetune.errors import RecipeError
+from finetune.evaluation import saved_manifest
+from finetune.infer import settle_device
+from finetune.model.model import model_of
+from finetune.recipe import Recipe, Schedule
+from finetune.train.loop import learn
+from finetune.train.preflight import refuse_what_cannot_run
+from finetune.train.state import read_state
+
+# What may be changed on the way: it changes no number.
+FREE = ("data.workers", "data.time_limit", "train.save_every_minutes")
+
+
+def resume(run: str | Path, overrides: Sequence[str] = (), *, quiet: bool = False) -> Path:
+    """Go on with a run from its last checkpoint; the run folder.
+
+    On a CPU with as many threads the result is bit for bit that of a run that was never stopped. By `overrides`, or in
+    the run's recipe.yaml, it may be lengthened: more epochs of the last phase, more phases. A finished run
+    is left as it is. Raises RunError for a folder without a checkpoint, RecipeError for another change of the recipe.
+    """
+    folder = Path(run)
+    recipe, classes = open_run(folder, overrides)
+    state = read_state(folder)
+    refuse_another_recipe(state["recipe"], recipe)
+    manifest = saved_manifest(folder, classes)
+    settle_device(recipe.train.device)
+    settings = recipe.model.model_copy(update={"weights": "none"})
+    model = model_of(settings, classes, num_frames=recipe.clip.num_frames, size=recipe.clip.size)
+    load_checkpoint(folder, "last", model)
+    refuse_what_cannot_run(model, manifest, recipe, folder=folder)
+    return learn(model, manifest, recipe, folder, state=state, quiet=quiet)
+
+
+def refuse_another_recipe(before: dict[str, Any], now: Recipe) -> None:
+    """Raise RecipeError with every change that does more than lengthen the run."""
+    began = Recipe.model_validate(before)  # with defaults for settings that came later
+    assert not isinstance(began.phases, Schedule)
+    old, new = (dict(_flat(each.model_dump(mode="json"))) for each in (began, now))
+    count, last = len(began.phases), began.phases[-1]
+
+    def lengthens(key: str) -> bool:
+        if now.train.schedule_over == "run" or not key.startswith("phases."):
+            return False  # of a schedule through the run the past would have been another
+        number, _, setting = key.removeprefix("phases.").partition(".")
+        if int(number) < count:
+            is_last = int(number) == count - 1 and setting == "epochs" and last.steps is None
+            return is_last and (new.get(key) or 0) >= last.epochs_of(1)
+        return True
+
+    changed = [key for key in {**old, **new} if old.get(key) != new.get(key)]
+    refused = [key for key in changed if key not in FREE and not lengthens(key)]
+    if refused:
+        listed = "\n".join(f"{key} was {old.get(key)}, not {new.get(key)}" for key in refused)
+        raise RecipeError(
+            f"{listed}\na run goes on with the recipe that it began with, at most for longer (more epochs of the last "
+            "phase, more phases); with other settings, start another run"
+        )
+
+
+def _flat(value: Any, name: str = "") -> Iterator[tuple[str, Any]]:
+    items = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else None
+    if items is None:
+        yield name, value
+        return
+    for key, each in items:
+        yield from _flat(each, f"{name}.{key}".lstrip("."))

@@ -1,0 +1,133 @@
+"""What a run writes down while it trains: checkpoints, metrics.jsonl, TensorBoard, skipped.json."""
+
+import json
+import time
+from collections.abc import Sequence
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+from torch.utils.tensorboard import SummaryWriter
+
+from finetune.checkpoint import begin_run, save_checkpoint
+from finetune.errors import RunError
+from finetune.files import locked, standing, tidy, whole_file, write_json
+from finetune.manifest import Manifest
+from finetune.model.model import VideoClassifier
+from finetune.recipe import Recipe
+from finetune.train.state import Moving, Position
+
+
+class RunFiles:
+    """The files of a run that grow; only the main process writes, whole files or none."""
+
+    def __init__(
+        self,
+        folder: Path,
+        manifest: Manifest,
+        recipe: Recipe,
+        *,
+        began: dict[str, Any],
+        bad: dict[int, str],
+        skipped: dict[int, str],
+        epochs: int,
+        is_writer: bool,
+    ) -> None:
+        """`began` goes into each state; `bad`: why rows cannot be read, `skipped`: or could not; `epochs`: finished."""
+        self.folder = folder
+        self.manifest = manifest
+        self.recipe = recipe
+        self.began = began
+        self.skipped = bad | skipped
+        self.is_writer = is_writer
+        self.held = ExitStack()
+        self.board: SummaryWriter | None = None
+        if is_writer:
+            self._begin(epochs)
+        self.records = read_records(folder, epochs=epochs)
+        self.saved = time.monotonic()
+
+    def __enter__(self) -> "RunFiles":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self.board is not None:
+            self.board.close()
+        self.held.close()
+
+    def _begin(self, epochs: int) -> None:
+        """Write what a run is; no other program may, until this one ends."""
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            refusal = f"{self.folder}: another program is training into it; wait for its end, or end it"
+            self.held.enter_context(locked(self.folder / ".lock", refusal))
+            begin_run(self.folder, self.recipe, self.manifest)
+        except OSError as error:
+            raise RunError(f"{self.folder}: a run folder cannot be written there: {error.strerror}") from None
+        for which in ("start", "best", "last"):
+            tidy(self.folder / "checkpoints" / which)
+        self.board = SummaryWriter(str(self.folder / "tensorboard"), purge_step=epochs + 1)
+        self._write_skipped()
+
+    def note_skipped(self, items: Sequence[tuple[int, str]]) -> None:
+        new = [item for item in items if item[0] not in self.skipped]
+        self.skipped.update(new)
+        if new:
+            self._write_skipped()
+
+    def write(self, record: dict[str, Any]) -> None:
+        """A finished epoch."""
+        self.records.append(record)
+        path = self.folder / "metrics.jsonl"
+        lines = [json.dumps(each, ensure_ascii=False) + "\n" for each in self.records]
+        try:
+            with whole_file(path) as partial:
+                partial.write_text("".join(lines), encoding="utf-8")
+            self._draw(record)
+        except OSError as error:
+            raise RunError(
+                f"{path}: could not be written: {error.strerror}; once it can: finetune train --resume {self.folder}"
+            ) from error
+
+    def _draw(self, record: dict[str, Any]) -> None:
+        assert self.board is not None
+        for name in ("train_loss", "train_top1", "val_loss", "val_top1", "clips_per_second"):
+            if record[name] is not None:
+                self.board.add_scalar(name, record[name], record["epoch"])
+        for stage, rate in record["lr"].items():
+            self.board.add_scalar(f"lr/{stage}", rate, record["epoch"])
+        self.board.flush()
+
+    def keep_start(self, model: VideoClassifier, at: Position) -> None:
+        """The weights before the backbone first learns: a trained head on the pretrained backbone, to average with."""
+        if not standing(self.folder / "checkpoints" / "start").exists():
+            save_checkpoint(self.folder, "start", model, {"epoch": at.epochs})
+
+    def save_last(self, moving: Moving, at: Position) -> None:
+        """The weights as they are now, and all that the run needs to go on from here."""
+        meta = self.records[-1] if at.batches == 0 and self.records else {"epoch": at.epochs, "batches": at.batches}
+        recipe = self.recipe.model_dump(mode="json")
+        state = moving.state(at) | self.began | {"skipped": self.skipped, "recipe": recipe}
+        with moving.ema.in_place(moving.model):
+            save_checkpoint(self.folder, "last", moving.model, meta, state=state)
+        self.saved = time.monotonic()
+
+    @property
+    def minutes_since_saved(self) -> float:
+        return (time.monotonic() - self.saved) / 60
+
+    def _write_skipped(self) -> None:
+        if not self.is_writer:
+            return
+        listed = [
+            {"path": str(self.manifest.path(row)), "split": str(self.manifest.splits[row]), "reason": reason}
+            for row, reason in sorted(self.skipped.items())
+        ]
+        write_json(self.folder / "skipped.json", listed)
+
+
+def read_records(folder: Path, *, epochs: int) -> list[dict[str, Any]]:
+    """The records of a run's first epochs, in metrics.jsonl."""
+    path = folder / "metrics.jsonl"
+    lines = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
+    return [record for record in map(json.loads, lines) if record["epoch"] <= epochs]

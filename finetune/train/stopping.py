@@ -1,0 +1,51 @@
+"""Ctrl-C, SIGTERM and SIGHUP while a run learns: noted, and obeyed where the run can be saved."""
+
+import os
+import signal
+import threading
+import time
+from types import FrameType, TracebackType
+from typing import Any
+
+SIGNALS = (signal.SIGINT, signal.SIGTERM, *((signal.SIGHUP,) if hasattr(signal, "SIGHUP") else ()))
+ONE_PRESS = 2.0  # seconds in which launchers pass on what the terminal has sent already
+
+
+class Stopped(KeyboardInterrupt):
+    """A run was asked to stop, and did so where it can go on."""
+
+
+class Stopping:
+    """A context manager: the first signal to stop is noted, `check` obeys it, a second Ctrl-C ends at once."""
+
+    def __init__(self) -> None:
+        self.asked = False
+        self.asked_at = 0.0
+        self.before: dict[int, Any] = {}
+
+    def __enter__(self) -> "Stopping":
+        if threading.current_thread() is threading.main_thread():  # elsewhere signals cannot be caught
+            for number in SIGNALS:
+                if signal.getsignal(number) not in {signal.SIG_IGN, None}:
+                    self.before[number] = signal.signal(number, self._note)
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        for number, handler in self.before.items():
+            signal.signal(number, handler)
+
+    def check(self) -> None:
+        """Raise Stopped when a signal has come."""
+        if self.asked:
+            raise Stopped
+
+    def _note(self, number: int, frame: FrameType | None) -> None:
+        if self.asked:
+            if number == signal.SIGINT and time.monotonic() > self.asked_at + ONE_PRESS:
+                raise KeyboardInterrupt
+            return
+        self.asked, self.asked_at = True, time.monotonic()
+        # Not print: this may come in the middle of one.
+        os.write(2, b"\nfinetune: stopping after this step, and saving; Ctrl-C once more ends at once\n")

@@ -1,0 +1,59 @@
+"""The figures of an epoch under way: how right it is, and where its seconds go."""
+
+import time
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+
+from finetune.video.loader import ClipLoader
+
+
+@dataclass
+class Tally:
+    """Sums over one epoch, this process's share."""
+
+    clips: int = 0
+    right: int = 0
+    total_loss: float = 0.0
+    steps: int = 0
+    total_factor: float = 0.0  # on the learning rate
+    seconds: dict[str, float] = field(default_factory=lambda: {"data": 0.0, "compute": 0.0, "evaluate": 0.0})
+
+    def add(self, loss: torch.Tensor, logits_BK: torch.Tensor, labels_B: torch.Tensor, factor: float) -> None:
+        self.clips += len(labels_B)
+        self.right += int((logits_BK.argmax(1) == labels_B).sum())
+        self.total_loss += float(loss.detach()) * len(labels_B)
+        self.steps += 1
+        self.total_factor += factor
+
+    @property
+    def loss(self) -> float:
+        return self.total_loss / max(1, self.clips)
+
+    @property
+    def mean_factor(self) -> float:
+        return self.total_factor / max(1, self.steps)
+
+    @property
+    def clips_per_second(self) -> float:
+        return self.clips / max(1e-9, self.seconds["data"] + self.seconds["compute"])
+
+    def figures(self) -> dict[str, Any]:
+        return {
+            "train_loss": self.loss,
+            "train_top1": self.right / max(1, self.clips),
+            "clips_per_second": round(self.clips_per_second, 2),
+            "seconds": {name: round(value, 3) for name, value in self.seconds.items()},
+        }
+
+
+def timed(loader: ClipLoader, tally: Tally) -> Any:
+    """Batches of a loader; the seconds waited for each, and those worked on each, go to the tally."""
+    started = time.perf_counter()
+    for batch in loader:
+        arrived = time.perf_counter()
+        tally.seconds["data"] += arrived - started
+        yield batch
+        started = time.perf_counter()
+        tally.seconds["compute"] += started - arrived

@@ -1,0 +1,97 @@
+"""A run in a process of its own, killed at its n-th event: a step, a flush, a rename, an epoch's or phase's end."""
+
+import multiprocessing
+import os
+import shutil
+import signal
+from pathlib import Path
+
+import torch
+from grey import TINY
+
+import finetune as ft
+from finetune.errors import RunError
+from finetune.train.state import Position
+from finetune.train.tally import Tally
+
+# The heavy imports once, in a process without threads; each run is forked from it.
+CONTEXT = multiprocessing.get_context("forkserver")
+CONTEXT.set_forkserver_preload(["killed", "finetune.train.loop", "finetune.train.resume", "peft"])
+
+KINDS = {
+    "averaged": {
+        "temporal": "gru",
+        "phases": (
+            ft.Phase(train="head", epochs=2, lr=1e-2),
+            ft.Phase(train="layer4", epochs=1, lr=1e-3, batch_norm="train"),
+            ft.Phase(train="all", epochs=1, lr=1e-3, batch_norm="partial", carry=False),
+        ),
+        "train": ft.Train(batch_size=3, ema=0.9, precision="fp32", recalibrate=True, clip_grad=1.0),
+        "augment": ft.Augment(mixup=0.3),
+    },
+    "adapted": {
+        "temporal": "mean",
+        "phases": (
+            ft.Phase(train="layer4", steps=4, lr=1e-3, anchor=0.1),
+            ft.Phase(train="lora(r=2)", epochs=2, lr=1e-3),
+            ft.Phase(train=("layer3", "head"), epochs=1, lr=1e-3, anchor=0.1),
+        ),
+        "train": ft.Train(batch_size=3, optimizer="sgd", precision="fp32", schedule_over="run"),
+        "augment": ft.Augment(preset="strong"),
+    },
+}
+
+
+def run_to_the_end(kind: str, data: Path, folder: Path, *, kill_at: int | None = None) -> bool:
+    """Begin a run, or go on with it; whether it came to its end."""
+    process = CONTEXT.Process(target=_run, args=(kind, data, folder, kill_at))
+    process.start()
+    process.join(300)
+    assert process.exitcode in {0, -signal.SIGKILL}, process.exitcode
+    return process.exitcode == 0
+
+
+def _run(kind: str, data: Path, folder: Path, kill_at: int | None) -> None:
+    torch.set_num_threads(1)
+    if kill_at is not None:
+        _kill_at(kill_at)
+    try:
+        if folder.exists():
+            ft.resume(folder, quiet=True)
+            return
+    except RunError:  # killed before its first checkpoint
+        shutil.rmtree(folder)
+    settings, manifest = KINDS[kind], ft.Manifest.from_folder(data)
+    torch.manual_seed(0)
+    model = ft.build_model(
+        TINY, manifest.classes, weights="none", temporal=settings["temporal"], num_frames=2, size=32, dropout=0.5
+    )
+    ft.fit(
+        model,
+        manifest,
+        settings["phases"],
+        clip=ft.Clip(num_frames=2),
+        augment=settings["augment"],
+        train=settings["train"],
+        out=folder,
+        quiet=True,
+    )
+
+
+def _kill_at(number: int) -> None:
+    left = [number]
+
+    def counted(call):
+        def replacement(*arguments, **named):
+            left[0] -= 1
+            if left[0] < 0:
+                os.kill(os.getpid(), signal.SIGKILL)
+            return call(*arguments, **named)
+
+        return replacement
+
+    for owner, name in [
+        *((Tally, "add"), (Position, "after_epoch"), (Position, "after_phase"), (torch, "save")),
+        *((os, "fsync"), (os, "replace"), (os, "rename"), (os, "unlink")),
+    ]:
+        setattr(owner, name, counted(getattr(owner, name)))
