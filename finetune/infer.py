@@ -3,6 +3,7 @@
 import ctypes
 import hashlib
 import platform
+from collections.abc import Callable
 from pathlib import Path
 
 import torch
@@ -10,6 +11,7 @@ from accelerate import PartialState
 from accelerate.utils import broadcast_object_list, gather_object
 from torch import Tensor, nn
 
+from finetune.errors import FinetuneError
 from finetune.model.consensus import agree
 from finetune.model.model import TASK, VideoClassifier
 
@@ -29,7 +31,9 @@ def settle_precision(setting: str, device: torch.device) -> str:
 
 def settle_device(setting: str) -> torch.device:
     """The device of this process: the CPU by name, or what Accelerate finds; a CPU's memory is made ready for it."""
-    device = torch.device("cpu") if setting == "cpu" else PartialState().device
+    # Several processes on a machine without a GPU find each other only when told that they are on the CPU.
+    found = PartialState(cpu=setting == "cpu" or not torch.accelerator.is_available()).device
+    device = torch.device("cpu") if setting == "cpu" else found
     if device.type == "cpu":
         keep_freed_memory()
     return device
@@ -66,9 +70,19 @@ def process_count() -> int:
     return PartialState().num_processes
 
 
-def agreed(folder: Path) -> Path:
-    """The main process's folder, in every process: a name with the time in it may differ between them."""
-    return Path(broadcast_object_list([str(folder)])[0])
+def decided_once(decide: Callable[[], Path]) -> Path:
+    """What the main process decides, in every process; also its FinetuneError. The others may be late, and see more."""
+    found: Path | FinetuneError | None = None
+    if is_main_process():
+        try:
+            found = decide()
+        except FinetuneError as error:
+            found = error
+    (found,) = broadcast_object_list([found])
+    if isinstance(found, FinetuneError):
+        raise found
+    assert found is not None
+    return found
 
 
 def refuse_ranks_that_differ(model: nn.Module) -> None:

@@ -44,12 +44,12 @@ def train(
     import torch
 
     from finetune.checkpoint import new_run_folder
-    from finetune.infer import agreed, settle_device
+    from finetune.infer import decided_once, settle_device
     from finetune.train.loop import fit
     from finetune.train.start import new_model
 
     settle_device(settings.train.device)
-    folder = agreed(new_run_folder(Path(recipe).stem, out))
+    folder = decided_once(lambda: new_run_folder(Path(recipe).stem, out))
     torch.manual_seed(settings.seed)
     model = new_model(settings, manifest)
     with _saying_how_to_go_on(folder):

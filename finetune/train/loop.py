@@ -16,7 +16,7 @@ from finetune.checkpoint import load_checkpoint, new_run_folder, save_checkpoint
 from finetune.errors import FinetuneError
 from finetune.evaluation import Progress, probabilities_of
 from finetune.infer import (
-    agreed,
+    decided_once,
     is_main_process,
     process_count,
     refuse_ranks_that_differ,
@@ -45,7 +45,7 @@ from finetune.train.run_files import RunFiles
 from finetune.train.schedule import rate_factor
 from finetune.train.state import Moving, Position, State, position_of
 from finetune.train.stopping import Stopped, Stopping
-from finetune.train.tally import timed
+from finetune.train.tally import Tally, timed
 from finetune.video.dataset import draw_of
 from finetune.video.loader import ClipLoader
 
@@ -86,9 +86,8 @@ def fit(
         evaluate=evaluate,
     )
     settle_device(train.device)
-    folder = agreed(Path(out) if out is not None else new_run_folder(Path(model.settings.backbone).name))
-    if is_main_process():
-        new_run_folder("", folder)
+    wanted = None if out is None else Path(out)
+    folder = decided_once(lambda: new_run_folder(Path(model.settings.backbone).name, wanted))
     refuse_what_cannot_run(model, manifest, recipe, folder=folder)
     return learn(model, manifest, recipe, folder, quiet=quiet)
 
@@ -128,6 +127,8 @@ def learn(
         epochs=at.epochs,
         is_writer=is_writer,
     )
+    if not is_writer:
+        at.tally = Tally()  # what a state has is of all processes
     accelerator.wait_for_everyone()
     best = max(map(_rank, run.records), default=None)
     if is_writer and state is not None and at.batches == 0 and run.records and _rank(run.records[-1]) == best:
@@ -209,8 +210,11 @@ def learn(
                             group["lr"] = peak * factor
                         at.after_batch()
                         run.note_skipped(batch["skipped"])
-                        if batch["clips"] is None:
+                        weight = _weight_of_share(len(batch["label"]), accelerator)
+                        if weight is None:
                             continue
+                        if batch["clips"] is None:  # of this process's share; the others wait for its gradient
+                            batch |= _stand_in(model)
                         clips, targets = mix(
                             batch["clips"].flatten(0, 1).to(accelerator.device),
                             batch["label"].to(accelerator.device),
@@ -221,15 +225,17 @@ def learn(
                         logits = prepared(clips)[TASK]
                         loss = loss_of(logits.float(), targets)
                         _refuse_no_number(loss, batch, manifest, folder=folder)
-                        accelerator.backward(loss + anchor.penalty())
+                        accelerator.backward(weight * loss + anchor.penalty())
                         if train.clip_grad is not None:
                             accelerator.clip_grad_norm_(prepared.parameters(), train.clip_grad)
                         optimizer.step()
                         optimizer.zero_grad()
                         ema.update(model)
-                        tally.add(loss, logits, targets.argmax(1), factor)
+                        if weight:
+                            tally.add(loss, logits, targets.argmax(1), factor)
                         display.step(loss=tally.loss, clips_per_second=tally.clips_per_second)
 
+                    _sum_over_processes(tally, accelerator)
                     started = time.perf_counter()
                     with ema.in_place(model):
                         val_loss, val_top1 = None, None
@@ -294,6 +300,28 @@ def _stop_if_asked(stopping: Stopping, accelerator: Accelerator) -> None:
             raise Stopped
         return
     stopping.check()
+
+
+def _weight_of_share(clips: int, accelerator: Accelerator) -> float | None:
+    """Gradients of processes are averaged: the weight that makes of it the mean over clips; None without any clip."""
+    if accelerator.num_processes == 1:
+        return 1.0 if clips else None
+    total = int(accelerator.reduce(torch.tensor(clips, device=accelerator.device), reduction="sum"))
+    return clips * accelerator.num_processes / total if total else None
+
+
+def _stand_in(model: VideoClassifier) -> dict[str, torch.Tensor]:
+    """A black clip, whose loss weighs nothing."""
+    shape = (1, 1, model.num_frames, 3, model.size, model.size)
+    return {"clips": torch.zeros(shape, dtype=torch.uint8), "label": torch.zeros(1, dtype=torch.long)}
+
+
+def _sum_over_processes(tally: Tally, accelerator: Accelerator) -> None:
+    """Let an epoch's figures be those of all processes' clips; seconds stay this one's."""
+    if accelerator.num_processes > 1:
+        own = [tally.clips, tally.right, tally.total_loss]
+        sums = accelerator.reduce(torch.tensor(own, dtype=torch.float32, device=accelerator.device), reduction="sum")
+        tally.clips, tally.right, tally.total_loss = int(sums[0]), int(sums[1]), float(sums[2])
 
 
 def _rate_factor(phase: Phase, train: Train, *, in_phase: tuple[int, int], in_run: tuple[int, int]) -> float:

@@ -1,0 +1,75 @@
+"""A tiny run, started in several processes at once: `torchrun together.py DATA OUT [what goes wrong]`."""
+
+import os
+import signal
+import sys
+from pathlib import Path
+
+import torch
+from accelerate import Accelerator
+from grey import TINY
+
+import finetune as ft
+from finetune.infer import process_count, settle_device
+from finetune.train.tally import Tally
+
+PHASES = (
+    ft.Phase(train="head", epochs=1, lr=1e-2),
+    ft.Phase(train="layer4", epochs=2, lr=1e-3),
+    ft.Phase(train="all", epochs=1, lr=1e-3, layer_decay=0.8),
+)
+
+
+def main(data: str, out: str, wrong: str = "") -> None:
+    torch.set_num_threads(1)
+    settle_device("auto")
+    if wrong == "wrapped once":
+        wrap_once()
+    if wrong == "one dies" and os.environ["RANK"] == "1":
+        die_at(4)
+    if wrong == "goes on":
+        ft.resume(out, quiet=True)
+        return
+    manifest = ft.Manifest.from_folder(data)
+    torch.manual_seed(0)
+    model = ft.build_model(TINY, manifest.classes, weights="none", num_frames=2, size=32, dropout=0.0)
+    ft.fit(
+        model,
+        manifest,
+        PHASES,
+        clip=ft.Clip(num_frames=2),
+        train=ft.Train(batch_size=6 // process_count(), precision="fp32", save_every_minutes=1e-9),
+        out=Path(out),
+        quiet=True,
+    )
+
+
+def wrap_once() -> None:
+    """As most code does it: the network is wrapped before the first phase, and never again."""
+    prepare, wrapped = Accelerator.prepare, []
+
+    def prepare_once(self, model, *rest):
+        if not isinstance(model, torch.nn.Module):
+            return prepare(self, model, *rest)
+        if not wrapped:
+            wrapped.append(prepare(self, model))
+        return wrapped[0], *(prepare(self, each) for each in rest)
+
+    Accelerator.prepare = prepare_once
+    Accelerator.free_memory = lambda self, *objects: None
+
+
+def die_at(step: int) -> None:
+    add, left = Tally.add, [step]
+
+    def counted(self, *arguments):
+        left[0] -= 1
+        if left[0] == 0:
+            os.kill(os.getpid(), signal.SIGKILL)
+        add(self, *arguments)
+
+    Tally.add = counted
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])

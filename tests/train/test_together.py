@@ -1,0 +1,87 @@
+"""Two processes that train together are the same run as one; what goes wrong in one ends both."""
+
+import json
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+from grey import make_clip
+from safetensors.torch import load_file
+
+SCRIPT = Path(__file__).parents[1] / "together.py"
+TOLERANCE = 1e-5  # sums are taken in another order, which Adam makes more of
+
+
+def launch(processes, *arguments):
+    """(exit status, stderr) of the script in so many processes."""
+    paths = [str(SCRIPT.parent), str(SCRIPT.parents[1]), os.environ.get("PYTHONPATH", "")]
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join(paths), "OMP_NUM_THREADS": "1"}
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={processes}"]
+    arguments = [str(SCRIPT), *map(str, arguments)]
+    done = subprocess.run([*command, *arguments], env=environment, capture_output=True, text=True, timeout=120)
+    return done.returncode, done.stderr
+
+
+def train(processes, *arguments):
+    status, err = launch(processes, *arguments)
+    assert status == 0, err
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory):
+    """Of 17 training clips the last batch of six holds five: two processes have unequal shares of it."""
+    folder = tmp_path_factory.mktemp("data")
+    for split, count in (("train", 9), ("val", 3)):
+        for number in range(count):
+            make_clip(folder / split / "a" / f"{number}.mp4", start=16 + 5 * number, step=1)
+            make_clip(folder / split / "b" / f"{number}.mp4", start=180 + 3 * number, step=1)
+    (folder / "train/b/8.mp4").unlink()
+    return folder
+
+
+@pytest.fixture(scope="module")
+def alone(data, tmp_path_factory):
+    run = tmp_path_factory.mktemp("alone") / "run"
+    train(1, data, run)
+    return run
+
+
+def difference(run, other):
+    """The largest between two weights of the same name."""
+    one, two = (load_file(each / "checkpoints/last/model.safetensors") for each in (run, other))
+    return max(float((one[name] - two[name]).abs().max()) for name in one)
+
+
+def records(run):
+    return [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+
+
+def test_two_processes_are_the_run_of_one_with_the_doubled_batch(data, alone, tmp_path):
+    run = tmp_path / "run"
+    train(2, data, run)
+    assert difference(run, alone) < TOLERANCE
+    for ours, theirs in zip(records(run), records(alone), strict=True):
+        assert ours["lr"] == theirs["lr"]
+        for figure in ("train_loss", "train_top1", "val_loss", "val_top1"):
+            assert ours[figure] == pytest.approx(theirs[figure], abs=TOLERANCE), figure
+
+
+def test_a_network_that_is_not_wrapped_anew_is_caught(data, tmp_path):
+    status, err = launch(2, data, tmp_path / "run", "wrapped once")
+    assert status != 0
+    assert "weights differ between processes after a phase" in err
+
+
+def test_when_one_dies_all_end_and_the_run_goes_on_in_another_number(data, alone, tmp_path):
+    run, started = tmp_path / "run", time.monotonic()
+    status, _ = launch(2, data, run, "one dies")
+    assert status != 0
+    assert time.monotonic() - started < 60
+    state = torch.load(run / "checkpoints/last/state.pt", weights_only=True)
+    assert (state["batch_size"], state["position"]["steps"]) == (6, 3)
+    train(1, data, run, "goes on")
+    assert difference(run, alone) < TOLERANCE
