@@ -37,9 +37,9 @@ def evaluate(
 ) -> dict[str, Any]:
     """Score a run's best checkpoint on each row of a split once; the contents of results.json.
 
-    Writes results.json and predictions.csv into `out`: by default `RUN/evaluation` for the test split and
-    `RUN/evaluation/<split>` for others. A file that cannot be read fails the evaluation, unless `on_error` (by
-    default the recipe's) is `skip`: then it is counted and listed. Raises RunError or DataError.
+    Writes predictions.csv, probabilities.npy and, last, results.json into `out`: by default `RUN/evaluation` for the
+    test split and `RUN/evaluation/<split>` for others. A file that cannot be read fails the evaluation, unless
+    `on_error` (by default the recipe's) is `skip`: then it is counted and listed. Raises RunError or DataError.
     """
     folder = Path(run)
     recipe, classes = open_run(folder)
@@ -84,8 +84,8 @@ def evaluate(
     }
     target = out or (folder / "evaluation" if split == "test" else folder / "evaluation" / split)
     target.mkdir(parents=True, exist_ok=True)
+    write_predictions(target, tested, kept, probs_NK)
     write_json(target / "results.json", results)
-    _write_predictions(target / "predictions.csv", tested, kept, probs_NK)
     return results
 
 
@@ -154,8 +154,11 @@ def _training_skipped(folder: Path) -> list[dict[str, str]]:
     return json.loads(listed.read_text(encoding="utf-8")) if listed.exists() else []
 
 
-def _write_predictions(path: Path, manifest: Manifest, rows: np.ndarray, probs_NK: np.ndarray) -> None:
-    with whole_file(path) as partial, partial.open("w", newline="", encoding="utf-8") as file:
+def write_predictions(folder: Path, manifest: Manifest, rows: np.ndarray, probs_NK: np.ndarray) -> None:
+    """predictions.csv, a line for each row, and probabilities.npy, float32 (N, K), with rows in the same order."""
+    with whole_file(folder / "probabilities.npy") as partial, partial.open("wb") as file:
+        np.save(file, probs_NK.astype(np.float32))
+    with whole_file(folder / "predictions.csv") as partial, partial.open("w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file)
         writer.writerow(["path", "label", "predicted", "probability", "top_k"])
         for row, probs_K in zip(rows, probs_NK, strict=True):

@@ -24,6 +24,7 @@ app = typer.Typer(
 )
 app.command()(check.check)
 app.command()(run.train)
+app.command()(study.kfold)
 app.command("sweep-stages")(study.sweep_stages)
 app.command()(study.average)
 app.command()(results.evaluate)

@@ -1,5 +1,6 @@
-"""`finetune sweep-stages` and `average`: several runs seen as one."""
+"""`finetune kfold`, `sweep-stages` and `average`: several runs seen as one."""
 
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -10,6 +11,45 @@ from finetune.recipe_files import load_recipe
 
 if TYPE_CHECKING:
     from finetune.study.stages import Outcome
+
+
+def kfold(
+    recipe: Annotated[str, typer.Argument(help="Name of a recipe (see `finetune recipes list`) or a YAML file.")],
+    overrides: Annotated[list[str] | None, typer.Argument(help="Settings to change, each key.sub=value.")] = None,
+    folds: Annotated[int, typer.Option(min=2, help="Parts that the clips are divided into, by whole groups.")] = 5,
+    leave_one_group_out: Annotated[bool, typer.Option(help="A fold for each group instead.")] = False,
+    out: Annotated[Path | None, typer.Option(help="Folder of the folds; what was interrupted goes on there.")] = None,
+) -> None:
+    """Cross-validate: train a model for each fold, test each clip once, report on all of them together.
+
+    Splits that the data has are set aside. The last line printed is the folder.
+    """
+    settings = load_recipe(recipe, overrides or [])
+
+    import json
+    import statistics
+
+    from finetune.cli.run import load_manifest
+    from finetune.study import kfold as study
+
+    whole = settings.data.model_copy(update={"val": 0.0, "test": 0.0})
+    manifest = load_manifest(whole, seed=settings.seed)
+    name = "leave-one-group-out" if leave_one_group_out else f"{folds}-fold"
+    folder = out or Path("runs") / f"{Path(recipe).stem}-{name}"
+    count = None if leave_one_group_out else folds
+    study.kfold(settings, manifest, folds=count, out=folder, announce=lambda text: print(text, file=sys.stderr))
+    results = json.loads((folder / "evaluation" / "results.json").read_text(encoding="utf-8"))
+    print("fold  clips  top-1")
+    for number, fold in enumerate(results["folds"], 1):
+        low, high = fold["top1_ci"]
+        print(f"{number:4}  {fold['num_rows']:5}  {fold['top1']:.3f} (95 % interval {low:.3f} to {high:.3f})")
+    figures, top1 = results["tasks"]["label"], [fold["top1"] for fold in results["folds"]]
+    low, high = figures["top1_ci"]
+    print(f"mean of folds {statistics.mean(top1):.3f}, standard deviation {statistics.stdev(top1):.3f}")
+    print(
+        f"together top-1 {figures['top1']:.3f} (95 % interval {low:.3f} to {high:.3f}) on {results['num_rows']} clips"
+    )
+    print(f"report {folder / 'evaluation' / 'report.html'}\n{folder}", flush=True)
 
 
 def sweep_stages(

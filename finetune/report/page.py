@@ -44,6 +44,7 @@ def write_report(run: Path, *, evaluation: Path | None = None) -> Path:
         counts=_class_counts(results["class_counts"]),
         epochs=epochs,
         learning=_learning(epochs) if epochs else None,
+        folds=_spread(results.get("folds", [])),
         mistakes=None if predictions is None else _surest_mistakes(predictions),
         recipe=recipe,
         environment=None if environment is None else _flat(_json(environment, run / "environment.json")),
@@ -162,6 +163,12 @@ def _learning(epochs: list[dict[str, Any]]) -> dict[str, Any]:
         "all_seconds": sum(seconds.values()),
         "clips_per_second": statistics.median(epoch["clips_per_second"] for epoch in epochs),
     }
+
+
+def _spread(folds: list[dict[str, Any]]) -> dict[str, float] | None:
+    """Mean and standard deviation of the folds' top-1."""
+    top1 = [fold["top1"] for fold in folds]
+    return {"mean": statistics.mean(top1), "spread": statistics.stdev(top1)} if len(top1) > 1 else None
 
 
 def _class_counts(class_counts: dict[str, dict[str, int]]) -> list[tuple[str, list[int]]]:

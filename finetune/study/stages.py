@@ -2,27 +2,20 @@
 
 import csv
 import json
-import shutil
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import torch
 
-from finetune.checkpoint import load, new_run_folder
+from finetune.checkpoint import load
 from finetune.errors import RunError
-from finetune.evaluation import evaluate
 from finetune.manifest import Manifest
 from finetune.model.freeze import set_trainable
 from finetune.model.model import TASK
 from finetune.model.stages import NEW
 from finetune.recipe import Phase, Recipe
 from finetune.scores import paired_difference
-from finetune.train.loop import fit
-from finetune.train.start import new_model
-
-SCORED = Path("evaluation", "val", "results.json")
+from finetune.study.runs import finished, scored
 
 
 @dataclass(frozen=True)
@@ -48,44 +41,19 @@ def sweep_stages(
     """
     if not len(manifest.rows("val")):
         raise RunError(f"{manifest.source}: has no rows in the split val, on which stages are compared")
-    probe = _finished(recipe, manifest, [Phase(train="head", epochs=probe_epochs)], start=None, out=out / "probe")
+    probe = finished(recipe, manifest, [Phase(train="head", epochs=probe_epochs)], out=out / "probe", split="val")
     stages = [name for name in load(probe).stages if name not in NEW]
     trained = {"head": NEW, **{stage: (stage, *NEW) for stage in stages}, "all": ("all",)}
     outcomes, right_of_head = [], None
     for what, names in trained.items():
         phase = Phase(train="all" if what == "all" else tuple(names), epochs=epochs, lr=lr)
-        run = _finished(recipe, manifest, [phase], start=probe, out=out / what)
+        run = finished(recipe, manifest, [phase], out=out / what, split="val", start=probe)
         right_N, groups = _right(run, manifest)
         right_of_head = right_N if right_of_head is None else right_of_head
         gain, gain_interval = paired_difference(right_N, right_of_head, groups=groups)
-        figures = json.loads((run / SCORED).read_text(encoding="utf-8"))["tasks"][TASK]
+        figures = json.loads((scored(run, "val") / "results.json").read_text(encoding="utf-8"))["tasks"][TASK]
         outcomes.append(Outcome(what, _count(probe, phase), figures["top1"], figures["top1_ci"], gain, gain_interval))
     return sorted(outcomes, key=lambda outcome: -outcome.gain)
-
-
-def _finished(recipe: Recipe, manifest: Manifest, phases: Sequence[Phase], *, start: Path | None, out: Path) -> Path:
-    """The run in `out`, trained and scored on val unless it was."""
-    if (out / SCORED).is_file():
-        return out
-    if (out / "recipe.yaml").is_file():
-        shutil.rmtree(out)  # a run that was interrupted
-    new_run_folder("", out)
-    torch.manual_seed(recipe.seed)
-    model = load(start) if start is not None else new_model(recipe, manifest)
-    fit(
-        model,
-        manifest,
-        phases,
-        clip=recipe.clip,
-        augment=recipe.augment,
-        train=recipe.train,
-        data=recipe.data,
-        evaluate=recipe.evaluate,
-        seed=recipe.seed,
-        out=out,
-    )
-    evaluate(out, split="val")
-    return out
 
 
 def _count(run: Path, phase: Phase) -> int:
@@ -97,7 +65,7 @@ def _count(run: Path, phase: Phase) -> int:
 
 def _right(run: Path, manifest: Manifest) -> tuple[np.ndarray, np.ndarray | None]:
     """Whether each val row was right, and its group; a row that could not be read was not."""
-    with (run / "evaluation" / "val" / "predictions.csv").open(newline="", encoding="utf-8") as file:
+    with (scored(run, "val") / "predictions.csv").open(newline="", encoding="utf-8") as file:
         right = {Path(line["path"]).resolve(): line["predicted"] == line["label"] for line in csv.DictReader(file)}
     rows = manifest.rows("val")
     groups = None if manifest.groups is None else manifest.groups[rows]
