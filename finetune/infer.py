@@ -5,6 +5,7 @@ import hashlib
 import platform
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import torch
 from accelerate import PartialState
@@ -70,6 +71,11 @@ def process_count() -> int:
     return PartialState().num_processes
 
 
+def from_main(value: Any) -> Any:
+    """The main process's value, in every process."""
+    return broadcast_object_list([value])[0]
+
+
 def decided_once(decide: Callable[[], Path]) -> Path:
     """What the main process decides, in every process; also its FinetuneError. The others may be late, and see more."""
     found: Path | FinetuneError | None = None
@@ -78,7 +84,7 @@ def decided_once(decide: Callable[[], Path]) -> Path:
             found = decide()
         except FinetuneError as error:
             found = error
-    (found,) = broadcast_object_list([found])
+    found = from_main(found)
     if isinstance(found, FinetuneError):
         raise found
     assert found is not None

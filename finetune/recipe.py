@@ -211,10 +211,21 @@ class Schedule(Section):
     every: Positive = Field(2, description="epochs from one unfrozen stage to the next (gradual)")
 
 
+class EarlyStopping(Section):
+    """When a phase ends before its last epoch."""
+
+    patience: Positive = Field(5, description="epochs of a phase without a better one, after which it ends")
+    metric: Literal["val_top1", "val_loss"] = "val_loss"
+    min_delta: NotNegative = Field(0.0, description="by how much an epoch has to be better to count as better")
+
+
 class Train(Section):
     """The optimizer and what holds for all phases."""
 
-    batch_size: Positive = 8
+    batch_size: Positive = Field(8, description="clips that are computed together, in each process")
+    accumulate: Positive = Field(
+        1, description="so many times batch_size clips make one step of the optimizer, in no more memory"
+    )
     sampler: Literal["shuffle", "balanced"] = Field(
         "shuffle", description="an epoch shows each clip once, or all classes equally often (a clip at most 5 times)"
     )
@@ -247,6 +258,12 @@ class Train(Section):
     )
     precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto"
     device: Literal["auto", "cpu"] = Field("auto", description="auto takes the GPU when there is one")
+    skip_nan: Annotated[int, Field(ge=0)] = Field(
+        0, description="steps whose gradient is not a number that are left out, before the run ends"
+    )
+    early_stopping: EarlyStopping | None = Field(
+        None, description="end a phase that no longer gets better on val, as {patience: 5}"
+    )
     save_every_minutes: Rate = Field(
         15, description="a run that is killed goes on from its last epoch, or from so many minutes ago"
     )

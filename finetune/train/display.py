@@ -46,6 +46,10 @@ class Display:
     def say(self, text: str) -> None:
         self.console.print(text, highlight=False, markup=False, soft_wrap=True)
 
+    def say_if(self, text: str | None) -> None:
+        if text:
+            self.say(text)
+
     def begin_epoch(self, title: str, steps: int) -> None:
         self.bar.reset(self.task, total=steps, description=title, note="")
 

@@ -24,7 +24,7 @@ class TrainLoaders:
         self.manifest = manifest
         self.recipe = recipe
         self.facts = facts
-        self.batch_size = batch_size // share[1]
+        self.batch_size = batch_size // share[1] * recipe.train.accumulate
         self.share = share
         self.preset = ""
         self.current: tuple[ClipLoader, EpochBatches] | None = None

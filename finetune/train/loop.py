@@ -2,7 +2,7 @@
 
 import math
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import closing, nullcontext
 from itertools import islice
 from pathlib import Path
@@ -11,12 +11,14 @@ from typing import Any
 import numpy as np
 import torch
 from accelerate import Accelerator
+from torch import Tensor, nn
 
 from finetune.checkpoint import load_checkpoint, new_run_folder, save_checkpoint
 from finetune.errors import FinetuneError
 from finetune.evaluation import Progress, probabilities_of
 from finetune.infer import (
     decided_once,
+    from_main,
     is_main_process,
     process_count,
     refuse_ranks_that_differ,
@@ -35,6 +37,7 @@ from finetune.schedules import phases_of
 from finetune.train.anchor import Anchor
 from finetune.train.display import Display
 from finetune.train.ema import Ema
+from finetune.train.guards import has_stalled, hint_at_first_loss
 from finetune.train.loaders import TrainLoaders, val_loader
 from finetune.train.losses import build_loss
 from finetune.train.mixing import mix
@@ -186,7 +189,8 @@ def learn(
             steps = phase.steps_of(batches_per_epoch)
 
             try:
-                while at.epochs_in_phase < phase.epochs_of(batches_per_epoch):
+                epochs = phase.epochs_of(batches_per_epoch)
+                while at.epochs_in_phase < epochs and not has_stalled(run.records, at.phase, train.early_stopping):
                     epoch, tally = at.epochs + 1, at.tally
                     batches.begin(epoch, first=at.batches)
                     prepared.train()
@@ -222,25 +226,33 @@ def learn(
                             num_classes=len(model.classes),
                             seed=draw_of(recipe.seed, epoch, at.steps_in_phase, accelerator.process_index),
                         )
-                        logits = prepared(clips)[TASK]
-                        loss = loss_of(logits.float(), targets)
-                        _refuse_no_number(loss, batch, manifest, folder=folder)
-                        accelerator.backward(weight * loss + anchor.penalty())
-                        if train.clip_grad is not None:
-                            accelerator.clip_grad_norm_(prepared.parameters(), train.clip_grad)
+                        loss, logits = 0.0, []
+                        for part, labels, is_last in _parts(clips, targets, train.batch_size):
+                            with nullcontext() if is_last else accelerator.no_sync(prepared):
+                                logits.append(prepared(part)[TASK].float())
+                                part_loss = len(part) / len(clips) * loss_of(logits[-1], labels)
+                                accelerator.backward(weight * part_loss + (anchor.penalty() if is_last else 0.0))
+                            loss += float(part_loss.detach())
+                        if at.steps == 1 and is_writer:
+                            display.say_if(hint_at_first_loss(loss, model.classes, train.loss))
+                        if not _is_number(loss, prepared, train, accelerator):
+                            at.left_out += 1
+                            _refuse_too_many(at.left_out, loss, batch, manifest, train, folder=folder)
+                            display.say(f"step {at.steps} left out: its gradient is not a number")
+                            optimizer.zero_grad()
+                            continue
                         optimizer.step()
                         optimizer.zero_grad()
                         ema.update(model)
                         if weight:
-                            tally.add(loss, logits, targets.argmax(1), factor)
+                            tally.add(loss, torch.cat(logits), targets.argmax(1), factor)
                         display.step(loss=tally.loss, clips_per_second=tally.clips_per_second)
 
                     _sum_over_processes(tally, accelerator)
                     started = time.perf_counter()
                     with ema.in_place(model):
-                        val_loss, val_top1 = None, None
-                        if is_writer:
-                            val_loss, val_top1 = _validate(model, validation, precision, run, watch)
+                        found = _validate(model, validation, precision, run, watch) if is_writer else None
+                        val_loss, val_top1 = from_main(found)
                         tally.seconds["evaluate"] = time.perf_counter() - started
                         record = {
                             "epoch": epoch,
@@ -254,9 +266,8 @@ def learn(
                             "val_top1": val_top1,
                             "skipped": len(run.skipped),
                         }
-                        if is_writer:
-                            run.write(record)
-                            display.epoch(record)
+                        run.write(record)
+                        display.epoch(record)
                     at.after_epoch()
                     if is_writer:
                         run.save_last(moving, at)
@@ -310,7 +321,7 @@ def _weight_of_share(clips: int, accelerator: Accelerator) -> float | None:
     return clips * accelerator.num_processes / total if total else None
 
 
-def _stand_in(model: VideoClassifier) -> dict[str, torch.Tensor]:
+def _stand_in(model: VideoClassifier) -> dict[str, Tensor]:
     """A black clip, whose loss weighs nothing."""
     shape = (1, 1, model.num_frames, 3, model.size, model.size)
     return {"clips": torch.zeros(shape, dtype=torch.uint8), "label": torch.zeros(1, dtype=torch.long)}
@@ -361,12 +372,33 @@ def _rates(
     return {stage: rates.get(stage, 0.0) for stage in model.stages}
 
 
-def _refuse_no_number(loss: torch.Tensor, batch: dict[str, Any], manifest: Manifest, *, folder: Path) -> None:
-    if math.isfinite(float(loss.detach())):
+def _parts(clips: Tensor, targets: Tensor, size: int) -> Iterator[tuple[Tensor, Tensor, bool]]:
+    """A batch in parts that are computed one after the other, and whether each is the last."""
+    parts = list(zip(clips.split(size), targets.split(size), strict=True))
+    for index, (part, labels) in enumerate(parts, 1):
+        yield part, labels, index == len(parts)
+
+
+def _is_number(loss: float, prepared: nn.Module, train: Train, accelerator: Accelerator) -> bool:
+    """Clip the gradient, and say whether it is finite; where it is not measured, whether the loss is.
+
+    The gradient is the same in all processes, the loss is not. With fp16 an infinite gradient is the scaler's affair.
+    """
+    if train.clip_grad is None and not train.skip_nan:
+        return math.isfinite(loss)
+    norm = accelerator.clip_grad_norm_(prepared.parameters(), train.clip_grad or math.inf)
+    return math.isfinite(loss if accelerator.scaler is not None else float(norm))
+
+
+def _refuse_too_many(
+    left_out: int, loss: float, batch: dict[str, Any], manifest: Manifest, train: Train, *, folder: Path
+) -> None:
+    """Raise FinetuneError when more steps have no number for a gradient than may be left out."""
+    if left_out <= train.skip_nan:
         return
     files = "\n".join(str(manifest.path(row)) for row in batch["row"].tolist())
     raise FinetuneError(
-        f"the loss is {float(loss.detach())}; lower the phase's lr, or set train.clip_grad=1.0 or "
+        f"the loss is {loss} or its gradient is not a number; lower the phase's lr, or set train.clip_grad=1.0 or "
         f"train.precision=fp32, in another run. The best epoch is kept in {folder / 'checkpoints' / 'best'}. "
         f"The clips of this step:\n{files}"
     )

@@ -30,6 +30,8 @@ def refuse_what_cannot_run(model: VideoClassifier, manifest: Manifest, recipe: R
     needs_frames = recipe.model.temporal == "concat" or model.backbone.fixed_frames is not None
     if recipe.clip.num_frames != model.num_frames and needs_frames:
         problems.append(f"clip.num_frames is {recipe.clip.num_frames}, the model was built for {model.num_frames}")
+    if recipe.train.early_stopping is not None and not len(manifest.rows("val")):
+        problems.append("train.early_stopping looks at the split val, which has no rows; set data.val, or leave it out")
     assert not isinstance(recipe.phases, Schedule)
     for index, phase in enumerate(recipe.phases):
         problems += [f"phases.{index}.{problem}" for problem in _problems_of(phase.settled(recipe.train), model)]

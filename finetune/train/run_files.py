@@ -78,6 +78,8 @@ class RunFiles:
     def write(self, record: dict[str, Any]) -> None:
         """A finished epoch."""
         self.records.append(record)
+        if not self.is_writer:
+            return
         path = self.folder / "metrics.jsonl"
         lines = [json.dumps(each, ensure_ascii=False) + "\n" for each in self.records]
         try:

@@ -30,6 +30,7 @@ class Position:
     batches: int = 0  # learnt from, in the epoch under way
     steps_in_phase: int = 0
     steps: int = 0
+    left_out: int = 0  # steps without a gradient that is a number
     tally: Tally = field(default_factory=Tally)  # of the epoch under way
 
     def after_batch(self) -> None:

@@ -20,10 +20,10 @@ class Tally:
     total_factor: float = 0.0  # on the learning rate
     seconds: dict[str, float] = field(default_factory=lambda: {"data": 0.0, "compute": 0.0, "evaluate": 0.0})
 
-    def add(self, loss: torch.Tensor, logits_BK: torch.Tensor, labels_B: torch.Tensor, factor: float) -> None:
+    def add(self, loss: float, logits_BK: torch.Tensor, labels_B: torch.Tensor, factor: float) -> None:
         self.clips += len(labels_B)
         self.right += int((logits_BK.argmax(1) == labels_B).sum())
-        self.total_loss += float(loss.detach()) * len(labels_B)
+        self.total_loss += loss * len(labels_B)
         self.steps += 1
         self.total_factor += factor
 

@@ -1,0 +1,34 @@
+"""What watches over training: a phase that gets no better, and a loss that says something is wrong from the start."""
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+from finetune.recipe import EarlyStopping
+
+FAR_OFF = 2.0  # times the loss of guessing
+
+
+def has_stalled(records: Sequence[dict[str, Any]], phase: int, rule: EarlyStopping | None) -> bool:
+    """Whether a phase's last `patience` epochs were no better than its best one before."""
+    if rule is None:
+        return False
+    sign = -1 if rule.metric == "val_loss" else 1
+    found = [sign * each[rule.metric] for each in records if each["phase"] == phase and each[rule.metric] is not None]
+    if len(found) <= rule.patience:
+        return False
+    best, since = -math.inf, 0
+    for value in found:
+        best, since = (value, 0) if value > best + rule.min_delta else (best, since + 1)
+    return since >= rule.patience
+
+
+def hint_at_first_loss(loss: float, classes: Sequence[str], kind: str) -> str | None:
+    """A word where the first loss is far from ln K, what guessing among K classes costs."""
+    guessing = math.log(len(classes))
+    if kind != "cross_entropy" or not math.isfinite(loss) or loss < FAR_OFF * guessing:
+        return None
+    return (
+        f"the loss begins at {loss:.2f}; guessing among {len(classes)} classes costs {guessing:.2f}. "
+        "Weights that were not made for this model, or features out of scale, look like this"
+    )
