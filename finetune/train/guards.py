@@ -1,10 +1,13 @@
-"""What watches over training: a phase that gets no better, and a loss that says something is wrong from the start."""
+"""What watches over training: a phase that gets no better, a first loss that is far off, steps without a number."""
 
 import math
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
-from finetune.recipe import EarlyStopping
+from finetune.errors import FinetuneError
+from finetune.manifest import Manifest
+from finetune.recipe import EarlyStopping, Train
 
 FAR_OFF = 2.0  # times the loss of guessing
 
@@ -31,4 +34,18 @@ def hint_at_first_loss(loss: float, classes: Sequence[str], kind: str) -> str | 
     return (
         f"the loss begins at {loss:.2f}; guessing among {len(classes)} classes costs {guessing:.2f}. "
         "Weights that were not made for this model, or features out of scale, look like this"
+    )
+
+
+def refuse_too_many(
+    left_out: int, loss: float, batch: dict[str, Any], manifest: Manifest, train: Train, *, folder: Path
+) -> None:
+    """Raise FinetuneError when more steps have no number for a gradient than may be left out."""
+    if left_out <= train.skip_nan:
+        return
+    files = "\n".join(str(manifest.path(row)) for row in batch["row"].tolist())
+    raise FinetuneError(
+        f"the loss is {loss} or its gradient is not a number; lower the phase's lr, or set train.clip_grad=1.0 or "
+        f"train.precision=fp32, in another run. The best epoch is kept in {folder / 'checkpoints' / 'best'}. "
+        f"The clips of this step:\n{files}"
     )

@@ -1,21 +1,16 @@
 """Training, read from top to bottom: for each phase, for each epoch, for each batch. The one place for the order."""
 
-import math
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import closing, nullcontext
-from itertools import islice
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from accelerate import Accelerator
-from torch import Tensor, nn
+from torch import Tensor
 
 from finetune.checkpoint import load_checkpoint, new_run_folder, save_checkpoint
-from finetune.errors import FinetuneError
-from finetune.evaluation import Progress, probabilities_of
 from finetune.infer import (
     decided_once,
     from_main,
@@ -37,22 +32,26 @@ from finetune.schedules import phases_of
 from finetune.train.anchor import Anchor
 from finetune.train.display import Display
 from finetune.train.ema import Ema
-from finetune.train.guards import has_stalled, hint_at_first_loss
+from finetune.train.guards import has_stalled, hint_at_first_loss, refuse_too_many
 from finetune.train.loaders import TrainLoaders, val_loader
 from finetune.train.losses import build_loss
 from finetune.train.mixing import mix
 from finetune.train.optimizer import build_optimizer, carry_state
 from finetune.train.preflight import fingerprint, look, refuse_other_files, refuse_what_cannot_run
-from finetune.train.recalibrate import recalibrate
 from finetune.train.run_files import RunFiles
 from finetune.train.schedule import rate_factor
 from finetune.train.state import Moving, Position, State, position_of
 from finetune.train.stopping import Stopped, Stopping
 from finetune.train.tally import Tally, timed
+from finetune.train.together import (
+    gradient_is_finite,
+    stand_in,
+    stop_if_asked,
+    sum_over_processes,
+    weight_of_share,
+)
+from finetune.train.validation import measure_norms_anew, validate
 from finetune.video.dataset import draw_of
-from finetune.video.loader import ClipLoader
-
-ENOUGH = 200  # batches to measure batch norm on
 
 
 def fit(
@@ -201,7 +200,7 @@ def learn(
                     for batch in timed(loader, tally):
                         if at.steps_in_phase == steps:
                             break
-                        _stop_if_asked(stopping, accelerator)
+                        stop_if_asked(stopping, accelerator)
                         if is_writer and run.minutes_since_saved >= train.save_every_minutes:
                             run.save_last(moving, at)
                         # Dropout and the like: a function of the place in the run alone.
@@ -214,11 +213,11 @@ def learn(
                             group["lr"] = peak * factor
                         at.after_batch()
                         run.note_skipped(batch["skipped"])
-                        weight = _weight_of_share(len(batch["label"]), accelerator)
+                        weight = weight_of_share(len(batch["label"]), accelerator)
                         if weight is None:
                             continue
                         if batch["clips"] is None:  # of this process's share; the others wait for its gradient
-                            batch |= _stand_in(model)
+                            batch |= stand_in(model)
                         clips, targets = mix(
                             batch["clips"].flatten(0, 1).to(accelerator.device),
                             batch["label"].to(accelerator.device),
@@ -235,9 +234,9 @@ def learn(
                             loss += float(part_loss.detach())
                         if at.steps == 1 and is_writer:
                             display.say_if(hint_at_first_loss(loss, model.classes, train.loss))
-                        if not _is_number(loss, prepared, train, accelerator):
+                        if not gradient_is_finite(loss, prepared, train, accelerator):
                             at.left_out += 1
-                            _refuse_too_many(at.left_out, loss, batch, manifest, train, folder=folder)
+                            refuse_too_many(at.left_out, loss, batch, manifest, train, folder=folder)
                             display.say(f"step {at.steps} left out: its gradient is not a number")
                             optimizer.zero_grad()
                             continue
@@ -248,10 +247,10 @@ def learn(
                             tally.add(loss, torch.cat(logits), targets.argmax(1), factor)
                         display.step(loss=tally.loss, clips_per_second=tally.clips_per_second)
 
-                    _sum_over_processes(tally, accelerator)
+                    sum_over_processes(tally, accelerator)
                     started = time.perf_counter()
                     with ema.in_place(model):
-                        found = _validate(model, validation, precision, run, watch) if is_writer else None
+                        found = validate(model, validation, precision, run, watch) if is_writer else None
                         val_loss, val_top1 = from_main(found)
                         tally.seconds["evaluate"] = time.perf_counter() - started
                         record = {
@@ -288,8 +287,8 @@ def learn(
             at.after_phase()
         record = load_checkpoint(folder, "best", model)
         if train.recalibrate and is_writer:
-            layers = _recalibrate(model, loaders, phases[record["phase"]], precision, epoch=at.epochs + 1)
-            val_loss, val_top1 = _validate(model, validation, precision, run)
+            layers = measure_norms_anew(model, loaders, phases[record["phase"]], precision, epoch=at.epochs + 1)
+            val_loss, val_top1 = validate(model, validation, precision, run)
             record |= {"recalibrated": layers, "val_loss": val_loss, "val_top1": val_top1}
             save_checkpoint(folder, "best", model, record)
         stopping.check()
@@ -302,66 +301,11 @@ def _rank(record: dict[str, Any]) -> tuple[float, float]:
     return record["val_top1"] or 0.0, -(record["val_loss"] or 0.0)
 
 
-def _stop_if_asked(stopping: Stopping, accelerator: Accelerator) -> None:
-    """Raise Stopped in all processes once a signal has come to any of them."""
-    if accelerator.num_processes > 1:
-        if stopping.asked:
-            accelerator.set_trigger()
-        if accelerator.check_trigger():
-            raise Stopped
-        return
-    stopping.check()
-
-
-def _weight_of_share(clips: int, accelerator: Accelerator) -> float | None:
-    """Gradients of processes are averaged: the weight that makes of it the mean over clips; None without any clip."""
-    if accelerator.num_processes == 1:
-        return 1.0 if clips else None
-    total = int(accelerator.reduce(torch.tensor(clips, device=accelerator.device), reduction="sum"))
-    return clips * accelerator.num_processes / total if total else None
-
-
-def _stand_in(model: VideoClassifier) -> dict[str, Tensor]:
-    """A black clip, whose loss weighs nothing."""
-    shape = (1, 1, model.num_frames, 3, model.size, model.size)
-    return {"clips": torch.zeros(shape, dtype=torch.uint8), "label": torch.zeros(1, dtype=torch.long)}
-
-
-def _sum_over_processes(tally: Tally, accelerator: Accelerator) -> None:
-    """Let an epoch's figures be those of all processes' clips; seconds stay this one's."""
-    if accelerator.num_processes > 1:
-        own = [tally.clips, tally.right, tally.total_loss]
-        sums = accelerator.reduce(torch.tensor(own, dtype=torch.float32, device=accelerator.device), reduction="sum")
-        tally.clips, tally.right, tally.total_loss = int(sums[0]), int(sums[1]), float(sums[2])
-
-
 def _rate_factor(phase: Phase, train: Train, *, in_phase: tuple[int, int], in_run: tuple[int, int]) -> float:
     """Of the phase's own schedule, or of the one that runs through all phases."""
     if train.schedule_over == "run":
         return rate_factor(*in_run, schedule=train.schedule, warmup=train.warmup)
     return rate_factor(*in_phase, schedule=phase.schedule or train.schedule, warmup=phase.warmup or 0.0)
-
-
-def _validate(
-    model: VideoClassifier,
-    loader: ClipLoader | None,
-    precision: str,
-    run: RunFiles,
-    progress: Progress | None = None,
-) -> tuple[float | None, float | None]:
-    """Loss and top-1 on the split val, each row once."""
-    if loader is None:
-        return None, None
-    scored, skipped = probabilities_of(model, loader, precision=precision, progress=progress)
-    run.note_skipped(list(skipped.items()))
-    if not scored:
-        return None, None
-    rows = np.array(sorted(scored))
-    probs_NK = np.stack([scored[row] for row in rows])
-    labels_N = run.manifest.labels[rows]
-    likelihood_N = probs_NK[np.arange(len(rows)), labels_N]
-    loss = float(-np.log(np.maximum(likelihood_N, 1e-12)).mean())
-    return loss, float((probs_NK.argmax(1) == labels_N).mean())
 
 
 def _rates(
@@ -377,37 +321,3 @@ def _parts(clips: Tensor, targets: Tensor, size: int) -> Iterator[tuple[Tensor, 
     parts = list(zip(clips.split(size), targets.split(size), strict=True))
     for index, (part, labels) in enumerate(parts, 1):
         yield part, labels, index == len(parts)
-
-
-def _is_number(loss: float, prepared: nn.Module, train: Train, accelerator: Accelerator) -> bool:
-    """Clip the gradient, and say whether it is finite; where it is not measured, whether the loss is.
-
-    The gradient is the same in all processes, the loss is not. With fp16 an infinite gradient is the scaler's affair.
-    """
-    if train.clip_grad is None and not train.skip_nan:
-        return math.isfinite(loss)
-    norm = accelerator.clip_grad_norm_(prepared.parameters(), train.clip_grad or math.inf)
-    return math.isfinite(loss if accelerator.scaler is not None else float(norm))
-
-
-def _refuse_too_many(
-    left_out: int, loss: float, batch: dict[str, Any], manifest: Manifest, train: Train, *, folder: Path
-) -> None:
-    """Raise FinetuneError when more steps have no number for a gradient than may be left out."""
-    if left_out <= train.skip_nan:
-        return
-    files = "\n".join(str(manifest.path(row)) for row in batch["row"].tolist())
-    raise FinetuneError(
-        f"the loss is {loss} or its gradient is not a number; lower the phase's lr, or set train.clip_grad=1.0 or "
-        f"train.precision=fp32, in another run. The best epoch is kept in {folder / 'checkpoints' / 'best'}. "
-        f"The clips of this step:\n{files}"
-    )
-
-
-def _recalibrate(model: VideoClassifier, loaders: TrainLoaders, phase: Phase, precision: str, *, epoch: int) -> int:
-    """Measure batch norm anew on training clips, where the phase of the best weights updated it."""
-    set_trainable(model, phase.train, batch_norm=phase.batch_norm)
-    loader, batches = loaders.of(phase)
-    batches.begin(epoch)
-    clips = (batch["clips"].flatten(0, 1) for batch in islice(loader, ENOUGH) if batch["clips"] is not None)
-    return recalibrate(model, clips, precision=precision)

@@ -1,0 +1,56 @@
+"""What processes that train together settle between them; with one process there is nothing to settle."""
+
+import math
+
+import torch
+from accelerate import Accelerator
+from torch import Tensor, nn
+
+from finetune.model.model import VideoClassifier
+from finetune.recipe import Train
+from finetune.train.stopping import Stopped, Stopping
+from finetune.train.tally import Tally
+
+
+def stop_if_asked(stopping: Stopping, accelerator: Accelerator) -> None:
+    """Raise Stopped in all processes once a signal has come to any of them."""
+    if accelerator.num_processes > 1:
+        if stopping.asked:
+            accelerator.set_trigger()
+        if accelerator.check_trigger():
+            raise Stopped
+        return
+    stopping.check()
+
+
+def weight_of_share(clips: int, accelerator: Accelerator) -> float | None:
+    """Gradients of processes are averaged: the weight that makes of it the mean over clips; None without any clip."""
+    if accelerator.num_processes == 1:
+        return 1.0 if clips else None
+    total = int(accelerator.reduce(torch.tensor(clips, device=accelerator.device), reduction="sum"))
+    return clips * accelerator.num_processes / total if total else None
+
+
+def stand_in(model: VideoClassifier) -> dict[str, Tensor]:
+    """A black clip, whose loss weighs nothing."""
+    shape = (1, 1, model.num_frames, 3, model.size, model.size)
+    return {"clips": torch.zeros(shape, dtype=torch.uint8), "label": torch.zeros(1, dtype=torch.long)}
+
+
+def sum_over_processes(tally: Tally, accelerator: Accelerator) -> None:
+    """Let an epoch's figures be those of all processes' clips; seconds stay this one's."""
+    if accelerator.num_processes > 1:
+        own = [tally.clips, tally.right, tally.total_loss]
+        sums = accelerator.reduce(torch.tensor(own, dtype=torch.float32, device=accelerator.device), reduction="sum")
+        tally.clips, tally.right, tally.total_loss = int(sums[0]), int(sums[1]), float(sums[2])
+
+
+def gradient_is_finite(loss: float, prepared: nn.Module, train: Train, accelerator: Accelerator) -> bool:
+    """Clip the gradient, and say whether it is finite; where it is not measured, whether the loss is.
+
+    The gradient is the same in all processes, the loss is not. With fp16 an infinite gradient is the scaler's affair.
+    """
+    if train.clip_grad is None and not train.skip_nan:
+        return math.isfinite(loss)
+    norm = accelerator.clip_grad_norm_(prepared.parameters(), train.clip_grad or math.inf)
+    return math.isfinite(loss if accelerator.scaler is not None else float(norm))
