@@ -28,11 +28,16 @@ def train(
     resume: Annotated[
         Path | None, typer.Option(help="Go on with this run folder, stopped or killed, instead of a recipe.")
     ] = None,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Try two steps of each phase, and say what the run would take.")
+    ] = False,
 ) -> None:
     """Train by a recipe, test the result, write its report. The last line printed is the run folder."""
     if resume is not None:
         if out is not None:
             raise RecipeError(f"--resume goes on in its own folder, {resume}; leave out --out")
+        if dry_run:
+            raise RecipeError("--dry-run is for a new run; leave out --resume")
         _go_on(resume, [*([recipe] if recipe else []), *(overrides or [])])
         return
     if recipe is None:
@@ -49,6 +54,10 @@ def train(
     from finetune.train.start import new_model
 
     settle_device(settings.train.device)
+    if dry_run:
+        torch.manual_seed(settings.seed)
+        _say_forecast(settings, manifest)
+        return
     folder = decided_once(lambda: new_run_folder(Path(recipe).stem, out))
     torch.manual_seed(settings.seed)
     model = new_model(settings, manifest)
@@ -66,6 +75,23 @@ def train(
             out=folder,
         )
     _test(folder)
+
+
+def _say_forecast(settings: Recipe, manifest: "Manifest") -> None:
+    from finetune.train.forecast import forecast
+    from finetune.train.start import new_model
+
+    phases = forecast(new_model(settings, manifest), manifest, settings)
+    width = max(len(phase.learns) for phase in phases)
+    print(f"phase  {'learns':{width}}   parameters   steps  s a step  minutes  peak GB")
+    for number, each in enumerate(phases, 1):
+        print(
+            f"{number:5}  {each.learns:{width}}  {each.parameters:11,}  {each.steps:6,}  {each.seconds_per_step:8.2f}"
+            f"  {each.minutes:7.1f}  {each.peak_gb:7.1f}" + "  waits for videos" * each.waits_for_data
+        )
+    if any(each.waits_for_data for each in phases):
+        print("videos come slower than the network learns: `finetune data pack`, or more data.workers, helps")
+    print(f"about {sum(each.minutes for each in phases):.0f} minutes of training; nothing was trained or written")
 
 
 def _go_on(folder: Path, overrides: list[str]) -> None:

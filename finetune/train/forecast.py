@@ -1,0 +1,128 @@
+"""What a run would take: two steps of each phase, learnt from and thrown away."""
+
+import resource
+import sys
+import time
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+
+import torch
+
+from finetune.infer import DTYPES, settle_device, settle_precision
+from finetune.manifest import Manifest
+from finetune.model.freeze import set_trainable
+from finetune.model.lora import add_lora, merge_lora
+from finetune.model.model import TASK, VideoClassifier
+from finetune.model.rates import param_groups
+from finetune.recipe import Phase, Recipe
+from finetune.schedules import phases_of
+from finetune.train.display import Display
+from finetune.train.loaders import TrainLoaders
+from finetune.train.optimizer import build_optimizer
+from finetune.train.preflight import look, refuse_what_cannot_run
+from finetune.video.loader import Batch, worker_count
+
+STEPS = 2  # the first makes room, the second is timed
+
+
+@dataclass(frozen=True)
+class Forecast:
+    """Of one phase: what learns, how long its steps and its epochs' validation take, and the memory until then."""
+
+    learns: str
+    parameters: int
+    steps: int
+    seconds_per_step: float
+    waits_for_data: bool
+    minutes: float
+    peak_gb: float
+
+
+def forecast(model: VideoClassifier, manifest: Manifest, recipe: Recipe) -> list[Forecast]:
+    """Try each phase on two batches; the model is worth nothing afterwards, and no run folder is made.
+
+    Reading is timed in this process and divided by the loading processes that training would have, which read while
+    the network works. Raises FinetuneError for all that `fit` would refuse.
+    """
+    clip = recipe.clip.model_copy(update={"size": model.size})
+    phases = phases_of(recipe.phases, tuple(model.stages))
+    recipe = recipe.model_copy(update={"clip": clip, "phases": phases})
+    refuse_what_cannot_run(model, manifest, recipe, folder=Path("runs") / "forecast")
+    facts = look(manifest, recipe, Display(quiet=False))
+    device = settle_device(recipe.train.device)
+    model.to(device).checkpointing = recipe.train.checkpointing
+    alone = recipe.model_copy(update={"data": recipe.data.model_copy(update={"workers": 0})})
+    loaders = TrainLoaders(manifest, alone, facts, batch_size=recipe.train.batch_size, share=(0, 1))
+    started = time.perf_counter()
+    batches = [batch for batch in islice(loaders.of(phases[0])[0], STEPS) if batch["clips"] is not None]
+    reading = (time.perf_counter() - started) / STEPS / max(1, worker_count(recipe.data.workers))
+    validating = _seconds_to_validate(model, batches[0], recipe) * len(manifest.rows("val"))
+    found = []
+    for phase in (each.settled(recipe.train) for each in phases):
+        add_lora(model, phase.train, seed=0)
+        learning = set_trainable(model, phase.train, batch_norm=phase.batch_norm)
+        computing = _seconds_of_a_step(model, batches, phase, recipe)
+        count = len(loaders.of(phase)[1])
+        steps, epochs = phase.steps_of(count), phase.epochs_of(count)
+        seconds = max(computing, reading) if worker_count(recipe.data.workers) else computing + reading
+        found.append(
+            Forecast(
+                learns=learning[0] if len(learning) == 1 else f"{learning[0]} … {learning[-1]}",
+                parameters=sum(each.numel() for each in model.parameters() if each.requires_grad),
+                steps=steps,
+                seconds_per_step=seconds,
+                waits_for_data=reading > computing,
+                minutes=(steps * seconds + epochs * validating) / 60,
+                peak_gb=_peak_gb(device),
+            )
+        )
+        merge_lora(model)
+    return found
+
+
+def _seconds_of_a_step(model: VideoClassifier, batches: list[Batch], phase: Phase, recipe: Recipe) -> float:
+    device = next(model.parameters()).device
+    precision = settle_precision(recipe.train.precision, device)
+    optimizer = build_optimizer(str(phase.optimizer), param_groups(model, lr=phase.lr))
+    model.train()
+    for batch in [*batches, *batches][:STEPS]:
+        started = time.perf_counter()
+        for part, labels in zip(
+            batch["clips"].flatten(0, 1).split(recipe.train.batch_size),
+            batch["label"].split(recipe.train.batch_size),
+            strict=True,
+        ):
+            with torch.autocast(device.type, DTYPES.get(precision), enabled=precision in DTYPES):
+                logits = model(part.to(device))[TASK]
+            torch.nn.functional.cross_entropy(logits.float(), labels.to(device)).backward()
+        optimizer.step()
+        optimizer.zero_grad()
+        _wait_for(device)
+    return time.perf_counter() - started
+
+
+@torch.inference_mode()
+def _seconds_to_validate(model: VideoClassifier, batch: Batch, recipe: Recipe) -> float:
+    """Of one row with all its views."""
+    device = next(model.parameters()).device
+    model.eval()
+    clips = batch["clips"].flatten(0, 1).to(device)
+    for _ in range(STEPS):
+        started = time.perf_counter()
+        model(clips)
+        _wait_for(device)
+    return (time.perf_counter() - started) / len(clips) * recipe.evaluate.views
+
+
+def _wait_for(device: torch.device) -> None:
+    if device.type != "cpu":
+        torch.get_device_module(device).synchronize()
+
+
+def _peak_gb(device: torch.device) -> float:
+    """The most that torch took on a GPU, or this process of the machine's memory."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated() / 1e9
+    unit = 1 if sys.platform == "darwin" else 1024  # ru_maxrss is in bytes there, in KiB elsewhere
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 1e9
