@@ -28,9 +28,12 @@ PACKAGES = ("torch", "torchvision", "timm", "av", "accelerate", "numpy", "scikit
 
 
 def new_run_folder(name: str, out: Path | None = None) -> Path:
-    """The folder of a new run: `out`, which has to be empty or not there, or `runs/<name>-<time>`."""
+    """The folder of a new run: `out`, or `runs/<name>-<time>`.
+
+    `out` has to be empty, not there, or left by a run that ended before its first checkpoint. Else RunError.
+    """
     if out is not None:
-        if out.exists() and (not out.is_dir() or any(out.iterdir())):
+        if out.exists() and (not out.is_dir() or (any(out.iterdir()) and not _holds_no_more_than_a_beginning(out))):
             raise RunError(f"{out}: is there already and not empty; a run needs a folder of its own")
         return out
     stamp = datetime.now().strftime("%Y%m%d-%H%M%S")
@@ -38,6 +41,12 @@ def new_run_folder(name: str, out: Path | None = None) -> Path:
     while folder.exists():
         folder, count = folder.with_name(f"{name}-{stamp}-{count}"), count + 1
     return folder
+
+
+def _holds_no_more_than_a_beginning(folder: Path) -> bool:
+    ours = {"recipe.yaml", "manifest.csv", "classes.json", "environment.json", "skipped.json", ".lock"}
+    names = {path.name.removesuffix(".partial") for path in folder.iterdir()}
+    return names <= ours | {"tensorboard", "checkpoints"} and not any(folder.glob("checkpoints/*/meta.json"))
 
 
 def begin_run(folder: Path, recipe: Recipe, manifest: Manifest) -> None:

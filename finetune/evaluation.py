@@ -136,7 +136,6 @@ def saved_manifest(folder: Path, classes: tuple[str, ...]) -> Manifest:
 
 
 def _protocol(recipe: Recipe, views: int, precision: str, groups: np.ndarray | None, *, size: int) -> dict[str, Any]:
-    units = "clips" if groups is None else f"{len(np.unique(groups))} groups"
     return {
         "checkpoint": "best",
         "views": views,
@@ -145,8 +144,13 @@ def _protocol(recipe: Recipe, views: int, precision: str, groups: np.ndarray | N
         "consensus": IN_WORDS[recipe.evaluate.consensus],
         "decoder": "pyav" if recipe.data.packed is None else f"the pack {recipe.data.packed}",
         "precision": precision,
-        "interval": f"95 % percentile bootstrap over {units}, 2000 resamples; Wilson where all are right or all wrong",
+        "interval": interval_in_words(groups),
     }
+
+
+def interval_in_words(groups: np.ndarray | None) -> str:
+    units = "clips" if groups is None else f"{len(np.unique(groups))} groups"
+    return f"95 % percentile bootstrap over {units}, 2000 resamples; Wilson where all are alike"
 
 
 def _training_skipped(folder: Path) -> list[dict[str, str]]:

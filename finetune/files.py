@@ -1,6 +1,5 @@
 """Files and folders that are there whole or not at all, whatever ends the program while they are written."""
 
-import fcntl
 import json
 import os
 import shutil
@@ -10,6 +9,11 @@ from pathlib import Path
 from typing import Any
 
 from finetune.errors import RunError
+
+try:
+    import fcntl
+except ImportError:  # Windows: nothing is locked
+    fcntl = None  # type: ignore[assignment]
 
 
 @contextmanager
@@ -71,7 +75,8 @@ def locked(path: Path, refusal: str) -> Iterator[None]:
     """Hold a lock file until the end of this block or of the program; where it is held, RunError with `refusal`."""
     with path.open("w") as file:
         try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            if fcntl is not None:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             raise RunError(refusal) from None
         yield

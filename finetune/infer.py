@@ -3,13 +3,14 @@
 import ctypes
 import hashlib
 import platform
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
 import torch
 from accelerate import PartialState
-from accelerate.utils import broadcast_object_list, gather_object
+from accelerate.utils import broadcast, broadcast_object_list, gather_object
 from torch import Tensor, nn
 
 from finetune.errors import FinetuneError
@@ -17,6 +18,7 @@ from finetune.model.consensus import agree
 from finetune.model.model import TASK, VideoClassifier
 
 M_TRIM_THRESHOLD, M_MMAP_MAX = -1, -4  # of malloc.h
+LONGEST_WAIT = timedelta(hours=6)  # of processes for the one that validates
 DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16}
 
 
@@ -33,7 +35,8 @@ def settle_precision(setting: str, device: torch.device) -> str:
 def settle_device(setting: str) -> torch.device:
     """The device of this process: the CPU by name, or what Accelerate finds; a CPU's memory is made ready for it."""
     # Several processes on a machine without a GPU find each other only when told that they are on the CPU.
-    found = PartialState(cpu=setting == "cpu" or not torch.accelerator.is_available()).device
+    on_cpu = setting == "cpu" or not torch.accelerator.is_available()
+    found = PartialState(cpu=on_cpu, timeout=LONGEST_WAIT).device
     device = torch.device("cpu") if setting == "cpu" else found
     if device.type == "cpu":
         keep_freed_memory()
@@ -76,6 +79,11 @@ def from_main(value: Any) -> Any:
     return broadcast_object_list([value])[0]
 
 
+def from_all(items: Sequence[Any]) -> list[Any]:
+    """The items of all processes, in every process."""
+    return gather_object(list(items)) if process_count() > 1 else list(items)
+
+
 def decided_once(decide: Callable[[], Path]) -> Path:
     """What the main process decides, in every process; also its FinetuneError. The others may be late, and see more."""
     found: Path | FinetuneError | None = None
@@ -92,9 +100,14 @@ def decided_once(decide: Callable[[], Path]) -> Path:
 
 
 def refuse_ranks_that_differ(model: nn.Module) -> None:
-    """Processes that trained together must hold the same weights, bit for bit."""
-    if PartialState().num_processes == 1:
+    """Processes that trained together must hold the same weights, bit for bit.
+
+    Batch norm's statistics are those of each process's own clips until here; now all have the main process's.
+    """
+    if process_count() == 1:
         return
+    for buffer in model.buffers():
+        broadcast(buffer)
     digest = hashlib.sha256()
     for value in model.state_dict().values():
         digest.update(value.detach().cpu().float().numpy().tobytes())

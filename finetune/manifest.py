@@ -86,17 +86,19 @@ class Manifest:
         val: float = 0.15,
         test: float = 0.2,
         seed: int = 0,
+        whole: bool = False,
     ) -> Manifest:
         """Rows of a CSV with a header: path,label and, where there, split and group; other columns are left alone.
 
         Paths are relative to the CSV. Without a split column, or with none filled in, `val` and `test` are the
-        shares that are held out. Raises DataError with everything that is wrong.
+        shares that are held out; `whole`: none is, whatever the column says. Raises DataError with all that is wrong.
         """
         source = Path(path)
         table = _read_csv(source)
         files = [source.parent / item for item in table["path"]]
         groups = table.get("group") or _groups_from(files, group_pattern)
-        return _manifest(source, files, table["label"], (table.get("split"), groups), (val, test, seed))
+        splits = ["train"] * len(files) if whole else table.get("split")
+        return _manifest(source, files, table["label"], (splits, groups), (val, test, seed))
 
     @staticmethod
     def from_folder(
@@ -106,16 +108,19 @@ class Manifest:
         val: float = 0.15,
         test: float = 0.2,
         seed: int = 0,
+        whole: bool = False,
     ) -> Manifest:
         """Videos (or images: videos of one frame) in `<class>/*`, or in `<split>/<class>/*`.
 
-        `group_pattern` is a regular expression whose one group finds the group in a path relative to the folder.
+        `group_pattern` is a regular expression whose one group finds the group in a path relative to the folder;
+        `whole`: every video is to learn from, whatever split its folder says.
         Raises DataError with everything that is wrong, empty classes included.
         """
         source = Path(path)
         files, labels, splits = _scan(source)
         relative = [file.relative_to(source) for file in files]
         groups = _groups_from(relative, group_pattern)
+        splits = ["train"] * len(files) if whole else splits
         return _manifest(source, files, labels, (splits, groups), (val, test, seed))
 
 
@@ -137,10 +142,15 @@ def _manifest(
     split_names = _split_names(source, splits) if splits else divide(label_codes, group_names, shares, source=source)
     paths = np.array([os.fsencode(file.absolute()) for file in files])
     manifest = Manifest(source, classes, paths, label_codes, split_names, group_names)
-    problems = [*_empty_splits(manifest), *_untaught_labels(manifest), *_leaks(manifest)]
+    problems = problems_of(manifest)
     if problems:
         raise DataError("\n".join(f"{source}: {problem}" for problem in problems))
     return manifest
+
+
+def problems_of(manifest: Manifest) -> list[str]:
+    """What makes splits worthless: nothing to learn from, classes that are tested only, leaks."""
+    return [*_empty_splits(manifest), *_untaught_labels(manifest), *_leaks(manifest)]
 
 
 def divide(

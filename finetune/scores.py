@@ -1,14 +1,15 @@
 """Scores of predictions, through scikit-learn, each main figure with a 95 % interval over groups."""
 
+import math
 import warnings
 from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-from scipy.stats import binomtest
 from sklearn.metrics import confusion_matrix, precision_recall_fscore_support
 
 RESAMPLES = 2000
+Z = 1.959964  # of 95 % of a normal distribution
 
 
 def score(
@@ -18,7 +19,7 @@ def score(
 
     Intervals are percentiles of a bootstrap over groups, or over rows without groups: clips of one group are alike,
     so they are drawn together. A draw leaves the classes out that it has no row of. Where every resample gives the
-    same figure (all right, or all wrong) the interval is Wilson's for as many trials as there are groups.
+    same figure (all right, all wrong, a single group) the interval is Wilson's for as many trials as there are groups.
     """
     num_classes = len(classes)
     predicted_N = probs_NK.argmax(1)
@@ -131,7 +132,11 @@ def _interval(drawn: np.ndarray, num_units: int) -> list[float] | None:
     if not len(drawn):
         return None
     low, high = np.percentile(drawn, [2.5, 97.5])
-    if low == high and low in (0.0, 1.0):
-        wilson = binomtest(round(low * num_units), num_units).proportion_ci(method="wilson")
-        return [float(wilson.low), float(wilson.high)]
-    return [float(low), float(high)]
+    return _wilson(low, num_units) if low == high else [float(low), float(high)]
+
+
+def _wilson(share: float, trials: int) -> list[float]:
+    """Wilson's interval (1927), for a share that need not be a whole number of trials."""
+    center = (share + Z**2 / (2 * trials)) / (1 + Z**2 / trials)
+    half = Z / (1 + Z**2 / trials) * math.sqrt(share * (1 - share) / trials + Z**2 / (4 * trials**2))
+    return [float(max(0.0, min(share, center - half))), float(min(1.0, max(share, center + half)))]

@@ -2,7 +2,6 @@
 
 import multiprocessing
 import os
-import shutil
 import signal
 from pathlib import Path
 
@@ -59,8 +58,8 @@ def _run(kind: str, data: Path, folder: Path, kill_at: int | None) -> None:
         if folder.exists():
             ft.resume(folder, quiet=True)
             return
-    except RunError:  # killed before its first checkpoint
-        shutil.rmtree(folder)
+    except RunError as error:
+        assert "cannot go on without" in str(error) or "is not a run folder" in str(error)  # no checkpoint: begun anew
     settings, manifest = KINDS[kind], ft.Manifest.from_folder(data)
     torch.manual_seed(0)
     model = ft.build_model(

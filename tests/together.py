@@ -1,4 +1,4 @@
-"""A tiny run, started in several processes at once: `torchrun together.py DATA OUT [what goes wrong]`."""
+"""A tiny run, started in several processes at once: `torchrun together.py DATA OUT [what is special]`."""
 
 import os
 import signal
@@ -18,16 +18,17 @@ PHASES = (
     ft.Phase(train="layer4", epochs=2, lr=1e-3),
     ft.Phase(train="all", epochs=1, lr=1e-3, layer_decay=0.8),
 )
+LEARNING_STATISTICS = (ft.Phase(train="layer4", epochs=1, lr=1e-3, batch_norm="train"),)
 
 
-def main(data: str, out: str, wrong: str = "") -> None:
+def main(data: str, out: str, special: str = "") -> None:
     torch.set_num_threads(1)
     settle_device("auto")
-    if wrong == "wrapped once":
+    if special == "wrapped once":
         wrap_once()
-    if wrong == "one dies" and os.environ["RANK"] == "1":
+    if special == "one dies" and os.environ["RANK"] == "1":
         die_at(4)
-    if wrong == "goes on":
+    if special == "goes on":
         ft.resume(out, quiet=True)
         return
     manifest = ft.Manifest.from_folder(data)
@@ -36,7 +37,7 @@ def main(data: str, out: str, wrong: str = "") -> None:
     ft.fit(
         model,
         manifest,
-        PHASES,
+        LEARNING_STATISTICS if special == "statistics" else PHASES,
         clip=ft.Clip(num_frames=2),
         train=ft.Train(batch_size=6 // process_count(), precision="fp32", save_every_minutes=1e-9),
         out=Path(out),

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from finetune.errors import RecipeError
+from finetune.files import standing
 from finetune.recipe import Data, Recipe
 from finetune.recipe_files import load_recipe
 
@@ -110,7 +111,7 @@ def _saying_how_to_go_on(folder: Path) -> Iterator[None]:
     try:
         yield
     except KeyboardInterrupt:
-        if (folder / "checkpoints/last").is_dir():
+        if standing(folder / "checkpoints" / "last").is_dir():
             print(f"finetune: to go on: finetune train --resume {shlex.quote(str(folder))}", file=sys.stderr)
         raise
 
@@ -135,8 +136,11 @@ def _test(folder: Path) -> None:
     print(folder, flush=True)
 
 
-def load_manifest(data: Data, *, seed: int) -> "Manifest":
-    """The rows that a recipe's `data` names. Raises RecipeError unless it names exactly one of manifest and folder."""
+def load_manifest(data: Data, *, seed: int, whole: bool = False) -> "Manifest":
+    """The rows that a recipe's `data` names; `whole`: all of them to learn from, whatever splits they have.
+
+    Raises RecipeError unless it names exactly one of manifest and folder.
+    """
     from finetune.manifest import Manifest
 
     if (data.manifest is None) == (data.folder is None):
@@ -146,7 +150,7 @@ def load_manifest(data: Data, *, seed: int) -> "Manifest":
         )
     read, source = (Manifest.from_folder, data.folder) if data.manifest is None else (Manifest.from_csv, data.manifest)
     assert source is not None
-    return read(source, group_pattern=data.group_pattern, val=data.val, test=data.test, seed=seed)
+    return read(source, group_pattern=data.group_pattern, val=data.val, test=data.test, seed=seed, whole=whole)
 
 
 def _check_model_names(settings: Recipe) -> None:

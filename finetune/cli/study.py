@@ -32,8 +32,7 @@ def kfold(
     from finetune.cli.run import load_manifest
     from finetune.study import kfold as study
 
-    whole = settings.data.model_copy(update={"val": 0.0, "test": 0.0})
-    manifest = load_manifest(whole, seed=settings.seed)
+    manifest = load_manifest(settings.data, seed=settings.seed, whole=True)
     name = "leave-one-group-out" if leave_one_group_out else f"{folds}-fold"
     folder = out or Path("runs") / f"{Path(recipe).stem}-{name}"
     count = None if leave_one_group_out else folds

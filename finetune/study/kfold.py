@@ -7,16 +7,18 @@ import warnings
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
 from sklearn.model_selection import LeaveOneGroupOut, StratifiedGroupKFold
 
 from finetune.checkpoint import begin_run, new_run_folder
-from finetune.errors import DataError, RunError, some
-from finetune.evaluation import write_predictions
-from finetune.files import write_json
-from finetune.manifest import Manifest, divide
+from finetune.errors import DataError, RunError
+from finetune.evaluation import interval_in_words, write_predictions
+from finetune.files import locked, write_json
+from finetune.infer import process_count
+from finetune.manifest import Manifest, divide, problems_of
 from finetune.model.model import TASK
 from finetune.recipe import Recipe
 from finetune.recipe_files import load_recipe
@@ -37,23 +39,25 @@ def kfold(
     fold is a run in a folder of `out`; what is finished there is not done again: it goes on where it was interrupted.
     Raises DataError where rows or groups are too few.
     """
-    rows_of = fold_rows(manifest, folds, seed=recipe.seed)
-    _begin(recipe, manifest, out)
-    started = time.perf_counter()
-    runs = []
-    for number, rows in enumerate(rows_of, 1):
-        announce(f"fold {number} of {len(rows_of)}: {len(rows)} clips to test")
-        fold = _fold(manifest, rows, recipe)
-        runs.append(finished(recipe, fold, recipe.phases, out=out / f"fold-{number}", split="test"))
-        write_report(runs[-1])
-    results = _pooled(manifest, runs, out, how=_in_words(manifest, folds, len(runs)))
-    write_json(out / "evaluation" / "results.json", results | {"seconds": round(time.perf_counter() - started, 2)})
-    write_report(out)
+    if process_count() > 1:
+        raise RunError("folds are trained one after the other, in one process; leave out the launcher")
+    divided = [_fold(manifest, rows, recipe) for rows in fold_rows(manifest, folds, seed=recipe.seed)]
+    _refuse_bad_folds(manifest, divided)
+    _begin(recipe, manifest, divided, out)
+    started, runs = time.perf_counter(), []
+    with locked(out / ".lock", f"{out}: another program is training into it; wait for its end, or end it"):
+        for number, fold in enumerate(divided, 1):
+            announce(f"fold {number} of {len(divided)}: {len(fold.rows('test'))} clips to test")
+            runs.append(finished(recipe, fold, recipe.phases, out=out / f"fold-{number}", split="test"))
+            write_report(runs[-1])
+        results = _pooled(manifest, runs, out, how=_in_words(manifest, folds, len(runs)))
+        write_json(out / "evaluation" / "results.json", results | {"seconds": round(time.perf_counter() - started, 2)})
+        write_report(out)
     return out
 
 
 def fold_rows(manifest: Manifest, folds: int | None, *, seed: int) -> list[np.ndarray]:
-    """The rows that each fold tests. Raises DataError where some fold would leave a class untaught, or test nothing."""
+    """The rows that each fold tests. Raises DataError where there are too few."""
     units = np.arange(len(manifest)) if manifest.groups is None else manifest.groups
     if folds is None and manifest.groups is None:
         raise DataError(f"{manifest.source}: has no groups to leave out; add a column group, or data.group_pattern")
@@ -66,12 +70,6 @@ def fold_rows(manifest: Manifest, folds: int | None, *, seed: int) -> list[np.nd
             found = [tested for _, tested in splitter.split(manifest.labels, manifest.labels, units)]
     except ValueError as error:
         raise DataError(f"{manifest.source}: cannot be divided into folds: {error}") from None
-    for number, rows in enumerate(found, 1):
-        taught = set(np.delete(manifest.labels, rows).tolist())
-        untaught = [name for code, name in enumerate(manifest.classes) if code not in taught]
-        if untaught or not len(rows):
-            what = f"no other clip of {some(untaught)}" if untaught else "no clip"
-            raise DataError(f"{manifest.source}: fold {number} has {what}; take fewer folds, or add clips")
     return found
 
 
@@ -85,8 +83,20 @@ def _fold(manifest: Manifest, rows: np.ndarray, recipe: Recipe) -> Manifest:
     return replace(manifest, splits=splits)
 
 
-def _begin(recipe: Recipe, manifest: Manifest, out: Path) -> None:
-    """A new folder, or one in which the same was begun before."""
+def _refuse_bad_folds(manifest: Manifest, divided: list[Manifest]) -> None:
+    """Raise DataError with all that is wrong with any fold, before the first is trained."""
+    problems = [
+        f"fold {number}: {problem}"
+        for number, fold in enumerate(divided, 1)
+        for problem in [*problems_of(fold), *([] if len(fold.rows("test")) else ["tests no clip"])]
+    ]
+    if problems:
+        listed = "\n".join(f"{manifest.source}: {problem}" for problem in problems)
+        raise DataError(f"{listed}\ntake fewer folds, data.val=0, or more clips of these classes")
+
+
+def _begin(recipe: Recipe, manifest: Manifest, divided: list[Manifest], out: Path) -> None:
+    """A new folder, or one in which the very same was begun before."""
     path = out / "recipe.yaml"
     if not path.is_file():
         new_run_folder("", out)
@@ -95,14 +105,21 @@ def _begin(recipe: Recipe, manifest: Manifest, out: Path) -> None:
             begin_run(out, recipe, manifest)
         except OSError as error:
             raise RunError(f"{out}: cannot be written: {error.strerror}") from None
-    elif load_recipe(str(path)) != recipe:
+        return
+    if load_recipe(str(path)) != recipe:
         raise RunError(f"{out}: was begun with another recipe; choose another --out")
-    elif [*Manifest.from_csv(out / "manifest.csv").paths] != [*manifest.paths]:
-        raise RunError(f"{out}: was begun with other clips; choose another --out")
+    with TemporaryDirectory() as folder:
+        for number, fold in enumerate(divided, 1):
+            rows, before = Path(folder) / "rows.csv", out / f"fold-{number}" / "manifest.csv"
+            fold.to_csv(rows)
+            if before.is_file() and before.read_bytes() != rows.read_bytes():
+                raise RunError(f"{out}: was begun with other clips, groups or folds; choose another --out")
+    if (out / f"fold-{len(divided) + 1}").exists():
+        raise RunError(f"{out}: was begun with more folds; choose another --out")
 
 
 def _pooled(manifest: Manifest, runs: list[Path], out: Path, *, how: str) -> dict[str, Any]:
-    """results.json of all folds together, and predictions.csv with the fold of each row beside it."""
+    """What results.json says of all folds together; predictions of all rows are written beside it."""
     row_of = {str(manifest.path(row)): row for row in range(len(manifest))}
     probs_NK = np.zeros((len(manifest), len(manifest.classes)), dtype=np.float32)
     tested = np.zeros(len(manifest), dtype=bool)
@@ -131,7 +148,7 @@ def _pooled(manifest: Manifest, runs: list[Path], out: Path, *, how: str) -> dic
         "class_counts": {"test": dict(zip(manifest.classes, np.bincount(manifest.labels).tolist(), strict=True))},
         "training_skipped": [],
         "warnings": [],
-        "protocol": {"cross_validation": how, **results["protocol"]},
+        "protocol": {"cross_validation": how, **results["protocol"], "interval": interval_in_words(groups)},
         "folds": folds,
     }
 

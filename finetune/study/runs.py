@@ -1,6 +1,5 @@
 """One of several runs that are seen as one: done already, gone on with, or begun."""
 
-import shutil
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -8,6 +7,7 @@ import torch
 
 from finetune.checkpoint import load, new_run_folder
 from finetune.evaluation import evaluate
+from finetune.files import standing
 from finetune.manifest import Manifest
 from finetune.recipe import Phase, Recipe, Schedule
 from finetune.train.loop import fit
@@ -30,11 +30,9 @@ def finished(
     """
     if (scored(out, split) / "results.json").is_file():
         return out
-    if (out / "checkpoints" / "last").is_dir():
+    if standing(out / "checkpoints" / "last").is_dir():
         resume(out)
     else:
-        if (out / "recipe.yaml").is_file():
-            shutil.rmtree(out)  # it ended before its first checkpoint
         new_run_folder("", out)
         torch.manual_seed(recipe.seed)
         fit(

@@ -9,7 +9,8 @@ from pathlib import Path
 
 import torch
 
-from finetune.infer import DTYPES, settle_device, settle_precision
+from finetune.errors import DataError
+from finetune.infer import DTYPES, probabilities, settle_device, settle_precision
 from finetune.manifest import Manifest
 from finetune.model.freeze import set_trainable
 from finetune.model.lora import add_lora, merge_lora
@@ -56,8 +57,12 @@ def forecast(model: VideoClassifier, manifest: Manifest, recipe: Recipe) -> list
     loaders = TrainLoaders(manifest, alone, facts, batch_size=recipe.train.batch_size, share=(0, 1))
     started = time.perf_counter()
     batches = [batch for batch in islice(loaders.of(phases[0])[0], STEPS) if batch["clips"] is not None]
-    reading = (time.perf_counter() - started) / STEPS / max(1, worker_count(recipe.data.workers))
-    validating = _seconds_to_validate(model, batches[0], recipe) * len(manifest.rows("val"))
+    if not batches:
+        raise DataError(f"{manifest.source}: none of the first clips can be read")
+    workers = worker_count(recipe.data.workers)
+    reading = (time.perf_counter() - started) / len(batches) / max(1, workers)
+    views = len(manifest.rows("val")) * recipe.evaluate.views
+    validating = views * max(_seconds_to_validate(model, batches[0], recipe), reading / len(batches[0]["clips"]))
     found = []
     for phase in (each.settled(recipe.train) for each in phases):
         add_lora(model, phase.train, seed=0)
@@ -65,7 +70,7 @@ def forecast(model: VideoClassifier, manifest: Manifest, recipe: Recipe) -> list
         computing = _seconds_of_a_step(model, batches, phase, recipe)
         count = len(loaders.of(phase)[1])
         steps, epochs = phase.steps_of(count), phase.epochs_of(count)
-        seconds = max(computing, reading) if worker_count(recipe.data.workers) else computing + reading
+        seconds = max(computing, reading) if workers else computing + reading
         found.append(
             Forecast(
                 learns=learning[0] if len(learning) == 1 else f"{learning[0]} … {learning[-1]}",
@@ -102,17 +107,14 @@ def _seconds_of_a_step(model: VideoClassifier, batches: list[Batch], phase: Phas
     return time.perf_counter() - started
 
 
-@torch.inference_mode()
 def _seconds_to_validate(model: VideoClassifier, batch: Batch, recipe: Recipe) -> float:
-    """Of one row with all its views."""
+    """Of one view of one row."""
     device = next(model.parameters()).device
     model.eval()
-    clips = batch["clips"].flatten(0, 1).to(device)
     for _ in range(STEPS):
         started = time.perf_counter()
-        model(clips)
-        _wait_for(device)
-    return (time.perf_counter() - started) / len(clips) * recipe.evaluate.views
+        probabilities(model, batch["clips"], precision=settle_precision(recipe.train.precision, device))
+    return (time.perf_counter() - started) / len(batch["clips"])
 
 
 def _wait_for(device: torch.device) -> None:

@@ -10,9 +10,10 @@ import torch
 from accelerate import Accelerator
 from torch import Tensor
 
-from finetune.checkpoint import load_checkpoint, new_run_folder, save_checkpoint
+from finetune.checkpoint import load_checkpoint, new_run_folder
 from finetune.infer import (
     decided_once,
+    from_all,
     from_main,
     is_main_process,
     process_count,
@@ -130,11 +131,11 @@ def learn(
         is_writer=is_writer,
     )
     if not is_writer:
-        at.tally = Tally()  # what a state has is of all processes
+        at.tally = Tally()  # a state's is of all processes, or, saved by the clock, of the main one alone
     accelerator.wait_for_everyone()
     best = max(map(_rank, run.records), default=None)
-    if is_writer and state is not None and at.batches == 0 and run.records and _rank(run.records[-1]) == best:
-        save_checkpoint(folder, "best", model, run.records[-1])  # killed after `last` had been saved, before `best`
+    if state is not None and at.batches == 0 and run.records and _rank(run.records[-1]) == best:
+        run.save_best(model, run.records[-1])  # killed after `last` had been saved, before `best`
     model.to(accelerator.device)
 
     model.consensus = recipe.evaluate.consensus
@@ -169,7 +170,7 @@ def learn(
             )
             anchor.follow(model, phase.anchor or 0.0, groups)
             peaks = [group["lr"] for group in groups]
-            if is_writer and at.steps_in_phase == 0 and not set(learning) <= set(NEW):
+            if at.steps_in_phase == 0 and not set(learning) <= set(NEW):
                 run.keep_start(model, at)
             # Wrapped anew in each phase: a stage that is unfrozen after wrapping gets no gradient averaging.
             prepared, optimizer = accelerator.prepare(model, build_optimizer(str(phase.optimizer), groups))
@@ -182,7 +183,7 @@ def learn(
             if state is not None:
                 moving.restore(state)
                 state = None
-            elif at.steps == 0 and is_writer:
+            elif at.steps == 0:
                 run.save_last(moving, at)
             loader, batches = loaders.of(phase)
             steps = phase.steps_of(batches_per_epoch)
@@ -201,7 +202,7 @@ def learn(
                         if at.steps_in_phase == steps:
                             break
                         stop_if_asked(stopping, accelerator)
-                        if is_writer and run.minutes_since_saved >= train.save_every_minutes:
+                        if run.minutes_since_saved >= train.save_every_minutes:
                             run.save_last(moving, at)
                         # Dropout and the like: a function of the place in the run alone.
                         draw = draw_of(recipe.seed, epoch, at.batches, accelerator.process_index)
@@ -239,6 +240,8 @@ def learn(
                             refuse_too_many(at.left_out, loss, batch, manifest, train, folder=folder)
                             display.say(f"step {at.steps} left out: its gradient is not a number")
                             optimizer.zero_grad()
+                            if accelerator.scaler is not None:
+                                accelerator.scaler.update()
                             continue
                         optimizer.step()
                         optimizer.zero_grad()
@@ -248,6 +251,7 @@ def learn(
                         display.step(loss=tally.loss, clips_per_second=tally.clips_per_second)
 
                     sum_over_processes(tally, accelerator)
+                    run.note_skipped(from_all([*run.skipped.items()]))
                     started = time.perf_counter()
                     with ema.in_place(model):
                         found = validate(model, validation, precision, run, watch) if is_writer else None
@@ -268,16 +272,15 @@ def learn(
                         run.write(record)
                         display.epoch(record)
                     at.after_epoch()
-                    if is_writer:
-                        run.save_last(moving, at)
-                        if best is None or val_top1 is None or _rank(record) > best:
-                            best = _rank(record)
-                            with ema.in_place(model):
-                                save_checkpoint(folder, "best", model, record)
+                    run.save_last(moving, at)
+                    if best is None or val_top1 is None or _rank(record) > best:
+                        best = _rank(record)
+                        with ema.in_place(model):
+                            run.save_best(model, record)
                     accelerator.wait_for_everyone()
             except Stopped:
-                if is_writer:
-                    run.save_last(moving, at)
+                sum_over_processes(at.tally, accelerator)
+                run.save_last(moving, at)
                 accelerator.wait_for_everyone()  # a launcher ends all processes when the first has gone
                 raise
             refuse_ranks_that_differ(model)
@@ -290,7 +293,7 @@ def learn(
             layers = measure_norms_anew(model, loaders, phases[record["phase"]], precision, epoch=at.epochs + 1)
             val_loss, val_top1 = validate(model, validation, precision, run)
             record |= {"recalibrated": layers, "val_loss": val_loss, "val_top1": val_top1}
-            save_checkpoint(folder, "best", model, record)
+            run.save_best(model, record)
         stopping.check()
     model.eval()
     return folder

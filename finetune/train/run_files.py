@@ -102,17 +102,23 @@ class RunFiles:
 
     def keep_start(self, model: VideoClassifier, at: Position) -> None:
         """The weights before the backbone first learns: a trained head on the pretrained backbone, to average with."""
-        if not standing(self.folder / "checkpoints" / "start").exists():
+        if self.is_writer and not standing(self.folder / "checkpoints" / "start").exists():
             save_checkpoint(self.folder, "start", model, {"epoch": at.epochs})
+
+    def save_best(self, model: VideoClassifier, record: dict[str, Any]) -> None:
+        if self.is_writer:
+            save_checkpoint(self.folder, "best", model, record)
 
     def save_last(self, moving: Moving, at: Position) -> None:
         """The weights as they are now, and all that the run needs to go on from here."""
+        self.saved = time.monotonic()
+        if not self.is_writer:
+            return
         meta = self.records[-1] if at.batches == 0 and self.records else {"epoch": at.epochs, "batches": at.batches}
         recipe = self.recipe.model_dump(mode="json")
         state = moving.state(at) | self.began | {"skipped": self.skipped, "recipe": recipe}
         with moving.ema.in_place(moving.model):
             save_checkpoint(self.folder, "last", moving.model, meta, state=state)
-        self.saved = time.monotonic()
 
     @property
     def minutes_since_saved(self) -> float:

@@ -48,9 +48,12 @@ def sum_over_processes(tally: Tally, accelerator: Accelerator) -> None:
 def gradient_is_finite(loss: float, prepared: nn.Module, train: Train, accelerator: Accelerator) -> bool:
     """Clip the gradient, and say whether it is finite; where it is not measured, whether the loss is.
 
-    The gradient is the same in all processes, the loss is not. With fp16 an infinite gradient is the scaler's affair.
+    All processes say the same. With fp16 an infinite gradient is the scaler's affair.
     """
     if train.clip_grad is None and not train.skip_nan:
         return math.isfinite(loss)
     norm = accelerator.clip_grad_norm_(prepared.parameters(), train.clip_grad or math.inf)
-    return math.isfinite(loss if accelerator.scaler is not None else float(norm))
+    if accelerator.scaler is None:
+        return math.isfinite(float(norm))
+    finite = torch.tensor(float(math.isfinite(loss)), device=accelerator.device)
+    return int(accelerator.reduce(finite, reduction="sum")) == accelerator.num_processes

@@ -4,6 +4,7 @@ import csv
 import json
 import os
 import signal
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -109,6 +110,20 @@ def test_interrupted_it_goes_on_with_the_fold_under_way(whole, folder, tmp_path,
         assert (tmp_path / "run/evaluation" / name).read_bytes() == (folder / "evaluation" / name).read_bytes()
     with pytest.raises(RunError, match="was begun with another recipe"):
         kfold(RECIPE.model_copy(update={"seed": 1}), whole, folds=3, out=tmp_path / "run")
+    with pytest.raises(RunError, match="was begun with other clips, groups or folds"):
+        kfold(RECIPE, whole, folds=4, out=tmp_path / "run")
+    with pytest.raises(RunError, match="was begun with other clips, groups or folds"):
+        kfold(RECIPE, replace(whole, groups=whole.groups[::-1].copy()), folds=3, out=tmp_path / "run")
+
+
+def test_splits_that_the_table_has_are_set_aside_leaks_and_all(table, tmp_path):
+    lines = table.read_text().splitlines()
+    given = ["train", "test"]
+    path = table.with_name("divided.csv")
+    path.write_text("\n".join([f"{lines[0]},split", *(f"{line},{given[n % 2]}" for n, line in enumerate(lines[1:]))]))
+    with pytest.raises(DataError, match="a leak"):
+        ft.Manifest.from_csv(path)
+    assert set(ft.Manifest.from_csv(path, whole=True).splits) == {"train"}
 
 
 def test_one_group_at_a_time(whole):
@@ -127,8 +142,9 @@ def test_what_cannot_be_divided_is_said(whole, tmp_path):
     few = ft.Manifest.from_csv(tmp_path / "clips.csv", val=0, test=0)
     with pytest.raises(DataError, match="has no groups to leave out; add a column group"):
         fold_rows(few, None, seed=0)
-    with pytest.raises(DataError, match=r"has no other clip of rare|cannot be divided"):
-        fold_rows(few, 3, seed=0)
+    with pytest.raises(DataError, match=r"fold \d: test has rare, which train has not.*\ntake fewer folds"):
+        kfold(RECIPE.model_copy(update={"data": ft.Data(val=0)}), few, folds=3, out=tmp_path / "run")
+    assert not (tmp_path / "run").exists()
 
 
 def test_the_command_ends_with_the_folder(table, tmp_path, monkeypatch, capfd):

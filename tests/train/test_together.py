@@ -70,6 +70,11 @@ def test_two_processes_are_the_run_of_one_with_the_doubled_batch(data, alone, tm
             assert ours[figure] == pytest.approx(theirs[figure], abs=TOLERANCE), figure
 
 
+def test_batch_norm_that_learns_its_statistics_ends_with_those_of_the_main_process(data, tmp_path):
+    train(2, data, tmp_path / "run", "statistics")
+    assert len(records(tmp_path / "run")) == 1
+
+
 def test_a_network_that_is_not_wrapped_anew_is_caught(data, tmp_path):
     status, err = launch(2, data, tmp_path / "run", "wrapped once")
     assert status != 0
