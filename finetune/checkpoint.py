@@ -46,7 +46,8 @@ def new_run_folder(name: str, out: Path | None = None) -> Path:
 def _holds_no_more_than_a_beginning(folder: Path) -> bool:
     ours = {"recipe.yaml", "manifest.csv", "classes.json", "environment.json", "skipped.json", ".lock"}
     names = {path.name.removesuffix(".partial") for path in folder.iterdir()}
-    return names <= ours | {"tensorboard", "checkpoints"} and not any(folder.glob("checkpoints/*/meta.json"))
+    learnt = any(standing(folder / "checkpoints" / which).exists() for which in ("last", "best"))
+    return names <= ours | {"tensorboard", "checkpoints"} and not learnt
 
 
 def begin_run(folder: Path, recipe: Recipe, manifest: Manifest) -> None:

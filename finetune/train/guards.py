@@ -45,7 +45,7 @@ def refuse_too_many(
         return
     files = "\n".join(str(manifest.path(row)) for row in batch["row"].tolist())
     raise FinetuneError(
-        f"the loss is {loss} or its gradient is not a number; lower the phase's lr, or set train.clip_grad=1.0 or "
+        f"the loss is {loss}, or its gradient no number; lower the phase's lr, or set train.clip_grad=1.0 or "
         f"train.precision=fp32, in another run. The best epoch is kept in {folder / 'checkpoints' / 'best'}. "
         f"The clips of this step:\n{files}"
     )

@@ -120,16 +120,7 @@ def learn(
     precision = began["precision"]
     accelerator = Accelerator(mixed_precision=precision.replace("fp32", "no"), cpu=device.type == "cpu")
     is_writer = accelerator.is_main_process
-    run = RunFiles(
-        folder,
-        manifest,
-        recipe,
-        began=began,
-        bad=facts.bad,
-        skipped={} if state is None else state["skipped"],
-        epochs=at.epochs,
-        is_writer=is_writer,
-    )
+    run = RunFiles(folder, manifest, recipe, began=began, bad=facts.bad, state=state, is_writer=is_writer)
     if not is_writer:
         at.tally = Tally()  # a state's is of all processes, or, saved by the clock, of the main one alone
     accelerator.wait_for_everyone()

@@ -1,6 +1,7 @@
 """What a run writes down while it trains: checkpoints, metrics.jsonl, TensorBoard, skipped.json."""
 
 import json
+import shutil
 import time
 from collections.abc import Sequence
 from contextlib import ExitStack
@@ -15,7 +16,7 @@ from finetune.files import locked, standing, tidy, whole_file, write_json
 from finetune.manifest import Manifest
 from finetune.model.model import VideoClassifier
 from finetune.recipe import Recipe
-from finetune.train.state import Moving, Position
+from finetune.train.state import Moving, Position, State
 
 
 class RunFiles:
@@ -29,21 +30,21 @@ class RunFiles:
         *,
         began: dict[str, Any],
         bad: dict[int, str],
-        skipped: dict[int, str],
-        epochs: int,
+        state: State | None,
         is_writer: bool,
     ) -> None:
-        """`began` goes into each state; `bad`: why rows cannot be read, `skipped`: or could not; `epochs`: finished."""
+        """`began` goes into each state; `bad`: why rows cannot be read; `state`: from which the run goes on."""
+        epochs = 0 if state is None else state["position"]["epochs"]
         self.folder = folder
         self.manifest = manifest
         self.recipe = recipe
         self.began = began
-        self.skipped = bad | skipped
+        self.skipped = bad | ({} if state is None else state["skipped"])
         self.is_writer = is_writer
         self.held = ExitStack()
         self.board: SummaryWriter | None = None
         if is_writer:
-            self._begin(epochs)
+            self._begin(epochs, is_new=state is None)
         self.records = read_records(folder, epochs=epochs)
         self.saved = time.monotonic()
 
@@ -55,7 +56,7 @@ class RunFiles:
             self.board.close()
         self.held.close()
 
-    def _begin(self, epochs: int) -> None:
+    def _begin(self, epochs: int, *, is_new: bool) -> None:
         """Write what a run is; no other program may, until this one ends."""
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
@@ -64,6 +65,8 @@ class RunFiles:
             begin_run(self.folder, self.recipe, self.manifest)
         except OSError as error:
             raise RunError(f"{self.folder}: a run folder cannot be written there: {error.strerror}") from None
+        if is_new:  # a run that ended before its first checkpoint may have left the start of one
+            shutil.rmtree(self.folder / "checkpoints", ignore_errors=True)
         for which in ("start", "best", "last"):
             tidy(self.folder / "checkpoints" / which)
         self.board = SummaryWriter(str(self.folder / "tensorboard"), purge_step=epochs + 1)

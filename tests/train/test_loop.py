@@ -131,7 +131,7 @@ def test_a_full_disk_is_said_before_training(manifest, tmp_path, monkeypatch):
 
 def test_a_loss_that_is_no_number_ends_the_run_and_names_the_clips(manifest, tmp_path):
     phases = (ft.Phase(train="all", epochs=3, lr=1e30),)
-    with pytest.raises(FinetuneError, match=r"(?s)the loss is (nan|inf); lower.*\.mp4"):
+    with pytest.raises(FinetuneError, match=r"(?s)the loss is (nan|inf), or its gradient no number; lower.*\.mp4"):
         fit(manifest, tmp_path / "run", phases=phases, train=ft.Train(batch_size=2, optimizer="sgd", warmup=0))
 
 
