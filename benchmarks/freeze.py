@@ -17,7 +17,7 @@ from pathlib import Path
 import torch
 
 import finetune as ft
-from finetune.infer import keep_freed_memory
+from finetune.infer import DTYPES, keep_freed_memory, settle_precision
 
 KINDS = ("inference", "head", "layer4", "layer3", "all")
 STEPS = 4
@@ -55,6 +55,7 @@ def measure(kind: str, chosen: argparse.Namespace) -> dict[str, float]:
     """Peak memory in MB beyond the model's, and the median seconds of a step."""
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     keep_freed_memory()
+    precision = settle_precision("auto", device)
     model = ft.build_model(chosen.backbone, ["a", "b"], weights="none", num_frames=chosen.frames, size=chosen.size).to(
         device
     )
@@ -71,7 +72,10 @@ def measure(kind: str, chosen: argparse.Namespace) -> dict[str, float]:
     before, seconds = _memory_mb(device, peak=False), []
     for _ in range(STEPS):
         started = time.perf_counter()
-        with torch.autocast(device.type, torch.bfloat16), torch.set_grad_enabled(optimizer is not None):
+        with (
+            torch.autocast(device.type, DTYPES.get(precision), enabled=precision in DTYPES),
+            torch.set_grad_enabled(optimizer is not None),
+        ):
             logits = model(clips)["label"]
         if optimizer is not None:
             torch.nn.functional.cross_entropy(logits.float(), labels).backward()
