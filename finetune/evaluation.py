@@ -55,7 +55,7 @@ def evaluate(
     started = time.perf_counter()
     loader, bad = loader_of(tested, split, recipe, size=model.size, views=views)
     with loader:
-        scored, skipped = probabilities_of(model, loader, precision=precision, progress=progress)
+        kept, probs_NK, skipped = probabilities_of(model, loader, precision=precision, progress=progress)
     skipped = bad | skipped
     if skipped and (on_error or recipe.data.on_error) == "fail":
         raise DataError(
@@ -63,10 +63,8 @@ def evaluate(
             + f"\n{len(skipped)} of {len(tested)} files of the split {split!r} cannot be read; "
             "mend or remove them, or leave them out with --on-error skip"
         )
-    if not scored:
+    if not len(kept):
         raise DataError(f"{folder}: none of the {len(tested)} files of the split {split!r} can be read")
-    kept = np.array(sorted(scored))
-    probs_NK = np.stack([scored[row] for row in kept])
     groups = None if tested.groups is None else tested.groups[kept]
     results = {
         "schema": 1,
@@ -82,11 +80,16 @@ def evaluate(
         "protocol": _protocol(recipe, views, precision, groups, size=model.size),
         "seconds": round(time.perf_counter() - started, 2),
     }
-    target = out or (folder / "evaluation" if split == "test" else folder / "evaluation" / split)
+    target = out or evaluation_folder(folder, split)
     target.mkdir(parents=True, exist_ok=True)
     write_predictions(target, tested, kept, probs_NK)
     write_json(target / "results.json", results)
     return results
+
+
+def evaluation_folder(run: Path, split: str) -> Path:
+    """Where what a run scores on a split is written, unless another folder is named."""
+    return run / "evaluation" if split == "test" else run / "evaluation" / split
 
 
 def loader_of(
@@ -108,8 +111,8 @@ def evaluation_loader(dataset: ClipDataset, data: Data, *, batch_size: int = 1) 
 
 def probabilities_of(
     model: VideoClassifier, loader: ClipLoader, *, precision: str, progress: Progress | None = None
-) -> tuple[dict[int, np.ndarray], dict[int, str]]:
-    """Class probabilities (K,) of each row of a loader, and the reason for each row that could not be read.
+) -> tuple[np.ndarray, np.ndarray, dict[int, str]]:
+    """Rows of a loader (N,), upwards, their class probabilities (N, K), and the reason for each that cannot be read.
 
     With a loader of one row a batch, what a row gets depends on no other row: `predict` gives the very same.
     """
@@ -123,7 +126,8 @@ def probabilities_of(
         skipped.update(batch["skipped"])
         if progress is not None:
             progress(len(scored) + len(skipped), len(loader.dataset))
-    return scored, skipped
+    rows_N = np.array(sorted(scored), dtype=int)
+    return rows_N, np.array([scored[row] for row in rows_N]), skipped
 
 
 def saved_manifest(folder: Path, classes: tuple[str, ...]) -> Manifest:
@@ -149,6 +153,7 @@ def _protocol(recipe: Recipe, views: int, precision: str, groups: np.ndarray | N
 
 
 def interval_in_words(groups: np.ndarray | None) -> str:
+    """How the intervals of `score` were made."""
     units = "clips" if groups is None else f"{len(np.unique(groups))} groups"
     return f"95 % percentile bootstrap over {units}, 2000 resamples; Wilson where all are alike"
 

@@ -59,6 +59,12 @@ def score(
     }
 
 
+def top1_and_loss(labels_N: np.ndarray, probs_NK: np.ndarray) -> tuple[float, float]:
+    """How often the likeliest class is the label, and the mean of -ln p(label): what weights are chosen by."""
+    likelihood_N = np.maximum(probs_NK[np.arange(len(labels_N)), labels_N], 1e-12)
+    return float((probs_NK.argmax(1) == labels_N).mean()), float(-np.log(likelihood_N).mean())
+
+
 def paired_difference(
     right_N: np.ndarray, other_N: np.ndarray, *, groups: np.ndarray | None
 ) -> tuple[float, tuple[float, float]]:

@@ -1,6 +1,8 @@
-"""What several tests share: a folder of clips, a finished run, and the folder of real clips."""
+"""What several tests share: a folder of clips, a finished run, commands, signals, and the folder of real clips."""
 
 import os
+import signal
+import sys
 from pathlib import Path
 
 import pytest
@@ -41,6 +43,40 @@ def trained_run(clip_folder, tmp_path_factory):
     return ft.fit(
         model, manifest, phases, clip=ft.Clip(num_frames=4), train=ft.Train(batch_size=4), out=out, quiet=True
     )
+
+
+@pytest.fixture
+def finetune(monkeypatch, capfd):
+    """Run a command; (exit status, stdout, stderr)."""
+    from finetune.cli.main import main
+
+    def run(*arguments):
+        monkeypatch.setattr(sys, "argv", ["finetune", *map(str, arguments)])
+        with pytest.raises(SystemExit) as end:
+            main()
+        out, err = capfd.readouterr()
+        return end.value.code, out, err
+
+    return run
+
+
+@pytest.fixture
+def signal_at(monkeypatch):
+    """Have a signal come in the n-th step from now."""
+    from finetune.train.tally import Tally
+
+    def arrange(number, kind=signal.SIGINT):
+        add, left = Tally.add, [number]
+
+        def counted(self, *arguments):
+            add(self, *arguments)
+            left[0] -= 1
+            if left[0] == 0:
+                os.kill(os.getpid(), kind)
+
+        monkeypatch.setattr(Tally, "add", counted)
+
+    return arrange
 
 
 @pytest.fixture(scope="session")

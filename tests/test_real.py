@@ -5,13 +5,11 @@ import json
 
 import pytest
 
-from finetune.cli.main import main
-
 pytestmark = pytest.mark.real
 
 
 def test_clips_of_ten_people_train_to_a_report_whose_test_sequences_are_in_no_other_split(
-    real, tmp_path, monkeypatch, capfd
+    real, tmp_path, monkeypatch, finetune
 ):
     monkeypatch.setenv("FINETUNE_WEIGHTS", str(real / "weights"))
     overrides = [
@@ -19,10 +17,8 @@ def test_clips_of_ten_people_train_to_a_report_whose_test_sequences_are_in_no_ot
         "model.backbone=mobilenetv2_100",
         *("data.workers=0", "clip.size=96", "phases.0.epochs=8", "phases.1.epochs=1"),
     ]
-    monkeypatch.setattr("sys.argv", ["finetune", "train", "folder", *overrides, "--out", str(tmp_path / "run")])
-    with pytest.raises(SystemExit) as end:
-        main()
-    assert end.value.code == 0, capfd.readouterr().err
+    status, _, err = finetune("train", "folder", *overrides, "--out", tmp_path / "run")
+    assert status == 0, err
     with (tmp_path / "run/manifest.csv").open() as file:
         splits_of = {}
         for row in csv.DictReader(file):

@@ -71,10 +71,10 @@ def phases(recipe: Name, overrides: Overrides = None) -> None:
     """Print a recipe's phases, those of a built-in schedule written out, and what each lets learn at which rate."""
     settings = load_recipe(recipe, overrides or [])
 
-    from finetune.model.freeze import describe, set_trainable
-    from finetune.model.lora import add_lora, check_lora, merge_lora
+    from finetune.model.freeze import describe
+    from finetune.model.lora import check_lora, merge_lora
     from finetune.model.model import model_of
-    from finetune.model.rates import param_groups
+    from finetune.model.phase import begin_phase
     from finetune.schedules import phases_of
 
     chosen = settings.model.model_copy(update={"weights": "none"})
@@ -85,15 +85,7 @@ def phases(recipe: Name, overrides: Overrides = None) -> None:
         print(f"  - {as_yaml(phase)}")
     for index, phase in enumerate(written_out):
         check_lora(phase.train)
-        add_lora(model, phase.train, seed=0)
-        set_trainable(model, phase.train, batch_norm=phase.batch_norm)
-        groups = param_groups(
-            model,
-            lr=phase.lr,
-            layer_decay=phase.layer_decay,
-            backbone_lr_scale=phase.backbone_lr_scale,
-            stage_lr=phase.stage_lr,
-        )
+        _, groups = begin_phase(model, phase)
         print(f"\nphases.{index}: {phase.words}\n{describe(model, groups)}")
         merge_lora(model)
 

@@ -47,35 +47,18 @@ def train(
     manifest = load_manifest(settings.data, seed=settings.seed)
     _check_model_names(settings)
 
-    import torch
-
     from finetune.checkpoint import new_run_folder
     from finetune.infer import decided_once, settle_device
-    from finetune.train.loop import fit
-    from finetune.train.start import new_model
+    from finetune.train.start import train_by
 
     settle_device(settings.train.device)
     if dry_run:
-        torch.manual_seed(settings.seed)
         _say_forecast(settings, manifest)
         return
     folder = decided_once(lambda: new_run_folder(Path(recipe).stem, out))
-    torch.manual_seed(settings.seed)
-    model = new_model(settings, manifest)
     with _saying_how_to_go_on(folder):
-        fit(
-            model,
-            manifest,
-            settings.phases,
-            clip=settings.clip,
-            augment=settings.augment,
-            train=settings.train,
-            data=settings.data,
-            evaluate=settings.evaluate,
-            seed=settings.seed,
-            out=folder,
-        )
-    _test(folder)
+        train_by(settings, manifest, out=folder)
+    score_and_report(folder)
 
 
 def _say_forecast(settings: Recipe, manifest: "Manifest") -> None:
@@ -103,7 +86,7 @@ def _go_on(folder: Path, overrides: list[str]) -> None:
 
     with _saying_how_to_go_on(folder):
         resume(folder, overrides)
-    _test(folder)
+    score_and_report(folder)
 
 
 @contextmanager
@@ -116,7 +99,7 @@ def _saying_how_to_go_on(folder: Path) -> Iterator[None]:
         raise
 
 
-def _test(folder: Path) -> None:
+def score_and_report(folder: Path) -> None:
     """Evaluate a trained run on its test split, or else on val, and write its report."""
     from finetune.checkpoint import open_run
     from finetune.evaluation import evaluate, saved_manifest

@@ -92,8 +92,7 @@ def average(
             f"{chosen} takes {'one run' if chosen == 'wise_ft' else 'two runs or more'}, these are {len(runs)}"
         )
 
-    from finetune.evaluation import evaluate
-    from finetune.report.page import write_report
+    from finetune.cli.run import score_and_report
     from finetune.study.average import soup, wise_ft
 
     if chosen == "wise_ft":
@@ -104,19 +103,7 @@ def average(
     print(f"{'on val':{width}}  top-1    loss")
     for each in tried:
         print(f"{each.name:{width}}  {each.top1:.3f}  {each.loss:6.3f}" + "  taken" * each.taken)
-    split = _split_to_score(folder)
-    figures = evaluate(folder, split=split, out=folder / "evaluation")["tasks"]["label"]
-    low, high = figures["top1_ci"]
-    print(f"{split} top-1 {figures['top1']:.3f} (95 % interval {low:.3f} to {high:.3f})")
-    print(f"report {write_report(folder)}\n{folder}")
-
-
-def _split_to_score(folder: Path) -> str:
-    from finetune.checkpoint import open_run
-    from finetune.evaluation import saved_manifest
-
-    manifest = saved_manifest(folder, open_run(folder)[1])
-    return "test" if len(manifest.rows("test")) else "val"
+    score_and_report(folder)
 
 
 def _outcome_table(outcomes: "list[Outcome]") -> str:

@@ -5,7 +5,6 @@ from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
-import numpy as np
 import torch
 from safetensors.torch import load_file
 from torch import Tensor
@@ -15,6 +14,7 @@ from finetune.errors import RunError
 from finetune.evaluation import loader_of, probabilities_of, saved_manifest
 from finetune.files import standing, write_json
 from finetune.infer import settle_device, settle_precision
+from finetune.scores import top1_and_loss
 
 State = dict[str, Tensor]
 Score = Callable[[State], tuple[float, float]]
@@ -41,7 +41,7 @@ def wise_ft(run: str | Path, *, out: Path | None = None) -> tuple[Path, list[Can
     """
     folder = Path(run)
     score, best = _scorer(folder), _weights(folder, "best")
-    if not (folder / "checkpoints" / "start").is_dir():
+    if not standing(folder / "checkpoints" / "start").is_dir():
         raise RunError(f"{folder}: its backbone never learnt, so there is nothing to interpolate")
     start = _weights(folder, "start")
     states = {alpha: _mix([start, best], [1 - alpha, alpha]) for alpha in ALPHAS}
@@ -116,13 +116,10 @@ def _scorer(folder: Path) -> Score:
         model.load_state_dict(state)
         loader, _ = loader_of(tested, "val", recipe, size=model.size, views=views)
         with loader:
-            scored, _ = probabilities_of(model, loader, precision=precision)
-        if not scored:
+            rows_N, probs_NK, _ = probabilities_of(model, loader, precision=precision)
+        if not len(rows_N):
             raise RunError(f"{folder}: none of its val rows can be read")
-        rows = np.array(sorted(scored))
-        probs_NK, labels_N = np.stack([scored[row] for row in rows]), tested.labels[rows]
-        likelihood_N = np.maximum(probs_NK[np.arange(len(rows)), labels_N], 1e-12)
-        return float((probs_NK.argmax(1) == labels_N).mean()), float(-np.log(likelihood_N).mean())
+        return top1_and_loss(tested.labels[rows_N], probs_NK)
 
     return score
 

@@ -15,7 +15,7 @@ from sklearn.model_selection import LeaveOneGroupOut, StratifiedGroupKFold
 
 from finetune.checkpoint import begin_run, new_run_folder
 from finetune.errors import DataError, RunError
-from finetune.evaluation import interval_in_words, write_predictions
+from finetune.evaluation import evaluation_folder, interval_in_words, write_predictions
 from finetune.files import locked, write_json
 from finetune.infer import process_count
 from finetune.manifest import Manifest, divide, problems_of
@@ -24,7 +24,7 @@ from finetune.recipe import Recipe
 from finetune.recipe_files import load_recipe
 from finetune.report.page import write_report
 from finetune.scores import score
-from finetune.study.runs import finished, scored
+from finetune.study.runs import finished
 
 Announce = Callable[[str], None]
 
@@ -48,7 +48,7 @@ def kfold(
     with locked(out / ".lock", f"{out}: another program is training into it; wait for its end, or end it"):
         for number, fold in enumerate(divided, 1):
             announce(f"fold {number} of {len(divided)}: {len(fold.rows('test'))} clips to test")
-            runs.append(finished(recipe, fold, recipe.phases, out=out / f"fold-{number}", split="test"))
+            runs.append(finished(recipe, fold, out=out / f"fold-{number}", split="test"))
             write_report(runs[-1])
         results = _pooled(manifest, runs, out, how=_in_words(manifest, folds, len(runs)))
         write_json(out / "evaluation" / "results.json", results | {"seconds": round(time.perf_counter() - started, 2)})
@@ -125,11 +125,11 @@ def _pooled(manifest: Manifest, runs: list[Path], out: Path, *, how: str) -> dic
     tested = np.zeros(len(manifest), dtype=bool)
     folds, skipped = [], []
     for run in runs:
-        with (scored(run, "test") / "predictions.csv").open(newline="", encoding="utf-8") as file:
+        with (evaluation_folder(run, "test") / "predictions.csv").open(newline="", encoding="utf-8") as file:
             rows = [row_of[line["path"]] for line in csv.DictReader(file)]
-        probs_NK[rows] = np.load(scored(run, "test") / "probabilities.npy")
+        probs_NK[rows] = np.load(evaluation_folder(run, "test") / "probabilities.npy")
         tested[rows] = True
-        results = json.loads((scored(run, "test") / "results.json").read_text(encoding="utf-8"))
+        results = json.loads((evaluation_folder(run, "test") / "results.json").read_text(encoding="utf-8"))
         task = results["tasks"][TASK]
         folds.append({"run": run.name, "num_rows": len(rows), "top1": task["top1"], "top1_ci": task["top1_ci"]})
         skipped += results["skipped"]

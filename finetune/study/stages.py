@@ -9,13 +9,14 @@ import numpy as np
 
 from finetune.checkpoint import load
 from finetune.errors import RunError
+from finetune.evaluation import evaluation_folder
 from finetune.manifest import Manifest
 from finetune.model.freeze import set_trainable
 from finetune.model.model import TASK
 from finetune.model.stages import NEW
 from finetune.recipe import Phase, Recipe
 from finetune.scores import paired_difference
-from finetune.study.runs import finished, scored
+from finetune.study.runs import finished
 
 
 @dataclass(frozen=True)
@@ -41,19 +42,25 @@ def sweep_stages(
     """
     if not len(manifest.rows("val")):
         raise RunError(f"{manifest.source}: has no rows in the split val, on which stages are compared")
-    probe = finished(recipe, manifest, [Phase(train="head", epochs=probe_epochs)], out=out / "probe", split="val")
+    probe = finished(_with(recipe, Phase(train="head", epochs=probe_epochs)), manifest, out=out / "probe", split="val")
     stages = [name for name in load(probe).stages if name not in NEW]
     trained = {"head": NEW, **{stage: (stage, *NEW) for stage in stages}, "all": ("all",)}
     outcomes, right_of_head = [], None
     for what, names in trained.items():
         phase = Phase(train="all" if what == "all" else tuple(names), epochs=epochs, lr=lr)
-        run = finished(recipe, manifest, [phase], out=out / what, split="val", start=probe)
+        run = finished(_with(recipe, phase), manifest, out=out / what, split="val", start=probe)
         right_N, groups = _right(run, manifest)
         right_of_head = right_N if right_of_head is None else right_of_head
         gain, gain_interval = paired_difference(right_N, right_of_head, groups=groups)
-        figures = json.loads((scored(run, "val") / "results.json").read_text(encoding="utf-8"))["tasks"][TASK]
+        figures = json.loads((evaluation_folder(run, "val") / "results.json").read_text(encoding="utf-8"))["tasks"][
+            TASK
+        ]
         outcomes.append(Outcome(what, _count(probe, phase), figures["top1"], figures["top1_ci"], gain, gain_interval))
     return sorted(outcomes, key=lambda outcome: -outcome.gain)
+
+
+def _with(recipe: Recipe, phase: Phase) -> Recipe:
+    return recipe.model_copy(update={"phases": [phase]})
 
 
 def _count(run: Path, phase: Phase) -> int:
@@ -65,7 +72,7 @@ def _count(run: Path, phase: Phase) -> int:
 
 def _right(run: Path, manifest: Manifest) -> tuple[np.ndarray, np.ndarray | None]:
     """Whether each val row was right, and its group; a row that could not be read was not."""
-    with (scored(run, "val") / "predictions.csv").open(newline="", encoding="utf-8") as file:
+    with (evaluation_folder(run, "val") / "predictions.csv").open(newline="", encoding="utf-8") as file:
         right = {Path(line["path"]).resolve(): line["predicted"] == line["label"] for line in csv.DictReader(file)}
     rows = manifest.rows("val")
     groups = None if manifest.groups is None else manifest.groups[rows]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from types import TracebackType
 from typing import Any
 
@@ -46,10 +47,6 @@ class Display:
     def say(self, text: str) -> None:
         self.console.print(text, highlight=False, markup=False, soft_wrap=True)
 
-    def say_if(self, text: str | None) -> None:
-        if text:
-            self.say(text)
-
     def begin_epoch(self, title: str, steps: int) -> None:
         self.bar.reset(self.task, total=steps, description=title, note="")
 
@@ -73,6 +70,11 @@ class Display:
         return Group(table, self.bar)
 
 
+def span_of(stages: Sequence[str]) -> str:
+    """Stages in words, by the first and the last."""
+    return stages[0] if len(stages) == 1 else f"{stages[0]} … {stages[-1]}"
+
+
 def _cells(record: dict[str, Any]) -> dict[str, str]:
     """One epoch in words, by column."""
     learning = record["learning"]
@@ -80,7 +82,7 @@ def _cells(record: dict[str, Any]) -> dict[str, str]:
     span = f"{rates[-1]:.1e}" if min(rates) == max(rates) else f"{min(rates):.0e}…{max(rates):.0e}"
     return {
         "epoch": str(record["epoch"]),
-        "learning": learning[0] if len(learning) == 1 else f"{learning[0]} … {learning[-1]}",
+        "learning": span_of(learning),
         "rate": span,
         "loss": f"{record['train_loss']:.3f}",
         "top-1": f"{record['train_top1']:.3f}",

@@ -8,17 +8,17 @@ from itertools import islice
 from pathlib import Path
 
 import torch
+from torch.optim import Optimizer
 
 from finetune.errors import DataError
 from finetune.infer import DTYPES, probabilities, settle_device, settle_precision
 from finetune.manifest import Manifest
-from finetune.model.freeze import set_trainable
-from finetune.model.lora import add_lora, merge_lora
+from finetune.model.lora import merge_lora
 from finetune.model.model import TASK, VideoClassifier
-from finetune.model.rates import param_groups
-from finetune.recipe import Phase, Recipe
+from finetune.model.phase import begin_phase
+from finetune.recipe import Recipe
 from finetune.schedules import phases_of
-from finetune.train.display import Display
+from finetune.train.display import Display, span_of
 from finetune.train.loaders import TrainLoaders
 from finetune.train.optimizer import build_optimizer
 from finetune.train.preflight import look, refuse_what_cannot_run
@@ -65,15 +65,14 @@ def forecast(model: VideoClassifier, manifest: Manifest, recipe: Recipe) -> list
     validating = views * max(_seconds_to_validate(model, batches[0], recipe), reading / len(batches[0]["clips"]))
     found = []
     for phase in (each.settled(recipe.train) for each in phases):
-        add_lora(model, phase.train, seed=0)
-        learning = set_trainable(model, phase.train, batch_norm=phase.batch_norm)
-        computing = _seconds_of_a_step(model, batches, phase, recipe)
+        learning, groups = begin_phase(model, phase)
+        computing = _seconds_of_a_step(model, batches, build_optimizer(str(phase.optimizer), groups), recipe)
         count = len(loaders.of(phase)[1])
         steps, epochs = phase.steps_of(count), phase.epochs_of(count)
         seconds = max(computing, reading) if workers else computing + reading
         found.append(
             Forecast(
-                learns=learning[0] if len(learning) == 1 else f"{learning[0]} … {learning[-1]}",
+                learns=span_of(learning),
                 parameters=sum(each.numel() for each in model.parameters() if each.requires_grad),
                 steps=steps,
                 seconds_per_step=seconds,
@@ -86,10 +85,9 @@ def forecast(model: VideoClassifier, manifest: Manifest, recipe: Recipe) -> list
     return found
 
 
-def _seconds_of_a_step(model: VideoClassifier, batches: list[Batch], phase: Phase, recipe: Recipe) -> float:
+def _seconds_of_a_step(model: VideoClassifier, batches: list[Batch], optimizer: Optimizer, recipe: Recipe) -> float:
     device = next(model.parameters()).device
     precision = settle_precision(recipe.train.precision, device)
-    optimizer = build_optimizer(str(phase.optimizer), param_groups(model, lr=phase.lr))
     model.train()
     for batch in [*batches, *batches][:STEPS]:
         started = time.perf_counter()

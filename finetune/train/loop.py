@@ -23,10 +23,9 @@ from finetune.infer import (
     settle_precision,
 )
 from finetune.manifest import Manifest
-from finetune.model.freeze import set_trainable
-from finetune.model.lora import add_lora, merge_lora
+from finetune.model.lora import merge_lora
 from finetune.model.model import TASK, VideoClassifier
-from finetune.model.rates import param_groups
+from finetune.model.phase import begin_phase
 from finetune.model.stages import NEW
 from finetune.recipe import Augment, Clip, Data, Evaluate, Phase, Recipe, Schedule, Train
 from finetune.schedules import phases_of
@@ -149,16 +148,7 @@ def learn(
         run_epochs = sum(phase.epochs_of(batches_per_epoch) for phase in phases)
         run_steps = sum(phase.steps_of(batches_per_epoch) for phase in phases)
         for phase in phases[at.phase :]:
-            add_lora(model, phase.train, seed=draw_of(recipe.seed, 0, at.phase, 0))
-            learning = set_trainable(model, phase.train, batch_norm=phase.batch_norm)
-            groups = param_groups(
-                model,
-                lr=phase.lr,
-                weight_decay=phase.weight_decay or 0.0,
-                layer_decay=phase.layer_decay,
-                backbone_lr_scale=phase.backbone_lr_scale,
-                stage_lr=phase.stage_lr,
-            )
+            learning, groups = begin_phase(model, phase, seed=draw_of(recipe.seed, 0, at.phase, 0))
             anchor.follow(model, phase.anchor or 0.0, groups)
             peaks = [group["lr"] for group in groups]
             if at.steps_in_phase == 0 and not set(learning) <= set(NEW):
@@ -224,8 +214,8 @@ def learn(
                                 part_loss = len(part) / len(clips) * loss_of(logits[-1], labels)
                                 accelerator.backward(weight * part_loss + (anchor.penalty() if is_last else 0.0))
                             loss += float(part_loss.detach())
-                        if at.steps == 1 and is_writer:
-                            display.say_if(hint_at_first_loss(loss, model.classes, train.loss))
+                        if at.steps == 1 and (hint := hint_at_first_loss(loss, model.classes, train.loss)):
+                            display.say(hint)
                         if not gradient_is_finite(loss, prepared, train, accelerator):
                             at.left_out += 1
                             refuse_too_many(at.left_out, loss, batch, manifest, train, folder=folder)
@@ -246,7 +236,7 @@ def learn(
                     started = time.perf_counter()
                     with ema.in_place(model):
                         found = validate(model, validation, precision, run, watch) if is_writer else None
-                        val_loss, val_top1 = from_main(found)
+                        val_top1, val_loss = from_main(found)
                         tally.seconds["evaluate"] = time.perf_counter() - started
                         record = {
                             "epoch": epoch,
@@ -282,7 +272,7 @@ def learn(
         record = load_checkpoint(folder, "best", model)
         if train.recalibrate and is_writer:
             layers = measure_norms_anew(model, loaders, phases[record["phase"]], precision, epoch=at.epochs + 1)
-            val_loss, val_top1 = validate(model, validation, precision, run)
+            val_top1, val_loss = validate(model, validation, precision, run)
             record |= {"recalibrated": layers, "val_loss": val_loss, "val_top1": val_top1}
             run.save_best(model, record)
         stopping.check()

@@ -1,8 +1,30 @@
-"""The model that a run starts from."""
+"""A run by a recipe, from the model that it starts from."""
+
+from pathlib import Path
+
+import torch
 
 from finetune.manifest import Manifest
 from finetune.model.model import VideoClassifier, model_of
 from finetune.recipe import Recipe
+from finetune.train.loop import fit
+
+
+def train_by(recipe: Recipe, manifest: Manifest, *, out: Path, model: VideoClassifier | None = None) -> Path:
+    """Train a new model by a recipe, or go on from `model`; the run folder. Raises what `fit` raises."""
+    torch.manual_seed(recipe.seed)
+    return fit(
+        model or new_model(recipe, manifest),
+        manifest,
+        recipe.phases,
+        clip=recipe.clip,
+        augment=recipe.augment,
+        train=recipe.train,
+        data=recipe.data,
+        evaluate=recipe.evaluate,
+        seed=recipe.seed,
+        out=out,
+    )
 
 
 def new_model(recipe: Recipe, manifest: Manifest) -> VideoClassifier:

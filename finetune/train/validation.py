@@ -2,12 +2,11 @@
 
 from itertools import islice
 
-import numpy as np
-
 from finetune.evaluation import Progress, probabilities_of
 from finetune.model.freeze import set_trainable
 from finetune.model.model import VideoClassifier
 from finetune.recipe import Phase
+from finetune.scores import top1_and_loss
 from finetune.train.loaders import TrainLoaders
 from finetune.train.recalibrate import recalibrate
 from finetune.train.run_files import RunFiles
@@ -23,19 +22,12 @@ def validate(
     run: RunFiles,
     progress: Progress | None = None,
 ) -> tuple[float | None, float | None]:
-    """Loss and top-1 on the split val, each row once."""
+    """Top-1 and loss on the split val, each row once; None without rows."""
     if loader is None:
         return None, None
-    scored, skipped = probabilities_of(model, loader, precision=precision, progress=progress)
+    rows_N, probs_NK, skipped = probabilities_of(model, loader, precision=precision, progress=progress)
     run.note_skipped(list(skipped.items()))
-    if not scored:
-        return None, None
-    rows = np.array(sorted(scored))
-    probs_NK = np.stack([scored[row] for row in rows])
-    labels_N = run.manifest.labels[rows]
-    likelihood_N = probs_NK[np.arange(len(rows)), labels_N]
-    loss = float(-np.log(np.maximum(likelihood_N, 1e-12)).mean())
-    return loss, float((probs_NK.argmax(1) == labels_N).mean())
+    return top1_and_loss(run.manifest.labels[rows_N], probs_NK) if len(rows_N) else (None, None)
 
 
 def measure_norms_anew(

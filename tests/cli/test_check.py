@@ -2,28 +2,18 @@ import csv
 import json
 import os
 import re
-import sys
+from functools import partial
 
 import pytest
 from scenes import make_bad_files, make_scene
 
-from finetune.cli.main import main
-
 
 @pytest.fixture
-def check(monkeypatch, capfd, tmp_path):
+def check(finetune, monkeypatch, tmp_path):
     """Run `finetune check` in an empty folder; (exit status, stdout, stderr)."""
     (tmp_path / "here").mkdir()
     monkeypatch.chdir(tmp_path / "here")
-
-    def run(*arguments):
-        monkeypatch.setattr(sys, "argv", ["finetune", "check", *map(str, arguments)])
-        with pytest.raises(SystemExit) as end:
-            main()
-        out, err = capfd.readouterr()
-        return end.value.code, out, err
-
-    return run
+    return partial(finetune, "check")
 
 
 @pytest.fixture

@@ -1,8 +1,6 @@
 import csv
 import json
-import os
 import shlex
-import signal
 import sys
 
 import pytest
@@ -11,7 +9,7 @@ from grey import TINY, make_clip
 
 from finetune.cli.main import main
 from finetune.errors import RunError
-from finetune.train import loop
+from finetune.train import start
 
 RECIPE = f"""# Two shades of grey.
 data: {{folder: FOLDER, workers: 0}}
@@ -20,20 +18,6 @@ model: {{backbone: {TINY}, weights: none}}
 phases: [{{train: head, epochs: 1, lr: 1e-2}}]
 train: {{batch_size: 4}}
 """
-
-
-@pytest.fixture
-def finetune(monkeypatch, capfd):
-    """Run a command; (exit status, stdout, stderr)."""
-
-    def run(*arguments):
-        monkeypatch.setattr(sys, "argv", ["finetune", *map(str, arguments)])
-        with pytest.raises(SystemExit) as end:
-            main()
-        out, err = capfd.readouterr()
-        return end.value.code, out, err
-
-    return run
 
 
 @pytest.fixture
@@ -59,7 +43,7 @@ def test_the_head_starts_at_the_training_rows_classes_unless_all_are_to_count_al
         built.append(model)
         raise RunError("that is enough")
 
-    monkeypatch.setattr(loop, "fit", stop)
+    monkeypatch.setattr(start, "fit", stop)
     assert "that is enough" in finetune("train", recipe, f"data.folder={tmp_path / 'uneven'}", override)[2]
     bias = built[0].heads["label"][-1].bias.detach()
     assert torch.allclose(bias, torch.tensor([4 / 6, 2 / 6]).log()) == at_prior
@@ -156,18 +140,8 @@ def test_files_that_are_no_videos_stop_training_with_all_of_them_named(finetune,
     assert not (tmp_path / "run").exists()
 
 
-def test_an_interrupted_run_says_how_to_go_on_and_does(finetune, recipe, tmp_path, monkeypatch):
-    from finetune.train.tally import Tally
-
-    add, left = Tally.add, [3]
-
-    def interrupted(self, *arguments):
-        add(self, *arguments)
-        left[0] -= 1
-        if left[0] == 0:
-            os.kill(os.getpid(), signal.SIGINT)
-
-    monkeypatch.setattr(Tally, "add", interrupted)
+def test_an_interrupted_run_says_how_to_go_on_and_does(finetune, recipe, tmp_path, signal_at):
+    signal_at(3)
     status, _, err = finetune("train", recipe, "phases.0.epochs=3", "--out", tmp_path / "it's run")
     assert status == 130
     assert "stopping after this step" in err

@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from contract import moved, snapshot
 from grey import TINY
 from timm.layers import EvoNorm2dB0
 from torch import nn
@@ -30,10 +31,6 @@ def build(name=TINY, *, temporal="concat", size=None):
     return build_model(name, ["a", "b", "c"], weights="none", temporal=temporal, num_frames=2, size=size)
 
 
-def snapshot(model):
-    return {name: value.clone() for name, value in [*model.named_parameters(), *model.named_buffers()]}
-
-
 def train_steps(model, *, steps=3, lr=0.05):
     optimizer = torch.optim.SGD(ft.param_groups(model, lr=lr, weight_decay=0.1), lr=lr, momentum=0.9)
     model.train()
@@ -44,16 +41,6 @@ def train_steps(model, *, steps=3, lr=0.05):
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
-
-
-def moved(model, before):
-    """Stages with a parameter or buffer that is not bit-identical to before."""
-    now = snapshot(model)
-    return [
-        name
-        for name, stage in model.stages.items()
-        if any(not torch.equal(before[part], now[part]) for part in (*stage.parameters, *stage.buffers))
-    ]
 
 
 @pytest.mark.parametrize("name", FAMILIES)

@@ -2,8 +2,6 @@
 
 import csv
 import json
-import os
-import signal
 from dataclasses import replace
 
 import numpy as np
@@ -11,10 +9,8 @@ import pytest
 from grey import TINY, make_clip
 
 import finetune as ft
-from finetune.cli.main import main
 from finetune.errors import DataError, RunError
 from finetune.study.kfold import fold_rows, kfold
-from finetune.train.tally import Tally
 
 RECIPE = ft.Recipe(
     clip=ft.Clip(num_frames=2, size=32),
@@ -91,16 +87,8 @@ def test_the_page_shows_the_folds(folder):
     assert "metrics.jsonl</b> for this run" not in page
 
 
-def test_interrupted_it_goes_on_with_the_fold_under_way(whole, folder, tmp_path, monkeypatch):
-    add, left = Tally.add, [6]
-
-    def interrupted(self, *arguments):
-        add(self, *arguments)
-        left[0] -= 1
-        if left[0] == 0:
-            os.kill(os.getpid(), signal.SIGINT)
-
-    monkeypatch.setattr(Tally, "add", interrupted)
+def test_interrupted_it_goes_on_with_the_fold_under_way(whole, folder, tmp_path, signal_at):
+    signal_at(6)
     with pytest.raises(KeyboardInterrupt):
         kfold(RECIPE, whole, folds=3, out=tmp_path / "run")
     assert (tmp_path / "run/fold-1/evaluation/results.json").is_file()
@@ -147,18 +135,16 @@ def test_what_cannot_be_divided_is_said(whole, tmp_path):
     assert not (tmp_path / "run").exists()
 
 
-def test_the_command_ends_with_the_folder(table, tmp_path, monkeypatch, capfd):
+def test_the_command_ends_with_the_folder(table, tmp_path, monkeypatch, finetune):
     recipe = tmp_path / "grey.yaml"
     recipe.write_text(
         f"data: {{manifest: {table}, workers: 0, val: 0}}\nclip: {{num_frames: 2, size: 32}}\n"
         f"model: {{backbone: {TINY}, weights: none}}\nphases: [{{train: head, epochs: 1}}]\n"
     )
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr("sys.argv", ["finetune", "kfold", "grey.yaml", "--folds", "2"])
-    with pytest.raises(SystemExit) as end:
-        main()
-    assert end.value.code == 0
-    out = capfd.readouterr().out.splitlines()
+    status, out, _ = finetune("kfold", "grey.yaml", "--folds", 2)
+    assert status == 0
+    out = out.splitlines()
     assert out[0] == "fold  clips  top-1"
     assert out[-1] == "runs/grey-2-fold"
     assert "on 36 clips" in out[-3]

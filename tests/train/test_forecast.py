@@ -5,7 +5,6 @@ import torch
 from grey import TINY
 
 import finetune as ft
-from finetune.cli.main import main
 from finetune.errors import RecipeError
 from finetune.train.forecast import forecast
 
@@ -51,18 +50,16 @@ def test_what_training_would_refuse_is_refused(manifest):
         forecast(model_for(manifest), manifest, wrong)
 
 
-def test_the_command_says_it_in_a_table(clip_folder, tmp_path, monkeypatch, capfd):
+def test_the_command_says_it_in_a_table(clip_folder, tmp_path, monkeypatch, finetune):
     path = tmp_path / "grey.yaml"
     path.write_text(
         f"data: {{folder: {clip_folder}, workers: 0}}\nclip: {{num_frames: 2, size: 32}}\n"
         f"model: {{backbone: {TINY}, weights: none}}\nphases: [{{train: head}}, {{train: all, epochs: 1}}]\n"
     )
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr("sys.argv", ["finetune", "train", "grey.yaml", "--dry-run"])
-    with pytest.raises(SystemExit) as end:
-        main()
-    out = capfd.readouterr().out.splitlines()
-    assert end.value.code == 0
+    status, out, _ = finetune("train", "grey.yaml", "--dry-run")
+    assert status == 0
+    out = out.splitlines()
     assert out[0].split()[:3] == ["phase", "learns", "parameters"]
     assert [line.split()[0] for line in out[1:3]] == ["1", "2"]
     assert out[-1].endswith("nothing was trained or written")

@@ -17,7 +17,6 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from moving import KINDS, write
 
-from finetune.cli.main import main
 from finetune.errors import DataError, RecipeError, RunError, VideoError
 from finetune.manifest import Manifest
 from finetune.recipe import Augment, Clip
@@ -387,28 +386,22 @@ def test_control_c_keeps_what_is_packed_and_leaves_no_process(videos, tmp_path):
     Pack(folder)
 
 
-def finetune(monkeypatch, *arguments):
-    monkeypatch.setattr(sys, "argv", ["finetune", *map(str, arguments)])
-    with pytest.raises(SystemExit) as end:
-        main()
-    return end.value.code
-
-
-def test_the_command_packs_names_bad_files_and_ends_with_the_folder(own, tmp_path, monkeypatch, capfd):
+def test_the_command_packs_names_bad_files_and_ends_with_the_folder(own, tmp_path, finetune):
     (own / "a" / "bad.mp4").write_bytes(b"")
     listed = tmp_path / "list.csv"
     listed.write_text("path,label\nvideos/a/1.mp4,a\nvideos/a/bad.mp4,a\nvideos/b/1.mp4,b\n")
     command = "data", "pack", listed, "--out", tmp_path / "pack", "--frames", 3, "--short-side", 16
-    assert finetune(monkeypatch, *command) == 0
-    out, err = capfd.readouterr()
+    status, out, err = finetune(*command)
+    assert status == 0
     assert out.splitlines() == ["2 videos packed, 0 were there already, 1 cannot be read", str(tmp_path / "pack")]
     assert "bad.mp4: is empty (0 bytes)" in err
     assert Pack(tmp_path / "pack").read_frames(own / "b" / "1.mp4", [2])[0].shape == (1, 3, 16, 16)
-    assert finetune(monkeypatch, *command[:-3], "few") == 2
-    assert "--frames is all or a number of frames, not 'few'" in capfd.readouterr().err
+    status, _, err = finetune(*command[:-3], "few")
+    assert status == 2
+    assert "--frames is all or a number of frames, not 'few'" in err
 
 
-def test_a_recipe_trains_and_is_evaluated_from_a_pack_alone(clip_folder, tmp_path, monkeypatch, capfd):
+def test_a_recipe_trains_and_is_evaluated_from_a_pack_alone(clip_folder, tmp_path, monkeypatch, finetune):
     import finetune.video.decode as decode
 
     folder, run = tmp_path / "pack", tmp_path / "run"
@@ -420,13 +413,14 @@ def test_a_recipe_trains_and_is_evaluated_from_a_pack_alone(clip_folder, tmp_pat
         "phases: [{train: head, epochs: 1}]\n"
     )
     monkeypatch.chdir(tmp_path)
-    assert finetune(monkeypatch, "train", recipe, "--out", run) == 2
-    assert "is not a pack; make one with `finetune data pack" in capfd.readouterr().err
-    assert finetune(monkeypatch, "data", "pack", clip_folder, "--out", "pack") == 0
+    status, _, err = finetune("train", recipe, "--out", run)
+    assert status == 2
+    assert "is not a pack; make one with `finetune data pack" in err
+    assert finetune("data", "pack", clip_folder, "--out", "pack")[0] == 0
     monkeypatch.setattr(decode, "open_video", None)  # no video can be opened
-    assert finetune(monkeypatch, "train", recipe, "--out", run) == 0
+    assert finetune("train", recipe, "--out", run)[0] == 0
     monkeypatch.chdir("/")
-    assert finetune(monkeypatch, "evaluate", run) == 0
+    assert finetune("evaluate", run)[0] == 0
     results = json.loads((run / "evaluation/results.json").read_text())
     assert results["num_rows"] == 4
     assert results["protocol"]["decoder"] == f"the pack {folder}"
