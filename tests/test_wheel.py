@@ -4,6 +4,7 @@ import json
 import os
 import subprocess
 import sys
+from configparser import ConfigParser
 from pathlib import Path
 
 import pytest
@@ -30,6 +31,14 @@ def installed(tmp_path_factory):
         [*pip, "install", "--no-deps", "--target", site, next(folder.glob("*.whl"))], check=True, timeout=300
     )
     return site
+
+
+def test_every_package_is_in_the_wheel():
+    setup = ConfigParser()
+    setup.read(CHECKOUT / "setup.cfg")
+    folders = [path.parent.relative_to(CHECKOUT) for path in (CHECKOUT / "finetune").rglob("__init__.py")]
+    packages = {".".join(folder.parts) for folder in folders} | {"finetune.recipes"}
+    assert set(setup["options"]["packages"].split()) == packages
 
 
 @pytest.mark.slow
