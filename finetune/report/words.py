@@ -8,12 +8,13 @@ from typing import Any
 from finetune.errors import some
 
 FEW_GROUPS, FEW_CLIPS, FEW_CLIPS_OF_A_CLASS = 5, 50, 5
+MUCH_WAITING, LONG_WAITING = 1 / 3, 60.0  # share of the training time, and seconds
 
 
 def warnings_of(results: dict[str, Any], epochs: list[dict[str, Any]]) -> list[tuple[str, str]]:
     """(what, what to do): what the evaluation warned of, then what its numbers warn of."""
     found = [(warning["what"], warning["do"]) for warning in results.get("warnings", [])]
-    found += [*_warnings_of_files(results, epochs), *_warnings_of_size(results)]
+    found += [*_warnings_of_files(results, epochs), *_warnings_of_size(results), *_warnings_of_time(results, epochs)]
     for name, task in results["tasks"].items():
         if task["kind"] == "classify":
             prefix = f"Task “{name}”: " if len(results["tasks"]) > 1 else ""
@@ -48,6 +49,18 @@ def _warnings_of_size(results: dict[str, Any]) -> Iterator[tuple[str, str]]:
         yield (
             f"{size} cannot settle much: the interval is wide, and itself only rough.",
             "Test on more clips, best from more people or recordings, or cross-validate.",
+        )
+
+
+def _warnings_of_time(results: dict[str, Any], epochs: list[dict[str, Any]]) -> Iterator[tuple[str, str]]:
+    waiting, computing = (sum(epoch["seconds"][part] for epoch in epochs) for part in ("data", "compute"))
+    share = waiting / max(1e-9, waiting + computing)
+    if waiting > LONG_WAITING and share > MUCH_WAITING:
+        packed = results["protocol"].get("decoder", "").startswith("the pack")
+        workers = "raise data.workers, to at most one for each core"
+        yield (
+            f"Training waited for videos for {whole_percent(share)} of its time, {duration(waiting)}.",
+            f"{workers[0].upper()}{workers[1:]}." if packed else f"Pack the videos (finetune data pack), or {workers}.",
         )
 
 

@@ -192,6 +192,24 @@ def test_what_weakens_the_answer_is_said_with_what_to_do(tmp_path, run, results,
     assert "Nothing to warn of" not in page.text
 
 
+@pytest.mark.parametrize(
+    ("data", "decoder", "warning"),
+    [
+        (4.0, "pyav", None),
+        (9.0, "pyav", "waited for videos for 43 % of its time, 1 min 48 s. Pack the videos (finetune data pack), or raise"),
+        (9.0, "the pack here", "waited for videos for 43 % of its time, 1 min 48 s. Raise data.workers, to at most"),
+    ],
+)  # fmt: skip
+def test_a_network_that_waits_for_videos_is_warned_of(tmp_path, data, decoder, warning):
+    results = write_run(tmp_path)
+    change(tmp_path, protocol=results["protocol"] | {"decoder": decoder})
+    path = tmp_path / "metrics.jsonl"
+    epochs = [json.loads(line) for line in path.read_text().splitlines()]
+    path.write_text("".join(json.dumps(e | {"seconds": e["seconds"] | {"data": data}}) + "\n" for e in epochs))
+    text = shown(tmp_path).text
+    assert "waited for videos" not in text if warning is None else warning in text
+
+
 def test_the_twenty_surest_mistakes_come_with_the_surest_first(tmp_path):
     write_run(tmp_path, wrong=0.5)
     with (tmp_path / "evaluation" / "predictions.csv").open(newline="") as file:
