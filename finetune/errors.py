@@ -5,7 +5,8 @@ FinetuneError            exit status 2, its message on stderr, never a traceback
 ├── DataError            a manifest, a folder or labels that do not fit
 │   └── VideoError       one file that cannot be read as a video
 ├── ModelError           a backbone, stage or weights that are not there
-└── RunError             a folder that is not a run, or a run that cannot do what is asked
+├── RunError             a folder that is not a run, or a run that cannot do what is asked
+└── DivergedError        a run whose loss is no longer a number
 """
 
 from collections.abc import Iterable, Sequence
@@ -34,6 +35,10 @@ class ModelError(FinetuneError):
 
 class RunError(FinetuneError):
     """A folder that is not a run, or a run that cannot do what is asked."""
+
+
+class DivergedError(FinetuneError):
+    """A run whose loss is no longer a number."""
 
 
 def nearest(word: str, known: Iterable[str]) -> str:

@@ -10,7 +10,7 @@ from typing import Annotated
 import typer
 import typer.exceptions
 
-from finetune.cli import check, data, recipes, results, run, study
+from finetune.cli import check, data, recipes, results, run, search, study
 from finetune.errors import FinetuneError
 from finetune.version import VERSION
 
@@ -25,6 +25,8 @@ app = typer.Typer(
 app.command()(check.check)
 app.command()(run.train)
 app.command()(study.kfold)
+app.command("lr-find")(search.lr_find)
+app.command()(search.sweep)
 app.command("sweep-stages")(study.sweep_stages)
 app.command()(study.average)
 app.command()(results.evaluate)

@@ -7,13 +7,11 @@ import warnings
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
 from sklearn.model_selection import LeaveOneGroupOut, StratifiedGroupKFold
 
-from finetune.checkpoint import begin_run, new_run_folder
 from finetune.errors import DataError, RunError
 from finetune.evaluation import evaluation_folder, interval_in_words, write_predictions
 from finetune.files import locked, write_json
@@ -21,10 +19,9 @@ from finetune.infer import process_count
 from finetune.manifest import Manifest, divide, problems_of
 from finetune.model.model import TASK
 from finetune.recipe import Recipe
-from finetune.recipe_files import load_recipe
 from finetune.report.page import write_report
 from finetune.scores import score
-from finetune.study.runs import finished
+from finetune.study.runs import begin_study, finished, refuse_other_rows
 
 Announce = Callable[[str], None]
 
@@ -97,25 +94,9 @@ def _refuse_bad_folds(manifest: Manifest, divided: list[Manifest]) -> None:
 
 def _begin(recipe: Recipe, manifest: Manifest, divided: list[Manifest], out: Path) -> None:
     """A new folder, or one in which the very same was begun before."""
-    path = out / "recipe.yaml"
-    if not path.is_file():
-        new_run_folder("", out)
-        try:
-            out.mkdir(parents=True, exist_ok=True)
-            begin_run(out, recipe, manifest)
-        except OSError as error:
-            raise RunError(f"{out}: cannot be written: {error.strerror}") from None
-        return
-    if load_recipe(str(path)) != recipe:
-        raise RunError(f"{out}: was begun with another recipe; choose another --out")
-    with TemporaryDirectory() as folder:
-        for number, fold in enumerate(divided, 1):
-            rows, before = Path(folder) / "rows.csv", out / f"fold-{number}" / "manifest.csv"
-            fold.to_csv(rows)
-            if before.is_file() and before.read_bytes() != rows.read_bytes():
-                raise RunError(f"{out}: was begun with other clips, groups or folds; choose another --out")
-    if (out / f"fold-{len(divided) + 1}").exists():
-        raise RunError(f"{out}: was begun with more folds; choose another --out")
+    begin_study(out, recipe, manifest, folds=len(divided))
+    for number, fold in enumerate(divided, 1):
+        refuse_other_rows(out, fold, out / f"fold-{number}" / "manifest.csv")
 
 
 def _pooled(manifest: Manifest, runs: list[Path], out: Path, *, how: str) -> dict[str, Any]:

@@ -1,14 +1,53 @@
-"""One of several runs that are seen as one: done already, gone on with, or begun."""
+"""Several runs that are seen as one: their folder, and each of them done already, gone on with, or begun."""
 
+import csv
+import json
 from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
 
-from finetune.checkpoint import load, new_run_folder
+import numpy as np
+
+from finetune.checkpoint import begin_run, load, new_run_folder
+from finetune.errors import RunError
 from finetune.evaluation import evaluate, evaluation_folder
-from finetune.files import standing
+from finetune.files import standing, write_json
 from finetune.manifest import Manifest
+from finetune.model.model import TASK
 from finetune.recipe import Recipe
+from finetune.recipe_files import load_recipe
+from finetune.train.loop import AfterEpoch
 from finetune.train.resume import resume
 from finetune.train.start import train_by
+
+
+def begin_study(out: Path, recipe: Recipe, manifest: Manifest, **settings: Any) -> None:
+    """A new folder for several runs, or one in which the very same was begun before. Raises RunError."""
+    wanted = json.loads(json.dumps(settings))
+    if not (out / "study.json").is_file():
+        new_run_folder("", out)
+        try:
+            out.mkdir(parents=True, exist_ok=True)
+            begin_run(out, recipe, manifest)
+            write_json(out / "study.json", wanted)
+        except OSError as error:
+            raise RunError(f"{out}: cannot be written: {error.strerror}") from None
+        return
+    if load_recipe(str(out / "recipe.yaml")) != recipe:
+        raise RunError(f"{out}: was begun with another recipe; choose another --out")
+    begun = json.loads((out / "study.json").read_text(encoding="utf-8"))
+    if changed := [f"{key} {begun.get(key)}, not {wanted[key]}" for key in wanted if begun.get(key) != wanted[key]]:
+        raise RunError(f"{out}: was begun with {', '.join(changed)}; choose another --out")
+    refuse_other_rows(out, manifest, out / "manifest.csv")
+
+
+def refuse_other_rows(out: Path, manifest: Manifest, before: Path) -> None:
+    """Raise RunError where a manifest written before, if there is one, has other rows."""
+    with TemporaryDirectory() as folder:
+        rows = Path(folder) / "rows.csv"
+        manifest.to_csv(rows)
+        if before.is_file() and before.read_bytes() != rows.read_bytes():
+            raise RunError(f"{out}: was begun with other clips, groups or splits; choose another --out")
 
 
 def finished(
@@ -18,6 +57,7 @@ def finished(
     out: Path,
     split: str,
     start: Path | None = None,
+    after_epoch: AfterEpoch | None = None,
 ) -> Path:
     """The run in `out`, trained and scored on a split; what of it is there already is not done again.
 
@@ -26,9 +66,30 @@ def finished(
     if (evaluation_folder(out, split) / "results.json").is_file():
         return out
     if standing(out / "checkpoints" / "last").is_dir():
-        resume(out)
+        resume(out, after_epoch=after_epoch)
     else:
         new_run_folder("", out)
-        train_by(recipe, manifest, out=out, model=None if start is None else load(start))
+        train_by(recipe, manifest, out=out, model=None if start is None else load(start), after_epoch=after_epoch)
     evaluate(out, split=split)
     return out
+
+
+def right_rows(run: Path, manifest: Manifest) -> tuple[np.ndarray, np.ndarray | None]:
+    """Whether a run was right on each val row (N,), and the rows' groups; a row that could not be read was not."""
+    with (evaluation_folder(run, "val") / "predictions.csv").open(newline="", encoding="utf-8") as file:
+        right = {Path(line["path"]).resolve(): line["predicted"] == line["label"] for line in csv.DictReader(file)}
+    rows = manifest.rows("val")
+    groups = None if manifest.groups is None else manifest.groups[rows]
+    return np.array([right.get(manifest.path(row).resolve(), False) for row in rows]), groups
+
+
+def figures_of(run: Path, split: str) -> dict[str, Any]:
+    """What an evaluation of a run says of its task."""
+    results = json.loads((evaluation_folder(run, split) / "results.json").read_text(encoding="utf-8"))
+    return results["tasks"][TASK]
+
+
+def refuse_without_val(manifest: Manifest) -> None:
+    """Raise RunError where runs cannot be compared: test clips choose nothing."""
+    if not len(manifest.rows("val")):
+        raise RunError(f"{manifest.source}: has no rows in the split val, on which runs are compared; set data.val")

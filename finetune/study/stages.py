@@ -1,22 +1,15 @@
 """Which stage pays: each one trained alone for a few epochs, after the same probe (surgical fine-tuning)."""
 
-import csv
-import json
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
-
 from finetune.checkpoint import load
-from finetune.errors import RunError
-from finetune.evaluation import evaluation_folder
 from finetune.manifest import Manifest
 from finetune.model.freeze import set_trainable
-from finetune.model.model import TASK
 from finetune.model.stages import NEW
 from finetune.recipe import Phase, Recipe
 from finetune.scores import paired_difference
-from finetune.study.runs import finished
+from finetune.study.runs import begin_study, figures_of, finished, refuse_without_val, right_rows
 
 
 @dataclass(frozen=True)
@@ -40,8 +33,8 @@ def sweep_stages(
     it is, so that an interrupted sweep goes on. Scores are those of the split val: test clips choose nothing.
     Source: arXiv:2210.11466. Raises RunError where there are no val rows.
     """
-    if not len(manifest.rows("val")):
-        raise RunError(f"{manifest.source}: has no rows in the split val, on which stages are compared")
+    refuse_without_val(manifest)
+    begin_study(out, recipe, manifest, probe_epochs=probe_epochs, epochs=epochs, lr=lr)
     probe = finished(_with(recipe, Phase(train="head", epochs=probe_epochs)), manifest, out=out / "probe", split="val")
     stages = [name for name in load(probe).stages if name not in NEW]
     trained = {"head": NEW, **{stage: (stage, *NEW) for stage in stages}, "all": ("all",)}
@@ -49,12 +42,10 @@ def sweep_stages(
     for what, names in trained.items():
         phase = Phase(train="all" if what == "all" else tuple(names), epochs=epochs, lr=lr)
         run = finished(_with(recipe, phase), manifest, out=out / what, split="val", start=probe)
-        right_N, groups = _right(run, manifest)
+        right_N, groups = right_rows(run, manifest)
         right_of_head = right_N if right_of_head is None else right_of_head
         gain, gain_interval = paired_difference(right_N, right_of_head, groups=groups)
-        figures = json.loads((evaluation_folder(run, "val") / "results.json").read_text(encoding="utf-8"))["tasks"][
-            TASK
-        ]
+        figures = figures_of(run, "val")
         outcomes.append(Outcome(what, _count(probe, phase), figures["top1"], figures["top1_ci"], gain, gain_interval))
     return sorted(outcomes, key=lambda outcome: -outcome.gain)
 
@@ -68,12 +59,3 @@ def _count(run: Path, phase: Phase) -> int:
     model = load(run)
     set_trainable(model, phase.train)
     return sum(parameter.numel() for parameter in model.parameters() if parameter.requires_grad)
-
-
-def _right(run: Path, manifest: Manifest) -> tuple[np.ndarray, np.ndarray | None]:
-    """Whether each val row was right, and its group; a row that could not be read was not."""
-    with (evaluation_folder(run, "val") / "predictions.csv").open(newline="", encoding="utf-8") as file:
-        right = {Path(line["path"]).resolve(): line["predicted"] == line["label"] for line in csv.DictReader(file)}
-    rows = manifest.rows("val")
-    groups = None if manifest.groups is None else manifest.groups[rows]
-    return np.array([right.get(manifest.path(row).resolve(), False) for row in rows]), groups

@@ -5,23 +5,20 @@ import sys
 import time
 from dataclasses import dataclass
 from itertools import islice
-from pathlib import Path
 
 import torch
 from torch.optim import Optimizer
 
 from finetune.errors import DataError
-from finetune.infer import DTYPES, probabilities, settle_device, settle_precision
+from finetune.infer import probabilities
 from finetune.manifest import Manifest
 from finetune.model.lora import merge_lora
-from finetune.model.model import TASK, VideoClassifier
+from finetune.model.model import VideoClassifier
 from finetune.model.phase import begin_phase
 from finetune.recipe import Recipe
-from finetune.schedules import phases_of
-from finetune.train.display import Display, span_of
-from finetune.train.loaders import TrainLoaders
+from finetune.train.display import span_of
 from finetune.train.optimizer import build_optimizer
-from finetune.train.preflight import look, refuse_what_cannot_run
+from finetune.train.trial import Trial
 from finetune.video.loader import Batch, worker_count
 
 STEPS = 2  # the first makes room, the second is timed
@@ -46,28 +43,22 @@ def forecast(model: VideoClassifier, manifest: Manifest, recipe: Recipe) -> list
     Reading is timed in this process and divided by the loading processes that training would have, which read while
     the network works. Raises FinetuneError for all that `fit` would refuse.
     """
-    clip = recipe.clip.model_copy(update={"size": model.size})
-    phases = phases_of(recipe.phases, tuple(model.stages))
-    recipe = recipe.model_copy(update={"clip": clip, "phases": phases})
-    refuse_what_cannot_run(model, manifest, recipe, folder=Path("runs") / "forecast")
-    facts = look(manifest, recipe, Display(quiet=False))
-    device = settle_device(recipe.train.device)
-    model.to(device).checkpointing = recipe.train.checkpointing
     alone = recipe.model_copy(update={"data": recipe.data.model_copy(update={"workers": 0})})
-    loaders = TrainLoaders(manifest, alone, facts, batch_size=recipe.train.batch_size, share=(0, 1))
+    trial = Trial(model, manifest, alone)
     started = time.perf_counter()
-    batches = [batch for batch in islice(loaders.of(phases[0])[0], STEPS) if batch["clips"] is not None]
+    first_batches = islice(trial.loaders.of(trial.phases[0])[0], STEPS)
+    batches = [batch for batch in first_batches if batch["clips"] is not None]
     if not batches:
         raise DataError(f"{manifest.source}: none of the first clips can be read")
     workers = worker_count(recipe.data.workers)
     reading = (time.perf_counter() - started) / len(batches) / max(1, workers)
     views = len(manifest.rows("val")) * recipe.evaluate.views
-    validating = views * max(_seconds_to_validate(model, batches[0], recipe), reading / len(batches[0]["clips"]))
+    validating = views * max(_seconds_to_validate(trial, batches[0]), reading / len(batches[0]["clips"]))
     found = []
-    for phase in (each.settled(recipe.train) for each in phases):
+    for phase in trial.phases:
         learning, groups = begin_phase(model, phase)
-        computing = _seconds_of_a_step(model, batches, build_optimizer(str(phase.optimizer), groups), recipe)
-        count = len(loaders.of(phase)[1])
+        computing = _seconds_of_a_step(trial, batches, build_optimizer(str(phase.optimizer), groups))
+        count = len(trial.loaders.of(phase)[1])
         steps, epochs = phase.steps_of(count), phase.epochs_of(count)
         seconds = max(computing, reading) if workers else computing + reading
         found.append(
@@ -78,40 +69,28 @@ def forecast(model: VideoClassifier, manifest: Manifest, recipe: Recipe) -> list
                 seconds_per_step=seconds,
                 waits_for_data=reading > computing,
                 minutes=(steps * seconds + epochs * validating) / 60,
-                peak_gb=_peak_gb(device),
+                peak_gb=_peak_gb(trial.device),
             )
         )
         merge_lora(model)
     return found
 
 
-def _seconds_of_a_step(model: VideoClassifier, batches: list[Batch], optimizer: Optimizer, recipe: Recipe) -> float:
-    device = next(model.parameters()).device
-    precision = settle_precision(recipe.train.precision, device)
-    model.train()
+def _seconds_of_a_step(trial: Trial, batches: list[Batch], optimizer: Optimizer) -> float:
+    trial.model.train()
     for batch in [*batches, *batches][:STEPS]:
         started = time.perf_counter()
-        for part, labels in zip(
-            batch["clips"].flatten(0, 1).split(recipe.train.batch_size),
-            batch["label"].split(recipe.train.batch_size),
-            strict=True,
-        ):
-            with torch.autocast(device.type, DTYPES.get(precision), enabled=precision in DTYPES):
-                logits = model(part.to(device))[TASK]
-            torch.nn.functional.cross_entropy(logits.float(), labels.to(device)).backward()
-        optimizer.step()
-        optimizer.zero_grad()
-        _wait_for(device)
+        trial.step(batch, optimizer)
+        _wait_for(trial.device)
     return time.perf_counter() - started
 
 
-def _seconds_to_validate(model: VideoClassifier, batch: Batch, recipe: Recipe) -> float:
+def _seconds_to_validate(trial: Trial, batch: Batch) -> float:
     """Of one view of one row."""
-    device = next(model.parameters()).device
-    model.eval()
+    trial.model.eval()
     for _ in range(STEPS):
         started = time.perf_counter()
-        probabilities(model, batch["clips"], precision=settle_precision(recipe.train.precision, device))
+        probabilities(trial.model, batch["clips"], precision=trial.precision)
     return (time.perf_counter() - started) / len(batch["clips"])
 
 

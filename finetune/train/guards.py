@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from finetune.errors import FinetuneError
+from finetune.errors import DivergedError
 from finetune.manifest import Manifest
 from finetune.recipe import EarlyStopping, Train
 
@@ -40,11 +40,11 @@ def hint_at_first_loss(loss: float, classes: Sequence[str], kind: str) -> str | 
 def refuse_too_many(
     left_out: int, loss: float, batch: dict[str, Any], manifest: Manifest, train: Train, *, folder: Path
 ) -> None:
-    """Raise FinetuneError when more steps have no number for a gradient than may be left out."""
+    """Raise DivergedError when more steps have no number for a gradient than may be left out."""
     if left_out <= train.skip_nan:
         return
     files = "\n".join(str(manifest.path(row)) for row in batch["row"].tolist())
-    raise FinetuneError(
+    raise DivergedError(
         f"the loss is {loss}, or its gradient no number; lower the phase's lr, or set train.clip_grad=1.0 or "
         f"train.precision=fp32, in another run. The best epoch is kept in {folder / 'checkpoints' / 'best'}. "
         f"The clips of this step:\n{files}"

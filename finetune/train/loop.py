@@ -1,7 +1,7 @@
 """Training, read from top to bottom: for each phase, for each epoch, for each batch. The one place for the order."""
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, nullcontext
 from pathlib import Path
 from typing import Any
@@ -53,6 +53,8 @@ from finetune.train.together import (
 from finetune.train.validation import measure_norms_anew, validate
 from finetune.video.dataset import draw_of
 
+AfterEpoch = Callable[[dict[str, Any]], None]
+
 
 def fit(
     model: VideoClassifier,
@@ -67,12 +69,14 @@ def fit(
     seed: int = 0,
     out: str | Path | None = None,
     quiet: bool = False,
+    after_epoch: AfterEpoch | None = None,
 ) -> Path:
     """Train a model on a manifest, phase by phase; the run folder, and the model left with its best weights.
 
     The best epoch is the one with the highest top-1 on the split val, the lower loss deciding between equals; with
-    no rows there, the last. Of `data`, `on_error`, `packed`, `workers` and `time_limit` are used. Raises
-    FinetuneError for all that is wrong before the first batch, and when the loss is no longer a number.
+    no rows there, the last. Of `data`, `on_error`, `packed`, `workers` and `time_limit` are used. `after_epoch` is
+    called with each line of metrics.jsonl; what it raises ends the run, which can be gone on with. Raises
+    FinetuneError for all that is wrong before the first batch, and DivergedError when the loss is no longer a number.
     """
     clip = clip.model_copy(update={"size": model.size})
     if data.packed is not None:
@@ -91,7 +95,7 @@ def fit(
     wanted = None if out is None else Path(out)
     folder = decided_once(lambda: new_run_folder(Path(model.settings.backbone).name, wanted))
     refuse_what_cannot_run(model, manifest, recipe, folder=folder)
-    return learn(model, manifest, recipe, folder, quiet=quiet)
+    return learn(model, manifest, recipe, folder, quiet=quiet, after_epoch=after_epoch)
 
 
 def learn(
@@ -102,6 +106,7 @@ def learn(
     *,
     state: State | None = None,
     quiet: bool = False,
+    after_epoch: AfterEpoch | None = None,
 ) -> Path:
     """Train by a whole recipe, from its start or from where a state was taken; see `fit` and `resume`."""
     train, device = recipe.train, settle_device(recipe.train.device)
@@ -259,6 +264,8 @@ def learn(
                         with ema.in_place(model):
                             run.save_best(model, record)
                     accelerator.wait_for_everyone()
+                    if after_epoch is not None:
+                        after_epoch(record)
             except Stopped:
                 sum_over_processes(at.tally, accelerator)
                 run.save_last(moving, at)

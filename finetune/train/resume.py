@@ -10,7 +10,7 @@ from finetune.evaluation import saved_manifest
 from finetune.infer import settle_device
 from finetune.model.model import model_of
 from finetune.recipe import Recipe, Schedule
-from finetune.train.loop import learn
+from finetune.train.loop import AfterEpoch, learn
 from finetune.train.preflight import refuse_what_cannot_run
 from finetune.train.state import read_state
 
@@ -18,7 +18,9 @@ from finetune.train.state import read_state
 FREE = ("data.workers", "data.time_limit", "train.save_every_minutes")
 
 
-def resume(run: str | Path, overrides: Sequence[str] = (), *, quiet: bool = False) -> Path:
+def resume(
+    run: str | Path, overrides: Sequence[str] = (), *, quiet: bool = False, after_epoch: AfterEpoch | None = None
+) -> Path:
     """Go on with a run from its last checkpoint; the run folder.
 
     On a CPU with as many threads the result is bit for bit that of a run that was never stopped. By `overrides`, or in
@@ -35,7 +37,7 @@ def resume(run: str | Path, overrides: Sequence[str] = (), *, quiet: bool = Fals
     model = model_of(settings, classes, num_frames=recipe.clip.num_frames, size=recipe.clip.size)
     load_checkpoint(folder, "last", model)
     refuse_what_cannot_run(model, manifest, recipe, folder=folder)
-    return learn(model, manifest, recipe, folder, state=state, quiet=quiet)
+    return learn(model, manifest, recipe, folder, state=state, quiet=quiet, after_epoch=after_epoch)
 
 
 def refuse_another_recipe(before: dict[str, Any], now: Recipe) -> None:

@@ -7,11 +7,18 @@ import torch
 from finetune.manifest import Manifest
 from finetune.model.model import VideoClassifier, model_of
 from finetune.recipe import Recipe
-from finetune.train.loop import fit
+from finetune.train.loop import AfterEpoch, fit
 
 
-def train_by(recipe: Recipe, manifest: Manifest, *, out: Path, model: VideoClassifier | None = None) -> Path:
-    """Train a new model by a recipe, or go on from `model`; the run folder. Raises what `fit` raises."""
+def train_by(
+    recipe: Recipe,
+    manifest: Manifest,
+    *,
+    out: Path,
+    model: VideoClassifier | None = None,
+    after_epoch: AfterEpoch | None = None,
+) -> Path:
+    """Train a new model by a recipe, or go on from `model`; the run folder. See `fit`."""
     torch.manual_seed(recipe.seed)
     return fit(
         model or new_model(recipe, manifest),
@@ -24,6 +31,7 @@ def train_by(recipe: Recipe, manifest: Manifest, *, out: Path, model: VideoClass
         evaluate=recipe.evaluate,
         seed=recipe.seed,
         out=out,
+        after_epoch=after_epoch,
     )
 
 

@@ -196,7 +196,7 @@ def test_what_weakens_the_answer_is_said_with_what_to_do(tmp_path, run, results,
     ("data", "decoder", "warning"),
     [
         (4.0, "pyav", None),
-        (9.0, "pyav", "waited for videos for 43 % of its time, 1 min 48 s. Pack the videos (finetune data pack), or raise"),
+        (9.0, "pyav", "waited for videos for 43 % of its time, 1 min 48 s. Pack the videos (finetune data pack)"),
         (9.0, "the pack here", "waited for videos for 43 % of its time, 1 min 48 s. Raise data.workers, to at most"),
     ],
 )  # fmt: skip

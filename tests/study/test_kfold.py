@@ -98,9 +98,9 @@ def test_interrupted_it_goes_on_with_the_fold_under_way(whole, folder, tmp_path,
         assert (tmp_path / "run/evaluation" / name).read_bytes() == (folder / "evaluation" / name).read_bytes()
     with pytest.raises(RunError, match="was begun with another recipe"):
         kfold(RECIPE.model_copy(update={"seed": 1}), whole, folds=3, out=tmp_path / "run")
-    with pytest.raises(RunError, match="was begun with other clips, groups or folds"):
+    with pytest.raises(RunError, match="was begun with folds 3, not 4"):
         kfold(RECIPE, whole, folds=4, out=tmp_path / "run")
-    with pytest.raises(RunError, match="was begun with other clips, groups or folds"):
+    with pytest.raises(RunError, match="was begun with other clips, groups or splits"):
         kfold(RECIPE, replace(whole, groups=whole.groups[::-1].copy()), folds=3, out=tmp_path / "run")
 
 

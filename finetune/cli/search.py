@@ -1,0 +1,115 @@
+"""`finetune lr-find` and `sweep`: which rate, which settings."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from finetune.errors import RecipeError
+from finetune.recipe_files import load_recipe
+
+if TYPE_CHECKING:
+    from finetune.study.sweep import Point
+
+POINTS_SHOWN = 30
+
+
+def lr_find(
+    recipe: Annotated[str, typer.Argument(help="Name of a recipe (see `finetune recipes list`) or a YAML file.")],
+    overrides: Annotated[list[str] | None, typer.Argument(help="Settings to change, each key.sub=value.")] = None,
+    phase: Annotated[int, typer.Option(min=0, help="Which of the recipe's phases, counted from 0.")] = 0,
+    low: Annotated[float, typer.Option(help="The first rate.")] = 1e-6,
+    high: Annotated[float, typer.Option(help="The last rate.")] = 1.0,
+    steps: Annotated[int, typer.Option(min=10, help="Steps from the one to the other.")] = 100,
+    out: Annotated[Path | None, typer.Option(help="The picture, an .svg file.")] = None,
+) -> None:
+    """Raise the learning rate from step to step until the loss explodes; say which rate to take, and draw it.
+
+    Nothing of it is kept but the picture. The rate is that of what is new, the backbone's follows as in the recipe.
+    """
+    settings = load_recipe(recipe, overrides or [])
+    if not 0 < low < high:
+        raise RecipeError(f"--low {low} and --high {high} are no range of rates")
+
+    from finetune.cli.run import load_manifest
+    from finetune.report.rate_test import draw_rate_test
+    from finetune.study.lr_find import find_rate
+
+    manifest = load_manifest(settings.data, seed=settings.seed)
+    test = find_rate(settings, manifest, phase=phase, low=low, high=high, steps=steps)
+    picture = out or Path("runs") / f"{Path(recipe).stem}-phase-{phase}-rates.svg"
+    picture.parent.mkdir(parents=True, exist_ok=True)
+    draw_rate_test(picture, test.rates, test.losses, test.smoothed, chosen=test.steepest)
+    print("    rate    loss  running mean")
+    every = max(1, len(test.rates) // 15)
+    for rate, loss, mean in list(zip(test.rates, test.losses, test.smoothed, strict=True))[::every]:
+        print(f"{rate:8.1e}  {loss:6.3f}  {mean:12.3f}")
+    if test.steepest is None:
+        print(f"No rate up to {test.rates[-1]:.1e} lowered the loss: try more --steps, or a higher --high.")
+    else:
+        print(f"The loss falls fastest at {test.steepest:.1e}; from {test.lowest:.1e} on it rises.")
+        print(f"In the recipe: phases.{phase}.lr={test.steepest:.1e}")
+    print(f"picture {picture}")
+
+
+def sweep(
+    recipe: Annotated[str, typer.Argument(help="Name of a recipe (see `finetune recipes list`) or a YAML file.")],
+    overrides: Annotated[
+        list[str],
+        typer.Argument(help="Values to try, key.sub=a,b (commas in brackets are part of a value); others are fixed."),
+    ],
+    trials: Annotated[
+        int | None,
+        typer.Option(min=1, help="Search instead: so many trials; ranges are written key.sub=low..high (Optuna)."),
+    ] = None,
+    out: Annotated[Path | None, typer.Option(help="Folder of the runs; what was interrupted goes on there.")] = None,
+) -> None:
+    """Train a recipe with every combination of some settings, or search among them, and list them by the split val.
+
+    Test clips are not looked at: score the chosen run with `finetune evaluate`. The last line printed is the folder.
+    """
+    load_recipe(recipe)
+
+    from finetune.cli.run import load_manifest
+    from finetune.study.sweep import fixed_settings, grid, recipes_of, sweep, swept_keys
+
+    points = grid(overrides)
+    folder = out or Path("runs") / f"{Path(recipe).stem}-sweep"
+    if trials is not None:
+        from finetune.study.search import search, space_of
+
+        settings = load_recipe(recipe, space_of(overrides)[1])
+        manifest = load_manifest(settings.data, seed=settings.seed)
+        found, ended = search(recipe, overrides, manifest, trials=trials, out=folder)
+        print(f"{len(found)} settings trained to the end, {ended} were ended early")
+    else:
+        if not swept_keys(points):
+            raise RecipeError("nothing to sweep: give a key several values, as phases.0.lr=1e-3,1e-2")
+        recipes_of(recipe, points)
+        settings = load_recipe(recipe, fixed_settings(points))
+        found = sweep(recipe, points, load_manifest(settings.data, seed=settings.seed), out=folder)
+    print(points_table(found))
+    print(
+        "The best of many is flattered by the choice: settings whose interval holds 0 may be as good. "
+        f"To test it: finetune evaluate {folder / found[0].run}"
+    )
+    print(folder, flush=True)
+
+
+def points_table(points: "list[Point]") -> str:
+    """One line a setting, the best first."""
+    names = [" ".join(point.settings) for point in points[:POINTS_SHOWN]]
+    width = max(map(len, names))
+    lines = [f"{'setting':{width}}  val top-1               loss    against the best"]
+    for name, each in zip(names, points, strict=False):
+        if each.has_diverged:
+            lines.append(f"{name:{width}}  its loss was not a number")
+            continue
+        low, high = each.interval
+        less, more = each.behind_interval
+        loss = "" if each.loss is None else f"{each.loss:.3f}"
+        behind = "" if each is points[0] else f"{each.behind:+.3f} ({less:+.3f} to {more:+.3f})"
+        lines.append(f"{name:{width}}  {each.top1:.3f} ({low:.3f} to {high:.3f})  {loss:6}  {behind}".rstrip())
+    if len(points) > POINTS_SHOWN:
+        lines.append(f"and {len(points) - POINTS_SHOWN} more, in sweep.json")
+    return "\n".join(lines)

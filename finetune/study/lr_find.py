@@ -1,0 +1,106 @@
+"""The learning rate range test: raise the rate from step to step until the loss explodes (arXiv:1506.01186)."""
+
+import itertools
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+
+from finetune.errors import DataError, RecipeError
+from finetune.manifest import Manifest
+from finetune.model.phase import begin_phase
+from finetune.recipe import Recipe
+from finetune.train.optimizer import build_optimizer
+from finetune.train.start import new_model
+from finetune.train.trial import Trial
+from finetune.video.loader import Batch
+
+SMOOTHING = 0.8  # of the running mean of the losses
+EXPLODED = 4.0  # times the lowest running mean
+HELPED = 0.95  # times the first running mean: below that, a rate did something
+
+
+@dataclass(frozen=True)
+class RateTest:
+    """Rates that were tried, upwards, the loss at each and its running mean; where the mean is lowest, where it falls
+    fastest: the rate to take. Both None where no rate lowered the loss."""
+
+    rates: tuple[float, ...]
+    losses: tuple[float, ...]
+    smoothed: tuple[float, ...]
+    lowest: float | None
+    steepest: float | None
+
+
+def find_rate(
+    recipe: Recipe, manifest: Manifest, *, phase: int = 0, low: float = 1e-6, high: float = 1.0, steps: int = 100
+) -> RateTest:
+    """Train a phase of a recipe for some steps at rates from `low` to `high`; nothing is kept.
+
+    The model is the one that the run begins with, whatever phases come before. The rate is that of what is new; stages
+    with less of it have less of it here. Raises RecipeError for a phase that is not there.
+    """
+    torch.manual_seed(recipe.seed)
+    model = new_model(recipe, manifest)
+    trial = Trial(model, manifest, recipe)
+    if not 0 <= phase < len(trial.phases):
+        raise RecipeError(f"there is no phases.{phase}; this recipe has {len(trial.phases)}, counted from 0")
+    chosen = trial.phases[phase]
+    _, groups = begin_phase(model, chosen)
+    optimizer = build_optimizer(str(chosen.optimizer), groups)
+    shares = [group["lr"] / chosen.lr for group in groups]
+    rates, losses = [], []
+    model.train()
+    for number, batch in enumerate(itertools.islice(_batches(trial, phase), steps)):
+        rates.append(low * (high / low) ** (number / max(1, steps - 1)))
+        for group, share in zip(optimizer.param_groups, shares, strict=True):
+            group["lr"] = rates[-1] * share
+        losses.append(trial.step(batch, optimizer, number=number))
+        if not math.isfinite(losses[-1]) or has_exploded(losses):
+            break
+    return judge(rates, losses)
+
+
+def judge(rates: Sequence[float], losses: Sequence[float]) -> RateTest:
+    """What a range test says."""
+    means = np.array(running_mean(losses))
+    finite = np.isfinite(means)
+    bottom = int(np.where(finite, means, np.inf).argmin())
+    lowest = steepest = None
+    if bottom > 1 and means[bottom] < HELPED * means[0]:
+        slopes = np.gradient(means[: bottom + 1], np.log10(rates[: bottom + 1]))
+        lowest, steepest = rates[bottom], rates[int(slopes.argmin())]
+    return RateTest(tuple(rates), tuple(losses), tuple(means.tolist()), lowest, steepest)
+
+
+def running_mean(losses: Sequence[float]) -> list[float]:
+    """An exponential one, its start corrected."""
+    mean, found = 0.0, []
+    for number, loss in enumerate(losses, 1):
+        mean = SMOOTHING * mean + (1 - SMOOTHING) * loss
+        found.append(mean / (1 - SMOOTHING**number))
+    return found
+
+
+def has_exploded(losses: Sequence[float]) -> bool:
+    means = running_mean(losses)
+    return means[-1] > EXPLODED * min(means)
+
+
+def _batches(trial: Trial, phase: int) -> Iterator[Batch]:
+    """Training batches without end; those that cannot be read are left out."""
+    loader, order = trial.loaders.of(trial.phases[phase])
+    try:
+        for epoch in itertools.count(1):
+            order.begin(epoch)
+            count = 0
+            for batch in loader:
+                if batch["clips"] is not None:
+                    count += 1
+                    yield batch
+            if not count:
+                raise DataError(f"{trial.manifest.source}: none of the training clips can be read")
+    finally:
+        trial.loaders.close()

@@ -1,0 +1,131 @@
+"""The same recipe with other settings, each a run: which does best on the split val."""
+
+import itertools
+import json
+import re
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+
+from finetune.errors import DivergedError, RecipeError
+from finetune.files import standing, write_json
+from finetune.manifest import Manifest
+from finetune.recipe import Recipe
+from finetune.recipe_files import load_recipe
+from finetune.scores import paired_difference
+from finetune.study.runs import begin_study, figures_of, finished, refuse_without_val, right_rows
+
+OUTSIDE_BRACKETS = re.compile(r",(?![^\[{(]*[\]})])")
+Settings = tuple[str, ...]  # each key.sub=value
+
+
+@dataclass(frozen=True)
+class Point:
+    """One setting of all that is swept, with top-1 and loss on the split val.
+
+    `behind` is how far its top-1 is from the best one's on the same clips, with the paired interval.
+    """
+
+    settings: Settings
+    run: str
+    top1: float
+    interval: tuple[float, float]
+    loss: float | None
+    has_diverged: bool = False
+    behind: float = 0.0
+    behind_interval: tuple[float, float] = (0.0, 0.0)
+
+
+def grid(overrides: Sequence[str]) -> list[Settings]:
+    """Every combination of the values in overrides `key=a,b`; commas in brackets belong to a value."""
+    keys = [override.partition("=")[0] for override in overrides]
+    if twice := {key for key in keys if keys.count(key) > 1}:
+        raise RecipeError(f"{min(twice)} is set twice; write its values in one: {min(twice)}=a,b")
+    values = [
+        [f"{key}={value.strip()}" for value in OUTSIDE_BRACKETS.split(override.partition("=")[2])]
+        for key, override in zip(keys, overrides, strict=True)
+    ]
+    return list(itertools.product(*values))
+
+
+def swept_keys(points: Sequence[Settings]) -> Settings:
+    """Keys that have more than one value."""
+    return tuple(each[0].partition("=")[0] for each in zip(*points, strict=True) if len(set(each)) > 1)
+
+
+def refuse_swept_data(keys: Sequence[str]) -> None:
+    """Raise RecipeError."""
+    if wrong := [key for key in keys if key == "data" or key.startswith("data.")]:
+        raise RecipeError(f"{wrong[0]} cannot be swept: all runs have to be scored on the same clips")
+
+
+def recipes_of(name: str, points: Sequence[Settings]) -> list[Recipe]:
+    """The recipe of each point. Raises RecipeError with all that is wrong with any; data cannot be swept."""
+    refuse_swept_data(swept_keys(points))
+    recipes, problems = [], []
+    for point in points:
+        try:
+            recipes.append(load_recipe(name, point))
+        except RecipeError as error:
+            problems += str(error).splitlines()
+    if problems:
+        raise RecipeError("\n".join(dict.fromkeys(problems)))
+    return recipes
+
+
+def sweep(name: str, points: Sequence[Settings], manifest: Manifest, *, out: Path) -> list[Point]:
+    """Train a recipe with each point's settings and score it on the split val, the best first.
+
+    Each is a run in a folder of `out`, named by what is swept; what is finished there is not done again, so that an
+    interrupted sweep goes on, and one may be widened. Raises RunError where there are no val rows.
+    """
+    recipes = recipes_of(name, points)
+    refuse_without_val(manifest)
+    begin_study(out, load_recipe(name, fixed_settings(points)), manifest)
+    keys = swept_keys(points)
+    found, diverged = [], []
+    for point, recipe in zip(points, recipes, strict=True):
+        swept = tuple(setting for setting in point if setting.partition("=")[0] in keys)
+        run = out / folder_name(swept)
+        try:
+            found.append(point_of(finished(recipe, manifest, out=run, split="val"), swept))
+        except DivergedError:
+            diverged.append(Point(swept, run.name, 0.0, (0.0, 0.0), None, has_diverged=True))
+    return ranked(found, manifest, out, diverged=diverged)
+
+
+def fixed_settings(points: Sequence[Settings]) -> Settings:
+    """What all points have alike."""
+    keys = swept_keys(points)
+    return tuple(setting for setting in points[0] if setting.partition("=")[0] not in keys)
+
+
+def folder_name(settings: Settings) -> str:
+    """Of a run, from what is swept."""
+    return re.sub(r"[^\w.=+,-]+", "-", ",".join(settings)).strip("-")[:200] or "run"
+
+
+def point_of(run: Path, settings: Settings) -> Point:
+    """What a finished run's files say."""
+    figures = figures_of(run, "val")
+    meta = json.loads((standing(run / "checkpoints" / "best") / "meta.json").read_text(encoding="utf-8"))
+    return Point(settings, run.name, figures["top1"], tuple(figures["top1_ci"]), meta["val_loss"])
+
+
+def ranked(points: Sequence[Point], manifest: Manifest, out: Path, *, diverged: Sequence[Point] = ()) -> list[Point]:
+    """The best first, each compared with it on the same clips; written as sweep.json.
+
+    Raises DivergedError when there is nothing else.
+    """
+    if not points:
+        raise DivergedError(f"{out}: no setting trained to its end: the loss was not a number; lower the rates")
+    order = sorted(points, key=lambda point: (-point.top1, point.loss or 0.0))
+    best, groups = right_rows(out / order[0].run, manifest)
+    listed = []
+    for point in order:
+        right_N, _ = right_rows(out / point.run, manifest)
+        behind, interval = paired_difference(right_N, best, groups=groups)
+        listed.append(replace(point, behind=behind, behind_interval=interval))
+    listed += diverged
+    write_json(out / "sweep.json", [asdict(point) for point in listed])
+    return listed

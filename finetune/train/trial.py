@@ -1,0 +1,61 @@
+"""Steps that are learnt from and thrown away: to see what a run would take, and which rate it can bear."""
+
+from pathlib import Path
+
+import torch
+from torch.optim import Optimizer
+
+from finetune.infer import DTYPES, settle_device, settle_precision
+from finetune.manifest import Manifest
+from finetune.model.model import TASK, VideoClassifier
+from finetune.recipe import Phase, Recipe
+from finetune.schedules import phases_of
+from finetune.train.display import Display
+from finetune.train.loaders import TrainLoaders
+from finetune.train.losses import build_loss
+from finetune.train.mixing import mix
+from finetune.train.preflight import look, refuse_what_cannot_run
+from finetune.video.loader import Batch
+
+
+class Trial:
+    """A model on its device with loaders and loss as training has them, and no run folder.
+
+    The model is worth nothing afterwards. Raises FinetuneError for all that `fit` would refuse.
+    """
+
+    def __init__(self, model: VideoClassifier, manifest: Manifest, recipe: Recipe) -> None:
+        clip = recipe.clip.model_copy(update={"size": model.size})
+        phases = phases_of(recipe.phases, tuple(model.stages))
+        recipe = recipe.model_copy(update={"clip": clip, "phases": phases})
+        refuse_what_cannot_run(model, manifest, recipe, folder=Path("runs") / "trial")
+        facts = look(manifest, recipe, Display(quiet=False))
+        train = recipe.train
+        self.recipe, self.manifest, self.model = recipe, manifest, model
+        self.phases: list[Phase] = [phase.settled(train) for phase in phases]
+        self.device = settle_device(train.device)
+        self.precision = settle_precision(train.precision, self.device)
+        self.model.to(self.device).checkpointing = train.checkpointing
+        self.loaders = TrainLoaders(manifest, recipe, facts, batch_size=train.batch_size, share=(0, 1))
+        counts = list(manifest.without(facts.bad).counts("train").values())
+        self.loss_of = build_loss(train.loss, class_counts=counts, label_smoothing=train.label_smoothing)
+
+    def step(self, batch: Batch, optimizer: Optimizer, *, number: int = 0) -> float:
+        """Learn from a batch of the loaders; its loss before."""
+        train, loss = self.recipe.train, 0.0
+        clips, targets = mix(
+            batch["clips"].flatten(0, 1).to(self.device),
+            batch["label"].to(self.device),
+            augment=self.recipe.augment,
+            num_classes=len(self.model.classes),
+            seed=number,
+        )
+        for part, labels in zip(clips.split(train.batch_size), targets.split(train.batch_size), strict=True):
+            with torch.autocast(self.device.type, DTYPES.get(self.precision), enabled=self.precision in DTYPES):
+                logits = self.model(part)[TASK]
+            part_loss = len(part) / len(clips) * self.loss_of(logits.float(), labels)
+            part_loss.backward()
+            loss += float(part_loss.detach())
+        optimizer.step()
+        optimizer.zero_grad()
+        return loss

@@ -1,0 +1,70 @@
+"""The range test tells a rate at which a model learns from one that does nothing, and from one that breaks it."""
+
+import numpy as np
+import pytest
+from grey import TINY
+
+import finetune as ft
+from finetune.errors import RecipeError
+from finetune.study.lr_find import find_rate, has_exploded, judge, running_mean
+
+RECIPE = ft.Recipe(
+    clip=ft.Clip(num_frames=2, size=32),
+    model=ft.Model(backbone=TINY, weights="none"),
+    phases=(ft.Phase(train="head"), ft.Phase(train="all", backbone_lr_scale=0.1)),
+    train=ft.Train(batch_size=4),
+    data=ft.Data(workers=0),
+)
+
+
+@pytest.fixture(scope="module")
+def manifest(clip_folder):
+    return ft.Manifest.from_folder(clip_folder)
+
+
+def test_the_steepest_fall_is_before_the_lowest_loss_and_that_before_the_explosion():
+    rates = np.logspace(-6, 0, 100)
+    exponents = np.log10(rates)
+    losses = 2 - 1.5 / (1 + np.exp(-4 * (exponents + 3))) + np.exp(6 * (exponents + 0.8))  # falls at 1e-3, rises at 0.1
+    test = judge(rates.tolist(), losses.tolist())
+    assert 10**-3.2 < test.steepest < 10**-2.3
+    assert 10**-2.3 < test.lowest < 10**-0.9
+    assert has_exploded([2.0] * 5 + [50.0])
+    assert not has_exploded([2.0] * 5 + [3.0])
+
+
+def test_a_running_mean_of_one_value_is_that_value():
+    assert running_mean([3.0] * 5) == pytest.approx([3.0] * 5)
+
+
+def test_where_no_rate_helps_none_is_named():
+    test = judge([1e-3, 1e-2, 1e-1], [1.0, 1.0, 1.0])
+    assert (test.lowest, test.steepest) == (None, None)
+
+
+def test_a_real_model_has_a_rate_and_is_stopped_when_it_breaks(manifest):
+    test = find_rate(RECIPE, manifest, low=1e-5, high=1e3, steps=80)
+    assert test.steepest is not None
+    assert 1e-5 < test.steepest < test.lowest < 100
+    assert len(test.rates) < 80
+    assert test == find_rate(RECIPE, manifest, low=1e-5, high=1e3, steps=80)
+
+
+def test_a_phase_that_is_not_there_is_said(manifest):
+    with pytest.raises(RecipeError, match="there is no phases.2; this recipe has 2, counted from 0"):
+        find_rate(RECIPE, manifest, phase=2)
+
+
+def test_the_command_draws_it_and_keeps_no_run(clip_folder, tmp_path, finetune, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "grey.yaml").write_text(
+        f"data: {{folder: {clip_folder}, workers: 0}}\nclip: {{num_frames: 2, size: 32}}\n"
+        f"model: {{backbone: {TINY}, weights: none}}\nphases: [{{train: head}}]\ntrain: {{batch_size: 4}}\n"
+    )
+    status, out, err = finetune("lr-find", "grey.yaml", "--low", "1e-5", "--high", "1e2", "--steps", "60")
+    assert status == 0, err
+    assert "In the recipe: phases.0.lr=" in out
+    assert out.splitlines()[-1] == "picture runs/grey-phase-0-rates.svg"
+    assert "falls fastest" in (tmp_path / "runs/grey-phase-0-rates.svg").read_text()
+    assert [path.name for path in (tmp_path / "runs").iterdir()] == ["grey-phase-0-rates.svg"]
+    assert finetune("lr-find", "grey.yaml", "--low", "1")[0] == 2

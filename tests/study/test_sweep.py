@@ -1,0 +1,180 @@
+"""Sweeps and searches: every setting a run, scored on val, gone on with where they were interrupted."""
+
+import json
+
+import pytest
+import torch
+from grey import TINY, make_clip
+
+import finetune as ft
+from finetune.errors import DivergedError, RecipeError, RunError
+from finetune.study.search import search, space_of
+from finetune.study.sweep import folder_name, grid, sweep
+from finetune.train import loop
+
+KEYS = ("phases.0.lr=1e-3,1e-2", "model.dropout=0.0,0.5", "train.batch_size=4")
+
+
+@pytest.fixture
+def recipe(tmp_path, clip_folder):
+    path = tmp_path / "grey.yaml"
+    path.write_text(
+        f"data: {{folder: {clip_folder}, workers: 0}}\nclip: {{num_frames: 2, size: 32}}\n"
+        f"model: {{backbone: {TINY}, weights: none}}\nphases: [{{train: head, epochs: 2}}]\n"
+    )
+    return path
+
+
+@pytest.fixture
+def manifest(clip_folder):
+    return ft.Manifest.from_folder(clip_folder)
+
+
+def times(out):
+    return {path.parent.name: path.stat().st_mtime_ns for path in out.glob("*/metrics.jsonl")}
+
+
+def test_a_grid_is_every_combination_and_brackets_hold_a_value_together():
+    assert grid(["a=1,2", "b=x", "c=[1, 2],{k: 1, l: 2}"]) == [
+        (f"a={one}", "b=x", f"c={three}") for one in (1, 2) for three in ("[1, 2]", "{k: 1, l: 2}")
+    ]
+    with pytest.raises(RecipeError, match="a is set twice; write its values in one: a=a,b"):
+        grid(["a=1", "a=2"])
+    assert folder_name(("model.backbone=torchvision/vgg11", "phases.0.train=[layer4, head]")) == (
+        "model.backbone=torchvision-vgg11,phases.0.train=-layer4,-head"
+    )
+
+
+def test_every_setting_is_a_run_of_its_own_and_the_best_comes_first(recipe, manifest, tmp_path):
+    out = tmp_path / "sweep"
+    points = sweep(str(recipe), grid(KEYS), manifest, out=out)
+    assert {point.settings for point in points} == {
+        (f"phases.0.lr={lr}", f"model.dropout={dropout}") for lr in ("1e-3", "1e-2") for dropout in ("0.0", "0.5")
+    }
+    assert [point.top1 for point in points] == sorted((point.top1 for point in points), reverse=True)
+    assert (points[0].behind, points[0].behind_interval) == (0, (0, 0))
+    for point in points:
+        run = ft.load_recipe(str(out / point.run / "recipe.yaml"))
+        assert f"phases.0.lr={run.phases[0].lr:.0e}".replace("-0", "-") in point.settings
+        assert f"model.dropout={run.model.dropout}" in point.settings
+        assert run.train.batch_size == 4
+        results = json.loads((out / point.run / "evaluation/val/results.json").read_text())
+        assert results["tasks"]["label"]["top1"] == point.top1
+        assert point.behind == pytest.approx(point.top1 - points[0].top1)
+    assert len(json.loads((out / "sweep.json").read_text())) == 4
+
+
+def test_interrupted_it_goes_on_and_it_may_be_widened(recipe, manifest, tmp_path, signal_at):
+    out = tmp_path / "sweep"
+    signal_at(5)
+    with pytest.raises(KeyboardInterrupt):
+        sweep(str(recipe), grid(KEYS), manifest, out=out)
+    done = times(out)
+    assert len(done) == 1
+    points = sweep(str(recipe), grid(KEYS), manifest, out=out)
+    again = sweep(str(recipe), grid(("phases.0.lr=1e-3,1e-2,1e-1", *KEYS[1:])), manifest, out=out)
+    assert len(again) == 6
+    assert done.items() < times(out).items()
+    assert {point.run: point.top1 for point in points}.items() <= {point.run: point.top1 for point in again}.items()
+    with pytest.raises(RunError, match="was begun with another recipe"):
+        sweep(str(recipe), grid((*KEYS[:2], "train.batch_size=2")), manifest, out=out)
+
+
+def test_a_setting_that_diverges_is_listed_and_the_others_go_on(recipe, manifest, tmp_path, monkeypatch):
+    build = loop.build_loss
+    monkeypatch.setattr(
+        loop, "build_loss", lambda name, **how: (lambda *a: build(name, **how)(*a) * torch.nan) if name == "focal"
+        else build(name, **how),
+    )  # fmt: skip
+    points = sweep(str(recipe), grid(["train.loss=focal,cross_entropy"]), manifest, out=tmp_path / "sweep")
+    assert [(point.settings, point.has_diverged) for point in points] == [
+        (("train.loss=cross_entropy",), False),
+        (("train.loss=focal",), True),
+    ]
+    with pytest.raises(DivergedError, match="no setting trained to its end"):
+        sweep(str(recipe), grid(["train.loss=focal"]), manifest, out=tmp_path / "nothing")
+
+
+def test_what_cannot_be_is_said_before_anything_trains(recipe, manifest, tmp_path):
+    wrong = grid(["phases.0.lr=fast,1e-3", "model.head=linear,cubic"])
+    with pytest.raises(RecipeError) as error:
+        sweep(str(recipe), wrong, manifest, out=tmp_path / "sweep")
+    assert len(str(error.value).splitlines()) == 2
+    with pytest.raises(RecipeError, match="data.val cannot be swept"):
+        sweep(str(recipe), grid(["data.val=0.1,0.2"]), manifest, out=tmp_path / "sweep")
+    assert not (tmp_path / "sweep").exists()
+    for name in ("a", "b"):
+        make_clip(tmp_path / "data/train" / name / "0.mp4")
+    with pytest.raises(RunError, match="no rows in the split val"):
+        sweep(str(recipe), grid(KEYS), ft.Manifest.from_folder(tmp_path / "data"), out=tmp_path / "sweep")
+
+
+def test_a_search_stays_in_its_ranges_and_goes_on_for_more(recipe, manifest, tmp_path, signal_at):
+    pytest.importorskip("optuna")
+    out, space = tmp_path / "search", ("phases.0.lr=1e-4..1e-1", "model.dropout=0.0,0.5", "train.batch_size=4")
+    signal_at(5)
+    with pytest.raises(KeyboardInterrupt):
+        search(str(recipe), space, manifest, trials=2, out=out)
+    points, ended = search(str(recipe), space, manifest, trials=2, out=out)
+    assert (len(points), ended) == (2, 0)
+    assert len(times(out)) == 2
+    kept = times(out)
+    more, ended = search(str(recipe), space, manifest, trials=8, out=out)
+    assert len(more) + ended == 8
+    assert kept.items() < times(out).items()
+    for point in more:
+        run = ft.load_recipe(str(out / point.run / "recipe.yaml"))
+        assert 1e-4 <= run.phases[0].lr <= 1e-1
+        assert run.model.dropout in (0.0, 0.5)
+    with pytest.raises(RunError, match="was begun with searched"):
+        search(str(recipe), ("phases.0.lr=1e-4..1e-2", *space[1:]), manifest, trials=2, out=out)
+
+
+def test_a_hopeless_trial_is_ended_early(recipe, manifest, tmp_path, monkeypatch):
+    pytest.importorskip("optuna")
+    validate, seen = loop.validate, []
+
+    def staged(*arguments):
+        seen.append(1)
+        return (0.9 if len(seen) <= 10 else 0.1), validate(*arguments)[1]  # the first five trials have two epochs each
+
+    monkeypatch.setattr(loop, "validate", staged)
+    points, ended = search(str(recipe), ["phases.0.lr=1e-4..1e-1"], manifest, trials=6, out=tmp_path / "search")
+    assert (len(points), ended) == (5, 1)
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("a=1..x", "'a=1..x' is no range; write two numbers"),
+        ("a=2..1", "write the lower end first"),
+        ("a=1", "nothing to search: give a range"),
+    ],
+)
+def test_a_space_that_is_none_is_said(override, message):
+    pytest.importorskip("optuna")
+    with pytest.raises(RecipeError, match=message):
+        space_of([override])
+
+
+def test_ranges_are_of_whole_numbers_or_not_and_wide_ones_logarithmic():
+    pytest.importorskip("optuna")
+    space, fixed = space_of(["a=1..8", "b=1e-5..1e-2", "c=0..0.5", "d=x,y", "e=3"])
+    assert {key: getattr(each, "log", None) for key, each in space.items()} == {
+        "a": False, "b": True, "c": False, "d": None
+    }  # fmt: skip
+    assert type(space["a"].low) is int
+    assert fixed == ("e=3",)
+
+
+def test_the_command_lists_settings_and_ends_with_the_folder(recipe, tmp_path, finetune, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    status, out, err = finetune("sweep", recipe, "phases.0.lr=1e-3,1e-2", "train.batch_size=4")
+    assert status == 0, err
+    lines = out.splitlines()
+    assert lines[0].split()[0] == "setting"
+    assert len(lines) == 5
+    assert lines[-1] == "runs/grey-sweep"
+    assert "finetune evaluate runs/grey-sweep/phases.0.lr=" in lines[-2]
+    status, _, err = finetune("sweep", recipe, "phases.0.lr=1e-3")
+    assert (status, "nothing to sweep" in err) == (2, True)
