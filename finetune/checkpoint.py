@@ -116,7 +116,7 @@ def load(run: str | Path, *, checkpoint: str = "best") -> VideoClassifier:
     settings = recipe.model.model_copy(update={"weights": "none"})
     model = model_of(settings, classes, num_frames=recipe.clip.num_frames, size=recipe.clip.size)
     load_checkpoint(Path(run), checkpoint, model)
-    model.consensus = recipe.evaluate.consensus
+    model.consensus, model.multilabel = recipe.evaluate.consensus, recipe.data.multilabel
     return model.eval()
 
 

@@ -11,13 +11,13 @@ import numpy as np
 
 from finetune.checkpoint import load, open_run
 from finetune.errors import DataError, RunError, some
-from finetune.files import whole_file, write_json
+from finetune.files import standing, whole_file, write_json
+from finetune.headline import scores_of
 from finetune.infer import probabilities, settle_device, settle_precision
-from finetune.manifest import SPLITS, Manifest
+from finetune.manifest import SPLITS, Manifest, several
 from finetune.model.consensus import IN_WORDS
 from finetune.model.model import TASK, VideoClassifier
 from finetune.recipe import Data, Recipe
-from finetune.scores import score
 from finetune.video.batches import EpochBatches
 from finetune.video.dataset import ClipDataset
 from finetune.video.loader import ClipLoader, worker_count
@@ -46,7 +46,7 @@ def evaluate(
     if split not in SPLITS:
         raise RunError(f"there is no split {split!r}; there are {', '.join(SPLITS)}")
     views = views or recipe.evaluate.views
-    manifest = saved_manifest(folder, classes)
+    manifest = saved_manifest(folder, recipe, classes)
     tested = manifest.only(split)
     if not len(tested):
         raise RunError(f"{folder}: its data has no rows in the split {split!r}")
@@ -66,6 +66,13 @@ def evaluate(
     if not len(kept):
         raise DataError(f"{folder}: none of the {len(tested)} files of the split {split!r} can be read")
     groups = None if tested.groups is None else tested.groups[kept]
+    thresholds = named_NK = None
+    if recipe.data.multilabel:
+        thresholds = thresholds_of(folder)
+        named_NK = probs_NK >= thresholds
+    task = scores_of(
+        tested.truth[kept], probs_NK, classes=classes, groups=groups, named_NK=named_NK, thresholds=thresholds
+    )
     results = {
         "schema": 1,
         "run": folder.resolve().name,
@@ -73,7 +80,7 @@ def evaluate(
         "num_rows": len(kept),
         "num_groups": None if groups is None else len(np.unique(groups)),
         "skipped": [{"path": str(tested.path(row)), "reason": reason} for row, reason in sorted(skipped.items())],
-        "tasks": {TASK: score(tested.labels[kept], probs_NK, classes=classes, groups=groups)},
+        "tasks": {TASK: task},
         "class_counts": {name: manifest.counts(name) for name in SPLITS},
         "training_skipped": _training_skipped(folder),
         "warnings": [],
@@ -82,7 +89,7 @@ def evaluate(
     }
     target = out or evaluation_folder(folder, split)
     target.mkdir(parents=True, exist_ok=True)
-    write_predictions(target, tested, kept, probs_NK)
+    write_predictions(target, tested, kept, probs_NK, named_NK)
     write_json(target / "results.json", results)
     return results
 
@@ -130,13 +137,19 @@ def probabilities_of(
     return rows_N, np.array([scored[row] for row in rows_N]), skipped
 
 
-def saved_manifest(folder: Path, classes: tuple[str, ...]) -> Manifest:
+def thresholds_of(folder: Path) -> np.ndarray:
+    """For each class (K,) the probability from which on a run names it, chosen on its val rows; else one half."""
+    meta = json.loads((standing(folder / "checkpoints" / "best") / "meta.json").read_text(encoding="utf-8"))
+    classes = json.loads((folder / "classes.json").read_text(encoding="utf-8"))
+    return np.array(meta.get("thresholds") or [0.5] * len(classes))
+
+
+def saved_manifest(folder: Path, recipe: Recipe, classes: tuple[str, ...]) -> Manifest:
     """The rows of a run as they were when it trained. Raises RunError when files have gone since."""
-    manifest = Manifest.from_csv(folder / "manifest.csv")
+    manifest = Manifest.from_csv(folder / "manifest.csv", multilabel=recipe.data.multilabel)
     if set(manifest.classes) - set(classes):
         raise RunError(f"{folder}: manifest.csv names classes that the run has not: {some(manifest.classes)}")
-    codes = np.array([classes.index(name) for name in manifest.classes])
-    return Manifest(manifest.source, classes, manifest.paths, codes[manifest.labels], manifest.splits, manifest.groups)
+    return manifest.with_classes(classes)
 
 
 def _protocol(recipe: Recipe, views: int, precision: str, groups: np.ndarray | None, *, size: int) -> dict[str, Any]:
@@ -163,17 +176,24 @@ def _training_skipped(folder: Path) -> list[dict[str, str]]:
     return json.loads(listed.read_text(encoding="utf-8")) if listed.exists() else []
 
 
-def write_predictions(folder: Path, manifest: Manifest, rows: np.ndarray, probs_NK: np.ndarray) -> None:
-    """predictions.csv, a line for each row, and probabilities.npy, float32 (N, K), with rows in the same order."""
+def write_predictions(
+    folder: Path, manifest: Manifest, rows: np.ndarray, probs_NK: np.ndarray, named_NK: np.ndarray | None = None
+) -> None:
+    """predictions.csv, a line for each row, and probabilities.npy, float32 (N, K), with rows in the same order.
+
+    Where rows may have several classes, predicted are those that `named_NK` names, and the probability is of the
+    likeliest.
+    """
     with whole_file(folder / "probabilities.npy") as partial, partial.open("wb") as file:
         np.save(file, probs_NK.astype(np.float32))
     with whole_file(folder / "predictions.csv") as partial, partial.open("w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file)
         writer.writerow(["path", "label", "predicted", "probability", "top_k"])
-        for row, probs_K in zip(rows, probs_NK, strict=True):
-            top = top_classes(probs_K, manifest.classes, count=5)
-            label = manifest.classes[manifest.labels[row]]
-            writer.writerow([manifest.path(row), label, *top[0], json.dumps(top, ensure_ascii=False)])
+        for index, row in enumerate(rows):
+            top = top_classes(probs_NK[index], manifest.classes, count=5)
+            predicted = top[0][0] if named_NK is None else several(manifest.classes, named_NK[index])
+            listed = json.dumps(top, ensure_ascii=False)
+            writer.writerow([manifest.path(row), manifest.label(row), predicted, top[0][1], listed])
 
 
 def top_classes(probs_K: np.ndarray, classes: tuple[str, ...], *, count: int) -> list[tuple[str, float]]:

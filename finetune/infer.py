@@ -127,4 +127,4 @@ def probabilities(model: VideoClassifier, clips_BVTCHW: Tensor, *, precision: st
     for view in range(clips_BVTCHW.shape[1]):
         with torch.autocast(device.type, DTYPES.get(precision), enabled=precision in DTYPES):
             views_BK.append(model(clips_BVTCHW[:, view].to(device))[TASK])
-    return agree(torch.stack(views_BK), model.consensus).cpu()
+    return agree(torch.stack(views_BK), model.consensus, multilabel=model.multilabel).cpu()

@@ -11,13 +11,14 @@ import os
 import re
 import warnings
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 
 from finetune.errors import DataError, nearest, some
 
+SEPARATOR = ";"  # between the classes of a row that has several
 SPLITS = ("train", "val", "test")
 SPLIT_NAMES = {
     **dict.fromkeys(("train", "training"), "train"),
@@ -43,6 +44,7 @@ class Manifest:
     labels: np.ndarray  # int64, index into classes
     splits: np.ndarray  # train | val | test
     groups: np.ndarray | None  # what must not be split across train and test
+    targets: np.ndarray | None = None  # bool (N, K), where rows may have several classes: `labels` is the rarest then
 
     def __len__(self) -> int:
         return len(self.paths)
@@ -50,20 +52,52 @@ class Manifest:
     def path(self, row: int) -> Path:
         return Path(os.fsdecode(self.paths[row]))
 
+    def label(self, row: int) -> str:
+        """The row's class; where there may be several, those that it has: `a;b`, or an empty text."""
+        if self.targets is None:
+            return self.classes[self.labels[row]]
+        return several(self.classes, self.targets[row])
+
+    @property
+    def truth(self) -> np.ndarray:
+        """What is right: labels (N,), or what is there (N, K) where rows may have several classes."""
+        return self.labels if self.targets is None else self.targets
+
     def rows(self, split: str) -> np.ndarray:
         """Rows of a split, in order."""
         return np.flatnonzero(self.splits == split)
 
     def counts(self, split: str) -> dict[str, int]:
         """Rows of a split for each class, also those that have none."""
-        counted = np.bincount(self.labels[self.rows(split)], minlength=len(self.classes))
+        rows = self.rows(split)
+        if self.targets is not None:
+            counted = self.targets[rows].sum(0)
+        else:
+            counted = np.bincount(self.labels[rows], minlength=len(self.classes))
         return dict(zip(self.classes, counted.tolist(), strict=True))
 
     def without(self, rows: Iterable[int]) -> Manifest:
         """The manifest less some rows; classes stay."""
         keep = np.setdiff1d(np.arange(len(self)), np.fromiter(rows, dtype=np.int64))
         groups = None if self.groups is None else self.groups[keep]
-        return Manifest(self.source, self.classes, self.paths[keep], self.labels[keep], self.splits[keep], groups)
+        targets = None if self.targets is None else self.targets[keep]
+        return replace(
+            self,
+            paths=self.paths[keep],
+            labels=self.labels[keep],
+            splits=self.splits[keep],
+            groups=groups,
+            targets=targets,
+        )
+
+    def with_classes(self, classes: tuple[str, ...]) -> Manifest:
+        """The same rows, their classes being among these."""
+        codes = np.array([*(classes.index(name) for name in self.classes), len(classes)])
+        targets = None
+        if self.targets is not None:
+            targets = np.zeros((len(self), len(classes)), dtype=bool)
+            targets[:, codes[:-1]] = self.targets
+        return replace(self, classes=classes, labels=codes[self.labels], targets=targets)
 
     def only(self, split: str) -> Manifest:
         """The rows of a split, in their order, numbered from 0; classes stay."""
@@ -76,7 +110,7 @@ class Manifest:
             writer.writerow(["path", "label", "split"] + ["group"] * (self.groups is not None))
             for row in range(len(self)):
                 group = [] if self.groups is None else [self.groups[row]]
-                writer.writerow([self.path(row), self.classes[self.labels[row]], self.splits[row], *group])
+                writer.writerow([self.path(row), self.label(row), self.splits[row], *group])
 
     @staticmethod
     def from_csv(
@@ -87,18 +121,21 @@ class Manifest:
         test: float = 0.2,
         seed: int = 0,
         whole: bool = False,
+        multilabel: bool = False,
     ) -> Manifest:
         """Rows of a CSV with a header: path,label and, where there, split and group; other columns are left alone.
 
         Paths are relative to the CSV. Without a split column, or with none filled in, `val` and `test` are the
-        shares that are held out; `whole`: none is, whatever the column says. Raises DataError with all that is wrong.
+        shares that are held out; `whole`: none is, whatever the column says. `multilabel`: a label lists a row's
+        classes, `a;b;c`, and may be empty. Raises DataError with all that is wrong.
         """
         source = Path(path)
-        table = _read_csv(source)
+        table = _read_csv(source, multilabel=multilabel)
         files = [source.parent / item for item in table["path"]]
         groups = table.get("group") or _groups_from(files, group_pattern)
         splits = ["train"] * len(files) if whole else table.get("split")
-        return _manifest(source, files, table["label"], (splits, groups), (val, test, seed))
+        labels = [listed(label) for label in table["label"]] if multilabel else table["label"]
+        return _manifest(source, files, labels, (splits, groups), (val, test, seed))
 
     @staticmethod
     def from_folder(
@@ -127,25 +164,53 @@ class Manifest:
 def _manifest(
     source: Path,
     files: Sequence[Path],
-    labels: Sequence[str],
+    labels: Sequence[str] | Sequence[tuple[str, ...]],
     split_and_group: tuple[Sequence[str] | None, Sequence[str] | None],
     shares: tuple[float, float, int],
 ) -> Manifest:
     splits, groups = split_and_group
-    classes = tuple(sorted(set(labels)))
-    codes = {name: code for code, name in enumerate(classes)}
-    label_codes = np.array([codes[label] for label in labels], dtype=np.int64)
+    classes, label_codes, targets = encode(labels)
     group_names = None if groups is None else np.array(groups)
     _refuse_missing_files(source, files)
     if len(classes) < 2:
         raise DataError(f"{source}: {some(classes)} is the only class; a classifier needs at least two")
     split_names = _split_names(source, splits) if splits else divide(label_codes, group_names, shares, source=source)
     paths = np.array([os.fsencode(file.absolute()) for file in files])
-    manifest = Manifest(source, classes, paths, label_codes, split_names, group_names)
+    manifest = Manifest(source, classes, paths, label_codes, split_names, group_names, targets)
     problems = problems_of(manifest)
     if problems:
         raise DataError("\n".join(f"{source}: {problem}" for problem in problems))
     return manifest
+
+
+def encode(
+    labels: Sequence[str] | Sequence[tuple[str, ...]],
+) -> tuple[tuple[str, ...], np.ndarray, np.ndarray | None]:
+    """Classes, the number of each row's (N,), and, where labels are lists, what is there (N, K).
+
+    Of a list the number is that of the class with the fewest rows, by which rows are divided; of none it is K.
+    """
+    lists = [(label,) if isinstance(label, str) else label for label in labels]
+    classes = tuple(sorted({name for names in lists for name in names}))
+    codes = {name: code for code, name in enumerate(classes)}
+    if all(isinstance(label, str) for label in labels):
+        return classes, np.array([codes[name] for (name,) in lists], dtype=np.int64), None
+    targets = np.zeros((len(lists), len(classes)), dtype=bool)
+    for row, names in enumerate(lists):
+        targets[row, [codes[name] for name in names]] = True
+    counts_NK = np.where(targets, targets.sum(0), len(targets) + 1)
+    rarest_N = counts_NK.argmin(1) if classes else np.zeros(len(lists))
+    return classes, np.where(targets.any(1), rarest_N, len(classes)).astype(np.int64), targets
+
+
+def listed(label: str) -> tuple[str, ...]:
+    """The classes in a text `a;b;c`."""
+    return tuple(name for name in map(str.strip, label.split(SEPARATOR)) if name)
+
+
+def several(classes: Sequence[str], there_K: np.ndarray) -> str:
+    """Classes in one text, as a manifest has them."""
+    return SEPARATOR.join(name for name, there in zip(classes, there_K, strict=True) if there)
 
 
 def problems_of(manifest: Manifest) -> list[str]:
@@ -202,7 +267,7 @@ def read_table(source: Path) -> dict[str, list[str]]:
     return {name: [record[names.index(name)] for record in records] for name in names if name}
 
 
-def _read_csv(source: Path) -> dict[str, list[str]]:
+def _read_csv(source: Path, *, multilabel: bool) -> dict[str, list[str]]:
     """Columns path, label and, when the file has them filled in, split and group."""
     table = read_table(source)
     missing = [name for name in ("path", "label") if name not in table]
@@ -211,7 +276,7 @@ def _read_csv(source: Path) -> dict[str, list[str]]:
         raise DataError(f"{source}: no column {' and no column '.join(missing)}{hints}; it has {', '.join(table)}")
     if not table["path"]:
         raise DataError(f"{source}: holds a header and no rows")
-    for name in ("path", "label"):
+    for name in ("path",) if multilabel else ("path", "label"):
         empty = [number for number, value in enumerate(table[name], start=2) if not value]
         if empty:
             raise DataError(f"{source}: no {name} in line {some(empty)}")

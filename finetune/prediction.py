@@ -6,9 +6,9 @@ from pathlib import Path
 
 from finetune.checkpoint import load, open_run
 from finetune.errors import DataError, VideoError
-from finetune.evaluation import top_classes
+from finetune.evaluation import thresholds_of, top_classes
 from finetune.infer import probabilities, settle_device, settle_precision
-from finetune.manifest import find_media
+from finetune.manifest import SEPARATOR, find_media
 from finetune.video.check import look_at
 from finetune.video.dataset import read_views
 
@@ -19,10 +19,11 @@ class Prediction:
 
     path: Path
     top_k: tuple[tuple[str, float], ...]
+    named: tuple[str, ...] | None = None  # where a clip may have several classes: those above their thresholds
 
     @property
     def predicted(self) -> str:
-        return self.top_k[0][0]
+        return self.top_k[0][0] if self.named is None else SEPARATOR.join(self.named)
 
     @property
     def probability(self) -> float:
@@ -51,6 +52,7 @@ def predict(
     model = load(run).to(settle_device(recipe.train.device))
     precision = settle_precision(recipe.train.precision, next(model.parameters()).device)
     clip = recipe.clip.model_copy(update={"size": model.size})
+    thresholds = thresholds_of(Path(run)) if recipe.data.multilabel else None
     predictions = []
     for file, info in zip(files, results, strict=True):
         assert not isinstance(info, VideoError)
@@ -62,7 +64,10 @@ def predict(
             video_size=(info.height, info.width),
         )
         probs_K = probabilities(model, clips_VTCHW.unsqueeze(0), precision=precision)[0].numpy()
-        predictions.append(Prediction(file, tuple(top_classes(probs_K, classes, count=top_k))))
+        named = None
+        if thresholds is not None:
+            named = tuple(name for name, there in zip(classes, probs_K >= thresholds, strict=True) if there)
+        predictions.append(Prediction(file, tuple(top_classes(probs_K, classes, count=top_k)), named))
         if progress is not None:
             progress(len(predictions), len(files))
     return predictions

@@ -31,6 +31,9 @@ class Data(Section):
     group_pattern: str | None = Field(
         None, description="regular expression with one (...) that finds the group in a file's path"
     )
+    multilabel: bool = Field(
+        False, description="a clip may show several classes, or none: the column label lists them, a;b;c"
+    )
     packed: Path | None = Field(None, description="folder that `finetune data pack` wrote: read frames from there")
     val: Fraction = Field(0.15, description="share for validation, where the data gives no splits")
     test: Fraction = Field(0.2, description="share for testing, where the data gives no splits")
@@ -215,7 +218,7 @@ class EarlyStopping(Section):
     """When a phase ends before its last epoch."""
 
     patience: Positive = Field(5, description="epochs of a phase without a better one, after which it ends")
-    metric: Literal["val_top1", "val_loss"] = "val_loss"
+    metric: Literal["val_top1", "val_loss", "val_map"] = "val_loss"
     min_delta: NotNegative = Field(0.0, description="by how much an epoch has to be better to count as better")
 
 
@@ -243,7 +246,7 @@ class Train(Section):
     loss: Literal["cross_entropy", "focal", "class_balanced", "bce"] = Field(
         "cross_entropy",
         description="focal: clips that are right already count less; class_balanced: rare classes count more; "
-        "bce: each class by itself",
+        "bce: each class by itself, as all of them with data.multilabel",
     )
     label_smoothing: Fraction = 0.0
     clip_grad: Rate | None = Field(None, description="largest norm of the gradient")

@@ -73,12 +73,17 @@ def paired_difference(
     `right_N` and `other_N` are true where a row was right. Units are groups, or rows where there are none.
     """
     difference_N = right_N.astype(float) - other_N
-    units = np.arange(len(difference_N)) if groups is None else np.unique(groups, return_inverse=True)[1]
-    num_units = int(units.max()) + 1
+    units, num_units = units_of(groups, len(difference_N))
     sums, sizes = np.bincount(units, difference_N), np.bincount(units)
     drawn = np.random.default_rng(0).integers(num_units, size=(RESAMPLES, num_units))
     low, high = np.percentile(sums[drawn].sum(1) / sizes[drawn].sum(1), [2.5, 97.5])
     return float(difference_N.mean()), (float(low), float(high))
+
+
+def units_of(groups: np.ndarray | None, rows: int) -> tuple[np.ndarray, int]:
+    """The unit of each row that a resample draws as a whole, numbered from 0, and how many there are."""
+    units = np.arange(rows) if groups is None else np.unique(groups, return_inverse=True)[1]
+    return units, int(units.max()) + 1
 
 
 def _macro(matrix_KK: np.ndarray) -> dict[str, np.ndarray]:
@@ -105,8 +110,7 @@ def _intervals(
     num_classes: int,
 ) -> dict[str, Any]:
     """Each unit's confusion counts are summed once; a resample is then a weighted sum of them."""
-    units = np.arange(len(labels_N)) if groups is None else np.unique(groups, return_inverse=True)[1]
-    num_units = int(units.max()) + 1
+    units, num_units = units_of(groups, len(labels_N))
     rng = np.random.default_rng(0)
     cells_N = labels_N * num_classes + predicted_N
     names = ("top1", "top5", "macro_precision", "macro_recall", "macro_f1")
@@ -126,14 +130,15 @@ def _intervals(
     units_of_class = [len(np.unique(units[labels_N == code])) for code in range(num_classes)]
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", RuntimeWarning)  # a class without rows has no recall
-        recall_ci = [_interval(recalls[:, code], units_of_class[code]) for code in range(num_classes)]
+        recall_ci = [interval_of(recalls[:, code], units_of_class[code]) for code in range(num_classes)]
     return {
-        "figures": {name: _interval(np.array(drawn[name]), num_units) for name in names},
+        "figures": {name: interval_of(np.array(drawn[name]), num_units) for name in names},
         "recall": recall_ci,
     }
 
 
-def _interval(drawn: np.ndarray, num_units: int) -> list[float] | None:
+def interval_of(drawn: np.ndarray, num_units: int) -> list[float] | None:
+    """The 95 % interval of what resamples gave; None where none did."""
     drawn = drawn[~np.isnan(drawn)]
     if not len(drawn):
         return None

@@ -121,7 +121,8 @@ def _bad_files(bad: dict[int, VideoError], number: int) -> list[Finding]:
 
 
 def _without_label_or_split(rows: Rows) -> set[int]:
-    no_label = {row for row, label in enumerate(rows.labels) if not label} if rows.labelled else set()
+    needs_label = rows.labelled and not rows.multilabel
+    no_label = {row for row, label in enumerate(rows.labels) if not label} if needs_label else set()
     return no_label | ({row for row, split in enumerate(rows.splits) if not split} if any(rows.splits) else set())
 
 

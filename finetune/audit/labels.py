@@ -16,9 +16,9 @@ FEWEST_TO_LEARN = 5
 
 def class_counts(rows: Rows, readable: Sequence[int]) -> list[dict[str, Any]]:
     """For each class its readable files in each split, and how many cannot be read; classes in order of their names."""
-    found = Counter((rows.labels[row], rows.splits[row]) for row in readable)
-    readable_of = Counter(rows.labels[row] for row in readable)
-    all_of = Counter(rows.labels)
+    found = Counter((name, rows.splits[row]) for row in readable for name in rows.classes(row))
+    readable_of = Counter(name for row in readable for name in rows.classes(row))
+    all_of = Counter(name for row in range(len(rows)) for name in rows.classes(row))
     return [
         {
             "class": name,
@@ -26,7 +26,7 @@ def class_counts(rows: Rows, readable: Sequence[int]) -> list[dict[str, Any]]:
             "readable": readable_of[name],
             "unreadable": all_of[name] - readable_of[name],
         }
-        for name in sorted(filter(None, all_of))
+        for name in sorted(all_of)
     ]
 
 
@@ -61,7 +61,7 @@ def _missing_from_train(rows: Rows, classes: Sequence[dict[str, Any]], taught: S
     missing = [each["class"] for each in classes if each["class"] not in set(taught)]
     if not missing:
         return []
-    concerned = tuple(row for row, label in enumerate(rows.labels) if label in set(missing))
+    concerned = tuple(row for row in range(len(rows)) if not set(missing).isdisjoint(rows.classes(row)))
     what = f"train has no readable file of {_named(missing)}: no model can learn to name it."
     return [Finding("mend", "untaught", what, "Move some of its files to train, or take the class out.", concerned)]
 

@@ -10,7 +10,7 @@ import numpy as np
 
 from finetune.audit.finding import Finding
 from finetune.errors import DataError, some
-from finetune.manifest import SPLIT_NAMES, divide, find_media, read_table
+from finetune.manifest import SPLIT_NAMES, divide, encode, find_media, listed, read_table
 
 PATH_COLUMNS = ("path", "file", "filename", "file_name", "video", "video_path")
 
@@ -26,16 +26,25 @@ class Rows:
     groups: list[str]
     divided: bool  # by chance and by group, as training divides what has no splits
     findings: list[Finding]
+    multilabel: bool = False  # a label lists classes, or none
 
     def __len__(self) -> int:
         return len(self.paths)
+
+    def classes(self, row: int) -> tuple[str, ...]:
+        """Of a row; none where it has no label."""
+        if self.multilabel:
+            return listed(self.labels[row])
+        return (self.labels[row],) if self.labels[row] else ()
 
     @property
     def labelled(self) -> bool:
         return any(self.labels)
 
 
-def read_rows(source: Path, *, group_pattern: str | None, shares: tuple[float, float, int]) -> Rows:
+def read_rows(
+    source: Path, *, group_pattern: str | None, shares: tuple[float, float, int], multilabel: bool = False
+) -> Rows:
     """Rows of a CSV or a folder as `Manifest` would take them; without labels too.
 
     `shares` (val, test, seed) is how training would divide rows that have no split. Raises DataError where there
@@ -51,8 +60,11 @@ def read_rows(source: Path, *, group_pattern: str | None, shares: tuple[float, f
         findings += _unknown_splits(splits, known)
     divided = any(labels) and not any(splits)
     if divided:
-        known = _divided(source, labels, groups, shares, findings)
-    return Rows(source, paths, labels, known, groups, divided, findings)
+        codes = encode([listed(label) for label in labels] if multilabel else labels)[1]
+        known = _divided(source, codes, groups, shares, findings)
+    if multilabel:
+        findings = [finding for finding in findings if finding.kind != "no_label"]
+    return Rows(source, paths, labels, known, groups, divided, findings, multilabel)
 
 
 Columns = tuple[list[Path], list[str], list[str], list[str]]
@@ -141,16 +153,15 @@ def _unknown_splits(splits: Sequence[str], known: Sequence[str]) -> list[Finding
 
 def _divided(
     source: Path,
-    labels: Sequence[str],
+    codes: np.ndarray,
     groups: Sequence[str],
     shares: tuple[float, float, int],
     findings: list[Finding],
 ) -> list[str]:
-    codes = np.unique(labels, return_inverse=True)[1]
     units = np.array([group or f"row {row}" for row, group in enumerate(groups)]) if any(groups) else None
     try:
         return divide(codes, units, shares, source=source).tolist()
     except DataError as error:
         what = f"{str(error).removeprefix(f'{source}: ').capitalize()}."
         findings.append(Finding("mend", "too_few", what))
-        return [""] * len(labels)
+        return [""] * len(codes)

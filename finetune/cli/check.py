@@ -38,7 +38,8 @@ def check(
 
     where = data.manifest or data.folder
     assert where is not None
-    rows = read_rows(where, group_pattern=data.group_pattern, shares=(data.val, data.test, seed))
+    shares = data.val, data.test, seed
+    rows = read_rows(where, group_pattern=data.group_pattern, shares=shares, multilabel=data.multilabel)
     with counting("looking") as progress:
         looks = look_closely(rows.paths, seconds=seconds, progress=progress)
     result, left = audit(rows, looks)

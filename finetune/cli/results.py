@@ -30,7 +30,7 @@ def evaluate(
     results = evaluation.evaluate(run, split=split, views=views, on_error=on_error, out=folder)
     page = write_report(run, evaluation=folder)
     figures = results["tasks"]["label"]
-    for name in ("top1", "top5", "macro_f1"):
+    for name in ("top1", "top5", "macro_f1") if figures["kind"] == "classify" else ("map", "micro_f1", "macro_f1"):
         low, high = figures[f"{name}_ci"]
         print(f"{name:9} {figures[name]:.3f}  (95 % interval {low:.3f} to {high:.3f})")
     print(f"clips     {results['num_rows']}" + f", {len(results['skipped'])} skipped" * bool(results["skipped"]))
@@ -63,6 +63,7 @@ def predict(
                 "path": str(each.path),
                 "predicted": each.predicted,
                 "probability": each.probability,
+                **({} if each.named is None else {"named": list(each.named)}),
                 "top_k": [{"class": name, "probability": probability} for name, probability in each.top_k],
             }
             for each in predictions
@@ -72,7 +73,8 @@ def predict(
     else:
         for each in predictions:
             named = "   ".join(f"{name} {probability:.3f}" for name, probability in each.top_k)
-            print(f"{each.path}\n    {named}")
+            verdict = "" if each.named is None else f"    is {', '.join(each.named) or 'none of the classes'}\n"
+            print(f"{each.path}\n{verdict}    {named}")
 
 
 def report(run: Run) -> None:

@@ -5,7 +5,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -103,18 +103,17 @@ def score_and_report(folder: Path) -> None:
     """Evaluate a trained run on its test split, or else on val, and write its report."""
     from finetune.checkpoint import open_run
     from finetune.evaluation import evaluate, saved_manifest
+    from finetune.headline import in_words
     from finetune.infer import is_main_process
     from finetune.report.page import write_report
 
     if not is_main_process():
         return
-    manifest = saved_manifest(folder, open_run(folder)[1])
+    manifest = saved_manifest(folder, *open_run(folder))
     split = next((name for name in ("test", "val") if len(manifest.rows(name))), "train")
     results = evaluate(folder, split=split, out=folder / "evaluation")
     page = write_report(folder)
-    figures = results["tasks"]["label"]
-    low, high = figures["top1_ci"]
-    print(f"{split} top-1 {figures['top1']:.3f} (95 % interval {low:.3f} to {high:.3f}) on {results['num_rows']} clips")
+    print(f"{split} {in_words(results['tasks']['label'])} on {results['num_rows']} clips")
     print(f"report {page}")
     print(folder, flush=True)
 
@@ -131,9 +130,13 @@ def load_manifest(data: Data, *, seed: int, whole: bool = False) -> "Manifest":
             "a recipe needs one of data.manifest and data.folder: "
             "add data.folder=DIR (a folder for each class) or data.manifest=FILE.csv (columns path,label)"
         )
-    read, source = (Manifest.from_folder, data.folder) if data.manifest is None else (Manifest.from_csv, data.manifest)
-    assert source is not None
-    return read(source, group_pattern=data.group_pattern, val=data.val, test=data.test, seed=seed, whole=whole)
+    shares: dict[str, Any] = {"val": data.val, "test": data.test, "seed": seed, "whole": whole}
+    if data.manifest is not None:
+        return Manifest.from_csv(data.manifest, group_pattern=data.group_pattern, multilabel=data.multilabel, **shares)
+    if data.multilabel:
+        raise RecipeError("data.multilabel needs data.manifest: a file in a class's folder has that class alone")
+    assert data.folder is not None
+    return Manifest.from_folder(data.folder, group_pattern=data.group_pattern, **shares)
 
 
 def _check_model_names(settings: Recipe) -> None:

@@ -100,7 +100,7 @@ def points_table(points: "list[Point]") -> str:
     """One line a setting, the best first."""
     names = [" ".join(point.settings) for point in points[:POINTS_SHOWN]]
     width = max(map(len, names))
-    lines = [f"{'setting':{width}}  val top-1               loss    against the best"]
+    lines = [f"{'setting':{width}}  on val                  loss    against the best"]
     for name, each in zip(names, points, strict=False):
         if each.has_diverged:
             lines.append(f"{name:{width}}  its loss was not a number")
@@ -109,7 +109,7 @@ def points_table(points: "list[Point]") -> str:
         less, more = each.behind_interval
         loss = "" if each.loss is None else f"{each.loss:.3f}"
         behind = "" if each is points[0] else f"{each.behind:+.3f} ({less:+.3f} to {more:+.3f})"
-        lines.append(f"{name:{width}}  {each.top1:.3f} ({low:.3f} to {high:.3f})  {loss:6}  {behind}".rstrip())
+        lines.append(f"{name:{width}}  {each.figure:.3f} ({low:.3f} to {high:.3f})  {loss:6}  {behind}".rstrip())
     if len(points) > POINTS_SHOWN:
         lines.append(f"and {len(points) - POINTS_SHOWN} more, in sweep.json")
     return "\n".join(lines)

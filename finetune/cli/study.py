@@ -30,6 +30,7 @@ def kfold(
     import statistics
 
     from finetune.cli.run import load_manifest
+    from finetune.headline import HEADLINE, in_words
     from finetune.study import kfold as study
 
     manifest = load_manifest(settings.data, seed=settings.seed, whole=True)
@@ -38,16 +39,15 @@ def kfold(
     count = None if leave_one_group_out else folds
     study.kfold(settings, manifest, folds=count, out=folder, announce=lambda text: print(text, file=sys.stderr))
     results = json.loads((folder / "evaluation" / "results.json").read_text(encoding="utf-8"))
-    print("fold  clips  top-1")
+    task = results["tasks"]["label"]
+    key, name = HEADLINE[task["kind"]]
+    print(f"fold  clips  {name}")
     for number, fold in enumerate(results["folds"], 1):
-        low, high = fold["top1_ci"]
-        print(f"{number:4}  {fold['num_rows']:5}  {fold['top1']:.3f} (95 % interval {low:.3f} to {high:.3f})")
-    figures, top1 = results["tasks"]["label"], [fold["top1"] for fold in results["folds"]]
-    low, high = figures["top1_ci"]
-    print(f"mean of folds {statistics.mean(top1):.3f}, standard deviation {statistics.stdev(top1):.3f}")
-    print(
-        f"together top-1 {figures['top1']:.3f} (95 % interval {low:.3f} to {high:.3f}) on {results['num_rows']} clips"
-    )
+        low, high = fold[f"{key}_ci"]
+        print(f"{number:4}  {fold['num_rows']:5}  {fold[key]:.3f} (95 % interval {low:.3f} to {high:.3f})")
+    values = [fold[key] for fold in results["folds"]]
+    print(f"mean of folds {statistics.mean(values):.3f}, standard deviation {statistics.stdev(values):.3f}")
+    print(f"together {in_words(task)} on {results['num_rows']} clips")
     print(f"report {folder / 'evaluation' / 'report.html'}\n{folder}", flush=True)
 
 
@@ -93,6 +93,7 @@ def average(
         )
 
     from finetune.cli.run import score_and_report
+    from finetune.headline import rank
     from finetune.study.average import soup, wise_ft
 
     if chosen == "wise_ft":
@@ -100,20 +101,21 @@ def average(
     else:
         folder, tried = soup(runs, greedy=chosen == "greedy", out=out)
     width = max(len(candidate.name) for candidate in tried)
-    print(f"{'on val':{width}}  top-1    loss")
+    print(f"{'on val':{width}}  {'mAP' if 'val_map' in tried[0].figures else 'top-1':5}    loss")
     for each in tried:
-        print(f"{each.name:{width}}  {each.top1:.3f}  {each.loss:6.3f}" + "  taken" * each.taken)
+        value, loss = rank(each.figures)
+        print(f"{each.name:{width}}  {value:.3f}  {-loss:6.3f}" + "  taken" * each.taken)
     score_and_report(folder)
 
 
 def _outcome_table(outcomes: "list[Outcome]") -> str:
     width = max(len("stage"), *(len(outcome.what) for outcome in outcomes))
-    lines = [f"{'stage':{width}}  {'learning':>12}  val top-1               against the head alone"]
+    lines = [f"{'stage':{width}}  {'learning':>12}  on val                  against the head alone"]
     for each in outcomes:
         low, high = each.interval
         less, more = each.gain_interval
         lines.append(
-            f"{each.what:{width}}  {each.parameters:12,}  {each.top1:.3f} ({low:.3f} to {high:.3f})"
+            f"{each.what:{width}}  {each.parameters:12,}  {each.figure:.3f} ({low:.3f} to {high:.3f})"
             f"  {each.gain:+.3f} ({less:+.3f} to {more:+.3f})"
         )
     return "\n".join(lines)

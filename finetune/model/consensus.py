@@ -2,22 +2,32 @@
 
 from collections.abc import Callable
 
+import torch
 from torch import Tensor
 
-
-def agree(logits_VBK: Tensor, consensus: str) -> Tensor:
-    """Probabilities (B, K) in float32 of the logits of V views; those of a single view, whichever the consensus."""
-    return CONSENSUS[consensus](logits_VBK.float())
+Squash = Callable[[Tensor], Tensor]
 
 
-def _largest(logits_VBK: Tensor) -> Tensor:
-    largest_BK = logits_VBK.softmax(2).amax(0)
-    return largest_BK / largest_BK.sum(1, keepdim=True)
+def agree(logits_VBK: Tensor, consensus: str, *, multilabel: bool = False) -> Tensor:
+    """Probabilities (B, K) in float32 of the logits of V views; those of a single view, whichever the consensus.
+
+    They sum to 1 over the classes, unless with `multilabel` each class is by itself, there or not.
+    """
+    return CONSENSUS[consensus](logits_VBK.float(), torch.sigmoid if multilabel else _shares)
 
 
-CONSENSUS: dict[str, Callable[[Tensor], Tensor]] = {
-    "probs": lambda logits_VBK: logits_VBK.softmax(2).mean(0),
-    "logits": lambda logits_VBK: logits_VBK.mean(0).softmax(1),
+def _shares(logits: Tensor) -> Tensor:
+    return logits.softmax(-1)
+
+
+def _largest(logits_VBK: Tensor, squash: Squash) -> Tensor:
+    largest_BK = squash(logits_VBK).amax(0)
+    return largest_BK / largest_BK.sum(1, keepdim=True) if squash is _shares else largest_BK
+
+
+CONSENSUS: dict[str, Callable[[Tensor, Squash], Tensor]] = {
+    "probs": lambda logits_VBK, squash: squash(logits_VBK).mean(0),
+    "logits": lambda logits_VBK, squash: squash(logits_VBK.mean(0)),
     "max": _largest,
 }
 IN_WORDS = {

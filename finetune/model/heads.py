@@ -20,17 +20,19 @@ class Heads(nn.ModuleDict):
     def forward(self, vector_BD: Tensor) -> dict[str, Tensor]:
         return {task: head(vector_BD) for task, head in self.items()}
 
-    def start_at_prior(self, task: str, class_counts: Sequence[int]) -> None:
+    def start_at_prior(self, task: str, class_counts: Sequence[int], *, clips: int | None = None) -> None:
         """Let a head's bias say how often each class occurs, one more counted of each, so that nothing is impossible.
 
-        The first steps are then not spent on learning it (RetinaNet, arXiv:1708.02002).
+        With `clips`, of how many the counts are, each class is by itself, there or not. The first steps are then not
+        spent on learning it (RetinaNet, arXiv:1708.02002).
         """
         counts_K = torch.tensor(class_counts, dtype=torch.float64) + 1
         *_, last_layer = self[task].children()
         bias_K = last_layer.get_parameter("bias")
         assert len(counts_K) == len(bias_K), (class_counts, bias_K.shape)
+        prior_K = (counts_K / counts_K.sum()).log() if clips is None else (counts_K / (clips + 2)).logit()
         with torch.no_grad():
-            bias_K.copy_((counts_K / counts_K.sum()).log())
+            bias_K.copy_(prior_K)
 
 
 class Cosine(nn.Module):

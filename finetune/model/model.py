@@ -22,8 +22,9 @@ TASK = "label"
 class VideoClassifier(nn.Module):
     """uint8 clips (B, T, C, H, W), or with views (B, V, T, C, H, W), to {task: logits (B, K)}.
 
-    Over views the logarithm of the probabilities that they agree on is given; `consensus` says how. `settings` are
-    those it was built by; `size` is the side of its pictures in pixels. A new model learns in all stages.
+    Over views the logarithm of the probabilities that they agree on is given; `consensus` says how. With `multilabel`
+    each class is by itself, there or not. `settings` are those it was built by; `size` is the side of its pictures in
+    pixels. A new model learns in all stages.
     """
 
     def __init__(
@@ -36,6 +37,7 @@ class VideoClassifier(nn.Module):
         self.size = size
         self.batch_norm = "frozen"
         self.consensus = "probs"
+        self.multilabel = False
         self.checkpointing = False
         self.backbone = backbone
         steps = backbone.steps(num_frames)
@@ -66,7 +68,9 @@ class VideoClassifier(nn.Module):
             return self.backbone(clips)
 
     def _agreed(self, logits_BVK: Tensor) -> Tensor:
-        probs_BK = agree(logits_BVK.transpose(0, 1), self.consensus)
+        probs_BK = agree(logits_BVK.transpose(0, 1), self.consensus, multilabel=self.multilabel)
+        if self.multilabel:
+            return probs_BK.logit(eps=1e-7)
         return probs_BK.clamp_min(torch.finfo(probs_BK.dtype).tiny).log()
 
     def stage_of_parameters(self) -> dict[str, str]:
@@ -109,8 +113,12 @@ def model_of(
     num_frames: int,
     size: int | None,
     class_counts: Sequence[int] | None = None,
+    clips: int | None = None,
 ) -> VideoClassifier:
-    """A classifier by a recipe's section `model`; see `build_model`."""
+    """A classifier by a recipe's section `model`; see `build_model`.
+
+    With `clips`, of how many `class_counts` are, each may show several classes.
+    """
     if len(set(classes)) < 2 or len(set(classes)) < len(classes):
         raise ModelError(f"a classifier needs two or more different classes; got {some(list(classes)) or 'none'}")
     if class_counts is not None and len(class_counts) != len(classes):
@@ -126,5 +134,5 @@ def model_of(
     size = size or backbone.spec.size
     model = VideoClassifier(backbone, classes=classes, settings=settings, num_frames=num_frames, size=size)
     if class_counts is not None:
-        model.heads.start_at_prior(TASK, class_counts)
+        model.heads.start_at_prior(TASK, class_counts, clips=clips)
     return model

@@ -56,7 +56,11 @@ def phases_of(epochs: Sequence[dict[str, Any]]) -> list[Phase]:
 def best_epoch(epochs: Sequence[dict[str, Any]]) -> dict[str, Any] | None:
     """Of equally accurate epochs the one with the lower loss, then the first; None without validation."""
     validated = [epoch for epoch in epochs if epoch["val_top1"] is not None]
-    return max(validated, key=lambda epoch: (epoch["val_top1"], -(epoch["val_loss"] or 0.0)), default=None)
+    return max(
+        validated,
+        key=lambda epoch: (epoch.get("val_map", epoch["val_top1"]), -(epoch["val_loss"] or 0.0)),
+        default=None,
+    )
 
 
 @matplotlib.rc_context(STYLE)

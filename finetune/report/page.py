@@ -115,6 +115,13 @@ def _task(name: str, task: dict[str, Any], results: dict[str, Any]) -> dict[str,
     """What the page shows of one task beside its own numbers."""
     index = list(results["tasks"]).index(name)
     shown = {"name": name, "index": index, **task}
+    if task["kind"] == "multilabel":
+        training = results["class_counts"].get("train", {})
+        rows = [
+            row | {"training": training.get(row["class"])} | ({} if row["support"] else {"recall": None, "f1": None})
+            for row in task["per_class"]
+        ]
+        return shown | {"rows": sorted(rows, key=lambda row: (_or_infinity(row["ap"]), row["class"]))}
     if task["kind"] != "classify":
         return shown | {"facts": _flat({key: value for key, value in task.items() if key != "kind"})}
     training = results["class_counts"].get("train", {})
@@ -165,10 +172,13 @@ def _learning(epochs: list[dict[str, Any]]) -> dict[str, Any]:
     }
 
 
-def _spread(folds: list[dict[str, Any]]) -> dict[str, float] | None:
-    """Mean and standard deviation of the folds' top-1."""
-    top1 = [fold["top1"] for fold in folds]
-    return {"mean": statistics.mean(top1), "spread": statistics.stdev(top1)} if len(top1) > 1 else None
+def _spread(folds: list[dict[str, Any]]) -> dict[str, Any] | None:
+    """Mean and standard deviation of the folds' figure, top-1 or mean average precision."""
+    if len(folds) < 2:
+        return None
+    key, name = ("map", "Mean average precision") if "map" in folds[0] else ("top1", "Top-1")
+    values = [fold[key] for fold in folds]
+    return {"key": key, "name": name, "mean": statistics.mean(values), "spread": statistics.stdev(values)}
 
 
 def _class_counts(class_counts: dict[str, dict[str, int]]) -> list[tuple[str, list[int]]]:

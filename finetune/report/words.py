@@ -16,9 +16,9 @@ def warnings_of(results: dict[str, Any], epochs: list[dict[str, Any]]) -> list[t
     found = [(warning["what"], warning["do"]) for warning in results.get("warnings", [])]
     found += [*_warnings_of_files(results, epochs), *_warnings_of_size(results), *_warnings_of_time(results, epochs)]
     for name, task in results["tasks"].items():
-        if task["kind"] == "classify":
+        if task["kind"] in _WARNINGS_OF_KIND:
             prefix = f"Task “{name}”: " if len(results["tasks"]) > 1 else ""
-            found += [(prefix + what, do) for what, do in _warnings_of_task(task)]
+            found += [(prefix + what, do) for what, do in _WARNINGS_OF_KIND[task["kind"]](task)]
     return list(dict.fromkeys(found))
 
 
@@ -80,6 +80,22 @@ def _warnings_of_task(task: dict[str, Any]) -> Iterator[tuple[str, str]]:
             f"Fewer than {FEW_CLIPS_OF_A_CLASS} test clips each: {_names(few)}; one clip moves such a class far.",
             "Read these rows of “Class by class” with care, or add test clips.",
         )
+
+
+def _warnings_of_multilabel(task: dict[str, Any]) -> Iterator[tuple[str, str]]:
+    if task["map_ci"] and task["map_ci"][0] <= task["chance_map"]:
+        yield (
+            "This may be no better than chance: the interval includes what a random order gets.",
+            "Train longer, unfreeze more stages, or add training clips.",
+        )
+    if few := [row["class"] for row in task["per_class"] if row["support"] < FEW_CLIPS_OF_A_CLASS]:
+        yield (
+            f"Fewer than {FEW_CLIPS_OF_A_CLASS} test clips each: {_names(few)}; one clip moves such a class far.",
+            "Read these rows of “Class by class” with care, or add test clips.",
+        )
+
+
+_WARNINGS_OF_KIND = {"classify": _warnings_of_task, "multilabel": _warnings_of_multilabel}
 
 
 def never_predicted(task: dict[str, Any]) -> list[str]:

@@ -4,6 +4,7 @@ import shutil
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors.torch import load_file
@@ -13,29 +14,30 @@ from finetune.checkpoint import load, new_run_folder, open_run, save_checkpoint
 from finetune.errors import RunError
 from finetune.evaluation import loader_of, probabilities_of, saved_manifest
 from finetune.files import standing, write_json
+from finetune.headline import rank, validation_figures
 from finetune.infer import settle_device, settle_precision
-from finetune.scores import top1_and_loss
+from finetune.recipe import Recipe
 
 State = dict[str, Tensor]
-Score = Callable[[State], tuple[float, float]]
+Figures = dict[str, Any]
+Score = Callable[[State], Figures]
 ALPHAS = tuple(step / 10 for step in range(11))
 WHAT_A_RUN_IS = ("recipe.yaml", "manifest.csv", "classes.json", "environment.json", "skipped.json")
 
 
 @dataclass(frozen=True)
 class Candidate:
-    """Weights that were tried, with their top-1 and loss on the split val; `taken` into the result or not."""
+    """Weights that were tried, with their figures on the split val; `taken` into the result or not."""
 
     name: str
-    top1: float
-    loss: float
+    figures: Figures
     taken: bool = False
 
 
 def wise_ft(run: str | Path, *, out: Path | None = None) -> tuple[Path, list[Candidate]]:
     """Interpolate a run's best weights to those it had before its backbone first learnt; a new run folder.
 
-    (1 - alpha) × start + alpha × best for alpha in 0, 0.1 … 1: the best top-1 on the split val is taken, the lower
+    (1 - alpha) × start + alpha × best for alpha in 0, 0.1 … 1: the best figure on the split val is taken, the lower
     loss deciding between equals (arXiv:2109.01903). The start has the head that was trained on the pretrained
     backbone where the first phase was `head`, else a random one. Raises RunError.
     """
@@ -45,8 +47,8 @@ def wise_ft(run: str | Path, *, out: Path | None = None) -> tuple[Path, list[Can
         raise RunError(f"{folder}: its backbone never learnt, so there is nothing to interpolate")
     start = _weights(folder, "start")
     states = {alpha: _mix([start, best], [1 - alpha, alpha]) for alpha in ALPHAS}
-    tried = [Candidate(f"alpha {alpha:.1f}", *score(state)) for alpha, state in states.items()]
-    chosen = max(range(len(tried)), key=lambda index: _rank(tried[index]))
+    tried = [Candidate(f"alpha {alpha:.1f}", score(state)) for alpha, state in states.items()]
+    chosen = max(range(len(tried)), key=lambda index: rank(tried[index].figures))
     tried[chosen] = replace(tried[chosen], taken=True)
     target = _write([folder], states[ALPHAS[chosen]], tried, method="wise_ft", out=out)
     return target, tried
@@ -55,7 +57,7 @@ def wise_ft(run: str | Path, *, out: Path | None = None) -> tuple[Path, list[Can
 def soup(runs: Sequence[str | Path], *, greedy: bool = True, out: Path | None = None) -> tuple[Path, list[Candidate]]:
     """Average the best weights of runs of one model on the same rows; a new run folder (arXiv:2203.05482).
 
-    From the best on the split val downwards each run is stirred in, and stays in unless top-1 falls; not `greedy`:
+    From the best on the split val downwards each run is stirred in, and stays in unless that falls; not `greedy`:
     all are. Runs whose heads began at different random weights seldom average well, and the greedy soup then
     is the best of them alone. Raises RunError.
     """
@@ -63,25 +65,21 @@ def soup(runs: Sequence[str | Path], *, greedy: bool = True, out: Path | None = 
     _refuse_what_does_not_mix(folders)
     score = _scorer(folders[0])
     weights = [_weights(folder, "best") for folder in folders]
-    tried = [Candidate(folder.resolve().name, *score(state)) for folder, state in zip(folders, weights, strict=True)]
-    order = sorted(range(len(tried)), key=lambda index: _rank(tried[index]), reverse=True)
-    inside, top = [order[0]], tried[order[0]].top1
+    tried = [Candidate(folder.resolve().name, score(state)) for folder, state in zip(folders, weights, strict=True)]
+    order = sorted(range(len(tried)), key=lambda index: rank(tried[index].figures), reverse=True)
+    inside, (best, _) = [order[0]], rank(tried[order[0]].figures)
     for index in order[1:]:
         if greedy:
-            top1, _ = score(_mean([weights[each] for each in [*inside, index]]))
-            if top1 < top:
+            found, _ = rank(score(_mean([weights[each] for each in [*inside, index]])))
+            if found < best:
                 continue
-            top = top1
+            best = found
         inside.append(index)
     listed = [replace(candidate, taken=index in inside) for index, candidate in enumerate(tried)]
     result = _mean([weights[index] for index in inside])
-    listed.append(Candidate("soup", *score(result), taken=True))
+    listed.append(Candidate("soup", score(result), taken=True))
     target = _write(folders, result, listed, method="greedy soup" if greedy else "uniform soup", out=out)
     return target, listed
-
-
-def _rank(candidate: Candidate) -> tuple[float, float]:
-    return candidate.top1, -candidate.loss
 
 
 def _mean(states: Sequence[State]) -> State:
@@ -103,40 +101,40 @@ def _weights(folder: Path, which: str) -> State:
 
 
 def _scorer(folder: Path) -> Score:
-    """Top-1 and loss of weights on the split val of a run, as `finetune evaluate` counts them."""
+    """Figures of weights on the split val of a run, as `finetune evaluate` counts them."""
     recipe, classes = open_run(folder)
-    tested = saved_manifest(folder, classes).only("val")
+    tested = saved_manifest(folder, recipe, classes).only("val")
     if not len(tested):
         raise RunError(f"{folder}: has no rows in the split val, on which what is averaged is chosen")
     model = load(folder).to(settle_device(recipe.train.device))
     precision = settle_precision(recipe.train.precision, next(model.parameters()).device)
     views = recipe.evaluate.views
 
-    def score(state: State) -> tuple[float, float]:
+    def score(state: State) -> Figures:
         model.load_state_dict(state)
         loader, _ = loader_of(tested, "val", recipe, size=model.size, views=views)
         with loader:
             rows_N, probs_NK, _ = probabilities_of(model, loader, precision=precision)
         if not len(rows_N):
             raise RunError(f"{folder}: none of its val rows can be read")
-        return top1_and_loss(tested.labels[rows_N], probs_NK)
+        return validation_figures(tested.truth[rows_N], probs_NK)
 
     return score
 
 
 def _refuse_what_does_not_mix(folders: Sequence[Path]) -> None:
     recipe, classes = open_run(folders[0])
-    rows = _split_of_rows(folders[0], classes)
+    rows = _split_of_rows(folders[0], recipe, classes)
     for folder in folders[1:]:
         other, other_classes = open_run(folder)
         if other.model != recipe.model or other.clip != recipe.clip or other_classes != classes:
             raise RunError(f"{folder}: has another model, clip or classes than {folders[0]}; only like weights average")
-        if _split_of_rows(folder, classes) != rows:
+        if _split_of_rows(folder, other, classes) != rows:
             raise RunError(f"{folder}: was split into other rows than {folders[0]}: what one trained on would test it")
 
 
-def _split_of_rows(folder: Path, classes: tuple[str, ...]) -> dict[str, str]:
-    manifest = saved_manifest(folder, classes)
+def _split_of_rows(folder: Path, recipe: Recipe, classes: tuple[str, ...]) -> dict[str, str]:
+    manifest = saved_manifest(folder, recipe, classes)
     return {str(manifest.path(row).resolve()): str(manifest.splits[row]) for row in range(len(manifest))}
 
 
@@ -154,6 +152,6 @@ def _write(folders: Sequence[Path], state: State, tried: Sequence[Candidate], *,
     model = load(folders[0])
     model.load_state_dict(state)
     taken = next(candidate for candidate in reversed(tried) if candidate.taken)
-    meta = {"epoch": None, "average": method, "val_top1": taken.top1, "val_loss": taken.loss}
+    meta = {"epoch": None, "average": method, **taken.figures}
     save_checkpoint(target, "best", model, meta)
     return target

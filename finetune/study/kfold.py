@@ -13,14 +13,14 @@ import numpy as np
 from sklearn.model_selection import LeaveOneGroupOut, StratifiedGroupKFold
 
 from finetune.errors import DataError, RunError
-from finetune.evaluation import evaluation_folder, interval_in_words, write_predictions
+from finetune.evaluation import evaluation_folder, interval_in_words, thresholds_of, write_predictions
 from finetune.files import locked, write_json
+from finetune.headline import HEADLINE, scores_of
 from finetune.infer import process_count
 from finetune.manifest import Manifest, divide, problems_of
 from finetune.model.model import TASK
 from finetune.recipe import Recipe
 from finetune.report.page import write_report
-from finetune.scores import score
 from finetune.study.runs import begin_study, finished, refuse_other_rows
 
 Announce = Callable[[str], None]
@@ -103,6 +103,7 @@ def _pooled(manifest: Manifest, runs: list[Path], out: Path, *, how: str) -> dic
     """What results.json says of all folds together; predictions of all rows are written beside it."""
     row_of = {str(manifest.path(row)): row for row in range(len(manifest))}
     probs_NK = np.zeros((len(manifest), len(manifest.classes)), dtype=np.float32)
+    named_NK = None if manifest.targets is None else np.zeros_like(manifest.targets)
     tested = np.zeros(len(manifest), dtype=bool)
     folds, skipped = [], []
     for run in runs:
@@ -110,14 +111,19 @@ def _pooled(manifest: Manifest, runs: list[Path], out: Path, *, how: str) -> dic
             rows = [row_of[line["path"]] for line in csv.DictReader(file)]
         probs_NK[rows] = np.load(evaluation_folder(run, "test") / "probabilities.npy")
         tested[rows] = True
+        if named_NK is not None:
+            named_NK[rows] = probs_NK[rows] >= thresholds_of(run)
         results = json.loads((evaluation_folder(run, "test") / "results.json").read_text(encoding="utf-8"))
         task = results["tasks"][TASK]
-        folds.append({"run": run.name, "num_rows": len(rows), "top1": task["top1"], "top1_ci": task["top1_ci"]})
+        key, _ = HEADLINE[task["kind"]]
+        folds.append({"run": run.name, "num_rows": len(rows), key: task[key], f"{key}_ci": task[f"{key}_ci"]})
         skipped += results["skipped"]
     kept = np.flatnonzero(tested)
     groups = None if manifest.groups is None else manifest.groups[kept]
     (out / "evaluation").mkdir(exist_ok=True)
-    write_predictions(out / "evaluation", manifest, kept, probs_NK[kept])
+    named_NK = None if named_NK is None else named_NK[kept]
+    write_predictions(out / "evaluation", manifest, kept, probs_NK[kept], named_NK)
+    task = scores_of(manifest.truth[kept], probs_NK[kept], classes=manifest.classes, groups=groups, named_NK=named_NK)
     return {
         "schema": 1,
         "run": out.resolve().name,
@@ -125,8 +131,8 @@ def _pooled(manifest: Manifest, runs: list[Path], out: Path, *, how: str) -> dic
         "num_rows": len(kept),
         "num_groups": None if groups is None else len(np.unique(groups)),
         "skipped": skipped,
-        "tasks": {TASK: score(manifest.labels[kept], probs_NK[kept], classes=manifest.classes, groups=groups)},
-        "class_counts": {"test": dict(zip(manifest.classes, np.bincount(manifest.labels).tolist(), strict=True))},
+        "tasks": {TASK: task},
+        "class_counts": {"test": replace(manifest, splits=np.full(len(manifest), "test")).counts("test")},
         "training_skipped": [],
         "warnings": [],
         "protocol": {"cross_validation": how, **results["protocol"], "interval": interval_in_words(groups)},

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from finetune.errors import DivergedError, RecipeError
+from finetune.headline import headline, rank
 from finetune.manifest import Manifest
 from finetune.recipe_files import load_recipe
 from finetune.study.runs import begin_study, figures_of, finished, refuse_without_val
@@ -21,7 +22,7 @@ STARTED = 5  # trials that run to their end before any is ended early
 def search(
     name: str, overrides: Sequence[str], manifest: Manifest, *, trials: int, out: Path
 ) -> tuple[list[Point], int]:
-    """Try settings of a recipe, chosen by Optuna's TPE for top-1 on the split val, as many as `trials`.
+    """Try settings of a recipe, chosen by Optuna's TPE for their figure on the split val, as many as `trials`.
 
     Those that ran to their end, the best first, and how many were ended early: epochs below the median of the others',
     or a loss that is no number.
@@ -61,7 +62,7 @@ def search(
         recipe = load_recipe(name, [*fixed, *settings])
 
         def end_early(record: dict[str, Any], trial: "optuna.Trial" = trial) -> None:
-            trial.report(record["val_top1"] or 0.0, record["epoch"])
+            trial.report(rank(record)[0], record["epoch"])
             if trial.should_prune():
                 raise optuna.TrialPruned
 
@@ -70,7 +71,7 @@ def search(
         except (optuna.TrialPruned, DivergedError):
             study.tell(trial, state=TrialState.PRUNED)
             continue
-        study.tell(trial, figures_of(run, "val")["top1"])
+        study.tell(trial, headline(figures_of(run, "val"))[1])
     whole = {_settings(each.params) for each in study.get_trials(states=(TrialState.COMPLETE,))}
     points = [point_of(out / folder_name(settings), settings) for settings in sorted(whole)]
     return ranked(points, manifest, out), len(study.get_trials(states=(TrialState.PRUNED,)))

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from finetune.checkpoint import load
+from finetune.headline import headline
 from finetune.manifest import Manifest
 from finetune.model.freeze import set_trainable
 from finetune.model.stages import NEW
@@ -14,11 +15,12 @@ from finetune.study.runs import begin_study, figures_of, finished, refuse_withou
 
 @dataclass(frozen=True)
 class Outcome:
-    """What a stage was worth: top-1 on the split val with its interval, and how much better than the head alone."""
+    """What a stage was worth: its figure (top-1, or mAP) on the split val with its interval, and how many more clips
+    are wholly right than with the head alone, as a share."""
 
     what: str
     parameters: int
-    top1: float
+    figure: float
     interval: tuple[float, float]
     gain: float
     gain_interval: tuple[float, float]
@@ -45,8 +47,8 @@ def sweep_stages(
         right_N, groups = right_rows(run, manifest)
         right_of_head = right_N if right_of_head is None else right_of_head
         gain, gain_interval = paired_difference(right_N, right_of_head, groups=groups)
-        figures = figures_of(run, "val")
-        outcomes.append(Outcome(what, _count(probe, phase), figures["top1"], figures["top1_ci"], gain, gain_interval))
+        _, value, interval = headline(figures_of(run, "val"))
+        outcomes.append(Outcome(what, _count(probe, phase), value, interval, gain, gain_interval))
     return sorted(outcomes, key=lambda outcome: -outcome.gain)
 
 

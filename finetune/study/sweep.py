@@ -9,6 +9,7 @@ from pathlib import Path
 
 from finetune.errors import DivergedError, RecipeError
 from finetune.files import standing, write_json
+from finetune.headline import headline
 from finetune.manifest import Manifest
 from finetune.recipe import Recipe
 from finetune.recipe_files import load_recipe
@@ -21,14 +22,14 @@ Settings = tuple[str, ...]  # each key.sub=value
 
 @dataclass(frozen=True)
 class Point:
-    """One setting of all that is swept, with top-1 and loss on the split val.
+    """One setting of all that is swept, with its figure (top-1, or mAP) and loss on the split val.
 
-    `behind` is how far its top-1 is from the best one's on the same clips, with the paired interval.
+    `behind` is how far its share of clips with all of it right is from the best one's, with the paired interval.
     """
 
     settings: Settings
     run: str
-    top1: float
+    figure: float
     interval: tuple[float, float]
     loss: float | None
     has_diverged: bool = False
@@ -107,9 +108,9 @@ def folder_name(settings: Settings) -> str:
 
 def point_of(run: Path, settings: Settings) -> Point:
     """What a finished run's files say."""
-    figures = figures_of(run, "val")
+    _, value, interval = headline(figures_of(run, "val"))
     meta = json.loads((standing(run / "checkpoints" / "best") / "meta.json").read_text(encoding="utf-8"))
-    return Point(settings, run.name, figures["top1"], tuple(figures["top1_ci"]), meta["val_loss"])
+    return Point(settings, run.name, value, interval, meta["val_loss"])
 
 
 def ranked(points: Sequence[Point], manifest: Manifest, out: Path, *, diverged: Sequence[Point] = ()) -> list[Point]:
@@ -119,7 +120,7 @@ def ranked(points: Sequence[Point], manifest: Manifest, out: Path, *, diverged: 
     """
     if not points:
         raise DivergedError(f"{out}: no setting trained to its end: the loss was not a number; lower the rates")
-    order = sorted(points, key=lambda point: (-point.top1, point.loss or 0.0))
+    order = sorted(points, key=lambda point: (-point.figure, point.loss or 0.0))
     best, groups = right_rows(out / order[0].run, manifest)
     listed = []
     for point in order:

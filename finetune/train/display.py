@@ -77,7 +77,7 @@ def span_of(stages: Sequence[str]) -> str:
 
 def _cells(record: dict[str, Any]) -> dict[str, str]:
     """One epoch in words, by column."""
-    learning = record["learning"]
+    learning, value = record["learning"], record.get("val_map", record["val_top1"])
     rates = [record["lr"][stage] for stage in learning]
     span = f"{rates[-1]:.1e}" if min(rates) == max(rates) else f"{min(rates):.0e}…{max(rates):.0e}"
     return {
@@ -87,7 +87,7 @@ def _cells(record: dict[str, Any]) -> dict[str, str]:
         "loss": f"{record['train_loss']:.3f}",
         "top-1": f"{record['train_top1']:.3f}",
         "val loss": "" if record["val_loss"] is None else f"{record['val_loss']:.3f}",
-        "val top-1": "" if record["val_top1"] is None else f"{record['val_top1']:.3f}",
+        "val mAP" if "val_map" in record else "val top-1": "" if value is None else f"{value:.3f}",
         "clips/s": f"{record['clips_per_second']:.0f}",
         "seconds": f"{sum(record['seconds'].values()):.1f}",
     }

@@ -11,6 +11,7 @@ from accelerate import Accelerator
 from torch import Tensor
 
 from finetune.checkpoint import load_checkpoint, new_run_folder
+from finetune.headline import rank
 from finetune.infer import (
     decided_once,
     from_all,
@@ -73,14 +74,16 @@ def fit(
 ) -> Path:
     """Train a model on a manifest, phase by phase; the run folder, and the model left with its best weights.
 
-    The best epoch is the one with the highest top-1 on the split val, the lower loss deciding between equals; with
-    no rows there, the last. Of `data`, `on_error`, `packed`, `workers` and `time_limit` are used. `after_epoch` is
-    called with each line of metrics.jsonl; what it raises ends the run, which can be gone on with. Raises
-    FinetuneError for all that is wrong before the first batch, and DivergedError when the loss is no longer a number.
+    The best epoch is the one with the highest top-1 on the split val (mean average precision, where rows may have
+    several classes), the lower loss deciding between equals; with no rows there, the last. Of `data`, `on_error`,
+    `packed`, `workers` and `time_limit` are used. `after_epoch` is called with each line of metrics.jsonl; what it
+    raises ends the run, which can be gone on with. Raises FinetuneError for all that is wrong before the first batch,
+    and DivergedError when the loss is no longer a number.
     """
     clip = clip.model_copy(update={"size": model.size})
     if data.packed is not None:
         data = data.model_copy(update={"packed": data.packed.absolute()})
+    data = data.model_copy(update={"multilabel": manifest.targets is not None})
     recipe = Recipe(
         seed=seed,
         data=data if data.manifest or data.folder else data.model_copy(update={"manifest": manifest.source}),
@@ -128,17 +131,22 @@ def learn(
     if not is_writer:
         at.tally = Tally()  # a state's is of all processes, or, saved by the clock, of the main one alone
     accelerator.wait_for_everyone()
-    best = max(map(_rank, run.records), default=None)
-    if state is not None and at.batches == 0 and run.records and _rank(run.records[-1]) == best:
+    best = max(map(rank, run.records), default=None)
+    if state is not None and at.batches == 0 and run.records and rank(run.records[-1]) == best:
         run.save_best(model, run.records[-1])  # killed after `last` had been saved, before `best`
     model.to(accelerator.device)
 
-    model.consensus = recipe.evaluate.consensus
+    model.consensus, model.multilabel = recipe.evaluate.consensus, recipe.data.multilabel
     model.checkpointing = train.checkpointing
     if train.compile:
         model.backbone.net.compile()
     counts = manifest.without(facts.bad).counts("train").values()
-    loss_of = build_loss(train.loss, class_counts=list(counts), label_smoothing=train.label_smoothing)
+    loss_of = build_loss(
+        train.loss,
+        class_counts=list(counts),
+        label_smoothing=train.label_smoothing,
+        multilabel=recipe.data.multilabel,
+    )
     validation = val_loader(manifest, recipe, facts)
     share = accelerator.process_index, accelerator.num_processes
     loaders = TrainLoaders(manifest, recipe, facts, batch_size=began["batch_size"], share=share)
@@ -233,7 +241,7 @@ def learn(
                         optimizer.zero_grad()
                         ema.update(model)
                         if weight:
-                            tally.add(loss, torch.cat(logits), targets.argmax(1), factor)
+                            tally.add(loss, torch.cat(logits), targets, factor)
                         display.step(loss=tally.loss, clips_per_second=tally.clips_per_second)
 
                     sum_over_processes(tally, accelerator)
@@ -241,7 +249,7 @@ def learn(
                     started = time.perf_counter()
                     with ema.in_place(model):
                         found = validate(model, validation, precision, run, watch) if is_writer else None
-                        val_top1, val_loss = from_main(found)
+                        found = from_main(found)
                         tally.seconds["evaluate"] = time.perf_counter() - started
                         record = {
                             "epoch": epoch,
@@ -251,16 +259,15 @@ def learn(
                             "learning": learning,
                             "lr": _rates(model, groups, peaks, tally.mean_factor),
                             **tally.figures(),
-                            "val_loss": val_loss,
-                            "val_top1": val_top1,
+                            **found,
                             "skipped": len(run.skipped),
                         }
                         run.write(record)
                         display.epoch(record)
                     at.after_epoch()
                     run.save_last(moving, at)
-                    if best is None or val_top1 is None or _rank(record) > best:
-                        best = _rank(record)
+                    if best is None or record["val_top1"] is None or rank(record) > best:
+                        best = rank(record)
                         with ema.in_place(model):
                             run.save_best(model, record)
                     accelerator.wait_for_everyone()
@@ -279,17 +286,11 @@ def learn(
         record = load_checkpoint(folder, "best", model)
         if train.recalibrate and is_writer:
             layers = measure_norms_anew(model, loaders, phases[record["phase"]], precision, epoch=at.epochs + 1)
-            val_top1, val_loss = validate(model, validation, precision, run)
-            record |= {"recalibrated": layers, "val_loss": val_loss, "val_top1": val_top1}
+            record |= {"recalibrated": layers, **validate(model, validation, precision, run)}
             run.save_best(model, record)
         stopping.check()
     model.eval()
     return folder
-
-
-def _rank(record: dict[str, Any]) -> tuple[float, float]:
-    """Of two epochs the better has the higher top-1 on val; between equals, the lower loss."""
-    return record["val_top1"] or 0.0, -(record["val_loss"] or 0.0)
 
 
 def _rate_factor(phase: Phase, train: Train, *, in_phase: tuple[int, int], in_run: tuple[int, int]) -> float:

@@ -6,17 +6,19 @@ from functools import partial
 import torch
 from torch import Tensor
 from torch.nn import functional as F
+from torchvision.ops import sigmoid_focal_loss
 
 Loss = Callable[[Tensor, Tensor], Tensor]
 
 
-def build_loss(name: str, *, class_counts: Sequence[int], label_smoothing: float) -> Loss:
+def build_loss(name: str, *, class_counts: Sequence[int], label_smoothing: float, multilabel: bool = False) -> Loss:
     """A loss of logits (B, K) and targets: labels (B,), or shares of the classes (B, K) in 0…1, as mixing gives them.
 
     `class_counts` are the training rows of each class; `class_balanced` alone looks at them. Smoothing takes that
-    share of each clip's target and spreads it evenly over the classes.
+    share of each clip's target and spreads it evenly over the classes. With `multilabel` each class is by itself,
+    there or not, whatever the loss; targets are (B, K), and smoothing moves them towards one half.
     """
-    return partial(LOSSES[name](class_counts), smoothing=label_smoothing)
+    return partial((SEPARATE if multilabel else LOSSES)[name](class_counts), smoothing=label_smoothing)
 
 
 def cross_entropy(logits_BK: Tensor, targets: Tensor, *, smoothing: float) -> Tensor:
@@ -48,6 +50,19 @@ def bce(logits_BK: Tensor, targets: Tensor, *, smoothing: float) -> Tensor:
     return F.binary_cross_entropy_with_logits(logits_BK, _shares(targets, logits_BK, smoothing))
 
 
+def separate_bce(logits_BK: Tensor, targets_BK: Tensor, *, smoothing: float, weights_K: Tensor | None = None) -> Tensor:
+    """The mean over clips and classes, which may weigh more or less."""
+    smooth_BK = targets_BK * (1 - smoothing) + smoothing / 2
+    weights_K = None if weights_K is None else weights_K.to(logits_BK)
+    return F.binary_cross_entropy_with_logits(logits_BK, smooth_BK, weight=weights_K)
+
+
+def separate_focal(logits_BK: Tensor, targets_BK: Tensor, *, smoothing: float) -> Tensor:
+    """The mean over clips and classes of the focal loss as it was published: arXiv:1708.02002."""
+    smooth_BK = targets_BK * (1 - smoothing) + smoothing / 2
+    return sigmoid_focal_loss(logits_BK, smooth_BK, alpha=-1, gamma=2, reduction="mean")
+
+
 def balanced_weights(class_counts: Sequence[int], *, beta: float = 0.999) -> Tensor:
     """A weight for each class, one over its effective number of clips, with a mean of 1. Source: arXiv:1901.05555."""
     counts_K = torch.tensor(class_counts, dtype=torch.float64).clamp_min(1)
@@ -67,4 +82,10 @@ LOSSES: dict[str, Callable[[Sequence[int]], Callable[..., Tensor]]] = {
     "focal": lambda counts: focal,
     "class_balanced": lambda counts: partial(class_balanced, weights_K=balanced_weights(counts)),
     "bce": lambda counts: bce,
+}
+SEPARATE: dict[str, Callable[[Sequence[int]], Callable[..., Tensor]]] = {
+    "cross_entropy": lambda counts: separate_bce,
+    "focal": lambda counts: separate_focal,
+    "class_balanced": lambda counts: partial(separate_bce, weights_K=balanced_weights(counts)),
+    "bce": lambda counts: separate_bce,
 }

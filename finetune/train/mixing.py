@@ -10,22 +10,23 @@ from finetune.recipe import Augment
 from finetune.video.augment import seeded
 
 
-def mix(
-    clips_BTCHW: Tensor, labels_B: Tensor, *, augment: Augment, num_classes: int, seed: int
-) -> tuple[Tensor, Tensor]:
+def mix(clips_BTCHW: Tensor, labels: Tensor, *, augment: Augment, num_classes: int, seed: int) -> tuple[Tensor, Tensor]:
     """The clips and their label probabilities (B, K), each blended with the clip before it in the batch.
+
+    `labels` are the classes' numbers (B,), or what is there (B, K).
 
     uint8 clips come back as float32 of the same range, as rounding would undo weak blends. With both set, each batch
     gets one of the two, by chance. Sources: mixup, arXiv:1710.09412; CutMix, arXiv:1905.04899.
     """
+    targets_BK = labels.float() if labels.ndim == 2 else F.one_hot(labels, num_classes).float()
     ways: list[v2.Transform] = []
     if augment.mixup:
         ways.append(v2.MixUp(alpha=augment.mixup, num_classes=num_classes))
     if augment.cutmix:
         ways.append(v2.CutMix(alpha=augment.cutmix, num_classes=num_classes))
     if not ways:
-        return clips_BTCHW, F.one_hot(labels_B, num_classes).float()
+        return clips_BTCHW, targets_BK
     with seeded(seed):
         way = ways[int(torch.randint(len(ways), ()))]
-        clips, targets_BK = way(tv_tensors.Video(clips_BTCHW.float()), labels_B)
+        clips, targets_BK = way(tv_tensors.Video(clips_BTCHW.float()), targets_BK)
     return clips.as_subclass(Tensor), targets_BK

@@ -32,6 +32,9 @@ def refuse_what_cannot_run(model: VideoClassifier, manifest: Manifest, recipe: R
         problems.append(f"clip.num_frames is {recipe.clip.num_frames}, the model was built for {model.num_frames}")
     if recipe.train.early_stopping is not None and not len(manifest.rows("val")):
         problems.append("train.early_stopping looks at the split val, which has no rows; set data.val, or leave it out")
+    stopping = recipe.train.early_stopping
+    if stopping is not None and stopping.metric == "val_map" and not recipe.data.multilabel:
+        problems.append("train.early_stopping.metric is val_map, which only data.multilabel has; take val_top1")
     assert not isinstance(recipe.phases, Schedule)
     for index, phase in enumerate(recipe.phases):
         problems += [f"phases.{index}.{problem}" for problem in _problems_of(phase.settled(recipe.train), model)]

@@ -31,7 +31,7 @@ def resume(
     recipe, classes = open_run(folder, overrides)
     state = read_state(folder)
     refuse_another_recipe(state["recipe"], recipe)
-    manifest = saved_manifest(folder, classes)
+    manifest = saved_manifest(folder, recipe, classes)
     settle_device(recipe.train.device)
     settings = recipe.model.model_copy(update={"weights": "none"})
     model = model_of(settings, classes, num_frames=recipe.clip.num_frames, size=recipe.clip.size)

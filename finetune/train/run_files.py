@@ -96,8 +96,8 @@ class RunFiles:
 
     def _draw(self, record: dict[str, Any]) -> None:
         assert self.board is not None
-        for name in ("train_loss", "train_top1", "val_loss", "val_top1", "clips_per_second"):
-            if record[name] is not None:
+        for name in ("train_loss", "train_top1", "val_loss", "val_top1", "val_map", "clips_per_second"):
+            if record.get(name) is not None:
                 self.board.add_scalar(name, record[name], record["epoch"])
         for stage, rate in record["lr"].items():
             self.board.add_scalar(f"lr/{stage}", rate, record["epoch"])

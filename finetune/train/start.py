@@ -47,4 +47,5 @@ def new_model(recipe: Recipe, manifest: Manifest) -> VideoClassifier:
         num_frames=recipe.clip.num_frames,
         size=recipe.clip.size,
         class_counts=None if even else list(manifest.counts("train").values()),
+        clips=None if manifest.targets is None else len(manifest.rows("train")),
     )

@@ -20,10 +20,12 @@ class Tally:
     total_factor: float = 0.0  # on the learning rate
     seconds: dict[str, float] = field(default_factory=lambda: {"data": 0.0, "compute": 0.0, "evaluate": 0.0})
 
-    def add(self, loss: float, logits_BK: torch.Tensor, labels_B: torch.Tensor, factor: float) -> None:
-        self.clips += len(labels_B)
-        self.right += int((logits_BK.argmax(1) == labels_B).sum())
-        self.total_loss += loss * len(labels_B)
+    def add(self, loss: float, logits_BK: torch.Tensor, targets_BK: torch.Tensor, factor: float) -> None:
+        """Right is a clip whose likeliest class no other exceeds among its targets."""
+        of_likeliest_B = targets_BK.gather(1, logits_BK.argmax(1, keepdim=True)).squeeze(1)
+        self.clips += len(targets_BK)
+        self.right += int(((of_likeliest_B == targets_BK.amax(1)) & (of_likeliest_B > 0)).sum())
+        self.total_loss += loss * len(targets_BK)
         self.steps += 1
         self.total_factor += factor
 

@@ -34,7 +34,9 @@ def weight_of_share(clips: int, accelerator: Accelerator) -> float | None:
 def stand_in(model: VideoClassifier) -> dict[str, Tensor]:
     """A black clip, whose loss weighs nothing."""
     shape = (1, 1, model.num_frames, 3, model.size, model.size)
-    return {"clips": torch.zeros(shape, dtype=torch.uint8), "label": torch.zeros(1, dtype=torch.long)}
+    nothing = torch.zeros((1, len(model.classes)), dtype=torch.bool)
+    label = nothing if model.multilabel else torch.zeros(1, dtype=torch.long)
+    return {"clips": torch.zeros(shape, dtype=torch.uint8), "label": label}
 
 
 def sum_over_processes(tally: Tally, accelerator: Accelerator) -> None:

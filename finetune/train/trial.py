@@ -38,7 +38,12 @@ class Trial:
         self.model.to(self.device).checkpointing = train.checkpointing
         self.loaders = TrainLoaders(manifest, recipe, facts, batch_size=train.batch_size, share=(0, 1))
         counts = list(manifest.without(facts.bad).counts("train").values())
-        self.loss_of = build_loss(train.loss, class_counts=counts, label_smoothing=train.label_smoothing)
+        self.loss_of = build_loss(
+            train.loss,
+            class_counts=counts,
+            label_smoothing=train.label_smoothing,
+            multilabel=manifest.targets is not None,
+        )
 
     def step(self, batch: Batch, optimizer: Optimizer, *, number: int = 0) -> float:
         """Learn from a batch of the loaders; its loss before."""

@@ -1,12 +1,13 @@
 """How good the model is on the split val, and batch norm measured anew for it."""
 
 from itertools import islice
+from typing import Any
 
 from finetune.evaluation import Progress, probabilities_of
+from finetune.headline import validation_figures
 from finetune.model.freeze import set_trainable
 from finetune.model.model import VideoClassifier
 from finetune.recipe import Phase
-from finetune.scores import top1_and_loss
 from finetune.train.loaders import TrainLoaders
 from finetune.train.recalibrate import recalibrate
 from finetune.train.run_files import RunFiles
@@ -21,13 +22,14 @@ def validate(
     precision: str,
     run: RunFiles,
     progress: Progress | None = None,
-) -> tuple[float | None, float | None]:
-    """Top-1 and loss on the split val, each row once; None without rows."""
+) -> dict[str, Any]:
+    """What a record of an epoch says of the split val, each row counted once; None where there are no rows."""
+    nothing = {"val_loss": None, "val_top1": None}
     if loader is None:
-        return None, None
+        return nothing
     rows_N, probs_NK, skipped = probabilities_of(model, loader, precision=precision, progress=progress)
     run.note_skipped(list(skipped.items()))
-    return top1_and_loss(run.manifest.labels[rows_N], probs_NK) if len(rows_N) else (None, None)
+    return validation_figures(run.manifest.truth[rows_N], probs_NK) if len(rows_N) else nothing
 
 
 def measure_norms_anew(

@@ -35,7 +35,9 @@ VIDEOS = Source()
 
 
 class ClipDataset(Dataset):
-    """Rows of one split as {"clips": uint8 (V, T, C, H, W), "label": int, "row": int}.
+    """Rows of one split as {"clips": uint8 (V, T, C, H, W), "label": a class's number, "row": int}.
+
+    Where rows may have several classes, `label` is bool (K,): what is there.
 
     `augment` draws frames and pictures anew for each epoch; without it frames, crop and the `views` are those of
     evaluation. Items are asked for by position, or by (epoch, position). A file that
@@ -88,7 +90,7 @@ class ClipDataset(Dataset):
             clips_VTCHW = self._clips(epoch, row)
         except VideoError as error:
             return {"row": row, "error": str(error)}
-        return {"clips": clips_VTCHW, "label": int(self.manifest.labels[row]), "row": row}
+        return {"clips": clips_VTCHW, "label": self.manifest.truth[row], "row": row}
 
     def _clips(self, epoch: int, row: int) -> Tensor:
         assert self.clip.size is not None

@@ -108,7 +108,7 @@ def collate(items: list[dict[str, Any]], *, pin: bool = False) -> Batch:
     clips = torch.stack([item["clips"] for item in good]) if good else None
     return {
         "clips": clips.pin_memory() if pin and clips is not None else clips,
-        "label": torch.tensor([item["label"] for item in good]),
+        "label": torch.as_tensor(np.array([item["label"] for item in good])),
         "row": torch.tensor([item["row"] for item in good]),
         "skipped": [(item["row"], item["error"]) for item in items if "error" in item],
     }

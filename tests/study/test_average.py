@@ -11,6 +11,7 @@ from safetensors.torch import load_file
 
 import finetune as ft
 from finetune.errors import RunError
+from finetune.headline import rank
 from finetune.study.average import ALPHAS, soup, wise_ft
 
 
@@ -46,19 +47,19 @@ def test_between_the_two_ends_the_best_on_val_is_taken(runs, tmp_path):
     run, tried = wise_ft(runs[0], out=tmp_path / "averaged")
     (taken,) = (candidate for candidate in tried if candidate.taken)
     assert [candidate.name for candidate in tried] == [f"alpha {alpha:.1f}" for alpha in ALPHAS]
-    assert (taken.top1, -taken.loss) == max((candidate.top1, -candidate.loss) for candidate in tried)
+    assert rank(taken.figures) == max(rank(candidate.figures) for candidate in tried)
     alpha = ALPHAS[tried.index(taken)]
     start, best, mixed = weights(runs[0], "start"), weights(runs[0]), weights(run)
     name = "backbone.net.layer4.0.conv2.weight"
     torch.testing.assert_close(mixed[name], (1 - alpha) * start[name] + alpha * best[name])
     assert json.loads((run / "average.json").read_text())["method"] == "wise_ft"
-    assert json.loads((run / "checkpoints/best/meta.json").read_text())["val_top1"] == taken.top1
+    assert json.loads((run / "checkpoints/best/meta.json").read_text())["val_top1"] == taken.figures["val_top1"]
 
 
 def test_the_ends_are_the_ends(runs, tmp_path):
     _, tried = wise_ft(runs[0], out=tmp_path / "averaged")
     meta = json.loads((runs[0] / "checkpoints/best/meta.json").read_text())
-    assert (tried[-1].top1, tried[-1].loss) == pytest.approx((meta["val_top1"], meta["val_loss"]), abs=1e-3)
+    assert tried[-1].figures == pytest.approx({key: meta[key] for key in ("val_top1", "val_loss")}, abs=1e-3)
 
 
 def test_the_result_is_evaluated_like_any_run(runs, tmp_path):
@@ -86,7 +87,7 @@ def test_a_uniform_soup_is_the_mean(runs, tmp_path):
 def test_a_greedy_soup_is_no_worse_on_val_than_its_best_run(runs, tmp_path):
     run, tried = soup(runs, out=tmp_path / "soup")
     *single, mixed = tried
-    assert mixed.top1 >= max(candidate.top1 for candidate in single)
+    assert mixed.figures["val_top1"] >= max(candidate.figures["val_top1"] for candidate in single)
     inside = [weights(each) for each, candidate in zip(runs, single, strict=True) if candidate.taken]
     name = "backbone.net.layer4.0.conv2.weight"
     torch.testing.assert_close(weights(run)[name], torch.stack([part[name] for part in inside]).mean(0))

@@ -51,7 +51,7 @@ def test_every_setting_is_a_run_of_its_own_and_the_best_comes_first(recipe, mani
     assert {point.settings for point in points} == {
         (f"phases.0.lr={lr}", f"model.dropout={dropout}") for lr in ("1e-3", "1e-2") for dropout in ("0.0", "0.5")
     }
-    assert [point.top1 for point in points] == sorted((point.top1 for point in points), reverse=True)
+    assert [point.figure for point in points] == sorted((point.figure for point in points), reverse=True)
     assert (points[0].behind, points[0].behind_interval) == (0, (0, 0))
     for point in points:
         run = ft.load_recipe(str(out / point.run / "recipe.yaml"))
@@ -59,8 +59,8 @@ def test_every_setting_is_a_run_of_its_own_and_the_best_comes_first(recipe, mani
         assert f"model.dropout={run.model.dropout}" in point.settings
         assert run.train.batch_size == 4
         results = json.loads((out / point.run / "evaluation/val/results.json").read_text())
-        assert results["tasks"]["label"]["top1"] == point.top1
-        assert point.behind == pytest.approx(point.top1 - points[0].top1)
+        assert results["tasks"]["label"]["top1"] == point.figure
+        assert point.behind == pytest.approx(point.figure - points[0].figure)
     assert len(json.loads((out / "sweep.json").read_text())) == 4
 
 
@@ -75,7 +75,7 @@ def test_interrupted_it_goes_on_and_it_may_be_widened(recipe, manifest, tmp_path
     again = sweep(str(recipe), grid(("phases.0.lr=1e-3,1e-2,1e-1", *KEYS[1:])), manifest, out=out)
     assert len(again) == 6
     assert done.items() < times(out).items()
-    assert {point.run: point.top1 for point in points}.items() <= {point.run: point.top1 for point in again}.items()
+    assert {point.run: point.figure for point in points}.items() <= {point.run: point.figure for point in again}.items()
     with pytest.raises(RunError, match="was begun with another recipe"):
         sweep(str(recipe), grid((*KEYS[:2], "train.batch_size=2")), manifest, out=out)
 
@@ -136,7 +136,8 @@ def test_a_hopeless_trial_is_ended_early(recipe, manifest, tmp_path, monkeypatch
 
     def staged(*arguments):
         seen.append(1)
-        return (0.9 if len(seen) <= 10 else 0.1), validate(*arguments)[1]  # the first five trials have two epochs each
+        value = 0.9 if len(seen) <= 10 else 0.1  # the first five trials have two epochs each
+        return validate(*arguments) | {"val_top1": value}
 
     monkeypatch.setattr(loop, "validate", staged)
     points, ended = search(str(recipe), ["phases.0.lr=1e-4..1e-1"], manifest, trials=6, out=tmp_path / "search")
