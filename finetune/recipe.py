@@ -270,6 +270,13 @@ class Train(Section):
     save_every_minutes: Rate = Field(
         15, description="a run that is killed goes on from its last epoch, or from so many minutes ago"
     )
+    keep: Annotated[int, Field(ge=0)] = Field(
+        0, description="the weights of so many of the last epochs are kept too, beside best and last"
+    )
+    log_gradients: bool = Field(False, description="histograms of each stage's gradients, each epoch, in TensorBoard")
+    trackers: tuple[Literal["wandb", "mlflow"], ...] = Field(
+        (), description="also write to these, where they are installed, as [wandb]"
+    )
     checkpointing: bool = Field(
         False,
         description="activations of learning stages are computed again in the backward pass: less memory, about a "

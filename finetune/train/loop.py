@@ -51,6 +51,7 @@ from finetune.train.together import (
     sum_over_processes,
     weight_of_share,
 )
+from finetune.train.trackers import track, tracked
 from finetune.train.validation import measure_norms_anew, validate
 from finetune.video.dataset import draw_of
 
@@ -125,7 +126,9 @@ def learn(
         refuse_other_files(manifest, state["files"], began["files"])
         began = {key: state[key] for key in began}
     precision = began["precision"]
-    accelerator = Accelerator(mixed_precision=precision.replace("fp32", "no"), cpu=device.type == "cpu")
+    accelerator = Accelerator(
+        mixed_precision=precision.replace("fp32", "no"), cpu=device.type == "cpu", log_with=list(train.trackers) or None
+    )
     is_writer = accelerator.is_main_process
     run = RunFiles(folder, manifest, recipe, began=began, bad=facts.bad, state=state, is_writer=is_writer)
     if not is_writer:
@@ -154,7 +157,8 @@ def learn(
     assert not isinstance(recipe.phases, Schedule)
     phases = [phase.settled(train) for phase in recipe.phases]
 
-    with display, run, closing(loaders), validation or nullcontext(), Stopping() as stopping:
+    outer = tracked(accelerator, folder, recipe)
+    with display, run, outer, closing(loaders), validation or nullcontext(), Stopping() as stopping:
         # Only one process validates: where there are more, none may stop then while the others wait.
         watch = (lambda *_: stopping.check()) if accelerator.num_processes == 1 else None
         batches_per_epoch = len(loaders.of(phases[0])[1])
@@ -220,6 +224,9 @@ def learn(
                             num_classes=len(model.classes),
                             seed=draw_of(recipe.seed, epoch, at.steps_in_phase, accelerator.process_index),
                         )
+                        if run.board is not None and at.steps_in_phase == 1:
+                            names = [manifest.label(row) for row in batch["row"].tolist()]
+                            run.board.clips(clips, names, phase=at.phase, epoch=epoch)
                         loss, logits = 0.0, []
                         for part, labels, is_last in _parts(clips, targets, train.batch_size):
                             with nullcontext() if is_last else accelerator.no_sync(prepared):
@@ -237,6 +244,8 @@ def learn(
                             if accelerator.scaler is not None:
                                 accelerator.scaler.update()
                             continue
+                        if run.board is not None and train.log_gradients and at.batches == 1:
+                            run.board.gradients(model, step=at.steps)
                         optimizer.step()
                         optimizer.zero_grad()
                         ema.update(model)
@@ -263,7 +272,9 @@ def learn(
                             "skipped": len(run.skipped),
                         }
                         run.write(record)
+                        track(accelerator, record)
                         display.epoch(record)
+                        run.keep_epoch(model, record)
                     at.after_epoch()
                     run.save_last(moving, at)
                     if best is None or record["val_top1"] is None or rank(record) > best:

@@ -1,8 +1,9 @@
 """What is refused before the first batch: everything that can be known to fail, said all at once."""
 
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -18,6 +19,7 @@ from finetune.model.select import select
 from finetune.recipe import Phase, Recipe, Schedule
 from finetune.train.display import Display
 from finetune.train.optimizer import check_optimizer
+from finetune.train.trackers import check_tracker
 from finetune.video.facts import Facts
 from finetune.video.packed import facts_of
 
@@ -32,6 +34,7 @@ def refuse_what_cannot_run(model: VideoClassifier, manifest: Manifest, recipe: R
         problems.append(f"clip.num_frames is {recipe.clip.num_frames}, the model was built for {model.num_frames}")
     if recipe.train.early_stopping is not None and not len(manifest.rows("val")):
         problems.append("train.early_stopping looks at the split val, which has no rows; set data.val, or leave it out")
+    problems += [f"train.trackers: {problem}" for problem in _said(check_tracker, recipe.train.trackers)]
     stopping = recipe.train.early_stopping
     if stopping is not None and stopping.metric == "val_map" and not recipe.data.multilabel:
         problems.append("train.early_stopping.metric is val_map, which only data.multilabel has; take val_top1")
@@ -46,7 +49,7 @@ def refuse_what_cannot_run(model: VideoClassifier, manifest: Manifest, recipe: R
         return  # a run that goes on: what it needs it has already
     weights_bytes = sum(value.numel() * value.element_size() for value in model.state_dict().values())
     # start, best and last, the optimizer's two averages, and one more of each while they are replaced
-    copies = 3 + 2 + 3 + (4 if recipe.train.ema else 0)
+    copies = 3 + 2 + 3 + (4 if recipe.train.ema else 0) + recipe.train.keep
     refuse_full_disk(folder, needed_bytes=copies * weights_bytes + 50_000_000)
 
 
@@ -57,12 +60,17 @@ def _problems_of(phase: Phase, model: VideoClassifier) -> list[str]:
         ("stage_lr", lambda: check_stages(model, phase.stage_lr)),
         ("optimizer", lambda: check_optimizer(str(phase.optimizer))),
     )
+    return [f"{key}: {problem}" for key, check in checks for problem in _said(lambda each: each(), [check])]
+
+
+def _said(check: Callable[[Any], object], items: Sequence[Any]) -> list[str]:
+    """What a check says of those items that are wrong."""
     problems = []
-    for key, check in checks:
+    for item in items:
         try:
-            check()
+            check(item)
         except FinetuneError as error:
-            problems.append(f"{key}: {error}")
+            problems.append(str(error))
     return problems
 
 

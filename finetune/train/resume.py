@@ -15,7 +15,10 @@ from finetune.train.preflight import refuse_what_cannot_run
 from finetune.train.state import read_state
 
 # What may be changed on the way: it changes no number.
-FREE = ("data.workers", "data.time_limit", "train.save_every_minutes")
+FREE = (
+    *("data.workers", "data.time_limit", "train.save_every_minutes"),
+    *("train.keep", "train.log_gradients", "train.trackers"),
+)
 
 
 def resume(

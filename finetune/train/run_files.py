@@ -8,14 +8,13 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
-from torch.utils.tensorboard import SummaryWriter
-
 from finetune.checkpoint import begin_run, save_checkpoint
 from finetune.errors import RunError
 from finetune.files import locked, standing, tidy, whole_file, write_json
 from finetune.manifest import Manifest
 from finetune.model.model import VideoClassifier
 from finetune.recipe import Recipe
+from finetune.train.board import Board
 from finetune.train.state import Moving, Position, State
 
 
@@ -42,7 +41,7 @@ class RunFiles:
         self.skipped = bad | ({} if state is None else state["skipped"])
         self.is_writer = is_writer
         self.held = ExitStack()
-        self.board: SummaryWriter | None = None
+        self.board: Board | None = None
         if is_writer:
             self._begin(epochs, is_new=state is None)
         self.records = read_records(folder, epochs=epochs)
@@ -69,7 +68,7 @@ class RunFiles:
             shutil.rmtree(self.folder / "checkpoints", ignore_errors=True)
         for which in ("start", "best", "last"):
             tidy(self.folder / "checkpoints" / which)
-        self.board = SummaryWriter(str(self.folder / "tensorboard"), purge_step=epochs + 1)
+        self.board = Board(self.folder / "tensorboard", epochs=epochs)
         self._write_skipped()
 
     def note_skipped(self, items: Sequence[tuple[int, str]]) -> None:
@@ -88,20 +87,12 @@ class RunFiles:
         try:
             with whole_file(path) as partial:
                 partial.write_text("".join(lines), encoding="utf-8")
-            self._draw(record)
+            assert self.board is not None
+            self.board.epoch(record)
         except OSError as error:
             raise RunError(
                 f"{path}: could not be written: {error.strerror}; once it can: finetune train --resume {self.folder}"
             ) from error
-
-    def _draw(self, record: dict[str, Any]) -> None:
-        assert self.board is not None
-        for name in ("train_loss", "train_top1", "val_loss", "val_top1", "val_map", "clips_per_second"):
-            if record.get(name) is not None:
-                self.board.add_scalar(name, record[name], record["epoch"])
-        for stage, rate in record["lr"].items():
-            self.board.add_scalar(f"lr/{stage}", rate, record["epoch"])
-        self.board.flush()
 
     def keep_start(self, model: VideoClassifier, at: Position) -> None:
         """The weights before the backbone first learns: a trained head on the pretrained backbone, to average with."""
@@ -111,6 +102,14 @@ class RunFiles:
     def save_best(self, model: VideoClassifier, record: dict[str, Any]) -> None:
         if self.is_writer:
             save_checkpoint(self.folder, "best", model, record)
+
+    def keep_epoch(self, model: VideoClassifier, record: dict[str, Any]) -> None:
+        """The weights of the last epochs, as many as the recipe says, each in `checkpoints/epoch-<n>`."""
+        if not self.is_writer or not self.recipe.train.keep:
+            return
+        save_checkpoint(self.folder, f"epoch-{record['epoch']}", model, record)
+        too_old = record["epoch"] - self.recipe.train.keep
+        shutil.rmtree(self.folder / "checkpoints" / f"epoch-{too_old}", ignore_errors=True)
 
     def save_last(self, moving: Moving, at: Position) -> None:
         """The weights as they are now, and all that the run needs to go on from here."""

@@ -29,7 +29,12 @@ def validate(
         return nothing
     rows_N, probs_NK, skipped = probabilities_of(model, loader, precision=precision, progress=progress)
     run.note_skipped(list(skipped.items()))
-    return validation_figures(run.manifest.truth[rows_N], probs_NK) if len(rows_N) else nothing
+    if not len(rows_N):
+        return nothing
+    truth = run.manifest.truth[rows_N]
+    if run.board is not None and truth.ndim == 1:
+        run.board.confusion(model.classes, truth, probs_NK.argmax(1), epoch=len(run.records) + 1)
+    return validation_figures(truth, probs_NK)
 
 
 def measure_norms_anew(
