@@ -44,23 +44,24 @@ def new_run_folder(name: str, out: Path | None = None) -> Path:
 
 
 def _holds_no_more_than_a_beginning(folder: Path) -> bool:
-    ours = {"recipe.yaml", "manifest.csv", "classes.json", "environment.json", "skipped.json", ".lock"}
+    ours = {"recipe.yaml", "manifest.csv", "classes.json", "environment.json", "skipped.json", ".lock", "wandb"}
     names = {path.name.removesuffix(".partial") for path in folder.iterdir()}
     learnt = any(standing(folder / "checkpoints" / which).exists() for which in ("last", "best"))
     return names <= ours | {"tensorboard", "checkpoints"} and not learnt
 
 
-def begin_run(folder: Path, recipe: Recipe, manifest: Manifest) -> None:
+def begin_run(folder: Path, recipe: Recipe, manifest: Manifest, *, decided: Mapping[str, Any] | None = None) -> None:
     """Write what is known before training: the resolved recipe, the rows with their splits, classes, environment.
 
-    In the folder of a run that goes on, the environment is added to those that it had before.
+    The environment tells what was `decided` for it. In the folder of a run that goes on it is added to those that it
+    had before.
     """
     with whole_file(folder / "recipe.yaml") as partial:
         save_recipe(recipe, partial)
     with whole_file(folder / "manifest.csv") as partial:
         manifest.to_csv(partial)
     write_json(folder / "classes.json", list(manifest.classes))
-    path, here = folder / "environment.json", environment()
+    path, here = folder / "environment.json", environment() | ({"decided": decided} if decided else {})
     if path.exists():
         begun = json.loads(path.read_text(encoding="utf-8"))
         here = begun | {"resumed": [*begun.get("resumed", []), here]}

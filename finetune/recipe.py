@@ -16,6 +16,7 @@ Positive = Annotated[int, Field(ge=1)]
 Fraction = Annotated[float, Field(ge=0, lt=1)]
 NotNegative = Annotated[float, Field(ge=0)]
 Rate = Annotated[float, Field(gt=0)]
+DEFAULT_BATCH_SIZE = 8  # what the rates of recipes are for
 Shape = Literal["cosine", "linear", "constant", "step", "one_cycle", "slanted_triangular"]
 
 
@@ -225,7 +226,10 @@ class EarlyStopping(Section):
 class Train(Section):
     """The optimizer and what holds for all phases."""
 
-    batch_size: Positive = Field(8, description="clips that are computed together, in each process")
+    batch_size: Positive | Literal["auto"] = Field(
+        DEFAULT_BATCH_SIZE,
+        description="clips that are computed together, in each process; auto: as many as a GPU holds, the rates follow",
+    )
     accumulate: Positive = Field(
         1, description="so many times batch_size clips make one step of the optimizer, in no more memory"
     )
@@ -270,6 +274,9 @@ class Train(Section):
     save_every_minutes: Rate = Field(
         15, description="a run that is killed goes on from its last epoch, or from so many minutes ago"
     )
+    sync_batch_norm: bool = Field(
+        False, description="with several GPUs: batch norm that learns its statistics sees the clips of all of them"
+    )
     keep: Annotated[int, Field(ge=0)] = Field(
         0, description="the weights of so many of the last epochs are kept too, beside best and last"
     )
@@ -282,11 +289,15 @@ class Train(Section):
         description="activations of learning stages are computed again in the backward pass: less memory, about a "
         "third more time",
     )
-    compile: bool = Field(False, description="compile the backbone: minutes before the first step, then faster ones")
+    compile: bool | Literal["auto"] = Field(
+        False,
+        description="compile the backbone: minutes before the first step, then faster ones; auto: where it is measured "
+        "to pay in the steps of this run",
+    )
 
     @model_validator(mode="after")
     def _compiles_or_recomputes(self) -> Train:
-        if self.compile and self.checkpointing:
+        if self.compile is not False and self.checkpointing:
             raise ValueError("compile and checkpointing do not go together; set one of them to false")
         return self
 

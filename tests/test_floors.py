@@ -21,7 +21,7 @@ HOMES = {
     "torchvision.models": {"model/torchvision_networks.py"},
     "av": {f"video/{name}.py" for name in ("container", "scan", "sparse", "decode", "encode")},
     "torchcodec": {"video/other_decoders.py"},
-    "accelerate": {"infer.py", "train/loop.py", "train/together.py", "train/trackers.py"},
+    "accelerate": {"infer.py", "train/loop.py", "train/together.py", "train/trackers.py", "train/settle.py"},
     "cv2": {
         *("video/other_decoders.py", "datasets/shapes.py", "datasets/quickstart.py"),
         *("video/pack.py", "video/packed.py"),  # JPEG: the fastest codec of those that are there anyway

@@ -65,4 +65,5 @@ def val_loader(manifest: Manifest, recipe: Recipe, facts: Facts) -> ClipLoader |
     dataset = ClipDataset(manifest, "val", clip=recipe.clip, views=views, facts=facts, packed=packed)
     if not len(dataset):
         return None
+    assert isinstance(recipe.train.batch_size, int)
     return evaluation_loader(dataset, recipe.data, batch_size=recipe.train.batch_size)

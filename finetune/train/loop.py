@@ -41,15 +41,18 @@ from finetune.train.optimizer import build_optimizer, carry_state
 from finetune.train.preflight import fingerprint, look, refuse_other_files, refuse_what_cannot_run
 from finetune.train.run_files import RunFiles
 from finetune.train.schedule import rate_factor
+from finetune.train.settle import in_words, settle_auto
 from finetune.train.state import Moving, Position, State, position_of
 from finetune.train.stopping import Stopped, Stopping
 from finetune.train.tally import Tally, timed
 from finetune.train.together import (
     gradient_is_finite,
+    refuse_sharding,
     stand_in,
     stop_if_asked,
     sum_over_processes,
     weight_of_share,
+    with_shared_statistics,
 )
 from finetune.train.trackers import track, tracked
 from finetune.train.validation import measure_norms_anew, validate
@@ -99,7 +102,8 @@ def fit(
     wanted = None if out is None else Path(out)
     folder = decided_once(lambda: new_run_folder(Path(model.settings.backbone).name, wanted))
     refuse_what_cannot_run(model, manifest, recipe, folder=folder)
-    return learn(model, manifest, recipe, folder, quiet=quiet, after_epoch=after_epoch)
+    recipe, decided = settle_auto(model, manifest, recipe)
+    return learn(model, manifest, recipe, folder, decided=decided, quiet=quiet, after_epoch=after_epoch)
 
 
 def learn(
@@ -109,12 +113,19 @@ def learn(
     folder: Path,
     *,
     state: State | None = None,
+    decided: dict[str, Any] | None = None,
     quiet: bool = False,
     after_epoch: AfterEpoch | None = None,
 ) -> Path:
-    """Train by a whole recipe, from its start or from where a state was taken; see `fit` and `resume`."""
+    """Train by a whole recipe, from its start or from where a state was taken; see `fit` and `resume`.
+
+    `decided` is what was left to the machine, which environment.json tells.
+    """
     train, device = recipe.train, settle_device(recipe.train.device)
+    assert isinstance(train.batch_size, int)
     display = Display(quiet=quiet or not is_main_process())
+    for line in in_words(decided or {}):
+        display.say(line)
     facts = look(manifest, recipe, display)
     at = Position() if state is None else position_of(state)
     began: dict[str, Any] = {
@@ -129,8 +140,11 @@ def learn(
     accelerator = Accelerator(
         mixed_precision=precision.replace("fp32", "no"), cpu=device.type == "cpu", log_with=list(train.trackers) or None
     )
+    refuse_sharding(accelerator)
     is_writer = accelerator.is_main_process
-    run = RunFiles(folder, manifest, recipe, began=began, bad=facts.bad, state=state, is_writer=is_writer)
+    run = RunFiles(
+        folder, manifest, recipe, began=began, bad=facts.bad, state=state, decided=decided, is_writer=is_writer
+    )
     if not is_writer:
         at.tally = Tally()  # a state's is of all processes, or, saved by the clock, of the main one alone
     accelerator.wait_for_everyone()
@@ -138,7 +152,8 @@ def learn(
     if state is not None and at.batches == 0 and run.records and rank(run.records[-1]) == best:
         run.save_best(model, run.records[-1])  # killed after `last` had been saved, before `best`
     model.to(accelerator.device)
-
+    if train.sync_batch_norm:
+        model = with_shared_statistics(model, accelerator)
     model.consensus, model.multilabel = recipe.evaluate.consensus, recipe.data.multilabel
     model.checkpointing = train.checkpointing
     if train.compile:

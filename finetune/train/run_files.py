@@ -30,6 +30,7 @@ class RunFiles:
         began: dict[str, Any],
         bad: dict[int, str],
         state: State | None,
+        decided: dict[str, Any] | None,
         is_writer: bool,
     ) -> None:
         """`began` goes into each state; `bad`: why rows cannot be read; `state`: from which the run goes on."""
@@ -43,7 +44,7 @@ class RunFiles:
         self.held = ExitStack()
         self.board: Board | None = None
         if is_writer:
-            self._begin(epochs, is_new=state is None)
+            self._begin(epochs, is_new=state is None, decided=decided or {})
         self.records = read_records(folder, epochs=epochs)
         self.saved = time.monotonic()
 
@@ -55,13 +56,13 @@ class RunFiles:
             self.board.close()
         self.held.close()
 
-    def _begin(self, epochs: int, *, is_new: bool) -> None:
+    def _begin(self, epochs: int, *, is_new: bool, decided: dict[str, Any]) -> None:
         """Write what a run is; no other program may, until this one ends."""
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
             refusal = f"{self.folder}: another program is training into it; wait for its end, or end it"
             self.held.enter_context(locked(self.folder / ".lock", refusal))
-            begin_run(self.folder, self.recipe, self.manifest)
+            begin_run(self.folder, self.recipe, self.manifest, decided=decided)
         except OSError as error:
             raise RunError(f"{self.folder}: a run folder cannot be written there: {error.strerror}") from None
         if is_new:  # a run that ended before its first checkpoint may have left the start of one

@@ -4,12 +4,31 @@ import math
 
 import torch
 from accelerate import Accelerator
+from accelerate.utils import DistributedType
 from torch import Tensor, nn
 
+from finetune.errors import RunError
 from finetune.model.model import VideoClassifier
 from finetune.recipe import Train
 from finetune.train.stopping import Stopped, Stopping
 from finetune.train.tally import Tally
+
+
+def refuse_sharding(accelerator: Accelerator) -> None:
+    """Raise RunError where the launcher asks for more than a copy of the model in each process."""
+    kind = accelerator.distributed_type
+    if kind in {DistributedType.FSDP, DistributedType.DEEPSPEED, DistributedType.MEGATRON_LM}:
+        raise RunError(
+            f"the launcher asks for {kind.value}, which shards the model; each process here holds all of it: launch "
+            "without, and where memory is short set train.checkpointing=true or a smaller train.batch_size"
+        )
+
+
+def with_shared_statistics(model: VideoClassifier, accelerator: Accelerator) -> VideoClassifier:
+    """The model with batch norm over the clips of all GPUs; as it was where there is but one process or no GPU."""
+    if accelerator.num_processes == 1 or accelerator.device.type == "cpu":
+        return model
+    return nn.SyncBatchNorm.convert_sync_batchnorm(model)
 
 
 def stop_if_asked(stopping: Stopping, accelerator: Accelerator) -> None:

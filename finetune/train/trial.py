@@ -8,13 +8,14 @@ from torch.optim import Optimizer
 from finetune.infer import DTYPES, settle_device, settle_precision
 from finetune.manifest import Manifest
 from finetune.model.model import TASK, VideoClassifier
-from finetune.recipe import Phase, Recipe
+from finetune.recipe import Phase, Recipe, Schedule
 from finetune.schedules import phases_of
 from finetune.train.display import Display
 from finetune.train.loaders import TrainLoaders
 from finetune.train.losses import build_loss
 from finetune.train.mixing import mix
 from finetune.train.preflight import look, refuse_what_cannot_run
+from finetune.train.settle import in_words, settle_auto
 from finetune.video.loader import Batch
 
 
@@ -29,10 +30,15 @@ class Trial:
         phases = phases_of(recipe.phases, tuple(model.stages))
         recipe = recipe.model_copy(update={"clip": clip, "phases": phases})
         refuse_what_cannot_run(model, manifest, recipe, folder=Path("runs") / "trial")
+        recipe, decided = settle_auto(model, manifest, recipe)
+        for line in in_words(decided):
+            Display(quiet=False).say(line)
         facts = look(manifest, recipe, Display(quiet=False))
         train = recipe.train
+        assert isinstance(train.batch_size, int)
+        assert not isinstance(recipe.phases, Schedule)
         self.recipe, self.manifest, self.model = recipe, manifest, model
-        self.phases: list[Phase] = [phase.settled(train) for phase in phases]
+        self.phases: list[Phase] = [phase.settled(train) for phase in recipe.phases]
         self.device = settle_device(train.device)
         self.precision = settle_precision(train.precision, self.device)
         self.model.to(self.device).checkpointing = train.checkpointing
@@ -48,6 +54,7 @@ class Trial:
     def step(self, batch: Batch, optimizer: Optimizer, *, number: int = 0) -> float:
         """Learn from a batch of the loaders; its loss before."""
         train, loss = self.recipe.train, 0.0
+        assert isinstance(train.batch_size, int)
         clips, targets = mix(
             batch["clips"].flatten(0, 1).to(self.device),
             batch["label"].to(self.device),

@@ -6,11 +6,17 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
-from grey import make_clip
+from accelerate.utils import DistributedType
+from grey import TINY, make_clip
 from safetensors.torch import load_file
+
+import finetune as ft
+from finetune.errors import RunError
+from finetune.train.together import refuse_sharding, with_shared_statistics
 
 SCRIPT = Path(__file__).parents[1] / "together.py"
 TOLERANCE = 1e-5  # sums are taken in another order, which Adam makes more of
@@ -90,3 +96,25 @@ def test_when_one_dies_all_end_and_the_run_goes_on_in_another_number(data, alone
     assert (state["batch_size"], state["position"]["steps"]) == (6, 3)
     train(1, data, run, "goes on")
     assert difference(run, alone) < TOLERANCE
+
+
+def test_sharding_is_refused_in_words():
+    for kind in (DistributedType.FSDP, DistributedType.DEEPSPEED):
+        with pytest.raises(RunError, match=f"asks for {kind.value}, which shards the model"):
+            refuse_sharding(SimpleNamespace(distributed_type=kind))
+    refuse_sharding(SimpleNamespace(distributed_type=DistributedType.MULTI_GPU))
+
+
+def test_shared_statistics_are_for_several_gpus_and_change_no_name():
+    model = ft.build_model(TINY, ["a", "b"], weights="none", num_frames=2, size=32)
+    names, one = list(model.state_dict()), torch.device("cpu")
+    cpu, gpus = (SimpleNamespace(num_processes=2, device=each) for each in (one, torch.device("cuda")))
+    is_shared = [isinstance(each, torch.nn.SyncBatchNorm) for each in with_shared_statistics(model, cpu).modules()]
+    assert not any(is_shared)
+    model = with_shared_statistics(model, gpus)
+    assert any(isinstance(each, torch.nn.SyncBatchNorm) for each in model.modules())
+    assert list(model.state_dict()) == names
+    ft.set_trainable(model, "layer4", batch_norm="train")
+    model.train()
+    norms = {name: each for name, each in model.named_modules() if isinstance(each, torch.nn.SyncBatchNorm)}
+    assert {name.split(".")[2] for name, each in norms.items() if each.training} == {"layer4"}
