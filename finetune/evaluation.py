@@ -146,7 +146,8 @@ def thresholds_of(folder: Path) -> np.ndarray:
 
 def saved_manifest(folder: Path, recipe: Recipe, classes: tuple[str, ...]) -> Manifest:
     """The rows of a run as they were when it trained. Raises RunError when files have gone since."""
-    manifest = Manifest.from_csv(folder / "manifest.csv", multilabel=recipe.data.multilabel)
+    data = recipe.data
+    manifest = Manifest.from_csv(folder / "manifest.csv", multilabel=data.multilabel, packed=data.packed is not None)
     if set(manifest.classes) - set(classes):
         raise RunError(f"{folder}: manifest.csv names classes that the run has not: {some(manifest.classes)}")
     return manifest.with_classes(classes)

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import csv
 import os
-import re
 import warnings
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
@@ -16,22 +15,12 @@ from pathlib import Path
 
 import numpy as np
 
-from finetune.errors import DataError, nearest, some
+from finetune.errors import DataError, some
+from finetune.manifest_files import SPLIT_NAMES, groups_from, read_csv, scan_folder
+from finetune.objects import fetched, is_url
 
 SEPARATOR = ";"  # between the classes of a row that has several
 SPLITS = ("train", "val", "test")
-SPLIT_NAMES = {
-    **dict.fromkeys(("train", "training"), "train"),
-    **dict.fromkeys(("val", "valid", "validation", "dev"), "val"),
-    **dict.fromkeys(("test", "testing"), "test"),
-}
-VIDEO_SUFFIXES = frozenset(
-    [
-        *(".mp4", ".m4v", ".mov", ".avi", ".mkv", ".webm", ".mpg", ".mpeg", ".wmv", ".flv", ".3gp", ".3g2"),
-        *(".ts", ".mts", ".m2ts", ".ogv", ".gif", ".vob", ".mxf", ".asf"),
-    ]
-)
-IMAGE_SUFFIXES = frozenset([".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff", ".ppm", ".pgm"])
 
 
 @dataclass(frozen=True, eq=False)
@@ -105,12 +94,19 @@ class Manifest:
 
     def to_csv(self, path: Path) -> None:
         """Write path,label,split[,group] with absolute paths: the very rows of a run."""
+        self._write(path, {"split": self.splits})
+
+    def to_undivided_csv(self, path: Path) -> None:
+        """The same; without splits where all rows are to learn from."""
+        self._write(path, {} if len(self.rows("train")) == len(self) else {"split": self.splits})
+
+    def _write(self, path: Path, columns: dict[str, np.ndarray]) -> None:
+        columns = columns if self.groups is None else columns | {"group": self.groups}
         with path.open("w", newline="", encoding="utf-8") as file:
             writer = csv.writer(file)
-            writer.writerow(["path", "label", "split"] + ["group"] * (self.groups is not None))
+            writer.writerow(["path", "label", *columns])
             for row in range(len(self)):
-                group = [] if self.groups is None else [self.groups[row]]
-                writer.writerow([self.path(row), self.label(row), self.splits[row], *group])
+                writer.writerow([self.path(row), self.label(row), *(values[row] for values in columns.values())])
 
     @staticmethod
     def from_csv(
@@ -122,19 +118,23 @@ class Manifest:
         seed: int = 0,
         whole: bool = False,
         multilabel: bool = False,
+        packed: bool = False,
     ) -> Manifest:
         """Rows of a CSV with a header: path,label and, where there, split and group; other columns are left alone.
 
         Paths are relative to the CSV. Without a split column, or with none filled in, `val` and `test` are the
         shares that are held out; `whole`: none is, whatever the column says. `multilabel`: a label lists a row's
-        classes, `a;b;c`, and may be empty. Raises DataError with all that is wrong.
+        classes, `a;b;c`, and may be empty. `packed`: frames come from a pack, and files need not be there. A CSV in
+        an object store, `s3://…`, is copied here first. Raises DataError with all that is wrong.
         """
-        source = Path(path)
-        table = _read_csv(source, multilabel=multilabel)
+        source = fetched(str(path)) if is_url(path) else Path(path)
+        table = read_csv(source, multilabel=multilabel)
         files = [source.parent / item for item in table["path"]]
-        groups = table.get("group") or _groups_from(files, group_pattern)
+        groups = table.get("group") or groups_from(files, group_pattern)
         splits = ["train"] * len(files) if whole else table.get("split")
         labels = [listed(label) for label in table["label"]] if multilabel else table["label"]
+        if not packed:
+            _refuse_missing_files(source, files)
         return _manifest(source, files, labels, (splits, groups), (val, test, seed))
 
     @staticmethod
@@ -154,9 +154,9 @@ class Manifest:
         Raises DataError with everything that is wrong, empty classes included.
         """
         source = Path(path)
-        files, labels, splits = _scan(source)
+        files, labels, splits = scan_folder(source)
         relative = [file.relative_to(source) for file in files]
-        groups = _groups_from(relative, group_pattern)
+        groups = groups_from(relative, group_pattern)
         splits = ["train"] * len(files) if whole else splits
         return _manifest(source, files, labels, (splits, groups), (val, test, seed))
 
@@ -171,7 +171,6 @@ def _manifest(
     splits, groups = split_and_group
     classes, label_codes, targets = encode(labels)
     group_names = None if groups is None else np.array(groups)
-    _refuse_missing_files(source, files)
     if len(classes) < 2:
         raise DataError(f"{source}: {some(classes)} is the only class; a classifier needs at least two")
     split_names = _split_names(source, splits) if splits else divide(label_codes, group_names, shares, source=source)
@@ -251,102 +250,6 @@ def _held_out(labels: np.ndarray, units: np.ndarray, share_and_seed: tuple[float
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", UserWarning)  # a class with fewer rows than folds: checked after
         return next(iter(folds.split(labels, labels, units)))[1]
-
-
-def read_table(source: Path) -> dict[str, list[str]]:
-    """Every named column of a CSV file, a text a row. Raises DataError when it cannot be read."""
-    try:
-        with source.open(newline="", encoding="utf-8-sig") as file:
-            reader = csv.DictReader(file)
-            names = [(name or "").strip() for name in reader.fieldnames or []]
-            records = [[(value or "").strip() for value in record.values()][: len(names)] for record in _plain(reader)]
-    except FileNotFoundError:
-        raise DataError(f"there is no manifest {str(source)!r}{_advice(source)}") from None
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise DataError(f"{source}: cannot be read as a UTF-8 CSV file: {error}") from None
-    return {name: [record[names.index(name)] for record in records] for name in names if name}
-
-
-def _read_csv(source: Path, *, multilabel: bool) -> dict[str, list[str]]:
-    """Columns path, label and, when the file has them filled in, split and group."""
-    table = read_table(source)
-    missing = [name for name in ("path", "label") if name not in table]
-    if missing:
-        hints = "".join(nearest(name, table) for name in missing)
-        raise DataError(f"{source}: no column {' and no column '.join(missing)}{hints}; it has {', '.join(table)}")
-    if not table["path"]:
-        raise DataError(f"{source}: holds a header and no rows")
-    for name in ("path",) if multilabel else ("path", "label"):
-        empty = [number for number, value in enumerate(table[name], start=2) if not value]
-        if empty:
-            raise DataError(f"{source}: no {name} in line {some(empty)}")
-    kept = {name: values for name, values in table.items() if name in {"path", "label", "split", "group"}}
-    for name in ("split", "group"):
-        if name in kept and not any(kept[name]):
-            del kept[name]
-    if "group" in kept:  # a row without a group is a group of its own
-        kept["group"] = [group or f"row {row}" for row, group in enumerate(kept["group"])]
-    return kept
-
-
-def _plain(reader: csv.DictReader) -> Iterable[dict]:
-    for record in reader:
-        record.pop(None, None)  # surplus fields have no column
-        yield record
-
-
-def _advice(source: Path) -> str:
-    return "; `finetune data quickstart` draws it" if "quickstart" in source.parts else ""
-
-
-def _scan(source: Path) -> tuple[list[Path], list[str], list[str] | None]:
-    """Files, their class and, when the folders below are splits, their split."""
-    if not source.is_dir():
-        raise DataError(f"there is no folder {str(source)!r}")
-    top = _folders(source)
-    if not top:
-        raise DataError(f"{source}: holds no folders; put each class's videos into a folder named as the class")
-    has_splits = all(folder.name.lower() in SPLIT_NAMES for folder in top)
-    parts = [(folder.name, inner) for folder in top for inner in _folders(folder)] if has_splits else None
-    files, labels, splits, empty = [], [], [], []
-    for split, folder in parts or [("", folder) for folder in top]:
-        found = sorted(file for file in folder.rglob("*") if _is_media(file.relative_to(source)) and file.is_file())
-        empty += [] if found else [str(folder.relative_to(source))]
-        files += found
-        labels += [folder.name] * len(found)
-        splits += [split.lower()] * len(found)
-    if empty or not files:
-        raise DataError(f"{source}: no video or image in {some(empty) or 'any folder'}")
-    return files, labels, splits if has_splits else None
-
-
-def find_media(path: Path) -> list[Path]:
-    """The path itself, or, for a folder, the videos and images within it, sorted. Raises DataError for none."""
-    if not path.is_dir():
-        return [path]
-    found = sorted(file for file in path.rglob("*") if _is_media(file.relative_to(path)) and file.is_file())
-    if not found:
-        raise DataError(f"{path}: no video or image in this folder")
-    return found
-
-
-def _folders(source: Path) -> list[Path]:
-    return sorted(folder for folder in source.iterdir() if folder.is_dir() and not folder.name.startswith("."))
-
-
-def _is_media(path: Path) -> bool:
-    visible = not any(part.startswith(".") for part in path.parts)
-    return visible and path.suffix.lower() in VIDEO_SUFFIXES | IMAGE_SUFFIXES
-
-
-def _groups_from(files: Sequence[Path], pattern: str | None) -> list[str] | None:
-    if pattern is None:
-        return None
-    found = [re.search(pattern, file.as_posix()) for file in files]
-    missed = [str(file) for file, match in zip(files, found, strict=True) if match is None]
-    if missed:
-        raise DataError(f"data.group_pattern {pattern!r} finds no group in {some(missed)}")
-    return [match.group(1) for match in found if match]
 
 
 def _split_names(source: Path, splits: Sequence[str]) -> np.ndarray:

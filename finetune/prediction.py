@@ -8,7 +8,8 @@ from finetune.checkpoint import load, open_run
 from finetune.errors import DataError, VideoError
 from finetune.evaluation import thresholds_of, top_classes
 from finetune.infer import probabilities, settle_device, settle_precision
-from finetune.manifest import SEPARATOR, find_media
+from finetune.manifest import SEPARATOR
+from finetune.manifest_files import find_media
 from finetune.video.check import look_at
 from finetune.video.dataset import read_views
 

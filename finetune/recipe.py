@@ -20,6 +20,14 @@ DEFAULT_BATCH_SIZE = 8  # what the rates of recipes are for
 Shape = Literal["cosine", "linear", "constant", "step", "one_cycle", "slanted_triangular"]
 
 
+def _place(value: object) -> object:
+    """A path, but for places in an object store, which stay text."""
+    return Path(value) if isinstance(value, str) and "://" not in value else value
+
+
+Place = Annotated[Path | str, BeforeValidator(_place)]
+
+
 class Section(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, validate_default=True)
 
@@ -27,7 +35,9 @@ class Section(BaseModel):
 class Data(Section):
     """Where the labelled videos are, and how rows without a split are divided."""
 
-    manifest: Path | None = Field(None, description="CSV with path,label[,split][,group]; paths relative to it")
+    manifest: Place | None = Field(
+        None, description="CSV with path,label[,split][,group], paths relative to it; or s3://…"
+    )
     folder: Path | None = Field(None, description="folder <class>/* or <split>/<class>/*")
     group_pattern: str | None = Field(
         None, description="regular expression with one (...) that finds the group in a file's path"
@@ -35,7 +45,9 @@ class Data(Section):
     multilabel: bool = Field(
         False, description="a clip may show several classes, or none: the column label lists them, a;b;c"
     )
-    packed: Path | None = Field(None, description="folder that `finetune data pack` wrote: read frames from there")
+    packed: Place | None = Field(
+        None, description="folder that `finetune data pack` wrote, or s3://…: read frames from there"
+    )
     val: Fraction = Field(0.15, description="share for validation, where the data gives no splits")
     test: Fraction = Field(0.2, description="share for testing, where the data gives no splits")
     on_error: Literal["fail", "skip"] = Field(

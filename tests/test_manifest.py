@@ -4,7 +4,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from finetune.errors import DataError
-from finetune.manifest import Manifest, divide, find_media
+from finetune.manifest import Manifest, divide
+from finetune.manifest_files import find_media
 
 
 def touch(root, *names):

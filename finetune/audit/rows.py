@@ -10,7 +10,8 @@ import numpy as np
 
 from finetune.audit.finding import Finding
 from finetune.errors import DataError, some
-from finetune.manifest import SPLIT_NAMES, divide, encode, find_media, listed, read_table
+from finetune.manifest import divide, encode, listed
+from finetune.manifest_files import SPLIT_NAMES, find_media, read_table
 
 PATH_COLUMNS = ("path", "file", "filename", "file_name", "video", "video_path")
 

@@ -33,11 +33,13 @@ def check(
     data, seed = _data_of(source, overrides or [])
     from finetune.audit.audit import audit, write_mended
     from finetune.audit.rows import read_rows
+    from finetune.objects import fetched
     from finetune.report.check import write_check_page
     from finetune.video.check import look_closely
 
-    where = data.manifest or data.folder
-    assert where is not None
+    place = data.manifest or data.folder
+    assert place is not None
+    where = fetched(place) if isinstance(place, str) else place
     shares = data.val, data.test, seed
     rows = read_rows(where, group_pattern=data.group_pattern, shares=shares, multilabel=data.multilabel)
     with counting("looking") as progress:

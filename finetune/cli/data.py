@@ -65,13 +65,19 @@ def pack(
     short_side: Annotated[int, typer.Option(min=16, help="Pixels to which a larger short side is scaled.")] = 256,
     frames: Annotated[str, typer.Option(help="all, or how many of each video, evenly spread.")] = "all",
 ) -> None:
-    """Decode every video once into small JPEG frames, which a recipe reads with data.packed=OUT."""
+    """Decode every video once into small JPEG frames, which a recipe reads with data.packed=OUT.
+
+    OUT/manifest.csv lists them with absolute paths: where the videos are not, it is the data.manifest.
+    """
     if frames != "all" and not (frames.isdecimal() and int(frames) > 0):
         raise RecipeError(f"--frames is all or a number of frames, not {frames!r}")
     from finetune.manifest import Manifest
     from finetune.video.pack import pack as pack_videos
 
-    videos = (Manifest.from_folder if manifest.is_dir() else Manifest.from_csv)(manifest, val=0, test=0)
+    if manifest.is_dir():
+        videos = Manifest.from_folder(manifest, val=0, test=0)
+    else:
+        videos = Manifest.from_csv(manifest, val=0, test=0, multilabel=True)  # a;b is read as it stands, and written so
     count = None if frames == "all" else int(frames)
     try:
         with counting("packing") as progress:
@@ -81,6 +87,7 @@ def pack(
         raise
     for reason in result.bad.values():
         print(reason, file=sys.stderr)
+    videos.to_undivided_csv(out / "manifest.csv")
     print(f"{result.packed} videos packed, {result.kept} were there already, {len(result.bad)} cannot be read")
     print(out)
 

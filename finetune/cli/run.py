@@ -132,7 +132,8 @@ def load_manifest(data: Data, *, seed: int, whole: bool = False) -> "Manifest":
         )
     shares: dict[str, Any] = {"val": data.val, "test": data.test, "seed": seed, "whole": whole}
     if data.manifest is not None:
-        return Manifest.from_csv(data.manifest, group_pattern=data.group_pattern, multilabel=data.multilabel, **shares)
+        kind = {"multilabel": data.multilabel, "packed": data.packed is not None}
+        return Manifest.from_csv(data.manifest, group_pattern=data.group_pattern, **kind, **shares)
     if data.multilabel:
         raise RecipeError("data.multilabel needs data.manifest: a file in a class's folder has that class alone")
     assert data.folder is not None

@@ -85,7 +85,7 @@ def fit(
     and DivergedError when the loss is no longer a number.
     """
     clip = clip.model_copy(update={"size": model.size})
-    if data.packed is not None:
+    if isinstance(data.packed, Path):
         data = data.model_copy(update={"packed": data.packed.absolute()})
     data = data.model_copy(update={"multilabel": manifest.targets is not None})
     recipe = Recipe(

@@ -55,7 +55,7 @@ class ClipDataset(Dataset):
         views: int = 1,
         seed: int = 0,
         facts: Facts | None = None,
-        packed: Path | None = None,
+        packed: Path | str | None = None,
     ) -> None:
         assert clip.size is not None, "the size in pixels has to be settled before clips are made"
         self.manifest = manifest

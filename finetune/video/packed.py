@@ -12,6 +12,7 @@ from torch.nn import functional as F
 
 from finetune.errors import DataError, RecipeError, RunError, VideoError, some
 from finetune.manifest import Manifest
+from finetune.objects import fetched, is_url
 from finetune.video import pack_format as form
 from finetune.video.check import look_at_files
 from finetune.video.facts import Facts
@@ -20,7 +21,7 @@ from finetune.video.pack_format import FRAME
 OPEN_SHARDS = 64  # each holds a file open, of which a process may have about a thousand
 
 
-def facts_of(manifest: Manifest, packed: Path | None, *, side: int) -> Facts:
+def facts_of(manifest: Manifest, packed: Path | str | None, *, side: int) -> Facts:
     """Facts of a manifest's rows: from a pack for clips of `side` pixels, or, without one, from the files."""
     return look_at_files(manifest) if packed is None else Pack(packed).facts(manifest, side=side)
 
@@ -28,11 +29,12 @@ def facts_of(manifest: Manifest, packed: Path | None, *, side: int) -> Facts:
 class Pack:
     """A pack's videos; memory does not grow with their number. A copy in another process opens the files anew.
 
-    Raises RunError where the folder is no pack, or shards are missing or cut off.
+    One in an object store is copied here first. Raises RunError where the folder is no pack, or shards are missing or
+    cut off.
     """
 
     def __init__(self, folder: str | Path) -> None:
-        self.folder = Path(folder)
+        self.folder = fetched(str(folder)) if is_url(folder) else Path(folder)
         self.settings = form.read_settings(self.folder)
         self.index = form.read_index(self.folder)
         if broken := form.broken_shards(self.folder, self.index):

@@ -1,0 +1,72 @@
+"""Places in an object store (`s3://…`, `gs://…` and all else that fsspec knows), and local copies of what is there."""
+
+import hashlib
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+from finetune.errors import DataError
+from finetune.files import flush, whole_file
+
+PACKAGES = {"s3": "s3fs", "gs": "gcsfs", "gcs": "gcsfs", "az": "adlfs", "abfs": "adlfs"}
+
+STAMPS = ("size", "ETag", "etag", "LastModified", "mtime", "md5Hash")  # by which stores tell that an object is another
+
+
+def is_url(place: object) -> bool:
+    """Whether it is a place in an object store, and no path here."""
+    return "://" in str(place)
+
+
+def fetched(url: str) -> Path:
+    """A local copy of an object, or of all objects of a folder; only what has changed since is fetched again.
+
+    It lies in `finetune/objects` of the user's cache (`XDG_CACHE_HOME`). Several processes may ask at once. Raises
+    DataError where the object is not there or cannot be read, or the package of its store is missing.
+    """
+    import fsspec
+
+    try:
+        store, path = fsspec.url_to_fs(url)
+    except ImportError:
+        scheme = url.partition("://")[0]
+        raise DataError(f"{url}: needs the package {PACKAGES.get(scheme, scheme)}: pip install it") from None
+    except ValueError as error:
+        raise DataError(f"{url}: {error}") from None
+    key = hashlib.sha256(url.encode()).hexdigest()[:16]
+    target = _cache() / key / (path.rstrip("/").rpartition("/")[2] or "objects")
+    try:
+        if store.isfile(path):
+            _fetch(store, path, store.info(path), target)
+            return target
+        found = store.find(path, detail=True)
+        for each, info in found.items():
+            _fetch(store, each, info, target / each.removeprefix(path.rstrip("/")).lstrip("/"))
+    except Exception as error:  # each store has its own
+        raise DataError(f"{url}: cannot be read: {' '.join(str(error).split()) or type(error).__name__}") from None
+    if not found:
+        raise DataError(f"there is no {url}")
+    return target
+
+
+def _fetch(store: Any, path: str, info: dict[str, Any], target: Path) -> None:
+    """One object, where the copy that is there is not of it."""
+    stamp = {name: str(info[name]) for name in STAMPS if name in info}
+    note = target.with_name(f".{target.name}.json")
+    if target.is_file() and note.is_file() and json.loads(note.read_text(encoding="utf-8")) == stamp:
+        return
+    target.parent.mkdir(parents=True, exist_ok=True)
+    partial = target.with_name(f"{target.name}.{os.getpid()}.partial")
+    try:
+        store.get_file(path, str(partial))
+        flush(partial)
+        os.replace(partial, target)
+    finally:
+        partial.unlink(missing_ok=True)
+    with whole_file(note) as writing:
+        writing.write_text(json.dumps(stamp), encoding="utf-8")
+
+
+def _cache() -> Path:
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "finetune" / "objects"
