@@ -209,7 +209,7 @@ def test_when_the_disk_is_full_the_checkpoint_before_stays_and_the_run_goes_on(m
             resource.setrlimit(resource.RLIMIT_FSIZE, (size - 10, before[1]))
 
     monkeypatch.setattr(Tally, "add", filling)
-    monkeypatch.setattr("finetune.train.run_files.SummaryWriter", lambda *_, **__: MagicMock())
+    monkeypatch.setattr("finetune.train.board.SummaryWriter", lambda *_, **__: MagicMock())
     handler = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
     try:
         with pytest.raises(RunError, match="could not be written"):
