@@ -44,10 +44,11 @@ def new_run_folder(name: str, out: Path | None = None) -> Path:
 
 
 def _holds_no_more_than_a_beginning(folder: Path) -> bool:
-    ours = {"recipe.yaml", "manifest.csv", "classes.json", "environment.json", "skipped.json", ".lock", "wandb"}
+    ours = {"recipe.yaml", "manifest.csv", "classes.json", "environment.json", "skipped.json", ".lock"}
+    ours |= {"tensorboard", "checkpoints", "wandb", "tracker.json"}
     names = {path.name.removesuffix(".partial") for path in folder.iterdir()}
     learnt = any(standing(folder / "checkpoints" / which).exists() for which in ("last", "best"))
-    return names <= ours | {"tensorboard", "checkpoints"} and not learnt
+    return names <= ours and not learnt
 
 
 def begin_run(folder: Path, recipe: Recipe, manifest: Manifest, *, decided: Mapping[str, Any] | None = None) -> None:

@@ -159,7 +159,7 @@ def _protocol(recipe: Recipe, views: int, precision: str, groups: np.ndarray | N
         "views": views,
         **recipe.clip.model_dump(include={"num_frames", "sampling", "frame_stride", "fit"}),
         "size": size,
-        "consensus": IN_WORDS[recipe.evaluate.consensus],
+        "consensus": IN_WORDS[recipe.evaluate.consensus].partition("," if recipe.data.multilabel else "\n")[0],
         "decoder": "pyav" if recipe.data.packed is None else f"the pack {recipe.data.packed}",
         "precision": precision,
         "interval": interval_in_words(groups),

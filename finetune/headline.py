@@ -12,9 +12,9 @@ HEADLINE = {"classify": ("top1", "top-1"), "multilabel": ("map", "mAP")}  # by k
 
 
 def headline(task: Mapping[str, Any]) -> tuple[str, float, tuple[float, float]]:
-    """Its name, its value in 0…1 and its 95 % interval, of a task in results.json."""
+    """Its name, its value in 0…1 and its 95 % interval, of a task in results.json; all of 0…1 where none is known."""
     key, name = HEADLINE[task["kind"]]
-    low, high = task[f"{key}_ci"]
+    low, high = task[f"{key}_ci"] or (0.0, 1.0)
     return name, task[key], (low, high)
 
 
@@ -49,7 +49,7 @@ def validation_figures(truth: np.ndarray, probs_NK: np.ndarray) -> dict[str, Any
         "val_loss": cross_entropy(truth, probs_NK),
         "val_top1": float(truth[np.arange(len(truth)), probs_NK.argmax(1)].mean()),
         "val_map": mean_average_precision(truth, probs_NK),
-        "thresholds": [round(threshold, 4) for threshold in best_thresholds(truth, probs_NK)],
+        "thresholds": best_thresholds(truth, probs_NK),
     }
 
 

@@ -5,8 +5,7 @@ import hashlib
 import platform
 from collections.abc import Callable, Sequence
 from datetime import timedelta
-from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from accelerate import PartialState
@@ -19,6 +18,7 @@ from finetune.model.model import TASK, VideoClassifier
 
 M_TRIM_THRESHOLD, M_MMAP_MAX = -1, -4  # of malloc.h
 LONGEST_WAIT = timedelta(hours=6)  # of processes for the one that validates
+Decided = TypeVar("Decided")
 DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16}
 
 
@@ -84,9 +84,9 @@ def from_all(items: Sequence[Any]) -> list[Any]:
     return gather_object(list(items)) if process_count() > 1 else list(items)
 
 
-def decided_once(decide: Callable[[], Path]) -> Path:
+def decided_once(decide: Callable[[], Decided]) -> Decided:
     """What the main process decides, in every process; also its FinetuneError. The others may be late, and see more."""
-    found: Path | FinetuneError | None = None
+    found: Decided | FinetuneError | None = None
     if is_main_process():
         try:
             found = decide()

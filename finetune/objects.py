@@ -3,15 +3,18 @@
 import hashlib
 import json
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from finetune.errors import DataError
-from finetune.files import flush, whole_file
+from finetune.files import flush
 
 PACKAGES = {"s3": "s3fs", "gs": "gcsfs", "gcs": "gcsfs", "az": "adlfs", "abfs": "adlfs"}
 
-STAMPS = ("size", "ETag", "etag", "LastModified", "mtime", "md5Hash")  # by which stores tell that an object is another
+# By which stores tell that an object is another.
+STAMPS = ("size", "ETag", "etag", "LastModified", "Last-Modified", "mtime", "md5Hash")
 
 
 def is_url(place: object) -> bool:
@@ -43,6 +46,7 @@ def fetched(url: str) -> Path:
         found = store.find(path, detail=True)
         for each, info in found.items():
             _fetch(store, each, info, target / each.removeprefix(path.rstrip("/")).lstrip("/"))
+        _forget_others(target, {each.removeprefix(path.rstrip("/")).lstrip("/") for each in found})
     except Exception as error:  # each store has its own
         raise DataError(f"{url}: cannot be read: {' '.join(str(error).split()) or type(error).__name__}") from None
     if not found:
@@ -57,15 +61,31 @@ def _fetch(store: Any, path: str, info: dict[str, Any], target: Path) -> None:
     if target.is_file() and note.is_file() and json.loads(note.read_text(encoding="utf-8")) == stamp:
         return
     target.parent.mkdir(parents=True, exist_ok=True)
-    partial = target.with_name(f"{target.name}.{os.getpid()}.partial")
-    try:
+    with _own_partial(target) as partial:
         store.get_file(path, str(partial))
+    with _own_partial(note) as partial:
+        partial.write_text(json.dumps(stamp), encoding="utf-8")
+
+
+@contextmanager
+def _own_partial(path: Path) -> Iterator[Path]:
+    """As `whole_file`, under a name that no other process takes."""
+    partial = path.with_name(f"{path.name}.{os.getpid()}.partial")
+    try:
+        yield partial
         flush(partial)
-        os.replace(partial, target)
+        os.replace(partial, path)
     finally:
         partial.unlink(missing_ok=True)
-    with whole_file(note) as writing:
-        writing.write_text(json.dumps(stamp), encoding="utf-8")
+
+
+def _forget_others(target: Path, names: set[str]) -> None:
+    """Remove copies of objects that the store has no more."""
+    for path in target.rglob("*"):
+        name = path.relative_to(target).as_posix()
+        if path.is_file() and name not in names and not path.name.startswith(".") and path.suffix != ".partial":
+            path.unlink(missing_ok=True)
+            path.with_name(f".{path.name}.json").unlink(missing_ok=True)
 
 
 def _cache() -> Path:

@@ -311,6 +311,8 @@ class Train(Section):
     def _compiles_or_recomputes(self) -> Train:
         if self.compile is not False and self.checkpointing:
             raise ValueError("compile and checkpointing do not go together; set one of them to false")
+        if self.recalibrate and self.sync_batch_norm:
+            raise ValueError("recalibrate is done by one process, and sync_batch_norm needs all; set one to false")
         return self
 
 

@@ -81,6 +81,8 @@ def _read(path: Path) -> DictConfig:
         raise RecipeError(f"{path}: cannot be read as YAML: {reason}") from None
     if not isinstance(tree, DictConfig):
         raise RecipeError(f"{path}: a recipe is a mapping of sections")
+    if isinstance(tree.get("phases"), str):  # so that phases.epochs=30 can be set
+        tree.phases = {"schedule": tree.phases}
     return tree
 
 

@@ -11,7 +11,7 @@ from sklearn.metrics import average_precision_score, f1_score
 
 import finetune as ft
 from finetune.errors import DataError, RecipeError
-from finetune.headline import rank, validation_figures
+from finetune.headline import headline, in_words, rank, validation_figures
 from finetune.model.consensus import agree
 from finetune.multilabel_scores import _Ranked, best_thresholds, mean_average_precision, score_multilabel
 from finetune.study.kfold import kfold
@@ -113,6 +113,15 @@ def test_a_threshold_is_the_one_with_the_highest_f1():
     for code, threshold in enumerate(best_thresholds(targets, probs)):
         best = max(f1_score(targets[:, code], probs[:, code] >= mark) for mark in np.linspace(0, 1, 400))
         assert f1_score(targets[:, code], probs[:, code] >= threshold) >= best - 1e-9
+
+
+def test_a_rare_class_keeps_its_small_threshold_and_a_split_without_any_class_has_no_interval():
+    targets, probs = np.array([[1, 0], [0, 0], [0, 1]], dtype=bool), np.array([[4e-5, 0], [1e-5, 0], [1e-5, 1]])
+    assert validation_figures(targets, probs)["thresholds"][0] == pytest.approx(2.5e-5)
+    nothing = np.zeros((3, 2), dtype=bool)
+    task = score_multilabel(nothing, probs, probs > 0.5, classes=["a", "b"], thresholds=None)
+    assert headline(task) == ("mAP", 0.0, (0.0, 1.0))
+    assert "mAP 0.000" in in_words(task)
 
 
 def test_epochs_are_ranked_by_mean_average_precision():

@@ -2,6 +2,8 @@
 
 import json
 import logging
+import subprocess
+import sys
 from urllib.request import Request, urlopen
 
 import pytest
@@ -60,6 +62,18 @@ def test_an_object_is_copied_once_and_anew_when_it_has_changed(store):
     store.pipe("lab/deep/clips.csv", b"two")
     assert fetched("s3://lab/deep/clips.csv").read_bytes() == b"two"
     assert {path.name for path in local.parent.iterdir()} == {"clips.csv", ".clips.csv.json"}
+
+
+def test_a_folder_is_copied_by_several_processes_at_once_and_what_is_gone_goes(store, tmp_path):
+    for number in range(40):
+        store.pipe(f"lab/many/{number}.bin", bytes([number]))
+    code = "from finetune.objects import fetched; print(len(list(fetched('s3://lab/many').glob('*.bin'))))"
+    programs = [subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True) for _ in range(3)]
+    assert [program.communicate(timeout=120)[0].strip() for program in programs] == ["40"] * 3
+    store.rm("lab/many/7.bin")
+    left = {path.name for path in fetched("s3://lab/many").glob("*.bin")}
+    assert left == {f"{number}.bin" for number in range(40)} - {"7.bin"}
+    assert not list((tmp_path / "cache").rglob("*.partial"))
 
 
 def test_what_is_not_there_is_said(store):

@@ -63,6 +63,7 @@ def pack(
     manifest: Annotated[Path, typer.Argument(help="CSV with path,label, or a folder <class>/*.")],
     out: Annotated[Path, typer.Option(help="Folder of the pack; a run that was interrupted goes on there.")],
     short_side: Annotated[int, typer.Option(min=16, help="Pixels to which a larger short side is scaled.")] = 256,
+    multilabel: Annotated[bool, typer.Option("--multilabel", help="Labels list classes, a;b;c, or none.")] = False,
     frames: Annotated[str, typer.Option(help="all, or how many of each video, evenly spread.")] = "all",
 ) -> None:
     """Decode every video once into small JPEG frames, which a recipe reads with data.packed=OUT.
@@ -77,7 +78,7 @@ def pack(
     if manifest.is_dir():
         videos = Manifest.from_folder(manifest, val=0, test=0)
     else:
-        videos = Manifest.from_csv(manifest, val=0, test=0, multilabel=True)  # a;b is read as it stands, and written so
+        videos = Manifest.from_csv(manifest, val=0, test=0, multilabel=multilabel)
     count = None if frames == "all" else int(frames)
     try:
         with counting("packing") as progress:

@@ -31,7 +31,7 @@ def evaluate(
     page = write_report(run, evaluation=folder)
     figures = results["tasks"]["label"]
     for name in ("top1", "top5", "macro_f1") if figures["kind"] == "classify" else ("map", "micro_f1", "macro_f1"):
-        low, high = figures[f"{name}_ci"]
+        low, high = figures[f"{name}_ci"] or (0.0, 1.0)
         print(f"{name:9} {figures[name]:.3f}  (95 % interval {low:.3f} to {high:.3f})")
     print(f"clips     {results['num_rows']}" + f", {len(results['skipped'])} skipped" * bool(results["skipped"]))
     print(f"report    {page}")

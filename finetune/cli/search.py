@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from finetune.errors import RecipeError
+from finetune.recipe import Schedule
 from finetune.recipe_files import load_recipe
 
 if TYPE_CHECKING:
@@ -48,7 +49,10 @@ def lr_find(
         print(f"No rate up to {test.rates[-1]:.1e} lowered the loss: try more --steps, or a higher --high.")
     else:
         print(f"The loss falls fastest at {test.steepest:.1e}; from {test.lowest:.1e} on it rises.")
-        print(f"In the recipe: phases.{phase}.lr={test.steepest:.1e}")
+        key = f"phases.{phase}.lr"
+        if isinstance(settings.phases, Schedule):
+            key = "phases.lr" if phase == 0 else "phases.backbone_lr"
+        print(f"In the recipe: {key}={test.steepest:.1e}")
     print(f"picture {picture}")
 
 
@@ -78,7 +82,7 @@ def sweep(
     if trials is not None:
         from finetune.study.search import search, space_of
 
-        settings = load_recipe(recipe, space_of(overrides)[1])
+        settings = load_recipe(recipe, space_of(recipe, overrides)[1])
         manifest = load_manifest(settings.data, seed=settings.seed)
         found, ended = search(recipe, overrides, manifest, trials=trials, out=folder)
         print(f"{len(found)} settings trained to the end, {ended} were ended early")

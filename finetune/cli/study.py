@@ -43,7 +43,7 @@ def kfold(
     key, name = HEADLINE[task["kind"]]
     print(f"fold  clips  {name}")
     for number, fold in enumerate(results["folds"], 1):
-        low, high = fold[f"{key}_ci"]
+        low, high = fold[f"{key}_ci"] or (0.0, 1.0)
         print(f"{number:4}  {fold['num_rows']:5}  {fold[key]:.3f} (95 % interval {low:.3f} to {high:.3f})")
     values = [fold[key] for fold in results["folds"]]
     print(f"mean of folds {statistics.mean(values):.3f}, standard deviation {statistics.stdev(values):.3f}")

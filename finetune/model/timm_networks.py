@@ -5,9 +5,9 @@ from typing import Any
 
 import timm
 import torch
-from timm.layers import DropPath
+from timm.layers import DropPath, convert_sync_batchnorm
 from timm.models import group_parameters
-from torch import Tensor
+from torch import Tensor, nn
 
 from finetune.errors import ModelError, nearest
 from finetune.model.fetch import from_hub, offline_in_words
@@ -83,3 +83,8 @@ def _feature_map(net: Any, pictures_NCHW: Tensor) -> Tensor:
         raise ModelError(f"{type(net).__name__} has no one feature map; it gives {type(features).__name__}")
     last_is_channels = features.ndim == 4 and str(getattr(net, "output_fmt", "NCHW")) == "NHWC"
     return features.permute(0, 3, 1, 2) if last_is_channels else features
+
+
+def share_batch_norm(network: nn.Module) -> Any:
+    """The network with batch norm over the clips of all processes, in place; timm's layers keep their activations."""
+    return convert_sync_batchnorm(network)

@@ -12,16 +12,15 @@ from typing import Any
 import numpy as np
 from sklearn.model_selection import LeaveOneGroupOut, StratifiedGroupKFold
 
-from finetune.errors import DataError, RunError
+from finetune.errors import DataError
 from finetune.evaluation import evaluation_folder, interval_in_words, thresholds_of, write_predictions
-from finetune.files import locked, write_json
+from finetune.files import write_json
 from finetune.headline import HEADLINE, scores_of
-from finetune.infer import process_count
 from finetune.manifest import Manifest, divide, problems_of
 from finetune.model.model import TASK
 from finetune.recipe import Recipe
 from finetune.report.page import write_report
-from finetune.study.runs import begin_study, finished, refuse_other_rows
+from finetune.study.runs import finished, refuse_other_rows, study_folder
 
 Announce = Callable[[str], None]
 
@@ -36,13 +35,12 @@ def kfold(
     fold is a run in a folder of `out`; what is finished there is not done again: it goes on where it was interrupted.
     Raises DataError where rows or groups are too few.
     """
-    if process_count() > 1:
-        raise RunError("folds are trained one after the other, in one process; leave out the launcher")
     divided = [_fold(manifest, rows, recipe) for rows in fold_rows(manifest, folds, seed=recipe.seed)]
     _refuse_bad_folds(manifest, divided)
-    _begin(recipe, manifest, divided, out)
     started, runs = time.perf_counter(), []
-    with locked(out / ".lock", f"{out}: another program is training into it; wait for its end, or end it"):
+    with study_folder(out, recipe, manifest, folds=len(divided)):
+        for number, fold in enumerate(divided, 1):
+            refuse_other_rows(out, fold, out / f"fold-{number}" / "manifest.csv")
         for number, fold in enumerate(divided, 1):
             announce(f"fold {number} of {len(divided)}: {len(fold.rows('test'))} clips to test")
             runs.append(finished(recipe, fold, out=out / f"fold-{number}", split="test"))
@@ -90,13 +88,6 @@ def _refuse_bad_folds(manifest: Manifest, divided: list[Manifest]) -> None:
     if problems:
         listed = "\n".join(f"{manifest.source}: {problem}" for problem in problems)
         raise DataError(f"{listed}\ntake fewer folds, data.val=0, or more clips of these classes")
-
-
-def _begin(recipe: Recipe, manifest: Manifest, divided: list[Manifest], out: Path) -> None:
-    """A new folder, or one in which the very same was begun before."""
-    begin_study(out, recipe, manifest, folds=len(divided))
-    for number, fold in enumerate(divided, 1):
-        refuse_other_rows(out, fold, out / f"fold-{number}" / "manifest.csv")
 
 
 def _pooled(manifest: Manifest, runs: list[Path], out: Path, *, how: str) -> dict[str, Any]:

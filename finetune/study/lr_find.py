@@ -56,7 +56,7 @@ def find_rate(
     for number, batch in enumerate(itertools.islice(_batches(trial, phase), steps)):
         rates.append(low * (high / low) ** (number / max(1, steps - 1)))
         for group, share in zip(optimizer.param_groups, shares, strict=True):
-            group["lr"] = rates[-1] * share
+            group["lr"] = rates[-1] * trial.rate_factor * share
         losses.append(trial.step(batch, optimizer, number=number))
         if not math.isfinite(losses[-1]) or has_exploded(losses):
             break

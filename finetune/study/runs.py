@@ -2,6 +2,8 @@
 
 import csv
 import json
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -11,7 +13,8 @@ import numpy as np
 from finetune.checkpoint import begin_run, load, new_run_folder
 from finetune.errors import RunError
 from finetune.evaluation import evaluate, evaluation_folder
-from finetune.files import standing, write_json
+from finetune.files import locked, standing, write_json
+from finetune.infer import process_count
 from finetune.manifest import Manifest
 from finetune.model.model import TASK
 from finetune.recipe import Recipe
@@ -21,8 +24,20 @@ from finetune.train.resume import resume
 from finetune.train.start import train_by
 
 
-def begin_study(out: Path, recipe: Recipe, manifest: Manifest, **settings: Any) -> None:
-    """A new folder for several runs, or one in which the very same was begun before. Raises RunError."""
+@contextmanager
+def study_folder(out: Path, recipe: Recipe, manifest: Manifest, **settings: Any) -> Iterator[None]:
+    """A new folder for several runs, or one in which the very same was begun before, held against other programs.
+
+    Raises RunError.
+    """
+    if process_count() > 1:
+        raise RunError("several runs are trained one after the other, in one process; leave out the launcher")
+    _begin(out, recipe, manifest, settings)
+    with locked(out / ".lock", f"{out}: another program is training into it; wait for its end, or end it"):
+        yield
+
+
+def _begin(out: Path, recipe: Recipe, manifest: Manifest, settings: dict[str, Any]) -> None:
     wanted = json.loads(json.dumps(settings))
     if not (out / "study.json").is_file():
         new_run_folder("", out)

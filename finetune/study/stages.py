@@ -10,7 +10,7 @@ from finetune.model.freeze import set_trainable
 from finetune.model.stages import NEW
 from finetune.recipe import Phase, Recipe
 from finetune.scores import paired_difference
-from finetune.study.runs import begin_study, figures_of, finished, refuse_without_val, right_rows
+from finetune.study.runs import figures_of, finished, refuse_without_val, right_rows, study_folder
 
 
 @dataclass(frozen=True)
@@ -36,20 +36,21 @@ def sweep_stages(
     Source: arXiv:2210.11466. Raises RunError where there are no val rows.
     """
     refuse_without_val(manifest)
-    begin_study(out, recipe, manifest, probe_epochs=probe_epochs, epochs=epochs, lr=lr)
-    probe = finished(_with(recipe, Phase(train="head", epochs=probe_epochs)), manifest, out=out / "probe", split="val")
-    stages = [name for name in load(probe).stages if name not in NEW]
-    trained = {"head": NEW, **{stage: (stage, *NEW) for stage in stages}, "all": ("all",)}
-    outcomes, right_of_head = [], None
-    for what, names in trained.items():
-        phase = Phase(train="all" if what == "all" else tuple(names), epochs=epochs, lr=lr)
-        run = finished(_with(recipe, phase), manifest, out=out / what, split="val", start=probe)
-        right_N, groups = right_rows(run, manifest)
-        right_of_head = right_N if right_of_head is None else right_of_head
-        gain, gain_interval = paired_difference(right_N, right_of_head, groups=groups)
-        _, value, interval = headline(figures_of(run, "val"))
-        outcomes.append(Outcome(what, _count(probe, phase), value, interval, gain, gain_interval))
-    return sorted(outcomes, key=lambda outcome: -outcome.gain)
+    with study_folder(out, recipe, manifest, probe_epochs=probe_epochs, epochs=epochs, lr=lr):
+        probing = _with(recipe, Phase(train="head", epochs=probe_epochs))
+        probe = finished(probing, manifest, out=out / "probe", split="val")
+        stages = [name for name in load(probe).stages if name not in NEW]
+        trained = {"head": NEW, **{stage: (stage, *NEW) for stage in stages}, "all": ("all",)}
+        outcomes, right_of_head = [], None
+        for what, names in trained.items():
+            phase = Phase(train="all" if what == "all" else tuple(names), epochs=epochs, lr=lr)
+            run = finished(_with(recipe, phase), manifest, out=out / what, split="val", start=probe)
+            right_N, groups = right_rows(run, manifest)
+            right_of_head = right_N if right_of_head is None else right_of_head
+            gain, gain_interval = paired_difference(right_N, right_of_head, groups=groups)
+            _, value, interval = headline(figures_of(run, "val"))
+            outcomes.append(Outcome(what, _count(probe, phase), value, interval, gain, gain_interval))
+        return sorted(outcomes, key=lambda outcome: -outcome.gain)
 
 
 def _with(recipe: Recipe, phase: Phase) -> Recipe:

@@ -1,5 +1,6 @@
 """The same recipe with other settings, each a run: which does best on the split val."""
 
+import hashlib
 import itertools
 import json
 import re
@@ -14,9 +15,8 @@ from finetune.manifest import Manifest
 from finetune.recipe import Recipe
 from finetune.recipe_files import load_recipe
 from finetune.scores import paired_difference
-from finetune.study.runs import begin_study, figures_of, finished, refuse_without_val, right_rows
+from finetune.study.runs import figures_of, finished, refuse_without_val, right_rows, study_folder
 
-OUTSIDE_BRACKETS = re.compile(r",(?![^\[{(]*[\]})])")
 Settings = tuple[str, ...]  # each key.sub=value
 
 
@@ -43,10 +43,22 @@ def grid(overrides: Sequence[str]) -> list[Settings]:
     if twice := {key for key in keys if keys.count(key) > 1}:
         raise RecipeError(f"{min(twice)} is set twice; write its values in one: {min(twice)}=a,b")
     values = [
-        [f"{key}={value.strip()}" for value in OUTSIDE_BRACKETS.split(override.partition("=")[2])]
+        [f"{key}={value.strip()}" for value in split_outside_brackets(override.partition("=")[2])]
         for key, override in zip(keys, overrides, strict=True)
     ]
     return list(itertools.product(*values))
+
+
+def split_outside_brackets(text: str) -> list[str]:
+    """The parts of a text between commas that are in no brackets."""
+    parts, depth = [""], 0
+    for letter in text:
+        depth += (letter in "[{(") - (letter in ")}]")
+        if letter == "," and depth == 0:
+            parts.append("")
+        else:
+            parts[-1] += letter
+    return parts
 
 
 def swept_keys(points: Sequence[Settings]) -> Settings:
@@ -82,17 +94,17 @@ def sweep(name: str, points: Sequence[Settings], manifest: Manifest, *, out: Pat
     """
     recipes = recipes_of(name, points)
     refuse_without_val(manifest)
-    begin_study(out, load_recipe(name, fixed_settings(points)), manifest)
-    keys = swept_keys(points)
-    found, diverged = [], []
-    for point, recipe in zip(points, recipes, strict=True):
-        swept = tuple(setting for setting in point if setting.partition("=")[0] in keys)
-        run = out / folder_name(swept)
-        try:
-            found.append(point_of(finished(recipe, manifest, out=run, split="val"), swept))
-        except DivergedError:
-            diverged.append(Point(swept, run.name, 0.0, (0.0, 0.0), None, has_diverged=True))
-    return ranked(found, manifest, out, diverged=diverged)
+    with study_folder(out, load_recipe(name, fixed_settings(points)), manifest):
+        keys = swept_keys(points)
+        found, diverged = [], []
+        for point, recipe in zip(points, recipes, strict=True):
+            swept = tuple(setting for setting in point if setting.partition("=")[0] in keys)
+            run = out / folder_name(swept)
+            try:
+                found.append(point_of(finished(recipe, manifest, out=run, split="val"), swept))
+            except DivergedError:
+                diverged.append(Point(swept, run.name, 0.0, (0.0, 0.0), None, has_diverged=True))
+        return ranked(found, manifest, out, diverged=diverged)
 
 
 def fixed_settings(points: Sequence[Settings]) -> Settings:
@@ -102,8 +114,10 @@ def fixed_settings(points: Sequence[Settings]) -> Settings:
 
 
 def folder_name(settings: Settings) -> str:
-    """Of a run, from what is swept."""
-    return re.sub(r"[^\w.=+,-]+", "-", ",".join(settings)).strip("-")[:200] or "run"
+    """Of a run, from what is swept; with a digest where that is no name as it stands."""
+    text = ",".join(settings) or "run"
+    name = re.sub(r"[^\w.=+,-]+", "-", text).strip("-")[:160]
+    return name if name == text else f"{name}-{hashlib.sha256(text.encode()).hexdigest()[:8]}"
 
 
 def point_of(run: Path, settings: Settings) -> Point:

@@ -44,14 +44,14 @@ class Board:
         self.writer.add_image(f"clips/phase {phase + 1}", picture, epoch)
         self.writer.add_text(f"clips/phase {phase + 1}", "  \n".join(names[:CLIPS_SHOWN]), epoch)
 
-    def gradients(self, model: VideoClassifier, *, step: int) -> None:
+    def gradients(self, model: VideoClassifier, *, epoch: int) -> None:
         """A histogram for each stage that learns."""
         parameters = dict(model.named_parameters())
         for name, stage in model.stages.items():
             found = [parameters[each].grad for each in stage.parameters]
             parts = [gradient.detach().float().flatten().cpu() for gradient in found if gradient is not None]
             if parts:
-                self.writer.add_histogram(f"gradients/{name}", torch.cat(parts), step)
+                self.writer.add_histogram(f"gradients/{name}", torch.cat(parts), epoch)
 
     @matplotlib.rc_context({"font.size": 8})
     def confusion(self, classes: Sequence[str], labels_N: np.ndarray, predicted_N: np.ndarray, *, epoch: int) -> None:

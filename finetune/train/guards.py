@@ -17,7 +17,8 @@ def has_stalled(records: Sequence[dict[str, Any]], phase: int, rule: EarlyStoppi
     if rule is None:
         return False
     sign = -1 if rule.metric == "val_loss" else 1
-    found = [sign * each[rule.metric] for each in records if each["phase"] == phase and each[rule.metric] is not None]
+    of_phase = [each.get(rule.metric) for each in records if each["phase"] == phase]
+    found = [sign * value for value in of_phase if value is not None]
     if len(found) <= rule.patience:
         return False
     best, since = -math.inf, 0

@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 from accelerate import Accelerator
+from accelerate.state import AcceleratorState
 from torch import Tensor
 
 from finetune.checkpoint import load_checkpoint, new_run_folder
@@ -137,6 +138,7 @@ def learn(
         refuse_other_files(manifest, state["files"], began["files"])
         began = {key: state[key] for key in began}
     precision = began["precision"]
+    AcceleratorState._reset_state()  # a run before this one may have had another precision
     accelerator = Accelerator(
         mixed_precision=precision.replace("fp32", "no"), cpu=device.type == "cpu", log_with=list(train.trackers) or None
     )
@@ -260,7 +262,7 @@ def learn(
                                 accelerator.scaler.update()
                             continue
                         if run.board is not None and train.log_gradients and at.batches == 1:
-                            run.board.gradients(model, step=at.steps)
+                            run.board.gradients(model, epoch=epoch)
                         optimizer.step()
                         optimizer.zero_grad()
                         ema.update(model)

@@ -10,7 +10,7 @@ import torch
 from accelerate.utils import find_executable_batch_size
 
 from finetune.errors import RecipeError
-from finetune.infer import DTYPES, from_main, is_main_process, process_count, settle_device, settle_precision
+from finetune.infer import DTYPES, decided_once, process_count, settle_device, settle_precision
 from finetune.manifest import Manifest
 from finetune.model.freeze import set_trainable
 from finetune.model.lora import merge_lora
@@ -36,7 +36,7 @@ def settle_auto(model: VideoClassifier, manifest: Manifest, recipe: Recipe) -> t
     if "auto" not in (train.batch_size, train.compile):
         return recipe, {}
     before = {name: value.detach().to("cpu", copy=True) for name, value in model.state_dict().items()}
-    decided = from_main(_decide(model, manifest, recipe) if is_main_process() else None)
+    decided = decided_once(lambda: _decide(model, manifest, recipe))
     model.load_state_dict(before)
     set_trainable(model, "all")
     model.eval()
@@ -87,7 +87,7 @@ def _largest_batch(
     """The largest power of two that each phase can learn from; on a CPU, where more are no faster, the default."""
     if device.type == "cpu":
         return min(DEFAULT_BATCH_SIZE, max(1, rows))
-    most = max(1, min(LARGEST, rows // FEWEST_BATCHES))
+    most = max(1, min(LARGEST, rows // (FEWEST_BATCHES * recipe.train.accumulate * process_count())))
     size = 2 ** int(math.log2(most))
 
     def halved() -> int:
@@ -144,22 +144,25 @@ def _seconds_of_a_step(
 ) -> float:
     """Of the last of some steps on black clips."""
     precision = settle_precision(recipe.train.precision, device)
-    _, groups = begin_phase(model, phase)
-    optimizer = build_optimizer(str(phase.optimizer), groups)
     shape = (clips, model.num_frames, 3, model.size, model.size)
     batch = torch.zeros(shape, dtype=torch.uint8, device=device)
-    model.train()
-    for _ in range(steps):
-        started = time.perf_counter()
-        with torch.autocast(device.type, DTYPES.get(precision), enabled=precision in DTYPES):
-            logits = model(batch)[TASK]
-        logits.float().logsumexp(1).mean().backward()
-        optimizer.step()
-        optimizer.zero_grad()
-        if device.type != "cpu":
-            torch.get_device_module(device).synchronize()
-    merge_lora(model)
-    return time.perf_counter() - started
+    try:
+        _, groups = begin_phase(model, phase)
+        optimizer = build_optimizer(str(phase.optimizer), groups)
+        model.train()
+        for _ in range(steps):
+            started = time.perf_counter()
+            with torch.autocast(device.type, DTYPES.get(precision), enabled=precision in DTYPES):
+                logits = model(batch)[TASK]
+            logits.float().logsumexp(1).mean().backward()
+            optimizer.step()
+            optimizer.zero_grad()
+            if device.type != "cpu":
+                torch.get_device_module(device).synchronize()
+        return time.perf_counter() - started
+    finally:  # memory may have been too little
+        model.zero_grad()
+        merge_lora(model)
 
 
 def _rate_factor(optimizer: str, clips: int) -> float:

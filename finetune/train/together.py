@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from finetune.errors import RunError
 from finetune.model.model import VideoClassifier
+from finetune.model.timm_networks import share_batch_norm
 from finetune.recipe import Train
 from finetune.train.stopping import Stopped, Stopping
 from finetune.train.tally import Tally
@@ -28,7 +29,7 @@ def with_shared_statistics(model: VideoClassifier, accelerator: Accelerator) -> 
     """The model with batch norm over the clips of all GPUs; as it was where there is but one process or no GPU."""
     if accelerator.num_processes == 1 or accelerator.device.type == "cpu":
         return model
-    return nn.SyncBatchNorm.convert_sync_batchnorm(model)
+    return share_batch_norm(model)
 
 
 def stop_if_asked(stopping: Stopping, accelerator: Accelerator) -> None:

@@ -1,15 +1,18 @@
 """Experiment trackers that a recipe asks for, through Accelerate's."""
 
+import json
 from collections.abc import Iterator
 from contextlib import contextmanager
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
+from uuid import uuid4
 
 import yaml
 from accelerate import Accelerator
 
 from finetune.errors import RecipeError
+from finetune.files import write_json
 from finetune.recipe import Recipe
 
 
@@ -22,10 +25,10 @@ def check_tracker(name: str) -> None:
 @contextmanager
 def tracked(accelerator: Accelerator, folder: Path, recipe: Recipe) -> Iterator[None]:
     """A run in each tracker, named as the folder; one that goes on, goes on there too where it can."""
-    if recipe.train.trackers:
+    if recipe.train.trackers and accelerator.is_main_process:
         name = folder.resolve().name
         settings = {
-            "wandb": {"name": name, "id": name, "resume": "allow", "dir": str(folder)},
+            "wandb": {"name": name, "id": _id_of(folder), "resume": "allow", "dir": str(folder)},
             "mlflow": {"run_name": name},
         }
         sections = recipe.model_dump(mode="json")
@@ -36,6 +39,14 @@ def tracked(accelerator: Accelerator, folder: Path, recipe: Recipe) -> Iterator[
     finally:
         for tracker in accelerator.trackers:
             tracker.finish()
+
+
+def _id_of(folder: Path) -> str:
+    """A run's own, whatever its folder is called; kept there, for when it goes on."""
+    path = folder / "tracker.json"
+    if not path.exists():
+        write_json(path, {"id": uuid4().hex[:12]})
+    return json.loads(path.read_text(encoding="utf-8"))["id"]
 
 
 def track(accelerator: Accelerator, record: dict[str, Any]) -> None:

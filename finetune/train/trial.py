@@ -35,6 +35,7 @@ class Trial:
             Display(quiet=False).say(line)
         facts = look(manifest, recipe, Display(quiet=False))
         train = recipe.train
+        self.rate_factor: float = decided.get("batch_size", {}).get("rate_factor", 1.0)  # on those of the recipe
         assert isinstance(train.batch_size, int)
         assert not isinstance(recipe.phases, Schedule)
         self.recipe, self.manifest, self.model = recipe, manifest, model

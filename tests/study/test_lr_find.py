@@ -55,6 +55,18 @@ def test_a_phase_that_is_not_there_is_said(manifest):
         find_rate(RECIPE, manifest, phase=2)
 
 
+def test_of_a_schedule_by_name_the_rate_is_that_of_the_schedule(clip_folder, tmp_path, finetune, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "grey.yaml").write_text(
+        f"data: {{folder: {clip_folder}, workers: 0}}\nclip: {{num_frames: 2, size: 32}}\n"
+        f"model: {{backbone: {TINY}, weights: none}}\nphases: lp_ft\ntrain: {{batch_size: 4}}\n"
+    )
+    status, out, err = finetune("lr-find", "grey.yaml", "phases.epochs=4", "--low", "1e-5", "--high", "1e2")
+    assert status == 0, err
+    assert "In the recipe: phases.lr=" in out
+    assert finetune("train", "grey.yaml", "phases.epochs=4", "phases.lr=1e-2", "--out", "run")[0] == 0
+
+
 def test_the_command_draws_it_and_keeps_no_run(clip_folder, tmp_path, finetune, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "grey.yaml").write_text(

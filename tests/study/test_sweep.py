@@ -8,6 +8,7 @@ from grey import TINY, make_clip
 
 import finetune as ft
 from finetune.errors import DivergedError, RecipeError, RunError
+from finetune.files import locked
 from finetune.study.search import search, space_of
 from finetune.study.sweep import folder_name, grid, sweep
 from finetune.train import loop
@@ -38,11 +39,20 @@ def test_a_grid_is_every_combination_and_brackets_hold_a_value_together():
     assert grid(["a=1,2", "b=x", "c=[1, 2],{k: 1, l: 2}"]) == [
         (f"a={one}", "b=x", f"c={three}") for one in (1, 2) for three in ("[1, 2]", "{k: 1, l: 2}")
     ]
+    phases = "[{train: head, lr: 1e-3},{train: all}],[{train: [layer4, head]}]"
+    assert grid([f"phases={phases}"]) == [
+        ("phases=[{train: head, lr: 1e-3},{train: all}]",),
+        ("phases=[{train: [layer4, head]}]",),
+    ]
     with pytest.raises(RecipeError, match="a is set twice; write its values in one: a=a,b"):
         grid(["a=1", "a=2"])
-    assert folder_name(("model.backbone=torchvision/vgg11", "phases.0.train=[layer4, head]")) == (
-        "model.backbone=torchvision-vgg11,phases.0.train=-layer4,-head"
-    )
+    assert folder_name(("phases.0.lr=1e-3", "model.dropout=0.5")) == "phases.0.lr=1e-3,model.dropout=0.5"
+    names = [
+        folder_name(settings)
+        for settings in (("model.weights=a/b.pt",), ("model.weights=a-b.pt",), ("a=" + 300 * "x",), ("a=" + 301 * "x",))
+    ]
+    assert len(set(names)) == 4
+    assert all(len(name) < 200 and "/" not in name for name in names)
 
 
 def test_every_setting_is_a_run_of_its_own_and_the_best_comes_first(recipe, manifest, tmp_path):
@@ -147,25 +157,44 @@ def test_a_hopeless_trial_is_ended_early(recipe, manifest, tmp_path, monkeypatch
 @pytest.mark.parametrize(
     ("override", "message"),
     [
-        ("a=1..x", "'a=1..x' is no range; write two numbers"),
+        ("data.folder=../videos", "nothing to search: give a range"),
         ("a=2..1", "write the lower end first"),
         ("a=1", "nothing to search: give a range"),
     ],
 )
-def test_a_space_that_is_none_is_said(override, message):
+def test_a_space_that_is_none_is_said(override, message, recipe):
     pytest.importorskip("optuna")
     with pytest.raises(RecipeError, match=message):
-        space_of([override])
+        space_of(str(recipe), [override])
 
 
-def test_ranges_are_of_whole_numbers_or_not_and_wide_ones_logarithmic():
+def test_without_optuna_it_is_said(recipe, finetune, monkeypatch):
+    monkeypatch.setattr("finetune.study.search.find_spec", lambda name: None)
+    status, _, err = finetune("sweep", recipe, "phases.0.lr=1e-4..1e-2", "--trials", 2)
+    assert (status, "needs the package optuna: pip install" in err) == (2, True)
+
+
+def test_ranges_are_of_whole_numbers_where_the_recipe_takes_no_others_and_wide_ones_logarithmic(recipe):
     pytest.importorskip("optuna")
-    space, fixed = space_of(["a=1..8", "b=1e-5..1e-2", "c=0..0.5", "d=x,y", "e=3"])
-    assert {key: getattr(each, "log", None) for key, each in space.items()} == {
-        "a": False, "b": True, "c": False, "d": None
-    }  # fmt: skip
-    assert type(space["a"].low) is int
-    assert fixed == ("e=3",)
+    whole, wide, narrow = "train.batch_size=1..8", "phases.0.lr=1e-5..1e-2", "train.weight_decay=0..1"
+    space, fixed = space_of(str(recipe), [whole, wide, narrow, "model.head=linear,mlp", "data.folder=../here"])
+    assert [getattr(each, "log", None) for each in space.values()] == [False, True, False, None]
+    assert [type(getattr(each, "low", None)) for each in space.values()] == [int, float, float, type(None)]
+    assert fixed == ("data.folder=../here",)
+
+
+def test_precisions_can_be_swept(recipe, manifest, tmp_path):
+    points = sweep(str(recipe), grid(["train.precision=fp32,bf16"]), manifest, out=tmp_path / "sweep")
+    for point in points:
+        results = json.loads((tmp_path / "sweep" / point.run / "evaluation/val/results.json").read_text())
+        assert f"train.precision={results['protocol']['precision']}" in point.settings
+
+
+def test_a_folder_that_another_program_sweeps_into_is_left_alone(recipe, manifest, tmp_path):
+    out = tmp_path / "sweep"
+    sweep(str(recipe), grid(["model.dropout=0.1,0.2"]), manifest, out=out)
+    with locked(out / ".lock", "held"), pytest.raises(RunError, match="another program is training into it"):
+        sweep(str(recipe), grid(["model.dropout=0.1,0.2"]), manifest, out=out)
 
 
 def test_the_command_lists_settings_and_ends_with_the_folder(recipe, tmp_path, finetune, monkeypatch):

@@ -43,6 +43,23 @@ def test_the_largest_power_of_two_that_fits_is_taken(fits, rows, wanted, manifes
     assert settle._largest_batch(model_for(manifest), recipe(), PHASES, rows, torch.device("cuda")) == wanted
 
 
+def test_memory_that_ends_within_a_phase_of_lora_leaves_none_of_it(manifest, monkeypatch):
+    model, build = model_for(manifest), settle.build_optimizer
+    names = list(model.state_dict())
+
+    def too_much(*arguments):
+        monkeypatch.setattr(settle, "build_optimizer", build)
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 GiB")
+
+    monkeypatch.setattr(settle, "build_optimizer", too_much)
+    phase, cpu = ft.Phase(train="lora(r=2)", epochs=1).settled(ft.Train()), torch.device("cpu")
+    with pytest.raises(torch.OutOfMemoryError):
+        settle._seconds_of_a_step(model, phase, recipe(), 2, cpu, steps=1)
+    assert settle._seconds_of_a_step(model, phase, recipe(), 1, cpu, steps=1) > 0
+    assert list(model.state_dict()) == names
+    assert all(parameter.grad is None for parameter in model.parameters())
+
+
 def test_where_nothing_fits_it_is_said(manifest, monkeypatch):
     monkeypatch.setattr(settle, "_seconds_of_a_step", out_of_memory_above(0))
     with pytest.raises(RecipeError, match="not even one clip fits"):

@@ -16,6 +16,7 @@ from safetensors.torch import load_file
 
 import finetune as ft
 from finetune.errors import RunError
+from finetune.model.stages import NEW
 from finetune.train.together import refuse_sharding, with_shared_statistics
 
 SCRIPT = Path(__file__).parents[1] / "together.py"
@@ -105,16 +106,22 @@ def test_sharding_is_refused_in_words():
     refuse_sharding(SimpleNamespace(distributed_type=DistributedType.MULTI_GPU))
 
 
-def test_shared_statistics_are_for_several_gpus_and_change_no_name():
-    model = ft.build_model(TINY, ["a", "b"], weights="none", num_frames=2, size=32)
+@pytest.mark.parametrize("backbone", [TINY, "mobilenetv3_small_050"])
+def test_shared_statistics_are_for_several_gpus_and_change_neither_names_nor_answers(backbone):
+    model = ft.build_model(backbone, ["a", "b"], weights="none", num_frames=2, size=32)
     names, one = list(model.state_dict()), torch.device("cpu")
+    clips = torch.randint(0, 255, (2, 2, 3, 32, 32), dtype=torch.uint8)
+    before = model.eval()(clips)["label"]
     cpu, gpus = (SimpleNamespace(num_processes=2, device=each) for each in (one, torch.device("cuda")))
     is_shared = [isinstance(each, torch.nn.SyncBatchNorm) for each in with_shared_statistics(model, cpu).modules()]
     assert not any(is_shared)
     model = with_shared_statistics(model, gpus)
     assert any(isinstance(each, torch.nn.SyncBatchNorm) for each in model.modules())
     assert list(model.state_dict()) == names
-    ft.set_trainable(model, "layer4", batch_norm="train")
+    assert torch.equal(model.eval()(clips)["label"], before)
+    ft.set_trainable(model, "last(1)", batch_norm="train")
     model.train()
-    norms = {name: each for name, each in model.named_modules() if isinstance(each, torch.nn.SyncBatchNorm)}
-    assert {name.split(".")[2] for name, each in norms.items() if each.training} == {"layer4"}
+    *_, last = (name for name in model.stages if name not in NEW)
+    for name, each in model.named_modules():
+        if isinstance(each, torch.nn.SyncBatchNorm):
+            assert each.training == (f"{name}.weight" in model.stages[last].parameters)
