@@ -65,7 +65,12 @@ def signal_at(monkeypatch):
     """Have a signal come in the n-th step from now."""
     from finetune.train.tally import Tally
 
+    ignored = []
+
     def arrange(number, kind=signal.SIGINT):
+        if signal.getsignal(kind) == signal.SIG_IGN:  # of whoever started the tests, as nohup and & do
+            signal.signal(kind, signal.default_int_handler)
+            ignored.append(kind)
         add, left = Tally.add, [number]
 
         def counted(self, *arguments):
@@ -76,7 +81,9 @@ def signal_at(monkeypatch):
 
         monkeypatch.setattr(Tally, "add", counted)
 
-    return arrange
+    yield arrange
+    for kind in ignored:
+        signal.signal(kind, signal.SIG_IGN)
 
 
 @pytest.fixture(scope="session")
