@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from finetune.checkpoint import load
-    from finetune.errors import DataError, FinetuneError, ModelError, RecipeError, RunError, VideoError
+    from finetune.errors import DataError, DivergedError, FinetuneError, ModelError, RecipeError, RunError, VideoError
     from finetune.evaluation import evaluate
     from finetune.manifest import Manifest
     from finetune.model.freeze import describe, set_trainable
@@ -25,7 +25,15 @@ if TYPE_CHECKING:
 
 _HOMES = {
     "finetune.checkpoint": ("load",),
-    "finetune.errors": ("DataError", "FinetuneError", "ModelError", "RecipeError", "RunError", "VideoError"),
+    "finetune.errors": (
+        "DataError",
+        "DivergedError",
+        "FinetuneError",
+        "ModelError",
+        "RecipeError",
+        "RunError",
+        "VideoError",
+    ),
     "finetune.evaluation": ("evaluate",),
     "finetune.manifest": ("Manifest",),
     "finetune.model.freeze": ("describe", "set_trainable"),
@@ -48,6 +56,7 @@ __all__ = [
     "ClipDataset",
     "Data",
     "DataError",
+    "DivergedError",
     "Evaluate",
     "FinetuneError",
     "Manifest",

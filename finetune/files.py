@@ -17,12 +17,12 @@ except ImportError:  # Windows: nothing is locked
 
 
 @contextmanager
-def whole_file(path: Path) -> Iterator[Path]:
+def whole_file(path: Path, *, many_write: bool = False) -> Iterator[Path]:
     """A path beside `path` to write to; what is there at the end is flushed to the disk, and takes its place at once.
 
-    When the block fails, the file is as it was.
+    When the block fails, the file is as it was. `many_write`: so may other processes at the same time; the last wins.
     """
-    partial = path.with_name(f"{path.name}.partial")
+    partial = path.with_name(f"{path.name}{f'.{os.getpid()}' if many_write else ''}.partial")
     try:
         yield partial
         flush(partial)

@@ -3,13 +3,11 @@
 import hashlib
 import json
 import os
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from finetune.errors import DataError
-from finetune.files import flush
+from finetune.files import whole_file
 
 PACKAGES = {"s3": "s3fs", "gs": "gcsfs", "gcs": "gcsfs", "az": "adlfs", "abfs": "adlfs"}
 
@@ -43,10 +41,15 @@ def fetched(url: str) -> Path:
         if store.isfile(path):
             _fetch(store, path, store.info(path), target)
             return target
-        found = store.find(path, detail=True)
-        for each, info in found.items():
-            _fetch(store, each, info, target / each.removeprefix(path.rstrip("/")).lstrip("/"))
-        _forget_others(target, {each.removeprefix(path.rstrip("/")).lstrip("/") for each in found})
+        found = {
+            each.removeprefix(path.rstrip("/")).lstrip("/"): info
+            for each, info in store.find(path, detail=True).items()
+        }
+        if outside := [name for name in found if ".." in Path(name).parts]:
+            raise ValueError(f"the object {outside[0]!r} would be written outside its folder")
+        for name, info in found.items():
+            _fetch(store, info["name"], info, target / name)
+        _forget_others(target, set(found))
     except Exception as error:  # each store has its own
         raise DataError(f"{url}: cannot be read: {' '.join(str(error).split()) or type(error).__name__}") from None
     if not found:
@@ -61,22 +64,10 @@ def _fetch(store: Any, path: str, info: dict[str, Any], target: Path) -> None:
     if target.is_file() and note.is_file() and json.loads(note.read_text(encoding="utf-8")) == stamp:
         return
     target.parent.mkdir(parents=True, exist_ok=True)
-    with _own_partial(target) as partial:
+    with whole_file(target, many_write=True) as partial:
         store.get_file(path, str(partial))
-    with _own_partial(note) as partial:
+    with whole_file(note, many_write=True) as partial:
         partial.write_text(json.dumps(stamp), encoding="utf-8")
-
-
-@contextmanager
-def _own_partial(path: Path) -> Iterator[Path]:
-    """As `whole_file`, under a name that no other process takes."""
-    partial = path.with_name(f"{path.name}.{os.getpid()}.partial")
-    try:
-        yield partial
-        flush(partial)
-        os.replace(partial, path)
-    finally:
-        partial.unlink(missing_ok=True)
 
 
 def _forget_others(target: Path, names: set[str]) -> None:

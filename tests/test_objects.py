@@ -76,6 +76,13 @@ def test_a_folder_is_copied_by_several_processes_at_once_and_what_is_gone_goes(s
     assert not list((tmp_path / "cache").rglob("*.partial"))
 
 
+def test_no_object_is_written_outside_its_folder(store, tmp_path):
+    store.pipe({"lab/bad/one.bin": b"1", "lab/bad/../../../out.bin": b"2"})
+    with pytest.raises(DataError, match="'../../../out.bin' would be written outside its folder"):
+        fetched("s3://lab/bad")
+    assert not list(tmp_path.rglob("out.bin"))
+
+
 def test_what_is_not_there_is_said(store):
     with pytest.raises(DataError, match="there is no s3://lab/nothing.csv"):
         fetched("s3://lab/nothing.csv")
