@@ -128,7 +128,7 @@ def environment(command: Sequence[str] = tuple(sys.argv)) -> dict[str, Any]:
         "versions": {
             "finetune": VERSION,
             "python": platform.python_version(),
-            **{name: _version(name) for name in PACKAGES},
+            **versions_of(PACKAGES),
         },
         "hardware": {
             "system": platform.platform(),
@@ -140,6 +140,11 @@ def environment(command: Sequence[str] = tuple(sys.argv)) -> dict[str, Any]:
         "command": " ".join([Path(command[0]).name, *command[1:]]),
         "started": datetime.now().astimezone().isoformat(timespec="seconds"),
     }
+
+
+def versions_of(packages: Sequence[str]) -> dict[str, str | None]:
+    """Of each package the version that is installed; None where it is not."""
+    return {package: _version(package) for package in packages}
 
 
 def _version(package: str) -> str | None:

@@ -8,9 +8,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 
 from finetune.checkpoint import load, open_run
 from finetune.errors import DataError, RunError, some
+from finetune.features.frozen import FrozenPart, entering
+from finetune.features.kept import KeptLoader
 from finetune.files import standing, whole_file, write_json
 from finetune.headline import scores_of
 from finetune.infer import probabilities, settle_device, settle_precision
@@ -106,10 +109,10 @@ def loader_of(
     clip, packed = recipe.clip.model_copy(update={"size": size}), recipe.data.packed
     facts = facts_of(manifest, packed, side=size)
     dataset = ClipDataset(manifest, split, clip=clip, views=views, facts=facts, packed=packed)
-    return evaluation_loader(dataset, recipe.data), facts.bad
+    return row_loader(dataset, recipe.data), facts.bad
 
 
-def evaluation_loader(dataset: ClipDataset, data: Data, *, batch_size: int = 1) -> ClipLoader:
+def row_loader(dataset: ClipDataset, data: Data, *, batch_size: int = 1) -> ClipLoader:
     """Rows in order; loading processes only where there are enough rows to be worth starting them."""
     batches = EpochBatches(len(dataset), batch_size, seed=0, shuffle=False)
     workers = min(worker_count(data.workers), len(dataset) // 16)
@@ -117,18 +120,27 @@ def evaluation_loader(dataset: ClipDataset, data: Data, *, batch_size: int = 1) 
 
 
 def probabilities_of(
-    model: VideoClassifier, loader: ClipLoader, *, precision: str, progress: Progress | None = None
+    model: VideoClassifier,
+    loader: ClipLoader | KeptLoader,
+    *,
+    precision: str,
+    frozen: FrozenPart | None = None,
+    progress: Progress | None = None,
 ) -> tuple[np.ndarray, np.ndarray, dict[int, str]]:
     """Rows of a loader (N,), upwards, their class probabilities (N, K), and the reason for each that cannot be read.
 
-    With a loader of one row a batch, what a row gets depends on no other row: `predict` gives the very same.
+    With a loader of one row a batch, what a row gets depends on no other row: `predict` gives the very same. With a
+    `frozen` part, the loader may give what enters behind it; clips are first brought there.
     """
     model.eval()
     scored: dict[int, np.ndarray] = {}
     skipped: dict[int, str] = {}
     for batch in loader:
         if batch["clips"] is not None:
-            probs_BK = probabilities(model, batch["clips"], precision=precision).numpy()
+            clips_BV, cut = batch["clips"], None if frozen is None else frozen.cut
+            if frozen is not None and clips_BV.dtype == torch.uint8:
+                clips_BV = entering(model, clips_BV.flatten(0, 1), frozen).unflatten(0, clips_BV.shape[:2])
+            probs_BK = probabilities(model, clips_BV, precision=precision, cut=cut).numpy()
             scored.update(zip(batch["row"].tolist(), probs_BK, strict=True))
         skipped.update(batch["skipped"])
         if progress is not None:

@@ -16,6 +16,11 @@ except ImportError:  # Windows: nothing is locked
     fcntl = None  # type: ignore[assignment]
 
 
+def user_cache(name: str) -> Path:
+    """A folder of ours in the user's cache, `XDG_CACHE_HOME` or `~/.cache`; it need not be there."""
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "finetune" / name
+
+
 @contextmanager
 def whole_file(path: Path, *, many_write: bool = False) -> Iterator[Path]:
     """A path beside `path` to write to; what is there at the end is flushed to the disk, and takes its place at once.
@@ -80,6 +85,28 @@ def locked(path: Path, refusal: str) -> Iterator[None]:
         except BlockingIOError:
             raise RunError(refusal) from None
         yield
+
+
+@contextmanager
+def in_use(path: Path) -> Iterator[None]:
+    """Hold a file that others may use at the same time, but not remove as long as they ask by `unused`."""
+    with path.open("rb") as file:
+        if fcntl is not None:
+            fcntl.flock(file, fcntl.LOCK_SH)
+        yield
+
+
+@contextmanager
+def unused(path: Path) -> Iterator[bool]:
+    """Whether nobody has a file `in_use`; as long as the block lasts nobody can begin to."""
+    with path.open("rb") as file:
+        try:
+            if fcntl is not None:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            is_free = True
+        except BlockingIOError:
+            is_free = False
+        yield is_free
 
 
 def write_json(path: Path, value: Any) -> None:

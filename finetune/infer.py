@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from finetune.errors import FinetuneError
 from finetune.model.consensus import agree
+from finetune.model.cut import Cut
 from finetune.model.model import TASK, VideoClassifier
 
 M_TRIM_THRESHOLD, M_MMAP_MAX = -1, -4  # of malloc.h
@@ -115,16 +116,22 @@ def refuse_ranks_that_differ(model: nn.Module) -> None:
     assert len(set(digests)) == 1, f"weights differ between processes after a phase: {digests}"
 
 
+def precisely(precision: str, device: torch.device) -> torch.autocast:
+    """A context in which a device computes in fp32, or in mixed precision with bf16 or fp16."""
+    return torch.autocast(device.type, DTYPES.get(precision), enabled=precision in DTYPES)
+
+
 @torch.inference_mode()
-def probabilities(model: VideoClassifier, clips_BVTCHW: Tensor, *, precision: str) -> Tensor:
+def probabilities(model: VideoClassifier, clips_BVTCHW: Tensor, *, precision: str, cut: Cut | None = None) -> Tensor:
     """Class probabilities (B, K) in float32 that the views agree on; the model has to be in evaluation mode.
 
-    Views are computed one after the other, so that memory does not grow with them. Videos computed together may
-    differ from one computed alone in the last digits: where numbers have to be the very same, B is 1.
+    With a `cut`, of what enters there of each view, (B, V, *cut.item). Views are computed one after the other, so that
+    memory does not grow with them. Videos computed together may differ from one computed alone in the last digits:
+    where numbers have to be the very same, B is 1.
     """
     device = next(model.parameters()).device
     views_BK = []
     for view in range(clips_BVTCHW.shape[1]):
-        with torch.autocast(device.type, DTYPES.get(precision), enabled=precision in DTYPES):
-            views_BK.append(model(clips_BVTCHW[:, view].to(device))[TASK])
+        with precisely(precision, device):
+            views_BK.append(model(clips_BVTCHW[:, view].to(device), cut)[TASK])
     return agree(torch.stack(views_BK), model.consensus, multilabel=model.multilabel).cpu()

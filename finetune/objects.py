@@ -2,12 +2,11 @@
 
 import hashlib
 import json
-import os
 from pathlib import Path
 from typing import Any
 
 from finetune.errors import DataError
-from finetune.files import whole_file
+from finetune.files import user_cache, whole_file
 
 PACKAGES = {"s3": "s3fs", "gs": "gcsfs", "gcs": "gcsfs", "az": "adlfs", "abfs": "adlfs"}
 
@@ -36,7 +35,7 @@ def fetched(url: str) -> Path:
     except ValueError as error:
         raise DataError(f"{url}: {error}") from None
     key = hashlib.sha256(url.encode()).hexdigest()[:16]
-    target = _cache() / key / (path.rstrip("/").rpartition("/")[2] or "objects")
+    target = user_cache("objects") / key / (path.rstrip("/").rpartition("/")[2] or "objects")
     try:
         if store.isfile(path):
             _fetch(store, path, store.info(path), target)
@@ -77,7 +76,3 @@ def _forget_others(target: Path, names: set[str]) -> None:
         if path.is_file() and name not in names and not path.name.startswith(".") and path.suffix != ".partial":
             path.unlink(missing_ok=True)
             path.with_name(f".{path.name}.json").unlink(missing_ok=True)
-
-
-def _cache() -> Path:
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "finetune" / "objects"

@@ -28,6 +28,11 @@ def _place(value: object) -> object:
 Place = Annotated[Path | str, BeforeValidator(_place)]
 
 
+def _off(value: object) -> object:
+    """YAML takes the bare word `off` for false."""
+    return "off" if value is False else value
+
+
 class Section(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, validate_default=True)
 
@@ -121,8 +126,15 @@ class Augment(Section):
     )
     blur: Annotated[float, Field(ge=0, le=1)] = Field(0.0, description="share of clips that are blurred")
     rotate: Annotated[float, Field(ge=0, le=180)] = Field(0.0, description="degrees, to either side")
+    views: Positive | None = Field(
+        None,
+        description="so many fixed draws of each clip, taken in turn, in phases with a frozen part; null: 8 with the "
+        "preset strong, else 4 (1 where nothing is drawn), and with train.cache off each epoch draws anew",
+    )
     mixup: Annotated[float, Field(ge=0)] = Field(
-        0.0, description="alpha of the blend of two clips, as 0.2; training top-1 then counts the greater share's label"
+        0.0,
+        description="alpha of the blend of two clips, as 0.2, or of what a frozen part gives for them; training top-1 "
+        "then counts the greater share's label",
     )
     cutmix: Annotated[float, Field(ge=0)] = Field(
         0.0, description="alpha of the box, the same in all frames, that comes from another clip, as 1.0"
@@ -295,6 +307,21 @@ class Train(Section):
     log_gradients: bool = Field(False, description="histograms of each stage's gradients, each epoch, in TensorBoard")
     trackers: tuple[Literal["wandb", "mlflow"], ...] = Field(
         (), description="also write to these, where they are installed, as [wandb]"
+    )
+    cache: Annotated[Literal["auto", "off", "features", "boundary"], BeforeValidator(_off)] = Field(
+        "auto",
+        description="frozen work is done once: what enters the first learning stage is kept on the disk, where that is "
+        "forecast to save time (auto), of a wholly frozen backbone (features) or of any frozen part (boundary), or "
+        "never (off)",
+    )
+    cache_dir: Path | None = Field(
+        None, description="folder of what is kept, for all runs; null: finetune/features in the user's cache"
+    )
+    cache_budget_gb: Rate = Field(
+        20, description="of that folder; what was not used for longest gives way, and what does not fit is not kept"
+    )
+    cache_dtype: Literal["auto", "fp16", "bf16", "fp32"] = Field(
+        "auto", description="to what kept numbers are rounded; auto: 16 bits, as they are computed or else fp16"
     )
     checkpointing: bool = Field(
         False,

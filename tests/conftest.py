@@ -13,6 +13,14 @@ def pytest_addoption(parser):
     parser.addoption("--write", action="store_true", help="write what the docs generate from the code")
 
 
+@pytest.fixture(scope="session", autouse=True)
+def own_cache(tmp_path_factory):
+    """Nothing is kept in the user's cache, or taken from there; commands that tests start inherit it."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("cache")))
+        yield
+
+
 @pytest.fixture(scope="session")
 def clip_folder(tmp_path_factory):
     """`<split>/<class>/*.mp4`: dark clips and bright clips, 4 train, 2 val and 2 test of each class."""

@@ -35,7 +35,7 @@ KINDS = {
             ft.Phase(train="lora(r=2)", epochs=2, lr=1e-3),
             ft.Phase(train=("layer3", "head"), epochs=1, lr=1e-3, anchor=0.1),
         ),
-        "train": ft.Train(batch_size=3, optimizer="sgd", precision="fp32", schedule_over="run"),
+        "train": ft.Train(batch_size=3, optimizer="sgd", precision="fp32", schedule_over="run", cache="boundary"),
         "augment": ft.Augment(preset="strong"),
     },
 }
@@ -71,7 +71,7 @@ def _run(kind: str, data: Path, folder: Path, kill_at: int | None) -> None:
         settings["phases"],
         clip=ft.Clip(num_frames=2),
         augment=settings["augment"],
-        train=settings["train"],
+        train=settings["train"].model_copy(update={"cache_dir": folder.with_name(f"{folder.name}-kept")}),
         out=folder,
         quiet=True,
     )

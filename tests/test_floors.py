@@ -10,7 +10,7 @@ FLOORS = {
     **dict.fromkeys(("errors", "files", "recipe", "recipe_files", "schedules", "manifest", "report", "version"), 0),
     **dict.fromkeys(("scores", "multilabel_scores", "headline", "objects", "manifest_files"), 0),
     **dict.fromkeys(("video", "model"), 1),
-    **dict.fromkeys(("audit", "checkpoint", "infer", "evaluation", "datasets"), 2),
+    **dict.fromkeys(("audit", "checkpoint", "infer", "evaluation", "datasets", "features"), 2),
     **dict.fromkeys(("train", "prediction"), 3),
     "study": 4,
     "cli": 5,

@@ -39,7 +39,13 @@ def main(data: str, out: str, special: str = "") -> None:
         manifest,
         LEARNING_STATISTICS if special == "statistics" else PHASES,
         clip=ft.Clip(num_frames=2),
-        train=ft.Train(batch_size=6 // process_count(), precision="fp32", save_every_minutes=1e-9),
+        train=ft.Train(
+            batch_size=6 // process_count(),
+            precision="fp32",
+            save_every_minutes=1e-9,
+            cache="boundary" if special == "kept" else "auto",
+            cache_dir=f"{out}-kept",
+        ),
         out=Path(out),
         quiet=True,
     )

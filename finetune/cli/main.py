@@ -10,7 +10,7 @@ from typing import Annotated
 import typer
 import typer.exceptions
 
-from finetune.cli import check, data, recipes, results, run, search, study
+from finetune.cli import check, data, features, recipes, results, run, search, study
 from finetune.errors import FinetuneError
 from finetune.version import VERSION
 
@@ -23,12 +23,14 @@ app = typer.Typer(
     rich_markup_mode="rich",
 )
 app.command()(check.check)
+app.command()(features.probe)
 app.command()(run.train)
 app.command()(study.kfold)
 app.command("lr-find")(search.lr_find)
 app.command()(search.sweep)
 app.command("sweep-stages")(study.sweep_stages)
 app.command()(study.average)
+app.command()(features.features)
 app.command()(results.evaluate)
 app.command()(results.predict)
 app.command()(results.report)

@@ -71,9 +71,11 @@ def _say_forecast(settings: Recipe, manifest: "Manifest") -> None:
     for number, each in enumerate(phases, 1):
         print(
             f"{number:5}  {each.learns:{width}}  {each.parameters:11,}  {each.steps:6,}  {each.seconds_per_step:8.2f}"
-            f"  {each.minutes:7.1f}  {each.peak_gb:7.1f}" + "  waits for videos" * each.waits_for_data
+            f"  {each.minutes:7.1f}  {each.peak_gb:7.1f}"
+            + "  frozen work done once" * each.kept
+            + "  waits for videos" * (each.waits_for_data and not each.kept)
         )
-    if any(each.waits_for_data for each in phases):
+    if any(each.waits_for_data and not each.kept for each in phases):
         print("videos come slower than the network learns: `finetune data pack`, or more data.workers, helps")
     print(f"about {sum(each.minutes for each in phases):.0f} minutes of training; nothing was trained or written")
 

@@ -48,10 +48,13 @@ class Backbone(nn.Module):
             self.register_buffer(name, torch.tensor(values).view(1, 1, 3, 1, 1) * 255, persistent=False)
 
     def forward(self, clips_BTCHW: Tensor) -> Tensor:
-        vectors = self.net(self._pictures(clips_BTCHW))
+        return self.over_time(self.net(self.pictures(clips_BTCHW)), len(clips_BTCHW))
+
+    def over_time(self, vectors: Tensor, clips: int) -> Tensor:
+        """What the network gives for so many clips, as (B, T', D)."""
         if self.takes_clips:
             return vectors.unflatten(1, (self.width, -1)).transpose(1, 2)
-        return vectors.unflatten(0, (len(clips_BTCHW), -1))
+        return vectors.unflatten(0, (clips, -1))
 
     def feature_map(self, clips_BTCHW: Tensor) -> Tensor:
         """Features before they are pooled over space: (B, T', C, h, w), or tokens (B, T', N, C), class tokens first.
@@ -59,7 +62,7 @@ class Backbone(nn.Module):
         C is not always `width`: some networks have a layer after the pooling. Raises ModelError for the few networks
         without one such map.
         """
-        features = self._feature_map(self.net, self._pictures(clips_BTCHW))
+        features = self._feature_map(self.net, self.pictures(clips_BTCHW))
         if not self.takes_clips:
             return features.unflatten(0, (len(clips_BTCHW), -1))
         return features.transpose(1, 2) if features.ndim == 5 else features.unsqueeze(1)
@@ -68,7 +71,7 @@ class Backbone(nn.Module):
         """T' for clips of T frames."""
         return 1 if self.time_stride is None else -(-num_frames // self.time_stride)
 
-    def _pictures(self, clips_BTCHW: Tensor) -> Tensor:
+    def pictures(self, clips_BTCHW: Tensor) -> Tensor:
         """What the network takes, normalised: (B T, C, H, W), of all frames at once (B, T C, H, W), (B, C, T, H, W)."""
         num_frames = clips_BTCHW.shape[1]
         if self.fixed_frames not in (None, num_frames):

@@ -10,6 +10,7 @@ from finetune.errors import ModelError, some
 from finetune.model.backbones import Backbone, build_backbone
 from finetune.model.checkpointing import learning_blocks, recomputed
 from finetune.model.consensus import agree
+from finetune.model.cut import Cut, after
 from finetune.model.freeze import hold_frozen, set_trainable
 from finetune.model.heads import Heads
 from finetune.model.pooling import build_pooling
@@ -46,9 +47,13 @@ class VideoClassifier(nn.Module):
         self.stages = cut_into_stages(self, self.stage_of_parameters())
         set_trainable(self, "all")
 
-    def forward(self, clips: Tensor) -> dict[str, Tensor]:
+    def forward(self, clips: Tensor, cut: Cut | None = None) -> dict[str, Tensor]:
+        """Logits of clips; with a `cut`, of what enters there, (B, *cut.item), as `before` gives it."""
         if self.training:
             hold_frozen(self)
+        if cut is not None:
+            with recomputed(self._recomputed_blocks(), self.backbone.frames):
+                return self.heads(self.temporal(after(self, clips, cut)))
         if clips.ndim == 5:
             return self.heads(self.temporal(self._features(clips)))
         views = clips.shape[1]
@@ -63,9 +68,11 @@ class VideoClassifier(nn.Module):
 
     def _features(self, clips: Tensor) -> Tensor:
         """The backbone's features; with `checkpointing`, what led to them is computed again in the backward pass."""
-        blocks = learning_blocks(self) if self.checkpointing and torch.is_grad_enabled() else []
-        with recomputed(blocks, self.backbone.frames):
+        with recomputed(self._recomputed_blocks(), self.backbone.frames):
             return self.backbone(clips)
+
+    def _recomputed_blocks(self) -> list[nn.Module]:
+        return learning_blocks(self) if self.checkpointing and torch.is_grad_enabled() else []
 
     def _agreed(self, logits_BVK: Tensor) -> Tensor:
         probs_BK = agree(logits_BVK.transpose(0, 1), self.consensus, multilabel=self.multilabel)

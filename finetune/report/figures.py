@@ -35,20 +35,31 @@ from finetune.report.svg import (
 
 
 class Phase(NamedTuple):
-    """Epochs in a row with one set of learning stages, from epoch `first` to `last`, both included."""
+    """Epochs in a row with one set of learning stages, from epoch `first` to `last`, both included.
+
+    `cache` says what became of its frozen work, in words.
+    """
 
     number: int
     train: str
     first: int
     last: int
     learning: tuple[str, ...]
+    cache: str = ""
 
 
 def phases_of(epochs: Sequence[dict[str, Any]]) -> list[Phase]:
     """The phases in running order. They are counted from 1, as people do; metrics.jsonl counts from 0."""
     runs = [list(run) for _, run in itertools.groupby(epochs, key=lambda epoch: epoch["phase"])]
     return [
-        Phase(run[0]["phase"] + 1, run[0]["train"], run[0]["epoch"], run[-1]["epoch"], tuple(run[0]["learning"]))
+        Phase(
+            run[0]["phase"] + 1,
+            run[0]["train"],
+            run[0]["epoch"],
+            run[-1]["epoch"],
+            tuple(run[0]["learning"]),
+            run[0].get("cache", {}).get("words", ""),
+        )
         for run in runs
     ]
 

@@ -160,6 +160,7 @@ def _surest_mistakes(predictions: list[dict[str, Any]]) -> dict[str, Any]:
 def _learning(epochs: list[dict[str, Any]]) -> dict[str, Any]:
     """Curves and time, over all epochs."""
     seconds = {part: sum(epoch["seconds"][part] for epoch in epochs) for part in ("data", "compute", "evaluate")}
+    first_of_phases = {epoch["phase"]: epoch for epoch in reversed(epochs)}.values()
     return {
         "loss": Markup(figures.loss_curve(epochs)),
         "accuracy": Markup(figures.accuracy_curve(epochs)),
@@ -168,6 +169,7 @@ def _learning(epochs: list[dict[str, Any]]) -> dict[str, Any]:
         "best": figures.best_epoch(epochs),
         "seconds": seconds,
         "all_seconds": sum(seconds.values()),
+        "seconds_to_keep": sum(phase["cache"].get("seconds", 0.0) for phase in first_of_phases if "cache" in phase),
         "clips_per_second": statistics.median(epoch["clips_per_second"] for epoch in epochs),
     }
 

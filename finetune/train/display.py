@@ -53,6 +53,10 @@ class Display:
     def step(self, *, loss: float, clips_per_second: float) -> None:
         self.bar.update(self.task, advance=1, note=f"loss {loss:.3f} · {clips_per_second:.0f} clips/s")
 
+    def filling(self, title: str, done: int, rows: int) -> None:
+        """What is done before a phase's first epoch."""
+        self.bar.update(self.task, completed=done, total=rows, description=title, note="")
+
     def epoch(self, record: dict[str, Any]) -> None:
         self.records.append(record)
         if self.console.is_terminal:

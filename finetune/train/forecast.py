@@ -10,13 +10,15 @@ import torch
 from torch.optim import Optimizer
 
 from finetune.errors import DataError
+from finetune.features.frozen import entering
 from finetune.infer import probabilities
 from finetune.manifest import Manifest
 from finetune.model.lora import merge_lora
 from finetune.model.model import VideoClassifier
 from finetune.model.phase import begin_phase
-from finetune.recipe import Recipe
+from finetune.recipe import Phase, Recipe
 from finetune.train.display import span_of
+from finetune.train.frozen import LEAST_SAVED_SECONDS, drawn_views, frozen_of
 from finetune.train.optimizer import build_optimizer
 from finetune.train.trial import Trial
 from finetune.video.loader import Batch, worker_count
@@ -26,7 +28,10 @@ STEPS = 2  # the first makes room, the second is timed
 
 @dataclass(frozen=True)
 class Forecast:
-    """Of one phase: what learns, how long its steps and its epochs' validation take, and the memory until then."""
+    """Of one phase: what learns, how long its steps and its epochs' validation take, and the memory until then.
+
+    With `kept`, what its frozen part gives is computed once and then read, which `minutes` includes.
+    """
 
     learns: str
     parameters: int
@@ -35,6 +40,7 @@ class Forecast:
     waits_for_data: bool
     minutes: float
     peak_gb: float
+    kept: bool = False
 
 
 def forecast(model: VideoClassifier, manifest: Manifest, recipe: Recipe) -> list[Forecast]:
@@ -57,10 +63,14 @@ def forecast(model: VideoClassifier, manifest: Manifest, recipe: Recipe) -> list
     found = []
     for phase in trial.phases:
         learning, groups = begin_phase(model, phase)
-        computing = _seconds_of_a_step(trial, batches, build_optimizer(str(phase.optimizer), groups))
+        optimizer = build_optimizer(str(phase.optimizer), groups)
+        computing = _seconds_of_a_step(trial, batches, optimizer)
         count = len(trial.loaders.of(phase)[1])
         steps, epochs = phase.steps_of(count), phase.epochs_of(count)
         seconds = max(computing, reading) if workers else computing + reading
+        whole = steps * seconds + epochs * validating
+        kept = _seconds_when_kept(trial, phase, batches[0], optimizer, reading=reading, steps=steps, epochs=epochs)
+        is_kept = kept is not None and (kept < whole - LEAST_SAVED_SECONDS or recipe.train.cache != "auto")
         found.append(
             Forecast(
                 learns=span_of(learning),
@@ -68,8 +78,9 @@ def forecast(model: VideoClassifier, manifest: Manifest, recipe: Recipe) -> list
                 steps=steps,
                 seconds_per_step=seconds,
                 waits_for_data=reading > computing,
-                minutes=(steps * seconds + epochs * validating) / 60,
+                minutes=(kept if kept is not None and is_kept else whole) / 60,
                 peak_gb=_peak_gb(trial.device),
+                kept=is_kept,
             )
         )
         merge_lora(model)
@@ -83,6 +94,29 @@ def _seconds_of_a_step(trial: Trial, batches: list[Batch], optimizer: Optimizer)
         trial.step(batch, optimizer)
         _wait_for(trial.device)
     return time.perf_counter() - started
+
+
+def _seconds_when_kept(
+    trial: Trial, phase: Phase, batch: Batch, optimizer: Optimizer, *, reading: float, steps: int, epochs: int
+) -> float | None:
+    """Of the whole phase, where what its frozen part gives is computed once; None where nothing may be kept."""
+    recipe = trial.recipe
+    frozen = frozen_of(trial.model, recipe, trial.precision, lambda text: None) if recipe.train.cache != "off" else None
+    if frozen is None:
+        return None
+    clips = len(batch["clips"])
+    started = time.perf_counter()
+    entering_B = entering(trial.model, batch["clips"].flatten(0, 1), frozen).unsqueeze(1)
+    once = max(time.perf_counter() - started, reading) / clips
+    trial.model.train()
+    for _ in range(STEPS):
+        started = time.perf_counter()
+        trial.step(batch | {"clips": entering_B}, optimizer, cut=frozen.cut)
+        _wait_for(trial.device)
+    step = time.perf_counter() - started
+    views = min(drawn_views(recipe, phase), epochs)
+    rows, tested = len(trial.manifest.rows("train")), len(trial.manifest.rows("val")) * recipe.evaluate.views
+    return once * (rows * views + tested) + steps * step + epochs * tested * step / clips
 
 
 def _seconds_to_validate(trial: Trial, batch: Batch) -> float:

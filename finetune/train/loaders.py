@@ -3,9 +3,9 @@
 import torch
 
 from finetune.errors import RecipeError
-from finetune.evaluation import evaluation_loader
+from finetune.evaluation import row_loader
 from finetune.manifest import Manifest
-from finetune.recipe import Phase, Recipe
+from finetune.recipe import Augment, Phase, Recipe
 from finetune.video.batches import EpochBatches, balanced_draws
 from finetune.video.dataset import ClipDataset
 from finetune.video.facts import Facts
@@ -26,38 +26,55 @@ class TrainLoaders:
         self.facts = facts
         self.batch_size = batch_size // share[1] * recipe.train.accumulate
         self.share = share
-        self.preset = ""
+        self.drawn: tuple[str, int | None] | None = None
         self.current: tuple[ClipLoader, EpochBatches] | None = None
 
-    def of(self, phase: Phase) -> tuple[ClipLoader, EpochBatches]:
-        recipe, preset = self.recipe, phase.augment or self.recipe.augment.preset
-        if self.current is None or preset != self.preset:
-            dataset = ClipDataset(
-                self.manifest,
-                "train",
-                clip=recipe.clip,
-                augment=recipe.augment.model_copy(update={"preset": preset}),
-                seed=recipe.seed,
-                facts=self.facts,
-                packed=recipe.data.packed,
-            )
-            batches = EpochBatches(
-                len(dataset),
-                self.batch_size,
-                seed=recipe.seed,
-                draws=balanced_draws(dataset.labels) if recipe.train.sampler == "balanced" else None,
-                share=self.share,
-            )
+    def of(self, phase: Phase, drawn_views: int | None = None) -> tuple[ClipLoader, EpochBatches]:
+        """With `drawn_views`, of so many fixed draws of each clip; else each epoch draws them anew."""
+        drawn = phase.augment or self.recipe.augment.preset, drawn_views
+        if self.current is None or drawn != self.drawn:
+            dataset = self.dataset(phase, drawn_views)
+            batches = self.batches(dataset)
             self.close()
-            workers = min(worker_count(recipe.data.workers), len(batches))
-            pin, limit = torch.cuda.is_available(), recipe.data.time_limit
+            workers = min(worker_count(self.recipe.data.workers), len(batches))
+            pin, limit = torch.cuda.is_available(), self.recipe.data.time_limit
             loader = ClipLoader(dataset, batches, workers=workers, time_limit=limit, pin=pin)
-            self.preset, self.current = preset, (loader, batches)
+            self.drawn, self.current = drawn, (loader, batches)
         return self.current
 
+    def dataset(self, phase: Phase, drawn_views: int | None = None) -> ClipDataset:
+        return ClipDataset(
+            self.manifest,
+            "train",
+            clip=self.recipe.clip,
+            augment=augment_of(self.recipe, phase),
+            seed=self.recipe.seed,
+            facts=self.facts,
+            packed=self.recipe.data.packed,
+            drawn_views=drawn_views,
+        )
+
+    def batches(self, dataset: ClipDataset) -> EpochBatches:
+        """As many, whatever a phase draws."""
+        balanced = self.recipe.train.sampler == "balanced"
+        return EpochBatches(
+            len(dataset),
+            self.batch_size,
+            seed=self.recipe.seed,
+            draws=balanced_draws(dataset.labels) if balanced else None,
+            share=self.share,
+        )
+
     def close(self) -> None:
+        """End the loading processes; a phase that asks again gets new ones."""
         if self.current is not None:
             self.current[0].close()
+        self.current = None
+
+
+def augment_of(recipe: Recipe, phase: Phase) -> Augment:
+    """What is drawn in a phase."""
+    return recipe.augment.model_copy(update={"preset": phase.augment or recipe.augment.preset})
 
 
 def val_loader(manifest: Manifest, recipe: Recipe, facts: Facts) -> ClipLoader | None:
@@ -66,4 +83,4 @@ def val_loader(manifest: Manifest, recipe: Recipe, facts: Facts) -> ClipLoader |
     if not len(dataset):
         return None
     assert isinstance(recipe.train.batch_size, int)
-    return evaluation_loader(dataset, recipe.data, batch_size=recipe.train.batch_size)
+    return row_loader(dataset, recipe.data, batch_size=recipe.train.batch_size)

@@ -12,6 +12,7 @@ from accelerate.state import AcceleratorState
 from torch import Tensor
 
 from finetune.checkpoint import load_checkpoint, new_run_folder
+from finetune.features.frozen import entering
 from finetune.headline import rank
 from finetune.infer import (
     decided_once,
@@ -34,6 +35,7 @@ from finetune.schedules import phases_of
 from finetune.train.anchor import Anchor
 from finetune.train.display import Display
 from finetune.train.ema import Ema
+from finetune.train.frozen import data_of, frozen_of
 from finetune.train.guards import has_stalled, hint_at_first_loss, refuse_too_many
 from finetune.train.loaders import TrainLoaders, val_loader
 from finetune.train.losses import build_loss
@@ -178,11 +180,12 @@ def learn(
     with display, run, outer, closing(loaders), validation or nullcontext(), Stopping() as stopping:
         # Only one process validates: where there are more, none may stop then while the others wait.
         watch = (lambda *_: stopping.check()) if accelerator.num_processes == 1 else None
-        batches_per_epoch = len(loaders.of(phases[0])[1])
+        batches_per_epoch = len(loaders.batches(loaders.dataset(phases[0])))
         run_epochs = sum(phase.epochs_of(batches_per_epoch) for phase in phases)
         run_steps = sum(phase.steps_of(batches_per_epoch) for phase in phases)
         for phase in phases[at.phase :]:
             learning, groups = begin_phase(model, phase, seed=draw_of(recipe.seed, 0, at.phase, 0))
+            frozen = frozen_of(model, recipe, precision, display.say)
             anchor.follow(model, phase.anchor or 0.0, groups)
             peaks = [group["lr"] for group in groups]
             if at.steps_in_phase == 0 and not set(learning) <= set(NEW):
@@ -200,20 +203,29 @@ def learn(
                 state = None
             elif at.steps == 0:
                 run.save_last(moving, at)
-            loader, batches = loaders.of(phase)
-            steps = phase.steps_of(batches_per_epoch)
+            cut = None if frozen is None else frozen.cut
+            steps, epochs = phase.steps_of(batches_per_epoch), phase.epochs_of(batches_per_epoch)
+            data = data_of(
+                model,
+                phase,
+                loaders,
+                validation,
+                frozen=frozen,
+                epochs=range(at.epochs + 1, at.epochs + 1 + epochs - at.epochs_in_phase),
+                say=display.say,
+                progress=watched(display, stopping),
+            )
 
             try:
-                epochs = phase.epochs_of(batches_per_epoch)
                 while at.epochs_in_phase < epochs and not has_stalled(run.records, at.phase, train.early_stopping):
                     epoch, tally = at.epochs + 1, at.tally
-                    batches.begin(epoch, first=at.batches)
+                    data.batches.begin(epoch, first=at.batches)
                     prepared.train()
                     display.begin_epoch(
                         f"epoch {epoch}/{run_epochs}", min(batches_per_epoch - at.batches, steps - at.steps_in_phase)
                     )
 
-                    for batch in timed(loader, tally):
+                    for batch in timed(data.loader, tally):
                         if at.steps_in_phase == steps:
                             break
                         stop_if_asked(stopping, accelerator)
@@ -234,20 +246,23 @@ def learn(
                             continue
                         if batch["clips"] is None:  # of this process's share; the others wait for its gradient
                             batch |= stand_in(model)
+                        clips = batch["clips"].flatten(0, 1)
+                        if run.board is not None and at.steps_in_phase == 1 and clips.dtype == torch.uint8:
+                            names = [manifest.label(row) for row in batch["row"].tolist()]
+                            run.board.clips(clips, names, phase=at.phase, epoch=epoch)
+                        if frozen is not None and clips.dtype == torch.uint8:
+                            clips = entering(model, clips, frozen)
                         clips, targets = mix(
-                            batch["clips"].flatten(0, 1).to(accelerator.device),
+                            clips.to(accelerator.device),
                             batch["label"].to(accelerator.device),
                             augment=recipe.augment,
                             num_classes=len(model.classes),
                             seed=draw_of(recipe.seed, epoch, at.steps_in_phase, accelerator.process_index),
                         )
-                        if run.board is not None and at.steps_in_phase == 1:
-                            names = [manifest.label(row) for row in batch["row"].tolist()]
-                            run.board.clips(clips, names, phase=at.phase, epoch=epoch)
                         loss, logits = 0.0, []
                         for part, labels, is_last in _parts(clips, targets, train.batch_size):
                             with nullcontext() if is_last else accelerator.no_sync(prepared):
-                                logits.append(prepared(part)[TASK].float())
+                                logits.append(prepared(part, cut)[TASK].float())
                                 part_loss = len(part) / len(clips) * loss_of(logits[-1], labels)
                                 accelerator.backward(weight * part_loss + (anchor.penalty() if is_last else 0.0))
                             loss += float(part_loss.detach())
@@ -274,7 +289,7 @@ def learn(
                     run.note_skipped(from_all([*run.skipped.items()]))
                     started = time.perf_counter()
                     with ema.in_place(model):
-                        found = validate(model, validation, precision, run, watch) if is_writer else None
+                        found = validate(model, data.validation, precision, run, watch, frozen) if is_writer else None
                         found = from_main(found)
                         tally.seconds["evaluate"] = time.perf_counter() - started
                         record = {
@@ -287,6 +302,7 @@ def learn(
                             **tally.figures(),
                             **found,
                             "skipped": len(run.skipped),
+                            **({} if data.told is None else {"cache": data.told}),
                         }
                         run.write(record)
                         track(accelerator, record)
@@ -306,6 +322,8 @@ def learn(
                 run.save_last(moving, at)
                 accelerator.wait_for_everyone()  # a launcher ends all processes when the first has gone
                 raise
+            finally:
+                data.close()
             refuse_ranks_that_differ(model)
             model = accelerator.unwrap_model(prepared, keep_fp32_wrapper=False)
             merge_lora(model)
@@ -319,6 +337,16 @@ def learn(
         stopping.check()
     model.eval()
     return folder
+
+
+def watched(display: Display, stopping: Stopping) -> Callable[[str, int, int], None]:
+    """Show how far the computing of what is kept has come, and let it be stopped."""
+
+    def progress(name: str, done: int, rows: int) -> None:
+        display.filling(f"frozen work, {name} rows", done, rows)
+        stopping.check()
+
+    return progress
 
 
 def _rate_factor(phase: Phase, train: Train, *, in_phase: tuple[int, int], in_run: tuple[int, int]) -> float:

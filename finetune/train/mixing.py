@@ -13,6 +13,7 @@ from finetune.video.augment import seeded
 def mix(clips_BTCHW: Tensor, labels: Tensor, *, augment: Augment, num_classes: int, seed: int) -> tuple[Tensor, Tensor]:
     """The clips and their label probabilities (B, K), each blended with the clip before it in the batch.
 
+    For clips may stand what a frozen part gives for them, (B, ...), which mixup blends as well (arXiv:1806.05236).
     `labels` are the classes' numbers (B,), or what is there (B, K).
 
     uint8 clips come back as float32 of the same range, as rounding would undo weak blends. With both set, each batch
@@ -28,5 +29,7 @@ def mix(clips_BTCHW: Tensor, labels: Tensor, *, augment: Augment, num_classes: i
         return clips_BTCHW, targets_BK
     with seeded(seed):
         way = ways[int(torch.randint(len(ways), ()))]
-        clips, targets_BK = way(tv_tensors.Video(clips_BTCHW.float()), targets_BK)
-    return clips.as_subclass(Tensor), targets_BK
+        # In five dimensions, which mixup does not look at, and CutMix is for clips alone.
+        videos = clips_BTCHW if clips_BTCHW.dtype == torch.uint8 else clips_BTCHW.flatten(1)[:, None, None, None]
+        clips, targets_BK = way(tv_tensors.Video(videos.float()), targets_BK)
+    return clips.as_subclass(Tensor).reshape(clips_BTCHW.shape), targets_BK

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from finetune.infer import DTYPES
+from finetune.infer import precisely
 
 
 @torch.no_grad()
@@ -26,7 +26,7 @@ def recalibrate(model: nn.Module, batches: Iterable[Tensor], *, precision: str) 
         norm.reset_running_stats()
         norm.momentum = None  # the plain mean over all batches
     for batch in batches if norms else ():
-        with torch.autocast(device.type, DTYPES.get(precision), enabled=precision in DTYPES):
+        with precisely(precision, device):
             model(batch.to(device))
     for norm, momentum in zip(norms, momenta, strict=True):
         norm.momentum = momentum

@@ -17,7 +17,7 @@ from finetune.train.state import read_state
 # What may be changed on the way: it changes no number.
 FREE = (
     *("data.workers", "data.time_limit", "train.save_every_minutes"),
-    *("train.keep", "train.log_gradients", "train.trackers"),
+    *("train.keep", "train.log_gradients", "train.trackers", "train.cache_dir", "train.cache_budget_gb"),
 )
 
 

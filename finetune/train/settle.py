@@ -10,7 +10,7 @@ import torch
 from accelerate.utils import find_executable_batch_size
 
 from finetune.errors import RecipeError
-from finetune.infer import DTYPES, decided_once, process_count, settle_device, settle_precision
+from finetune.infer import decided_once, precisely, process_count, settle_device, settle_precision
 from finetune.manifest import Manifest
 from finetune.model.freeze import set_trainable
 from finetune.model.lora import merge_lora
@@ -119,9 +119,11 @@ def _compiling_pays(
     batches = math.ceil(rows / (size * recipe.train.accumulate * process_count()))
     timed = []
     for phase in phases:
+        if recipe.train.cache != "off" and _has_frozen_part(model, phase):
+            continue  # where that is done once, the rest is not compiled
         plain = _seconds_of_a_step(model, phase, recipe, size, device, steps=3)
         timed.append((plain * phase.steps_of(batches) * recipe.train.accumulate, plain, phase))
-    whole, plain, phase = max(timed, key=lambda each: each[0])
+    whole, plain, phase = max(timed, key=lambda each: each[0], default=(0.0, 0.0, phases[0]))
     if whole < WORTH_TRYING:
         return {"pays": False, "seconds_of_all_steps": round(whole, 1)}
     tried = copy.deepcopy(model)
@@ -139,6 +141,12 @@ def _compiling_pays(
     }
 
 
+def _has_frozen_part(model: VideoClassifier, phase: Phase) -> bool:
+    learning, _ = begin_phase(model, phase)
+    merge_lora(model)
+    return next(iter(model.stages)) not in learning
+
+
 def _seconds_of_a_step(
     model: VideoClassifier, phase: Phase, recipe: Recipe, clips: int, device: torch.device, *, steps: int
 ) -> float:
@@ -152,7 +160,7 @@ def _seconds_of_a_step(
         model.train()
         for _ in range(steps):
             started = time.perf_counter()
-            with torch.autocast(device.type, DTYPES.get(precision), enabled=precision in DTYPES):
+            with precisely(precision, device):
                 logits = model(batch)[TASK]
             logits.float().logsumexp(1).mean().backward()
             optimizer.step()

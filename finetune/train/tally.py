@@ -1,12 +1,13 @@
 """The figures of an epoch under way: how right it is, and where its seconds go."""
 
 import time
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
 import torch
 
-from finetune.video.loader import ClipLoader
+from finetune.video.loader import Batch
 
 
 @dataclass
@@ -50,7 +51,7 @@ class Tally:
         }
 
 
-def timed(loader: ClipLoader, tally: Tally) -> Any:
+def timed(loader: Iterable[Batch], tally: Tally) -> Any:
     """Batches of a loader; the seconds waited for each, and those worked on each, go to the tally."""
     started = time.perf_counter()
     for batch in loader:

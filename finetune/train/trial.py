@@ -2,11 +2,11 @@
 
 from pathlib import Path
 
-import torch
 from torch.optim import Optimizer
 
-from finetune.infer import DTYPES, settle_device, settle_precision
+from finetune.infer import precisely, settle_device, settle_precision
 from finetune.manifest import Manifest
+from finetune.model.cut import Cut
 from finetune.model.model import TASK, VideoClassifier
 from finetune.recipe import Phase, Recipe, Schedule
 from finetune.schedules import phases_of
@@ -52,8 +52,8 @@ class Trial:
             multilabel=manifest.targets is not None,
         )
 
-    def step(self, batch: Batch, optimizer: Optimizer, *, number: int = 0) -> float:
-        """Learn from a batch of the loaders; its loss before."""
+    def step(self, batch: Batch, optimizer: Optimizer, *, number: int = 0, cut: Cut | None = None) -> float:
+        """Learn from a batch of the loaders, or with a `cut` from one of what enters there; its loss before."""
         train, loss = self.recipe.train, 0.0
         assert isinstance(train.batch_size, int)
         clips, targets = mix(
@@ -64,8 +64,8 @@ class Trial:
             seed=number,
         )
         for part, labels in zip(clips.split(train.batch_size), targets.split(train.batch_size), strict=True):
-            with torch.autocast(self.device.type, DTYPES.get(self.precision), enabled=self.precision in DTYPES):
-                logits = self.model(part)[TASK]
+            with precisely(self.precision, self.device):
+                logits = self.model(part, cut)[TASK]
             part_loss = len(part) / len(clips) * self.loss_of(logits.float(), labels)
             part_loss.backward()
             loss += float(part_loss.detach())

@@ -4,6 +4,8 @@ from itertools import islice
 from typing import Any
 
 from finetune.evaluation import Progress, probabilities_of
+from finetune.features.frozen import FrozenPart
+from finetune.features.kept import KeptLoader
 from finetune.headline import validation_figures
 from finetune.model.freeze import set_trainable
 from finetune.model.model import VideoClassifier
@@ -18,16 +20,17 @@ ENOUGH = 200  # batches to measure batch norm on
 
 def validate(
     model: VideoClassifier,
-    loader: ClipLoader | None,
+    loader: ClipLoader | KeptLoader | None,
     precision: str,
     run: RunFiles,
     progress: Progress | None = None,
+    frozen: FrozenPart | None = None,
 ) -> dict[str, Any]:
     """What a record of an epoch says of the split val, each row counted once; None where there are no rows."""
     nothing = {"val_loss": None, "val_top1": None}
     if loader is None:
         return nothing
-    rows_N, probs_NK, skipped = probabilities_of(model, loader, precision=precision, progress=progress)
+    rows_N, probs_NK, skipped = probabilities_of(model, loader, precision=precision, frozen=frozen, progress=progress)
     run.note_skipped(list(skipped.items()))
     if not len(rows_N):
         return nothing

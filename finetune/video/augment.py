@@ -2,14 +2,15 @@
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from functools import partial
+from typing import Any
 
 import torch
 from torch import Tensor
 from torchvision.transforms import v2
 
-from finetune.recipe import Augment
+from finetune.recipe import Augment, Clip
 
 # A clip that is cropped at random is read this much larger than the model's input, so that crops keep their detail.
 CROP_MARGIN = 1.15
@@ -72,6 +73,26 @@ def pieces_of(augment: Augment) -> Pieces:
         blur=augment.blur,
         erase=preset.erase if augment.erase is None else augment.erase,
     )
+
+
+def drawn_by(augment: Augment, *, size: int, fit: str) -> dict[str, Any]:
+    """All that a draw of a clip depends on beside its seed."""
+    return {
+        **asdict(pieces_of(augment)),
+        "flip": augment.flip and augment.preset != "none",
+        "speed": augment.speed,
+        "frame_dropout": augment.frame_dropout,
+        "read_size": read_size(augment, size),
+        "fit": fit,
+    }
+
+
+def default_views(augment: Augment, clip: Clip) -> int:
+    """How many draws of each clip are kept: 8 with a strong preset, 1 where nothing is drawn, else 4."""
+    plain = Pieces(crop="center")
+    still = pieces_of(augment) == plain and (augment.preset == "none" or not augment.flip)
+    fixed = clip.sampling == "uniform" and augment.speed[0] == augment.speed[1] and not augment.frame_dropout
+    return 1 if still and fixed else 8 if augment.preset == "strong" else 4
 
 
 def read_size(augment: Augment, size: int) -> int:

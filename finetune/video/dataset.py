@@ -3,8 +3,11 @@
 What an item is, is a function of (seed, epoch, row, view): the same for any number of workers and batch size.
 """
 
+import os
 from collections.abc import Callable
+from copy import copy
 from functools import partial
+from hashlib import blake2b
 from pathlib import Path
 from random import Random
 from typing import Any, NamedTuple
@@ -39,10 +42,11 @@ class ClipDataset(Dataset):
 
     Where rows may have several classes, `label` is bool (K,): what is there.
 
-    `augment` draws frames and pictures anew for each epoch; without it frames, crop and the `views` are those of
-    evaluation. Items are asked for by position, or by (epoch, position). A file that
-    cannot be read gives {"row": int, "error": str}. `facts` come from `look_at_files`; without them the files are
-    looked at now, and bad ones raise VideoError. Frames come from the pack `packed`, or from the files themselves.
+    `augment` draws frames and pictures anew for each epoch, or, with `drawn_views`, takes one of so many fixed draws
+    of each clip in turn; without it frames, crop and the `views` are those of evaluation. Items are asked for by
+    position, or by (epoch, position). A file that cannot be read gives {"row": int, "error": str}. `facts` come from
+    `look_at_files`; without them the files are looked at now, and bad ones raise VideoError. Frames come from the pack
+    `packed`, or from the files themselves.
     """
 
     def __init__(
@@ -56,6 +60,7 @@ class ClipDataset(Dataset):
         seed: int = 0,
         facts: Facts | None = None,
         packed: Path | str | None = None,
+        drawn_views: int | None = None,
     ) -> None:
         assert clip.size is not None, "the size in pixels has to be settled before clips are made"
         self.manifest = manifest
@@ -63,6 +68,8 @@ class ClipDataset(Dataset):
         self.views = views
         self.seed = seed
         self.augment = augment
+        self.drawn_views = drawn_views
+        self.drawn_at_once: tuple[int, ...] | None = None
         self.facts = _without_bad(facts_of(manifest, packed, side=clip.size)) if facts is None else facts
         self.pack = None if packed is None else Pack(packed)
         rows = manifest.rows(split)
@@ -76,12 +83,28 @@ class ClipDataset(Dataset):
     def shape(self) -> tuple[int, int, int, int, int]:
         """(V, T, C, H, W) of an item's clips."""
         assert self.clip.size is not None
-        return self.views, self.clip.num_frames, 3, self.clip.size, self.clip.size
+        views = self.views if self.drawn_at_once is None else len(self.drawn_at_once)
+        return views, self.clip.num_frames, 3, self.clip.size, self.clip.size
 
     @property
     def labels(self) -> np.ndarray:
         """Of each position."""
         return self.manifest.labels[self.rows]
+
+    def stamp(self, row: int) -> tuple[str, int, int]:
+        """A file's path, bytes and time of change in nanoseconds; of a pack those of what was packed."""
+        path = self.manifest.path(row).absolute()
+        if self.pack is not None:
+            return str(path), *self.pack.stamp(self.manifest.path(row))
+        status = path.stat()
+        return str(path), status.st_size, status.st_mtime_ns
+
+    def at_once(self, positions: np.ndarray, drawn: tuple[int, ...] = ()) -> "ClipDataset":
+        """The rows at some positions, each with several of its fixed draws, or all its views, as its clips."""
+        part = copy(self)
+        part.rows = self.rows[positions]
+        part.drawn_at_once = drawn if self.augment is not None else None
+        return part
 
     def __getitem__(self, key: int | tuple[int, int]) -> dict[str, Any]:
         epoch, position = key if isinstance(key, tuple) else (0, key)
@@ -101,11 +124,22 @@ class ClipDataset(Dataset):
             return read_views(
                 path, self.clip, views=self.views, num_frames=num_frames, video_size=video_size, source=source
             )
-        draw = draw_of(self.seed, epoch, row, 0)
-        jitter = Jitter(Random(draw), speed=self.augment.speed, frame_dropout=self.augment.frame_dropout)
-        indices = _sampled(path, self.clip, num_frames, source=source, jitter=jitter)
+        draws = self._draws(epoch, row, path)
+        indices = []
+        for draw in draws:
+            jitter = Jitter(Random(draw), speed=self.augment.speed, frame_dropout=self.augment.frame_dropout)
+            indices += _sampled(path, self.clip, num_frames, source=source, jitter=jitter)
         size = scaled_size(video_size, read_size(self.augment, self.clip.size), fit=self.clip.fit)
-        return self.transform(_read(path, indices, size, source=source), draw).unsqueeze(0)
+        parts = _read(path, indices, size, source=source).split(self.clip.num_frames)
+        return torch.stack([self.transform(part, draw) for part, draw in zip(parts, draws, strict=True)])
+
+    def _draws(self, epoch: int, row: int, path: Path) -> list[int]:
+        """The seeds of an item's clips."""
+        if self.drawn_at_once is not None:
+            return [draw_of_view(path, view) for view in self.drawn_at_once]
+        if self.drawn_views is not None:
+            return [draw_of_view(path, view_of(epoch, self.drawn_views))]
+        return [draw_of(self.seed, epoch, row, 0)]
 
     def _source(self, row: int) -> Source:
         if self.pack is not None:
@@ -152,6 +186,20 @@ def _sampled(
 def draw_of(seed: int, epoch: int, row: int, view: int) -> int:
     """The number that everything random about one item follows from; 32 bits."""
     return int(np.random.SeedSequence([seed, epoch, row, view]).generate_state(1)[0])
+
+
+def view_of(epoch: int, views: int) -> int:
+    """Which of a clip's fixed draws an epoch takes, counted from 0; epochs count from 1."""
+    return (epoch - 1) % views
+
+
+def draw_of_view(path: Path, view: int) -> int:
+    """The number that a fixed draw of a file follows from; 32 bits.
+
+    Of the file's name and its folder's alone: runs with other seeds, splits or further rows draw the very same.
+    """
+    name = os.fsencode("/".join(path.absolute().parts[-2:]))
+    return int.from_bytes(blake2b(name + b"\0" + str(view).encode(), digest_size=4).digest(), "little")
 
 
 def scaled_size(video_size: tuple[int, int], side: int, *, fit: str) -> tuple[int, int]:

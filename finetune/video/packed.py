@@ -85,6 +85,12 @@ class Pack:
         shard = self._shard(int(entry["shard"]))
         return np.frombuffer(shard, FRAME, int(entry["num_frames"]), int(entry["table"]))["seconds"]
 
+    def stamp(self, path: str | Path) -> tuple[int, int]:
+        """Bytes and time of change in nanoseconds of the source `path` when it was packed."""
+        entry = form.find(self.index, path)
+        assert entry is not None, path
+        return int(entry["size"]), int(entry["mtime_ns"])
+
     def facts(self, manifest: Manifest, *, side: int) -> Facts:
         """Facts of a manifest's rows: those of the sources, but for the number of frames, which is that packed.
 

@@ -25,9 +25,10 @@ PHASES = (ft.Phase(train="head", epochs=2, lr=1e-2), ft.Phase(train="layer4", ep
 
 
 def records(run):
-    """Less what a clock says."""
+    """Less what a clock says, and what was kept when."""
     lines = (run / "metrics.jsonl").read_text().splitlines()
-    return [{k: v for k, v in json.loads(line).items() if k not in {"seconds", "clips_per_second"}} for line in lines]
+    other = {"seconds", "clips_per_second", "cache"}
+    return [{k: v for k, v in json.loads(line).items() if k not in other} for line in lines]
 
 
 def same_weights(run, other, which):
@@ -69,7 +70,7 @@ def test_killed_at_any_moment_a_run_goes_on_as_if_it_had_not_been(kind, unbroken
         reach = chance.choice([5, 20, 60])
         while not run_to_the_end(kind, clip_folder, folder, kill_at=chance.randrange(reach)):
             kills += 1
-            reach += 2  # or a run that is killed in its first events each time would never end
+            reach += 8  # or a run that is killed in its first events each time would never end
         runs += 1
         assert_same_run(folder, unbroken[kind])
     print(f"{kind}: {kills} kills in {runs} runs")

@@ -67,6 +67,21 @@ def records(run):
     return [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
 
 
+def test_two_processes_keep_frozen_work_together(data, alone, tmp_path):
+    run = tmp_path / "run"
+    train(2, data, run, "kept")
+    assert difference(run, alone) < TOLERANCE
+    told = [record.get("cache") for record in records(run)]
+    assert [each and (each["entry"], each["kept"]) for each in told] == [
+        ("features", True),
+        ("layer4", True),
+        ("layer4", True),
+        None,
+    ]
+    sets = list((tmp_path / "run-kept").iterdir())
+    assert len(sets) == 4 and all(len(list(each.glob("*.shard"))) == 2 for each in sets), "one shard of each process"
+
+
 def test_two_processes_are_the_run_of_one_with_the_doubled_batch(data, alone, tmp_path):
     run = tmp_path / "run"
     train(2, data, run)

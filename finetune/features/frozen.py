@@ -1,0 +1,114 @@
+"""The part of a model that does not learn in a phase: what of a clip enters the part that does."""
+
+import platform
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from hashlib import sha256
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from finetune.checkpoint import versions_of
+from finetune.errors import ModelError
+from finetune.features.store import DTYPES
+from finetune.infer import precisely
+from finetune.model.cut import FEATURES, Cut, before, find_cut
+from finetune.model.freeze import learning_stages
+from finetune.model.model import VideoClassifier
+
+PACKAGES = ("torch", "torchvision", "timm", "av", "opencv-python-headless", "numpy")
+
+
+@dataclass(frozen=True)
+class FrozenPart:
+    """What comes before a cut: `precision` says how it is computed, `kept_as` to what its numbers are rounded."""
+
+    cut: Cut
+    precision: str
+    kept_as: str
+
+
+def frozen_part(model: VideoClassifier, num_frames: int, *, precision: str, kept_as: str = "auto") -> FrozenPart | None:
+    """The frozen part of a model as it learns now; None where it has none.
+
+    `auto` keeps what is computed in 16 bits as it is, and rounds what is not to fp16. Raises ModelError where the
+    network cannot be cut.
+    """
+    cut = find_cut(model, num_frames)
+    return None if cut is None else _settled(model, cut, precision, kept_as)
+
+
+def _settled(model: VideoClassifier, cut: Cut, precision: str, kept_as: str) -> FrozenPart:
+    device = model.backbone.mean.device
+    black = torch.zeros((1, cut.num_frames, 3, model.size, model.size), dtype=torch.uint8, device=device)
+    with precisely(precision, device):
+        computed = before(model, black, cut).dtype
+    names = {dtype: name for name, dtype in DTYPES.items()}
+    half = names[computed] if computed.itemsize == 2 else "fp16"
+    return FrozenPart(replace(cut, dtype=computed), precision, half if kept_as == "auto" else kept_as)
+
+
+def entering(model: VideoClassifier, clips_BTCHW: Tensor, frozen: FrozenPart) -> Tensor:
+    """What of clips enters the part that learns, (B, *item), rounded as it is kept; the frozen part only is run.
+
+    In fp32 on a CPU clips are computed one by one, so that their numbers do not depend on what else is in the batch.
+    Raises ModelError where a number is too large to be kept.
+    """
+    device = model.backbone.mean.device
+    size = 1 if device.type == "cpu" and frozen.precision == "fp32" else len(clips_BTCHW)
+    with precisely(frozen.precision, device):
+        parts = [before(model, part.to(device), frozen.cut) for part in clips_BTCHW.split(size)]
+    kept = torch.cat(parts).to(DTYPES[frozen.kept_as])
+    if not kept.isfinite().all():
+        most = max(float(part.abs().max()) for part in parts)
+        raise ModelError(
+            f"activations of up to {most:.3g} enter at {frozen.cut.entry} and cannot be kept as {frozen.kept_as}; set "
+            "train.cache_dtype=bf16, or train.cache=off"
+        )
+    return kept
+
+
+def rounding_error(model: VideoClassifier, clips_BTCHW: Tensor, frozen: FrozenPart) -> float:
+    """How far what is kept of some clips is from what was computed: the norm of the difference, of the whole norm."""
+    exact = entering(model, clips_BTCHW, replace(frozen, kept_as="fp32"))
+    kept = entering(model, clips_BTCHW, frozen)
+    return float((kept.float() - exact).norm() / exact.norm().clamp_min(1e-30))
+
+
+def depends_on(model: VideoClassifier, frozen: FrozenPart) -> dict[str, Any]:
+    """All that what is kept depends on beside the clips: weights, architecture, cut, arithmetic and versions."""
+    device = model.backbone.mean.device
+    capability = torch.backends.cpu.get_cpu_capability() if device.type == "cpu" else torch.cuda.get_device_name(device)
+    settings = model.settings.model_dump(include={"backbone", "fusion"})
+    return {
+        **settings,
+        "size": model.size,
+        "entry": frozen.cut.entry,
+        "weights": digest_of(_tensors(model, frozen)),
+        "precision": frozen.precision,
+        "device": f"{device.type} {capability} {platform.machine()}",
+        "versions": versions_of(PACKAGES),
+    }
+
+
+def _tensors(model: VideoClassifier, frozen: FrozenPart) -> dict[str, Tensor]:
+    """Parameters and buffers of the stages of the backbone that do not learn; all of them where none does."""
+    learning = () if frozen.cut.entry == FEATURES else learning_stages(model)
+    names = {
+        name
+        for stage, part in model.stages.items()
+        if stage not in learning
+        for name in (*part.parameters, *part.buffers)
+    }
+    every = {**dict(model.named_parameters()), **dict(model.named_buffers())}
+    return {name: value for name, value in every.items() if name in names and name.startswith("backbone.")}
+
+
+def digest_of(tensors: Mapping[str, Tensor]) -> str:
+    """A hash of names, shapes, types and every bit."""
+    digest = sha256()
+    for name, value in sorted(tensors.items()):
+        digest.update(f"{name} {tuple(value.shape)} {value.dtype}".encode())
+        digest.update(value.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes())
+    return digest.hexdigest()

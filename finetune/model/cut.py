@@ -1,0 +1,226 @@
+"""Cut a model where its first learning stage begins: what comes before is computed once, the rest goes on from there.
+
+What comes before is the network's own forward, stopped where the first module that learns is called; what enters it is
+taken. The rest is the network's own forward too, on a batch of no pictures: frozen modules let nothing but shapes pass,
+and where the first one that learns is called, what was taken goes in. So the glue between modules (class tokens,
+positions, permutations) is the network's own. Both ways are compared when a cut is made.
+"""
+
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor, nn
+
+from finetune.errors import ModelError
+from finetune.model.backbones import Backbone
+from finetune.model.freeze import Staged, learning_stages
+from finetune.model.stages import NEW
+
+FEATURES = "features"
+Shape = tuple[int, ...]
+
+
+class WithBackbone(Staged, Protocol):
+    """A model that is cut into stages, and whose backbone takes clips of a known length and size."""
+
+    backbone: Backbone
+    size: int
+
+
+@dataclass(frozen=True)
+class Cut:
+    """Where a model is cut: `features`, before temporal pooling, or before a module of the backbone's network.
+
+    `item` is the shape of what is taken of one clip of `num_frames`, (T', D) or (n, ...) with n pictures a clip; with
+    `channels_last` the network holds it so in memory, and channels come last in `item` too. `passing` has, for the
+    frozen modules before the cut, the shape that one picture has behind them. `dtype` is what the network computes
+    it in.
+    """
+
+    entry: str
+    num_frames: int
+    item: Shape
+    channels_last: bool = False
+    dtype: torch.dtype = torch.float32
+    passing: Mapping[str, Shape] = field(default_factory=dict)
+
+
+def find_cut(model: WithBackbone, num_frames: int) -> Cut | None:
+    """The cut before all that learns now, for clips of so many frames; None where nothing is frozen before it.
+
+    Raises ModelError where the rest of the network cannot be run by itself, or gives something else then.
+    """
+    learning = [stage for stage in learning_stages(model) if stage not in NEW]
+    if len(model.backbone.merges):
+        return None if "temporal" in learning_stages(model) else whole_backbone(model, num_frames)
+    if not learning:
+        return whole_backbone(model, num_frames)
+    prefix = "backbone.net."
+    modules = {name.removeprefix(prefix) for stage in learning for name in model.stages[stage].modules}
+    training = model.training
+    model.train(False)  # nothing is drawn, and no statistics move
+    try:
+        cut = _traced(model, modules, _black(model, num_frames))
+        if cut is not None:
+            _compare(model, cut)
+    finally:
+        model.train(training)
+    return cut
+
+
+def whole_backbone(model: WithBackbone, num_frames: int) -> Cut:
+    """The cut behind the backbone, whatever learns."""
+    features = before(model, _black(model, num_frames), Cut(FEATURES, num_frames, ()))
+    return Cut(FEATURES, num_frames, tuple(features.shape[1:]))
+
+
+def before(model: WithBackbone, clips_BTCHW: Tensor, cut: Cut) -> Tensor:
+    """What enters at the cut, (B, *item) without a gradient; frozen modules have to be in evaluation mode."""
+    backbone = model.backbone
+    with torch.no_grad():
+        if cut.entry == FEATURES:
+            return backbone(clips_BTCHW)
+        taken: list[Tensor] = []
+
+        def take(module: nn.Module, inputs: tuple[Any, ...]) -> None:
+            taken.append(inputs[0])
+            raise _Reached
+
+        with _hooked(backbone.net.get_submodule(cut.entry), take), suppress(_Reached):
+            backbone.net.forward(backbone.pictures(clips_BTCHW))
+        pictures = taken[0].movedim(1, -1) if cut.channels_last else taken[0]
+        return pictures.unflatten(0, (len(clips_BTCHW), -1))
+
+
+def after(model: WithBackbone, activations: Tensor, cut: Cut) -> Tensor:
+    """The backbone's features (B, T', D) of what entered at the cut, (B, *item)."""
+    activations = activations.to(cut.dtype)
+    if cut.entry == FEATURES:
+        return activations
+    backbone, pictures = model.backbone, activations.flatten(0, 1)
+    if cut.channels_last:
+        pictures = pictures.contiguous().movedim(-1, 1)
+    nothing = backbone.pictures(activations.new_zeros((0, cut.num_frames, 3, model.size, model.size)))
+
+    def put(module: nn.Module, inputs: tuple[Any, ...]) -> tuple[Any, ...]:
+        return (pictures, *inputs[1:])
+
+    with _letting_pass(backbone.net, cut.passing, nothing), _hooked(backbone.net.get_submodule(cut.entry), put):
+        return backbone.over_time(backbone.net.forward(nothing), len(activations))
+
+
+class _Reached(Exception):
+    """The cut has been reached; what comes after it is not to be computed."""
+
+
+@contextmanager
+def _hooked(module: nn.Module, hook: Callable[[nn.Module, tuple[Any, ...]], Any]) -> Iterator[None]:
+    handle = module.register_forward_pre_hook(hook)
+    try:
+        yield
+    finally:
+        handle.remove()
+
+
+@contextmanager
+def _letting_pass(net: nn.Module, passing: Mapping[str, Shape], nothing: Tensor) -> Iterator[None]:
+    """Within, frozen modules give a batch of nothing in the shape that they would give."""
+    modules = [net.get_submodule(name) for name in passing]
+    for module, shape in zip(modules, passing.values(), strict=True):
+        module.__dict__["forward"] = lambda *_, shape=shape, **__: nothing.new_zeros((0, *shape))
+    try:
+        yield
+    finally:
+        for module in modules:
+            del module.__dict__["forward"]
+
+
+def _traced(model: WithBackbone, learning: set[str], clips: Tensor) -> Cut | None:
+    """The cut before the first of some modules to be called; None where none is, or nothing comes before it."""
+    net = model.backbone.net
+    pictures = model.backbone.pictures(clips)
+    calls: list[tuple[str, Any, Any]] = []  # in the order of their beginning: name, what enters, what leaves
+    handles = []
+    for name, module in net.named_modules():
+        if name:
+
+            def began(module: nn.Module, inputs: tuple[Any, ...], name: str = name) -> None:
+                calls.append((name, inputs[0] if inputs else None, None))
+
+            def ended(module: nn.Module, inputs: tuple[Any, ...], output: Any, name: str = name) -> None:
+                last = max(index for index, call in enumerate(calls) if call[0] == name)
+                calls[last] = (name, calls[last][1], output)
+
+            handles += [module.register_forward_pre_hook(began), module.register_forward_hook(ended)]
+    try:
+        with torch.no_grad():
+            net.forward(pictures)
+    finally:
+        for handle in handles:
+            handle.remove()
+    names = [name for name, _, _ in calls]
+    place = next((place for place, name in enumerate(names) if name in learning), None)
+    if place is None or calls[place][1] is pictures:
+        return None
+    entry, entering, _ = calls[place]
+    if not isinstance(entering, Tensor) or len(entering) % len(clips):
+        raise ModelError(f"the network hands {type(entering).__name__} to {entry}, and cannot be cut there")
+    last = _is_channels_last(entering)
+    passing: dict[str, Shape] = {}
+    for name, _, output in calls[:place]:
+        runs_once = names.count(name) == 1 and not f"{entry}.".startswith(f"{name}.")
+        inside = any(name.startswith(f"{other}.") for other in passing)
+        if runs_once and not inside and isinstance(output, Tensor) and len(output) == len(pictures):
+            passing[name] = tuple(output.shape[1:])
+    return Cut(
+        entry,
+        num_frames=clips.shape[1],
+        item=tuple((entering.movedim(1, -1) if last else entering).unflatten(0, (len(clips), -1)).shape[1:]),
+        channels_last=last,
+        passing=passing,
+    )
+
+
+def _is_channels_last(pictures: Tensor) -> bool:
+    formats = {4: torch.channels_last, 5: torch.channels_last_3d}
+    if pictures.ndim not in formats or pictures.is_contiguous():
+        return False
+    return pictures.is_contiguous(memory_format=formats[pictures.ndim])
+
+
+def _compare(model: WithBackbone, cut: Cut) -> None:
+    """Raise ModelError unless the whole and the cut network give the same, and the same gradients."""
+    net, generator = model.backbone.net, torch.Generator().manual_seed(0)
+    black = _black(model, cut.num_frames)
+    clips = torch.randint(0, 256, (2, *black.shape[1:]), dtype=torch.uint8, generator=generator).to(black.device)
+    learning = {name: each for name, each in net.named_parameters() if each.requires_grad}
+    try:
+        with torch.enable_grad():
+            whole = model.backbone.over_time(net.forward(model.backbone.pictures(clips)), len(clips))
+            toward = torch.randn(whole.shape, generator=generator).to(whole)
+            # Kept, as some networks keep a part of it for themselves.
+            gradients = torch.autograd.grad(whole, [*learning.values()], toward, allow_unused=True, retain_graph=True)
+            entering = torch.cat([before(model, clip, cut) for clip in clips.split(1)])
+            parted = after(model, entering, cut)
+            others = torch.autograd.grad(parted, [*learning.values()], toward, allow_unused=True)
+    except (RuntimeError, TypeError, ValueError, AttributeError, IndexError, ZeroDivisionError) as error:
+        reason = " ".join(str(error).split())
+        raise ModelError(f"the network cannot be run from {cut.entry} on: {reason}") from None
+    pairs = [("what it gives", whole, parted), *zip(learning, gradients, others, strict=True)]
+    for name, one, other in pairs:
+        same = one is other if one is None or other is None else _close(one, other)
+        if not same:
+            raise ModelError(f"the network gives something else when it is run from {cut.entry} on ({name})")
+
+
+@torch.no_grad()
+def _close(one: Tensor, other: Tensor) -> bool:
+    return one.shape == other.shape and torch.allclose(one, other, rtol=1e-3, atol=1e-4 * float(one.abs().max()))
+
+
+def _black(model: WithBackbone, num_frames: int) -> Tensor:
+    shape = (1, num_frames, 3, model.size, model.size)
+    return torch.zeros(shape, dtype=torch.uint8, device=model.backbone.mean.device)

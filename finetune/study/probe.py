@@ -1,0 +1,262 @@
+"""Probes: how far the features of frozen backbones tell the classes apart, before anything is trained.
+
+Each backbone sees each clip once, as evaluation does, and what it gives is kept. On that small classifiers are
+cross-validated by whole groups; their settings are chosen in folds of each fold's other rows, so that no row is tested
+by what was chosen on it. Rows of the split test are left out: they choose nothing, also not a backbone.
+"""
+
+import time
+import warnings
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import torch
+from sklearn.decomposition import PCA
+from sklearn.exceptions import ConvergenceWarning
+from sklearn.linear_model import LogisticRegression
+from sklearn.model_selection import StratifiedGroupKFold
+from sklearn.neighbors import KNeighborsClassifier
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
+from torch import nn
+from torch.nn import functional as F
+
+from finetune.errors import DataError, RecipeError
+from finetune.features.fill import fill
+from finetune.features.frozen import depends_on, frozen_part
+from finetune.features.kept import KeptClips, kept_clips
+from finetune.features.store import cache_root
+from finetune.infer import seed_device, settle_device, settle_precision
+from finetune.manifest import Manifest
+from finetune.model.freeze import set_trainable
+from finetune.model.pooling import build_pooling
+from finetune.recipe import Recipe
+from finetune.scores import score
+from finetune.study.kfold import fold_rows
+from finetune.train.display import Display
+from finetune.train.preflight import look
+from finetune.train.start import new_model
+from finetune.video.dataset import ClipDataset
+
+FOLDS, INNER_FOLDS = 5, 3
+WIDE, MOST_COMPONENTS = 4096, 256  # features wider than that are first brought to so many principal components
+STEPS, BATCH_SIZE = 200, 32  # of the attentive head
+Fold = tuple[np.ndarray, np.ndarray]  # rows to learn from, rows to predict
+Predict = Callable[[np.ndarray, np.ndarray, np.ndarray, float], np.ndarray]
+
+
+@dataclass(frozen=True)
+class Method:
+    """A small classifier: its settings to choose from, the most cautious first, and how it learns and predicts.
+
+    `predict` takes the features (N, T, D) and labels (N,) to learn from, features to predict (M, T, D) and a setting;
+    it gives probabilities (M, K) of the K classes that the labels have, in their order. Settings are compared in
+    `looks` inner folds.
+    """
+
+    settings: tuple[float, ...]
+    predict: Predict
+    looks: int = INNER_FOLDS
+
+
+@dataclass(frozen=True)
+class Probe:
+    """What one classifier makes of one backbone's features; shares in 0…1, seconds of computing features and of it."""
+
+    backbone: str
+    method: str
+    top1: float
+    interval: tuple[float, float]
+    seconds_of_features: float
+    seconds: float
+
+
+def baseline(manifest: Manifest) -> dict[str, Any]:
+    """The most frequent class of the rows that a probe looks at, and how often it is."""
+    counts = np.bincount(manifest.without(manifest.rows("test")).labels, minlength=len(manifest.classes))
+    return {"class": manifest.classes[int(counts.argmax())], "top1": float(counts.max() / counts.sum())}
+
+
+def probe(
+    recipe: Recipe, manifest: Manifest, backbones: Sequence[str], *, display: Display | None = None
+) -> list[Probe]:
+    """Every method on every backbone, for the rows that are not of the split test; the best first.
+
+    Of the recipe, its clips, weights and cache are used. Raises DataError where there are too few rows or groups, or
+    files cannot be read, and RecipeError for rows with several classes.
+    """
+    if manifest.targets is not None:
+        raise RecipeError("a probe is for clips of one class each; leave out data.multilabel")
+    rows = replace(manifest.without(manifest.rows("test")), splits=_all_train(manifest))
+    fold_rows(rows, _folds(rows), seed=recipe.seed)
+    found = []
+    with display or Display(quiet=True) as shown:
+        for backbone in backbones:
+            shown.say(backbone)
+            features, labels, groups, seconds = _features(recipe, rows, backbone, shown)
+            folds = _divided(labels, groups, _folds(rows), seed=recipe.seed)
+            for name, method in METHODS.items():
+                started = time.perf_counter()
+                probs_NK = _cross_validated(method, features, labels, groups, folds, len(rows.classes))
+                figures = score(labels, probs_NK, classes=rows.classes, groups=groups if _grouped(rows) else None)
+                low, high = figures["top1_ci"]
+                took = time.perf_counter() - started
+                found.append(Probe(backbone, name, figures["top1"], (low, high), seconds, took))
+                shown.say(f"  {name}: {figures['top1']:.3f} ({low:.3f} to {high:.3f}), {took:.1f} s")
+    return sorted(found, key=lambda each: -each.top1)
+
+
+def _all_train(manifest: Manifest) -> np.ndarray:
+    return np.full(len(manifest) - len(manifest.rows("test")), "train")
+
+
+def _grouped(manifest: Manifest) -> bool:
+    return manifest.groups is not None
+
+
+def _folds(manifest: Manifest) -> int:
+    """Five, or one for each group where there are fewer."""
+    units = len(manifest) if manifest.groups is None else len(np.unique(manifest.groups))
+    return max(2, min(FOLDS, units))
+
+
+def _features(
+    recipe: Recipe, manifest: Manifest, backbone: str, display: Display
+) -> tuple[np.ndarray, np.ndarray, np.ndarray, float]:
+    """Of the rows that can be read: features (N, T, D), labels, groups, and the seconds that features took."""
+    settings = recipe.model.model_copy(update={"backbone": backbone, "temporal": "mean", "fusion": "late"})
+    recipe = recipe.model_copy(update={"model": settings})
+    torch.manual_seed(recipe.seed)
+    model = new_model(recipe, manifest)
+    device = settle_device(recipe.train.device)
+    model.to(device).eval()
+    recipe = recipe.model_copy(update={"clip": recipe.clip.model_copy(update={"size": model.size})})
+    facts = look(manifest, recipe, display)
+    set_trainable(model, "head")
+    precision = settle_precision(recipe.train.precision, device)
+    frozen = frozen_part(model, recipe.clip.num_frames, precision=precision, kept_as=recipe.train.cache_dtype)
+    assert frozen is not None
+    dataset = ClipDataset(manifest, "train", clip=recipe.clip, facts=facts, packed=recipe.data.packed)
+    started = time.perf_counter()
+    root, basis = cache_root(recipe.train.cache_dir), depends_on(model, frozen)
+    with kept_clips(root, basis, frozen, dataset) as kept:
+        fill(model, frozen, kept, recipe.data, watch=lambda done, rows: display.filling(backbone, done, rows))
+        features, rows = _read(kept)
+    seconds = time.perf_counter() - started
+    groups = np.arange(len(rows)) if manifest.groups is None else manifest.groups[rows]
+    return features, manifest.labels[rows], groups, seconds
+
+
+def _read(kept: KeptClips) -> tuple[np.ndarray, np.ndarray]:
+    """All that is kept (N, T, D), and of which rows it is."""
+    positions = [number for number, row in enumerate(kept.dataset.rows.tolist()) if row not in kept.failed]
+    if not positions:
+        raise DataError(f"{kept.dataset.manifest.source}: none of its files can be read")
+    features = kept.store.read(kept.places_NV[positions, 0]).float().numpy()
+    return features, kept.dataset.rows[positions]
+
+
+def _divided(labels: np.ndarray, groups: np.ndarray, folds: int, *, seed: int) -> list[Fold]:
+    """Folds of whole groups, classes spread evenly; those that teach one class alone are left out."""
+    folds = min(folds, len(np.unique(groups)))
+    if folds < 2:
+        return []
+    splitter = StratifiedGroupKFold(folds, shuffle=True, random_state=seed)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)  # a class with fewer rows than folds
+        pairs = list(splitter.split(labels, labels, groups))
+    return [(learn, test) for learn, test in pairs if len(test) and len(np.unique(labels[learn])) > 1]
+
+
+def _cross_validated(
+    method: Method,
+    features: np.ndarray,
+    labels: np.ndarray,
+    groups: np.ndarray,
+    folds: Sequence[Fold],
+    num_classes: int,
+) -> np.ndarray:
+    """Probabilities (N, K) of all rows, each by a classifier that has seen no row of its group."""
+    probs_NK = np.zeros((len(labels), num_classes))
+    for learn, test in folds:
+        setting = _chosen(method, features[learn], labels[learn], groups[learn])
+        _put(probs_NK, test, labels[learn], method.predict(features[learn], labels[learn], features[test], setting))
+    return probs_NK
+
+
+def _chosen(method: Method, features: np.ndarray, labels: np.ndarray, groups: np.ndarray) -> float:
+    """The setting that is right most often in folds of these rows; of equals the most cautious."""
+    if len(method.settings) == 1:
+        return method.settings[0]
+    folds = _divided(labels, groups, INNER_FOLDS, seed=0)[: method.looks]
+    right = []
+    for setting in method.settings:
+        probs_NK = np.zeros((len(labels), int(labels.max()) + 1))
+        for learn, test in folds:
+            found = method.predict(features[learn], labels[learn], features[test], setting)
+            _put(probs_NK, test, labels[learn], found)
+        right.append(sum(int((probs_NK[test].argmax(1) == labels[test]).sum()) for _, test in folds))
+    return method.settings[int(np.argmax(right))]
+
+
+def _put(probs_NK: np.ndarray, rows: np.ndarray, learnt: np.ndarray, found: np.ndarray) -> None:
+    probs_NK[np.ix_(rows, np.unique(learnt))] = found
+
+
+def _logistic(learn: np.ndarray, labels: np.ndarray, test: np.ndarray, strength: float) -> np.ndarray:
+    """Of vectors (N, D); `strength` is the inverse of the regularisation's."""
+    steps = [StandardScaler()]
+    if learn.shape[1] > WIDE:
+        steps.append(PCA(min(MOST_COMPONENTS, *learn.shape), random_state=0))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ConvergenceWarning)  # of the weakest settings, which lose
+        model = make_pipeline(*steps, LogisticRegression(C=strength, max_iter=300)).fit(learn, labels)
+    return model.predict_proba(test)
+
+
+def _neighbours(learn: np.ndarray, labels: np.ndarray, test: np.ndarray, count: float) -> np.ndarray:
+    model = KNeighborsClassifier(min(int(count), len(learn)), metric="cosine").fit(learn, labels)
+    return model.predict_proba(test)
+
+
+def _attentive(learn: np.ndarray, labels: np.ndarray, test: np.ndarray, lr: float) -> np.ndarray:
+    """Attention over the frames with their positions, and a linear layer; see `finetune.model.pooling`."""
+    classes, targets = np.unique(labels, return_inverse=True)
+    seed_device(0, torch.device("cpu"))
+    pooling, width = build_pooling("attention", learn.shape[2], num_frames=learn.shape[1])
+    head = nn.Sequential(pooling, nn.Dropout(0.5), nn.Linear(width, len(classes)))
+    optimizer = torch.optim.AdamW(head.parameters(), lr=lr, weight_decay=0.05)
+    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, STEPS)
+    features, truth = torch.from_numpy(learn), torch.from_numpy(targets)
+    order = np.random.default_rng(0)
+    for _ in range(STEPS):
+        rows = torch.from_numpy(order.choice(len(learn), min(BATCH_SIZE, len(learn)), replace=False))
+        F.cross_entropy(head(features[rows]), truth[rows]).backward()
+        optimizer.step()
+        schedule.step()
+        optimizer.zero_grad()
+    with torch.inference_mode():
+        return head.eval()(torch.from_numpy(test)).softmax(1).numpy()
+
+
+def _of_vectors(predict: Predict, flatten: Callable[[np.ndarray], np.ndarray]) -> Predict:
+    return lambda learn, labels, test, setting: predict(flatten(learn), labels, flatten(test), setting)
+
+
+def _mean(features_NTD: np.ndarray) -> np.ndarray:
+    return features_NTD.mean(1)
+
+
+def _in_order(features_NTD: np.ndarray) -> np.ndarray:
+    return features_NTD.reshape(len(features_NTD), -1)
+
+
+STRENGTHS = (1e-4, 1e-3, 1e-2, 1e-1, 1.0)
+METHODS = {
+    "logistic, mean of frames": Method(STRENGTHS, _of_vectors(_logistic, _mean)),
+    "logistic, frames in order": Method(STRENGTHS, _of_vectors(_logistic, _in_order)),
+    "nearest neighbours": Method((10, 5, 3, 1), _of_vectors(_neighbours, _mean)),
+    "attentive head": Method((1e-3, 3e-3), _attentive, looks=1),
+}

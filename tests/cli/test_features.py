@@ -1,0 +1,82 @@
+"""`finetune features`: filled ahead, listed, pruned; runs then read it."""
+
+import json
+import os
+
+import pytest
+from grey import TINY
+
+PHASES = (
+    "phases=[{train: head, epochs: 3}, {train: layer4, epochs: 1}, {train: [layer3, head], epochs: 1}, "
+    "{train: all, epochs: 1}]"
+)
+
+
+@pytest.fixture
+def settings(clip_folder, tmp_path):
+    return [
+        f"data.folder={clip_folder}",
+        "data.workers=0",
+        "clip.num_frames=2",
+        "clip.size=32",
+        f"model.backbone={TINY}",
+        "model.weights=none",
+        f"train.cache_dir={tmp_path / 'kept'}",
+        "train.precision=fp32",
+        PHASES,
+    ]
+
+
+def test_what_is_filled_ahead_is_what_a_run_reads(finetune, settings, tmp_path):
+    status, out, _ = finetune("features", "folder", *settings)
+    assert status == 0
+    assert out.splitlines() == [
+        "head: 28 clips of what enters at features, 0.0 MB; 28 were computed now",
+        "layer4: 12 clips of what enters at layer4, 0.0 MB; 12 were computed now",
+        "layer3, head: nothing is kept, as what is frozen in it learns in a phase before",
+        "all: nothing is kept, as it has no frozen part",
+        str(tmp_path / "kept"),
+    ]
+    again = finetune("features", "folder", *settings)[1]
+    assert "; 0 were computed now" in again.splitlines()[0]
+    status, out, err = finetune("train", "folder", *settings, "train.cache=boundary", "--out", tmp_path / "run")
+    assert status == 0, err
+    records = [json.loads(line) for line in (tmp_path / "run/metrics.jsonl").read_text().splitlines()]
+    assert [record["cache"]["rows"] for record in records if "cache" in record][:4] == [0, 0, 0, 0]
+    report = (tmp_path / "run/evaluation/report.html").read_text()
+    assert "Features of the frozen backbone: kept (4 views" in report and "What enters layer4: kept" in report
+
+
+def test_what_is_kept_is_listed_and_pruned_by_age(finetune, settings, tmp_path):
+    finetune("features", "folder", *settings)
+    status, out, _ = finetune("features", "--list", "--folder", tmp_path / "kept")
+    assert status == 0
+    lines = out.splitlines()
+    assert any(TINY in line and "features" in line and "training, 2 frames of 32 px" in line for line in lines)
+    assert any("layer4" in line and "evaluation" in line for line in lines)
+    assert lines[-1].endswith(f" MB in {tmp_path / 'kept'}")
+    folders = list((tmp_path / "kept").iterdir())
+    os.utime(folders[0] / "set.json", (0, 0))
+    out = finetune("features", "--prune", "--folder", tmp_path / "kept")[1]
+    assert out.startswith(f"removed 1 of {len(folders)} sets") and not folders[0].exists()
+    out = finetune("features", "--prune", "--days", "0", "--folder", tmp_path / "kept")[1]
+    assert f"removed {len(folders) - 1} of {len(folders) - 1} sets" in out and "0.0 MB stay" in out
+    assert not list((tmp_path / "kept").iterdir())
+
+
+def test_what_makes_no_sense_is_refused(finetune, settings, tmp_path):
+    assert finetune("features")[0] == 2
+    assert "stand alone" in finetune("features", "folder", "--list")[2]
+    status, _, err = finetune("features", "folder", *settings, "train.cache=off")
+    assert status == 2 and "train.cache is off" in err
+    status, _, err = finetune("features", "folder", *settings, "train.cache_budget_gb=1e-6")
+    assert status == 2 and "raise it, or take fewer augment.views" in err
+
+
+def test_a_dry_run_says_where_frozen_work_is_done_once(finetune, settings):
+    status, out, _ = finetune("train", "folder", *settings, "train.cache=boundary", "--dry-run")
+    assert status == 0
+    lines = [line for line in out.splitlines() if line.strip().startswith(("1 ", "2 ", "3 ", "4 "))]
+    assert ["frozen work done once" in line for line in lines] == [True, True, True, False]
+    out = finetune("train", "folder", *settings, "train.cache=off", "--dry-run")[1]
+    assert "frozen work done once" not in out

@@ -1,0 +1,186 @@
+"""Probes test each clip by what has seen nothing of its group, and say what they cost."""
+
+import json
+
+import numpy as np
+import pytest
+from grey import TINY, make_clip
+
+from finetune.errors import DataError, RecipeError
+from finetune.features.store import Store
+from finetune.manifest import Manifest
+from finetune.recipe import Recipe
+from finetune.report.probes import draw_probes, probe_table
+from finetune.study import probe as probing
+from finetune.study.probe import METHODS, baseline, probe
+
+CLASSES = 3
+
+
+@pytest.fixture(autouse=True)
+def few_steps(monkeypatch):
+    monkeypatch.setattr(probing, "STEPS", 60)
+    monkeypatch.setattr(probing, "STRENGTHS", (1e-2, 1.0))
+
+
+@pytest.fixture(scope="module")
+def csv(tmp_path_factory):
+    """Three classes told apart by grey level, of six groups."""
+    root = tmp_path_factory.mktemp("probed")
+    lines = ["path,label,group"]
+    for number in range(18):
+        path = make_clip(root / f"{number}.mp4", 8, start=16 + 80 * (number % CLASSES), step=1)
+        lines.append(f"{path.name},class {number % CLASSES},group {number // 3}")
+    (root / "clips.csv").write_text("\n".join(lines))
+    return root / "clips.csv"
+
+
+def recipe_of(csv, tmp_path, **data):
+    return Recipe.model_validate(
+        {
+            "data": {"manifest": csv, "workers": 0, "val": 0, "test": 0} | data,
+            "clip": {"num_frames": 2, "size": 32},
+            "model": {"backbone": TINY, "weights": "none"},
+            "train": {"cache_dir": tmp_path / "kept", "precision": "fp32"},
+        }
+    )
+
+
+def test_every_method_is_tried_on_every_backbone_and_listed_best_first(csv, tmp_path):
+    manifest = Manifest.from_csv(csv, val=0, test=0)
+    found = probe(recipe_of(csv, tmp_path), manifest, [TINY, "mobilenetv3_small_050"])
+    assert {(each.backbone, each.method) for each in found} == {
+        (backbone, method) for backbone in (TINY, "mobilenetv3_small_050") for method in METHODS
+    }
+    values = [each.top1 for each in found]
+    assert values == sorted(values, reverse=True) and values[0] > 0.9
+    assert all(each.interval[0] <= each.top1 <= each.interval[1] and each.seconds > 0 for each in found)
+    again = probe(recipe_of(csv, tmp_path), manifest, [TINY])
+    first = next(each for each in found if each.backbone == TINY)
+    assert again[0].top1 == max(each.top1 for each in found if each.backbone == TINY)
+    assert again[0].seconds_of_features < first.seconds_of_features
+
+
+def test_rows_of_the_split_test_are_left_out(csv, tmp_path):
+    manifest = Manifest.from_csv(csv, val=0.2, test=0.3)
+    probe(recipe_of(csv, tmp_path), manifest, [TINY])
+    (stored,) = (tmp_path / "kept").glob("*/set.json")
+    told = json.loads(stored.read_text())
+    basis = {name: value for name, value in told.items() if name not in {"item", "kept_as", "format"}}
+    with Store(tmp_path / "kept", basis, item=tuple(told["item"]), kept_as=told["kept_as"]) as store:
+        assert len(store.keys) == len(manifest) - len(manifest.rows("test")) < len(manifest)
+
+
+def test_no_row_is_predicted_by_what_has_seen_its_group(monkeypatch):
+    labels, groups = np.arange(30) % 3, np.arange(30) // 3
+    features = np.stack([labels, groups, np.arange(30)], axis=1)[:, None].astype(np.float32)
+    asked = []
+
+    def predict(learn, learnt, test, setting):
+        asked.append((set(learn[:, 0, 1]), set(test[:, 0, 1]), set(test[:, 0, 2])))
+        return np.full((len(test), len(np.unique(learnt))), 1 / 3)
+
+    method = probing.Method((1.0, 2.0), predict)
+    folds = probing._divided(labels, groups, 5, seed=0)
+    probs_NK = probing._cross_validated(method, features, labels, groups, folds, 3)
+    assert all(learnt.isdisjoint(tested) for learnt, tested, _ in asked)
+    assert np.allclose(probs_NK.sum(1), 1)
+    inner = len(asked) // 5
+    assert inner == 1 + 2 * probing.INNER_FOLDS
+    for first in range(0, len(asked), inner):
+        *chosen_on, last = asked[first : first + inner]
+        assert all(tested.isdisjoint(last[1]) for _, tested, _ in chosen_on), "settings are chosen on other rows"
+
+
+def test_a_class_that_a_fold_does_not_teach_gets_nothing():
+    probs_NK = np.zeros((2, 4))
+    probing._put(probs_NK, np.array([1]), np.array([3, 0, 3]), np.array([[0.25, 0.75]]))
+    assert probs_NK.tolist() == [[0, 0, 0, 0], [0.25, 0, 0, 0.75]]
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_a_method_learns_what_can_be_told(name):
+    rng = np.random.default_rng(0)
+    labels = np.arange(60) % 3
+    centres = 3 * rng.standard_normal((3, 4, 16))
+    features = (centres[labels] + rng.standard_normal((60, 4, 16))).astype(np.float32)
+    method = METHODS[name]
+    probs = method.predict(features[:45], labels[:45], features[45:], method.settings[-1])
+    assert (probs.argmax(1) == labels[45:]).mean() > 0.9
+    assert np.allclose(probs.sum(1), 1, atol=1e-5)
+
+
+def test_order_is_seen_by_what_looks_at_it_alone():
+    rng = np.random.default_rng(0)
+    labels = np.arange(80) % 2
+    pair = rng.standard_normal((2, 32))
+    features = np.stack([pair if label else pair[::-1] for label in labels])
+    features = (features + 0.3 * rng.standard_normal(features.shape)).astype(np.float32)
+
+    def right(name, setting):
+        probs = METHODS[name].predict(features[:60], labels[:60], features[60:], setting)
+        return (probs.argmax(1) == labels[60:]).mean()
+
+    assert right("logistic, frames in order", 0.1) > 0.95 and right("attentive head", 3e-3) > 0.95
+    assert right("logistic, mean of frames", 0.1) < 0.8
+
+
+def test_wide_features_are_brought_to_few(monkeypatch):
+    monkeypatch.setattr(probing, "WIDE", 8)
+    rng = np.random.default_rng(0)
+    labels = np.arange(40) % 2
+    features = (labels[:, None, None] * 2 + rng.standard_normal((40, 2, 10))).astype(np.float32)
+    method = METHODS["logistic, frames in order"]
+    assert (method.predict(features, labels, features, 1.0).argmax(1) == labels).mean() > 0.9
+
+
+def test_what_cannot_be_probed_is_refused(csv, tmp_path):
+    one_group = tmp_path / "one.csv"
+    one_group.write_text(csv.read_text().replace("group 1", "group 0"))
+    lines = [line.rsplit(",", 1)[0] + ",one" for line in csv.read_text().splitlines()[1:]]
+    lines = [f"{csv.parent}/{line}" for line in lines]
+    one_group.write_text("\n".join(["path,label,group", *lines]))
+    with pytest.raises(DataError, match="1 groups cannot make 2 folds"):
+        probe(recipe_of(one_group, tmp_path), Manifest.from_csv(one_group, val=0, test=0), [TINY])
+    manifest = Manifest.from_csv(csv, val=0, test=0, multilabel=True)
+    with pytest.raises(RecipeError, match="one class each"):
+        probe(recipe_of(csv, tmp_path), manifest, [TINY])
+
+
+def test_the_baseline_is_the_most_frequent_class(csv):
+    manifest = Manifest.from_csv(csv, val=0, test=0)
+    assert baseline(manifest) == {"class": "class 0", "top1": pytest.approx(1 / 3)}
+
+
+def test_the_table_and_the_picture_name_what_was_tried(tmp_path):
+    found = [
+        {
+            "backbone": "resnet18",
+            "method": "nearest neighbours",
+            "top1": 0.5,
+            "interval": (0.25, 0.75),
+            "seconds_of_features": 12.2,
+            "seconds": 0.31,
+        }
+    ]
+    assert "| resnet18 | nearest neighbours | 0.500 | 0.250 to 0.750 | 12 | 0.3 |" in probe_table(found)
+    draw_probes(tmp_path / "picture.svg", found, chance=0.2)
+    text = (tmp_path / "picture.svg").read_text()
+    assert all(word in text for word in ("resnet18", "nearest neighbours", "most frequent class", "seconds"))
+
+
+def test_the_command_writes_a_table_and_a_picture(csv, tmp_path, finetune, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    settings = [f"data.manifest={csv}", "data.val=0", "data.test=0", "data.workers=0", "clip.num_frames=2"]
+    settings += ["clip.size=32", f"model.backbone={TINY}", "model.weights=none"]
+    status, out, _ = finetune("probe", "folder", *settings)
+    assert status == 0
+    assert out.splitlines()[-1] == "runs/folder-probe"
+    assert f"{TINY}" in out and "always class 0: 0.333" in out
+    assert {path.name for path in (tmp_path / "runs/folder-probe").iterdir()} == {
+        "probe.json",
+        "probe.md",
+        "probe.svg",
+    }
+    status, _, err = finetune("probe", "folder", *settings, "--backbones", "resnet18,resnet19")
+    assert status == 2 and "resnet19" in err
