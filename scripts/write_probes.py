@@ -1,6 +1,7 @@
 """Write the tables of `finetune probe` on real clips into docs/cache.md, and their pictures beside it.
 
-`FINETUNE_REAL=DIR FINETUNE_WEIGHTS=DIR python scripts/write_probes.py`. Weights come from FINETUNE_WEIGHTS. Nothing is read that was kept before, so that all seconds are those of computing.
+`FINETUNE_REAL=DIR FINETUNE_WEIGHTS=DIR python scripts/write_probes.py`. Nothing is read that was kept before, so that
+all seconds are those of computing.
 """
 
 import json

@@ -9,6 +9,7 @@ import torch
 from grey import TINY
 
 import finetune as ft
+import finetune.train.loop
 from finetune.errors import RunError
 from finetune.train.state import Position
 from finetune.train.tally import Tally
@@ -52,6 +53,8 @@ def run_to_the_end(kind: str, data: Path, folder: Path, *, kill_at: int | None =
 
 def _run(kind: str, data: Path, folder: Path, kill_at: int | None) -> None:
     torch.set_num_threads(1)
+    if kind == "averaged":
+        finetune.train.loop.MINUTES_BETWEEN = 0.0  # each epoch is saved, however short
     if kill_at is not None:
         _kill_at(kill_at)
     try:

@@ -61,6 +61,7 @@ from finetune.train.trackers import track, tracked
 from finetune.train.validation import measure_norms_anew, validate
 from finetune.video.dataset import draw_of
 
+MINUTES_BETWEEN = 5 / 60  # checkpoints of epochs that take less, as those of kept features do
 AfterEpoch = Callable[[dict[str, Any]], None]
 
 
@@ -309,14 +310,21 @@ def learn(
                         display.epoch(record)
                         run.keep_epoch(model, record)
                     at.after_epoch()
-                    run.save_last(moving, at)
-                    if best is None or record["val_top1"] is None or rank(record) > best:
+                    due = run.minutes_since_saved >= MINUTES_BETWEEN
+                    if due:
+                        run.save_last(moving, at)
+                    validated = record["val_top1"] is not None
+                    if best is None or rank(record) > best if validated else due:
                         best = rank(record)
                         with ema.in_place(model):
                             run.save_best(model, record)
                     accelerator.wait_for_everyone()
                     if after_epoch is not None:
                         after_epoch(record)
+                run.save_last(moving, at)
+                if run.records and run.records[-1]["val_top1"] is None:  # without validation the last is the best
+                    with ema.in_place(model):
+                        run.save_best(model, run.records[-1])
             except Stopped:
                 sum_over_processes(at.tally, accelerator)
                 run.save_last(moving, at)
