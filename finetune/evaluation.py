@@ -112,10 +112,10 @@ def loader_of(
     return row_loader(dataset, recipe.data), facts.bad
 
 
-def row_loader(dataset: ClipDataset, data: Data, *, batch_size: int = 1) -> ClipLoader:
-    """Rows in order; loading processes only where there are enough rows to be worth starting them."""
+def row_loader(dataset: ClipDataset, data: Data, *, batch_size: int = 1, least_workers: int = 0) -> ClipLoader:
+    """Rows in order; loading processes only where there are enough rows to be worth starting them, or at least some."""
     batches = EpochBatches(len(dataset), batch_size, seed=0, shuffle=False)
-    workers = min(worker_count(data.workers), len(dataset) // 16)
+    workers = min(worker_count(data.workers), max(least_workers, len(dataset) // 16))
     return ClipLoader(dataset, batches, workers=workers, time_limit=data.time_limit)
 
 

@@ -4,7 +4,7 @@ import json
 import os
 import shutil
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -92,19 +92,21 @@ def in_use(path: Path) -> Iterator[None]:
     """Hold a file that others may use at the same time, but not remove as long as they ask by `unused`."""
     with path.open("rb") as file:
         if fcntl is not None:
-            fcntl.flock(file, fcntl.LOCK_SH)
+            with suppress(OSError):  # not every file system knows of locks
+                fcntl.flock(file, fcntl.LOCK_SH)
         yield
 
 
 @contextmanager
 def unused(path: Path) -> Iterator[bool]:
-    """Whether nobody has a file `in_use`; as long as the block lasts nobody can begin to."""
-    with path.open("rb") as file:
+    """Whether nobody has a file `in_use`, and it may be written; as long as the block lasts nobody can begin to."""
+    with ExitStack() as held:
         try:
+            file = held.enter_context(path.open("r+b"))
             if fcntl is not None:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             is_free = True
-        except BlockingIOError:
+        except OSError:
             is_free = False
         yield is_free
 

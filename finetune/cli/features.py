@@ -31,7 +31,10 @@ def features(
     if listed or prune:
         if recipe is not None or (listed and prune):
             raise RecipeError("--list and --prune stand alone; where it is kept, say by --folder")
-        _prune(folder, days) if prune else _list(folder)
+        if prune:
+            _prune(folder, days)
+        else:
+            _list(folder)
         return
     if recipe is None:
         raise RecipeError("a recipe is missing: finetune features RECIPE, or --list, or --prune")

@@ -10,13 +10,13 @@ import torch
 from torch import Tensor
 
 from finetune.checkpoint import versions_of
-from finetune.errors import ModelError
 from finetune.features.store import DTYPES
 from finetune.infer import precisely
 from finetune.model.cut import FEATURES, Cut, before, find_cut
 from finetune.model.freeze import learning_stages
 from finetune.model.model import VideoClassifier
 
+CLIPS_AT_ONCE = 8  # that are computed together where that is faster
 PACKAGES = ("torch", "torchvision", "timm", "av", "opencv-python-headless", "numpy")
 
 
@@ -52,28 +52,29 @@ def _settled(model: VideoClassifier, cut: Cut, precision: str, kept_as: str) -> 
 def entering(model: VideoClassifier, clips_BTCHW: Tensor, frozen: FrozenPart) -> Tensor:
     """What of clips enters the part that learns, (B, *item), rounded as it is kept; the frozen part only is run.
 
-    In fp32 on a CPU clips are computed one by one, so that their numbers do not depend on what else is in the batch.
-    Raises ModelError where a number is too large to be kept.
+    On a CPU clips are computed one by one, so that their numbers do not depend on what else is in the batch, elsewhere
+    a few at a time. What is too large for its type becomes the largest that it has.
     """
     device = model.backbone.mean.device
-    size = 1 if device.type == "cpu" and frozen.precision == "fp32" else len(clips_BTCHW)
-    with precisely(frozen.precision, device):
-        parts = [before(model, part.to(device), frozen.cut) for part in clips_BTCHW.split(size)]
-    kept = torch.cat(parts).to(DTYPES[frozen.kept_as])
-    if not kept.isfinite().all():
-        most = max(float(part.abs().max()) for part in parts)
-        raise ModelError(
-            f"activations of up to {most:.3g} enter at {frozen.cut.entry} and cannot be kept as {frozen.kept_as}; set "
-            "train.cache_dtype=bf16, or train.cache=off"
-        )
-    return kept
+    parts = []
+    for part in clips_BTCHW.split(1 if device.type == "cpu" else CLIPS_AT_ONCE):
+        with precisely(frozen.precision, device):
+            parts.append(_rounded(before(model, part.to(device), frozen.cut), DTYPES[frozen.kept_as]))
+    return torch.cat(parts)
+
+
+def _rounded(numbers: Tensor, dtype: torch.dtype) -> Tensor:
+    if torch.finfo(dtype).max >= torch.finfo(numbers.dtype).max:
+        return numbers.to(dtype)
+    most = torch.finfo(dtype).max
+    return numbers.clamp(-most, most).to(dtype)
 
 
 def rounding_error(model: VideoClassifier, clips_BTCHW: Tensor, frozen: FrozenPart) -> float:
-    """How far what is kept of some clips is from what was computed: the norm of the difference, of the whole norm."""
-    exact = entering(model, clips_BTCHW, replace(frozen, kept_as="fp32"))
-    kept = entering(model, clips_BTCHW, frozen)
-    return float((kept.float() - exact).norm() / exact.norm().clamp_min(1e-30))
+    """How far what is kept of some clips is from what is computed: the norm of the difference, by that of the whole."""
+    exact = entering(model, clips_BTCHW, replace(frozen, kept_as="fp32")).double()
+    kept = entering(model, clips_BTCHW, frozen).double()
+    return float((kept - exact).norm() / exact.norm().clamp_min(1e-30))
 
 
 def depends_on(model: VideoClassifier, frozen: FrozenPart) -> dict[str, Any]:
@@ -87,6 +88,7 @@ def depends_on(model: VideoClassifier, frozen: FrozenPart) -> dict[str, Any]:
         "entry": frozen.cut.entry,
         "weights": digest_of(_tensors(model, frozen)),
         "precision": frozen.precision,
+        "compiled": frozen.cut.entry == FEATURES and model.backbone.net._compiled_call_impl is not None,
         "device": f"{device.type} {capability} {platform.machine()}",
         "versions": versions_of(PACKAGES),
     }

@@ -42,8 +42,8 @@ def _clips_depend_on(dataset: ClipDataset) -> dict[str, Any]:
 class KeptClips:
     """The clips of a data set's rows in a store: of training rows their fixed draws, of others their views.
 
-    `views` are the numbers of those that are wanted, the same for all rows. `failed` has the reason for each row that
-    cannot be read.
+    `views` are the numbers of those that are wanted, the same for all rows. `failed` has the reason for each row of
+    which something cannot be read.
     """
 
     def __init__(self, dataset: ClipDataset, store: Store, views: Sequence[int]) -> None:
@@ -54,10 +54,18 @@ class KeptClips:
         names: list[tuple[str | int, ...]] = [("drawn", view) for view in self.views]
         if dataset.augment is None:
             names = [("view", view, dataset.views) for view in self.views]
-        stamps = [dataset.stamp(int(row)) for row in dataset.rows]
+        stamps = [self._stamp(int(row)) for row in dataset.rows]
         keys = keys_of([(*stamp, *name) for stamp in stamps for name in names])
         self.keys_NV = keys.reshape(len(stamps), len(names))
         self.refresh()
+
+    def _stamp(self, row: int) -> tuple[str, int, int]:
+        try:
+            return self.dataset.stamp(row)
+        except OSError as error:  # it has gone since all files were looked at
+            path = self.dataset.manifest.path(row)
+            self.failed[row] = f"{path}: {error.strerror}"
+            return str(path), -1, -1
 
     def __enter__(self) -> "KeptClips":
         return self
@@ -110,12 +118,12 @@ class KeptLoader:
 
     def _item(self, epoch: int, position: int) -> dict:
         row = int(self.dataset.rows[position])
-        if row in self.kept.failed:
-            return {"row": row, "error": self.kept.failed[row]}
         places = self.kept.places_NV[position]
         if self.dataset.drawn_views is not None:
             places = places[[self.kept.views.index(view_of(epoch, self.dataset.drawn_views))]]
         if (places["shard"] == MISSING).any():
+            if row in self.kept.failed:
+                return {"row": row, "error": self.kept.failed[row]}
             manifest: Manifest = self.dataset.manifest
             raise RunError(f"{manifest.path(row)}: what was kept of it has gone; run the command again, or --resume")
         clips = self.kept.store.read(places)

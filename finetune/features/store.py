@@ -26,7 +26,8 @@ from finetune.errors import RunError
 from finetune.files import in_use, unused, user_cache, whole_file
 
 FORMAT = 1  # of the files; one more when they change
-SHARD_BYTES = 2**26
+SHARD_BYTES = 2**25
+FREE_BYTES = 2e9  # of a disk that are left to others
 SHARD_SECONDS = 60.0  # what an interrupted fill loses at most
 KEY = np.dtype([("high", "<u8"), ("low", "<u8")])
 PLACE = np.dtype([("shard", "<i4"), ("position", "<i4")])
@@ -65,13 +66,17 @@ class Store:
                 with whole_file(self.folder / "set.json", many_write=True) as partial:
                     partial.write_text(json.dumps(json.loads(described), indent=1) + "\n", encoding="utf-8")
             self._held.enter_context(in_use(self.folder / "set.json"))
-            os.utime(self.folder / "set.json")
+            with suppress(OSError):  # another user's, which may be read
+                os.utime(self.folder / "set.json")
         except OSError as error:
-            raise RunError(f"{self.folder}: cannot be written: {error.strerror}; set train.cache_dir") from None
+            raise RunError(f"{self.folder}: cannot be used: {error.strerror}; set train.cache_dir") from None
         self.refresh()
 
     def close(self) -> None:
+        """Let others remove the set; one that is empty goes now."""
         self._held.close()
+        if not self.shards and not any(self.folder.glob("*.shard*")):
+            remove(self.folder)
 
     def __enter__(self) -> "Store":
         return self
@@ -88,10 +93,11 @@ class Store:
         known = set(self.shards)
         found = []
         for path in sorted(set(self.folder.glob("*.shard")) - known):
-            try:
-                found.append((path, _Header.of(path, self.record).keys))
-            except (OSError, ValueError):
-                path.unlink(missing_ok=True)
+            with suppress(OSError):  # one that cannot be read now is not used now
+                try:
+                    found.append((path, _Header.of(path, self.record).keys))
+                except ValueError:
+                    path.unlink(missing_ok=True)
         if not found:
             return
         first = len(self.shards)
@@ -208,8 +214,7 @@ class Writer:
                 file.write(np.concatenate(self.keys).tobytes())
         except OSError as error:
             raise RunError(
-                f"{self.store.folder}: could not be written: {error.strerror}; make room, or set train.cache_dir or "
-                "train.cache=off"
+                f"{self.store.folder}: could not be written: {error.strerror}; make room, or set train.cache_dir"
             ) from None
         self.keys, self.items, self.bytes, self.began = [], [], 0, time.monotonic()
 
@@ -235,16 +240,29 @@ def sets_in(root: Path) -> list[SetInfo]:
     return sorted(found, key=lambda each: -each.used)
 
 
-def make_room(root: Path, needed_bytes: int, *, budget_bytes: float) -> bool:
-    """Remove sets, least recently used first, until so much more fits; whether it does. Those in use stay."""
-    found = sets_in(root)
-    left = sum(each.size_bytes for each in found)
+def no_room(root: Path, needed_bytes: int, *, budget_gb: float) -> str | None:
+    """Why so much more does not fit into a cache folder; None where it does.
+
+    Sets that were not used for longest are removed for it, but for those in use, and none where that does not suffice.
+    """
+    root.mkdir(parents=True, exist_ok=True)
+    found, budget_bytes = sets_in(root), budget_gb * 1e9
+    excess = sum(each.size_bytes for each in found) + needed_bytes - budget_bytes
+    going: list[SetInfo] = []
     for each in reversed(found):
-        if left + needed_bytes <= budget_bytes:
-            break
-        if needed_bytes <= budget_bytes and remove(each.folder):
-            left -= each.size_bytes
-    return left + needed_bytes <= budget_bytes
+        if sum(other.size_bytes for other in going) < excess and _is_free(each.folder):
+            going.append(each)
+    if sum(each.size_bytes for each in going) < excess:
+        return f"train.cache_budget_gb is {budget_gb:g}, and {needed_bytes / 1e9:.2g} GB more are needed"
+    for each in going:
+        remove(each.folder)
+    free = shutil.disk_usage(root).free - FREE_BYTES
+    return None if needed_bytes <= free else f"the disk of {root} has {max(0.0, free) / 1e9:.2g} GB to spare"
+
+
+def _is_free(folder: Path) -> bool:
+    with unused(folder / "set.json") as is_free:
+        return is_free
 
 
 def remove(folder: Path) -> bool:

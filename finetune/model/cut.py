@@ -138,50 +138,71 @@ def _letting_pass(net: nn.Module, passing: Mapping[str, Shape], nothing: Tensor)
             del module.__dict__["forward"]
 
 
+@dataclass
+class _Call:
+    """One call of a module: what is handed to it, and the shape of what it gives, of tensors alone."""
+
+    name: str
+    takes: str
+    enters: Shape | None
+    is_first: bool
+    channels_last: bool
+    leaves: Shape | None = None
+
+
 def _traced(model: WithBackbone, learning: set[str], clips: Tensor) -> Cut | None:
     """The cut before the first of some modules to be called; None where none is, or nothing comes before it."""
-    net = model.backbone.net
     pictures = model.backbone.pictures(clips)
-    calls: list[tuple[str, Any, Any]] = []  # in the order of their beginning: name, what enters, what leaves
+    calls = _calls(model.backbone.net, pictures)
+    place = next((place for place, call in enumerate(calls) if call.name in learning), None)
+    if place is None or calls[place].is_first:
+        return None
+    at = calls[place]
+    if at.enters is None or at.enters[0] % len(clips):
+        raise ModelError(f"the network hands {at.takes} to {at.name}, and cannot be cut there")
+    _, *rest = (at.enters[0], *at.enters[2:], at.enters[1]) if at.channels_last else at.enters
+    item = (at.enters[0] // len(clips), *rest)
+    passing = _passing(calls, place, len(pictures))
+    return Cut(at.name, num_frames=clips.shape[1], item=item, channels_last=at.channels_last, passing=passing)
+
+
+def _calls(net: nn.Module, pictures: Tensor) -> list[_Call]:
+    """What a network calls, in the order of beginning; no activations are kept."""
+    calls: list[_Call] = []
     handles = []
     for name, module in net.named_modules():
-        if name:
+        if not name:
+            continue
 
-            def began(module: nn.Module, inputs: tuple[Any, ...], name: str = name) -> None:
-                calls.append((name, inputs[0] if inputs else None, None))
+        def began(module: nn.Module, inputs: tuple[Any, ...], name: str = name) -> None:
+            first = inputs[0] if inputs else None
+            shape = tuple(first.shape) if isinstance(first, Tensor) and first.ndim else None
+            last = isinstance(first, Tensor) and _is_channels_last(first)
+            calls.append(_Call(name, type(first).__name__, shape, first is pictures, last))
 
-            def ended(module: nn.Module, inputs: tuple[Any, ...], output: Any, name: str = name) -> None:
-                last = max(index for index, call in enumerate(calls) if call[0] == name)
-                calls[last] = (name, calls[last][1], output)
+        def ended(module: nn.Module, inputs: tuple[Any, ...], output: Any, name: str = name) -> None:
+            last = next(call for call in reversed(calls) if call.name == name)
+            last.leaves = tuple(output.shape) if isinstance(output, Tensor) and output.ndim else None
 
-            handles += [module.register_forward_pre_hook(began), module.register_forward_hook(ended)]
+        handles += [module.register_forward_pre_hook(began), module.register_forward_hook(ended)]
     try:
         with torch.no_grad():
             net.forward(pictures)
     finally:
         for handle in handles:
             handle.remove()
-    names = [name for name, _, _ in calls]
-    place = next((place for place, name in enumerate(names) if name in learning), None)
-    if place is None or calls[place][1] is pictures:
-        return None
-    entry, entering, _ = calls[place]
-    if not isinstance(entering, Tensor) or len(entering) % len(clips):
-        raise ModelError(f"the network hands {type(entering).__name__} to {entry}, and cannot be cut there")
-    last = _is_channels_last(entering)
-    passing: dict[str, Shape] = {}
-    for name, _, output in calls[:place]:
-        runs_once = names.count(name) == 1 and not f"{entry}.".startswith(f"{name}.")
-        inside = any(name.startswith(f"{other}.") for other in passing)
-        if runs_once and not inside and isinstance(output, Tensor) and len(output) == len(pictures):
-            passing[name] = tuple(output.shape[1:])
-    return Cut(
-        entry,
-        num_frames=clips.shape[1],
-        item=tuple((entering.movedim(1, -1) if last else entering).unflatten(0, (len(clips), -1)).shape[1:]),
-        channels_last=last,
-        passing=passing,
-    )
+    return calls
+
+
+def _passing(calls: list[_Call], place: int, count: int) -> dict[str, Shape]:
+    """Of the outermost modules that run once, before the cut, the shape behind them, less the number of pictures."""
+    names, found = [call.name for call in calls], dict[str, Shape]()
+    for call in calls[:place]:
+        inside = any(call.name.startswith(f"{other}.") for other in found)
+        around = f"{names[place]}.".startswith(f"{call.name}.")
+        if names.count(call.name) == 1 and not inside and not around and call.leaves and call.leaves[0] == count:
+            found[call.name] = call.leaves[1:]
+    return found
 
 
 def _is_channels_last(pictures: Tensor) -> bool:
@@ -201,11 +222,13 @@ def _compare(model: WithBackbone, cut: Cut) -> None:
         with torch.enable_grad():
             whole = model.backbone.over_time(net.forward(model.backbone.pictures(clips)), len(clips))
             toward = torch.randn(whole.shape, generator=generator).to(whole)
-            # Kept, as some networks keep a part of it for themselves.
-            gradients = torch.autograd.grad(whole, [*learning.values()], toward, allow_unused=True, retain_graph=True)
+            gradients = torch.autograd.grad(whole, [*learning.values()], toward, allow_unused=True)
+            model.train(True).train(False)  # some networks keep what they have computed in evaluation mode
             entering = torch.cat([before(model, clip, cut) for clip in clips.split(1)])
             parted = after(model, entering, cut)
             others = torch.autograd.grad(parted, [*learning.values()], toward, allow_unused=True)
+    except torch.OutOfMemoryError:
+        raise
     except (RuntimeError, TypeError, ValueError, AttributeError, IndexError, ZeroDivisionError) as error:
         reason = " ".join(str(error).split())
         raise ModelError(f"the network cannot be run from {cut.entry} on: {reason}") from None

@@ -8,7 +8,10 @@ by what was chosen on it. Rows of the split test are left out: they choose nothi
 import time
 import warnings
 from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, replace
+from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
@@ -23,11 +26,11 @@ from sklearn.preprocessing import StandardScaler
 from torch import nn
 from torch.nn import functional as F
 
-from finetune.errors import DataError, RecipeError
+from finetune.errors import DataError, RecipeError, RunError
 from finetune.features.fill import fill
 from finetune.features.frozen import depends_on, frozen_part
 from finetune.features.kept import KeptClips, kept_clips
-from finetune.features.store import cache_root
+from finetune.features.store import cache_root, no_room
 from finetune.infer import seed_device, settle_device, settle_precision
 from finetune.manifest import Manifest
 from finetune.model.freeze import set_trainable
@@ -97,6 +100,8 @@ def probe(
             shown.say(backbone)
             features, labels, groups, seconds = _features(recipe, rows, backbone, shown)
             folds = _divided(labels, groups, _folds(rows), seed=recipe.seed)
+            if sum(len(test) for _, test in folds) < len(labels):
+                raise DataError(f"{manifest.source}: some fold would teach one class alone; classes need more groups")
             for name, method in METHODS.items():
                 started = time.perf_counter()
                 probs_NK = _cross_validated(method, features, labels, groups, folds, len(rows.classes))
@@ -140,8 +145,14 @@ def _features(
     assert frozen is not None
     dataset = ClipDataset(manifest, "train", clip=recipe.clip, facts=facts, packed=recipe.data.packed)
     started = time.perf_counter()
-    root, basis = cache_root(recipe.train.cache_dir), depends_on(model, frozen)
-    with kept_clips(root, basis, frozen, dataset) as kept:
+    with ExitStack() as held:
+        root = cache_root(recipe.train.cache_dir)
+        if recipe.train.cache == "off":
+            root = Path(held.enter_context(TemporaryDirectory()))
+        kept = held.enter_context(kept_clips(root, depends_on(model, frozen), frozen, dataset))
+        needed_bytes = kept.lacking() * kept.store.record
+        if problem := no_room(root, needed_bytes, budget_gb=recipe.train.cache_budget_gb):
+            raise RunError(f"{backbone}: {problem}; raise it, or make room")
         fill(model, frozen, kept, recipe.data, watch=lambda done, rows: display.filling(backbone, done, rows))
         features, rows = _read(kept)
     seconds = time.perf_counter() - started

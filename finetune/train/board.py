@@ -37,7 +37,7 @@ class Board:
         self.writer.flush()
 
     def clips(self, clips_BTCHW: Tensor, names: Sequence[str], *, phase: int, epoch: int) -> None:
-        """The first clips of a batch, a row of frames each, as they come to the network."""
+        """The first clips of a batch, a row of frames each, before they are mixed; not where they are not decoded."""
         shown = clips_BTCHW[:CLIPS_SHOWN].detach().float().cpu() / 255
         frames = torch.nn.functional.interpolate(shown.flatten(0, 1), size=(PIXELS_SHOWN, PIXELS_SHOWN))
         picture = make_grid(frames, nrow=shown.shape[1], padding=1, pad_value=1.0)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Sequence
 from types import TracebackType
 from typing import Any
@@ -12,6 +13,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 
 ROWS_SHOWN = 14
+SECONDS_BETWEEN_LINES = 60
 
 
 class Display:
@@ -20,6 +22,7 @@ class Display:
     def __init__(self, *, quiet: bool = False) -> None:
         self.console = Console(stderr=True, quiet=quiet)
         self.records: list[dict[str, Any]] = []
+        self.said = time.monotonic()
         self.bar = Progress(
             TextColumn("{task.description}"),
             BarColumn(bar_width=None),
@@ -45,6 +48,7 @@ class Display:
             self.live.stop()
 
     def say(self, text: str) -> None:
+        self.said = time.monotonic()
         self.console.print(text, highlight=False, markup=False, soft_wrap=True)
 
     def begin_epoch(self, title: str, steps: int) -> None:
@@ -54,8 +58,10 @@ class Display:
         self.bar.update(self.task, advance=1, note=f"loss {loss:.3f} · {clips_per_second:.0f} clips/s")
 
     def filling(self, title: str, done: int, rows: int) -> None:
-        """What is done before a phase's first epoch."""
+        """What is done before a phase's first epoch; without a terminal a line now and then."""
         self.bar.update(self.task, completed=done, total=rows, description=title, note="")
+        if not self.console.is_terminal and time.monotonic() - self.said > SECONDS_BETWEEN_LINES:
+            self.say(f"{title}: {done} of {rows}")
 
     def epoch(self, record: dict[str, Any]) -> None:
         self.records.append(record)

@@ -18,7 +18,8 @@ from finetune.model.model import VideoClassifier
 from finetune.model.phase import begin_phase
 from finetune.recipe import Phase, Recipe
 from finetune.train.display import span_of
-from finetune.train.frozen import LEAST_SAVED_SECONDS, drawn_views, frozen_of
+from finetune.train.frozen import drawn_views, frozen_of
+from finetune.train.keeping import LEAST_SAVED_SECONDS
 from finetune.train.optimizer import build_optimizer
 from finetune.train.trial import Trial
 from finetune.video.loader import Batch, worker_count

@@ -3,36 +3,46 @@
 Which of the two changes no result: both take the same draws of each clip and round the same numbers.
 """
 
-import shutil
 import time
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from functools import partial
-from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple, TypeVar
 
 from finetune.errors import FinetuneError, ModelError, RunError
-from finetune.features.fill import Measured, fill, measured
+from finetune.features.fill import fill
 from finetune.features.frozen import FrozenPart, depends_on, frozen_part
 from finetune.features.kept import KeptClips, KeptLoader, kept_clips
-from finetune.features.store import MISSING, cache_root, make_room
+from finetune.features.store import cache_root
 from finetune.infer import decided_once, from_all
 from finetune.model.cut import FEATURES
 from finetune.model.model import VideoClassifier
 from finetune.recipe import Phase, Recipe
+from finetune.train.keeping import decide
 from finetune.train.loaders import TrainLoaders, augment_of
 from finetune.train.stopping import Stopped
 from finetune.video.augment import default_views
 from finetune.video.batches import EpochBatches
 from finetune.video.dataset import ClipDataset, view_of
-from finetune.video.loader import ClipLoader, worker_count
+from finetune.video.loader import ClipLoader
 
-READ_BYTES_PER_SECOND = 5e8
-LEAST_SAVED_SECONDS = 5.0  # for which keeping is worth its room on the disk
-FREE_GB = 2  # that are left to others
 Say = Callable[[str], None]
-Progress = Callable[[str, int, int], None]
+Done = TypeVar("Done")
+
+
+class Shown(NamedTuple):
+    """Where words go, and how far the computing has come: (what, rows done, of), which may raise Stopped."""
+
+    say: Say
+    progress: Callable[[str, int, int], None]
+
+
+class Stretch(NamedTuple):
+    """What is left of a phase: its epochs, counted through the run, and how many passes over the clips they are."""
+
+    epochs: range
+    passes: float
 
 
 @dataclass
@@ -71,40 +81,27 @@ def data_of(
     validation: ClipLoader | None,
     *,
     frozen: FrozenPart | None,
-    epochs: Sequence[int],
-    say: Say,
-    progress: Progress,
+    left: Stretch,
+    shown: Shown,
 ) -> PhaseData:
-    """The loaders of a phase for the epochs that are left of it; what is to be kept is computed now.
+    """The loaders of a phase for what is left of it; what is to be kept is computed now.
 
-    All processes of a run have to ask together. Raises what `progress` raises, and RunError for a disk that fails.
+    All processes of a run have to ask together. Raises what `shown.progress` raises.
     """
     recipe = loaders.recipe
     if frozen is None:
         return PhaseData(*loaders.of(phase), validation)
-    drawn = drawn_views(recipe, phase)
-    if recipe.train.cache == "off" or not epochs:
-        return PhaseData(*loaders.of(phase, drawn), validation, frozen)
-    held = ExitStack()
-    try:
+    drawn, told = drawn_views(recipe, phase), None
+    if recipe.train.cache != "off" and left.epochs:
         training, tested = loaders.dataset(phase, drawn), None if validation is None else validation.dataset
-        sets = kept_sets(model, frozen, training, tested, recipe, epochs=epochs, held=held)
-        decision = decided_once(lambda: _decide(model, frozen, sets, recipe, epochs=len(epochs)))
-        if decision.keep:
-            loaders.close()
-            started = time.perf_counter()
-            rows = _fill_together(model, frozen, sets, loaders, progress)
-            decision = decision.after(rows, time.perf_counter() - started)
-        say(decision.words)
-    except BaseException:
-        held.close()
-        raise
-    if not decision.keep:
-        held.close()
-        return PhaseData(*loaders.of(phase, drawn), validation, frozen, decision.told)
-    batches = loaders.batches(sets[0].dataset)
-    kept_validation = None if validation is None else KeptLoader(sets[1], validation.batches)
-    return PhaseData(KeptLoader(sets[0], batches), batches, kept_validation, frozen, decision.told, held)
+        with ExitStack() as held:
+            sets, told = _kept(model, frozen, (training, tested), loaders, left=left, shown=shown, held=held)
+            if sets:
+                batches = loaders.batches(training)
+                kept_validation = None if validation is None else KeptLoader(sets[1], validation.batches)
+                loader = KeptLoader(sets[0], batches)
+                return PhaseData(loader, batches, kept_validation, frozen, told, held.pop_all())
+    return PhaseData(*loaders.of(phase, drawn), validation, frozen, told)
 
 
 def drawn_views(recipe: Recipe, phase: Phase) -> int:
@@ -115,15 +112,18 @@ def drawn_views(recipe: Recipe, phase: Phase) -> int:
 def kept_sets(
     model: VideoClassifier,
     frozen: FrozenPart,
-    training: ClipDataset,
-    validation: ClipDataset | None,
+    datasets: tuple[ClipDataset, ClipDataset | None],
     recipe: Recipe,
     *,
     epochs: Sequence[int],
     held: ExitStack,
 ) -> list[KeptClips]:
-    """What is kept of the training rows' draws that some epochs take, and of the validation rows' views."""
+    """What is kept of the training rows' draws that some epochs take, and of the validation rows' views.
+
+    Raises RunError where the cache folder cannot be used.
+    """
     root, basis = cache_root(recipe.train.cache_dir), depends_on(model, frozen)
+    training, validation = datasets
     assert training.drawn_views is not None
     views = sorted({view_of(epoch, training.drawn_views) for epoch in epochs})
     found = [held.enter_context(kept_clips(root, basis, frozen, training, views))]
@@ -132,108 +132,71 @@ def kept_sets(
     return found
 
 
-@dataclass(frozen=True)
-class Decision:
-    """Whether what a frozen part gives is kept in a phase, why, and the figures that decided it."""
-
-    keep: bool
-    told: dict[str, Any]
-    words: str
-
-    def after(self, rows: int, seconds: float) -> "Decision":
-        """With what it took to compute what was missing."""
-        if not rows:
-            words = f"{self.words}; all of it was there"
-        else:
-            words = f"{self.words}; {rows} rows computed in {seconds:.0f} s"
-        return Decision(self.keep, self.told | {"rows": rows, "seconds": round(seconds, 2), "words": words}, words)
-
-
-def _decide(
-    model: VideoClassifier, frozen: FrozenPart, sets: Sequence[KeptClips], recipe: Recipe, *, epochs: int
-) -> Decision:
-    """By a forecast from one row: the bytes that would be kept, seconds to compute them, seconds that they save."""
-    where = "features of the frozen backbone" if frozen.cut.entry == FEATURES else f"what enters {frozen.cut.entry}"
-    bytes_needed = sum(each.lacking() for each in sets) * sets[0].store.record
-    told: dict[str, Any] = {"entry": frozen.cut.entry, "views": sets[0].dataset.drawn_views, "kept_as": frozen.kept_as}
-    told |= {"gigabytes": round(sum(each.keys_NV.size for each in sets) * sets[0].store.record / 1e9, 4)}
-    figures = f"{told['views']} views, {told['gigabytes']:.2g} GB as {frozen.kept_as}"
-    if not bytes_needed:
-        return _decision(True, told, f"{where}: kept ({figures})")
-    forecast = ""
-    if recipe.train.cache == "auto":
-        found = next((found for each in sets if (found := measured(model, frozen, each)) is not None), None)
-        if found is None:
-            return _decision(False, told, f"{where}: computed in each epoch, as no row could be read")
-        to_fill, saved = forecast_seconds(found, sets, epochs=epochs, workers=worker_count(recipe.data.workers))
-        told |= {"forecast_seconds_to_fill": round(to_fill, 1), "forecast_seconds_saved": round(saved, 1)}
-        forecast = f", about {to_fill:.0f} s to compute, {max(0.0, saved):.0f} s saved"
-        if saved < LEAST_SAVED_SECONDS:
-            return _decision(False, told, f"{where}: computed in each epoch, which is faster ({figures}{forecast})")
-    if problem := _no_room(cache_root(recipe.train.cache_dir), bytes_needed, recipe.train.cache_budget_gb):
-        return _decision(False, told, f"{where}: computed in each epoch, as {problem} ({figures}{forecast})")
-    return _decision(True, told, f"{where}: kept ({figures}{forecast})")
-
-
-def _decision(keep: bool, told: dict[str, Any], words: str) -> Decision:
-    return Decision(keep, told | {"kept": keep, "words": words}, words)
-
-
-def forecast_seconds(found: Measured, sets: Sequence[KeptClips], *, epochs: int, workers: int) -> tuple[float, float]:
-    """Seconds to compute what is missing, and seconds that keeping it saves in so many epochs, those taken off."""
-
-    def together(decode: float, compute: float) -> float:
-        return max(decode / workers, compute) if workers else decode + compute
-
-    to_fill = in_an_epoch = to_read = 0.0
-    for each in sets:
-        lacking = (each.places_NV["shard"] == MISSING).sum(1)
-        views = each.keys_NV.shape[1]
-        decode_row = found.decode_clip + (found.decode_row - found.decode_clip) * (views - 1) / max(
-            1, len(sets[0].views) - 1
-        )
-        to_fill += together((lacking > 0).sum() * decode_row, lacking.sum() * found.compute_clip)
-        clips = len(lacking) * (1 if each.dataset.drawn_views is not None else views)
-        in_an_epoch += together(clips * found.decode_clip, clips * found.compute_clip)
-        to_read += clips * each.store.record / READ_BYTES_PER_SECOND
-    return float(to_fill), float(epochs * (in_an_epoch - to_read) - to_fill)
-
-
-def _no_room(root: Path, needed_bytes: int, budget_gb: float) -> str | None:
-    root.mkdir(parents=True, exist_ok=True)
-    if not make_room(root, needed_bytes, budget_bytes=budget_gb * 1e9):
-        return f"train.cache_budget_gb is {budget_gb:g}, and {needed_bytes / 1e9:.2g} more are needed"
-    free = shutil.disk_usage(root).free - FREE_GB * 1e9
-    return None if needed_bytes <= free else f"the disk of {root} has {max(0.0, free) / 1e9:.2g} GB to spare"
-
-
-def _fill_together(
-    model: VideoClassifier, frozen: FrozenPart, sets: Sequence[KeptClips], loaders: TrainLoaders, progress: Progress
-) -> int:
-    """Each process its share of the rows; how many rows that were. What stops one stops all, once each is done."""
-    data, share = loaders.recipe.data, loaders.share
-    ended: BaseException | None = None
-    rows = sum(len(each.missing()) for each in sets)
+def _kept(
+    model: VideoClassifier,
+    frozen: FrozenPart,
+    datasets: tuple[ClipDataset, ClipDataset | None],
+    loaders: TrainLoaders,
+    *,
+    left: Stretch,
+    shown: Shown,
+    held: ExitStack,
+) -> tuple[list[KeptClips], dict[str, Any]]:
+    """What is kept, whole, or nothing where that does not pay or cannot be; and what is told of it."""
+    recipe = loaders.recipe
     try:
+        sets = _together(lambda: kept_sets(model, frozen, datasets, recipe, epochs=left.epochs, held=held))
+        decision = decided_once(lambda: decide(model, frozen, sets, recipe, passes=left.passes))
+        shown.say(decision.words)
+        if not decision.keep:
+            return [], decision.told
+        loaders.close()
+        started = time.perf_counter()
+        rows = _fill_all(model, frozen, sets, loaders, shown)
+    except RunError as error:
+        words = f"frozen stages are computed in each epoch: {error}"
+        shown.say(words)
+        return [], {"entry": frozen.cut.entry, "kept": False, "words": words}
+    seconds = time.perf_counter() - started
+    if rows:
+        shown.say(f"{rows} rows computed in {seconds:.0f} s")
+    words = decision.words + (f"; {rows} rows computed in {seconds:.0f} s" if rows else "; all of it was there")
+    return sets, decision.told | {"rows": rows, "seconds": round(seconds, 2), "words": words}
+
+
+def _fill_all(
+    model: VideoClassifier, frozen: FrozenPart, sets: Sequence[KeptClips], loaders: TrainLoaders, shown: Shown
+) -> int:
+    """Each process its share of the rows; how many rows that were."""
+    data, share = loaders.recipe.data, loaders.share
+    rows = sum(len(each.missing()) for each in sets)
+
+    def compute(share: tuple[int, int]) -> None:
         for name, each in zip(("training", "validation"), sets, strict=False):
-            fill(model, frozen, each, data, share=share, watch=partial(progress, name))
-    except (Stopped, FinetuneError) as error:
-        if share[1] == 1:
-            raise
-        ended = error
+            fill(model, frozen, each, data, share=share, watch=partial(shown.progress, name))
+
+    _together(lambda: compute(share))
     if share[1] > 1:
-        _raise_together(ended)
         for each in sets:
             each.failed.update(from_all([*each.failed.items()]))
             each.refresh()
-            fill(model, frozen, each, data)  # what the others kept on disks that are not seen from here
+        _together(lambda: compute((0, 1)))  # what the others kept on disks that are not seen from here
     return rows
 
 
-def _raise_together(ended: BaseException | None) -> None:
-    every = from_all([None if ended is None else ("" if isinstance(ended, Stopped) else str(ended))])
-    problems = [each for each in every if each is not None]
-    if any(problems):
-        raise RunError("\n".join(dict.fromkeys(filter(None, problems))))
-    if problems:
+def _together(work: Callable[[], Done]) -> Done:
+    """What this process's work gives; where that of any fails or is stopped all raise it, once each is done."""
+    done: list[Done] = []
+    ended = None
+    try:
+        done.append(work())
+    except Stopped:
+        ended = ""
+    except FinetuneError as error:
+        ended = str(error)
+    every = [each for each in from_all([ended]) if each is not None]
+    if any(every):
+        raise RunError("\n".join(dict.fromkeys(filter(None, every))))
+    if every:
         raise Stopped
+    return done[0]

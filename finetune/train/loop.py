@@ -35,7 +35,7 @@ from finetune.schedules import phases_of
 from finetune.train.anchor import Anchor
 from finetune.train.display import Display
 from finetune.train.ema import Ema
-from finetune.train.frozen import data_of, frozen_of
+from finetune.train.frozen import Shown, Stretch, data_of, frozen_of
 from finetune.train.guards import has_stalled, hint_at_first_loss, refuse_too_many
 from finetune.train.loaders import TrainLoaders, val_loader
 from finetune.train.losses import build_loss
@@ -89,6 +89,8 @@ def fit(
     and DivergedError when the loss is no longer a number.
     """
     clip = clip.model_copy(update={"size": model.size})
+    if train.cache_dir is not None:
+        train = train.model_copy(update={"cache_dir": train.cache_dir.expanduser().absolute()})
     if isinstance(data.packed, Path):
         data = data.model_copy(update={"packed": data.packed.absolute()})
     data = data.model_copy(update={"multilabel": manifest.targets is not None})
@@ -212,9 +214,11 @@ def learn(
                 loaders,
                 validation,
                 frozen=frozen,
-                epochs=range(at.epochs + 1, at.epochs + 1 + epochs - at.epochs_in_phase),
-                say=display.say,
-                progress=watched(display, stopping),
+                left=Stretch(
+                    range(at.epochs + 1, at.epochs + 1 + epochs - at.epochs_in_phase),
+                    (steps - at.steps_in_phase) / batches_per_epoch,
+                ),
+                shown=Shown(display.say, watched(display, stopping)),
             )
 
             try:

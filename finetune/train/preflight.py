@@ -39,7 +39,10 @@ def refuse_what_cannot_run(model: VideoClassifier, manifest: Manifest, recipe: R
     if stopping is not None and stopping.metric == "val_map" and not recipe.data.multilabel:
         problems.append("train.early_stopping.metric is val_map, which only data.multilabel has; take val_top1")
     if recipe.augment.cutmix and (recipe.train.cache in {"features", "boundary"} or recipe.augment.views):
-        problems.append("augment.cutmix needs each clip's pixels anew; take augment.mixup, or train.cache=off")
+        problems.append(
+            "augment.cutmix needs each clip's pixels anew: take augment.mixup, or leave out augment.views and "
+            "train.cache"
+        )
     assert not isinstance(recipe.phases, Schedule)
     for index, phase in enumerate(recipe.phases):
         problems += [f"phases.{index}.{problem}" for problem in _problems_of(phase.settled(recipe.train), model)]

@@ -14,6 +14,7 @@ from finetune.train.loop import AfterEpoch, learn
 from finetune.train.preflight import refuse_what_cannot_run
 from finetune.train.state import read_state
 
+SAME_RESULT = {"auto", "boundary"}  # of train.cache
 # What may be changed on the way: it changes no number.
 FREE = (
     *("data.workers", "data.time_limit", "train.save_every_minutes"),
@@ -60,6 +61,8 @@ def refuse_another_recipe(before: dict[str, Any], now: Recipe) -> None:
         return True
 
     changed = [key for key in {**old, **new} if old.get(key) != new.get(key)]
+    if {old.get("train.cache"), new.get("train.cache")} <= SAME_RESULT:
+        changed = [key for key in changed if key != "train.cache"]
     refused = [key for key in changed if key not in FREE and not lengthens(key)]
     if refused:
         listed = "\n".join(f"{key} was {old.get(key)}, not {new.get(key)}" for key in refused)

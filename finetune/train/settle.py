@@ -17,6 +17,7 @@ from finetune.model.lora import merge_lora
 from finetune.model.model import TASK, VideoClassifier
 from finetune.model.phase import begin_phase
 from finetune.recipe import DEFAULT_BATCH_SIZE, Phase, Recipe, Schedule
+from finetune.train.frozen import frozen_of
 from finetune.train.optimizer import build_optimizer
 
 LARGEST = 64  # clips a batch: more seldom learn better
@@ -119,7 +120,7 @@ def _compiling_pays(
     batches = math.ceil(rows / (size * recipe.train.accumulate * process_count()))
     timed = []
     for phase in phases:
-        if recipe.train.cache != "off" and _has_frozen_part(model, phase):
+        if _has_frozen_part(model, phase, recipe, device):
             continue  # where that is done once, the rest is not compiled
         plain = _seconds_of_a_step(model, phase, recipe, size, device, steps=3)
         timed.append((plain * phase.steps_of(batches) * recipe.train.accumulate, plain, phase))
@@ -141,10 +142,11 @@ def _compiling_pays(
     }
 
 
-def _has_frozen_part(model: VideoClassifier, phase: Phase) -> bool:
-    learning, _ = begin_phase(model, phase)
+def _has_frozen_part(model: VideoClassifier, phase: Phase, recipe: Recipe, device: torch.device) -> bool:
+    begin_phase(model, phase)
+    found = frozen_of(model, recipe, settle_precision(recipe.train.precision, device), lambda text: None)
     merge_lora(model)
-    return next(iter(model.stages)) not in learning
+    return found is not None
 
 
 def _seconds_of_a_step(

@@ -70,7 +70,7 @@ def test_what_makes_no_sense_is_refused(finetune, settings, tmp_path):
     status, _, err = finetune("features", "folder", *settings, "train.cache=off")
     assert status == 2 and "train.cache is off" in err
     status, _, err = finetune("features", "folder", *settings, "train.cache_budget_gb=1e-6")
-    assert status == 2 and "raise it, or take fewer augment.views" in err
+    assert status == 2 and "raise it or make room, or take fewer augment.views" in err
 
 
 def test_a_dry_run_says_where_frozen_work_is_done_once(finetune, settings):

@@ -9,7 +9,7 @@ import torch
 
 from finetune.errors import RunError
 from finetune.features import store as storing
-from finetune.features.store import MISSING, Store, keys_of, make_room, remove, sets_in
+from finetune.features.store import MISSING, Store, keys_of, no_room, remove, sets_in
 
 ITEM = (2, 3)
 
@@ -124,7 +124,7 @@ def test_what_was_removed_while_it_is_read_is_said(tmp_path):
 
 def test_a_folder_that_cannot_be_written_is_said(tmp_path):
     (tmp_path / "file").write_text("")
-    with pytest.raises(RunError, match=r"cannot be written: .*; set train.cache_dir"):
+    with pytest.raises(RunError, match=r"cannot be used: .*; set train.cache_dir"):
         open_store(tmp_path / "file")
 
 
@@ -142,18 +142,41 @@ def test_room_is_made_by_what_was_not_used_for_longest(tmp_path):
         with filled(tmp_path, weights=name) as store:
             os.utime(store.folder / "set.json", (number, number))
     size = sets_in(tmp_path)[0].size_bytes
-    assert make_room(tmp_path, size, budget_bytes=3.5 * size)
+    assert no_room(tmp_path, size, budget_gb=3.5 * size / 1e9) is None
     assert [each.depends_on["weights"] for each in sets_in(tmp_path)] == ["new", "older"]
-    assert not make_room(tmp_path, 4 * size, budget_bytes=3.5 * size)
+    assert "more are needed" in no_room(tmp_path, 4 * size, budget_gb=3.5 * size / 1e9)
     assert len(sets_in(tmp_path)) == 2, "nothing goes for what does not fit anyway"
 
 
-def test_a_set_in_use_stays(tmp_path):
+def test_a_set_in_use_stays_and_others_do_not_go_in_vain(tmp_path):
+    with filled(tmp_path, weights="other"):
+        pass
     with filled(tmp_path) as store:
+        size = sets_in(tmp_path)[0].size_bytes
         assert not remove(store.folder)
-        assert not make_room(tmp_path, 10, budget_bytes=20)
+        assert no_room(tmp_path, size, budget_gb=1.5 * size / 1e9)
+        assert len(sets_in(tmp_path)) == 2
         assert store.read(store.find(keys_of([(0,)]))).shape == (1, *ITEM)
     assert remove(store.folder) and not store.folder.exists()
+
+
+def test_a_set_that_stays_empty_goes(tmp_path):
+    with open_store(tmp_path) as store:
+        assert store.folder.is_dir()
+    assert not store.folder.exists()
+
+
+def test_what_cannot_be_locked_is_in_use(tmp_path, monkeypatch):
+    with filled(tmp_path) as store:
+        pass
+
+    def fails(*_):
+        raise OSError("no locks here")
+
+    monkeypatch.setattr("finetune.files.fcntl.flock", fails)
+    assert not remove(store.folder)
+    with open_store(tmp_path) as again:
+        assert len(again.keys) == 5
 
 
 def test_keys_tell_apart_whatever_differs():

@@ -46,7 +46,7 @@ def recipe_of(csv, tmp_path, **data):
     )
 
 
-def test_every_method_is_tried_on_every_backbone_and_listed_best_first(csv, tmp_path):
+def test_every_method_is_tried_on_every_backbone_and_listed_best_first(csv, tmp_path, monkeypatch):
     manifest = Manifest.from_csv(csv, val=0, test=0)
     found = probe(recipe_of(csv, tmp_path), manifest, [TINY, "mobilenetv3_small_050"])
     assert {(each.backbone, each.method) for each in found} == {
@@ -55,10 +55,9 @@ def test_every_method_is_tried_on_every_backbone_and_listed_best_first(csv, tmp_
     values = [each.top1 for each in found]
     assert values == sorted(values, reverse=True) and values[0] > 0.9
     assert all(each.interval[0] <= each.top1 <= each.interval[1] and each.seconds > 0 for each in found)
+    monkeypatch.setattr("finetune.features.fill.entering", None)  # nothing is computed again
     again = probe(recipe_of(csv, tmp_path), manifest, [TINY])
-    first = next(each for each in found if each.backbone == TINY)
     assert again[0].top1 == max(each.top1 for each in found if each.backbone == TINY)
-    assert again[0].seconds_of_features < first.seconds_of_features
 
 
 def test_rows_of_the_split_test_are_left_out(csv, tmp_path):
@@ -142,6 +141,12 @@ def test_what_cannot_be_probed_is_refused(csv, tmp_path):
     one_group.write_text("\n".join(["path,label,group", *lines]))
     with pytest.raises(DataError, match="1 groups cannot make 2 folds"):
         probe(recipe_of(one_group, tmp_path), Manifest.from_csv(one_group, val=0, test=0), [TINY])
+    by_person = tmp_path / "persons.csv"
+    person = [line.rsplit(",", 1)[0] for line in csv.read_text().splitlines()[1:]]
+    person = [f"{csv.parent}/{line},person {line[-1]}" for line in person if not line.endswith("2")]
+    by_person.write_text("\n".join(["path,label,group", *person]))
+    with pytest.raises(DataError, match="would teach one class alone"):
+        probe(recipe_of(by_person, tmp_path), Manifest.from_csv(by_person, val=0, test=0), [TINY])
     manifest = Manifest.from_csv(csv, val=0, test=0, multilabel=True)
     with pytest.raises(RecipeError, match="one class each"):
         probe(recipe_of(csv, tmp_path), manifest, [TINY])
