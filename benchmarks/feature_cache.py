@@ -89,7 +89,7 @@ def measure(setting: Setting) -> dict[str, float]:
     uncached_head = Timed(setting, "head", cache="off", epochs=2)
     many = head.total + (USUAL_EPOCHS - EPOCHS) * head.later
     layer = Timed(setting, "layer4", cache="boundary", epochs=3)
-    uncached_layer = Timed(setting, "layer4", cache="off", epochs=2)
+    uncached_layer = Timed(setting, "layer4", cache="off", epochs=3)
     return {
         "head, 10 epochs ÷ one pass of decoding and forward": head.total / one_pass,
         "head, an epoch after the first ÷ an uncached one": head.later / uncached_head.later,

@@ -44,7 +44,8 @@ from finetune.train.start import new_model
 from finetune.video.dataset import ClipDataset
 
 FOLDS, INNER_FOLDS = 5, 3
-WIDE, MOST_COMPONENTS = 4096, 256  # features wider than that are first brought to so many principal components
+# Features wider than that are first brought to so many principal components; of fewer rows that loses nothing.
+WIDE, MOST_COMPONENTS = 512, 512
 STEPS, BATCH_SIZE = 200, 32  # of the attentive head
 Fold = tuple[np.ndarray, np.ndarray]  # rows to learn from, rows to predict
 Predict = Callable[[np.ndarray, np.ndarray, np.ndarray, float], np.ndarray]
