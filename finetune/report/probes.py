@@ -6,6 +6,7 @@ from typing import Any
 
 import matplotlib
 from matplotlib.figure import Figure
+from matplotlib.ticker import LogLocator, NullFormatter, StrMethodFormatter
 
 from finetune.files import whole_file
 
@@ -35,10 +36,13 @@ def draw_probes(path: Path, probes: Sequence[dict[str, Any]], *, chance: float) 
     axes.axhline(chance, color="0.6", ls=":", lw=1)
     axes.annotate("most frequent class", (1, chance), xycoords=("axes fraction", "data"), ha="right", va="bottom")
     for name, colour in zip(backbones, COLOURS * len(backbones), strict=False):
-        axes.plot([], [], "s", color=colour, label=name)
+        axes.plot([], [], "-", color=colour, lw=5, label=name)
     for name, marker in zip(methods, MARKERS * len(methods), strict=False):
         axes.plot([], [], marker, color="0.4", label=name)
     axes.set_xscale("log")
+    axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    axes.xaxis.set_major_formatter(StrMethodFormatter("{x:g}"))
+    axes.xaxis.set_minor_formatter(NullFormatter())
     axes.set_ylim(0, 1.02)
     axes.set_xlabel("seconds, features included")
     axes.set_ylabel("top-1, cross-validated")
