@@ -148,3 +148,14 @@ def test_the_command_ends_with_the_folder(table, tmp_path, monkeypatch, finetune
     assert out[0] == "fold  clips  top-1"
     assert out[-1] == "runs/grey-2-fold"
     assert "on 36 clips" in out[-3]
+
+
+def test_folds_share_what_is_kept(whole, tmp_path):
+    kept = RECIPE.train.model_copy(update={"cache": "features", "cache_dir": tmp_path / "kept"})
+    out = kfold(RECIPE.model_copy(update={"train": kept}), whole, folds=3, out=tmp_path / "run")
+    told = [json.loads((out / f"fold-{n}/metrics.jsonl").read_text())["cache"] for n in (1, 2, 3)]
+    computed = [each["rows"] for each in told]
+    assert computed[0] > computed[1] > 0 and computed[2] < computed[0] / 2
+    (training,) = [path.parent for path in (tmp_path / "kept").glob("*/set.json") if '"drawn": {' in path.read_text()]
+    items = [json.loads(shard.read_bytes()[:64])["items"] for shard in training.glob("*.shard")]
+    assert sum(items) <= 36, "no clip is computed twice"
