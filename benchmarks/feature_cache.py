@@ -58,7 +58,7 @@ def main() -> None:
     parser.add_argument("--cache", type=Path, default=Path(tempfile.gettempdir()) / "finetune-benchmark-clips")
     parser.add_argument("--backbone", default="resnet50")
     parser.add_argument("--rows", type=int, default=64)
-    parser.add_argument("--quick", action="store_true", help="resnet18 on 8 clips, without the figures of memory")
+    parser.add_argument("--quick", action="store_true", help="resnet18 on 6 clips, without the figures of memory")
     parser.add_argument("--memory-of", type=int, help=argparse.SUPPRESS)
     parser.add_argument("--entry", default="head", help=argparse.SUPPRESS)
     options = parser.parse_args()
@@ -67,7 +67,7 @@ def main() -> None:
         if options.memory_of:
             print(peak_mb(options.memory_of, options.entry, options.cache, Path(folder)))
             return
-        backbone, rows = ("resnet18", 8) if options.quick else (options.backbone, options.rows)
+        backbone, rows = ("resnet18", 6) if options.quick else (options.backbone, options.rows)
         files = [make(options.cache, KINDS[name]) for name in (FILES[:1] if options.quick else FILES)]
         setting = Setting(backbone, rows, Path(folder), manifest_of(files, rows, Path(folder)))
         figures = measure(setting)

@@ -67,10 +67,14 @@ def records(run):
     return [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
 
 
-def test_two_processes_keep_frozen_work_together(data, alone, tmp_path):
+def test_two_processes_that_keep_frozen_work_are_the_run_of_one_with_the_doubled_batch(data, alone, tmp_path):
     run = tmp_path / "run"
     train(2, data, run, "kept")
     assert difference(run, alone) < TOLERANCE
+    for ours, theirs in zip(records(run), records(alone), strict=True):
+        assert ours["lr"] == theirs["lr"]
+        for figure in ("train_loss", "train_top1", "val_loss", "val_top1"):
+            assert ours[figure] == pytest.approx(theirs[figure], abs=TOLERANCE), figure
     told = [record.get("cache") for record in records(run)]
     assert [each and (each["entry"], each["kept"]) for each in told] == [
         ("features", True),
@@ -80,16 +84,6 @@ def test_two_processes_keep_frozen_work_together(data, alone, tmp_path):
     ]
     sets = list((tmp_path / "run-kept").iterdir())
     assert len(sets) == 4 and all(len(list(each.glob("*.shard"))) == 2 for each in sets), "one shard of each process"
-
-
-def test_two_processes_are_the_run_of_one_with_the_doubled_batch(data, alone, tmp_path):
-    run = tmp_path / "run"
-    train(2, data, run)
-    assert difference(run, alone) < TOLERANCE
-    for ours, theirs in zip(records(run), records(alone), strict=True):
-        assert ours["lr"] == theirs["lr"]
-        for figure in ("train_loss", "train_top1", "val_loss", "val_top1"):
-            assert ours[figure] == pytest.approx(theirs[figure], abs=TOLERANCE), figure
 
 
 def test_batch_norm_that_learns_its_statistics_ends_with_those_of_the_main_process(data, tmp_path):
