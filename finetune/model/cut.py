@@ -67,6 +67,7 @@ def find_cut(model: WithBackbone, num_frames: int) -> Cut | None:
         if cut is not None:
             _compare(model, cut)
     finally:
+        _forget(model)
         model.train(training)
     return cut
 
@@ -220,10 +221,11 @@ def _compare(model: WithBackbone, cut: Cut) -> None:
     learning = {name: each for name, each in net.named_parameters() if each.requires_grad}
     try:
         with torch.enable_grad():
+            _forget(model)
             whole = model.backbone.over_time(net.forward(model.backbone.pictures(clips)), len(clips))
             toward = torch.randn(whole.shape, generator=generator).to(whole)
             gradients = torch.autograd.grad(whole, [*learning.values()], toward, allow_unused=True)
-            model.train(True).train(False)  # some networks keep what they have computed in evaluation mode
+            _forget(model)
             entering = torch.cat([before(model, clip, cut) for clip in clips.split(1)])
             parted = after(model, entering, cut)
             others = torch.autograd.grad(parted, [*learning.values()], toward, allow_unused=True)
@@ -237,6 +239,12 @@ def _compare(model: WithBackbone, cut: Cut) -> None:
         same = one is other if one is None or other is None else _close(one, other)
         if not same:
             raise ModelError(f"the network gives something else when it is run from {cut.entry} on ({name})")
+
+
+def _forget(model: WithBackbone) -> None:
+    """Some networks keep what they have computed in evaluation mode until they learn again."""
+    model.train(True)
+    model.train(False)
 
 
 @torch.no_grad()
