@@ -12,7 +12,7 @@ from finetune.errors import RecipeError
 from finetune.recipe_files import load_recipe
 
 if TYPE_CHECKING:
-    from finetune.features.store import SetInfo
+    from finetune.features.sets import SetInfo
 
 
 def features(
@@ -45,7 +45,7 @@ def features(
     import torch
 
     from finetune.cli.run import load_manifest
-    from finetune.features.store import cache_root
+    from finetune.features.sets import cache_root
     from finetune.train.ahead import fill_ahead
     from finetune.train.start import new_model
 
@@ -113,7 +113,7 @@ def probe(
 
 
 def _list(folder: Path | None) -> None:
-    from finetune.features.store import cache_root, sets_in
+    from finetune.features.sets import cache_root, sets_in
 
     found = sets_in(cache_root(folder))
     print("       size  last used   backbone                        entering at        clips of")
@@ -128,7 +128,7 @@ def _list(folder: Path | None) -> None:
 
 
 def _prune(folder: Path | None, days: int) -> None:
-    from finetune.features.store import cache_root, remove, sets_in
+    from finetune.features.sets import cache_root, remove, sets_in
 
     found = sets_in(cache_root(folder))
     old = [each for each in found if _days_since(each) >= days]

@@ -6,7 +6,6 @@ once; what two of them computed is read from one. Items are read, not mapped: me
 
 import json
 import os
-import shutil
 import time
 import zlib
 from collections.abc import Mapping, Sequence
@@ -23,21 +22,16 @@ import torch
 from torch import Tensor
 
 from finetune.errors import RunError
-from finetune.files import in_use, unused, user_cache, whole_file
+from finetune.features.sets import remove
+from finetune.files import in_use, whole_file
 
 FORMAT = 1  # of the files; one more when they change
 SHARD_BYTES = 2**25
-FREE_BYTES = 2e9  # of a disk that are left to others
 SHARD_SECONDS = 60.0  # what an interrupted fill loses at most
 KEY = np.dtype([("high", "<u8"), ("low", "<u8")])
 PLACE = np.dtype([("shard", "<i4"), ("position", "<i4")])
 MISSING = -1
 DTYPES = {"fp16": torch.float16, "bf16": torch.bfloat16, "fp32": torch.float32}
-
-
-def cache_root(folder: Path | None) -> Path:
-    """Where sets are kept: in a folder, or in the user's cache."""
-    return (folder or user_cache("features")).expanduser().absolute()
 
 
 def keys_of(items: Sequence[tuple[Any, ...]]) -> np.ndarray:
@@ -217,57 +211,3 @@ class Writer:
                 f"{self.store.folder}: could not be written: {error.strerror}; make room, or set train.cache_dir"
             ) from None
         self.keys, self.items, self.bytes, self.began = [], [], 0, time.monotonic()
-
-
-@dataclass(frozen=True)
-class SetInfo:
-    """A set in a cache folder: what it depends on, how large it is, when it was last used (seconds since 1970)."""
-
-    folder: Path
-    depends_on: dict[str, Any]
-    size_bytes: int
-    used: float
-
-
-def sets_in(root: Path) -> list[SetInfo]:
-    """The sets of a cache folder, the one last used first."""
-    found = []
-    for description in root.glob("*/set.json"):
-        with suppress(OSError, ValueError):
-            size = sum(path.stat().st_size for path in description.parent.iterdir())
-            text = json.loads(description.read_text(encoding="utf-8"))
-            found.append(SetInfo(description.parent, text, size, description.stat().st_mtime))
-    return sorted(found, key=lambda each: -each.used)
-
-
-def no_room(root: Path, needed_bytes: int, *, budget_gb: float) -> str | None:
-    """Why so much more does not fit into a cache folder; None where it does.
-
-    Sets that were not used for longest are removed for it, but for those in use, and none where that does not suffice.
-    """
-    root.mkdir(parents=True, exist_ok=True)
-    found, budget_bytes = sets_in(root), budget_gb * 1e9
-    excess = sum(each.size_bytes for each in found) + needed_bytes - budget_bytes
-    going: list[SetInfo] = []
-    for each in reversed(found):
-        if sum(other.size_bytes for other in going) < excess and _is_free(each.folder):
-            going.append(each)
-    if sum(each.size_bytes for each in going) < excess:
-        return f"train.cache_budget_gb is {budget_gb:g}, and {needed_bytes / 1e9:.2g} GB more are needed"
-    for each in going:
-        remove(each.folder)
-    free = shutil.disk_usage(root).free - FREE_BYTES
-    return None if needed_bytes <= free else f"the disk of {root} has {max(0.0, free) / 1e9:.2g} GB to spare"
-
-
-def _is_free(folder: Path) -> bool:
-    with unused(folder / "set.json") as is_free:
-        return is_free
-
-
-def remove(folder: Path) -> bool:
-    """Remove a set that nobody uses; whether it is gone."""
-    with unused(folder / "set.json") as is_free:
-        if is_free:
-            shutil.rmtree(folder, ignore_errors=True)
-    return is_free

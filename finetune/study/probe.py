@@ -30,7 +30,7 @@ from finetune.errors import DataError, RecipeError, RunError
 from finetune.features.fill import fill
 from finetune.features.frozen import depends_on, frozen_part
 from finetune.features.kept import KeptClips, kept_clips
-from finetune.features.store import cache_root, no_room
+from finetune.features.sets import cache_root, no_room
 from finetune.infer import seed_device, settle_device, settle_precision
 from finetune.manifest import Manifest
 from finetune.model.freeze import set_trainable

@@ -7,7 +7,7 @@ from functools import partial
 from finetune.errors import RunError
 from finetune.features.fill import fill
 from finetune.features.frozen import FrozenPart
-from finetune.features.store import cache_root, no_room
+from finetune.features.sets import cache_root, no_room
 from finetune.manifest import Manifest
 from finetune.model.lora import merge_lora
 from finetune.model.model import VideoClassifier

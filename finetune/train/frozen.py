@@ -14,7 +14,7 @@ from finetune.errors import FinetuneError, ModelError, RunError
 from finetune.features.fill import fill
 from finetune.features.frozen import FrozenPart, depends_on, frozen_part
 from finetune.features.kept import KeptClips, KeptLoader, kept_clips
-from finetune.features.store import cache_root
+from finetune.features.sets import cache_root
 from finetune.infer import decided_once, from_all
 from finetune.model.cut import FEATURES
 from finetune.model.model import VideoClassifier

@@ -7,7 +7,8 @@ from typing import Any
 from finetune.features.fill import Measured, measured
 from finetune.features.frozen import FrozenPart
 from finetune.features.kept import KeptClips
-from finetune.features.store import MISSING, cache_root, no_room
+from finetune.features.sets import cache_root, no_room
+from finetune.features.store import MISSING
 from finetune.model.cut import FEATURES
 from finetune.model.model import VideoClassifier
 from finetune.recipe import Recipe

@@ -2,6 +2,8 @@
 
 import json
 import os
+import subprocess
+import sys
 
 import pytest
 from grey import TINY
@@ -62,6 +64,17 @@ def test_what_is_kept_is_listed_and_pruned_by_age(finetune, settings, tmp_path):
     out = finetune("features", "--prune", "--days", "0", "--folder", tmp_path / "kept")[1]
     assert f"removed {len(folders) - 1} of {len(folders) - 1} sets" in out and "0.0 MB stay" in out
     assert not list((tmp_path / "kept").iterdir())
+
+
+def test_listing_and_pruning_wait_for_no_torch(tmp_path):
+    code = (
+        "import sys; from finetune.cli.main import app; "
+        "app(sys.argv[1:], standalone_mode=False); print('torch' in sys.modules)"
+    )
+    for what in ("--list", "--prune"):
+        command = [sys.executable, "-c", code, "features", what, "--folder", str(tmp_path)]
+        done = subprocess.run(command, capture_output=True, text=True, check=True)
+        assert done.stdout.splitlines()[-1] == "False"
 
 
 def test_what_makes_no_sense_is_refused(finetune, settings, tmp_path):

@@ -16,7 +16,8 @@ from finetune.features import frozen as freezing
 from finetune.features.fill import fill
 from finetune.features.frozen import depends_on, entering, frozen_part, rounding_error
 from finetune.features.kept import KeptClips, kept_clips
-from finetune.features.store import MISSING, remove, sets_in
+from finetune.features.sets import remove, sets_in
+from finetune.features.store import MISSING
 from finetune.video.check import look_at_files
 from finetune.video.dataset import ClipDataset, draw_of_view, view_of
 from finetune.video.pack import pack
@@ -307,7 +308,7 @@ def test_what_does_not_fit_the_budget_is_computed_in_each_epoch(tmp_path, clips)
 
 
 def test_a_disk_that_has_no_room_is_left_alone(tmp_path, clips, monkeypatch):
-    monkeypatch.setattr("finetune.features.store.FREE_BYTES", 1e18)
+    monkeypatch.setattr("finetune.features.sets.FREE_BYTES", 1e18)
     run = fit(clips, tmp_path / "run", tmp_path / "kept")
     assert told(run)["kept"] is False and "to spare" in told(run)["words"]
 

@@ -9,7 +9,8 @@ import torch
 
 from finetune.errors import RunError
 from finetune.features import store as storing
-from finetune.features.store import MISSING, Store, keys_of, no_room, remove, sets_in
+from finetune.features.sets import no_room, remove, sets_in
+from finetune.features.store import MISSING, Store, keys_of
 
 ITEM = (2, 3)
 
