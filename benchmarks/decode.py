@@ -22,8 +22,8 @@ import torch
 from clips import B_FRAMES, HOURS, Clip, clips
 
 from finetune.recipe import Clip as Sampling
-from finetune.video.dataset import scaled_size
 from finetune.video.decode import probe, read_frames, scan
+from finetune.video.placing import scaled_size
 from finetune.video.sampling import sample_indices
 
 OURS = ("ours", "scanned")

@@ -16,11 +16,11 @@ import torch
 
 from finetune.manifest import Manifest
 from finetune.recipe import Clip
-from finetune.video.dataset import scaled_size
 from finetune.video.decode import probe, read_frames
 from finetune.video.encode import write_video
 from finetune.video.pack import pack
 from finetune.video.packed import Pack
+from finetune.video.placing import scaled_size
 from finetune.video.sampling import sample_indices
 
 ROUNDS = 5

@@ -30,7 +30,7 @@ from finetune.model.model import TASK, VideoClassifier
 from finetune.model.pooling import POOLINGS
 from finetune.model.rates import param_groups
 from finetune.recipe import Augment, Clip, Model
-from finetune.scores import score
+from finetune.scores.classify import score
 from finetune.train.optimizer import build_optimizer
 from finetune.train.schedule import rate_factor
 from finetune.video.check import look_at_files

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from finetune.recipe import Augment, Clip, Data, Evaluate, Model, Phase, Recipe, Schedule, Train
     from finetune.recipe_files import load_recipe
     from finetune.report.page import write_report
+    from finetune.tasks import Multitask, Task
     from finetune.train.loop import fit
     from finetune.train.resume import resume
     from finetune.video.dataset import ClipDataset
@@ -43,6 +44,7 @@ _HOMES = {
     "finetune.recipe": ("Augment", "Clip", "Data", "Evaluate", "Model", "Phase", "Recipe", "Schedule", "Train"),
     "finetune.recipe_files": ("load_recipe",),
     "finetune.report.page": ("write_report",),
+    "finetune.tasks": ("Multitask", "Task"),
     "finetune.train.loop": ("fit",),
     "finetune.train.resume": ("resume",),
     "finetune.video.dataset": ("ClipDataset",),
@@ -62,12 +64,14 @@ __all__ = [
     "Manifest",
     "Model",
     "ModelError",
+    "Multitask",
     "Phase",
     "Prediction",
     "Recipe",
     "RecipeError",
     "RunError",
     "Schedule",
+    "Task",
     "Train",
     "VideoClassifier",
     "VideoError",

@@ -6,6 +6,7 @@ import platform
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from datetime import datetime
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -22,6 +23,7 @@ from finetune.model.lora import plain_state
 from finetune.model.model import VideoClassifier, model_of
 from finetune.recipe import Recipe
 from finetune.recipe_files import load_recipe, save_recipe
+from finetune.tasks import Output, Several
 from finetune.version import VERSION
 
 PACKAGES = ("torch", "torchvision", "timm", "av", "accelerate", "numpy", "scikit-learn")
@@ -44,15 +46,24 @@ def new_run_folder(name: str, out: Path | None = None) -> Path:
 
 
 def _holds_no_more_than_a_beginning(folder: Path) -> bool:
-    ours = {"recipe.yaml", "manifest.csv", "classes.json", "environment.json", "skipped.json", ".lock"}
+    ours = {"recipe.yaml", "manifest.csv", "classes.json", "environment.json", "skipped.json", ".lock", "tasks.json"}
     ours |= {"tensorboard", "checkpoints", "wandb", "tracker.json"}
     names = {path.name.removesuffix(".partial") for path in folder.iterdir()}
     learnt = any(standing(folder / "checkpoints" / which).exists() for which in ("last", "best"))
     return names <= ours and not learnt
 
 
-def begin_run(folder: Path, recipe: Recipe, manifest: Manifest, *, decided: Mapping[str, Any] | None = None) -> None:
+def begin_run(
+    folder: Path,
+    recipe: Recipe,
+    manifest: Manifest,
+    *,
+    decided: Mapping[str, Any] | None = None,
+    outputs: Mapping[str, Output] | None = None,
+) -> None:
     """Write what is known before training: the resolved recipe, the rows with their splits, classes, environment.
+
+    Of several tasks also what a model's heads give.
 
     The environment tells what was `decided` for it. In the folder of a run that goes on it is added to those that it
     had before.
@@ -62,6 +73,8 @@ def begin_run(folder: Path, recipe: Recipe, manifest: Manifest, *, decided: Mapp
     with whole_file(folder / "manifest.csv") as partial:
         manifest.to_csv(partial)
     write_json(folder / "classes.json", list(manifest.classes))
+    if outputs:
+        write_json(folder / "tasks.json", {name: asdict(output) for name, output in outputs.items()})
     path, here = folder / "environment.json", environment() | ({"decided": decided} if decided else {})
     if path.exists():
         begun = json.loads(path.read_text(encoding="utf-8"))
@@ -115,11 +128,30 @@ def open_run(run: str | Path, overrides: Sequence[str] = ()) -> tuple[Recipe, tu
 def load(run: str | Path, *, checkpoint: str = "best") -> VideoClassifier:
     """The trained model of a run folder, in evaluation mode."""
     recipe, classes = open_run(run)
-    settings = recipe.model.model_copy(update={"weights": "none"})
-    model = model_of(settings, classes, num_frames=recipe.clip.num_frames, size=recipe.clip.size)
+    model = unlearnt(Path(run), recipe, classes)
     load_checkpoint(Path(run), checkpoint, model)
     model.consensus, model.multilabel = recipe.evaluate.consensus, recipe.data.multilabel
     return model.eval()
+
+
+def unlearnt(run: Path, recipe: Recipe, classes: tuple[str, ...]) -> VideoClassifier:
+    """A model as a run's is built, into which its weights can be loaded."""
+    settings = recipe.model.model_copy(update={"weights": "none"})
+    several = Several(recipe.tasks, outputs_of_run(run), recipe.multitask) if recipe.tasks else None
+    frames, size = recipe.clip.num_frames, recipe.clip.size
+    return model_of(settings, classes, num_frames=frames, size=size, several=several)
+
+
+def outputs_of_run(run: Path) -> dict[str, Output]:
+    """What the heads of a run with several tasks give. Raises RunError where that is not there."""
+    try:
+        told = json.loads((run / "tasks.json").read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise RunError(f"{run}: has several tasks and no tasks.json, which training wrote") from None
+    return {
+        name: Output(each["kind"], *(tuple(each[key]) for key in ("names", "center", "scale")))
+        for name, each in told.items()
+    }
 
 
 def environment(command: Sequence[str] = tuple(sys.argv)) -> dict[str, Any]:

@@ -1,32 +1,34 @@
 """How good a trained run is on a split: scores with their intervals, written as results.json and predictions.csv."""
 
-import csv
 import json
 import time
-from collections.abc import Callable
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 
-from finetune.checkpoint import load, open_run
+from finetune.answers import read_answers
+from finetune.audit.tested import warnings_of_test
+from finetune.checkpoint import load, open_run, outputs_of_run
 from finetune.errors import DataError, RunError, some
-from finetune.features.frozen import FrozenPart, entering
-from finetune.features.kept import KeptLoader
-from finetune.files import standing, whole_file, write_json
-from finetune.headline import scores_of
-from finetune.infer import probabilities, settle_device, settle_precision
-from finetune.manifest import SPLITS, Manifest, several
+from finetune.files import standing, write_json
+from finetune.infer import settle_device, settle_precision
+from finetune.manifest import SPLITS, Manifest, as_written
 from finetune.model.consensus import IN_WORDS
 from finetune.model.model import TASK, VideoClassifier
-from finetune.recipe import Data, Recipe
-from finetune.video.batches import EpochBatches
+from finetune.model.stages import NEW
+from finetune.pictures import no_sheets, write_sheets
+from finetune.probabilities import Beside, Progress, Said, answers_of, loader_of
+from finetune.recipe import Recipe
+from finetune.report.clips import choose_clips
+from finetune.report.run_folder import evaluation_of
+from finetune.scored import Answers, figures_of, write_said
+from finetune.scores.calibration import tempered
+from finetune.scores.intervals import resamples_of
+from finetune.tasks import Output, primary_of
 from finetune.video.dataset import ClipDataset
-from finetune.video.loader import ClipLoader, worker_count
-from finetune.video.packed import facts_of
-
-Progress = Callable[[int, int], None]
 
 
 def evaluate(
@@ -36,13 +38,15 @@ def evaluate(
     views: int | None = None,
     on_error: str | None = None,
     out: Path | None = None,
+    pictures: bool = True,
     progress: Progress | None = None,
 ) -> dict[str, Any]:
     """Score a run's best checkpoint on each row of a split once; the contents of results.json.
 
-    Writes predictions.csv, probabilities.npy and, last, results.json into `out`: by default `RUN/evaluation` for the
-    test split and `RUN/evaluation/<split>` for others. A file that cannot be read fails the evaluation, unless
-    `on_error` (by default the recipe's) is `skip`: then it is counted and listed. Raises RunError or DataError.
+    Writes predictions.csv, probabilities.npy, with `pictures` the frames of the clips that the report shows, and,
+    last, results.json into `out`: by default `RUN/evaluation` for the test split and `RUN/evaluation/<split>` for
+    others. A file that cannot be read fails the evaluation, unless `on_error` (by default the recipe's) is `skip`: then
+    it is counted and listed. Raises RunError or DataError.
     """
     folder = Path(run)
     recipe, classes = open_run(folder)
@@ -53,163 +57,190 @@ def evaluate(
     tested = manifest.only(split)
     if not len(tested):
         raise RunError(f"{folder}: its data has no rows in the split {split!r}")
-    model = load(folder).to(settle_device(recipe.train.device))
-    precision = settle_precision(recipe.train.precision, next(model.parameters()).device)
     started = time.perf_counter()
-    loader, bad = loader_of(tested, split, recipe, size=model.size, views=views)
-    with loader:
-        kept, probs_NK, skipped = probabilities_of(model, loader, precision=precision, progress=progress)
-    skipped = bad | skipped
-    if skipped and (on_error or recipe.data.on_error) == "fail":
-        raise DataError(
-            "\n".join(skipped.values())
-            + f"\n{len(skipped)} of {len(tested)} files of the split {split!r} cannot be read; "
-            "mend or remove them, or leave them out with --on-error skip"
-        )
-    if not len(kept):
-        raise DataError(f"{folder}: none of the {len(tested)} files of the split {split!r} can be read")
+    said = _ask(folder, recipe, tested, split=split, views=views, progress=progress)
+    _refuse(folder, tested, said.said, split=split, on_error=on_error or recipe.data.on_error)
+    kept, facts = said.said.rows, said.dataset.facts
+    fits = views == recipe.evaluate.views and split == "test"
+    answers = {name: answered(folder, name, said, cools=fits) for name in said.said.tasks}
+    tasks = {}
+    for name, each in answers.items():
+        trained = manifest.tasks[name].at(manifest.rows("train")) if manifest.tasks else None
+        tasks[name] = figures_of(tested, name, each, facts=facts, trained=trained)
+        _note_fitted(folder, name, tasks[name], fits=views == recipe.evaluate.views, rows=len(manifest.rows("val")))
     groups = None if tested.groups is None else tested.groups[kept]
-    thresholds = named_NK = None
-    if recipe.data.multilabel:
-        thresholds = thresholds_of(folder)
-        named_NK = probs_NK >= thresholds
-    task = scores_of(
-        tested.truth[kept], probs_NK, classes=classes, groups=groups, named_NK=named_NK, thresholds=thresholds
-    )
-    results = {
+    results: dict[str, Any] = {
         "schema": 1,
         "run": folder.resolve().name,
         "split": split,
         "num_rows": len(kept),
         "num_groups": None if groups is None else len(np.unique(groups)),
-        "skipped": [{"path": str(tested.path(row)), "reason": reason} for row, reason in sorted(skipped.items())],
-        "tasks": {TASK: task},
+        "skipped": [
+            {"path": str(tested.path(row)), "reason": reason} for row, reason in sorted(said.said.skipped.items())
+        ],
+        "tasks": tasks,
         "class_counts": {name: manifest.counts(name) for name in SPLITS},
         "training_skipped": _training_skipped(folder),
-        "warnings": [],
-        "protocol": _protocol(recipe, views, precision, groups, size=model.size),
+        "warnings": warnings_of_test(manifest, tested, facts, split),
+        "protocol": _protocol(recipe, said, views, groups),
         "seconds": round(time.perf_counter() - started, 2),
     }
-    target = out or evaluation_folder(folder, split)
+    target = out or evaluation_of(folder, split)
     target.mkdir(parents=True, exist_ok=True)
-    write_predictions(target, tested, kept, probs_NK, named_NK)
+    results |= _seeds_of(target, results["protocol"])
+    write_said(target, tested, answers)
+    no_sheets(target)
+    if pictures:
+        write_pictures(target, said.dataset, multilabel=tasks[primary_of(tasks)]["kind"] == "multilabel")
     write_json(target / "results.json", results)
     return results
 
 
-def evaluation_folder(run: Path, split: str) -> Path:
-    """Where what a run scores on a split is written, unless another folder is named."""
-    return run / "evaluation" if split == "test" else run / "evaluation" / split
+@dataclass(frozen=True, eq=False)
+class _Asked:
+    """What the best weights of a run, and those before its backbone learned, say of the rows that can be read."""
+
+    said: Said
+    primary: str
+    outputs: Mapping[str, Output]
+    frozen_NK: np.ndarray | None
+    dataset: ClipDataset
+    precision: str
 
 
-def loader_of(
-    manifest: Manifest, split: str, recipe: Recipe, *, size: int, views: int
-) -> tuple[ClipLoader, dict[int, str]]:
-    """A loader of a split as evaluation sees it, and the reason for each row of the manifest that cannot be read."""
-    clip, packed = recipe.clip.model_copy(update={"size": size}), recipe.data.packed
-    facts = facts_of(manifest, packed, side=size)
-    dataset = ClipDataset(manifest, split, clip=clip, views=views, facts=facts, packed=packed)
-    return row_loader(dataset, recipe.data), facts.bad
+def answered(folder: Path, task: str, asked: _Asked, *, cools: bool) -> Answers:
+    """What was said of a task, with what its thresholds name, and as its temperature has it where that `cools`."""
+    said_NK, kind = asked.said.tasks[task], asked.outputs[task].kind
+    multilabel = kind == "multilabel"
+    named_NK = said_NK >= thresholds_of(folder, task) if multilabel else None
+    temperature = temperature_of(folder, task) if cools and kind in {"classify", "multilabel"} else None
+    cooled_NK = None if temperature is None else tempered(said_NK, temperature, multilabel=multilabel)
+    return Answers(asked.said.rows, said_NK, named_NK, cooled_NK, asked.frozen_NK if task == asked.primary else None)
 
 
-def row_loader(dataset: ClipDataset, data: Data, *, batch_size: int = 1, least_workers: int = 0) -> ClipLoader:
-    """Rows in order; loading processes only where there are enough rows to be worth starting them, or at least some."""
-    batches = EpochBatches(len(dataset), batch_size, seed=0, shuffle=False)
-    workers = min(worker_count(data.workers), max(least_workers, len(dataset) // 16))
-    return ClipLoader(dataset, batches, workers=workers, time_limit=data.time_limit)
+def _note_fitted(folder: Path, name: str, task: dict[str, Any], *, fits: bool, rows: int) -> None:
+    """What of a task was fitted on the split val."""
+    if task["kind"] == "multilabel":
+        for row, threshold in zip(task["per_class"], thresholds_of(folder, name), strict=True):
+            row["threshold"] = float(threshold)
+    if task["kind"] in {"classify", "multilabel"}:
+        task["temperature"] = temperature_of(folder, name) if fits else None
+    if "calibrated" in task:
+        task["calibrated"] |= {"temperature": task["temperature"], "rows": rows}
 
 
-def probabilities_of(
-    model: VideoClassifier,
-    loader: ClipLoader | KeptLoader,
-    *,
-    precision: str,
-    frozen: FrozenPart | None = None,
-    progress: Progress | None = None,
-) -> tuple[np.ndarray, np.ndarray, dict[int, str]]:
-    """Rows of a loader (N,), upwards, their class probabilities (N, K), and the reason for each that cannot be read.
-
-    With a loader of one row a batch, what a row gets depends on no other row: `predict` gives the very same. With a
-    `frozen` part, the loader may give what enters behind it; clips are first brought there.
-    """
-    model.eval()
-    scored: dict[int, np.ndarray] = {}
-    skipped: dict[int, str] = {}
-    for batch in loader:
-        if batch["clips"] is not None:
-            clips_BV, cut = batch["clips"], None if frozen is None else frozen.cut
-            if frozen is not None and clips_BV.dtype == torch.uint8:
-                clips_BV = entering(model, clips_BV.flatten(0, 1), frozen).unflatten(0, clips_BV.shape[:2])
-            probs_BK = probabilities(model, clips_BV, precision=precision, cut=cut).numpy()
-            scored.update(zip(batch["row"].tolist(), probs_BK, strict=True))
-        skipped.update(batch["skipped"])
-        if progress is not None:
-            progress(len(scored) + len(skipped), len(loader.dataset))
-    rows_N = np.array(sorted(scored), dtype=int)
-    return rows_N, np.array([scored[row] for row in rows_N]), skipped
+def _ask(
+    folder: Path, recipe: Recipe, tested: Manifest, *, split: str, views: int, progress: Progress | None
+) -> _Asked:
+    device = settle_device(recipe.train.device)
+    model, frozen = load(folder).to(device), _before_unfreezing(folder, recipe)
+    precision = settle_precision(recipe.train.precision, device)
+    loader, bad = loader_of(tested, split, recipe, size=model.size, views=views)
+    with loader:
+        beside = Beside(loader, None if frozen is None else frozen.to(device), precision)
+        said = answers_of(model, beside, precision=precision, progress=progress)
+    frozen_NK = None if frozen is None else beside.probs(said.rows)
+    said = replace(said, skipped=bad | said.skipped)
+    outputs = model.outputs
+    if model.several is None and recipe.data.multilabel:
+        outputs = {TASK: Output("multilabel", model.classes)}
+    return _Asked(said, model.primary, outputs, frozen_NK, loader.dataset, precision)
 
 
-def thresholds_of(folder: Path) -> np.ndarray:
+def _refuse(folder: Path, tested: Manifest, said: Said, *, split: str, on_error: str) -> None:
+    """Raise DataError where rows cannot be read, or where what is said of them is no number."""
+    if said.skipped and on_error == "fail":
+        raise DataError(
+            "\n".join(said.skipped.values())
+            + f"\n{len(said.skipped)} of {len(tested)} files of the split {split!r} cannot be read; "
+            "mend or remove them, or leave them out with --on-error skip"
+        )
+    if not len(said.rows):
+        raise DataError(f"{folder}: none of the {len(tested)} files of the split {split!r} can be read")
+    finite_N = np.all([np.isfinite(values).all(1) for values in said.tasks.values()], axis=0)
+    if not finite_N.all():
+        odd = [str(tested.path(row)) for row in said.rows[~finite_N]]
+        raise DataError(f"{folder}: what the model says of {some(odd)} is no number; train in train.precision=fp32")
+
+
+def write_pictures(target: Path, dataset: ClipDataset, *, multilabel: bool) -> None:
+    """Contact sheets of the clips that the report of predictions.csv shows."""
+    answers = read_answers(target)
+    if answers is None:  # no task has classes
+        return
+    write_sheets(target, dataset, [clip.path for clip in choose_clips(answers, multilabel=multilabel).clips()])
+
+
+def _before_unfreezing(folder: Path, recipe: Recipe) -> VideoClassifier | None:
+    """The model as it was before its backbone first learned, where a head had been trained on pretrained features."""
+    checkpoint = standing(folder / "checkpoints" / "start")
+    if recipe.model.weights == "none" or not (checkpoint / "meta.json").is_file():
+        return None
+    before = json.loads((checkpoint / "meta.json").read_text(encoding="utf-8"))["epoch"]
+    lines = (folder / "metrics.jsonl").read_text(encoding="utf-8").splitlines() if before else []
+    learned = {stage for record in map(json.loads, lines[:before]) for stage in record["learning"]}
+    return load(folder, checkpoint="start") if learned and learned <= set(NEW) else None
+
+
+def _seeds_of(target: Path, protocol: dict[str, Any]) -> dict[str, Any]:
+    """The run's fellows with other seeds, noted in an evaluation before that was made in the same way."""
+    try:
+        before = json.loads((target / "results.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return {"seeds": before["seeds"]} if "seeds" in before and before.get("protocol") == protocol else {}
+
+
+def temperature_of(folder: Path, task: str = TASK) -> float | None:
+    """That which brings a run's probabilities nearest to how often it is right, fitted on its val rows; None: none."""
+    return _noted_with_best(folder, task).get("temperature")
+
+
+def thresholds_of(folder: Path, task: str = TASK) -> np.ndarray:
     """For each class (K,) the probability from which on a run names it, chosen on its val rows; else one half."""
-    meta = json.loads((standing(folder / "checkpoints" / "best") / "meta.json").read_text(encoding="utf-8"))
-    classes = json.loads((folder / "classes.json").read_text(encoding="utf-8"))
-    return np.array(meta.get("thresholds") or [0.5] * len(classes))
+    several = folder / "tasks.json"
+    names = json.loads((several if several.is_file() else folder / "classes.json").read_text(encoding="utf-8"))
+    count = len(names[task]["names"] if several.is_file() else names)
+    return np.array(_noted_with_best(folder, task).get("thresholds") or [0.5] * count)
+
+
+def _noted_with_best(folder: Path, task: str) -> dict[str, Any]:
+    noted = json.loads((standing(folder / "checkpoints" / "best") / "meta.json").read_text(encoding="utf-8"))
+    return noted["tasks"].get(task, {}) if "tasks" in noted else noted
 
 
 def saved_manifest(folder: Path, recipe: Recipe, classes: tuple[str, ...]) -> Manifest:
     """The rows of a run as they were when it trained. Raises RunError when files have gone since."""
     data = recipe.data
-    manifest = Manifest.from_csv(folder / "manifest.csv", multilabel=data.multilabel, packed=data.packed is not None)
+    tasks = as_written(recipe.tasks)
+    packed = data.packed is not None
+    manifest = Manifest.from_csv(folder / "manifest.csv", multilabel=data.multilabel, packed=packed, tasks=tasks)
+    if tasks:
+        return manifest.with_outputs(outputs_of_run(folder))
     if set(manifest.classes) - set(classes):
         raise RunError(f"{folder}: manifest.csv names classes that the run has not: {some(manifest.classes)}")
     return manifest.with_classes(classes)
 
 
-def _protocol(recipe: Recipe, views: int, precision: str, groups: np.ndarray | None, *, size: int) -> dict[str, Any]:
+def _protocol(recipe: Recipe, said: _Asked, views: int, groups: np.ndarray | None) -> dict[str, Any]:
     return {
         "checkpoint": "best",
         "views": views,
         **recipe.clip.model_dump(include={"num_frames", "sampling", "frame_stride", "fit"}),
-        "size": size,
+        "size": said.dataset.clip.size,
         "consensus": IN_WORDS[recipe.evaluate.consensus].partition("," if recipe.data.multilabel else "\n")[0],
         "decoder": "pyav" if recipe.data.packed is None else f"the pack {recipe.data.packed}",
-        "precision": precision,
-        "interval": interval_in_words(groups),
+        "precision": said.precision,
+        "interval": interval_in_words(groups, len(said.said.rows)),
     }
 
 
-def interval_in_words(groups: np.ndarray | None) -> str:
-    """How the intervals of `score` were made."""
+def interval_in_words(groups: np.ndarray | None, rows: int) -> str:
+    """How the intervals of a task's figures were made."""
     units = "clips" if groups is None else f"{len(np.unique(groups))} groups"
-    return f"95 % percentile bootstrap over {units}, 2000 resamples; Wilson where all are alike"
+    return f"95 %, from a bootstrap over {units}, {resamples_of(rows)} resamples; Wilson where all are alike"
 
 
 def _training_skipped(folder: Path) -> list[dict[str, str]]:
     listed = folder / "skipped.json"
     return json.loads(listed.read_text(encoding="utf-8")) if listed.exists() else []
-
-
-def write_predictions(
-    folder: Path, manifest: Manifest, rows: np.ndarray, probs_NK: np.ndarray, named_NK: np.ndarray | None = None
-) -> None:
-    """predictions.csv, a line for each row, and probabilities.npy, float32 (N, K), with rows in the same order.
-
-    Where rows may have several classes, predicted are those that `named_NK` names, and the probability is of the
-    likeliest.
-    """
-    with whole_file(folder / "probabilities.npy") as partial, partial.open("wb") as file:
-        np.save(file, probs_NK.astype(np.float32))
-    with whole_file(folder / "predictions.csv") as partial, partial.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.writer(file)
-        writer.writerow(["path", "label", "predicted", "probability", "top_k"])
-        for index, row in enumerate(rows):
-            top = top_classes(probs_NK[index], manifest.classes, count=5)
-            predicted = top[0][0] if named_NK is None else several(manifest.classes, named_NK[index])
-            listed = json.dumps(top, ensure_ascii=False)
-            writer.writerow([manifest.path(row), manifest.label(row), predicted, top[0][1], listed])
-
-
-def top_classes(probs_K: np.ndarray, classes: tuple[str, ...], *, count: int) -> list[tuple[str, float]]:
-    """The likeliest classes with their probabilities, to six digits, likeliest first."""
-    order = np.argsort(-probs_K, kind="stable")[:count]
-    return [(classes[code], round(float(probs_K[code]), 6)) for code in order]

@@ -3,6 +3,7 @@
 import ctypes
 import hashlib
 import platform
+import resource
 from collections.abc import Callable, Sequence
 from datetime import timedelta
 from typing import Any, TypeVar
@@ -15,7 +16,8 @@ from torch import Tensor, nn
 from finetune.errors import FinetuneError
 from finetune.model.consensus import agree
 from finetune.model.cut import Cut
-from finetune.model.model import TASK, VideoClassifier
+from finetune.model.model import VideoClassifier
+from finetune.tasks import Output
 
 M_TRIM_THRESHOLD, M_MMAP_MAX = -1, -4  # of malloc.h
 LONGEST_WAIT = timedelta(hours=6)  # of processes for the one that validates
@@ -42,6 +44,14 @@ def settle_device(setting: str) -> torch.device:
     if device.type == "cpu":
         keep_freed_memory()
     return device
+
+
+def peak_gb(device: torch.device) -> float:
+    """The most memory that this process has held at once, in GB: of the GPU, or else of the machine."""
+    if device.type == "cuda":
+        return round(torch.cuda.max_memory_allocated(device) / 1e9, 3)
+    of_process = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return round(of_process * (1 if platform.system() == "Darwin" else 1024) / 1e9, 3)
 
 
 def keep_freed_memory() -> bool:
@@ -113,6 +123,7 @@ def refuse_ranks_that_differ(model: nn.Module) -> None:
     for value in model.state_dict().values():
         digest.update(value.detach().cpu().float().numpy().tobytes())
     digests = gather_object([digest.hexdigest()])
+    PartialState().wait_for_everyone()  # one that ends at once would take the others' connection, and the reason, along
     assert len(set(digests)) == 1, f"weights differ between processes after a phase: {digests}"
 
 
@@ -122,16 +133,42 @@ def precisely(precision: str, device: torch.device) -> torch.autocast:
 
 
 @torch.inference_mode()
-def probabilities(model: VideoClassifier, clips_BVTCHW: Tensor, *, precision: str, cut: Cut | None = None) -> Tensor:
-    """Class probabilities (B, K) in float32 that the views agree on; the model has to be in evaluation mode.
+def answers(
+    model: VideoClassifier, clips_BVTCHW: Tensor, *, precision: str, cut: Cut | None = None
+) -> dict[str, Tensor]:
+    """What a model says of each task, in float32 on the CPU; it has to be in evaluation mode.
 
-    With a `cut`, of what enters there of each view, (B, V, *cut.item). Views are computed one after the other, so that
-    memory does not grow with them. Videos computed together may differ from one computed alone in the last digits:
-    where numbers have to be the very same, B is 1.
+    Of classes and levels the probabilities (B, K) that the views agree on, of numbers what each view gives (B, V, K),
+    boxes and motion in shares of the model's picture. With a `cut`, of what enters there of each view, (B, V,
+    *cut.item). Views are computed one after the other, so that memory does not grow with them. Videos computed
+    together may differ from one computed alone in the last digits: where numbers have to be the very same, B is 1.
     """
     device = next(model.parameters()).device
-    views_BK = []
+    views: list[dict[str, Tensor]] = []
     for view in range(clips_BVTCHW.shape[1]):
         with precisely(precision, device):
-            views_BK.append(model(clips_BVTCHW[:, view].to(device), cut)[TASK])
-    return agree(torch.stack(views_BK), model.consensus, multilabel=model.multilabel).cpu()
+            views.append(model(clips_BVTCHW[:, view].to(device), cut))
+    return {
+        task: _answer(model, task, output, torch.stack([each[task] for each in views])).cpu()
+        for task, output in model.outputs.items()
+    }
+
+
+def probabilities(model: VideoClassifier, clips_BVTCHW: Tensor, *, precision: str) -> Tensor:
+    """Class probabilities (B, K) of a model's first task that has classes; see `answers`."""
+    return answers(model, clips_BVTCHW, precision=precision)[model.primary]
+
+
+def _answer(model: VideoClassifier, task: str, output: Output, logits_VBK: Tensor) -> Tensor:
+    if not output.is_named:
+        scale, center = (torch.tensor(each, device=logits_VBK.device) for each in (output.scale, output.center))
+        return (logits_VBK.float() * scale + center).transpose(0, 1)
+    probs_BK = agree(logits_VBK, model.consensus, multilabel=model.is_separate(task))
+    return of_levels(probs_BK) if output.kind == "ordinal" else probs_BK
+
+
+def of_levels(reached_BK: Tensor) -> Tensor:
+    """Probabilities of levels (B, K + 1) from those that each but the lowest is reached (B, K), made to fall."""
+    falling = reached_BK.cummin(1).values
+    ones = torch.ones_like(falling[:, :1])
+    return torch.cat([ones, falling], 1) - torch.cat([falling, 0 * ones], 1)

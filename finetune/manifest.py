@@ -9,23 +9,28 @@ from __future__ import annotations
 import csv
 import os
 import warnings
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
 
 from finetune.errors import DataError, some
+from finetune.labels import Labels, listed, outputs_of, read_labels, several
 from finetune.manifest_files import SPLIT_NAMES, groups_from, read_csv, scan_folder
 from finetune.objects import fetched, is_url
+from finetune.tasks import NAMED, Multitask, Output, Several, Task, primary_of
 
-SEPARATOR = ";"  # between the classes of a row that has several
 SPLITS = ("train", "val", "test")
 
 
 @dataclass(frozen=True, eq=False)
 class Manifest:
-    """Labelled videos. All arrays have one item a row; `source` is the file or folder that messages name."""
+    """Labelled videos. All arrays have one item a row; `source` is the file or folder that messages name.
+
+    With several tasks, `tasks` has their labels; `classes`, `labels` and `targets` are then those of the first that
+    chooses among names, by which rows are divided and counted (none: no classes). A row without has the number K.
+    """
 
     source: Path
     classes: tuple[str, ...]
@@ -34,6 +39,7 @@ class Manifest:
     splits: np.ndarray  # train | val | test
     groups: np.ndarray | None  # what must not be split across train and test
     targets: np.ndarray | None = None  # bool (N, K), where rows may have several classes: `labels` is the rarest then
+    tasks: Mapping[str, Labels] = field(default_factory=dict)
 
     def __len__(self) -> int:
         return len(self.paths)
@@ -44,7 +50,7 @@ class Manifest:
     def label(self, row: int) -> str:
         """The row's class; where there may be several, those that it has: `a;b`, or an empty text."""
         if self.targets is None:
-            return self.classes[self.labels[row]]
+            return self.classes[self.labels[row]] if self.labels[row] < len(self.classes) else ""
         return several(self.classes, self.targets[row])
 
     @property
@@ -62,7 +68,7 @@ class Manifest:
         if self.targets is not None:
             counted = self.targets[rows].sum(0)
         else:
-            counted = np.bincount(self.labels[rows], minlength=len(self.classes))
+            counted = np.bincount(self.labels[rows], minlength=len(self.classes))[: len(self.classes)]
         return dict(zip(self.classes, counted.tolist(), strict=True))
 
     def without(self, rows: Iterable[int]) -> Manifest:
@@ -77,6 +83,7 @@ class Manifest:
             splits=self.splits[keep],
             groups=groups,
             targets=targets,
+            tasks={name: labels.at(keep) for name, labels in self.tasks.items()},
         )
 
     def with_classes(self, classes: tuple[str, ...]) -> Manifest:
@@ -87,6 +94,22 @@ class Manifest:
             targets = np.zeros((len(self), len(classes)), dtype=bool)
             targets[:, codes[:-1]] = self.targets
         return replace(self, classes=classes, labels=codes[self.labels], targets=targets)
+
+    def several(self, tasks: Mapping[str, Task], multitask: Multitask | None = None) -> Several:
+        """The tasks that these rows were read with, for a model: what its heads have to give, and how they share."""
+        return Several(tasks, outputs_of(self.tasks, self.rows("train")), multitask or Multitask())
+
+    def seen_by(self, task: str) -> Manifest:
+        """The same rows, with the classes and labels of a task that chooses among names."""
+        classes, labels, targets = _named(self.tasks[task])
+        return replace(self, classes=classes, labels=labels, targets=targets)
+
+    def with_outputs(self, outputs: Mapping[str, Output]) -> Manifest:
+        """The same rows, the names of their tasks being among those of a model's outputs, and in its order."""
+        tasks = {name: self.tasks[name].named(output.names) for name, output in outputs.items()}
+        there = replace(self, tasks=tasks)
+        first = primary_of(tasks)
+        return there.seen_by(first) if tasks[first].kind in NAMED else there
 
     def only(self, split: str) -> Manifest:
         """The rows of a split, in their order, numbered from 0; classes stay."""
@@ -104,9 +127,11 @@ class Manifest:
         columns = columns if self.groups is None else columns | {"group": self.groups}
         with path.open("w", newline="", encoding="utf-8") as file:
             writer = csv.writer(file)
-            writer.writerow(["path", "label", *columns])
+            own = [f"{name}.{part}" for name, labels in self.tasks.items() for part in _parts(labels)]
+            writer.writerow(["path", "label", *columns, *own])
             for row in range(len(self)):
-                writer.writerow([self.path(row), self.label(row), *(values[row] for values in columns.values())])
+                texts = [text for labels in self.tasks.values() for text in labels.text(row)]
+                writer.writerow([self.path(row), self.label(row), *(each[row] for each in columns.values()), *texts])
 
     @staticmethod
     def from_csv(
@@ -119,8 +144,11 @@ class Manifest:
         whole: bool = False,
         multilabel: bool = False,
         packed: bool = False,
+        tasks: Mapping[str, Task] | None = None,
     ) -> Manifest:
         """Rows of a CSV with a header: path,label and, where there, split and group; other columns are left alone.
+
+        With `tasks` labels are in the columns that these name, in this CSV or others.
 
         Paths are relative to the CSV. Without a split column, or with none filled in, `val` and `test` are the
         shares that are held out; `whole`: none is, whatever the column says. `multilabel`: a label lists a row's
@@ -128,13 +156,17 @@ class Manifest:
         an object store, `s3://…`, is copied here first. Raises DataError with all that is wrong.
         """
         source = fetched(str(path)) if is_url(path) else Path(path)
-        table = read_csv(source, multilabel=multilabel)
+        table = read_csv(source, labels="several" if multilabel else "of tasks" if tasks else "one")
         files = [source.parent / item for item in table["path"]]
         groups = table.get("group") or groups_from(files, group_pattern)
         splits = ["train"] * len(files) if whole else table.get("split")
-        labels = [listed(label) for label in table["label"]] if multilabel else table["label"]
         if not packed:
             _refuse_missing_files(source, files)
+        labels: Sequence[str] | Sequence[tuple[str, ...]] | dict[str, Labels]
+        if tasks:
+            labels = read_labels(tasks, table, files, source=source)
+        else:
+            labels = [listed(label) for label in table["label"]] if multilabel else table["label"]
         return _manifest(source, files, labels, (splits, groups), (val, test, seed))
 
     @staticmethod
@@ -146,9 +178,11 @@ class Manifest:
         test: float = 0.2,
         seed: int = 0,
         whole: bool = False,
+        tasks: Mapping[str, Task] | None = None,
     ) -> Manifest:
         """Videos (or images: videos of one frame) in `<class>/*`, or in `<split>/<class>/*`.
 
+        To `tasks` the folder's name is the column `label`; others have their own manifests.
         `group_pattern` is a regular expression whose one group finds the group in a path relative to the folder;
         `whole`: every video is to learn from, whatever split its folder says.
         Raises DataError with everything that is wrong, empty classes included.
@@ -158,28 +192,62 @@ class Manifest:
         relative = [file.relative_to(source) for file in files]
         groups = groups_from(relative, group_pattern)
         splits = ["train"] * len(files) if whole else splits
-        return _manifest(source, files, labels, (splits, groups), (val, test, seed))
+        found = read_labels(tasks, {"label": labels}, files, source=source) if tasks else labels
+        return _manifest(source, files, found, (splits, groups), (val, test, seed))
+
+
+def _parts(labels: Labels) -> tuple[str, ...]:
+    """The columns that hold a task's labels where a manifest is written."""
+    return ("label",) if labels.kind in NAMED else labels.names
+
+
+def as_written(tasks: Mapping[str, Task]) -> dict[str, Task]:
+    """The tasks with their columns as `to_csv` names them."""
+    return {
+        name: task.model_copy(
+            update={
+                "manifest": None,
+                "columns": tuple(
+                    f"{name}.{part}" for part in (("label",) if task.kind in NAMED else task.columns_of(name))
+                ),
+            }
+        )
+        for name, task in tasks.items()
+    }
 
 
 def _manifest(
     source: Path,
     files: Sequence[Path],
-    labels: Sequence[str] | Sequence[tuple[str, ...]],
+    labels: Sequence[str] | Sequence[tuple[str, ...]] | dict[str, Labels],
     split_and_group: tuple[Sequence[str] | None, Sequence[str] | None],
     shares: tuple[float, float, int],
 ) -> Manifest:
     splits, groups = split_and_group
-    classes, label_codes, targets = encode(labels)
+    tasks = labels if isinstance(labels, dict) else {}
+    if isinstance(labels, dict):
+        classes, label_codes, targets = _named(labels[primary_of(labels)])
+    else:
+        classes, label_codes, targets = encode(labels)
     group_names = None if groups is None else np.array(groups)
-    if len(classes) < 2:
+    if len(classes) < 2 and not tasks:
         raise DataError(f"{source}: {some(classes)} is the only class; a classifier needs at least two")
     split_names = _split_names(source, splits) if splits else divide(label_codes, group_names, shares, source=source)
     paths = np.array([os.fsencode(file.absolute()) for file in files])
-    manifest = Manifest(source, classes, paths, label_codes, split_names, group_names, targets)
+    manifest = Manifest(source, classes, paths, label_codes, split_names, group_names, targets, tasks)
     problems = problems_of(manifest)
     if problems:
         raise DataError("\n".join(f"{source}: {problem}" for problem in problems))
     return manifest
+
+
+def _named(labels: Labels) -> tuple[tuple[str, ...], np.ndarray, np.ndarray | None]:
+    """What `encode` gives, of a task; of one that gives numbers, no classes."""
+    if labels.kind not in NAMED:
+        return (), np.zeros(len(labels.values), dtype=np.int64), None
+    if labels.kind == "multilabel":
+        return labels.names, rarest(labels.values), labels.values
+    return labels.names, labels.values, None
 
 
 def encode(
@@ -197,19 +265,16 @@ def encode(
     targets = np.zeros((len(lists), len(classes)), dtype=bool)
     for row, names in enumerate(lists):
         targets[row, [codes[name] for name in names]] = True
-    counts_NK = np.where(targets, targets.sum(0), len(targets) + 1)
-    rarest_N = counts_NK.argmin(1) if classes else np.zeros(len(lists))
-    return classes, np.where(targets.any(1), rarest_N, len(classes)).astype(np.int64), targets
+    return classes, rarest(targets), targets
 
 
-def listed(label: str) -> tuple[str, ...]:
-    """The classes in a text `a;b;c`."""
-    return tuple(name for name in map(str.strip, label.split(SEPARATOR)) if name)
-
-
-def several(classes: Sequence[str], there_K: np.ndarray) -> str:
-    """Classes in one text, as a manifest has them."""
-    return SEPARATOR.join(name for name, there in zip(classes, there_K, strict=True) if there)
+def rarest(targets_NK: np.ndarray) -> np.ndarray:
+    """Of the classes that each row has, the number of that with the fewest rows; of none it is K."""
+    rows, count = targets_NK.shape
+    if not count:
+        return np.zeros(rows, dtype=np.int64)
+    found_N = np.where(targets_NK, targets_NK.sum(0), rows + 1).argmin(1)
+    return np.where(targets_NK.any(1), found_N, count).astype(np.int64)
 
 
 def problems_of(manifest: Manifest) -> list[str]:

@@ -37,20 +37,24 @@ def read_table(source: Path) -> dict[str, list[str]]:
     return {name: [record[names.index(name)] for record in records] for name in names if name}
 
 
-def read_csv(source: Path, *, multilabel: bool) -> dict[str, list[str]]:
-    """Columns path, label and, when the file has them filled in, split and group."""
+def read_csv(source: Path, *, labels: str) -> dict[str, list[str]]:
+    """Columns path, label and, when the file has them filled in, split and group.
+
+    Rows have `one` label, or `several`, or none; those `of tasks` are in whichever columns, which are given too.
+    """
     table = read_table(source)
-    missing = [name for name in ("path", "label") if name not in table]
+    missing = [name for name in ("path", "label")[: 1 if labels == "of tasks" else 2] if name not in table]
     if missing:
         hints = "".join(nearest(name, table) for name in missing)
         raise DataError(f"{source}: no column {' and no column '.join(missing)}{hints}; it has {', '.join(table)}")
     if not table["path"]:
         raise DataError(f"{source}: holds a header and no rows")
-    for name in ("path",) if multilabel else ("path", "label"):
+    for name in ("path", "label") if labels == "one" else ("path",):
         empty = [number for number, value in enumerate(table[name], start=2) if not value]
         if empty:
             raise DataError(f"{source}: no {name} in line {some(empty)}")
-    kept = {name: values for name, values in table.items() if name in {"path", "label", "split", "group"}}
+    ours = {"path", "label", "split", "group"}
+    kept = {name: values for name, values in table.items() if name in ours or labels == "of tasks"}
     for name in ("split", "group"):
         if name in kept and not any(kept[name]):
             del kept[name]

@@ -1,34 +1,76 @@
 """What a trained run says of videos it has not been given: the very numbers that evaluation gives for them."""
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
+from typing import Any
 
-from finetune.checkpoint import load, open_run
-from finetune.errors import DataError, VideoError
-from finetune.evaluation import thresholds_of, top_classes
-from finetune.infer import probabilities, settle_device, settle_precision
-from finetune.manifest import SEPARATOR
+import numpy as np
+
+from finetune.answers import top_classes
+from finetune.checkpoint import load, open_run, outputs_of_run
+from finetune.errors import DataError, RunError, VideoError
+from finetune.evaluation import temperature_of, thresholds_of
+from finetune.infer import answers, settle_device, settle_precision
+from finetune.labels import SEPARATOR
 from finetune.manifest_files import find_media
+from finetune.model.model import TASK, VideoClassifier
+from finetune.probabilities import in_source
+from finetune.recipe import Clip, Recipe
+from finetune.scores.calibration import tempered
+from finetune.tasks import COLUMNS, Output, primary_of
 from finetune.video.check import look_at
-from finetune.video.dataset import read_views
+from finetune.video.dataset import read_views, view_placements
+from finetune.video.decode import VideoInfo
+
+COOLED = ("classify", "multilabel")  # kinds that training fits a temperature for
+
+
+@dataclass(frozen=True)
+class TaskPrediction:
+    """What is said of one of several tasks: names with their probabilities, likeliest first, or numbers by name.
+
+    Numbers have six digits. A box has x, y, w and h, its left, top, width and height in pixels of the video, at the
+    video's frame `frame`, counted from 0; motion has dx and dy, in pixels a frame to the right and down.
+    """
+
+    kind: str
+    top_k: tuple[tuple[str, float], ...] = ()
+    named: tuple[str, ...] | None = None  # where a clip may have several classes: those above their thresholds
+    numbers: Mapping[str, float] = field(default_factory=dict)
+    frame: int | None = None
+
+    @property
+    def predicted(self) -> str:
+        if self.named is not None:
+            return SEPARATOR.join(self.named)
+        return self.top_k[0][0] if self.top_k else ""
 
 
 @dataclass(frozen=True)
 class Prediction:
-    """One video's likeliest classes with their probabilities, likeliest first."""
+    """One video's likeliest classes with their probabilities, likeliest first.
+
+    With several tasks these are of the first that chooses among names, where one does, and `tasks` has all of them.
+    """
 
     path: Path
     top_k: tuple[tuple[str, float], ...]
     named: tuple[str, ...] | None = None  # where a clip may have several classes: those above their thresholds
+    tasks: Mapping[str, TaskPrediction] = field(default_factory=dict)
 
     @property
     def predicted(self) -> str:
-        return self.top_k[0][0] if self.named is None else SEPARATOR.join(self.named)
+        """The class, or classes; empty where no task has any."""
+        if self.named is not None:
+            return SEPARATOR.join(self.named)
+        return self.top_k[0][0] if self.top_k else ""
 
     @property
-    def probability(self) -> float:
-        return self.top_k[0][1]
+    def probability(self) -> float | None:
+        """Of the likeliest class; None where no task has classes."""
+        return self.top_k[0][1] if self.top_k else None
 
 
 def predict(
@@ -37,38 +79,101 @@ def predict(
     *,
     views: int | None = None,
     top_k: int = 5,
+    calibrated: bool = False,
     progress: Callable[[int, int], None] | None = None,
 ) -> list[Prediction]:
     """Predictions for files, and for the videos and images within folders, in order.
 
-    `views` defaults to those that the run was evaluated with. Raises DataError that names every file that cannot be
-    read, before anything is predicted.
+    `views` defaults to those that the run was evaluated with. `calibrated` probabilities are those at the temperature
+    that was fitted on the split val, of each task that has one. Raises DataError that names every file that cannot be
+    read, before anything is predicted, and RunError for a run without a temperature.
     """
-    recipe, classes = open_run(run)
-    files = [file for path in paths for file in find_media(Path(path))]
+    folder = Path(run)
+    recipe, classes = open_run(folder)
+    outputs = _outputs(folder, recipe, classes)
+    temperatures = _temperatures(folder, outputs, recipe.evaluate.views, views) if calibrated else {}
+    thresholds = {task: thresholds_of(folder, task) for task, each in outputs.items() if each.kind == "multilabel"}
+    files = _looked_at([file for path in paths for file in find_media(Path(path))])
+    model = load(folder).to(settle_device(recipe.train.device))
+    asked = _Asked(model, recipe.clip, views or recipe.evaluate.views, recipe.train.precision)
+    predictions = []
+    for file, info in files:
+        tasks = {}
+        for task, said_K in asked(file, info).items():
+            fitted = thresholds.get(task), temperatures.get(task)
+            tasks[task] = _of_task(outputs[task], said_K, top_k, fitted=fitted, middle=info.num_frames // 2)
+        first = tasks[primary_of(outputs)]
+        predictions.append(Prediction(file, first.top_k, first.named, tasks if recipe.tasks else {}))
+        if progress is not None:
+            progress(len(predictions), len(files))
+    return predictions
+
+
+def _outputs(folder: Path, recipe: Recipe, classes: tuple[str, ...]) -> dict[str, Output]:
+    if recipe.tasks:
+        return outputs_of_run(folder)
+    return {TASK: Output("multilabel" if recipe.data.multilabel else "classify", classes)}
+
+
+def _looked_at(files: list[Path]) -> list[tuple[Path, VideoInfo]]:
     results = look_at(files)
     bad = [str(result) for result in results if isinstance(result, VideoError)]
     if bad:
         raise DataError("\n".join(bad))
-    model = load(run).to(settle_device(recipe.train.device))
-    precision = settle_precision(recipe.train.precision, next(model.parameters()).device)
-    clip = recipe.clip.model_copy(update={"size": model.size})
-    thresholds = thresholds_of(Path(run)) if recipe.data.multilabel else None
-    predictions = []
-    for file, info in zip(files, results, strict=True):
-        assert not isinstance(info, VideoError)
-        clips_VTCHW = read_views(
-            file,
-            clip,
-            views=views or recipe.evaluate.views,
-            num_frames=info.num_frames,
-            video_size=(info.height, info.width),
-        )
-        probs_K = probabilities(model, clips_VTCHW.unsqueeze(0), precision=precision)[0].numpy()
-        named = None
-        if thresholds is not None:
-            named = tuple(name for name, there in zip(classes, probs_K >= thresholds, strict=True) if there)
-        predictions.append(Prediction(file, tuple(top_classes(probs_K, classes, count=top_k)), named))
-        if progress is not None:
-            progress(len(predictions), len(files))
-    return predictions
+    return [(file, info) for file, info in zip(files, results, strict=True) if not isinstance(info, VideoError)]
+
+
+class _Asked:
+    """A model that says of one video, by itself, what evaluation has it say: probabilities or numbers (K,) a task."""
+
+    def __init__(self, model: VideoClassifier, clip: Clip, views: int, precision: str) -> None:
+        self.model = model
+        self.clip = clip.model_copy(update={"size": model.size})
+        self.views = views
+        self.precision = settle_precision(precision, next(model.parameters()).device)
+
+    def __call__(self, file: Path, info: VideoInfo) -> dict[str, np.ndarray]:
+        of_video: dict[str, Any] = {
+            "views": self.views,
+            "num_frames": info.num_frames,
+            "video_size": (info.height, info.width),
+        }
+        clips_VTCHW = read_views(file, self.clip, **of_video)
+        said = answers(self.model, clips_VTCHW.unsqueeze(0), precision=self.precision)
+        placements = partial(view_placements, file, self.clip, **of_video)
+        found = in_source(self.model.outputs, {task: values[0].numpy() for task, values in said.items()}, placements)
+        if not all(np.isfinite(values).all() for values in found.values()):
+            raise DataError(f"{file}: what the model says of it is no number; train in train.precision=fp32")
+        return found
+
+
+def _of_task(
+    output: Output,
+    said_K: np.ndarray,
+    top_k: int,
+    *,
+    fitted: tuple[np.ndarray | None, float | None],
+    middle: int,
+) -> TaskPrediction:
+    if not output.is_named:
+        names = COLUMNS.get(output.kind, output.names)
+        numbers = {name: float(f"{value:.6g}") for name, value in zip(names, said_K, strict=True)}
+        return TaskPrediction(output.kind, numbers=numbers, frame=middle if output.kind == "box" else None)
+    thresholds, temperature = fitted
+    named = None  # by the probabilities as they are: a temperature changes no answer
+    if thresholds is not None:
+        named = tuple(name for name, there in zip(output.names, said_K >= thresholds, strict=True) if there)
+    if temperature is not None:
+        said_K = tempered(said_K, temperature, multilabel=output.kind == "multilabel")
+    return TaskPrediction(output.kind, tuple(top_classes(said_K, output.names, count=top_k)), named)
+
+
+def _temperatures(run: Path, outputs: Mapping[str, Output], fitted_views: int, views: int | None) -> dict[str, float]:
+    """Raises RunError where no task has one for so many views."""
+    found = {task: temperature_of(run, task) for task, output in outputs.items() if output.kind in COOLED}
+    temperatures = {task: temperature for task, temperature in found.items() if temperature is not None}
+    if not temperatures:
+        raise RunError(f"{run}: has no temperature, which training fits on the split val; leave out --calibrated")
+    if views is not None and views != fitted_views:
+        raise RunError(f"{run}: its temperature is that of {fitted_views} views, not {views}; leave out --views")
+    return temperatures

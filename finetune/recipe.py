@@ -10,31 +10,18 @@ import re
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Discriminator, Field, Tag, model_validator
+from pydantic import BeforeValidator, Discriminator, Field, Tag, model_validator
 
-Positive = Annotated[int, Field(ge=1)]
-Fraction = Annotated[float, Field(ge=0, lt=1)]
-NotNegative = Annotated[float, Field(ge=0)]
-Rate = Annotated[float, Field(gt=0)]
+from finetune.sections import Fraction, Head, NotNegative, Place, Pooling, Positive, Rate, Section
+from finetune.tasks import Multitask, Task, refuse_tasks
+
 DEFAULT_BATCH_SIZE = 8  # what the rates of recipes are for
 Shape = Literal["cosine", "linear", "constant", "step", "one_cycle", "slanted_triangular"]
-
-
-def _place(value: object) -> object:
-    """A path, but for places in an object store, which stay text."""
-    return Path(value) if isinstance(value, str) and "://" not in value else value
-
-
-Place = Annotated[Path | str, BeforeValidator(_place)]
 
 
 def _off(value: object) -> object:
     """YAML takes the bare word `off` for false."""
     return "off" if value is False else value
-
-
-class Section(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True, validate_default=True)
 
 
 class Data(Section):
@@ -152,10 +139,8 @@ class Model(Section):
 
     backbone: str = Field("resnet50.a1_in1k", description="a timm name, or torchvision/<name>")
     weights: str = Field("imagenet", description="imagenet | bundled | none | a file")
-    temporal: Literal[
-        "mean", "max", "topk", "vlad", "diff", "concat", "conv1d", "gru", "lstm", "attention", "transformer"
-    ] = Field("mean", description="pooling over T; all but the first four know the order of frames")
-    head: Literal["linear", "mlp", "cosine"] = Field(
+    temporal: Pooling = Field("mean", description="pooling over T; all but the first four know the order of frames")
+    head: Head = Field(
         "linear", description="one layer, one more before it, or the angles to a direction of each class"
     )
     dropout: Fraction = Field(0.2, description="before the head")
@@ -243,7 +228,7 @@ class EarlyStopping(Section):
     """When a phase ends before its last epoch."""
 
     patience: Positive = Field(5, description="epochs of a phase without a better one, after which it ends")
-    metric: Literal["val_top1", "val_loss", "val_map"] = "val_loss"
+    metric: Literal["val_top1", "val_loss", "val_map", "val_score"] = "val_loss"
     min_delta: NotNegative = Field(0.0, description="by how much an epoch has to be better to count as better")
 
 
@@ -257,8 +242,10 @@ class Train(Section):
     accumulate: Positive = Field(
         1, description="so many times batch_size clips make one step of the optimizer, in no more memory"
     )
-    sampler: Literal["shuffle", "balanced"] = Field(
-        "shuffle", description="an epoch shows each clip once, or all classes equally often (a clip at most 5 times)"
+    sampler: Literal["shuffle", "balanced", "by_task"] = Field(
+        "shuffle",
+        description="an epoch shows each clip once, or all classes, or the labels of all tasks, equally often (a clip "
+        "at most 5 times)",
     )
     optimizer: str = Field("adamw", description="a name of timm's: adamw, sgd (Nesterov momentum), lion, lars, lamb …")
     weight_decay: NotNegative = 0.01
@@ -376,6 +363,17 @@ class Recipe(Section):
     clip: Clip = Clip()
     augment: Augment = Augment()
     model: Model = Model()
+    tasks: dict[str, Task] = Field(
+        {}, description="what is told of a clip, each by its name; none: one task, `label`, as the data say"
+    )
+    multitask: Multitask = Multitask()
     phases: Annotated[Phases, BeforeValidator(_named)] = (Phase(train="head"),)
     train: Train = Train()
     evaluate: Evaluate = Evaluate()
+
+    @model_validator(mode="after")
+    def _tasks_go_together(self) -> Recipe:
+        if self.tasks and self.data.multilabel:
+            raise ValueError("data.multilabel is for recipes without tasks; give the task kind: multilabel")
+        refuse_tasks(self.tasks, self.multitask)
+        return self

@@ -13,6 +13,9 @@ from yaml import YAMLError
 
 from finetune.errors import RecipeError, nearest
 from finetune.recipe import Phase, Recipe, Schedule, Section
+from finetune.tasks import Task
+
+A_TASK = "tasks.<name>"
 
 
 def load_recipe(name: str, overrides: Sequence[str] = ()) -> Recipe:
@@ -118,7 +121,8 @@ def _place(detail: ErrorDetails) -> str:
     """The place as an override writes it, without the names that pydantic gives the members of a union."""
     parts, words = detail["loc"], {word for key in known_keys() for word in key.split(".")}
     unknown_last = detail["type"] == "extra_forbidden"
-    kept = [str(part) for part in parts if isinstance(part, int) or part in words]
+    own = parts[1:2] if parts[:1] == ("tasks",) else ()  # the name of a task
+    kept = [str(part) for part in parts if isinstance(part, int) or part in words or part in own]
     return ".".join([*kept, str(parts[-1])] if unknown_last and str(parts[-1]) not in words else kept)
 
 
@@ -126,8 +130,11 @@ def _nearest_key(place: str) -> str:
     """The known keys nearest to an unknown one: in its own section first, then anywhere, else all of the section."""
     parent, dot, word = place.rpartition(".")
     known = [key.rpartition(".") for key in known_keys()]
-    siblings = {last: f"{parent}{dot}{last}" for section, _, last in known if section == re.sub(r"\.\d+", "", parent)}
-    elsewhere = {last: f"{section}.{last}" for section, _, last in known if section}
+    within = re.sub(r"\.\d+", "", parent) if not parent.startswith("tasks.") else A_TASK
+    siblings = {last: f"{parent}{dot}{last}" for section, _, last in known if section == within}
+    # Of keys that several sections have, another section's goes before a task's.
+    sections = sorted((key for key in known if key[0]), key=lambda key: key[0] != A_TASK)
+    elsewhere = {last: f"{section}.{last}" for section, _, last in sections}
     for words in (siblings, elsewhere):
         if near := get_close_matches(word, words):
             return f" (nearest: {', '.join(words[other] for other in near)})"
@@ -135,12 +142,12 @@ def _nearest_key(place: str) -> str:
 
 
 def known_keys() -> list[str]:
-    """Every key of a recipe as it is written in an override, list positions left out."""
+    """Every key of a recipe as it is written in an override, list positions left out; those of a task under <name>."""
     keys = []
     for name, field in Recipe.model_fields.items():
-        sections = (Phase, Schedule) if name == "phases" else (field.annotation,)
+        sections = {"phases": (Phase, Schedule), "tasks": (Task,)}.get(name, (field.annotation,))
         keys.append(name)
         for section in sections:
             if isinstance(section, type) and issubclass(section, Section):
-                keys += [f"{name}.{sub}" for sub in section.model_fields]
+                keys += [f"{A_TASK if name == 'tasks' else name}.{sub}" for sub in section.model_fields]
     return list(dict.fromkeys(keys))

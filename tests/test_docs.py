@@ -10,6 +10,7 @@ import pytest
 from finetune.cli.main import app
 from finetune.recipe import Phase, Recipe, Schedule, Section
 from finetune.recipe_files import list_recipes, load_recipe
+from finetune.tasks import Task
 
 ROOT = Path(__file__).parent.parent
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
@@ -27,6 +28,8 @@ def recipe_table():
         if name == "phases":
             rows += [(f"phases.*n*.{key}", sub) for key, sub in Phase.model_fields.items()]
             rows += [(f"phases.{key}", sub) for key, sub in Schedule.model_fields.items()]
+        elif name == "tasks":
+            rows += [(f"tasks.*name*.{key}", sub) for key, sub in Task.model_fields.items()]
         elif isinstance(section, type) and issubclass(section, Section):
             rows += [(f"{name}.{key}", sub) for key, sub in section.model_fields.items()]
         else:

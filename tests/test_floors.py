@@ -8,10 +8,16 @@ import pytest
 PACKAGE = Path(__file__).parent.parent / "finetune"
 FLOORS = {
     **dict.fromkeys(("errors", "files", "recipe", "recipe_files", "schedules", "manifest", "report", "version"), 0),
-    **dict.fromkeys(("scores", "multilabel_scores", "headline", "objects", "manifest_files"), 0),
+    **dict.fromkeys(("scores", "answers", "objects", "manifest_files", "labels", "sections", "tasks"), 0),
     **dict.fromkeys(("video", "model"), 1),
-    **dict.fromkeys(("audit", "checkpoint", "infer", "evaluation", "datasets", "features"), 2),
-    **dict.fromkeys(("train", "prediction"), 3),
+    **dict.fromkeys(
+        (
+            *("audit", "checkpoint", "infer", "evaluation", "datasets", "features", "pictures", "explain"),
+            *("probabilities", "scored"),
+        ),
+        2,
+    ),
+    **dict.fromkeys(("train", "prediction", "drawing"), 3),
     "study": 4,
     "cli": 5,
     **dict.fromkeys(("__init__", "__main__"), 6),
@@ -23,7 +29,7 @@ HOMES = {
     "torchcodec": {"video/other_decoders.py"},
     "accelerate": {"infer.py", "train/loop.py", "train/together.py", "train/trackers.py", "train/settle.py"},
     "cv2": {
-        *("video/other_decoders.py", "datasets/shapes.py", "datasets/quickstart.py"),
+        *("video/other_decoders.py", "video/drawn.py", "datasets/shapes.py", "datasets/quickstart.py"),
         *("video/pack.py", "video/packed.py"),  # JPEG: the fastest codec of those that are there anyway
     },
 }

@@ -4,8 +4,22 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from finetune.errors import DataError
+from finetune.labels import outputs_of
 from finetune.manifest import Manifest, divide
 from finetune.manifest_files import find_media
+from finetune.tasks import Output, Task
+
+BOX = Task(kind="box")
+TASKS = {"box": BOX, "action": Task(kind="classify"), "tags": Task(kind="multilabel"), "skill": Task(kind="ordinal")}
+ROWS = """path,split,box_is_ignored,x,y,w,h,action,tags,skill
+0,train,,1,2,3,4,run,a;b,1
+1,train,,,,,,sit,,2
+2,train,,5,6,7,8,,b,
+3,train,,,,,,run,b,3
+4,val,,1,1,1,1,sit,a,1
+5,test,,,,,,,,
+6,test,,2,2,2,2,run,c,2
+"""
 
 
 def touch(root, *names):
@@ -14,8 +28,8 @@ def touch(root, *names):
         (root / name).write_bytes(b"x")
 
 
-def write(root, text):
-    path = root / "clips.csv"
+def write(root, text, name="clips.csv"):
+    path = root / name
     path.write_text(text, encoding="utf-8")
     return path
 
@@ -151,3 +165,146 @@ def test_dropping_rows_keeps_classes(tmp_path):
     assert len(manifest) == 2
     assert manifest.classes == ("a", "b")
     assert manifest.counts("train") == {"a": 0, "b": 2}
+
+
+@pytest.fixture
+def manifest(tmp_path):
+    return Manifest.from_csv(write(tmp_path, ROWS), packed=True, tasks=TASKS)
+
+
+def known(manifest):
+    return {name: labels.known.astype(int).tolist() for name, labels in manifest.tasks.items()}
+
+
+def test_a_row_may_lack_any_label_and_is_a_row_still(manifest):
+    assert known(manifest) == {
+        "box": [1, 0, 1, 0, 1, 0, 1],
+        "action": [1, 1, 0, 1, 1, 0, 1],
+        "tags": [1, 1, 1, 1, 1, 1, 1],
+        "skill": [1, 1, 0, 1, 1, 0, 1],
+    }
+    assert manifest.classes == ("run", "sit") and manifest.targets is None
+    assert manifest.labels.tolist() == [0, 1, 2, 0, 1, 2, 0]
+    assert [manifest.label(row) for row in (0, 1, 2, 5)] == ["run", "sit", "", ""]
+    assert manifest.counts("train") == {"run": 2, "sit": 1} and manifest.counts("test") == {"run": 1, "sit": 0}
+
+
+def test_dropping_rows_and_taking_a_split_keeps_the_labels_of_all_tasks_by_their_rows(manifest):
+    fewer = manifest.without([0, 3, 5])
+    assert known(fewer) == {"box": [0, 1, 1, 1], "action": [1, 0, 1, 1], "tags": [1, 1, 1, 1], "skill": [1, 0, 1, 1]}
+    assert [fewer.tasks["skill"].text(row) for row in range(4)] == [["2"], [""], ["1"], ["2"]]
+    assert fewer.tasks["skill"].names == ("1", "2", "3")
+    tested = manifest.only("test")
+    assert [tested.path(row).name for row in range(len(tested))] == ["5", "6"]
+    assert tested.tasks["box"].values[1].tolist() == [2, 2, 2, 2] and not tested.tasks["box"].known[0]
+
+
+def test_rows_are_seen_by_any_task_that_chooses_among_names(manifest):
+    by_tags, by_skill, by_box = (manifest.seen_by(name) for name in ("tags", "skill", "box"))
+    assert by_tags.classes == ("a", "b", "c") and by_tags.targets.sum(0).tolist() == [2, 3, 1]
+    assert [by_tags.label(row) for row in (0, 1, 3)] == ["a;b", "", "b"]
+    assert by_tags.labels.tolist() == [0, 3, 1, 1, 0, 3, 2]  # of several the rarest
+    assert by_skill.classes == ("1", "2", "3") and by_skill.labels.tolist() == [0, 1, 3, 2, 0, 3, 1]
+    assert by_box.classes == () and by_box.label(0) == "" and by_box.counts("train") == {}
+    assert by_tags.seen_by("action").labels.tolist() == manifest.labels.tolist()
+    assert by_box.tasks is manifest.tasks
+
+
+def test_a_models_outputs_put_tasks_in_its_order_and_among_its_names(manifest):
+    outputs = {
+        "tags": Output("multilabel", ("c", "d", "b", "a")),
+        "action": Output("classify", ("sit", "jump", "run")),
+    }
+    seen = manifest.with_outputs(outputs)
+    assert list(seen.tasks) == ["tags", "action"] and seen.classes == ("c", "d", "b", "a")
+    assert [seen.label(row) for row in (0, 1, 6)] == ["b;a", "", "c"]
+    assert seen.tasks["action"].values.tolist() == [2, 0, 3, 2, 0, 3, 2]
+    assert seen.tasks["action"].known.tolist() == manifest.tasks["action"].known.tolist()
+    assert [seen.seen_by("action").label(row) for row in range(4)] == ["run", "sit", "", "run"]
+
+
+def test_outputs_of_the_very_data_change_nothing_but_need_no_names_of_numbers(manifest):
+    outputs = outputs_of(manifest.tasks, manifest.rows("train"))
+    seen = manifest.with_outputs(outputs)
+    assert seen.classes == manifest.classes and seen.labels.tolist() == manifest.labels.tolist()
+    assert all(seen.tasks[name] is manifest.tasks[name] for name in manifest.tasks)
+    assert manifest.with_outputs({"box": outputs["box"]}).tasks.keys() == {"box"}
+
+
+def test_a_primary_tasks_class_that_is_only_tested_is_refused(tmp_path):
+    path = write(tmp_path, "path,split,it\n0,train,a\n1,train,b\n2,test,c\n")
+    with pytest.raises(DataError, match="test has c, which train has not"):
+        Manifest.from_csv(path, packed=True, tasks={"it": Task(kind="classify")})
+
+
+def test_files_that_are_not_there_and_an_empty_path_are_said_with_tasks_too(tmp_path):
+    touch(tmp_path, "0")
+    path = write(tmp_path, "path,split,it\n0,train,a\n1,train,b\n")
+    with pytest.raises(DataError, match="1 of 2 files are not there: .*1"):
+        Manifest.from_csv(path, tasks={"it": Task(kind="classify")})
+    with pytest.raises(DataError, match="no path in line 3"):
+        Manifest.from_csv(write(tmp_path, "path,it\n0,a\n,b\n"), tasks={"it": Task(kind="classify")})
+    with pytest.raises(DataError, match=r"no column path \(nearest: paths\); it has paths, it"):
+        Manifest.from_csv(write(tmp_path, "paths,it\n0,a\n"), tasks={"it": Task(kind="classify")})
+
+
+@given(
+    counts=st.lists(st.integers(8, 20), min_size=2, max_size=4),
+    unlabelled=st.integers(0, 10),
+    seed=st.integers(0, 4),
+)
+@settings(max_examples=20, deadline=None)
+def test_rows_are_divided_in_proportion_to_the_primary_tasks_classes(tmp_path_factory, counts, unlabelled, seed):
+    root = tmp_path_factory.mktemp("rows")
+    names = [f"c{code}" for code, count in enumerate(counts) for _ in range(count)] + [""] * unlabelled
+    sizes = np.random.default_rng(seed).random(len(names))
+    lines = [f"{row},{sizes[row]},{name}" for row, name in enumerate(names)]
+    path = write(root, "\n".join(["path,size,it", *lines]))
+    tasks = {"size": Task(kind="regress"), "it": Task(kind="classify")}
+    manifest = Manifest.from_csv(path, packed=True, val=0.25, test=0.25, seed=seed, tasks=tasks)
+    for code, count in enumerate(counts):
+        tested = (manifest.labels[manifest.rows("test")] == code).sum()
+        assert abs(tested - count / 4) < 2
+    assert {"train", "val", "test"} == set(manifest.splits.tolist())
+    again = Manifest.from_csv(path, packed=True, val=0.25, test=0.25, seed=seed, tasks=tasks)
+    assert again.splits.tolist() == manifest.splits.tolist()
+
+
+def test_groups_stay_whole_where_tasks_have_numbers_alone(tmp_path):
+    lines = [f"{row},g{row // 4},{row}" for row in range(40)]
+    path = write(tmp_path, "\n".join(["path,group,size", *lines]))
+    manifest = Manifest.from_csv(path, packed=True, tasks={"size": Task(kind="regress")})
+    assert manifest.classes == () and len(manifest.rows("test")) == 8
+    for group in set(manifest.groups):
+        assert len(set(manifest.splits[manifest.groups == group])) == 1
+
+
+def test_a_folder_gives_the_class_and_manifests_beside_it_the_rest(tmp_path):
+    touch(
+        tmp_path, *[f"clips/{split}/{name}/{n}.mp4" for split in ("train", "test") for name in "ab" for n in range(2)]
+    )
+    boxes = write(tmp_path, "path,x,y,w,h\nclips/test/b/1.mp4,1,2,3,4\nclips/train/a/0.mp4,5,6,7,8\n", "boxes.csv")
+    tasks = {"box": Task(kind="box", manifest=boxes), "action": Task(kind="classify", columns="label")}
+    manifest = Manifest.from_folder(tmp_path / "clips", tasks=tasks)
+    assert manifest.classes == ("a", "b") and manifest.splits.tolist() == ["test"] * 4 + ["train"] * 4
+    labels = manifest.tasks["box"]
+    found = {
+        manifest.path(row).relative_to(tmp_path).as_posix(): labels.text(row) for row in np.flatnonzero(labels.known)
+    }
+    assert found == {
+        "clips/test/b/1.mp4": ["1.0", "2.0", "3.0", "4.0"],
+        "clips/train/a/0.mp4": ["5.0", "6.0", "7.0", "8.0"],
+    }
+
+
+def test_a_folder_has_no_other_column_than_label(tmp_path):
+    touch(tmp_path, *[f"clips/{name}/{n}.mp4" for name in "ab" for n in range(9)])
+    with pytest.raises(DataError, match=r"no column action, for tasks.action; it has label"):
+        Manifest.from_folder(tmp_path / "clips", tasks={"action": Task(kind="classify")})
+
+
+def test_levels_may_be_folders(tmp_path):
+    touch(tmp_path, *[f"train/{name}/{n}.mp4" for name in ("1", "10", "9") for n in range(2)])
+    manifest = Manifest.from_folder(tmp_path, tasks={"skill": Task(kind="ordinal", columns="label")})
+    assert manifest.classes == ("1", "9", "10")
+    assert manifest.label(2) == "10" and manifest.labels[2] == 2

@@ -11,9 +11,10 @@ from sklearn.metrics import average_precision_score, f1_score
 
 import finetune as ft
 from finetune.errors import DataError, RecipeError
-from finetune.headline import headline, in_words, rank, validation_figures
 from finetune.model.consensus import agree
-from finetune.multilabel_scores import _Ranked, best_thresholds, mean_average_precision, score_multilabel
+from finetune.scores.calibration import calibration, tempered
+from finetune.scores.headline import headline, in_words, rank, validation_figures
+from finetune.scores.multilabel import _Ranked, best_thresholds, mean_average_precision, score_multilabel
 from finetune.study.kfold import kfold
 from finetune.train.losses import build_loss
 from finetune.train.mixing import mix
@@ -174,7 +175,7 @@ def test_views_agree_class_by_class(consensus, wanted):
 def test_training_counts_a_clip_as_right_whose_likeliest_class_it_has():
     tally = Tally()
     logits, targets = torch.tensor([[3.0, 1], [1, 2], [5, 4]]), torch.tensor([[1.0, 1], [1, 0], [0, 0]])
-    tally.add(0.5, logits, targets, 1.0)
+    tally.add(0.5, 3, (logits, targets), 1.0)
     assert (tally.right, tally.clips) == (1, 3)
 
 
@@ -217,6 +218,22 @@ def test_predict_gives_what_evaluation_gives(run, manifest):
     for each, probs_K in zip(found, probs, strict=True):
         assert dict(each.top_k)["bright"] == pytest.approx(float(probs_K[0]), abs=1e-6)
         assert each.predicted == ";".join(each.named)
+
+
+def test_a_temperature_moves_each_class_by_itself_and_names_the_same_classes(run, manifest, tmp_path):
+    task = ft.evaluate(run, out=tmp_path, pictures=False)["tasks"]["label"]
+    temperature = json.loads((run / "checkpoints/best/meta.json").read_text())["temperature"]
+    assert task["calibrated"]["temperature"] == temperature != 1
+    cooled = tempered(np.load(tmp_path / "probabilities.npy"), temperature, multilabel=True)
+    rows = manifest.rows("test")
+    wanted = calibration(manifest.targets[rows], cooled, manifest.groups[rows])
+    for key in ("ece", "brier", "log_loss", "gap"):
+        assert task["calibrated"][key] == pytest.approx(wanted[key], abs=1e-6), key
+    paths = [manifest.path(row) for row in rows]
+    plain, calibrated = (ft.predict(run, paths, calibrated=each) for each in (False, True))
+    assert [each.named for each in calibrated] == [each.named for each in plain]
+    for each, probs_K in zip(calibrated, cooled, strict=True):
+        assert dict(each.top_k) == pytest.approx(dict(zip(manifest.classes, probs_K, strict=True)), abs=2e-6)
 
 
 def test_several_views_agree_in_the_model_as_in_evaluation(run):

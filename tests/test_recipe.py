@@ -95,7 +95,7 @@ def test_an_override_that_fits_nowhere_is_refused(recipe_file, override):
 
 
 def test_an_unknown_recipe_names_the_nearest():
-    with pytest.raises(RecipeError, match=r"no recipe 'quickstat' \(nearest: quickstart\)"):
+    with pytest.raises(RecipeError, match=r"no recipe 'quickstat' \(nearest: quickstart"):
         load_recipe("quickstat")
 
 

@@ -8,9 +8,11 @@ from pathlib import Path
 import torch
 from accelerate import Accelerator
 from grey import TINY
+from tasked import TASKS, manifest_of, recipe_of
 
 import finetune as ft
 from finetune.infer import process_count, settle_device
+from finetune.train.start import train_by
 from finetune.train.tally import Tally
 
 PHASES = (
@@ -31,6 +33,9 @@ def main(data: str, out: str, special: str = "") -> None:
     if special == "goes on":
         ft.resume(out, quiet=True)
         return
+    if special == "several":
+        train_several(data, Path(out))
+        return
     manifest = ft.Manifest.from_folder(data)
     torch.manual_seed(0)
     model = ft.build_model(TINY, manifest.classes, weights="none", num_frames=2, size=32, dropout=0.0)
@@ -49,6 +54,15 @@ def main(data: str, out: str, special: str = "") -> None:
         out=Path(out),
         quiet=True,
     )
+
+
+def train_several(data: str, out: Path) -> Path:
+    """Of several tasks, of which rows lack labels; by SGD, as Adam makes steps of the rounding of gradients of 0."""
+    phases = [{"train": "head", "epochs": 1, "lr": 1e-2}, {"train": "layer3", "epochs": 1, "lr": 1e-3}]
+    settings = {"multitask": {"weighting": "pcgrad", "divide_by": "running"}, "phases": phases}
+    tasks = {name: TASKS[name] for name in ("way", "shade")} | {"box": TASKS["box"] | {"at": "layer3"}}
+    recipe = recipe_of(data, tasks, train={"batch_size": 6 // process_count(), "optimizer": "sgd"}, **settings)
+    return train_by(recipe, manifest_of(recipe), out=out)
 
 
 def wrap_once() -> None:

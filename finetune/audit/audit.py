@@ -68,6 +68,7 @@ def write_mended(path: Path, rows: Rows, left: Iterable[int]) -> None:
         columns["split"] = rows.splits
     if any(rows.groups):
         columns["group"] = rows.groups
+    columns |= rows.others
     try:
         with path.open("w", newline="", encoding="utf-8", errors="surrogateescape") as file:
             writer = csv.writer(file)
@@ -121,7 +122,7 @@ def _bad_files(bad: dict[int, VideoError], number: int) -> list[Finding]:
 
 
 def _without_label_or_split(rows: Rows) -> set[int]:
-    needs_label = rows.labelled and not rows.multilabel
+    needs_label = rows.labelled and not rows.multilabel and not rows.tasks
     no_label = {row for row, label in enumerate(rows.labels) if not label} if needs_label else set()
     return no_label | ({row for row, split in enumerate(rows.splits) if not split} if any(rows.splits) else set())
 

@@ -2,16 +2,18 @@
 
 import re
 from collections import Counter
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
 
 from finetune.audit.finding import Finding
 from finetune.errors import DataError, some
-from finetune.manifest import divide, encode, listed
+from finetune.labels import listed, read_labels
+from finetune.manifest import divide, encode
 from finetune.manifest_files import SPLIT_NAMES, find_media, read_table
+from finetune.tasks import NAMED, Task, primary_of
 
 PATH_COLUMNS = ("path", "file", "filename", "file_name", "video", "video_path")
 
@@ -28,6 +30,8 @@ class Rows:
     divided: bool  # by chance and by group, as training divides what has no splits
     findings: list[Finding]
     multilabel: bool = False  # a label lists classes, or none
+    tasks: Mapping[str, Task] = field(default_factory=dict)  # several: a row may lack the label of any
+    others: Mapping[str, list[str]] = field(default_factory=dict)  # of several tasks, all columns with labels
 
     def __len__(self) -> int:
         return len(self.paths)
@@ -44,16 +48,30 @@ class Rows:
 
 
 def read_rows(
-    source: Path, *, group_pattern: str | None, shares: tuple[float, float, int], multilabel: bool = False
+    source: Path,
+    *,
+    group_pattern: str | None,
+    shares: tuple[float, float, int],
+    multilabel: bool = False,
+    tasks: Mapping[str, Task] | None = None,
 ) -> Rows:
     """Rows of a CSV or a folder as `Manifest` would take them; without labels too.
 
+    Of several tasks the labels are those of the first with classes, where it has them in this CSV.
     `shares` (val, test, seed) is how training would divide rows that have no split. Raises DataError where there
     are no rows at all.
     """
     findings: list[Finding] = []
     read = _from_folder if source.is_dir() else _from_csv
     paths, labels, splits, groups = read(source, findings)
+    others: dict[str, list[str]] = {}
+    if tasks and not source.is_dir():
+        others = _further_columns(source, paths)
+        columns = others | {"label": labels}
+        labels, multilabel = _labels_of_first(tasks, columns, len(paths))
+        findings = [finding for finding in findings if finding.kind not in {"no_label", "no_labels"}]
+        findings += _problems_of_tasks(source, paths, tasks, columns)
+        others = columns
     if group_pattern and not any(groups):
         groups = _groups_from(source, paths, group_pattern, findings)
     known = [SPLIT_NAMES.get(split.lower(), "") for split in splits]
@@ -65,7 +83,37 @@ def read_rows(
         known = _divided(source, codes, groups, shares, findings)
     if multilabel:
         findings = [finding for finding in findings if finding.kind != "no_label"]
-    return Rows(source, paths, labels, known, groups, divided, findings, multilabel)
+    return Rows(source, paths, labels, known, groups, divided, findings, multilabel, tasks or {}, others)
+
+
+def _further_columns(source: Path, paths: Sequence[Path]) -> dict[str, list[str]]:
+    """Those that nothing but tasks asks for, of the rows that have a path."""
+    table = read_table(source)
+    column = next(name for name in PATH_COLUMNS if name in table)
+    there = [row for row, path in enumerate(table[column]) if path]
+    assert len(there) == len(paths)
+    known = {column, "label", "split", "group"}
+    return {name: [values[row] for row in there] for name, values in table.items() if name not in known}
+
+
+def _labels_of_first(tasks: Mapping[str, Task], columns: Mapping[str, list[str]], rows: int) -> tuple[list[str], bool]:
+    """The labels of the task that rows are divided by, and whether they list classes; empty where it has none here."""
+    name = primary_of(tasks)
+    task = tasks[name]
+    (column, *_) = task.columns_of(name)
+    if task.kind not in NAMED or task.manifest is not None or column not in columns:
+        return [""] * rows, False
+    return columns[column], task.kind == "multilabel"
+
+
+def _problems_of_tasks(
+    source: Path, paths: Sequence[Path], tasks: Mapping[str, Task], columns: Mapping[str, list[str]]
+) -> list[Finding]:
+    try:
+        read_labels(tasks, columns, paths, source=source)
+    except DataError as error:
+        return [Finding("mend", "labels", line, "Training would refuse it.") for line in str(error).splitlines()]
+    return []
 
 
 Columns = tuple[list[Path], list[str], list[str], list[str]]

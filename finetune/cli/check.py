@@ -9,7 +9,7 @@ import typer
 
 from finetune.cli.data import counting
 from finetune.errors import DataError, RecipeError, VideoError, nearest
-from finetune.recipe import Data
+from finetune.recipe import Data, Recipe
 from finetune.recipe_files import list_recipes, load_recipe
 
 FILES_SHOWN = 10
@@ -30,7 +30,8 @@ def check(
     Ends with 1 when something must be mended: files that cannot be read, copies or groups in more than one split,
     classes that training lacks. Warnings and notes end with 0.
     """
-    data, seed = _data_of(source, overrides or [])
+    settings = _settings_of(source, overrides or [])
+    data, seed = settings.data, settings.seed
     from finetune.audit.audit import audit, write_mended
     from finetune.audit.rows import read_rows
     from finetune.objects import fetched
@@ -41,7 +42,9 @@ def check(
     assert place is not None
     where = fetched(place) if isinstance(place, str) else place
     shares = data.val, data.test, seed
-    rows = read_rows(where, group_pattern=data.group_pattern, shares=shares, multilabel=data.multilabel)
+    rows = read_rows(
+        where, group_pattern=data.group_pattern, shares=shares, multilabel=data.multilabel, tasks=settings.tasks
+    )
     with counting("looking") as progress:
         looks = look_closely(rows.paths, seconds=seconds, progress=progress)
     result, left = audit(rows, looks)
@@ -66,8 +69,8 @@ def check(
         raise typer.Exit(1)
 
 
-def _data_of(source: str, overrides: list[str]) -> tuple[Data, int]:
-    """What a recipe says of the data, or its defaults for a folder or a CSV; and the seed."""
+def _settings_of(source: str, overrides: list[str]) -> Recipe:
+    """A recipe, or its defaults for a folder or a CSV."""
     path = Path(source)
     if source in list_recipes() or path.suffix in {".yaml", ".yml"}:
         settings = load_recipe(source, overrides)
@@ -75,16 +78,16 @@ def _data_of(source: str, overrides: list[str]) -> tuple[Data, int]:
             raise RecipeError(f"{source}: needs one of data.manifest=FILE.csv and data.folder=DIR to be checked")
         if settings.data.folder is not None and not settings.data.folder.is_dir():
             raise DataError(f"there is no folder {str(settings.data.folder)!r}")
-        return settings.data, settings.seed
+        return settings
     if overrides:
         raise RecipeError(
             f"{overrides[0]!r} is a setting of a recipe; "
             f"write: finetune check folder data.{'folder' if path.is_dir() else 'manifest'}={source} {overrides[0]}"
         )
     if path.is_dir():
-        return Data(folder=path), 0
+        return Recipe(data=Data(folder=path))
     if path.is_file():
-        return Data(manifest=path), 0
+        return Recipe(data=Data(manifest=path))
     raise DataError(f"there is no folder, CSV file or recipe {source!r}{nearest(source, list_recipes())}")
 
 

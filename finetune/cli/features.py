@@ -49,7 +49,7 @@ def features(
     from finetune.train.ahead import fill_ahead
     from finetune.train.start import new_model
 
-    manifest = load_manifest(settings.data, seed=settings.seed)
+    manifest = load_manifest(settings)
     torch.manual_seed(settings.seed)
     for each in fill_ahead(new_model(settings, manifest), manifest, settings):
         if each.why_not:
@@ -87,7 +87,7 @@ def probe(
 
     for name in names:
         check_name(name)
-    manifest = load_manifest(settings.data, seed=settings.seed)
+    manifest = load_manifest(settings)
 
     from finetune.study.probe import baseline, probe
     from finetune.train.display import Display

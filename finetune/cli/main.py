@@ -10,7 +10,7 @@ from typing import Annotated
 import typer
 import typer.exceptions
 
-from finetune.cli import check, data, features, recipes, results, run, search, study
+from finetune.cli import check, compare, data, features, predict, recipes, results, run, search, study
 from finetune.errors import FinetuneError
 from finetune.version import VERSION
 
@@ -26,14 +26,17 @@ app.command()(check.check)
 app.command()(features.probe)
 app.command()(run.train)
 app.command()(study.kfold)
+app.command("tasks-ablation")(study.tasks_ablation)
 app.command("lr-find")(search.lr_find)
 app.command()(search.sweep)
 app.command("sweep-stages")(study.sweep_stages)
 app.command()(study.average)
 app.command()(features.features)
 app.command()(results.evaluate)
-app.command()(results.predict)
+app.command()(predict.predict)
 app.command()(results.report)
+app.command()(compare.compare)
+app.command()(compare.runs)
 app.add_typer(recipes.app, name="recipes")
 app.add_typer(data.app, name="data")
 

@@ -3,15 +3,15 @@
 import shlex
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from finetune.errors import RecipeError
+from finetune.errors import FinetuneError, RecipeError
 from finetune.files import standing
-from finetune.recipe import Data, Recipe
+from finetune.recipe import Recipe
 from finetune.recipe_files import load_recipe
 
 if TYPE_CHECKING:
@@ -29,6 +29,10 @@ def train(
     resume: Annotated[
         Path | None, typer.Option(help="Go on with this run folder, stopped or killed, instead of a recipe.")
     ] = None,
+    seeds: Annotated[
+        int | None,
+        typer.Option(min=2, max=26, help="Train so many times, each with another seed: how far chance goes."),
+    ] = None,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Try two steps of each phase, and say what the run would take.")
     ] = False,
@@ -37,14 +41,14 @@ def train(
     if resume is not None:
         if out is not None:
             raise RecipeError(f"--resume goes on in its own folder, {resume}; leave out --out")
-        if dry_run:
-            raise RecipeError("--dry-run is for a new run; leave out --resume")
+        if dry_run or seeds is not None:
+            raise RecipeError(f"{'--dry-run' if dry_run else '--seeds'} is for a new run; leave out --resume")
         _go_on(resume, [*([recipe] if recipe else []), *(overrides or [])])
         return
     if recipe is None:
         raise RecipeError("a recipe is missing: finetune train RECIPE (see `finetune recipes list`), or --resume RUN")
     settings = load_recipe(recipe, overrides or [])
-    manifest = load_manifest(settings.data, seed=settings.seed)
+    manifest = load_manifest(settings)
     _check_model_names(settings)
 
     from finetune.checkpoint import new_run_folder
@@ -55,10 +59,44 @@ def train(
     if dry_run:
         _say_forecast(settings, manifest)
         return
+    if seeds is not None:
+        _train_seeds(settings, manifest, seeds, out or Path("runs") / f"{Path(recipe).stem}-{seeds}-seeds")
+        return
     folder = decided_once(lambda: new_run_folder(Path(recipe).stem, out))
     with _saying_how_to_go_on(folder):
         train_by(settings, manifest, out=folder)
     score_and_report(folder)
+
+
+def _train_seeds(settings: Recipe, manifest: "Manifest", seeds: int, out: Path) -> None:
+    import statistics
+
+    from finetune.report.compare import compare_runs, write_compare_page
+    from finetune.report.run_folder import evaluation_of
+    from finetune.scores.headline import headline
+    from finetune.study.runs import figures_of
+    from finetune.study.seeds import train_seeds
+    from finetune.tasks import NAMED
+
+    try:
+        split, runs = train_seeds(
+            settings, manifest, seeds=seeds, out=out, announce=lambda text: print(text, file=sys.stderr)
+        )
+    except KeyboardInterrupt:
+        print(f"finetune: to go on: the same command again, with --out {shlex.quote(str(out))}", file=sys.stderr)
+        raise
+    values = []
+    for run in runs:
+        name, value, (low, high) = headline(figures_of(run, split))
+        values.append(value)
+        print(f"{run.name}  {split} {name} {value:.3f} (95 % interval {low:.3f} to {high:.3f})")
+    print(f"mean {statistics.mean(values):.3f}, standard deviation between seeds {statistics.stdev(values):.3f}")
+    for run in runs:
+        print(f"report {evaluation_of(run, split) / 'report.html'}")
+    if figures_of(runs[0], split)["kind"] in NAMED:  # of numbers no clip is right or wrong
+        write_compare_page(compare_runs(runs, split=split), out / "compare.html")
+        print(f"beside each other {out / 'compare.html'}")
+    print(out, flush=True)
 
 
 def _say_forecast(settings: Recipe, manifest: "Manifest") -> None:
@@ -105,9 +143,9 @@ def score_and_report(folder: Path) -> None:
     """Evaluate a trained run on its test split, or else on val, and write its report."""
     from finetune.checkpoint import open_run
     from finetune.evaluation import evaluate, saved_manifest
-    from finetune.headline import in_words
     from finetune.infer import is_main_process
     from finetune.report.page import write_report
+    from finetune.scores.headline import in_words
 
     if not is_main_process():
         return
@@ -115,27 +153,43 @@ def score_and_report(folder: Path) -> None:
     split = next((name for name in ("test", "val") if len(manifest.rows(name))), "train")
     results = evaluate(folder, split=split, out=folder / "evaluation")
     page = write_report(folder)
-    print(f"{split} {in_words(results['tasks']['label'])} on {results['num_rows']} clips")
+    _refresh_index(folder.absolute().parent)
+    for name, task in results["tasks"].items():
+        of_task = f" {name}" if len(results["tasks"]) > 1 else ""
+        print(f"{split}{of_task} {in_words(task)} on {task.get('num_rows', results['num_rows'])} clips")
     print(f"report {page}")
     print(folder, flush=True)
 
 
-def load_manifest(data: Data, *, seed: int, whole: bool = False) -> "Manifest":
-    """The rows that a recipe's `data` names; `whole`: all of them to learn from, whatever splits they have.
+def _refresh_index(folder: Path) -> None:
+    """The list of runs is kept new where runs lie by default, or where `finetune runs` has written one."""
+    from finetune.report.index import is_index, write_index
+
+    if is_index(folder / "index.html") or (folder.name == "runs" and not (folder / "index.html").exists()):
+        with suppress(FinetuneError, OSError):
+            write_index(folder)
+
+
+def load_manifest(recipe: Recipe, *, whole: bool = False) -> "Manifest":
+    """The rows that a recipe's `data` names, with the labels of its tasks.
+
+    `whole`: all of them to learn from, whatever splits they have.
 
     Raises RecipeError unless it names exactly one of manifest and folder.
     """
     from finetune.manifest import Manifest
 
+    data = recipe.data
     if (data.manifest is None) == (data.folder is None):
         raise RecipeError(
             "a recipe needs one of data.manifest and data.folder: "
             "add data.folder=DIR (a folder for each class) or data.manifest=FILE.csv (columns path,label)"
         )
-    shares: dict[str, Any] = {"val": data.val, "test": data.test, "seed": seed, "whole": whole}
+    shares: dict[str, Any] = {"val": data.val, "test": data.test, "seed": recipe.seed, "whole": whole}
+    shares["tasks"] = recipe.tasks
     if data.manifest is not None:
-        kind = {"multilabel": data.multilabel, "packed": data.packed is not None}
-        return Manifest.from_csv(data.manifest, group_pattern=data.group_pattern, **kind, **shares)
+        shares |= {"multilabel": data.multilabel, "packed": data.packed is not None}
+        return Manifest.from_csv(data.manifest, group_pattern=data.group_pattern, **shares)
     if data.multilabel:
         raise RecipeError("data.multilabel needs data.manifest: a file in a class's folder has that class alone")
     assert data.folder is not None

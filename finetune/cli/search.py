@@ -36,7 +36,7 @@ def lr_find(
     from finetune.report.rate_test import draw_rate_test
     from finetune.study.lr_find import find_rate
 
-    manifest = load_manifest(settings.data, seed=settings.seed)
+    manifest = load_manifest(settings)
     test = find_rate(settings, manifest, phase=phase, low=low, high=high, steps=steps)
     picture = out or Path("runs") / f"{Path(recipe).stem}-phase-{phase}-rates.svg"
     picture.parent.mkdir(parents=True, exist_ok=True)
@@ -83,7 +83,7 @@ def sweep(
         from finetune.study.search import search, space_of
 
         settings = load_recipe(recipe, space_of(recipe, overrides)[1])
-        manifest = load_manifest(settings.data, seed=settings.seed)
+        manifest = load_manifest(settings)
         found, ended = search(recipe, overrides, manifest, trials=trials, out=folder)
         print(f"{len(found)} settings trained to the end, {ended} were ended early")
     else:
@@ -91,7 +91,7 @@ def sweep(
             raise RecipeError("nothing to sweep: give a key several values, as phases.0.lr=1e-3,1e-2")
         recipes_of(recipe, points)
         settings = load_recipe(recipe, fixed_settings(points))
-        found = sweep(recipe, points, load_manifest(settings.data, seed=settings.seed), out=folder)
+        found = sweep(recipe, points, load_manifest(settings), out=folder)
     print(points_table(found))
     print(
         "The best of many is flattered by the choice: settings whose interval holds 0 may be as good. "

@@ -30,25 +30,66 @@ def kfold(
     import statistics
 
     from finetune.cli.run import load_manifest
-    from finetune.headline import HEADLINE, in_words
+    from finetune.scores.headline import in_words
+    from finetune.scores.kinds import HEADLINE, limits_of
     from finetune.study import kfold as study
+    from finetune.tasks import primary_of
 
-    manifest = load_manifest(settings.data, seed=settings.seed, whole=True)
+    manifest = load_manifest(settings, whole=True)
     name = "leave-one-group-out" if leave_one_group_out else f"{folds}-fold"
     folder = out or Path("runs") / f"{Path(recipe).stem}-{name}"
     count = None if leave_one_group_out else folds
     study.kfold(settings, manifest, folds=count, out=folder, announce=lambda text: print(text, file=sys.stderr))
     results = json.loads((folder / "evaluation" / "results.json").read_text(encoding="utf-8"))
-    task = results["tasks"]["label"]
+    task = results["tasks"][primary_of(results["tasks"])]
     key, name = HEADLINE[task["kind"]]
     print(f"fold  clips  {name}")
     for number, fold in enumerate(results["folds"], 1):
-        low, high = fold[f"{key}_ci"] or (0.0, 1.0)
+        low, high = fold[f"{key}_ci"] or limits_of(task["kind"])
         print(f"{number:4}  {fold['num_rows']:5}  {fold[key]:.3f} (95 % interval {low:.3f} to {high:.3f})")
     values = [fold[key] for fold in results["folds"]]
     print(f"mean of folds {statistics.mean(values):.3f}, standard deviation {statistics.stdev(values):.3f}")
     print(f"together {in_words(task)} on {results['num_rows']} clips")
     print(f"report {folder / 'evaluation' / 'report.html'}\n{folder}", flush=True)
+
+
+def tasks_ablation(
+    recipe: Annotated[str, typer.Argument(help="Name of a recipe with several tasks, or a YAML file.")],
+    overrides: Annotated[list[str] | None, typer.Argument(help="Settings to change, each key.sub=value.")] = None,
+    seeds: Annotated[int, typer.Option(min=1, help="How often, with other seeds.")] = 3,
+    out: Annotated[Path | None, typer.Option(help="Folder of the runs; what was interrupted goes on there.")] = None,
+) -> None:
+    """Train each task alone and all together, and say what training together gains. The last line is the folder."""
+    settings = load_recipe(recipe, overrides or [])
+
+    import json
+
+    from finetune.cli.run import load_manifest
+    from finetune.study import ablation
+
+    folder, name = out or Path("runs") / f"{Path(recipe).stem}-ablation", Path(recipe).stem
+    ablation.tasks_ablation(
+        settings,
+        load_manifest(settings),
+        name=name,
+        seeds=seeds,
+        out=folder,
+        announce=lambda text: print(text, file=sys.stderr),
+    )
+    told = json.loads((folder / "ablation.json").read_text(encoding="utf-8"))
+    width = max(map(len, told["tasks"]))
+    print(f"{'task':{width}}  figure       alone  together     gain")
+    for task, each in told["tasks"].items():
+        alone, together = (sum(each[key]) / len(each[key]) for key in ("alone", "together"))
+        gain = _percent(each["gain"], each["gain_ci"])
+        print(f"{task:{width}}  {each['name']:11}  {alone:.3f}  {together:8.3f}  {gain}")
+    print(
+        f"ΔM {_percent(told['delta_m'], told['delta_m_ci'])}\nreport {folder / 'ablation.html'}\n{folder}", flush=True
+    )
+
+
+def _percent(value: float, interval: list[float] | None) -> str:
+    return f"{value:+.1f} %" + ("" if interval is None else f" ({interval[0]:+.1f} to {interval[1]:+.1f})")
 
 
 def sweep_stages(
@@ -68,7 +109,7 @@ def sweep_stages(
     from finetune.cli.run import load_manifest
     from finetune.study import stages
 
-    manifest = load_manifest(settings.data, seed=settings.seed)
+    manifest = load_manifest(settings)
     folder = out or Path("runs") / f"{Path(recipe).stem}-stages"
     outcomes = stages.sweep_stages(settings, manifest, probe_epochs=probe_epochs, epochs=epochs, lr=lr, out=folder)
     table = _outcome_table(outcomes)
@@ -93,7 +134,7 @@ def average(
         )
 
     from finetune.cli.run import score_and_report
-    from finetune.headline import rank
+    from finetune.scores.headline import rank
     from finetune.study.average import soup, wise_ft
 
     if chosen == "wise_ft":
@@ -101,7 +142,9 @@ def average(
     else:
         folder, tried = soup(runs, greedy=chosen == "greedy", out=out)
     width = max(len(candidate.name) for candidate in tried)
-    print(f"{'on val':{width}}  {'mAP' if 'val_map' in tried[0].figures else 'top-1':5}    loss")
+    words = {"val_score": "score", "val_map": "mAP"}
+    name = next((words[key] for key in words if key in tried[0].figures), "top-1")
+    print(f"{'on val':{width}}  {name:5}    loss")
     for each in tried:
         value, loss = rank(each.figures)
         print(f"{each.name:{width}}  {value:.3f}  {-loss:6.3f}" + "  taken" * each.taken)

@@ -8,11 +8,11 @@ from threading import Thread
 import numpy as np
 from torch import Tensor
 
-from finetune.evaluation import row_loader
 from finetune.features.frozen import CLIPS_AT_ONCE, FrozenPart, entering, rounding_error
 from finetune.features.kept import KeptClips
 from finetune.features.store import MISSING, Writer
 from finetune.model.model import VideoClassifier
+from finetune.probabilities import row_loader
 from finetune.recipe import Data
 
 Watch = Callable[[int, int], None]  # is called with the rows done and all, and may raise to end it

@@ -84,6 +84,7 @@ def depends_on(model: VideoClassifier, frozen: FrozenPart) -> dict[str, Any]:
     settings = model.settings.model_dump(include={"backbone", "fusion"})
     return {
         **settings,
+        **({"taps": sorted(frozen.cut.taps)} if frozen.cut.taps else {}),
         "size": model.size,
         "entry": frozen.cut.entry,
         "weights": digest_of(_tensors(model, frozen)),

@@ -95,6 +95,7 @@ class KeptLoader:
         self.kept = kept
         self.dataset = kept.dataset
         self.batches = batches
+        self.targets: dict[tuple[int, int], Any] = {}
 
     def __len__(self) -> int:
         return len(self.batches)
@@ -103,7 +104,9 @@ class KeptLoader:
         with ThreadPoolExecutor(1) as reader:
             ahead = None
             for keys in self.batches:
-                following = reader.submit(self._batch, keys)
+                # What is right is found here: to draw it anew PyTorch's one generator is seeded, which no other
+                # thread may do while the network learns.
+                following = reader.submit(self._batch, [self._wanted(*key) for key in keys])
                 if ahead is not None:
                     yield ahead.result()
                 ahead = following
@@ -113,18 +116,28 @@ class KeptLoader:
     def close(self) -> None:
         """Nothing is held open here."""
 
-    def _batch(self, keys: list[tuple[int, int]]) -> Batch:
-        return collate([self._item(*key) for key in keys])
+    def _batch(self, wanted: list[tuple[dict[str, Any], np.ndarray]]) -> Batch:
+        read = self.kept.store.read
+        return collate([item if "error" in item else item | {"clips": read(places)} for item, places in wanted])
 
-    def _item(self, epoch: int, position: int) -> dict:
+    def _wanted(self, epoch: int, position: int) -> tuple[dict[str, Any], np.ndarray]:
+        """An item less its clips, and where these are."""
         row = int(self.dataset.rows[position])
         places = self.kept.places_NV[position]
         if self.dataset.drawn_views is not None:
             places = places[[self.kept.views.index(view_of(epoch, self.dataset.drawn_views))]]
         if (places["shard"] == MISSING).any():
             if row in self.kept.failed:
-                return {"row": row, "error": self.kept.failed[row]}
+                return {"row": row, "error": self.kept.failed[row]}, places
             manifest: Manifest = self.dataset.manifest
             raise RunError(f"{manifest.path(row)}: what was kept of it has gone; run the command again, or --resume")
-        clips = self.kept.store.read(places)
-        return {"clips": clips, "label": self.dataset.manifest.truth[row], "row": row}
+        return {"label": self._target(epoch, position), "row": row}, places
+
+    def _target(self, epoch: int, position: int) -> Any:
+        """What is right of a clip; where that follows from how it was drawn it is found out once for each draw."""
+        if self.dataset.layout is None or self.dataset.drawn_views is None:
+            return self.dataset.target(epoch, position)
+        key = view_of(epoch, self.dataset.drawn_views), position
+        if key not in self.targets:
+            self.targets[key] = self.dataset.target(epoch, position)
+        return self.targets[key]

@@ -13,6 +13,7 @@ from finetune.model.names import check_name
 from finetune.model.network import Network
 from finetune.model.timm_networks import timm_network
 from finetune.model.torchvision_networks import torchvision_network
+from finetune.model.towers import STITCHES, into_towers
 from finetune.model.weights import load_weights
 
 
@@ -27,8 +28,13 @@ class Backbone(nn.Module):
     mean: Tensor
     std: Tensor
 
-    def __init__(self, network: Network, *, num_frames: int, fusion: str, size: int) -> None:
+    def __init__(self, network: Network, *, num_frames: int, fusion: str, size: int, towers: str | None = None) -> None:
         super().__init__()
+        if towers is not None:
+            if fusion != "late":
+                raise ModelError(f"model.fusion {fusion!r}: frames do not meet inside two towers; say late")
+            network = into_towers(network, stitch=STITCHES[towers], size=size, num_frames=num_frames)
+        self.towers = towers
         if fusion != "late" and network.takes_clips:
             raise ModelError(f"model.fusion {fusion!r}: a video backbone sees the clip whole already; say late")
         self.frames = Frames(num_frames)
@@ -37,6 +43,7 @@ class Backbone(nn.Module):
         # Channels last is the layout that convolutions are fastest in, on CPUs and GPUs alike.
         self.layout = torch.channels_last_3d if network.takes_clips else torch.channels_last
         self.net = network.net.to(memory_format=self.layout)
+        self.size = size
         self.width, self.spec, self.stage_of = network.width, network.spec, network.stage_of
         self.takes_clips = network.takes_clips
         self.takes_stacks = fusion == "early"
@@ -51,16 +58,18 @@ class Backbone(nn.Module):
         return self.over_time(self.net(self.pictures(clips_BTCHW)), len(clips_BTCHW))
 
     def over_time(self, vectors: Tensor, clips: int) -> Tensor:
-        """What the network gives for so many clips, as (B, T', D)."""
+        """What the network gives for so many clips, as (B, T', D); of two towers (2, B, T', D)."""
         if self.takes_clips:
-            return vectors.unflatten(1, (self.width, -1)).transpose(1, 2)
-        return vectors.unflatten(0, (clips, -1))
+            vectors = vectors.unflatten(1, (self.width, -1)).transpose(1, 2)
+            return vectors if self.towers is None else vectors.unflatten(0, (clips, 2)).movedim(1, 0)
+        vectors = vectors.unflatten(0, (clips, -1))
+        return vectors if self.towers is None else vectors.unflatten(1, (-1, 2)).movedim(2, 0)
 
     def feature_map(self, clips_BTCHW: Tensor) -> Tensor:
         """Features before they are pooled over space: (B, T', C, h, w), or tokens (B, T', N, C), class tokens first.
 
-        C is not always `width`: some networks have a layer after the pooling. Raises ModelError for the few networks
-        without one such map.
+        C is not always `width`: some networks have a layer after the pooling. Of two towers the map is tower 0's.
+        Raises ModelError for the few networks without one such map.
         """
         features = self._feature_map(self.net, self.pictures(clips_BTCHW))
         if not self.takes_clips:
@@ -72,7 +81,10 @@ class Backbone(nn.Module):
         return 1 if self.time_stride is None else -(-num_frames // self.time_stride)
 
     def pictures(self, clips_BTCHW: Tensor) -> Tensor:
-        """What the network takes, normalised: (B T, C, H, W), of all frames at once (B, T C, H, W), (B, C, T, H, W)."""
+        """What the network takes, normalised: (B T, C, H, W), of all frames at once (B, T C, H, W), (B, C, T, H, W).
+
+        For two towers each row comes twice, one after the other.
+        """
         num_frames = clips_BTCHW.shape[1]
         if self.fixed_frames not in (None, num_frames):
             raise ModelError(f"the backbone was built for clips of {self.fixed_frames} frames and got {num_frames}")
@@ -82,6 +94,8 @@ class Backbone(nn.Module):
             pictures = pictures.transpose(1, 2)
         else:
             pictures = pictures.flatten(1, 2) if self.takes_stacks else pictures.flatten(0, 1)
+        if self.towers is not None:
+            pictures = pictures.repeat_interleave(2, 0)
         return pictures.contiguous(memory_format=self.layout)
 
 
@@ -93,6 +107,7 @@ def build_backbone(
     num_frames: int = 8,
     drop_path: float = 0.0,
     fusion: str = "late",
+    towers: str | None = None,
 ) -> Backbone:
     """A backbone by its timm name (`resnet50.a1_in1k`) or as `torchvision/<name>`, its classifier removed.
 
@@ -100,7 +115,8 @@ def build_backbone(
     `<name>.safetensors` from $FINETUNE_WEIGHTS, else the library's cache, else downloads. `size` is the side of
     the pictures in pixels, else what it was trained at; positions learnt at another size are resampled.
     `drop_path` is the share of clips for which the last residual path is left out in training, less in those before
-    it; `fusion` is how frames meet inside (see fusion.py). Raises ModelError.
+    it; `fusion` is how frames meet inside (see fusion.py), `towers` makes two copies of the network (see towers.py),
+    which both begin with the weights. Raises ModelError.
     """
     check_name(name)
 
@@ -117,7 +133,7 @@ def build_backbone(
             file = f"{file}, at {side} pixels instead of {network.spec.size}"
         prefixes = network.head_prefixes
         load_weights(network.net, state, where=file, head_prefixes=prefixes, translate=network.translate)
-    backbone = Backbone(network, num_frames=num_frames, fusion=fusion, size=side)
+    backbone = Backbone(network, num_frames=num_frames, fusion=fusion, size=side, towers=towers)
     if fusion != "late":
         try:
             _run_once(backbone, torch.zeros(1, num_frames, 3, side, side))

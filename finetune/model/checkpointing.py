@@ -1,7 +1,7 @@
 """Gradient checkpointing by stage: activations are not kept for the backward pass, but computed again in it."""
 
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from functools import partial
 from typing import Any
 
@@ -42,10 +42,22 @@ def recomputed(blocks: Sequence[nn.Module], frames: Frames) -> Iterator[None]:
 
 
 def _checkpointed(block: nn.Module, forward: Callable[..., Any], frames: Frames, *inputs: Any, **options: Any) -> Any:
-    def contexts() -> tuple[AbstractContextManager[None], AbstractContextManager[None]]:
-        return nullcontext(), _as_it_was(block, frames, frames.count)
+    def contexts() -> tuple[AbstractContextManager[None], _Again]:
+        return nullcontext(), _Again(partial(_as_it_was, block, frames, frames.count))
 
     return checkpoint(forward, *inputs, use_reentrant=False, context_fn=contexts, **options)
+
+
+class _Again(ExitStack):
+    """A context that may be entered several times: where gradients are asked for more than once."""
+
+    def __init__(self, context: Callable[[], AbstractContextManager[None]]) -> None:
+        super().__init__()
+        self.context = context
+
+    def __enter__(self) -> "_Again":
+        self.enter_context(self.context())
+        return super().__enter__()
 
 
 @contextmanager

@@ -8,7 +8,8 @@ positions, permutations) is the network's own. Both ways are compared when a cut
 
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from math import prod
 from typing import Any, Protocol
 
 import torch
@@ -17,6 +18,8 @@ from torch import Tensor, nn
 from finetune.errors import ModelError
 from finetune.model.backbones import Backbone
 from finetune.model.freeze import Staged, learning_stages
+from finetune.model.layout import is_channels_last
+from finetune.model.sharing import Sharing
 from finetune.model.stages import NEW
 
 FEATURES = "features"
@@ -27,6 +30,7 @@ class WithBackbone(Staged, Protocol):
     """A model that is cut into stages, and whose backbone takes clips of a known length and size."""
 
     backbone: Backbone
+    sharing: Sharing | None
     size: int
 
 
@@ -34,10 +38,12 @@ class WithBackbone(Staged, Protocol):
 class Cut:
     """Where a model is cut: `features`, before temporal pooling, or before a module of the backbone's network.
 
-    `item` is the shape of what is taken of one clip of `num_frames`, (T', D) or (n, ...) with n pictures a clip; with
-    `channels_last` the network holds it so in memory, and channels come last in `item` too. `passing` has, for the
-    frozen modules before the cut, the shape that one picture has behind them. `dtype` is what the network computes
-    it in.
+    `item` is the shape of what is taken of one clip of `num_frames`, (T', D) or (n, ...) with n pictures a clip; of two
+    towers (2, T', D), or twice as many pictures. With `channels_last` the network holds it so in memory, and channels
+    come last in `item` too. `passing` has, for the frozen modules before the cut, the shape that one picture has behind
+    them. `dtype` is what the network computes it in. With `taps`, what tasks read of stages before the cut is taken
+    too, of the shapes that one clip has there: `item` is one row of numbers then, what enters first, of the shape
+    `entering`.
     """
 
     entry: str
@@ -46,6 +52,8 @@ class Cut:
     channels_last: bool = False
     dtype: torch.dtype = torch.float32
     passing: Mapping[str, Shape] = field(default_factory=dict)
+    taps: Mapping[str, Shape] = field(default_factory=dict)
+    entering: Shape = ()
 
 
 def find_cut(model: WithBackbone, num_frames: int) -> Cut | None:
@@ -69,38 +77,61 @@ def find_cut(model: WithBackbone, num_frames: int) -> Cut | None:
     finally:
         _forget(model)
         model.train(training)
-    return cut
+    return cut if cut is None else _with_taps(model, cut)
 
 
 def whole_backbone(model: WithBackbone, num_frames: int) -> Cut:
     """The cut behind the backbone, whatever learns."""
     features = before(model, _black(model, num_frames), Cut(FEATURES, num_frames, ()))
-    return Cut(FEATURES, num_frames, tuple(features.shape[1:]))
+    return _with_taps(model, Cut(FEATURES, num_frames, tuple(features.shape[1:])))
+
+
+def _with_taps(model: WithBackbone, cut: Cut) -> Cut:
+    """The cut that also takes what tasks read of stages before it."""
+    if model.sharing is None or not model.sharing.tap_of:
+        return cut
+    taken = model.sharing.taps.taken
+    taken.clear()
+    before(model, _black(model, cut.num_frames), cut)
+    taps = {stage: tuple(value.shape) for stage, value in taken.items()}
+    return replace(cut, item=(sum(map(prod, (cut.item, *taps.values()))),), taps=taps, entering=cut.item)
 
 
 def before(model: WithBackbone, clips_BTCHW: Tensor, cut: Cut) -> Tensor:
     """What enters at the cut, (B, *item) without a gradient; frozen modules have to be in evaluation mode."""
-    backbone = model.backbone
     with torch.no_grad():
-        if cut.entry == FEATURES:
-            return backbone(clips_BTCHW)
-        taken: list[Tensor] = []
+        entering = _entering(model, clips_BTCHW, cut)
+        if not cut.taps:
+            return entering
+        assert model.sharing is not None
+        taken = model.sharing.taps.taken
+        rows = [entering, *(taken[stage].unflatten(0, (len(clips_BTCHW), -1)) for stage in cut.taps)]
+        return torch.cat([row.flatten(1) for row in rows], 1)
 
-        def take(module: nn.Module, inputs: tuple[Any, ...]) -> None:
-            taken.append(inputs[0])
-            raise _Reached
 
-        with _hooked(backbone.net.get_submodule(cut.entry), take), suppress(_Reached):
-            backbone.net.forward(backbone.pictures(clips_BTCHW))
-        pictures = taken[0].movedim(1, -1) if cut.channels_last else taken[0]
-        return pictures.unflatten(0, (len(clips_BTCHW), -1))
+def _entering(model: WithBackbone, clips_BTCHW: Tensor, cut: Cut) -> Tensor:
+    backbone = model.backbone
+    if cut.entry == FEATURES:
+        return _towers_moved(backbone, backbone(clips_BTCHW))
+    taken: list[Tensor] = []
+
+    def take(module: nn.Module, inputs: tuple[Any, ...]) -> None:
+        taken.append(inputs[0])
+        raise _Reached
+
+    with _hooked(backbone.net.get_submodule(cut.entry), take), suppress(_Reached):
+        backbone.net.forward(backbone.pictures(clips_BTCHW))
+    pictures = taken[0].movedim(1, -1) if cut.channels_last else taken[0]
+    return pictures.unflatten(0, (len(clips_BTCHW), -1))
 
 
 def after(model: WithBackbone, activations: Tensor, cut: Cut) -> Tensor:
-    """The backbone's features (B, T', D) of what entered at the cut, (B, *item)."""
+    """The backbone's features (B, T', D), or (2, B, T', D), of what entered at the cut, (B, *item)."""
     activations = activations.to(cut.dtype)
+    if cut.taps:
+        return _after_with_taps(model, activations, cut)
     if cut.entry == FEATURES:
-        return activations
+        return _towers_moved(model.backbone, activations)
     backbone, pictures = model.backbone, activations.flatten(0, 1)
     if cut.channels_last:
         pictures = pictures.contiguous().movedim(-1, 1)
@@ -111,6 +142,22 @@ def after(model: WithBackbone, activations: Tensor, cut: Cut) -> Tensor:
 
     with _letting_pass(backbone.net, cut.passing, nothing), _hooked(backbone.net.get_submodule(cut.entry), put):
         return backbone.over_time(backbone.net.forward(nothing), len(activations))
+
+
+def _after_with_taps(model: WithBackbone, rows_BN: Tensor, cut: Cut) -> Tensor:
+    assert model.sharing is not None
+    sizes = [prod(cut.entering), *map(prod, cut.taps.values())]
+    entering, *taken = rows_BN.split(sizes, 1)
+    plain = replace(cut, item=cut.entering, taps={}, entering=())
+    features = after(model, entering.unflatten(1, cut.entering), plain)
+    for (stage, shape), values in zip(cut.taps.items(), taken, strict=True):
+        model.sharing.taps.taken[stage] = values.reshape(-1, *shape[1:])
+    return features
+
+
+def _towers_moved(backbone: Backbone, features: Tensor) -> Tensor:
+    """Features of two towers (2, B, T', D) as (B, 2, T', D), or back."""
+    return features if backbone.towers is None else features.transpose(0, 1)
 
 
 class _Reached(Exception):
@@ -178,7 +225,7 @@ def _calls(net: nn.Module, pictures: Tensor) -> list[_Call]:
         def began(module: nn.Module, inputs: tuple[Any, ...], name: str = name) -> None:
             first = inputs[0] if inputs else None
             shape = tuple(first.shape) if isinstance(first, Tensor) and first.ndim else None
-            last = isinstance(first, Tensor) and _is_channels_last(first)
+            last = isinstance(first, Tensor) and is_channels_last(first)
             calls.append(_Call(name, type(first).__name__, shape, first is pictures, last))
 
         def ended(module: nn.Module, inputs: tuple[Any, ...], output: Any, name: str = name) -> None:
@@ -204,13 +251,6 @@ def _passing(calls: list[_Call], place: int, count: int) -> dict[str, Shape]:
         if names.count(call.name) == 1 and not inside and not around and call.leaves and call.leaves[0] == count:
             found[call.name] = call.leaves[1:]
     return found
-
-
-def _is_channels_last(pictures: Tensor) -> bool:
-    formats = {4: torch.channels_last, 5: torch.channels_last_3d}
-    if pictures.ndim not in formats or pictures.is_contiguous():
-        return False
-    return pictures.is_contiguous(memory_format=formats[pictures.ndim])
 
 
 def _compare(model: WithBackbone, cut: Cut) -> None:

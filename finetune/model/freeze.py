@@ -62,7 +62,9 @@ def hold_frozen(model: Staged) -> None:
     learning = set(learning_stages(model))
     modules = dict(model.named_modules())
     norms = [name for name, module in modules.items() if keeps_statistics(module)]
-    moving = {"frozen": [], "partial": norms[:1], "train": norms}[model.batch_norm]
+    # Of two towers each one's first.
+    first = [name for name in norms if name.replace(".towers.1", ".towers.0", 1) == norms[0]]
+    moving = {"frozen": [], "partial": first, "train": norms}[model.batch_norm]
     for stage_name, stage in model.stages.items():
         for name in stage.modules:
             module = modules[name]

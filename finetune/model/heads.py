@@ -1,6 +1,7 @@
 """Heads: from a clip's vector to the logits of a task."""
 
 from collections.abc import Callable, Mapping, Sequence
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -9,16 +10,42 @@ from torch.nn import functional as F
 HIDDEN = 256
 
 
-class Heads(nn.ModuleDict):
-    """A head for each task, after dropout: a vector (B, D) to {task: logits (B, K)}."""
+class HeadShape(NamedTuple):
+    """From a vector of `width` to so many `outputs`, by a `kind` of head."""
 
-    def __init__(self, width: int, tasks: Mapping[str, int], *, kind: str, dropout: float) -> None:
+    width: int
+    outputs: int
+    kind: str
+
+
+class Heads(nn.ModuleDict):
+    """A head for each task, after dropout: a vector (B, D) that all share, or one for each, to {task: (B, K)}."""
+
+    def __init__(self, shapes: Mapping[str, HeadShape], *, dropout: float) -> None:
         super().__init__(
-            {task: nn.Sequential(nn.Dropout(dropout), *HEADS[kind](width, outputs)) for task, outputs in tasks.items()}
+            {
+                task: nn.Sequential(nn.Dropout(dropout), *HEADS[shape.kind](shape.width, shape.outputs))
+                for task, shape in shapes.items()
+            }
         )
 
-    def forward(self, vector_BD: Tensor) -> dict[str, Tensor]:
-        return {task: head(vector_BD) for task, head in self.items()}
+    def forward(self, vectors: Tensor | Mapping[str, Tensor]) -> dict[str, Tensor]:
+        if isinstance(vectors, Tensor):
+            return {task: head(vectors) for task, head in self.items()}
+        return {task: head(vectors[task]) for task, head in self.items()}
+
+    def start_at_zero(self, task: str) -> None:
+        """Let a head's bias be 0: of numbers, which are brought to a mean of 0."""
+        *_, last_layer = self[task].children()
+        nn.init.zeros_(last_layer.get_parameter("bias"))
+
+    def start_at_levels(self, task: str, counts: Sequence[int]) -> None:
+        """Let the bias of an ordinal task's head say how often each level is exceeded."""
+        *_, last_layer = self[task].children()
+        counts_K = torch.tensor(counts, dtype=torch.float64) + 1
+        above_K = counts_K.flip(0).cumsum(0).flip(0)[1:] / counts_K.sum()
+        with torch.no_grad():
+            last_layer.get_parameter("bias").copy_(above_K.logit())
 
     def start_at_prior(self, task: str, class_counts: Sequence[int], *, clips: int | None = None) -> None:
         """Let a head's bias say how often each class occurs, one more counted of each, so that nothing is impossible.

@@ -1,6 +1,6 @@
 """A video classifier: backbone, temporal pooling over T, heads, consensus over views."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Self
 
 import torch
@@ -12,38 +12,48 @@ from finetune.model.checkpointing import learning_blocks, recomputed
 from finetune.model.consensus import agree
 from finetune.model.cut import Cut, after
 from finetune.model.freeze import hold_frozen, set_trainable
-from finetune.model.heads import Heads
+from finetune.model.heads import Heads, HeadShape
 from finetune.model.pooling import build_pooling
+from finetune.model.sharing import Sharing
 from finetune.model.stages import cut_into_stages
 from finetune.recipe import Model
+from finetune.tasks import Output, Several, primary_of
 
 TASK = "label"
+TOWERS = {"hard": None, "towers": "plain", "cross_stitch": "cross_stitch"}
 
 
 class VideoClassifier(nn.Module):
     """uint8 clips (B, T, C, H, W), or with views (B, V, T, C, H, W), to {task: logits (B, K)}.
 
     Over views the logarithm of the probabilities that they agree on is given; `consensus` says how. With `multilabel`
-    each class is by itself, there or not. `settings` are those it was built by; `size` is the side of its pictures in
-    pixels. A new model learns in all stages.
+    each class is by itself, there or not. `settings` are those it was built by. A new model learns in all stages.
+
+    `several` are its tasks; without, it has one, `label`, of `classes`. What they share, and what each reads of it,
+    is in `sharing`. Of numbers the heads give what `outputs` scales.
     """
 
     def __init__(
-        self, backbone: Backbone, *, classes: Sequence[str], settings: Model, num_frames: int, size: int
+        self, backbone: Backbone, *, classes: Sequence[str], settings: Model, num_frames: int, several: Several | None
     ) -> None:
         super().__init__()
         self.classes = tuple(classes)
         self.settings = settings
+        self.several = several
+        self.outputs: Mapping[str, Output] = several.outputs if several else {TASK: Output("classify", self.classes)}
+        self.primary = primary_of(self.outputs)
         self.num_frames = num_frames
-        self.size = size
+        self.size = backbone.size
         self.batch_norm = "frozen"
         self.consensus = "probs"
         self.multilabel = False
         self.checkpointing = False
         self.backbone = backbone
         steps = backbone.steps(num_frames)
-        self.temporal, width = build_pooling(settings.temporal, backbone.width, num_frames=steps)
-        self.heads = Heads(width, {TASK: len(self.classes)}, kind=settings.head, dropout=settings.dropout)
+        shared = settings.temporal if several is None or several.share_pooling else "mean"
+        self.temporal, width = build_pooling(shared, backbone.width, num_frames=steps)
+        self.sharing = None if several is None else Sharing(backbone, several, settings.temporal, size=self.size)
+        self.heads = Heads(self._head_shapes(width), dropout=settings.dropout)
         self.stages = cut_into_stages(self, self.stage_of_parameters())
         set_trainable(self, "all")
 
@@ -53,12 +63,17 @@ class VideoClassifier(nn.Module):
             hold_frozen(self)
         if cut is not None:
             with recomputed(self._recomputed_blocks(), self.backbone.frames):
-                return self.heads(self.temporal(after(self, clips, cut)))
+                return self._said(after(self, clips, cut))
         if clips.ndim == 5:
-            return self.heads(self.temporal(self._features(clips)))
+            return self._said(self._features(clips))
         views = clips.shape[1]
-        logits = self.heads(self.temporal(self._features(clips.flatten(0, 1))))
-        return {task: self._agreed(each.unflatten(0, (-1, views))) for task, each in logits.items()}
+        logits = self._said(self._features(clips.flatten(0, 1)))
+        return {task: self._agreed(task, each.unflatten(0, (-1, views))) for task, each in logits.items()}
+
+    def _said(self, features_BTD: Tensor) -> dict[str, Tensor]:
+        if self.sharing is None:
+            return self.heads(self.temporal(features_BTD))
+        return self.heads(self.sharing(features_BTD, self.temporal))
 
     def train(self, mode: bool = True) -> Self:
         """Training mode for the stages that learn; frozen ones stay in evaluation mode."""
@@ -74,17 +89,34 @@ class VideoClassifier(nn.Module):
     def _recomputed_blocks(self) -> list[nn.Module]:
         return learning_blocks(self) if self.checkpointing and torch.is_grad_enabled() else []
 
-    def _agreed(self, logits_BVK: Tensor) -> Tensor:
-        probs_BK = agree(logits_BVK.transpose(0, 1), self.consensus, multilabel=self.multilabel)
-        if self.multilabel:
+    def _head_shapes(self, width: int) -> dict[str, HeadShape]:
+        shapes = {}
+        for name, output in self.outputs.items():
+            kind = (self.several.tasks[name].head if self.several else None) or self.settings.head
+            own = None if self.sharing is None else self.sharing.width_of(name)
+            shapes[name] = HeadShape(own or width, output.width, kind)
+        return shapes
+
+    def _agreed(self, task: str, logits_BVK: Tensor) -> Tensor:
+        if not self.outputs[task].is_named:
+            return logits_BVK.mean(1)
+        separate = self.is_separate(task)
+        probs_BK = agree(logits_BVK.transpose(0, 1), self.consensus, multilabel=separate)
+        if separate:
             return probs_BK.logit(eps=1e-7)
         return probs_BK.clamp_min(torch.finfo(probs_BK.dtype).tiny).log()
+
+    def is_separate(self, task: str) -> bool:
+        """Whether each of a task's logits is by itself, and none excludes another."""
+        return self.multilabel if self.several is None else self.outputs[task].kind != "classify"
 
     def stage_of_parameters(self) -> dict[str, str]:
         """The stage of each parameter, from input to output."""
         named = {f"backbone.net.{name}": stage for name, stage in self.backbone.stage_of.items()}
         named |= {f"backbone.merges.{name}": "temporal" for name, _ in self.backbone.merges.named_parameters()}
         named |= {f"temporal.{name}": "temporal" for name, _ in self.temporal.named_parameters()}
+        if self.sharing is not None:
+            named |= {f"sharing.{name}": "temporal" for name, _ in self.sharing.named_parameters()}
         named |= {f"heads.{name}": "head" for name, _ in self.heads.named_parameters()}
         return named
 
@@ -100,8 +132,9 @@ def build_model(
     num_frames: int = 8,
     size: int | None = None,
     class_counts: Sequence[int] | None = None,
+    several: Several | None = None,
 ) -> VideoClassifier:
-    """A classifier of `classes` on a pretrained backbone; see `Model` for the settings.
+    """A classifier of `classes` on a pretrained backbone, or a model of `several` tasks; see `Model` for the settings.
 
     The head starts at random, from PyTorch's generator; its bias starts at how often each class occurs where
     `class_counts`, the training rows of each class in order, are given. `size` in pixels defaults to what the
@@ -110,7 +143,7 @@ def build_model(
     settings = Model.model_validate(
         {"backbone": backbone, "weights": weights, "temporal": temporal, "head": head, "dropout": dropout}
     )
-    return model_of(settings, classes, num_frames=num_frames, size=size, class_counts=class_counts)
+    return model_of(settings, classes, num_frames=num_frames, size=size, class_counts=class_counts, several=several)
 
 
 def model_of(
@@ -121,12 +154,16 @@ def model_of(
     size: int | None,
     class_counts: Sequence[int] | None = None,
     clips: int | None = None,
+    several: Several | None = None,
 ) -> VideoClassifier:
     """A classifier by a recipe's section `model`; see `build_model`.
 
-    With `clips`, of how many `class_counts` are, each may show several classes.
+    With `clips`, of how many `class_counts` are, each may show several classes. `class_counts` are not for several
+    tasks.
     """
-    if len(set(classes)) < 2 or len(set(classes)) < len(classes):
+    if several is not None and (odd := [name for name in several.tasks if hasattr(Heads({}, dropout=0), name)]):
+        raise ModelError(f"a task cannot be named {some(odd)}, as a part of PyTorch's modules is; take another name")
+    if several is None and (len(set(classes)) < 2 or len(set(classes)) < len(classes)):
         raise ModelError(f"a classifier needs two or more different classes; got {some(list(classes)) or 'none'}")
     if class_counts is not None and len(class_counts) != len(classes):
         raise ModelError(f"class_counts has {len(class_counts)} numbers for {len(classes)} classes")
@@ -137,9 +174,12 @@ def model_of(
         num_frames=num_frames,
         drop_path=settings.drop_path,
         fusion=settings.fusion,
+        towers=None if several is None else TOWERS[several.multitask.sharing],
     )
-    size = size or backbone.spec.size
-    model = VideoClassifier(backbone, classes=classes, settings=settings, num_frames=num_frames, size=size)
+    model = VideoClassifier(backbone, classes=classes, settings=settings, num_frames=num_frames, several=several)
+    for name, output in model.outputs.items():
+        if not output.is_named:
+            model.heads.start_at_zero(name)
     if class_counts is not None:
         model.heads.start_at_prior(TASK, class_counts, clips=clips)
     return model

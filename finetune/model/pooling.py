@@ -45,6 +45,19 @@ class Diff(nn.Module):
         return torch.cat([features_BTD.mean(1), steps.mean(1), steps.abs().mean(1)], dim=1)
 
 
+class Slope(nn.Module):
+    """The mean, and the change over half the clip along the straight line that fits best: 2 D, no parameters.
+
+    The mean step of `diff` is that from the first frame to the last alone; this slope is of all frames.
+    """
+
+    def forward(self, features_BTD: Tensor) -> Tensor:
+        steps = features_BTD.shape[1]
+        times_T = torch.linspace(-1, 1, steps, device=features_BTD.device) if steps > 1 else features_BTD.new_zeros(1)
+        weights_T = (times_T / times_T.square().sum().clamp_min(1e-6)).to(features_BTD.dtype)
+        return torch.cat([features_BTD.mean(1), (features_BTD * weights_T[:, None]).sum(1)], dim=1)
+
+
 class Concat(nn.Module):
     """All frames side by side, in order: T D, each frame normalised; T is the one that it was built for."""
 
@@ -108,10 +121,16 @@ class Attention(nn.Module):
         self.position = nn.Parameter(torch.randn(num_frames, heads))
         self.value = nn.Linear(width, heads * (HIDDEN // heads))
 
+    def weights(self, features_BTD: Tensor) -> Tensor:
+        """How much each head takes of each frame (B, T, heads), together 1 over time."""
+        return self._weights(self.norm(features_BTD))
+
+    def _weights(self, normed_BTD: Tensor) -> Tensor:
+        return (self.score(normed_BTD) + positions_of(self.position, normed_BTD.shape[1])).softmax(1)
+
     def forward(self, features_BTD: Tensor) -> Tensor:
         features_BTD = self.norm(features_BTD)
-        scores_BTH = self.score(features_BTD) + positions_of(self.position, features_BTD.shape[1])
-        weights_BTH = scores_BTH.softmax(1)
+        weights_BTH = self._weights(features_BTD)
         values_BTHD = self.value(features_BTD).unflatten(2, (weights_BTH.shape[2], -1))
         return torch.einsum("bth,bthd->bhd", weights_BTH, values_BTHD).flatten(1)
 
@@ -188,6 +207,7 @@ POOLINGS: dict[str, Callable[[int, int], tuple[nn.Module, int]]] = {
     "max": lambda width, frames: (Max(), width),
     "topk": lambda width, frames: (TopK(), width),
     "diff": lambda width, frames: (Diff(), 3 * width),
+    "slope": lambda width, frames: (Slope(), 2 * width),
     "concat": lambda width, frames: (Concat(width, frames), frames * width),
     "conv1d": lambda width, frames: (Conv1d(width), 2 * HIDDEN),
     "gru": lambda width, frames: (Recurrent(width, nn.GRU), 2 * HIDDEN),

@@ -2,32 +2,78 @@
 
 import math
 from collections.abc import Sequence
+from xml.etree import ElementTree
 
 import matplotlib
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.collections import LineCollection
+from scipy.cluster.hierarchy import leaves_list, linkage
+from scipy.spatial.distance import squareform
 
 from finetune.report.svg import (
     INK,
     LINE,
+    LONGEST_LABEL,
     MUTED,
     ON_FILL,
     POINTS_PER_LETTER,
     STYLE,
+    Drawing,
     blank_axes,
     inline_svg,
+    isolated,
     letters,
     opacities,
     short_label,
 )
 
-MOST_CLASSES_WITH_TEXT = 40
+MOST_CLASSES_WITH_TEXT, MOST_CLASSES, BLOCKS = 40, 100, 60
+MOST_CELLS = 3000  # that can be clicked
+
+
+def confusion_figure(classes: Sequence[str], counts: Sequence[Sequence[int]], *, name: str) -> tuple[Drawing, int]:
+    """The matrix of all classes and 0, or that of blocks of classes and how many stand in a block.
+
+    More than MOST_CLASSES are put in an order in which those that are taken for one another stand side by side.
+    """
+    if len(classes) <= MOST_CLASSES:
+        return confusion_matrix(classes, counts, name=name), 0
+    table = np.asarray(counts)
+    order, size = alike_side_by_side(table), math.ceil(len(classes) / BLOCKS)
+    starts = np.arange(0, len(classes), size)
+    blocks = np.add.reduceat(np.add.reduceat(table[order][:, order], starts, 0), starts, 1)
+    names = [_block_name([classes[code] for code in order[start : start + size]]) for start in starts]
+    right, every = int(np.trace(table)), int(table.sum())
+    label = f"Confusion matrix of {len(classes)} classes in blocks of {size}: {right} of {every} clips are right."
+    return confusion_matrix(names, blocks.tolist(), name=name, label=label), size
+
+
+def alike_side_by_side(table: np.ndarray) -> np.ndarray:
+    """An order of classes by average linkage: the more often two are taken for one another, the nearer they stand."""
+    shares = table / np.maximum(table.sum(1, keepdims=True), 1)
+    alike = (shares + shares.T) / 2
+    np.fill_diagonal(alike, 0)
+    apart = 1 - alike / max(alike.max(), 1e-9)
+    np.fill_diagonal(apart, 0)
+    return leaves_list(linkage(squareform(apart, checks=False), "average"))
+
+
+def _block_name(classes: Sequence[str]) -> str:
+    """The first class and how many more: neighbours are alike, the last would say no more than the first."""
+    more = f" +{len(classes) - 1}" if len(classes) > 1 else ""
+    return short_label(classes[0], longest=LONGEST_LABEL - len(more)) + more
 
 
 @matplotlib.rc_context(STYLE)
-def confusion_matrix(classes: Sequence[str], counts: Sequence[Sequence[int]], *, name: str) -> str:
-    """Rows are true classes, columns predictions; opacity is the share of the row. `name` starts the ids."""
+def confusion_matrix(
+    classes: Sequence[str], counts: Sequence[Sequence[int]], *, name: str, label: str | None = None
+) -> Drawing:
+    """Rows are true classes, columns predictions; opacity is the share of the row. `name` starts the ids.
+
+    Each cell that has clips says so when pointed at, and carries `data-cell`, "true,predicted" in numbers of classes.
+    `label` is for what are blocks of classes, of which a clip on the diagonal need not be right.
+    """
     table = np.asarray(counts, dtype=float).reshape(len(classes), len(classes))
     alphas = np.where(table > 0, 0.15 + 0.85 * table / np.maximum(table.sum(axis=1, keepdims=True), 1), 0)
     with_text = len(classes) <= MOST_CLASSES_WITH_TEXT
@@ -53,9 +99,27 @@ def confusion_matrix(classes: Sequence[str], counts: Sequence[Sequence[int]], *,
     axes.set_ylabel("true class")
     axes.yaxis.set_label_coords(-(left - 10) / side, 0.5)
     axes.text(-8 / side, 1 + 10 / side, "predicted class", transform=axes.transAxes, ha="right", color=MUTED)
-    words = f"{np.trace(table):.0f} of {table.sum():.0f} clips are right"
-    label = f"Confusion matrix of {len(classes)} classes: {words}."
-    return inline_svg(figure, name, label=label)
+    words = f"Confusion matrix of {len(classes)} classes: {np.trace(table):.0f} of {table.sum():.0f} clips are right."
+    svg = str(inline_svg(figure, name, label=label or words)).removesuffix("</svg>")
+    found = "found" if label is None else "taken for one of them"
+    return Drawing.of(svg + _cells(classes, table, (left, top, cell), found=found) + "</svg>", name, figure)
+
+
+def _cells(classes: Sequence[str], table: np.ndarray, place: tuple[float, float, float], *, found: str) -> str:
+    """Invisible squares over cells that have clips, each with its words; `place` is left, top and side in points."""
+    left, top, side = place
+    group = ElementTree.Element("g", {"class": "cells"})
+    of_row = table.sum(1)
+    filled = list(zip(*np.nonzero(table), strict=True))
+    for row, column in filled if len(filled) <= MOST_CELLS else []:
+        true, said = (isolated(classes[code]) for code in (row, column))
+        number, of = int(table[row, column]), int(of_row[row])
+        what = f"{true} {found}" if row == column else f"{true} taken for {said}"
+        box = {"x": left + side * column, "y": top + side * row, "width": side, "height": side}
+        attributes = {key: f"{value:.2f}" for key, value in box.items()} | {"data-cell": f"{row},{column}"}
+        title = ElementTree.SubElement(ElementTree.SubElement(group, "rect", attributes), "title")
+        title.text = f"{what}: {number} of {of} clips"
+    return ElementTree.tostring(group, encoding="unicode")
 
 
 def _count_cells(axes: Axes, table: np.ndarray, alphas: np.ndarray, *, fontsize: float) -> None:

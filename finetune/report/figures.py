@@ -26,6 +26,7 @@ from finetune.report.svg import (
     STYLE,
     TRAIN,
     VAL,
+    Drawing,
     blank_axes,
     inline_svg,
     letters,
@@ -66,18 +67,24 @@ def phases_of(epochs: Sequence[dict[str, Any]]) -> list[Phase]:
 
 def best_epoch(epochs: Sequence[dict[str, Any]]) -> dict[str, Any] | None:
     """Of equally accurate epochs the one with the lower loss, then the first; None without validation."""
-    validated = [epoch for epoch in epochs if epoch["val_top1"] is not None]
+    validated = [epoch for epoch in epochs if _chosen_by(epoch) is not None]
     return max(
         validated,
-        key=lambda epoch: (epoch.get("val_map", epoch["val_top1"]), -(epoch["val_loss"] or 0.0)),
+        key=lambda epoch: (_chosen_by(epoch), -(epoch.get("val_loss") or 0.0)),
         default=None,
     )
 
 
+def _chosen_by(epoch: dict[str, Any]) -> float | None:
+    """Of several tasks the mean of their figures, else that of the only one."""
+    known = (epoch.get(key) for key in ("val_score", "val_map", "val_top1"))
+    return next((value for value in known if value is not None), None)
+
+
 @matplotlib.rc_context(STYLE)
-def loss_curve(epochs: Sequence[dict[str, Any]]) -> str:
+def loss_curve(epochs: Sequence[dict[str, Any]]) -> Drawing:
     """Training and validation loss by epoch; a null is a gap in its line."""
-    figure, axes = _curve_axes(epochs)
+    figure, axes = epoch_axes(epochs)
     lines = _draw_lines(axes, epochs, "loss")
     highest = max((value for line in lines for value in line if math.isfinite(value)), default=1.0)
     axes.set_ylim(0, 1.08 * highest or 1.0)
@@ -86,20 +93,21 @@ def loss_curve(epochs: Sequence[dict[str, Any]]) -> str:
 
 
 @matplotlib.rc_context(STYLE)
-def accuracy_curve(epochs: Sequence[dict[str, Any]]) -> str:
+def accuracy_curve(epochs: Sequence[dict[str, Any]]) -> Drawing:
     """Training and validation top-1 by epoch, always on 0 to 100 %, the best validation epoch ringed."""
-    figure, axes = _curve_axes(epochs)
+    figure, axes = epoch_axes(epochs)
     lines = _draw_lines(axes, epochs, "top1")
     axes.set_ylim(0, 1.04)
     axes.yaxis.set_major_formatter(PercentFormatter(1, decimals=0, symbol=" %"))
-    if best := best_epoch(epochs):
+    best = best_epoch(epochs)
+    if best and best.get("val_top1") is not None:
         axes.plot(best["epoch"], best["val_top1"], "o", ms=9, mfc="none", mec=VAL, mew=1.5, clip_on=False)
     _name_lines(axes, lines)
     return inline_svg(figure, "accuracy", label=_in_words("Right at the first guess", epochs, lines, "{:.1%}"))
 
 
 @matplotlib.rc_context(STYLE)
-def learning_rates(epochs: Sequence[dict[str, Any]]) -> str:
+def learning_rates(epochs: Sequence[dict[str, Any]]) -> Drawing:
     """Stages by epochs: stronger colour is a higher learning rate, on a log scale; hatched is frozen."""
     stages = list(epochs[0]["lr"])
     rates = np.array([[_learning_rate(epoch, stage) for epoch in epochs] for stage in stages])
@@ -131,8 +139,12 @@ def learning_rates(epochs: Sequence[dict[str, Any]]) -> str:
     return inline_svg(figure, "learning-rates", label=f"Which stages learned when. {words}; all others are frozen.")
 
 
-def _curve_axes(epochs: Sequence[dict[str, Any]]) -> tuple[Figure, Axes]:
-    figure, axes = blank_axes(width=375, height=170, margins=(42, 64, 24, 36))
+def epoch_axes(epochs: Sequence[dict[str, Any]], *, small: bool = False) -> tuple[Figure, Axes]:
+    """Epochs from left to right, phases as bands; a small figure has no room for names of lines beside it."""
+    size: dict[str, Any] = {"width": 375, "height": 170, "margins": (42, 64, 24, 36)}
+    if small:
+        size = {"width": 246, "height": 104, "margins": (42, 12, 22, 34)}
+    figure, axes = blank_axes(**size)
     axes.set_xlim(epochs[0]["epoch"] - 0.5, epochs[-1]["epoch"] + 0.5)
     axes.set_xlabel("epoch")
     axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))

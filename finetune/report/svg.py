@@ -12,6 +12,7 @@ from typing import Any
 from xml.etree import ElementTree
 
 import numpy as np
+from markupsafe import Markup
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
@@ -34,7 +35,7 @@ _FILL_RGB = (
 )  # cells vary its opacity alone: that works on a light and on a dark page
 
 POINTS_PER_LETTER = 6.2
-_LONGEST_LABEL = 24
+LONGEST_LABEL = 24
 
 # Set while a figure is built and saved. The salt makes ids the same in every run.
 STYLE: dict[Any, Any] = {
@@ -53,7 +54,20 @@ STYLE: dict[Any, Any] = {
 }
 
 
-def inline_svg(figure: Figure, name: str, *, label: str) -> str:
+class Drawing(Markup):
+    """An `<svg>` element for a page, with the figure that it was made from."""
+
+    name: str
+    figure: Figure
+
+    @classmethod
+    def of(cls, svg: str, name: str, figure: Figure) -> "Drawing":
+        drawing = cls(svg)
+        drawing.name, drawing.figure = name, figure
+        return drawing
+
+
+def inline_svg(figure: Figure, name: str, *, label: str) -> Drawing:
     """The figure as an `<svg>` element; its ids start with `name`, a screen reader says `label`."""
     buffer = io.StringIO()
     with warnings.catch_warnings():
@@ -77,7 +91,7 @@ def inline_svg(figure: Figure, name: str, *, label: str) -> str:
         "width": f"{pixels:.0f}",
         "style": f"min-width: {0.66 * pixels:.0f}px",
     }
-    return ElementTree.tostring(root, encoding="unicode")
+    return Drawing.of(ElementTree.tostring(root, encoding="unicode"), name, figure)
 
 
 def blank_axes(*, width: float, height: float, margins: tuple[float, float, float, float]) -> tuple[Figure, Axes]:
@@ -101,14 +115,23 @@ def opacities(alphas: np.ndarray) -> np.ndarray:
     return colours
 
 
-def short_label(text: str) -> str:
+def short_label(text: str, *, longest: int = LONGEST_LABEL) -> str:
     clean = _drawable(text)
-    return clean if len(clean) <= _LONGEST_LABEL else clean[: _LONGEST_LABEL - 1] + "…"
+    return clean if len(clean) <= longest else clean[: longest - 1] + "…"
 
 
 def letters(text: str) -> int:
     """Width in Latin letters; a Chinese one takes two."""
     return sum(2 if unicodedata.east_asian_width(c) in "WF" else 1 for c in text)
+
+
+def isolated(text: str) -> str:
+    """A name as part of a sentence: what it holds of marks for the direction of writing ends with it."""
+    clean = "".join("\ufffd" if c in _DIRECTIONS else c for c in _drawable(text))
+    return f"“\u2068{clean}\u2069”"
+
+
+_DIRECTIONS = set("\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069\u200e\u200f")
 
 
 def _drawable(text: str) -> str:

@@ -8,6 +8,7 @@ from typing import Any
 from finetune.errors import some
 
 FEW_GROUPS, FEW_CLIPS, FEW_CLIPS_OF_A_CLASS = 5, 50, 5
+OFF = 0.05  # sureness from accuracy, which matters
 MUCH_WAITING, LONG_WAITING = 1 / 3, 60.0  # share of the training time, and seconds
 
 
@@ -70,6 +71,13 @@ def _warnings_of_task(task: dict[str, Any]) -> Iterator[tuple[str, str]]:
             "This may be no better than always guessing the most frequent class: the interval includes it.",
             "Train longer, unfreeze more stages, or add training clips.",
         )
+    if "frozen" in task and task["frozen"]["difference_ci"][0] <= 0:
+        before = whole_percent(task["frozen"]["top1"])
+        yield (
+            f"Unfreezing may not have helped: with the backbone frozen {before} were right, and the rest may be luck.",
+            "Keep it frozen, which is faster, or train the unfrozen phases longer or on more clips.",
+        )
+    yield from _warnings_of_sureness(task)
     if never := never_predicted(task):
         yield (
             f"The model never named {_names(never)}.",
@@ -80,6 +88,43 @@ def _warnings_of_task(task: dict[str, Any]) -> Iterator[tuple[str, str]]:
             f"Fewer than {FEW_CLIPS_OF_A_CLASS} test clips each: {_names(few)}; one clip moves such a class far.",
             "Read these rows of “Class by class” with care, or add test clips.",
         )
+
+
+def _warnings_of_sureness(task: dict[str, Any]) -> Iterator[tuple[str, str]]:
+    before, after = task.get("calibration"), task.get("calibrated")
+    if before is None or before["gap_ci"][0] <= 0 <= before["gap_ci"][1] or abs(before["gap"]) < OFF:
+        return
+    how = "surer" if before["gap"] > 0 else "less sure"
+    has_temperature = task.get("temperature") is not None  # a fold has one, but is not what is put to use
+    helps = has_temperature and (after is None or abs(after["gap"]) < abs(before["gap"]))
+    yield (
+        f"The model is {how} than it is right, by {points(abs(before['gap']), sign=False)} in the mean.",
+        "Take probabilities from predict with --calibrated." if helps else "Do not decide by its probabilities.",
+    )
+
+
+def sureness(task: dict[str, Any]) -> str:
+    """Whether a model is as sure as it is right, in a sentence."""
+    before = task["calibration"]
+    low, high = before["gap_ci"]
+    if low <= 0 <= high:
+        return "No evidence that it is surer, or less sure, than it is right."
+    how = "surer" if before["gap"] > 0 else "less sure"
+    return f"It is {how} than it is right, by {points(abs(before['gap']), sign=False)} in the mean."
+
+
+def slice_name(fact: str, part: dict[str, Any], parts: list[dict[str, Any]]) -> str:
+    """Clips of a part, as "duration 2 to 5 s"."""
+    unit = _UNITS.get(fact, "")
+    low, high = (f"{end:.4g}" if end < 1000 else f"{end:.0f}" for end in (part["low"], part["high"]))
+    if low == high:
+        return f"{fact} {low}{unit}"
+    if part is parts[0]:
+        return f"{fact} up to {high}{unit}"
+    return f"{fact} from {low}{unit}" if part is parts[-1] else f"{fact} {low} to {high}{unit}"
+
+
+_UNITS = {"duration": "\u00a0s", "frame rate": "\u00a0frames/s", "short side": "\u00a0px", "frames": ""}
 
 
 def _warnings_of_multilabel(task: dict[str, Any]) -> Iterator[tuple[str, str]]:
@@ -95,11 +140,55 @@ def _warnings_of_multilabel(task: dict[str, Any]) -> Iterator[tuple[str, str]]:
         )
 
 
-_WARNINGS_OF_KIND = {"classify": _warnings_of_task, "multilabel": _warnings_of_multilabel}
+_WARNINGS_OF_KIND = {
+    "classify": _warnings_of_task,
+    "multilabel": _warnings_of_multilabel,
+    "ordinal": _warnings_of_task,
+}
+
+
+FIGURES = {  # by key in results.json
+    "top1": "top-1",
+    "top5": "top-5",
+    "macro_recall": "macro recall",
+    "macro_precision": "macro precision",
+    "map": "mean average precision",
+    "micro_f1": "micro F1",
+    "macro_f1": "macro F1",
+    "exact": "all of it right",
+}
+KINDS = {"test": "test", "val": "validation", "train": "training"}
+
+
+def answer(task: dict[str, Any], results: dict[str, Any]) -> str:
+    """The first sentence of a report, of a task whose answers are classes."""
+    folds = f"s of {len(results['folds'])} folds" if "folds" in results else ""
+    verb = ("find" if task["kind"] == "multilabel" else "name") + ("" if folds else "s")
+    if task["kind"] == "multilabel":
+        key, what, beat = "map", "the classes with a mean average precision of", "a list in random order would get"
+        chance = task["chance_map"]
+    else:
+        key, what, chance = "top1", "the right class in", task["majority"]["top1"]
+        beat = "always guessing the most frequent class would be right in"
+    interval_text = f" (95\u00a0% interval {whole_interval(task[f'{key}_ci'])})" if task[f"{key}_ci"] else ""
+    return (
+        f"On {tested_on(task, results)} the model{folds} {verb} {what} {whole_percent(task[key])}{interval_text}; "
+        f"{beat} {whole_percent(chance)}."
+    )
+
+
+def tested_on(task: dict[str, Any], results: dict[str, Any]) -> str:
+    """The clips of a task, as "120 test clips of 15 unseen groups"."""
+    unseen = "" if results["split"] == "train" else "unseen "
+    rows = task.get("num_rows", results["num_rows"])  # of several tasks each counts the clips with a label of its own
+    clips = count(rows, f"{KINDS.get(results['split'], results['split'])} clip")
+    return clips + ("" if results["num_groups"] is None else f" of {count(results['num_groups'], unseen + 'group')}")
 
 
 def never_predicted(task: dict[str, Any]) -> list[str]:
     """Classes that the model named for no clip, though there were clips of them."""
+    if "confusion" not in task:
+        return []
     named = [any(column) for column in zip(*task["confusion"], strict=True)]
     rows = zip(task["classes"], task["confusion"], named, strict=True)
     return [name for name, row, was_named in rows if any(row) and not was_named]
@@ -108,6 +197,11 @@ def never_predicted(task: dict[str, Any]) -> list[str]:
 def _names(names: list[str]) -> str:
     """Each set apart, so that an Arabic one does not turn its neighbours round."""
     return some([f"“\u2068{name}\u2069”" for name in names])
+
+
+def set_apart(text: str) -> str:
+    """A sentence in which no name in quotation marks turns its neighbours round, whatever its direction."""
+    return text.replace("“", "“\u2068").replace("”", "\u2069”")
 
 
 def count(number: int, one: str, many: str | None = None) -> str:
@@ -175,6 +269,23 @@ def whole_interval(ends: list[float] | None) -> str:
     return interval(ends, whole_percent)
 
 
+def points(value: float, *, sign: bool = True) -> str:
+    """A difference of shares, in percentage points."""
+    text = f"{abs(100 * value):.1f}"
+    mark = "" if not sign or text == "0.0" else "+" if value > 0 else "\u2212"
+    return f"{mark}{text}\u00a0points"
+
+
+def points_interval(ends: list[float]) -> str:
+    low, high = (points(end).removesuffix("\u00a0points") for end in ends)
+    return f"{low} to {high}" if math.isfinite(ends[0]) else "unknown"
+
+
+def gain(ends: list[float], difference: float) -> str:
+    """How much the whole is better, with its interval."""
+    return f"the whole: {points(difference)} ({points_interval(ends)})"
+
+
 def duration(seconds: float) -> str:
     if seconds < 60:
         return f"{seconds:.1f}\u00a0s" if seconds < 10 else f"{seconds:.0f}\u00a0s"
@@ -185,10 +296,14 @@ def duration(seconds: float) -> str:
 
 
 FILTERS: dict[str, Callable[..., Any]] = {
+    "set_apart": set_apart,
     "percent": percent,
     "whole_percent": whole_percent,
     "interval": interval,
     "whole_interval": whole_interval,
+    "points": points,
+    "points_interval": points_interval,
+    "gain": gain,
     "duration": duration,
     "count": count,
 }

@@ -12,17 +12,19 @@ from torch import Tensor
 
 from finetune.checkpoint import load, new_run_folder, open_run, save_checkpoint
 from finetune.errors import RunError
-from finetune.evaluation import loader_of, probabilities_of, saved_manifest
+from finetune.evaluation import saved_manifest
 from finetune.files import standing, write_json
-from finetune.headline import rank, validation_figures
 from finetune.infer import settle_device, settle_precision
+from finetune.probabilities import answers_of, loader_of
 from finetune.recipe import Recipe
+from finetune.scores.headline import rank, validation_figures
+from finetune.train.validation import figures_of_tasks
 
 State = dict[str, Tensor]
 Figures = dict[str, Any]
 Score = Callable[[State], Figures]
 ALPHAS = tuple(step / 10 for step in range(11))
-WHAT_A_RUN_IS = ("recipe.yaml", "manifest.csv", "classes.json", "environment.json", "skipped.json")
+WHAT_A_RUN_IS = ("recipe.yaml", "manifest.csv", "classes.json", "tasks.json", "environment.json", "skipped.json")
 
 
 @dataclass(frozen=True)
@@ -114,10 +116,12 @@ def _scorer(folder: Path) -> Score:
         model.load_state_dict(state)
         loader, _ = loader_of(tested, "val", recipe, size=model.size, views=views)
         with loader:
-            rows_N, probs_NK, _ = probabilities_of(model, loader, precision=precision)
-        if not len(rows_N):
+            said = answers_of(model, loader, precision=precision)
+        if not len(said.rows):
             raise RunError(f"{folder}: none of its val rows can be read")
-        return validation_figures(tested.truth[rows_N], probs_NK)
+        if model.several is not None:
+            return figures_of_tasks(tested, said)
+        return validation_figures(tested.truth[said.rows], said.tasks[model.primary])
 
     return score
 
@@ -127,8 +131,11 @@ def _refuse_what_does_not_mix(folders: Sequence[Path]) -> None:
     rows = _split_of_rows(folders[0], recipe, classes)
     for folder in folders[1:]:
         other, other_classes = open_run(folder)
-        if other.model != recipe.model or other.clip != recipe.clip or other_classes != classes:
-            raise RunError(f"{folder}: has another model, clip or classes than {folders[0]}; only like weights average")
+        alike = (other.model, other.clip, other_classes) == (recipe.model, recipe.clip, classes)
+        if not alike or (other.tasks, other.multitask.sharing) != (recipe.tasks, recipe.multitask.sharing):
+            raise RunError(
+                f"{folder}: has another model, clip, classes or tasks than {folders[0]}; only like weights average"
+            )
         if _split_of_rows(folder, other, classes) != rows:
             raise RunError(f"{folder}: was split into other rows than {folders[0]}: what one trained on would test it")
 

@@ -1,6 +1,5 @@
 """Cross-validation: every clip is tested once, by a model that learnt from no clip of its group."""
 
-import csv
 import json
 import time
 import warnings
@@ -12,15 +11,22 @@ from typing import Any
 import numpy as np
 from sklearn.model_selection import LeaveOneGroupOut, StratifiedGroupKFold
 
+from finetune.answers import file_of, read_paths
+from finetune.audit.tested import warnings_of_folds
 from finetune.errors import DataError
-from finetune.evaluation import evaluation_folder, interval_in_words, thresholds_of, write_predictions
+from finetune.evaluation import interval_in_words, temperature_of, thresholds_of, write_pictures
 from finetune.files import write_json
-from finetune.headline import HEADLINE, scores_of
 from finetune.manifest import Manifest, divide, problems_of
-from finetune.model.model import TASK
 from finetune.recipe import Recipe
 from finetune.report.page import write_report
+from finetune.report.run_folder import evaluation_of
+from finetune.scored import Answers, figures_of, write_said
+from finetune.scores.calibration import tempered
+from finetune.scores.kinds import HEADLINE
 from finetune.study.runs import finished, refuse_other_rows, study_folder
+from finetune.tasks import NAMED, primary_of
+from finetune.video.dataset import ClipDataset
+from finetune.video.packed import facts_of
 
 Announce = Callable[[str], None]
 
@@ -45,7 +51,7 @@ def kfold(
             announce(f"fold {number} of {len(divided)}: {len(fold.rows('test'))} clips to test")
             runs.append(finished(recipe, fold, out=out / f"fold-{number}", split="test"))
             write_report(runs[-1])
-        results = _pooled(manifest, runs, out, how=_in_words(manifest, folds, len(runs)))
+        results = _pooled(recipe, divided, runs, out, how=_in_words(manifest, folds, len(runs)))
         write_json(out / "evaluation" / "results.json", results | {"seconds": round(time.perf_counter() - started, 2)})
         write_report(out)
     return out
@@ -90,45 +96,87 @@ def _refuse_bad_folds(manifest: Manifest, divided: list[Manifest]) -> None:
         raise DataError(f"{listed}\ntake fewer folds, data.val=0, or more clips of these classes")
 
 
-def _pooled(manifest: Manifest, runs: list[Path], out: Path, *, how: str) -> dict[str, Any]:
+def _pooled(recipe: Recipe, divided: list[Manifest], runs: list[Path], out: Path, *, how: str) -> dict[str, Any]:
     """What results.json says of all folds together; predictions of all rows are written beside it."""
+    manifest = divided[0]
+    tested = replace(manifest, splits=np.full(len(manifest), "test"))
     row_of = {str(manifest.path(row)): row for row in range(len(manifest))}
-    probs_NK = np.zeros((len(manifest), len(manifest.classes)), dtype=np.float32)
-    named_NK = None if manifest.targets is None else np.zeros_like(manifest.targets)
-    tested = np.zeros(len(manifest), dtype=bool)
-    folds, skipped = [], []
-    for run in runs:
-        with (evaluation_folder(run, "test") / "predictions.csv").open(newline="", encoding="utf-8") as file:
-            rows = [row_of[line["path"]] for line in csv.DictReader(file)]
-        probs_NK[rows] = np.load(evaluation_folder(run, "test") / "probabilities.npy")
-        tested[rows] = True
-        if named_NK is not None:
-            named_NK[rows] = probs_NK[rows] >= thresholds_of(run)
-        results = json.loads((evaluation_folder(run, "test") / "results.json").read_text(encoding="utf-8"))
-        task = results["tasks"][TASK]
-        key, _ = HEADLINE[task["kind"]]
-        folds.append({"run": run.name, "num_rows": len(rows), key: task[key], f"{key}_ci": task[f"{key}_ci"]})
-        skipped += results["skipped"]
-    kept = np.flatnonzero(tested)
+    parts = [_Part(evaluation_of(run, "test"), run, row_of) for run in runs]
+    answers = {task: _together([part.answers(task) for part in parts]) for task in parts[0].results["tasks"]}
+    kept = np.unique(np.concatenate([each.rows for each in answers.values()]))
+    folder, size = out / "evaluation", parts[0].results["protocol"]["size"]
+    folder.mkdir(exist_ok=True)
+    write_said(folder, tested, answers)
+    clip, packed = recipe.clip.model_copy(update={"size": size}), recipe.data.packed
+    facts = facts_of(tested, packed, side=size)
+    dataset = ClipDataset(tested, "test", clip=clip, views=recipe.evaluate.views, facts=facts, packed=packed)
+    tasks = {name: figures_of(tested, name, each, facts=facts) for name, each in answers.items()}
+    write_pictures(folder, dataset, multilabel=tasks[primary_of(tasks)]["kind"] == "multilabel")
     groups = None if manifest.groups is None else manifest.groups[kept]
-    (out / "evaluation").mkdir(exist_ok=True)
-    named_NK = None if named_NK is None else named_NK[kept]
-    write_predictions(out / "evaluation", manifest, kept, probs_NK[kept], named_NK)
-    task = scores_of(manifest.truth[kept], probs_NK[kept], classes=manifest.classes, groups=groups, named_NK=named_NK)
+    interval = interval_in_words(groups, len(kept))
     return {
         "schema": 1,
         "run": out.resolve().name,
         "split": "test",
         "num_rows": len(kept),
         "num_groups": None if groups is None else len(np.unique(groups)),
-        "skipped": skipped,
-        "tasks": {TASK: task},
-        "class_counts": {"test": replace(manifest, splits=np.full(len(manifest), "test")).counts("test")},
+        "skipped": [each for part in parts for each in part.results["skipped"]],
+        "tasks": tasks,
+        "class_counts": {"test": tested.counts("test")},
         "training_skipped": [],
-        "warnings": [],
-        "protocol": {"cross_validation": how, **results["protocol"], "interval": interval_in_words(groups)},
-        "folds": folds,
+        "warnings": warnings_of_folds(divided, tested, facts, "test"),
+        "protocol": {"cross_validation": how, **parts[0].results["protocol"], "interval": interval},
+        "folds": [part.figures for part in parts],
     }
+
+
+class _Part:
+    """A fold's rows, in the numbers of the whole manifest, and what its model said of them."""
+
+    def __init__(self, folder: Path, run: Path, row_of: dict[str, int]) -> None:
+        self.folder = folder
+        self.run = run
+        self.row_of = row_of
+        self.results = json.loads((folder / "results.json").read_text(encoding="utf-8"))
+        self.primary = primary_of(self.results["tasks"])
+
+    def answers(self, task: str) -> Answers:
+        """What was said of a task, with what the fold's own thresholds and temperature make of it."""
+        kind = self.results["tasks"][task]["kind"]
+        first = task == self.primary and kind in NAMED
+        words, numbers = file_of("" if first else task)
+        rows = np.array([self.row_of[path] for path in read_paths(self.folder / words)], dtype=int)
+        said_NK, frozen = np.load(self.folder / numbers), self.folder / "frozen.npy"
+        named_NK = said_NK >= thresholds_of(self.run, task) if kind == "multilabel" else None
+        temperature = temperature_of(self.run, task) if kind in {"classify", "multilabel"} else None
+        multilabel = kind == "multilabel"
+        cooled_NK = None if temperature is None else tempered(said_NK, temperature, multilabel=multilabel)
+        return Answers(rows, said_NK, named_NK, cooled_NK, np.load(frozen) if first and frozen.is_file() else None)
+
+    @property
+    def figures(self) -> dict[str, Any]:
+        task = self.results["tasks"][self.primary]
+        key, _ = HEADLINE[task["kind"]]
+        return {
+            "run": self.run.name,
+            "num_rows": self.results["num_rows"],
+            key: task[key],
+            f"{key}_ci": task[f"{key}_ci"],
+        }
+
+
+def _together(parts: list[Answers]) -> Answers:
+    """What is known of the rows of each part as one, in the order of rows; what any part lacks, none has."""
+    rows = np.concatenate([part.rows for part in parts])
+
+    def joined(values: list[np.ndarray | None]) -> np.ndarray | None:
+        there = [value for value in values if value is not None]
+        return np.concatenate(there) if len(there) == len(values) else None
+
+    said = joined([part.said for part in parts])
+    assert said is not None
+    further = (joined([getattr(part, name) for part in parts]) for name in ("named", "cooled", "frozen"))
+    return Answers(rows, said, *further).at(np.argsort(rows))
 
 
 def _in_words(manifest: Manifest, folds: int | None, count: int) -> str:

@@ -36,8 +36,9 @@ from finetune.manifest import Manifest
 from finetune.model.freeze import set_trainable
 from finetune.model.pooling import build_pooling
 from finetune.recipe import Recipe
-from finetune.scores import score
+from finetune.scores.classify import score
 from finetune.study.kfold import fold_rows
+from finetune.tasks import Multitask
 from finetune.train.display import Display
 from finetune.train.preflight import look
 from finetune.train.start import new_model
@@ -79,8 +80,17 @@ class Probe:
 
 def baseline(manifest: Manifest) -> dict[str, Any]:
     """The most frequent class of the rows that a probe looks at, and how often it is."""
+    manifest = of_one_task(manifest)
     counts = np.bincount(manifest.without(manifest.rows("test")).labels, minlength=len(manifest.classes))
     return {"class": manifest.classes[int(counts.argmax())], "top1": float(counts.max() / counts.sum())}
+
+
+def of_one_task(manifest: Manifest) -> Manifest:
+    """The rows that have a class of the task that is probed: of several the first with classes, or RecipeError."""
+    if not manifest.classes:
+        raise RecipeError("a probe tells classes apart, and no task has any; train the run, with train: head")
+    lacks = (manifest.labels >= len(manifest.classes)) & (manifest.targets is None)
+    return replace(manifest, tasks={}).without(np.flatnonzero(lacks))
 
 
 def probe(
@@ -91,6 +101,7 @@ def probe(
     Of the recipe, its clips, weights and cache are used. Raises DataError where there are too few rows or groups, or
     files cannot be read, and RecipeError for rows with several classes.
     """
+    recipe, manifest = recipe.model_copy(update={"tasks": {}, "multitask": Multitask()}), of_one_task(manifest)
     if manifest.targets is not None:
         raise RecipeError("a probe is for clips of one class each; leave out data.multilabel")
     rows = replace(manifest.without(manifest.rows("test")), splits=_all_train(manifest))

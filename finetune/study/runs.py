@@ -1,6 +1,5 @@
 """Several runs that are seen as one: their folder, and each of them done already, gone on with, or begun."""
 
-import csv
 import json
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -10,15 +9,19 @@ from typing import Any
 
 import numpy as np
 
+from finetune.answers import read_answers
 from finetune.checkpoint import begin_run, load, new_run_folder
 from finetune.errors import RunError
-from finetune.evaluation import evaluate, evaluation_folder
+from finetune.evaluation import evaluate
 from finetune.files import locked, standing, write_json
 from finetune.infer import process_count
 from finetune.manifest import Manifest
-from finetune.model.model import TASK
 from finetune.recipe import Recipe
 from finetune.recipe_files import load_recipe
+from finetune.report.run_folder import evaluation_of
+from finetune.scores.intervals import paired_difference
+from finetune.study.gains import difference
+from finetune.tasks import NAMED, primary_of
 from finetune.train.loop import AfterEpoch
 from finetune.train.resume import resume
 from finetune.train.start import train_by
@@ -78,7 +81,7 @@ def finished(
 
     It starts from the weights of the run `start`, or from a new model.
     """
-    if (evaluation_folder(out, split) / "results.json").is_file():
+    if (evaluation_of(out, split) / "results.json").is_file():
         return out
     if standing(out / "checkpoints" / "last").is_dir():
         resume(out, after_epoch=after_epoch)
@@ -91,17 +94,30 @@ def finished(
 
 def right_rows(run: Path, manifest: Manifest) -> tuple[np.ndarray, np.ndarray | None]:
     """Whether a run was right on each val row (N,), and the rows' groups; a row that could not be read was not."""
-    with (evaluation_folder(run, "val") / "predictions.csv").open(newline="", encoding="utf-8") as file:
-        right = {Path(line["path"]).resolve(): line["predicted"] == line["label"] for line in csv.DictReader(file)}
+    answers = read_answers(evaluation_of(run, "val"))
+    assert answers is not None, run
+    right = {Path(each.path).resolve(): each.is_right for each in answers}
     rows = manifest.rows("val")
     groups = None if manifest.groups is None else manifest.groups[rows]
     return np.array([right.get(manifest.path(row).resolve(), False) for row in rows]), groups
 
 
+def ahead(run: Path, other: Path, manifest: Manifest) -> tuple[float, tuple[float, float]]:
+    """How much more often a run is wholly right on the val rows than another, as a share, with its interval.
+
+    Where no task has classes, by how much its figure is above.
+    """
+    task = primary_of(manifest.tasks) if manifest.tasks else None
+    if task is not None and manifest.tasks[task].kind not in NAMED:
+        return difference(run, other, task, split="val")
+    right_N, groups = right_rows(run, manifest)
+    return paired_difference(right_N, right_rows(other, manifest)[0], groups=groups)
+
+
 def figures_of(run: Path, split: str) -> dict[str, Any]:
-    """What an evaluation of a run says of its task."""
-    results = json.loads((evaluation_folder(run, split) / "results.json").read_text(encoding="utf-8"))
-    return results["tasks"][TASK]
+    """What an evaluation of a run says of its task, of several the first with classes."""
+    results = json.loads((evaluation_of(run, split) / "results.json").read_text(encoding="utf-8"))
+    return results["tasks"][primary_of(results["tasks"])]
 
 
 def refuse_without_val(manifest: Manifest) -> None:

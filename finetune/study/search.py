@@ -7,9 +7,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from finetune.errors import DivergedError, RecipeError
-from finetune.headline import headline, rank
 from finetune.manifest import Manifest
 from finetune.recipe_files import load_recipe
+from finetune.scores.headline import headline, rank
 from finetune.study.runs import figures_of, finished, refuse_without_val, study_folder
 from finetune.study.sweep import Point, Settings, folder_name, grid, point_of, ranked, refuse_swept_data
 

@@ -4,19 +4,19 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from finetune.checkpoint import load
-from finetune.headline import headline
 from finetune.manifest import Manifest
 from finetune.model.freeze import set_trainable
 from finetune.model.stages import NEW
 from finetune.recipe import Phase, Recipe
-from finetune.scores import paired_difference
-from finetune.study.runs import figures_of, finished, refuse_without_val, right_rows, study_folder
+from finetune.scores.headline import headline
+from finetune.study.runs import ahead, figures_of, finished, refuse_without_val, study_folder
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """What a stage was worth: its figure (top-1, or mAP) on the split val with its interval, and how many more clips
-    are wholly right than with the head alone, as a share."""
+    """What a stage was worth: its figure (top-1, mAP, …) on the split val with its interval, and how many more clips
+    are wholly right than with the head alone, as a share; of a task that gives numbers, how much higher the figure
+    is."""
 
     what: str
     parameters: int
@@ -41,13 +41,11 @@ def sweep_stages(
         probe = finished(probing, manifest, out=out / "probe", split="val")
         stages = [name for name in load(probe).stages if name not in NEW]
         trained = {"head": NEW, **{stage: (stage, *NEW) for stage in stages}, "all": ("all",)}
-        outcomes, right_of_head = [], None
+        outcomes = []
         for what, names in trained.items():
             phase = Phase(train="all" if what == "all" else tuple(names), epochs=epochs, lr=lr)
             run = finished(_with(recipe, phase), manifest, out=out / what, split="val", start=probe)
-            right_N, groups = right_rows(run, manifest)
-            right_of_head = right_N if right_of_head is None else right_of_head
-            gain, gain_interval = paired_difference(right_N, right_of_head, groups=groups)
+            gain, gain_interval = ahead(run, out / "head", manifest)
             _, value, interval = headline(figures_of(run, "val"))
             outcomes.append(Outcome(what, _count(probe, phase), value, interval, gain, gain_interval))
         return sorted(outcomes, key=lambda outcome: -outcome.gain)

@@ -3,28 +3,30 @@
 import hashlib
 import itertools
 import json
+import math
 import re
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
+from typing import Any
 
 from finetune.errors import DivergedError, RecipeError
 from finetune.files import standing, write_json
-from finetune.headline import headline
 from finetune.manifest import Manifest
 from finetune.recipe import Recipe
 from finetune.recipe_files import load_recipe
-from finetune.scores import paired_difference
-from finetune.study.runs import figures_of, finished, refuse_without_val, right_rows, study_folder
+from finetune.scores.headline import headline
+from finetune.study.runs import ahead, figures_of, finished, refuse_without_val, study_folder
 
 Settings = tuple[str, ...]  # each key.sub=value
 
 
 @dataclass(frozen=True)
 class Point:
-    """One setting of all that is swept, with its figure (top-1, or mAP) and loss on the split val.
+    """One setting of all that is swept, with its figure (top-1, mAP, …) and loss on the split val.
 
-    `behind` is how far its share of clips with all of it right is from the best one's, with the paired interval.
+    `behind` is how far its share of clips with all of it right is from the best one's, with the paired interval; of a
+    task that gives numbers, how far its figure is.
     """
 
     settings: Settings
@@ -135,12 +137,17 @@ def ranked(points: Sequence[Point], manifest: Manifest, out: Path, *, diverged: 
     if not points:
         raise DivergedError(f"{out}: no setting trained to its end: the loss was not a number; lower the rates")
     order = sorted(points, key=lambda point: (-point.figure, point.loss or 0.0))
-    best, groups = right_rows(out / order[0].run, manifest)
     listed = []
     for point in order:
-        right_N, _ = right_rows(out / point.run, manifest)
-        behind, interval = paired_difference(right_N, best, groups=groups)
+        behind, interval = ahead(out / point.run, out / order[0].run, manifest)
         listed.append(replace(point, behind=behind, behind_interval=interval))
     listed += diverged
-    write_json(out / "sweep.json", [asdict(point) for point in listed])
+    write_json(out / "sweep.json", [_in_json(point) for point in listed])
     return listed
+
+
+def _in_json(point: Point) -> dict[str, Any]:
+    """JSON has no infinity: an end that is not known is null."""
+    ends = {name: getattr(point, name) for name in ("interval", "behind_interval")}
+    known = {name: [end if math.isfinite(end) else None for end in pair] for name, pair in ends.items()}
+    return asdict(point) | known

@@ -15,7 +15,7 @@ from torchvision.utils import make_grid
 from finetune.model.model import VideoClassifier
 
 CLIPS_SHOWN, PIXELS_SHOWN, CLASSES_SHOWN = 4, 112, 40
-CURVES = ("train_loss", "train_top1", "val_loss", "val_top1", "val_map", "clips_per_second")
+CURVES = ("train_loss", "train_top1", "val_loss", "val_top1", "val_map", "val_score", "clips_per_second")
 
 
 class Board:
@@ -30,6 +30,14 @@ class Board:
             if record.get(name) is not None:
                 self.writer.add_scalar(name, record[name], record["epoch"])
                 self.writer.add_scalar(f"phase {record['phase'] + 1}/{name}", record[name], record["epoch"])
+        for task, told in record.get("tasks", {}).items():
+            for name, value in told.items():
+                if isinstance(value, float):
+                    self.writer.add_scalar(f"{task}/{name}", value, record["epoch"])
+        for group in ("weights", "cosines"):
+            for name, value in record.get(group, {}).items():
+                if value is not None:
+                    self.writer.add_scalar(f"{group}/{name}", value, record["epoch"])
         for stage, rate in record["lr"].items():
             self.writer.add_scalar(f"lr/{stage}", rate, record["epoch"])
         for part, seconds in record["seconds"].items():

@@ -12,6 +12,8 @@ from rich.live import Live
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
+from finetune.scores.kinds import HEADLINE
+
 ROWS_SHOWN = 14
 SECONDS_BETWEEN_LINES = 60
 
@@ -87,7 +89,7 @@ def span_of(stages: Sequence[str]) -> str:
 
 def _cells(record: dict[str, Any]) -> dict[str, str]:
     """One epoch in words, by column."""
-    learning, value = record["learning"], record.get("val_map", record["val_top1"])
+    learning = record["learning"]
     rates = [record["lr"][stage] for stage in learning]
     span = f"{rates[-1]:.1e}" if min(rates) == max(rates) else f"{min(rates):.0e}…{max(rates):.0e}"
     return {
@@ -95,9 +97,27 @@ def _cells(record: dict[str, Any]) -> dict[str, str]:
         "learning": span_of(learning),
         "rate": span,
         "loss": f"{record['train_loss']:.3f}",
-        "top-1": f"{record['train_top1']:.3f}",
-        "val loss": "" if record["val_loss"] is None else f"{record['val_loss']:.3f}",
-        "val mAP" if "val_map" in record else "val top-1": "" if value is None else f"{value:.3f}",
+        "top-1": _figure(record["train_top1"]),
+        "val loss": _figure(record["val_loss"]),
+        **_validated(record),
         "clips/s": f"{record['clips_per_second']:.0f}",
         "seconds": f"{sum(record['seconds'].values()):.1f}",
     }
+
+
+def _validated(record: dict[str, Any]) -> dict[str, str]:
+    """The figures that models are chosen by, of each task where there are several."""
+    if "tasks" not in record:
+        key, name = HEADLINE["multilabel" if "val_map" in record else "classify"]
+        return {f"val {name}": _figure(record[f"val_{key}"])}
+    names = dict(HEADLINE.values())
+    return {
+        f"{task} {name}": _figure(told[f"val_{key}"])
+        for task, told in record["tasks"].items()
+        for key, name in names.items()
+        if f"val_{key}" in told
+    }
+
+
+def _figure(value: float | None) -> str:
+    return "" if value is None else f"{value:.3f}"

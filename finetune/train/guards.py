@@ -7,6 +7,7 @@ from typing import Any
 
 from finetune.errors import DivergedError
 from finetune.manifest import Manifest
+from finetune.model.model import VideoClassifier
 from finetune.recipe import EarlyStopping, Train
 
 FAR_OFF = 2.0  # times the loss of guessing
@@ -27,8 +28,11 @@ def has_stalled(records: Sequence[dict[str, Any]], phase: int, rule: EarlyStoppi
     return since >= rule.patience
 
 
-def hint_at_first_loss(loss: float, classes: Sequence[str], kind: str) -> str | None:
-    """A word where the first loss is far from ln K, what guessing among K classes costs."""
+def hint_at_first_loss(loss: float, model: VideoClassifier, kind: str) -> str | None:
+    """A word where the first loss is far from ln K, what guessing among K classes costs; of several tasks, none."""
+    classes = model.classes
+    if model.several is not None:
+        return None
     guessing = math.log(len(classes))
     if kind != "cross_entropy" or not math.isfinite(loss) or loss < FAR_OFF * guessing:
         return None

@@ -1,12 +1,16 @@
 """The loaders of a run: training clips for each phase, and the split val."""
 
+from collections.abc import Mapping
+
+import numpy as np
 import torch
 
 from finetune.errors import RecipeError
-from finetune.evaluation import row_loader
 from finetune.manifest import Manifest
+from finetune.probabilities import row_loader
 from finetune.recipe import Augment, Phase, Recipe
-from finetune.video.batches import EpochBatches, balanced_draws
+from finetune.tasks import Output
+from finetune.video.batches import EpochBatches, balanced_draws, draws_by_task
 from finetune.video.dataset import ClipDataset
 from finetune.video.facts import Facts
 from finetune.video.loader import ClipLoader, worker_count
@@ -16,9 +20,19 @@ class TrainLoaders:
     """The training loader of a phase; phases with the same augmentation share one, and its processes."""
 
     def __init__(
-        self, manifest: Manifest, recipe: Recipe, facts: Facts, *, batch_size: int, share: tuple[int, int]
+        self,
+        manifest: Manifest,
+        recipe: Recipe,
+        facts: Facts,
+        *,
+        batch_size: int,
+        share: tuple[int, int],
+        outputs: Mapping[str, Output] | None = None,
     ) -> None:
-        """`batch_size` clips of all processes together; `share`: which of how many processes this one is."""
+        """`batch_size` clips of all processes together; `share`: which of how many processes this one is.
+
+        `outputs` are those of several tasks.
+        """
         if batch_size % share[1]:
             raise RecipeError(f"batches of {batch_size} clips cannot be shared evenly by {share[1]} processes")
         self.manifest = manifest
@@ -26,6 +40,7 @@ class TrainLoaders:
         self.facts = facts
         self.batch_size = batch_size // share[1] * recipe.train.accumulate
         self.share = share
+        self.outputs = outputs
         self.drawn: tuple[str, int | None] | None = None
         self.current: tuple[ClipLoader, EpochBatches] | None = None
 
@@ -52,16 +67,22 @@ class TrainLoaders:
             facts=self.facts,
             packed=self.recipe.data.packed,
             drawn_views=drawn_views,
+            outputs=self.outputs,
         )
 
     def batches(self, dataset: ClipDataset) -> EpochBatches:
         """As many, whatever a phase draws."""
-        balanced = self.recipe.train.sampler == "balanced"
+        sampler, draws = self.recipe.train.sampler, None
+        if sampler == "balanced":
+            draws = balanced_draws(dataset.labels)
+        elif sampler == "by_task":
+            known = [labels.known[dataset.rows] for labels in self.manifest.tasks.values()]
+            draws = draws_by_task(np.array(known or [np.ones(len(dataset), dtype=bool)]))
         return EpochBatches(
             len(dataset),
             self.batch_size,
             seed=self.recipe.seed,
-            draws=balanced_draws(dataset.labels) if balanced else None,
+            draws=draws,
             share=self.share,
         )
 

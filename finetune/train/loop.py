@@ -1,24 +1,24 @@
 """Training, read from top to bottom: for each phase, for each epoch, for each batch. The one place for the order."""
 
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import closing, nullcontext
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
 from accelerate import Accelerator
 from accelerate.state import AcceleratorState
-from torch import Tensor
 
 from finetune.checkpoint import load_checkpoint, new_run_folder
 from finetune.features.frozen import entering
-from finetune.headline import rank
 from finetune.infer import (
     decided_once,
     from_all,
     from_main,
     is_main_process,
+    peak_gb,
     process_count,
     refuse_ranks_that_differ,
     seed_device,
@@ -27,24 +27,27 @@ from finetune.infer import (
 )
 from finetune.manifest import Manifest
 from finetune.model.lora import merge_lora
-from finetune.model.model import TASK, VideoClassifier
+from finetune.model.model import VideoClassifier
 from finetune.model.phase import begin_phase
 from finetune.model.stages import NEW
 from finetune.recipe import Augment, Clip, Data, Evaluate, Phase, Recipe, Schedule, Train
 from finetune.schedules import phases_of
+from finetune.scores.headline import rank
+from finetune.tasks import Multitask
 from finetune.train.anchor import Anchor
 from finetune.train.display import Display
 from finetune.train.ema import Ema
 from finetune.train.frozen import Shown, Stretch, data_of, frozen_of
 from finetune.train.guards import has_stalled, hint_at_first_loss, refuse_too_many
 from finetune.train.loaders import TrainLoaders, val_loader
-from finetune.train.losses import build_loss
-from finetune.train.mixing import mix
+from finetune.train.mixing import mix, parts_of
+from finetune.train.objective import build_objective
 from finetune.train.optimizer import build_optimizer, carry_state
 from finetune.train.preflight import fingerprint, look, refuse_other_files, refuse_what_cannot_run
 from finetune.train.run_files import RunFiles
-from finetune.train.schedule import rate_factor
+from finetune.train.schedule import rate_factor_of, rates_of
 from finetune.train.settle import in_words, settle_auto
+from finetune.train.several import Step
 from finetune.train.state import Moving, Position, State, position_of
 from finetune.train.stopping import Stopped, Stopping
 from finetune.train.tally import Tally, timed
@@ -53,15 +56,18 @@ from finetune.train.together import (
     refuse_sharding,
     stand_in,
     stop_if_asked,
+    sum_of,
     sum_over_processes,
     weight_of_share,
     with_shared_statistics,
 )
 from finetune.train.trackers import track, tracked
-from finetune.train.validation import measure_norms_anew, validate
+from finetune.train.validation import measure_norms_anew, merged, validate
 from finetune.video.dataset import draw_of
 
 MINUTES_BETWEEN = 5 / 60  # checkpoints of epochs that take less, as those of kept features do
+OF_ALL = 2**31  # the number of no process: what all of them draw alike, however many they are
+WATCHED = 4  # steps of an epoch in which the gradients of several tasks are compared
 AfterEpoch = Callable[[dict[str, Any]], None]
 
 
@@ -93,13 +99,15 @@ def fit(
         train = train.model_copy(update={"cache_dir": train.cache_dir.expanduser().absolute()})
     if isinstance(data.packed, Path):
         data = data.model_copy(update={"packed": data.packed.absolute()})
-    data = data.model_copy(update={"multilabel": manifest.targets is not None})
+    data = data.model_copy(update={"multilabel": manifest.targets is not None and not manifest.tasks})
     recipe = Recipe(
         seed=seed,
         data=data if data.manifest or data.folder else data.model_copy(update={"manifest": manifest.source}),
         clip=clip,
         augment=augment,
         model=model.settings,
+        tasks=dict(model.several.tasks) if model.several else {},
+        multitask=model.several.multitask if model.several else Multitask(),
         phases=phases_of(phases, tuple(model.stages)),
         train=train,
         evaluate=evaluate,
@@ -149,8 +157,17 @@ def learn(
     )
     refuse_sharding(accelerator)
     is_writer = accelerator.is_main_process
+    outputs = model.outputs if model.several else None
     run = RunFiles(
-        folder, manifest, recipe, began=began, bad=facts.bad, state=state, decided=decided, is_writer=is_writer
+        folder,
+        manifest,
+        recipe,
+        began=began,
+        bad=facts.bad,
+        state=state,
+        decided=decided,
+        outputs=outputs,
+        is_writer=is_writer,
     )
     if not is_writer:
         at.tally = Tally()  # a state's is of all processes, or, saved by the clock, of the main one alone
@@ -165,16 +182,10 @@ def learn(
     model.checkpointing = train.checkpointing
     if train.compile:
         model.backbone.net.compile()
-    counts = manifest.without(facts.bad).counts("train").values()
-    loss_of = build_loss(
-        train.loss,
-        class_counts=list(counts),
-        label_smoothing=train.label_smoothing,
-        multilabel=recipe.data.multilabel,
-    )
+    objective = build_objective(model, manifest.without(facts.bad), recipe, partial(sum_of, accelerator=accelerator))
     validation = val_loader(manifest, recipe, facts)
     share = accelerator.process_index, accelerator.num_processes
-    loaders = TrainLoaders(manifest, recipe, facts, batch_size=began["batch_size"], share=share)
+    loaders = TrainLoaders(manifest, recipe, facts, batch_size=began["batch_size"], share=share, outputs=outputs)
     ema, anchor, before = Ema(train.ema), Anchor(), None
     assert not isinstance(recipe.phases, Schedule)
     phases = [phase.settled(train) for phase in recipe.phases]
@@ -200,7 +211,7 @@ def learn(
             before = optimizer.optimizer
             prepared.train()
             ema.follow(model)
-            moving = Moving(model, optimizer.optimizer, ema, anchor, accelerator.scaler)
+            moving = Moving(model, optimizer.optimizer, ema, anchor, objective, accelerator.scaler)
             if state is not None:
                 moving.restore(state)
                 state = None
@@ -239,7 +250,7 @@ def learn(
                         # Dropout and the like: a function of the place in the run alone.
                         draw = draw_of(recipe.seed, epoch, at.batches, accelerator.process_index)
                         seed_device(draw, accelerator.device)
-                        factor = _rate_factor(
+                        factor = rate_factor_of(
                             phase, train, in_phase=(at.steps_in_phase, steps), in_run=(at.steps, run_steps)
                         )
                         for group, peak in zip(optimizer.param_groups, peaks, strict=True):
@@ -264,14 +275,19 @@ def learn(
                             num_classes=len(model.classes),
                             seed=draw_of(recipe.seed, epoch, at.steps_in_phase, accelerator.process_index),
                         )
-                        loss, logits = 0.0, []
-                        for part, labels, is_last in _parts(clips, targets, train.batch_size):
+                        loss, said = 0.0, []
+                        fresh = draw_of(recipe.seed, epoch, at.batches, OF_ALL)
+                        step = Step(fresh, at.batches <= WATCHED, accelerator.num_processes, is_stand_in=not weight)
+                        objective.begin(targets, step)
+                        for part, labels, is_last in parts_of(clips, targets, train.batch_size):
                             with nullcontext() if is_last else accelerator.no_sync(prepared):
-                                logits.append(prepared(part, cut)[TASK].float())
-                                part_loss = len(part) / len(clips) * loss_of(logits[-1], labels)
-                                accelerator.backward(weight * part_loss + (anchor.penalty() if is_last else 0.0))
+                                said.append(prepared(part, cut))
+                                of_step = len(part) / len(clips)
+                                part_loss = of_step * objective.loss(said[-1], labels, weight * of_step)
+                                pull = anchor.penalty() + objective.penalty() if is_last else 0.0
+                                accelerator.backward(weight * part_loss + pull)
                             loss += float(part_loss.detach())
-                        if at.steps == 1 and (hint := hint_at_first_loss(loss, model.classes, train.loss)):
+                        if at.steps == 1 and (hint := hint_at_first_loss(loss, model, train.loss)):
                             display.say(hint)
                         if not gradient_is_finite(loss, prepared, train, accelerator):
                             at.left_out += 1
@@ -286,8 +302,15 @@ def learn(
                         optimizer.step()
                         optimizer.zero_grad()
                         ema.update(model)
+                        again = []
+                        if objective.wants_losses_after:
+                            seed_device(draw, accelerator.device)
+                            with torch.no_grad():
+                                parts = parts_of(clips, targets, train.batch_size)
+                                again = [(prepared(part, cut), labels) for part, labels, _ in parts]
+                        objective.after_step(again)
                         if weight:
-                            tally.add(loss, torch.cat(logits), targets, factor)
+                            tally.add(loss, len(clips), objective.judged(said, targets), factor)
                         display.step(loss=tally.loss, clips_per_second=tally.clips_per_second)
 
                     sum_over_processes(tally, accelerator)
@@ -303,10 +326,11 @@ def learn(
                             "train": phase.words,
                             "epoch_in_phase": at.epochs_in_phase + 1,
                             "learning": learning,
-                            "lr": _rates(model, groups, peaks, tally.mean_factor),
+                            "lr": rates_of(model, groups, peaks, tally.mean_factor),
                             **tally.figures(),
-                            **found,
+                            **merged(objective.after_epoch(), found),
                             "skipped": len(run.skipped),
+                            "peak_gb": peak_gb(accelerator.device),
                             **({} if data.told is None else {"cache": data.told}),
                         }
                         run.write(record)
@@ -317,7 +341,7 @@ def learn(
                     due = run.minutes_since_saved >= MINUTES_BETWEEN
                     if due:
                         run.save_last(moving, at)
-                    validated = record["val_top1"] is not None
+                    validated = record["val_loss"] is not None
                     if best is None or rank(record) > best if validated else due:
                         best = rank(record)
                         with ema.in_place(model):
@@ -326,7 +350,7 @@ def learn(
                     if after_epoch is not None:
                         after_epoch(record)
                 run.save_last(moving, at)
-                if run.records and run.records[-1]["val_top1"] is None:  # without validation the last is the best
+                if run.records and run.records[-1]["val_loss"] is None:  # without validation the last is the best
                     with ema.in_place(model):
                         run.save_best(model, run.records[-1])
             except Stopped:
@@ -359,25 +383,3 @@ def watched(display: Display, stopping: Stopping) -> Callable[[str, int, int], N
         stopping.check()
 
     return progress
-
-
-def _rate_factor(phase: Phase, train: Train, *, in_phase: tuple[int, int], in_run: tuple[int, int]) -> float:
-    """Of the phase's own schedule, or of the one that runs through all phases."""
-    if train.schedule_over == "run":
-        return rate_factor(*in_run, schedule=train.schedule, warmup=train.warmup)
-    return rate_factor(*in_phase, schedule=phase.schedule or train.schedule, warmup=phase.warmup or 0.0)
-
-
-def _rates(
-    model: VideoClassifier, groups: Sequence[dict[str, Any]], peaks: Sequence[float], factor: float
-) -> dict[str, float]:
-    """The mean learning rate of an epoch for each stage; 0 where frozen."""
-    rates = {group["stage"]: peak * factor for group, peak in zip(groups, peaks, strict=True)}
-    return {stage: rates.get(stage, 0.0) for stage in model.stages}
-
-
-def _parts(clips: Tensor, targets: Tensor, size: int) -> Iterator[tuple[Tensor, Tensor, bool]]:
-    """A batch in parts that are computed one after the other, and whether each is the last."""
-    parts = list(zip(clips.split(size), targets.split(size), strict=True))
-    for index, (part, labels) in enumerate(parts, 1):
-        yield part, labels, index == len(parts)

@@ -17,17 +17,25 @@ from finetune.model.model import VideoClassifier
 from finetune.model.rates import check_stages
 from finetune.model.select import select
 from finetune.recipe import Phase, Recipe, Schedule
+from finetune.tasks import PLACED
 from finetune.train.display import Display
+from finetune.train.loaders import augment_of
 from finetune.train.optimizer import check_optimizer
+from finetune.train.several import check_rule
 from finetune.train.trackers import check_tracker
 from finetune.video.facts import Facts
-from finetune.video.packed import facts_of
+from finetune.video.packed import Pack, facts_of
+from finetune.video.placing import problem_with
 
 
 def refuse_what_cannot_run(model: VideoClassifier, manifest: Manifest, recipe: Recipe, *, folder: Path) -> None:
     """Everything that can be known to fail before a video is read, all at once."""
     problems = []
-    if tuple(manifest.classes) != model.classes:
+    if model.several is not None:
+        problems += problems_with_tasks(model, manifest, recipe)
+    elif manifest.tasks:
+        problems.append(f"the data have the tasks {', '.join(manifest.tasks)}, the model was built for classes alone")
+    elif tuple(manifest.classes) != model.classes:
         problems.append(f"the model has the classes {model.classes}, the data {manifest.classes}")
     needs_frames = recipe.model.temporal == "concat" or model.backbone.fixed_frames is not None
     if recipe.clip.num_frames != model.num_frames and needs_frames:
@@ -38,6 +46,8 @@ def refuse_what_cannot_run(model: VideoClassifier, manifest: Manifest, recipe: R
     stopping = recipe.train.early_stopping
     if stopping is not None and stopping.metric == "val_map" and not recipe.data.multilabel:
         problems.append("train.early_stopping.metric is val_map, which only data.multilabel has; take val_top1")
+    if stopping is not None and stopping.metric == "val_score" and model.several is None:
+        problems.append("train.early_stopping.metric is val_score, the mean over several tasks; take val_top1")
     if recipe.augment.cutmix and (recipe.train.cache in {"features", "boundary"} or recipe.augment.views):
         problems.append(
             "augment.cutmix needs each clip's pixels anew: take augment.mixup, or leave out augment.views and "
@@ -56,6 +66,34 @@ def refuse_what_cannot_run(model: VideoClassifier, manifest: Manifest, recipe: R
     # start, best and last, the optimizer's two averages, and one more of each while they are replaced
     copies = 3 + 2 + 3 + (4 if recipe.train.ema else 0) + recipe.train.keep
     refuse_full_disk(folder, needed_bytes=copies * weights_bytes + 50_000_000)
+
+
+def problems_with_tasks(model: VideoClassifier, manifest: Manifest, recipe: Recipe) -> list[str]:
+    """What of several tasks does not go together."""
+    problems = []
+    wanted = {name: (each.kind, each.names) for name, each in model.outputs.items()}
+    found = {name: (each.kind, each.names) for name, each in manifest.tasks.items()}
+    if wanted != found:
+        problems.append(f"the model has the tasks {wanted}, the data {found}")
+    numbers = [name for name, each in model.outputs.items() if not each.is_named]
+    if numbers and (recipe.augment.mixup or recipe.augment.cutmix):
+        problems.append(f"augment.mixup and cutmix blend two clips, and {', '.join(numbers)} of two cannot be blended")
+    placed = [name for name, each in model.outputs.items() if each.kind in PLACED]
+    assert not isinstance(recipe.phases, Schedule)
+    augments = [augment_of(recipe, phase) for phase in recipe.phases] if placed else []
+    problems += dict.fromkeys(filter(None, map(problem_with, augments)))
+    packed = recipe.data.packed
+    if placed and packed is not None and Pack(packed).settings.frames is not None:
+        problems.append(
+            f"data.packed: {packed} keeps some frames of each video, and {', '.join(placed)} are of frames as videos "
+            "have them; pack without --frames"
+        )
+    problems += [f"multitask.weighting: {each}" for each in _said(check_rule, [recipe.multitask.weighting])]
+    rows = manifest.rows("train")
+    for name, labels in manifest.tasks.items():
+        if not labels.known[rows].any():
+            problems.append(f"tasks.{name}: no row in the split train has its label")
+    return problems
 
 
 def _problems_of(phase: Phase, model: VideoClassifier) -> list[str]:
@@ -118,7 +156,7 @@ def look(manifest: Manifest, recipe: Recipe, display: Display) -> Facts:
             "or leave them out with data.on_error=skip"
         )
     readable = manifest.without(facts.bad)
-    untaught = [name for name, count in readable.counts("train").items() if not count]
+    untaught = [] if manifest.tasks else [name for name, count in readable.counts("train").items() if not count]
     if untaught:
         raise DataError(f"{manifest.source}: no readable training video of {', '.join(untaught)}")
     if facts.bad:

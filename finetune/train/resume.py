@@ -4,11 +4,10 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from finetune.checkpoint import load_checkpoint, open_run
+from finetune.checkpoint import load_checkpoint, open_run, unlearnt
 from finetune.errors import RecipeError
 from finetune.evaluation import saved_manifest
 from finetune.infer import settle_device
-from finetune.model.model import model_of
 from finetune.recipe import Recipe, Schedule
 from finetune.train.loop import AfterEpoch, learn
 from finetune.train.preflight import refuse_what_cannot_run
@@ -37,8 +36,7 @@ def resume(
     refuse_another_recipe(state["recipe"], recipe)
     manifest = saved_manifest(folder, recipe, classes)
     settle_device(recipe.train.device)
-    settings = recipe.model.model_copy(update={"weights": "none"})
-    model = model_of(settings, classes, num_frames=recipe.clip.num_frames, size=recipe.clip.size)
+    model = unlearnt(folder, recipe, classes)
     load_checkpoint(folder, "last", model)
     refuse_what_cannot_run(model, manifest, recipe, folder=folder)
     return learn(model, manifest, recipe, folder, state=state, quiet=quiet, after_epoch=after_epoch)

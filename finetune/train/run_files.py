@@ -3,7 +3,7 @@
 import json
 import shutil
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
@@ -14,6 +14,7 @@ from finetune.files import locked, standing, tidy, whole_file, write_json
 from finetune.manifest import Manifest
 from finetune.model.model import VideoClassifier
 from finetune.recipe import Recipe
+from finetune.tasks import Output
 from finetune.train.board import Board
 from finetune.train.state import Moving, Position, State
 
@@ -31,9 +32,13 @@ class RunFiles:
         bad: dict[int, str],
         state: State | None,
         decided: dict[str, Any] | None,
+        outputs: Mapping[str, Output] | None,
         is_writer: bool,
     ) -> None:
-        """`began` goes into each state; `bad`: why rows cannot be read; `state`: from which the run goes on."""
+        """`outputs` are those of several tasks. `began` goes into each state; `bad`: why rows cannot be read.
+
+        From `state` the run goes on.
+        """
         epochs = 0 if state is None else state["position"]["epochs"]
         self.folder = folder
         self.manifest = manifest
@@ -44,7 +49,7 @@ class RunFiles:
         self.held = ExitStack()
         self.board: Board | None = None
         if is_writer:
-            self._begin(epochs, is_new=state is None, decided=decided or {})
+            self._begin(epochs, is_new=state is None, decided=decided or {}, outputs=outputs)
         self.records = read_records(folder, epochs=epochs)
         self.saved = time.monotonic()
 
@@ -56,13 +61,15 @@ class RunFiles:
             self.board.close()
         self.held.close()
 
-    def _begin(self, epochs: int, *, is_new: bool, decided: dict[str, Any]) -> None:
+    def _begin(
+        self, epochs: int, *, is_new: bool, decided: dict[str, Any], outputs: Mapping[str, Output] | None
+    ) -> None:
         """Write what a run is; no other program may, until this one ends."""
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
             refusal = f"{self.folder}: another program is training into it; wait for its end, or end it"
             self.held.enter_context(locked(self.folder / ".lock", refusal))
-            begin_run(self.folder, self.recipe, self.manifest, decided=decided)
+            begin_run(self.folder, self.recipe, self.manifest, decided=decided, outputs=outputs)
         except OSError as error:
             raise RunError(f"{self.folder}: a run folder cannot be written there: {error.strerror}") from None
         if is_new:  # a run that ended before its first checkpoint may have left the start of one

@@ -1,7 +1,11 @@
 """The rate of each step: how it rises and falls over a phase, or over the run."""
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from finetune.model.model import VideoClassifier
+from finetune.recipe import Phase, Train
 
 START, FLOOR = 1 / 25, 1e-4  # where the one-cycle policy begins, and where it ends
 RATIO = 1 / 32  # lowest to highest rate of the slanted triangle
@@ -44,3 +48,18 @@ FALLS: dict[str, Callable[[float], float]] = {
     "slanted_triangular": lambda done: 1 - (1 - RATIO) * done,
     "one_cycle": lambda done: FLOOR + (1 - FLOOR) * _half_cosine(done),
 }
+
+
+def rate_factor_of(phase: Phase, train: Train, *, in_phase: tuple[int, int], in_run: tuple[int, int]) -> float:
+    """Of the phase's own schedule, or of the one that runs through all phases."""
+    if train.schedule_over == "run":
+        return rate_factor(*in_run, schedule=train.schedule, warmup=train.warmup)
+    return rate_factor(*in_phase, schedule=phase.schedule or train.schedule, warmup=phase.warmup or 0.0)
+
+
+def rates_of(
+    model: VideoClassifier, groups: Sequence[dict[str, Any]], peaks: Sequence[float], factor: float
+) -> dict[str, float]:
+    """The mean learning rate of an epoch for each stage; 0 where frozen."""
+    rates = {group["stage"]: peak * factor for group, peak in zip(groups, peaks, strict=True)}
+    return {stage: rates.get(stage, 0.0) for stage in model.stages}

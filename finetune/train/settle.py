@@ -14,7 +14,7 @@ from finetune.infer import decided_once, precisely, process_count, settle_device
 from finetune.manifest import Manifest
 from finetune.model.freeze import set_trainable
 from finetune.model.lora import merge_lora
-from finetune.model.model import TASK, VideoClassifier
+from finetune.model.model import VideoClassifier
 from finetune.model.phase import begin_phase
 from finetune.recipe import DEFAULT_BATCH_SIZE, Phase, Recipe, Schedule
 from finetune.train.frozen import frozen_of
@@ -163,8 +163,8 @@ def _seconds_of_a_step(
         for _ in range(steps):
             started = time.perf_counter()
             with precisely(precision, device):
-                logits = model(batch)[TASK]
-            logits.float().logsumexp(1).mean().backward()
+                said = model(batch)
+            sum(each.float().logsumexp(1).mean() for each in said.values()).backward()
             optimizer.step()
             optimizer.zero_grad()
             if device.type != "cpu":

@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+import numpy as np
 import torch
 
 from finetune.manifest import Manifest
@@ -41,6 +42,13 @@ def new_model(recipe: Recipe, manifest: Manifest) -> VideoClassifier:
     The head's bias starts at how often each class occurs, unless training shows or counts all classes evenly.
     """
     even = recipe.train.sampler == "balanced" or recipe.train.loss == "class_balanced"
+    if recipe.tasks:
+        several = manifest.several(recipe.tasks, recipe.multitask)
+        frames, size = recipe.clip.num_frames, recipe.clip.size
+        model = model_of(recipe.model, manifest.classes, num_frames=frames, size=size, several=several)
+        if not even:
+            start_at_priors(model, manifest)
+        return model
     return model_of(
         recipe.model,
         manifest.classes,
@@ -49,3 +57,17 @@ def new_model(recipe: Recipe, manifest: Manifest) -> VideoClassifier:
         class_counts=None if even else list(manifest.counts("train").values()),
         clips=None if manifest.targets is None else len(manifest.rows("train")),
     )
+
+
+def start_at_priors(model: VideoClassifier, manifest: Manifest) -> None:
+    """Let the heads of several tasks say how often each name occurs in the training rows."""
+    rows = manifest.rows("train")
+    for name, labels in manifest.tasks.items():
+        there = labels.at(rows)
+        values = there.values[there.known]
+        if labels.kind == "multilabel":
+            model.heads.start_at_prior(name, values.sum(0).tolist(), clips=len(values))
+        elif labels.kind in {"classify", "ordinal"}:
+            counts = np.bincount(values, minlength=len(labels.names)).tolist()
+            start = model.heads.start_at_prior if labels.kind == "classify" else model.heads.start_at_levels
+            start(name, counts)

@@ -15,6 +15,7 @@ from finetune.model.lora import is_adapted
 from finetune.model.model import VideoClassifier
 from finetune.train.anchor import Anchor
 from finetune.train.ema import Ema
+from finetune.train.objective import Objective
 from finetune.train.tally import Tally
 
 State = dict[str, Any]  # tensors, numbers and strings, so that nothing has to be trusted to read it
@@ -52,6 +53,7 @@ class Moving:
     optimizer: Optimizer
     ema: Ema
     anchor: Anchor
+    objective: Objective
     scaler: Any  # of fp16, else None
 
     def state(self, at: Position) -> State:
@@ -64,6 +66,7 @@ class Moving:
             "optimizer": self.optimizer.state_dict(),
             "ema": {"steps": self.ema.steps, "average": _copied(self.ema.average)},
             "anchor": self.anchor.state(self.model),
+            "objective": self.objective.state(),
             "scaler": None if self.scaler is None else self.scaler.state_dict(),
         }
 
@@ -75,6 +78,7 @@ class Moving:
         self.ema.steps = state["ema"]["steps"]
         self.ema.average = {name: value.to(self.ema.average[name]) for name, value in state["ema"]["average"].items()}
         self.anchor.restore(self.model, state["anchor"])
+        self.objective.restore(state.get("objective", {}))
         if self.scaler is not None:
             self.scaler.load_state_dict(state["scaler"])
 

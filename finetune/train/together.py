@@ -8,6 +8,7 @@ from accelerate.utils import DistributedType
 from torch import Tensor, nn
 
 from finetune.errors import RunError
+from finetune.labels import Layout
 from finetune.model.model import VideoClassifier
 from finetune.model.timm_networks import share_batch_norm
 from finetune.recipe import Train
@@ -54,17 +55,28 @@ def weight_of_share(clips: int, accelerator: Accelerator) -> float | None:
 def stand_in(model: VideoClassifier) -> dict[str, Tensor]:
     """A black clip, whose loss weighs nothing."""
     shape = (1, 1, model.num_frames, 3, model.size, model.size)
-    nothing = torch.zeros((1, len(model.classes)), dtype=torch.bool)
-    label = nothing if model.multilabel else torch.zeros(1, dtype=torch.long)
+    label = torch.zeros(1, dtype=torch.long)
+    if model.several is not None:
+        label = torch.zeros((1, Layout(model.outputs).width))
+    elif model.multilabel:
+        label = torch.zeros((1, len(model.classes)), dtype=torch.bool)
     return {"clips": torch.zeros(shape, dtype=torch.uint8), "label": label}
 
 
 def sum_over_processes(tally: Tally, accelerator: Accelerator) -> None:
     """Let an epoch's figures be those of all processes' clips; seconds stay this one's."""
     if accelerator.num_processes > 1:
-        own = [tally.clips, tally.right, tally.total_loss]
+        own = [tally.clips, tally.right, tally.total_loss, tally.judged]
         sums = accelerator.reduce(torch.tensor(own, dtype=torch.float32, device=accelerator.device), reduction="sum")
         tally.clips, tally.right, tally.total_loss = int(sums[0]), int(sums[1]), float(sums[2])
+        tally.judged = int(sums[3])
+
+
+def sum_of(values: Tensor, *, accelerator: Accelerator) -> Tensor:
+    """Of numbers on the CPU, over all processes."""
+    if accelerator.num_processes == 1:
+        return values
+    return accelerator.reduce(values.to(accelerator.device), reduction="sum").cpu()
 
 
 def gradient_is_finite(loss: float, prepared: nn.Module, train: Train, accelerator: Accelerator) -> bool:

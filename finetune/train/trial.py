@@ -7,15 +7,16 @@ from torch.optim import Optimizer
 from finetune.infer import precisely, settle_device, settle_precision
 from finetune.manifest import Manifest
 from finetune.model.cut import Cut
-from finetune.model.model import TASK, VideoClassifier
+from finetune.model.model import VideoClassifier
 from finetune.recipe import Phase, Recipe, Schedule
 from finetune.schedules import phases_of
 from finetune.train.display import Display
 from finetune.train.loaders import TrainLoaders
-from finetune.train.losses import build_loss
 from finetune.train.mixing import mix
+from finetune.train.objective import build_objective
 from finetune.train.preflight import look, refuse_what_cannot_run
 from finetune.train.settle import in_words, settle_auto
+from finetune.train.several import Step
 from finetune.video.loader import Batch
 
 
@@ -43,14 +44,9 @@ class Trial:
         self.device = settle_device(train.device)
         self.precision = settle_precision(train.precision, self.device)
         self.model.to(self.device).checkpointing = train.checkpointing
-        self.loaders = TrainLoaders(manifest, recipe, facts, batch_size=train.batch_size, share=(0, 1))
-        counts = list(manifest.without(facts.bad).counts("train").values())
-        self.loss_of = build_loss(
-            train.loss,
-            class_counts=counts,
-            label_smoothing=train.label_smoothing,
-            multilabel=manifest.targets is not None,
-        )
+        outputs = model.outputs if model.several else None
+        self.loaders = TrainLoaders(manifest, recipe, facts, batch_size=train.batch_size, share=(0, 1), outputs=outputs)
+        self.objective = build_objective(model, manifest.without(facts.bad), recipe, lambda sums: sums)
 
     def step(self, batch: Batch, optimizer: Optimizer, *, number: int = 0, cut: Cut | None = None) -> float:
         """Learn from a batch of the loaders, or with a `cut` from one of what enters there; its loss before."""
@@ -63,10 +59,12 @@ class Trial:
             num_classes=len(self.model.classes),
             seed=number,
         )
+        self.objective.begin(targets, Step(number, is_watched=False))
         for part, labels in zip(clips.split(train.batch_size), targets.split(train.batch_size), strict=True):
             with precisely(self.precision, self.device):
-                logits = self.model(part, cut)[TASK]
-            part_loss = len(part) / len(clips) * self.loss_of(logits.float(), labels)
+                said = self.model(part, cut)
+            share = len(part) / len(clips)
+            part_loss = share * self.objective.loss(said, labels, share)
             part_loss.backward()
             loss += float(part_loss.detach())
         optimizer.step()

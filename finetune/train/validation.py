@@ -3,13 +3,19 @@
 from itertools import islice
 from typing import Any
 
-from finetune.evaluation import Progress, probabilities_of
+import numpy as np
+
 from finetune.features.frozen import FrozenPart
 from finetune.features.kept import KeptLoader
-from finetune.headline import validation_figures
+from finetune.manifest import Manifest
 from finetune.model.freeze import set_trainable
 from finetune.model.model import VideoClassifier
+from finetune.probabilities import Progress, Said, answers_of
 from finetune.recipe import Phase
+from finetune.scores.headline import validation_figures
+from finetune.scores.kinds import HEADLINE
+from finetune.scores.tasks import validation_figures_of
+from finetune.tasks import primary_of
 from finetune.train.loaders import TrainLoaders
 from finetune.train.recalibrate import recalibrate
 from finetune.train.run_files import RunFiles
@@ -30,14 +36,55 @@ def validate(
     nothing = {"val_loss": None, "val_top1": None}
     if loader is None:
         return nothing
-    rows_N, probs_NK, skipped = probabilities_of(model, loader, precision=precision, frozen=frozen, progress=progress)
-    run.note_skipped(list(skipped.items()))
-    if not len(rows_N):
+    said = answers_of(model, loader, precision=precision, frozen=frozen, progress=progress)
+    run.note_skipped(list(said.skipped.items()))
+    if not len(said.rows):
         return nothing
-    truth = run.manifest.truth[rows_N]
-    if run.board is not None and truth.ndim == 1:
-        run.board.confusion(model.classes, truth, probs_NK.argmax(1), epoch=len(run.records) + 1)
-    return validation_figures(truth, probs_NK)
+    truth, primary = run.manifest.truth[said.rows], said.tasks[model.primary]
+    known = truth < len(model.classes) if truth.ndim == 1 else np.ones(len(truth), dtype=bool)
+    if run.board is not None and truth.ndim == 1 and model.outputs[model.primary].is_named:
+        run.board.confusion(model.classes, truth[known], primary[known].argmax(1), epoch=len(run.records) + 1)
+    return validation_figures(truth, primary) if model.several is None else figures_of_tasks(run.manifest, said)
+
+
+def figures_of_tasks(manifest: Manifest, said: Said) -> dict[str, Any]:
+    """Of each task that rows have the label of: what `val_score` is the mean of, and by how much it errs.
+
+    The error of numbers is the mean distance of what is said, that of boxes how far their overlap is from whole.
+    """
+    tasks: dict[str, dict[str, Any]] = {}
+    for name, values in said.tasks.items():
+        labels = manifest.tasks[name].at(said.rows)
+        tasks[name] = _figures(labels.kind, labels.values[labels.known], values[labels.known])
+    scores = [tasks[name][f"val_{HEADLINE[manifest.tasks[name].kind][0]}"] for name in tasks if tasks[name]]
+    if not scores:
+        return {"val_loss": None, "val_top1": None, "tasks": tasks}
+    primary = tasks[primary_of(manifest.tasks)]
+    losses = [task["val_loss"] for task in tasks.values() if task]
+    return {
+        "val_loss": float(np.mean(losses)),
+        "val_top1": primary.get("val_top1"),
+        "val_score": float(np.mean(scores)),
+        "tasks": tasks,
+    }
+
+
+def _figures(kind: str, truth: np.ndarray, said: np.ndarray) -> dict[str, Any]:
+    if not len(truth):
+        return {}
+    if kind in {"classify", "multilabel"}:
+        return validation_figures(truth, said)
+    figures = {f"val_{name}": value for name, value in validation_figures_of(kind, truth, said).items()}
+    if kind == "ordinal":
+        return figures | {"val_loss": float(np.abs(said.argmax(1) - truth).mean())}
+    error = 1 - figures["val_mean_iou"] if kind == "box" else float(np.linalg.norm(said - truth, axis=1).mean())
+    return figures | {"val_loss": error}
+
+
+def merged(training: dict[str, Any], validation: dict[str, Any]) -> dict[str, Any]:
+    """What a record says of training and validation, each task's figures of both together."""
+    tasks = {name: told | validation.get("tasks", {}).get(name, {}) for name, told in training.get("tasks", {}).items()}
+    return training | validation | ({"tasks": tasks} if tasks else {})
 
 
 def measure_norms_anew(

@@ -3,7 +3,6 @@
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
-from functools import partial
 from typing import Any
 
 import torch
@@ -15,7 +14,6 @@ from finetune.recipe import Augment, Clip
 # A clip that is cropped at random is read this much larger than the model's input, so that crops keep their detail.
 CROP_MARGIN = 1.15
 TSN_SCALES = (1.0, 0.875, 0.75, 0.66)
-Step = Callable[[Tensor], Tensor]
 
 
 @dataclass(frozen=True)
@@ -38,7 +36,24 @@ PRESETS = {
 }
 
 
-def augmentation(augment: Augment, *, size: int, fit: str) -> Callable[[Tensor, int], Tensor]:
+@dataclass(frozen=True)
+class Augmentation:
+    """Steps that a clip goes through one after the other, everything random about them from one seed."""
+
+    steps: tuple[v2.Transform, ...]
+
+    def __call__(self, frames_TCHW: Tensor, seed: int) -> Tensor:
+        return self.on((frames_TCHW,), seed)[0].contiguous()
+
+    def on(self, inputs: tuple[Tensor, ...], seed: int) -> tuple[Tensor, ...]:
+        """Several inputs with one draw: what torchvision takes for a picture, and what goes the way of its pixels."""
+        with seeded(seed):
+            for step in self.steps:
+                inputs = step(inputs)
+        return inputs
+
+
+def augmentation(augment: Augment, *, size: int, fit: str) -> Augmentation:
     """A function of (frames_TCHW uint8, seed) that gives (T, C, size, size) uint8: the same seed, the same draw.
 
     Of the presets `none` crops the middle, as evaluation does; `light` crops 60-100 % of the area, changes brightness,
@@ -58,7 +73,7 @@ def augmentation(augment: Augment, *, size: int, fit: str) -> Callable[[Tensor, 
         steps.append(v2.RandomErasing(p=pieces.erase))
     if augment.flip and augment.preset != "none":
         steps.append(v2.RandomHorizontalFlip())
-    return partial(_transformed, steps)
+    return Augmentation(tuple(steps))
 
 
 def pieces_of(augment: Augment) -> Pieces:
@@ -117,25 +132,28 @@ def seeded(seed: int) -> Iterator[None]:
         torch.set_rng_state(state)
 
 
-def _transformed(steps: list[Step], frames_TCHW: Tensor, seed: int) -> Tensor:
-    with seeded(seed):
-        for step in steps:
-            frames_TCHW = step(frames_TCHW)
-    return frames_TCHW.contiguous()
-
-
-def _random_resized_crop(size: int, fit: str, pieces: Pieces) -> Step:
+def _random_resized_crop(size: int, fit: str, pieces: Pieces) -> v2.Transform:
     ratio = (3 / 4, 4 / 3) if fit == "crop" else (0.9, 1 / 0.9)
     return v2.RandomResizedCrop(size, scale=(pieces.smallest_area, 1.0), ratio=ratio, antialias=True)
 
 
-def _multi_scale_crop(size: int, fit: str, pieces: Pieces) -> Step:
-    return partial(_cropped_as_tsn, size)
+def _multi_scale_crop(size: int, fit: str, pieces: Pieces) -> v2.Transform:
+    return MultiScaleCrop(size)
 
 
-def _cropped_as_tsn(size: int, frames_TCHW: Tensor) -> Tensor:
-    top, left, height, width = multi_scale_box(frames_TCHW.shape[-2], frames_TCHW.shape[-1])
-    return v2.functional.resized_crop(frames_TCHW, top, left, height, width, [size, size], antialias=True)
+class MultiScaleCrop(v2.Transform):
+    """TSN's crop, see `multi_scale_box`, scaled to `size` × `size` pixels."""
+
+    def __init__(self, size: int) -> None:
+        super().__init__()
+        self.size = [size, size]
+
+    def make_params(self, flat_inputs: list[Any]) -> dict[str, Any]:
+        height, width = v2.functional.get_size(flat_inputs[0])
+        return dict(zip(("top", "left", "height", "width"), multi_scale_box(height, width), strict=True))
+
+    def transform(self, inpt: Any, params: dict[str, Any]) -> Any:
+        return v2.functional.resized_crop(inpt, **params, size=self.size, antialias=True)
 
 
 def multi_scale_box(height: int, width: int) -> tuple[int, int, int, int]:
@@ -152,7 +170,7 @@ def multi_scale_box(height: int, width: int) -> tuple[int, int, int, int]:
     return (height - box_height) * row // 4, (width - box_width) * column // 4, box_height, box_width
 
 
-def _center_crop(size: int, fit: str, pieces: Pieces) -> Step:
+def _center_crop(size: int, fit: str, pieces: Pieces) -> v2.Transform:
     return v2.CenterCrop(size)
 
 
@@ -164,12 +182,12 @@ def _odd(number: int) -> int:
     return max(3, number // 2 * 2 + 1)
 
 
-CROPS: dict[str, Callable[[int, str, Pieces], Step]] = {
+CROPS: dict[str, Callable[[int, str, Pieces], v2.Transform]] = {
     "random_resized": _random_resized_crop,
     "multi_scale": _multi_scale_crop,
     "center": _center_crop,
 }
-AUTO: dict[str, Callable[[], list[Step]]] = {
+AUTO: dict[str, Callable[[], list[v2.Transform]]] = {
     "none": list,
     "trivial": lambda: [v2.TrivialAugmentWide()],
     "randaugment": lambda: [v2.RandAugment()],

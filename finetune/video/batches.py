@@ -71,6 +71,29 @@ def balanced_draws(labels: np.ndarray) -> np.ndarray:
     return draws[labels]
 
 
+def draws_by_task(known_MN: np.ndarray) -> np.ndarray:
+    """How often an epoch of N draws should show each of N rows for the labels of all M tasks to be shown equally often.
+
+    A row is drawn for each task whose label it has, N / M times in all for each task: where tasks have rows of their
+    own that is equal, and where all share all rows each is drawn once. A row is drawn at most MOST_DRAWS times, and
+    the others then take what is left; more often only where so few rows have labels. Sums to N.
+    """
+    counts_M = known_MN.sum(1)
+    there = counts_M > 0
+    draws = (known_MN[there] / counts_M[there, None]).sum(0)
+    count = known_MN.shape[1]
+    draws *= count / draws.sum()
+    for _ in range(count):
+        over = draws > MOST_DRAWS
+        rest = (draws > 0) & ~over & (draws < MOST_DRAWS)
+        if not over.any() or not rest.any():
+            break
+        spare = (draws[over] - MOST_DRAWS).sum()
+        draws[over] = MOST_DRAWS
+        draws[rest] *= 1 + spare / draws[rest].sum()
+    return draws
+
+
 def systematic(draws: np.ndarray, generator: np.random.Generator) -> np.ndarray:
     """As many positions as `draws` sum to, each drawn its number of times rounded up or down by chance, in order.
 

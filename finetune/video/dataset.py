@@ -4,7 +4,7 @@ What an item is, is a function of (seed, epoch, row, view): the same for any num
 """
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from copy import copy
 from functools import partial
 from hashlib import blake2b
@@ -18,13 +18,17 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from finetune.errors import VideoError
+from finetune.labels import Layout
 from finetune.manifest import Manifest
 from finetune.recipe import Augment, Clip
-from finetune.video.augment import augmentation, center_crop, read_size
+from finetune.tasks import Output
+from finetune.video.augment import augmentation, center_crop
 from finetune.video.decode import frame_times, read_frames
 from finetune.video.facts import Facts
 from finetune.video.packed import Pack, facts_of
+from finetune.video.placing import Placement, frame_size, placement
 from finetune.video.sampling import SECOND, Jitter, sample_indices
+from finetune.video.targets import clip_targets
 
 
 class Source(NamedTuple):
@@ -40,7 +44,8 @@ VIDEOS = Source()
 class ClipDataset(Dataset):
     """Rows of one split as {"clips": uint8 (V, T, C, H, W), "label": a class's number, "row": int}.
 
-    Where rows may have several classes, `label` is bool (K,): what is there.
+    Where rows may have several classes, `label` is bool (K,): what is there. With `outputs` of several tasks it is
+    float32, as `labels.Layout` has it: of boxes and motion where they are in the clip.
 
     `augment` draws frames and pictures anew for each epoch, or, with `drawn_views`, takes one of so many fixed draws
     of each clip in turn; without it frames, crop and the `views` are those of evaluation. Items are asked for by
@@ -61,6 +66,7 @@ class ClipDataset(Dataset):
         facts: Facts | None = None,
         packed: Path | str | None = None,
         drawn_views: int | None = None,
+        outputs: Mapping[str, Output] | None = None,
     ) -> None:
         assert clip.size is not None, "the size in pixels has to be settled before clips are made"
         self.manifest = manifest
@@ -70,6 +76,7 @@ class ClipDataset(Dataset):
         self.augment = augment
         self.drawn_views = drawn_views
         self.drawn_at_once: tuple[int, ...] | None = None
+        self.layout = None if outputs is None else Layout(outputs)
         self.facts = _without_bad(facts_of(manifest, packed, side=clip.size)) if facts is None else facts
         self.pack = None if packed is None else Pack(packed)
         rows = manifest.rows(split)
@@ -104,34 +111,70 @@ class ClipDataset(Dataset):
         part = copy(self)
         part.rows = self.rows[positions]
         part.drawn_at_once = drawn if self.augment is not None else None
+        part.layout = None  # what is right is asked for in each epoch
         return part
 
     def __getitem__(self, key: int | tuple[int, int]) -> dict[str, Any]:
         epoch, position = key if isinstance(key, tuple) else (0, key)
         row = int(self.rows[position])
         try:
-            clips_VTCHW = self._clips(epoch, row)
+            return {"clips": self._clips(epoch, row), "label": self.target(epoch, position), "row": row}
         except VideoError as error:
             return {"row": row, "error": str(error)}
-        return {"clips": clips_VTCHW, "label": self.manifest.truth[row], "row": row}
+
+    def target(self, epoch: int, position: int) -> Any:
+        """What is right of an item: a class's number, what is there (K,), or, with `outputs`, that of all tasks."""
+        row = int(self.rows[position])
+        if self.layout is None:
+            return self.manifest.truth[row]
+        middle = int(self.facts.num_frames[row]) // 2
+        place = partial(self._placement, epoch, position)
+        return clip_targets(self.manifest.tasks, row, self.layout, place, middle=middle)
+
+    def _placement(self, epoch: int, position: int) -> Placement:
+        return self.placements(epoch, position)[0]
+
+    def placements_of_row(self, row: int) -> list[Placement]:
+        """Where the views of a row, as evaluation sees them, lie in its video."""
+        return self.placements(0, int(np.searchsorted(self.rows, row)))
+
+    def placements(self, epoch: int, position: int) -> list[Placement]:
+        """Where each of an item's clips lies in its video, V of them; decodes no frame.
+
+        Raises VideoError where a file's times are asked for and cannot be read.
+        """
+        row = int(self.rows[position])
+        path, source, video_size = self.manifest.path(row), self._source(row), self._video_size(row)
+        if self.augment is None:
+            num_frames = int(self.facts.num_frames[row])
+            return view_placements(
+                path, self.clip, views=self.views, num_frames=num_frames, video_size=video_size, source=source
+            )
+        place = partial(placement, video_size, clip=self.clip, augment=self.augment, transform=self.transform)
+        return [place(indices, draw=draw) for draw, indices in self._drawn(epoch, row)]
 
     def _clips(self, epoch: int, row: int) -> Tensor:
-        assert self.clip.size is not None
-        path, num_frames = self.manifest.path(row), int(self.facts.num_frames[row])
-        video_size = int(self.facts.heights[row]), int(self.facts.widths[row])
-        source = self._source(row)
+        path, source, video_size = self.manifest.path(row), self._source(row), self._video_size(row)
         if self.augment is None or self.transform is None:
+            num_frames = int(self.facts.num_frames[row])
             return read_views(
                 path, self.clip, views=self.views, num_frames=num_frames, video_size=video_size, source=source
             )
-        draws = self._draws(epoch, row, path)
-        indices = []
-        for draw in draws:
+        drawn = self._drawn(epoch, row)
+        size = frame_size(video_size, self.clip, self.augment)
+        parts = _read(path, [index for _, indices in drawn for index in indices], size, source=source)
+        clips = zip(parts.split(self.clip.num_frames), drawn, strict=True)
+        return torch.stack([self.transform(part, draw) for part, (draw, _) in clips])
+
+    def _drawn(self, epoch: int, row: int) -> list[tuple[int, list[int]]]:
+        """The seed of each of an item's clips, and its frames."""
+        assert self.augment is not None
+        path, num_frames, source = self.manifest.path(row), int(self.facts.num_frames[row]), self._source(row)
+        drawn = []
+        for draw in self._draws(epoch, row, path):
             jitter = Jitter(Random(draw), speed=self.augment.speed, frame_dropout=self.augment.frame_dropout)
-            indices += _sampled(path, self.clip, num_frames, source=source, jitter=jitter)
-        size = scaled_size(video_size, read_size(self.augment, self.clip.size), fit=self.clip.fit)
-        parts = _read(path, indices, size, source=source).split(self.clip.num_frames)
-        return torch.stack([self.transform(part, draw) for part, draw in zip(parts, draws, strict=True)])
+            drawn.append((draw, _sampled(path, self.clip, num_frames, source=source, jitter=jitter)))
+        return drawn
 
     def _draws(self, epoch: int, row: int, path: Path) -> list[int]:
         """The seeds of an item's clips."""
@@ -140,6 +183,9 @@ class ClipDataset(Dataset):
         if self.drawn_views is not None:
             return [draw_of_view(path, view_of(epoch, self.drawn_views))]
         return [draw_of(self.seed, epoch, row, 0)]
+
+    def _video_size(self, row: int) -> tuple[int, int]:
+        return int(self.facts.heights[row]), int(self.facts.widths[row])
 
     def _source(self, row: int) -> Source:
         if self.pack is not None:
@@ -158,10 +204,27 @@ def read_views(
 ) -> Tensor:
     """All views of a video as evaluation and prediction see them, uint8 (V, T, C, H, W); each frame read once."""
     assert clip.size is not None
-    indices = [_sampled(path, clip, num_frames, source=source, view=(view, views)) for view in range(views)]
-    every = [index for view in indices for index in view]
-    frames_TCHW = _read(path, every, scaled_size(video_size, clip.size, fit=clip.fit), source=source)
+    every = [index for view in _of_views(path, clip, views, num_frames, source=source) for index in view]
+    frames_TCHW = _read(path, every, frame_size(video_size, clip, None), source=source)
     return center_crop(frames_TCHW, clip.size).unflatten(0, (views, clip.num_frames)).contiguous()
+
+
+def view_placements(
+    path: Path,
+    clip: Clip,
+    *,
+    views: int,
+    num_frames: int,
+    video_size: tuple[int, int],
+    source: Source = VIDEOS,
+) -> list[Placement]:
+    """Where each clip that `read_views` gives lies in its video."""
+    place = partial(placement, video_size, clip=clip, augment=None, transform=None, draw=None)
+    return [place(indices) for indices in _of_views(path, clip, views, num_frames, source=source)]
+
+
+def _of_views(path: Path, clip: Clip, views: int, num_frames: int, *, source: Source) -> list[list[int]]:
+    return [_sampled(path, clip, num_frames, source=source, view=(view, views)) for view in range(views)]
 
 
 def _sampled(
@@ -200,15 +263,6 @@ def draw_of_view(path: Path, view: int) -> int:
     """
     name = os.fsencode("/".join(path.absolute().parts[-2:]))
     return int.from_bytes(blake2b(name + b"\0" + str(view).encode(), digest_size=4).digest(), "little")
-
-
-def scaled_size(video_size: tuple[int, int], side: int, *, fit: str) -> tuple[int, int]:
-    """(height, width) at which frames are read: the short side at `side` pixels, or a square of it."""
-    if fit == "squash":
-        return side, side
-    height, width = video_size
-    short = min(height, width)
-    return max(side, round(height * side / short)), max(side, round(width * side / short))
 
 
 def _read(path: Path, indices: list[int], size: tuple[int, int], *, source: Source) -> Tensor:

@@ -7,10 +7,11 @@ only: no decoder, no tensors.
 import hashlib
 import os
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -21,6 +22,7 @@ MOST_PAIRS = 20_000  # of near duplicates; beyond them no more are looked for
 _BITS_APART, _SPREADS_APART, _PIXELS_APART = 24, 0.8, 0.01
 _FLAT = 3.0  # grey levels of spread; a picture with less shows nothing to compare
 _BLOCK, _CHUNK = 512, 2048
+END_BYTES = 65_536  # of a file, looked at before all of it is
 
 
 def small_grey(frame_3HW: np.ndarray) -> np.ndarray:
@@ -41,17 +43,33 @@ def _averaging(length: int) -> np.ndarray:
 
 
 def same_to_the_byte(paths: Sequence[Path]) -> list[list[int]]:
-    """Positions of files with equal contents, in sets of two and more; only files of equal size are read."""
-    by_size: dict[int, list[int]] = defaultdict(list)
-    for position, path in enumerate(paths):
-        by_size[path.stat().st_size].append(position)
-    candidates = [position for positions in by_size.values() if len(positions) > 1 for position in positions]
-    by_digest: dict[bytes, list[int]] = defaultdict(list)
+    """Positions of files with equal contents, in sets of two and more.
+
+    Only files of equal size are read, and only those whose ends are the same are read whole.
+    """
+    sets = _divided([list(range(len(paths)))], [path.stat().st_size for path in paths])
     with ThreadPoolExecutor(os.cpu_count()) as pool:
-        digests = pool.map(_digest, [paths[position] for position in candidates])
-        for position, digest in zip(candidates, digests, strict=True):
-            by_digest[digest].append(position)
-    return [positions for positions in by_digest.values() if len(positions) > 1]
+        for digest in (_digest_of_ends, _digest):
+            positions = [position for each in sets for position in each]
+            digests = pool.map(digest, [paths[position] for position in positions])
+            sets = _divided(sets, dict(zip(positions, digests, strict=True)))
+    return sets
+
+
+def _divided(sets: Sequence[Sequence[int]], keys: Sequence[Any] | Mapping[int, Any]) -> list[list[int]]:
+    """Each set by the key of its members; what stands alone is left out."""
+    by_key: dict[tuple[int, Any], list[int]] = defaultdict(list)
+    for number, each in enumerate(sets):
+        for position in each:
+            by_key[number, keys[position]].append(position)
+    return [positions for positions in by_key.values() if len(positions) > 1]
+
+
+def _digest_of_ends(path: Path) -> bytes:
+    with path.open("rb") as file:
+        start = file.read(END_BYTES)
+        file.seek(max(0, path.stat().st_size - END_BYTES))
+        return hashlib.sha256(start + file.read(END_BYTES)).digest()
 
 
 def _digest(path: Path) -> bytes:

@@ -1,5 +1,6 @@
 """Write frames to a video file. Single-threaded, so that the same frames give the same bytes."""
 
+from collections.abc import Iterable
 from fractions import Fraction
 from pathlib import Path
 
@@ -15,15 +16,24 @@ def write_video(path: Path | str, frames_THWC: np.ndarray, *, fps: int | Fractio
     Height and width have to be even, and T at least 1. An existing file is replaced.
     """
     assert frames_THWC.dtype == np.uint8 and frames_THWC.ndim == 4 and frames_THWC.shape[3] == 3
-    num_frames, height, width, _ = frames_THWC.shape
-    assert num_frames > 0 and height % 2 == 0 and width % 2 == 0, frames_THWC.shape
+    assert len(frames_THWC) > 0
+    write_frames(path, frames_THWC, fps=fps)
+
+
+def write_frames(path: Path | str, frames: Iterable[np.ndarray], *, fps: int | Fraction) -> int:
+    """The same of frames (H, W, C) that come one after the other, and how many there were; of none no file is left."""
     with av.open(str(path), "w") as container:
-        stream = container.add_stream("libx264", rate=fps, options=ENCODER_OPTIONS)
-        stream.width, stream.height, stream.pix_fmt = width, height, "yuv420p"
-        for frame_HWC in frames_THWC:
+        stream, count = container.add_stream("libx264", rate=fps, options=ENCODER_OPTIONS), 0
+        for count, frame_HWC in enumerate(frames, 1):
+            height, width = frame_HWC.shape[:2]
+            assert height % 2 == 0 and width % 2 == 0, frame_HWC.shape
+            if count == 1:
+                stream.width, stream.height, stream.pix_fmt = width, height, "yuv420p"
             frame = av.VideoFrame.from_ndarray(np.ascontiguousarray(frame_HWC), format="rgb24")
             container.mux(stream.encode(frame))
-        container.mux(stream.encode(None))
+        if count:
+            container.mux(stream.encode(None))
+    return count
 
 
 def jpeg_of(frame_3HW: np.ndarray) -> bytes:

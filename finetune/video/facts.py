@@ -18,7 +18,7 @@ from finetune.manifest import Manifest
 from finetune.video.decode import VideoInfo
 from finetune.video.layout import Layout
 
-FORMAT = 1  # of the files; one more when they, or what is looked at, change
+FORMAT = 2  # of the files; one more when they, or what is looked at, change
 NO_LAYOUT = -1
 UNKNOWN = -1
 COLUMNS_FILE = "facts.npz"
@@ -57,13 +57,18 @@ def _flattened(layout: Layout) -> np.ndarray:
 
 @dataclass(frozen=True, eq=False)
 class Facts:
-    """Facts of a manifest's rows as arrays, one item a row; a bad file's are zero, and `bad` has its reason."""
+    """Facts of a manifest's rows as arrays, one item a row; a bad file's are zero, and `bad` has its reason.
+
+    Frames a second and seconds are to a thousandth, and zero where they are not known, as of a pack.
+    """
 
     num_frames: np.ndarray
     heights: np.ndarray
     widths: np.ndarray
     bad: dict[int, str]
     layouts: Layouts | None = None
+    rates: np.ndarray | None = None
+    seconds: np.ndarray | None = None
 
     def layout(self, row: int) -> Layout | None:
         return None if self.layouts is None else self.layouts[row]
@@ -93,9 +98,9 @@ class Kept:
     def with_new(self, found: dict[int, Found]) -> Facts:
         """The facts of all rows, those just found included, which are kept for another time."""
         bad = {row: str(result) for row, result in found.items() if isinstance(result, VideoError)}
-        facts_N3 = np.zeros((len(self.paths), 3), dtype=np.int64)
+        facts_N5 = np.zeros((len(self.paths), 5), dtype=np.int64)
         kept = self.places != UNKNOWN
-        facts_N3[kept] = self.columns["facts"][self.places[kept]]
+        facts_N5[kept] = self.columns["facts"][self.places[kept]]
         positions = np.full(len(self.paths), NO_LAYOUT)
         positions[kept] = self.columns["positions"][self.places[kept]]
         known = Layouts(self.folder / str(self.columns["layouts"]), positions)
@@ -104,11 +109,11 @@ class Kept:
             new = {row: result[1] for row, result in found.items() if not isinstance(result, VideoError)}
             for row, result in found.items():
                 if not isinstance(result, VideoError):
-                    facts_N3[row] = result[0].num_frames, result[0].height, result[0].width
+                    facts_N5[row] = _numbers(result[0])
             every = [new[row] if row in new else known[row] for row in range(len(self.paths))]
-            layouts = self._save(facts_N3, every, bad)
-        num_frames, heights, widths = facts_N3.T.copy()
-        return Facts(num_frames, heights, widths, bad, layouts)
+            layouts = self._save(facts_N5, every, bad)
+        num_frames, heights, widths, rates, seconds = facts_N5.T.copy()
+        return Facts(num_frames, heights, widths, bad, layouts, rates / 1000, seconds / 1000)
 
     def _load(self) -> dict[str, np.ndarray]:
         with (
@@ -119,18 +124,18 @@ class Kept:
             columns = {name: file[name] for name in ("paths", "stats", "facts", "positions", "layouts", "format")}
             if int(columns["format"]) == FORMAT:
                 return columns
-        nothing = {name: np.zeros((0, width), dtype=np.int64) for name, width in (("stats", 2), ("facts", 3))}
+        nothing = {name: np.zeros((0, width), dtype=np.int64) for name, width in (("stats", 2), ("facts", 5))}
         return (
             nothing | {name: np.zeros(0, dtype=np.int64) for name in ("paths", "positions")} | {"layouts": np.array("")}
         )
 
-    def _save(self, facts_N3: np.ndarray, layouts: Sequence[Layout | None], bad: dict[int, str]) -> Layouts | None:
+    def _save(self, facts_N5: np.ndarray, layouts: Sequence[Layout | None], bad: dict[int, str]) -> Layouts | None:
         """Write under new names, then put them in place; None where that cannot be done."""
         pieces = [np.zeros(0, dtype=np.int64) if layout is None else _flattened(layout) for layout in layouts]
         starts = np.cumsum([0, *map(len, pieces)])[:-1]
         positions = np.where([layout is None for layout in layouts], NO_LAYOUT, starts)
         good = np.setdiff1d(np.arange(len(self.paths)), np.array(list(bad), dtype=np.int64))
-        columns = {"paths": self.paths, "stats": self.stats, "facts": facts_N3, "positions": positions}
+        columns = {"paths": self.paths, "stats": self.stats, "facts": facts_N5, "positions": positions}
         path = self.folder / f"layouts-{uuid4().hex}.npy"
         try:
             self.folder.mkdir(exist_ok=True)
@@ -146,6 +151,10 @@ class Kept:
         for old in before:  # who has one open goes on reading it
             old.unlink(missing_ok=True)
         return Layouts(path, positions)
+
+
+def _numbers(info: VideoInfo) -> tuple[int, ...]:
+    return info.num_frames, info.height, info.width, round(1000 * info.fps), round(1000 * info.duration_seconds)
 
 
 def _size_and_time(path: Path) -> tuple[int, int]:

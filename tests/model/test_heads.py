@@ -10,13 +10,14 @@ from hypothesis import strategies as st
 
 import finetune as ft
 from finetune.errors import ModelError
-from finetune.model.heads import HEADS, Heads
+from finetune.model.heads import HEADS, Heads, HeadShape
 from finetune.recipe import Model
 
 
 def build(kind, tasks=None, *, width=6, dropout=0.0):
     torch.manual_seed(0)
-    return Heads(width, tasks or {"label": 3}, kind=kind, dropout=dropout)
+    shapes = {task: HeadShape(width, outputs, kind) for task, outputs in (tasks or {"label": 3}).items()}
+    return Heads(shapes, dropout=dropout)
 
 
 def test_the_kinds_are_those_of_a_recipe():
@@ -105,7 +106,7 @@ def test_a_head_learns_what_a_linear_one_can_and_an_mlp_what_it_cannot(kind):
     labels = {"by side": torch.tensor([0, 0, 1, 1]), "crosswise": torch.tensor([0, 1, 1, 0])}
     right = {}
     for name, wanted in labels.items():
-        heads = Heads(2, {"label": 2}, kind=kind, dropout=0.0)
+        heads = Heads({"label": HeadShape(2, 2, kind)}, dropout=0.0)
         optimizer = torch.optim.AdamW(heads.parameters(), lr=0.03)
         for _ in range(150):
             loss = torch.nn.functional.cross_entropy(heads(corners)["label"], wanted)

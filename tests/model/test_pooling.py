@@ -17,7 +17,7 @@ from finetune.model.pooling import POOLINGS, TopK, Vlad, build_pooling, position
 from finetune.recipe import Model
 
 BLIND = ("mean", "max", "topk", "vlad")
-ORDERED = ("diff", "concat", "conv1d", "gru", "lstm", "attention", "transformer")
+ORDERED = ("diff", "slope", "concat", "conv1d", "gru", "lstm", "attention", "transformer")
 ANY_NUMBER = [kind for kind in POOLINGS if kind != "concat"]
 WIDTH = 12
 
@@ -201,3 +201,30 @@ def test_the_page_says_what_each_kind_gives_and_costs():
         assert parameters.replace(",", "") == str(sum(each.numel() for each in pooling.parameters())), kind
         assert any_number == ("yes" if kind in ANY_NUMBER else "no"), kind
         assert order == ("yes" if kind in ORDERED else "no"), kind
+
+
+@given(
+    frames=st.integers(2, 31),
+    start=st.floats(-5, 5),
+    step=st.floats(-3, 3),
+)
+@settings(max_examples=40, deadline=None)
+def test_slope_is_the_mean_and_the_change_over_half_the_clip(frames, start, step):
+    ramp = start + step * torch.arange(float(frames))
+    pooled = build("slope")[0](ramp.view(1, frames, 1).expand(2, frames, WIDTH))
+    mean, slope = pooled[0, :WIDTH], pooled[0, WIDTH:]
+    torch.testing.assert_close(mean, ramp.mean().expand(WIDTH), rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(slope, torch.full((WIDTH,), step * (frames - 1) / 2), rtol=1e-4, atol=1e-4)
+
+
+def test_slope_is_that_of_the_line_that_fits_best():
+    clip = features(7)
+    times = torch.linspace(-1, 1, 7)
+    design = torch.stack([torch.ones(7), times], 1)
+    fitted = torch.linalg.lstsq(design, clip[0]).solution
+    torch.testing.assert_close(build("slope")[0](clip)[0], fitted.flatten(), rtol=1e-4, atol=1e-5)
+
+
+def test_of_one_frame_there_is_no_slope():
+    clip = features(1)
+    assert torch.equal(build("slope")[0](clip), torch.cat([clip[:, 0], torch.zeros(3, WIDTH)], 1))

@@ -5,10 +5,11 @@ import warnings
 from typing import Any
 from xml.etree import ElementTree
 
+import numpy as np
 import pytest
 
 from finetune.report import figures
-from finetune.report.confusion import confusion_matrix
+from finetune.report.confusion import confusion_figure, confusion_matrix
 
 DRAWN = {
     "loss": lambda: figures.loss_curve(epochs_of(("head", 2), ("all", 3))),
@@ -127,6 +128,20 @@ def test_a_class_name_is_drawn_letter_by_letter(name):
 def test_a_long_name_is_cut_and_says_so():
     words = texts(confusion_matrix(["x" * 80, "y"], [[1, 0], [0, 1]], name="m"))
     assert words.count("x" * 23 + "…") == 2
+
+
+def test_of_very_many_classes_those_taken_for_one_another_share_a_block_called_by_the_first():
+    counts = np.zeros((120, 120), int)
+    for code in range(120):  # half of each class is taken for the one 60 further on
+        counts[code, [code, (code + 60) % 120]] = 5
+    names = [f"{'a long name ' * 3}{code}" if code == 7 else f"c{code}" for code in range(120)]
+    svg, size = confusion_figure(names, counts.tolist(), name="m")
+    titles = [title.text for title in ElementTree.fromstring(svg).iter("title")]
+    assert size == 2
+    assert len(titles) == 60
+    assert all(title.endswith(" taken for one of them: 20 of 20 clips") for title in titles)
+    assert {f"c{code}" for code in range(120)} >= {title.split(" +1")[0][2:] for title in titles if "long" not in title}
+    assert any("“\u2068a long name a long n… +1\u2069”" in title for title in titles)
 
 
 def texts(svg: str) -> list[str]:

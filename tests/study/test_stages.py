@@ -11,7 +11,7 @@ from safetensors.torch import load_file
 import finetune as ft
 from finetune.cli.study import _verdict
 from finetune.errors import RunError
-from finetune.scores import paired_difference
+from finetune.scores.intervals import paired_difference
 from finetune.study.stages import Outcome, sweep_stages
 
 RECIPE = ft.Recipe(

@@ -2,6 +2,7 @@
 
 import json
 
+import numpy as np
 import pytest
 import torch
 from grey import TINY, make_clip
@@ -10,8 +11,8 @@ import finetune as ft
 from finetune.errors import DivergedError, RecipeError, RunError
 from finetune.files import locked
 from finetune.study.search import search, space_of
-from finetune.study.sweep import folder_name, grid, sweep
-from finetune.train import loop
+from finetune.study.sweep import Point, folder_name, grid, ranked, sweep
+from finetune.train import loop, objective
 
 KEYS = ("phases.0.lr=1e-3,1e-2", "model.dropout=0.0,0.5", "train.batch_size=4")
 
@@ -74,6 +75,13 @@ def test_every_setting_is_a_run_of_its_own_and_the_best_comes_first(recipe, mani
     assert len(json.loads((out / "sweep.json").read_text())) == 4
 
 
+def test_an_end_of_an_interval_that_is_not_known_is_null(manifest, tmp_path, monkeypatch):
+    monkeypatch.setattr("finetune.study.sweep.ahead", lambda run, other, manifest: (0.0, (-np.inf, np.inf)))
+    ranked([Point(("a=1",), "a=1", -0.2, (-np.inf, 1.0), 0.5)], manifest, tmp_path)
+    (point,) = json.loads((tmp_path / "sweep.json").read_text())
+    assert (point["figure"], point["interval"], point["behind_interval"]) == (-0.2, [None, 1.0], [None, None])
+
+
 def test_interrupted_it_goes_on_and_it_may_be_widened(recipe, manifest, tmp_path, signal_at):
     out = tmp_path / "sweep"
     signal_at(5)
@@ -91,9 +99,9 @@ def test_interrupted_it_goes_on_and_it_may_be_widened(recipe, manifest, tmp_path
 
 
 def test_a_setting_that_diverges_is_listed_and_the_others_go_on(recipe, manifest, tmp_path, monkeypatch):
-    build = loop.build_loss
+    build = objective.build_loss
     monkeypatch.setattr(
-        loop, "build_loss", lambda name, **how: (lambda *a: build(name, **how)(*a) * torch.nan) if name == "focal"
+        objective, "build_loss", lambda name, **how: (lambda *a: build(name, **how)(*a) * torch.nan) if name == "focal"
         else build(name, **how),
     )  # fmt: skip
     points = sweep(str(recipe), grid(["train.loss=focal,cross_entropy"]), manifest, out=tmp_path / "sweep")

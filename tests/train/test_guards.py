@@ -1,6 +1,7 @@
 """What watches over training: steps without a number, phases that get no better, a first loss that is far off."""
 
 import json
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -10,7 +11,7 @@ from safetensors.torch import load_file
 import finetune as ft
 from finetune.errors import FinetuneError, RecipeError
 from finetune.recipe import EarlyStopping
-from finetune.train import loop
+from finetune.train import objective
 from finetune.train.guards import has_stalled, hint_at_first_loss
 
 HEAD = (ft.Phase(train="head", epochs=2, lr=1e-2),)
@@ -20,6 +21,9 @@ ALL = (*HEAD, ft.Phase(train="all", epochs=2, lr=1e-3))
 @pytest.fixture(scope="module")
 def manifest(clip_folder):
     return ft.Manifest.from_folder(clip_folder)
+
+
+TWO = SimpleNamespace(classes=("a", "b"), several=None)
 
 
 def fit(manifest, out, *, phases=HEAD, **train):
@@ -45,7 +49,7 @@ def test_parts_of_a_batch_make_the_step_of_the_whole(manifest, tmp_path):
 
 def spoil(monkeypatch, steps):
     """Have the loss of some steps be infinite."""
-    build, count = loop.build_loss, [0]
+    build, count = objective.build_loss, [0]
 
     def spoilt(*arguments, **named):
         loss_of = build(*arguments, **named)
@@ -56,7 +60,7 @@ def spoil(monkeypatch, steps):
 
         return loss
 
-    monkeypatch.setattr(loop, "build_loss", spoilt)
+    monkeypatch.setattr(objective, "build_loss", spoilt)
 
 
 def test_as_many_steps_without_a_number_are_left_out_as_allowed(manifest, tmp_path, monkeypatch):
@@ -104,8 +108,8 @@ def test_without_clips_to_look_at_it_is_refused(manifest, tmp_path):
 
 
 def test_a_first_loss_far_above_guessing_is_hinted_at():
-    assert hint_at_first_loss(1.1, ("a", "b"), "cross_entropy") is None
-    assert hint_at_first_loss(9.0, ("a", "b"), "bce") is None
+    assert hint_at_first_loss(1.1, TWO, "cross_entropy") is None
+    assert hint_at_first_loss(9.0, TWO, "bce") is None
     assert "the loss begins at 9.00; guessing among 2 classes costs 0.69" in hint_at_first_loss(
-        9.0, ("a", "b"), "cross_entropy"
+        9.0, TWO, "cross_entropy"
     )

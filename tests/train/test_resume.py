@@ -27,7 +27,7 @@ PHASES = (ft.Phase(train="head", epochs=2, lr=1e-2), ft.Phase(train="layer4", ep
 def records(run):
     """Less what a clock says, and what was kept when."""
     lines = (run / "metrics.jsonl").read_text().splitlines()
-    other = {"seconds", "clips_per_second", "cache"}
+    other = {"seconds", "clips_per_second", "cache", "peak_gb"}
     return [{k: v for k, v in json.loads(line).items() if k not in other} for line in lines]
 
 

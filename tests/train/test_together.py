@@ -13,6 +13,8 @@ import torch
 from accelerate.utils import DistributedType
 from grey import TINY, make_clip
 from safetensors.torch import load_file
+from tasked import draw_clips
+from together import train_several
 
 import finetune as ft
 from finetune.errors import RunError
@@ -81,9 +83,25 @@ def test_two_processes_that_keep_frozen_work_are_the_run_of_one_with_the_doubled
         ("layer4", True),
         ("layer4", True),
         None,
-    ]
+    ], [each and each["words"] for each in told]
     sets = list((tmp_path / "run-kept").iterdir())
     assert len(sets) == 4 and all(len(list(each.glob("*.shard"))) == 2 for each in sets), "one shard of each process"
+
+
+def test_two_processes_with_several_tasks_are_the_run_of_one_with_the_doubled_batch(tmp_path):
+    """Of nine training clips the last batch holds three, of which each process has another number; rows lack labels."""
+    pytest.importorskip("torchjd")
+    data = draw_clips(tmp_path, train=9, test=0)
+    train(2, data, tmp_path / "run", "several")
+    alone = train_several(data, tmp_path / "alone")
+    assert difference(tmp_path / "run", alone) < TOLERANCE
+    for ours, theirs in zip(records(tmp_path / "run"), records(alone), strict=True):
+        for key in ("train_loss", "train_top1", "val_loss", "val_score"):
+            assert ours[key] == pytest.approx(theirs[key], abs=10 * TOLERANCE), key
+        for key in ("weights", "cosines"):
+            assert ours[key] == pytest.approx(theirs[key], abs=10 * TOLERANCE), key
+        losses = [[task["train_loss"] for task in each["tasks"].values()] for each in (ours, theirs)]
+        assert losses[0] == pytest.approx(losses[1], abs=TOLERANCE)
 
 
 def test_batch_norm_that_learns_its_statistics_ends_with_those_of_the_main_process(data, tmp_path):
@@ -94,7 +112,7 @@ def test_batch_norm_that_learns_its_statistics_ends_with_those_of_the_main_proce
 def test_a_network_that_is_not_wrapped_anew_is_caught(data, tmp_path):
     status, err = launch(2, data, tmp_path / "run", "wrapped once")
     assert status != 0
-    assert "weights differ between processes after a phase" in err
+    assert "weights differ between processes after a phase" in err, err
 
 
 def test_when_one_dies_all_end_and_the_run_goes_on_in_another_number(data, alone, tmp_path):

@@ -3,7 +3,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from finetune.video.batches import MOST_DRAWS, EpochBatches, balanced_draws, systematic
+from finetune.video.batches import MOST_DRAWS, EpochBatches, balanced_draws, draws_by_task, systematic
 
 
 def test_an_epoch_holds_every_item_once_whatever_the_batch_size_and_processes():
@@ -64,3 +64,63 @@ def test_the_shuffled_order_is_the_one_that_earlier_runs_had():
     batches.epoch = 2
     expected = np.random.default_rng([7, 2]).permutation(10)
     assert [position for batch in batches for _, position in batch] == expected.tolist()
+
+
+MASKS = st.integers(1, 4).flatmap(
+    lambda tasks: st.lists(st.tuples(*[st.booleans()] * tasks), min_size=1, max_size=60).filter(
+        lambda rows: any(map(any, rows))
+    )
+)
+
+
+def shown(draws, known_MN):
+    """How often an epoch shows each task's label."""
+    return known_MN.astype(float) @ draws
+
+
+@given(MASKS)
+def test_draws_by_task_are_as_many_as_rows_and_of_no_row_without_a_label(rows):
+    known_MN = np.array(rows).T
+    draws = draws_by_task(known_MN)
+    assert draws.sum() == pytest.approx(len(rows))
+    assert ((draws > 0) == known_MN.any(0)).all()
+    if known_MN.any(0).sum() * MOST_DRAWS >= len(rows):
+        assert draws.max() <= MOST_DRAWS + 1e-9
+
+
+@given(st.lists(st.integers(1, 40), min_size=1, max_size=5))
+def test_tasks_with_rows_of_their_own_are_shown_equally_often_as_far_as_the_limit_lets_them(counts):
+    owner = np.repeat(np.arange(len(counts)), counts)
+    known_MN = owner == np.arange(len(counts))[:, None]
+    each = shown(draws_by_task(known_MN), known_MN)
+    for task, count in enumerate(counts):
+        assert each[task] == pytest.approx(min(each.max(), MOST_DRAWS * count))
+
+
+@given(st.integers(1, 4), st.integers(1, 30))
+def test_tasks_that_share_all_rows_show_each_once(tasks, rows):
+    assert draws_by_task(np.ones((tasks, rows), dtype=bool)) == pytest.approx(np.ones(rows))
+
+
+@given(MASKS)
+def test_the_task_with_the_fewest_labels_is_not_shown_less_than_when_each_row_is_shown_once(rows):
+    known_MN = np.array(rows).T
+    counts = known_MN.sum(1)
+    counts = counts[counts > 0]
+    each = shown(draws_by_task(known_MN), known_MN[known_MN.any(1)])
+    assert each[counts.argmin()] >= counts.min() - 1e-9
+
+
+def test_a_task_without_any_label_takes_no_part():
+    known_MN = np.array([[1, 1, 0, 0], [0, 0, 1, 1], [0, 0, 0, 0]], dtype=bool)
+    assert draws_by_task(known_MN) == pytest.approx(np.ones(4))
+
+
+def test_a_rare_task_is_shown_as_often_as_the_limit_lets_it():
+    known_MN = np.zeros((2, 100), dtype=bool)
+    known_MN[0, :98], known_MN[1, 98:] = True, True
+    draws = draws_by_task(known_MN)
+    assert draws[98:].tolist() == [MOST_DRAWS, MOST_DRAWS] and draws[:98] == pytest.approx(np.full(98, 90 / 98))
+    batches = EpochBatches(100, 8, seed=0, draws=draws)
+    drawn = [position for batch in batches for _, position in batch]
+    assert len(drawn) == 100 and np.bincount(drawn)[98:].tolist() == [MOST_DRAWS, MOST_DRAWS]

@@ -9,11 +9,7 @@ from finetune.recipe import Augment, Clip
 from finetune.video.augment import augmentation, center_crop
 from finetune.video.batches import EpochBatches
 from finetune.video.check import look_at_files
-from finetune.video.dataset import (
-    ClipDataset,
-    draw_of,
-    scaled_size,
-)
+from finetune.video.dataset import ClipDataset, draw_of
 from finetune.video.loader import ClipLoader
 
 CLIP = Clip(num_frames=4, size=24)
@@ -99,12 +95,6 @@ def test_a_preset_without_flip_never_mirrors():
 def test_the_middle_is_cropped_alike_for_none_and_evaluation():
     frames = torch.randint(0, 255, (2, 3, 37, 50), dtype=torch.uint8)
     assert torch.equal(augmentation(Augment(preset="none"), size=32, fit="crop")(frames, 9), center_crop(frames, 32))
-
-
-def test_the_short_side_is_scaled_or_all_is_squashed():
-    assert scaled_size((480, 854), 112, fit="crop") == (112, 199)
-    assert scaled_size((854, 480), 112, fit="crop") == (199, 112)
-    assert scaled_size((480, 854), 112, fit="squash") == (112, 112)
 
 
 def test_draws_differ_between_seeds_epochs_rows_and_views():

@@ -96,3 +96,10 @@ def test_copies_to_the_byte_are_found_and_only_files_of_one_size_are_read(tmp_pa
     )
     assert same_to_the_byte([tmp_path / name for name in "abcde"]) == [[0, 2], [1, 4]]
     assert sorted(read) == ["a", "b", "c", "e"]
+
+
+def test_files_that_differ_in_the_middle_alone_are_no_copies(tmp_path):
+    ends = b"e" * duplicates.END_BYTES
+    for name, middle in (("a", b"1"), ("b", b"2"), ("c", b"1")):
+        (tmp_path / name).write_bytes(ends + middle + ends)
+    assert same_to_the_byte([tmp_path / name for name in "abc"]) == [[0, 2]]

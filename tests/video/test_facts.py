@@ -104,3 +104,16 @@ def test_only_one_file_of_layouts_is_left(manifest):
         make_clip(manifest.path(0), count)
         look_at_files(manifest)
     assert len(list(Kept(manifest).folder.iterdir())) == 2
+
+
+def test_rates_and_seconds_are_kept_to_a_thousandth_and_zero_of_bad_files(manifest):
+    make_clip(manifest.path(0), 10)
+    manifest.path(3).write_bytes(b"gone bad")
+    first, again = look_at_files(manifest), look_at_files(manifest)
+    np.testing.assert_array_equal(first.rates, again.rates)
+    np.testing.assert_array_equal(first.seconds, again.seconds)
+    assert first.rates.tolist() == [25, 25, 25, 0]
+    assert first.seconds == pytest.approx([10 / 25, 31 / 25, 5 / 25, 0], abs=1e-3)
+    infos = [decode.probe(manifest.path(row)) for row in range(3)]
+    assert first.seconds[:3] == pytest.approx([info.duration_seconds for info in infos], abs=6e-4)
+    assert first.rates[:3] == pytest.approx([info.fps for info in infos], abs=6e-4)

@@ -3,7 +3,7 @@
 for (const table of document.querySelectorAll("table[data-sortable]")) {
   const body = table.tBodies[0];
   const headings = [...table.tHead.rows[0].cells];
-  const valueOf = (row, column) => row.cells[column].dataset.value ?? row.cells[column].textContent.trim();
+  const valueOf = (row, column) => row.cells[column].dataset.value ?? row.cells[column].textContent.trim().replace(/^–$/, "");
   const compare = (a, b) => {
     if (a === "" || b === "") return (a === "") - (b === "");
     const difference = Number(a) - Number(b);
@@ -26,6 +26,59 @@ for (const table of document.querySelectorAll("table[data-sortable]")) {
       body.append(...rows);
     });
   });
+}
+
+// A click on a cell of a confusion matrix lists its clips; the arrow keys go from cell to cell.
+for (const panel of document.querySelectorAll("[data-behind]")) {
+  const data = document.getElementById(`behind-${panel.dataset.behind}`);
+  const section = panel.closest("section");
+  const cells = [...section.querySelectorAll(".cells rect")];
+  if (!data || !cells.length) continue;
+  const { classes, cells: clips } = JSON.parse(data.textContent);
+  const pictures = new Map([...document.querySelectorAll("img[data-clip]")].map((img) => [img.dataset.clip, img.src]));
+  section.classList.add("scripted-cells");
+  for (const hint of section.querySelectorAll(".scripted")) hint.hidden = false;
+  const element = (tag, text) => Object.assign(document.createElement(tag), { textContent: text });
+  const show = (cell) => {
+    for (const other of cells) other.classList.toggle("chosen", other === cell);
+    const listed = clips[cell.dataset.cell] ?? [];
+    const [, number] = cell.textContent.match(/: (\d+) of/) ?? [0, listed.length];
+    const items = listed.map((path) => {
+      const item = element("li", path);
+      if (pictures.has(path)) item.prepend(Object.assign(document.createElement("img"), { src: pictures.get(path), alt: "" }));
+      return item;
+    });
+    const list = document.createElement("ul");
+    list.append(...items);
+    panel.replaceChildren(element("h3", cell.textContent), list);
+    if (listed.length < number) panel.append(element("p", `${listed.length} of ${number}; predictions.csv has all.`));
+    panel.hidden = false;
+    panel.scrollIntoView({ block: "nearest" });
+  };
+  const at = new Map(cells.map((cell) => [cell.dataset.cell, cell]));
+  const next = (cell, down, right) => {
+    let [row, column] = cell.dataset.cell.split(",").map(Number);
+    for (;;) {
+      [row, column] = [row + down, column + right];
+      if (row < 0 || column < 0 || row >= classes.length || column >= classes.length) return cell;
+      const found = at.get(`${row},${column}`);
+      if (found) return found;
+    }
+  };
+  const steps = { ArrowUp: [-1, 0], ArrowDown: [1, 0], ArrowLeft: [0, -1], ArrowRight: [0, 1] };
+  cells.forEach((cell, index) => {
+    cell.setAttribute("role", "button");
+    cell.setAttribute("tabindex", index ? "-1" : "0");
+    cell.addEventListener("click", () => show(cell));
+    cell.addEventListener("keydown", (event) => {
+      if (event.key === "Enter" || event.key === " ") show(cell);
+      else if (event.key in steps) next(cell, ...steps[event.key]).focus();
+      else return;
+      event.preventDefault();
+    });
+  });
+  const svg = cells[0].ownerSVGElement;
+  svg.setAttribute("role", "group");
 }
 
 // What is folded away is printed too.

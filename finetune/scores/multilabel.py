@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 from sklearn.metrics import average_precision_score, precision_recall_curve, precision_recall_fscore_support
 
-from finetune.scores import RESAMPLES, interval_of, units_of
+from finetune.scores.intervals import interval_of, resamples_of, units_of
 
 
 def score_multilabel(
@@ -36,7 +36,7 @@ def score_multilabel(
         "macro_f1": float(f1[there_K].mean()) if there_K.any() else 0.0,
         "exact": float((targets_NK == named_NK).all(1).mean()),
     }
-    intervals = _intervals(targets_NK, probs_NK, named_NK, groups)
+    intervals = _intervals(targets_NK, probs_NK, named_NK, groups, figures)
     share_K = targets_NK.mean(0)
     return {
         "kind": "multilabel",
@@ -99,7 +99,11 @@ def _micro_f1(targets_NK: np.ndarray, named_NK: np.ndarray, weights_N: np.ndarra
 
 
 def _intervals(
-    targets_NK: np.ndarray, probs_NK: np.ndarray, named_NK: np.ndarray, groups: np.ndarray | None
+    targets_NK: np.ndarray,
+    probs_NK: np.ndarray,
+    named_NK: np.ndarray,
+    groups: np.ndarray | None,
+    figures: dict[str, float],
 ) -> dict[str, list[float] | None]:
     units, num_units = units_of(groups, len(targets_NK))
     rng = np.random.default_rng(0)
@@ -107,7 +111,7 @@ def _intervals(
     exact_N = (targets_NK == named_NK).all(1)
     hits_NK, sums_NK = targets_NK & named_NK, targets_NK.astype(int) + named_NK
     drawn: dict[str, list[float]] = {"map": [], "micro_f1": [], "macro_f1": [], "exact": []}
-    for _ in range(RESAMPLES):
+    for _ in range(resamples_of(probs_NK.size // 10)):
         weights_N = np.bincount(rng.integers(num_units, size=num_units), minlength=num_units)[units]
         hits_K, sums_K, support_K = weights_N @ hits_NK, weights_N @ sums_NK, weights_N @ targets_NK
         if not support_K.any():
@@ -116,7 +120,7 @@ def _intervals(
         drawn["micro_f1"].append(2 * hits_K.sum() / max(1, sums_K.sum()))
         drawn["macro_f1"].append(float((2 * hits_K / np.maximum(sums_K, 1))[support_K > 0].mean()))
         drawn["exact"].append(float(weights_N @ exact_N / weights_N.sum()))
-    return {name: interval_of(np.array(values), num_units) for name, values in drawn.items()}
+    return {name: interval_of(figures[name], np.array(values), num_units) for name, values in drawn.items()}
 
 
 class _Ranked:

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 from sklearn.metrics import f1_score, precision_score, recall_score, top_k_accuracy_score
 
-from finetune.scores import score
+from finetune.scores.classify import score
 
 
 def drawn(num_rows=120, num_classes=8, skill=0.6, seed=0):
@@ -73,18 +73,3 @@ def test_a_class_without_rows_is_left_out_of_the_averages():
         "f1": 0.0,
         "support": 0,
     }
-
-
-def test_the_interval_covers_the_truth_of_grouped_data():
-    """95 % intervals over 40 groups that differ in difficulty hold the true rate in about 95 % of draws."""
-    truth, covered = 0.7, 0
-    for seed in range(60):
-        rng = np.random.default_rng(seed)
-        rates = rng.beta(7, 3, size=40)
-        groups = np.repeat(np.arange(40), 5)
-        right = rng.random(200) < rates[groups]
-        labels = np.zeros(200, dtype=int)
-        probs = np.eye(2)[np.where(right, 0, 1)]
-        low, high = score(labels, probs, classes=["a", "b"], groups=groups)["top1_ci"]
-        covered += low <= truth <= high
-    assert 51 <= covered <= 60

@@ -1,0 +1,73 @@
+"""What makes a test hard to believe and shows without opening a video: copies across splits, shortcuts, no groups."""
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from finetune.audit.shortcuts import find_shortcuts, shortcut_findings
+from finetune.manifest import Manifest
+from finetune.report.words import count
+from finetune.video.duplicates import same_to_the_byte
+from finetune.video.facts import Facts
+
+MOST_ROWS = 20_000  # of which shortcuts are asked for
+
+
+def warnings_of_test(manifest: Manifest, tested: Manifest, facts: Facts, split: str) -> list[dict[str, str]]:
+    """{"what", "do"} of each thing. `tested` are the rows of a split alone, and `facts` what is known of them."""
+    return warnings_of_folds([manifest], tested, facts, split)
+
+
+def warnings_of_folds(folds: Sequence[Manifest], tested: Manifest, facts: Facts, split: str) -> list[dict[str, str]]:
+    """The same of several tests of one set of rows, each with its own splits, that together are `tested`."""
+    return [*_copies(folds, split), *_shortcuts(tested, facts), *_no_groups(tested, split)]
+
+
+def _copies(folds: Sequence[Manifest], split: str) -> list[dict[str, str]]:
+    """Tested files that are, to the byte, also among those that the model learned from or was chosen by."""
+    manifest = folds[0]  # files may have gone since, or be packed
+    rows = [row for row in range(len(manifest)) if manifest.path(row).is_file()]
+    same = [[rows[place] for place in each] for each in same_to_the_byte([manifest.path(row) for row in rows])]
+    known = {"test": {"train", "val"}, "val": {"train"}}.get(split, set())
+    leaked = {
+        row
+        for fold in folds
+        for each in same
+        if known & set(fold.splits[each].tolist())
+        for row in each
+        if fold.splits[row] == split
+    }
+    if not leaked:
+        return []
+    verb = "is" if len(leaked) == 1 else "are"
+    among = "learned from or was chosen by" if split == "test" else "learned from"
+    what = f"A leak: {count(len(leaked), 'tested file')} {verb}, to the byte, also among those that the model {among}."
+    return [{"what": what, "do": "Run finetune check on the data with --fix, then train again."}]
+
+
+def _shortcuts(manifest: Manifest, facts: Facts) -> list[dict[str, str]]:
+    if manifest.targets is not None:
+        return []
+    labelled = np.flatnonzero(manifest.labels < len(manifest.classes))
+    rows = np.setdiff1d(labelled, list(facts.bad))[:MOST_ROWS]
+    if not len(rows):
+        return []
+    heights, widths = facts.heights[rows].astype(float), facts.widths[rows].astype(float)
+    asked = {"shape": np.round(widths / np.maximum(heights, 1), 3), "size": widths * heights}
+    if facts.rates is not None and facts.seconds is not None:
+        asked |= {"frame rate": np.round(facts.rates[rows], 2), "duration": facts.seconds[rows]}
+    units = rows.astype(str) if manifest.groups is None else manifest.groups[rows]
+    labels = np.array(manifest.classes)[manifest.labels[rows]]
+    return [{"what": each.what, "do": each.todo} for each in shortcut_findings(find_shortcuts(asked, labels, units))]
+
+
+def _no_groups(manifest: Manifest, split: str) -> list[dict[str, str]]:
+    if manifest.groups is not None or split == "train":
+        return []
+    return [
+        {
+            "what": "It is not known which clips belong together, so clips of one person or one recording may be both "
+            "in training and here, and the interval takes each for a find of its own.",
+            "do": "Give the manifest a column group, or set data.group_pattern, where clips are related.",
+        }
+    ]

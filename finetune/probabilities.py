@@ -1,0 +1,138 @@
+"""The probabilities that a model gives to the rows of a split, each row by itself, its videos decoded once."""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+
+import numpy as np
+import torch
+
+from finetune.features.frozen import FrozenPart, entering
+from finetune.features.kept import KeptLoader
+from finetune.infer import answers, probabilities
+from finetune.manifest import Manifest
+from finetune.model.model import VideoClassifier
+from finetune.recipe import Data, Recipe
+from finetune.tasks import PLACED, Output
+from finetune.video.batches import EpochBatches
+from finetune.video.dataset import ClipDataset
+from finetune.video.loader import Batch, ClipLoader, worker_count
+from finetune.video.packed import facts_of
+from finetune.video.placing import Placement, boxes_back, motion_back
+
+Progress = Callable[[int, int], None]
+
+
+def loader_of(
+    manifest: Manifest, split: str, recipe: Recipe, *, size: int, views: int
+) -> tuple[ClipLoader, dict[int, str]]:
+    """A loader of a split as evaluation sees it, and the reason for each row of the manifest that cannot be read."""
+    clip, packed = recipe.clip.model_copy(update={"size": size}), recipe.data.packed
+    facts = facts_of(manifest, packed, side=size)
+    dataset = ClipDataset(manifest, split, clip=clip, views=views, facts=facts, packed=packed)
+    return row_loader(dataset, recipe.data), facts.bad
+
+
+def row_loader(dataset: ClipDataset, data: Data, *, batch_size: int = 1, least_workers: int = 0) -> ClipLoader:
+    """Rows in order; loading processes only where there are enough rows to be worth starting them, or at least some."""
+    batches = EpochBatches(len(dataset), batch_size, seed=0, shuffle=False)
+    workers = min(worker_count(data.workers), max(least_workers, len(dataset) // 16))
+    return ClipLoader(dataset, batches, workers=workers, time_limit=data.time_limit)
+
+
+@dataclass(frozen=True, eq=False)
+class Said:
+    """What a model says of rows (N,), upwards: `tasks` has, of each, probabilities or numbers (N, K).
+
+    Boxes (x, y, w, h) are in pixels of the video, motion in pixels a frame. `skipped` has the reason for each row that
+    cannot be read.
+    """
+
+    rows: np.ndarray
+    tasks: dict[str, np.ndarray]
+    skipped: dict[int, str]
+
+
+def answers_of(
+    model: VideoClassifier,
+    loader: "ClipLoader | KeptLoader | Beside",
+    *,
+    precision: str,
+    frozen: FrozenPart | None = None,
+    progress: Progress | None = None,
+) -> Said:
+    """What a model says of the rows of a loader.
+
+    With a loader of one row a batch, what a row gets depends on no other row: `predict` gives the very same. With a
+    `frozen` part, the loader may give what enters behind it; clips are first brought there.
+    """
+    model.eval()
+    scored: dict[int, dict[str, np.ndarray]] = {}
+    skipped: dict[int, str] = {}
+    for batch in loader:
+        if batch["clips"] is not None:
+            clips_BV, cut = batch["clips"], None if frozen is None else frozen.cut
+            if frozen is not None and clips_BV.dtype == torch.uint8:
+                clips_BV = entering(model, clips_BV.flatten(0, 1), frozen).unflatten(0, clips_BV.shape[:2])
+            said = answers(model, clips_BV, precision=precision, cut=cut)
+            for place, row in enumerate(batch["row"].tolist()):
+                of_row = {task: values[place].numpy() for task, values in said.items()}
+                scored[row] = in_source(model.outputs, of_row, partial(loader.dataset.placements_of_row, row))
+        skipped.update(batch["skipped"])
+        if progress is not None:
+            progress(len(scored) + len(skipped), len(loader.dataset))
+    rows = np.array(sorted(scored), dtype=int)
+    tasks = {task: np.array([scored[row][task] for row in rows]) for task in model.outputs}
+    return Said(rows, tasks, skipped)
+
+
+def in_source(
+    outputs: Mapping[str, Output], said: Mapping[str, np.ndarray], placements: Callable[[], Sequence[Placement]]
+) -> dict[str, np.ndarray]:
+    """Of one row {task: (K,)}: numbers are the mean over views, boxes and motion brought back to the video."""
+    found = {}
+    for task, output in outputs.items():
+        values = said[task]
+        if output.kind in PLACED:
+            back = boxes_back if output.kind == "box" else motion_back
+            values = np.stack([back(view[None], at)[0] for view, at in zip(values, placements(), strict=True)])
+        found[task] = values if output.is_named else values.mean(0)
+    return found
+
+
+def probabilities_of(
+    model: VideoClassifier,
+    loader: "ClipLoader | KeptLoader | Beside",
+    *,
+    precision: str,
+    frozen: FrozenPart | None = None,
+    progress: Progress | None = None,
+) -> tuple[np.ndarray, np.ndarray, dict[int, str]]:
+    """Rows (N,), class probabilities (N, K) of the first task with classes, and what was skipped; see `answers_of`."""
+    said = answers_of(model, loader, precision=precision, frozen=frozen, progress=progress)
+    return said.rows, said.tasks[model.primary], said.skipped
+
+
+class Beside:
+    """A loader's batches, of which another model's answers are noted on the way: videos are decoded once."""
+
+    def __init__(self, loader: ClipLoader, model: VideoClassifier | None, precision: str) -> None:
+        self.loader = loader
+        self.model = model
+        self.precision = precision
+        self.scored: dict[int, np.ndarray] = {}
+
+    @property
+    def dataset(self) -> ClipDataset:
+        return self.loader.dataset
+
+    def __iter__(self) -> Iterator[Batch]:
+        for batch in self.loader:
+            if self.model is not None and batch["clips"] is not None:
+                probs_BK = probabilities(self.model, batch["clips"], precision=self.precision).numpy()
+                self.scored.update(zip(batch["row"].tolist(), probs_BK, strict=True))
+            yield batch
+
+    def probs(self, rows_N: np.ndarray) -> np.ndarray:
+        """Of the other model (N, K)."""
+        return np.array([self.scored[row] for row in rows_N])

@@ -1,0 +1,1 @@
+"""How good answers are: figures of each kind of task, and their intervals."""

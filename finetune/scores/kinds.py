@@ -1,0 +1,18 @@
+"""The one figure of each kind of task that models are chosen and compared by; more of it is better."""
+
+import math
+
+HEADLINE = {  # by kind: its key in results.json, its name
+    "classify": ("top1", "top-1"),
+    "multilabel": ("map", "mAP"),
+    "ordinal": ("top1", "top-1"),
+    "box": ("mean_iou", "mean IoU"),
+    "motion": ("correlation", "correlation"),
+    "regress": ("r2", "R²"),
+}
+_LIMITS = {"correlation": (-1.0, 1.0), "r2": (-math.inf, 1.0)}
+
+
+def limits_of(kind: str) -> tuple[float, float]:
+    """Between which numbers the figure of a kind can be: 0 and 1, but for correlations and R²."""
+    return _LIMITS.get(HEADLINE[kind][0], (0.0, 1.0))

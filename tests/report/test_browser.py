@@ -1,0 +1,332 @@
+"""The pages in a real browser, headless Chromium: they ask for nothing, run nothing of a name, and can be used.
+
+Skipped where Playwright or a Chromium is missing. Whatever a page logs, asks for or says in a dialog fails the test
+that opened it.
+"""
+
+import csv
+import itertools
+import os
+import re
+import shutil
+import sys
+import time
+from collections import defaultdict
+
+import pytest
+from grey import make_clip
+from reported import KINDS, write_ablation_of, write_large_run, write_run_of_tasks, write_whole_run
+from written import answers_of, change, write_run
+
+from finetune.cli.main import main
+from finetune.report.ablation import write_ablation
+from finetune.report.compare import compare_runs, write_compare_page
+from finetune.report.index import write_index
+from finetune.report.page import write_report
+
+playwright = pytest.importorskip("playwright.sync_api", reason="Playwright is missing: pip install playwright")
+CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="Chromium is missing: apt-get install chromium")
+
+ODD = [
+    "<img src=x onerror=alert(1)>",
+    "</script><script>alert(2)</script>",
+    "\"quoted\" 'name' & \\more",
+    "\u202eright to left",
+    "挥手",
+    "{{ 7 * 7 }}",
+    "no clips",
+]
+CLIPS_OF = [9, 100, 20, 20, 20, 20, 0]
+ODD_CLIP = "<img src=x onerror=alert(3)>\u202e</script><script>alert(4)</script>"
+PAGES = ("report", "folds", "tasks", "compare", "index", "check", "ablation")
+SLOW = (pytest.mark.slow, pytest.mark.skipif("FINETUNE_ALL" not in os.environ, reason="takes long; set FINETUNE_ALL=1"))
+LARGE = [(300, 17), pytest.param(1000, 200, marks=SLOW)]
+
+
+@pytest.fixture(scope="module")
+def pages(tmp_path_factory):
+    """Each page by its name, of runs and clips with names that try to be markup."""
+    folder = tmp_path_factory.mktemp("runs")
+    write_whole_run(folder / ODD[0], classes=ODD, per_class=CLIPS_OF, wrong=0.3, clip_name=ODD_CLIP)
+    path_of = lambda number: f"/data/{number % 4}/{ODD_CLIP}{number:03}.mp4"  # noqa: E731
+    for name, wrong in (("<u>b", range(30)), ("c & d", [38, 39])):
+        write_run(folder / name, answers_of(wrong, classes=ODD[:4]), classes=ODD[:4], path_of=path_of)
+    write_run(folder / "stopped", answers_of(), epochs=2)
+    (folder / "stopped/evaluation/results.json").unlink()
+    found = {"report": write_report(folder / ODD[0], figures_too=False), "compare": folder / "compare.html"}
+    write_compare_page(compare_runs([folder / "<u>b", folder / "c & d"]), found["compare"])
+    return found | {
+        "folds": of_folds(folder / "folds"),
+        "tasks": of_tasks(tmp_path_factory.mktemp("tasks")),
+        "index": write_index(folder),
+        "ablation": write_ablation(write_ablation_of(tmp_path_factory.mktemp("ablation"), recipe=ODD[0])),
+        "check": checked(tmp_path_factory.mktemp("clips")),
+    }
+
+
+def of_folds(run):
+    """The report of a cross-validated run whose recipe was trained with several seeds."""
+    figures = write_whole_run(run, per_class=8)["tasks"]["label"]
+    fold = {"num_rows": 24, "top1": figures["top1"], "top1_ci": figures["top1_ci"]}
+    folds = [fold | {"run": name} for name in ("fold-1", ODD[0])]
+    seeds = [{"seed": seed, "value": 0.9 + seed / 100, "href": f"../seed-{seed}/report.html"} for seed in range(3)]
+    change(run / "evaluation/results.json", folds=folds, seeds=seeds)
+    return write_report(run, figures_too=False)
+
+
+def of_tasks(run):
+    """The report of a run of tasks that have odd names, one of each kind."""
+    write_run_of_tasks(run, dict(zip(ODD, KINDS.values(), strict=False)))
+    return write_report(run, figures_too=False)
+
+
+def checked(folder):
+    """The page of `finetune check` on clips, one of which is a copy, one damaged."""
+    clips, page = folder / "clips", folder / "check.html"
+    for split, first in (("train", 0), ("test", 3)):
+        for number in range(first, first + 3):
+            make_clip(clips / split / ODD[0] / f"{number}.mp4", 6, start=16 + number)
+            make_clip(clips / split / "\u202eb" / f"\"{number}' & <b>.mp4", 6 + number, start=140 + 9 * number)
+    shutil.copy(clips / "train" / ODD[0] / "0.mp4", clips / "test" / ODD[0] / "<i>copy.mp4")
+    (clips / "train" / ODD[0] / "<s>damaged.mp4").write_bytes(b"no video")
+    with pytest.MonkeyPatch.context() as patch:
+        # Processes take seconds to start, and these few files need none.
+        patch.setattr("finetune.video.check._in_processes", lambda look, paths, _: [look(path) for path in paths])
+        patch.setattr(sys, "argv", ["finetune", "check", str(clips), "--out", str(page)])
+        with pytest.raises(SystemExit):
+            main()
+    return page
+
+
+@pytest.fixture(scope="module")
+def browser():
+    with playwright.sync_playwright() as started:
+        opened = started.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox", "--disable-dev-shm-usage"])
+        yield opened
+        opened.close()
+
+
+@pytest.fixture
+def show(browser):
+    """Open a page of the disk in a window of its own; at the end it has logged nothing and asked for nothing else."""
+    contexts, heard = [], []
+
+    def opened(path, *, width=1280, **how):
+        context = browser.new_context(viewport={"width": width, "height": 900}, **how)
+        context.set_default_timeout(5000)
+        contexts.append(context)
+        page, address = context.new_page(), path.as_uri()
+        page.on("console", lambda message: heard.append(f"{message.type}: {message.text}"))
+        page.on("pageerror", lambda error: heard.append(f"error: {error}"))
+        page.on("dialog", lambda dialog: (heard.append(f"dialog: {dialog.message}"), dialog.dismiss()))
+        page.on("request", lambda request: request.url in address or heard.append(f"request: {request.url[:200]}"))
+        page.goto(address)
+        return page
+
+    yield opened
+    for context in contexts:
+        context.close()
+    assert [each for each in heard if not each.startswith("request: data:")] == []
+
+
+@pytest.mark.parametrize("name", PAGES)
+def test_a_page_opens_quietly_and_is_no_wider_than_its_window_light_and_dark(pages, show, name):
+    page = show(pages[name])
+    page.evaluate("document.querySelectorAll('details').forEach((each) => { each.open = true; })")
+    for cell in page.locator(".cells rect").all()[:1]:
+        cell.click()
+    assert page.locator("h1").is_visible()
+    for width, scheme in itertools.product((1280, 390), ("light", "dark")):
+        page.set_viewport_size({"width": width, "height": 900})
+        page.emulate_media(color_scheme=scheme)
+        assert page.evaluate("[document.documentElement.scrollWidth, innerWidth]") == [width, width]
+        background = page.evaluate("getComputedStyle(document.body).backgroundColor")
+        brightness = sum(map(int, re.findall(r"\d+", background))) / 3
+        assert brightness > 240 if scheme == "light" else brightness < 40
+
+
+def test_names_that_try_to_be_markup_are_shown_as_they_are(pages, show):
+    for name, texts in {
+        "report": [*ODD, ODD_CLIP],
+        "folds": [ODD[0], "fold-1", "seed 2", "with a standard deviation of 1.0\u00a0points"],
+        "tasks": [*ODD[:5], "All 5 tasks", "Whether tasks pull the same way"],
+        "ablation": [ODD[0], "Each task, alone against together"],
+        "compare": [*ODD[:4], ODD_CLIP, "<u>b", "c & d"],
+        "index": [ODD[0], "<u>b"],
+        "check": [ODD[0], "\u202eb", "<i>copy.mp4", "<s>damaged.mp4", "\"1' & <b>.mp4"],
+    }.items():
+        page = show(pages[name])
+        shown = page.locator("body").text_content()
+        assert [text for text in texts if text not in shown] == []
+        assert page.locator("img:not([src^='data:image/jpeg']), u, s, script:not(:last-of-type)[src]").count() == 0
+
+
+def test_a_name_written_from_right_to_left_turns_no_neighbour_round(pages, show):
+    page = show(pages["report"])
+    row = page.locator("#classes-of-0 tr", has_text="right to left")
+    name, recall = (row.locator(part).first.bounding_box() for part in ("bdi", "td"))
+    assert name["x"] + name["width"] <= recall["x"]
+    todo = show(pages["check"]).locator(".warning li", has_text="\u202eb").locator("span").first
+    place = "(at) => { range.setStart(text, at); range.setEnd(text, at + 1); return range.getBoundingClientRect().x; }"
+    first, second = todo.evaluate(
+        f"(span) => {{ const text = span.firstChild, range = new Range(); return [0, 1].map({place}); }}"
+    )
+    assert first < second
+
+
+def column(page, table, number):
+    """What rows are sorted by, from the first to the last."""
+    cells = f"[...table.tBodies[0].rows].map((row) => row.cells[{number}])"
+    return page.locator(table).evaluate(f"(table) => {cells}.map((cell) => cell.dataset.value ?? cell.textContent)")
+
+
+def test_a_click_on_a_heading_sorts_by_number_and_another_turns_the_order_round(pages, show):
+    page, table = show(pages["report"]), "#classes-of-0 table"
+    heading = page.locator(f"{table} th", has_text="Test clips")
+    place = heading.evaluate("(cell) => cell.cellIndex")
+    heading.get_by_role("button").click()
+    assert column(page, table, place) == ["0", "9", "20", "20", "20", "20", "100"]
+    assert heading.get_attribute("aria-sort") == "ascending"
+    assert page.locator(f"{table} [aria-sort]").count() == 1
+    heading.get_by_role("button").click()
+    assert column(page, table, place) == ["100", "20", "20", "20", "20", "9", "0"]
+    assert heading.get_attribute("aria-sort") == "descending"
+
+
+def test_what_is_not_known_stays_last_in_either_order(pages, show):
+    page, table = show(pages["report"]), "#classes-of-0 table"
+    button = page.locator(f"{table} th button", has_text="F1")
+    for turn in (1, -1):
+        button.click()
+        *known, last = column(page, table, 3)
+        assert last == ""
+        assert [float(value) for value in known] == sorted(map(float, known))[::turn]
+    page, table = show(pages["index"]), "main table"
+    for _ in range(2):
+        page.locator("th button", has_text="Split").click()
+        assert [text.strip() for text in column(page, table, 2)] == ["test"] * 4 + ["–"]
+
+
+def test_a_table_is_sorted_by_keyboard_too(pages, show):
+    for name, heading, place in (("index", "Clips", 3), ("compare", "In all", 5), ("check", "Files", 1)):
+        page = show(pages[name])
+        table = page.locator("table", has=page.locator("th", has_text=heading)).first
+        button = table.locator("th button", has_text=heading)
+        button.focus()
+        for order, key in (("ascending", "Enter"), ("descending", "Space")):
+            page.keyboard.press(key)
+            assert table.locator("[aria-sort]").get_attribute("aria-sort") == order
+            assert table.locator("[aria-sort]").evaluate("(cell) => cell.cellIndex") == place
+        assert button.evaluate("(button) => button === document.activeElement")
+
+
+def predictions(report):
+    with (report.parent / "predictions.csv").open(newline="", encoding="utf-8") as file:
+        return list(csv.DictReader(file))
+
+
+def test_each_cell_of_the_matrix_lists_exactly_the_clips_behind_it(pages, show):
+    behind = defaultdict(list)
+    for row in predictions(pages["report"]):
+        behind[ODD.index(row["label"]), ODD.index(row["predicted"])].append(row)
+    page = show(pages["report"])
+    cells = page.locator(".cells rect")
+    assert cells.count() == len(behind)
+    for cell in cells.all():
+        true, said = map(int, cell.get_attribute("data-cell").split(","))
+        rows = sorted(behind[true, said], key=lambda row: (-float(row["probability"]), row["path"]))
+        cell.click()
+        items = page.locator("[data-behind] li")
+        assert items.all_text_contents() == [row["path"].removeprefix("data/") for row in rows]
+        names = [re.sub("[\u202a-\u202e]", "\ufffd", ODD[code]) for code in (true, said)]
+        of = CLIPS_OF[true]
+        words = [f"“\u2068{name}\u2069”" for name in names]
+        what = f"{words[0]} found" if true == said else f"{words[0]} taken for {words[1]}"
+        assert cell.locator("title").text_content() == f"{what}: {len(rows)} of {of} clips"
+        assert page.locator("[data-behind] h3").text_content() == f"{what}: {len(rows)} of {of} clips"
+
+
+def test_what_is_behind_a_cell_comes_into_view_wherever_the_cell_is(pages, show):
+    page = show(pages["report"], width=390, reduced_motion="reduce")
+    page.locator(".cells rect").first.click()
+    panel = page.locator("[data-behind]").bounding_box()
+    assert panel["y"] >= 0
+    assert panel["y"] + panel["height"] <= 901
+
+
+def test_the_arrow_keys_go_from_cell_to_cell_and_enter_lists_the_clips(pages, show):
+    page = show(pages["report"])
+    filled = [tuple(map(int, cell.get_attribute("data-cell").split(","))) for cell in page.locator(".cells rect").all()]
+    focused = "() => document.activeElement.dataset.cell"
+    assert page.locator(".cells rect[tabindex='0']").get_attribute("data-cell") == f"{filled[0][0]},{filled[0][1]}"
+    (row, place), after = next(
+        (first, second[1]) for first, second in itertools.pairwise(filled) if first[0] == second[0] == first[1]
+    )
+    page.locator(f".cells rect[data-cell='{row},{place}']").focus()
+    page.keyboard.press("ArrowRight")
+    assert page.evaluate(focused) == f"{row},{after}"
+    page.keyboard.press("Enter")
+    assert page.locator("[data-behind] h3").text_content().count(" taken for ") == 1
+    page.keyboard.press("ArrowLeft")
+    assert page.evaluate(focused) == f"{row},{place}"
+    for key, side in (("ArrowDown", 1), ("ArrowUp", -1)):
+        page.locator(f".cells rect[data-cell='{row},{place}']").focus()
+        page.keyboard.press(key)
+        beyond = [of for of, column in filled[::side] if column == place and (of - row) * side > 0]
+        assert page.evaluate(focused) == f"{beyond[0] if beyond else row},{place}"
+
+
+def test_the_picture_of_a_clip_is_beside_its_path_behind_a_cell(pages, show):
+    page = show(pages["report"])
+    path = page.locator("#clips img[data-clip]").first.get_attribute("data-clip")
+    row = next(row for row in predictions(pages["report"]) if row["path"].endswith(f"/{path}"))
+    page.locator(f".cells rect[data-cell='{ODD.index(row['label'])},{ODD.index(row['predicted'])}']").click()
+    picture = page.locator("[data-behind] li", has_text=path).locator("img")
+    assert picture.evaluate("(img) => [img.naturalWidth, img.naturalHeight]") == [8 * 112, 112]
+
+
+def test_without_javascript_all_is_there_and_no_dead_control_shows(pages, show):
+    for name in PAGES:
+        page, html = show(pages[name], java_script_enabled=False), pages[name].read_text(encoding="utf-8")
+        assert page.locator("h1").is_visible()
+        for part in ("table", "tr", "svg", "img", "summary"):
+            assert page.locator(part).count() == len(re.findall(rf"<{part}\b", html))
+        for table in page.locator("table").all():
+            assert table.is_visible() or table.evaluate("(table) => table.closest('details:not([open])') !== null")
+        assert page.locator("button, [role=button], .scripted:visible, [data-behind]:visible").count() == 0
+
+
+def test_what_is_folded_away_is_printed_and_folded_again(pages, show):
+    page = show(pages["report"])
+    count = "document.querySelectorAll('details[open]').length"
+    folded, before = page.locator("details:not([open])").count(), page.evaluate(count)
+    assert folded > 4
+    page.evaluate(f"addEventListener('beforeprint', () => {{ window.openAtPrint = {count}; }})")
+    page.emulate_media(media="print")
+    pdf = page.pdf()
+    assert page.evaluate("window.openAtPrint") == before + folded
+    assert page.evaluate(count) == before
+    assert len(re.findall(rb"/Type\s*/Page\b", pdf)) > 3
+
+
+@pytest.mark.parametrize(("classes", "per_class"), LARGE)
+def test_a_report_of_very_many_classes_and_clips_is_small_and_opens(tmp_path, show, classes, per_class):
+    write_large_run(tmp_path, classes=classes, per_class=per_class)
+    started = time.perf_counter()
+    path = write_report(tmp_path)
+    written = time.perf_counter()
+    page = show(path)
+    opened = time.perf_counter() - written
+    megabytes = path.stat().st_size / 1e6
+    print(f"{classes} classes, {classes * per_class} clips: {megabytes:.1f} MB", end=", ")
+    print(f"written in {written - started:.1f} s, opened in {opened:.1f} s")
+    assert megabytes < 30
+    assert opened < 10
+    section = page.locator("#confusion-of-0")
+    assert f"{classes} classes are too many to show each" in section.inner_text()
+    assert section.locator("ol li").count() == 10
+    assert section.locator("svg").is_visible()
+    heading = page.locator("#classes-of-0 th button", has_text="Precision")
+    heading.click()
+    assert page.locator("#classes-of-0 tbody tr").count() == classes

@@ -1,0 +1,37 @@
+"""Small models of several tasks, with weights at random."""
+
+import torch
+from grey import TINY
+
+from finetune.model.model import model_of
+from finetune.recipe import Model
+from finetune.tasks import NAMED, Multitask, Output, Several, Task
+
+NAMES = ("a", "b", "c")
+
+
+def several_of(tasks, **multitask):
+    """Classes are three; numbers are given as they are."""
+    outputs = {}
+    for name, task in tasks.items():
+        names = NAMES if task.kind in NAMED else task.columns_of(name)
+        scale = () if task.kind in NAMED else ((0.0,) * len(names), (1.0,) * len(names))
+        outputs[name] = Output(task.kind, names, *scale)
+    return Several(tasks, outputs, Multitask(**multitask))
+
+
+def tasked(tasks, *, backbone=TINY, size=64, num_frames=4, temporal="mean", **multitask):
+    """A model of tasks, given as Task or by their kind; nothing is left out by chance, and all of it learns."""
+    torch.manual_seed(0)
+    tasks = {name: task if isinstance(task, Task) else Task(kind=task) for name, task in tasks.items()}
+    settings = Model(backbone=backbone, weights="none", temporal=temporal, dropout=0)
+    return model_of(settings, NAMES, num_frames=num_frames, size=size, several=several_of(tasks, **multitask))
+
+
+def losses_of(said):
+    """One for each task, which moves all that it says."""
+    return {name: (each.float() - number).square().mean() for number, (name, each) in enumerate(said.items())}
+
+
+def gradients_of(model):
+    return {name: each.grad.clone() for name, each in model.named_parameters() if each.grad is not None}

@@ -1,0 +1,85 @@
+"""Each task alone against all together: the runs that are made, what is compared, and gains by hand."""
+
+import csv
+import json
+
+import numpy as np
+import pytest
+from tasked import draw_clips, manifest_of, recipe_of
+
+from finetune.errors import RecipeError
+from finetune.study.ablation import tasks_ablation
+from finetune.study.gains import relative_gains
+
+QUICK = [{"train": "head", "epochs": 1, "lr": 1e-2}]
+
+
+@pytest.fixture(scope="module")
+def study(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("ablation")
+    recipe = recipe_of(draw_clips(folder), ("way", "box"), phases=QUICK)
+    manifest, said = manifest_of(recipe), []
+    out = tasks_ablation(recipe, manifest, name="tiny", seeds=1, out=folder / "out", announce=said.append)
+    return recipe, manifest, out, said
+
+
+def spoilt(run, share):
+    """Let a share of a run's classes on test be wrong, the others right; the run's name stays."""
+    path = run / "evaluation/predictions.csv"
+    rows = list(csv.DictReader(path.read_text(encoding="utf-8").splitlines()))
+    right = np.array([row["label"] == "right" for row in rows])
+    wrong = np.arange(len(rows)) < round(share * len(rows))
+    np.save(run / "evaluation/probabilities.npy", np.eye(2)[(right ^ wrong).astype(int)])
+
+
+def test_all_together_and_each_alone_are_trained_on_the_same_rows(study):
+    _, _, out, said = study
+    assert said == ["all together, seed 0: 1 of 3", "way, seed 0: 2 of 3", "box, seed 0: 3 of 3"]
+    rows = [json.loads((out / f"seed-0/{each}/evaluation/results.json").read_text()) for each in ("together", "way")]
+    assert rows[0]["num_rows"] == rows[1]["num_rows"] == 4
+    assert (list(rows[0]["tasks"]), list(rows[1]["tasks"])) == (["way", "box"], ["way"])
+
+
+def test_what_is_told_is_what_the_runs_scored(study):
+    _, _, out, _ = study
+    told = json.loads((out / "ablation.json").read_text())
+    together, alone = (
+        json.loads((out / f"seed-0/{each}/evaluation/results.json").read_text())["tasks"]["box"]["mean_iou"]
+        for each in ("together", "box")
+    )
+    assert told["tasks"]["box"]["together"] == [together]
+    assert told["tasks"]["box"]["alone"] == [alone]
+    assert told["tasks"]["box"]["gain"] == pytest.approx(100 * (together - alone) / max(alone, 1e-9), rel=1e-6)
+    gains = [each["gain"] for each in told["tasks"].values()]
+    assert told["delta_m"] == pytest.approx(np.mean(gains))
+    assert "ΔM" in (out / "ablation.html").read_text(encoding="utf-8")
+    assert {each["href"] for each in told["runs"]} == {
+        f"seed-0/{each}/evaluation/report.html" for each in ("together", "way", "box")
+    }
+
+
+def test_what_is_finished_is_not_done_again(study):
+    recipe, manifest, out, _ = study
+    before = {path: path.stat().st_mtime_ns for path in out.rglob("model.safetensors")}
+    tasks_ablation(recipe, manifest, name="tiny", seeds=1, out=out)
+    assert {path: path.stat().st_mtime_ns for path in out.rglob("model.safetensors")} == before
+
+
+def test_a_gain_is_the_share_by_which_the_mean_figure_is_higher(study):
+    _, _, out, _ = study
+    together, alone = out / "seed-0/together", out / "seed-0/way"
+    spoilt(together, 0.25)
+    spoilt(alone, 0.5)
+    by_task, mean = relative_gains({("way", 0): (together, alone)}, split="test")
+    assert by_task["way"].percent == mean.percent == pytest.approx(50)  # 3 of 4 instead of 2 of 4
+    low, high = mean.interval
+    assert low < 50 < high
+    same, _ = relative_gains({("way", 0): (alone, alone)}, split="test")
+    assert same["way"] == (0.0, (0.0, 0.0))
+
+
+def test_one_task_has_nothing_to_be_compared_with(study, tmp_path):
+    recipe, manifest, _, _ = study
+    part = recipe.model_copy(update={"tasks": {"way": recipe.tasks["way"]}})
+    with pytest.raises(RecipeError, match="tiny: has 1 tasks; together and alone differ from two tasks on"):
+        tasks_ablation(part, manifest, name="tiny", seeds=1, out=tmp_path / "out")
