@@ -371,8 +371,10 @@ def test_control_c_keeps_what_is_packed_and_leaves_no_process(videos, tmp_path):
             path.symlink_to(videos / "a" / "31.mp4")
     with begin("-m", "finetune", "data", "pack", tmp_path / "many", "--out", folder) as program:
         deadline = time.monotonic() + 60
-        while not sum(path.stat().st_size for path in folder.glob("shard.partial")) and time.monotonic() < deadline:
-            time.sleep(0.01)
+        sizes: set[int] = set()  # a file that has grown three times holds a video that is packed and listed
+        while len(sizes - {0}) < 3 and time.monotonic() < deadline:
+            sizes |= {path.stat().st_size for path in folder.glob("shard.partial")}
+            time.sleep(0.001)
         os.killpg(program.pid, signal.SIGINT)
         started = time.monotonic()
         _, err = program.communicate(timeout=30)
