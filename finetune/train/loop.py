@@ -19,6 +19,7 @@ from finetune.infer import (
     from_main,
     is_main_process,
     peak_gb,
+    precisely,
     process_count,
     refuse_ranks_that_differ,
     seed_device,
@@ -281,7 +282,9 @@ def learn(
                         objective.begin(targets, step)
                         for part, labels, is_last in parts_of(clips, targets, train.batch_size):
                             with nullcontext() if is_last else accelerator.no_sync(prepared):
-                                said.append(prepared(part, cut))
+                                # Not left to Accelerate, which does not wrap anew a model that it has wrapped before.
+                                with precisely(precision, accelerator.device):
+                                    said.append(prepared(part, cut))
                                 of_step = len(part) / len(clips)
                                 part_loss = of_step * objective.loss(said[-1], labels, weight * of_step)
                                 pull = anchor.penalty() + objective.penalty() if is_last else 0.0
@@ -305,7 +308,7 @@ def learn(
                         again = []
                         if objective.wants_losses_after:
                             seed_device(draw, accelerator.device)
-                            with torch.no_grad():
+                            with torch.no_grad(), precisely(precision, accelerator.device):
                                 parts = parts_of(clips, targets, train.batch_size)
                                 again = [(prepared(part, cut), labels) for part, labels, _ in parts]
                         objective.after_step(again)

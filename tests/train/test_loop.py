@@ -8,6 +8,7 @@ from safetensors.torch import load_file
 
 import finetune as ft
 from finetune.errors import DataError, FinetuneError, RecipeError, RunError
+from finetune.model.freeze import learning_stages
 from finetune.train import preflight
 
 HEAD_ONCE = (ft.Phase(train="head", epochs=1, lr=1e-2),)
@@ -50,6 +51,19 @@ def test_each_epoch_is_recorded_with_what_learned_and_at_which_rate(trained_run)
     rates = found[3]["lr"]
     assert rates["stem"] == pytest.approx(rates["head"] * 0.5**5)
     assert all(0 <= record["val_top1"] <= 1 and record["val_loss"] > 0 for record in found)
+
+
+@pytest.mark.parametrize("cache", ["off", "boundary"])
+def test_every_phase_computes_in_the_precision_that_is_set(manifest, tmp_path, cache):
+    noted = []
+    model = ft.build_model(TINY, manifest.classes, weights="none", num_frames=2, size=32)
+    model.heads.register_forward_pre_hook(
+        lambda *_: noted.append((len(learning_stages(model)), torch.is_autocast_enabled("cpu")))
+    )
+    phases = [*HEAD_ONCE, ft.Phase(train="layer4", epochs=1, lr=1e-3), ft.Phase(train="all", epochs=1, lr=1e-3)]
+    train = ft.Train(batch_size=3, precision="bf16", cache=cache)
+    ft.fit(model, manifest, phases, clip=ft.Clip(num_frames=2), train=train, out=tmp_path / "run", quiet=True)
+    assert len({learning for learning, _ in noted}) == 3 and all(in_bf16 for _, in_bf16 in noted)
 
 
 def test_dark_and_bright_are_learnt(trained_run):
