@@ -46,7 +46,7 @@ def evaluate(
     Writes predictions.csv, probabilities.npy, with `pictures` the frames of the clips that the report shows, and,
     last, results.json into `out`: by default `RUN/evaluation` for the test split and `RUN/evaluation/<split>` for
     others. A file that cannot be read fails the evaluation, unless `on_error` (by default the recipe's) is `skip`: then
-    it is counted and listed. Raises RunError or DataError.
+    it is counted and listed. A task that no row has the label of is left out. Raises RunError or DataError.
     """
     folder = Path(run)
     recipe, classes = open_run(folder)
@@ -62,7 +62,10 @@ def evaluate(
     _refuse(folder, tested, said.said, split=split, on_error=on_error or recipe.data.on_error)
     kept, facts = said.said.rows, said.dataset.facts
     fits = views == recipe.evaluate.views and split == "test"
-    answers = {name: answered(folder, name, said, cools=fits) for name in said.said.tasks}
+    labelled = [name for name in said.said.tasks if not tested.tasks or tested.tasks[name].known[kept].any()]
+    if not labelled:
+        raise DataError(f"{folder}: no row of the split {split!r} has a label of any task")
+    answers = {name: answered(folder, name, said, cools=fits) for name in labelled}
     tasks = {}
     for name, each in answers.items():
         trained = manifest.tasks[name].at(manifest.rows("train")) if manifest.tasks else None
@@ -141,10 +144,7 @@ def _ask(
         said = answers_of(model, beside, precision=precision, progress=progress)
     frozen_NK = None if frozen is None else beside.probs(said.rows)
     said = replace(said, skipped=bad | said.skipped)
-    outputs = model.outputs
-    if model.several is None and recipe.data.multilabel:
-        outputs = {TASK: Output("multilabel", model.classes)}
-    return _Asked(said, model.primary, outputs, frozen_NK, loader.dataset, precision)
+    return _Asked(said, model.primary, model.outputs, frozen_NK, loader.dataset, precision)
 
 
 def _refuse(folder: Path, tested: Manifest, said: Said, *, split: str, on_error: str) -> None:

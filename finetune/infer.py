@@ -163,7 +163,7 @@ def _answer(model: VideoClassifier, task: str, output: Output, logits_VBK: Tenso
     if not output.is_named:
         scale, center = (torch.tensor(each, device=logits_VBK.device) for each in (output.scale, output.center))
         return (logits_VBK.float() * scale + center).transpose(0, 1)
-    probs_BK = agree(logits_VBK, model.consensus, multilabel=model.is_separate(task))
+    probs_BK = agree(logits_VBK, model.consensus, multilabel=output.kind != "classify")
     return of_levels(probs_BK) if output.kind == "ordinal" else probs_BK
 
 

@@ -60,9 +60,12 @@ class Labels:
             return [several(self.names, self.values[row])]
         return [self.names[self.values[row]]] if self.kind in NAMED else [repr(float(x)) for x in self.values[row]]
 
-    @property
-    def is_numeric(self) -> bool:
-        return self.kind not in NAMED
+    def counts(self, rows: np.ndarray) -> list[int]:
+        """Of each name how many of these rows have it; of numbers none."""
+        there = self.values[rows][self.known[rows]]
+        if self.kind == "multilabel":
+            return there.sum(0).tolist()
+        return np.bincount(there, minlength=len(self.names)).tolist() if self.kind in NAMED else []
 
     @property
     def num_columns(self) -> int:

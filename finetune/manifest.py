@@ -279,7 +279,7 @@ def rarest(targets_NK: np.ndarray) -> np.ndarray:
 
 def problems_of(manifest: Manifest) -> list[str]:
     """What makes splits worthless: nothing to learn from, classes that are tested only, leaks."""
-    return [*_empty_splits(manifest), *_untaught_labels(manifest), *_leaks(manifest)]
+    return [*_empty_splits(manifest), *_untaught_labels(manifest), *_unlabelled(manifest), *_leaks(manifest)]
 
 
 def divide(
@@ -341,6 +341,16 @@ def _untaught_labels(manifest: Manifest) -> list[str]:
         extra = [name for name, count in manifest.counts(split).items() if count and not taught[name]]
         if extra:
             problems.append(f"{split} has {some(extra)}, which train has not: no model can name it")
+    return problems
+
+
+def _unlabelled(manifest: Manifest) -> list[str]:
+    """Tasks that have nothing to learn from, and a test of none."""
+    train, test = manifest.rows("train"), manifest.rows("test")
+    known = {name: labels.known for name, labels in manifest.tasks.items()}
+    problems = [f"train has no label of tasks.{name}" for name, of_task in known.items() if not of_task[train].any()]
+    if known and len(test) and not any(of_task[test].any() for of_task in known.values()):
+        problems.append("test has no label of any task")
     return problems
 
 

@@ -9,15 +9,15 @@ from typing import Any
 import numpy as np
 
 from finetune.answers import top_classes
-from finetune.checkpoint import load, open_run, outputs_of_run
+from finetune.checkpoint import load, open_run
 from finetune.errors import DataError, RunError, VideoError
 from finetune.evaluation import temperature_of, thresholds_of
 from finetune.infer import answers, settle_device, settle_precision
 from finetune.labels import SEPARATOR
 from finetune.manifest_files import find_media
-from finetune.model.model import TASK, VideoClassifier
+from finetune.model.model import VideoClassifier
 from finetune.probabilities import in_source
-from finetune.recipe import Clip, Recipe
+from finetune.recipe import Clip
 from finetune.scores.calibration import tempered
 from finetune.tasks import COLUMNS, Output, primary_of
 from finetune.video.check import look_at
@@ -89,13 +89,14 @@ def predict(
     read, before anything is predicted, and RunError for a run without a temperature.
     """
     folder = Path(run)
-    recipe, classes = open_run(folder)
-    outputs = _outputs(folder, recipe, classes)
+    recipe, _ = open_run(folder)
+    model = load(folder)
+    outputs = model.outputs
     temperatures = _temperatures(folder, outputs, recipe.evaluate.views, views) if calibrated else {}
     thresholds = {task: thresholds_of(folder, task) for task, each in outputs.items() if each.kind == "multilabel"}
     files = _looked_at([file for path in paths for file in find_media(Path(path))])
-    model = load(folder).to(settle_device(recipe.train.device))
-    asked = _Asked(model, recipe.clip, views or recipe.evaluate.views, recipe.train.precision)
+    device = settle_device(recipe.train.device)
+    asked = _Asked(model.to(device), recipe.clip, views or recipe.evaluate.views, recipe.train.precision)
     predictions = []
     for file, info in files:
         tasks = {}
@@ -107,12 +108,6 @@ def predict(
         if progress is not None:
             progress(len(predictions), len(files))
     return predictions
-
-
-def _outputs(folder: Path, recipe: Recipe, classes: tuple[str, ...]) -> dict[str, Output]:
-    if recipe.tasks:
-        return outputs_of_run(folder)
-    return {TASK: Output("multilabel" if recipe.data.multilabel else "classify", classes)}
 
 
 def _looked_at(files: list[Path]) -> list[tuple[Path, VideoInfo]]:

@@ -100,19 +100,6 @@ def in_source(
     return found
 
 
-def probabilities_of(
-    model: VideoClassifier,
-    loader: "ClipLoader | KeptLoader | Beside",
-    *,
-    precision: str,
-    frozen: FrozenPart | None = None,
-    progress: Progress | None = None,
-) -> tuple[np.ndarray, np.ndarray, dict[int, str]]:
-    """Rows (N,), class probabilities (N, K) of the first task with classes, and what was skipped; see `answers_of`."""
-    said = answers_of(model, loader, precision=precision, frozen=frozen, progress=progress)
-    return said.rows, said.tasks[model.primary], said.skipped
-
-
 class Beside:
     """A loader's batches, of which another model's answers are noted on the way: videos are decoded once."""
 

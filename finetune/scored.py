@@ -60,8 +60,6 @@ def figures_of(
     if kind in {"classify", "multilabel"}:
         return _figures_of_classes(seen, known, groups, facts=facts)
     labels = tested.tasks[task].at(known.rows)
-    if not len(known.rows):
-        return {"kind": kind, "num_rows": 0}
     fitted = None if trained is None or kind == "ordinal" else trained.values[trained.known].mean(0)
     return score_task(kind, labels.values, known.said, names=labels.names, groups=groups, fitted=fitted)
 
@@ -97,7 +95,7 @@ def write_said(folder: Path, tested: Manifest, every: Mapping[str, Answers]) -> 
 
     Beside them, in the same order, probabilities.npy and frozen.npy, and said-<task>.npy.
     """
-    primary = primary_of(tested.tasks) if tested.tasks else next(iter(every))
+    primary = primary_of({task: tested.tasks[task] for task in every}) if tested.tasks else next(iter(every))
     for task, answers in every.items():
         seen, known = with_labels(tested, task, answers)
         is_named = not tested.tasks or tested.tasks[task].kind in NAMED

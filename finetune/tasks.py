@@ -24,7 +24,6 @@ DEFAULT_LOSS = {"ordinal": "bce", "motion": "mse", "regress": "mse", "box": "smo
 Weighting = Literal[
     "fixed", "uncertainty", "dwa", "random", "famo", "gradnorm", "pcgrad", "cagrad", "aligned_mtl", "upgrad"
 ]
-PER_CLIP = ("pcgrad", "cagrad", "aligned_mtl", "upgrad", "gradnorm")  # need each task's gradient in each step
 
 
 def _listed(value: object) -> object:
@@ -128,10 +127,6 @@ class Multitask(Section):
         0.0, description="pull between parameters of the same shape in the heads and poolings of different tasks (L2)"
     )
     structure: NotNegative = Field(0.0, description="pull between the two towers (L2), as 0.01")
-
-    @property
-    def wants_gradients(self) -> bool:
-        return self.weighting in PER_CLIP
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,9 @@ import shlex
 from pathlib import Path
 
 import pytest
+from tasked import draw_clips
 
+import finetune as ft
 from finetune.cli.main import app
 from finetune.recipe import Phase, Recipe, Schedule, Section
 from finetune.recipe_files import list_recipes, load_recipe
@@ -60,6 +62,8 @@ def test_python_in_the_pages_runs(page, tmp_path, clip_folder, monkeypatch):
         assert found
     monkeypatch.chdir(tmp_path)
     (tmp_path / "clips").symlink_to(clip_folder)
+    if page.name == "tasks.md":
+        draw_clips(tmp_path).rename("clips.csv")
     names = {}
     for code in found:
         tiny = code.replace("resnet50.a1_in1k", "test_resnet").replace('weights="imagenet"', 'weights="none"')
@@ -67,6 +71,8 @@ def test_python_in_the_pages_runs(page, tmp_path, clip_folder, monkeypatch):
         exec(compile(tiny, str(page), "exec"), names)
     if page.name == "README.md":
         assert 0 <= names["results"]["tasks"]["label"]["top1"] <= 1
+    if page.name == "tasks.md":
+        assert set(ft.evaluate(names["run"])["tasks"]) == {"action", "box"}
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from finetune.errors import DataError
 from finetune.labels import MIDDLE, TENTH, UNKNOWN, Labels, Layout, outputs_of, read_labels, shares
 from finetune.manifest import Manifest, as_written
-from finetune.tasks import Output, Task
+from finetune.tasks import NAMED, Output, Task
 
 BOX = Task(kind="box")
 BOXES = "x,y,w,h,path\n9,9,9,9,../other.mp4\n1,2,3,4,../b.mp4\n5,6,7,8,../sub/../a.mp4\n"
@@ -58,7 +58,7 @@ def test_each_task_has_its_own_mask(tmp_path):
     assert masks == {"a": [True, False, True], "box": [True, False, True], "motion": [False, True, True]}
     assert labels["box"].values[[0, 2]].tolist() == [[1, 2, 3, 4], [0, 0, 10, 0.5]]
     assert labels["motion"].values[[1, 2]].tolist() == [[0, -1.5], [2, 2]]
-    assert labels["box"].names == ("x", "y", "w", "h") and labels["box"].is_numeric and not labels["a"].is_numeric
+    assert labels["box"].names == ("x", "y", "w", "h")
 
 
 def test_levels_that_are_numbers_are_in_the_order_of_numbers(tmp_path):
@@ -233,7 +233,7 @@ def test_what_is_written_reads_back_the_same(tmp_path_factory, rows):
         assert labels.known.tolist() == other.known.tolist() == [row[name] is not None for row in rows], name
         assert (labels.kind, len(labels.names)) == (other.kind, len(other.names))
         assert np.array_equal(labels.values[labels.known], other.values[other.known]), name
-        if not labels.is_numeric:
+        if labels.kind in NAMED:
             assert labels.names == other.names
 
 

@@ -237,6 +237,17 @@ def test_a_primary_tasks_class_that_is_only_tested_is_refused(tmp_path):
         Manifest.from_csv(path, packed=True, tasks={"it": Task(kind="classify")})
 
 
+def test_a_task_without_labels_to_learn_from_and_a_test_of_none_are_refused(tmp_path):
+    tasks = {"it": Task(kind="classify"), "level": Task(kind="regress")}
+    path = write(tmp_path, "path,split,it,level\n0,train,a,\n1,train,b,\n2,val,a,1\n3,test,,\n4,test,,\n")
+    with pytest.raises(DataError, match=r"(?s)train has no label of tasks.level.*test has no label of any task"):
+        Manifest.from_csv(path, packed=True, tasks=tasks)
+    path.write_text(
+        path.read_text(encoding="utf-8").replace("0,train,a,", "0,train,a,2").replace("3,test,,", "3,test,,3")
+    )
+    assert len(Manifest.from_csv(path, packed=True, tasks=tasks)) == 5
+
+
 def test_files_that_are_not_there_and_an_empty_path_are_said_with_tasks_too(tmp_path):
     touch(tmp_path, "0")
     path = write(tmp_path, "path,split,it\n0,train,a\n1,train,b\n")

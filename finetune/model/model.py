@@ -40,19 +40,18 @@ class VideoClassifier(nn.Module):
         self.classes = tuple(classes)
         self.settings = settings
         self.several = several
-        self.outputs: Mapping[str, Output] = several.outputs if several else {TASK: Output("classify", self.classes)}
-        self.primary = primary_of(self.outputs)
         self.num_frames = num_frames
         self.size = backbone.size
         self.batch_norm = "frozen"
         self.consensus = "probs"
         self.multilabel = False
+        self.primary = primary_of(self.outputs)
         self.checkpointing = False
         self.backbone = backbone
         steps = backbone.steps(num_frames)
         shared = settings.temporal if several is None or several.share_pooling else "mean"
         self.temporal, width = build_pooling(shared, backbone.width, num_frames=steps)
-        self.sharing = None if several is None else Sharing(backbone, several, settings.temporal, size=self.size)
+        self.sharing = None if several is None else Sharing(backbone, several, settings.temporal)
         self.heads = Heads(self._head_shapes(width), dropout=settings.dropout)
         self.stages = cut_into_stages(self, self.stage_of_parameters())
         set_trainable(self, "all")
@@ -100,15 +99,18 @@ class VideoClassifier(nn.Module):
     def _agreed(self, task: str, logits_BVK: Tensor) -> Tensor:
         if not self.outputs[task].is_named:
             return logits_BVK.mean(1)
-        separate = self.is_separate(task)
+        separate = self.outputs[task].kind != "classify"
         probs_BK = agree(logits_BVK.transpose(0, 1), self.consensus, multilabel=separate)
         if separate:
             return probs_BK.logit(eps=1e-7)
         return probs_BK.clamp_min(torch.finfo(probs_BK.dtype).tiny).log()
 
-    def is_separate(self, task: str) -> bool:
-        """Whether each of a task's logits is by itself, and none excludes another."""
-        return self.multilabel if self.several is None else self.outputs[task].kind != "classify"
+    @property
+    def outputs(self) -> Mapping[str, Output]:
+        """What is said of each task."""
+        if self.several is not None:
+            return self.several.outputs
+        return {TASK: Output("multilabel" if self.multilabel else "classify", self.classes)}
 
     def stage_of_parameters(self) -> dict[str, str]:
         """The stage of each parameter, from input to output."""

@@ -1,5 +1,6 @@
 """What several tasks share of a backbone, where each leaves it, and how much each one's gradient counts there."""
 
+from collections.abc import Sequence
 from functools import partial
 from typing import Any
 
@@ -20,14 +21,14 @@ class Sharing(nn.Module):
     they share, the earliest first. `gates` (M,), where set, is how much each task's gradient counts in what it shares.
     """
 
-    def __init__(self, backbone: Backbone, several: Several, shared_pooling: str, *, size: int) -> None:
+    def __init__(self, backbone: Backbone, several: Several, shared_pooling: str) -> None:
         super().__init__()
         self.several = several
         self.takes_clips = backbone.takes_clips
         self.has_towers = several.multitask.sharing != "hard"
         self.gates: Tensor | None = None
         self.taps = Taps()
-        self.tap_of = _taps_of(backbone, several, size=size)
+        self.tap_of = _taps_of(backbone, several)
         self.stages = list(dict.fromkeys(backbone.stage_of.values()))
         for tap in {tap.stage: tap for tap in self.tap_of.values()}.values():
             self.taps.attach(backbone.net, tap.stage, tap.module)
@@ -39,15 +40,15 @@ class Sharing(nn.Module):
         return self.widths.get(task)
 
     def forward(self, features: Tensor, pooling: nn.Module) -> dict[str, Tensor]:
-        maps = {stage: self._maps(stage, features) for stage in self._stages_read()}
         towers = list(features) if self.has_towers else [features]
+        maps = {stage: self._maps(stage, towers) for stage in self._stages_read()}
         pooled: dict[int, Tensor] = {}
         vectors = {}
         for number, name in enumerate(self.several.tasks):
             tower = self.several.tower_of(name) if self.has_towers else 0
             if name in self.tap_of:
-                read = maps[self.tap_of[name].stage]
-                vectors[name] = self.readers[name](self._gated(read[tower :: len(towers)], number))
+                read = maps[self.tap_of[name].stage][tower]
+                vectors[name] = self.readers[name](self._gated(read, number))
             elif name in self.readers:
                 vectors[name] = self.readers[name](self._gated(towers[tower], number))
             else:
@@ -64,14 +65,13 @@ class Sharing(nn.Module):
         read = {tap.stage for tap in self.tap_of.values()}
         return [stage for stage in self.stages if stage in read]
 
-    def _maps(self, stage: str, features: Tensor) -> Tensor:
-        """(B, T', C, h, w), of two towers one clip after the other (2 B, …): those of a clip next to each other."""
-        count = features.shape[1] * 2 if self.has_towers else features.shape[0]
+    def _maps(self, stage: str, towers: Sequence[Tensor]) -> list[Tensor]:
+        """Of each tower (B, T', C, h, w); what towers gave of a picture, or clip, stands next to each other."""
         taken = self.taps.taken[stage]
-        if not self.has_towers:
-            return as_maps(taken, clips=count, takes_clips=self.takes_clips)
-        both = [as_maps(taken[tower::2], clips=count // 2, takes_clips=self.takes_clips) for tower in range(2)]
-        return torch.stack(both, 1).flatten(0, 1)
+        return [
+            as_maps(taken[tower :: len(towers)], clips=len(features), takes_clips=self.takes_clips)
+            for tower, features in enumerate(towers)
+        ]
 
     def _gated(self, value: Tensor, number: int) -> Tensor:
         return value if self.gates is None else Gate.apply(value, self.gates[number])
@@ -90,12 +90,13 @@ class Gate(torch.autograd.Function):
         return gradient * ctx.gate.to(gradient), None
 
 
-def _taps_of(backbone: Backbone, several: Several, *, size: int) -> dict[str, Tap]:
+def _taps_of(backbone: Backbone, several: Several) -> dict[str, Tap]:
     """Where each task that reads places, or an earlier stage, leaves the backbone."""
     reading = {name: task for name, task in several.tasks.items() if task.at is not None or task.reads_places}
     if not reading:
         return {}
-    clips = torch.zeros((1, backbone.frames.count, 3, size, size), dtype=torch.uint8, device=backbone.mean.device)
+    side = backbone.size
+    clips = torch.zeros((1, backbone.frames.count, 3, side, side), dtype=torch.uint8, device=backbone.mean.device)
     training = backbone.training
     backbone.eval()
     ends = ends_of_stages(backbone.net, backbone.stage_of, partial(backbone, clips))

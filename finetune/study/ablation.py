@@ -6,7 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from finetune.errors import RecipeError
+from finetune.errors import DataError, RecipeError, some
 from finetune.files import write_json
 from finetune.manifest import Manifest
 from finetune.recipe import Recipe
@@ -34,11 +34,14 @@ def tasks_ablation(
 
     All are scored on the same rows: test, else val. ΔM is the mean over tasks of the relative gain of training
     together (arXiv:1904.08918 measures so); its interval is from resamples of groups, or clips, and of seeds. What is
-    finished in the folder is not done again. Raises RecipeError for a recipe with fewer than two tasks.
+    finished in the folder is not done again. Raises RecipeError for a recipe with fewer than two tasks, and DataError
+    where no row that is scored has the label of a task.
     """
     if len(recipe.tasks) < 2:
         raise RecipeError(f"{name}: has {len(recipe.tasks)} tasks; together and alone differ from two tasks on")
     split = next((each for each in ("test", "val") if len(manifest.rows(each))), "train")
+    if odd := [task for task, labels in manifest.tasks.items() if not labels.known[manifest.rows(split)].any()]:
+        raise DataError(f"{manifest.source}: no row of the split {split!r} has a label of {some(odd)} to compare by")
     numbers = range(recipe.seed, recipe.seed + seeds)
     with study_folder(out, recipe, manifest, ablation=seeds):
         runs: dict[tuple[str, int], Path] = {}

@@ -1,5 +1,6 @@
 """How much better some runs are at their tasks than others, on the same rows: relative gains with their intervals."""
 
+import json
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -77,9 +78,10 @@ def _told(run: Path, task: str, split: str) -> _Told:
     recipe, classes = open_run(run)
     manifest = saved_manifest(run, recipe, classes).only(split)
     labels = manifest.tasks[task]
-    is_first = task == primary_of(manifest.tasks) and labels.kind in NAMED
-    words, numbers = file_of("" if is_first else task)
     folder = evaluation_of(run, split)
+    scored = json.loads((folder / "results.json").read_text(encoding="utf-8"))["tasks"]
+    is_first = task == primary_of(scored) and labels.kind in NAMED
+    words, numbers = file_of("" if is_first else task)
     paths, said = read_paths(folder / words), np.load(folder / numbers)
     row_of = {str(manifest.path(row)): row for row in range(len(manifest))}
     rows = np.array([row_of[path] for path in paths], dtype=int)

@@ -17,6 +17,7 @@ from finetune.errors import DataError
 from finetune.evaluation import interval_in_words, temperature_of, thresholds_of, write_pictures
 from finetune.files import write_json
 from finetune.manifest import Manifest, divide, problems_of
+from finetune.model.model import TASK
 from finetune.recipe import Recipe
 from finetune.report.page import write_report
 from finetune.report.run_folder import evaluation_of
@@ -102,7 +103,10 @@ def _pooled(recipe: Recipe, divided: list[Manifest], runs: list[Path], out: Path
     tested = replace(manifest, splits=np.full(len(manifest), "test"))
     row_of = {str(manifest.path(row)): row for row in range(len(manifest))}
     parts = [_Part(evaluation_of(run, "test"), run, row_of) for run in runs]
-    answers = {task: _together([part.answers(task) for part in parts]) for task in parts[0].results["tasks"]}
+    scored = [task for task in tested.tasks or [TASK] if any(task in part.results["tasks"] for part in parts)]
+    answers = {
+        task: _together([part.answers(task) for part in parts if task in part.results["tasks"]]) for task in scored
+    }
     kept = np.unique(np.concatenate([each.rows for each in answers.values()]))
     folder, size = out / "evaluation", parts[0].results["protocol"]["size"]
     folder.mkdir(exist_ok=True)

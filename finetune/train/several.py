@@ -54,10 +54,11 @@ class SeveralLosses:
         self.model, self.several, self.reduce = model, several, reduce
         self.names = list(several.tasks)
         self.layout = Layout(several.outputs)
-        self.losses = {
-            name: _loss_of(task.loss or DEFAULT_LOSS.get(task.kind, loss), several.outputs[name], counts, smoothing)
-            for (name, task), counts in zip(several.tasks.items(), _counts(manifest), strict=True)
-        }
+        rows = manifest.rows("train")
+        self.losses = {}
+        for name, task in several.tasks.items():
+            kind, counts = task.loss or DEFAULT_LOSS.get(task.kind, loss), manifest.tasks[name].counts(rows)
+            self.losses[name] = _loss_of(kind, several.outputs[name], counts, smoothing)
         self.rule = build_rule(several.multitask.weighting, len(self.names))
         self.wants_losses_after = self.rule.wants_losses_after
         self.chosen = torch.tensor([task.weight for task in several.tasks.values()], dtype=torch.float64)
@@ -271,20 +272,6 @@ def _pairs(own: Mapping[str, Mapping[str, nn.Parameter]]) -> Iterator[tuple[nn.P
             learn = one[part].requires_grad or other[part].requires_grad
             if learn and one[part].shape == other[part].shape:
                 yield one[part], other[part]
-
-
-def _counts(manifest: Manifest) -> Iterator[list[int]]:
-    """Of each task's names the training rows."""
-    rows = manifest.rows("train")
-    for labels in manifest.tasks.values():
-        there = labels.at(rows)
-        if labels.kind == "multilabel":
-            yield there.values[there.known].sum(0).tolist()
-        elif labels.kind in {"classify", "ordinal"}:
-            found = torch.from_numpy(there.values[there.known])
-            yield found.bincount(minlength=len(labels.names)).tolist()
-        else:
-            yield []
 
 
 def _loss_of(name: str, output: Output, counts: Sequence[int], smoothing: float) -> LossOf:

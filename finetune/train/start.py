@@ -2,7 +2,6 @@
 
 from pathlib import Path
 
-import numpy as np
 import torch
 
 from finetune.manifest import Manifest
@@ -63,11 +62,10 @@ def start_at_priors(model: VideoClassifier, manifest: Manifest) -> None:
     """Let the heads of several tasks say how often each name occurs in the training rows."""
     rows = manifest.rows("train")
     for name, labels in manifest.tasks.items():
-        there = labels.at(rows)
-        values = there.values[there.known]
+        counts = labels.counts(rows)
         if labels.kind == "multilabel":
-            model.heads.start_at_prior(name, values.sum(0).tolist(), clips=len(values))
-        elif labels.kind in {"classify", "ordinal"}:
-            counts = np.bincount(values, minlength=len(labels.names)).tolist()
-            start = model.heads.start_at_prior if labels.kind == "classify" else model.heads.start_at_levels
-            start(name, counts)
+            model.heads.start_at_prior(name, counts, clips=int(labels.known[rows].sum()))
+        elif labels.kind == "classify":
+            model.heads.start_at_prior(name, counts)
+        elif labels.kind == "ordinal":
+            model.heads.start_at_levels(name, counts)

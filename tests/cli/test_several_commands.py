@@ -81,6 +81,29 @@ def test_settings_are_swept(finetune, written, tasks):
     assert status == 0, err
 
 
+def test_each_task_alone_stands_beside_all_together(finetune, written, tmp_path):
+    status, out, err = finetune("tasks-ablation", written(("box", "way")), "--seeds", "1", "--out", "both")
+    assert status == 0, err
+    told = json.loads((tmp_path / "both/ablation.json").read_text())
+    lines = out.splitlines()
+    assert [line.split()[0] for line in lines] == ["task", "box", "way", "ΔM", "report", "both"]
+    alone, together = (sum(told["tasks"]["box"][key]) for key in ("alone", "together"))
+    assert f" {alone:.3f}  {together:8.3f}  {told['tasks']['box']['gain']:+.1f} % (" in lines[1]
+    status, _, err = finetune("tasks-ablation", written(("box",)), "--out", "one")
+    assert status == 2 and "together and alone differ from two tasks on" in err
+
+
+def test_a_task_that_no_tested_row_has_the_label_of_is_left_out(finetune, written, data, tmp_path):
+    rows = [line.split(",") for line in data.read_text().splitlines()]
+    bare = data.with_name("bare.csv")
+    bare.write_text("\n".join(",".join([row[0], "" if row[2] == "test" else row[1], *row[2:]]) for row in rows))
+    status, out, err = finetune("train", written(), f"data.manifest={bare}", "--out", "bare")
+    assert status == 0 and "way" not in out, err
+    assert list(json.loads((tmp_path / "bare/evaluation/results.json").read_text())["tasks"]) == ["box", "shade"]
+    status, _, err = finetune("tasks-ablation", written(), f"data.manifest={bare}", "--out", "ablation")
+    assert status == 2 and "no row of the split 'test' has a label of way to compare by" in err
+
+
 def test_a_run_predicts(finetune, run, data):
     status, _, err = finetune("predict", run, data.parent / "test0.mp4", "--json")
     assert status == 0, err
