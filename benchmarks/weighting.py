@@ -3,8 +3,7 @@
     python benchmarks/weighting.py --seeds 3 --out /tmp/weighting [--jobs 2] [--quick]
 
 Prints a table: each task's figure, the mean over seeds and how far seeds differ, and the mean relative gain over the
-plain sum of the losses, with an interval from resamples of groups and seeds. All in fp32, so that machines agree. What
-is finished in --out is kept.
+plain sum of the losses, with an interval from resamples of groups and seeds. What is finished in --out is kept.
 """
 
 import argparse
@@ -61,7 +60,6 @@ def train_all(runs: dict[tuple[str, int], Path], given: argparse.Namespace) -> N
             (rule, seed), folder = waiting.pop(0)
             if not (folder / "evaluation" / "results.json").is_file():
                 more = (*RULES[rule], *(QUICK if given.quick else ()), f"seed={seed}", f"data.manifest={given.data}")
-                more += ("train.precision=fp32",)
                 command = [sys.executable, "-m", "finetune", "train", RECIPE, *more, "--out", str(folder)]
                 log = folder.with_suffix(".log")
                 log.parent.mkdir(parents=True, exist_ok=True)
