@@ -1,5 +1,6 @@
 """What a run shows in TensorBoard: curves, clips as the network gets them, who is taken for whom, gradients."""
 
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -80,7 +81,9 @@ class Board:
         axes.set_yticks(range(len(classes)), classes, parse_math=False)
         axes.set_xlabel("predicted")
         axes.set_ylabel("true")
-        self.writer.add_figure("confusion on val", figure, epoch)
+        with warnings.catch_warnings():  # Matplotlib's own font has no Chinese or Arabic, and shows boxes there
+            warnings.filterwarnings("ignore", message="(?s).*(missing from|does not support)")
+            self.writer.add_figure("confusion on val", figure, epoch)
 
     def close(self) -> None:
         self.writer.close()

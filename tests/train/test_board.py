@@ -4,6 +4,7 @@ import json
 
 import accelerate.accelerator
 import accelerate.tracking
+import numpy as np
 import pytest
 import torch
 from grey import TINY
@@ -13,6 +14,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 import finetune as ft
 from finetune.errors import RecipeError
 from finetune.train import trackers
+from finetune.train.board import Board
 
 PHASES = (ft.Phase(train="head", epochs=2, lr=1e-2), ft.Phase(train="layer4", epochs=1, lr=1e-3))
 
@@ -118,3 +120,10 @@ def test_a_tracker_that_is_not_installed_is_said_before_anything_trains(manifest
     with pytest.raises(RecipeError, match="train.trackers: the package mlflow is not installed: pip install mlflow"):
         fit(manifest, tmp_path / "run", trackers=("mlflow",))
     assert not (tmp_path / "run").exists()
+
+
+def test_names_that_the_font_has_not_are_drawn_without_a_word(tmp_path, recwarn):
+    board = Board(tmp_path, epochs=0)
+    board.confusion(("走る", "يركض"), np.array([0, 1]), np.array([0, 1]), epoch=1)
+    board.close()
+    assert not [each for each in recwarn if "glyph" in str(each.message).lower()]
