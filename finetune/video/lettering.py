@@ -1,5 +1,6 @@
 """Lines of text as bitmaps, in whatever script this machine has a font for: OpenCV's own letters are ASCII alone."""
 
+import unicodedata
 import warnings
 from bisect import bisect_left
 from functools import cache
@@ -32,7 +33,9 @@ def lettered(text: str, *, size: int, width: int) -> np.ndarray:
 
 
 def _plain(text: str) -> str:
-    return " ".join(text.encode(errors="replace").decode().split())  # of folders whose names are no UTF-8, too
+    """One line without control characters, also of folders whose names are no UTF-8."""
+    words = " ".join(text.encode(errors="replace").decode().split())
+    return "".join(each for each in words if unicodedata.category(each) != "Cc")
 
 
 def _height(size: int) -> int:
