@@ -1,10 +1,14 @@
-"""What makes a test hard to believe and shows without opening a video: copies across splits, shortcuts, no groups."""
+"""What makes a test hard to believe and shows without opening a video.
+
+Copies across splits, names that nothing taught, shortcuts, no groups.
+"""
 
 from collections.abc import Sequence
 
 import numpy as np
 
 from finetune.audit.shortcuts import find_shortcuts, shortcut_findings
+from finetune.errors import some
 from finetune.manifest import Manifest
 from finetune.report.words import count
 from finetune.video.duplicates import same_to_the_byte
@@ -20,7 +24,7 @@ def warnings_of_test(manifest: Manifest, tested: Manifest, facts: Facts, split: 
 
 def warnings_of_folds(folds: Sequence[Manifest], tested: Manifest, facts: Facts, split: str) -> list[dict[str, str]]:
     """The same of several tests of one set of rows, each with its own splits, that together are `tested`."""
-    return [*_copies(folds, split), *_shortcuts(tested, facts), *_no_groups(tested, split)]
+    return [*_copies(folds, split), *_untaught(folds, split), *_shortcuts(tested, facts), *_no_groups(tested, split)]
 
 
 def _copies(folds: Sequence[Manifest], split: str) -> list[dict[str, str]]:
@@ -43,6 +47,23 @@ def _copies(folds: Sequence[Manifest], split: str) -> list[dict[str, str]]:
     among = "learned from or was chosen by" if split == "test" else "learned from"
     what = f"A leak: {count(len(leaked), 'tested file')} {verb}, to the byte, also among those that the model {among}."
     return [{"what": what, "do": "Run finetune check on the data with --fix, then train again."}]
+
+
+def _untaught(folds: Sequence[Manifest], split: str) -> list[dict[str, str]]:
+    """Of several tasks, the names that tested rows have and no training row; a first task with such is refused."""
+    found = []
+    for task, labels in folds[0].tasks.items():
+        missed: dict[str, int] = {}
+        for fold in folds:
+            taught, asked = (fold.tasks[task].counts(fold.rows(each)) for each in ("train", split))
+            for name, there, wanted in zip(labels.names, taught, asked, strict=False):
+                if wanted and not there:
+                    missed[name] = missed.get(name, 0) + wanted
+        if missed:
+            clips = count(sum(missed.values()), "tested clip")
+            what = f"Of {task}, no training clip has {some([*missed])}: of {clips} the model cannot know it."
+            found.append({"what": what, "do": "Label training clips of it, or leave these labels of the test empty."})
+    return found
 
 
 def _shortcuts(manifest: Manifest, facts: Facts) -> list[dict[str, str]]:

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from finetune.audit.tested import warnings_of_folds, warnings_of_test
+from finetune.labels import Labels
 from finetune.manifest import Manifest
 from finetune.video.facts import Facts
 
@@ -52,6 +53,19 @@ def test_a_tested_file_that_was_learned_from_is_a_leak_and_each_is_counted(manif
     copy(manifest, 25, 33)  # chosen by
     (leak,) = said(manifest)
     assert leak.startswith("A leak: 3 tested files are, to the byte, ")
+
+
+def test_a_name_that_no_training_row_has_is_said_of_further_tasks(manifest):
+    values = np.array([0, 1] * 30)
+    values[45:48] = 2
+    tasks = {
+        "it": Labels("classify", ("a", "b"), manifest.labels, np.ones(60, dtype=bool)),
+        "place": Labels("classify", ("in", "out", "roof", "none"), values, np.ones(60, dtype=bool)),
+        "speed": Labels("regress", ("speed",), np.zeros((60, 1)), np.ones(60, dtype=bool)),
+    }
+    (warning,) = said(replace(manifest, tasks=tasks))
+    assert warning == "Of place, no training clip has roof: of 3 tested clips the model cannot know it."
+    assert said(replace(manifest, tasks=tasks), "val") == []
 
 
 def test_copies_within_a_split_or_of_val_in_test_are_no_leak_of_it(manifest):
