@@ -30,9 +30,6 @@ def main(data: str, out: str, special: str = "") -> None:
         wrap_once()
     if special == "one dies" and os.environ["RANK"] == "1":
         die_at(4)
-    if special == "goes on":
-        ft.resume(out, quiet=True)
-        return
     if special == "several":
         train_several(data, Path(out))
         return

@@ -63,12 +63,14 @@ def unbroken(clip_folder, tmp_path_factory):
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_killed_at_any_moment_a_run_goes_on_as_if_it_had_not_been(kind, unbroken, clip_folder, tmp_path):
-    """SIGKILL at random events, again and again in one run until it comes to its end."""
-    chance, kills, runs = random.Random(f"{kind} {KILLS}"), 0, 0
-    while kills < KILLS // len(KINDS):
+    """SIGKILL at random events, again and again in one run until it comes to its end, or has been killed enough."""
+    chance, kills, runs, wanted = random.Random(f"{kind} {KILLS}"), 0, 0, KILLS // len(KINDS)
+    while kills < wanted:
         folder = tmp_path / str(runs)
         reach = chance.choice([5, 20, 60])
-        while not run_to_the_end(kind, clip_folder, folder, kill_at=chance.randrange(reach)):
+        while not run_to_the_end(
+            kind, clip_folder, folder, kill_at=chance.randrange(reach) if kills < wanted else None
+        ):
             kills += 1
             reach += 8  # or a run that is killed in its first events each time would never end
         runs += 1
