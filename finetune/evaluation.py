@@ -27,7 +27,7 @@ from finetune.report.run_folder import evaluation_of
 from finetune.scored import Answers, figures_of, write_said
 from finetune.scores.calibration import tempered
 from finetune.scores.intervals import resamples_of
-from finetune.tasks import Output, primary_of
+from finetune.tasks import CLASSED, Output, primary_of
 from finetune.video.dataset import ClipDataset
 
 
@@ -113,12 +113,18 @@ class _Asked:
 
 def answered(folder: Path, task: str, asked: _Asked, *, cools: bool) -> Answers:
     """What was said of a task, with what its thresholds name, and as its temperature has it where that `cools`."""
-    said_NK, kind = asked.said.tasks[task], asked.outputs[task].kind
-    multilabel = kind == "multilabel"
-    named_NK = said_NK >= thresholds_of(folder, task) if multilabel else None
-    temperature = temperature_of(folder, task) if cools and kind in {"classify", "multilabel"} else None
+    frozen_NK = asked.frozen_NK if task == asked.primary else None
+    answers = Answers(asked.said.rows, asked.said.tasks[task], frozen=frozen_NK)
+    return fitted(folder, task, asked.outputs[task].kind, answers, cools=cools)
+
+
+def fitted(run: Path, task: str, kind: str, answers: Answers, *, cools: bool) -> Answers:
+    """The answers with what the run's own thresholds name, and as its temperature has them where that `cools`."""
+    multilabel, said_NK = kind == "multilabel", answers.said
+    named_NK = said_NK >= thresholds_of(run, task) if multilabel else None
+    temperature = temperature_of(run, task) if cools and kind in CLASSED else None
     cooled_NK = None if temperature is None else tempered(said_NK, temperature, multilabel=multilabel)
-    return Answers(asked.said.rows, said_NK, named_NK, cooled_NK, asked.frozen_NK if task == asked.primary else None)
+    return replace(answers, named=named_NK, cooled=cooled_NK)
 
 
 def _note_fitted(folder: Path, name: str, task: dict[str, Any], *, fits: bool, rows: int) -> None:
@@ -126,7 +132,7 @@ def _note_fitted(folder: Path, name: str, task: dict[str, Any], *, fits: bool, r
     if task["kind"] == "multilabel":
         for row, threshold in zip(task["per_class"], thresholds_of(folder, name), strict=True):
             row["threshold"] = float(threshold)
-    if task["kind"] in {"classify", "multilabel"}:
+    if task["kind"] in CLASSED:
         task["temperature"] = temperature_of(folder, name) if fits else None
     if "calibrated" in task:
         task["calibrated"] |= {"temperature": task["temperature"], "rows": rows}

@@ -19,12 +19,10 @@ from finetune.model.model import VideoClassifier
 from finetune.probabilities import in_source
 from finetune.recipe import Clip
 from finetune.scores.calibration import tempered
-from finetune.tasks import COLUMNS, Output, primary_of
+from finetune.tasks import CLASSED, COLUMNS, Output, primary_of
 from finetune.video.check import look_at
 from finetune.video.dataset import read_views, view_placements
 from finetune.video.decode import VideoInfo
-
-COOLED = ("classify", "multilabel")  # kinds that training fits a temperature for
 
 
 @dataclass(frozen=True)
@@ -165,7 +163,7 @@ def _of_task(
 
 def _temperatures(run: Path, outputs: Mapping[str, Output], fitted_views: int, views: int | None) -> dict[str, float]:
     """Raises RunError where no task has one for so many views."""
-    found = {task: temperature_of(run, task) for task, output in outputs.items() if output.kind in COOLED}
+    found = {task: temperature_of(run, task) for task, output in outputs.items() if output.kind in CLASSED}
     temperatures = {task: temperature for task, temperature in found.items() if temperature is not None}
     if not temperatures:
         raise RunError(f"{run}: has no temperature, which training fits on the split val; leave out --calibrated")

@@ -18,7 +18,7 @@ from finetune.scores.headline import scores_of
 from finetune.scores.intervals import paired_difference
 from finetune.scores.slices import slices
 from finetune.scores.tasks import score_task
-from finetune.tasks import NAMED, primary_of
+from finetune.tasks import CLASSED, NAMED, primary_of
 from finetune.video.facts import Facts
 
 
@@ -57,7 +57,7 @@ def figures_of(
     seen, known = with_labels(tested, task, answers)
     groups = None if tested.groups is None else tested.groups[known.rows]
     kind = tested.tasks[task].kind if tested.tasks else "classify" if tested.targets is None else "multilabel"
-    if kind in {"classify", "multilabel"}:
+    if kind in CLASSED:
         return _figures_of_classes(seen, known, groups, facts=facts)
     labels = tested.tasks[task].at(known.rows)
     fitted = None if trained is None or kind == "ordinal" else trained.values[trained.known].mean(0)

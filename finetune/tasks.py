@@ -13,10 +13,11 @@ from finetune.sections import Head, NotNegative, Place, Pooling, Rate, Section
 
 Kind = Literal["classify", "multilabel", "ordinal", "regress", "box", "motion"]
 NAMED = ("classify", "multilabel", "ordinal")  # kinds that choose among names; the others give numbers
+CLASSED = ("classify", "multilabel")  # those of them without an order: training fits a temperature for them
 PLACED = ("box", "motion")  # kinds that lie in the picture: what moves it moves them
 COLUMNS = {"box": ("x", "y", "w", "h"), "motion": ("dx", "dy")}
 LOSSES = {
-    **dict.fromkeys(("classify", "multilabel"), ("cross_entropy", "focal", "class_balanced", "bce")),
+    **dict.fromkeys(CLASSED, ("cross_entropy", "focal", "class_balanced", "bce")),
     "ordinal": ("bce",),
     **dict.fromkeys(("regress", "box", "motion"), ("smooth_l1", "mse", "l1")),
 }

@@ -1,7 +1,6 @@
 """The figures of a report as files of their own, SVG and PNG, in the colours of a light page."""
 
 import re
-import warnings
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -30,9 +29,7 @@ _COLOURS = ("color", "facecolor", "edgecolor", "markerfacecolor", "markeredgecol
 
 def write_figures(folder: Path, drawings: Sequence[svg.Drawing]) -> None:
     """Write each as `<name>.svg` and `<name>.png` into a folder, which is made anew."""
-    with whole_folder(folder) as partial, warnings.catch_warnings():
-        # Matplotlib's own font has no Chinese or Arabic: a PNG shows boxes there, an SVG what its viewer has.
-        warnings.filterwarnings("ignore", message="(?s).*(missing from|does not support)")
+    with whole_folder(folder) as partial, svg.glyphs_may_lack():
         for each in drawings:
             in_light_colours(each.figure)
             with rc_context(svg.STYLE):

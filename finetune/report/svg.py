@@ -8,6 +8,8 @@ import io
 import re
 import unicodedata
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 from xml.etree import ElementTree
 
@@ -67,12 +69,18 @@ class Drawing(Markup):
         return drawing
 
 
+@contextmanager
+def glyphs_may_lack() -> Iterator[None]:
+    """Within, Matplotlib does not warn that its own font has no Chinese or Arabic, and shows boxes there."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="(?s).*(missing from|does not support)")
+        yield
+
+
 def inline_svg(figure: Figure, name: str, *, label: str) -> Drawing:
     """The figure as an `<svg>` element; its ids start with `name`, a screen reader says `label`."""
     buffer = io.StringIO()
-    with warnings.catch_warnings():
-        # The browser draws the text: that Matplotlib's font has no Chinese or Arabic does not matter.
-        warnings.filterwarnings("ignore", message="(?s).*(missing from|does not support)")
+    with glyphs_may_lack():  # the browser draws the text
         figure.savefig(buffer, format="svg", transparent=True, metadata={"Date": None})
     root = ElementTree.fromstring(buffer.getvalue())
     for child in list(root):

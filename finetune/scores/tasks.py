@@ -11,6 +11,7 @@ from finetune.scores.kinds import HEADLINE
 from finetune.scores.multilabel import mean_average_precision
 from finetune.scores.numbers import mean_correlation, mean_r2, score_motion, score_numbers
 from finetune.scores.ordinal import score_ordinal
+from finetune.tasks import CLASSED
 
 
 def score_task(
@@ -36,7 +37,7 @@ def score_task(
         return score_box(truth, said, groups=groups, mean_box=fitted)
     if kind == "ordinal":
         return score_ordinal(truth, said, classes=names, groups=groups)
-    assert kind in ("classify", "multilabel"), kind
+    assert kind in CLASSED, kind
     thresholds = None if fitted is None else np.asarray(fitted)
     named_NK = said >= (0.5 if thresholds is None else thresholds) if kind == "multilabel" else None
     return scores_of(truth, said, classes=names, groups=groups, named_NK=named_NK, thresholds=thresholds)

@@ -14,7 +14,7 @@ from sklearn.model_selection import LeaveOneGroupOut, StratifiedGroupKFold
 from finetune.answers import file_of, read_paths
 from finetune.audit.tested import warnings_of_folds
 from finetune.errors import DataError
-from finetune.evaluation import interval_in_words, temperature_of, thresholds_of, write_pictures
+from finetune.evaluation import fitted, interval_in_words, write_pictures
 from finetune.files import write_json
 from finetune.manifest import Manifest, divide, problems_of
 from finetune.model.model import TASK
@@ -22,7 +22,6 @@ from finetune.recipe import Recipe
 from finetune.report.page import write_report
 from finetune.report.run_folder import evaluation_of
 from finetune.scored import Answers, figures_of, write_said
-from finetune.scores.calibration import tempered
 from finetune.scores.kinds import HEADLINE
 from finetune.study.runs import finished, refuse_other_rows, study_folder
 from finetune.tasks import NAMED, primary_of
@@ -150,12 +149,9 @@ class _Part:
         first = task == self.primary and kind in NAMED
         words, numbers = file_of("" if first else task)
         rows = np.array([self.row_of[path] for path in read_paths(self.folder / words)], dtype=int)
-        said_NK, frozen = np.load(self.folder / numbers), self.folder / "frozen.npy"
-        named_NK = said_NK >= thresholds_of(self.run, task) if kind == "multilabel" else None
-        temperature = temperature_of(self.run, task) if kind in {"classify", "multilabel"} else None
-        multilabel = kind == "multilabel"
-        cooled_NK = None if temperature is None else tempered(said_NK, temperature, multilabel=multilabel)
-        return Answers(rows, said_NK, named_NK, cooled_NK, np.load(frozen) if first and frozen.is_file() else None)
+        frozen = self.folder / "frozen.npy"
+        frozen_NK = np.load(frozen) if first and frozen.is_file() else None
+        return fitted(self.run, task, kind, Answers(rows, np.load(self.folder / numbers), frozen=frozen_NK), cools=True)
 
     @property
     def figures(self) -> dict[str, Any]:

@@ -1,6 +1,5 @@
 """What a run shows in TensorBoard: curves, clips as the network gets them, who is taken for whom, gradients."""
 
-import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -14,6 +13,7 @@ from torch.utils.tensorboard import SummaryWriter
 from torchvision.utils import make_grid
 
 from finetune.model.model import VideoClassifier
+from finetune.report.svg import glyphs_may_lack
 
 CLIPS_SHOWN, PIXELS_SHOWN, CLASSES_SHOWN = 4, 112, 40
 CURVES = ("train_loss", "train_top1", "val_loss", "val_top1", "val_map", "val_score", "clips_per_second")
@@ -81,8 +81,7 @@ class Board:
         axes.set_yticks(range(len(classes)), classes, parse_math=False)
         axes.set_xlabel("predicted")
         axes.set_ylabel("true")
-        with warnings.catch_warnings():  # Matplotlib's own font has no Chinese or Arabic, and shows boxes there
-            warnings.filterwarnings("ignore", message="(?s).*(missing from|does not support)")
+        with glyphs_may_lack():
             self.writer.add_figure("confusion on val", figure, epoch)
 
     def close(self) -> None:

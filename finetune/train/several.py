@@ -13,7 +13,7 @@ from finetune.labels import Layout
 from finetune.manifest import Manifest
 from finetune.model.model import VideoClassifier
 from finetune.model.towers import tower_distance
-from finetune.tasks import DEFAULT_LOSS, Output
+from finetune.tasks import CLASSED, DEFAULT_LOSS, Output
 from finetune.train.losses import build_loss
 from finetune.train.weighting import build_rule
 
@@ -104,7 +104,7 @@ class SeveralLosses:
     def judged(self, said: Sequence[Mapping[str, Tensor]], targets: Tensor) -> tuple[Tensor, Tensor] | None:
         """Logits and targets of the rows that have the primary task's label, where it has classes."""
         name = self.model.primary
-        if self.several.outputs[name].kind not in {"classify", "multilabel"}:
+        if self.several.outputs[name].kind not in CLASSED:
             return None
         known = self._known(targets)[:, self.names.index(name)]
         return torch.cat([each[name].float() for each in said])[known], targets[known, self.layout.places[name]]

@@ -15,7 +15,7 @@ from finetune.recipe import Phase
 from finetune.scores.headline import validation_figures
 from finetune.scores.kinds import HEADLINE
 from finetune.scores.tasks import validation_figures_of
-from finetune.tasks import primary_of
+from finetune.tasks import CLASSED, primary_of
 from finetune.train.loaders import TrainLoaders
 from finetune.train.recalibrate import recalibrate
 from finetune.train.run_files import RunFiles
@@ -72,7 +72,7 @@ def figures_of_tasks(manifest: Manifest, said: Said) -> dict[str, Any]:
 def _figures(kind: str, truth: np.ndarray, said: np.ndarray) -> dict[str, Any]:
     if not len(truth):
         return {}
-    if kind in {"classify", "multilabel"}:
+    if kind in CLASSED:
         return validation_figures(truth, said)
     figures = {f"val_{name}": value for name, value in validation_figures_of(kind, truth, said).items()}
     if kind == "ordinal":
