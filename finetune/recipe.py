@@ -7,12 +7,22 @@ anything starts.
 from __future__ import annotations
 
 import re
-from pathlib import Path
 from typing import Annotated, Literal
 
 from pydantic import BeforeValidator, Discriminator, Field, Tag, model_validator
 
-from finetune.sections import Fraction, Head, NotNegative, Place, Pooling, Positive, Rate, Section
+from finetune.sections import (
+    FileOrName,
+    Fraction,
+    Head,
+    Local,
+    NotNegative,
+    Place,
+    Pooling,
+    Positive,
+    Rate,
+    Section,
+)
 from finetune.tasks import Multitask, Task, refuse_tasks
 
 DEFAULT_BATCH_SIZE = 8  # what the rates of recipes are for
@@ -30,7 +40,7 @@ class Data(Section):
     manifest: Place | None = Field(
         None, description="CSV with path,label[,split][,group], paths relative to it; or s3://…"
     )
-    folder: Path | None = Field(None, description="folder <class>/* or <split>/<class>/*")
+    folder: Local | None = Field(None, description="folder <class>/* or <split>/<class>/*")
     group_pattern: str | None = Field(
         None, description="regular expression with one (...) that finds the group in a file's path"
     )
@@ -138,7 +148,7 @@ class Model(Section):
     """Backbone, its weights, temporal pooling and head."""
 
     backbone: str = Field("resnet50.a1_in1k", description="a timm name, or torchvision/<name>")
-    weights: str = Field("imagenet", description="imagenet | bundled | none | a file")
+    weights: FileOrName = Field("imagenet", description="imagenet | bundled | none | a file")
     temporal: Pooling = Field("mean", description="pooling over T; all but the first four know the order of frames")
     head: Head = Field(
         "linear", description="one layer, one more before it, or the angles to a direction of each class"
@@ -301,7 +311,7 @@ class Train(Section):
         "forecast to save time (auto), of a wholly frozen backbone (features) or of any frozen part (boundary), or "
         "never (off)",
     )
-    cache_dir: Path | None = Field(
+    cache_dir: Local | None = Field(
         None, description="folder of what is kept, for all runs; null: finetune/features in the user's cache"
     )
     cache_budget_gb: Rate = Field(

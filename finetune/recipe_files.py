@@ -13,6 +13,7 @@ from yaml import YAMLError
 
 from finetune.errors import RecipeError, nearest
 from finetune.recipe import Phase, Recipe, Schedule, Section
+from finetune.recipe_values import parse_value, quote_texts
 from finetune.tasks import Task
 
 A_TASK = "tasks.<name>"
@@ -78,7 +79,9 @@ def list_recipes() -> dict[str, Path]:
 
 def _read(path: Path) -> DictConfig:
     try:
-        tree = OmegaConf.create(path.read_text(encoding="utf-8"))
+        text = path.read_text(encoding="utf-8")
+        OmegaConf.create(text)  # for messages with the lines of the file
+        tree = OmegaConf.create(quote_texts(text))
     except (OSError, UnicodeDecodeError, YAMLError, OmegaConfBaseException) as error:
         reason = " ".join(str(error).split())
         raise RecipeError(f"{path}: cannot be read as YAML: {reason}") from None
@@ -94,8 +97,7 @@ def _override(tree: DictConfig, override: str) -> None:
     if not equals or not key:
         raise RecipeError(f"{override!r} is no override; write key.sub=value, for example train.batch_size=16")
     try:
-        parsed = OmegaConf.select(OmegaConf.create(f"value: {value}" if value else "value: null"), "value")
-        OmegaConf.update(tree, key, parsed, merge=False, force_add=True)
+        OmegaConf.update(tree, key, parse_value(key.split("."), value), merge=False, force_add=True)
     except (YAMLError, OmegaConfBaseException, IndexError, ValueError, TypeError, AssertionError) as error:
         raise RecipeError(f"{override!r} cannot be applied: {str(error).splitlines()[0]}") from None
 

@@ -1,5 +1,6 @@
 """What the sections of a recipe are made of: their base, ranges of numbers, and choices that several of them have."""
 
+import os
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -26,12 +27,19 @@ Pooling = Literal[
 Head = Literal["linear", "mlp", "cosine"]
 
 
+def _home(value: object) -> object:
+    """A path with `~` and `~user` replaced by that home folder, where there is one; every other value as it is."""
+    return os.path.expanduser(value) if isinstance(value, str | Path) else value  # noqa: PTH111, that of Path raises
+
+
 def _place(value: object) -> object:
     """A path, but for places in an object store, which stay text."""
-    return Path(value) if isinstance(value, str) and "://" not in value else value
+    return Path(str(_home(value))) if isinstance(value, str) and "://" not in value else value
 
 
+Local = Annotated[Path, BeforeValidator(_home)]
 Place = Annotated[Path | str, BeforeValidator(_place)]
+FileOrName = Annotated[str, BeforeValidator(_home)]
 
 
 class Section(BaseModel):
