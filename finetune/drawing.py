@@ -6,7 +6,8 @@ from itertools import zip_longest
 from pathlib import Path
 
 from finetune.errors import RunError
-from finetune.manifest_files import IMAGE_SUFFIXES, find_media
+from finetune.manifest_files import find_media
+from finetune.numbered_images import IMAGE_SUFFIXES
 from finetune.prediction import Prediction, TaskPrediction
 from finetune.tasks import primary_of
 from finetune.video.drawn import IMAGE_ENDINGS, VIDEO_ENDINGS, Marks, Thing, draw_image, draw_video

@@ -221,6 +221,7 @@ def saved_manifest(folder: Path, recipe: Recipe, classes: tuple[str, ...]) -> Ma
     tasks = as_written(recipe.tasks)
     packed = data.packed is not None
     manifest = Manifest.from_csv(folder / "manifest.csv", multilabel=data.multilabel, packed=packed, tasks=tasks)
+    manifest = replace(manifest, image_rate=data.image_rate)
     if tasks:
         return manifest.with_outputs(outputs_of_run(folder))
     if set(manifest.classes) - set(classes):

@@ -18,6 +18,7 @@ import numpy as np
 from finetune.errors import DataError, some
 from finetune.labels import Labels, listed, outputs_of, read_labels, several
 from finetune.manifest_files import SPLIT_NAMES, groups_from, read_csv, scan_folder
+from finetune.numbered_images import IMAGE_RATE
 from finetune.objects import fetched, is_url
 from finetune.tasks import NAMED, Multitask, Output, Several, Task, primary_of
 
@@ -40,6 +41,7 @@ class Manifest:
     groups: np.ndarray | None  # what must not be split across train and test
     targets: np.ndarray | None = None  # bool (N, K), where rows may have several classes: `labels` is the rarest then
     tasks: Mapping[str, Labels] = field(default_factory=dict)
+    image_rate: float = IMAGE_RATE  # frames a second of those rows that are folders of numbered images
 
     def __len__(self) -> int:
         return len(self.paths)
@@ -179,8 +181,11 @@ class Manifest:
         seed: int = 0,
         whole: bool = False,
         tasks: Mapping[str, Task] | None = None,
+        image_sequences: bool = True,
     ) -> Manifest:
         """Videos (or images: videos of one frame) in `<class>/*`, or in `<split>/<class>/*`.
+
+        A folder of numbered images below that of its class is one video, unless `image_sequences` is false.
 
         To `tasks` the folder's name is the column `label`; others have their own manifests.
         `group_pattern` is a regular expression whose one group finds the group in a path relative to the folder;
@@ -188,7 +193,7 @@ class Manifest:
         Raises DataError with everything that is wrong, empty classes included.
         """
         source = Path(path)
-        files, labels, splits = scan_folder(source)
+        files, labels, splits = scan_folder(source, image_sequences=image_sequences)
         relative = [file.relative_to(source) for file in files]
         groups = groups_from(relative, group_pattern)
         splits = ["train"] * len(files) if whole else splits
@@ -325,7 +330,7 @@ def _split_names(source: Path, splits: Sequence[str]) -> np.ndarray:
 
 
 def _refuse_missing_files(source: Path, files: Sequence[Path]) -> None:
-    missing = [str(file) for file in files if not file.is_file()]
+    missing = [str(file) for file in files if not (file.is_file() or file.is_dir())]
     if missing:
         raise DataError(f"{source}: {len(missing)} of {len(files)} files are not there: {some(missing)}")
 

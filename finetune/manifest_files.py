@@ -4,23 +4,17 @@ from __future__ import annotations
 
 import csv
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from pathlib import Path
 
 from finetune.errors import DataError, nearest, some
+from finetune.numbered_images import clips_of, is_media
 
 SPLIT_NAMES = {
     **dict.fromkeys(("train", "training"), "train"),
     **dict.fromkeys(("val", "valid", "validation", "dev"), "val"),
     **dict.fromkeys(("test", "testing"), "test"),
 }
-VIDEO_SUFFIXES = frozenset(
-    [
-        *(".mp4", ".m4v", ".mov", ".avi", ".mkv", ".webm", ".mpg", ".mpeg", ".wmv", ".flv", ".3gp", ".3g2"),
-        *(".ts", ".mts", ".m2ts", ".ogv", ".gif", ".vob", ".mxf", ".asf"),
-    ]
-)
-IMAGE_SUFFIXES = frozenset([".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff", ".ppm", ".pgm"])
 
 
 def read_table(source: Path) -> dict[str, list[str]]:
@@ -73,8 +67,11 @@ def _advice(source: Path) -> str:
     return "; `finetune data quickstart` draws it" if "quickstart" in source.parts else ""
 
 
-def scan_folder(source: Path) -> tuple[list[Path], list[str], list[str] | None]:
-    """Files, their class and, when the folders below are splits, their split."""
+def scan_folder(source: Path, *, image_sequences: bool = True) -> tuple[list[Path], list[str], list[str] | None]:
+    """Clips, their class and, when the folders below are splits, their split.
+
+    A clip is a file or, with `image_sequences`, a folder of numbered images below that of its class.
+    """
     if not source.is_dir():
         raise DataError(f"there is no folder {str(source)!r}")
     top = _folders(source)
@@ -85,6 +82,7 @@ def scan_folder(source: Path) -> tuple[list[Path], list[str], list[str] | None]:
     files, labels, splits, empty = [], [], [], []
     for split, folder in parts or [("", folder) for folder in top]:
         found = sorted(file for file in folder.rglob("*") if _is_media(file.relative_to(source)) and file.is_file())
+        found = found if not image_sequences else as_clips(found, apart={folder})
         empty += [] if found else [str(folder.relative_to(source))]
         files += found
         labels += [folder.name] * len(found)
@@ -94,14 +92,28 @@ def scan_folder(source: Path) -> tuple[list[Path], list[str], list[str] | None]:
     return files, labels, splits if has_splits else None
 
 
-def find_media(path: Path) -> list[Path]:
-    """The path itself, or, for a folder, the videos and images within it, sorted. Raises DataError for none."""
+def find_media(path: Path, *, image_sequences: bool = True) -> list[Path]:
+    """The path itself, or, for a folder, the clips within it, sorted: files and folders of numbered images.
+
+    Without `image_sequences` each image is a clip. Raises DataError for none.
+    """
     if not path.is_dir():
         return [path]
     found = sorted(file for file in path.rglob("*") if _is_media(file.relative_to(path)) and file.is_file())
     if not found:
         raise DataError(f"{path}: no video or image in this folder")
-    return found
+    return as_clips(found) if image_sequences else found
+
+
+def as_clips(files: Sequence[Path], *, apart: Collection[Path] = ()) -> list[Path]:
+    """Files with the images of each image sequence replaced by their folder; see `clips_of`. Raises DataError."""
+    clips, unclear = clips_of(files, apart=apart)
+    if unclear:
+        raise DataError(
+            "\n".join(unclear) + "\nput the frames of each video into a folder of their own and all else elsewhere, "
+            "or take each image by itself with data.image_sequences=false"
+        )
+    return clips
 
 
 def _folders(source: Path) -> list[Path]:
@@ -109,8 +121,7 @@ def _folders(source: Path) -> list[Path]:
 
 
 def _is_media(path: Path) -> bool:
-    visible = not any(part.startswith(".") for part in path.parts)
-    return visible and path.suffix.lower() in VIDEO_SUFFIXES | IMAGE_SUFFIXES
+    return is_media(path.name) and not any(part.startswith(".") for part in path.parts)
 
 
 def groups_from(files: Sequence[Path], pattern: str | None) -> list[str] | None:

@@ -11,6 +11,7 @@ from typing import Annotated, Literal
 
 from pydantic import BeforeValidator, Discriminator, Field, Tag, model_validator
 
+from finetune.numbered_images import IMAGE_RATE
 from finetune.sections import (
     FileOrName,
     Fraction,
@@ -47,6 +48,12 @@ class Data(Section):
     multilabel: bool = Field(
         False, description="a clip may show several classes, or none: the column label lists them, a;b;c"
     )
+    image_sequences: bool = Field(
+        True,
+        description="a folder of numbered images below its class's folder is one clip, its images the frames in order "
+        "of their numbers; false: each image is a clip",
+    )
+    image_rate: Rate = Field(IMAGE_RATE, description="frames a second of folders of numbered images")
     packed: Place | None = Field(
         None, description="folder that `finetune data pack` wrote, or s3://…: read frames from there"
     )

@@ -1,5 +1,6 @@
 """Clips made by the tests, so that a test knows which frame it got: frame n is grey of level 16 + 7 n."""
 
+import cv2
 import numpy as np
 
 from finetune.video.encode import write_video
@@ -22,3 +23,11 @@ def make_clip(path, count=8, **kwargs):
     path.parent.mkdir(parents=True, exist_ok=True)
     write_video(path, grey_frames(count, **kwargs), fps=25)
     return path
+
+
+def make_images(folder, count=8, *, name="img_{:05}.png", first=1, **kwargs):
+    """A folder of numbered images: image n has the number `first` + n and level 16 + 7 n."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for number, frame_HWC in enumerate(grey_frames(count, **kwargs), start=first):
+        assert cv2.imwrite(str(folder / name.format(number)), frame_HWC)
+    return folder

@@ -8,7 +8,7 @@ import pytest
 PACKAGE = Path(__file__).parent.parent / "finetune"
 FLOORS = {
     **dict.fromkeys(("errors", "files", "recipe", "recipe_files", "schedules", "manifest", "report", "version"), 0),
-    "recipe_values": 0,
+    **dict.fromkeys(("recipe_values", "numbered_images"), 0),
     **dict.fromkeys(("scores", "answers", "objects", "manifest_files", "labels", "sections", "tasks"), 0),
     **dict.fromkeys(("video", "model"), 1),
     **dict.fromkeys(
@@ -26,7 +26,7 @@ FLOORS = {
 HOMES = {
     "timm": {"model/timm_networks.py", "train/optimizer.py"},
     "torchvision.models": {"model/torchvision_networks.py"},
-    "av": {f"video/{name}.py" for name in ("container", "scan", "sparse", "decode", "encode")},
+    "av": {f"video/{name}.py" for name in ("container", "scan", "sparse", "decode", "encode", "image_sequence")},
     "torchcodec": {"video/other_decoders.py"},
     "accelerate": {"infer.py", "train/loop.py", "train/together.py", "train/trackers.py", "train/settle.py"},
     "cv2": {

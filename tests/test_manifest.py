@@ -66,6 +66,51 @@ def test_rows_without_a_split_are_divided_by_class_and_seed(tmp_path):
     assert Manifest.from_folder(tmp_path, val=0.2, test=0.2, seed=1).splits.tolist() != manifest.splits.tolist()
 
 
+def frames(*folders, count=6):
+    return [f"{folder}/img_{number:05}.jpg" for folder in folders for number in range(1, count + 1)]
+
+
+def test_a_folder_of_numbered_images_is_one_clip_and_no_split_divides_it(tmp_path):
+    videos = [f"{name}/v{number}" for name in "ab" for number in range(20)]
+    touch(tmp_path, *frames(*videos), "a/loose_1.jpg", "a/loose_2.jpg", "b/v99.mp4")
+    manifest = Manifest.from_folder(tmp_path)
+    clips = [manifest.path(row).relative_to(tmp_path).as_posix() for row in range(len(manifest))]
+    assert sorted(clips) == sorted([*videos, "a/loose_1.jpg", "a/loose_2.jpg", "b/v99.mp4"])
+    manifest.to_csv(tmp_path / "again.csv")
+    again = Manifest.from_csv(tmp_path / "again.csv")
+    assert again.paths.tolist() == manifest.paths.tolist() and again.splits.tolist() == manifest.splits.tolist()
+    alone = Manifest.from_folder(tmp_path, image_sequences=False)
+    assert len(alone) == 40 * 6 + 3
+    sides = {
+        folder: {alone.splits[row] for row in range(len(alone)) if alone.path(row).parent.name == folder}
+        for folder in ("v0", "v1")
+    }
+    assert any(len(splits) > 1 for splits in sides.values())  # what the default is there to prevent
+
+
+def test_folders_of_numbered_images_lie_at_any_depth_below_their_class(tmp_path):
+    touch(tmp_path, *frames("train/a/cam 1/v.avi", "train/b/v", "val/a/x/y/z", "val/b/v"))
+    manifest = Manifest.from_folder(tmp_path)
+    assert [manifest.path(row).relative_to(tmp_path).as_posix() for row in range(4)] == [
+        "train/a/cam 1/v.avi", "train/b/v", "val/a/x/y/z", "val/b/v"
+    ]  # fmt: skip
+    assert manifest.classes == ("a", "b") and manifest.splits.tolist() == ["train", "train", "val", "val"]
+
+
+def test_a_folder_whose_images_may_be_two_videos_is_refused_and_a_setting_takes_them_apart(tmp_path):
+    touch(tmp_path, *frames("a/v1", "b/v1"), "a/v1/cam2_1.jpg", "a/v1/cam2_2.jpg")
+    with pytest.raises(DataError, match=r"a/v1: holds cam2_\*.jpg, img_\*.jpg, .*\n.* data.image_sequences=false"):
+        Manifest.from_folder(tmp_path, val=0, test=0)
+    assert len(Manifest.from_folder(tmp_path, val=0, test=0, image_sequences=False)) == 14
+
+
+def test_a_folder_is_one_clip_wherever_media_are_looked_for(tmp_path):
+    touch(tmp_path, *frames("v1", "v2"), "cat.jpg", "dog.jpg")
+    assert find_media(tmp_path / "v1") == [tmp_path / "v1"]
+    assert find_media(tmp_path) == [tmp_path / name for name in ("cat.jpg", "dog.jpg", "v1", "v2")]
+    assert len(find_media(tmp_path, image_sequences=False)) == 14
+
+
 def test_a_pattern_finds_groups_in_paths(tmp_path):
     touch(tmp_path, *[f"{name}/v_g{group:02}_{n}.mp4" for name in "ab" for group in range(8) for n in range(2)])
     manifest = Manifest.from_folder(tmp_path, group_pattern=r"_g(\d+)_")

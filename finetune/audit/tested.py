@@ -30,7 +30,7 @@ def warnings_of_folds(folds: Sequence[Manifest], tested: Manifest, facts: Facts,
 def _copies(folds: Sequence[Manifest], split: str) -> list[dict[str, str]]:
     """Tested files that are, to the byte, also among those that the model learned from or was chosen by."""
     manifest = folds[0]  # files may have gone since, or be packed
-    rows = [row for row in range(len(manifest)) if manifest.path(row).is_file()]
+    rows = [row for row in range(len(manifest)) if manifest.path(row).exists()]
     same = [[rows[place] for place in each] for each in same_to_the_byte([manifest.path(row) for row in rows])]
     known = {"test": {"train", "val"}, "val": {"train"}}.get(split, set())
     leaked = {

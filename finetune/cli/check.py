@@ -46,7 +46,7 @@ def check(
         where, group_pattern=data.group_pattern, shares=shares, multilabel=data.multilabel, tasks=settings.tasks
     )
     with counting("looking") as progress:
-        looks = look_closely(rows.paths, seconds=seconds, progress=progress)
+        looks = look_closely(rows.paths, seconds=seconds, image_rate=data.image_rate, progress=progress)
     result, left = audit(rows, looks)
     page = _page(out, where)
     pictures = {

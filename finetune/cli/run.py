@@ -4,6 +4,7 @@ import shlex
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -189,11 +190,26 @@ def load_manifest(recipe: Recipe, *, whole: bool = False) -> "Manifest":
     shares["tasks"] = recipe.tasks
     if data.manifest is not None:
         shares |= {"multilabel": data.multilabel, "packed": data.packed is not None}
-        return Manifest.from_csv(data.manifest, group_pattern=data.group_pattern, **shares)
+        manifest = Manifest.from_csv(data.manifest, group_pattern=data.group_pattern, **shares)
+        return _at_image_rate(manifest, data.image_rate)
     if data.multilabel:
         raise RecipeError("data.multilabel needs data.manifest: a file in a class's folder has that class alone")
     assert data.folder is not None
-    return Manifest.from_folder(data.folder, group_pattern=data.group_pattern, **shares)
+    shares["image_sequences"] = data.image_sequences
+    manifest = Manifest.from_folder(data.folder, group_pattern=data.group_pattern, **shares)
+    return _at_image_rate(manifest, data.image_rate)
+
+
+def _at_image_rate(manifest: "Manifest", rate: float) -> "Manifest":
+    """The manifest with the rate of its image sequences, of which is said how many there are."""
+    sequences = sum(manifest.path(row).is_dir() for row in range(len(manifest)))
+    if sequences:
+        print(
+            f"{sequences} folders of numbered images are one clip each, of {rate:g} frames a second "
+            "(data.image_sequences, data.image_rate)",
+            file=sys.stderr,
+        )
+    return replace(manifest, image_rate=rate)
 
 
 def _check_model_names(settings: Recipe) -> None:

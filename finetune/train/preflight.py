@@ -23,6 +23,7 @@ from finetune.train.loaders import augment_of
 from finetune.train.optimizer import check_optimizer
 from finetune.train.several import check_rule
 from finetune.train.trackers import check_tracker
+from finetune.video.clip_files import stamp
 from finetune.video.facts import Facts
 from finetune.video.packed import Pack, facts_of
 from finetune.video.placing import problem_with
@@ -130,7 +131,7 @@ def refuse_full_disk(folder: Path, *, needed_bytes: int) -> None:
 
 def fingerprint(manifest: Manifest, facts: Facts) -> Tensor:
     """(N, 4) int64: of each row's file its bytes, frames, height and width; all zero but the first where it is bad."""
-    sizes = [path.stat().st_size if (path := manifest.path(row)).exists() else 0 for row in range(len(manifest))]
+    sizes = [stamp(path)[0] if (path := manifest.path(row)).exists() else 0 for row in range(len(manifest))]
     return torch.from_numpy(np.stack([sizes, facts.num_frames, facts.heights, facts.widths], axis=1).astype(np.int64))
 
 

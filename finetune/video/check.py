@@ -7,13 +7,16 @@ The one place where files are looked at. `look_at` finds what training, evaluati
 import os
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 
 from finetune.errors import VideoError
 from finetune.manifest import Manifest
+from finetune.numbered_images import IMAGE_RATE
+from finetune.video.clip_files import stamp
 from finetune.video.decode import VideoInfo, probe, read_frames, scan
 from finetune.video.duplicates import small_grey
 from finetune.video.encode import jpeg_of
@@ -48,7 +51,17 @@ def look_at_files(manifest: Manifest, *, progress: Progress | None = None) -> Fa
     kept = Kept(manifest)
     rows = kept.unknown()
     results = _looked_at(_scan, [manifest.path(row) for row in rows], progress=progress)
-    return kept.with_new(dict(zip(rows, results, strict=True)))
+    return _at_image_rate(kept.with_new(dict(zip(rows, results, strict=True))), manifest)
+
+
+def _at_image_rate(facts: Facts, manifest: Manifest) -> Facts:
+    """Kept facts of folders of numbered images have no rate, and so no duration: both follow from the manifest's."""
+    assert facts.rates is not None and facts.seconds is not None
+    for row in np.flatnonzero((facts.rates == 0) & (facts.num_frames > 0)).tolist():
+        if manifest.path(row).is_dir():
+            facts.rates[row] = manifest.image_rate
+            facts.seconds[row] = facts.num_frames[row] / manifest.image_rate
+    return facts
 
 
 def look_at(paths: Sequence[Path], *, progress: Progress | None = None) -> list[VideoInfo | VideoError]:
@@ -65,12 +78,15 @@ def _looked_at(function: Callable, paths: Sequence[Path], *, progress: Progress 
         return _collected(pool.map(function, paths), len(paths), progress)
 
 
-def look_closely(paths: Sequence[Path], *, seconds: float, progress: Progress | None = None) -> list[Look | VideoError]:
+def look_closely(
+    paths: Sequence[Path], *, seconds: float, image_rate: float = IMAGE_RATE, progress: Progress | None = None
+) -> list[Look | VideoError]:
     """For each path what `Look` holds, or the error that says why its frames cannot be read.
 
-    Each file is decoded in a process that is ended when it takes longer than `seconds`.
+    Each file is decoded in a process that is ended when it takes longer than `seconds`. Folders of numbered images
+    have `image_rate` frames a second.
     """
-    return _in_processes(_look, paths, (seconds, progress))
+    return _in_processes(partial(_look, image_rate=image_rate), paths, (seconds, progress))
 
 
 def _in_processes(function: Callable, paths: Sequence[Path], limit_and_progress: tuple[float, Progress | None]) -> list:
@@ -110,18 +126,21 @@ def _scan(path: Path) -> tuple[VideoInfo, Layout | None] | VideoError:
         return error
 
 
-def _look(path: Path) -> Look | VideoError:
+def _look(path: Path, *, image_rate: float) -> Look | VideoError:
     try:
         info, layout = scan(path)
+        if info.counted == "images":
+            info = replace(info, fps=image_rate, duration_seconds=info.num_frames / image_rate)
         scale = min(1, _PICTURE_SIDE / max(info.height, info.width))
         size = max(1, round(scale * info.height)), max(1, round(scale * info.width))
         last = info.num_frames - 1
         frames_TCHW, _ = read_frames(path, [0, info.num_frames // 2, last], size=size, layout=layout)
-        _refuse_missing_bytes(path, info)
+        if not path.is_dir():
+            _refuse_missing_bytes(path, info)
     except VideoError as error:
         return error
     pictures_3SS = np.stack([small_grey(frame) for frame in frames_TCHW])
-    return Look(info, path.stat().st_size, pictures_3SS, jpeg_of(frames_TCHW[1]))
+    return Look(info, stamp(path)[0], pictures_3SS, jpeg_of(frames_TCHW[1]))
 
 
 def _refuse_missing_bytes(path: Path, info: VideoInfo) -> None:

@@ -20,9 +20,11 @@ from torch.utils.data import Dataset
 from finetune.errors import VideoError
 from finetune.labels import Layout
 from finetune.manifest import Manifest
+from finetune.numbered_images import IMAGE_RATE
 from finetune.recipe import Augment, Clip
 from finetune.tasks import Output
 from finetune.video.augment import augmentation, center_crop
+from finetune.video.clip_files import stamp
 from finetune.video.decode import frame_times, read_frames
 from finetune.video.facts import Facts
 from finetune.video.packed import Pack, facts_of
@@ -32,10 +34,14 @@ from finetune.video.targets import clip_targets
 
 
 class Source(NamedTuple):
-    """Where frames and their times come from: the videos themselves, or a pack of them."""
+    """Where frames and their times come from: the videos themselves, or a pack of them.
+
+    `image_rate` is in frames a second, and for what has no times: folders of numbered images.
+    """
 
     read: Callable[..., tuple[np.ndarray, np.ndarray]] = read_frames
     times: Callable[[Path], np.ndarray] = frame_times
+    image_rate: float = IMAGE_RATE
 
 
 VIDEOS = Source()
@@ -103,8 +109,7 @@ class ClipDataset(Dataset):
         path = self.manifest.path(row).absolute()
         if self.pack is not None:
             return str(path), *self.pack.stamp(self.manifest.path(row))
-        status = path.stat()
-        return str(path), status.st_size, status.st_mtime_ns
+        return str(path), *stamp(path)
 
     def at_once(self, positions: np.ndarray, drawn: tuple[int, ...] = ()) -> "ClipDataset":
         """The rows at some positions, each with several of its fixed draws, or all its views, as its clips."""
@@ -188,9 +193,10 @@ class ClipDataset(Dataset):
         return int(self.facts.heights[row]), int(self.facts.widths[row])
 
     def _source(self, row: int) -> Source:
+        rate = self.manifest.image_rate
         if self.pack is not None:
-            return Source(self.pack.read_frames, self.pack.frame_times)
-        return Source(partial(read_frames, layout=self.facts.layout(row)))
+            return Source(self.pack.read_frames, self.pack.frame_times, rate)
+        return Source(partial(read_frames, layout=self.facts.layout(row)), image_rate=rate)
 
 
 def read_views(
@@ -238,12 +244,19 @@ def _sampled(
 ) -> list[int]:
     times = None
     if clip.sampling == "fps":
-        times = np.rint(source.times(path) * SECOND).astype(np.int64).tolist()
+        times = _microseconds(source.times(path), source.image_rate)
         num_frames = len(times)
     try:
         return sample_indices(clip, num_frames, view=view[0], views=view[1], jitter=jitter, times=times)
     except VideoError as error:
         raise VideoError(f"{path}: {error}") from None
+
+
+def _microseconds(seconds_N: np.ndarray, image_rate: float) -> list[int]:
+    """Times of frames, even ones where there are none."""
+    if np.isnan(seconds_N).all():
+        seconds_N = np.arange(len(seconds_N)) / image_rate
+    return np.rint(seconds_N * SECOND).astype(np.int64).tolist()
 
 
 def draw_of(seed: int, epoch: int, row: int, view: int) -> int:

@@ -1,12 +1,12 @@
 """Read frames of a video file: what is true of it, and the frames asked for as uint8 arrays.
 
 Frame i is the i-th frame that the decoder hands out, whatever timestamps or headers say. An image is a video of
-one frame. Needs no torch, so that files can be looked at without it.
+one frame, and a folder of numbered images is a video too. Needs no torch, so that files can be looked at without it.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
@@ -17,7 +17,9 @@ from av.video.reformatter import Interpolation, VideoReformatter
 from av.video.stream import VideoStream
 
 from finetune.errors import VideoError
+from finetune.video.clip_files import images_of
 from finetune.video.container import PYAV_ERRORS, decoded, is_encrypted, open_video
+from finetune.video.image_sequence import NO_TIME, image_frames, named_in
 from finetune.video.layout import Layout
 from finetune.video.other_decoders import read_with_opencv, read_with_torchcodec
 from finetune.video.scan import by_decoding, by_index, by_packets, has_true_times, is_mp4, packets_of
@@ -29,10 +31,13 @@ Frames = Iterator[tuple[int, VideoFrame, float]]
 
 @dataclass(frozen=True)
 class VideoInfo:
-    """What is true of a file. Width and height are in pixels, after rotation; duration is in seconds."""
+    """What is true of a file. Width and height are in pixels, after rotation; duration is in seconds.
+
+    A folder of numbered images has no rate of its own: `fps` and `duration_seconds` are 0.
+    """
 
     num_frames: int  # that can be decoded
-    counted: str  # index | packets | decoded: how num_frames is known
+    counted: str  # index | packets | decoded | images: how num_frames is known
     reliable_timestamps: bool  # each frame has its own, and they rise from frame to frame
     fps: float
     width: int
@@ -56,6 +61,8 @@ def probe(path: str | Path) -> VideoInfo:
 def scan(path: str | Path) -> tuple[VideoInfo, Layout | None]:
     """`probe`, and the layout of a file that takes time to find it: not where the container's index says it."""
     path = Path(path)
+    if path.is_dir():
+        return _info_of_images(path), None
     with open_video(path) as (container, stream):
         _refuse_cut_off(path, container, stream)
         layout, counted = by_index(container, stream), "index"
@@ -106,6 +113,8 @@ def read_frames(
     """
     path = Path(path)
     assert len(indices) and min(indices) >= 0, indices
+    if path.is_dir():
+        return _read_images(path, indices, size)
     return DECODERS[decoder](path, indices, size, layout)
 
 
@@ -154,8 +163,13 @@ def rate_of(container: InputContainer) -> float | None:
 
 
 def frame_times(path: str | Path) -> np.ndarray:
-    """Seconds at which each frame is shown (N,), as the file says, or evenly by its frame rate where it does not."""
+    """Seconds at which each frame is shown (N,), as the file says, or evenly by its frame rate where it does not.
+
+    NaN for a folder of images, which has neither.
+    """
     path = Path(path)
+    if path.is_dir():
+        return np.full(len(images_of(path)), NO_TIME)
     with open_video(path, quick=True) as (container, stream):
         if has_true_times(container, stream):
             with suppress(*PYAV_ERRORS):
@@ -164,6 +178,42 @@ def frame_times(path: str | Path) -> np.ndarray:
                     return np.sort(np.array(times, dtype=np.int64)) * float(stream.time_base or 0)
     info = probe(path)
     return np.arange(info.num_frames) / (info.fps or 1.0)
+
+
+def _info_of_images(folder: Path) -> VideoInfo:
+    """Of the folder's first image, once the last one can be read as well."""
+    images = images_of(folder)
+    with named_in(folder):
+        first, last = probe(images[0]), probe(images[-1])
+    _refuse_two_sizes(
+        folder, {(info.width, info.height): image for info, image in ((first, images[0]), (last, images[-1]))}
+    )
+    return replace(
+        first,
+        num_frames=len(images),
+        counted="images",
+        reliable_timestamps=False,
+        fps=0.0,
+        duration_seconds=0.0,
+    )
+
+
+def _read_images(folder: Path, indices: Sequence[int], size: tuple[int, int] | None) -> tuple[np.ndarray, np.ndarray]:
+    """`read_frames` of a folder of images, each upright by what it says itself."""
+    images, found, sizes = images_of(folder), {}, {}
+    for index, frame in image_frames(folder, images, sorted(set(indices))):
+        sizes[_size_after_rotation(frame)] = images[index]
+        _refuse_two_sizes(folder, sizes)
+        found[index] = ToRgb()(frame, size)
+    frames_THWC = np.stack([found[index] for index in indices])
+    return frames_THWC.transpose(0, 3, 1, 2), np.full(len(indices), NO_TIME)
+
+
+def _refuse_two_sizes(folder: Path, sizes: Mapping[tuple[int, int], Path]) -> None:
+    """By the (width, height) of images as they are shown."""
+    if len(sizes) > 1:
+        listed = " and ".join(f"{image.name} {width} x {height}" for (width, height), image in sizes.items())
+        raise VideoError(f"{folder}: its images differ in size: {listed} pixels; bring them to one size")
 
 
 def _refuse_cut_off(path: Path, container: InputContainer, stream: VideoStream) -> None:

@@ -15,6 +15,8 @@ from typing import Any
 
 import numpy as np
 
+from finetune.video.clip_files import files_of, stamp
+
 SIDE = 32  # pixels a side of a small grey picture
 MOST_PAIRS = 20_000  # of near duplicates; beyond them no more are looked for
 # Measured on re-encoded, halved and mirrored copies of real clips, and on clips of one unmoved camera: copies differ in
@@ -43,11 +45,11 @@ def _averaging(length: int) -> np.ndarray:
 
 
 def same_to_the_byte(paths: Sequence[Path]) -> list[list[int]]:
-    """Positions of files with equal contents, in sets of two and more.
+    """Positions of files, or folders of images, with equal contents, in sets of two and more.
 
-    Only files of equal size are read, and only those whose ends are the same are read whole.
+    Only those of equal size are read, and only those whose ends are the same are read whole.
     """
-    sets = _divided([list(range(len(paths)))], [path.stat().st_size for path in paths])
+    sets = _divided([list(range(len(paths)))], [stamp(path)[0] for path in paths])
     with ThreadPoolExecutor(os.cpu_count()) as pool:
         for digest in (_digest_of_ends, _digest):
             positions = [position for each in sets for position in each]
@@ -66,15 +68,22 @@ def _divided(sets: Sequence[Sequence[int]], keys: Sequence[Any] | Mapping[int, A
 
 
 def _digest_of_ends(path: Path) -> bytes:
-    with path.open("rb") as file:
-        start = file.read(END_BYTES)
-        file.seek(max(0, path.stat().st_size - END_BYTES))
-        return hashlib.sha256(start + file.read(END_BYTES)).digest()
+    """Of the first bytes of its first file and the last bytes of its last one."""
+    digest, files = hashlib.sha256(), files_of(path)
+    for file in files[:1] + files[-1:]:
+        with file.open("rb") as opened:
+            digest.update(opened.read(END_BYTES))
+            opened.seek(max(0, file.stat().st_size - END_BYTES))
+            digest.update(opened.read(END_BYTES))
+    return digest.digest()
 
 
 def _digest(path: Path) -> bytes:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").digest()
+    digest = hashlib.sha256()
+    for file in files_of(path):
+        with file.open("rb") as opened:
+            digest.update(hashlib.file_digest(opened, "sha256").digest())
+    return digest.digest()
 
 
 def same_to_the_eye(pictures_N3SS: np.ndarray) -> list[tuple[int, int, bool]]:

@@ -15,6 +15,7 @@ import numpy as np
 
 from finetune.errors import VideoError
 from finetune.manifest import Manifest
+from finetune.video.clip_files import stamp
 from finetune.video.decode import VideoInfo
 from finetune.video.layout import Layout
 
@@ -159,7 +160,6 @@ def _numbers(info: VideoInfo) -> tuple[int, ...]:
 
 def _size_and_time(path: Path) -> tuple[int, int]:
     try:
-        stat = path.stat()
+        return stamp(path)
     except OSError:
         return -1, -1
-    return stat.st_size, stat.st_mtime_ns

@@ -233,10 +233,11 @@ def _write_frames(file: IO[bytes], pictures: Pictures) -> tuple[int, int]:
 def _pictures(path: Path, info: VideoInfo, layout: Layout | None, settings: Settings) -> Pictures:
     """The frames to pack, uint8 (H, W, 3), and their times in seconds: as `read_frames` gives them."""
     size = packed_size(info.height, info.width, settings.short_side)
-    if settings.frames is None or settings.frames >= info.num_frames:
+    count = min(settings.frames or info.num_frames, info.num_frames)
+    if count == info.num_frames and not path.is_dir():
         yield from _all_pictures(path, size, num_frames=info.num_frames)
         return
-    indices = kept_frames(info.num_frames, settings.frames)
+    indices = kept_frames(info.num_frames, count)
     for start in range(0, len(indices), CHUNK):
         frames_TCHW, seconds = read_frames(path, indices[start : start + CHUNK], size=size, layout=layout)
         yield from zip(frames_TCHW.transpose(0, 2, 3, 1), seconds.tolist(), strict=True)

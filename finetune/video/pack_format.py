@@ -17,6 +17,7 @@ import numpy as np
 
 from finetune.errors import RunError
 from finetune.files import whole_file
+from finetune.video import clip_files
 
 SCHEMA = 1
 JPEG_QUALITY = 90
@@ -115,12 +116,11 @@ def has_changed(entry: np.void) -> bool:
 
 
 def stamp(path: str) -> tuple[int, int] | None:
-    """(size, mtime_ns) of a file, by which a change is noticed; None where there is none."""
+    """(size, mtime_ns) of a clip, by which a change is noticed; None where there is none."""
     try:
-        status = Path(path).stat()
+        return clip_files.stamp(Path(path))
     except FileNotFoundError:
         return None
-    return status.st_size, status.st_mtime_ns
 
 
 def read_bad(folder: Path) -> dict[str, str]:
