@@ -261,7 +261,7 @@ def learn(
                         weight = weight_of_share(len(batch["label"]), accelerator)
                         if weight is None:
                             continue
-                        if batch["clips"] is None:  # of this process's share; the others wait for its gradient
+                        if batch["clips"] is None:  # this process has no clip of the step; the others wait for it
                             batch |= stand_in(model)
                         clips = batch["clips"].flatten(0, 1)
                         if run.board is not None and at.steps_in_phase == 1 and clips.dtype == torch.uint8:
@@ -312,8 +312,8 @@ def learn(
                                 parts = parts_of(clips, targets, train.batch_size)
                                 again = [(prepared(part, cut), labels) for part, labels, _ in parts]
                         objective.after_step(again)
-                        if weight:
-                            tally.add(loss, len(clips), objective.judged(said, targets), factor)
+                        judged = objective.judged(said, targets) if weight else None
+                        tally.add(loss, len(clips) if weight else 0, judged, factor)
                         display.step(loss=tally.loss, clips_per_second=tally.clips_per_second)
 
                     sum_over_processes(tally, accelerator)

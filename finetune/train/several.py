@@ -28,7 +28,7 @@ class Step(NamedTuple):
     draw: int
     is_watched: bool
     processes: int = 1
-    is_stand_in: bool = False  # of this process's clips none could be read
+    is_stand_in: bool = False  # this process has no clip of the step, and computes a black one in its place
 
 
 class SeveralLosses:

@@ -53,7 +53,7 @@ def weight_of_share(clips: int, accelerator: Accelerator) -> float | None:
 
 
 def stand_in(model: VideoClassifier) -> dict[str, Tensor]:
-    """A black clip, whose loss weighs nothing."""
+    """A black clip with weight zero, for a process whose share of a batch is empty: it must take part in the step."""
     shape = (1, 1, model.num_frames, 3, model.size, model.size)
     label = torch.zeros(1, dtype=torch.long)
     if model.several is not None:

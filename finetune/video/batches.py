@@ -1,6 +1,7 @@
 """Which items make up each batch of an epoch: a function of (seed, epoch) alone, shared out between processes."""
 
 from collections.abc import Iterator
+from math import ceil
 
 import numpy as np
 
@@ -12,7 +13,7 @@ class EpochBatches:
 
     With `draws` (length,), an epoch draws each position that many times on average, and to within one in every
     epoch. Of every global batch of `batch_size` × `world` items a process takes its `rank`-th share, so that all have
-    as many batches; a last global batch with fewer items than processes is left out.
+    as many batches. Where a last global batch has fewer items than there are processes, the shares of some are empty.
     """
 
     def __init__(
@@ -38,8 +39,7 @@ class EpochBatches:
         self.epoch, self.first = epoch, first
 
     def __len__(self) -> int:
-        full, rest = divmod(self.length, self.batch_size * self.world)
-        return full + (rest >= self.world)
+        return ceil(self.length / (self.batch_size * self.world))
 
     def __iter__(self) -> Iterator[list[tuple[int, int]]]:
         order = np.arange(self.length)
@@ -51,8 +51,7 @@ class EpochBatches:
         step = self.batch_size * self.world
         for start in range(self.first * step, self.length, step):
             share = order[start : start + step][self.rank :: self.world]
-            if len(order) - start >= self.world:
-                yield [(self.epoch, int(position)) for position in share]
+            yield [(self.epoch, int(position)) for position in share]
 
 
 def balanced_draws(labels: np.ndarray) -> np.ndarray:

@@ -14,7 +14,7 @@ from accelerate.utils import DistributedType
 from grey import TINY, make_clip
 from safetensors.torch import load_file
 from tasked import draw_clips
-from together import main, train_several
+from together import SHORT, main, train_several, train_with_short_last_batch
 
 import finetune as ft
 from finetune.errors import RunError
@@ -102,6 +102,24 @@ def test_two_processes_with_several_tasks_are_the_run_of_one_with_the_doubled_ba
             assert ours[key] == pytest.approx(theirs[key], abs=10 * TOLERANCE), key
         losses = [[task["train_loss"] for task in each["tasks"].values()] for each in (ours, theirs)]
         assert losses[0] == pytest.approx(losses[1], abs=TOLERANCE)
+
+
+def test_a_last_batch_of_fewer_clips_than_processes_is_a_step_as_it_is_of_one_process(tmp_path):
+    """17 rows in batches of 8: 3 steps an epoch, as one process takes them; accumulating two, 2 steps."""
+    data = draw_clips(tmp_path, train=17, val=2, test=0)
+    Path(f"{data}.labelled.csv").write_text(data.read_text().replace("train5.mp4,,", "train5.mp4,right,"))
+    train(2, data, tmp_path / "two", "short last batch")
+    train_with_short_last_batch(data, tmp_path / "one")
+    for name, settings in SHORT.items():
+        two, one = tmp_path / "two" / name, tmp_path / "one" / name
+        states = [torch.load(run / "checkpoints/last/state.pt", weights_only=True) for run in (two, one)]
+        assert [state["position"]["steps"] for state in states] == 2 * [3 * (2 if settings.get("accumulate") else 3)]
+        assert difference(two, one) < TOLERANCE, name
+        for ours, theirs in zip(records(two), records(one), strict=True):
+            assert ours["lr"] == theirs["lr"]
+            for figure in ("train_loss", "train_top1", "val_loss"):
+                assert ours[figure] == pytest.approx(theirs[figure], abs=10 * TOLERANCE), (name, figure)
+        assert len({(record["learning"][0], "cache" in record) for record in records(two)}) == 2
 
 
 def test_batch_norm_that_learns_its_statistics_ends_with_those_of_the_main_process(data, tmp_path):

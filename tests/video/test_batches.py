@@ -1,29 +1,37 @@
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from finetune.video.batches import MOST_DRAWS, EpochBatches, balanced_draws, draws_by_task, systematic
 
 
-def test_an_epoch_holds_every_item_once_whatever_the_batch_size_and_processes():
-    for length, size, world in ((10, 3, 1), (17, 4, 2), (8, 8, 3), (7, 1, 4)):
-        seen, counts = [], []
-        for rank in range(world):
-            batches = EpochBatches(length, size, seed=0, share=(rank, world))
-            found = list(batches)
-            assert len(found) == len(batches)
-            counts.append(len(found))
-            seen += [position for batch in found for _, position in batch]
-        assert len(set(counts)) == 1
-        assert len(seen) == len(set(seen)) >= length - world + 1
+@given(rows=st.integers(1, 200), size=st.integers(1, 16), world=st.integers(1, 9), seed=st.integers(0, 2**31))
+def test_processes_together_take_the_batches_that_one_takes_whatever_is_left_for_the_last(rows, size, world, seed):
+    """Item n of a batch goes to process n modulo their number, so that also the first part of each is shared alike."""
+    alone = EpochBatches(rows, size * world, seed=seed)
+    ranks = [EpochBatches(rows, size, seed=seed, share=(rank, world)) for rank in range(world)]
+    for each in [alone, *ranks]:
+        each.begin(3)
+    shares = list(zip(*ranks, strict=True))
+    assert {len(each) for each in ranks} == {len(alone)} == {len(shares)}
+    for batch, shared in zip(alone, shares, strict=True):
+        assert [list(share) for share in shared] == [batch[rank::world] for rank in range(world)]
+    assert sorted(position for batch in alone for _, position in batch) == list(range(rows))
 
 
-def test_two_processes_together_take_the_batches_that_one_takes():
-    one = [sorted(position for _, position in batch) for batch in EpochBatches(16, 4, seed=5)]
-    ranks = [list(EpochBatches(16, 2, seed=5, share=(rank, 2))) for rank in range(2)]
-    both = [sorted(p for _, p in [*a, *b]) for a, b in zip(*ranks, strict=True)]
-    assert one == both
+def test_a_last_batch_with_fewer_rows_than_processes_is_a_step_and_the_shares_of_some_are_empty():
+    ranks = [list(EpochBatches(17, 4, seed=0, share=(rank, 2))) for rank in range(2)]
+    assert [[len(batch) for batch in batches] for batches in ranks] == [[4, 4, 1], [4, 4, 0]]
+    assert len(EpochBatches(17, 8, seed=0)) == 3
+
+
+def test_a_resumed_epoch_goes_on_at_its_batch_also_where_the_share_is_empty():
+    batches = EpochBatches(17, 4, seed=0, share=(1, 2))
+    every = list(batches)
+    for first in range(4):
+        batches.begin(0, first=first)
+        assert list(batches) == every[first:]
 
 
 @given(st.lists(st.integers(0, 200), min_size=1, max_size=6).filter(any), st.integers(0, 2**31))
@@ -103,12 +111,12 @@ def test_tasks_that_share_all_rows_show_each_once(tasks, rows):
 
 
 @given(MASKS)
-def test_the_task_with_the_fewest_labels_is_not_shown_less_than_when_each_row_is_shown_once(rows):
+@example([(False, False, True, True), (False, True, False, False)])
+def test_the_task_with_the_fewest_labels_gets_an_equal_share_of_the_draws_or_each_of_its_rows_once(rows):
     known_MN = np.array(rows).T
-    counts = known_MN.sum(1)
-    counts = counts[counts > 0]
-    each = shown(draws_by_task(known_MN), known_MN[known_MN.any(1)])
-    assert each[counts.argmin()] >= counts.min() - 1e-9
+    known_MN = known_MN[known_MN.any(1)]
+    times, counts = shown(draws_by_task(known_MN), known_MN), known_MN.sum(1)
+    assert times[counts.argmin()] >= min(counts.min(), len(rows) / len(known_MN)) - 1e-9
 
 
 def test_a_task_without_any_label_takes_no_part():
