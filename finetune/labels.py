@@ -13,7 +13,7 @@ import numpy as np
 
 from finetune.errors import DataError, nearest, some
 from finetune.manifest_files import read_table
-from finetune.objects import fetched, is_url
+from finetune.objects import fetched
 from finetune.tasks import NAMED, PLACED, Output, Task
 
 SEPARATOR = ";"  # between the classes of a row that has several
@@ -116,7 +116,7 @@ def _joined(task: Task, name: str, files: Sequence[Path]) -> _Table:
     """Of a task's own manifest, in the order of files."""
     assert task.manifest is not None
     try:
-        source = fetched(str(task.manifest)) if is_url(task.manifest) else Path(task.manifest)
+        source = fetched(task.manifest) if isinstance(task.manifest, str) else Path(task.manifest)
         table = read_table(source)
     except DataError as error:
         raise DataError(f"tasks.{name}.manifest: {error}") from None

@@ -157,7 +157,7 @@ class Manifest:
         classes, `a;b;c`, and may be empty. `packed`: frames come from a pack, and files need not be there. A CSV in
         an object store, `s3://…`, is copied here first. Raises DataError with all that is wrong.
         """
-        source = fetched(str(path)) if is_url(path) else Path(path)
+        source = fetched(path) if isinstance(path, str) and is_url(path) else Path(path)
         table = read_csv(source, labels="several" if multilabel else "of tasks" if tasks else "one")
         files = [source.parent / item for item in table["path"]]
         groups = table.get("group") or groups_from(files, group_pattern)

@@ -14,6 +14,12 @@ PACKAGES = {"s3": "s3fs", "gs": "gcsfs", "gcs": "gcsfs", "az": "adlfs", "abfs": 
 STAMPS = ("size", "ETag", "etag", "LastModified", "Last-Modified", "mtime", "md5Hash")
 
 
+class UnaskedPlace(str):
+    """A place that a run folder names, and not the user: nothing is fetched from there."""
+
+    __slots__ = ()
+
+
 def is_url(place: object) -> bool:
     """Whether it is a place in an object store, and no path here."""
     return "://" in str(place)
@@ -22,9 +28,12 @@ def is_url(place: object) -> bool:
 def fetched(url: str) -> Path:
     """A local copy of an object, or of all objects of a folder; only what has changed since is fetched again.
 
-    It lies in `finetune/objects` of the user's cache (`XDG_CACHE_HOME`). Several processes may ask at once. Raises
+    It lies in `finetune/objects` of the user's cache (`XDG_CACHE_HOME`). Several processes may ask at once. Of an
+    UnaskedPlace only a copy that was fetched before is taken, as it is, and nobody is asked over the network. Raises
     DataError where the object is not there or cannot be read, or the package of its store is missing.
     """
+    if isinstance(url, UnaskedPlace):
+        return _fetched_before(url)
     import fsspec
 
     try:
@@ -34,8 +43,7 @@ def fetched(url: str) -> Path:
         raise DataError(f"{url}: needs the package {PACKAGES.get(scheme, scheme)}: pip install it") from None
     except ValueError as error:
         raise DataError(f"{url}: {error}") from None
-    key = hashlib.sha256(url.encode()).hexdigest()[:16]
-    target = user_cache("objects") / key / (path.rstrip("/").rpartition("/")[2] or "objects")
+    target = _folder_of(url) / (path.rstrip("/").rpartition("/")[2] or "objects")
     try:
         if store.isfile(path):
             _fetch(store, path, store.info(path), target)
@@ -54,6 +62,21 @@ def fetched(url: str) -> Path:
     if not found:
         raise DataError(f"there is no {url}")
     return target
+
+
+def _folder_of(url: str) -> Path:
+    return user_cache("objects") / hashlib.sha256(url.encode()).hexdigest()[:16]
+
+
+def _fetched_before(url: str) -> Path:
+    folder = _folder_of(url)
+    found = [each for each in sorted(folder.iterdir()) if not each.name.startswith(".")] if folder.is_dir() else []
+    if len(found) != 1:
+        raise DataError(
+            f"{url}: only the run folder names this place, and nothing is fetched from there unless you ask for it: "
+            "give it yourself, as data.packed=… in the command, or have the data on this machine"
+        )
+    return found[0]
 
 
 def _fetch(store: Any, path: str, info: dict[str, Any], target: Path) -> None:

@@ -72,7 +72,7 @@ class Data(Section):
         if self.group_pattern is not None:
             try:
                 groups = re.compile(self.group_pattern).groups
-            except re.error as error:
+            except (re.error, OverflowError, RecursionError) as error:
                 raise ValueError(f"group_pattern {self.group_pattern!r} is no regular expression: {error}") from None
             if groups != 1:
                 raise ValueError(f"group_pattern {self.group_pattern!r} needs exactly one (...)")

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from difflib import get_close_matches
 from pathlib import Path
 
+import yaml
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from pydantic import ValidationError
@@ -12,27 +13,37 @@ from pydantic_core import ErrorDetails
 from yaml import YAMLError
 
 from finetune.errors import RecipeError, nearest
+from finetune.objects import UnaskedPlace, is_url
 from finetune.recipe import Phase, Recipe, Schedule, Section
-from finetune.recipe_values import parse_value, quote_texts
+from finetune.recipe_values import escaped, parse_value, quote_texts, unescaped
 from finetune.tasks import Task
 
 A_TASK = "tasks.<name>"
+REFERENCE = re.compile(r"(?<!\\)(\\\\)*\$\{")  # with a backslash before it, it is text
+BESIDE_RECIPE = ("manifest.csv", "classes.json", "environment.json", "checkpoints", "evaluation", "study.json")
+MOST_CHARACTERS, MOST_DEPTH = 1_000_000, 16
+UNREADABLE = (OSError, ValueError, TypeError, RecursionError, YAMLError, OmegaConfBaseException)
 
 
 def load_recipe(name: str, overrides: Sequence[str] = ()) -> Recipe:
     """Read a recipe by its name (`resnet50_ucf`) or file, apply `key.sub=value` overrides, check all of it.
 
-    Raises RecipeError with every mistake in it, one a line.
+    References such as `${oc.env:HOME}` are resolved, but never in the recipe of a run folder, which somebody else may
+    have written: there they are refused, and places in object stores are marked as ones that nobody has asked for
+    (see `with_unasked_places`). Raises RecipeError with every mistake in it, one a line.
     """
     path = find_recipe(name)
-    tree = _read(path)
+    is_of_run = _is_of_run(path)
+    tree = _read(path, is_of_run=is_of_run)
     for override in overrides:
         _override(tree, override)
     try:
-        plain = OmegaConf.to_container(tree, resolve=True)
+        plain = OmegaConf.to_container(tree, resolve=not is_of_run)
+        plain = unescaped(plain) if is_of_run else plain
     except OmegaConfBaseException as error:
         raise RecipeError(f"{path}: {str(error).splitlines()[0]}") from None
-    return check_recipe(plain, where=str(path))
+    recipe = check_recipe(plain, where=str(path))
+    return with_unasked_places(recipe, overrides) if is_of_run else recipe
 
 
 def check_recipe(plain: object, *, where: str) -> Recipe:
@@ -47,7 +58,7 @@ def check_recipe(plain: object, *, where: str) -> Recipe:
 
 def save_recipe(recipe: Recipe, path: Path) -> None:
     """Write the resolved recipe, defaults included, as YAML that `load_recipe` reads back to an equal value."""
-    path.write_text(OmegaConf.to_yaml(OmegaConf.create(recipe.model_dump(mode="json"))), encoding="utf-8")
+    path.write_text(OmegaConf.to_yaml(OmegaConf.create(escaped(recipe.model_dump(mode="json")))), encoding="utf-8")
 
 
 def find_recipe(name: str) -> Path:
@@ -77,19 +88,75 @@ def list_recipes() -> dict[str, Path]:
     return {path.stem: path for path in found}
 
 
-def _read(path: Path) -> DictConfig:
+def read_yaml(text: str, *, where: Path) -> object:
+    """Plain dictionaries and lists of a recipe that anybody may have written; references in it stay text.
+
+    Raises RecipeError for what is no YAML, and for what can only be meant to do harm: too much of it, nested too
+    deep, or aliases, of which a few lines can fill the memory.
+    """
+    try:
+        _refuse_harmful(text, where)
+        return OmegaConf.to_container(OmegaConf.create(text), resolve=False)
+    except UNREADABLE as error:
+        raise _not_yaml(where, error) from None
+
+
+def with_unasked_places(recipe: Recipe, overrides: Sequence[str] = ()) -> Recipe:
+    """The recipe of a run folder, its places in object stores marked, except those that an override gives.
+
+    From a marked place nothing is fetched (see `objects.fetched`).
+    """
+    asked = {override.partition("=")[2].strip(" '\"") for override in overrides}
+
+    def marked(place: object) -> object:
+        return UnaskedPlace(place) if isinstance(place, str) and is_url(place) and place not in asked else place
+
+    data = {key: marked(getattr(recipe.data, key)) for key in ("manifest", "packed")}
+    tasks = {name: task.model_copy(update={"manifest": marked(task.manifest)}) for name, task in recipe.tasks.items()}
+    return recipe.model_copy(update={"data": recipe.data.model_copy(update=data), "tasks": tasks})
+
+
+def _is_of_run(path: Path) -> bool:
+    """Whether a recipe lies in a run folder, beside what training wrote there."""
+    return path.name == "recipe.yaml" and any((path.parent / name).exists() for name in BESIDE_RECIPE)
+
+
+def _read(path: Path, *, is_of_run: bool) -> DictConfig:
     try:
         text = path.read_text(encoding="utf-8")
+        if is_of_run:
+            _refuse_harmful(text, path, references=False)
         OmegaConf.create(text)  # for messages with the lines of the file
         tree = OmegaConf.create(quote_texts(text))
-    except (OSError, UnicodeDecodeError, YAMLError, OmegaConfBaseException) as error:
-        reason = " ".join(str(error).split())
-        raise RecipeError(f"{path}: cannot be read as YAML: {reason}") from None
+    except UNREADABLE as error:
+        raise _not_yaml(path, error) from None
     if not isinstance(tree, DictConfig):
         raise RecipeError(f"{path}: a recipe is a mapping of sections")
     if isinstance(tree.get("phases"), str):  # so that phases.epochs=30 can be set
         tree.phases = {"schedule": tree.phases}
     return tree
+
+
+def _not_yaml(where: Path, error: Exception) -> RecipeError:
+    return RecipeError(f"{where}: cannot be read as YAML: {' '.join(str(error).split()) or type(error).__name__}")
+
+
+def _refuse_harmful(text: str, where: Path, *, references: bool = True) -> None:
+    depth = 0
+    if len(text) > MOST_CHARACTERS:
+        raise RecipeError(f"{where}: is no recipe: it has {len(text):,} characters")
+    for event in yaml.parse(text):
+        depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
+        line = event.start_mark.line + 1
+        if depth > MOST_DEPTH:
+            raise RecipeError(f"{where}, line {line}: is no recipe: nested more than {MOST_DEPTH} deep")
+        if isinstance(event, yaml.AliasEvent):
+            raise RecipeError(f"{where}, line {line}: an alias *{event.anchor} is not followed here; write the value")
+        if not references and isinstance(event, yaml.ScalarEvent) and REFERENCE.search(event.value):
+            raise RecipeError(
+                f"{where}, line {line}: a reference {event.value!r} is not resolved in a run folder, which somebody "
+                "else may have written; write the value, or take a recipe of your own"
+            )
 
 
 def _override(tree: DictConfig, override: str) -> None:

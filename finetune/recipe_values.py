@@ -27,23 +27,32 @@ def parse_value(key: Sequence[str], text: str) -> Any:
         return None
     lists_texts = any(map(_is_text_list, known))
     if all(_is_text(each) or _is_text_list(each) for each in known) and not (lists_texts and text.startswith("[")):
-        return _escaped(text)
+        return escaped(text)
     try:
         value = yaml_values(f"value: {text}", {"value": types})["value"]
     except yaml.YAMLError:
         value = {}
         if not any(map(_is_text, known)):
             raise
-    return _escaped(text if isinstance(value, dict) and any(map(_is_text, known)) else value)
+    return escaped(text if isinstance(value, dict) and any(map(_is_text, known)) else value)
 
 
-def _escaped(value: Any) -> Any:
+def escaped(value: Any) -> Any:
     """The value as OmegaConf has to have it to give `${` back, which it takes for the name of another key else."""
     if isinstance(value, str):
         return re.sub(r"(\\*)\$\{", lambda match: match[1] * 2 + r"\${", value)
     if isinstance(value, dict):
-        return {name: _escaped(each) for name, each in value.items()}
-    return [_escaped(each) for each in value] if isinstance(value, list) else value
+        return {name: escaped(each) for name, each in value.items()}
+    return [escaped(each) for each in value] if isinstance(value, list) else value
+
+
+def unescaped(value: Any) -> Any:
+    """What `escaped` made of it, given back; nothing is resolved."""
+    if isinstance(value, str):
+        return re.sub(r"(\\+)\$\{", lambda match: match[1][: len(match[1]) // 2] + "${", value)
+    if isinstance(value, dict):
+        return {key: unescaped(each) for key, each in value.items()}
+    return [unescaped(each) for each in value] if isinstance(value, list) else value
 
 
 def yaml_values(document: str, types: dict[str, list[Any]]) -> dict[str, Any]:

@@ -34,7 +34,7 @@ class Pack:
     """
 
     def __init__(self, folder: str | Path) -> None:
-        self.folder = fetched(str(folder)) if is_url(folder) else Path(folder)
+        self.folder = fetched(folder) if isinstance(folder, str) and is_url(folder) else Path(folder)
         self.settings = form.read_settings(self.folder)
         self.index = form.read_index(self.folder)
         if broken := form.broken_shards(self.folder, self.index):
