@@ -42,6 +42,7 @@ class Manifest:
     targets: np.ndarray | None = None  # bool (N, K), where rows may have several classes: `labels` is the rarest then
     tasks: Mapping[str, Labels] = field(default_factory=dict)
     image_rate: float = IMAGE_RATE  # frames a second of those rows that are folders of numbered images
+    notes: tuple[str, ...] = ()  # what a user is told before training: what was passed over, names that look alike
 
     def __len__(self) -> int:
         return len(self.paths)
@@ -193,12 +194,15 @@ class Manifest:
         Raises DataError with everything that is wrong, empty classes included.
         """
         source = Path(path)
-        files, labels, splits = scan_folder(source, image_sequences=image_sequences)
-        relative = [file.relative_to(source) for file in files]
-        groups = groups_from(relative, group_pattern)
-        splits = ["train"] * len(files) if whole else splits
-        found = read_labels(tasks, {"label": labels}, files, source=source) if tasks else labels
-        return _manifest(source, files, found, (splits, groups), (val, test, seed))
+        scan = scan_folder(source, image_sequences=image_sequences)
+        if scan.problems:
+            raise DataError("\n".join(f"{source}: {problem}" for problem in scan.problems.values()))
+        files = scan.files
+        groups = groups_from([file.relative_to(source) for file in files], group_pattern)
+        splits = ["train"] * len(files) if whole else scan.splits
+        labels = read_labels(tasks, {"label": scan.labels}, files, source=source) if tasks else scan.labels
+        manifest = _manifest(source, files, labels, (splits, groups), (val, test, seed))
+        return replace(manifest, notes=(*scan.notes, *manifest.notes))
 
 
 def _parts(labels: Labels) -> tuple[str, ...]:

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import csv
 import re
-from collections.abc import Collection, Iterable, Sequence
+from collections import Counter
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 from finetune.errors import DataError, nearest, some
+from finetune.folder_walk import OWN, reason_to_pass_over, summary, walk_files
 from finetune.numbered_images import clips_of, is_media
 
 SPLIT_NAMES = {
@@ -67,29 +70,111 @@ def _advice(source: Path) -> str:
     return "; `finetune data quickstart` draws it" if "quickstart" in source.parts else ""
 
 
-def scan_folder(source: Path, *, image_sequences: bool = True) -> tuple[list[Path], list[str], list[str] | None]:
-    """Clips, their class and, when the folders below are splits, their split.
+@dataclass(frozen=True)
+class FolderScan:
+    """Labelled clips of a folder, one item a clip; `splits` is None where its folders are no splits.
+
+    `loose` are files in no class's folder, `passed_over` counts what else was not taken, by reason, and `problems` are
+    what training refuses, each by a word for programs.
+    """
+
+    files: list[Path]
+    labels: list[str]
+    splits: list[str] | None
+    loose: list[Path]
+    passed_over: Mapping[str, int]
+    problems: dict[str, str]
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What a user is told before training."""
+        loose = {"in no class's folder": len(self.loose)} if self.loose else {}
+        odd = [] if self.splits else sorted({label for label in self.labels if label.casefold() in SPLIT_NAMES})
+        classes = [f"the folder “{name}” is read as a class, not as a split" for name in odd]
+        return tuple(filter(None, [summary({**loose, **self.passed_over}), *classes]))
+
+
+def scan_folder(source: Path, *, image_sequences: bool = True) -> FolderScan:
+    """The clips of `<class>/*` or `<split>/<class>/*`, with their labels and splits. Raises DataError for no folder.
 
     A clip is a file or, with `image_sequences`, a folder of numbered images below that of its class.
     """
     if not source.is_dir():
         raise DataError(f"there is no folder {str(source)!r}")
-    top = _folders(source)
-    if not top:
-        raise DataError(f"{source}: holds no folders; put each class's videos into a folder named as the class")
-    has_splits = all(folder.name.lower() in SPLIT_NAMES for folder in top)
-    parts = [(folder.name, inner) for folder in top for inner in _folders(folder)] if has_splits else None
+    folders = subfolders(source)
+    problem = _problem_with_layout(source, folders)
+    has_splits = not problem and bool(folders) and all(split_of(folder) for folder in folders)
+    parts = [(split_of(top), inner) for top in folders for inner in subfolders(top)] if has_splits else []
+    parts = parts or [("", folder) for folder in folders if not problem]
     files, labels, splits, empty = [], [], [], []
-    for split, folder in parts or [("", folder) for folder in top]:
-        found = sorted(file for file in folder.rglob("*") if _is_media(file.relative_to(source)) and file.is_file())
-        found = found if not image_sequences else as_clips(found, apart={folder})
+    passed_over: Counter[str] = Counter()
+    for split, folder in parts:
+        found, others = media_below(folder)
+        passed_over.update(others)
+        found = as_clips(found, apart={folder}) if image_sequences else found
         empty += [] if found else [str(folder.relative_to(source))]
         files += found
-        labels += [folder.name] * len(found)
-        splits += [split.lower()] * len(found)
-    if empty or not files:
-        raise DataError(f"{source}: no video or image in {some(empty) or 'any folder'}")
-    return files, labels, splits if has_splits else None
+        labels += [folder.name.strip()] * len(found)
+        splits += [split] * len(found)
+    loose = _loose_files(source, folders if has_splits else [], passed_over) if parts or not folders else []
+    problems = (
+        {"layout": problem} if problem else {"empty_class": f"no video or image in {some(empty)}"} if empty else {}
+    )
+    return FolderScan(files, labels, splits if has_splits else None, loose, passed_over, problems)
+
+
+def split_of(folder: Path) -> str:
+    """The split that a folder is named as, or an empty text."""
+    return SPLIT_NAMES.get(folder.name.strip().casefold(), "")
+
+
+def _problem_with_layout(source: Path, folders: Sequence[Path]) -> str:
+    """Why the folders below can be neither all classes nor all splits; an empty text where they can."""
+    if not folders:
+        return "holds no folders; put each class's videos into a folder named as the class"
+    splits = [folder for folder in folders if split_of(folder)]
+    others = [folder for folder in folders if not split_of(folder)]
+    names, extra = some([folder.name for folder in splits]), some([folder.name for folder in others])
+    if not others:
+        bare = [folder.name for folder in splits if not subfolders(folder)]
+        hint = "a split holds a folder for each class, with the class's videos in it; fill the split, or remove it"
+        return f"no class's folder in {some(bare)}: {hint}" if bare else ""
+    if splits and (len(splits) > 1 or not _holds_media(splits[0])):
+        return (
+            f"{names} {'are splits' if len(splits) > 1 else 'is a split'} by name, and {extra} beside "
+            f"{'them' if len(splits) > 1 else 'it'} is none: move {extra} elsewhere or into a split; or, where all "
+            "of them are classes, list the files in a CSV with path,label"
+        )
+    within = [inner for folder in others for inner in subfolders(folder)]
+    if not splits and within and all(map(split_of, within)) and not any(map(_holds_media, folders)):
+        mend = f"put the classes into the splits, as {within[0].name}/{within[0].parent.name}"
+        if len(others) == 1:
+            mend = f"take {others[0]}, if that is where the classes are in their splits"
+        return f"the splits {some(sorted({folder.name for folder in within}))} are within {extra}; {mend}"
+    return ""
+
+
+def media_below(folder: Path) -> tuple[list[Path], Counter[str]]:
+    """Videos and images below a folder, sorted, and how many other entries there are, by why they are passed over."""
+    files, passed_over = walk_files(folder)
+    found = [file for file in files if is_media(file.name)]
+    passed_over.update(map(_no_media, filter(lambda file: not is_media(file.name), files)))
+    return found, passed_over
+
+
+def _loose_files(source: Path, splits: Sequence[Path], passed_over: Counter[str]) -> list[Path]:
+    """Videos and images directly in the source, or in its splits; what else is there is counted."""
+    loose = []
+    for folder in (source, *splits):
+        for entry in sorted(folder.iterdir()):
+            reason = reason_to_pass_over(entry)
+            if reason or entry.is_dir():
+                passed_over.update([reason] if reason not in ("", OWN) else [])
+            elif is_media(entry.name):
+                loose.append(entry)
+            else:
+                passed_over[_no_media(entry)] += 1
+    return loose
 
 
 def find_media(path: Path, *, image_sequences: bool = True) -> list[Path]:
@@ -99,7 +184,7 @@ def find_media(path: Path, *, image_sequences: bool = True) -> list[Path]:
     """
     if not path.is_dir():
         return [path]
-    found = sorted(file for file in path.rglob("*") if _is_media(file.relative_to(path)) and file.is_file())
+    found = media_below(path)[0]
     if not found:
         raise DataError(f"{path}: no video or image in this folder")
     return as_clips(found) if image_sequences else found
@@ -116,12 +201,18 @@ def as_clips(files: Sequence[Path], *, apart: Collection[Path] = ()) -> list[Pat
     return clips
 
 
-def _folders(source: Path) -> list[Path]:
-    return sorted(folder for folder in source.iterdir() if folder.is_dir() and not folder.name.startswith("."))
+def subfolders(source: Path) -> list[Path]:
+    """Folders directly in a folder, without hidden ones and those of devices."""
+    return sorted(folder for folder in source.iterdir() if folder.is_dir() and not reason_to_pass_over(folder))
 
 
-def _is_media(path: Path) -> bool:
-    return is_media(path.name) and not any(part.startswith(".") for part in path.parts)
+def _holds_media(folder: Path) -> bool:
+    return any(is_media(entry.name) and entry.is_file() for entry in folder.iterdir())
+
+
+def _no_media(file: Path) -> str:
+    ending = file.suffix if file.suffix.isprintable() else "odd ending"
+    return f"no video or image by its name ({ending or 'no ending'})"
 
 
 def groups_from(files: Sequence[Path], pattern: str | None) -> list[str] | None:

@@ -1,9 +1,8 @@
 """Which videos a CSV or a folder names, read so that nothing stops it: what training would refuse becomes a finding."""
 
 import re
-from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +11,7 @@ from finetune.audit.finding import Finding
 from finetune.errors import DataError, some
 from finetune.labels import listed, read_labels
 from finetune.manifest import divide, encode
-from finetune.manifest_files import SPLIT_NAMES, find_media, read_table
+from finetune.manifest_files import SPLIT_NAMES, find_media, read_table, scan_folder, subfolders
 from finetune.tasks import NAMED, Task, primary_of
 
 PATH_COLUMNS = ("path", "file", "filename", "file_name", "video", "video_path")
@@ -143,22 +142,19 @@ def _from_csv(source: Path, findings: list[Finding]) -> Columns:
 
 def _from_folder(source: Path, findings: list[Finding]) -> Columns:
     """`<class>/*` or `<split>/<class>/*`; a folder without folders is files without labels."""
-    paths = find_media(source)
-    parts = [path.relative_to(source).parts for path in paths]
-    top = [folder.name for folder in source.iterdir() if folder.is_dir() and not folder.name.startswith(".")]
-    depth = 1 if top and all(name.lower() in SPLIT_NAMES for name in top) else 0
-    labels = [part[depth] if len(part) > depth + 1 else "" for part in parts]
-    splits = [part[0] if depth and len(part) > 1 else "" for part in parts]
-    findings += _missing_labels(labels) + _empty_folders(source, depth, parts)
-    taken = set(paths)
-    others = [file for file in source.rglob("*") if file not in taken and file.suffix and file.is_file()]
-    hidden = [any(part.startswith(".") for part in file.relative_to(source).parts) for file in others]
-    passed_over = Counter(file.suffix for file, is_hidden in zip(others, hidden, strict=True) if not is_hidden)
-    if passed_over:
-        suffixes = ", ".join(f"{number} {suffix}" for suffix, number in sorted(passed_over.items()))
-        what = f"Passed over, as no video or image by name: {suffixes}."
-        findings.append(Finding("note", "passed_over", what))
-    return paths, labels, splits, [""] * len(paths)
+    scan = scan_folder(source)
+    paths = [*scan.files, *scan.loose] if scan.files else find_media(source)
+    unlabelled = [""] * (len(paths) - len(scan.files))
+    if subfolders(source):
+        findings += [Finding("mend", kind, _sentence(problem)) for kind, problem in scan.problems.items()]
+    findings += _missing_labels([*scan.labels, *unlabelled])
+    findings += [Finding("note", "passed_over", _sentence(note)) for note in replace(scan, loose=[]).notes]
+    splits = scan.splits or [""] * len(scan.files)
+    return paths, [*scan.labels, *unlabelled], [*splits, *unlabelled], [""] * len(paths)
+
+
+def _sentence(text: str) -> str:
+    return f"{text[0].upper()}{text[1:]}."
 
 
 def _missing_labels(labels: Sequence[str]) -> list[Finding]:
@@ -170,15 +166,6 @@ def _missing_labels(labels: Sequence[str]) -> list[Finding]:
         return [Finding("warning", "no_labels", "There are no labels: only the files were looked at.", todo)]
     what = f"{len(missing)} of {len(labels)} files have no label."
     return [Finding("mend", "no_label", what, "Give them one, or take them out.", missing)]
-
-
-def _empty_folders(source: Path, depth: int, parts: Sequence[tuple[str, ...]]) -> list[Finding]:
-    full = {part[: depth + 1] for part in parts}
-    folders = [folder.relative_to(source).parts for folder in source.glob("*/" * (depth + 1))]
-    empty = ["/".join(folder) for folder in sorted(folders) if folder not in full and not folder[-1].startswith(".")]
-    if not empty:
-        return []
-    return [Finding("mend", "empty_class", f"No video or image is in {some(empty)}.", "Fill or remove the folder.")]
 
 
 def _groups_from(source: Path, paths: Sequence[Path], pattern: str, findings: list[Finding]) -> list[str]:
@@ -211,6 +198,6 @@ def _divided(
     try:
         return divide(codes, units, shares, source=source).tolist()
     except DataError as error:
-        what = f"{str(error).removeprefix(f'{source}: ').capitalize()}."
+        what = _sentence(str(error).removeprefix(f"{source}: "))
         findings.append(Finding("mend", "too_few", what))
         return [""] * len(codes)

@@ -1,14 +1,18 @@
 """`finetune data`: bring labelled videos, each set with the manifest that recipes name, or pack them."""
 
+import os
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from finetune.errors import RecipeError
+
+if TYPE_CHECKING:
+    from finetune.manifest import Manifest
 
 app = typer.Typer(help="Draw, fetch or prepare labelled videos.", no_args_is_help=True)
 Archive = Annotated[Path | None, typer.Option(help="The official archive, fetched by hand; else it is downloaded.")]
@@ -76,9 +80,9 @@ def pack(
     from finetune.video.pack import pack as pack_videos
 
     if manifest.is_dir():
-        videos = Manifest.from_folder(manifest, val=0, test=0)
+        videos = with_notes_printed(Manifest.from_folder(manifest, val=0, test=0))
     else:
-        videos = Manifest.from_csv(manifest, val=0, test=0, multilabel=multilabel)
+        videos = with_notes_printed(Manifest.from_csv(manifest, val=0, test=0, multilabel=multilabel))
     count = None if frames == "all" else int(frames)
     try:
         with counting("packing") as progress:
@@ -91,6 +95,13 @@ def pack(
     videos.to_undivided_csv(out / "manifest.csv")
     print(f"{result.packed} videos packed, {result.kept} were there already, {len(result.bad)} cannot be read")
     print(out)
+
+
+def with_notes_printed(manifest: "Manifest") -> "Manifest":
+    """The manifest; what a user has to know of it is printed on stderr, by the first of several processes."""
+    for note in manifest.notes if os.environ.get("RANK", "0") == "0" else ():
+        print(f"note: {note}", file=sys.stderr)
+    return manifest
 
 
 @contextmanager

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from finetune.cli.data import with_notes_printed
 from finetune.errors import FinetuneError, RecipeError
 from finetune.files import standing
 from finetune.recipe import Recipe
@@ -190,13 +191,13 @@ def load_manifest(recipe: Recipe, *, whole: bool = False) -> "Manifest":
     shares["tasks"] = recipe.tasks
     if data.manifest is not None:
         shares |= {"multilabel": data.multilabel, "packed": data.packed is not None}
-        manifest = Manifest.from_csv(data.manifest, group_pattern=data.group_pattern, **shares)
+        manifest = with_notes_printed(Manifest.from_csv(data.manifest, group_pattern=data.group_pattern, **shares))
         return _at_image_rate(manifest, data.image_rate)
     if data.multilabel:
         raise RecipeError("data.multilabel needs data.manifest: a file in a class's folder has that class alone")
     assert data.folder is not None
     shares["image_sequences"] = data.image_sequences
-    manifest = Manifest.from_folder(data.folder, group_pattern=data.group_pattern, **shares)
+    manifest = with_notes_printed(Manifest.from_folder(data.folder, group_pattern=data.group_pattern, **shares))
     return _at_image_rate(manifest, data.image_rate)
 
 

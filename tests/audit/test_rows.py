@@ -104,7 +104,7 @@ def test_files_without_any_labels_are_rows_too(tmp_path):
         "no_labels": "warning",
         "passed_over": "note",
     }
-    assert rows.findings[-1].what == "Passed over, as no video or image by name: 1 .txt."
+    assert rows.findings[-1].what == "Passed over: 1 × hidden, 1 × no video or image by its name (.txt)."
     table = write_csv(tmp_path / "clips.csv", [["data/a.mp4", ""], ["data/b.mp4", ""]], ("path", "label"))
     assert {finding.kind for finding in read(table).findings} == {"no_labels"}
 
@@ -113,7 +113,7 @@ def test_an_empty_class_folder_and_a_file_beside_the_folders_are_named(tmp_path)
     files(tmp_path / "data", ["a/1.mp4", "b/1.mp4", "stray.mp4"])
     (tmp_path / "data/c").mkdir()
     found = {finding.kind: finding for finding in read(tmp_path / "data").findings}
-    assert "No video or image is in c." in found["empty_class"].what
+    assert "No video or image in c." in found["empty_class"].what
     assert found["no_label"].rows == (2,)
 
 

@@ -1,0 +1,73 @@
+"""Which files lie below a folder: links are followed once, and what is passed over is counted by its reason."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping
+from pathlib import Path
+
+# Folders that cameras, network storage and operating systems leave between people's own.
+DEVICE_FOLDERS = frozenset(
+    [
+        *("@eadir", "#recycle", "@recycle", "@tmp", "#snapshot", "__macosx", ".appledouble", ".trashes"),
+        *(".spotlight-v100", ".fseventsd", ".thumbnails", "$recycle.bin", "system volume information", "lost+found"),
+    ]
+)
+
+OWN = "written by finetune"
+
+
+def walk_files(folder: Path) -> tuple[list[Path], Counter[str]]:
+    """All files below a folder, sorted, and how many entries were passed over, by reason.
+
+    Passed over are hidden files, folders of devices, links that lead nowhere, and links to a folder that holds this
+    one or is read already, so that no file comes twice and no loop is endless.
+    """
+    files: list[Path] = []
+    passed_over: Counter[str] = Counter()
+    read = {_identity(parent) for parent in folder.resolve().parents}
+    waiting, links = [folder], list[Path]()
+    while waiting or links:
+        current = waiting.pop() if waiting else links.pop(0)  # links last: a folder is read where it really lies
+        if _identity(current) in read:
+            passed_over["link to a folder that is read already"] += 1
+            continue
+        read.add(_identity(current))
+        try:
+            entries = sorted(current.iterdir())
+        except OSError:
+            passed_over["folder that cannot be read"] += 1
+            continue
+        for entry in entries:
+            if reason := reason_to_pass_over(entry):
+                passed_over[reason] += reason != OWN
+            elif entry.is_dir():
+                (links if entry.is_symlink() else waiting).append(entry)
+            else:
+                files.append(entry)
+    return sorted(files), passed_over
+
+
+def reason_to_pass_over(entry: Path) -> str:
+    """Why a file or folder is not looked at; an empty text for one that is."""
+    if entry.name.casefold() in DEVICE_FOLDERS:
+        return f"folder of a device ({entry.name})"
+    if entry.name.startswith("."):
+        return OWN if entry.suffix == ".facts" else "hidden"
+    return "" if entry.is_dir() or entry.is_file() else "link to nothing" if entry.is_symlink() else "no plain file"
+
+
+def summary(passed_over: Mapping[str, int]) -> str:
+    """`passed over: 10 × no video or image by its name (.txt), 2 × hidden`, or an empty text for nothing."""
+    parts = [
+        f"{number} × {reason}" for reason, number in sorted(passed_over.items(), key=lambda item: (-item[1], item[0]))
+    ]
+    return f"passed over: {', '.join(parts)}" if parts else ""
+
+
+def _identity(folder: Path) -> tuple[int, int] | str:
+    try:
+        stat = folder.stat()
+    except OSError:
+        return str(folder)
+    return stat.st_dev, stat.st_ino
