@@ -26,7 +26,10 @@ FLOORS = {
 HOMES = {
     "timm": {"model/timm_networks.py", "train/optimizer.py"},
     "torchvision.models": {"model/torchvision_networks.py"},
-    "av": {f"video/{name}.py" for name in ("container", "scan", "sparse", "decode", "encode", "image_sequence")},
+    "av": {
+        *(f"video/{name}.py" for name in ("container", "scan", "sparse", "decode", "encode", "orientation")),
+        "video/image_sequence.py",
+    },
     "torchcodec": {"video/other_decoders.py"},
     "accelerate": {"infer.py", "train/loop.py", "train/together.py", "train/trackers.py", "train/settle.py"},
     "cv2": {

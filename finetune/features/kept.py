@@ -14,6 +14,7 @@ from finetune.manifest import Manifest
 from finetune.video.augment import drawn_by
 from finetune.video.batches import EpochBatches
 from finetune.video.dataset import ClipDataset, view_of
+from finetune.video.decode import PICTURES_VERSION
 from finetune.video.loader import Batch, collate
 
 
@@ -34,6 +35,7 @@ def _clips_depend_on(dataset: ClipDataset) -> dict[str, Any]:
     assert clip.size is not None
     return {
         "clip": clip.model_dump(),
+        "pictures": PICTURES_VERSION,
         "drawn": None if augment is None else drawn_by(augment, size=clip.size, fit=clip.fit),
         "frames": "videos" if pack is None else f"{pack.folder.absolute()} {pack.settings}",
     }

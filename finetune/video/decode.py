@@ -21,17 +21,19 @@ from finetune.video.clip_files import images_of
 from finetune.video.container import PYAV_ERRORS, decoded, is_encrypted, open_video
 from finetune.video.image_sequence import NO_TIME, image_frames, named_in
 from finetune.video.layout import Layout
+from finetune.video.orientation import ClipOrientation, OrientationError
 from finetune.video.other_decoders import read_with_opencv, read_with_torchcodec
 from finetune.video.scan import by_decoding, by_index, by_packets, has_true_times, is_mp4, packets_of
 from finetune.video.sparse import LayoutError, decode_groups
 
+PICTURES_VERSION = 2  # one more when the same file gives other pictures: features kept of the old ones are not used
 Decoder = Literal["auto", "pyav", "opencv", "torchcodec"]
 Frames = Iterator[tuple[int, VideoFrame, float]]
 
 
 @dataclass(frozen=True)
 class VideoInfo:
-    """What is true of a file. Width and height are in pixels, after rotation; duration is in seconds.
+    """What is true of a file. Width and height are in pixels, as shown; duration is in seconds.
 
     A folder of numbered images has no rate of its own: `fps` and `duration_seconds` are 0.
     """
@@ -71,7 +73,7 @@ def scan(path: str | Path) -> tuple[VideoInfo, Layout | None]:
         first = next(decoded(path, container, stream), None)
         if first is None:
             raise VideoError(f"{path}: {_why_no_frame(path, container)}")
-        width, height = _size_after_rotation(first)
+        height, width = ClipOrientation(path).of(first).swapped((first.height, first.width))
     num_frames = 0 if layout is None else layout.num_frames
     if layout is None:
         with open_video(path) as (container, stream):
@@ -127,32 +129,36 @@ def _read_with_pyav(
             layout = layout or by_index(container, stream) or by_packets(container, stream)
             if layout is None or wanted[-1] >= layout.num_frames:
                 raise LayoutError
-            return _as_arrays(decode_groups(container, stream, layout, wanted), indices, size, rate=rate_of(container))
+            frames = decode_groups(container, stream, layout, wanted)
+            return _as_arrays(frames, indices, ToRgb(path, size), rate=rate_of(container))
     except (LayoutError, *PYAV_ERRORS):
         pass
     with open_video(path) as (container, stream):
-        return _as_arrays(_counted_off(path, container, stream, wanted), indices, size, rate=rate_of(container))
+        frames = _counted_off(path, container, stream, wanted[-1])
+        return _as_arrays(frames, indices, ToRgb(path, size), rate=rate_of(container))
 
 
-def _counted_off(path: Path, container: InputContainer, stream: VideoStream, wanted: list[int]) -> Frames:
-    """The frames asked for, found by decoding every one up to the last."""
-    left, count = set(wanted), 0
+def _counted_off(path: Path, container: InputContainer, stream: VideoStream, last: int) -> Frames:
+    """Every frame from the first to `last`."""
+    count = 0
     for count, frame in enumerate(decoded(path, container, stream), start=1):
-        if count - 1 in left:
-            yield count - 1, frame, float("nan") if frame.time is None else frame.time
-        if count > wanted[-1]:
+        yield count - 1, frame, float("nan") if frame.time is None else frame.time
+        if count > last:
             return
-    raise VideoError(f"{path}: frame {wanted[-1]} was asked for, but only {count} frames can be decoded")
+    raise VideoError(f"{path}: frame {last} was asked for, but only {count} frames can be decoded")
 
 
 def _as_arrays(
-    frames: Frames, indices: Sequence[int], size: tuple[int, int] | None, *, rate: float | None
+    frames: Frames, indices: Sequence[int], to_rgb: "ToRgb", *, rate: float | None
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Converted and stacked as asked for; a frame is let go as soon as it is converted."""
+    """Those asked for, converted and stacked; a frame is let go as soon as it is converted."""
+    wanted = set(indices)
     found: dict[int, tuple[np.ndarray, float]] = {}
-    to_rgb = ToRgb()
     for number, frame, seconds in frames:
-        found[number] = to_rgb(frame, size), number / rate if rate else seconds
+        if number in wanted:
+            found[number] = to_rgb(frame), number / rate if rate else seconds
+        else:
+            to_rgb.orientation.of(frame)
     frames_THWC = np.stack([found[index][0] for index in indices])
     return frames_THWC.transpose(0, 3, 1, 2), np.array([found[index][1] for index in indices])
 
@@ -202,9 +208,10 @@ def _read_images(folder: Path, indices: Sequence[int], size: tuple[int, int] | N
     """`read_frames` of a folder of images, each upright by what it says itself."""
     images, found, sizes = images_of(folder), {}, {}
     for index, frame in image_frames(folder, images, sorted(set(indices))):
-        sizes[_size_after_rotation(frame)] = images[index]
+        to_rgb = ToRgb(images[index], size)
+        sizes[to_rgb.orientation.of(frame).swapped((frame.width, frame.height))] = images[index]
         _refuse_two_sizes(folder, sizes)
-        found[index] = ToRgb()(frame, size)
+        found[index] = to_rgb(frame)
     frames_THWC = np.stack([found[index] for index in indices])
     return frames_THWC.transpose(0, 3, 1, 2), np.full(len(indices), NO_TIME)
 
@@ -238,22 +245,29 @@ def _refuse_where_the_last_frame_is_not(path: Path, layout: Layout) -> None:
     last = layout.num_frames - 1
     try:
         read_frames(path, [last], size=(16, 16), layout=layout)
+    except OrientationError:
+        raise
     except VideoError as error:
         reason = str(error).removeprefix(f"{path}: ")
         raise VideoError(f"{path}: is damaged or cut off: it lists {last + 1} frames, but {reason}") from None
 
 
 class ToRgb:
-    """Turns frames into uint8 (H, W, 3) as they are shown; keeps the scaler's tables from frame to frame."""
+    """Turns a file's frames, the first of them first, into uint8 (H, W, 3) as they are shown.
 
-    def __init__(self) -> None:
+    `size` is (height, width) in pixels, None as large as a frame is. Keeps the scaler's tables from frame to frame.
+    """
+
+    def __init__(self, path: Path, size: tuple[int, int] | None) -> None:
+        self.size = size
+        self.orientation = ClipOrientation(path)
         self.scaler, self.converter = VideoReformatter(), VideoReformatter()
 
-    def __call__(self, frame: VideoFrame, size: tuple[int, int] | None) -> np.ndarray:
-        """At `size` (height, width) in pixels, or as large as it is."""
-        flags, turns = Interpolation.BILINEAR, round(frame.rotation / 90)
-        if size is not None:
-            height, width = size[::-1] if _is_turned(frame) else size
+    def __call__(self, frame: VideoFrame) -> np.ndarray:
+        """Raises OrientationError where a frame states another orientation than the first."""
+        orientation, flags = self.orientation.of(frame), Interpolation.BILINEAR
+        if self.size is not None:
+            height, width = orientation.swapped(self.size)
             if not frame.format.is_rgb:  # the same picture as in one step, in little more than half the time
                 frame = self.scaler.reformat(frame, width, height, format="yuv444p", interpolation=flags, threads=1)
             # Without full chroma white comes out as 253, and colours bleed at edges.
@@ -261,15 +275,7 @@ class ToRgb:
             frame = self.converter.reformat(frame, width, height, format="rgb24", interpolation=flags, threads=1)
         else:
             frame = self.converter.reformat(frame, format="rgb24", interpolation=flags, threads=1)
-        return np.rot90(frame.to_ndarray(), turns)
-
-
-def _size_after_rotation(frame: VideoFrame) -> tuple[int, int]:
-    return (frame.height, frame.width) if _is_turned(frame) else (frame.width, frame.height)
-
-
-def _is_turned(frame: VideoFrame) -> bool:
-    return round(frame.rotation / 90) % 2 == 1
+        return orientation.shown(frame.to_ndarray())
 
 
 DECODERS = {

@@ -194,11 +194,11 @@ def _point(x: float, y: float) -> tuple[int, int]:
 
 def _frames(source: Path) -> Iterator[np.ndarray]:
     """One after the other, upright, in the size of the first."""
-    to_rgb, size = ToRgb(), None
+    to_rgb = ToRgb(source, None)
     with open_video(source) as (container, stream):
         for frame in decoded(source, container, stream):
-            frame_HWC = to_rgb(frame, size)
-            size = frame_HWC.shape[:2]
+            frame_HWC = to_rgb(frame)
+            to_rgb.size = frame_HWC.shape[:2]
             yield frame_HWC
 
 

@@ -19,7 +19,7 @@ from finetune.video.clip_files import stamp
 from finetune.video.decode import VideoInfo
 from finetune.video.layout import Layout
 
-FORMAT = 2  # of the files; one more when they, or what is looked at, change
+FORMAT = 3  # of the files; one more when they, or what is looked at, change
 NO_LAYOUT = -1
 UNKNOWN = -1
 COLUMNS_FILE = "facts.npz"

@@ -10,8 +10,9 @@ import cv2
 import numpy as np
 
 from finetune.errors import VideoError
-from finetune.video.container import open_video
+from finetune.video.container import decoded, open_video
 from finetune.video.layout import Layout
+from finetune.video.orientation import ClipOrientation, Orientation
 from finetune.video.scan import has_true_times
 
 PROGRESSIVE = 1  # and 0 is unknown
@@ -25,8 +26,10 @@ def read_with_opencv(
     with open_video(path) as (_, stream):  # says what is wrong with a file better than OpenCV does
         if stream.codec_context.field_order > PROGRESSIVE:
             raise VideoError(f"{path}: is interlaced, which OpenCV hands out unconverted; use decoder pyav")
+    orientation = _orientation_of_first(path)
     cv2.setNumThreads(1)
     capture = cv2.VideoCapture(str(path), cv2.CAP_FFMPEG, [cv2.CAP_PROP_N_THREADS, 1])
+    capture.set(cv2.CAP_PROP_ORIENTATION_AUTO, 0)  # it turns, and does not mirror
     count = 0
     try:
         for count in range(max(wanted) + 1):
@@ -37,9 +40,10 @@ def read_with_opencv(
                 if not there:
                     break
                 if size is not None:
-                    picture_HWC = cv2.resize(picture_HWC, size[::-1], interpolation=cv2.INTER_AREA)
+                    stored_size = orientation.swapped(size)
+                    picture_HWC = cv2.resize(picture_HWC, stored_size[::-1], interpolation=cv2.INTER_AREA)
                 seconds = capture.get(cv2.CAP_PROP_POS_MSEC) / 1000
-                found[count] = cv2.cvtColor(picture_HWC, cv2.COLOR_BGR2RGB), seconds
+                found[count] = orientation.shown(cv2.cvtColor(picture_HWC, cv2.COLOR_BGR2RGB)), seconds
     finally:
         capture.release()
     if len(found) < len(wanted):
@@ -62,6 +66,8 @@ def read_with_torchcodec(
         index, has_times = stream.index, has_true_times(container, stream)
     if not has_times:
         raise VideoError(f"{path}: has no reliable timestamps, by which torchcodec finds frames; use decoder pyav")
+    if _orientation_of_first(path) != Orientation():
+        raise VideoError(f"{path}: is shown turned or mirrored, which torchcodec may not do; use decoder pyav")
     transforms = [] if size is None else [Resize(size)]
     try:
         decoder = VideoDecoder(
@@ -71,3 +77,9 @@ def read_with_torchcodec(
     except (RuntimeError, ValueError, IndexError) as error:
         raise VideoError(f"{path}: torchcodec cannot read it: {str(error).splitlines()[0]}") from None
     return batch.data.numpy().transpose(0, 3, 1, 2), batch.pts_seconds.numpy()
+
+
+def _orientation_of_first(path: Path) -> Orientation:
+    with open_video(path, quick=True) as (container, stream):
+        first = next(decoded(path, container, stream), None)
+        return Orientation() if first is None else ClipOrientation(path).of(first)

@@ -245,12 +245,12 @@ def _pictures(path: Path, info: VideoInfo, layout: Layout | None, settings: Sett
 
 def _all_pictures(path: Path, size: tuple[int, int], *, num_frames: int) -> Pictures:
     """Every frame as the decoder hands them out, one in memory at a time."""
-    count, to_rgb = 0, ToRgb()
+    count, to_rgb = 0, ToRgb(path, size)
     with open_video(path) as (container, stream):
         rate = rate_of(container)
         for count, frame in enumerate(decoded(path, container, stream), start=1):
             seconds = (count - 1) / rate if rate else float("nan") if frame.time is None else frame.time
-            yield np.ascontiguousarray(to_rgb(frame, size)), seconds
+            yield np.ascontiguousarray(to_rgb(frame)), seconds
     if count != num_frames:
         raise VideoError(f"{path}: lists {num_frames} frames, but {count} can be decoded")
 

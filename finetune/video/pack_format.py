@@ -19,12 +19,12 @@ from finetune.errors import RunError
 from finetune.files import whole_file
 from finetune.video import clip_files
 
-SCHEMA = 1
+SCHEMA = 2  # one more when the files change, or the same video gives other pictures
 JPEG_QUALITY = 90
 FRAME = np.dtype([("start", "<u8"), ("length", "<u4"), ("crc", "<u4"), ("seconds", "<f8")])  # start: in its video
 FIELDS = [
     *(("size", "<i8"), ("mtime_ns", "<i8")),  # of the source when it was packed
-    *(("height", "<i4"), ("width", "<i4")),  # of the source, in pixels, after rotation
+    *(("height", "<i4"), ("width", "<i4")),  # of the source, in pixels, as shown
     *(("shard", "<i4"), ("start", "<i8")),  # where its first JPEG is
     *(("table", "<i8"), ("num_frames", "<i8")),  # where its FRAMEs are, and how many
 ]

@@ -14,6 +14,7 @@ from av.video.stream import VideoStream
 from finetune.errors import VideoError
 from finetune.video.container import PYAV_ERRORS, reason_of
 from finetune.video.layout import Layout, layout_by_index, layout_by_packets
+from finetune.video.orientation import ClipOrientation
 
 # In these every packet is one frame that comes out, and frames are shown in the order of their packets' times.
 PACKETS_ARE_FRAMES = {"h264", "hevc", "vp9", "av1", "libdav1d"}
@@ -86,12 +87,15 @@ def by_decoding(path: Path, container: InputContainer, stream: VideoStream) -> t
     keys: list[int] = []
     times: list[int | None] = []
     number, one_each = -1, True
+    orientation = ClipOrientation(path)
     try:
         for number, packet in enumerate(packets_of(container, stream)):
             one_each = one_each and not _is_packed(stream, packet)
             times.append(seek_time(container, packet))
             packet.pts = number
             frames = stream.codec_context.decode(packet)
+            for frame in frames:
+                orientation.of(frame)
             came_from += [_packet_of(frame) for frame in frames]
             keys += [_packet_of(frame) for frame in frames if frame.key_frame]
         frames = stream.codec_context.decode(None) if number >= 0 else []

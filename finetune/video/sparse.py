@@ -14,6 +14,7 @@ from av.video.frame import VideoFrame
 from av.video.stream import VideoStream
 
 from finetune.video.layout import Layout
+from finetune.video.orientation import may_state_orientation
 from finetune.video.scan import is_mp4, packets_of, seek_time
 
 # Codecs whose decoders know before decoding that no other frame refers to one, and skip it when told to.
@@ -36,11 +37,15 @@ def decode_groups(
 ) -> Iterator[tuple[int, VideoFrame, float]]:
     """(frame number, frame, its time in seconds or NaN) for the frames asked for, in rising order.
 
+    Others that come out on the way are among them, and the first where it states the orientation of all.
+
     Raises LayoutError, or what PyAV raises.
     """
     reader = _Reader(container, stream, layout)
     decoder = _Decoder(stream, may_skip=layout.one_each and _knows_unreferenced(stream))
     _tell_encoder(stream, reader.first)
+    if may_state_orientation(stream, reader.first):
+        frames = {0, *frames}
     before = NO_GROUP
     rest: Numbered = iter(())  # the group in the decoder, and its packets that were not needed
     for group, targets in layout.groups(list(frames)):
@@ -129,16 +134,15 @@ class _Decoder:
         self.frame_of, self.fed, self.times = {}, set(), {}
 
     def _taken(self, pictures: Iterable[VideoFrame]) -> Frames:
-        """Those that are wanted; everything that comes out is checked."""
+        """What comes out, checked."""
         for picture in pictures:
             number = picture.pts
             if number not in self.fed or picture.is_corrupt:
                 raise LayoutError(f"a frame that was not expected, or is damaged: {number}")
             if number == self.key and not picture.key_frame:
                 raise LayoutError(f"frame {number} is no keyframe")
-            if number in self.wanted:
-                self.wanted.remove(number)
-                yield number, picture, self.times.get(number, float("nan"))
+            self.wanted.discard(number)
+            yield number, picture, self.times.get(number, float("nan"))
 
 
 def _knows_unreferenced(stream: VideoStream) -> bool:
