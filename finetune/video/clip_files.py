@@ -15,7 +15,7 @@ def images_of(folder: Path) -> list[Path]:
     if not names:
         raise VideoError(f"{folder}: is a folder that holds no image")
     if len(names) > 1 and kind_of(names) != "sequence":
-        raise VideoError(f"{folder}: {why_unclear(names)}")
+        raise VideoError(f"{folder}: is a folder, and cannot be read as one clip: it {why_unclear(names)}")
     return [folder / name for name in frame_names(names)]
 
 
