@@ -15,7 +15,7 @@ from finetune.checkpoint import load, open_run, outputs_of_run
 from finetune.errors import DataError, RunError, some
 from finetune.files import standing, write_json
 from finetune.infer import settle_device, settle_precision
-from finetune.manifest import SPLITS, Manifest, as_written
+from finetune.manifest import Manifest, as_written
 from finetune.model.consensus import IN_WORDS
 from finetune.model.model import TASK, VideoClassifier
 from finetune.model.stages import NEW
@@ -27,6 +27,7 @@ from finetune.report.run_folder import evaluation_of
 from finetune.scored import Answers, figures_of, write_said
 from finetune.scores.calibration import tempered
 from finetune.scores.intervals import resamples_of
+from finetune.splits import SPLITS
 from finetune.tasks import CLASSED, Output, primary_of
 from finetune.video.dataset import ClipDataset
 
@@ -220,7 +221,9 @@ def saved_manifest(folder: Path, recipe: Recipe, classes: tuple[str, ...]) -> Ma
     data = recipe.data
     tasks = as_written(recipe.tasks)
     packed = data.packed is not None
-    manifest = Manifest.from_csv(folder / "manifest.csv", multilabel=data.multilabel, packed=packed, tasks=tasks)
+    manifest = Manifest.from_csv(
+        folder / "manifest.csv", multilabel=data.multilabel, packed=packed, tasks=tasks, checked=False
+    )
     manifest = replace(manifest, image_rate=data.image_rate)
     if tasks:
         return manifest.with_outputs(outputs_of_run(folder))

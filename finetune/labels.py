@@ -67,6 +67,14 @@ class Labels:
             return there.sum(0).tolist()
         return np.bincount(there, minlength=len(self.names)).tolist() if self.kind in NAMED else []
 
+    def has(self) -> np.ndarray:
+        """Which of the names each row has, bool (N, K); of numbers, whether it has any, (N, 1)."""
+        if self.kind == "multilabel":
+            return self.values & self.known[:, None]
+        if self.kind not in NAMED:
+            return self.known[:, None]
+        return (self.values[:, None] == np.arange(len(self.names))) & self.known[:, None]
+
     @property
     def num_columns(self) -> int:
         return 1 if self.kind in NAMED else len(self.names)

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import csv
 import os
-import warnings
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -17,12 +16,14 @@ import numpy as np
 
 from finetune.errors import DataError, some
 from finetune.labels import Labels, listed, outputs_of, read_labels, several
+from finetune.manifest_checks import problems_of
 from finetune.manifest_files import SPLIT_NAMES, groups_from, read_csv, scan_folder
 from finetune.numbered_images import IMAGE_RATE
 from finetune.objects import fetched, is_url
+from finetune.splits import divide, units_of
 from finetune.tasks import NAMED, Multitask, Output, Several, Task, primary_of
 
-SPLITS = ("train", "val", "test")
+ONE_TASK = "label"  # what the task of a manifest without tasks is called
 
 
 @dataclass(frozen=True, eq=False)
@@ -55,6 +56,18 @@ class Manifest:
         if self.targets is None:
             return self.classes[self.labels[row]] if self.labels[row] < len(self.classes) else ""
         return several(self.classes, self.targets[row])
+
+    @property
+    def labels_of_all(self) -> Mapping[str, Labels]:
+        """The labels of every task; without tasks those of the classes, as the task `label`."""
+        return self.tasks or {ONE_TASK: labels_of_classes(self.classes, self.labels, self.targets)}
+
+    @property
+    def units(self) -> np.ndarray:
+        """The name (N,) of what must not be divided: a row's group, or else its file."""
+        root = self.source if self.source.is_dir() else self.source.parent
+        groups = None if self.groups is None else self.groups.tolist()
+        return units_of([self.path(row) for row in range(len(self))], groups, root=root.absolute())
 
     @property
     def truth(self) -> np.ndarray:
@@ -148,6 +161,7 @@ class Manifest:
         multilabel: bool = False,
         packed: bool = False,
         tasks: Mapping[str, Task] | None = None,
+        checked: bool = True,
     ) -> Manifest:
         """Rows of a CSV with a header: path,label and, where there, split and group; other columns are left alone.
 
@@ -155,8 +169,9 @@ class Manifest:
 
         Paths are relative to the CSV. Without a split column, or with none filled in, `val` and `test` are the
         shares that are held out; `whole`: none is, whatever the column says. `multilabel`: a label lists a row's
-        classes, `a;b;c`, and may be empty. `packed`: frames come from a pack, and files need not be there. A CSV in
-        an object store, `s3://…`, is copied here first. Raises DataError with all that is wrong.
+        classes, `a;b;c`, and may be empty. `packed`: frames come from a pack, and files need not be there. `checked`
+        False: what training refuses is let through, as in rows that were trained on before. A CSV in an object store,
+        `s3://…`, is copied here first. Raises DataError with all that is wrong.
         """
         source = fetched(path) if isinstance(path, str) and is_url(path) else Path(path)
         table = read_csv(source, labels="several" if multilabel else "of tasks" if tasks else "one")
@@ -170,7 +185,7 @@ class Manifest:
             labels = read_labels(tasks, table, files, source=source)
         else:
             labels = [listed(label) for label in table["label"]] if multilabel else table["label"]
-        return _manifest(source, files, labels, (splits, groups), (val, test, seed))
+        return _manifest(source, files, labels, (splits, groups), (val, test, seed), checked=checked)
 
     @staticmethod
     def from_folder(
@@ -231,6 +246,8 @@ def _manifest(
     labels: Sequence[str] | Sequence[tuple[str, ...]] | dict[str, Labels],
     split_and_group: tuple[Sequence[str] | None, Sequence[str] | None],
     shares: tuple[float, float, int],
+    *,
+    checked: bool = True,
 ) -> Manifest:
     splits, groups = split_and_group
     tasks = labels if isinstance(labels, dict) else {}
@@ -241,10 +258,14 @@ def _manifest(
     group_names = None if groups is None else np.array(groups)
     if len(classes) < 2 and not tasks:
         raise DataError(f"{source}: {some(classes)} is the only class; a classifier needs at least two")
-    split_names = _split_names(source, splits) if splits else divide(label_codes, group_names, shares, source=source)
     paths = np.array([os.fsencode(file.absolute()) for file in files])
-    manifest = Manifest(source, classes, paths, label_codes, split_names, group_names, targets, tasks)
-    problems = problems_of(manifest)
+    undivided = np.full(len(files), "train", dtype="U5")
+    manifest = Manifest(source, classes, paths, label_codes, undivided, group_names, targets, tasks)
+    given = _split_names(source, splits) if splits else None
+    if given is None:
+        given = divide(manifest.labels_of_all.values(), manifest.units, shares, source=source)
+    manifest = replace(manifest, splits=given)
+    problems = problems_of(manifest) if checked else []
     if problems:
         raise DataError("\n".join(f"{source}: {problem}" for problem in problems))
     return manifest
@@ -257,6 +278,13 @@ def _named(labels: Labels) -> tuple[tuple[str, ...], np.ndarray, np.ndarray | No
     if labels.kind == "multilabel":
         return labels.names, rarest(labels.values), labels.values
     return labels.names, labels.values, None
+
+
+def labels_of_classes(classes: tuple[str, ...], codes: np.ndarray, targets: np.ndarray | None) -> Labels:
+    """What `encode` gives, as the labels of a task."""
+    if targets is None:
+        return Labels("classify", classes, codes, codes < len(classes))
+    return Labels("multilabel", classes, targets, np.ones(len(targets), dtype=bool))
 
 
 def encode(
@@ -286,46 +314,6 @@ def rarest(targets_NK: np.ndarray) -> np.ndarray:
     return np.where(targets_NK.any(1), found_N, count).astype(np.int64)
 
 
-def problems_of(manifest: Manifest) -> list[str]:
-    """What makes splits worthless: nothing to learn from, classes that are tested only, leaks."""
-    return [*_empty_splits(manifest), *_untaught_labels(manifest), *_unlabelled(manifest), *_leaks(manifest)]
-
-
-def divide(
-    labels: np.ndarray, groups: np.ndarray | None, shares: tuple[float, float, int], *, source: Path
-) -> np.ndarray:
-    """A split for each row: by group where there are groups, else by row; stratified by label; seeded.
-
-    `shares` is (val, test, seed). Shares are met as near as whole groups allow.
-    """
-    val, test, seed = shares
-    units = np.arange(len(labels)) if groups is None else groups
-    splits = np.full(len(labels), "train", dtype="U5")
-    for name, share in (("test", test), ("val", val / max(1 - test, 1e-9))):
-        left = np.flatnonzero(splits == "train")
-        if share > 0:
-            splits[left[_held_out(labels[left], units[left], (share, seed), source=source)]] = name
-    return splits
-
-
-def _held_out(labels: np.ndarray, units: np.ndarray, share_and_seed: tuple[float, int], *, source: Path) -> np.ndarray:
-    """Positions of about `share` of the rows, whole units only, classes in proportion."""
-    from sklearn.model_selection import StratifiedGroupKFold
-
-    share, seed = share_and_seed
-    num_folds = max(2, round(1 / share))
-    num_units = len(np.unique(units))
-    if num_units < max(3, num_folds) or np.bincount(labels).max() < num_folds:
-        raise DataError(
-            f"{source}: {len(labels)} videos in {num_units} groups are too few to hold out {share:.0%} of them; "
-            "give a split for each row, or set data.val and data.test"
-        )
-    folds = StratifiedGroupKFold(num_folds, shuffle=True, random_state=seed)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", UserWarning)  # a class with fewer rows than folds: checked after
-        return next(iter(folds.split(labels, labels, units)))[1]
-
-
 def _split_names(source: Path, splits: Sequence[str]) -> np.ndarray:
     unknown = sorted({split or "(empty)" for split in splits if split.lower() not in SPLIT_NAMES})
     if unknown:
@@ -337,45 +325,3 @@ def _refuse_missing_files(source: Path, files: Sequence[Path]) -> None:
     missing = [str(file) for file in files if not (file.is_file() or file.is_dir())]
     if missing:
         raise DataError(f"{source}: {len(missing)} of {len(files)} files are not there: {some(missing)}")
-
-
-def _empty_splits(manifest: Manifest) -> list[str]:
-    return [] if len(manifest.rows("train")) else ["no row is in the split train"]
-
-
-def _untaught_labels(manifest: Manifest) -> list[str]:
-    taught = manifest.counts("train")
-    problems = []
-    for split in ("val", "test"):
-        extra = [name for name, count in manifest.counts(split).items() if count and not taught[name]]
-        if extra:
-            problems.append(f"{split} has {some(extra)}, which train has not: no model can name it")
-    return problems
-
-
-def _unlabelled(manifest: Manifest) -> list[str]:
-    """Tasks that have nothing to learn from, and a test of none."""
-    train, test = manifest.rows("train"), manifest.rows("test")
-    known = {name: labels.known for name, labels in manifest.tasks.items()}
-    problems = [f"train has no label of tasks.{name}" for name, of_task in known.items() if not of_task[train].any()]
-    if known and len(test) and not any(of_task[test].any() for of_task in known.values()):
-        problems.append("test has no label of any task")
-    return problems
-
-
-def _leaks(manifest: Manifest) -> list[str]:
-    """A file or a group on both sides of a border between splits would make the test look better than it is."""
-    problems = []
-    columns = {"file": np.array([os.fsdecode(path) for path in manifest.paths]), "group": manifest.groups}
-    for kind, values in columns.items():
-        if values is None:
-            continue
-        sides = {split: set(values[manifest.rows(split)].tolist()) for split in SPLITS}
-        for one, other in (("train", "test"), ("train", "val"), ("val", "test")):
-            both = sorted(sides[one] & sides[other])
-            if both:
-                problems.append(
-                    f"{kind} {some(both)} is in {one} and in {other}: a leak; "
-                    "mend the split column, or leave it out and rows are divided by group"
-                )
-    return problems

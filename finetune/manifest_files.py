@@ -56,7 +56,7 @@ def read_csv(source: Path, *, labels: str) -> dict[str, list[str]]:
         if name in kept and not any(kept[name]):
             del kept[name]
     if "group" in kept:  # a row without a group is a group of its own
-        kept["group"] = [group or f"row {row}" for row, group in enumerate(kept["group"])]
+        kept["group"] = [group or path for group, path in zip(kept["group"], kept["path"], strict=True)]
     return kept
 
 

@@ -6,7 +6,7 @@ To be mended is what training refuses, or what would make its test unbelievable;
 import csv
 import os
 from collections.abc import Iterable, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +18,7 @@ from finetune.audit.labels import class_counts, group_findings, label_findings
 from finetune.audit.rows import Rows
 from finetune.audit.shortcuts import Shortcut, find_shortcuts, shortcut_findings
 from finetune.errors import DataError, VideoError
+from finetune.labels import Labels
 from finetune.video.check import TOO_SLOW, Look
 
 SCHEMA = 1
@@ -35,23 +36,31 @@ def audit(rows: Rows, looks: Sequence[Look | VideoError]) -> tuple[dict[str, Any
     readable = list(good)
     facts = facts_of(list(good.values()))
     copies = find_copies(rows, readable, _pictures(list(good.values())))
-    shortcuts = _shortcuts(rows, readable, facts)
+    shortcuts = {where: _shortcuts(rows, labels, readable, facts) for where, labels in rows.named_tasks.items()}
     findings = [
         *_bad_files(bad, len(rows)),
         *rows.findings,
         *label_findings(rows, readable),
         *group_findings(rows),
         *findings_of(rows, copies),
-        *shortcut_findings(shortcuts),
+        *(
+            replace(finding, what=f"{where}{finding.what}")
+            for where, found in shortcuts.items()
+            for finding in shortcut_findings(found)
+        ),
     ]
-    findings.sort(key=lambda finding: _GRAVITY[finding.severity])
+    findings.sort(key=lambda finding: (_GRAVITY[finding.severity], finding.kind != "no_groups"))
     names = _names(rows)
     result = _about(rows) | {
         "findings": [_finding_as_json(finding, names) for finding in findings],
         "unreadable": [{"file": names[row], "reason": _reason(rows.paths[row], error)} for row, error in bad.items()],
         "classes": class_counts(rows, readable),
         "spread": [_spread(name, facts[name]) for name in _UNITS if good],
-        "shortcuts": [asdict(shortcut) for shortcut in shortcuts],
+        "shortcuts": [
+            asdict(shortcut) | ({"fact": f"{where}{shortcut.fact}"} if where else {})
+            for where, found in shortcuts.items()
+            for shortcut in found
+        ],
         "copies": [_copies_as_json(each, names, rows) for each in copies],
         "files": [_file_as_json(rows, names, row, good.get(row)) for row in range(len(rows))],
     }
@@ -101,12 +110,12 @@ def _pictures(looks: Sequence[Look]) -> np.ndarray:
     return np.stack([look.pictures_3SS for look in looks]) if looks else np.empty((0, 3, 1, 1), np.uint8)
 
 
-def _shortcuts(rows: Rows, readable: Sequence[int], facts: dict[str, np.ndarray]) -> list[Shortcut]:
-    labelled = [position for position, row in enumerate(readable) if rows.labels[row]]
+def _shortcuts(rows: Rows, labels: Labels, readable: Sequence[int], facts: dict[str, np.ndarray]) -> list[Shortcut]:
+    labelled = [position for position, row in enumerate(readable) if labels.known[row]]
     asked = [readable[position] for position in labelled]
     return find_shortcuts(
         {name: values[labelled] for name, values in facts.items()},
-        np.array([rows.labels[row] for row in asked]),
+        np.array([labels.text(row)[0] for row in asked]),
         np.array([rows.groups[row] or f"row {row}" for row in asked]),
     )
 

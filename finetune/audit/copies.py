@@ -7,6 +7,7 @@ import numpy as np
 
 from finetune.audit.finding import Finding
 from finetune.audit.rows import Rows
+from finetune.labels import Labels
 from finetune.report.words import count
 from finetune.video.duplicates import same_to_the_byte, same_to_the_eye
 
@@ -54,9 +55,12 @@ def _stand_apart(sides: Sequence[str], copies: Sequence[int]) -> bool:
 def findings_of(rows: Rows, found: Sequence[Copies]) -> list[Finding]:
     """What copies mean for the test and for the labels."""
     findings = []
-    if contradictory := _contradictory(rows, found):
-        what = f"{len(contradictory)} files are copies of one another, to the byte, under different labels."
-        findings.append(Finding("mend", "contradiction", what, "Only one of the labels can be right.", contradictory))
+    for where, labels in rows.named_tasks.items():
+        if contradictory := _contradictory(labels, found):
+            what = f"{where}{len(contradictory)} files are copies of one another, to the byte, under different labels."
+            findings.append(
+                Finding("mend", "contradiction", what, "Only one of the labels can be right.", contradictory)
+            )
     apart, todo = "stand in different splits", "Keep one of each, or move them into one split."
     if rows.divided:
         apart, todo = "can be parted by chance, as no split is given", "Keep one of each, or give them one group."
@@ -74,9 +78,14 @@ def findings_of(rows: Rows, found: Sequence[Copies]) -> list[Finding]:
     return findings
 
 
-def _contradictory(rows: Rows, found: Sequence[Copies]) -> tuple[int, ...]:
-    exact = [copies.rows for copies in found if copies.exact]
-    return tuple(row for each in exact for row in each if len({rows.labels[other] for other in each}) > 1)
+def _contradictory(labels: Labels, found: Sequence[Copies]) -> tuple[int, ...]:
+    """Rows of exact copies whose known labels differ."""
+    concerned: list[int] = []
+    for rows in (copies.rows for copies in found if copies.exact):
+        known = [row for row in rows if labels.known[row]]
+        if len({tuple(labels.text(row)) for row in known}) > 1:
+            concerned += known
+    return tuple(concerned)
 
 
 def _how_many(chosen: Sequence[Copies], exact: bool) -> str:
@@ -94,7 +103,7 @@ def surplus_copies(rows: Rows, found: Sequence[Copies]) -> set[int]:
     What is tested on stays, so that results compare, and training loses its copy; of what is not divided yet the
     first row stays. Of exact copies with different labels none stays.
     """
-    out = set(_contradictory(rows, found))
+    out = {row for labels in rows.named_tasks.values() for row in _contradictory(labels, found)}
     sides = sides_of(rows)
     stays_first = [0] * len(rows) if rows.divided else [_STAYS_FIRST[split] for split in rows.splits]
     for copies in found:

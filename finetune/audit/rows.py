@@ -9,9 +9,10 @@ import numpy as np
 
 from finetune.audit.finding import Finding
 from finetune.errors import DataError, some
-from finetune.labels import listed, read_labels
-from finetune.manifest import divide, encode
+from finetune.labels import Labels, listed, read_labels
+from finetune.manifest import ONE_TASK, encode, labels_of_classes
 from finetune.manifest_files import SPLIT_NAMES, find_media, read_table, scan_folder, subfolders
+from finetune.splits import divide, units_of
 from finetune.tasks import NAMED, Task, primary_of
 
 PATH_COLUMNS = ("path", "file", "filename", "file_name", "video", "video_path")
@@ -31,19 +32,20 @@ class Rows:
     multilabel: bool = False  # a label lists classes, or none
     tasks: Mapping[str, Task] = field(default_factory=dict)  # several: a row may lack the label of any
     others: Mapping[str, list[str]] = field(default_factory=dict)  # of several tasks, all columns with labels
+    labels_of_all: Mapping[str, Labels] = field(default_factory=dict)  # of every task whose labels can be read
 
     def __len__(self) -> int:
         return len(self.paths)
 
-    def classes(self, row: int) -> tuple[str, ...]:
-        """Of a row; none where it has no label."""
-        if self.multilabel:
-            return listed(self.labels[row])
-        return (self.labels[row],) if self.labels[row] else ()
-
     @property
     def labelled(self) -> bool:
-        return any(self.labels)
+        return any(labels.known.any() for labels in self.labels_of_all.values())
+
+    @property
+    def named_tasks(self) -> dict[str, Labels]:
+        """The labels of the tasks that choose among names, by what messages put before them: nothing for one task."""
+        named = {name: labels for name, labels in self.labels_of_all.items() if labels.kind in NAMED}
+        return {f"tasks.{name}: " if self.tasks else "": labels for name, labels in named.items()}
 
 
 def read_rows(
@@ -64,25 +66,25 @@ def read_rows(
     read = _from_folder if source.is_dir() else _from_csv
     paths, labels, splits, groups = read(source, findings)
     others: dict[str, list[str]] = {}
-    if tasks and not source.is_dir():
-        others = _further_columns(source, paths)
-        columns = others | {"label": labels}
-        labels, multilabel = _labels_of_first(tasks, columns, len(paths))
-        findings = [finding for finding in findings if finding.kind not in {"no_label", "no_labels"}]
-        findings += _problems_of_tasks(source, paths, tasks, columns)
-        others = columns
+    every: Mapping[str, Labels] = {}
+    if tasks:
+        others = {"label": labels} | ({} if source.is_dir() else _further_columns(source, paths))
+        if not source.is_dir():
+            labels, multilabel = _labels_of_first(tasks, others, len(paths))
+            findings = [finding for finding in findings if finding.kind not in {"no_label", "no_labels"}]
+        every = _labels_of_tasks(source, paths, tasks, others, findings)
     if group_pattern and not any(groups):
         groups = _groups_from(source, paths, group_pattern, findings)
     known = [SPLIT_NAMES.get(split.lower(), "") for split in splits]
     if any(splits):
         findings += _unknown_splits(splits, known)
-    divided = any(labels) and not any(splits)
+    every = every or _labels_of_texts(labels, multilabel=multilabel)
+    divided = any(labels.known.any() for labels in every.values()) and not any(splits)
     if divided:
-        codes = encode([listed(label) for label in labels] if multilabel else labels)[1]
-        known = _divided(source, codes, groups, shares, findings)
+        known = _divided(source, paths, every, groups, shares, findings)
     if multilabel:
         findings = [finding for finding in findings if finding.kind != "no_label"]
-    return Rows(source, paths, labels, known, groups, divided, findings, multilabel, tasks or {}, others)
+    return Rows(source, paths, labels, known, groups, divided, findings, multilabel, tasks or {}, others, every)
 
 
 def _further_columns(source: Path, paths: Sequence[Path]) -> dict[str, list[str]]:
@@ -105,14 +107,35 @@ def _labels_of_first(tasks: Mapping[str, Task], columns: Mapping[str, list[str]]
     return columns[column], task.kind == "multilabel"
 
 
-def _problems_of_tasks(
-    source: Path, paths: Sequence[Path], tasks: Mapping[str, Task], columns: Mapping[str, list[str]]
-) -> list[Finding]:
-    try:
-        read_labels(tasks, columns, paths, source=source)
-    except DataError as error:
-        return [Finding("mend", "labels", line, "Training would refuse it.") for line in str(error).splitlines()]
-    return []
+def _labels_of_texts(labels: Sequence[str], *, multilabel: bool) -> Mapping[str, Labels]:
+    """Those of one task; a row without a label has an empty text."""
+    if not any(labels):
+        return {}
+    if multilabel:
+        return {ONE_TASK: labels_of_classes(*encode([listed(label) for label in labels]))}
+    classes = sorted({label for label in labels if label})
+    codes = {name: code for code, name in enumerate(classes)}
+    numbers = np.array([codes.get(label, len(classes)) for label in labels], dtype=np.int64)
+    return {ONE_TASK: labels_of_classes(tuple(classes), numbers, None)}
+
+
+def _labels_of_tasks(
+    source: Path,
+    paths: Sequence[Path],
+    tasks: Mapping[str, Task],
+    columns: Mapping[str, list[str]],
+    findings: list[Finding],
+) -> dict[str, Labels]:
+    """Those of every task that can be read; what training would refuse of the others is a finding."""
+    found: dict[str, Labels] = {}
+    for name, task in tasks.items():
+        try:
+            found |= read_labels({name: task}, columns, paths, source=source)
+        except DataError as error:
+            findings += [
+                Finding("mend", "labels", line, "Training would refuse it.") for line in str(error).splitlines()
+            ]
+    return found
 
 
 Columns = tuple[list[Path], list[str], list[str], list[str]]
@@ -189,15 +212,17 @@ def _unknown_splits(splits: Sequence[str], known: Sequence[str]) -> list[Finding
 
 def _divided(
     source: Path,
-    codes: np.ndarray,
+    paths: Sequence[Path],
+    every: Mapping[str, Labels],
     groups: Sequence[str],
     shares: tuple[float, float, int],
     findings: list[Finding],
 ) -> list[str]:
-    units = np.array([group or f"row {row}" for row, group in enumerate(groups)]) if any(groups) else None
+    root = source if source.is_dir() else source.parent
+    units = units_of([path.absolute() for path in paths], groups if any(groups) else None, root=root.absolute())
     try:
-        return divide(codes, units, shares, source=source).tolist()
+        return divide(every.values(), units, shares, source=source).tolist()
     except DataError as error:
         what = _sentence(str(error).removeprefix(f"{source}: "))
         findings.append(Finding("mend", "too_few", what))
-        return [""] * len(codes)
+        return [""] * len(paths)

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from finetune.audit.labels import ADD_GROUPS, NO_GROUPS
 from finetune.audit.shortcuts import find_shortcuts, shortcut_findings
 from finetune.errors import some
 from finetune.manifest import Manifest
@@ -67,28 +68,30 @@ def _untaught(folds: Sequence[Manifest], split: str) -> list[dict[str, str]]:
 
 
 def _shortcuts(manifest: Manifest, facts: Facts) -> list[dict[str, str]]:
-    if manifest.targets is not None:
-        return []
-    labelled = np.flatnonzero(manifest.labels < len(manifest.classes))
-    rows = np.setdiff1d(labelled, list(facts.bad))[:MOST_ROWS]
-    if not len(rows):
-        return []
+    """Of each task with one class a clip."""
+    found = []
+    for task, labels in manifest.labels_of_all.items():
+        if labels.kind not in ("classify", "ordinal"):
+            continue
+        rows = np.setdiff1d(np.flatnonzero(labels.known), list(facts.bad))[:MOST_ROWS]
+        if len(rows):
+            named = np.array(labels.names)[labels.values[rows]]
+            units = rows.astype(str) if manifest.groups is None else manifest.groups[rows]
+            findings = shortcut_findings(find_shortcuts(_facts_at(facts, rows), named, units))
+            where = f"tasks.{task}: " if manifest.tasks else ""
+            found += [{"what": f"{where}{each.what}", "do": each.todo} for each in findings]
+    return found
+
+
+def _facts_at(facts: Facts, rows: np.ndarray) -> dict[str, np.ndarray]:
     heights, widths = facts.heights[rows].astype(float), facts.widths[rows].astype(float)
     asked = {"shape": np.round(widths / np.maximum(heights, 1), 3), "size": widths * heights}
     if facts.rates is not None and facts.seconds is not None:
         asked |= {"frame rate": np.round(facts.rates[rows], 2), "duration": facts.seconds[rows]}
-    units = rows.astype(str) if manifest.groups is None else manifest.groups[rows]
-    labels = np.array(manifest.classes)[manifest.labels[rows]]
-    return [{"what": each.what, "do": each.todo} for each in shortcut_findings(find_shortcuts(asked, labels, units))]
+    return asked
 
 
 def _no_groups(manifest: Manifest, split: str) -> list[dict[str, str]]:
     if manifest.groups is not None or split == "train":
         return []
-    return [
-        {
-            "what": "It is not known which clips belong together, so clips of one person or one recording may be both "
-            "in training and here, and the interval takes each for a find of its own.",
-            "do": "Give the manifest a column group, or set data.group_pattern, where clips are related.",
-        }
-    ]
+    return [{"what": NO_GROUPS.format(where="here"), "do": ADD_GROUPS}]

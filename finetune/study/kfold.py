@@ -16,13 +16,15 @@ from finetune.audit.tested import warnings_of_folds
 from finetune.errors import DataError
 from finetune.evaluation import fitted, interval_in_words, write_pictures
 from finetune.files import write_json
-from finetune.manifest import Manifest, divide, problems_of
+from finetune.manifest import Manifest
+from finetune.manifest_checks import problems_of
 from finetune.model.model import TASK
 from finetune.recipe import Recipe
 from finetune.report.page import write_report
 from finetune.report.run_folder import evaluation_of
 from finetune.scored import Answers, figures_of, write_said
 from finetune.scores.kinds import HEADLINE
+from finetune.splits import divide, teach_all
 from finetune.study.runs import finished, refuse_other_rows, study_folder
 from finetune.tasks import NAMED, primary_of
 from finetune.video.dataset import ClipDataset
@@ -59,7 +61,8 @@ def kfold(
 
 def fold_rows(manifest: Manifest, folds: int | None, *, seed: int) -> list[np.ndarray]:
     """The rows that each fold tests. Raises DataError where there are too few."""
-    units = np.arange(len(manifest)) if manifest.groups is None else manifest.groups
+    names = manifest.units
+    units = names if manifest.groups is not None else _first_rows(names)
     if folds is None and manifest.groups is None:
         raise DataError(f"{manifest.source}: has no groups to leave out; add a column group, or data.group_pattern")
     if folds is not None and len(np.unique(units)) < folds:
@@ -71,7 +74,13 @@ def fold_rows(manifest: Manifest, folds: int | None, *, seed: int) -> list[np.nd
             found = [tested for _, tested in splitter.split(manifest.labels, manifest.labels, units)]
     except ValueError as error:
         raise DataError(f"{manifest.source}: cannot be divided into folds: {error}") from None
-    return found
+    return found if folds is None else teach_all(found, manifest.labels_of_all.values(), names)
+
+
+def _first_rows(names: np.ndarray) -> np.ndarray:
+    """For each row the first row (N,) with its name."""
+    _, first, number = np.unique(names.astype(str), return_index=True, return_inverse=True)
+    return first[number]
 
 
 def _fold(manifest: Manifest, rows: np.ndarray, recipe: Recipe) -> Manifest:
@@ -79,8 +88,9 @@ def _fold(manifest: Manifest, rows: np.ndarray, recipe: Recipe) -> Manifest:
     splits = np.full(len(manifest), "train", dtype="U5")
     splits[rows] = "test"
     rest = np.flatnonzero(splits == "train")
-    groups = None if manifest.groups is None else manifest.groups[rest]
-    splits[rest] = divide(manifest.labels[rest], groups, (recipe.data.val, 0, recipe.seed), source=manifest.source)
+    every = [labels.at(rest) for labels in manifest.labels_of_all.values()]
+    shares = recipe.data.val, 0.0, recipe.seed
+    splits[rest] = divide(every, manifest.units[rest], shares, source=manifest.source)
     return replace(manifest, splits=splits)
 
 

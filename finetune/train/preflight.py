@@ -157,9 +157,22 @@ def look(manifest: Manifest, recipe: Recipe, display: Display) -> Facts:
             "or leave them out with data.on_error=skip"
         )
     readable = manifest.without(facts.bad)
-    untaught = [] if manifest.tasks else [name for name, count in readable.counts("train").items() if not count]
+    untaught = _lost_with_bad_files(manifest, readable)
     if untaught:
-        raise DataError(f"{manifest.source}: no readable training video of {', '.join(untaught)}")
+        raise DataError("\n".join(f"{manifest.source}: {problem}" for problem in untaught))
     if facts.bad:
         display.say(f"leaving out {len(facts.bad)} files that cannot be read; the report lists them")
     return facts
+
+
+def _lost_with_bad_files(manifest: Manifest, readable: Manifest) -> list[str]:
+    """Names of each task that training rows have, but none that can be read."""
+    problems = []
+    for task, labels in manifest.labels_of_all.items():
+        left = readable.labels_of_all[task].counts(readable.rows("train"))
+        before = labels.counts(manifest.rows("train"))
+        lost = [name for name, *counts in zip(labels.names, before, left, strict=False) if counts[0] and not counts[1]]
+        if lost:
+            where = f"tasks.{task}: " if manifest.tasks else ""
+            problems.append(f"{where}no readable training video of {', '.join(lost)}")
+    return problems

@@ -10,15 +10,22 @@ from finetune.audit.audit import audit, write_mended
 from finetune.audit.rows import read_rows
 from finetune.errors import DataError
 from finetune.manifest import Manifest
+from finetune.tasks import Task
 from finetune.video.check import look_closely
 
 
-def look_into(source, pattern=None):
-    """(rows, the gravest finding of each kind, whole result, rows that are left)."""
-    rows = read_rows(source, group_pattern=pattern, shares=(0.15, 0.2, 0))
+def read(source, pattern=None, tasks=None):
+    return read_rows(source, group_pattern=pattern, shares=(0.15, 0.2, 0), tasks=tasks)
+
+
+def look_into(source, pattern=None, tasks=None):
+    """(rows, the gravest finding of each kind, whole result, rows that are left), that of no groups left aside."""
+    rows = read(source, pattern, tasks)
     result, left = audit(rows, look_closely(rows.paths, seconds=60))
     json.dumps(result)
     found = {finding["kind"]: finding for finding in reversed(result["findings"])}
+    assert ("no_groups" in found) == (rows.labelled and not any(rows.groups))
+    found.pop("no_groups", None)
     return rows, found, result, left
 
 
@@ -44,6 +51,45 @@ def test_in_data_without_faults_none_is_found(folder):
         "fact": "shape", "unit": "width ÷ height", "least": 1.33333, "median": 1.33333, "most": 1.33333, "distinct": 1
     }  # fmt: skip
     assert spread["duration"]["median"] == 0.24
+
+
+def test_that_no_group_is_known_is_the_first_warning(folder):
+    shutil.rmtree(folder / "val/waves")
+    result = audit(rows := read(folder), look_closely(rows.paths, seconds=60))[0]
+    first, *others = (finding for finding in result["findings"] if finding["severity"] == "warning")
+    assert first["kind"] == "no_groups" and others
+    assert first["what"].startswith("It is not known which clips belong together, so clips of one person or one rec")
+    assert "a column group, or set data.group_pattern" in first["todo"]
+    result = audit(rows := read(folder, r"(\w+/\w+/\d)"), look_closely(rows.paths, seconds=60))[0]
+    assert "no_groups" not in {finding["kind"] for finding in result["findings"]}
+
+
+TASKS = {"move": Task(kind="classify"), "place": Task(kind="multilabel"), "skill": Task(kind="ordinal")}
+
+
+def test_what_is_asked_of_the_classes_of_the_first_task_is_asked_of_all(tmp_path):
+    lines = ["path,split,group,move,place,skill"]
+    for number in range(26):
+        split = "train" if number < 20 else "val" if number < 23 else "test"
+        make_scene(tmp_path / f"{number}.mp4", number)
+        place = "roof" if number == 25 else "in;out" if number % 2 else "in"
+        lines.append(f"{number}.mp4,{split},g{number},{'ab'[number % 2]},{place},{3 if number < 2 else number % 2 + 1}")
+    shutil.copy(tmp_path / "7.mp4", tmp_path / "9.mp4")
+    lines[10] = lines[10].replace("in;out", "in")
+    (tmp_path / "clips.csv").write_text("\n".join(lines))
+    with pytest.raises(DataError, match=r"tasks.place: test has roof, which train has not: no model can name it"):
+        Manifest.from_csv(tmp_path / "clips.csv", tasks=TASKS)
+    rows, found, result, left = look_into(tmp_path / "clips.csv", tasks=TASKS)
+    assert found["untaught"]["what"].startswith("tasks.place: train has no readable file of “roof”")
+    assert found["untaught"]["files"] == ["25.mp4"]
+    assert found["contradiction"]["what"].startswith("tasks.place: 2 files are copies of one another")
+    assert found["rare"]["what"] == "tasks.skill: Fewer than 5 training files each: “3”."
+    assert found["absent"]["what"].startswith("tasks.skill: val has no file of “3”")
+    assert [each["task"] for each in result["classes"]] == ["move"] * 2 + ["place"] * 3 + ["skill"] * 3
+    assert result["classes"][4] == {
+        "task": "place", "class": "roof", "train": 0, "val": 0, "test": 1, "readable": 1, "unreadable": 0
+    }  # fmt: skip
+    assert [rows.paths[row].name for row in range(26) if row not in left] == ["7.mp4", "9.mp4"]
 
 
 def test_bad_files_are_named_with_their_reasons(folder):
