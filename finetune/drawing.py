@@ -7,21 +7,24 @@ from pathlib import Path
 
 from finetune.errors import RunError
 from finetune.manifest_files import find_media
-from finetune.numbered_images import IMAGE_SUFFIXES
+from finetune.numbered_images import IMAGE_RATE, IMAGE_SUFFIXES
 from finetune.prediction import Prediction, TaskPrediction
 from finetune.tasks import primary_of
 from finetune.video.drawn import IMAGE_ENDINGS, VIDEO_ENDINGS, Marks, Thing, draw_image, draw_video
 
 
-def targets_of(paths: Sequence[Path], out: Path) -> list[Path]:
+def targets_of(paths: Sequence[Path], out: Path, *, image_sequences: bool = True) -> list[Path]:
     """Where each file is drawn to, in the order in which `predict` takes them.
 
     One file is drawn to `out`; several, or a folder, into the folder `out`, as deep in it as they are in the folder
     that holds all of them, and under their names: with .mp4 or .png at the end where theirs cannot be written. Raises
     RunError where that cannot be.
     """
-    files = [file for path in paths for file in find_media(path)]
-    if len(paths) == 1 and not paths[0].is_dir():
+    files = [file for path in paths for file in find_media(path, image_sequences=image_sequences)]
+    for path in paths:
+        if path.is_dir() and out.resolve().is_relative_to(path.resolve()):
+            raise RunError(f"{out}: is within {path}, and would be predicted the next time; draw to another place")
+    if len(paths) == 1 and files == list(paths):
         targets = [_checked(files[0], out)]
     else:
         _refuse_as_folder(paths, out, len(files))
@@ -36,10 +39,15 @@ def targets_of(paths: Sequence[Path], out: Path) -> list[Path]:
     return targets
 
 
-def draw(prediction: Prediction, target: Path) -> None:
-    """Write the video, or image, of a prediction with what is said of it on each frame."""
-    draws = draw_image if _is_image(prediction.path) else draw_video
-    draws(prediction.path, target, marks_of(prediction))
+def draw(prediction: Prediction, target: Path, *, image_rate: float = IMAGE_RATE) -> None:
+    """Write the video, or image, of a prediction with what is said of it on each frame.
+
+    A folder of numbered images becomes a video of `image_rate` frames a second.
+    """
+    if _is_image(prediction.path):
+        draw_image(prediction.path, target, marks_of(prediction))
+    else:
+        draw_video(prediction.path, target, marks_of(prediction), image_rate=image_rate)
 
 
 def marks_of(prediction: Prediction) -> Marks:
@@ -85,7 +93,7 @@ def _thing(box: tuple[str, TaskPrediction] | None, motion: tuple[str, TaskPredic
 
 
 def _is_image(file: Path) -> bool:
-    return file.suffix.lower() in IMAGE_SUFFIXES
+    return file.suffix.lower() in IMAGE_SUFFIXES and not file.is_dir()
 
 
 def _endings(file: Path) -> tuple[str, ...]:
@@ -109,6 +117,3 @@ def _refuse_as_folder(paths: Sequence[Path], out: Path, count: int) -> None:
         raise RunError(f"{out}: is there already and no folder; {count} files are drawn into one")
     if out.suffix.lower() in {*VIDEO_ENDINGS, *IMAGE_ENDINGS} and not out.is_dir():
         raise RunError(f"{out}: {count} files are drawn into a folder; name one")
-    for path in paths:
-        if path.is_dir() and out.resolve().is_relative_to(path.resolve()):
-            raise RunError(f"{out}: is within {path}, and would be predicted the next time; draw to another place")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import re
 from collections import Counter
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -18,6 +18,11 @@ SPLIT_NAMES = {
     **dict.fromkeys(("val", "valid", "validation", "dev"), "val"),
     **dict.fromkeys(("test", "testing"), "test"),
 }
+
+UNCLEAR_IMAGES = (
+    "put the frames of each video into a folder of their own and all else elsewhere, or take each image by itself "
+    "with data.image_sequences=false (predict: --no-image-sequences)"
+)
 
 
 def read_table(source: Path) -> dict[str, list[str]]:
@@ -106,12 +111,14 @@ def scan_folder(source: Path, *, image_sequences: bool = True) -> FolderScan:
     has_splits = not problem and bool(folders) and all(split_of(folder) for folder in folders)
     parts = [(split_of(top), inner) for top in folders for inner in subfolders(top)] if has_splits else []
     parts = parts or [("", folder) for folder in folders if not problem]
-    files, labels, splits, empty = [], [], [], []
+    files, labels, splits, empty, unclear = [], [], [], [], []
     passed_over: Counter[str] = Counter()
     for split, folder in parts:
         found, others = media_below(folder)
         passed_over.update(others)
-        found = as_clips(found, apart={folder}) if image_sequences else found
+        if image_sequences:
+            found, more = clips_of(found, apart={folder})
+            unclear += more
         empty += [] if found else [str(folder.relative_to(source))]
         files += found
         labels += [folder.name.strip()] * len(found)
@@ -120,6 +127,8 @@ def scan_folder(source: Path, *, image_sequences: bool = True) -> FolderScan:
     problems = (
         {"layout": problem} if problem else {"empty_class": f"no video or image in {some(empty)}"} if empty else {}
     )
+    if unclear:
+        problems["unclear_images"] = f"{some(unclear)}; {UNCLEAR_IMAGES}"
     return FolderScan(files, labels, splits if has_splits else None, loose, passed_over, problems)
 
 
@@ -180,24 +189,16 @@ def _loose_files(source: Path, splits: Sequence[Path], passed_over: Counter[str]
 def find_media(path: Path, *, image_sequences: bool = True) -> list[Path]:
     """The path itself, or, for a folder, the clips within it, sorted: files and folders of numbered images.
 
-    Without `image_sequences` each image is a clip. Raises DataError for none.
+    Without `image_sequences` each image is a clip. Raises DataError for none, and for folders that are unclear.
     """
     if not path.is_dir():
         return [path]
     found = media_below(path)[0]
     if not found:
         raise DataError(f"{path}: no video or image in this folder")
-    return as_clips(found) if image_sequences else found
-
-
-def as_clips(files: Sequence[Path], *, apart: Collection[Path] = ()) -> list[Path]:
-    """Files with the images of each image sequence replaced by their folder; see `clips_of`. Raises DataError."""
-    clips, unclear = clips_of(files, apart=apart)
+    clips, unclear = clips_of(found) if image_sequences else (found, [])
     if unclear:
-        raise DataError(
-            "\n".join(unclear) + "\nput the frames of each video into a folder of their own and all else elsewhere, "
-            "or take each image by itself with data.image_sequences=false"
-        )
+        raise DataError(f"{some(unclear)}; {UNCLEAR_IMAGES}")
     return clips
 
 

@@ -64,6 +64,11 @@ def why_unclear(names: Sequence[str]) -> str:
     return f"holds {', '.join(held[:3])}{more}, which are not the numbered frames of one video"
 
 
+def pattern_of(name: str) -> str:
+    """What is left of a name without its last number: cam1_*.jpg, or the name itself where it has none."""
+    return re.sub(r"[0-9]+(?=[^0-9]*$)", "*", Path(name).stem) + Path(name).suffix.lower()
+
+
 def frame_names(names: Iterable[str]) -> list[str]:
     """The names of images that may be frames, numbers in their order: img_2 before img_10."""
     images = [name for name in names if Path(name).suffix.lower() in IMAGE_SUFFIXES]
@@ -80,11 +85,9 @@ def _are_numbered_alike(names: Sequence[str]) -> bool:
 
 
 def _patterns(names: Iterable[str]) -> dict[str, list[str]]:
-    """Names by what is left of them without their last number: cam1_*.jpg, or the name itself where it has none."""
     patterns: dict[str, list[str]] = defaultdict(list)
     for name in names:
-        stem, suffix = Path(name).stem, Path(name).suffix.lower()
-        patterns[re.sub(r"[0-9]+(?=[^0-9]*$)", "*", stem) + suffix].append(name)
+        patterns[pattern_of(name)].append(name)
     return patterns
 
 

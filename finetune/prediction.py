@@ -14,14 +14,15 @@ from finetune.errors import DataError, RunError, VideoError
 from finetune.evaluation import temperature_of, thresholds_of
 from finetune.infer import answers, settle_device, settle_precision
 from finetune.labels import SEPARATOR
-from finetune.manifest_files import find_media
+from finetune.manifest_files import find_media, read_table
 from finetune.model.model import VideoClassifier
+from finetune.numbered_images import IMAGE_SUFFIXES
 from finetune.probabilities import in_source
-from finetune.recipe import Clip
+from finetune.recipe import Recipe
 from finetune.scores.calibration import tempered
 from finetune.tasks import CLASSED, COLUMNS, Output, primary_of
 from finetune.video.check import look_at
-from finetune.video.dataset import read_views, view_placements
+from finetune.video.dataset import Source, read_views, view_placements
 from finetune.video.decode import VideoInfo
 
 
@@ -78,9 +79,12 @@ def predict(
     views: int | None = None,
     top_k: int = 5,
     calibrated: bool = False,
+    image_sequences: bool | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> list[Prediction]:
-    """Predictions for files, and for the videos and images within folders, in order.
+    """Predictions for files, and for the clips within folders, in order.
+
+    With `image_sequences` a folder of numbered images is one clip, else each of its images is; None: as in training.
 
     `views` defaults to those that the run was evaluated with. `calibrated` probabilities are those at the temperature
     that was fitted on the split val, of each task that has one. Raises DataError that names every file that cannot be
@@ -92,9 +96,10 @@ def predict(
     outputs = model.outputs
     temperatures = _temperatures(folder, outputs, recipe.evaluate.views, views) if calibrated else {}
     thresholds = {task: thresholds_of(folder, task) for task, each in outputs.items() if each.kind == "multilabel"}
-    files = _looked_at([file for path in paths for file in find_media(Path(path))])
+    together = reads_image_sequences(folder) if image_sequences is None else image_sequences
+    files = _looked_at([file for path in paths for file in find_media(Path(path), image_sequences=together)])
     device = settle_device(recipe.train.device)
-    asked = _Asked(model.to(device), recipe.clip, views or recipe.evaluate.views, recipe.train.precision)
+    asked = _Asked(model.to(device), recipe, views or recipe.evaluate.views)
     predictions = []
     for file, info in files:
         tasks = {}
@@ -108,6 +113,15 @@ def predict(
     return predictions
 
 
+def reads_image_sequences(run: Path) -> bool:
+    """Whether a run takes a folder of numbered images as one clip: not where it learned from images by themselves."""
+    recipe, _ = open_run(run)
+    manifest = run / "manifest.csv"
+    learned = read_table(manifest)["path"] if manifest.is_file() else [""]
+    only_images = all(Path(path).suffix.lower() in IMAGE_SUFFIXES for path in learned)
+    return recipe.data.image_sequences and not only_images
+
+
 def _looked_at(files: list[Path]) -> list[tuple[Path, VideoInfo]]:
     results = look_at(files)
     bad = [str(result) for result in results if isinstance(result, VideoError)]
@@ -119,17 +133,19 @@ def _looked_at(files: list[Path]) -> list[tuple[Path, VideoInfo]]:
 class _Asked:
     """A model that says of one video, by itself, what evaluation has it say: probabilities or numbers (K,) a task."""
 
-    def __init__(self, model: VideoClassifier, clip: Clip, views: int, precision: str) -> None:
+    def __init__(self, model: VideoClassifier, recipe: Recipe, views: int) -> None:
         self.model = model
-        self.clip = clip.model_copy(update={"size": model.size})
+        self.clip = recipe.clip.model_copy(update={"size": model.size})
         self.views = views
-        self.precision = settle_precision(precision, next(model.parameters()).device)
+        self.source = Source(image_rate=recipe.data.image_rate)
+        self.precision = settle_precision(recipe.train.precision, next(model.parameters()).device)
 
     def __call__(self, file: Path, info: VideoInfo) -> dict[str, np.ndarray]:
         of_video: dict[str, Any] = {
             "views": self.views,
             "num_frames": info.num_frames,
             "video_size": (info.height, info.width),
+            "source": self.source,
         }
         clips_VTCHW = read_views(file, self.clip, **of_video)
         said = answers(self.model, clips_VTCHW.unsqueeze(0), precision=self.precision)

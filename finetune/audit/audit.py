@@ -15,6 +15,7 @@ import numpy as np
 from finetune.audit.copies import Copies, find_copies, findings_of, surplus_copies
 from finetune.audit.finding import Finding
 from finetune.audit.labels import class_counts, group_findings, label_findings
+from finetune.audit.loose_frames import loose_frame_findings
 from finetune.audit.rows import Rows
 from finetune.audit.shortcuts import Shortcut, find_shortcuts, shortcut_findings
 from finetune.errors import DataError, VideoError
@@ -35,7 +36,8 @@ def audit(rows: Rows, looks: Sequence[Look | VideoError]) -> tuple[dict[str, Any
     good = {row: look for row, look in enumerate(looks) if not isinstance(look, VideoError)}
     readable = list(good)
     facts = facts_of(list(good.values()))
-    copies = find_copies(rows, readable, _pictures(list(good.values())))
+    pictures_N3SS = _pictures(list(good.values()))
+    copies = find_copies(rows, readable, pictures_N3SS)
     shortcuts = {where: _shortcuts(rows, labels, readable, facts) for where, labels in rows.named_tasks.items()}
     findings = [
         *_bad_files(bad, len(rows)),
@@ -43,6 +45,7 @@ def audit(rows: Rows, looks: Sequence[Look | VideoError]) -> tuple[dict[str, Any
         *label_findings(rows, readable),
         *group_findings(rows),
         *findings_of(rows, copies),
+        *loose_frame_findings(rows, readable, pictures_N3SS),
         *(
             replace(finding, what=f"{where}{finding.what}")
             for where, found in shortcuts.items()

@@ -12,6 +12,8 @@ from finetune.errors import DataError, some
 from finetune.labels import Labels, listed, read_labels
 from finetune.manifest import ONE_TASK, encode, labels_of_classes
 from finetune.manifest_files import SPLIT_NAMES, find_media, read_table, scan_folder, subfolders
+from finetune.numbered_images import clips_of
+from finetune.report.words import count
 from finetune.splits import divide, units_of
 from finetune.tasks import NAMED, Task, primary_of
 
@@ -55,6 +57,7 @@ def read_rows(
     shares: tuple[float, float, int],
     multilabel: bool = False,
     tasks: Mapping[str, Task] | None = None,
+    image_sequences: bool = True,
 ) -> Rows:
     """Rows of a CSV or a folder as `Manifest` would take them; without labels too.
 
@@ -63,8 +66,11 @@ def read_rows(
     are no rows at all.
     """
     findings: list[Finding] = []
-    read = _from_folder if source.is_dir() else _from_csv
-    paths, labels, splits, groups = read(source, findings)
+    if source.is_dir():
+        paths, labels, splits, groups = _from_folder(source, findings, image_sequences=image_sequences)
+    else:
+        paths, labels, splits, groups = _from_csv(source, findings)
+    findings += _image_sequences(paths)
     others: dict[str, list[str]] = {}
     every: Mapping[str, Labels] = {}
     if tasks:
@@ -163,10 +169,12 @@ def _from_csv(source: Path, findings: list[Finding]) -> Columns:
     return paths, labels, splits, groups
 
 
-def _from_folder(source: Path, findings: list[Finding]) -> Columns:
+def _from_folder(source: Path, findings: list[Finding], *, image_sequences: bool) -> Columns:
     """`<class>/*` or `<split>/<class>/*`; a folder without folders is files without labels."""
-    scan = scan_folder(source)
-    paths = [*scan.files, *scan.loose] if scan.files else find_media(source)
+    scan = scan_folder(source, image_sequences=image_sequences)
+    paths = [*scan.files, *scan.loose] if scan.files else find_media(source, image_sequences=False)
+    if image_sequences and not scan.files:
+        paths, _ = clips_of(paths)
     unlabelled = [""] * (len(paths) - len(scan.files))
     if subfolders(source):
         findings += [Finding("mend", kind, _sentence(problem)) for kind, problem in scan.problems.items()]
@@ -178,6 +186,12 @@ def _from_folder(source: Path, findings: list[Finding]) -> Columns:
 
 def _sentence(text: str) -> str:
     return f"{text[0].upper()}{text[1:]}."
+
+
+def _image_sequences(paths: Sequence[Path]) -> list[Finding]:
+    folders = sum(path.is_dir() for path in paths)
+    what = f"{count(folders, 'folder')} of numbered images: each is one clip, its images are the frames."
+    return [Finding("note", "image_sequences", what)] if folders else []
 
 
 def _missing_labels(labels: Sequence[str]) -> list[Finding]:

@@ -43,7 +43,12 @@ def check(
     where = fetched(place) if isinstance(place, str) else place
     shares = data.val, data.test, seed
     rows = read_rows(
-        where, group_pattern=data.group_pattern, shares=shares, multilabel=data.multilabel, tasks=settings.tasks
+        where,
+        group_pattern=data.group_pattern,
+        shares=shares,
+        multilabel=data.multilabel,
+        tasks=settings.tasks,
+        image_sequences=data.image_sequences,
     )
     with counting("looking") as progress:
         looks = look_closely(rows.paths, seconds=seconds, image_rate=data.image_rate, progress=progress)

@@ -27,16 +27,28 @@ def predict(
     calibrated: Annotated[
         bool, typer.Option("--calibrated", help="Probabilities at the temperature fitted on val; same answers.")
     ] = False,
+    image_sequences: Annotated[
+        bool | None,
+        typer.Option(
+            help="Folders of numbered images: one clip each, or each image a clip; by default as in training."
+        ),
+    ] = None,
     drawn: Annotated[
         Path | None, typer.Option("--draw", help="Write the video with it drawn on; of several videos a folder.")
     ] = None,
 ) -> None:
     """Say of videos what the run's tasks are: the class, and boxes, motion and numbers."""
     from finetune import prediction
+    from finetune.checkpoint import open_run
     from finetune.drawing import draw, targets_of
 
-    targets = [] if drawn is None else targets_of(paths, drawn)
-    predictions = prediction.predict(run, paths, views=views, top_k=top_k, calibrated=calibrated)
+    together = prediction.reads_image_sequences(run) if image_sequences is None else image_sequences
+    targets = [] if drawn is None else targets_of(paths, drawn, image_sequences=together)
+    predictions = prediction.predict(
+        run, paths, views=views, top_k=top_k, calibrated=calibrated, image_sequences=together
+    )
+    if image_sequences is None:
+        _say_how_images_are_taken(paths, together)
     if csv_file is not None:
         _write_csv(csv_file, predictions)
         print(csv_file)
@@ -47,9 +59,26 @@ def predict(
         for each in predictions:
             print(f"{each.path}\n{_text(each)}")
     for each, target in zip(predictions, targets, strict=drawn is not None):
-        draw(each, target)
+        draw(each, target, image_rate=open_run(run)[0].data.image_rate)
     if drawn is not None and not as_json:
         print(drawn)
+
+
+def _say_how_images_are_taken(paths: Sequence[Path], together: bool) -> None:
+    """What was decided about folders of numbered images, where there are any."""
+    from finetune.manifest_files import find_media
+    from finetune.numbered_images import clips_of
+    from finetune.report.words import count
+
+    files = [file for path in paths if path.is_dir() for file in find_media(path, image_sequences=False)]
+    folders = sum(clip.is_dir() for clip in clips_of(files)[0])
+    if not folders:
+        return
+    if together:
+        words = "one clip each; --no-image-sequences takes each image by itself"
+    else:
+        words = "taken image by image, as in training; --image-sequences takes each as one clip"
+    print(f"{count(folders, 'folder')} of numbered images: {words}", file=sys.stderr)
 
 
 def _text(each: Prediction) -> str:

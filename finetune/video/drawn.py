@@ -12,8 +12,9 @@ import numpy as np
 
 from finetune.errors import RunError
 from finetune.files import whole_file
+from finetune.numbered_images import IMAGE_RATE
 from finetune.video.container import open_video
-from finetune.video.decode import ToRgb, decoded, probe
+from finetune.video.decode import ToRgb, decoded, probe, read_frames
 from finetune.video.encode import write_frames
 from finetune.video.lettering import lettered
 
@@ -57,14 +58,14 @@ class Marks:
     said_for: int = 0
 
 
-def draw_video(source: Path, target: Path, marks: Marks) -> None:
+def draw_video(source: Path, target: Path, marks: Marks, *, image_rate: float = IMAGE_RATE) -> None:
     """Write each frame of a video with its marks, all equally long, at the video's mean rate and without its sound.
 
     The ending is one of VIDEO_ENDINGS. Sides of an odd number of pixels get one more. An existing file is replaced when
     the new one is whole. Raises VideoError where the source cannot be decoded to its end, and RunError where the target
     cannot be written.
     """
-    rate = probe(source).fps or 25.0
+    rate = probe(source).fps or image_rate
     with _written_whole(target) as partial:
         _write(partial, drawn(_frames(source), marks, rate=rate), rate)
 
@@ -194,6 +195,9 @@ def _point(x: float, y: float) -> tuple[int, int]:
 
 def _frames(source: Path) -> Iterator[np.ndarray]:
     """One after the other, upright, in the size of the first."""
+    if source.is_dir():
+        yield from (read_frames(source, [index])[0][0].transpose(1, 2, 0) for index in range(probe(source).num_frames))
+        return
     to_rgb = ToRgb(source, None)
     with open_video(source) as (container, stream):
         for frame in decoded(source, container, stream):

@@ -142,10 +142,11 @@ def _shows_something(pictures_N3SS: np.ndarray) -> np.ndarray:
 
 def _agree(one_P3SS: np.ndarray, other_P3SS: np.ndarray) -> np.ndarray:
     """Which pairs agree in all three pictures, whatever their brightness and contrast: bool (P,)."""
-    apart = np.abs(_evened(one_P3SS) - _evened(other_P3SS)) > _SPREADS_APART
+    apart = np.abs(evened(one_P3SS) - evened(other_P3SS)) > _SPREADS_APART
     return (apart.mean(axis=(2, 3)) <= _PIXELS_APART).all(1)
 
 
-def _evened(pictures_P3SS: np.ndarray) -> np.ndarray:
+def evened(pictures_P3SS: np.ndarray) -> np.ndarray:
+    """Pictures of one brightness and contrast, float32."""
     pictures = pictures_P3SS - pictures_P3SS.mean(axis=(2, 3), keepdims=True, dtype=np.float32)
     return pictures / np.maximum(pictures.std(axis=(2, 3), keepdims=True), _FLAT)
