@@ -26,7 +26,7 @@ from finetune.report.clips import choose_clips
 from finetune.report.run_folder import evaluation_of
 from finetune.scored import Answers, figures_of, write_said
 from finetune.scores.calibration import tempered
-from finetune.scores.intervals import resamples_of
+from finetune.scores.intervals import FOLDS_WIDER, units_of
 from finetune.splits import SPLITS
 from finetune.tasks import CLASSED, Output, primary_of
 from finetune.video.dataset import ClipDataset
@@ -245,10 +245,17 @@ def _protocol(recipe: Recipe, said: _Asked, views: int, groups: np.ndarray | Non
     }
 
 
+WIDENED = f"{FOLDS_WIDER:g} times as wide, as the models of the folds share training clips"
+
+
 def interval_in_words(groups: np.ndarray | None, rows: int) -> str:
     """How the intervals of a task's figures were made."""
-    units = "clips" if groups is None else f"{len(np.unique(groups))} groups"
-    return f"95 %, from a bootstrap over {units}, {resamples_of(rows)} resamples; Wilson where all are alike"
+    units = units_of(groups, rows)
+    if groups is None:
+        return f"95 %, jackknife over {rows} clips, Student's t"
+    number, even = len(np.unique(groups)), round(units.effective, 1)
+    uneven = f" (uneven: they count as {even:g} of equal size)" if even < 0.95 * number else ""
+    return f"95 %, jackknife over {number} groups{uneven}, Student's t"
 
 
 def _training_skipped(folder: Path) -> list[dict[str, str]]:

@@ -108,7 +108,7 @@ def probe(
             f"{each['backbone']:{width}}  {each['method']:{wider}}  {each['top1']:.3f} ({low:.3f} to {high:.3f})"
             f"  {each['seconds_of_features']:17.0f}  {each['seconds']:10.1f}"
         )
-    print(f"always {chance['class']}: {chance['top1']:.3f}. The best of many is flattered by the choice.")
+    print(f"always {chance['class']}: {chance['top1']:.3f}. Picking the best of many inflates its score.")
     print(f"picture {folder / 'probe.svg'}\n{folder}", flush=True)
 
 

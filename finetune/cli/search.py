@@ -75,6 +75,7 @@ def sweep(
     load_recipe(recipe)
 
     from finetune.cli.run import load_manifest
+    from finetune.study.runs import val_units
     from finetune.study.sweep import fixed_settings, grid, recipes_of, sweep, swept_keys
 
     points = grid(overrides)
@@ -91,20 +92,36 @@ def sweep(
             raise RecipeError("nothing to sweep: give a key several values, as phases.0.lr=1e-3,1e-2")
         recipes_of(recipe, points)
         settings = load_recipe(recipe, fixed_settings(points))
-        found = sweep(recipe, points, load_manifest(settings), out=folder)
+        manifest = load_manifest(settings)
+        found = sweep(recipe, points, manifest, out=folder)
     print(points_table(found))
     print(
-        "The best of many is flattered by the choice: settings whose interval holds 0 may be as good. "
+        f"{_evidence(found, *val_units(manifest))} Picking the best of many inflates its score. "
         f"To test it: finetune evaluate {folder / found[0].run}"
     )
     print(folder, flush=True)
+
+
+def _evidence(points: "list[Point]", num_units: int, unit: str) -> str:
+    """From which other settings the best is shown to differ."""
+    from finetune.scores.paired import too_few
+
+    others = [point for point in points[1:] if not point.has_diverged]
+    if not others:
+        return "No other setting was trained to its end."
+    if few := too_few(num_units, unit):
+        return f"No evidence that the first setting is better than others: {few}."
+    as_good = sum(point.behind_interval[1] >= 0 for point in others)
+    if not as_good:
+        return "The first setting is better than all others: no interval includes 0."
+    return f"No evidence that the first setting is better than {as_good} of {len(others)} others: intervals include 0."
 
 
 def points_table(points: "list[Point]") -> str:
     """One line a setting, the best first."""
     names = [" ".join(point.settings) for point in points[:POINTS_SHOWN]]
     width = max(map(len, names))
-    lines = [f"{'setting':{width}}  on val                  loss    against the best"]
+    lines = [f"{'setting':{width}}  on val                  loss    vs. best (95 % together)"]
     for name, each in zip(names, points, strict=False):
         if each.has_diverged:
             lines.append(f"{name:{width}}  its loss was not a number")

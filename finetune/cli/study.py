@@ -30,6 +30,7 @@ def kfold(
     import statistics
 
     from finetune.cli.run import load_manifest
+    from finetune.evaluation import WIDENED
     from finetune.scores.headline import in_words
     from finetune.scores.kinds import HEADLINE, limits_of
     from finetune.study import kfold as study
@@ -49,7 +50,7 @@ def kfold(
         print(f"{number:4}  {fold['num_rows']:5}  {fold[key]:.3f} (95 % interval {low:.3f} to {high:.3f})")
     values = [fold[key] for fold in results["folds"]]
     print(f"mean of folds {statistics.mean(values):.3f}, standard deviation {statistics.stdev(values):.3f}")
-    print(f"together {in_words(task)} on {results['num_rows']} clips")
+    print(f"together {in_words(task)} on {results['num_rows']} clips; {WIDENED}")
     print(f"report {folder / 'evaluation' / 'report.html'}\n{folder}", flush=True)
 
 
@@ -65,6 +66,7 @@ def tasks_ablation(
     import json
 
     from finetune.cli.run import load_manifest
+    from finetune.report.ablation import verdict
     from finetune.study import ablation
 
     folder, name = out or Path("runs") / f"{Path(recipe).stem}-ablation", Path(recipe).stem
@@ -83,9 +85,8 @@ def tasks_ablation(
         alone, together = (sum(each[key]) / len(each[key]) for key in ("alone", "together"))
         gain = _percent(each["gain"], each["gain_ci"])
         print(f"{task:{width}}  {each['name']:11}  {alone:.3f}  {together:8.3f}  {gain}")
-    print(
-        f"ΔM {_percent(told['delta_m'], told['delta_m_ci'])}\nreport {folder / 'ablation.html'}\n{folder}", flush=True
-    )
+    print(f"ΔM {_percent(told['delta_m'], told['delta_m_ci'])}\n{verdict(told)}")
+    print(f"report {folder / 'ablation.html'}\n{folder}", flush=True)
 
 
 def _percent(value: float, interval: list[float] | None) -> str:
@@ -108,13 +109,14 @@ def sweep_stages(
 
     from finetune.cli.run import load_manifest
     from finetune.study import stages
+    from finetune.study.runs import val_units
 
     manifest = load_manifest(settings)
     folder = out or Path("runs") / f"{Path(recipe).stem}-stages"
     outcomes = stages.sweep_stages(settings, manifest, probe_epochs=probe_epochs, epochs=epochs, lr=lr, out=folder)
     table = _outcome_table(outcomes)
     (folder / "stages.txt").write_text(table + "\n", encoding="utf-8")
-    print(f"\n{table}\n{_verdict(outcomes)}\n{folder}")
+    print(f"\n{table}\n{_verdict(outcomes, *val_units(manifest))}\n{folder}")
 
 
 def average(
@@ -153,7 +155,7 @@ def average(
 
 def _outcome_table(outcomes: "list[Outcome]") -> str:
     width = max(len("stage"), *(len(outcome.what) for outcome in outcomes))
-    lines = [f"{'stage':{width}}  {'learning':>12}  on val                  against the head alone"]
+    lines = [f"{'stage':{width}}  {'learning':>12}  on val                  vs. head alone (95 % together)"]
     for each in outcomes:
         low, high = each.interval
         less, more = each.gain_interval
@@ -164,10 +166,23 @@ def _outcome_table(outcomes: "list[Outcome]") -> str:
     return "\n".join(lines)
 
 
-def _verdict(outcomes: "list[Outcome]") -> str:
-    first = outcomes[0]
-    if first.what == "head" or first.gain <= 0:
-        return "No stage does better than the head alone: leave the backbone frozen, or give it more epochs or clips."
-    sure = "surely better" if first.gain_interval[0] > 0 else "not surely better: the interval holds 0"
-    advice = "phases=full" if first.what == "all" else f"phases=surgical:{first.what}"
-    return f"{first.what} pays most, and is {sure} than the head alone. In a recipe: {advice}"
+def _verdict(outcomes: "list[Outcome]", num_units: int, unit: str) -> str:
+    """What the outcomes are evidence for; nothing is recommended without evidence."""
+    from finetune.scores.paired import too_few
+
+    best = outcomes[0]
+    if best.what == "head" or best.gain <= 0:
+        return "No stage scores above the head alone: keep the backbone frozen, or try more epochs or clips."
+    if few := too_few(num_units, unit):
+        return f"Best: {best.what}, {best.gain:+.3f}, but no evidence that it helps: {few}."
+    low, high = best.gain_interval
+    if low <= 0:
+        return (
+            f"Best: {best.what}, {best.gain:+.3f}, but the interval includes 0: no evidence that it helps. "
+            "Keep the backbone frozen, or try more epochs or clips."
+        )
+    advice = "phases=full" if best.what == "all" else f"phases=surgical:{best.what}"
+    return (
+        f"Best: {best.what}, {best.gain:+.3f} against the head alone (interval {low:+.3f} to {high:+.3f}), "
+        f"with one seed. In a recipe: {advice}"
+    )

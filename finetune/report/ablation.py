@@ -17,12 +17,15 @@ from finetune.report.page import script_and_style, template, write_page
 from finetune.report.run_folder import SCHEMA, read_json
 from finetune.report.words import KINDS, count
 
+FEWEST_SEEDS = 2  # from which chance in training is estimated
 REACHES = (1, 2, 5, 10, 20, 50, 100)  # in percent, of the scale of gains on both sides of 0
 
 
 def write_ablation(folder: Path) -> Path:
     """Write `ablation.html` and `ablation.md` beside `ablation.json` in a folder; gives the page."""
     ablation = _read(folder / "ablation.json")
+    if len(ablation["seeds"]) < FEWEST_SEEDS:
+        ablation = _without_intervals(ablation)
     rows = [_row(name, task) for name, task in ablation["tasks"].items()]
     mean = _gain(ablation["delta_m"], ablation.get("delta_m_ci"))
     html = template("ablation.html.j2").render(
@@ -48,8 +51,11 @@ def write_ablation(folder: Path) -> Path:
 def verdict(ablation: Mapping[str, Any]) -> str:
     """Whether tasks are better learned together, in a sentence."""
     number, ends = len(ablation["tasks"]), ablation.get("delta_m_ci")
+    seeds = len(ablation["seeds"])
     mean, tasks = gain_text(ablation["delta_m"]), f"the {count(number, 'task')}"
     how = f"the mean of their relative gains, ΔM, is {mean}"
+    if seeds < FEWEST_SEEDS:
+        return f"One seed cannot settle whether {tasks} are better learned together: {how}. Train with --seeds 3."
     if not ends:
         return f"Whether {tasks} are better learned together cannot be settled without an interval: {how}."
     told = f"{how} (95\u00a0% interval {gain_interval(ends)})"
@@ -80,6 +86,12 @@ def _read(path: Path) -> dict[str, Any]:
     if not ablation.get("tasks"):
         raise RunError(f"{path}: has no task in it; it is damaged: ablate the tasks again")
     return dict(ablation)
+
+
+def _without_intervals(ablation: dict[str, Any]) -> dict[str, Any]:
+    """Of one seed none is known: chance in training is not in it."""
+    tasks = {name: task | {"gain_ci": None} for name, task in ablation["tasks"].items()}
+    return ablation | {"tasks": tasks, "delta_m_ci": None}
 
 
 def _row(name: str, task: Mapping[str, Any]) -> dict[str, Any]:

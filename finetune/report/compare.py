@@ -27,7 +27,7 @@ from finetune.report.run_folder import (
     with_figures_of,
 )
 from finetune.scores import paired
-from finetune.scores.intervals import interval_of, resampled_means, units_of
+from finetune.scores.intervals import interval_of_shares
 from finetune.scores.kinds import HEADLINE
 from finetune.tasks import NAMED, primary_of
 
@@ -189,9 +189,6 @@ def _right(rows: Sequence[Row], kind: str) -> np.ndarray:
 
 def _run(run: Run, right_N: np.ndarray, groups: np.ndarray | None) -> dict[str, Any]:
     key, task, protocol = HEADLINE[run.task["kind"]][0], run.task, run.results["protocol"]
-    units, num_units = units_of(groups, len(right_N))
-    means = resampled_means(np.bincount(units, right_N), np.bincount(units))
-    right = float(right_N.mean())
     model = (run.recipe or {}).get("model")
     return {
         "mark": run.mark,
@@ -200,8 +197,8 @@ def _run(run: Run, right_N: np.ndarray, groups: np.ndarray | None) -> dict[str, 
         "num_rows": run.results["num_rows"],
         "value": task[key],
         "ci": task[f"{key}_ci"],
-        "right": right,
-        "right_ci": interval_of(right, means, num_units),
+        "right": float(right_N.mean()),
+        "right_ci": interval_of_shares(right_N, groups),
         "macro_f1": task["macro_f1"],
         "classes": list(task["classes"]),
         "model": [str(model[part]) for part in ("backbone", "temporal") if part in model] if model else [],

@@ -236,7 +236,7 @@ _PROTOCOL = {
     "interval": (
         "Intervals",
         "",
-        "bootstrap: the test repeated on clips or groups drawn by lot",
+        "jackknife: the test repeated without each clip or group",
     ),
 }
 

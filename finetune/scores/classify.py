@@ -1,12 +1,12 @@
 """Scores of predictions, through scikit-learn, each main figure with a 95 % interval over groups."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
 from sklearn.metrics import confusion_matrix, precision_recall_fscore_support
 
-from finetune.scores.intervals import interval_of, resamples_of, units_of
+from finetune.scores.intervals import Units, interval_of, interval_of_shares, most_units, units_of
 
 
 def score(
@@ -14,8 +14,7 @@ def score(
 ) -> dict[str, Any]:
     """Figures of one classification task in 0…1; macro averages are over the classes that have rows.
 
-    Intervals come from a bootstrap over groups, or over rows without groups; see `interval_of`. A resample leaves the
-    classes out that it has no row of.
+    Intervals come from a jackknife over groups, or over rows without groups; see `interval_of`.
     """
     num_classes = len(classes)
     predicted_N = probs_NK.argmax(1)
@@ -27,24 +26,23 @@ def score(
     hits_N = np.array(
         [label in row for label, row in zip(labels_N, np.argsort(-probs_NK, axis=1)[:, :top_k], strict=True)]
     )
-    figures = {
-        "top1": float((labels_N == predicted_N).mean()),
-        "top5": float(hits_N.mean()),
-        **_macro(matrix.diagonal(), matrix.sum(1), matrix.sum(0)),
-    }
-    intervals = _intervals(labels_N, predicted_N, hits_N, groups, figures, recall_K=recall)
+    right_N = labels_N == predicted_N
+    macro = _macro(matrix.diagonal(), matrix.sum(1), matrix.sum(0))
+    figures = {"top1": float(right_N.mean()), "top5": float(hits_N.mean()), **macro}
+    intervals = {"top1": interval_of_shares(right_N, groups), "top5": interval_of_shares(hits_N, groups)}
+    intervals |= _macro_intervals(labels_N, predicted_N, groups, macro, support_K=support)
     majority = int(support.argmax())
     return {
         "kind": "classify",
         "classes": list(classes),
         **figures,
-        **{f"{name}_ci": interval for name, interval in intervals["figures"].items()},
+        **{f"{name}_ci": interval for name, interval in intervals.items()},
         "per_class": [
             {
                 "class": name,
                 "precision": float(precision[code]),
                 "recall": float(recall[code]),
-                "recall_ci": intervals["recall"][code],
+                "recall_ci": _share_interval_of(labels_N == code, right_N, groups),
                 "f1": float(f1[code]),
                 "support": int(support[code]),
             }
@@ -72,39 +70,37 @@ def _macro(right_K: np.ndarray, actual_K: np.ndarray, named_K: np.ndarray) -> di
     return {f"macro_{name}": float(values[there].mean()) for name, values in averaged}
 
 
-def _intervals(
+def _share_interval_of(chosen_N: np.ndarray, right_N: np.ndarray, groups: np.ndarray | None) -> list[float] | None:
+    """The interval of how many of the chosen rows are right; None where there are none."""
+    if not chosen_N.any():
+        return None
+    return interval_of_shares(right_N[chosen_N], None if groups is None else groups[chosen_N])
+
+
+def _macro_intervals(
     labels_N: np.ndarray,
     predicted_N: np.ndarray,
-    hits_N: np.ndarray,
     groups: np.ndarray | None,
-    figures: dict[str, float],
+    macro: dict[str, float],
     *,
-    recall_K: np.ndarray,
-) -> dict[str, Any]:
-    """The intervals of the `figures`, and of each class's recall."""
-    units, num_units = units_of(groups, len(labels_N))
-    rng, num_classes = np.random.default_rng(0), len(recall_K)
-    right_N = labels_N == predicted_N
-    drawn: dict[str, list[float]] = {name: [] for name in figures}
-    resamples = resamples_of(len(labels_N))
-    recalls = np.full((resamples, num_classes), np.nan)
-    for resample in range(resamples):
-        weights_N = np.bincount(rng.integers(num_units, size=num_units), minlength=num_units)[units]
-        right_K, actual_K, named_K = (
-            np.bincount(codes, weights, num_classes)
-            for codes, weights in ((labels_N, weights_N * right_N), (labels_N, weights_N), (predicted_N, weights_N))
-        )
-        total = weights_N.sum()
-        drawn["top1"].append(float(right_K.sum() / total))
-        drawn["top5"].append(float(weights_N @ hits_N / total))
-        for name, value in _macro(right_K, actual_K, named_K).items():
-            drawn[name].append(value)
-        there = actual_K > 0
-        recalls[resample, there] = right_K[there] / actual_K[there]
-    units_of_class = [len(np.unique(units[labels_N == code])) for code in range(num_classes)]
-    return {
-        "figures": {name: interval_of(figures[name], np.array(drawn[name]), num_units) for name in figures},
-        "recall": [
-            interval_of(float(recall_K[code]), recalls[:, code], units_of_class[code]) for code in range(num_classes)
-        ],
-    }
+    support_K: np.ndarray,
+) -> dict[str, list[float] | None]:
+    """Of averages over classes; a row counts the more, the fewer its class has. A class may be left out as a whole."""
+    most = most_units(len(labels_N) * len(support_K) // 10)
+    units = units_of(groups, len(labels_N), weights_N=1 / support_K[labels_N], most=most)
+    left_out = [_macro(*counts) for counts in _counts_left_out(labels_N, predicted_N, units, len(support_K))]
+    return {name: interval_of(macro[name], np.array([each[name] for each in left_out]), units) for name in macro}
+
+
+def _counts_left_out(
+    labels_N: np.ndarray, predicted_N: np.ndarray, units: Units, num_classes: int
+) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray]]:
+    """How many rows of each class (K,) are right, there, and named so, without each unit; not where none is left."""
+    rows_of_unit = np.split(np.argsort(units.of_rows, kind="stable"), np.cumsum(np.bincount(units.of_rows))[:-1])
+    codes = (labels_N[labels_N == predicted_N], labels_N, predicted_N)
+    right_K, there_K, named_K = (np.bincount(code, minlength=num_classes) for code in codes)
+    for rows in rows_of_unit if units.count > 1 else ():
+        labels, predicted = labels_N[rows], predicted_N[rows]
+        right = np.bincount(labels[labels == predicted], minlength=num_classes)
+        there, named = (np.bincount(code, minlength=num_classes) for code in (labels, predicted))
+        yield right_K - right, there_K - there, named_K - named

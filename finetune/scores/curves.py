@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 from sklearn.metrics import average_precision_score, precision_recall_curve, roc_auc_score, roc_curve
 
-from finetune.scores.intervals import interval_of, resampled_means, units_of
+from finetune.scores.intervals import interval_of_shares
 
 GRID = 51
 MOST_CLASSES = 12  # that have a curve each
@@ -93,13 +93,10 @@ def _at(
 ) -> dict[str, Any]:
     threshold = falling[max(1, round(share * len(falling))) - 1]
     answered = sure_N >= threshold
-    units, num_units = units_of(None if groups is None else groups[answered], int(answered.sum()))
-    sums, sizes = np.bincount(units, right_N[answered]), np.bincount(units)
-    accuracy = float(right_N[answered].mean())
     return {
         "coverage": float(answered.mean()),
-        "accuracy": accuracy,
-        "accuracy_ci": interval_of(accuracy, resampled_means(sums, sizes), num_units),
+        "accuracy": float(right_N[answered].mean()),
+        "accuracy_ci": interval_of_shares(right_N[answered], None if groups is None else groups[answered]),
         "threshold": float(threshold),
     }
 

@@ -1,18 +1,28 @@
-"""95 % intervals of figures, by a bootstrap over groups: clips of one group are alike, so they are drawn together."""
+"""95 % intervals of figures, by a jackknife over groups: clips of one group are alike, so they are left out together.
+
+The truth that an interval is for is what the figure would be on endlessly many groups like the tested ones, large and
+small ones as often as here; for an accuracy, the share of right clips among all clips of such groups.
+"""
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
+from dataclasses import dataclass
 from typing import Literal, NamedTuple
 
 import numpy as np
 from scipy.stats import t
 
-RESAMPLES, FEWER = 2000, 200  # fewer give the deviation to a twentieth, which is enough where each takes long
-MOST_NUMBERS = 20_000  # that a resample goes through where RESAMPLES are drawn
+MOST_UNITS, FEWER_UNITS = 2000, 200  # that are left out one by one; fewer where each takes long
+MOST_NUMBERS = 200_000  # that a figure is made of where MOST_UNITS are left out
+ALIKE = 0.2  # correlation of clips within a group that is assumed where none can be estimated
+FOLDS_WIDER = 1.3  # times as large is the error of pooled folds, by simulation with logistic regression
 Z = 1.959964  # of 95 % of a normal distribution
 WIDEST = 10.0  # steps of a logarithm to each side: an error that may be 20,000 times as large is not known
 
 Scale = Literal["error", "correlation", "r2"]
+_widening: ContextVar[float] = ContextVar("_widening", default=1.0)
 
 
 class _Scale(NamedTuple):
@@ -34,131 +44,187 @@ _SCALES: dict[Scale, _Scale] = {
 }
 
 
-def units_of(groups: np.ndarray | None, rows: int) -> tuple[np.ndarray, int]:
-    """The unit of each row that a resample draws as a whole, numbered from 0, and how many there are."""
-    units = np.arange(rows) if groups is None else np.unique(groups, return_inverse=True)[1]
-    return units, int(units.max()) + 1
+@contextmanager
+def pooled_folds() -> Iterator[None]:
+    """Within it, intervals are those of answers that models of several folds gave.
+
+    The models share most of what they learned from, and every row is tested and learned from, so that the rows'
+    answers are not independent: standard errors are `FOLDS_WIDER` times as large as the rows alone say (Bates,
+    Hastie and Tibshirani 2021, arXiv:2104.00673).
+    """
+    before = _widening.set(FOLDS_WIDER)
+    try:
+        yield
+    finally:
+        _widening.reset(before)
 
 
-def interval_of(value: float, drawn: np.ndarray, num_units: int) -> list[float] | None:
-    """The interval of a figure in 0…1, from what it was in resamples of so many units; None where it was in none.
+@dataclass(frozen=True, eq=False)
+class Units:
+    """Groups, or rows where there are no groups, that are left out one by one; very many are put together in blocks.
+
+    `of_rows` (N,) has the unit of each row, numbered from 0. `effective` is how many groups of equal size count as
+    much as these, in 1…`count`: 1 / Σ share² (Kish 1965). `trials` is how many independent rows tell as much as these
+    do where rows of a group correlate by `ALIKE`.
+    """
+
+    of_rows: np.ndarray
+    count: int
+    effective: float
+    trials: float
+
+    def each_left_out(self) -> Iterator[np.ndarray]:
+        """Of each unit, which rows (N,) remain without it."""
+        return (self.of_rows != unit for unit in range(self.count))
+
+
+def units_of(
+    groups: np.ndarray | None, rows: int, *, weights_N: np.ndarray | None = None, most: int = MOST_UNITS
+) -> Units:
+    """The units of rows, at most so many; `weights_N` is how much each row counts in the figure, by default alike."""
+    of_rows = np.arange(rows) if groups is None else np.unique(groups, return_inverse=True)[1]
+    weights_N = np.ones(rows) if weights_N is None else weights_N
+    sizes_U = np.bincount(of_rows, weights_N)
+    effective = float(sizes_U.sum() ** 2 / (sizes_U**2).sum())
+    alone = float(weights_N.sum() ** 2 / (weights_N**2).sum())  # as many rows of equal weight
+    trials = alone / (1 + (alone / effective - 1) * ALIKE) / _widening.get() ** 2
+    if len(sizes_U) > most:
+        of_rows = _blocks(sizes_U, most)[of_rows]
+    return Units(of_rows, int(of_rows.max()) + 1, effective, trials)
+
+
+def most_units(numbers: int) -> int:
+    """How many units are left out one by one where a figure is made of so many numbers."""
+    return MOST_UNITS if numbers <= MOST_NUMBERS else FEWER_UNITS
+
+
+def left_out_means(values_N: np.ndarray, units: Units) -> np.ndarray:
+    """The mean without each unit (U,); NaN where no row remains."""
+    sums, sizes = np.bincount(units.of_rows, values_N), np.bincount(units.of_rows)
+    rest = len(values_N) - sizes
+    return np.divide(sums.sum() - sums, rest, out=np.full(len(sums), np.nan), where=rest > 0)
+
+
+def interval_of(value: float, left_out_U: np.ndarray, units: Units) -> list[float] | None:
+    """The interval of a figure in 0…1, from what it is without each unit; None where it is never known.
 
     Its ends are `reach_of` the figure on the scale of log odds, on which a share near 0 or 1 is as uncertain upwards as
-    downwards. Percentiles of the resamples would be too narrow: with 5 groups they hold the truth 83 times of 100,
-    these 96, and in seven designs 94 to 97 (benchmarks/intervals.py). Where all resamples are alike, Wilson's interval
-    for as many trials as there are units.
+    downwards. They are not further apart than where all clips of a group are right or wrong together: that is Wilson's
+    interval for `effective` trials. Nor are they nearer to 1, or to 0, than where all clips are right, or wrong: that
+    is Wilson's interval for `trials`.
     """
-    drawn = drawn[~np.isnan(drawn)]
-    if not len(drawn):
+    if np.isnan(left_out_U).all() and units.count > 1:
         return None
-    reach = reach_of(drawn, num_units)
-    if not reach or not 0 < value < 1:
-        return _wilson(value, num_units)
-    odds, steps = math.log(value / (1 - value)), reach / (value * (1 - value))
-    return [_share(odds - steps), _share(odds + steps)]
+    if not 0 < value < 1:
+        return _wilson(value, units.trials if units.count > 1 else 1)
+    low, high = _wilson(value, units.effective)
+    steps = reach_of(value, left_out_U, units) / (value * (1 - value))
+    if not steps:
+        return [low, high]
+    odds = math.log(value / (1 - value))
+    all_right, _ = _wilson(1.0, units.trials)
+    return [min(all_right, max(low, _share(odds - steps))), max(1 - all_right, min(high, _share(odds + steps)))]
 
 
-def interval_on(scale: Scale, value: float, drawn: np.ndarray, num_units: int) -> list[float] | None:
+def interval_on(scale: Scale, value: float, left_out_U: np.ndarray, units: Units) -> list[float] | None:
     """The interval of a figure that is no share: an error above 0, a correlation in -1…1, or R² below 1.
 
     Its ends are `reach_of` the figure on a scale without ends: the logarithm of an error, Fisher's z of a correlation,
-    the logarithm of 1 - R², so that none lies where the figure cannot be. They hold the truth 92 to 96 times of 100 in
-    simulations with 5 to 100 groups. None where resamples are all alike, as those of one group are, or tell nothing.
+    the logarithm of 1 - R², so that none lies where the figure cannot be. None where the figure is the same without
+    each unit, where there is one unit, and where the interval would tell nothing.
     """
-    drawn, on = drawn[~np.isnan(drawn)], _SCALES[scale]
-    if not len(drawn) or not on.low < value < on.high:
+    on = _SCALES[scale]
+    if not on.low < value < on.high:
         return None
-    place, steps = on.onto(value), reach_of(drawn, num_units) * on.slope(value)
+    place, steps = on.onto(value), reach_of(value, left_out_U, units) * on.slope(value)
     return [on.back(place - steps), on.back(place + steps)] if 0 < steps < WIDEST else None
 
 
 def interval_of_shares(shares_N: np.ndarray, groups: np.ndarray | None) -> list[float] | None:
     """The interval of the mean of what is in 0…1 for each row, or is true or not."""
-    units, num_units = units_of(groups, len(shares_N))
-    drawn = resampled_means(np.bincount(units, shares_N), np.bincount(units))
-    return interval_of(float(shares_N.mean()), drawn, num_units)
+    units = units_of(groups, len(shares_N))
+    return interval_of(float(shares_N.mean()), left_out_means(shares_N, units), units)
 
 
 def interval_of_errors(errors_N: np.ndarray, groups: np.ndarray | None) -> list[float] | None:
     """The interval of the mean of an error of each row, of any size."""
-    units, num_units = units_of(groups, len(errors_N))
-    drawn = resampled_means(np.bincount(units, errors_N), np.bincount(units))
-    return interval_on("error", float(errors_N.mean()), drawn, num_units)
+    units = units_of(groups, len(errors_N))
+    return interval_on("error", float(errors_N.mean()), left_out_means(errors_N, units), units)
 
 
-def reach_of(drawn: np.ndarray, num_units: int, *, level: float = 0.95) -> float:
-    """How far an interval reaches to each side, from a figure's resamples; 0 where they are all alike.
+def interval_of_median(values_N: np.ndarray, groups: np.ndarray | None) -> list[float] | None:
+    """The interval of the median of rows: the values between which one half may lie. None where that is any.
 
-    Their standard deviation, times √(n/(n-1)) as a resample of n units varies too little, times the quantile of
-    Student's t with n-1 degrees. Source: Hesterberg (2015), arXiv:1411.5279.
+    Source: Woodruff (1952), Journal of the American Statistical Association 47.
     """
-    deviation = float(drawn.std())
-    if num_units < 2 or deviation < 1e-12:
-        return 0.0
-    return deviation * math.sqrt(num_units / (num_units - 1)) * float(t.ppf(0.5 + level / 2, num_units - 1))
+    _, (low, high) = mean_interval(values_N <= np.median(values_N), groups)
+    half = (high - low) / 2
+    return [float(end) for end in np.quantile(values_N, [0.5 - half, 0.5 + half])] if half < 0.5 else None
 
 
-def resamples_of(numbers: int) -> int:
-    """How many resamples are drawn where each goes through so many numbers."""
-    return RESAMPLES if numbers <= MOST_NUMBERS else FEWER
+def reach_of(value: float, left_out_U: np.ndarray, units: Units, *, level: float = 0.95) -> float:
+    """How far an interval reaches to each side, from the figure without each unit; 0 where that is always the same."""
+    return reach(jackknife(value, left_out_U, units), level=level)
+
+
+class StandardError(NamedTuple):
+    """Of a figure; the fewer degrees of freedom, the less it is known itself."""
+
+    error: float
+    degrees: float
+
+
+def jackknife(value: float, left_out_U: np.ndarray, units: Units) -> StandardError:
+    """The standard error of a figure from what it is without each unit; 0 where that is always the same.
+
+    Its degrees of freedom are one less than the effective number of units, by their size or by what they add to the
+    squared error (and two more, as squares of even ones are uneven), whichever is less: of one large group and many
+    small ones, the large one decides. Sources: Efron (1982), The jackknife, the bootstrap and other resampling plans;
+    Kish (1965), Survey sampling; Satterthwaite (1946), Biometrics Bulletin 2.
+    """
+    squares_U = (left_out_U[~np.isnan(left_out_U)] - value) ** 2
+    total = float(squares_U.sum())
+    error = math.sqrt(total * (1 - 1 / units.effective)) * _widening.get()
+    if error < 1e-12:
+        return StandardError(0.0, 1.0)
+    adding = total**2 / float((squares_U**2).sum())
+    return StandardError(error, max(1.0, min(units.effective, adding + 2) - 1))
+
+
+def joined(errors: Sequence[StandardError]) -> StandardError:
+    """That of a sum of figures that chance moves independently (Welch 1947, Satterthwaite 1946)."""
+    squares = sum(each.error**2 for each in errors)
+    if not squares:
+        return StandardError(0.0, 1.0)
+    return StandardError(math.sqrt(squares), squares**2 / sum(each.error**4 / each.degrees for each in errors))
+
+
+def reach(of: StandardError, *, level: float = 0.95) -> float:
+    """How far an interval reaches to each side: the error, times a quantile of Student's t."""
+    return of.error * float(t.ppf(0.5 + level / 2, of.degrees))
 
 
 def mean_interval(
     values_N: np.ndarray, groups: np.ndarray | None, *, level: float = 0.95
 ) -> tuple[float, tuple[float, float]]:
-    """The mean of a number of each row, of any size, with its interval; without bounds where that is not known.
+    """The mean of a number of each row, of any size, with its interval; without bounds where there is one unit.
 
-    Of a number that is the same in all rows there is nothing to learn but that others are rare: at most 3 of as many
-    (the rule of three), unless it is 0, as where two models gave the same answers.
+    Rows that are off by 1 may be rare, so that few or none are among these: the error is joined with `share_unseen`,
+    in place of fewer degrees of freedom where few groups add to it.
     """
-    units, num_units = units_of(groups, len(values_N))
-    sums, sizes = np.bincount(units, values_N), np.bincount(units)
+    units = units_of(groups, len(values_N))
     mean = float(values_N.mean())
-    if not values_N.any():
-        return 0.0, (0.0, 0.0)
-    if num_units < 2:
+    if units.count < 2:
         return mean, (-math.inf, math.inf)
-    reach = reach_of(resampled_means(sums, sizes), num_units, level=level) or 3 / num_units
-    return mean, (mean - reach, mean + reach)
+    error, _ = jackknife(mean, left_out_means(values_N, units), units)
+    of_seen = reach(StandardError(error, max(1.0, units.effective - 1)), level=level)
+    whole = math.hypot(of_seen, share_unseen(units, level=level))
+    return mean, (mean - whole, mean + whole)
 
 
-def resampled_means(sums: np.ndarray, sizes: np.ndarray, *, resamples: int | None = None, seed: int = 0) -> np.ndarray:
-    """The mean in each resample of units, of which the sum and the number of rows are given."""
-    rng, num_units = np.random.default_rng(seed), len(sums)
-    resamples = resamples or resamples_of(num_units)
-    means = np.empty(resamples)
-    at_once = max(1, 2_000_000 // num_units)
-    for start in range(0, resamples, at_once):
-        drawn = rng.integers(num_units, size=(min(at_once, resamples - start), num_units))
-        means[start : start + len(drawn)] = sums[drawn].sum(1) / sizes[drawn].sum(1)
-    return means
-
-
-def resampled_counts(num_units: int, *, numbers: int, seed: int = 0) -> Iterator[np.ndarray]:
-    """How often each resample has each unit, (some resamples, units) at a time; `numbers` as in `resamples_of`."""
-    rng, resamples = np.random.default_rng(seed), resamples_of(numbers)
-    at_once = max(1, 2_000_000 // num_units)
-    for start in range(0, resamples, at_once):
-        some = min(at_once, resamples - start)
-        drawn = rng.integers(num_units, size=(some, num_units)) + num_units * np.arange(some)[:, None]
-        yield np.bincount(drawn.ravel(), minlength=some * num_units).reshape(some, num_units)
-
-
-def resampled_sums(sums_UF: np.ndarray) -> np.ndarray:
-    """The sums over the rows of each resample (R, F), from those over the rows of each unit."""
-    return np.concatenate([counts @ sums_UF for counts in resampled_counts(len(sums_UF), numbers=len(sums_UF))])
-
-
-def resampled_medians(values_N: np.ndarray, units: np.ndarray, num_units: int) -> np.ndarray:
-    """The median of the rows of each resample of units."""
-    order = np.argsort(values_N)
-    rising, units, medians = values_N[order], units[order], []
-    for some in resampled_counts(num_units, numbers=len(values_N)):
-        for counts in some:
-            upto = np.cumsum(counts[units])
-            middle = [np.searchsorted(upto, upto[-1] / 2, side=side) for side in ("left", "right")]
-            medians.append(rising[middle].mean())
-    return np.array(medians)
+def share_unseen(units: Units, *, level: float = 0.95) -> float:
+    """How frequent rows may be of which there are none here: 3 of as many `trials` (the rule of three)."""
+    return -math.log(1 - level) / units.trials
 
 
 def paired_difference(
@@ -166,10 +232,20 @@ def paired_difference(
 ) -> tuple[float, tuple[float, float]]:
     """How much more often one is right than another on the same rows, with its interval.
 
-    `right_N` and `other_N` are true where a row was right. Units are groups, or rows where there are none.
+    `right_N` and `other_N` are true where a row was right. Units are groups, or rows where there are none. Two that
+    agree on all rows may still differ on others: see `mean_interval`.
     """
     difference, (low, high) = mean_interval(right_N.astype(float) - other_N, groups, level=level)
     return difference, (max(-1.0, low), min(1.0, high))
+
+
+def _blocks(sizes_U: np.ndarray, most: int) -> np.ndarray:
+    """The block of each unit (U,), of about equal size, units drawn by lot; a large unit is nearly one by itself."""
+    order = np.random.default_rng(0).permutation(len(sizes_U))
+    middle = np.cumsum(sizes_U[order]) - sizes_U[order] / 2
+    block = np.empty(len(sizes_U), dtype=int)
+    block[order] = np.floor(most * middle / sizes_U.sum())
+    return np.unique(block, return_inverse=True)[1]
 
 
 def _share(odds: float) -> float:
@@ -177,7 +253,7 @@ def _share(odds: float) -> float:
     return 1 / (1 + math.exp(-odds)) if odds > -700 else 0.0
 
 
-def _wilson(share: float, trials: int) -> list[float]:
+def _wilson(share: float, trials: float) -> list[float]:
     """Wilson's interval (1927), for a share that need not be a whole number of trials."""
     center = (share + Z**2 / (2 * trials)) / (1 + Z**2 / trials)
     half = Z / (1 + Z**2 / trials) * math.sqrt(share * (1 - share) / trials + Z**2 / (4 * trials**2))

@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 from sklearn.metrics import average_precision_score, precision_recall_curve, precision_recall_fscore_support
 
-from finetune.scores.intervals import interval_of, resamples_of, units_of
+from finetune.scores.intervals import interval_of, interval_of_shares, most_units, units_of
 
 
 def score_multilabel(
@@ -105,22 +105,27 @@ def _intervals(
     groups: np.ndarray | None,
     figures: dict[str, float],
 ) -> dict[str, list[float] | None]:
-    units, num_units = units_of(groups, len(targets_NK))
-    rng = np.random.default_rng(0)
+    """A row counts the more in averages over classes, the rarer its classes are."""
+    support_K = np.maximum(targets_NK.sum(0), 1)
+    weights_N = np.maximum((targets_NK / support_K).sum(1), 1 / targets_NK.size)  # one without a class counts little
+    most = most_units(probs_NK.size)
+    of_classes = units_of(groups, len(targets_NK), weights_N=weights_N, most=most)
+    of_all = units_of(groups, len(targets_NK), most=most)
     ranked = [_Ranked(targets_NK[:, code], probs_NK[:, code]) for code in np.flatnonzero(targets_NK.any(0))]
-    exact_N = (targets_NK == named_NK).all(1)
     hits_NK, sums_NK = targets_NK & named_NK, targets_NK.astype(int) + named_NK
-    drawn: dict[str, list[float]] = {"map": [], "micro_f1": [], "macro_f1": [], "exact": []}
-    for _ in range(resamples_of(probs_NK.size // 10)):
-        weights_N = np.bincount(rng.integers(num_units, size=num_units), minlength=num_units)[units]
-        hits_K, sums_K, support_K = weights_N @ hits_NK, weights_N @ sums_NK, weights_N @ targets_NK
-        if not support_K.any():
-            continue
-        drawn["map"].append(float(np.nanmean([each.average_precision(weights_N) for each in ranked])))
-        drawn["micro_f1"].append(2 * hits_K.sum() / max(1, sums_K.sum()))
-        drawn["macro_f1"].append(float((2 * hits_K / np.maximum(sums_K, 1))[support_K > 0].mean()))
-        drawn["exact"].append(float(weights_N @ exact_N / weights_N.sum()))
-    return {name: interval_of(figures[name], np.array(values), num_units) for name, values in drawn.items()}
+    left_out = np.full((of_all.count, 3), np.nan)
+    for unit, rest_N in enumerate(of_all.each_left_out()):
+        hits_K, sums_K, support_K = rest_N @ hits_NK, rest_N @ sums_NK, rest_N @ targets_NK
+        if support_K.any():
+            precision = float(np.nanmean([each.average_precision(rest_N) for each in ranked]))
+            macro = float((2 * hits_K / np.maximum(sums_K, 1))[support_K > 0].mean())
+            left_out[unit] = precision, macro, 2 * hits_K.sum() / max(1, sums_K.sum())
+    return {
+        "map": interval_of(figures["map"], left_out[:, 0], of_classes),
+        "macro_f1": interval_of(figures["macro_f1"], left_out[:, 1], of_classes),
+        "micro_f1": interval_of(figures["micro_f1"], left_out[:, 2], of_all),
+        "exact": interval_of_shares((targets_NK == named_NK).all(1), groups),
+    }
 
 
 class _Ranked:

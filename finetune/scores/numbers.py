@@ -5,14 +5,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-from finetune.scores.intervals import (
-    interval_of,
-    interval_of_errors,
-    interval_on,
-    resampled_medians,
-    resampled_sums,
-    units_of,
-)
+from finetune.scores.intervals import interval_of_errors, interval_of_median, interval_on, units_of
 
 POINTS = 500  # [true, said] of an output that are kept to be drawn
 MOVING = 0.1  # pixels a frame; of what moves less the direction is noise
@@ -91,7 +84,7 @@ def mean_correlation(truth_NK: np.ndarray, said_NK: np.ndarray) -> float:
 
 
 class _Rows:
-    """What is summed over rows to get each output's figures, so that a resample is a sum over its units."""
+    """What is summed over rows to get each output's figures, so that those of other rows are other sums."""
 
     def __init__(self, truth_NK: np.ndarray, said_NK: np.ndarray, groups: np.ndarray | None) -> None:
         self.truth_NK, self.said_NK = truth_NK.astype(np.float64), said_NK.astype(np.float64)
@@ -106,13 +99,15 @@ class _Rows:
         self.figures_K = {name: np.nan_to_num(values_K) for name, values_K in found.items()}
 
     def interval(self, name: Literal["r2", "correlation"]) -> list[float] | None:
-        """Of r2 or correlation; resamples in which an output that differs does not are left out."""
-        units, num_units = units_of(self.groups, len(self.parts_NFK))
-        sums_UFK = np.zeros((num_units, *self.parts_NFK.shape[1:]))
-        np.add.at(sums_UFK, units, self.parts_NFK)
-        drawn_RFK = resampled_sums(sums_UFK.reshape(num_units, -1)).reshape(-1, *sums_UFK.shape[1:])
-        drawn_RK = np.where(self.constant[name], 0.0, _figures(drawn_RFK, self.least_2K)[name])
-        return interval_on(name, float(self.figures_K[name].mean()), drawn_RK.mean(1), num_units)
+        """Of r2 or correlation; a unit without which an output does not differ any more says nothing."""
+        units = units_of(self.groups, len(self.parts_NFK))
+        if units.count < 2:
+            return None
+        sums_UFK = np.zeros((units.count, *self.parts_NFK.shape[1:]))
+        np.add.at(sums_UFK, units.of_rows, self.parts_NFK)
+        left_out = _figures(sums_UFK.sum(0) - sums_UFK, self.least_2K)
+        left_out_UK = np.where(self.constant[name], 0.0, left_out[name])
+        return interval_on(name, float(self.figures_K[name].mean()), left_out_UK.mean(1), units)
 
     def per_output(self, names: Sequence[str], figures: Sequence[str]) -> list[dict[str, Any]]:
         """Each output's figures, with up to POINTS rows spread evenly over all."""
@@ -149,17 +144,14 @@ def _least(values_NK: np.ndarray, finest: float) -> np.ndarray:
 def _angle(
     truth_N2: np.ndarray, said_N2: np.ndarray, groups: np.ndarray | None
 ) -> tuple[float | None, list[float] | None]:
-    """The median in degrees, with its interval: that of a share of 180°."""
+    """The median in degrees, with its interval."""
     if not len(truth_N2):
         return None, None
     truth_N2, said_N2 = truth_N2.astype(np.float64), said_N2.astype(np.float64)
     across_N = truth_N2[:, 0] * said_N2[:, 1] - truth_N2[:, 1] * said_N2[:, 0]
     angles_N = np.where(said_N2.any(1), np.arctan2(np.abs(across_N), (truth_N2 * said_N2).sum(1)), np.pi / 2)
-    share_N = angles_N / np.pi
-    units, num_units = units_of(groups, len(share_N))
-    median = float(np.median(share_N))
-    ends = interval_of(median, resampled_medians(share_N, units, num_units), num_units)
-    return 180 * median, None if ends is None else [180 * end for end in ends]
+    angles_N = np.degrees(angles_N)
+    return float(np.median(angles_N)), interval_of_median(angles_N, groups)
 
 
 def _short(value: float) -> float:

@@ -11,7 +11,7 @@ from typing import Literal
 import numpy as np
 from scipy.stats import binomtest
 
-from finetune.scores.intervals import paired_difference, units_of
+from finetune.scores.intervals import paired_difference
 
 FEWEST_UNITS = 6  # that 5 coins fall alike happens 6 times of 100, so 5 groups can agree by chance
 SIGNIFICANT = 0.05
@@ -58,7 +58,7 @@ def compare(first_N: np.ndarray, other_N: np.ndarray, *, groups: np.ndarray | No
     only_first, only_other = int((first_N & ~other_N).sum()), int((other_N & ~first_N).sum())
     return Paired(
         num_rows=len(first_N),
-        num_units=units_of(groups, len(first_N))[1],
+        num_units=len(first_N) if groups is None else len(np.unique(groups)),
         difference=difference,
         interval=interval,
         only_first=only_first,
@@ -91,12 +91,18 @@ def holm(p_values: Sequence[float]) -> list[float]:
 def in_words(paired: Paired, *, first: str, other: str, unit: str) -> str:
     """The verdict as a sentence without its end; `unit` is what the interval is over: group or clip."""
     if paired.verdict == "unsettled":
-        units = f"{paired.num_units} {unit}" + "s" * (paired.num_units != 1)
-        return f"cannot be settled: {units} {'is' if paired.num_units == 1 else 'are'} too few"
+        return f"cannot be settled: {too_few(paired.num_units, unit)}"
     if paired.verdict == "none":
         return "no evidence of a difference"
     better = other if paired.verdict == "other" else first
     return f"{better} is better by {points(abs(paired.difference))}"
+
+
+def too_few(num_units: int, unit: str) -> str:
+    """That so many groups or clips settle nothing, as words; empty where they are enough."""
+    if num_units >= FEWEST_UNITS:
+        return ""
+    return f"{num_units} {unit} is too few" if num_units == 1 else f"{num_units} {unit}s are too few"
 
 
 def points(share: float, *, signed: bool = False) -> str:

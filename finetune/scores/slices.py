@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from finetune.scores.intervals import interval_of, resampled_means, units_of
+from finetune.scores.intervals import interval_of_shares
 
 MOST_VALUES, PARTS, FEWEST = 4, 3, 20
 
@@ -37,13 +37,10 @@ def _parts(values_N: np.ndarray, known: np.ndarray) -> list[np.ndarray]:
 
 
 def _part(values_N: np.ndarray, here: np.ndarray, right_N: np.ndarray, groups: np.ndarray | None) -> dict[str, Any]:
-    units, num_units = units_of(None if groups is None else groups[here], int(here.sum()))
-    means = resampled_means(np.bincount(units, right_N[here]), np.bincount(units))
-    accuracy = float(right_N[here].mean())
     return {
         "low": float(values_N[here].min()),
         "high": float(values_N[here].max()),
         "rows": int(here.sum()),
-        "accuracy": accuracy,
-        "accuracy_ci": interval_of(accuracy, means, num_units),
+        "accuracy": float(right_N[here].mean()),
+        "accuracy_ci": interval_of_shares(right_N[here], None if groups is None else groups[here]),
     }

@@ -14,7 +14,7 @@ from sklearn.model_selection import LeaveOneGroupOut, StratifiedGroupKFold
 from finetune.answers import file_of, read_paths
 from finetune.audit.tested import warnings_of_folds
 from finetune.errors import DataError
-from finetune.evaluation import fitted, interval_in_words, write_pictures
+from finetune.evaluation import WIDENED, fitted, interval_in_words, write_pictures
 from finetune.files import write_json
 from finetune.manifest import Manifest
 from finetune.manifest_checks import problems_of
@@ -23,6 +23,7 @@ from finetune.recipe import Recipe
 from finetune.report.page import write_report
 from finetune.report.run_folder import evaluation_of
 from finetune.scored import Answers, figures_of, write_said
+from finetune.scores.intervals import pooled_folds
 from finetune.scores.kinds import HEADLINE
 from finetune.splits import divide, teach_all
 from finetune.study.runs import finished, refuse_other_rows, study_folder
@@ -123,10 +124,11 @@ def _pooled(recipe: Recipe, divided: list[Manifest], runs: list[Path], out: Path
     clip, packed = recipe.clip.model_copy(update={"size": size}), recipe.data.packed
     facts = facts_of(tested, packed, side=size)
     dataset = ClipDataset(tested, "test", clip=clip, views=recipe.evaluate.views, facts=facts, packed=packed)
-    tasks = {name: figures_of(tested, name, each, facts=facts) for name, each in answers.items()}
+    with pooled_folds():
+        tasks = {name: figures_of(tested, name, each, facts=facts) for name, each in answers.items()}
     write_pictures(folder, dataset, multilabel=tasks[primary_of(tasks)]["kind"] == "multilabel")
     groups = None if manifest.groups is None else manifest.groups[kept]
-    interval = interval_in_words(groups, len(kept))
+    interval = f"{interval_in_words(groups, len(kept))}; {WIDENED}"
     return {
         "schema": 1,
         "run": out.resolve().name,

@@ -37,6 +37,7 @@ from finetune.model.freeze import set_trainable
 from finetune.model.pooling import build_pooling
 from finetune.recipe import Recipe
 from finetune.scores.classify import score
+from finetune.scores.intervals import pooled_folds
 from finetune.study.kfold import fold_rows
 from finetune.tasks import Multitask
 from finetune.train.display import Display
@@ -117,7 +118,8 @@ def probe(
             for name, method in METHODS.items():
                 started = time.perf_counter()
                 probs_NK = _cross_validated(method, features, labels, groups, folds, len(rows.classes))
-                figures = score(labels, probs_NK, classes=rows.classes, groups=groups if _grouped(rows) else None)
+                with pooled_folds():
+                    figures = score(labels, probs_NK, classes=rows.classes, groups=groups if _grouped(rows) else None)
                 low, high = figures["top1_ci"]
                 took = time.perf_counter() - started
                 found.append(Probe(backbone, name, figures["top1"], (low, high), seconds, took))

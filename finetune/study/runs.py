@@ -20,6 +20,7 @@ from finetune.recipe import Recipe
 from finetune.recipe_files import load_recipe
 from finetune.report.run_folder import evaluation_of
 from finetune.scores.intervals import paired_difference
+from finetune.scores.paired import SIGNIFICANT
 from finetune.study.gains import difference
 from finetune.tasks import NAMED, primary_of
 from finetune.train.loop import AfterEpoch
@@ -102,16 +103,26 @@ def right_rows(run: Path, manifest: Manifest) -> tuple[np.ndarray, np.ndarray | 
     return np.array([right.get(manifest.path(row).resolve(), False) for row in rows]), groups
 
 
-def ahead(run: Path, other: Path, manifest: Manifest) -> tuple[float, tuple[float, float]]:
+def ahead(run: Path, other: Path, manifest: Manifest, *, comparisons: int) -> tuple[float, tuple[float, float]]:
     """How much more often a run is wholly right on the val rows than another, as a share, with its interval.
 
-    Where no task has classes, by how much its figure is above.
+    Where no task has classes, by how much its figure is above. Of several `comparisons` the intervals are wider, so
+    that all of them together hold 95 times of 100 (Bonferroni).
     """
     task = primary_of(manifest.tasks) if manifest.tasks else None
+    level = 1 - SIGNIFICANT / max(1, comparisons)
     if task is not None and manifest.tasks[task].kind not in NAMED:
-        return difference(run, other, task, split="val")
+        return difference(run, other, task, split="val", level=level)
     right_N, groups = right_rows(run, manifest)
-    return paired_difference(right_N, right_rows(other, manifest)[0], groups=groups)
+    return paired_difference(right_N, right_rows(other, manifest)[0], groups=groups, level=level)
+
+
+def val_units(manifest: Manifest) -> tuple[int, str]:
+    """How many groups, or clips where no groups are known, runs are compared on, and which of the two."""
+    rows = manifest.rows("val")
+    if manifest.groups is None:
+        return len(rows), "clip"
+    return len(np.unique(manifest.groups[rows])), "group"
 
 
 def figures_of(run: Path, split: str) -> dict[str, Any]:

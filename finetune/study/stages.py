@@ -16,7 +16,7 @@ from finetune.study.runs import ahead, figures_of, finished, refuse_without_val,
 class Outcome:
     """What a stage was worth: its figure (top-1, mAP, …) on the split val with its interval, and how many more clips
     are wholly right than with the head alone, as a share; of a task that gives numbers, how much higher the figure
-    is."""
+    is. Intervals of gains are corrected for as many comparisons as there are."""
 
     what: str
     parameters: int
@@ -45,7 +45,9 @@ def sweep_stages(
         for what, names in trained.items():
             phase = Phase(train="all" if what == "all" else tuple(names), epochs=epochs, lr=lr)
             run = finished(_with(recipe, phase), manifest, out=out / what, split="val", start=probe)
-            gain, gain_interval = ahead(run, out / "head", manifest)
+            gain, gain_interval = 0.0, (0.0, 0.0)
+            if what != "head":
+                gain, gain_interval = ahead(run, out / "head", manifest, comparisons=len(trained) - 1)
             _, value, interval = headline(figures_of(run, "val"))
             outcomes.append(Outcome(what, _count(probe, phase), value, interval, gain, gain_interval))
         return sorted(outcomes, key=lambda outcome: -outcome.gain)

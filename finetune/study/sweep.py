@@ -25,8 +25,8 @@ Settings = tuple[str, ...]  # each key.sub=value
 class Point:
     """One setting of all that is swept, with its figure (top-1, mAP, …) and loss on the split val.
 
-    `behind` is how far its share of clips with all of it right is from the best one's, with the paired interval; of a
-    task that gives numbers, how far its figure is.
+    `behind` is how far its share of clips with all of it right is from the best one's, with the paired interval, which
+    is corrected for as many comparisons as there are; of a task that gives numbers, how far its figure is.
     """
 
     settings: Settings
@@ -137,9 +137,9 @@ def ranked(points: Sequence[Point], manifest: Manifest, out: Path, *, diverged: 
     if not points:
         raise DivergedError(f"{out}: no setting trained to its end: the loss was not a number; lower the rates")
     order = sorted(points, key=lambda point: (-point.figure, point.loss or 0.0))
-    listed = []
-    for point in order:
-        behind, interval = ahead(out / point.run, out / order[0].run, manifest)
+    best, listed = order[0], order[:1]
+    for point in order[1:]:
+        behind, interval = ahead(out / point.run, out / best.run, manifest, comparisons=len(order) - 1)
         listed.append(replace(point, behind=behind, behind_interval=interval))
     listed += diverged
     write_json(out / "sweep.json", [_in_json(point) for point in listed])

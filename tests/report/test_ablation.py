@@ -65,6 +65,13 @@ def test_one_seed_has_no_deviation_and_no_interval(tmp_path):
     assert "the 1 task" in page.heading and "± 1.0" not in page.text
 
 
+def test_one_seed_gives_no_verdict_whatever_its_intervals_say(tmp_path):
+    page = page_of(write_ablation_of(tmp_path, seeds=[0], delta_m=-3.0, delta_m_ci=[-5.0, -1.0]))
+    assert page.heading.startswith("One seed cannot settle whether the 3 tasks are better learned together")
+    assert "ΔM mean of the gains −3.0 % no interval Not settled" in page.rows
+    assert not any("Better" in row for row in page.rows)
+
+
 def test_runs_are_led_to_where_they_lie_beside_it_and_nowhere_else(tmp_path):
     bad = ["javascript:alert(1)", "https://example.org", "//example.org/x", "/etc/passwd", "data:text/html,x"]
     runs = [{"href": href, "tasks": ["action", "<b>box</b>"], "seed": 0} for href in ["a%20b/report.html", *bad]]

@@ -82,7 +82,8 @@ def test_a_run_that_is_better_in_most_groups_is_called_better(run, tmp_path):
 
 def test_a_run_and_its_copy_differ_in_nothing(run, tmp_path):
     result = compare_runs([run("one", [3]), run("copy", [3])])
-    assert result["pairs"][0]["interval"] == (0.0, 0.0)
+    low, high = result["pairs"][0]["interval"]
+    assert -0.2 < low < 0 < high == -low  # on other clips another run with these answers may differ
     assert result["pairs"][0]["mcnemar_p"] == 1.0
     text = page_of(result, tmp_path).text
     assert "None: both are right on the same clips." in text

@@ -66,12 +66,13 @@ def test_a_difference_is_paired_and_its_units_are_groups():
     gain, (low, high) = paired_difference(right, other, groups=None)
     assert gain == pytest.approx(2 / 6)
     assert low <= gain <= high
-    assert paired_difference(right, right, groups=None) == (0, (0, 0))
+    assert paired_difference(right, right, groups=None) == (
+        0,
+        (pytest.approx(-0.5, abs=0.01), pytest.approx(0.5, abs=0.01)),
+    )
     often = [np.repeat(each, 10) for each in (right, other)]
-    by_row = paired_difference(*often, groups=None)[1]
-    by_group = paired_difference(*often, groups=np.repeat(np.arange(6), 10))[1]
-    assert by_group == (low, high)
-    assert by_row[1] - by_row[0] < high - low
+    by_row, by_group = (paired_difference(*often, groups=each)[1] for each in (None, np.repeat(np.arange(6), 10)))
+    assert by_row[1] - by_row[0] < by_group[1] - by_group[0] <= high - low
 
 
 def outcome(what, gain, low):
@@ -81,10 +82,22 @@ def outcome(what, gain, low):
 @pytest.mark.parametrize(
     ("outcomes", "words"),
     [
-        ([outcome("layer3", 0.2, 0.1), outcome("head", 0, 0)], "layer3 pays most, and is surely.*surgical:layer3"),
-        ([outcome("all", 0.2, -0.1), outcome("head", 0, 0)], "all pays most, and is not surely.*phases=full"),
-        ([outcome("head", 0, 0), outcome("all", -0.1, -0.2)], "No stage does better"),
+        (
+            [outcome("layer3", 0.2, 0.1), outcome("head", 0, 0)],
+            r"Best: layer3, \+0.200 against .* \(interval \+0.100 to \+0.500\), with one seed.*phases=surgical:layer3",
+        ),
+        ([outcome("all", 0.2, 0.1), outcome("head", 0, 0)], "phases=full"),
+        (
+            [outcome("all", 0.2, -0.1), outcome("head", 0, 0)],
+            r"Best: all, \+0.200, but the interval includes 0: no evidence that it helps.",
+        ),
+        ([outcome("head", 0, 0), outcome("all", -0.1, -0.2)], "No stage scores above the head alone"),
     ],
 )
 def test_the_verdict_claims_no_more_than_the_interval(outcomes, words):
-    assert re.search(words, _verdict(outcomes))
+    verdict = _verdict(outcomes, 20, "group")
+    assert re.search(words, verdict)
+    assert ("In a recipe" in verdict) == (outcomes[0].gain_interval[0] > 0)
+    few = _verdict(outcomes, 5, "group")
+    assert "In a recipe" not in few
+    assert outcomes[0].what == "head" or "no evidence that it helps: 5 groups are too few" in few

@@ -1,6 +1,7 @@
 """Sweeps and searches: every setting a run, scored on val, gone on with where they were interrupted."""
 
 import json
+import re
 
 import numpy as np
 import pytest
@@ -8,6 +9,7 @@ import torch
 from grey import TINY, make_clip
 
 import finetune as ft
+from finetune.cli.search import _evidence
 from finetune.errors import DivergedError, RecipeError, RunError
 from finetune.files import locked
 from finetune.study.search import search, space_of
@@ -76,10 +78,33 @@ def test_every_setting_is_a_run_of_its_own_and_the_best_comes_first(recipe, mani
 
 
 def test_an_end_of_an_interval_that_is_not_known_is_null(manifest, tmp_path, monkeypatch):
-    monkeypatch.setattr("finetune.study.sweep.ahead", lambda run, other, manifest: (0.0, (-np.inf, np.inf)))
-    ranked([Point(("a=1",), "a=1", -0.2, (-np.inf, 1.0), 0.5)], manifest, tmp_path)
-    (point,) = json.loads((tmp_path / "sweep.json").read_text())
-    assert (point["figure"], point["interval"], point["behind_interval"]) == (-0.2, [None, 1.0], [None, None])
+    compared = []
+
+    def ahead(run, other, manifest, *, comparisons):
+        compared.append((run.name, other.name, comparisons))
+        return -0.1, (-np.inf, np.inf)
+
+    monkeypatch.setattr("finetune.study.sweep.ahead", ahead)
+    ranked([Point((f"a={n}",), f"a={n}", -0.1 * n, (-np.inf, 1.0), 0.5) for n in (1, 2, 3)], manifest, tmp_path)
+    best, second, _ = json.loads((tmp_path / "sweep.json").read_text())
+    assert (best["figure"], best["interval"], best["behind_interval"]) == (-0.1, [None, 1.0], [0, 0])
+    assert second["behind_interval"] == [None, None]
+    assert compared == [("a=2", "a=1", 2), ("a=3", "a=1", 2)]  # the best is not compared with itself
+
+
+@pytest.mark.parametrize(
+    ("others", "units", "words"),
+    [
+        ([(-0.3, -0.1), (-0.2, 0.1)], 20, "no evidence that the first setting is better than 1 of 2 others"),
+        ([(-0.3, -0.1)], 20, "better than all others: no interval includes 0"),
+        ([(-0.3, -0.1)], 5, "no evidence that the first setting is better than others: 5 groups are too few"),
+        ([], 20, "no other setting was trained to its end"),
+    ],
+)
+def test_the_best_setting_is_called_better_only_where_intervals_show_it(others, units, words):
+    points = [Point((f"a={n}",), f"a={n}", 0.5, (0, 1), 0.5, behind_interval=ends) for n, ends in enumerate(others, 1)]
+    first = Point(("a=0",), "a=0", 0.6, (0, 1), 0.5)
+    assert re.search(words, _evidence([first, *points], units, "group"), re.IGNORECASE)
 
 
 def test_interrupted_it_goes_on_and_it_may_be_widened(recipe, manifest, tmp_path, signal_at):

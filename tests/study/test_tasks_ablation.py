@@ -9,7 +9,7 @@ from tasked import draw_clips, manifest_of, recipe_of
 
 from finetune.errors import RecipeError
 from finetune.study.ablation import tasks_ablation
-from finetune.study.gains import relative_gains
+from finetune.study.gains import _Told, relative_gains
 
 QUICK = [{"train": "head", "epochs": 1, "lr": 1e-2}]
 
@@ -72,10 +72,43 @@ def test_a_gain_is_the_share_by_which_the_mean_figure_is_higher(study):
     spoilt(alone, 0.5)
     by_task, mean = relative_gains({("way", 0): (together, alone)}, split="test")
     assert by_task["way"].percent == mean.percent == pytest.approx(50)  # 3 of 4 instead of 2 of 4
-    low, high = mean.interval
-    assert low < 50 < high
     same, _ = relative_gains({("way", 0): (alone, alone)}, split="test")
-    assert same["way"] == (0.0, (0.0, 0.0))
+    assert same["way"].percent == 0
+    assert mean.interval is same["way"].interval is None  # of one seed, and of 4 clips
+
+
+def told(rng, *, rate, groups):
+    """What a run said of 120 clips of so many groups, right as often as that."""
+    truth = rng.integers(2, size=120)
+    said = np.where(rng.random(120) < rate, truth, 1 - truth)
+    return _Told("classify", truth, np.eye(2)[said], (np.arange(120) % groups).astype(str))
+
+
+def test_gains_join_the_chance_of_clips_and_of_training(monkeypatch):
+    rng = np.random.default_rng(0)
+    pairs = {("way", seed): (f"better {seed}", f"base {seed}") for seed in range(3)}
+    names = [name for pair in pairs.values() for name in pair]
+    known = {name: told(rng, rate=0.9 if name.startswith("better") else 0.5, groups=20) for name in names}
+    monkeypatch.setattr("finetune.study.gains._told", lambda run, task, split: known[run])
+    gain, mean = relative_gains(pairs, split="test")
+    low, high = gain["way"].interval
+    assert 0 < low < gain["way"].percent < high
+    assert mean.percent == gain["way"].percent and mean.interval == pytest.approx(gain["way"].interval)
+    assert relative_gains({("way", 0): pairs["way", 0]}, split="test")[1].interval is None
+    same = relative_gains({key: (base, base) for key, (_, base) in pairs.items()}, split="test")[1]
+    assert same.percent == 0 and same.interval[0] < -1 and same.interval[1] > 1  # others may differ
+
+
+def test_gains_of_equally_good_runs_are_called_better_5_times_of_100_at_most(monkeypatch):
+    rng, called, simulations = np.random.default_rng(1), 0, 40
+    pairs = {(task, seed): (f"one {task} {seed}", f"two {task} {seed}") for task in "ab" for seed in range(3)}
+    for _ in range(simulations):
+        names = [name for pair in pairs.values() for name in pair]
+        luck = {name: told(rng, rate=np.clip(rng.normal(0.8, 0.04), 0, 1), groups=12) for name in names}
+        monkeypatch.setattr("finetune.study.gains._told", lambda run, task, split, luck=luck: luck[run])
+        low, high = relative_gains(pairs, split="test")[1].interval
+        called += not low <= 0 <= high
+    assert called <= 0.1 * simulations
 
 
 def test_one_task_has_nothing_to_be_compared_with(study, tmp_path):
