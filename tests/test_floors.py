@@ -35,6 +35,7 @@ HOMES = {
     "cv2": {
         *("video/other_decoders.py", "video/drawn.py", "datasets/shapes.py", "datasets/quickstart.py"),
         *("video/pack.py", "video/packed.py"),  # JPEG: the fastest codec of those that are there anyway
+        "video/still_edges.py",
     },
 }
 FILES = sorted(PACKAGE.rglob("*.py"))

@@ -16,6 +16,7 @@ from finetune.audit.copies import Copies, find_copies, findings_of, surplus_copi
 from finetune.audit.finding import Finding
 from finetune.audit.labels import class_counts, group_findings, label_findings
 from finetune.audit.loose_frames import loose_frame_findings
+from finetune.audit.mark_findings import Mark, mark_findings
 from finetune.audit.rows import Rows
 from finetune.audit.shortcuts import Shortcut, find_shortcuts, shortcut_findings
 from finetune.errors import DataError, VideoError
@@ -26,11 +27,13 @@ SCHEMA = 1
 _GRAVITY = {"mend": 0, "warning": 1, "note": 2}
 
 
-def audit(rows: Rows, looks: Sequence[Look | VideoError]) -> tuple[dict[str, Any], list[int]]:
+def audit(
+    rows: Rows, looks: Sequence[Look | VideoError], marks: Sequence[Mark] = ()
+) -> tuple[dict[str, Any], list[int]]:
     """What is wrong, as JSON takes it, and the rows that are left once those to be mended are taken out.
 
-    `looks` are those of the rows' files, in order. Rows alone cannot mend everything: a group on both sides of a
-    border, or a class that training lacks, stays.
+    `looks` are those of the rows' files, in order; `marks` are what `find_marks` gives. Rows alone cannot mend
+    everything: a group on both sides of a border, or a class that training lacks, stays.
     """
     bad = {row: look for row, look in enumerate(looks) if isinstance(look, VideoError)}
     good = {row: look for row, look in enumerate(looks) if not isinstance(look, VideoError)}
@@ -51,6 +54,7 @@ def audit(rows: Rows, looks: Sequence[Look | VideoError]) -> tuple[dict[str, Any
             for where, found in shortcuts.items()
             for finding in shortcut_findings(found)
         ),
+        *mark_findings(marks),
     ]
     findings.sort(key=lambda finding: (_GRAVITY[finding.severity], finding.kind != "no_groups"))
     names = _names(rows)
@@ -64,6 +68,7 @@ def audit(rows: Rows, looks: Sequence[Look | VideoError]) -> tuple[dict[str, Any
             for where, found in shortcuts.items()
             for shortcut in found
         ],
+        "marks": [_mark_as_json(mark, names) for mark in marks],
         "copies": [_copies_as_json(each, names, rows) for each in copies],
         "files": [_file_as_json(rows, names, row, good.get(row)) for row in range(len(rows))],
     }
@@ -191,6 +196,11 @@ def _file_as_json(rows: Rows, names: Sequence[str], row: int, look: Look | None)
         "has_audio": info.has_audio,
         "bytes": look.file_bytes,
     }
+
+
+def _mark_as_json(mark: Mark, names: Sequence[str]) -> dict[str, Any]:
+    known = {name: value for name, value in asdict(mark).items() if name != "mean_jpeg"}
+    return known | {"balanced_accuracy": round(mark.balanced_accuracy, 4), "example": names[mark.example]}
 
 
 def _copies_as_json(copies: Copies, names: Sequence[str], rows: Rows) -> dict[str, Any]:

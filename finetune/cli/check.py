@@ -33,6 +33,7 @@ def check(
     settings = _settings_of(source, overrides or [])
     data, seed = settings.data, settings.seed
     from finetune.audit.audit import audit, write_mended
+    from finetune.audit.marks import find_marks, rows_to_compare
     from finetune.audit.rows import read_rows
     from finetune.objects import fetched
     from finetune.report.check import write_check_page
@@ -51,15 +52,19 @@ def check(
         image_sequences=data.image_sequences,
     )
     with counting("looking") as progress:
-        looks = look_closely(rows.paths, seconds=seconds, image_rate=data.image_rate, progress=progress)
-    result, left = audit(rows, looks)
+        compared = {rows.paths[row] for row in rows_to_compare(rows)}
+        looks = look_closely(
+            rows.paths, seconds=seconds, image_rate=data.image_rate, keep_grey=compared, progress=progress
+        )
+    marks = find_marks(rows, looks)
+    result, left = audit(rows, looks, marks)
     page = _page(out, where)
     pictures = {
         file["file"]: look.middle_jpeg
         for file, look in zip(result["files"], looks, strict=True)
         if not isinstance(look, VideoError)
     }
-    write_check_page(result, pictures, path=page)
+    write_check_page(result, pictures, [mark.mean_jpeg for mark in marks], path=page)
     if fix is not None:
         write_mended(fix, rows, left)
     if as_json:

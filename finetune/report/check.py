@@ -4,7 +4,7 @@ The wording is in templates/check.html.j2; here is what is picked for it.
 """
 
 import base64
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,8 +19,13 @@ _COPIES_SHOWN, _FILES_SHOWN = 30, 500
 _HEADINGS = {"mend": "Must be mended", "warning": "Warnings", "note": "Notes"}
 
 
-def write_check_page(result: Mapping[str, Any], pictures: Mapping[str, bytes], *, path: Path) -> None:
-    """Write the page of `result`, the dictionary that `audit` gives; `pictures` are JPEG files by file name."""
+def write_check_page(
+    result: Mapping[str, Any], pictures: Mapping[str, bytes], mean_pictures: Sequence[bytes] = (), *, path: Path
+) -> None:
+    """Write the page of `result`, the dictionary that `audit` gives.
+
+    `pictures` are JPEG files by file name, `mean_pictures` those of `result["marks"]`.
+    """
     html = template("check.html.j2").render(
         result=result,
         answer=_answer(result),
@@ -30,6 +35,10 @@ def write_check_page(result: Mapping[str, Any], pictures: Mapping[str, bytes], *
         ],
         sheets=_contact_sheets(result, pictures),
         copies=[each | {"pictures": _shown_of(each, pictures)} for each in result["copies"][:_COPIES_SHOWN]],
+        marks=[
+            mark | {"picture": _data_uri(pictures[mark["example"]]), "mean_picture": _data_uri(mean)}
+            for mark, mean in zip(result["marks"], mean_pictures, strict=True)
+        ],
         spread=[
             each | {key: _amount(each[key], each["fact"]) for key in ("least", "median", "most")}
             for each in result["spread"]

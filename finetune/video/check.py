@@ -5,7 +5,7 @@ The one place where files are looked at. `look_at` finds what training, evaluati
 """
 
 import os
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from functools import partial
@@ -23,6 +23,7 @@ from finetune.video.encode import jpeg_of
 from finetune.video.facts import Facts, Kept
 from finetune.video.layout import Layout
 from finetune.video.promised import missing_bytes
+from finetune.video.still_edges import grey
 from finetune.video.workers import Failure, supervised_map
 
 Progress = Callable[[int, int], None]
@@ -35,12 +36,16 @@ _PICTURE_SIDE = 176  # pixels of the longer side of the pictures that are compar
 
 @dataclass(frozen=True, eq=False)
 class Look:
-    """What a check keeps of a file, about 6 KB: its facts, and its first, middle and last frame, small and grey."""
+    """What a check keeps of a file, about 6 KB: its facts, and its first, middle and last frame, small and grey.
+
+    Of files that are compared with those of other classes these frames are kept larger too, in at most 93 KB.
+    """
 
     info: VideoInfo
     file_bytes: int
     pictures_3SS: np.ndarray  # uint8
     middle_jpeg: bytes  # in colour
+    grey_3HW: np.ndarray | None = None  # uint8
 
 
 def look_at_files(manifest: Manifest, *, progress: Progress | None = None) -> Facts:
@@ -79,14 +84,20 @@ def _looked_at(function: Callable, paths: Sequence[Path], *, progress: Progress 
 
 
 def look_closely(
-    paths: Sequence[Path], *, seconds: float, image_rate: float = IMAGE_RATE, progress: Progress | None = None
+    paths: Sequence[Path],
+    *,
+    seconds: float,
+    image_rate: float = IMAGE_RATE,
+    keep_grey: Collection[Path] = (),
+    progress: Progress | None = None,
 ) -> list[Look | VideoError]:
     """For each path what `Look` holds, or the error that says why its frames cannot be read.
 
     Each file is decoded in a process that is ended when it takes longer than `seconds`. Folders of numbered images
-    have `image_rate` frames a second.
+    have `image_rate` frames a second. `keep_grey` are the files whose frames are kept for `Look.grey_3HW`.
     """
-    return _in_processes(partial(_look, image_rate=image_rate), paths, (seconds, progress))
+    look = partial(_look, image_rate=image_rate, keep_grey=frozenset(keep_grey))
+    return _in_processes(look, paths, (seconds, progress))
 
 
 def _in_processes(function: Callable, paths: Sequence[Path], limit_and_progress: tuple[float, Progress | None]) -> list:
@@ -126,7 +137,7 @@ def _scan(path: Path) -> tuple[VideoInfo, Layout | None] | VideoError:
         return error
 
 
-def _look(path: Path, *, image_rate: float) -> Look | VideoError:
+def _look(path: Path, *, image_rate: float, keep_grey: Collection[Path]) -> Look | VideoError:
     try:
         info, layout = scan(path)
         if info.counted == "images":
@@ -140,7 +151,8 @@ def _look(path: Path, *, image_rate: float) -> Look | VideoError:
     except VideoError as error:
         return error
     pictures_3SS = np.stack([small_grey(frame) for frame in frames_TCHW])
-    return Look(info, stamp(path)[0], pictures_3SS, jpeg_of(frames_TCHW[1]))
+    grey_3HW = grey(frames_TCHW) if path in keep_grey else None
+    return Look(info, stamp(path)[0], pictures_3SS, jpeg_of(frames_TCHW[1]), grey_3HW)
 
 
 def _refuse_missing_bytes(path: Path, info: VideoInfo) -> None:

@@ -31,11 +31,19 @@ class Page(HTMLParser):
         return [attributes for name, attributes in self.tags if name == tag]
 
 
+MARK = {
+    "task": "", "kind": "mark", "classes": ["jump", "run"], "anchor": "whole picture", "found": 0.95, "mistaken": 0.01,
+    "balanced_accuracy": 0.97, "grouped": True, "groups": 8, "clips": 40, "example": "run/1.mp4",
+    "places": [{"where": "upper right corner", "box": [0.85, 0.05, 0.08, 0.05]}],
+}  # fmt: skip
+
+
 def result(files=(), **changes):
     return {
         "schema": 1, "source": "clips.csv", "root": ".", "num_files": len(files), "splits": "given",
         "num_groups": None, "findings": [], "unreadable": [], "classes": [], "spread": [], "shortcuts": [],
-        "copies": [], "files": [{"file": name, "label": label, "split": "train", "group": ""} for name, label in files],
+        "marks": [], "copies": [],
+        "files": [{"file": name, "label": label, "split": "train", "group": ""} for name, label in files],
     } | changes  # fmt: skip
 
 
@@ -43,8 +51,8 @@ def finding(severity, what, **changes):
     return {"severity": severity, "kind": "leak", "what": what, "todo": "Do it.", "files": []} | changes
 
 
-def shown(tmp_path, found, pictures=None):
-    write_check_page(found, pictures or {}, path=tmp_path / "sub/check.html")
+def shown(tmp_path, found, pictures=None, mean_pictures=()):
+    write_check_page(found, pictures or {}, mean_pictures, path=tmp_path / "sub/check.html")
     return Page((tmp_path / "sub/check.html").read_text())
 
 
@@ -77,12 +85,34 @@ def test_names_are_shown_as_they_are_and_run_nothing(tmp_path):
                 | {"mirrored": False, "across": True}],
         shortcuts=[{"fact": "shape", "balanced_accuracy": 1.0, "chance": 0.5, "alarm": True, "told":
                     [{"name": EVIL, "found": 1.0, "mistaken": 0.0, "median": 0.5, "median_of_others": 2.0}]}],
+        marks=[MARK | {"classes": [EVIL], "example": EVIL}],
     )  # fmt: skip
-    page = shown(tmp_path, found, {EVIL: b"jpeg"})
-    assert page.text.count(EVIL) >= 9
+    page = shown(tmp_path, found, {EVIL: b"jpeg"}, [b"jpeg"])
+    assert page.text.count(EVIL) >= 11
     assert all("onerror" not in attributes for _, attributes in page.tags)
     assert {attributes["src"] for attributes in page.attributes("img")} == {"data:image/jpeg;base64,anBlZw=="}
     assert len(page.attributes("script")) == 1
+
+
+def test_a_mark_is_shown_with_its_place_in_a_frame_its_mean_and_how_well_it_tells_the_classes(tmp_path):
+    found = result([("run/1.mp4", "run")], marks=[MARK], num_groups=8)
+    page = shown(tmp_path, found, {"run/1.mp4": b"frame"}, [b"mean"])
+    text = page.text.replace("\u00a0", " ")
+    for words in (
+        "jump, run: mark",
+        "upper right corner, 8 % × 5 %",
+        "Balanced accuracy97.0 %",
+        "Recall95.0 %",
+        "False positive rate1.0 %",
+        "Compared40 clips of 8 groups of these classes",
+    ):
+        assert words in text
+    (box,) = page.attributes("i")
+    assert box["style"] == "left: 85.00%; top: 5.00%; width: 8.00%; height: 5.00%"
+    assert [a["src"] for a in page.attributes("img")][:2] == [
+        "data:image/jpeg;base64,ZnJhbWU=",
+        "data:image/jpeg;base64,bWVhbg==",
+    ]
 
 
 def test_the_page_needs_nothing_from_elsewhere(tmp_path):

@@ -1,0 +1,60 @@
+"""Still edges of a clip, on a grid that clips of any size share: where the picture is sharp and does not move.
+
+The median over frames of the picture's gradient keeps what stays in place and drops what moves (Weiss, "Deriving
+intrinsic images from image sequences", ICCV 2001).
+"""
+
+from collections.abc import Sequence
+
+import cv2
+import numpy as np
+
+Window = tuple[float, float, float, float]  # left, top, right, bottom as shares of the picture
+WHOLE: Window = (0.0, 0.0, 1.0, 1.0)
+_BLUR = 1.0  # standard deviation in grid points: edges that lie a grid point apart still agree
+_NOISE = 2.0  # grey levels a grid point; an edge this strong counts half
+_RED_GREEN_BLUE = np.array([0.299, 0.587, 0.114], np.float32)
+
+
+def grey(frames_T3HW: np.ndarray) -> np.ndarray:
+    """uint8 (T, H, W)."""
+    return np.rint(np.einsum("c,tchw->thw", _RED_GREEN_BLUE, frames_T3HW.astype(np.float32))).astype(np.uint8)
+
+
+def still_edges(frames_THW: np.ndarray, *, window: Window, grid: tuple[int, int]) -> np.ndarray:
+    """float16 (2, height, width of the grid): the direction of each still edge, down and right, of length 0 to 1.
+
+    `frames_THW` are grey, `window` is the part of the picture that the grid covers.
+    """
+    gradients = [np.stack(np.gradient(_sampled(frame_HW.astype(np.float32), window, grid))) for frame_HW in frames_THW]
+    still_2HW = np.median(gradients, axis=0)
+    lengths_HW = np.hypot(still_2HW[0], still_2HW[1])
+    return np.asarray(still_2HW / (lengths_HW + _NOISE), np.float16)
+
+
+def mean_picture(jpegs: Sequence[bytes], windows: Sequence[Window], *, grid: tuple[int, int]) -> np.ndarray:
+    """uint8 (3, height, width): the mean over pictures of the part that each one's window covers, in colour."""
+    total_HW3 = np.zeros((*grid, 3))
+    for jpeg, window in zip(jpegs, windows, strict=True):
+        picture_HW3 = cv2.imdecode(np.frombuffer(jpeg, np.uint8), cv2.IMREAD_COLOR)
+        assert picture_HW3 is not None
+        total_HW3 += _sampled(picture_HW3.astype(np.float32), window, grid, blur=0.5)
+    return np.rint(total_HW3 / len(jpegs)).astype(np.uint8)[:, :, ::-1].transpose(2, 0, 1)
+
+
+def _sampled(picture: np.ndarray, window: Window, grid: tuple[int, int], *, blur: float = _BLUR) -> np.ndarray:
+    """The part of a picture that a window covers, at the points of a grid, blurred by `blur` of their distance."""
+    (height, width), (rows, columns) = picture.shape[:2], grid
+    left, top, right, bottom = window
+    step_y, step_x = (bottom - top) * height / rows, (right - left) * width / columns
+    blurred = cv2.GaussianBlur(picture, (0, 0), sigmaX=blur * step_x, sigmaY=blur * step_y)
+    to_picture = np.array(
+        [[step_x, 0, left * width + (step_x - 1) / 2], [0, step_y, top * height + (step_y - 1) / 2]], np.float64
+    )
+    return cv2.warpAffine(
+        blurred,
+        to_picture,
+        (columns, rows),
+        flags=cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP,
+        borderMode=cv2.BORDER_REPLICATE,
+    )
