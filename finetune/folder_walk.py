@@ -6,6 +6,8 @@ from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
 
+from finetune.errors import some
+
 # Folders that cameras, network storage and operating systems leave between people's own.
 DEVICE_FOLDERS = frozenset(
     [
@@ -30,7 +32,7 @@ def walk_files(folder: Path) -> tuple[list[Path], Counter[str]]:
     while waiting or links:
         current = waiting.pop() if waiting else links.pop(0)  # links last: a folder is read where it really lies
         if _identity(current) in read:
-            passed_over["link to a folder that is read already"] += 1
+            passed_over["link to a folder that is already included"] += 1
             continue
         read.add(_identity(current))
         try:
@@ -51,16 +53,23 @@ def walk_files(folder: Path) -> tuple[list[Path], Counter[str]]:
 def reason_to_pass_over(entry: Path) -> str:
     """Why a file or folder is not looked at; an empty text for one that is."""
     if entry.name.casefold() in DEVICE_FOLDERS:
-        return f"folder of a device ({entry.name})"
+        return f"device or system folder ({entry.name})"
     if entry.name.startswith("."):
         return OWN if entry.suffix == ".facts" else "hidden"
-    return "" if entry.is_dir() or entry.is_file() else "link to nothing" if entry.is_symlink() else "no plain file"
+    return "" if entry.is_dir() or entry.is_file() else "broken link" if entry.is_symlink() else "not a regular file"
 
 
 def summary(passed_over: Mapping[str, int]) -> str:
-    """`passed over: 10 × no video or image by its name (.txt), 2 × hidden`, or an empty text for nothing."""
+    """`passed over: 12 × not a video or image (.csv, .txt), 2 × hidden`, or an empty text for nothing."""
+    numbers: Counter[str] = Counter()
+    details: dict[str, list[str]] = {}
+    for reason, number in sorted(passed_over.items()):
+        kind, _, detail = reason.removesuffix(")").partition(" (")
+        numbers[kind] += number
+        details.setdefault(kind, []).extend([detail] if detail else [])
     parts = [
-        f"{number} × {reason}" for reason, number in sorted(passed_over.items(), key=lambda item: (-item[1], item[0]))
+        f"{number} × {kind}{f' ({some(details[kind])})' if details[kind] else ''}"
+        for kind, number in numbers.most_common()
     ]
     return f"passed over: {', '.join(parts)}" if parts else ""
 

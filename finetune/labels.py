@@ -12,8 +12,8 @@ from typing import NamedTuple
 import numpy as np
 
 from finetune.errors import DataError, nearest, some
-from finetune.manifest_files import read_table
 from finetune.objects import fetched
+from finetune.tables import Table, read_table
 from finetune.tasks import NAMED, PLACED, Output, Task
 
 SEPARATOR = ";"  # between the classes of a row that has several
@@ -98,7 +98,7 @@ def read_labels(
     Raises DataError with all that is wrong.
     """
     found, problems = {}, []
-    of_all = _Table(source, table, range(2, len(files) + 2))
+    of_all = _Table(source, table, table.lines if isinstance(table, Table) else range(2, len(files) + 2))
     for name, task in tasks.items():
         try:
             found[name] = _labels(name, task, of_all if task.manifest is None else _joined(task, name, files))
@@ -130,17 +130,16 @@ def _joined(task: Task, name: str, files: Sequence[Path]) -> _Table:
         raise DataError(f"tasks.{name}.manifest: {error}") from None
     if "path" not in table:
         raise DataError(f"{source}: no column path; tasks.{name}.manifest needs one, by which rows are joined")
-    line_of = {_plain(source.parent / path): line for line, path in enumerate(table["path"], start=2)}
-    if len(line_of) < len(table["path"]):
+    row_of = {_plain(source.parent / path): row for row, path in enumerate(table["path"])}
+    if len(row_of) < len(table["path"]):
         raise DataError(f"{source}: names a file in several lines; tasks.{name} has one label for each")
-    lines = [line_of.get(_plain(file), 0) for file in files]
-    if not any(lines):
+    joined = table.at([row_of.get(_plain(file)) for file in files])
+    if not any(joined.lines):
         raise DataError(
             f"{source}: has none of the {len(files)} files, for tasks.{name}; paths are relative to the file that "
             "lists them"
         )
-    columns = {key: [values[line - 2] if line else "" for line in lines] for key, values in table.items()}
-    return _Table(source, columns, lines)
+    return _Table(source, joined, joined.lines)
 
 
 def _plain(path: Path) -> str:

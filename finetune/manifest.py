@@ -16,8 +16,8 @@ import numpy as np
 
 from finetune.errors import DataError, some
 from finetune.labels import Labels, listed, outputs_of, read_labels, several
-from finetune.manifest_checks import problems_of
-from finetune.manifest_files import SPLIT_NAMES, groups_from, read_csv, scan_folder
+from finetune.manifest_checks import check_names, problems_of
+from finetune.manifest_files import SPLIT_NAMES, groups_from, groups_of, read_csv, refuse_missing_files, scan_folder
 from finetune.numbered_images import IMAGE_RATE
 from finetune.objects import fetched, is_url
 from finetune.splits import divide, units_of
@@ -176,10 +176,10 @@ class Manifest:
         source = fetched(path) if isinstance(path, str) and is_url(path) else Path(path)
         table = read_csv(source, labels="several" if multilabel else "of tasks" if tasks else "one")
         files = [source.parent / item for item in table["path"]]
-        groups = table.get("group") or groups_from(files, group_pattern)
-        splits = ["train"] * len(files) if whole else table.get("split")
+        groups = groups_of(table) or groups_from(files, group_pattern)
+        splits = ["train"] * len(files) if whole else table.filled("split")
         if not packed:
-            _refuse_missing_files(source, files)
+            refuse_missing_files(source, files)
         labels: Sequence[str] | Sequence[tuple[str, ...]] | dict[str, Labels]
         if tasks:
             labels = read_labels(tasks, table, files, source=source)
@@ -265,10 +265,11 @@ def _manifest(
     if given is None:
         given = divide(manifest.labels_of_all.values(), manifest.units, shares, source=source)
     manifest = replace(manifest, splits=given)
-    problems = problems_of(manifest) if checked else []
+    problems, notes = check_names(files, manifest.labels_of_all, groups or (), has_tasks=bool(tasks))
+    problems += problems_of(manifest) if checked else []
     if problems:
         raise DataError("\n".join(f"{source}: {problem}" for problem in problems))
-    return manifest
+    return replace(manifest, notes=tuple(notes))
 
 
 def _named(labels: Labels) -> tuple[tuple[str, ...], np.ndarray, np.ndarray | None]:
@@ -319,9 +320,3 @@ def _split_names(source: Path, splits: Sequence[str]) -> np.ndarray:
     if unknown:
         raise DataError(f"{source}: unknown split {some(unknown)}; a split is train, val or test")
     return np.array([SPLIT_NAMES[split.lower()] for split in splits])
-
-
-def _refuse_missing_files(source: Path, files: Sequence[Path]) -> None:
-    missing = [str(file) for file in files if not (file.is_file() or file.is_dir())]
-    if missing:
-        raise DataError(f"{source}: {len(missing)} of {len(files)} files are not there: {some(missing)}")

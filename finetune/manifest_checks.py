@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Mapping
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from finetune.errors import some
-from finetune.labels import Labels
+from finetune.labels import SEPARATOR, Labels
+from finetune.naming import name_notes, name_problems
 from finetune.splits import SPLITS, same_file
 from finetune.tasks import NAMED
 
@@ -25,6 +28,23 @@ def problems_of(manifest: Manifest) -> list[str]:
         *_two_labels(manifest, files),
         *_leaks(manifest, files),
     ]
+
+
+def check_names(
+    paths: Iterable[Path], labels_of_all: Mapping[str, Labels], groups: Iterable[str], *, has_tasks: bool
+) -> tuple[list[str], list[str]]:
+    """What is wrong with the names of files, classes and groups, and warnings of those that look alike."""
+    named = {
+        f"classes of tasks.{task}" if has_tasks else "classes": labels
+        for task, labels in labels_of_all.items()
+        if labels.kind in NAMED
+    }
+    groups = sorted(set(groups))
+    problems, notes = name_problems("files", [str(path.absolute()) for path in paths]), []
+    for kind, labels in named.items():
+        problems += name_problems(kind, labels.names)
+        notes += name_notes(kind, labels.names, separator=SEPARATOR if labels.kind == "multilabel" else None)
+    return problems + name_problems("groups", groups), notes + name_notes("groups", groups)
 
 
 def _empty_splits(manifest: Manifest) -> list[str]:

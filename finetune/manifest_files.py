@@ -2,21 +2,26 @@
 
 from __future__ import annotations
 
-import csv
 import re
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from finetune.errors import DataError, nearest, some
 from finetune.folder_walk import OWN, reason_to_pass_over, summary, walk_files
+from finetune.naming import shown
 from finetune.numbered_images import clips_of, is_media
+from finetune.tables import Table, read_table
 
 SPLIT_NAMES = {
     **dict.fromkeys(("train", "training"), "train"),
     **dict.fromkeys(("val", "valid", "validation", "dev"), "val"),
     **dict.fromkeys(("test", "testing"), "test"),
+}
+SYNONYMS = {  # what people call the columns
+    "path": ("file", "filename", "file_name", "filepath", "file_path", "video", "video_path", "clip"),
+    "label": ("class", "class_name", "category", "target", "action"),
 }
 
 UNCLEAR_IMAGES = (
@@ -25,54 +30,52 @@ UNCLEAR_IMAGES = (
 )
 
 
-def read_table(source: Path) -> dict[str, list[str]]:
-    """Every named column of a CSV file, a text a row. Raises DataError when it cannot be read."""
-    try:
-        with source.open(newline="", encoding="utf-8-sig") as file:
-            reader = csv.DictReader(file)
-            names = [(name or "").strip() for name in reader.fieldnames or []]
-            records = [[(value or "").strip() for value in record.values()][: len(names)] for record in _plain(reader)]
-    except FileNotFoundError:
-        raise DataError(f"there is no manifest {str(source)!r}{_advice(source)}") from None
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise DataError(f"{source}: cannot be read as a UTF-8 CSV file: {error}") from None
-    return {name: [record[names.index(name)] for record in records] for name in names if name}
+def read_csv(source: Path, *, labels: str) -> Table:
+    """The table of a manifest, once it has a path in every row, and a label where rows have `one`.
 
-
-def read_csv(source: Path, *, labels: str) -> dict[str, list[str]]:
-    """Columns path, label and, when the file has them filled in, split and group.
-
-    Rows have `one` label, or `several`, or none; those `of tasks` are in whichever columns, which are given too.
+    Rows have `one` label, or `several`, or none; those `of tasks` are in whichever columns.
     """
     table = read_table(source)
-    missing = [name for name in ("path", "label")[: 1 if labels == "of tasks" else 2] if name not in table]
-    if missing:
-        hints = "".join(nearest(name, table) for name in missing)
-        raise DataError(f"{source}: no column {' and no column '.join(missing)}{hints}; it has {', '.join(table)}")
+    needed = ("path", "label")[: 1 if labels == "of tasks" else 2]
+    if missing := [name for name in needed if name not in table]:
+        raise DataError(f"{source}: {without_columns(table, missing)}")
     if not table["path"]:
         raise DataError(f"{source}: holds a header and no rows")
     for name in ("path", "label") if labels == "one" else ("path",):
-        empty = [number for number, value in enumerate(table[name], start=2) if not value]
+        empty = [line for line, value in zip(table.lines, table[name], strict=True) if not value]
         if empty:
             raise DataError(f"{source}: no {name} in line {some(empty)}")
-    ours = {"path", "label", "split", "group"}
-    kept = {name: values for name, values in table.items() if name in ours or labels == "of tasks"}
-    for name in ("split", "group"):
-        if name in kept and not any(kept[name]):
-            del kept[name]
-    if "group" in kept:  # a row without a group is a group of its own
-        kept["group"] = [group or path for group, path in zip(kept["group"], kept["path"], strict=True)]
-    return kept
+    return table
 
 
-def _plain(reader: csv.DictReader) -> Iterable[dict]:
-    for record in reader:
-        record.pop(None, None)  # surplus fields have no column
-        yield record
+def without_columns(table: Table, missing: Sequence[str]) -> str:
+    """What to do about columns that a table lacks."""
+    what = f"no column {' and no column '.join(missing)}"
+    if "path" in missing and any(is_media(name) for name in table.names):
+        return f"{what}; the first line looks like a row: add a header line above it, such as path,label"
+    synonyms = [
+        f"rename {name} to {wanted}"
+        for wanted in missing
+        for name in table.names
+        if name.casefold() in SYNONYMS.get(wanted, ())
+    ]
+    hints = f"; {' and '.join(synonyms)}" if synonyms else "".join(nearest(name, table) for name in missing)
+    return f"{what}{hints}; it has {', '.join(map(shown, table.names))}"
 
 
-def _advice(source: Path) -> str:
-    return "; `finetune data quickstart` draws it" if "quickstart" in source.parts else ""
+def refuse_missing_files(source: Path, files: Sequence[Path]) -> None:
+    """Raise DataError with the files of a manifest that are not there."""
+    missing = [file for file in files if not (file.is_file() or file.is_dir())]
+    if missing:
+        names = some([shown(str(file)) for file in missing])
+        hint = "; write / instead of \\ in paths" if any("\\" in file.name for file in missing) else ""
+        raise DataError(f"{source}: {len(missing)} of {len(files)} files are not there: {names}{hint}")
+
+
+def groups_of(table: Table) -> list[str] | None:
+    """The column group; a row without one is in the group of its file."""
+    groups = table.filled("group")
+    return None if groups is None else [group or path for group, path in zip(groups, table["path"], strict=True)]
 
 
 @dataclass(frozen=True)
@@ -93,7 +96,7 @@ class FolderScan:
     @property
     def notes(self) -> tuple[str, ...]:
         """What a user is told before training."""
-        loose = {"in no class's folder": len(self.loose)} if self.loose else {}
+        loose = {"outside any class folder": len(self.loose)} if self.loose else {}
         odd = [] if self.splits else sorted({label for label in self.labels if label.casefold() in SPLIT_NAMES})
         classes = [f"the folder “{name}” is read as a class, not as a split" for name in odd]
         return tuple(filter(None, [summary({**loose, **self.passed_over}), *classes]))
@@ -137,8 +140,13 @@ def split_of(folder: Path) -> str:
     return SPLIT_NAMES.get(folder.name.strip().casefold(), "")
 
 
+def _split_words(folder: Path) -> set[str]:
+    """The splits that are words of a folder's name: train of training_set."""
+    return {SPLIT_NAMES[word] for word in re.findall("[a-z]+", folder.name.casefold()) if word in SPLIT_NAMES}
+
+
 def _problem_with_layout(source: Path, folders: Sequence[Path]) -> str:
-    """Why the folders below can be neither all classes nor all splits; an empty text where they can."""
+    """What is wrong with folders that are neither all classes nor all splits; an empty text for nothing."""
     if not folders:
         return "holds no folders; put each class's videos into a folder named as the class"
     splits = [folder for folder in folders if split_of(folder)]
@@ -146,20 +154,22 @@ def _problem_with_layout(source: Path, folders: Sequence[Path]) -> str:
     names, extra = some([folder.name for folder in splits]), some([folder.name for folder in others])
     if not others:
         bare = [folder.name for folder in splits if not subfolders(folder)]
-        hint = "a split holds a folder for each class, with the class's videos in it; fill the split, or remove it"
-        return f"no class's folder in {some(bare)}: {hint}" if bare else ""
+        todo = "put each class's videos into <split>/<class>/, or remove the folder"
+        return f"no class folders in {some(bare)}: {todo}" if bare else ""
     if splits and (len(splits) > 1 or not _holds_media(splits[0])):
         return (
-            f"{names} {'are splits' if len(splits) > 1 else 'is a split'} by name, and {extra} beside "
-            f"{'them' if len(splits) > 1 else 'it'} is none: move {extra} elsewhere or into a split; or, where all "
-            "of them are classes, list the files in a CSV with path,label"
+            f"folders of splits ({names}) beside other folders ({extra}): move {extra} elsewhere or into a split; "
+            "if all of them are classes, list the files in a CSV with path,label instead"
         )
+    like_splits = [_split_words(folder) for folder in others]
+    if not splits and all(like_splits) and len(set.union(*like_splits)) > 1:
+        return f"folders named almost as splits ({extra}): name them train, val and test, or list the files in a CSV"
     within = [inner for folder in others for inner in subfolders(folder)]
     if not splits and within and all(map(split_of, within)) and not any(map(_holds_media, folders)):
-        mend = f"put the classes into the splits, as {within[0].name}/{within[0].parent.name}"
+        todo = f"put the splits first, as {within[0].name}/{within[0].parent.name}"
         if len(others) == 1:
-            mend = f"take {others[0]}, if that is where the classes are in their splits"
-        return f"the splits {some(sorted({folder.name for folder in within}))} are within {extra}; {mend}"
+            todo = f"use data.folder={others[0]} if the splits hold folders of classes"
+        return f"folders of splits ({some(sorted({folder.name for folder in within}))}) within {extra}: {todo}"
     return ""
 
 
@@ -213,14 +223,21 @@ def _holds_media(folder: Path) -> bool:
 
 def _no_media(file: Path) -> str:
     ending = file.suffix if file.suffix.isprintable() else "odd ending"
-    return f"no video or image by its name ({ending or 'no ending'})"
+    return f"not a video or image ({ending or 'no ending'})"
 
 
 def groups_from(files: Sequence[Path], pattern: str | None) -> list[str] | None:
+    """The group of each file by a pattern. Raises DataError with the files in whose path it finds none."""
     if pattern is None:
         return None
-    found = [re.search(pattern, file.as_posix()) for file in files]
-    missed = [str(file) for file, match in zip(files, found, strict=True) if match is None]
+    groups = [group_in(file.as_posix(), pattern) for file in files]
+    missed = [shown(str(file)) for file, group in zip(files, groups, strict=True) if not group]
     if missed:
         raise DataError(f"data.group_pattern {pattern!r} finds no group in {some(missed)}")
-    return [match.group(1) for match in found if match]
+    return groups
+
+
+def group_in(path: str, pattern: str) -> str:
+    """What the pattern's one group finds, without blanks at its ends; an empty text for nothing."""
+    match = re.search(pattern, path)
+    return (match[1] or "").strip() if match else ""

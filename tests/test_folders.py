@@ -59,17 +59,17 @@ def test_a_folder_beside_the_splits_is_refused_by_its_name(tmp_path, extra):
     name = extra[0].partition("/")[0]
     text = refusal(tmp_path)
     assert text.startswith(
-        f"test, train, val are splits by name, and {name} beside them is none: move {name} elsewhere"
+        f"folders of splits (test, train, val) beside other folders ({name}): move {name} elsewhere or into a split"
     )
     assert "a CSV with path,label" in text
 
 
 def test_one_split_beside_folders_of_classes_is_refused_and_an_empty_extra_folder_too(tmp_path):
     touch(tmp_path, *clips("train/a", "train/b", "dog"))
-    assert refusal(tmp_path).startswith("train is a split by name, and dog beside it is none")
+    assert refusal(tmp_path).startswith("folders of splits (train) beside other folders (dog): move dog elsewhere")
     touch(tmp_path / "2", *clips("train/a", "train/b", "test/a"))
     (tmp_path / "2" / "notes").mkdir()
-    assert "and notes beside them is none" in refusal(tmp_path / "2")
+    assert "beside other folders (notes)" in refusal(tmp_path / "2")
 
 
 def test_one_class_among_others_may_be_named_as_a_split_and_that_is_said(tmp_path):
@@ -81,10 +81,12 @@ def test_one_class_among_others_may_be_named_as_a_split_and_that_is_said(tmp_pat
 
 def test_videos_directly_in_splits_are_no_classes(tmp_path):
     touch(tmp_path, *clips("train", "test"))
-    assert refusal(tmp_path).startswith("no class's folder in test, train: a split holds a folder for each class")
+    assert refusal(tmp_path).startswith(
+        "no class folders in test, train: put each class's videos into <split>/<class>/"
+    )
     touch(tmp_path / "2", *clips("train/a", "train/b", "test/a"))
     (tmp_path / "2" / "val").mkdir()
-    assert refusal(tmp_path / "2").startswith("no class's folder in val: ")
+    assert refusal(tmp_path / "2").startswith("no class folders in val: ")
     (tmp_path / "2" / "val" / "a").mkdir()
     assert refusal(tmp_path / "2") == "no video or image in val/a"
 
@@ -92,11 +94,21 @@ def test_videos_directly_in_splits_are_no_classes(tmp_path):
 def test_splits_within_classes_are_refused(tmp_path):
     touch(tmp_path, *clips("cat/train", "cat/test", "dog/train", "dog/test"))
     text = refusal(tmp_path)
-    assert text == "the splits test, train are within cat, dog; put the classes into the splits, as test/cat"
+    assert text == "folders of splits (test, train) within cat, dog: put the splits first, as test/cat"
     touch(tmp_path / "up", *clips("set/train/a", "set/test/a"))
     assert refusal(tmp_path / "up").endswith(
-        f"within set; take {tmp_path / 'up/set'}, if that is where the classes are in their splits"
+        f"within set: use data.folder={tmp_path / 'up/set'} if the splits hold folders of classes"
     )
+
+
+@pytest.mark.parametrize("names", [("Training Set", "test_set"), ("train2017", "val2017"), ("ucf-test", "ucf-train")])
+def test_folders_named_almost_as_splits_are_no_classes(tmp_path, names):
+    touch(tmp_path, *clips(*(f"{name}/{label}" for name in names for label in "ab")))
+    assert refusal(tmp_path).startswith(
+        f"folders named almost as splits ({', '.join(names)}): name them train, val and test"
+    )
+    touch(tmp_path / "2", *clips("train ride", "trainer", "contest", count=9))
+    assert Manifest.from_folder(tmp_path / "2").classes == ("contest", "train ride", "trainer")
 
 
 def test_a_class_may_lie_deep_and_in_one_split_only(tmp_path):
@@ -134,8 +146,8 @@ def test_links_are_followed_and_no_file_comes_twice(tmp_path):
         "c/more/0.mp4",
     ]
     assert scan.labels == ["a", "a", "a", "b", "b", "c"]
-    assert scan.passed_over["link to nothing"] == 1
-    assert scan.passed_over["link to a folder that is read already"] >= 5
+    assert scan.passed_over["broken link"] == 1
+    assert scan.passed_over["link to a folder that is already included"] >= 5
     assert find_media(tmp_path / "data/a") == sorted(scan.files[:3])
 
 
@@ -155,7 +167,8 @@ def test_folders_of_devices_are_neither_classes_nor_read_wherever_they_are(tmp_p
     scan = scan_folder(tmp_path)
     assert [file.name for file in scan.files] == ["0.mp4"] * 3 and not scan.problems
     assert sum(scan.passed_over.values()) == len(DEVICES)
-    assert "1 × folder of a device (@eaDir)" in scan.notes[0]
+    assert scan.passed_over["device or system folder (@eaDir)"] == 1
+    assert scan.notes[0].startswith("passed over: 9 × device or system folder (#recycle, $RECYCLE.BIN, ")
 
 
 def test_what_is_passed_over_is_said_once_with_reasons(tmp_path):
@@ -163,14 +176,13 @@ def test_what_is_passed_over_is_said_once_with_reasons(tmp_path):
     touch(tmp_path, "b/Thumbs.db", "loose.mp4", "a/README", "labels.csv", ".notes/x.mp4")
     os.mkfifo(tmp_path / "a/pipe.mp4")
     wanted = (
-        "passed over: 10 × no video or image by its name (.txt), 3 × hidden, 1 × in no class's folder, "
-        "1 × no plain file, 1 × no video or image by its name (.csv), 1 × no video or image by its name (.db), "
-        "1 × no video or image by its name (no ending)"
+        "passed over: 13 × not a video or image (.csv, .db, .txt, no ending), 3 × hidden, 1 × not a regular file, "
+        "1 × outside any class folder"
     )
     manifest = Manifest.from_folder(tmp_path)
     assert len(manifest) == 18 and manifest.notes == (wanted,)
     found = read_rows(tmp_path, group_pattern=None, shares=(0.15, 0.2, 0)).findings
-    beside = wanted.replace(" 1 × in no class's folder,", "")  # to a check that is a file without a label
+    beside = wanted.replace(", 1 × outside any class folder", "")  # to a check that is a file without a label
     assert [each.what for each in found if each.kind == "passed_over"] == [f"P{beside[1:]}."]
 
 

@@ -21,6 +21,7 @@ from finetune.audit.rows import Rows
 from finetune.audit.shortcuts import Shortcut, find_shortcuts, shortcut_findings
 from finetune.errors import DataError, VideoError
 from finetune.labels import Labels
+from finetune.naming import as_unicode, is_refused
 from finetune.video.check import TOO_SLOW, Look
 
 SCHEMA = 1
@@ -72,7 +73,7 @@ def audit(
         "copies": [_copies_as_json(each, names, rows) for each in copies],
         "files": [_file_as_json(rows, names, row, good.get(row)) for row in range(len(rows))],
     }
-    out = {*bad, *surplus_copies(rows, copies), *_without_label_or_split(rows)}
+    out = {*bad, *surplus_copies(rows, copies), *_without_label_or_split(rows), *_with_refused_names(rows)}
     return result, [row for row in range(len(rows)) if row not in out]
 
 
@@ -144,6 +145,11 @@ def _without_label_or_split(rows: Rows) -> set[int]:
     return no_label | ({row for row, split in enumerate(rows.splits) if not split} if any(rows.splits) else set())
 
 
+def _with_refused_names(rows: Rows) -> set[int]:
+    names = zip(map(str, rows.paths), rows.labels, rows.groups, strict=True)
+    return {row for row, texts in enumerate(names) if any(map(is_refused, texts))}
+
+
 def _names(rows: Rows) -> list[str]:
     """Each file's path from the folder or from where the CSV is; bytes that are no UTF-8 are replaced."""
     root = _root(rows)
@@ -158,8 +164,8 @@ def _root(rows: Rows) -> Path:
 def _about(rows: Rows) -> dict[str, Any]:
     return {
         "schema": SCHEMA,
-        "source": str(rows.source),
-        "root": str(_root(rows)),
+        "source": as_unicode(str(rows.source)),
+        "root": as_unicode(str(_root(rows))),
         "num_files": len(rows),
         "splits": "none" if not rows.labelled else "by chance" if rows.divided else "given",
         "num_groups": len(set(filter(None, rows.groups))) or None,

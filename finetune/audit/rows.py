@@ -1,6 +1,5 @@
 """Which videos a CSV or a folder names, read so that nothing stops it: what training would refuse becomes a finding."""
 
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -11,13 +10,24 @@ from finetune.audit.finding import Finding
 from finetune.errors import DataError, some
 from finetune.labels import Labels, listed, read_labels
 from finetune.manifest import ONE_TASK, encode, labels_of_classes
-from finetune.manifest_files import SPLIT_NAMES, find_media, read_table, scan_folder, subfolders
+from finetune.manifest_checks import check_names
+from finetune.manifest_files import (
+    SPLIT_NAMES,
+    SYNONYMS,
+    find_media,
+    group_in,
+    scan_folder,
+    subfolders,
+    without_columns,
+)
+from finetune.naming import as_unicode
 from finetune.numbered_images import clips_of
 from finetune.report.words import count
 from finetune.splits import divide, units_of
+from finetune.tables import read_table
 from finetune.tasks import NAMED, Task, primary_of
 
-PATH_COLUMNS = ("path", "file", "filename", "file_name", "video", "video_path")
+PATH_COLUMNS = ("path", *SYNONYMS["path"])
 
 
 @dataclass(frozen=True, eq=False)
@@ -90,6 +100,10 @@ def read_rows(
         known = _divided(source, paths, every, groups, shares, findings)
     if multilabel:
         findings = [finding for finding in findings if finding.kind != "no_label"]
+    problems, notes = check_names(paths, every, filter(None, groups), has_tasks=bool(tasks))
+    findings += [Finding("mend", "names", _sentence(problem)) for problem in problems]
+    findings += [Finding("warning", "names", _sentence(note)) for note in notes]
+    labels, groups = (list(map(as_unicode, texts)) for texts in (labels, groups))
     return Rows(source, paths, labels, known, groups, divided, findings, multilabel, tasks or {}, others, every)
 
 
@@ -151,7 +165,7 @@ def _from_csv(source: Path, findings: list[Finding]) -> Columns:
     table = read_table(source)
     column = next((name for name in PATH_COLUMNS if name in table), None)
     if column is None:
-        raise DataError(f"{source}: no column path; it has {', '.join(table)}")
+        raise DataError(f"{source}: {without_columns(table, ['path'])}")
     if column != "path":
         findings.append(
             Finding("mend", "column", f"There is no column “path”; “{column}” was read instead.", f"Rename “{column}”.")
@@ -160,11 +174,11 @@ def _from_csv(source: Path, findings: list[Finding]) -> Columns:
     if not there:
         raise DataError(f"{source}: holds a header and no rows")
     if missing := len(table[column]) - len(there):
-        lines = some([row + 2 for row, path in enumerate(table[column]) if not path])
+        lines = some([line for line, path in zip(table.lines, table[column], strict=True) if not path])
         findings.append(Finding("mend", "no_path", f"{missing} rows have no path: line {lines}.", "Fill it in."))
-    kept = {name: [values[row] for row in there] for name, values in table.items()}
+    kept = table.at(there)
     paths = [source.parent / path for path in kept[column]]
-    labels, splits, groups = (kept.get(name) or [""] * len(there) for name in ("label", "split", "group"))
+    labels, splits, groups = (list(kept.get(name, [""] * len(there))) for name in ("label", "split", "group"))
     findings += _missing_labels(labels)
     return paths, labels, splits, groups
 
@@ -208,12 +222,12 @@ def _missing_labels(labels: Sequence[str]) -> list[Finding]:
 def _groups_from(source: Path, paths: Sequence[Path], pattern: str, findings: list[Finding]) -> list[str]:
     """As `Manifest` finds them: in the path relative to a folder, or in the path that a CSV gives."""
     texts = [(path.relative_to(source) if source.is_dir() else path).as_posix() for path in paths]
-    matches = [re.search(pattern, text) for text in texts]
-    missed = tuple(row for row, match in enumerate(matches) if match is None)
+    groups = [group_in(text, pattern) for text in texts]
+    missed = tuple(row for row, group in enumerate(groups) if not group)
     if missed:
         what = f"data.group_pattern {pattern!r} finds no group in {len(missed)} paths."
         findings.append(Finding("mend", "no_group", what, "Mend the pattern.", missed))
-    return [match.group(1) if match else "" for match in matches]
+    return groups
 
 
 def _unknown_splits(splits: Sequence[str], known: Sequence[str]) -> list[Finding]:

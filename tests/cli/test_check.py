@@ -123,7 +123,7 @@ def test_every_real_odd_file_that_cannot_be_read_is_named(check, real):
         "ImgVideo.mp4: holds no stream of pictures",
     ):
         assert line in out
-    assert "1 × no video or image by its name (.wav)" in out
+    assert "2 × not a video or image (.csv, .wav)" in out
     status, out, _ = check(real / "data/odd/clips.csv", "--seconds", 120)
     assert status == 1
     assert "11 of 54 files cannot be read" in out and "“file” was read instead" in out
