@@ -1,12 +1,14 @@
 """Open a video file with PyAV, or say in plain words why it cannot be."""
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from fractions import Fraction
 from pathlib import Path
 
 import av
 from av.container import InputContainer
+from av.packet import Packet
 from av.video.frame import VideoFrame
 from av.video.stream import VideoStream
 
@@ -15,6 +17,7 @@ from finetune.errors import VideoError
 # IndexError: PyAV does not know streams that turn up in the middle of a damaged file.
 PYAV_ERRORS = (av.FFmpegError, OSError, ValueError, IndexError)
 LARGEST_HEADER_BYTES = 2**24
+HIGHEST_RATE = 1000.0  # frames a second; DV files say 60,000
 LARGEST_PIXELS = 2**25  # 8K video has 33 million: what a header can claim, and memory has to be found for
 # Looking into a file before it is read decodes several frames of it. Without that, an H.264 decoder has to be told
 # to expect frames in any order.
@@ -55,15 +58,51 @@ def open_video(path: Path, *, quick: bool = False) -> Iterator[tuple[InputContai
         yield container, stream
 
 
+def packets_of(container: InputContainer, stream: VideoStream) -> Iterator[Packet]:
+    """The packets that hold something, from where the container is, in the order in which they are stored."""
+    return (packet for packet in container.demux(stream) if packet.size)
+
+
 def decoded(path: Path, container: InputContainer, stream: VideoStream) -> Iterator[VideoFrame]:
     """Every frame in the order in which the decoder hands them out. Raises VideoError where it cannot go on."""
-    count = 0
+    return decoded_from(path, stream, packets_of(container, stream))
+
+
+def decoded_from(path: Path, stream: VideoStream, packets: Iterable[Packet]) -> Iterator[VideoFrame]:
+    """`decoded` of these packets. What comes before the first keyframe may give nothing."""
+    count, has_begun = 0, False
     try:
-        for frame in container.decode(stream):
+        for packet in packets:
+            has_begun = has_begun or packet.is_keyframe
+            for frame in _frames_of(stream, packet, may_fail=not has_begun):
+                count += 1
+                yield frame
+        for frame in stream.codec_context.decode(None):
+            frame.time_base = stream.time_base or Fraction(0)
             count += 1
             yield frame
     except PYAV_ERRORS as error:
         raise VideoError(f"{path}: cannot be decoded after frame {count}: {reason_of(error)}") from None
+
+
+def _frames_of(stream: VideoStream, packet: Packet, *, may_fail: bool) -> list[VideoFrame]:
+    try:
+        return stream.codec_context.decode(packet)
+    except av.FFmpegError:
+        if may_fail:
+            return []
+        raise
+
+
+def frame_rate(stream: VideoStream) -> float:
+    """Frames a second as the file says; 0 where it does not, or says what no camera takes."""
+    rates = (float(rate or 0) for rate in (stream.average_rate, stream.guessed_rate, stream.base_rate))
+    return next((rate for rate in rates if 0 < rate <= HIGHEST_RATE), 0.0)
+
+
+def has_no_times(container: InputContainer) -> bool:
+    """Whether the container has a rate and no times: AVI, for which PyAV makes some up."""
+    return "avi" in container.format.name
 
 
 def reason_of(error: Exception) -> str:

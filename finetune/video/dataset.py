@@ -196,7 +196,8 @@ class ClipDataset(Dataset):
         rate = self.manifest.image_rate
         if self.pack is not None:
             return Source(self.pack.read_frames, self.pack.frame_times, rate)
-        return Source(partial(read_frames, layout=self.facts.layout(row)), image_rate=rate)
+        layout = self.facts.layout(row)
+        return Source(partial(read_frames, layout=layout), partial(frame_times, layout=layout), rate)
 
 
 def read_views(

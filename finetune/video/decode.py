@@ -7,6 +7,7 @@ one frame, and a folder of numbered images is a video too. Needs no torch, so th
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
+from itertools import islice
 from pathlib import Path
 from typing import Literal
 
@@ -18,17 +19,25 @@ from av.video.stream import VideoStream
 
 from finetune.errors import VideoError
 from finetune.video.clip_files import images_of
-from finetune.video.container import PYAV_ERRORS, decoded, is_encrypted, open_video
+from finetune.video.container import (
+    PYAV_ERRORS,
+    decoded,
+    frame_rate,
+    has_no_times,
+    is_encrypted,
+    open_video,
+)
 from finetune.video.image_sequence import NO_TIME, image_frames, named_in
 from finetune.video.layout import Layout
 from finetune.video.orientation import ClipOrientation, OrientationError
 from finetune.video.other_decoders import read_with_opencv, read_with_torchcodec
-from finetune.video.scan import by_decoding, by_index, by_packets, has_true_times, is_mp4, packets_of
-from finetune.video.sparse import LayoutError, decode_groups
+from finetune.video.scan import by_decoding, by_index, by_packets, is_mp4
+from finetune.video.sparse import LayoutError, decode_groups, proven
 
 PICTURES_VERSION = 2  # one more when the same file gives other pictures: features kept of the old ones are not used
 Decoder = Literal["auto", "pyav", "opencv", "torchcodec"]
 Frames = Iterator[tuple[int, VideoFrame, float]]
+MOST_ENTRIES = 1000  # of an index, to tell how long a frame is shown
 
 
 @dataclass(frozen=True)
@@ -57,41 +66,41 @@ def probe(path: str | Path) -> VideoInfo:
 
     Raises VideoError in plain words for a file that is empty, no video, audio only or cut off.
     """
-    return scan(path)[0]
+    return _scan(Path(path), prove=False)[0]
 
 
 def scan(path: str | Path) -> tuple[VideoInfo, Layout | None]:
     """`probe`, and the layout of a file that takes time to find it: not where the container's index says it."""
-    path = Path(path)
+    return _scan(Path(path), prove=True)
+
+
+def _scan(path: Path, *, prove: bool) -> tuple[VideoInfo, Layout | None]:
     if path.is_dir():
         return _info_of_images(path), None
     with open_video(path) as (container, stream):
         _refuse_cut_off(path, container, stream)
         layout, counted = by_index(container, stream), "index"
         codec, has_audio = stream.codec_context.name, bool(container.streams.audio)
-        fps = float(stream.average_rate or stream.guessed_rate or 0)
+        fps, frame_seconds = frame_rate(stream), _typical_seconds(stream)
         first = next(decoded(path, container, stream), None)
         if first is None:
             raise VideoError(f"{path}: {_why_no_frame(path, container)}")
         height, width = ClipOrientation(path).of(first).swapped((first.height, first.width))
-    num_frames = 0 if layout is None else layout.num_frames
     if layout is None:
         with open_video(path) as (container, stream):
             layout, counted = by_packets(container, stream), "packets"
-            num_frames = 0 if layout is None else layout.num_frames
-    if layout is None:
-        with open_video(path) as (container, stream):
-            (num_frames, layout), counted = by_decoding(path, container, stream), "decoded"
-    else:
-        _refuse_where_the_last_frame_is_not(path, layout)
+    last = None if layout is None else _time_of_last(path, layout)
+    if layout is None or last is None:
+        listed = 0 if layout is None else layout.num_frames
+        layout, counted = _by_decoding(path, listed=listed, prove=prove), "decoded"
     info = VideoInfo(
-        num_frames=num_frames,
+        num_frames=layout.num_frames,
         counted=counted,
         reliable_timestamps=counted != "decoded",
         fps=fps,
         width=width,
         height=height,
-        duration_seconds=num_frames / fps if fps else 0.0,
+        duration_seconds=_duration(layout, first, last, frame_seconds),
         codec=codec,
         has_audio=has_audio,
     )
@@ -124,18 +133,15 @@ def _read_with_pyav(
     path: Path, indices: Sequence[int], size: tuple[int, int] | None, layout: Layout | None
 ) -> tuple[np.ndarray, np.ndarray]:
     wanted = sorted(set(indices))
-    try:
-        with open_video(path, quick=True) as (container, stream):
-            layout = layout or by_index(container, stream) or by_packets(container, stream)
-            if layout is None or wanted[-1] >= layout.num_frames:
-                raise LayoutError
-            frames = decode_groups(container, stream, layout, wanted)
-            return _as_arrays(frames, indices, ToRgb(path, size), rate=rate_of(container))
-    except (LayoutError, *PYAV_ERRORS):
-        pass
+    if layout is None or layout.has_groups:
+        with suppress(LayoutError, *PYAV_ERRORS), open_video(path, quick=True) as (container, stream):
+            known = layout or by_index(container, stream) or by_packets(container, stream)
+            if known is not None and wanted[-1] < known.num_frames:
+                frames = decode_groups(container, stream, known, wanted)
+                return _as_arrays(_timed(frames, container, known), indices, ToRgb(path, size))
     with open_video(path) as (container, stream):
         frames = _counted_off(path, container, stream, wanted[-1])
-        return _as_arrays(frames, indices, ToRgb(path, size), rate=rate_of(container))
+        return _as_arrays(_timed(frames, container, layout), indices, ToRgb(path, size))
 
 
 def _counted_off(path: Path, container: InputContainer, stream: VideoStream, last: int) -> Frames:
@@ -148,42 +154,95 @@ def _counted_off(path: Path, container: InputContainer, stream: VideoStream, las
     raise VideoError(f"{path}: frame {last} was asked for, but only {count} frames can be decoded")
 
 
-def _as_arrays(
-    frames: Frames, indices: Sequence[int], to_rgb: "ToRgb", *, rate: float | None
-) -> tuple[np.ndarray, np.ndarray]:
+def _timed(frames: Frames, container: InputContainer, layout: Layout | None) -> Frames:
+    """The frames with the times that are known of them: the layout's, or by the rate where the container has none."""
+    times = None if layout is None else layout.times
+    rate = frame_rate(container.streams.video[0]) if has_no_times(container) else 0
+    for number, frame, seconds in frames:
+        if times is not None and number < len(times):
+            seconds = float(times[number])
+        elif rate:
+            seconds = number / rate
+        yield number, frame, seconds
+
+
+def _as_arrays(frames: Frames, indices: Sequence[int], to_rgb: "ToRgb") -> tuple[np.ndarray, np.ndarray]:
     """Those asked for, converted and stacked; a frame is let go as soon as it is converted."""
     wanted = set(indices)
     found: dict[int, tuple[np.ndarray, float]] = {}
     for number, frame, seconds in frames:
         if number in wanted:
-            found[number] = to_rgb(frame), number / rate if rate else seconds
+            found[number] = to_rgb(frame), seconds
         else:
             to_rgb.orientation.of(frame)
     frames_THWC = np.stack([found[index][0] for index in indices])
     return frames_THWC.transpose(0, 3, 1, 2), np.array([found[index][1] for index in indices])
 
 
-def rate_of(container: InputContainer) -> float | None:
-    """Frames a second where the container has a rate and no times: AVI, for which PyAV makes some up."""
-    return float(container.streams.video[0].average_rate or 0) if "avi" in container.format.name else None
+def frame_times(path: str | Path, layout: Layout | None = None) -> np.ndarray:
+    """Seconds at which each frame is shown (N,), never falling: one for each frame that `read_frames` gives.
 
-
-def frame_times(path: str | Path) -> np.ndarray:
-    """Seconds at which each frame is shown (N,), as the file says, or evenly by its frame rate where it does not.
-
-    NaN for a folder of images, which has neither.
+    By the timestamps of packets where those are true, else by those of the frames that decoding in order gives, and
+    evenly by the frame rate where a file has none; NaN for a folder of images, which has neither. A `layout` from
+    `scan` may have them already.
     """
     path = Path(path)
     if path.is_dir():
         return np.full(len(images_of(path)), NO_TIME)
-    with open_video(path, quick=True) as (container, stream):
-        if has_true_times(container, stream):
-            with suppress(*PYAV_ERRORS):
-                times = [packet.pts for packet in packets_of(container, stream) if not packet.is_discard]
-                if times and None not in times:
-                    return np.sort(np.array(times, dtype=np.int64)) * float(stream.time_base or 0)
-    info = probe(path)
-    return np.arange(info.num_frames) / (info.fps or 1.0)
+    if layout is None:
+        with open_video(path, quick=True) as (container, stream):
+            layout = by_packets(container, stream)
+    if layout is None or layout.times is None:
+        layout = _by_decoding(path, listed=0, prove=False)
+    assert layout.times is not None
+    return layout.times
+
+
+def _by_decoding(path: Path, *, listed: int, prove: bool) -> Layout:
+    """The layout by decoding everything. Raises VideoError where that gives fewer frames than the file lists."""
+    try:
+        with open_video(path) as (container, stream):
+            layout, digests = by_decoding(path, container, stream)
+        if not layout.num_frames:
+            raise VideoError(f"{path}: holds no frame that can be decoded")
+        if layout.num_frames < listed:
+            raise VideoError(f"{path}: only {layout.num_frames} can be decoded")
+    except OrientationError:
+        raise
+    except VideoError as error:
+        if not listed:
+            raise
+        reason = str(error).removeprefix(f"{path}: ")
+        raise VideoError(f"{path}: is damaged or cut off: it lists {listed} frames, but {reason}") from None
+    return proven(path, layout, digests) if prove and layout.has_groups else layout
+
+
+def _time_of_last(path: Path, layout: Layout) -> float | None:
+    """When the last frame is shown; None where it does not come out, or the layout turns out not to be true."""
+    with suppress(LayoutError, *PYAV_ERRORS), open_video(path, quick=True) as (container, stream):
+        frames, orientation = decode_groups(container, stream, layout, [layout.num_frames - 1]), ClipOrientation(path)
+        last = float("nan")
+        for _, frame, seconds in _timed(frames, container, layout):
+            orientation.of(frame)
+            last = seconds
+        return last
+    return None
+
+
+def _typical_seconds(stream: VideoStream) -> float:
+    """How long a frame is shown, typically, by the container's index; 0 where it has none."""
+    times = [entry.timestamp for entry in islice(stream.index_entries, MOST_ENTRIES)]
+    gaps = np.diff(np.array(times, dtype=np.int64))
+    return float(np.median(gaps[gaps > 0])) * float(stream.time_base or 0) if (gaps > 0).any() else 0.0
+
+
+def _duration(layout: Layout, first: VideoFrame, last: float | None, frame_seconds: float) -> float:
+    """From the first frame's time to the last one's, and as long as a frame is typically shown."""
+    if layout.times is not None:
+        gaps = np.diff(layout.times)
+        frame_seconds = float(np.median(gaps[gaps > 0])) if (gaps > 0).any() else frame_seconds
+        return float(layout.times[-1] - layout.times[0]) + frame_seconds
+    return (last or 0.0) - (first.time or 0.0) + frame_seconds
 
 
 def _info_of_images(folder: Path) -> VideoInfo:
@@ -238,18 +297,6 @@ def _why_no_frame(path: Path, container: InputContainer) -> str:
     if is_mp4(container) and is_encrypted(path):
         return "is encrypted, and its frames cannot be decoded"
     return "holds no frame that can be decoded"
-
-
-def _refuse_where_the_last_frame_is_not(path: Path, layout: Layout) -> None:
-    """A file that is damaged or was not written to its end lists frames that are not there."""
-    last = layout.num_frames - 1
-    try:
-        read_frames(path, [last], size=(16, 16), layout=layout)
-    except OrientationError:
-        raise
-    except VideoError as error:
-        reason = str(error).removeprefix(f"{path}: ")
-        raise VideoError(f"{path}: is damaged or cut off: it lists {last + 1} frames, but {reason}") from None
 
 
 class ToRgb:

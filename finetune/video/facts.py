@@ -19,8 +19,9 @@ from finetune.video.clip_files import stamp
 from finetune.video.decode import VideoInfo
 from finetune.video.layout import Layout
 
-FORMAT = 3  # of the files; one more when they, or what is looked at, change
+FORMAT = 4  # of the files; one more when they, or what is looked at, change
 NO_LAYOUT = -1
+HEAD = 4  # numbers before a layout's arrays
 UNKNOWN = -1
 COLUMNS_FILE = "facts.npz"
 Found = tuple[VideoInfo, Layout | None] | VideoError
@@ -43,17 +44,20 @@ class Layouts:
         start = int(self.positions[row])
         if start == NO_LAYOUT or self.flat is None:
             return None
-        groups, frames, one_each = self.flat[start : start + 3].tolist()
-        lengths = np.cumsum([start + 3, groups + 1, groups + 1, groups, frames])
-        starts, before, times, packets = (np.array(self.flat[a:b]) for a, b in pairwise(lengths))
-        return Layout(starts, before, times, packets if frames else None, bool(one_each))
+        groups, frames, timed, one_each = self.flat[start : start + HEAD].tolist()
+        lengths = np.cumsum([start + HEAD, groups + 1, groups + 1, groups, frames, timed])
+        starts, before, seek_times, packets, times = (np.array(self.flat[a:b]) for a, b in pairwise(lengths))
+        seconds = times.view(np.float64) if timed else None
+        return Layout(starts, before, seek_times, packets if frames else None, bool(one_each), seconds)
 
 
 def _flattened(layout: Layout) -> np.ndarray:
+    """A layout as int64: the lengths of its arrays, then the arrays, of which the times are the bits of float64."""
     packets = np.zeros(0) if layout.packets is None else layout.packets
-    head = [len(layout.seek_times), len(packets), layout.one_each]
+    times = np.zeros(0) if layout.times is None else layout.times
+    head = [len(layout.seek_times), len(packets), len(times), layout.one_each]
     parts = (head, layout.starts, layout.frames_before, layout.seek_times, packets)
-    return np.concatenate([np.asarray(part, dtype=np.int64) for part in parts])
+    return np.concatenate([*(np.asarray(part, dtype=np.int64) for part in parts), times.view(np.int64)])
 
 
 @dataclass(frozen=True, eq=False)

@@ -5,21 +5,23 @@ Packets are numbered as they are stored; a group of pictures is a keyframe's pac
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Iterator, Sequence
+from dataclasses import dataclass, replace
 from itertools import groupby
 
 import numpy as np
 
 # A group that is larger is not held in memory to sort it; the whole file is gone through once instead.
 LARGEST_GROUP_BYTES = 64 * 2**20
+LARGEST_STEP_BACK = 1.0  # seconds by which times may be out of order, and not be of a clock that was set anew
 
 
 @dataclass(frozen=True, eq=False)
 class Layout:
-    """Groups of pictures of a video.
+    """Groups of pictures of a video, and when each frame is shown.
 
-    Where `packets` is None, each group's frames are those of its own packets in the order of their times.
+    Where `packets` is None, each group's frames are those of its own packets in the order of their times. Without any
+    group, frames can only be counted from the start of the file.
     """
 
     starts: np.ndarray  # (K + 1,) number of each group's first packet, and of all packets
@@ -27,14 +29,20 @@ class Layout:
     seek_times: np.ndarray  # (K,) time of each group's first packet, as seeking wants it
     packets: np.ndarray | None = None  # (N,) the packet that frame i comes out of
     one_each: bool = True  # no packet holds the picture of another's frame
+    times: np.ndarray | None = None  # (N,) seconds at which each frame is shown, never falling
 
     def __post_init__(self) -> None:
-        assert len(self.starts) == len(self.frames_before) == len(self.seek_times) + 1 > 1
+        assert len(self.starts) == len(self.frames_before) == len(self.seek_times) + 1
         assert self.starts[0] == 0 and (np.diff(self.starts) > 0).all()
+        assert self.times is None or not self.has_groups or len(self.times) == self.num_frames
 
     @property
     def num_frames(self) -> int:
-        return int(self.frames_before[-1])
+        return int(self.frames_before[-1]) if self.has_groups or self.times is None else len(self.times)
+
+    @property
+    def has_groups(self) -> bool:
+        return len(self.seek_times) > 0
 
     def groups(self, frames: Sequence[int]) -> Iterator[tuple[int, list[int]]]:
         """The frames, sorted, by the group that holds their packets."""
@@ -76,11 +84,12 @@ def layout_by_packets(
     *,
     num_packets: int,
     one_each: bool = True,
+    times: np.ndarray | None = None,
 ) -> Layout | None:
     """The layout where the packet of every frame is known, in the order in which frames are handed out.
 
     A packet that is not known is negative. None where that says too little to decode by: no keyframe at the start,
-    a packet that gives two frames, or none known for a frame.
+    a packet that gives two frames, none known for a frame, or a frame between those of an earlier group.
     """
     if min(frame_packets, default=0) < 0 or None in seek_times:
         return None
@@ -88,5 +97,43 @@ def layout_by_packets(
     if not len(packets) or not len(keys) or keys[0] != 0 or len(np.unique(packets)) != len(packets):
         return None
     starts = np.append(np.asarray(keys, dtype=np.int64), num_packets)
+    if (np.diff(np.searchsorted(starts, packets, side="right")) < 0).any():
+        return None
     before = np.searchsorted(np.sort(packets), starts)
-    return Layout(starts, before, np.asarray(seek_times, dtype=np.int64), packets, one_each)
+    return Layout(starts, before, np.asarray(seek_times, dtype=np.int64), packets, one_each, times)
+
+
+def without_groups(times: np.ndarray) -> Layout:
+    """The layout of a file whose frames, shown at `times` in seconds, can only be counted from its start."""
+    nothing = np.zeros(1, dtype=np.int64)
+    return Layout(nothing, nothing, nothing[1:], times=times)
+
+
+def without_starts(layout: Layout, groups: Collection[int]) -> Layout:
+    """The layout where decoding cannot start at these groups: they belong to the one before."""
+    kept = [group for group in range(len(layout.seek_times)) if group == 0 or group not in groups]
+    ends = [*kept, len(layout.seek_times)]
+    starts, before, seek_times = layout.starts[ends], layout.frames_before[ends], layout.seek_times[kept]
+    return replace(layout, starts=starts, frames_before=before, seek_times=seek_times)
+
+
+def rising(seconds: np.ndarray, rate: float) -> np.ndarray:
+    """Times of frames in the order in which they are shown, made never to fall: as given wherever they do not.
+
+    The times of frames that are out of order are put into order. Those that are missing (NaN) go on at `rate` frames a
+    second. A clock that is set back by more than a second goes on where it was.
+    """
+    step = 1 / rate if rate > 0 else 1.0
+    places = np.flatnonzero(np.isfinite(seconds))
+    if not len(places):
+        return np.arange(len(seconds)) * step
+    known = seconds[places]
+    gaps = np.diff(known)
+    step = float(np.median(gaps[gaps > 0])) if (gaps > 0).any() else step
+    for place in np.flatnonzero(gaps < -LARGEST_STEP_BACK).tolist():
+        before = known[max(0, place - 2) : place + 1]  # more than one, as a single time may be too late
+        if known[place + 1] < before.min() - LARGEST_STEP_BACK:
+            known[place + 1 :] += known[place] + step - known[place + 1]
+    numbers = np.arange(len(seconds))
+    outside = np.minimum(numbers - places[0], 0) + np.maximum(numbers - places[-1], 0)
+    return np.interp(numbers, places, np.sort(known)) + step * outside

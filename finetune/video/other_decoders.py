@@ -13,7 +13,7 @@ from finetune.errors import VideoError
 from finetune.video.container import decoded, open_video
 from finetune.video.layout import Layout
 from finetune.video.orientation import ClipOrientation, Orientation
-from finetune.video.scan import has_true_times
+from finetune.video.scan import by_packets, has_true_times
 
 PROGRESSIVE = 1  # and 0 is unknown
 
@@ -63,7 +63,8 @@ def read_with_torchcodec(
         reason = str(error).strip().splitlines()[0]
         raise VideoError(f"{path}: torchcodec cannot be used ({reason}); install it, or use decoder pyav") from None
     with open_video(path, quick=True) as (container, stream):
-        index, has_times = stream.index, has_true_times(container, stream)
+        index = stream.index
+        has_times = has_true_times(container, stream) and by_packets(container, stream) is not None
     if not has_times:
         raise VideoError(f"{path}: has no reliable timestamps, by which torchcodec finds frames; use decoder pyav")
     if _orientation_of_first(path) != Orientation():

@@ -23,7 +23,7 @@ from finetune.files import locked
 from finetune.manifest import Manifest
 from finetune.video import pack_format as form
 from finetune.video.container import decoded, open_video
-from finetune.video.decode import ToRgb, VideoInfo, rate_of, read_frames, scan
+from finetune.video.decode import ToRgb, VideoInfo, frame_times, read_frames, scan
 from finetune.video.layout import Layout
 from finetune.video.pack_format import FRAME, JPEG_QUALITY, Settings
 from finetune.video.workers import Failure, supervised_map
@@ -235,7 +235,7 @@ def _pictures(path: Path, info: VideoInfo, layout: Layout | None, settings: Sett
     size = packed_size(info.height, info.width, settings.short_side)
     count = min(settings.frames or info.num_frames, info.num_frames)
     if count == info.num_frames and not path.is_dir():
-        yield from _all_pictures(path, size, num_frames=info.num_frames)
+        yield from _all_pictures(path, size, frame_times(path, layout))
         return
     indices = kept_frames(info.num_frames, count)
     for start in range(0, len(indices), CHUNK):
@@ -243,16 +243,15 @@ def _pictures(path: Path, info: VideoInfo, layout: Layout | None, settings: Sett
         yield from zip(frames_TCHW.transpose(0, 2, 3, 1), seconds.tolist(), strict=True)
 
 
-def _all_pictures(path: Path, size: tuple[int, int], *, num_frames: int) -> Pictures:
+def _all_pictures(path: Path, size: tuple[int, int], times: np.ndarray) -> Pictures:
     """Every frame as the decoder hands them out, one in memory at a time."""
     count, to_rgb = 0, ToRgb(path, size)
     with open_video(path) as (container, stream):
-        rate = rate_of(container)
         for count, frame in enumerate(decoded(path, container, stream), start=1):
-            seconds = (count - 1) / rate if rate else float("nan") if frame.time is None else frame.time
-            yield np.ascontiguousarray(to_rgb(frame)), seconds
-    if count != num_frames:
-        raise VideoError(f"{path}: lists {num_frames} frames, but {count} can be decoded")
+            if count <= len(times):
+                yield np.ascontiguousarray(to_rgb(frame)), float(times[count - 1])
+    if count != len(times):
+        raise VideoError(f"{path}: lists {len(times)} frames, but {count} can be decoded")
 
 
 def kept_frames(video_frames: int, frames: int) -> list[int]:

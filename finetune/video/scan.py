@@ -1,40 +1,47 @@
 """How a file is laid out: by its container's index, by its packets, or by decoding all of it."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
-from itertools import islice
+from itertools import islice, pairwise
 from pathlib import Path
+from zlib import crc32
 
 import numpy as np
 from av.container import InputContainer
 from av.packet import Packet
 from av.video.frame import VideoFrame
+from av.video.reformatter import Interpolation, VideoReformatter
 from av.video.stream import VideoStream
 
-from finetune.errors import VideoError
-from finetune.video.container import PYAV_ERRORS, reason_of
-from finetune.video.layout import Layout, layout_by_index, layout_by_packets
+from finetune.video.container import PYAV_ERRORS, decoded_from, frame_rate, has_no_times, packets_of
+from finetune.video.layout import Layout, layout_by_index, layout_by_packets, rising, without_groups
 from finetune.video.orientation import ClipOrientation
+from finetune.video.picture_order import OrderUnknown, Rank, order_reader
 
-# In these every packet is one frame that comes out, and frames are shown in the order of their packets' times.
+# In these every packet is one frame that comes out, and frames are shown in the order of their packets' times:
+# wherever headers and times say so of each packet that is looked at.
 PACKETS_ARE_FRAMES = {"h264", "hevc", "vp9", "av1", "libdav1d"}
 # In these, besides, no frame refers to another: they come out as they are stored.
-EACH_ALONE = {"mjpeg", "png", "prores", "dnxhd", "ffv1", "rawvideo"}
+EACH_ALONE = {"mjpeg", "png", "prores", "dnxhd", "rawvideo"}
 UNKNOWN = -1
 MOST_LEADING = 8  # packets that may follow a keyframe and be shown before it; they come at once
 KEYFRAME, DISCARD = 1, 2  # flags of an index entry
+NO_TIMESTAMPS = 0x80  # flag of a container: AVFMT_NOTIMESTAMPS
+LATEST_START = 1e9  # seconds; a time that is later was not set by anybody
+DIGEST_SIZE = 64  # pixels a side of the pictures by which frames are compared
+Digests = list[int]  # one a frame
 
 
 def by_index(container: InputContainer, stream: VideoStream) -> Layout | None:
     """By the container's own index, where it lists every frame: MP4 and MOV that are not in fragments."""
-    with suppress(*PYAV_ERRORS):
+    with suppress(OrderUnknown, *PYAV_ERRORS):
         return _by_index(container, stream)
     return None
 
 
 def by_packets(container: InputContainer, stream: VideoStream) -> Layout | None:
     """By going through all packets without decoding them; the container is left at its start again."""
-    with suppress(*PYAV_ERRORS):
+    with suppress(OrderUnknown, *PYAV_ERRORS):
         return _by_packets(container, stream)
     return None
 
@@ -44,76 +51,140 @@ def _by_index(container: InputContainer, stream: VideoStream) -> Layout | None:
     if len(entries) > container.size:  # a header that was damaged, and claims millions
         return None
     known = is_mp4(container) and (has_true_times(container, stream) or stream.codec_context.name in EACH_ALONE)
-    if not known or not stream.frames or len(entries) != stream.frames:
-        return None
-    if _begins_in_the_middle(container, stream):
+    if not known or not stream.frames or len(entries) != stream.frames or not all(entry.size for entry in entries):
         return None
     flags = np.fromiter((entry.flags for entry in entries), np.int8, len(entries))
     keys = [entries[int(number)] for number in np.flatnonzero(flags & KEYFRAME)]
-    return layout_by_index(
+    layout = layout_by_index(
         flags & KEYFRAME > 0,
         flags & DISCARD > 0,
         key_positions=[key.pos for key in keys],
         key_times=[key.timestamp for key in keys],
     )
+    return None if layout is None or _begins_in_the_middle(container, stream) else layout
 
 
 def _by_packets(container: InputContainer, stream: VideoStream) -> Layout | None:
-    alone = stream.codec_context.name in EACH_ALONE
+    is_raw = container.format.flags & NO_TIMESTAMPS  # times come from looking into the stream
+    alone = stream.codec_context.name in EACH_ALONE and not is_raw
     if not alone and not has_true_times(container, stream):
         return None
-    times, keys, seek_times, discards = [], [], [], []
+    rank_of = ranks_of(stream)
+    times, ranks, keys, seek_times, discards = [], [], [], [], []
     for number, packet in enumerate(packets_of(container, stream)):
-        time, key_time = number if alone else packet.pts, seek_time(container, packet)
-        if time is None or key_time is None:
+        key_time = seek_time(container, packet)
+        if key_time is None:
             return None
-        times.append(time)
+        times.append(packet.pts)
+        ranks.append(rank_of(memoryview(packet)))
         discards.append(packet.is_discard)
         if packet.is_keyframe or alone:
             keys.append(number)
             seek_times.append(key_time)
-    if not keys or len(set(times)) < len(times):
+    if not keys:
         return None
     container.seek(seek_times[0], stream=stream)
-    shown = [number for number in np.argsort(times) if not discards[number]]
+    order = range(len(times)) if alone else in_order(times, ranks)
+    shown = [number for number in order if not discards[number]]
     if shown and shown[0] > 0 and not discards[0]:  # begins in the middle
         return None
-    return layout_by_packets(shown, keys, seek_times, num_packets=len(times))
+    seconds = seconds_of(container, stream, [times[number] for number in shown])
+    return layout_by_packets(shown, keys, seek_times, num_packets=len(times), times=seconds)
 
 
-def by_decoding(path: Path, container: InputContainer, stream: VideoStream) -> tuple[int, Layout | None]:
-    """The number of frames, and the layout, by decoding everything. Raises VideoError where that stops."""
+def ranks_of(stream: VideoStream) -> Callable[[memoryview], Rank]:
+    """What gives the rank of each of a stream's packets in the order in which they are shown; see `order_reader`."""
+    return order_reader(stream.codec_context.name, stream.codec_context.extradata or b"")
+
+
+def in_order(times: Sequence[int | None], ranks: Sequence[Rank]) -> list[int]:
+    """The places of packets in the order in which they are shown.
+
+    Raises OrderUnknown where their times are missing, repeat, or say something else than their headers.
+    """
+    if None in times or len(set(times)) < len(times):
+        raise OrderUnknown("times are missing or repeat")
+    order = np.argsort(np.asarray(times, dtype=np.int64)).tolist()
+    if any(ranks[after] <= ranks[before] for before, after in pairwise(order)):
+        raise OrderUnknown("times are in another order than the pictures")
+    return order
+
+
+def by_decoding(path: Path, container: InputContainer, stream: VideoStream) -> tuple[Layout, Digests]:
+    """The layout by decoding everything, not tried yet, and a digest of each frame.
+
+    Raises VideoError where decoding stops.
+    """
     came_from: list[int] = []
     keys: list[int] = []
-    times: list[int | None] = []
-    number, one_each = -1, True
-    orientation = ClipOrientation(path)
-    try:
-        for number, packet in enumerate(packets_of(container, stream)):
-            one_each = one_each and not _is_packed(stream, packet)
-            times.append(seek_time(container, packet))
+    digests: Digests = []
+    packets = _Stamped(container, stream)
+    digest, orientation = Digest(), ClipOrientation(path)
+    for frame in decoded_from(path, stream, packets):
+        orientation.of(frame)
+        came_from.append(UNKNOWN if frame.pts is None else frame.pts)
+        if frame.key_frame:
+            keys.append(came_from[-1])
+        digests.append(digest(frame))
+    known = min(came_from, default=UNKNOWN) > UNKNOWN
+    ticks = [packets.times[number] if known else None for number in came_from]
+    seconds = seconds_of(container, stream, ticks)
+    keys = sorted(set(keys))
+    layout = layout_by_packets(
+        came_from,
+        keys,
+        [packets.seek_times[key] for key in keys],
+        num_packets=len(packets.times),
+        one_each=packets.one_each,
+        times=seconds,
+    )
+    return layout or without_groups(seconds), digests
+
+
+class _Stamped:
+    """The packets of a stream, each with its number as its time, which goes on to the frame that comes out of it."""
+
+    def __init__(self, container: InputContainer, stream: VideoStream) -> None:
+        self.container, self.stream = container, stream
+        self.times: list[int | None] = []
+        self.seek_times: list[int | None] = []
+        self.one_each = True
+
+    def __iter__(self) -> Iterator[Packet]:
+        for number, packet in enumerate(packets_of(self.container, self.stream)):
+            self.one_each = self.one_each and not _is_packed(self.stream, packet)
+            self.times.append(packet.pts)
+            self.seek_times.append(seek_time(self.container, packet))
             packet.pts = number
-            frames = stream.codec_context.decode(packet)
-            for frame in frames:
-                orientation.of(frame)
-            came_from += [_packet_of(frame) for frame in frames]
-            keys += [_packet_of(frame) for frame in frames if frame.key_frame]
-        frames = stream.codec_context.decode(None) if number >= 0 else []
-    except PYAV_ERRORS as error:
-        raise VideoError(f"{path}: cannot be decoded after frame {len(came_from)}: {reason_of(error)}") from None
-    came_from += [_packet_of(frame) for frame in frames]
-    keys = sorted(keys + [_packet_of(frame) for frame in frames if frame.key_frame])
-    seek_times = [times[key] for key in keys]
-    layout = layout_by_packets(came_from, keys, seek_times, num_packets=number + 1, one_each=one_each)
-    return len(came_from), layout
+            yield packet
 
 
-def _packet_of(frame: VideoFrame) -> int:
-    return UNKNOWN if frame.pts is None else frame.pts
+class Digest:
+    """What tells frames apart: a small grey picture."""
+
+    def __init__(self) -> None:
+        self.scaler = VideoReformatter()
+
+    def __call__(self, frame: VideoFrame) -> int:
+        flags = Interpolation.FAST_BILINEAR
+        small = self.scaler.reformat(frame, DIGEST_SIZE, DIGEST_SIZE, format="gray", interpolation=flags, threads=1)
+        return crc32(small.planes[0])
+
+
+def seconds_of(container: InputContainer, stream: VideoStream, ticks: Sequence[int | None]) -> np.ndarray:
+    """When each frame is shown, in seconds, from the times of their packets in the order of the frames."""
+    rate = frame_rate(stream)
+    if has_no_times(container):
+        ticks = [None] * len(ticks)
+    base = float(stream.time_base or 0)
+    known = [tick for tick in ticks if tick is not None]
+    start = known[0] if known and abs(known[0] * base) > LATEST_START else 0
+    seconds = [float("nan") if tick is None else (tick - start) * base for tick in ticks]
+    return rising(np.array(seconds, dtype=np.float64), rate)
 
 
 def has_true_times(container: InputContainer, stream: VideoStream) -> bool:
-    """Whether each packet is one frame and has the time at which that is shown."""
+    """Whether each packet is one frame and has the time at which that is shown, unless its header says otherwise."""
     return stream.codec_context.name in PACKETS_ARE_FRAMES and (is_mp4(container) or is_matroska(container))
 
 
@@ -121,18 +192,14 @@ def _begins_in_the_middle(container: InputContainer, stream: VideoStream) -> boo
     """Whether frames that refer to a part that was cut off follow the first keyframe: no decoder hands them out."""
     packets = list(islice(packets_of(container, stream), MOST_LEADING))
     container.seek(stream.start_time or 0, stream=stream)
-    first = packets[0].pts if packets else None
-    return first is not None and any(p.pts is not None and p.pts < first and not p.is_discard for p in packets)
+    rank_of = ranks_of(stream)
+    ranks = [rank_of(memoryview(packet)) for packet in packets]
+    return any(rank < ranks[0] and not packet.is_discard for rank, packet in zip(ranks, packets, strict=True))
 
 
 def _is_packed(stream: VideoStream, packet: Packet) -> bool:
     """DivX puts a picture into the packet before its own, which is left with a placeholder."""
     return stream.codec_context.name == "mpeg4" and bytes(packet).count(b"\0\0\1\xb6") != 1
-
-
-def packets_of(container: InputContainer, stream: VideoStream) -> Iterator[Packet]:
-    """The packets that hold something, from where the container is, in the order in which they are stored."""
-    return (packet for packet in container.demux(stream) if packet.size)
 
 
 def seek_time(container: InputContainer, packet: Packet) -> int | None:

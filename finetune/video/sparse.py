@@ -1,11 +1,22 @@
 """Decode the frames asked for and as little else as they need: their groups of pictures, less what nobody refers to.
 
-Packets are stamped with the number of the frame they should give, and every frame that comes out is held against
-it: wherever a file turns out not to be laid out as it says, `LayoutError` sends the caller back to counting.
+Packets are stamped with the number of the frame they should give. Every frame that comes out must have been asked of
+the decoder and come after the one before it: wherever a file turns out not to be laid out as it says, `LayoutError`
+sends the caller back to counting.
+
+What lets packets be left out, and on what it rests:
+- Decoding starts at a group's keyframe. It must come out as a keyframe, undamaged; where a layout was found by
+  decoding, `proven` has compared the first frames of groups with those of decoding in order.
+- Frames shown before that keyframe are left out, unless a packet may hold two pictures: then they are decoded and
+  thrown away, as the decoder holds the second picture back until the next packet.
+- Frames that no other refers to are skipped by decoders that know them, unless a packet may hold two pictures.
+- Which packet gives which frame of a group: by the times of its packets where their headers say the same order, or as
+  decoding in order has shown.
 """
 
 from collections.abc import Iterable, Iterator
 from itertools import chain
+from pathlib import Path
 
 import numpy as np
 from av.container import InputContainer
@@ -13,9 +24,11 @@ from av.packet import Packet
 from av.video.frame import VideoFrame
 from av.video.stream import VideoStream
 
-from finetune.video.layout import Layout
+from finetune.video.container import PYAV_ERRORS, open_video, packets_of
+from finetune.video.layout import Layout, without_groups, without_starts
 from finetune.video.orientation import may_state_orientation
-from finetune.video.scan import is_mp4, packets_of, seek_time
+from finetune.video.picture_order import OrderUnknown
+from finetune.video.scan import Digest, Digests, in_order, is_mp4, ranks_of, seek_time
 
 # Codecs whose decoders know before decoding that no other frame refers to one, and skip it when told to.
 KNOWS_UNREFERENCED = {"h264", "hevc", "mpeg4", "mpeg2video", "mpeg1video"}
@@ -23,6 +36,10 @@ KNOWS_UNREFERENCED = {"h264", "hevc", "mpeg4", "mpeg2video", "mpeg1video"}
 WORTH_A_SEEK = 64
 NO_FRAME = -1
 NO_GROUP = -2
+COMPARED_GROUPS = 32  # of a layout that was found by decoding
+COMPARED_FRAMES = 3  # of each of these groups, from its keyframe on
+COMPARED_WITH_LEADING = 2  # so many of them with the frames that are shown before the keyframe
+MOST_ATTEMPTS = 4
 
 Numbered = Iterator[tuple[int, Packet]]
 Frames = Iterator[tuple[int, VideoFrame, float]]
@@ -30,6 +47,50 @@ Frames = Iterator[tuple[int, VideoFrame, float]]
 
 class LayoutError(Exception):
     """The file is not laid out as its index or its times say."""
+
+
+def proven(path: Path, layout: Layout, digests: Digests) -> Layout:
+    """A layout that was found by decoding, less the groups at which decoding cannot start after all.
+
+    Frames of groups spread over the file are decoded again, and compared with what decoding in order gave.
+    """
+    for _ in range(MOST_ATTEMPTS):
+        wrong = _wrong_groups(path, layout, digests)
+        if not wrong:
+            return layout
+        layout = without_starts(layout, wrong)
+    assert layout.times is not None
+    return without_groups(layout.times)
+
+
+def _wrong_groups(path: Path, layout: Layout, digests: Digests) -> set[int]:
+    """Of the groups compared, those whose frames come out otherwise, or not at all."""
+    group_of = _compared(layout)
+    wrong, left, digest = set(), sorted(group_of), Digest()
+    try:
+        with open_video(path, quick=True) as (container, stream):
+            for number, frame, _ in decode_groups(container, stream, layout, left):
+                if number not in group_of:
+                    continue
+                left = left[left.index(number) + 1 :]
+                if digest(frame) != digests[number]:
+                    wrong.add(group_of[number])
+    except (LayoutError, *PYAV_ERRORS):
+        wrong.add(group_of[left[0]] if left else 0)
+    return wrong
+
+
+def _compared(layout: Layout) -> dict[int, int]:
+    """The frames to compare, by number, each with its group: those of the first group come from the start anyway."""
+    last = len(layout.seek_times) - 1
+    group_of: dict[int, int] = {}
+    for group in np.unique(np.linspace(min(1, last), last, COMPARED_GROUPS).astype(int)).tolist():
+        keyframe = min(layout.frames_of_group(group).items())[1]
+        first, after = layout.frames_before[group : group + 2].tolist()
+        if group > COMPARED_WITH_LEADING:  # what is shown before a keyframe needs all of the group before
+            first = keyframe
+        group_of |= dict.fromkeys(range(first, min(after, keyframe + COMPARED_FRAMES)), group)
+    return group_of
 
 
 def decode_groups(
@@ -42,7 +103,7 @@ def decode_groups(
     Raises LayoutError, or what PyAV raises.
     """
     reader = _Reader(container, stream, layout)
-    decoder = _Decoder(stream, may_skip=layout.one_each and _knows_unreferenced(stream))
+    decoder = _Decoder(stream, one_each=layout.one_each)
     _tell_encoder(stream, reader.first)
     if may_state_orientation(stream, reader.first):
         frames = {0, *frames}
@@ -51,16 +112,16 @@ def decode_groups(
     for group, targets in layout.groups(list(frames)):
         if before != group - 1:  # jumping empties the decoder
             yield from decoder.drain()
-        frame_of = reader.frames_of(group)
-        if targets[0] < frame_of[min(frame_of)]:  # shown before its group's keyframe: needs all of the group before
+        frame_of, start = reader.frames_of(group), int(layout.starts[group])
+        if targets[0] < frame_of.get(start, NO_FRAME):  # shown before its group's keyframe: needs the group before
             if before != group - 1:
-                decoder.begin(reader.frames_of(group - 1))
+                decoder.begin(reader.frames_of(group - 1), int(layout.starts[group - 1]))
                 rest = reader.packets_of(group - 1)
             yield from decoder.feed(rest)
             decoder.go_on(frame_of, targets)
         else:
             yield from decoder.drain()
-            decoder.begin(frame_of, targets)
+            decoder.begin(frame_of, start, targets)
         packets = reader.packets_of(group)
         yield from decoder.feed(packets, last=decoder.last_needed(targets))
         before, rest = group, packets
@@ -79,21 +140,28 @@ def _tell_encoder(stream: VideoStream, first: Packet) -> None:
 class _Decoder:
     """The stream's decoder, from one keyframe until it is drained."""
 
-    def __init__(self, stream: VideoStream, *, may_skip: bool) -> None:
+    def __init__(self, stream: VideoStream, *, one_each: bool) -> None:
         self.context = stream.codec_context
-        self.may_skip = may_skip
-        self.left_out: set[int] = set()
+        self.one_each = one_each
+        self.may_skip = one_each and _knows_unreferenced(stream)
+        self.left_out: set[int] = set()  # packets
+        self.too_early: set[int] = set()  # frames that come out before the first keyframe, and are thrown away
         self.frame_of: dict[int, int] = {}  # by packet number; those shown before the first keyframe are left out
-        self.key = NO_FRAME  # the first keyframe's frame
+        self.key = NO_FRAME  # the first keyframe's frame, where it is shown
         self.wanted: set[int] = set()
         self.fed: set[int] = set()
+        self.last = NO_FRAME  # the frame that came out last
+        self.has_begun = False
         self.times: dict[int, float] = {}
 
-    def begin(self, frame_of: dict[int, int], targets: Iterable[int] = ()) -> None:
-        """Start at a group's keyframe; frames shown before it need a group that is not there, and are left out."""
-        self.key = frame_of[min(frame_of)]
-        self.left_out = {number for number, frame in frame_of.items() if frame < self.key}
-        self.frame_of = {}
+    def begin(self, frame_of: dict[int, int], start: int, targets: Iterable[int] = ()) -> None:
+        """Start at the packet of a group's keyframe; frames shown before that need a group that is not there."""
+        self.key = frame_of.get(start, NO_FRAME)  # an edit list may take it away, and keep what refers to it
+        early = {number: frame for number, frame in frame_of.items() if frame < self.key}
+        self.left_out = set(early) if self.one_each else set()
+        self.too_early = set() if self.one_each else set(early.values())
+        self.frame_of, self.last, self.has_begun = {}, NO_FRAME, True
+        self.context.skip_frame = "NONREF" if self.may_skip else "DEFAULT"
         self.go_on(frame_of, targets)
 
     def go_on(self, frame_of: dict[int, int], targets: Iterable[int]) -> None:
@@ -126,21 +194,26 @@ class _Decoder:
 
     def drain(self) -> Frames:
         """What is still in the decoder; it can begin anew after that."""
-        if self.frame_of:
+        if self.has_begun:
             yield from self._taken(self.context.decode(None))
             self.context.flush_buffers()
         if self.wanted:
             raise LayoutError(f"frames {sorted(self.wanted)} did not come out")
-        self.frame_of, self.fed, self.times = {}, set(), {}
+        self.frame_of, self.fed, self.times, self.has_begun = {}, set(), {}, False
 
     def _taken(self, pictures: Iterable[VideoFrame]) -> Frames:
         """What comes out, checked."""
         for picture in pictures:
             number = picture.pts
+            if number in self.too_early:
+                continue
             if number not in self.fed or picture.is_corrupt:
                 raise LayoutError(f"a frame that was not expected, or is damaged: {number}")
             if number == self.key and not picture.key_frame:
                 raise LayoutError(f"frame {number} is no keyframe")
+            if number <= self.last:
+                raise LayoutError(f"frame {number} came out after frame {self.last}")
+            self.last = number
             self.wanted.discard(number)
             yield number, picture, self.times.get(number, float("nan"))
 
@@ -177,11 +250,17 @@ class _Reader:
         """The frame of each packet of a group that gives one, by packet number."""
         if self.layout.packets is not None:
             return self.layout.frames_of_group(group)
-        shown = sorted((packet.pts, number) for number, packet in self._hold(group) if not packet.is_discard)
+        held = self._hold(group)
+        try:
+            rank_of = ranks_of(self.stream)
+            order = in_order([packet.pts for _, packet in held], [rank_of(memoryview(packet)) for _, packet in held])
+        except OrderUnknown as error:
+            raise LayoutError(str(error)) from None
+        shown = [held[place][0] for place in order if not held[place][1].is_discard]
         first_frame, after = self.layout.frames_before[group : group + 2].tolist()
         if len(shown) != after - first_frame:
             raise LayoutError("packets are missing")
-        return {number: first_frame + rank for rank, (_, number) in enumerate(shown)}
+        return {number: first_frame + place for place, number in enumerate(shown)}
 
     def packets_of(self, group: int) -> Numbered:
         """A group's packets with their numbers."""
@@ -212,22 +291,30 @@ class _Reader:
         return packet
 
     def _jump(self, group: int) -> None:
-        """To the group's first packet, or one shortly before it."""
+        """To the group's first packet or one shortly before it, or to the first of all where seeking fails."""
         wanted = int(self.layout.seek_times[group])
         for time in (wanted + self.lead, wanted):
-            self.container.seek(time, stream=self.stream)
-            self.packets = self._demux()
-            first = next(self.packets, None)
+            first = self._seek(time)
             there = (
                 []
                 if first is None
                 else np.flatnonzero(self.layout.seek_times == seek_time(self.container, first)).tolist()
             )
-            if first is not None and len(there) == 1 and there[0] <= group:
-                self.packets = chain([first], self.packets)
+            if len(there) == 1 and there[0] <= group:
                 self.position = int(self.layout.starts[there[0]])
                 return
-        raise LayoutError(f"the group at {wanted} cannot be found by its time")
+        first = self._seek(int(self.layout.seek_times[0]))
+        if first is None or (first.pos, first.size) != (self.first.pos, self.first.size):
+            raise LayoutError(f"the group at {wanted} cannot be found by its time")
+        self.position = 0
+
+    def _seek(self, time: int) -> Packet | None:
+        """The first packet there, which comes next."""
+        self.container.seek(time, stream=self.stream)
+        self.packets = self._demux()
+        first = next(self.packets, None)
+        self.packets = chain([] if first is None else [first], self.packets)
+        return first
 
     def _demux(self) -> Iterator[Packet]:
         return packets_of(self.container, self.stream)

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -98,7 +99,8 @@ def test_frame_i_of_the_pack_is_frame_i_of_the_source(videos, packed, data):
 @pytest.mark.parametrize("kind", KINDS)
 def test_every_frame_and_time_is_that_of_the_source_in_any_codec(kind, tmp_path):
     path = write(tmp_path, kind, 26)
-    (tmp_path / "list.csv").write_text(f"path,label\n{path.name},a\n{path.name},b\n")
+    other = Path(shutil.copy(path, path.with_stem("other")))
+    (tmp_path / "list.csv").write_text(f"path,label\n{path.name},a\n{other.name},b\n")
     pack(Manifest.from_csv(tmp_path / "list.csv", val=0, test=0), tmp_path / "pack")
     indices = list(range(probe(path).num_frames))
     expected, times = read_frames(path, indices)
@@ -368,7 +370,7 @@ def test_control_c_keeps_what_is_packed_and_leaves_no_process(videos, tmp_path):
         for number in range(150):
             path = tmp_path / "many" / name / f"{number}.mp4"
             path.parent.mkdir(parents=True, exist_ok=True)
-            path.symlink_to(videos / "a" / "31.mp4")
+            path.symlink_to(videos / name / "31.mp4")
     with begin("-m", "finetune", "data", "pack", tmp_path / "many", "--out", folder) as program:
         deadline = time.monotonic() + 60
         sizes: set[int] = set()  # a file that has grown three times holds a video that is packed and listed
