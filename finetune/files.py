@@ -3,6 +3,7 @@
 import json
 import os
 import shutil
+import tempfile
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
@@ -19,6 +20,21 @@ except ImportError:  # Windows: nothing is locked
 def user_cache(name: str) -> Path:
     """A folder of ours in the user's cache, `XDG_CACHE_HOME` or `~/.cache`; it need not be there."""
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "finetune" / name
+
+
+def check_writable(path: Path) -> None:
+    """Try whether a file can be written, before the work whose result it is to hold. Raises RunError."""
+    if path.is_dir():
+        raise RunError(f"{path}: is a folder, and would have to be a file; name a file")
+    try:
+        if path.exists():
+            with path.open("ab"):
+                return
+        folder = next(parent for parent in path.absolute().parents if parent.exists())
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+    except OSError as error:
+        raise RunError(f"{path}: cannot be written: {error.strerror}; name another place") from None
 
 
 @contextmanager

@@ -1,6 +1,6 @@
 """What a trained run says of videos it has not been given: the very numbers that evaluation gives for them."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -24,6 +24,8 @@ from finetune.tasks import CLASSED, COLUMNS, Output, primary_of
 from finetune.video.check import look_at
 from finetune.video.dataset import Source, read_views, view_placements
 from finetune.video.decode import VideoInfo
+
+CHECKING, PREDICTING = "checking files", "predicting"
 
 
 @dataclass(frozen=True)
@@ -72,6 +74,14 @@ class Prediction:
         return self.top_k[0][1] if self.top_k else None
 
 
+class Predictions(list[Prediction]):
+    """Of the files that can be read, in order; `skipped` has the reason for each of the others."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.skipped: dict[Path, str] = {}
+
+
 def predict(
     run: str | Path,
     paths: Sequence[str | Path],
@@ -80,16 +90,59 @@ def predict(
     top_k: int = 5,
     calibrated: bool = False,
     image_sequences: bool | None = None,
+    on_error: str = "fail",
     progress: Callable[[int, int], None] | None = None,
-) -> list[Prediction]:
+) -> Predictions:
     """Predictions for files, and for the clips within folders, in order.
 
     With `image_sequences` a folder of numbered images is one clip, else each of its images is; None: as in training.
 
     `views` defaults to those that the run was evaluated with. `calibrated` probabilities are those at the temperature
-    that was fitted on the split val, of each task that has one. Raises DataError that names every file that cannot be
-    read, before anything is predicted, and RunError for a run without a temperature.
+    that was fitted on the split val, of each task that has one. `progress` is called with (files done, files).
+
+    With `on_error="fail"` raises DataError that names every file that cannot be read, before anything is predicted;
+    with `"skip"` these are left out, and in `skipped` of the result. Raises RunError for a run without a temperature.
     """
+    predictions = Predictions()
+
+    def show(what: str, done: int, total: int | None) -> None:
+        if progress is not None and what == PREDICTING:
+            progress(done, total or 0)
+
+    for file, result in predict_each(
+        run,
+        paths,
+        views=views,
+        top_k=top_k,
+        calibrated=calibrated,
+        image_sequences=image_sequences,
+        on_error=on_error,
+        progress=show,
+    ):
+        if isinstance(result, VideoError):
+            predictions.skipped[file] = str(result)
+        else:
+            predictions.append(result)
+    return predictions
+
+
+def predict_each(
+    run: str | Path,
+    paths: Sequence[str | Path],
+    *,
+    views: int | None,
+    top_k: int,
+    calibrated: bool,
+    image_sequences: bool | None,
+    on_error: str,
+    progress: Callable[[str, int, int | None], None],
+) -> Iterator[tuple[Path, Prediction | VideoError]]:
+    """What `predict` gives, a file at a time: its prediction, or with `on_error="skip"` why it cannot be read.
+
+    `progress` is called with (CHECKING or PREDICTING, files done, files).
+    """
+    if on_error not in {"fail", "skip"}:
+        raise RunError(f"on_error is 'fail' or 'skip', not {on_error!r}")
     folder = Path(run)
     recipe, _ = open_run(folder)
     model = load(folder)
@@ -97,20 +150,30 @@ def predict(
     temperatures = _temperatures(folder, outputs, recipe.evaluate.views, views) if calibrated else {}
     thresholds = {task: thresholds_of(folder, task) for task, each in outputs.items() if each.kind == "multilabel"}
     together = reads_image_sequences(folder) if image_sequences is None else image_sequences
-    files = _looked_at([file for path in paths for file in find_media(Path(path), image_sequences=together)])
+    files = [file for path in paths for file in find_media(Path(path), image_sequences=together)]
+    infos = look_at(files, progress=partial(progress, CHECKING))
+    bad = [str(info) for info in infos if isinstance(info, VideoError)]
+    if bad and on_error == "fail":
+        raise DataError("\n".join(bad))
     device = settle_device(recipe.train.device)
     asked = _Asked(model.to(device), recipe, views or recipe.evaluate.views)
-    predictions = []
-    for file, info in files:
-        tasks = {}
-        for task, said_K in asked(file, info).items():
-            fitted = thresholds.get(task), temperatures.get(task)
-            tasks[task] = _of_task(outputs[task], said_K, top_k, fitted=fitted, middle=info.num_frames // 2)
-        first = tasks[primary_of(outputs)]
-        predictions.append(Prediction(file, first.top_k, first.named, tasks if recipe.tasks else {}))
-        if progress is not None:
-            progress(len(predictions), len(files))
-    return predictions
+    fitted = {task: (thresholds.get(task), temperatures.get(task)) for task in outputs}
+    for number, (file, info) in enumerate(zip(files, infos, strict=True), 1):
+        try:
+            if isinstance(info, VideoError):
+                raise info
+            said, middle = asked(file, info), info.num_frames // 2
+            tasks = {
+                task: _of_task(outputs[task], said_K, top_k, fitted=fitted[task], middle=middle)
+                for task, said_K in said.items()
+            }
+            first = tasks[primary_of(outputs)]
+            yield file, Prediction(file, first.top_k, first.named, tasks if recipe.tasks else {})
+        except VideoError as error:
+            if on_error == "fail":
+                raise
+            yield file, error
+        progress(PREDICTING, number, len(files))
 
 
 def reads_image_sequences(run: Path) -> bool:
@@ -120,14 +183,6 @@ def reads_image_sequences(run: Path) -> bool:
     learned = read_table(manifest)["path"] if manifest.is_file() else [""]
     only_images = all(Path(path).suffix.lower() in IMAGE_SUFFIXES for path in learned)
     return recipe.data.image_sequences and not only_images
-
-
-def _looked_at(files: list[Path]) -> list[tuple[Path, VideoInfo]]:
-    results = look_at(files)
-    bad = [str(result) for result in results if isinstance(result, VideoError)]
-    if bad:
-        raise DataError("\n".join(bad))
-    return [(file, info) for file, info in zip(files, results, strict=True) if not isinstance(info, VideoError)]
 
 
 class _Asked:

@@ -230,7 +230,8 @@ def test_the_box_colour_is_in_the_file_where_the_box_is_said(numbers_run, table,
         "box": TaskPrediction("box", numbers={"x": 14.0, "y": 16.0, "w": 16.0, "h": 16.0}, frame=3),
     }
     clip = make_clip(tmp_path / "a.mp4", 7, size=64, start=60, step=0)
-    monkeypatch.setattr("finetune.prediction.predict", lambda *_, **__: [Prediction(clip, (), None, said)])
+    result = clip, Prediction(clip, (), None, said)
+    monkeypatch.setattr("finetune.prediction.predict_each", lambda *_, **__: iter([result]))
     assert finetune("predict", numbers_run, clip, "--draw", tmp_path / "b.mp4")[0] == 0
     frames, _ = read_frames(tmp_path / "b.mp4", range(7))
     for number, left in enumerate(14 + 2 * (np.arange(7) - 3)):

@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
-from finetune.cli.data import counting
+from finetune.cli.progress import counting
 from finetune.errors import DataError, RecipeError, VideoError, nearest
 from finetune.recipe import Data, Recipe
 from finetune.recipe_files import list_recipes, load_recipe

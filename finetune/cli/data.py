@@ -2,13 +2,12 @@
 
 import os
 import sys
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from finetune.cli.progress import counting, stages
 from finetune.errors import RecipeError
 
 if TYPE_CHECKING:
@@ -43,7 +42,7 @@ def ucf101(
     """Prepare UCF101 (13,320 clips, 101 classes): fetch, unpack, and write split1.csv to split3.csv."""
     from finetune.datasets.ucf101 import prepare_ucf101
 
-    with _sizes() as progress:
+    with stages() as progress:
         manifests = prepare_ucf101(root, archive=archive, splits_archive=splits, progress=progress)
     print("\n".join(map(str, manifests)))
 
@@ -57,7 +56,7 @@ def hmdb51(
     """Prepare HMDB51 (6,766 clips, 51 classes): fetch, unpack, and write split1.csv to split3.csv."""
     from finetune.datasets.hmdb51 import prepare_hmdb51
 
-    with _sizes() as progress:
+    with stages() as progress:
         manifests = prepare_hmdb51(root, archive=archive, splits_archive=splits, progress=progress)
     print("\n".join(map(str, manifests)))
 
@@ -102,31 +101,3 @@ def with_notes_printed(manifest: "Manifest") -> "Manifest":
     for note in manifest.notes if os.environ.get("RANK", "0") == "0" else ():
         print(f"note: {note}", file=sys.stderr)
     return manifest
-
-
-@contextmanager
-def counting(what: str) -> Iterator[Callable[[int, int], None]]:
-    """A bar on stderr for (done, total)."""
-    from rich.console import Console
-    from rich.progress import Progress
-
-    with Progress(console=Console(stderr=True)) as bar:
-        task = bar.add_task(what, total=None)
-        yield lambda done, total: bar.update(task, completed=done, total=total)
-
-
-@contextmanager
-def _sizes() -> Iterator[Callable[[str, int, int | None], None]]:
-    """Bars on stderr for (what, done, total), one for each thing in turn."""
-    from rich.console import Console
-    from rich.progress import Progress, TaskID
-
-    with Progress(console=Console(stderr=True)) as bar:
-        tasks: dict[str, TaskID] = {}
-
-        def show(what: str, done: int, total: int | None) -> None:
-            if what not in tasks:
-                tasks[what] = bar.add_task(what, total=total)
-            bar.update(tasks[what], completed=done, total=total)
-
-        yield show

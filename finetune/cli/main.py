@@ -1,7 +1,7 @@
 """The `finetune` command: all groups of commands, and how a run of it ends.
 
-Exit status: 0 done · 1 what was checked must be mended, or a bug of ours, with its traceback · 2 something the user
-can mend, in plain words on stderr · 130 interrupted.
+Exit status: 0 done · 1 what was checked must be mended, some files of many could not be predicted, or a bug of ours,
+with its traceback · 2 something the user can mend, in plain words on stderr · 130 interrupted.
 """
 
 import sys

@@ -5,16 +5,22 @@ from __future__ import annotations
 import csv
 import json
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import IO, TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from finetune.cli.progress import stages
 from finetune.cli.results import Run
+from finetune.errors import DataError, RunError, VideoError
+from finetune.files import check_writable
 
 if TYPE_CHECKING:
     from finetune.prediction import Prediction, TaskPrediction
+
+    Write = Callable[[Prediction], None]
 
 
 def predict(
@@ -36,32 +42,157 @@ def predict(
     drawn: Annotated[
         Path | None, typer.Option("--draw", help="Write the video with it drawn on; of several videos a folder.")
     ] = None,
+    on_error: Annotated[
+        str, typer.Option(help="skip: predict the other files, exit with 1; fail: stop at files that cannot be read.")
+    ] = "skip",
 ) -> None:
-    """Say of videos what the run's tasks are: the class, and boxes, motion and numbers."""
+    """Predict classes, boxes, motion or numbers for videos.
+
+    Predictions are written as they are made: Ctrl-C keeps those of finished files. Ends with 1 when files cannot be
+    read; each is named, and the others are predicted.
+    """
+    if on_error not in {"fail", "skip"}:
+        raise RunError(f"--on-error is fail or skip, not {on_error!r}")
     from finetune import prediction
     from finetune.checkpoint import open_run
     from finetune.drawing import draw, targets_of
 
     together = prediction.reads_image_sequences(run) if image_sequences is None else image_sequences
+    image_rate = open_run(run)[0].data.image_rate
     targets = [] if drawn is None else targets_of(paths, drawn, image_sequences=together)
-    predictions = prediction.predict(
-        run, paths, views=views, top_k=top_k, calibrated=calibrated, image_sequences=together
-    )
+    _check_places(paths, csv_file, targets)
     if image_sequences is None:
         _say_how_images_are_taken(paths, together)
+    with _writer(csv_file, as_json) as write, stages() as progress:
+
+        def finish(number: int, result: Prediction) -> None:
+            write(result)
+            if targets:
+                draw(result, targets[number], image_rate=image_rate)
+
+        results = prediction.predict_each(
+            run,
+            paths,
+            views=views,
+            top_k=top_k,
+            calibrated=calibrated,
+            image_sequences=together,
+            on_error=on_error,
+            progress=progress,
+        )
+        predicted, skipped = _finish_each(results, finish)
+    if not predicted:
+        raise DataError(f"none of {skipped} files can be read" if skipped > 1 else "the file cannot be read")
     if csv_file is not None:
-        _write_csv(csv_file, predictions)
         print(csv_file)
-    elif as_json:
-        json.dump([_item(each) for each in predictions], sys.stdout, indent=1, ensure_ascii=False)
-        print()
-    else:
-        for each in predictions:
-            print(f"{each.path}\n{_text(each)}")
-    for each, target in zip(predictions, targets, strict=drawn is not None):
-        draw(each, target, image_rate=open_run(run)[0].data.image_rate)
     if drawn is not None and not as_json:
         print(drawn)
+    if skipped:
+        print(f"finetune: {skipped} of {predicted + skipped} files have no complete prediction", file=sys.stderr)
+        raise typer.Exit(1)
+
+
+def _check_places(paths: Sequence[Path], csv_file: Path | None, targets: Sequence[Path]) -> None:
+    """Raises RunError where what is asked for cannot be written."""
+    if csv_file is not None:
+        if any(csv_file.resolve() == path.resolve() for path in paths):
+            raise RunError(f"{csv_file}: is one of the files to predict; write the CSV to another place")
+        check_writable(csv_file)
+    for target in targets[:1]:
+        check_writable(target)
+
+
+def _finish_each(
+    results: Iterator[tuple[Path, Prediction | VideoError]], finish: Callable[[int, Prediction], None]
+) -> tuple[int, int]:
+    """How many files were predicted and written, and how many cannot be read, which are named on stderr."""
+    predicted = skipped = 0
+    try:
+        for number, (_, result) in enumerate(results):
+            try:
+                if isinstance(result, VideoError):
+                    raise result
+                finish(number, result)
+                predicted += 1
+            except VideoError as error:
+                skipped += 1
+                print(f"finetune: {error}", file=sys.stderr)
+    except KeyboardInterrupt:
+        print(f"finetune: stopped; the predictions of {predicted} files are complete", file=sys.stderr)
+        raise
+    return predicted, skipped
+
+
+@contextmanager
+def _writer(csv_file: Path | None, as_json: bool) -> Iterator[Write]:
+    """What writes one prediction; what is written is valid whenever this ends."""
+    if csv_file is not None:
+        with ExitStack() as opened:
+            yield _CsvRows(csv_file, opened)
+    elif as_json:
+        items = _JsonItems()
+        try:
+            yield items
+        finally:
+            items.close()
+    else:
+        yield lambda prediction: print(f"{prediction.path}\n{_text(prediction)}", flush=True)
+
+
+class _JsonItems:
+    """A list in JSON on stdout, of which each item is written as it comes; nothing where there is none."""
+
+    def __init__(self) -> None:
+        self.count = 0
+
+    def __call__(self, prediction: Prediction) -> None:
+        item = json.dumps(_item(prediction), indent=1, ensure_ascii=False).replace("\n", "\n ")
+        print(f"{',' if self.count else '['}\n {item}", end="", flush=True)
+        self.count += 1
+
+    def close(self) -> None:
+        if self.count:
+            print("\n]")
+
+
+class _CsvRows:
+    """A CSV file, opened with the first prediction, of which each row is written as it comes.
+
+    Columns of the first task with classes, then, of all others, as `box.x` and `box.frame`, or `level.predicted`.
+    """
+
+    def __init__(self, path: Path, opened: ExitStack) -> None:
+        self.path = path
+        self.opened = opened
+        self.file: IO[str] | None = None
+        self.others: list[str] = []
+
+    def __call__(self, prediction: Prediction) -> None:
+        if self.file is None:
+            self._begin(prediction)
+        first = [
+            *(prediction.path, prediction.predicted, prediction.probability),
+            json.dumps(prediction.top_k, ensure_ascii=False),
+        ]
+        self._write([*first, *(cell for name in self.others for cell in _cells(prediction.tasks[name]).values())])
+
+    def _begin(self, prediction: Prediction) -> None:
+        from finetune.tasks import primary_of
+
+        tasks = prediction.tasks
+        self.others = [name for name in tasks if not (name == primary_of(tasks) and tasks[name].top_k)]
+        try:
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            self.file = self.opened.enter_context(self.path.open("w", newline="", encoding="utf-8"))
+        except OSError as error:
+            raise RunError(f"{self.path}: cannot be written: {error.strerror}") from None
+        columns = [f"{name}.{part}" for name in self.others for part in _cells(tasks[name])]
+        self._write(["path", "predicted", "probability", "top_k", *columns])
+
+    def _write(self, cells: Sequence[object]) -> None:
+        assert self.file is not None
+        csv.writer(self.file).writerow(cells)
+        self.file.flush()
 
 
 def _say_how_images_are_taken(paths: Sequence[Path], together: bool) -> None:
@@ -124,21 +255,6 @@ def _task_item(said: TaskPrediction) -> dict[str, Any]:
 
 def _named_parts(what: str, top_k: Sequence[tuple[str, float]]) -> list[dict[str, Any]]:
     return [{what: name, "probability": probability} for name, probability in top_k]
-
-
-def _write_csv(path: Path, predictions: Sequence[Prediction]) -> None:
-    """Columns of the first task with classes, then, of all others, as `box.x` and `box.frame`, or `level.predicted`."""
-    from finetune.tasks import primary_of
-
-    tasks = predictions[0].tasks
-    others = [name for name in tasks if not (name == primary_of(tasks) and tasks[name].top_k)]
-    columns = [f"{name}.{part}" for name in others for part in _cells(tasks[name])]
-    with path.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.writer(file)
-        writer.writerow(["path", "predicted", "probability", "top_k", *columns])
-        for each in predictions:
-            first = [each.path, each.predicted, each.probability, json.dumps(each.top_k, ensure_ascii=False)]
-            writer.writerow([*first, *(cell for name in others for cell in _cells(each.tasks[name]).values())])
 
 
 def _cells(said: TaskPrediction) -> dict[str, Any]:

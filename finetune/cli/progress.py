@@ -1,0 +1,59 @@
+"""Progress of commands on stderr: bars in a terminal, else a line now and then, with the time that is left."""
+
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+SECONDS_BETWEEN_LINES = 10.0  # where stderr is a file or a pipe
+
+
+@contextmanager
+def counting(what: str) -> Iterator[Callable[[int, int], None]]:
+    """Progress of one thing, by (done, total)."""
+    with stages() as show:
+        yield lambda done, total: show(what, done, total)
+
+
+@contextmanager
+def stages() -> Iterator[Callable[[str, int, int | None], None]]:
+    """Progress by (what, done, total) of one thing after the other."""
+    from rich.console import Console
+    from rich.progress import Progress, TaskID
+
+    console = Console(stderr=True)
+    if not console.is_terminal:
+        yield _Lines()
+        return
+    # What is printed meanwhile goes above the bars, unless stdout is a file or a pipe.
+    with Progress(console=console, redirect_stdout=sys.stdout.isatty()) as bar:
+        tasks: dict[str, TaskID] = {}
+
+        def show(what: str, done: int, total: int | None) -> None:
+            if what not in tasks:
+                tasks[what] = bar.add_task(what, total=total)
+            bar.update(tasks[what], completed=done, total=total)
+
+        yield show
+
+
+class _Lines:
+    """A line of progress every SECONDS_BETWEEN_LINES; none where everything is done before the first is due."""
+
+    def __init__(self) -> None:
+        self.what = ""
+
+    def __call__(self, what: str, done: int, total: int | None) -> None:
+        now = time.monotonic()
+        if what != self.what:
+            self.what, self.start, self.shown = what, now, now
+        if now - self.shown >= SECONDS_BETWEEN_LINES:
+            self.shown = now
+            print(_line(what, done, total, now - self.start), file=sys.stderr, flush=True)
+
+
+def _line(what: str, done: int, total: int | None, seconds: float) -> str:
+    if not total or not done:
+        return f"{what}: {done:,}"
+    minutes, left = divmod(round(seconds * (total - done) / done), 60)
+    return f"{what}: {done:,} of {total:,}, about {minutes} min {left} s left"
