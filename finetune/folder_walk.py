@@ -12,7 +12,15 @@ from finetune.errors import some
 DEVICE_FOLDERS = frozenset(
     [
         *("@eadir", "#recycle", "@recycle", "@tmp", "#snapshot", "__macosx", ".appledouble", ".trashes"),
-        *(".spotlight-v100", ".fseventsd", ".thumbnails", "$recycle.bin", "system volume information", "lost+found"),
+        *(
+            ".spotlight-v100",
+            ".fseventsd",
+            ".thumbnails",
+            "thumbnails",
+            "$recycle.bin",
+            "system volume information",
+            "lost+found",
+        ),
     ]
 )
 

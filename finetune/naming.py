@@ -8,7 +8,7 @@ from collections.abc import Iterable
 
 from finetune.errors import some
 
-# Control characters, what ends a line, and bytes that are no UTF-8: a run's CSV and JSON files cannot keep them.
+# Control characters, line separators, and bytes that are not UTF-8: a run's CSV and JSON files cannot keep them.
 REFUSED = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")
 OTHER_SEPARATORS = "|,"
 
@@ -19,18 +19,16 @@ def is_refused(name: str) -> bool:
 
 
 def name_problems(kind: str, names: Iterable[str]) -> list[str]:
-    """What is wrong with the names of a `kind`, as files, classes or groups: no UTF-8, or control characters."""
-    wrong = list(filter(is_refused, names))
-    no_text = [name for name in wrong if any("\ud800" <= character <= "\udfff" for character in name)]
-    control = sorted(set(wrong).difference(no_text))
-    problems = []
-    for found, what in (
-        (sorted(set(no_text)), "bytes that are not UTF-8"),
-        (control, "control characters or line breaks"),
-    ):
+    """What is wrong with the names of a `kind`, as files, classes or groups; see REFUSED."""
+    every = sorted(set(names))
+    odd = [name for name in every if is_refused(name)]
+    no_text = [name for name in odd if any("\ud800" <= character <= "\udfff" for character in name)]
+    control = sorted(set(odd).difference(no_text))
+    problems = [] if all(map(str.strip, every)) else [f"names of {kind} that are blank; rename them"]
+    for found, what in ((no_text, "bytes that are not UTF-8"), (control, "control characters or line breaks")):
         if found:
-            names = some([f"“{shown(name)}”" for name in found])
-            problems.append(f"names of {kind} with {what}: {names}; rename them")
+            listed = some([f"“{shown(name)}”" for name in found])
+            problems.append(f"names of {kind} with {what}: {listed}; rename them")
     return problems
 
 

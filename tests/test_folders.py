@@ -158,7 +158,13 @@ DEVICES = [
     ".Trashes/1/0.mp4",
     "$RECYCLE.BIN/0.mp4",
 ]
-DEVICES += ["lost+found/0.mp4", "System Volume Information/0.mp4", "#recycle/0.mp4", ".thumbnails/0.jpg"]
+DEVICES += [
+    "lost+found/0.mp4",
+    "System Volume Information/0.mp4",
+    "#recycle/0.mp4",
+    ".thumbnails/0.jpg",
+    "thumbnails/0.jpg",
+]
 
 
 @pytest.mark.parametrize("place", ["", "train/", "train/a/", "train/a/deep/"])
@@ -168,7 +174,7 @@ def test_folders_of_devices_are_neither_classes_nor_read_wherever_they_are(tmp_p
     assert [file.name for file in scan.files] == ["0.mp4"] * 3 and not scan.problems
     assert sum(scan.passed_over.values()) == len(DEVICES)
     assert scan.passed_over["device or system folder (@eaDir)"] == 1
-    assert scan.notes[0].startswith("passed over: 9 × device or system folder (#recycle, $RECYCLE.BIN, ")
+    assert scan.notes[0].startswith("passed over: 10 × device or system folder (#recycle, $RECYCLE.BIN, ")
 
 
 def test_what_is_passed_over_is_said_once_with_reasons(tmp_path):

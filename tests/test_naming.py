@@ -96,6 +96,12 @@ def test_a_name_that_a_run_cannot_keep_is_refused_before_training_and_by_a_check
     "".join(rows.labels).encode()  # a page can show them
 
 
+def test_a_folder_whose_name_is_blank_is_no_class(tmp_path):
+    touch(tmp_path, "train/ /0.mp4", "train/a/0.mp4", "train/b/0.mp4")
+    with pytest.raises(DataError, match="names of classes that are blank; rename them"):
+        Manifest.from_folder(tmp_path)
+
+
 @pytest.mark.parametrize("column", ["path", "label", "group"])
 def test_the_rules_for_names_in_a_table_are_those_in_a_folder(tmp_path, column):
     row = {"path": "a.mp4", "label": "x", "split": "train", "group": "g"}
