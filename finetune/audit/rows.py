@@ -84,7 +84,7 @@ def read_rows(
     others: dict[str, list[str]] = {}
     every: Mapping[str, Labels] = {}
     if tasks:
-        others = {"label": labels} | ({} if source.is_dir() else _further_columns(source, paths))
+        others = {"label": labels} | ({} if source.is_dir() else _further_columns(source, paths, tasks))
         if not source.is_dir():
             labels, multilabel = _labels_of_first(tasks, others, len(paths))
             findings = [finding for finding in findings if finding.kind not in {"no_label", "no_labels"}]
@@ -107,14 +107,16 @@ def read_rows(
     return Rows(source, paths, labels, known, groups, divided, findings, multilabel, tasks or {}, others, every)
 
 
-def _further_columns(source: Path, paths: Sequence[Path]) -> dict[str, list[str]]:
+def _further_columns(source: Path, paths: Sequence[Path], tasks: Mapping[str, Task]) -> dict[str, list[str]]:
     """Those that nothing but tasks asks for, of the rows that have a path."""
     table = read_table(source)
     column = next(name for name in PATH_COLUMNS if name in table)
     there = [row for row, path in enumerate(table[column]) if path]
     assert len(there) == len(paths)
-    known = {column, "label", "split", "group"}
-    return {name: [values[row] for row in there] for name, values in table.items() if name not in known}
+    asked = [each for name, task in tasks.items() if task.manifest is None for each in task.columns_of(name)]
+    names = [name for name in dict.fromkeys([*asked, *table]) if name not in {column, "label", "split", "group"}]
+    columns = table.at(there)
+    return {name: list(columns[name]) for name in names if name in columns}
 
 
 def _labels_of_first(tasks: Mapping[str, Task], columns: Mapping[str, list[str]], rows: int) -> tuple[list[str], bool]:
