@@ -2,7 +2,7 @@
 
 import json
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -10,12 +10,12 @@ from typing import Any
 import numpy as np
 
 from finetune.answers import read_answers
-from finetune.audit.tested import warnings_of_test
-from finetune.checkpoint import load, open_run, outputs_of_run
+from finetune.audit.tested import warnings_of_set, warnings_of_test
+from finetune.checkpoint import load, open_run
 from finetune.errors import DataError, RunError, some
 from finetune.files import standing, write_json
 from finetune.infer import settle_device, settle_precision
-from finetune.manifest import Manifest, as_written
+from finetune.manifest import Manifest
 from finetune.model.consensus import IN_WORDS
 from finetune.model.model import TASK, VideoClassifier
 from finetune.model.stages import NEW
@@ -24,6 +24,7 @@ from finetune.probabilities import Beside, Progress, Said, answers_of, loader_of
 from finetune.recipe import Recipe
 from finetune.report.clips import choose_clips
 from finetune.report.run_folder import evaluation_of
+from finetune.run_data import folder_of_other_set, read_other_set, saved_manifest
 from finetune.scored import Answers, figures_of, write_said
 from finetune.scores.calibration import tempered
 from finetune.scores.intervals import FOLDS_WIDER, units_of
@@ -34,35 +35,49 @@ from finetune.video.dataset import ClipDataset
 
 def evaluate(
     run: str | Path,
+    overrides: Sequence[str] = (),
     *,
-    split: str = "test",
+    split: str | None = None,
     views: int | None = None,
     on_error: str | None = None,
+    unknown_classes: str = "fail",
+    data_root: Path | None = None,
     out: Path | None = None,
     pictures: bool = True,
     progress: Progress | None = None,
 ) -> dict[str, Any]:
     """Score a run's best checkpoint on each row of a split once; the contents of results.json.
 
+    With `overrides`, `data.manifest=FILE.csv` or `data.folder=DIR`, rows are those of another labelled set: all, or
+    those of its own split `split`. Its classes are matched by name; rows with a class that the run does not know
+    are refused, or left out where `unknown_classes` is `skip`. `data_root` is where the run's files are now.
+
     Writes predictions.csv, probabilities.npy, with `pictures` the frames of the clips that the report shows, and,
-    last, results.json into `out`: by default `RUN/evaluation` for the test split and `RUN/evaluation/<split>` for
-    others. A file that cannot be read fails the evaluation, unless `on_error` (by default the recipe's) is `skip`: then
-    it is counted and listed. A task that no row has the label of is left out. Raises RunError or DataError.
+    last, results.json into `out`: by default `RUN/evaluation` for the test split, `RUN/evaluation/<split>` for
+    others, `RUN/evaluation/<name>` for another set. A file that cannot be read fails the evaluation, unless `on_error`
+    (by default the recipe's) is `skip`: then it is counted and listed. A task that no row has the label of is left out.
+    Raises RunError or DataError.
     """
     folder = Path(run)
     recipe, classes = open_run(folder)
-    if split not in SPLITS:
+    if split not in {None, *SPLITS}:
         raise RunError(f"there is no split {split!r}; there are {', '.join(SPLITS)}")
     views = views or recipe.evaluate.views
-    manifest = saved_manifest(folder, recipe, classes)
-    tested = manifest.only(split)
+    manifest = saved_manifest(folder, recipe, classes, data_root=data_root, needs_files=not overrides)
+    other = None
+    if overrides:
+        skips = unknown_classes == "skip"
+        other = read_other_set(folder, recipe, classes, overrides, split=split, skip_unknown=skips)
+        recipe = recipe.model_copy(update={"data": other.data})
+    split = other.split if other else split or "test"
+    tested = other.manifest if other else manifest.only(split)
     if not len(tested):
         raise RunError(f"{folder}: its data has no rows in the split {split!r}")
     started = time.perf_counter()
     said = _ask(folder, recipe, tested, split=split, views=views, progress=progress)
     _refuse(folder, tested, said.said, split=split, on_error=on_error or recipe.data.on_error)
     kept, facts = said.said.rows, said.dataset.facts
-    fits = views == recipe.evaluate.views and split == "test"
+    fits = views == recipe.evaluate.views and (split == "test" or other is not None)
     labelled = [name for name in said.said.tasks if not tested.tasks or tested.tasks[name].known[kept].any()]
     if not labelled:
         raise DataError(f"{folder}: no row of the split {split!r} has a label of any task")
@@ -73,6 +88,11 @@ def evaluate(
         tasks[name] = figures_of(tested, name, each, facts=facts, trained=trained)
         _note_fitted(folder, name, tasks[name], fits=views == recipe.evaluate.views, rows=len(manifest.rows("val")))
     groups = None if tested.groups is None else tested.groups[kept]
+    warnings = warnings_of_test(manifest, tested, facts, split)
+    counts = {name: manifest.counts(name) for name in SPLITS}
+    if other:
+        warnings = [*other.warnings, *warnings_of_set(tested, facts, split)]
+        counts |= {"test": {}, split: tested.counts(split)}
     results: dict[str, Any] = {
         "schema": 1,
         "run": folder.resolve().name,
@@ -83,15 +103,15 @@ def evaluate(
             {"path": str(tested.path(row)), "reason": reason} for row, reason in sorted(said.said.skipped.items())
         ],
         "tasks": tasks,
-        "class_counts": {name: manifest.counts(name) for name in SPLITS},
+        "class_counts": counts,
         "training_skipped": _training_skipped(folder),
-        "warnings": warnings_of_test(manifest, tested, facts, split),
-        "protocol": _protocol(recipe, said, views, groups),
+        "warnings": warnings,
+        "protocol": _protocol(recipe, said, views, groups) | ({"data": other.described} if other else {}),
         "seconds": round(time.perf_counter() - started, 2),
     }
-    target = out or evaluation_of(folder, split)
+    target = out or (folder_of_other_set(folder, overrides) if other else evaluation_of(folder, split))
     target.mkdir(parents=True, exist_ok=True)
-    results |= _seeds_of(target, results["protocol"])
+    results |= {"source": other.source} if other else _seeds_of(target, results["protocol"])
     write_said(target, tested, answers)
     no_sheets(target)
     if pictures:
@@ -214,22 +234,6 @@ def thresholds_of(folder: Path, task: str = TASK) -> np.ndarray:
 def _noted_with_best(folder: Path, task: str) -> dict[str, Any]:
     noted = json.loads((standing(folder / "checkpoints" / "best") / "meta.json").read_text(encoding="utf-8"))
     return noted["tasks"].get(task, {}) if "tasks" in noted else noted
-
-
-def saved_manifest(folder: Path, recipe: Recipe, classes: tuple[str, ...]) -> Manifest:
-    """The rows of a run as they were when it trained. Raises RunError when files have gone since."""
-    data = recipe.data
-    tasks = as_written(recipe.tasks)
-    packed = data.packed is not None
-    manifest = Manifest.from_csv(
-        folder / "manifest.csv", multilabel=data.multilabel, packed=packed, tasks=tasks, checked=False
-    )
-    manifest = replace(manifest, image_rate=data.image_rate)
-    if tasks:
-        return manifest.with_outputs(outputs_of_run(folder))
-    if set(manifest.classes) - set(classes):
-        raise RunError(f"{folder}: manifest.csv names classes that the run has not: {some(manifest.classes)}")
-    return manifest.with_classes(classes)
 
 
 def _protocol(recipe: Recipe, said: _Asked, views: int, groups: np.ndarray | None) -> dict[str, Any]:

@@ -5,8 +5,9 @@ class's score would grow with them. Of attention pooling the weights are its own
 """
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -18,13 +19,13 @@ from torch.nn import functional as F
 
 from finetune.checkpoint import load, open_run
 from finetune.errors import ModelError, RunError
-from finetune.evaluation import saved_manifest
 from finetune.files import whole_file, write_json
 from finetune.infer import settle_device
 from finetune.model.model import VideoClassifier
 from finetune.model.pooling import Attention
 from finetune.pictures import FOLDER, SIDE, name_of, sheet_of, shown_frames
 from finetune.report.run_folder import evaluation_of
+from finetune.run_data import read_other_set, saved_manifest
 from finetune.video.dataset import ClipDataset
 from finetune.video.encode import jpeg_of
 from finetune.video.packed import facts_of
@@ -40,9 +41,12 @@ class Looked(NamedTuple):
     weights_T: Tensor | None
 
 
-def explain(run: str | Path, *, evaluation: Path | None = None) -> int:
+def explain(
+    run: str | Path, overrides: Sequence[str] = (), *, evaluation: Path | None = None, data_root: Path | None = None
+) -> int:
     """Add where the model looked to the pictures of an evaluation, by default of the test; how many clips there are.
 
+    `overrides` name the other set that it is of, and `data_root` is where the run's files are now, as for `evaluate`.
     Raises RunError where the evaluation kept no pictures, and ModelError for a backbone without a map of places.
     """
     folder = Path(run)
@@ -54,9 +58,17 @@ def explain(run: str | Path, *, evaluation: Path | None = None) -> int:
     results = json.loads((evaluation / "results.json").read_text(encoding="utf-8"))
     split, views = results["split"], results["protocol"]["views"]  # which views there are depends on their number
     index = json.loads((pictures / "index.json").read_text(encoding="utf-8"))
-    tested = saved_manifest(folder, recipe, classes).only(split)
-    position_of = {str(tested.path(row)): row for row in range(len(tested))}
+    if overrides:
+        other = read_other_set(folder, recipe, classes, overrides, skip_unknown=True)
+        tested, recipe = other.manifest, recipe.model_copy(update={"data": other.data})
+        tested = replace(tested, splits=np.full(len(tested), split))
+        recorded = tested
+    else:
+        tested = saved_manifest(folder, recipe, classes, data_root=data_root).only(split)
+        recorded = saved_manifest(folder, recipe, classes, needs_files=False).only(split)
+    position_of = {str(each.path(row)): row for each in (recorded, tested) for row in range(len(tested))}
     rows = np.array([position_of[path] for path in index if path in position_of], dtype=int)
+    path_of = {str(tested.path(position_of[path])): path for path in index if path in position_of}
     shown = tested.without(np.setdiff1d(np.arange(len(tested)), rows))
     model = load(folder).to(settle_device(recipe.train.device))
     clip, packed = recipe.clip.model_copy(update={"size": model.size}), recipe.data.packed
@@ -64,7 +76,7 @@ def explain(run: str | Path, *, evaluation: Path | None = None) -> int:
     dataset = ClipDataset(shown, split, clip=clip, views=views, facts=facts, packed=packed)
     explained = 0
     for position, row in enumerate(dataset.rows):
-        item, path = dataset[position], str(shown.path(row))
+        item, path = dataset[position], path_of[str(shown.path(row))]
         if "clips" not in item:
             continue
         looked, name = look(model, item["clips"][0]), name_of(path, "-cam")

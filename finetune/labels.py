@@ -52,6 +52,20 @@ class Labels:
             values = np.append(places, len(names))[self.values]
         return Labels(self.kind, names, values, self.known)
 
+    def among(self, names: tuple[str, ...]) -> Labels:
+        """The same labels, of these names alone: a row that has another lacks the label."""
+        if self.kind not in NAMED:
+            return self.named(names)
+        strange_K = np.array([name not in names for name in self.names], dtype=bool)
+        known = self.known & ~self.has()[:, strange_K].any(1)
+        places = np.array([names.index(name) if name in names else len(names) for name in self.names], dtype=np.int64)
+        if self.kind == "multilabel":
+            values = np.zeros((len(known), len(names)), dtype=bool)
+            values[:, places[~strange_K]] = self.values[:, ~strange_K]
+        else:
+            values = np.append(places, len(names))[self.values]
+        return Labels(self.kind, names, values, known)
+
     def text(self, row: int) -> list[str]:
         """As a manifest has it: a text for each column."""
         if not self.known[row]:
@@ -91,17 +105,26 @@ def several(classes: Sequence[str], there_K: np.ndarray) -> str:
 
 
 def read_labels(
-    tasks: Mapping[str, Task], table: Mapping[str, Sequence[str]], files: Sequence[Path], *, source: Path
+    tasks: Mapping[str, Task],
+    table: Mapping[str, Sequence[str]],
+    files: Sequence[Path],
+    *,
+    source: Path,
+    to_learn_from: bool = True,
 ) -> dict[str, Labels]:
     """The labels of each task for some files, from the columns of their own table, or of the task's manifest.
 
-    Raises DataError with all that is wrong.
+    Where they are not `to_learn_from`, a task may have one class alone, or no label. Raises DataError with all that is
+    wrong.
     """
     found, problems = {}, []
     of_all = _Table(source, table, table.lines if isinstance(table, Table) else range(2, len(files) + 2))
     for name, task in tasks.items():
         try:
-            found[name] = _labels(name, task, of_all if task.manifest is None else _joined(task, name, files))
+            table_of_task = of_all if task.manifest is None else _joined(task, name, files)
+            found[name] = _labels(name, task, table_of_task)
+            if to_learn_from:
+                _refuse_too_few(name, task, found[name], where=table_of_task.where)
         except DataError as error:
             problems.append(str(error))
     if problems:
@@ -157,12 +180,15 @@ def _labels(name: str, task: Task, table: _Table) -> Labels:
             f"{', '.join(columns)}"
         )
     read = {"multilabel": _lists, "classify": _choices, "ordinal": _levels}.get(task.kind, _numbers)
-    labels = read(name, task, table)
+    return read(name, task, table)
+
+
+def _refuse_too_few(name: str, task: Task, labels: Labels, *, where: Path) -> None:
     if not labels.known.any():
-        raise DataError(f"{where}: {', '.join(wanted)} are empty in every row, and tasks.{name} has no label")
+        columns = ", ".join(task.columns_of(name))
+        raise DataError(f"{where}: {columns} are empty in every row, and tasks.{name} has no label")
     if labels.kind in NAMED and len(labels.names) < 2:
         raise DataError(f"{where}: {some(labels.names)} is the only class of tasks.{name}; it needs at least two")
-    return labels
 
 
 def _texts(name: str, task: Task, table: _Table) -> list[Sequence[str]]:

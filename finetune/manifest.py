@@ -117,8 +117,12 @@ class Manifest:
 
     def seen_by(self, task: str) -> Manifest:
         """The same rows, with the classes and labels of a task that chooses among names."""
-        classes, labels, targets = _named(self.tasks[task])
-        return replace(self, classes=classes, labels=labels, targets=targets)
+        return self.relabelled(self.tasks[task])
+
+    def relabelled(self, labels: Labels) -> Manifest:
+        """The same rows, with the classes and labels of one task."""
+        classes, codes, targets = _named(labels)
+        return replace(self, classes=classes, labels=codes, targets=targets)
 
     def with_outputs(self, outputs: Mapping[str, Output]) -> Manifest:
         """The same rows, the names of their tasks being among those of a model's outputs, and in its order."""
@@ -182,7 +186,7 @@ class Manifest:
             refuse_missing_files(source, files)
         labels: Sequence[str] | Sequence[tuple[str, ...]] | dict[str, Labels]
         if tasks:
-            labels = read_labels(tasks, table, files, source=source)
+            labels = read_labels(tasks, table, files, source=source, to_learn_from=checked)
         else:
             labels = [listed(label) for label in table["label"]] if multilabel else table["label"]
         return _manifest(source, files, labels, (splits, groups), (val, test, seed), checked=checked)
@@ -198,6 +202,7 @@ class Manifest:
         whole: bool = False,
         tasks: Mapping[str, Task] | None = None,
         image_sequences: bool = True,
+        checked: bool = True,
     ) -> Manifest:
         """Videos (or images: videos of one frame) in `<class>/*`, or in `<split>/<class>/*`.
 
@@ -215,8 +220,10 @@ class Manifest:
         files = scan.files
         groups = groups_from([file.relative_to(source) for file in files], group_pattern)
         splits = ["train"] * len(files) if whole else scan.splits
-        labels = read_labels(tasks, {"label": scan.labels}, files, source=source) if tasks else scan.labels
-        manifest = _manifest(source, files, labels, (splits, groups), (val, test, seed))
+        labels: Sequence[str] | dict[str, Labels] = scan.labels
+        if tasks:
+            labels = read_labels(tasks, {"label": scan.labels}, files, source=source, to_learn_from=checked)
+        manifest = _manifest(source, files, labels, (splits, groups), (val, test, seed), checked=checked)
         return replace(manifest, notes=(*scan.notes, *manifest.notes))
 
 
@@ -256,7 +263,7 @@ def _manifest(
     else:
         classes, label_codes, targets = encode(labels)
     group_names = None if groups is None else np.array(groups)
-    if len(classes) < 2 and not tasks:
+    if len(classes) < 2 and not tasks and checked:
         raise DataError(f"{source}: {some(classes)} is the only class; a classifier needs at least two")
     paths = np.array([os.fsencode(file.absolute()) for file in files])
     undivided = np.full(len(files), "train", dtype="U5")

@@ -25,7 +25,7 @@ def problems_of(manifest: Manifest) -> list[str]:
         *_empty_splits(manifest),
         *_untaught_labels(manifest),
         *_unlabelled(manifest),
-        *_two_labels(manifest, files),
+        *two_labels(manifest, files),
         *_leaks(manifest, files),
     ]
 
@@ -82,8 +82,8 @@ def _unlabelled(manifest: Manifest) -> list[str]:
     return problems
 
 
-def _two_labels(manifest: Manifest, files: np.ndarray) -> list[str]:
-    """Files that are in several rows whose labels differ."""
+def two_labels(manifest: Manifest, files: np.ndarray) -> list[str]:
+    """Files that are in several rows whose labels differ; `files` (N,) as `same_file` numbers them."""
     _, counts = np.unique(files, return_counts=True)
     rows = np.flatnonzero(counts[files] > 1)
     problems = []

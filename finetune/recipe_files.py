@@ -14,7 +14,7 @@ from yaml import YAMLError
 
 from finetune.errors import RecipeError, nearest
 from finetune.objects import UnaskedPlace, is_url
-from finetune.recipe import Phase, Recipe, Schedule, Section
+from finetune.recipe import Data, Phase, Recipe, Schedule, Section
 from finetune.recipe_values import escaped, parse_value, quote_texts, unescaped
 from finetune.tasks import Task
 
@@ -54,6 +54,18 @@ def check_recipe(plain: object, *, where: str) -> Recipe:
         return Recipe.model_validate(plain)
     except ValidationError as error:
         raise RecipeError("\n".join(f"{where}: {line}" for line in _in_words(error.errors()))) from None
+
+
+def data_of(overrides: Sequence[str]) -> Data:
+    """The section `data` of overrides alone. Raises RecipeError for other sections."""
+    tree = OmegaConf.create({})
+    for override in overrides:
+        _override(tree, override)
+    if others := sorted(set(map(str, tree)) - {"data"}):
+        raise RecipeError(
+            f"{others[0]}: is a setting of training; only data.manifest, data.folder and the like fit here"
+        )
+    return check_recipe(OmegaConf.to_container(tree, resolve=True), where="settings on the command line").data
 
 
 def save_recipe(recipe: Recipe, path: Path) -> None:

@@ -14,7 +14,6 @@ from torch.nn import functional as F
 import finetune as ft
 from finetune.checkpoint import open_run
 from finetune.errors import ModelError, RunError
-from finetune.evaluation import saved_manifest
 from finetune.explain import _shown_weights, explain, look
 from finetune.model.backbones import Backbone
 from finetune.model.freeze import set_trainable
@@ -23,6 +22,7 @@ from finetune.model.network import InputSpec, Network
 from finetune.probabilities import loader_of
 from finetune.recipe import Model
 from finetune.report.page import write_report
+from finetune.run_data import saved_manifest
 
 SIDE = 64
 

@@ -15,7 +15,7 @@ FLOORS = {
     **dict.fromkeys(
         (
             *("audit", "checkpoint", "infer", "evaluation", "datasets", "features", "pictures", "explain"),
-            *("probabilities", "scored"),
+            *("probabilities", "scored", "run_data"),
         ),
         2,
     ),

@@ -4,6 +4,7 @@ Copies across splits, names that nothing taught, shortcuts, no groups.
 """
 
 from collections.abc import Sequence
+from pathlib import Path
 
 import numpy as np
 
@@ -12,6 +13,7 @@ from finetune.audit.shortcuts import find_shortcuts, shortcut_findings
 from finetune.errors import some
 from finetune.manifest import Manifest
 from finetune.report.words import count
+from finetune.splits import same_file
 from finetune.video.duplicates import same_to_the_byte
 from finetune.video.facts import Facts
 
@@ -25,29 +27,65 @@ def warnings_of_test(manifest: Manifest, tested: Manifest, facts: Facts, split: 
 
 def warnings_of_folds(folds: Sequence[Manifest], tested: Manifest, facts: Facts, split: str) -> list[dict[str, str]]:
     """The same of several tests of one set of rows, each with its own splits, that together are `tested`."""
-    return [*_copies(folds, split), *_untaught(folds, split), *_shortcuts(tested, facts), *_no_groups(tested, split)]
+    return [*_copies(folds, split), *_untaught(folds, split), *warnings_of_set(tested, facts, split)]
 
 
 def _copies(folds: Sequence[Manifest], split: str) -> list[dict[str, str]]:
     """Tested files that are, to the byte, also among those that the model learned from or was chosen by."""
-    manifest = folds[0]  # files may have gone since, or be packed
-    rows = [row for row in range(len(manifest)) if manifest.path(row).exists()]
-    same = [[rows[place] for place in each] for each in same_to_the_byte([manifest.path(row) for row in rows])]
+    manifest = folds[0]
     known = {"test": {"train", "val"}, "val": {"train"}}.get(split, set())
     leaked = {
         row
+        for same in _same_of([manifest.path(row) for row in range(len(manifest))])
         for fold in folds
-        for each in same
-        if known & set(fold.splits[each].tolist())
-        for row in each
+        if known & set(fold.splits[same].tolist())
+        for row in same
         if fold.splits[row] == split
     }
     if not leaked:
         return []
-    verb = "is" if len(leaked) == 1 else "are"
     among = "learned from or was chosen by" if split == "test" else "learned from"
-    what = f"A leak: {count(len(leaked), 'tested file')} {verb}, to the byte, also among those that the model {among}."
-    return [{"what": what, "do": "Run finetune check on the data with --fix, then train again."}]
+    return [{"what": _leak(len(leaked), among), "do": "Run finetune check on the data with --fix, then train again."}]
+
+
+def _leak(number: int, among: str) -> str:
+    verb = "is" if number == 1 else "are"
+    return f"A leak: {count(number, 'tested file')} {verb}, to the byte, also among those that the model {among}."
+
+
+def _same_of(paths: Sequence[Path]) -> list[list[int]]:
+    """Positions of files with equal contents; those that are not there, or are packed, are left aside."""
+    there = [position for position, path in enumerate(paths) if path.exists()]
+    return [[there[place] for place in each] for each in same_to_the_byte([paths[position] for position in there])]
+
+
+def leaks_of_other_set(trained: Manifest, other: Manifest) -> list[dict[str, str]]:
+    """{"what", "do"} of files and groups of another set that the model learned from or was chosen by."""
+    rows = np.flatnonzero(trained.splits != "test")
+    paths = [trained.path(row) for row in rows.tolist()] + [other.path(row) for row in range(len(other))]
+    sets = [*_same_of(paths), *_rows_of_one_number(same_file(paths))]
+    leaked = {each for same in sets if min(same) < len(rows) for each in same if each >= len(rows)}
+    todo = "Leave them out of the set: the model has seen them."
+    found = [{"what": _leak(len(leaked), "learned from or was chosen by"), "do": todo}] if leaked else []
+    if trained.groups is not None and other.groups is not None:
+        shared = np.isin(other.groups, trained.groups[rows])
+        if shared.any():
+            clips, names = count(int(shared.sum()), "clip"), some(sorted(set(other.groups[shared].tolist())))
+            what = f"A leak, if names of groups mean the same in both sets: {clips} of groups that taught it, {names}."
+            found.append({"what": what, "do": "If they are the same people or recordings, leave these clips out."})
+    return found
+
+
+def _rows_of_one_number(numbers: np.ndarray) -> list[list[int]]:
+    sets: dict[int, list[int]] = {}
+    for position, number in enumerate(numbers.tolist()):
+        sets.setdefault(number, []).append(position)
+    return [same for same in sets.values() if len(same) > 1]
+
+
+def warnings_of_set(tested: Manifest, facts: Facts, split: str) -> list[dict[str, str]]:
+    """{"what", "do"} of what weakens a test on these rows, whatever the model learned from."""
+    return [*_shortcuts(tested, facts), *_no_groups(tested, split)]
 
 
 def _untaught(folds: Sequence[Manifest], split: str) -> list[dict[str, str]]:

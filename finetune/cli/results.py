@@ -1,5 +1,6 @@
 """`finetune evaluate` and `report`: how good a trained run is."""
 
+import sys
 from pathlib import Path
 from typing import Annotated
 
@@ -15,36 +16,65 @@ _TOLD = {
     "motion": ("correlation", "endpoint_error"),
     "regress": ("r2", "mae", "correlation"),
 }
+DataRoot = Annotated[Path | None, typer.Option(help="The folder where the run's files are now, if they were moved.")]
 Run = Annotated[Path, typer.Argument(help="Run folder, as `finetune train` printed it.")]
 
 
 def evaluate(
     run: Run,
-    split: Annotated[str, typer.Option(help="train, val or test.")] = "test",
+    overrides: Annotated[
+        list[str] | None,
+        typer.Argument(help="Another labelled set to score: data.manifest=FILE.csv or data.folder=DIR."),
+    ] = None,
+    split: Annotated[
+        str | None, typer.Option(help="train, val or test; by default test, or all rows of another set.")
+    ] = None,
+    unknown_classes: Annotated[
+        str, typer.Option(help="fail or skip: rows of another set with a class that the run does not know.")
+    ] = "fail",
+    data_root: DataRoot = None,
     views: Annotated[int | None, typer.Option(min=1, help="Clips a video whose answers become one.")] = None,
     on_error: Annotated[str | None, typer.Option(help="fail or skip: files that cannot be read.")] = None,
     out: Annotated[Path | None, typer.Option(help="Folder for results; by default in the run folder.")] = None,
     pictures: Annotated[bool, typer.Option(help="Put frames of the clips that matter into the report.")] = True,
     explain: Annotated[bool, typer.Option("--explain", help="Show where the model looked in these frames.")] = False,
 ) -> None:
-    """Score a run on one split and write results.json, predictions.csv and report.html."""
+    """Score a run on one split, or on another labelled set; write results.json, predictions.csv and report.html."""
+    if unknown_classes not in {"fail", "skip"}:
+        raise RunError(f"--unknown-classes is fail or skip, not {unknown_classes!r}")
     if on_error not in {None, "fail", "skip"}:
         raise RunError(f"--on-error is fail or skip, not {on_error!r}")
     if explain and not pictures:
         raise RunError("--explain draws on frames; leave out --no-pictures")
     from finetune import evaluation
+    from finetune.checkpoint import open_run
     from finetune.explain import explain as look
     from finetune.infer import is_main_process
     from finetune.report.page import write_report
     from finetune.report.run_folder import evaluation_of
+    from finetune.run_data import folder_of_other_set, mapping_in_words
 
-    folder = out or evaluation_of(run, split)
-    results = evaluation.evaluate(run, split=split, views=views, on_error=on_error, out=folder, pictures=pictures)
+    if data_root is not None:
+        print(f"finetune: {mapping_in_words(run, *open_run(run), data_root)}", file=sys.stderr)
+    folder = out or (folder_of_other_set(run, overrides) if overrides else evaluation_of(run, split or "test"))
+    results = evaluation.evaluate(
+        run,
+        overrides or (),
+        split=split,
+        views=views,
+        on_error=on_error,
+        unknown_classes=unknown_classes,
+        data_root=data_root,
+        out=folder,
+        pictures=pictures,
+    )
     if not is_main_process():
         return
     if explain:
-        look(run, evaluation=folder)
+        look(run, overrides or (), evaluation=folder, data_root=data_root)
     page = write_report(run, evaluation=folder)
+    for warning in results["warnings"] if overrides else []:
+        print(f"warning   {warning['what']}", file=sys.stderr)
     several = len(results["tasks"]) > 1
     for task, figures in results["tasks"].items():
         for name in _TOLD[figures["kind"]]:
@@ -58,18 +88,24 @@ def evaluate(
 def report(
     run: Run,
     split: Annotated[str, typer.Option(help="train, val or test: which evaluation.")] = "test",
+    data: Annotated[
+        str | None, typer.Option(help="Name of another set that was evaluated: its folder in RUN/evaluation.")
+    ] = None,
     explain: Annotated[bool, typer.Option("--explain", help="Show where the model looked; needs the videos.")] = False,
+    data_root: DataRoot = None,
 ) -> None:
     """Write report.html, report.md and figures of a run anew from its results.json; needs no torch and no videos."""
     from finetune.report.page import write_report
     from finetune.report.run_folder import evaluation_there
 
-    folder = evaluation_there(run, split)
+    if data is not None and explain:
+        raise RunError("--explain needs the videos: finetune evaluate RUN data.manifest=FILE.csv --explain")
+    folder = evaluation_there(run, split) if data is None else run / "evaluation" / data
     if not (folder / "results.json").is_file():
         option = "" if split == "test" else f" --split {split}"
         raise RunError(f"{folder}: has no results.json; make it with `finetune evaluate {run}{option}`")
     if explain:
         from finetune.explain import explain as look
 
-        look(run, evaluation=folder)
+        look(run, evaluation=folder, data_root=data_root)
     print(write_report(run, evaluation=folder))

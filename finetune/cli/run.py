@@ -31,6 +31,9 @@ def train(
     resume: Annotated[
         Path | None, typer.Option(help="Go on with this run folder, stopped or killed, instead of a recipe.")
     ] = None,
+    data_root: Annotated[
+        Path | None, typer.Option(help="With --resume: the folder where the run's files are now, if they were moved.")
+    ] = None,
     seeds: Annotated[
         int | None,
         typer.Option(min=2, max=26, help="Train so many times, each with another seed: how far chance goes."),
@@ -45,8 +48,10 @@ def train(
             raise RecipeError(f"--resume goes on in its own folder, {resume}; leave out --out")
         if dry_run or seeds is not None:
             raise RecipeError(f"{'--dry-run' if dry_run else '--seeds'} is for a new run; leave out --resume")
-        _go_on(resume, [*([recipe] if recipe else []), *(overrides or [])])
+        _go_on(resume, [*([recipe] if recipe else []), *(overrides or [])], data_root)
         return
+    if data_root is not None:
+        raise RecipeError("--data-root says where the files of a run are now, with --resume; a new run names its data")
     if recipe is None:
         raise RecipeError("a recipe is missing: finetune train RECIPE (see `finetune recipes list`), or --resume RUN")
     settings = load_recipe(recipe, overrides or [])
@@ -120,15 +125,15 @@ def _say_forecast(settings: Recipe, manifest: "Manifest") -> None:
     print(f"about {sum(each.minutes for each in phases):.0f} minutes of training; nothing was trained or written")
 
 
-def _go_on(folder: Path, overrides: list[str]) -> None:
+def _go_on(folder: Path, overrides: list[str], data_root: Path | None) -> None:
     if strays := [override for override in overrides if "=" not in override]:
         raise RecipeError(f"--resume takes its recipe from {folder}; leave out {strays[0]!r}")
 
     from finetune.train.resume import resume
 
     with _saying_how_to_go_on(folder):
-        resume(folder, overrides)
-    score_and_report(folder)
+        resume(folder, overrides, data_root=data_root)
+    score_and_report(folder, data_root=data_root)
 
 
 @contextmanager
@@ -141,19 +146,20 @@ def _saying_how_to_go_on(folder: Path) -> Iterator[None]:
         raise
 
 
-def score_and_report(folder: Path) -> None:
+def score_and_report(folder: Path, *, data_root: Path | None = None) -> None:
     """Evaluate a trained run on its test split, or else on val, and write its report."""
     from finetune.checkpoint import open_run
-    from finetune.evaluation import evaluate, saved_manifest
+    from finetune.evaluation import evaluate
     from finetune.infer import is_main_process
     from finetune.report.page import write_report
+    from finetune.run_data import saved_manifest
     from finetune.scores.headline import in_words
 
     if not is_main_process():
         return
-    manifest = saved_manifest(folder, *open_run(folder))
+    manifest = saved_manifest(folder, *open_run(folder), data_root=data_root)
     split = next((name for name in ("test", "val") if len(manifest.rows(name))), "train")
-    results = evaluate(folder, split=split, out=folder / "evaluation")
+    results = evaluate(folder, split=split, out=folder / "evaluation", data_root=data_root)
     page = write_report(folder)
     _refresh_index(folder.absolute().parent)
     for name, task in results["tasks"].items():

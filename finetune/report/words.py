@@ -219,6 +219,7 @@ def protocol_rows(protocol: dict[str, Any]) -> list[tuple[str, str, str]]:
 
 
 _PROTOCOL = {
+    "data": ("Another data set", "", "not the data that the run was trained on; classes are matched by name"),
     "checkpoint": ("Weights", "", "best: as they were after the best epoch; last: as they were at the end"),
     "views": ("Views of a clip", "", "looked at apart; their answers become one"),
     "num_frames": ("Frames", "", "looked at in each view"),

@@ -12,11 +12,11 @@ from torch import Tensor
 
 from finetune.checkpoint import load, new_run_folder, open_run, save_checkpoint
 from finetune.errors import RunError
-from finetune.evaluation import saved_manifest
 from finetune.files import standing, write_json
 from finetune.infer import settle_device, settle_precision
 from finetune.probabilities import answers_of, loader_of
 from finetune.recipe import Recipe
+from finetune.run_data import saved_manifest
 from finetune.scores.headline import rank, validation_figures
 from finetune.train.validation import figures_of_tasks
 

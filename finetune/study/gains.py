@@ -11,9 +11,9 @@ import numpy as np
 
 from finetune.answers import file_of, read_paths
 from finetune.checkpoint import open_run
-from finetune.evaluation import saved_manifest
 from finetune.report.ablation import FEWEST_SEEDS
 from finetune.report.run_folder import evaluation_of
+from finetune.run_data import saved_manifest
 from finetune.scores.intervals import StandardError, Units, jackknife, joined, reach, reach_of, share_unseen, units_of
 from finetune.scores.paired import FEWEST_UNITS
 from finetune.scores.tasks import validation_figures_of

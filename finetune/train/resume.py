@@ -6,9 +6,9 @@ from typing import Any
 
 from finetune.checkpoint import load_checkpoint, open_run, unlearnt
 from finetune.errors import RecipeError
-from finetune.evaluation import saved_manifest
 from finetune.infer import settle_device
 from finetune.recipe import Recipe, Schedule
+from finetune.run_data import saved_manifest
 from finetune.train.loop import AfterEpoch, learn
 from finetune.train.preflight import refuse_what_cannot_run
 from finetune.train.state import read_state
@@ -22,19 +22,25 @@ FREE = (
 
 
 def resume(
-    run: str | Path, overrides: Sequence[str] = (), *, quiet: bool = False, after_epoch: AfterEpoch | None = None
+    run: str | Path,
+    overrides: Sequence[str] = (),
+    *,
+    data_root: Path | None = None,
+    quiet: bool = False,
+    after_epoch: AfterEpoch | None = None,
 ) -> Path:
     """Go on with a run from its last checkpoint; the run folder.
 
     On a CPU with as many threads the result is bit for bit that of a run that was never stopped. By `overrides`, or in
     the run's recipe.yaml, it may be lengthened: more epochs of the last phase, more phases. A finished run
-    is left as it is. Raises RunError for a folder without a checkpoint, RecipeError for another change of the recipe.
+    is left as it is. `data_root` is where the run's files are now, if they were moved: its manifest.csv then says so.
+    Raises RunError for a folder without a checkpoint, RecipeError for another change of the recipe.
     """
     folder = Path(run)
     recipe, classes = open_run(folder, overrides)
     state = read_state(folder)
     refuse_another_recipe(state["recipe"], recipe)
-    manifest = saved_manifest(folder, recipe, classes)
+    manifest = saved_manifest(folder, recipe, classes, data_root=data_root)
     settle_device(recipe.train.device)
     model = unlearnt(folder, recipe, classes)
     load_checkpoint(folder, "last", model)
