@@ -8,6 +8,7 @@ flow, which the tools that extract frames write beside them as flow_x_00001.jpg,
 import re
 from collections import defaultdict
 from collections.abc import Collection, Iterable, Sequence
+from functools import lru_cache
 from pathlib import Path
 from typing import Literal
 
@@ -19,6 +20,7 @@ VIDEO_SUFFIXES = frozenset(
 )
 IMAGE_SUFFIXES = frozenset([".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff", ".ppm", ".pgm"])
 IMAGE_RATE = 25.0  # frames a second that a folder of images has where nothing else is given
+_MEDIA_SUFFIXES = VIDEO_SUFFIXES | IMAGE_SUFFIXES
 _DATE_AND_TIME = re.compile(r"([0-9]{4})\D?([0-9]{2})\D?([0-9]{2})\D{1,2}([0-9]{2})\D?([0-9]{2})\D?([0-9]{2})")
 _FLOW = re.compile(r"flow_[xy]", re.IGNORECASE)
 Kind = Literal["sequence", "unclear", "apart"]
@@ -42,23 +44,29 @@ def clips_of(files: Iterable[Path], *, apart: Collection[Path] = ()) -> tuple[li
 
 def is_media(name: str) -> bool:
     """Whether a file is a video or an image by its name, and not hidden."""
-    return not name.startswith(".") and Path(name).suffix.lower() in VIDEO_SUFFIXES | IMAGE_SUFFIXES
+    return not name.startswith(".") and _split(name)[1] in _MEDIA_SUFFIXES
+
+
+def _split(name: str) -> tuple[str, str]:
+    """A name before its ending, and the ending with its dot in small letters; pathlib takes ten times as long."""
+    stem, dot, ending = name.rpartition(".")
+    return (stem, f".{ending.lower()}") if dot else (name, "")
 
 
 def kind_of(names: Sequence[str]) -> Kind:
     """Whether the videos and images of one folder are the frames of one video, clips apart, or neither for sure."""
-    frames = frame_names(names)
-    has_videos = any(Path(name).suffix.lower() not in IMAGE_SUFFIXES for name in names)
-    if _are_numbered_alike(frames):
-        return "unclear" if has_videos else "sequence"
-    patterns = _patterns(frames)
-    in_series = sum(len(alike) for alike in patterns.values() if len(alike) > 1)
-    return "unclear" if len(patterns) > 1 and 2 * in_series >= len(frames) else "apart"
+    frames, videos = frame_names(names), sum(not _is_image(name) for name in names)
+    alike = _are_numbered_alike(frames)
+    if alike and not videos:
+        return "sequence"
+    series = [len(named_alike) for named_alike in _patterns(frames).values() if len(named_alike) > 1]
+    in_series = len(frames) if alike else sum(series)
+    return "unclear" if in_series > videos and 2 * in_series >= len(frames) else "apart"
 
 
 def why_unclear(names: Sequence[str]) -> str:
     """What a folder holds beside or instead of the frames of one video."""
-    videos = [name for name in names if Path(name).suffix.lower() not in IMAGE_SUFFIXES]
+    videos = [name for name in names if not _is_image(name)]
     held = [*_patterns(frame_names(names)), *videos]
     more = f" and {len(held) - 3} more" if len(held) > 3 else ""
     return f"holds {', '.join(held[:3])}{more}, which are not the numbered frames of one video"
@@ -66,12 +74,13 @@ def why_unclear(names: Sequence[str]) -> str:
 
 def pattern_of(name: str) -> str:
     """What is left of a name without its last number: cam1_*.jpg, or the name itself where it has none."""
-    return re.sub(r"[0-9]+(?=[^0-9]*$)", "*", Path(name).stem) + Path(name).suffix.lower()
+    stem, ending = _split(name)
+    return re.sub(r"[0-9]+(?=[^0-9]*$)", "*", stem) + ending
 
 
 def frame_names(names: Iterable[str]) -> list[str]:
     """The names of images that may be frames, numbers in their order: img_2 before img_10."""
-    images = [name for name in names if Path(name).suffix.lower() in IMAGE_SUFFIXES]
+    images = [name for name in names if _is_image(name)]
     return sorted([name for name in images if not _FLOW.match(name)] or images, key=lambda name: (_pieces(name), name))
 
 
@@ -84,6 +93,10 @@ def _are_numbered_alike(names: Sequence[str]) -> bool:
     return any(len(set(column)) == len(names) for column in columns)
 
 
+def _is_image(name: str) -> bool:
+    return _split(name)[1] in IMAGE_SUFFIXES
+
+
 def _patterns(names: Iterable[str]) -> dict[str, list[str]]:
     patterns: dict[str, list[str]] = defaultdict(list)
     for name in names:
@@ -91,8 +104,9 @@ def _patterns(names: Iterable[str]) -> dict[str, list[str]]:
     return patterns
 
 
+@lru_cache(10_000)  # folders of one data set have the same names
 def _pieces(name: str) -> tuple[str | int, ...]:
     """Texts and numbers of a name without its ending, in turn; it begins and ends with a text."""
-    stem = _DATE_AND_TIME.sub(lambda found: "".join(found.groups()), Path(name).stem)
+    stem = _DATE_AND_TIME.sub(lambda found: "".join(found.groups()), _split(name)[0])
     pieces = re.split("([0-9]+)", stem.casefold())
     return tuple(int(piece) if place % 2 else piece for place, piece in enumerate(pieces))

@@ -63,6 +63,14 @@ def test_what_predict_says_of_a_folder_is_what_evaluation_says(run, data, tmp_pa
     assert status == 0 and len(json.loads(printed)) == 6 and err == ""
 
 
+def test_the_rate_of_the_images_is_that_which_was_trained_with(run, data, tmp_path):
+    from finetune.checkpoint import open_run
+    from finetune.evaluation import saved_manifest
+
+    recipe, classes = open_run(run)
+    assert recipe.data.image_rate == saved_manifest(run, recipe, classes).image_rate == 5
+
+
 def test_a_folder_is_drawn_to_a_video_of_its_images_at_their_rate(run, data, tmp_path, finetune):
     folder = data / "test/dark/v0.avi"
     status, _, err = finetune("predict", run, folder, "--draw", tmp_path / "drawn.mp4")

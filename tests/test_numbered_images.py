@@ -28,6 +28,7 @@ UNCLEAR = {
     "masks beside the images": ["1.jpg", "2.jpg", "1.png", "2.png"],
     "a picture more": ["img_1.jpg", "img_2.jpg", "img_3.jpg", "cover.jpg"],
     "the video beside its frames": ["img_1.jpg", "img_2.jpg", "video.mp4"],
+    "one number twice": ["img_1.jpg", "img_01.jpg", "img_2.jpg"],
     "nothing but flow": ["flow_x_1.jpg", "flow_x_2.jpg", "flow_y_1.jpg", "flow_y_2.jpg"],
 }
 APART = {
@@ -35,6 +36,7 @@ APART = {
     "names": ["cat.jpg", "dog.jpg", "mouse.jpg"],
     "digests": ["3f9a.jpg", "b17c.jpg", "77de.jpg"],
     "videos": ["1.mp4", "2.mp4", "3.mp4"],
+    "videos and numbered thumbnails": ["1.mp4", "2.mp4", "3.mp4", "thumb_1.jpg", "thumb_2.jpg"],
     "mostly names": ["cat.jpg", "dog.jpg", "mouse.jpg", "img_1.jpg", "img_2.jpg"],
 }
 

@@ -100,7 +100,8 @@ def fit(
         train = train.model_copy(update={"cache_dir": train.cache_dir.expanduser().absolute()})
     if isinstance(data.packed, Path):
         data = data.model_copy(update={"packed": data.packed.absolute()})
-    data = data.model_copy(update={"multilabel": manifest.targets is not None and not manifest.tasks})
+    multilabel = manifest.targets is not None and not manifest.tasks
+    data = data.model_copy(update={"multilabel": multilabel, "image_rate": manifest.image_rate})
     recipe = Recipe(
         seed=seed,
         data=data if data.manifest or data.folder else data.model_copy(update={"manifest": manifest.source}),

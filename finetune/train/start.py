@@ -1,5 +1,6 @@
 """A run by a recipe, from the model that it starts from."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -22,7 +23,7 @@ def train_by(
     torch.manual_seed(recipe.seed)
     return fit(
         model or new_model(recipe, manifest),
-        manifest,
+        replace(manifest, image_rate=recipe.data.image_rate),
         recipe.phases,
         clip=recipe.clip,
         augment=recipe.augment,

@@ -7,6 +7,7 @@ import cv2
 import numpy as np
 import pytest
 from grey import grey_frames, level_of, make_clip, make_images
+from PIL import Image, ImageOps
 
 from finetune.errors import VideoError
 from finetune.manifest import Manifest
@@ -175,3 +176,17 @@ def test_a_close_look_has_the_rate_that_is_given(tmp_path):
     assert look.file_bytes == sum(image.stat().st_size for image in folder.iterdir())
     assert [int(picture.mean()) for picture in look.pictures_3SS] == [16, 58, 93]
     assert grey_frames(12)[6].mean() == 58
+
+
+def test_each_image_is_upright_by_its_own_exif(tmp_path):
+    pictures = np.random.default_rng(0).integers(0, 255, (8, 24, 24, 3)).astype(np.uint8)
+    for number, picture in enumerate(pictures, start=1):
+        exif = Image.Exif()
+        exif[0x0112] = number
+        Image.fromarray(picture).save(tmp_path / f"{number}.png", exif=exif)
+    upright = [np.asarray(ImageOps.exif_transpose(Image.open(tmp_path / f"{number}.png"))) for number in range(1, 9)]
+    np.testing.assert_array_equal(read_frames(tmp_path, range(8))[0].transpose(0, 2, 3, 1), np.stack(upright))
+    Image.fromarray(pictures[0][:16]).save(tmp_path / "1.png")
+    Image.fromarray(pictures[0][:16]).save(tmp_path / "6.png", exif=exif)
+    with pytest.raises(VideoError, match=r"its images differ in size: 1.png 24 x 16 and 6.png 16 x 24 pixels"):
+        read_frames(tmp_path, [0, 5], size=(12, 12))
