@@ -1,6 +1,7 @@
 """Clips that a person could tell apart: each seed is another scene, whose pattern drifts from frame to frame."""
 
 import ctypes
+import time
 from pathlib import Path
 
 import numpy as np
@@ -51,3 +52,10 @@ class CrashingPath(type(Path())):
 
     def __reduce__(self):
         return ctypes.string_at, (0,)
+
+
+class HangingPath(type(Path())):
+    """A file that keeps the process which it is sent to waiting."""
+
+    def __reduce__(self):
+        return time.sleep, (600,)

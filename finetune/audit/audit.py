@@ -135,7 +135,7 @@ def _bad_files(bad: dict[int, VideoError], number: int) -> list[Finding]:
     what = f"{len(bad)} of {number} files cannot be read." if number > 1 else "The file cannot be read."
     todo = "Mend them or take them out."
     if any(TOO_SLOW in str(error) for error in bad.values()):
-        todo += " A file that is whole but slow to read gets more time with --seconds."
+        todo += " A file on a slow disk gets more time with --seconds."
     return [Finding("mend", "unreadable", what, todo, tuple(bad))]
 
 

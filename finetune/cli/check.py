@@ -23,7 +23,12 @@ def check(
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
     fix: Annotated[Path | None, typer.Option(help="Write a CSV without the rows that have to go.")] = None,
     out: Annotated[Path | None, typer.Option(help="The page: an .html file, or a folder for check.html.")] = None,
-    seconds: Annotated[float, typer.Option(min=0.1, help="The longest that a file may take to be looked at.")] = 8.0,
+    seconds: Annotated[
+        float, typer.Option(min=0.1, help="A file is given up when reading it comes to a stop for so long.")
+    ] = 8.0,
+    every_frame: Annotated[
+        bool, typer.Option("--every-frame", help="Decode every frame, and name where a file is damaged; slow.")
+    ] = False,
 ) -> None:
     """Look into every file and at what the labels, splits and groups say; write a page of it.
 
@@ -54,7 +59,12 @@ def check(
     with counting("looking") as progress:
         compared = {rows.paths[row] for row in rows_to_compare(rows)}
         looks = look_closely(
-            rows.paths, seconds=seconds, image_rate=data.image_rate, keep_grey=compared, progress=progress
+            rows.paths,
+            seconds=seconds,
+            image_rate=data.image_rate,
+            keep_grey=compared,
+            every_frame=every_frame,
+            progress=progress,
         )
     marks = find_marks(rows, looks)
     result, left = audit(rows, looks, marks)

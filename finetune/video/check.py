@@ -20,6 +20,7 @@ from finetune.video.clip_files import stamp
 from finetune.video.decode import VideoInfo, probe, read_frames, scan
 from finetune.video.duplicates import small_grey
 from finetune.video.encode import jpeg_of
+from finetune.video.every_frame import check_every_frame
 from finetune.video.facts import Facts, Kept
 from finetune.video.layout import Layout
 from finetune.video.promised import missing_bytes
@@ -27,8 +28,8 @@ from finetune.video.still_edges import grey
 from finetune.video.workers import Failure, supervised_map
 
 Progress = Callable[[int, int], None]
-SECONDS_BEFORE_TRAINING = 300.0  # long enough to count an hour of film, of which nothing tells its number of frames
-TOO_SLOW = "took longer than"  # in the reason given for a file that hangs its decoder, or is very long
+SECONDS_BEFORE_TRAINING = 300.0  # in which nothing of a file is read
+TOO_SLOW = "took longer than"  # in the reason given for a file that hangs its decoder
 TOLERATED = 0.01  # of a file: programs that count their own header wrong miss by less
 WORTH_PROCESSES, MOST_PROCESSES = 32, 16
 _PICTURE_SIDE = 176  # pixels of the longer side of the pictures that are compared and shown
@@ -89,14 +90,16 @@ def look_closely(
     seconds: float,
     image_rate: float = IMAGE_RATE,
     keep_grey: Collection[Path] = (),
+    every_frame: bool = False,
     progress: Progress | None = None,
 ) -> list[Look | VideoError]:
     """For each path what `Look` holds, or the error that says why its frames cannot be read.
 
-    Each file is decoded in a process that is ended when it takes longer than `seconds`. Folders of numbered images
-    have `image_rate` frames a second. `keep_grey` are the files whose frames are kept for `Look.grey_3HW`.
+    Each file is decoded in a process that is ended when it comes on with nothing for `seconds`. Folders of numbered
+    images have `image_rate` frames a second. `keep_grey` are the files whose frames are kept for `Look.grey_3HW`.
+    With `every_frame` a file with any damaged frame cannot be read.
     """
-    look = partial(_look, image_rate=image_rate, keep_grey=frozenset(keep_grey))
+    look = partial(_look, image_rate=image_rate, keep_grey=frozenset(keep_grey), every_frame=every_frame)
     return _in_processes(look, paths, (seconds, progress))
 
 
@@ -105,7 +108,7 @@ def _in_processes(function: Callable, paths: Sequence[Path], limit_and_progress:
     if not paths:
         return []
     count = min(len(os.sched_getaffinity(0)), MOST_PROCESSES, len(paths))
-    answers = supervised_map(function, paths, count=count, time_limit=seconds)
+    answers = supervised_map(function, paths, count=count, time_limit=seconds, restart_limit=True)
     named = (_named(path, answer) for path, answer in zip(paths, answers, strict=True))
     return _collected(named, len(paths), progress)
 
@@ -137,7 +140,7 @@ def _scan(path: Path) -> tuple[VideoInfo, Layout | None] | VideoError:
         return error
 
 
-def _look(path: Path, *, image_rate: float, keep_grey: Collection[Path]) -> Look | VideoError:
+def _look(path: Path, *, image_rate: float, keep_grey: Collection[Path], every_frame: bool) -> Look | VideoError:
     try:
         info, layout = scan(path)
         if info.counted == "images":
@@ -148,6 +151,8 @@ def _look(path: Path, *, image_rate: float, keep_grey: Collection[Path]) -> Look
         frames_TCHW, _ = read_frames(path, [0, info.num_frames // 2, last], size=size, layout=layout)
         if not path.is_dir():
             _refuse_missing_bytes(path, info)
+        if every_frame:
+            check_every_frame(path, num_frames=info.num_frames)
     except VideoError as error:
         return error
     pictures_3SS = np.stack([small_grey(frame) for frame in frames_TCHW])

@@ -1,6 +1,7 @@
 """Open a video file with PyAV, or say in plain words why it cannot be."""
 
 import os
+import stat
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from fractions import Fraction
@@ -13,10 +14,13 @@ from av.video.frame import VideoFrame
 from av.video.stream import VideoStream
 
 from finetune.errors import VideoError
+from finetune.video.workers import still_working
 
 # IndexError: PyAV does not know streams that turn up in the middle of a damaged file.
 PYAV_ERRORS = (av.FFmpegError, OSError, ValueError, IndexError)
 LARGEST_HEADER_BYTES = 2**24
+FILE_PREFIX = "file:"
+ENCRYPTED = "is encrypted, and its frames cannot be decoded; decrypt it first"
 HIGHEST_RATE = 1000.0  # frames a second; DV files say 60,000
 LARGEST_PIXELS = 2**25  # 8K video has 33 million: what a header can claim, and memory has to be found for
 # Looking into a file before it is read decodes several frames of it. Without that, an H.264 decoder has to be told
@@ -38,13 +42,14 @@ def open_video(path: Path, *, quick: bool = False) -> Iterator[tuple[InputContai
     try:
         # The file: prefix keeps a name with a colon or a percent sign from being read as a protocol or pattern.
         container = av.open(
-            f"file:{path}",
+            f"{FILE_PREFIX}{path}",
             metadata_errors="ignore",
             options=limits | (QUICK_OPEN if quick else {}),
             container_options=QUICK_CONTAINER if quick else {},
         )
     except PYAV_ERRORS as error:
-        raise VideoError(f"{path}: is no video, or cut off: {reason_of(error)}") from None
+        reason = or_encrypted(path, f"is no video, or cut off: {reason_of(error)}")
+        raise VideoError(f"{path}: {reason}") from None
     with container:
         streams = [s for s in container.streams.video if not s.disposition & av.stream.Disposition.attached_pic]
         if not streams:
@@ -59,8 +64,16 @@ def open_video(path: Path, *, quick: bool = False) -> Iterator[tuple[InputContai
 
 
 def packets_of(container: InputContainer, stream: VideoStream) -> Iterator[Packet]:
-    """The packets that hold something, from where the container is, in the order in which they are stored."""
-    return (packet for packet in container.demux(stream) if packet.size)
+    """The packets that hold something, from where the container is, in the order in which they are stored.
+
+    Raises VideoError where their pictures are encrypted: some decoders would make other pictures of them.
+    """
+    for packet in container.demux(stream):
+        still_working()
+        if packet.size:
+            if packet.has_sidedata("encryption_info"):
+                raise VideoError(f"{container.name.removeprefix(FILE_PREFIX)}: {ENCRYPTED}")
+            yield packet
 
 
 def decoded(path: Path, container: InputContainer, stream: VideoStream) -> Iterator[VideoFrame]:
@@ -82,7 +95,8 @@ def decoded_from(path: Path, stream: VideoStream, packets: Iterable[Packet]) -> 
             count += 1
             yield frame
     except PYAV_ERRORS as error:
-        raise VideoError(f"{path}: cannot be decoded after frame {count}: {reason_of(error)}") from None
+        reason = or_encrypted(path, f"cannot be decoded after frame {count}: {reason_of(error)}")
+        raise VideoError(f"{path}: {reason}") from None
 
 
 def _frames_of(stream: VideoStream, packet: Packet, *, may_fail: bool) -> list[VideoFrame]:
@@ -109,7 +123,12 @@ def reason_of(error: Exception) -> str:
     return getattr(error, "strerror", None) or str(error)
 
 
-def is_encrypted(path: Path) -> bool:
+def or_encrypted(path: Path, reason: str) -> str:
+    """A reason why a file cannot be read, unless that is its encryption."""
+    return ENCRYPTED if _is_encrypted(path) else reason
+
+
+def _is_encrypted(path: Path) -> bool:
     """Whether the header of an MP4 file marks its pictures as encrypted (ISO/IEC 14496-12: an `encv` sample entry)."""
     with path.open("rb") as file:
         while len(start := file.read(16)) >= 8:
@@ -127,6 +146,9 @@ def is_encrypted(path: Path) -> bool:
 
 def _refuse_what_is_no_video(path: Path) -> None:
     try:
+        mode = path.stat().st_mode
+        if not stat.S_ISREG(mode):  # to open a named pipe waits for somebody who writes
+            raise VideoError(f"{path}: cannot be read: is {_kind_of(mode)}, not a file")
         with path.open("rb") as file:
             start = file.read(64)
     except FileNotFoundError:
@@ -137,3 +159,14 @@ def _refuse_what_is_no_video(path: Path) -> None:
         raise VideoError(f"{path}: is empty (0 bytes)")
     if start.startswith(b"version https://git-lfs"):
         raise VideoError(f"{path}: is a Git-LFS pointer, not the video itself; run `git lfs pull`")
+
+
+def _kind_of(mode: int) -> str:
+    kinds = (
+        (stat.S_ISDIR, "a folder"),
+        (stat.S_ISFIFO, "a named pipe"),
+        (stat.S_ISSOCK, "a socket"),
+        (stat.S_ISCHR, "a device"),
+        (stat.S_ISBLK, "a device"),
+    )
+    return next((kind for is_kind, kind in kinds if is_kind(mode)), "something else")

@@ -24,8 +24,8 @@ from finetune.video.container import (
     decoded,
     frame_rate,
     has_no_times,
-    is_encrypted,
     open_video,
+    or_encrypted,
 )
 from finetune.video.image_sequence import NO_TIME, image_frames, named_in
 from finetune.video.layout import Layout
@@ -33,6 +33,7 @@ from finetune.video.orientation import ClipOrientation, OrientationError
 from finetune.video.other_decoders import read_with_opencv, read_with_torchcodec
 from finetune.video.scan import by_decoding, by_index, by_packets, is_mp4
 from finetune.video.sparse import LayoutError, decode_groups, proven
+from finetune.video.stacked import stacked
 
 PICTURES_VERSION = 2  # one more when the same file gives other pictures: features kept of the old ones are not used
 Decoder = Literal["auto", "pyav", "opencv", "torchcodec"]
@@ -84,7 +85,7 @@ def _scan(path: Path, *, prove: bool) -> tuple[VideoInfo, Layout | None]:
         fps, frame_seconds = frame_rate(stream), _typical_seconds(stream)
         first = next(decoded(path, container, stream), None)
         if first is None:
-            raise VideoError(f"{path}: {_why_no_frame(path, container)}")
+            raise VideoError(f"{path}: {or_encrypted(path, 'holds no frame that can be decoded')}")
         height, width = ClipOrientation(path).of(first).swapped((first.height, first.width))
     if layout is None:
         with open_video(path) as (container, stream):
@@ -175,8 +176,7 @@ def _as_arrays(frames: Frames, indices: Sequence[int], to_rgb: "ToRgb") -> tuple
             found[number] = to_rgb(frame), seconds
         else:
             to_rgb.orientation.of(frame)
-    frames_THWC = np.stack([found[index][0] for index in indices])
-    return frames_THWC.transpose(0, 3, 1, 2), np.array([found[index][1] for index in indices])
+    return stacked(to_rgb.orientation.path, found, indices)
 
 
 def frame_times(path: str | Path, layout: Layout | None = None) -> np.ndarray:
@@ -291,12 +291,6 @@ def _refuse_cut_off(path: Path, container: InputContainer, stream: VideoStream) 
     there = sum(end <= file_size for end in ends)
     if there < len(ends):
         raise VideoError(f"{path}: is cut off: its header promises {len(ends)} frames, {there} are in the file")
-
-
-def _why_no_frame(path: Path, container: InputContainer) -> str:
-    if is_mp4(container) and is_encrypted(path):
-        return "is encrypted, and its frames cannot be decoded"
-    return "holds no frame that can be decoded"
 
 
 class ToRgb:

@@ -14,6 +14,7 @@ from finetune.video.container import decoded, open_video
 from finetune.video.layout import Layout
 from finetune.video.orientation import ClipOrientation, Orientation
 from finetune.video.scan import by_packets, has_true_times
+from finetune.video.stacked import stacked
 
 PROGRESSIVE = 1  # and 0 is unknown
 
@@ -48,8 +49,7 @@ def read_with_opencv(
         capture.release()
     if len(found) < len(wanted):
         raise VideoError(f"{path}: frame {max(wanted)} was asked for, but OpenCV can read only {count} frames")
-    frames_THWC = np.stack([found[index][0] for index in indices])
-    return frames_THWC.transpose(0, 3, 1, 2), np.array([found[index][1] for index in indices])
+    return stacked(path, found, indices)
 
 
 def read_with_torchcodec(

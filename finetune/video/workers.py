@@ -12,6 +12,7 @@ import queue
 import signal
 import sys
 import threading
+import time
 import traceback
 import weakref
 from collections import deque
@@ -19,12 +20,14 @@ from collections.abc import Callable, Generator, Iterable, Iterator
 from concurrent.futures import Future
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from multiprocessing import resource_tracker
 from multiprocessing.connection import Connection, wait
 from types import ModuleType
 from typing import Any
 
 START_LIMIT_SECONDS = 300  # for a process to import what it needs, on a machine that is busy
+LONGEST_SECONDS = 3600.0  # for an item that is still worked on
 AHEAD = 2  # items in a process's pipe: the one in work, and the next
 
 # Starting a process reads the exit status of all that have ended, and a status can be read but once.
@@ -45,11 +48,35 @@ class _Raised:
     text: str
 
 
+@dataclass(frozen=True)
+class _StillWorking:
+    """Sent instead of a result by a function that comes on."""
+
+
+class _Reports:
+    """Where a process reports that it comes on, and how often: nowhere, unless its Workers restart their limit."""
+
+    connection: Connection | None = None
+    every_seconds: float | None = None
+    last: float = 0.0
+
+
+def still_working() -> None:
+    """Called by a function while it comes on with an item; see `Workers`."""
+    if _Reports.every_seconds is None or _Reports.connection is None:
+        return
+    now = time.monotonic()
+    if now - _Reports.last >= _Reports.every_seconds:
+        _Reports.last = now
+        _Reports.connection.send(_StillWorking())
+
+
 class Workers:
     """`count` processes that apply a function to items; each result is the function's, or a Failure.
 
     Function and items have to be picklable, items a few kB at most; the function is sent to each process once.
-    `begin` is called there first. `time_limit` is in seconds an item. A script needs no guard
+    `begin` is called there first. `time_limit` is in seconds an item; with `restart_limit` it starts anew whenever the
+    function calls `still_working`, up to LONGEST_SECONDS in all. A script needs no guard
     `if __name__ == "__main__":` for them, as long as the function is not defined in it. Close them, or use them as a
     context manager.
     """
@@ -60,10 +87,13 @@ class Workers:
         *,
         count: int,
         time_limit: float,
+        restart_limit: bool = False,
         begin: Callable[[], None] | None = None,
     ) -> None:
         assert count > 0 and time_limit > 0
         self._tasks: queue.SimpleQueue = queue.SimpleQueue()
+        if restart_limit:
+            begin = partial(_report_every, time_limit / 4, begin)
         handlers = [_Handler(function, begin, self._tasks, time_limit) for _ in range(count)]
         # No thread may hold on to the Workers, or they would never be given up.
         self._finalizer = weakref.finalize(self, _close, handlers, self._tasks)
@@ -87,10 +117,10 @@ class Workers:
 
 
 def supervised_map(
-    function: Callable[[Any], Any], items: Iterable[Any], *, count: int, time_limit: float
+    function: Callable[[Any], Any], items: Iterable[Any], *, count: int, time_limit: float, restart_limit: bool = False
 ) -> Generator[Any, None, None]:
     """For each item, in order, the function's result or a Failure. Not more than is needed is submitted ahead."""
-    with Workers(function, count=count, time_limit=time_limit) as workers:
+    with Workers(function, count=count, time_limit=time_limit, restart_limit=restart_limit) as workers:
         left = iter(items)
         under_way = deque(workers.submit(item) for item in itertools.islice(left, 8 * count))
         while under_way:
@@ -172,9 +202,12 @@ class _Handler(threading.Thread):
 
     def _expect(self, limit: float) -> Any:
         """The next answer, or a Failure. Raises RuntimeError when the workers are being closed."""
+        longest = time.monotonic() + max(limit, LONGEST_SECONDS)
         try:
-            if self.connection.poll(limit):
-                return self.connection.recv()
+            while self.connection.poll(min(limit, max(0.0, longest - time.monotonic()))):
+                answer = self.connection.recv()
+                if not isinstance(answer, _StillWorking):
+                    return answer
             reason = f"took longer than {limit:g} s to read"
         except (EOFError, OSError):
             with _CHILDREN:
@@ -267,9 +300,16 @@ def _context() -> Any:
     return context
 
 
+def _report_every(seconds: float, begin: Callable[[], None] | None) -> None:
+    _Reports.every_seconds = seconds
+    if begin is not None:
+        begin()
+
+
 def _work(connection: Connection, function: Callable[[Any], Any], begin: Callable[[], None] | None) -> None:
     """The life of a process: until its pipe is closed, by whoever made it or by that one's end."""
     threading.Thread(target=_end_with_parent, daemon=True).start()
+    _Reports.connection = connection
     try:
         if begin is not None:
             begin()
