@@ -1,46 +1,203 @@
-"""How often 95 % intervals hold the truth, simulated: percentiles of a bootstrap over groups against ours.
+"""How often 95 % intervals hold the truth, simulated: shares, paired differences and pooled folds.
 
-Clips of a group are alike (beta-binomial, with a correlation), groups are of uneven size. Prints the share of
-simulations whose interval holds the true accuracy, and the mean width.
+Each is compared with Student's t on one degree less than there are groups, on the scale of log odds for shares, which
+knows neither that groups are uneven nor that differences are rare. Prints how often intervals hold the truth, and
+their median width divided by that of an interval that knew how alike clips of a group are.
 """
 
 import argparse
+from collections.abc import Callable
 
 import numpy as np
+from scipy.stats import norm, t
+from sklearn.linear_model import LogisticRegression
 
-from finetune.scores.intervals import interval_of, resampled_means
+from finetune.scores.intervals import interval_of_shares, paired_difference, pooled_folds
 
-DESIGNS = (  # groups, clips in each, true accuracy, correlation within a group
-    (5, 20, 0.80, 0.10),
-    (8, 12, 0.85, 0.10),
-    (15, 8, 0.87, 0.10),
-    (20, 6, 0.80, 0.15),
-    (30, 20, 0.70, 0.30),
-    (40, 10, 0.95, 0.10),
-    (120, 1, 0.96, 1e-6),
-)
+
+def zipf(groups: int, clips: int) -> np.ndarray:
+    sizes = 1 / np.arange(1, groups + 1)
+    return np.maximum(1, np.round(clips * sizes / sizes.sum())).astype(int)
+
+
+def large(size: int, others: int, size_of_others: int) -> np.ndarray:
+    return np.append(size, np.full(others, size_of_others))
+
+
+SIZES = {
+    "3 groups of 20": np.full(3, 20),
+    "5 of 20": np.full(5, 20),
+    "8 of 12": np.full(8, 12),
+    "15 of 8": np.full(15, 8),
+    "40 of 10": np.full(40, 10),
+    "200 of 1": np.ones(200, int),
+    "one of 60, 60 of 1": large(60, 60, 1),
+    "one of 30, 90 of 1": large(30, 90, 1),
+    "one of 60, 6 of 10": large(60, 6, 10),
+    "one of 90, 30 of 1": large(90, 30, 1),
+    "5 of 20, 50 of 2": np.append(np.full(5, 20), np.full(50, 2)),
+    "10 of 18, 90 of 2": np.append(np.full(10, 18), np.full(90, 2)),
+    "Zipf, 5 groups": zipf(5, 100),
+    "Zipf, 20 groups": zipf(20, 200),
+    "Zipf, 60 groups": zipf(60, 400),
+    "Zipf, 200 groups": zipf(200, 2000),
+}
+TRUTHS = ((0.7, 0.0), (0.8, 0.1), (0.9, 0.1), (0.95, 0.1), (0.7, 0.3), (0.9, 0.3), (0.95, 0.3), (0.8, 0.6), (0.95, 0.6))
+RARE = ((0.005, 1.0, 0.0), (0.02, 1.0, 0.1), (0.05, 1.0, 0.3), (0.2, 0.5, 0.1), (0.4, 0.8, 0.1))
+PAIRED = ("5 of 20", "15 of 8", "40 of 10", "200 of 1", "one of 60, 60 of 1", "Zipf, 20 groups", "Zipf, 60 groups")
+FOLDS = ((20, 6, 20, 0.8, 5), (20, 6, 20, 0.8, 20), (30, 4, 50, 1.0, 5), (12, 10, 10, 0.8, 5), (40, 6, 100, 1.2, 5))
+
+
+def rates(rng: np.random.Generator, mean: np.ndarray | float, alike: float, groups: int) -> np.ndarray:
+    """One for each group, so that its clips correlate by `alike`."""
+    if not alike:
+        return np.broadcast_to(mean, groups)
+    return rng.beta(mean * (1 - alike) / alike, (1 - mean) * (1 - alike) / alike, groups)
+
+
+def rows_of(sizes: np.ndarray, counts: np.ndarray) -> np.ndarray:
+    """For each row whether it is one of the first so many of its group."""
+    place = np.arange(sizes.sum()) - np.repeat(np.cumsum(sizes) - sizes, sizes)
+    return place < np.repeat(counts, sizes)
+
+
+def known_width(sizes: np.ndarray, variance: float, alike: float) -> float:
+    shares = sizes / sizes.sum()
+    return float(2 * 1.96 * np.sqrt(variance * (shares**2 * (alike + (1 - alike) / sizes)).sum()))
+
+
+def plain(values: np.ndarray, sizes: np.ndarray, *, on_odds: bool) -> tuple[float, float]:
+    """The deviation of resamples of groups, with Student's t on one degree less than there are groups."""
+    groups, mean = len(sizes), values.mean()
+    starts = np.cumsum(sizes) - sizes
+    off = (np.add.reduceat(values.astype(float), starts) - sizes * mean) / sizes.sum()
+    reach = np.sqrt((off**2).sum() * groups / (groups - 1)) * t.ppf(0.975, groups - 1)
+    if not on_odds:
+        return mean - reach, mean + reach
+    if not reach or not 0 < mean < 1:
+        middle, half = (mean + 1.92 / groups) / (1 + 3.84 / groups), 1.96 / (1 + 3.84 / groups)
+        half *= np.sqrt(mean * (1 - mean) / groups + 0.96 / groups**2)
+        return middle - half, middle + half
+    odds, steps = np.log(mean / (1 - mean)), reach / (mean * (1 - mean))
+    return norm_odds(odds - steps), norm_odds(odds + steps)
+
+
+def norm_odds(odds: float) -> float:
+    return float(1 / (1 + np.exp(-np.clip(odds, -700, 700))))
+
+
+Ends = tuple[float, float]
+
+
+def held(draw: Callable[[], tuple[Ends, Ends]], truth: float, simulations: int) -> tuple[np.ndarray, np.ndarray]:
+    """How often each of two kinds of interval holds the truth, and their median widths."""
+    ends = np.array([draw() for _ in range(simulations)])
+    inside = (ends[..., 0] <= truth + 1e-12) & (truth - 1e-12 <= ends[..., 1])
+    return inside.mean(0), np.median(ends[..., 1] - ends[..., 0], axis=0)
+
+
+def shares(simulations: int) -> None:
+    print("## Accuracy\n\n| groups | effective | accuracy | alike | held: plain | ours | width: plain | ours |")
+    print("|" + "---|" * 8)
+    for name, sizes in SIZES.items():
+        groups, rng = np.repeat(np.arange(len(sizes)), sizes), np.random.default_rng(0)
+        for rate, alike in TRUTHS:
+
+            def draw(sizes=sizes, rate=rate, alike=alike, groups=groups, rng=rng) -> tuple[Ends, Ends]:
+                right = rows_of(sizes, rng.binomial(sizes, rates(rng, rate, alike, len(sizes))))
+                return plain(right, sizes, on_odds=True), tuple(interval_of_shares(right, groups))
+
+            _print_row(
+                name, sizes, f"{rate:.2f} | {alike:.1f}", held(draw, rate, simulations), rate * (1 - rate), alike
+            )
+
+
+def paired(simulations: int) -> None:
+    print(
+        "\n## Paired difference\n\n"
+        "| groups | effective | differ | to one | alike | held: plain | ours | width: plain | ours |"
+    )
+    print("|" + "---|" * 9)
+    for name in PAIRED:
+        sizes, rng = SIZES[name], np.random.default_rng(0)
+        groups = np.repeat(np.arange(len(sizes)), sizes)
+        for differ, to_one, alike in RARE:
+
+            def draw(sizes=sizes, differ=differ, to_one=to_one, alike=alike, groups=groups, rng=rng):
+                counts = rng.binomial(sizes, rates(rng, differ, alike, len(sizes)))
+                differing, one = rows_of(sizes, counts), rows_of(sizes, rng.binomial(counts, to_one))
+                other = differing & ~one
+                usual = plain(one.astype(float) - other, sizes, on_odds=False)
+                return usual, paired_difference(one, other, groups=groups)[1]
+
+            truth = differ * (2 * to_one - 1)
+            what = f"{100 * differ:g} % | {to_one:.1f} | {alike:.1f}"
+            _print_row(name, sizes, what, held(draw, truth, simulations), differ - truth**2, alike)
+
+
+def _print_row(
+    name: str, sizes: np.ndarray, what: str, of: tuple[np.ndarray, np.ndarray], variance: float, alike: float
+) -> None:
+    (plain_held, ours), widths = of
+    plain_width, our_width = widths / known_width(sizes, variance, alike)
+    effective = sizes.sum() ** 2 / (sizes**2).sum()
+    print(
+        f"| {name} | {effective:.1f} | {what} | {plain_held:.3f} | {ours:.3f} | {plain_width:.2f} | {our_width:.2f} |"
+    )
+
+
+def folds(simulations: int) -> None:
+    """Logistic regression on normal numbers; the truth is what models of so many rows reach on average on others."""
+    print(
+        "\n## Pooled folds\n\n"
+        "| groups | clips each | numbers | folds | accuracy | held: plain | as one test | as folds |"
+    )
+    print("|" + "---|" * 8)
+    for groups, size, numbers, apart, count in FOLDS:
+        rng, sizes, tests, reached = np.random.default_rng(0), np.full(groups, size), [], []
+        for _ in range(simulations):
+            right, accuracy = _fold_answers(rng, groups, size, numbers, apart, count)
+            tests.append(right)
+            reached.append(accuracy)
+        truth, of_rows = float(np.mean(reached)), np.repeat(np.arange(groups), size)
+        ends = [[plain(right, sizes, on_odds=True), interval_of_shares(right, of_rows)] for right in tests]
+        with pooled_folds():
+            ends = [[*pair, interval_of_shares(right, of_rows)] for pair, right in zip(ends, tests, strict=True)]
+        inside = [[low <= truth <= high for low, high in three] for three in ends]
+        shown = " | ".join(f"{share:.3f}" for share in np.mean(inside, axis=0))
+        print(f"| {groups} | {size} | {numbers} | {count} | {truth:.2f} | {shown} |", flush=True)
+
+
+def _fold_answers(
+    rng: np.random.Generator, groups: int, size: int, numbers: int, apart: float, count: int
+) -> tuple[np.ndarray, float]:
+    """Whether each row is classified right by a model that has not seen its group, and what these models reach."""
+    of_rows, labels = np.repeat(np.arange(groups), size), np.tile(np.arange(size) % 2, groups)
+    rows = np.sqrt(0.8) * rng.normal(size=(len(labels), numbers))
+    rows += np.sqrt(0.2) * rng.normal(size=(groups, numbers))[of_rows]
+    rows[:, 0] += (2 * labels - 1) * apart
+    fold_N, right, reached = rng.permutation(np.arange(groups) % count)[of_rows], np.zeros(len(labels), bool), []
+    for fold in range(count):
+        tested = fold_N == fold
+        model = LogisticRegression(max_iter=200).fit(rows[~tested], labels[~tested])
+        right[tested] = model.predict(rows[tested]) == labels[tested]
+        weights, bias = model.coef_[0], model.intercept_[0]
+        ends = (apart * weights[0] + np.array([bias, -bias])) / np.linalg.norm(weights)
+        reached.append(float(norm.cdf(ends).mean()))
+    return right, float(np.mean(reached))
+
+
+PARTS = {"shares": shares, "paired": paired, "folds": folds}
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--simulations", type=int, default=4000)
-    simulations = parser.parse_args().simulations
-    print("groups  clips each  accuracy  alike  percentiles: hold, width  ours: hold, width")
-    for groups, size, rate, alike in DESIGNS:
-        rng, held, widths = np.random.default_rng(0), np.zeros(2), np.zeros(2)
-        for simulation in range(simulations):
-            rates = rng.beta(rate * (1 - alike) / alike, (1 - rate) * (1 - alike) / alike, groups)
-            sizes = rng.poisson(size - 1, groups) + 1
-            right = rng.binomial(sizes, rates)
-            drawn = resampled_means(right, sizes, resamples=500, seed=simulation)
-            ends = np.percentile(drawn, [2.5, 97.5]), interval_of(right.sum() / sizes.sum(), drawn, groups)
-            held += [low <= rate <= high for low, high in ends]
-            widths += [high - low for low, high in ends]
-        (percentile, ours), (wide, our_width) = held / simulations, widths / simulations
-        print(
-            f"{groups:6}  {size:10}  {rate:8.2f}  {alike:5.2f}"
-            f"  {percentile:17.3f}, {wide:.3f}  {ours:10.3f}, {our_width:.3f}"
-        )
+    parser.add_argument("--simulations", type=int, default=2000)
+    parser.add_argument("--only", choices=PARTS, help="one of the three")
+    arguments = parser.parse_args()
+    for name, part in PARTS.items():
+        if arguments.only in (None, name):
+            part(arguments.simulations)
 
 
 if __name__ == "__main__":
