@@ -108,7 +108,8 @@ def scan_folder(source: Path, *, image_sequences: bool = True) -> FolderScan:
     A clip is a file or, with `image_sequences`, a folder of numbered images below that of its class.
     """
     if not source.is_dir():
-        raise DataError(f"there is no folder {str(source)!r}")
+        hint = "; it is a file: use data.manifest for a CSV" if source.is_file() else ""
+        raise DataError(f"there is no folder {str(source)!r}{hint}")
     folders = subfolders(source)
     problem = _problem_with_layout(source, folders)
     has_splits = not problem and bool(folders) and all(split_of(folder) for folder in folders)

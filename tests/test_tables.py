@@ -138,6 +138,8 @@ def test_paths_of_windows_are_named_with_what_to_do(tmp_path):
 def test_a_folder_and_a_missing_file_are_no_tables(tmp_path):
     with pytest.raises(DataError, match=r"is a folder; take it as data.folder"):
         read_table(tmp_path)
+    with pytest.raises(DataError, match="there is no folder .*clips.csv'; it is a file: use data.manifest for a CSV"):
+        Manifest.from_folder(write(tmp_path, PLAIN))
     with pytest.raises(DataError, match="there is no manifest"):
         read_table(tmp_path / "nothing.csv")
 
