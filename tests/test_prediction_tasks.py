@@ -2,6 +2,7 @@
 
 import csv
 import json
+import multiprocessing
 import shutil
 from pathlib import Path
 
@@ -313,3 +314,13 @@ def test_the_second_box_moves_by_the_second_movement():
         ("hand", 8.0, 9.0),
         ("eye", None, 3.0),
     ]
+
+
+def test_a_daemonic_process_predicts_as_many_files_as_any_other(trained_run, clip_folder, tmp_path, monkeypatch):
+    """From 32 files on loading processes are started, which a worker of multiprocessing.Pool may not."""
+    for number in range(32):
+        (tmp_path / f"{number:02}.mp4").symlink_to(next(clip_folder.rglob("*.mp4")))
+    (alone,) = ft.predict(trained_run, [tmp_path / "00.mp4"])
+    monkeypatch.setitem(multiprocessing.current_process()._config, "daemon", True)
+    found = ft.predict(trained_run, [tmp_path])
+    assert len(found) == 32 and {each.top_k for each in found} == {alone.top_k}

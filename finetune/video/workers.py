@@ -18,7 +18,7 @@ import weakref
 from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator
 from concurrent.futures import Future
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import partial
 from multiprocessing import resource_tracker
@@ -71,6 +71,10 @@ def still_working() -> None:
         _Reports.connection.send(_StillWorking())
 
 
+class _NoProcess(Exception):
+    """This process may not start others, or cannot."""
+
+
 class Workers:
     """`count` processes that apply a function to items; each result is the function's, or a Failure.
 
@@ -79,6 +83,9 @@ class Workers:
     function calls `still_working`, up to LONGEST_SECONDS in all. A script needs no guard
     `if __name__ == "__main__":` for them, as long as the function is not defined in it. Close them, or use them as a
     context manager.
+
+    Where no process can be started, as in a daemonic one (those of multiprocessing.Pool are), items are worked on in
+    this process when they are submitted: with the same results, but a file that hangs or crashes is not survived.
     """
 
     def __init__(
@@ -94,7 +101,11 @@ class Workers:
         self._tasks: queue.SimpleQueue = queue.SimpleQueue()
         if restart_limit:
             begin = partial(_report_every, time_limit / 4, begin)
-        handlers = [_Handler(function, begin, self._tasks, time_limit) for _ in range(count)]
+        handlers: list[_Handler] = []
+        with suppress(_NoProcess):  # those that were started do the work of all
+            for _ in range(count):
+                handlers.append(_Handler(function, begin, self._tasks, time_limit))
+        self._function = None if handlers else function
         # No thread may hold on to the Workers, or they would never be given up.
         self._finalizer = weakref.finalize(self, _close, handlers, self._tasks)
 
@@ -102,7 +113,13 @@ class Workers:
         """A future of the item's result; RuntimeError, with the trace, where the function raised."""
         assert self._finalizer.alive, "the workers are closed"
         future: Future = Future()
-        self._tasks.put((item, future))
+        if self._function is None:
+            self._tasks.put((item, future))
+            return future
+        try:
+            future.set_result(self._function(item))
+        except Exception as error:
+            future.set_exception(error)
         return future
 
     def close(self) -> None:
@@ -145,7 +162,12 @@ class _Handler(threading.Thread):
         self.time_limit = time_limit
         self.given: deque[tuple[Any, Future]] = deque()
         self.closing = False
-        self._start_process()
+        if multiprocessing.current_process().daemon:
+            raise _NoProcess
+        try:
+            self._start_process()
+        except OSError as error:
+            raise _NoProcess from error
         self.start()
 
     def run(self) -> None:

@@ -1,5 +1,6 @@
 """Batches are the same whoever reads them, and a file that takes its reader down is skipped alone."""
 
+import multiprocessing
 import os
 import signal
 import time
@@ -49,6 +50,17 @@ def test_batches_are_the_same_for_any_number_of_workers(dataset, workers, size):
             assert one.keys() == other.keys()
             assert all(torch.equal(one[name], other[name]) for name in one)
     assert not torch.equal(found[0][0][0]["clips"], found[0][1][0]["clips"])
+
+
+def test_batches_are_the_same_in_a_daemonic_process_that_may_start_no_workers(dataset, monkeypatch):
+    found = []
+    for _ in range(2):
+        with ClipLoader(dataset, EpochBatches(len(dataset), 3, seed=1), workers=2) as loader:
+            found.append(list(epochs_of(loader)))
+        monkeypatch.setitem(multiprocessing.current_process()._config, "daemon", True)
+    for here, there in zip(*found, strict=True):
+        for one, other in zip(here, there, strict=True):
+            assert all(torch.equal(one[name], other[name]) for name in one)
 
 
 @pytest.mark.parametrize(

@@ -47,6 +47,30 @@ def test_results_come_in_order_from_several_processes():
     assert len({pid for _, pid in found} - {os.getpid()}) == 2
 
 
+def send_results(connection):
+    connection.send(results(range(40)))
+
+
+def test_a_daemonic_process_that_may_start_none_does_the_work_itself():
+    context = multiprocessing.get_context("spawn")
+    ours, theirs = context.Pipe()
+    process = context.Process(target=send_results, args=(theirs,), daemon=True)
+    process.start()
+    assert ours.poll(60)
+    assert ours.recv() == [(2 * n, process.pid) for n in range(40)]
+    process.join()
+
+
+def test_where_no_process_can_be_started_the_work_is_done_in_this_one(monkeypatch):
+    def refuse(handler):
+        raise BlockingIOError("no more processes")
+
+    monkeypatch.setattr("finetune.video.workers._Handler._start_process", refuse)
+    assert results(range(3)) == [(2 * n, os.getpid()) for n in range(3)]
+    with pytest.raises(KeyError, match="no such thing"):
+        results([1, "raise", 2])
+
+
 @pytest.mark.parametrize(
     ("item", "time_limit", "reason"),
     [
