@@ -3,6 +3,7 @@
 import csv
 import itertools
 import json
+import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,6 +14,7 @@ from finetune.errors import RunError
 from finetune.files import whole_file
 from finetune.labels import several
 from finetune.manifest import Manifest
+from finetune.text import from_spreadsheet_cell, spreadsheet_row
 
 FILE = "predictions.csv"
 COLUMNS = ("path", "label", "predicted", "probability", "top_k", "group")
@@ -57,7 +59,8 @@ def write_answers(
     """predictions.csv, a line for each row, and probabilities.npy, float32 (N, K), with rows in the same order.
 
     Where rows may have several classes, predicted are those that `named_NK` names, and the probability is of the
-    likeliest. Those of another `task` than the first have its name in theirs.
+    likeliest. Those of another `task` than the first have its name in theirs. Names that a spreadsheet would take for
+    a formula have an apostrophe before them, which reading takes away.
     """
     words, numbers = file_of(task)
     _save(folder / numbers, probs_NK)
@@ -69,7 +72,8 @@ def write_answers(
             predicted = top[0][0] if named_NK is None else several(manifest.classes, named_NK[index])
             listed = json.dumps(top, ensure_ascii=False)
             group = "" if manifest.groups is None else manifest.groups[row]
-            writer.writerow([manifest.path(row), manifest.label(row), predicted, top[0][1], listed, group])
+            cells = [manifest.path(row), manifest.label(row), predicted, top[0][1], listed, group]
+            writer.writerow(spreadsheet_row(cells))
 
 
 def write_numbers(
@@ -98,7 +102,7 @@ def write_numbers(
             pairs = [text for pair in zip(true, (f"{value:.6g}" for value in said), strict=True) for text in pair]
             further = [f"{values[index]:.4f}" if known else "" for values in beside.values()]
             group = "" if manifest.groups is None else manifest.groups[row]
-            writer.writerow([manifest.path(row), group, *pairs, *further])
+            writer.writerow(spreadsheet_row([manifest.path(row), group, *pairs, *further]))
 
 
 def _save(path: Path, values: np.ndarray) -> None:
@@ -128,7 +132,7 @@ def read_answers(folder: Path) -> list[Answer] | None:
 def read_paths(path: Path) -> list[str]:
     """Of the rows in a file that `write_answers` or `write_numbers` wrote, in order."""
     with path.open(newline="", encoding="utf-8", errors="replace") as file:
-        return [row["path"] for row in csv.DictReader(file)]
+        return [from_spreadsheet_cell(row["path"]) for row in csv.DictReader(file)]
 
 
 def _answers(file: Iterator[str], path: Path) -> Iterator[Answer]:
@@ -139,9 +143,10 @@ def _answers(file: Iterator[str], path: Path) -> Iterator[Answer]:
                 return
             top_k = {str(name): float(probability) for name, probability in json.loads(row["top_k"] or "[]")}
             said = row["path"], row["label"], row["predicted"], float(row["probability"])
-            if None in said:
-                raise ValueError("a column is missing")
-            yield Answer(*said, top_k, row.get("group") or "")
+            if None in said or not math.isfinite(said[3]):
+                raise ValueError("a column is missing, or the probability is no number")
+            name, label, predicted = map(from_spreadsheet_cell, said[:3])
+            yield Answer(name, label, predicted, said[3], top_k, from_spreadsheet_cell(row.get("group") or ""))
         except (KeyError, TypeError, ValueError, RecursionError, csv.Error) as error:
             what = f"{path}, row {number}: expected path,label,predicted,probability,top_k but {error!r}"
             raise RunError(f"{what}; evaluate the run again") from error

@@ -11,6 +11,7 @@ FLOORS = {
     **dict.fromkeys(("recipe_values", "numbered_images", "folder_walk", "splits", "manifest_checks"), 0),
     **dict.fromkeys(("tables", "naming"), 0),
     **dict.fromkeys(("scores", "answers", "objects", "manifest_files", "labels", "sections", "tasks"), 0),
+    **dict.fromkeys(("reading", "text"), 0),
     **dict.fromkeys(("video", "model"), 1),
     **dict.fromkeys(
         (

@@ -11,6 +11,7 @@ import typer
 import typer.exceptions
 
 from finetune.cli import check, compare, data, features, predict, recipes, results, run, search, study
+from finetune.cli.terminal import plain_output
 from finetune.errors import FinetuneError
 from finetune.version import VERSION
 
@@ -58,6 +59,12 @@ def options(
 
 def main() -> None:
     """Run a command and exit with its status."""
+    with plain_output():
+        status = _status()
+    sys.exit(status)
+
+
+def _status() -> int:
     try:
         status = app(standalone_mode=False)
     except FinetuneError as error:
@@ -72,4 +79,4 @@ def main() -> None:
     except (KeyboardInterrupt, typer.Abort):
         print("finetune: interrupted", file=sys.stderr)
         status = 130
-    sys.exit(status if isinstance(status, int) else 0)
+    return status if isinstance(status, int) else 0

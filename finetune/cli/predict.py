@@ -16,6 +16,7 @@ from finetune.cli.progress import stages
 from finetune.cli.results import Run
 from finetune.errors import DataError, RunError, VideoError
 from finetune.files import check_writable
+from finetune.text import spreadsheet_row
 
 if TYPE_CHECKING:
     from finetune.prediction import Prediction, TaskPrediction
@@ -191,7 +192,7 @@ class _CsvRows:
 
     def _write(self, cells: Sequence[object]) -> None:
         assert self.file is not None
-        csv.writer(self.file).writerow(cells)
+        csv.writer(self.file).writerow(spreadsheet_row(cells))
         self.file.flush()
 
 

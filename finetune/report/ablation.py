@@ -7,15 +7,15 @@ import statistics
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
 
 from finetune.errors import RunError
 from finetune.files import whole_file
+from finetune.reading import read_json
 from finetune.report import headlines
 from finetune.report.markdown import name as plain
 from finetune.report.page import script_and_style, template, write_page
-from finetune.report.run_folder import SCHEMA, read_json
-from finetune.report.words import KINDS, count
+from finetune.report.run_folder import SCHEMA
+from finetune.report.words import KINDS, count, relative_link
 
 FEWEST_SEEDS = 2  # from which chance in training is estimated
 REACHES = (1, 2, 5, 10, 20, 50, 100)  # in percent, of the scale of gains on both sides of 0
@@ -140,11 +140,8 @@ def _measured_on(ablation: Mapping[str, Any]) -> str:
 
 def _linked(run: Mapping[str, Any]) -> dict[str, Any]:
     """A run as it is listed: a folder may come from anyone, so only what lies on the disk beside it is led to."""
-    href = str(run["href"])
-    parts = urlsplit(href)
     tasks = run["tasks"] if isinstance(run["tasks"], str) else ", ".join(run["tasks"])
-    inside = not (parts.scheme or parts.netloc or href.startswith(("/", "\\")))
-    return {"href": href if inside else None, "tasks": tasks, "seed": run["seed"]}
+    return {"href": relative_link(run["href"]), "tasks": tasks, "seed": run["seed"]}
 
 
 def _in_markdown(ablation: Mapping[str, Any], rows: Sequence[Mapping[str, Any]], mean: Mapping[str, Any]) -> str:

@@ -296,7 +296,15 @@ def duration(seconds: float) -> str:
     return f"{minutes // 60}\u00a0h {minutes % 60}\u00a0min"
 
 
+def relative_link(href: object) -> str | None:
+    """A link to what lies on the disk beside the page; None for all else, as a run folder may come from anyone."""
+    text = str(href)
+    has_scheme = ":" in text.partition("/")[0]
+    return None if has_scheme or text.startswith(("/", "\\")) or not text.isprintable() else text
+
+
 FILTERS: dict[str, Callable[..., Any]] = {
+    "relative_link": relative_link,
     "set_apart": set_apart,
     "percent": percent,
     "whole_percent": whole_percent,

@@ -13,6 +13,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 
 from finetune.scores.kinds import HEADLINE
+from finetune.text import printable
 
 ROWS_SHOWN = 14
 SECONDS_BETWEEN_LINES = 60
@@ -51,7 +52,7 @@ class Display:
 
     def say(self, text: str) -> None:
         self.said = time.monotonic()
-        self.console.print(text, highlight=False, markup=False, soft_wrap=True)
+        self.console.print(printable(text), highlight=False, markup=False, soft_wrap=True)
 
     def begin_epoch(self, title: str, steps: int) -> None:
         self.bar.reset(self.task, total=steps, description=title, note="")
@@ -76,9 +77,9 @@ class Display:
         table = Table(box=None, padding=(0, 2, 0, 0), header_style="dim")
         shown = [_cells(record) for record in self.records[-ROWS_SHOWN:]]
         for name in shown[0] if shown else ():
-            table.add_column(name, justify="left" if name == "learning" else "right", no_wrap=True)
+            table.add_column(printable(name), justify="left" if name == "learning" else "right", no_wrap=True)
         for cells in shown:
-            table.add_row(*cells.values())
+            table.add_row(*map(printable, cells.values()))
         return Group(table, self.bar)
 
 

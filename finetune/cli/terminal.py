@@ -1,0 +1,37 @@
+"""What commands print, made safe for a terminal in one place: names in it may be anybody's."""
+
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager, redirect_stderr, redirect_stdout
+from typing import Any, TextIO
+
+from finetune.text import printable
+
+
+class PlainOutput:
+    """A stream to which `print` and the like write text without control characters.
+
+    Rich draws tables and bars with them: it finds the stream itself by the name `rich_proxied_file`.
+    """
+
+    def __init__(self, stream: TextIO) -> None:
+        self.rich_proxied_file = stream
+
+    def write(self, text: str) -> int:
+        self.rich_proxied_file.write(printable(text))
+        return len(text)
+
+    def writelines(self, lines: list[str]) -> None:
+        self.write("".join(lines))
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.rich_proxied_file, name)
+
+
+@contextmanager
+def plain_output() -> Iterator[None]:
+    """Standard output and error, for as long as the block lasts."""
+    out: Any = PlainOutput(sys.stdout)
+    err: Any = PlainOutput(sys.stderr)
+    with redirect_stdout(out), redirect_stderr(err):
+        yield
