@@ -36,6 +36,7 @@ from finetune.schedules import phases_of
 from finetune.scores.headline import rank
 from finetune.tasks import Multitask
 from finetune.train.anchor import Anchor
+from finetune.train.data_digest import digest_data, refuse_changed_data
 from finetune.train.display import Display
 from finetune.train.ema import Ema
 from finetune.train.frozen import Shown, Stretch, data_of, frozen_of
@@ -146,12 +147,19 @@ def learn(
     at = Position() if state is None else position_of(state)
     began: dict[str, Any] = {
         "files": fingerprint(manifest, facts),
+        "data": decided_once(lambda: digest_data(manifest)),
         "precision": settle_precision(train.precision, device),
         "batch_size": train.batch_size * process_count(),
     }
     if state is not None:
+        if "data" in state:
+            refuse_changed_data(manifest, state["data"], began["data"])
+        else:
+            display.say(
+                "this run began before labels and contents were noted: only the sizes of its files are compared"
+            )
         refuse_other_files(manifest, state["files"], began["files"])
-        began = {key: state[key] for key in began}
+        began = {key: state.get(key, value) for key, value in began.items()}
     precision = began["precision"]
     AcceleratorState._reset_state()  # a run before this one may have had another precision
     accelerator = Accelerator(
