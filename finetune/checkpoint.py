@@ -1,6 +1,5 @@
 """The run folder: what a run writes, and how a trained model is loaded from it."""
 
-import json
 import os
 import platform
 import subprocess
@@ -15,15 +14,18 @@ from typing import Any
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
+from torch import Tensor
 
 from finetune.errors import RunError
 from finetune.files import standing, whole_file, whole_folder, write_json
 from finetune.manifest import Manifest
 from finetune.model.lora import plain_state
 from finetune.model.model import VideoClassifier, model_of
+from finetune.reading import read_json, refuse_links_out
 from finetune.recipe import Recipe
 from finetune.recipe_files import load_recipe, save_recipe
-from finetune.tasks import Output, Several
+from finetune.report.results_schema import CheckpointMeta, Environment, SavedOutput
+from finetune.tasks import COLUMNS, Output, Several
 from finetune.version import VERSION
 
 PACKAGES = ("torch", "torchvision", "timm", "av", "accelerate", "numpy", "scikit-learn")
@@ -77,7 +79,7 @@ def begin_run(
         write_json(folder / "tasks.json", {name: asdict(output) for name, output in outputs.items()})
     path, here = folder / "environment.json", environment() | ({"decided": decided} if decided else {})
     if path.exists():
-        begun = json.loads(path.read_text(encoding="utf-8"))
+        begun = read_json(path, Environment)
         here = begun | {"resumed": [*begun.get("resumed", []), here]}
     write_json(path, here)
 
@@ -110,8 +112,25 @@ def load_checkpoint(folder: Path, which: str, model: VideoClassifier) -> dict[st
     checkpoint = standing(folder / "checkpoints" / which)
     if not checkpoint.exists():
         raise RunError(f"{folder}: has no checkpoint {which!r} yet; its first epoch is not finished")
-    model.load_state_dict(load_file(checkpoint / "model.safetensors"))
-    return json.loads((checkpoint / "meta.json").read_text(encoding="utf-8"))
+    load_into(model, read_tensors(checkpoint / "model.safetensors"), where=checkpoint / "model.safetensors")
+    return read_json(checkpoint / "meta.json", CheckpointMeta)
+
+
+def read_tensors(path: Path) -> dict[str, Tensor]:
+    """The tensors of a .safetensors file. Raises RunError for what is none."""
+    try:
+        return load_file(path)
+    except (OSError, SafetensorError, ValueError, KeyError, TypeError, RuntimeError, OverflowError) as error:
+        raise RunError(f"{path}: cannot be read as weights: {' '.join(str(error).split())[:300]}") from None
+
+
+def load_into(model: VideoClassifier, weights: Mapping[str, Tensor], *, where: Path) -> None:
+    """Raises RunError where weights have other names or shapes than the model."""
+    try:
+        model.load_state_dict(weights)
+    except RuntimeError as error:
+        reason = " ".join(str(error).split())[:300]
+        raise RunError(f"{where}: does not fit the model that recipe.yaml and the classes make: {reason}") from None
 
 
 def open_run(run: str | Path, overrides: Sequence[str] = ()) -> tuple[Recipe, tuple[str, ...]]:
@@ -121,7 +140,8 @@ def open_run(run: str | Path, overrides: Sequence[str] = ()) -> tuple[Recipe, tu
     missing = [name for name in needed if not (folder / name).exists()]
     if missing:
         raise RunError(f"{folder}: is not a run folder with a checkpoint: it has no {', no '.join(missing)}")
-    classes = json.loads((folder / "classes.json").read_text(encoding="utf-8"))
+    refuse_links_out(folder)
+    classes = read_json(folder / "classes.json", list[str])
     return load_recipe(str(folder / "recipe.yaml"), overrides), tuple(classes)
 
 
@@ -138,20 +158,30 @@ def unlearnt(run: Path, recipe: Recipe, classes: tuple[str, ...]) -> VideoClassi
     """A model as a run's is built, into which its weights can be loaded."""
     settings = recipe.model.model_copy(update={"weights": "none"})
     several = Several(recipe.tasks, outputs_of_run(run), recipe.multitask) if recipe.tasks else None
+    if several is not None and {name: each.kind for name, each in several.outputs.items()} != {
+        name: task.kind for name, task in recipe.tasks.items()
+    }:
+        raise RunError(f"{run / 'tasks.json'}: has other tasks than recipe.yaml; train again")
     frames, size = recipe.clip.num_frames, recipe.clip.size
     return model_of(settings, classes, num_frames=frames, size=size, several=several)
 
 
 def outputs_of_run(run: Path) -> dict[str, Output]:
     """What the heads of a run with several tasks give. Raises RunError where that is not there."""
-    try:
-        told = json.loads((run / "tasks.json").read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise RunError(f"{run}: has several tasks and no tasks.json, which training wrote") from None
-    return {
+    path = run / "tasks.json"
+    if not path.is_file():
+        raise RunError(f"{run}: has several tasks and no tasks.json, which training wrote")
+    outputs = {
         name: Output(each["kind"], *(tuple(each[key]) for key in ("names", "center", "scale")))
-        for name, each in told.items()
+        for name, each in read_json(path, dict[str, SavedOutput]).items()
     }
+    for name, output in outputs.items():
+        wanted = 0 if output.is_named else len(COLUMNS.get(output.kind, output.names))
+        if not (output.names and len(output.center) == len(output.scale) == wanted) or (
+            wanted and len(output.names) != wanted
+        ):
+            raise RunError(f"{path}: what it says of the task {name!r} does not go together; train again")
+    return outputs
 
 
 def environment(command: Sequence[str] = tuple(sys.argv)) -> dict[str, Any]:

@@ -1,6 +1,5 @@
 """How good a trained run is on a split: scores with their intervals, written as results.json and predictions.csv."""
 
-import json
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -21,9 +20,11 @@ from finetune.model.model import TASK, VideoClassifier
 from finetune.model.stages import NEW
 from finetune.pictures import no_sheets, write_sheets
 from finetune.probabilities import Beside, Progress, Said, answers_of, loader_of
+from finetune.reading import read_json
 from finetune.recipe import Recipe
 from finetune.report.clips import choose_clips
-from finetune.report.run_folder import evaluation_of
+from finetune.report.results_schema import CheckpointMeta, Results
+from finetune.report.run_folder import evaluation_of, read_epochs
 from finetune.run_data import folder_of_other_set, read_other_set, saved_manifest
 from finetune.scored import Answers, figures_of, write_said
 from finetune.scores.calibration import tempered
@@ -203,17 +204,16 @@ def _before_unfreezing(folder: Path, recipe: Recipe) -> VideoClassifier | None:
     checkpoint = standing(folder / "checkpoints" / "start")
     if recipe.model.weights == "none" or not (checkpoint / "meta.json").is_file():
         return None
-    before = json.loads((checkpoint / "meta.json").read_text(encoding="utf-8"))["epoch"]
-    lines = (folder / "metrics.jsonl").read_text(encoding="utf-8").splitlines() if before else []
-    learned = {stage for record in map(json.loads, lines[:before]) for stage in record["learning"]}
+    before = read_json(checkpoint / "meta.json", CheckpointMeta).get("epoch") or 0
+    learned = {stage for record in read_epochs(folder)[:before] for stage in record.get("learning", [])}
     return load(folder, checkpoint="start") if learned and learned <= set(NEW) else None
 
 
 def _seeds_of(target: Path, protocol: dict[str, Any]) -> dict[str, Any]:
     """The run's fellows with other seeds, noted in an evaluation before that was made in the same way."""
     try:
-        before = json.loads((target / "results.json").read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+        before = read_json(target / "results.json", Results)
+    except RunError:
         return {}
     return {"seeds": before["seeds"]} if "seeds" in before and before.get("protocol") == protocol else {}
 
@@ -226,13 +226,15 @@ def temperature_of(folder: Path, task: str = TASK) -> float | None:
 def thresholds_of(folder: Path, task: str = TASK) -> np.ndarray:
     """For each class (K,) the probability from which on a run names it, chosen on its val rows; else one half."""
     several = folder / "tasks.json"
-    names = json.loads((several if several.is_file() else folder / "classes.json").read_text(encoding="utf-8"))
-    count = len(names[task]["names"] if several.is_file() else names)
-    return np.array(_noted_with_best(folder, task).get("thresholds") or [0.5] * count)
+    names = outputs_of_run(folder)[task].names if several.is_file() else read_json(folder / "classes.json", list[str])
+    thresholds = _noted_with_best(folder, task).get("thresholds") or [0.5] * len(names)
+    if len(thresholds) != len(names):
+        raise RunError(f"{folder}: has {len(thresholds)} thresholds for {len(names)} classes; train again")
+    return np.array(thresholds)
 
 
 def _noted_with_best(folder: Path, task: str) -> dict[str, Any]:
-    noted = json.loads((standing(folder / "checkpoints" / "best") / "meta.json").read_text(encoding="utf-8"))
+    noted = read_json(standing(folder / "checkpoints" / "best") / "meta.json", CheckpointMeta)
     return noted["tasks"].get(task, {}) if "tasks" in noted else noted
 
 
@@ -264,4 +266,4 @@ def interval_in_words(groups: np.ndarray | None, rows: int) -> str:
 
 def _training_skipped(folder: Path) -> list[dict[str, str]]:
     listed = folder / "skipped.json"
-    return json.loads(listed.read_text(encoding="utf-8")) if listed.exists() else []
+    return read_json(listed, list[dict[str, str]]) if listed.exists() else []

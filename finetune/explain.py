@@ -4,7 +4,6 @@ Grad-CAM (arXiv:1610.02391): the last layer that still knows of places, its chan
 class's score would grow with them. Of attention pooling the weights are its own.
 """
 
-import json
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
@@ -24,7 +23,8 @@ from finetune.infer import settle_device
 from finetune.model.model import VideoClassifier
 from finetune.model.pooling import Attention
 from finetune.pictures import FOLDER, SIDE, name_of, sheet_of, shown_frames
-from finetune.report.run_folder import evaluation_of
+from finetune.reading import read_json
+from finetune.report.run_folder import evaluation_of, read_results_file
 from finetune.run_data import read_other_set, saved_manifest
 from finetune.video.dataset import ClipDataset
 from finetune.video.encode import jpeg_of
@@ -55,9 +55,9 @@ def explain(
     pictures = evaluation / FOLDER
     if not (pictures / "index.json").is_file():
         raise RunError(f"{evaluation}: has no frames; write them with `finetune evaluate {folder}`")
-    results = json.loads((evaluation / "results.json").read_text(encoding="utf-8"))
-    split, views = results["split"], results["protocol"]["views"]  # which views there are depends on their number
-    index = json.loads((pictures / "index.json").read_text(encoding="utf-8"))
+    results = read_results_file(evaluation / "results.json")
+    split, views = results["split"], results["protocol"].get("views", 1)  # which views there are depends on it
+    index = read_json(pictures / "index.json", dict[str, dict[str, Any]])
     if overrides:
         other = read_other_set(folder, recipe, classes, overrides, skip_unknown=True)
         tested, recipe = other.manifest, recipe.model_copy(update={"data": other.data})

@@ -44,6 +44,7 @@ def whole_file(path: Path, *, many_write: bool = False) -> Iterator[Path]:
     When the block fails, the file is as it was. `many_write`: so may other processes at the same time; the last wins.
     """
     partial = path.with_name(f"{path.name}{f'.{os.getpid()}' if many_write else ''}.partial")
+    partial.unlink(missing_ok=True)  # it may be a link to another file
     try:
         yield partial
         flush(partial)

@@ -16,7 +16,7 @@ from finetune.cli.progress import stages
 from finetune.cli.results import Run
 from finetune.errors import DataError, RunError, VideoError
 from finetune.files import check_writable
-from finetune.text import spreadsheet_row
+from finetune.text import printable, spreadsheet_row
 
 if TYPE_CHECKING:
     from finetune.prediction import Prediction, TaskPrediction
@@ -137,7 +137,8 @@ def _writer(csv_file: Path | None, as_json: bool) -> Iterator[Write]:
         finally:
             items.close()
     else:
-        yield lambda prediction: print(f"{prediction.path}\n{_text(prediction)}", flush=True)
+        # Beside bars of Rich, which takes over standard output, nobody else makes it plain.
+        yield lambda prediction: print(printable(f"{prediction.path}\n{_text(prediction)}"), flush=True)
 
 
 class _JsonItems:

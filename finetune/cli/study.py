@@ -26,11 +26,11 @@ def kfold(
     """
     settings = load_recipe(recipe, overrides or [])
 
-    import json
     import statistics
 
     from finetune.cli.run import load_manifest
     from finetune.evaluation import WIDENED
+    from finetune.reading import read_json
     from finetune.scores.headline import in_words
     from finetune.scores.kinds import HEADLINE, limits_of
     from finetune.study import kfold as study
@@ -41,7 +41,7 @@ def kfold(
     folder = out or Path("runs") / f"{Path(recipe).stem}-{name}"
     count = None if leave_one_group_out else folds
     study.kfold(settings, manifest, folds=count, out=folder, announce=lambda text: print(text, file=sys.stderr))
-    results = json.loads((folder / "evaluation" / "results.json").read_text(encoding="utf-8"))
+    results = read_json(folder / "evaluation" / "results.json")
     task = results["tasks"][primary_of(results["tasks"])]
     key, name = HEADLINE[task["kind"]]
     print(f"fold  clips  {name}")
@@ -63,9 +63,8 @@ def tasks_ablation(
     """Train each task alone and all together, and say what training together gains. The last line is the folder."""
     settings = load_recipe(recipe, overrides or [])
 
-    import json
-
     from finetune.cli.run import load_manifest
+    from finetune.reading import read_json
     from finetune.report.ablation import verdict
     from finetune.study import ablation
 
@@ -78,7 +77,7 @@ def tasks_ablation(
         out=folder,
         announce=lambda text: print(text, file=sys.stderr),
     )
-    told = json.loads((folder / "ablation.json").read_text(encoding="utf-8"))
+    told = read_json(folder / "ablation.json")
     width = max(map(len, told["tasks"]))
     print(f"{'task':{width}}  figure       alone  together     gain")
     for task, each in told["tasks"].items():

@@ -14,6 +14,7 @@ import numpy as np
 from markupsafe import Markup
 
 from finetune.errors import RunError
+from finetune.reading import damage_in_words
 from finetune.report import compare_words, overlay
 from finetune.report.headlines import shared_headlines
 from finetune.report.matching import Matched, Row, common_folder, labels_of, match
@@ -56,6 +57,11 @@ def compare_runs(runs: Sequence[Path], *, split: str | None = None) -> dict[str,
     Raises RunError, with every run that cannot be compared.
     """
     opened = _opened(runs, split)
+    with damage_in_words(Path(", ".join(str(run) for run in runs))):
+        return _compared(opened)
+
+
+def _compared(opened: Sequence[Run]) -> dict[str, Any]:
     split = _split(opened)
     kind = _kind(opened)
     names = [f"{run.mark} ({run.name})" for run in opened]
@@ -86,7 +92,17 @@ def compare_runs(runs: Sequence[Path], *, split: str | None = None) -> dict[str,
 
 def write_compare_page(result: Mapping[str, Any], path: Path) -> None:
     """Write the page of what `compare_runs` gives."""
-    html = template("compare.html.j2").render(
+    with damage_in_words(Path(", ".join(str(run["folder"]) for run in result["runs"]))):
+        html = _page(result)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_page(path, html)
+    except OSError as error:
+        raise RunError(f"{path}: cannot be written: {error.strerror}; choose another file with --out") from None
+
+
+def _page(result: Mapping[str, Any]) -> str:
+    return template("compare.html.j2").render(
         result=result,
         runs=result["runs"],
         answer=compare_words.answer(result),
@@ -98,11 +114,6 @@ def write_compare_page(result: Mapping[str, Any], path: Path) -> None:
         relabelled_shown=RELABELLED_SHOWN,
         **script_and_style("compare.css"),
     )
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        write_page(path, html)
-    except OSError as error:
-        raise RunError(f"{path}: cannot be written: {error.strerror}; choose another file with --out") from None
 
 
 def _reach(pairs: Sequence[Mapping[str, Any]]) -> float:
@@ -134,17 +145,22 @@ def _opened(runs: Sequence[Path], split: str | None) -> list[Run]:
     opened, problems = [], []
     for mark, run, name in zip(string.ascii_uppercase, runs, _names(folders), strict=False):
         try:
-            results = read_results(run, split)
-            first = primary_of(results["tasks"])
-            _refuse_numbers(results["tasks"][first], run)
-            table, epochs, recipe = read_predictions(run, split), read_epochs(run), read_recipe(run)
-            epochs = with_figures_of(first, epochs)
-            opened.append(Run(mark, name, run, results, results["tasks"][first], table, epochs, recipe))
+            with damage_in_words(run):
+                opened.append(_open(mark, name, run, split))
         except RunError as error:
             problems.append(str(error))
     if problems:
         raise RunError("\n".join(problems))
     return opened
+
+
+def _open(mark: str, name: str, run: Path, split: str | None) -> Run:
+    results = read_results(run, split)
+    first = primary_of(results["tasks"])
+    _refuse_numbers(results["tasks"][first], run)
+    table, epochs, recipe = read_predictions(run, split), read_epochs(run), read_recipe(run)
+    epochs = with_figures_of(first, epochs)
+    return Run(mark, name, run, results, results["tasks"][first], table, epochs, recipe)
 
 
 def _refuse_numbers(task: Mapping[str, Any], run: Path) -> None:

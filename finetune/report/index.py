@@ -11,13 +11,14 @@ from urllib.parse import quote
 
 from finetune.errors import RunError
 from finetune.files import unused
+from finetune.reading import NOT_AS_WRITTEN, read_json
 from finetune.report.headlines import KINDS, headline_row
 from finetune.report.page import script_and_style, template, write_page
+from finetune.report.results_schema import Environment
 from finetune.report.run_folder import (
     evaluate_command,
     evaluation_of,
     read_epochs,
-    read_json,
     read_recipe,
     read_results,
     seconds_of,
@@ -107,7 +108,7 @@ def _row(run: Path, folder: Path) -> dict[str, Any]:
         return row | _facts(run, folder)
     except (RunError, OSError) as error:
         return row | {"state": "damaged", "problem": str(error).removeprefix(f"{run}{os.sep}")}
-    except (KeyError, TypeError, ValueError, AttributeError, IndexError) as error:
+    except NOT_AS_WRITTEN as error:
         return row | {
             "state": "damaged",
             "problem": f"a file of it is not as it was written: {error!r}; evaluate it again",
@@ -138,7 +139,7 @@ def _begun(run: Path) -> dict[str, Any]:
     path = run / "environment.json"
     if not path.is_file():
         return {}
-    started = read_json(path).get("started")
+    started = read_json(path, Environment).get("started")
     return {} if started is None else _when(datetime.fromisoformat(started).timestamp())
 
 

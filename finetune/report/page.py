@@ -16,11 +16,13 @@ from markupsafe import Markup
 from finetune.answers import Answer, read_answers
 from finetune.errors import RunError
 from finetune.files import whole_file
+from finetune.reading import damage_in_words, read_json, read_text, refuse_links_out
 from finetune.report import confusion, figures, headlines, measured, words
 from finetune.report.changes import changes_of
 from finetune.report.exported import write_figures
 from finetune.report.markdown import report_in_markdown
-from finetune.report.run_folder import read_epochs, read_json, read_results_file, read_text, with_figures_of
+from finetune.report.results_schema import Environment
+from finetune.report.run_folder import read_epochs, read_results_file, with_figures_of
 from finetune.report.shown import clips_shown, flat, task_shown
 from finetune.report.svg import Drawing
 from finetune.report.task_curves import learned_together
@@ -38,6 +40,12 @@ def write_report(run: Path, *, evaluation: Path | None = None, figures_too: bool
     is missing. The same files give the same page, byte for byte. It appears whole or not at all.
     """
     evaluation = evaluation or run / "evaluation"
+    with damage_in_words(run):
+        return _write_report(run, evaluation, figures_too=figures_too)
+
+
+def _write_report(run: Path, evaluation: Path, *, figures_too: bool) -> Path:
+    refuse_links_out(run, only_read="pictures")
     results = read_results_file(evaluation / "results.json")
     name = primary_of(results["tasks"])
     epochs = with_figures_of(name, read_epochs(run))
@@ -89,7 +97,7 @@ def _clips(answers: list[Answer], evaluation: Path, task: dict[str, Any]) -> dic
 
 
 def _environment(path: Path) -> dict[str, Any]:
-    known = read_json(path) if path.is_file() else None
+    known = read_json(path, Environment) if path.is_file() else None
     on_gpu = known is not None and bool(known.get("hardware", {}).get("gpu"))
     return {"environment": None if known is None else flat(known), "on_gpu": on_gpu}
 

@@ -2,18 +2,16 @@
 
 import csv
 import io
-import json
 import shlex
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from omegaconf import OmegaConf
-from omegaconf.errors import OmegaConfBaseException
-from yaml import YAMLError
-
 from finetune.answers import read_answers
-from finetune.errors import RunError
+from finetune.errors import RecipeError, RunError
+from finetune.reading import checked, parse_json, read_json, read_text
+from finetune.recipe_files import read_yaml
+from finetune.report.results_schema import EpochRecord, Results
 
 SCHEMA = 1
 SPLITS = ("test", "val", "train")
@@ -36,8 +34,8 @@ def evaluation_there(run: Path, split: str | None) -> Path:
         return next((each for each in (main, *others) if (each / "results.json").is_file()), main)
     there = evaluation_of(run, split)
     if not (there / "results.json").is_file() and (main / "results.json").is_file():
-        with suppress(RunError, AttributeError):
-            if read_json(main / "results.json").get("split") == split:
+        with suppress(RunError):
+            if read_json(main / "results.json", dict[str, Any]).get("split") == split:
                 return main
     return there
 
@@ -62,7 +60,7 @@ def read_results_file(path: Path) -> dict[str, Any]:
         raise RunError(f"{path}: there is no split {results.get('split')!r}; it is damaged: evaluate the run again")
     if not results.get("tasks"):
         raise RunError(f"{path}: has no task in it; it is damaged: evaluate the run again")
-    return results
+    return checked(results, Results, path)
 
 
 def _what_is_missing(run: Path, split: str) -> str:
@@ -100,9 +98,11 @@ def read_epochs(run: Path) -> list[dict[str, Any]]:
     """One record an epoch, in order; an epoch written twice, as after a resume, counts as written last."""
     path = run / "metrics.jsonl"
     lines = (read_text(path) or "").split("\n")[:-1]  # a last line without its end was cut off when a run was killed
-    records = [_json(line, f"{path}, line {number}") for number, line in enumerate(lines, 1) if line.strip()]
+    records = [parse_json(line, f"{path}, line {number}") for number, line in enumerate(lines, 1) if line.strip()]
     if not all(isinstance(record, dict) and isinstance(record.get("epoch"), int) for record in records):
         raise RunError(f"{path}: a line without the number of its epoch; it is damaged: train again")
+    for record in records:
+        checked(record, EpochRecord, f"{path}, epoch {record['epoch']}")
     last = {record["epoch"]: record for record in records}
     return [last[epoch] for epoch in sorted(last)]
 
@@ -123,9 +123,9 @@ def read_recipe(run: Path) -> dict[str, Any] | None:
     if text is None:
         return None
     try:
-        recipe = OmegaConf.to_container(OmegaConf.create(text), resolve=False)
-    except (YAMLError, OmegaConfBaseException) as error:
-        raise RunError(f"{path}: cannot be read as YAML: {' '.join(str(error).split())}") from None
+        recipe = read_yaml(text, where=path)
+    except RecipeError as error:
+        raise RunError(str(error)) from None
     if not isinstance(recipe, dict):
         raise RunError(f"{path}: a recipe is a mapping of sections")
     return {str(key): value for key, value in recipe.items()}
@@ -135,21 +135,3 @@ def seconds_of(epochs: list[dict[str, Any]]) -> float:
     """What training took: all epochs, and what frozen work was done ahead of their phases."""
     ahead = {epoch.get("phase"): epoch.get("cache", {}).get("seconds", 0.0) for epoch in reversed(epochs)}
     return sum(sum(epoch.get("seconds", {}).values()) for epoch in epochs) + sum(ahead.values())
-
-
-def read_text(path: Path) -> str | None:
-    try:
-        return path.read_text(encoding="utf-8", errors="replace")
-    except FileNotFoundError:
-        return None
-
-
-def read_json(path: Path) -> Any:
-    return _json(path.read_text(encoding="utf-8", errors="replace"), path)
-
-
-def _json(text: str, where: Path | str) -> Any:
-    try:
-        return json.loads(text)
-    except ValueError as error:
-        raise RunError(f"{where}: not JSON ({error}); it is damaged: evaluate or train again") from error

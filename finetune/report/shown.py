@@ -13,7 +13,9 @@ from typing import Any
 from markupsafe import Markup
 
 from finetune.answers import Answer
+from finetune.errors import RunError
 from finetune.labels import SEPARATOR
+from finetune.reading import read_json
 from finetune.report import confusion, measured, task_figures, trust, words
 from finetune.report.clips import PAIRS, choose_clips
 from finetune.report.matching import common_folder
@@ -174,8 +176,8 @@ def _with_several(clip: dict[str, Any]) -> dict[str, Any]:
 def _pictures(folder: Path) -> dict[str, dict[str, Any]]:
     """What index.json says of each clip, as far as it says what ours says."""
     try:
-        found = json.loads((folder / "index.json").read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError):
+        found = read_json(folder / "index.json")
+    except RunError:
         return {}
     every = found.items() if isinstance(found, dict) else ()
     return {path: pictures for path, pictures in every if isinstance(pictures, dict)}

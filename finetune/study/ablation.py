@@ -1,6 +1,5 @@
 """Each of several tasks alone against all of them together: the same recipe, the same rows, several seeds."""
 
-import json
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -9,6 +8,7 @@ from typing import Any
 from finetune.errors import DataError, RecipeError, some
 from finetune.files import write_json
 from finetune.manifest import Manifest
+from finetune.reading import read_json
 from finetune.recipe import Recipe
 from finetune.report.ablation import write_ablation
 from finetune.report.page import write_report
@@ -105,5 +105,5 @@ def _compared(
 
 def _figures(run: Path, task: str, split: str) -> dict[str, Any]:
     """What an evaluation of a run says of one of its tasks, and of how many rows."""
-    results = json.loads((evaluation_of(run, split) / "results.json").read_text(encoding="utf-8"))
+    results = read_json(evaluation_of(run, split) / "results.json")
     return {"num_rows": results["num_rows"], **results["tasks"][task]}

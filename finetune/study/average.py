@@ -7,10 +7,9 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import load_file
 from torch import Tensor
 
-from finetune.checkpoint import load, new_run_folder, open_run, save_checkpoint
+from finetune.checkpoint import load, load_into, new_run_folder, open_run, read_tensors, save_checkpoint
 from finetune.errors import RunError
 from finetune.files import standing, write_json
 from finetune.infer import settle_device, settle_precision
@@ -92,14 +91,14 @@ def _mix(states: Sequence[State], shares: Sequence[float]) -> State:
     """The weighted sum; whole numbers, which count batches, are the last state's."""
     mixed = dict(states[-1])
     for name, value in mixed.items():
-        if value.is_floating_point():
+        if value.is_floating_point() and all(name in state and state[name].shape == value.shape for state in states):
             parts = [state[name].double() * share for state, share in zip(states, shares, strict=True)]
             mixed[name] = torch.stack(parts).sum(0).to(value.dtype)
     return mixed
 
 
 def _weights(folder: Path, which: str) -> State:
-    return load_file(standing(folder / "checkpoints" / which) / "model.safetensors")
+    return read_tensors(standing(folder / "checkpoints" / which) / "model.safetensors")
 
 
 def _scorer(folder: Path) -> Score:
@@ -113,7 +112,7 @@ def _scorer(folder: Path) -> Score:
     views = recipe.evaluate.views
 
     def score(state: State) -> Figures:
-        model.load_state_dict(state)
+        load_into(model, state, where=folder)
         loader, _ = loader_of(tested, "val", recipe, size=model.size, views=views)
         with loader:
             said = answers_of(model, loader, precision=precision)

@@ -1,6 +1,5 @@
 """How much better some runs are at their tasks than others, on the same rows: relative gains with their intervals."""
 
-import json
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -11,8 +10,9 @@ import numpy as np
 
 from finetune.answers import file_of, read_paths
 from finetune.checkpoint import open_run
+from finetune.reading import read_array
 from finetune.report.ablation import FEWEST_SEEDS
-from finetune.report.run_folder import evaluation_of
+from finetune.report.run_folder import evaluation_of, read_results_file
 from finetune.run_data import saved_manifest
 from finetune.scores.intervals import StandardError, Units, jackknife, joined, reach, reach_of, share_unseen, units_of
 from finetune.scores.paired import FEWEST_UNITS
@@ -86,10 +86,10 @@ def _told(run: Path, task: str, split: str) -> _Told:
     manifest = saved_manifest(run, recipe, classes).only(split)
     labels = manifest.tasks[task]
     folder = evaluation_of(run, split)
-    scored = json.loads((folder / "results.json").read_text(encoding="utf-8"))["tasks"]
+    scored = read_results_file(folder / "results.json")["tasks"]
     is_first = task == primary_of(scored) and labels.kind in NAMED
     words, numbers = file_of("" if is_first else task)
-    paths, said = read_paths(folder / words), np.load(folder / numbers)
+    paths, said = read_paths(folder / words), read_array(folder / numbers)
     row_of = {str(manifest.path(row)): row for row in range(len(manifest))}
     rows = np.array([row_of[path] for path in paths], dtype=int)
     known = labels.known[rows]

@@ -1,6 +1,5 @@
 """Cross-validation: every clip is tested once, by a model that learnt from no clip of its group."""
 
-import json
 import time
 import warnings
 from collections.abc import Callable
@@ -19,6 +18,7 @@ from finetune.files import write_json
 from finetune.manifest import Manifest
 from finetune.manifest_checks import problems_of
 from finetune.model.model import TASK
+from finetune.reading import read_array, read_json
 from finetune.recipe import Recipe
 from finetune.report.page import write_report
 from finetune.report.run_folder import evaluation_of
@@ -152,7 +152,7 @@ class _Part:
         self.folder = folder
         self.run = run
         self.row_of = row_of
-        self.results = json.loads((folder / "results.json").read_text(encoding="utf-8"))
+        self.results = read_json(folder / "results.json")
         self.primary = primary_of(self.results["tasks"])
 
     def answers(self, task: str) -> Answers:
@@ -162,8 +162,10 @@ class _Part:
         words, numbers = file_of("" if first else task)
         rows = np.array([self.row_of[path] for path in read_paths(self.folder / words)], dtype=int)
         frozen = self.folder / "frozen.npy"
-        frozen_NK = np.load(frozen) if first and frozen.is_file() else None
-        return fitted(self.run, task, kind, Answers(rows, np.load(self.folder / numbers), frozen=frozen_NK), cools=True)
+        frozen_NK = read_array(frozen) if first and frozen.is_file() else None
+        return fitted(
+            self.run, task, kind, Answers(rows, read_array(self.folder / numbers), frozen=frozen_NK), cools=True
+        )
 
     @property
     def figures(self) -> dict[str, Any]:

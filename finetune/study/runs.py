@@ -16,6 +16,7 @@ from finetune.evaluation import evaluate
 from finetune.files import locked, standing, write_json
 from finetune.infer import process_count
 from finetune.manifest import Manifest
+from finetune.reading import read_json
 from finetune.recipe import Recipe
 from finetune.recipe_files import load_recipe
 from finetune.report.run_folder import evaluation_of
@@ -54,7 +55,7 @@ def _begin(out: Path, recipe: Recipe, manifest: Manifest, settings: dict[str, An
         return
     if load_recipe(str(out / "recipe.yaml")) != recipe:
         raise RunError(f"{out}: was begun with another recipe; choose another --out")
-    begun = json.loads((out / "study.json").read_text(encoding="utf-8"))
+    begun = read_json(out / "study.json")
     if changed := [f"{key} {begun.get(key)}, not {wanted[key]}" for key in wanted if begun.get(key) != wanted[key]]:
         raise RunError(f"{out}: was begun with {', '.join(changed)}; choose another --out")
     refuse_other_rows(out, manifest, out / "manifest.csv")
@@ -127,7 +128,7 @@ def val_units(manifest: Manifest) -> tuple[int, str]:
 
 def figures_of(run: Path, split: str) -> dict[str, Any]:
     """What an evaluation of a run says of its task, of several the first with classes."""
-    results = json.loads((evaluation_of(run, split) / "results.json").read_text(encoding="utf-8"))
+    results = read_json(evaluation_of(run, split) / "results.json")
     return results["tasks"][primary_of(results["tasks"])]
 
 

@@ -1,6 +1,5 @@
 """The same recipe with several seeds: how far chance in training alone moves the figure."""
 
-import json
 import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -8,6 +7,7 @@ from typing import Any
 
 from finetune.files import write_json
 from finetune.manifest import Manifest
+from finetune.reading import read_json
 from finetune.recipe import Recipe
 from finetune.report.page import write_report
 from finetune.report.run_folder import evaluation_of
@@ -40,7 +40,7 @@ def train_seeds(
 def _name_each_other(runs: Sequence[Path], numbers: Sequence[int], split: str) -> None:
     folders = [evaluation_of(run, split) for run in runs]
     for run, folder in zip(runs, folders, strict=True):
-        results = json.loads((folder / "results.json").read_text(encoding="utf-8"))
+        results = read_json(folder / "results.json")
         results["seeds"] = [
             _listed(other, seed, split, there, folder)
             for other, seed, there in zip(runs, numbers, folders, strict=True)

@@ -2,7 +2,6 @@
 
 import hashlib
 import itertools
-import json
 import math
 import re
 from collections.abc import Sequence
@@ -13,6 +12,7 @@ from typing import Any
 from finetune.errors import DivergedError, RecipeError
 from finetune.files import standing, write_json
 from finetune.manifest import Manifest
+from finetune.reading import read_json
 from finetune.recipe import Recipe
 from finetune.recipe_files import load_recipe
 from finetune.scores.headline import headline
@@ -125,7 +125,7 @@ def folder_name(settings: Settings) -> str:
 def point_of(run: Path, settings: Settings) -> Point:
     """What a finished run's files say."""
     _, value, interval = headline(figures_of(run, "val"))
-    meta = json.loads((standing(run / "checkpoints" / "best") / "meta.json").read_text(encoding="utf-8"))
+    meta = read_json(standing(run / "checkpoints" / "best") / "meta.json")
     return Point(settings, run.name, value, interval, meta["val_loss"])
 
 

@@ -137,6 +137,8 @@ def fingerprint(manifest: Manifest, facts: Facts) -> Tensor:
 
 def refuse_other_files(manifest: Manifest, before: Tensor, now: Tensor) -> None:
     """Raise DataError when files are not what they were when a run began: its clips would be others."""
+    if not isinstance(before, Tensor) or before.shape != now.shape:
+        raise DataError(f"{manifest.source}: has {len(now)} rows, other than when the run began; start another run")
     changed = (before != now).any(1).nonzero().flatten().tolist()
     if changed:
         paths = some([str(manifest.path(row)) for row in changed])

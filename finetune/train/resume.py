@@ -8,6 +8,7 @@ from finetune.checkpoint import load_checkpoint, open_run, unlearnt
 from finetune.errors import RecipeError
 from finetune.infer import settle_device
 from finetune.recipe import Recipe, Schedule
+from finetune.recipe_files import check_recipe
 from finetune.run_data import saved_manifest
 from finetune.train.loop import AfterEpoch, learn
 from finetune.train.preflight import refuse_what_cannot_run
@@ -50,8 +51,10 @@ def resume(
 
 def refuse_another_recipe(before: dict[str, Any], now: Recipe) -> None:
     """Raise RecipeError with every change that does more than lengthen the run."""
-    began = Recipe.model_validate(before)  # with defaults for settings that came later
-    assert not isinstance(began.phases, Schedule)
+    began = check_recipe(before, where="the recipe in state.pt")  # with defaults for settings that came later
+    assert not isinstance(now.phases, Schedule)
+    if isinstance(began.phases, Schedule):
+        raise RecipeError("the recipe in state.pt is not the one that a run began with; start another run")
     old, new = (dict(_flat(each.model_dump(mode="json"))) for each in (began, now))
     count, last = len(began.phases), began.phases[-1]
 

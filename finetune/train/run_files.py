@@ -9,11 +9,12 @@ from pathlib import Path
 from typing import Any
 
 from finetune.checkpoint import begin_run, save_checkpoint
-from finetune.errors import RunError
+from finetune.errors import RunError, some
 from finetune.files import locked, standing, tidy, whole_file, write_json
 from finetune.manifest import Manifest
 from finetune.model.model import VideoClassifier
 from finetune.recipe import Recipe
+from finetune.report.run_folder import read_epochs
 from finetune.tasks import Output
 from finetune.train.board import Board
 from finetune.train.state import Moving, Position, State
@@ -146,6 +147,9 @@ class RunFiles:
 
 def read_records(folder: Path, *, epochs: int) -> list[dict[str, Any]]:
     """The records of a run's first epochs, in metrics.jsonl."""
-    path = folder / "metrics.jsonl"
-    lines = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
-    return [record for record in map(json.loads, lines) if record["epoch"] <= epochs]
+    records = [record for record in read_epochs(folder) if record["epoch"] <= epochs]
+    for record in records:
+        if lacking := {"phase", "val_loss", "val_top1"} - record.keys():
+            where = f"{folder / 'metrics.jsonl'}, epoch {record['epoch']}"
+            raise RunError(f"{where}: has no {some(sorted(lacking))}; the run cannot go on, start another")
+    return records

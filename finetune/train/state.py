@@ -1,24 +1,80 @@
 """What a run has to remember to go on as if nothing had happened; all else follows from recipe and position."""
 
+import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, Literal, Required
 
 import torch
+from pydantic import Field
 from torch import Tensor
 from torch.optim import Optimizer
+from typing_extensions import TypedDict
 
-from finetune.errors import RunError
+from finetune.errors import RunError, some
 from finetune.files import standing
 from finetune.model.lora import is_adapted
 from finetune.model.model import VideoClassifier
+from finetune.reading import NOT_AS_WRITTEN, checked
+from finetune.report.results_schema import OPEN, Count
 from finetune.train.anchor import Anchor
 from finetune.train.ema import Ema
 from finetune.train.objective import Objective
 from finetune.train.tally import Tally
 
+ANEW = "start another run, in another folder"
 State = dict[str, Any]  # tensors, numbers and strings, so that nothing has to be trusted to read it
+
+
+class _SavedTally(TypedDict):
+    clips: Count
+    judged: Count
+    right: Count
+    total_loss: float
+    steps: Count
+    total_factor: float
+    seconds: dict[str, float]
+
+
+class _SavedPosition(TypedDict):
+    phase: Count
+    epochs: Count
+    epochs_in_phase: Count
+    batches: Count
+    steps_in_phase: Count
+    steps: Count
+    left_out: Count
+    tally: _SavedTally
+
+
+class _SavedEma(TypedDict):
+    steps: Count
+    average: dict[str, Any]
+
+
+class _SavedData(TypedDict):
+    rows: Any
+    classes: dict[str, list[str]]
+
+
+class SavedState(TypedDict, total=False):
+    """state.pt, as far as it can be checked before the run that it is of has been set up."""
+
+    __pydantic_config__ = OPEN  # type: ignore[misc]
+    position: Required[_SavedPosition]
+    optimizer: Required[dict[str, Any]]
+    ema: Required[_SavedEma]
+    anchor: Required[dict[str, Any]]
+    objective: dict[str, Any]
+    scaler: Required[dict[str, Any] | None]
+    model: Required[dict[str, Any] | None]
+    files: Required[Any]
+    data: _SavedData
+    precision: Required[Literal["fp32", "bf16", "fp16"]]
+    batch_size: Required[Annotated[int, Field(ge=1, le=10**6)]]
+    skipped: Required[dict[int, str]]
+    recipe: Required[dict[str, Any]]
 
 
 @dataclass
@@ -71,7 +127,15 @@ class Moving:
         }
 
     def restore(self, state: State) -> None:
-        """Go on from a state, in a phase that has been set up as at its start."""
+        """Go on from a state, in a phase set up as at its start. Raises RunError where it does not fit."""
+        fresh = self.optimizer.state_dict()
+        try:
+            self._restore(state)
+        except (*NOT_AS_WRITTEN, RuntimeError) as error:
+            raise RunError(f"state.pt does not fit this run: {' '.join(str(error).split())[:300]}; {ANEW}") from None
+        refuse_other_optimizer(self.optimizer, fresh)
+
+    def _restore(self, state: State) -> None:
         if state["model"] is not None:
             self.model.load_state_dict(state["model"])
         self.optimizer.load_state_dict(state["optimizer"])
@@ -93,13 +157,38 @@ def position_of(state: State) -> Position:
     return Position(**values | {"tally": Tally(**values["tally"])})
 
 
+def refuse_other_optimizer(optimizer: Optimizer, fresh: Mapping[str, Any]) -> None:
+    """Raise RunError where what was restored is not of the shapes and types that a fresh optimizer would come to."""
+    for group, began in zip(optimizer.param_groups, fresh["param_groups"], strict=True):
+        odd = [key for key, value in began.items() if not _is_alike(group.get(key), value)]
+        for parameter in group["params"]:
+            kept = optimizer.state.get(parameter, {})
+            tensors = [value for value in kept.values() if isinstance(value, Tensor) and value.ndim]
+            odd += ["a tensor's shape"] if any(each.shape != parameter.shape for each in tensors) else []
+        if odd:
+            raise RunError(f"state.pt does not fit this run: the optimizer's {some(odd)}; {ANEW}")
+
+
+def _is_alike(value: object, began: object) -> bool:
+    if isinstance(began, float) and not isinstance(began, bool):
+        return isinstance(value, int | float) and math.isfinite(value)
+    if isinstance(began, list | tuple):
+        return isinstance(value, list | tuple) and len(value) == len(began)
+    return isinstance(value, type(began)) or began is None
+
+
 def read_state(folder: Path) -> State:
-    """The state of a run's last checkpoint. Raises RunError where there is none."""
+    """The state of a run's last checkpoint; nothing in it is executed. Raises RunError where there is none."""
+    path = standing(folder / "checkpoints" / "last") / "state.pt"
     try:
-        path = standing(folder / "checkpoints" / "last") / "state.pt"
-        return torch.load(path, map_location="cpu", weights_only=True)
+        state = torch.load(path, map_location="cpu", weights_only=True)
+        return checked(state, SavedState, path)
+    except RunError:
+        raise
     except FileNotFoundError:
         raise RunError(
             f"{folder}: cannot go on without checkpoints/last/state.pt; it ended before its first checkpoint, or "
             "was not left by training. Start it anew, in another folder"
         ) from None
+    except Exception as error:  # torch raises pickle's own errors for what it refuses to execute
+        raise RunError(f"{path}: cannot be read ({type(error).__name__}), and is not executed; {ANEW}") from None

@@ -1,6 +1,5 @@
 """Experiment trackers that a recipe asks for, through Accelerate's."""
 
-import json
 from collections.abc import Iterator
 from contextlib import contextmanager
 from importlib.util import find_spec
@@ -13,6 +12,7 @@ from accelerate import Accelerator
 
 from finetune.errors import RecipeError
 from finetune.files import write_json
+from finetune.reading import read_json
 from finetune.recipe import Recipe
 
 
@@ -46,7 +46,7 @@ def _id_of(folder: Path) -> str:
     path = folder / "tracker.json"
     if not path.exists():
         write_json(path, {"id": uuid4().hex[:12]})
-    return json.loads(path.read_text(encoding="utf-8"))["id"]
+    return read_json(path, dict[str, str])["id"]
 
 
 def track(accelerator: Accelerator, record: dict[str, Any]) -> None:

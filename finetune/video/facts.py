@@ -9,12 +9,12 @@ from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
 from uuid import uuid4
-from zipfile import BadZipFile
 
 import numpy as np
 
-from finetune.errors import VideoError
+from finetune.errors import RunError, VideoError
 from finetune.manifest import Manifest
+from finetune.reading import NO_ARRAY, read_array
 from finetune.video.clip_files import stamp
 from finetune.video.decode import VideoInfo
 from finetune.video.layout import Layout
@@ -34,21 +34,26 @@ class Layouts:
         self.path = path
         self.positions = positions  # of each row in the file; NO_LAYOUT where there is none
         self.flat: np.ndarray | None = None
-        with suppress(OSError, ValueError):
-            self.flat = np.load(path, mmap_mode="r")
+        with suppress(RunError):
+            flat = read_array(path, mapped=True)
+            self.flat = flat if flat.ndim == 1 and flat.dtype == np.int64 else None
 
     def __reduce__(self) -> tuple[type, tuple[Path, np.ndarray]]:
         return Layouts, (self.path, self.positions)
 
     def __getitem__(self, row: int) -> Layout | None:
         start = int(self.positions[row])
-        if start == NO_LAYOUT or self.flat is None:
+        if self.flat is None or not 0 <= start <= len(self.flat) - HEAD:
             return None
         groups, frames, timed, one_each = self.flat[start : start + HEAD].tolist()
+        if min(groups, frames, timed) < 0 or start + HEAD + 3 * groups + 2 + frames + timed > len(self.flat):
+            return None
         lengths = np.cumsum([start + HEAD, groups + 1, groups + 1, groups, frames, timed])
         starts, before, seek_times, packets, times = (np.array(self.flat[a:b]) for a, b in pairwise(lengths))
         seconds = times.view(np.float64) if timed else None
-        return Layout(starts, before, seek_times, packets if frames else None, bool(one_each), seconds)
+        with suppress(AssertionError):  # of a file that was not written here
+            return Layout(starts, before, seek_times, packets if frames else None, bool(one_each), seconds)
+        return None
 
 
 def _flattened(layout: Layout) -> np.ndarray:
@@ -108,7 +113,7 @@ class Kept:
         facts_N5[kept] = self.columns["facts"][self.places[kept]]
         positions = np.full(len(self.paths), NO_LAYOUT)
         positions[kept] = self.columns["positions"][self.places[kept]]
-        known = Layouts(self.folder / str(self.columns["layouts"]), positions)
+        known = Layouts(self.folder / Path(str(self.columns["layouts"])).name, positions)
         layouts: Layouts | None = known
         if len(found) > len(bad):
             new = {row: result[1] for row, result in found.items() if not isinstance(result, VideoError)}
@@ -122,12 +127,12 @@ class Kept:
 
     def _load(self) -> dict[str, np.ndarray]:
         with (
-            suppress(OSError, ValueError, KeyError, EOFError, BadZipFile),
+            suppress(*NO_ARRAY),
             (self.folder / COLUMNS_FILE).open("rb") as raw,
         ):
             file = np.load(raw)
             columns = {name: file[name] for name in ("paths", "stats", "facts", "positions", "layouts", "format")}
-            if int(columns["format"]) == FORMAT:
+            if int(columns["format"]) == FORMAT and _go_together(columns):
                 return columns
         nothing = {name: np.zeros((0, width), dtype=np.int64) for name, width in (("stats", 2), ("facts", 5))}
         return (
@@ -156,6 +161,14 @@ class Kept:
         for old in before:  # who has one open goes on reading it
             old.unlink(missing_ok=True)
         return Layouts(path, positions)
+
+
+def _go_together(columns: dict[str, np.ndarray]) -> bool:
+    """Whether columns are of as many files, and of whole numbers: a manifest's folder may come from anyone."""
+    count = len(columns["paths"])
+    shapes = {"stats": (count, 2), "facts": (count, 5), "positions": (count,)}
+    fit = all(columns[name].shape == shape and columns[name].dtype == np.int64 for name, shape in shapes.items())
+    return fit and columns["paths"].ndim == 1 and bool((columns["facts"] >= 0).all())
 
 
 def _numbers(info: VideoInfo) -> tuple[int, ...]:

@@ -17,6 +17,7 @@ import numpy as np
 
 from finetune.errors import RunError
 from finetune.files import whole_file
+from finetune.reading import read_array
 from finetune.video import clip_files
 
 SCHEMA = 2  # one more when the files change, or the same video gives other pictures
@@ -71,11 +72,9 @@ def read_index(folder: Path) -> np.ndarray:
     """The index as a memory map; without entries where there is none yet."""
     file = folder / "index.npy"
     try:
-        return np.load(file, mmap_mode="r")
-    except FileNotFoundError:
-        return entries([])
-    except (OSError, ValueError) as error:
-        raise RunError(f"{file}: cannot be read: {error}; delete it, and pack again") from None
+        return read_array(file, mapped=True) if file.exists() else entries([])
+    except RunError as error:
+        raise RunError(f"{error}; delete it, and pack again") from None
 
 
 def write_index(folder: Path, index: np.ndarray) -> None:

@@ -1,0 +1,110 @@
+"""Files of a run folder, which anybody may have written, read as what they must be; all else is a RunError in words."""
+
+import csv
+import json
+import os
+import stat
+import struct
+import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import cache
+from pathlib import Path
+from tokenize import TokenError
+from typing import Any
+from zipfile import BadZipFile
+
+import numpy as np
+from pydantic import TypeAdapter, ValidationError
+
+from finetune.errors import RunError, some
+
+MOST_BYTES = 2_000_000_000  # of a text file
+OTHER_WRITERS = ("wandb", "mlruns")  # of trackers, which lay links where they like
+NOT_AS_WRITTEN = (KeyError, TypeError, ValueError, AttributeError, IndexError, ArithmeticError, RecursionError)
+
+NO_ARRAY = (  # what NumPy raises for files that hold none
+    *(*NOT_AS_WRITTEN, OSError, EOFError, SyntaxError, MemoryError, NotImplementedError),
+    *(TokenError, BadZipFile, zlib.error, struct.error),
+)
+
+
+def read_text(path: Path) -> str | None:
+    """None where there is no such file; what is no UTF-8 becomes question marks."""
+    try:
+        found = path.stat()
+        if not stat.S_ISREG(found.st_mode) or found.st_size > MOST_BYTES:
+            raise RunError(f"{path}: is no file of text; remove it, and evaluate or train again")
+        return path.read_text(encoding="utf-8", errors="replace")
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    except OSError as error:
+        raise RunError(f"{path}: cannot be read: {error.strerror}") from None
+
+
+def read_json(path: Path, kind: Any = Any) -> Any:
+    """The value in a JSON file, which has to be of a type: dict[str, int], a TypedDict and the like."""
+    text = read_text(path)
+    if text is None:
+        raise RunError(f"{path}: there is no such file; evaluate or train again")
+    return parse_json(text, path, kind)
+
+
+def parse_json(text: str, where: Path | str, kind: Any = Any) -> Any:
+    try:
+        value = json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise RunError(f"{where}: not JSON ({error}); it is damaged: evaluate or train again") from None
+    return checked(value, kind, where)
+
+
+def checked(value: Any, kind: Any, where: Path | str) -> Any:
+    """The value as it is, where it is of a type that pydantic can check. Raises RunError that names what is not."""
+    try:
+        _adapter(kind).validate_python(value, strict=True)
+        return value
+    except (ValidationError, RecursionError) as error:
+        problems = error.errors() if isinstance(error, ValidationError) else []
+        listed = some([f"{'.'.join(map(str, each['loc'])) or 'all of it'}: {each['msg']}" for each in problems])
+        raise RunError(f"{where}: not as it was written ({listed[:500]}); evaluate or train again") from None
+
+
+@cache
+def _adapter(kind: Any) -> TypeAdapter:
+    return TypeAdapter(kind)
+
+
+def read_array(path: Path, *, mapped: bool = False) -> np.ndarray:
+    """The array in a .npy file, or its memory map; nothing in it is executed. Raises RunError for what is none."""
+    try:
+        if mapped:
+            return np.lib.format.open_memmap(path, mode="r")
+        with path.open("rb") as file:
+            return np.lib.format.read_array(file, allow_pickle=False)
+    except NO_ARRAY as error:
+        raise RunError(f"{path}: cannot be read as an array: {error!r:.200}; make it again") from None
+
+
+@contextmanager
+def damage_in_words(folder: Path) -> Iterator[None]:
+    """For what follows from a run's files alone, such as a page: what fails in it is their fault, and a RunError."""
+    from jinja2.exceptions import UndefinedError
+
+    try:
+        yield
+    except (*NOT_AS_WRITTEN, UndefinedError, csv.Error) as error:
+        raise RunError(f"{folder}: a file in it is not as it was written: {error!r:.300}; evaluate it again") from error
+
+
+def refuse_links_out(run: Path, *, only_read: str | None = None) -> None:
+    """Raise RunError where a link leads out of a run folder: what is written there would change another file.
+
+    Within a folder that is `only_read` links are left alone.
+    """
+    root = run.resolve()
+    for folder, names, files in os.walk(root):
+        here = Path(folder)
+        names[:] = [name for name in names if name != only_read and (here != root or name not in OTHER_WRITERS)]
+        for path in (here / name for name in (*names, *files)):
+            if path.is_symlink() and not path.resolve().is_relative_to(root):
+                raise RunError(f"{path}: is a link that leads out of the run folder; put the file itself there")
