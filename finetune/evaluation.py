@@ -10,7 +10,7 @@ import numpy as np
 
 from finetune.answers import read_answers
 from finetune.audit.tested import warnings_of_set, warnings_of_test
-from finetune.checkpoint import load, open_run
+from finetune.checkpoint import load, open_run, outputs_of_run
 from finetune.errors import DataError, RunError, some
 from finetune.files import standing, write_json
 from finetune.infer import settle_device, settle_precision

@@ -63,7 +63,7 @@ class Data(Section):
         "fail", description="files that cannot be read: stop before training, or leave them out and list them"
     )
     workers: Annotated[int, Field(ge=0)] | Literal["auto"] = Field("auto", description="loading processes")
-    time_limit: Rate = Field(
+    time_limit: Annotated[float, Field(gt=0, le=1e6)] = Field(
         60, description="seconds after which a file that a loading process hangs on is skipped, and listed"
     )
 
@@ -101,7 +101,9 @@ class Clip(Section):
     )
 
     @model_validator(mode="after")
-    def _fps_sampling_has_a_rate(self) -> Clip:
+    def _can_be_read(self) -> Clip:
+        if self.num_frames * (self.size or 224) ** 2 > 2**31:
+            raise ValueError(f"num_frames is {self.num_frames} and size {self.size}: a clip of more than 6 GB")
         if self.sampling == "fps" and self.fps is None:
             raise ValueError("sampling is 'fps' and fps is not set; for example fps: 10")
         return self
@@ -130,7 +132,7 @@ class Augment(Section):
     )
     blur: Annotated[float, Field(ge=0, le=1)] = Field(0.0, description="share of clips that are blurred")
     rotate: Annotated[float, Field(ge=0, le=180)] = Field(0.0, description="degrees, to either side")
-    views: Positive | None = Field(
+    views: Annotated[int, Field(ge=1, le=1000)] | None = Field(
         None,
         description="so many fixed draws of each clip, taken in turn, in phases with a frozen part; null: 8 with the "
         "preset strong, else 4 (1 where nothing is drawn), and with train.cache off each epoch draws anew",
@@ -350,7 +352,7 @@ class Train(Section):
 class Evaluate(Section):
     """How a trained model is tested; predict does the same."""
 
-    views: Positive = Field(1, description="clips a video whose answers become one")
+    views: Annotated[int, Field(ge=1, le=1000)] = Field(1, description="clips a video whose answers become one")
     consensus: Literal["probs", "logits", "max"] = Field(
         "probs",
         description="over views: the mean of probabilities, of logits, or the largest probability of each class",
@@ -375,7 +377,7 @@ Phases = Annotated[
 class Recipe(Section):
     """A whole run."""
 
-    seed: Annotated[int, Field(ge=0)] = 0
+    seed: Annotated[int, Field(ge=0, lt=2**63)] = 0
     data: Data = Data()
     clip: Clip = Clip()
     augment: Augment = Augment()

@@ -9,6 +9,7 @@ import finetune as ft
 from finetune.errors import DataError, RecipeError
 from finetune.objects import UnaskedPlace, fetched, user_cache
 from finetune.recipe_files import load_recipe, save_recipe
+from finetune.train.resume import with_known_cache
 
 SECRET = "do not tell"
 PLACE = "http://127.0.0.1:9/pack"
@@ -110,6 +111,21 @@ def test_a_pack_in_an_object_store_is_fetched_only_when_the_user_names_it(run, f
     assert type(load_recipe(str(run / "recipe.yaml"), [f"data.packed={PLACE}"]).data.packed) is str
     save_recipe(recipe, run / "recipe.yaml")
     assert load_recipe(str(run / "recipe.yaml")) == recipe
+
+
+@pytest.mark.parametrize("line", ["num_frames: 4", "size: 32", "views: 1"])
+def test_numbers_that_would_fill_the_memory_are_refused(run, line):
+    with_line(run, line, f"{line.split(':')[0]}: 9999999")
+    with pytest.raises(RecipeError, match="less than or equal to|a clip of more than 6 GB"):
+        load_recipe(str(run / "recipe.yaml"))
+
+
+def test_a_run_names_no_folder_for_a_cache_that_is_none_already(run, tmp_path):
+    with_line(run, "cache_dir: null", f"cache_dir: {tmp_path / 'elsewhere'}")
+    assert with_known_cache(load_recipe(str(run / "recipe.yaml"))).train.cache_dir is None
+    (tmp_path / "elsewhere" / "set").mkdir(parents=True)
+    (tmp_path / "elsewhere" / "set" / "set.json").write_text("{}")
+    assert with_known_cache(load_recipe(str(run / "recipe.yaml"))).train.cache_dir == tmp_path / "elsewhere"
 
 
 def test_what_was_fetched_before_is_taken_as_it_is_without_asking(run, monkeypatch, tmp_path):

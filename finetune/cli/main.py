@@ -76,6 +76,11 @@ def _status() -> int:
             raise
         show()
         status = getattr(error, "exit_code", 2)
+    except MemoryError:
+        print(
+            "finetune: needs more memory than there is; take fewer frames, smaller pictures or batches", file=sys.stderr
+        )
+        status = 2
     except (KeyboardInterrupt, typer.Abort):
         print("finetune: interrupted", file=sys.stderr)
         status = 130

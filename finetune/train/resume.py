@@ -6,6 +6,7 @@ from typing import Any
 
 from finetune.checkpoint import load_checkpoint, open_run, unlearnt
 from finetune.errors import RecipeError
+from finetune.features.sets import sets_in
 from finetune.infer import settle_device
 from finetune.recipe import Recipe, Schedule
 from finetune.recipe_files import check_recipe
@@ -39,6 +40,8 @@ def resume(
     """
     folder = Path(run)
     recipe, classes = open_run(folder, overrides)
+    if not any(override.startswith("train.cache_dir=") for override in overrides):
+        recipe = with_known_cache(recipe)
     state = read_state(folder)
     refuse_another_recipe(state["recipe"], recipe)
     manifest = saved_manifest(folder, recipe, classes, data_root=data_root)
@@ -47,6 +50,17 @@ def resume(
     load_checkpoint(folder, "last", model)
     refuse_what_cannot_run(model, manifest, recipe, folder=folder)
     return learn(model, manifest, recipe, folder, state=state, quiet=quiet, after_epoch=after_epoch)
+
+
+def with_known_cache(recipe: Recipe) -> Recipe:
+    """The recipe with the user's own cache, where the folder that the run names for it holds nothing kept by us.
+
+    Else somebody else's run could have files written wherever it says.
+    """
+    named = recipe.train.cache_dir
+    if named is None or sets_in(named):
+        return recipe
+    return recipe.model_copy(update={"train": recipe.train.model_copy(update={"cache_dir": None})})
 
 
 def refuse_another_recipe(before: dict[str, Any], now: Recipe) -> None:
