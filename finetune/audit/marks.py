@@ -6,7 +6,7 @@ classes lack, have to tell the class of clips of groups that they were not learn
 
 import itertools
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -27,6 +27,7 @@ LEAST_EXCESS, LEAST_EXCESS_OF_ONE_SCENE = 0.5, 0.75
 HIGHEST_P = 0.05
 MOST_MARKS = 8
 _GRID, _CORNER_GRID = (96, 128), (96, 96)  # rows, columns
+_BESIDE = 0.03  # of the picture
 _OVERLAP, _ALIKE = 0.3, 0.6  # of two classes' parts, from which on they are one mark
 
 
@@ -138,12 +139,17 @@ def _size(look: Look) -> tuple[float, float]:
 
 
 def _marks_at(anchor: _Anchor, clips: _Clips) -> Iterator[Mark]:
+    """By the edges with and without their sign: with it moving pictures cancel, without it grey marks stay."""
     fields = [
         still_edges(look.grey_3HW, window=window, grid=anchor.grid)
         for look, window in zip(clips.looks, anchor.windows, strict=True)
         if look.grey_3HW is not None
     ]
-    sample = EdgeSample(np.stack(fields), clips.classes, clips.groups)
+    for fields_N2HW in np.stack(fields, axis=1):
+        yield from _marks_in(EdgeSample(fields_N2HW, clips.classes, clips.groups), anchor, clips)
+
+
+def _marks_in(sample: EdgeSample, anchor: _Anchor, clips: _Clips) -> Iterator[Mark]:
     sets = _sets_of_classes(sample)
     if not sets:
         return
@@ -202,10 +208,8 @@ def _mark(
         return
     is_one = np.isin(sample.classes_N, classes)
     values = np.where(is_one, scores(sample.fields_N2HW, edges.mean_2HW * shared.mask_HW), -np.inf)
-    example = int(values.argmax())
-    bearing = [
-        (clips.looks[each], anchor.windows[each]) for each in np.flatnonzero(values > values[example] / 2).tolist()
-    ]
+    bearing = np.flatnonzero(values > values.max() / 2).tolist()
+    example = _typical([_size(clips.looks[each]) for each in bearing], values[bearing], bearing)
     found, mistaken = found_and_mistaken
     yield Mark(
         task=clips.task,
@@ -219,8 +223,14 @@ def _mark(
         groups=edges.groups,
         clips=int(is_one.sum()),
         example=clips.rows[example],
-        mean_jpeg=_mean_jpeg(bearing, anchor.grid, shared.boxes),
+        mean_jpeg=_mean_jpeg(anchor, {each: clips.looks[each].middle_jpeg for each in bearing}, shared.boxes),
     )
+
+
+def _typical(sizes: Sequence[tuple[float, float]], values: np.ndarray, numbers: Sequence[int]) -> int:
+    """Of the median shape, so that marks measured from different places are shown in one, and compared there."""
+    shapes = np.log([width / height for height, width in sizes])
+    return numbers[int(np.lexsort((-values, np.abs(shapes - np.median(shapes)).round(3)))[0])]
 
 
 def _place(box: Box, grid: tuple[int, int], window: Window) -> Place:
@@ -229,11 +239,11 @@ def _place(box: Box, grid: tuple[int, int], window: Window) -> Place:
     return place_of(left + box[0] * across, top + box[1] * down, box[2] * across, box[3] * down)
 
 
-def _mean_jpeg(bearing: Sequence[tuple[Look, Window]], grid: tuple[int, int], boxes: Sequence[Box]) -> bytes:
-    """The boxes and their surroundings, averaged over clips, at twice the grid's density."""
-    rows, columns = grid
-    jpegs, windows = [look.middle_jpeg for look, _ in bearing], [window for _, window in bearing]
-    picture_3HW = mean_picture(jpegs, windows, grid=(2 * rows, 2 * columns))
+def _mean_jpeg(anchor: _Anchor, jpegs: Mapping[int, bytes], boxes: Sequence[Box]) -> bytes:
+    """The boxes and their surroundings, averaged over clips given by their number, at twice the grid's density."""
+    rows, columns = grid = anchor.grid
+    windows = [anchor.windows[number] for number in jpegs]
+    picture_3HW = mean_picture(list(jpegs.values()), windows, grid=(2 * rows, 2 * columns))
     margin = 8
     left, top = (max(0, min(box[side] for box in boxes) - margin) for side in (0, 1))
     right, bottom = (min(grid[1 - side], max(box[side] + box[side + 2] for box in boxes) + margin) for side in (0, 1))
@@ -247,4 +257,8 @@ def _are_one(mark: Mark, other: Mark) -> bool:
 
 
 def _overlap(one: Sequence[float], two: Sequence[float]) -> bool:
-    return all(one[side] < two[side] + two[side + 2] and two[side] < one[side] + one[side + 2] for side in (0, 1))
+    """Or lie side by side."""
+    return all(
+        one[side] < two[side] + two[side + 2] + _BESIDE and two[side] < one[side] + one[side + 2] + _BESIDE
+        for side in (0, 1)
+    )

@@ -21,15 +21,24 @@ def grey(frames_T3HW: np.ndarray) -> np.ndarray:
     return np.rint(np.einsum("c,tchw->thw", _RED_GREEN_BLUE, frames_T3HW.astype(np.float32))).astype(np.uint8)
 
 
-def still_edges(frames_THW: np.ndarray, *, window: Window, grid: tuple[int, int]) -> np.ndarray:
-    """float16 (2, height, width of the grid): the direction of each still edge, down and right, of length 0 to 1.
+def still_edges(frames_3HW: np.ndarray, *, window: Window, grid: tuple[int, int]) -> np.ndarray:
+    """float16 (2, 2, height, width of the grid): vectors of length 0 to 1, for the strength of each still edge.
 
-    `frames_THW` are grey, `window` is the part of the picture that the grid covers.
+    The first ones, (down, right), point to what is lighter. The second ones have twice the angle, so that an edge is
+    the same whether what lies behind a mark is lighter or darker than the mark. `frames_3HW` are grey, `window` is
+    the part of the picture that the grid covers.
     """
-    gradients = [np.stack(np.gradient(_sampled(frame_HW.astype(np.float32), window, grid))) for frame_HW in frames_THW]
-    still_2HW = np.median(gradients, axis=0)
-    lengths_HW = np.hypot(still_2HW[0], still_2HW[1])
-    return np.asarray(still_2HW / (lengths_HW + _NOISE), np.float16)
+    first, middle, last = (_edges(_sampled(frame_HW.astype(np.float32), window, grid)) for frame_HW in frames_3HW)
+    median = np.maximum(np.minimum(first, middle), np.minimum(np.maximum(first, middle), last))
+    return median.astype(np.float16)
+
+
+def _edges(picture_HW: np.ndarray) -> np.ndarray:
+    down_HW, right_HW = np.gradient(picture_HW)
+    length_HW = np.hypot(down_HW, right_HW)
+    signed = np.stack([down_HW, right_HW]) / (length_HW + _NOISE)
+    unsigned = np.stack([signed[0] * down_HW - signed[1] * right_HW, 2 * signed[0] * right_HW]) / (length_HW + 1e-6)
+    return np.stack([signed, unsigned])
 
 
 def mean_picture(jpegs: Sequence[bytes], windows: Sequence[Window], *, grid: tuple[int, int]) -> np.ndarray:

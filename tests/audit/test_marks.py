@@ -189,6 +189,17 @@ def test_three_groups_are_enough_and_two_are_not(groups):
     assert [mark.classes for mark in marks] == [MARKED] * (groups == 3)
 
 
+def test_a_mark_that_is_darker_than_some_pictures_and_lighter_than_others_is_named():
+    rows, looks = data_set()
+    for number, label in enumerate(rows.labels):
+        frames = scene(number) // 3 + (20, 150)[number % 2]
+        for frame in frames if label in MARKED else []:
+            cv2.circle(frame, (136, 24), 14, (120, 120, 120), 4, cv2.LINE_AA)
+        looks[number] = look_of(frames)
+    (mark,) = find_marks(rows, looks)
+    assert mark.classes == MARKED and mark.places[0].where == "upper right corner"
+
+
 def test_a_mark_at_a_fixed_distance_from_a_corner_is_found_in_clips_of_many_sizes():
     sizes = [(120, 160), (160, 120), (176, 120), (120, 176), (144, 144), (100, 176)]
     labels, groups, looks = [], [], []
