@@ -177,10 +177,10 @@ def predict_each(
 
 
 def reads_image_sequences(run: Path) -> bool:
-    """Whether a run takes a folder of numbered images as one clip: not where it learned from images by themselves."""
+    """Whether a run takes a folder of numbered images as one clip: not if all clips it trained on are images."""
     recipe, _ = open_run(run)
     manifest = run / "manifest.csv"
-    learned = read_table(manifest)["path"] if manifest.is_file() else [""]
+    learned = read_table(manifest).get("path", [""]) if manifest.is_file() else [""]
     only_images = all(Path(path).suffix.lower() in IMAGE_SUFFIXES for path in learned)
     return recipe.data.image_sequences and not only_images
 

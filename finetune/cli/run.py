@@ -208,11 +208,13 @@ def load_manifest(recipe: Recipe, *, whole: bool = False) -> "Manifest":
 
 
 def _at_image_rate(manifest: "Manifest", rate: float) -> "Manifest":
-    """The manifest with the rate of its image sequences, of which is said how many there are."""
+    """The manifest with the frame rate of its folders of numbered images; prints how many there are."""
+    from finetune.report.words import count
+
     sequences = sum(manifest.path(row).is_dir() for row in range(len(manifest)))
     if sequences:
         print(
-            f"{sequences} folders of numbered images are one clip each, of {rate:g} frames a second "
+            f"{count(sequences, 'folder')} of numbered images: one clip each, at {rate:g} frames a second "
             "(data.image_sequences, data.image_rate)",
             file=sys.stderr,
         )
