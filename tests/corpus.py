@@ -76,15 +76,12 @@ ENCODED = {
     "hevc_repeated_headers.mp4": f"{X265}:keyint=12:bframes=3:repeat-headers=1 -tag:v hev1",
     # VP8, VP9, AV1
     "vp8.webm": f"{VP8} -g 12",
-    "vp8_altref.webm": "-c:v libvpx -deadline good -cpu-used 5 -threads 1 -g 12 -auto-alt-ref 1 -lag-in-frames 16",
     "vp8_vfr.webm": f"{VP8} -g 12 {VARIABLE}",
     "vp8_resilient.mkv": f"{VP8} -g 30 -error-resilient 1",
     "vp8.avi": f"{VP8} -g 12",
     "vp8_alpha.webm": f"{VP8} -g 12 -pix_fmt yuva420p -auto-alt-ref 0",
     "vp8.ivf": f"{VP8} -g 12",
     "vp9.webm": f"{VP9} -g 12",
-    "vp9_altref.webm": "-c:v libvpx-vp9 -deadline good -cpu-used 5 -threads 1 -g 12 -auto-alt-ref 1 -lag-in-frames 16",
-    "vp9_altref.mp4": "-c:v libvpx-vp9 -deadline good -cpu-used 5 -threads 1 -g 12 -auto-alt-ref 1 -lag-in-frames 16",
     "vp9_vfr.webm": f"{VP9} -g 12 {VARIABLE}",
     "vp9.ivf": f"{VP9} -g 12",
     "vp9_lossless.mkv": f"{VP9} -g 12 -lossless 1 -pix_fmt yuv444p",
@@ -112,8 +109,6 @@ ENCODED = {
     "mpeg4_b.ts": "-c:v mpeg4 -bf 2 -g 12",
     "xvid_packed.avi": "-c:v libxvid -bf 2 -g 12 -qscale:v 4",
     "xvid_packed_long.avi": "-c:v libxvid -bf 3 -g 30 -qscale:v 4",
-    "xvid_packed.mkv": "-c:v libxvid -bf 2 -g 12 -qscale:v 4",
-    "xvid_packed.mp4": "-c:v libxvid -bf 2 -g 12 -qscale:v 4",
     "xvid_no_b.avi": "-c:v libxvid -bf 0 -g 12 -qscale:v 4",
     "msmpeg4v2.avi": "-c:v msmpeg4v2 -g 12",
     "msmpeg4v3.avi": "-c:v msmpeg4 -g 12",
@@ -212,6 +207,11 @@ ENCODED = {
     "speedhq.mkv": "-c:v speedhq -vf scale=64:48 -pix_fmt yuv422p",
 }
 
+# libvpx hides reference pictures when it has seen the source before.
+TWO_PASSES = {
+    "vp9_altref.webm": "-c:v libvpx-vp9 -deadline good -cpu-used 5 -threads 1 -g 20 -auto-alt-ref 1 -lag-in-frames 16",
+    "vp8_altref.webm": "-c:v libvpx -deadline good -cpu-used 5 -threads 1 -g 20 -auto-alt-ref 1 -lag-in-frames 16",
+}
 SPIKES = "-bsf:v setts=pts='PTS+if(eq(mod(N\\,11)\\,4)\\,3*{frame}\\,0)'"
 NO_REORDERING = "-bsf:v setts=pts=DTS"
 SPLIT_VP9 = "-bsf:v vp9_superframe_split"
@@ -254,6 +254,10 @@ COPIED = {
     "clock_wraps.ts": ("h264_b2.mp4", "", "-output_ts_offset 95443.5"),
     "clock_wraps_mpeg2.ts": ("mpeg2.mpg", "", "-output_ts_offset 95443.5"),
     "shorter.mp4": ("h264_b2.mp4", "", "-t 0.9"),
+    "vp9_altref.mp4": ("vp9_altref.webm", "", ""),
+    "vp9_altref.ivf": ("vp9_altref.webm", "", ""),
+    "vp8_altref.mkv": ("vp8_altref.webm", "", ""),
+    "vp8_altref.avi": ("vp8_altref.webm", "", ""),
     "split.webm": ("vp9_altref.webm", "", SPLIT_VP9),
     "split.mp4": ("vp9_altref.webm", "", SPLIT_VP9),
     "split.ivf": ("vp9_altref.webm", "", SPLIT_VP9),
@@ -262,7 +266,9 @@ COPIED = {
     "split_av1.mp4": ("av1_aom_lag.webm", "", "-bsf:v av1_frame_split"),
     "unpacked.avi": ("xvid_packed.avi", "", "-bsf:v mpeg4_unpack_bframes"),
     "unpacked.mp4": ("xvid_packed.avi", "", "-bsf:v mpeg4_unpack_bframes"),
-    "repacked.avi": ("xvid_packed.mp4", "", ""),
+    "packed_copied.mkv": ("xvid_packed.avi", "-fflags +genpts", ""),
+    "packed_copied.mp4": ("xvid_packed.avi", "-fflags +genpts", ""),
+    "packed_copied.nut": ("xvid_packed_long.avi", "-fflags +genpts", ""),
     "mpeg4_from_mp4.avi": ("mpeg4_b.mp4", "", ""),
     "h264_from_mp4.nut": ("h264_b3_pyramid.mp4", "", ""),
     "theora_from_ogv.mkv": ("theora_vfr.ogv", "", ""),
@@ -308,7 +314,14 @@ JOINED = {
 }
 APPENDED = ("h264_b.ts", "mpeg2.ts", "hevc_b.ts", "mpeg2.mpg", "h264.h264", "mpeg2.m2v")
 HALVED = (*APPENDED, "h264_refresh.ts", "mjpeg.mjpeg")
-NAMES = [*ENCODED, *COPIED, *JOINED, *(f"twice_{name}" for name in APPENDED), *(f"half_{name}" for name in HALVED)]
+NAMES = [
+    *ENCODED,
+    *TWO_PASSES,
+    *COPIED,
+    *JOINED,
+    *(f"twice_{name}" for name in APPENDED),
+    *(f"half_{name}" for name in HALVED),
+]
 
 
 def make(folder: Path) -> None:
@@ -317,6 +330,9 @@ def make(folder: Path) -> None:
     left = iter(ENCODED.items())
     while outputs := dict(islice(left, OUTPUTS_PER_PROCESS)):
         _run(folder, source, outputs)
+    for number in (1, 2):
+        for name, options in TWO_PASSES.items():
+            _run(folder, source, {name: f"{options} -pass {number} -passlogfile {name}"})
     by_input = defaultdict(dict)
     for name, (source, options, output) in COPIED.items():
         if (folder / source).exists():

@@ -31,8 +31,9 @@ from finetune.video.image_sequence import NO_TIME, image_frames, named_in
 from finetune.video.layout import Layout
 from finetune.video.orientation import ClipOrientation, OrientationError
 from finetune.video.other_decoders import read_with_opencv, read_with_torchcodec
+from finetune.video.proof import proven
 from finetune.video.scan import by_decoding, by_index, by_packets, is_mp4
-from finetune.video.sparse import LayoutError, decode_groups, proven
+from finetune.video.sparse import LayoutError, decode_groups
 from finetune.video.stacked import stacked
 
 PICTURES_VERSION = 2  # one more when the same file gives other pictures: features kept of the old ones are not used
@@ -82,7 +83,8 @@ def _scan(path: Path, *, prove: bool) -> tuple[VideoInfo, Layout | None]:
         _refuse_cut_off(path, container, stream)
         layout, counted = by_index(container, stream), "index"
         codec, has_audio = stream.codec_context.name, bool(container.streams.audio)
-        fps, frame_seconds = frame_rate(stream), _typical_seconds(stream)
+        fps = frame_rate(stream)
+        frame_seconds = _typical_seconds(stream) or (1 / fps if fps else 0.0)
         first = next(decoded(path, container, stream), None)
         if first is None:
             raise VideoError(f"{path}: {or_encrypted(path, 'holds no frame that can be decoded')}")

@@ -16,7 +16,8 @@ from av.video.stream import VideoStream
 from finetune.video.container import PYAV_ERRORS, decoded_from, frame_rate, has_no_times, packets_of
 from finetune.video.layout import Layout, layout_by_index, layout_by_packets, rising, without_groups
 from finetune.video.orientation import ClipOrientation
-from finetune.video.picture_order import OrderUnknown, Rank, order_reader
+from finetune.video.picture_count import OrderUnknown, Rank
+from finetune.video.picture_order import order_reader
 
 # In these every packet is one frame that comes out, and frames are shown in the order of their packets' times:
 # wherever headers and times say so of each packet that is looked at.

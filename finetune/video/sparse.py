@@ -6,7 +6,7 @@ sends the caller back to counting.
 
 What lets packets be left out, and on what it rests:
 - Decoding starts at a group's keyframe. It must come out as a keyframe, undamaged; where a layout was found by
-  decoding, `proven` has compared the first frames of groups with those of decoding in order.
+  decoding, `proof` has compared the first frames of groups with those of decoding in order.
 - Frames shown before that keyframe are left out, unless a packet may hold two pictures: then they are decoded and
   thrown away, as the decoder holds the second picture back until the next packet.
 - Frames that no other refers to are skipped by decoders that know them, unless a packet may hold two pictures.
@@ -16,7 +16,6 @@ What lets packets be left out, and on what it rests:
 
 from collections.abc import Iterable, Iterator
 from itertools import chain
-from pathlib import Path
 
 import numpy as np
 from av.container import InputContainer
@@ -24,11 +23,11 @@ from av.packet import Packet
 from av.video.frame import VideoFrame
 from av.video.stream import VideoStream
 
-from finetune.video.container import PYAV_ERRORS, open_video, packets_of
-from finetune.video.layout import Layout, without_groups, without_starts
+from finetune.video.container import packets_of
+from finetune.video.layout import Layout
 from finetune.video.orientation import may_state_orientation
-from finetune.video.picture_order import OrderUnknown
-from finetune.video.scan import Digest, Digests, in_order, is_mp4, ranks_of, seek_time
+from finetune.video.picture_count import OrderUnknown
+from finetune.video.scan import in_order, is_mp4, ranks_of, seek_time
 
 # Codecs whose decoders know before decoding that no other frame refers to one, and skip it when told to.
 KNOWS_UNREFERENCED = {"h264", "hevc", "mpeg4", "mpeg2video", "mpeg1video"}
@@ -36,10 +35,6 @@ KNOWS_UNREFERENCED = {"h264", "hevc", "mpeg4", "mpeg2video", "mpeg1video"}
 WORTH_A_SEEK = 64
 NO_FRAME = -1
 NO_GROUP = -2
-COMPARED_GROUPS = 32  # of a layout that was found by decoding
-COMPARED_FRAMES = 3  # of each of these groups, from its keyframe on
-COMPARED_WITH_LEADING = 2  # so many of them with the frames that are shown before the keyframe
-MOST_ATTEMPTS = 4
 
 Numbered = Iterator[tuple[int, Packet]]
 Frames = Iterator[tuple[int, VideoFrame, float]]
@@ -47,50 +42,6 @@ Frames = Iterator[tuple[int, VideoFrame, float]]
 
 class LayoutError(Exception):
     """The file is not laid out as its index or its times say."""
-
-
-def proven(path: Path, layout: Layout, digests: Digests) -> Layout:
-    """A layout that was found by decoding, less the groups at which decoding cannot start after all.
-
-    Frames of groups spread over the file are decoded again, and compared with what decoding in order gave.
-    """
-    for _ in range(MOST_ATTEMPTS):
-        wrong = _wrong_groups(path, layout, digests)
-        if not wrong:
-            return layout
-        layout = without_starts(layout, wrong)
-    assert layout.times is not None
-    return without_groups(layout.times)
-
-
-def _wrong_groups(path: Path, layout: Layout, digests: Digests) -> set[int]:
-    """Of the groups compared, those whose frames come out otherwise, or not at all."""
-    group_of = _compared(layout)
-    wrong, left, digest = set(), sorted(group_of), Digest()
-    try:
-        with open_video(path, quick=True) as (container, stream):
-            for number, frame, _ in decode_groups(container, stream, layout, left):
-                if number not in group_of:
-                    continue
-                left = left[left.index(number) + 1 :]
-                if digest(frame) != digests[number]:
-                    wrong.add(group_of[number])
-    except (LayoutError, *PYAV_ERRORS):
-        wrong.add(group_of[left[0]] if left else 0)
-    return wrong
-
-
-def _compared(layout: Layout) -> dict[int, int]:
-    """The frames to compare, by number, each with its group: those of the first group come from the start anyway."""
-    last = len(layout.seek_times) - 1
-    group_of: dict[int, int] = {}
-    for group in np.unique(np.linspace(min(1, last), last, COMPARED_GROUPS).astype(int)).tolist():
-        keyframe = min(layout.frames_of_group(group).items())[1]
-        first, after = layout.frames_before[group : group + 2].tolist()
-        if group > COMPARED_WITH_LEADING:  # what is shown before a keyframe needs all of the group before
-            first = keyframe
-        group_of |= dict.fromkeys(range(first, min(after, keyframe + COMPARED_FRAMES)), group)
-    return group_of
 
 
 def decode_groups(

@@ -6,6 +6,7 @@ import subprocess
 
 import numpy as np
 import pytest
+from grey import make_clip
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -119,6 +120,10 @@ def test_dv_does_not_have_60000_frames_a_second(tmp_path):
     info = probe(tmp_path / "a.dv")
     assert (info.num_frames, info.fps) == (10, 25)
     assert info.duration_seconds == pytest.approx(0.4)
+
+
+def test_a_single_frame_lasts_as_long_as_its_rate_says(tmp_path):
+    assert probe(make_clip(tmp_path / "one.mp4", 1)).duration_seconds == pytest.approx(1 / 25)
 
 
 @given(
