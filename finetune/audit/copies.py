@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from finetune.audit.finding import Finding
-from finetune.audit.rows import Rows
+from finetune.audit.rows import Rows, units_of_rows
 from finetune.labels import Labels
 from finetune.report.words import count
 from finetune.video.duplicates import same_to_the_byte, same_to_the_eye
@@ -40,11 +40,11 @@ def find_copies(rows: Rows, readable: Sequence[int], pictures_N3SS: np.ndarray) 
 
 
 def sides_of(rows: Rows) -> list[str]:
-    """What a row shares with those that no border parts it from: its split, or, where chance divides, its group."""
+    """What a row shares with those that no border parts it from: its split, or, undivided, its group or file."""
     if not rows.labelled:
         return [""] * len(rows)
     if rows.divided:
-        return [f"group {group}" if group else f"row {row}" for row, group in enumerate(rows.groups)]
+        return units_of_rows(rows.source, rows.paths, rows.groups).tolist()
     return rows.splits
 
 

@@ -240,6 +240,12 @@ def _unknown_splits(splits: Sequence[str], known: Sequence[str]) -> list[Finding
     return [Finding("mend", "split", f"{len(rows)} rows have {words}.", "A split is train, val or test.", rows)]
 
 
+def units_of_rows(source: Path, paths: Sequence[Path], groups: Sequence[str]) -> np.ndarray:
+    """What training keeps whole where it divides the rows: for each (N,) the name of its group or file."""
+    root = source if source.is_dir() else source.parent
+    return units_of([path.absolute() for path in paths], groups if any(groups) else None, root=root.absolute())
+
+
 def _divided(
     source: Path,
     paths: Sequence[Path],
@@ -248,8 +254,7 @@ def _divided(
     shares: tuple[float, float, int],
     findings: list[Finding],
 ) -> list[str]:
-    root = source if source.is_dir() else source.parent
-    units = units_of([path.absolute() for path in paths], groups if any(groups) else None, root=root.absolute())
+    units = units_of_rows(source, paths, groups)
     try:
         return divide(every.values(), units, shares, source=source).tolist()
     except DataError as error:

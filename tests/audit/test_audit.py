@@ -214,6 +214,21 @@ def test_without_splits_copies_that_chance_can_part_are_found_and_one_group_mend
     assert len(left) == len(rows)
 
 
+def test_rows_of_one_file_go_together_and_only_one_label_can_be_right(tmp_path):
+    lines = ["path,label"]
+    for number in range(24):
+        make_scene(tmp_path / f"{number}.mp4", number)
+        lines.append(f"{number}.mp4,{'ab'[number % 2]}")
+    (tmp_path / "clips.csv").write_text("\n".join([*lines, "./0.mp4,a"]))
+    found = look_into(tmp_path / "clips.csv")[1]
+    assert found["exact_copies"]["severity"] == "note" and "contradiction" not in found
+    (tmp_path / "clips.csv").write_text("\n".join([*lines, "./0.mp4,b"]))
+    _, found, _, left = look_into(tmp_path / "clips.csv")
+    assert found["contradiction"]["severity"] == "mend" and len(left) == 23
+    with pytest.raises(DataError, match="one file has two labels"):
+        Manifest.from_csv(tmp_path / "clips.csv")
+
+
 def test_what_is_mended_has_nothing_left_to_mend_and_training_takes_it(folder, tmp_path):
     make_bad_files(folder / "train/waves")
     shutil.copy(folder / "test/jumps/0.mp4", folder / "train/jumps/again.mp4")
