@@ -248,7 +248,7 @@ def _without_clips(manifest: Manifest, *, several: bool) -> list[dict[str, str]]
         there: list[bool] = np.any(labels.has(), axis=0).tolist()
         absent = [name for name, is_there in zip(labels.names, there, strict=False) if not is_there]
         if absent and labels.known.any():
-            what = f"{f'tasks.{task}: ' if several else ''}this set has no clip of {some(absent)}."
+            what = f"This set has no clip of {some(absent)}{f' (tasks.{task})' if several else ''}."
             found.append({"what": what, "do": "How well the model tells these classes stays unknown."})
     return found
 

@@ -11,6 +11,7 @@ from grey import make_clip
 from tasked import TASKS, draw_clips, manifest_of, recipe_of
 
 import finetune as ft
+from finetune.audit.tested import leaks_of_other_set
 from finetune.checkpoint import open_run
 from finetune.errors import DataError, RecipeError, RunError
 from finetune.run_data import moved_paths, read_other_set, saved_manifest
@@ -92,7 +93,7 @@ def test_classes_are_matched_by_name_and_what_is_missing_on_either_side_is_told(
     assert told(results)[0].startswith("Left out: rows of classes that the model does not know, striped (1 rows)")
     one = changed(other, "it's bright", "dark ones")
     results = ft.evaluate(run, [f"data.manifest={one}"], pictures=False)
-    assert results["num_rows"] == 10 and told(results) == ["this set has no clip of it's bright."]
+    assert results["num_rows"] == 10 and told(results) == ["This set has no clip of it's bright."]
 
 
 def test_a_folder_of_classes_is_another_set_too(run, tmp_path):
@@ -101,7 +102,7 @@ def test_a_folder_of_classes_is_another_set_too(run, tmp_path):
     results = ft.evaluate(run, [f"data.folder={tmp_path / 'more'}"], pictures=False)
     assert results["num_rows"] == 3 and (run / "evaluation/more/results.json").is_file()
     assert [each.split(",")[0] for each in told(results)] == [
-        "this set has no clip of dark ones.",
+        "This set has no clip of dark ones.",
         "It is not known which clips belong together",
     ]
 
@@ -111,6 +112,13 @@ def test_what_the_model_learned_from_is_a_leak_in_another_set(run, other, clip_f
     (other.parent / "1.mp4").unlink()
     (other.parent / "1.mp4").symlink_to(clip_folder / "val/dark ones/1.mp4")
     (leak,) = told(ft.evaluate(run, [f"data.manifest={other}"], pictures=False))
+    recipe, classes = open_run(run)
+    trained = saved_manifest(run, recipe, classes)
+    tested = read_other_set(run, recipe, classes, [f"data.manifest={other}"]).manifest
+    trained = replace(trained, groups=np.where(trained.splits == "val", "g3", "g2"))
+    trained.groups[trained.splits == "test"] = "g4"
+    possible = leaks_of_other_set(trained, tested)[-1]["what"]
+    assert possible == "A possible leak: 4 clips in groups that the model learned from, by their names: g2, g3."
     assert leak.startswith("A leak: 2 tested files are, to the byte, also among those that the model learned")
 
 

@@ -71,7 +71,7 @@ def leaks_of_other_set(trained: Manifest, other: Manifest) -> list[dict[str, str
         shared = np.isin(other.groups, trained.groups[rows])
         if shared.any():
             clips, names = count(int(shared.sum()), "clip"), some(sorted(set(other.groups[shared].tolist())))
-            what = f"A leak, if names of groups mean the same in both sets: {clips} of groups that taught it, {names}."
+            what = f"A possible leak: {clips} in groups that the model learned from, by their names: {names}."
             found.append({"what": what, "do": "If they are the same people or recordings, leave these clips out."})
     return found
 
