@@ -251,7 +251,7 @@ def _protocol(recipe: Recipe, said: _Asked, views: int, groups: np.ndarray | Non
     }
 
 
-WIDENED = f"{FOLDS_WIDER:g} times as wide, as the models of the folds share training clips"
+WIDENED = f"made {FOLDS_WIDER:g} times as wide, as the models of the folds share training clips"
 
 
 def interval_in_words(groups: np.ndarray | None, rows: int) -> str:

@@ -50,7 +50,7 @@ def kfold(
         print(f"{number:4}  {fold['num_rows']:5}  {fold[key]:.3f} (95 % interval {low:.3f} to {high:.3f})")
     values = [fold[key] for fold in results["folds"]]
     print(f"mean of folds {statistics.mean(values):.3f}, standard deviation {statistics.stdev(values):.3f}")
-    print(f"together {in_words(task)} on {results['num_rows']} clips; {WIDENED}")
+    print(f"together {in_words(task)} on {results['num_rows']} clips (interval {WIDENED})")
     print(f"report {folder / 'evaluation' / 'report.html'}\n{folder}", flush=True)
 
 

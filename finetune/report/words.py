@@ -283,8 +283,8 @@ def points_interval(ends: list[float]) -> str:
 
 
 def gain(ends: list[float], difference: float) -> str:
-    """How much the whole is better, with its interval."""
-    return f"the whole: {points(difference)} ({points_interval(ends)})"
+    """How much better the fine-tuned model is than with its backbone frozen, with its interval."""
+    return f"fine-tuned vs. frozen: {points(difference)} ({points_interval(ends)})"
 
 
 def duration(seconds: float) -> str:
