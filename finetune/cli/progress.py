@@ -38,7 +38,7 @@ def stages() -> Iterator[Callable[[str, int, int | None], None]]:
 
 
 class _Lines:
-    """A line of progress every SECONDS_BETWEEN_LINES; none where everything is done before the first is due."""
+    """A line of progress every SECONDS_BETWEEN_LINES, and one when a thing is done."""
 
     def __init__(self) -> None:
         self.what = ""
@@ -47,7 +47,7 @@ class _Lines:
         now = time.monotonic()
         if what != self.what:
             self.what, self.start, self.shown = what, now, now
-        if now - self.shown >= SECONDS_BETWEEN_LINES:
+        if done == total or now - self.shown >= SECONDS_BETWEEN_LINES:
             self.shown = now
             print(_line(what, done, total, now - self.start), file=sys.stderr, flush=True)
 
@@ -55,5 +55,7 @@ class _Lines:
 def _line(what: str, done: int, total: int | None, seconds: float) -> str:
     if not total or not done:
         return f"{what}: {done:,}"
+    if done == total:
+        return f"{what}: {done:,} of {total:,}"
     minutes, left = divmod(round(seconds * (total - done) / done), 60)
     return f"{what}: {done:,} of {total:,}, about {minutes} min {left} s left"

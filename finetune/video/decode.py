@@ -141,10 +141,10 @@ def _read_with_pyav(
             known = layout or by_index(container, stream) or by_packets(container, stream)
             if known is not None and wanted[-1] < known.num_frames:
                 frames = decode_groups(container, stream, known, wanted)
-                return _as_arrays(_timed(frames, container, known), indices, ToRgb(path, size))
+                return _as_arrays(path, _timed(frames, container, known), indices, size=size)
     with open_video(path) as (container, stream):
         frames = _counted_off(path, container, stream, wanted[-1])
-        return _as_arrays(_timed(frames, container, layout), indices, ToRgb(path, size))
+        return _as_arrays(path, _timed(frames, container, layout), indices, size=size)
 
 
 def _counted_off(path: Path, container: InputContainer, stream: VideoStream, last: int) -> Frames:
@@ -169,16 +169,18 @@ def _timed(frames: Frames, container: InputContainer, layout: Layout | None) -> 
         yield number, frame, seconds
 
 
-def _as_arrays(frames: Frames, indices: Sequence[int], to_rgb: "ToRgb") -> tuple[np.ndarray, np.ndarray]:
+def _as_arrays(
+    path: Path, frames: Frames, indices: Sequence[int], *, size: tuple[int, int] | None
+) -> tuple[np.ndarray, np.ndarray]:
     """Those asked for, converted and stacked; a frame is let go as soon as it is converted."""
-    wanted = set(indices)
+    wanted, to_rgb = set(indices), ToRgb(path)
     found: dict[int, tuple[np.ndarray, float]] = {}
     for number, frame, seconds in frames:
         if number in wanted:
-            found[number] = to_rgb(frame), seconds
+            found[number] = to_rgb(frame, size), seconds
         else:
             to_rgb.orientation.of(frame)
-    return stacked(to_rgb.orientation.path, found, indices)
+    return stacked(path, found, indices)
 
 
 def frame_times(path: str | Path, layout: Layout | None = None) -> np.ndarray:
@@ -269,10 +271,10 @@ def _read_images(folder: Path, indices: Sequence[int], size: tuple[int, int] | N
     """`read_frames` of a folder of images, each upright by what it says itself."""
     images, found, sizes = images_of(folder), {}, {}
     for index, frame in image_frames(folder, images, sorted(set(indices))):
-        to_rgb = ToRgb(images[index], size)
+        to_rgb = ToRgb(images[index])
         sizes[to_rgb.orientation.of(frame).swapped((frame.width, frame.height))] = images[index]
         _refuse_two_sizes(folder, sizes)
-        found[index] = to_rgb(frame)
+        found[index] = to_rgb(frame, size)
     frames_THWC = np.stack([found[index] for index in indices])
     return frames_THWC.transpose(0, 3, 1, 2), np.full(len(indices), NO_TIME)
 
@@ -298,19 +300,21 @@ def _refuse_cut_off(path: Path, container: InputContainer, stream: VideoStream) 
 class ToRgb:
     """Turns a file's frames, the first of them first, into uint8 (H, W, 3) as they are shown.
 
-    `size` is (height, width) in pixels, None as large as a frame is. Keeps the scaler's tables from frame to frame.
+    Keeps the scaler's tables from frame to frame. Errors name `path`.
     """
 
-    def __init__(self, path: Path, size: tuple[int, int] | None) -> None:
-        self.size = size
-        self.orientation = ClipOrientation(path)
+    def __init__(self, path: Path | str = "video") -> None:
+        self.orientation = ClipOrientation(Path(path))
         self.scaler, self.converter = VideoReformatter(), VideoReformatter()
 
-    def __call__(self, frame: VideoFrame) -> np.ndarray:
-        """Raises OrientationError where a frame states another orientation than the first."""
+    def __call__(self, frame: VideoFrame, size: tuple[int, int] | None) -> np.ndarray:
+        """At `size` (height, width) in pixels, or as large as it is.
+
+        Raises OrientationError where a frame states another orientation than the first.
+        """
         orientation, flags = self.orientation.of(frame), Interpolation.BILINEAR
-        if self.size is not None:
-            height, width = orientation.swapped(self.size)
+        if size is not None:
+            height, width = orientation.swapped(size)
             if not frame.format.is_rgb:  # the same picture as in one step, in little more than half the time
                 frame = self.scaler.reformat(frame, width, height, format="yuv444p", interpolation=flags, threads=1)
             # Without full chroma white comes out as 253, and colours bleed at edges.

@@ -198,11 +198,11 @@ def _frames(source: Path) -> Iterator[np.ndarray]:
     if source.is_dir():
         yield from (read_frames(source, [index])[0][0].transpose(1, 2, 0) for index in range(probe(source).num_frames))
         return
-    to_rgb = ToRgb(source, None)
+    to_rgb, size = ToRgb(source), None
     with open_video(source) as (container, stream):
         for frame in decoded(source, container, stream):
-            frame_HWC = to_rgb(frame)
-            to_rgb.size = frame_HWC.shape[:2]
+            frame_HWC = to_rgb(frame, size)
+            size = frame_HWC.shape[:2]
             yield frame_HWC
 
 

@@ -245,11 +245,11 @@ def _pictures(path: Path, info: VideoInfo, layout: Layout | None, settings: Sett
 
 def _all_pictures(path: Path, size: tuple[int, int], times: np.ndarray) -> Pictures:
     """Every frame as the decoder hands them out, one in memory at a time."""
-    count, to_rgb = 0, ToRgb(path, size)
+    count, to_rgb = 0, ToRgb(path)
     with open_video(path) as (container, stream):
         for count, frame in enumerate(decoded(path, container, stream), start=1):
             if count <= len(times):
-                yield np.ascontiguousarray(to_rgb(frame)), float(times[count - 1])
+                yield np.ascontiguousarray(to_rgb(frame, size)), float(times[count - 1])
     if count != len(times):
         raise VideoError(f"{path}: lists {len(times)} frames, but {count} can be decoded")
 

@@ -9,7 +9,7 @@ def test_a_pipe_has_a_line_now_and_then_with_the_time_left(capsys, monkeypatch):
             show(done, 1000)
     assert capsys.readouterr().err.splitlines() == [
         "predicting: 300 of 1,000, about 0 min 28 s left",
-        "predicting: 1,000 of 1,000, about 0 min 0 s left",
+        "predicting: 1,000 of 1,000",
     ]
 
 
