@@ -68,7 +68,7 @@ def read_with_torchcodec(
     if not has_times:
         raise VideoError(f"{path}: has no reliable timestamps, by which torchcodec finds frames; use decoder pyav")
     if _orientation_of_first(path) != Orientation():
-        raise VideoError(f"{path}: is shown turned or mirrored, which torchcodec may not do; use decoder pyav")
+        raise VideoError(f"{path}: is shown turned or mirrored, which torchcodec cannot do for sure; use decoder pyav")
     transforms = [] if size is None else [Resize(size)]
     try:
         decoder = VideoDecoder(
