@@ -74,7 +74,7 @@ def _fetched_before(url: str) -> Path:
     if len(found) != 1:
         raise DataError(
             f"{url}: only the run folder names this place, and nothing is fetched from there unless you ask for it: "
-            "give it yourself, as data.packed=… in the command, or have the data on this machine"
+            "name it yourself once, by `finetune train --resume RUN data.packed=…`, or have the data on this machine"
         )
     return found[0]
 

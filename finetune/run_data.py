@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import re
 from collections.abc import Mapping, Sequence
@@ -19,6 +18,7 @@ from finetune.labels import Labels
 from finetune.manifest import ONE_TASK, Manifest, as_written
 from finetune.manifest_checks import two_labels
 from finetune.objects import fetched
+from finetune.reading import read_json
 from finetune.recipe import Data, Recipe
 from finetune.recipe_files import data_of
 from finetune.splits import SPLITS, same_file
@@ -268,6 +268,6 @@ def folder_of_other_set(run: Path, overrides: Sequence[str]) -> Path:
 
 def _source_of(folder: Path) -> str | None:
     try:
-        return str(json.loads((folder / "results.json").read_text(encoding="utf-8"))["source"])
-    except (OSError, ValueError, KeyError, TypeError):
+        return str(read_json(folder / "results.json", dict[str, Any])["source"])
+    except (RunError, KeyError):
         return None
