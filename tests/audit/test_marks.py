@@ -1,5 +1,6 @@
 """Marks drawn into the clips of two of six classes are named with their place and classes, and nothing else is."""
 
+from dataclasses import replace
 from functools import cache
 from pathlib import Path
 from types import SimpleNamespace
@@ -164,6 +165,22 @@ def test_without_groups_each_clip_counts_as_one_and_the_finding_says_so():
 def test_a_mark_in_most_of_the_clips_of_a_class_is_named():
     (mark,) = find_marks(*data_set(scoreboard, marked=("row",), groups=12, share=0.8, seed=7))
     assert mark.classes == ("row",) and 0.6 <= mark.found < 1 and mark.mistaken <= 0.1
+
+
+def test_of_several_tasks_the_one_whose_classes_a_mark_tells_is_named():
+    rows, looks = data_set(logo)
+    codes = np.arange(len(rows)) % 2
+    rows = replace(
+        rows,
+        tasks=dict.fromkeys(("pace", "sport")),
+        labels_of_all={
+            "pace": labels_of_classes(("fast", "slow"), codes, None),
+            "sport": rows.labels_of_all["label"],
+        },
+    )
+    (mark,) = marks = find_marks(rows, looks)
+    assert mark.classes == MARKED
+    assert mark_findings(marks)[0].what.startswith("tasks.sport: A shortcut: a mark in the picture in clips of “jump”")
 
 
 def test_marks_of_their_own_in_two_classes_are_two():
