@@ -6,6 +6,8 @@ Names are imported when first used, so that `import finetune` costs nothing.
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
+from finetune.threads import wait_without_spinning
+
 if TYPE_CHECKING:
     from finetune.checkpoint import load
     from finetune.errors import DataError, DivergedError, FinetuneError, ModelError, RecipeError, RunError, VideoError
@@ -23,6 +25,8 @@ if TYPE_CHECKING:
     from finetune.train.resume import resume
     from finetune.video.dataset import ClipDataset
     from finetune.video.decode import VideoInfo, probe, read_frames
+
+wait_without_spinning()
 
 _HOMES = {
     "finetune.checkpoint": ("load",),

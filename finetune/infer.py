@@ -18,6 +18,7 @@ from finetune.model.consensus import agree
 from finetune.model.cut import Cut
 from finetune.model.model import VideoClassifier
 from finetune.tasks import Output
+from finetune.threads import threads_for
 
 M_TRIM_THRESHOLD, M_MMAP_MAX = -1, -4  # of malloc.h
 LONGEST_WAIT = timedelta(hours=6)  # of processes for the one that validates
@@ -146,7 +147,7 @@ def answers(
     device = next(model.parameters()).device
     views: list[dict[str, Tensor]] = []
     for view in range(clips_BVTCHW.shape[1]):
-        with precisely(precision, device):
+        with precisely(precision, device), threads_for(small=model.is_small):
             views.append(model(clips_BVTCHW[:, view].to(device), cut))
     return {
         task: _answer(model, task, output, torch.stack([each[task] for each in views])).cpu()

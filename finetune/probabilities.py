@@ -3,9 +3,11 @@
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
+from itertools import islice
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from finetune.features.frozen import FrozenPart, entering
 from finetune.features.kept import KeptLoader
@@ -14,6 +16,7 @@ from finetune.manifest import Manifest
 from finetune.model.model import VideoClassifier
 from finetune.recipe import Data, Recipe
 from finetune.tasks import PLACED, Output
+from finetune.threads import map_in_threads
 from finetune.video.batches import EpochBatches
 from finetune.video.dataset import ClipDataset
 from finetune.video.loader import Batch, ClipLoader, worker_count
@@ -21,6 +24,7 @@ from finetune.video.packed import facts_of
 from finetune.video.placing import Placement, boxes_back, motion_back
 
 Progress = Callable[[int, int], None]
+BATCHES_AT_ONCE = 8  # of a small network
 
 
 def loader_of(
@@ -69,12 +73,8 @@ def answers_of(
     model.eval()
     scored: dict[int, dict[str, np.ndarray]] = {}
     skipped: dict[int, str] = {}
-    for batch in loader:
-        if batch["clips"] is not None:
-            clips_BV, cut = batch["clips"], None if frozen is None else frozen.cut
-            if frozen is not None and clips_BV.dtype == torch.uint8:
-                clips_BV = entering(model, clips_BV.flatten(0, 1), frozen).unflatten(0, clips_BV.shape[:2])
-            said = answers(model, clips_BV, precision=precision, cut=cut)
+    for batch, said in _with_outputs(model, loader, precision=precision, frozen=frozen):
+        if said is not None:
             for place, row in enumerate(batch["row"].tolist()):
                 of_row = {task: values[place].numpy() for task, values in said.items()}
                 scored[row] = in_source(model.outputs, of_row, partial(loader.dataset.placements_of_row, row))
@@ -84,6 +84,32 @@ def answers_of(
     rows = np.array(sorted(scored), dtype=int)
     tasks = {task: np.array([scored[row][task] for row in rows]) for task in model.outputs}
     return Said(rows, tasks, skipped)
+
+
+def _with_outputs(
+    model: VideoClassifier,
+    loader: "ClipLoader | KeptLoader | Beside",
+    *,
+    precision: str,
+    frozen: FrozenPart | None,
+) -> Iterator[tuple[Batch, dict[str, Tensor] | None]]:
+    """Each batch with the model's outputs for its clips; of a small network several batches are computed at once."""
+    cut = None if frozen is None else frozen.cut
+
+    def compute(batch: Batch) -> dict[str, Tensor] | None:
+        clips_BV = batch["clips"]
+        if clips_BV is None:
+            return None
+        if frozen is not None and clips_BV.dtype == torch.uint8:
+            clips_BV = entering(model, clips_BV.flatten(0, 1), frozen).unflatten(0, clips_BV.shape[:2])
+        return answers(model, clips_BV, precision=precision, cut=cut)
+
+    if not (model.is_small and model.sharing is None and cut is None):
+        yield from ((batch, compute(batch)) for batch in loader)
+        return
+    batches = iter(loader)
+    while some := list(islice(batches, BATCHES_AT_ONCE)):
+        yield from zip(some, map_in_threads(compute, some), strict=True)
 
 
 def in_source(

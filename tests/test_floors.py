@@ -7,7 +7,9 @@ import pytest
 
 PACKAGE = Path(__file__).parent.parent / "finetune"
 FLOORS = {
-    **dict.fromkeys(("errors", "files", "recipe", "recipe_files", "schedules", "manifest", "report", "version"), 0),
+    **dict.fromkeys(
+        ("errors", "files", "recipe", "recipe_files", "schedules", "manifest", "report", "threads", "version"), 0
+    ),
     **dict.fromkeys(("recipe_values", "numbered_images", "folder_walk", "splits", "manifest_checks"), 0),
     **dict.fromkeys(("tables", "naming"), 0),
     **dict.fromkeys(("scores", "answers", "objects", "manifest_files", "labels", "sections", "tasks"), 0),

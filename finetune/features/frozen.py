@@ -15,6 +15,7 @@ from finetune.infer import precisely
 from finetune.model.cut import FEATURES, Cut, before, find_cut
 from finetune.model.freeze import learning_stages
 from finetune.model.model import VideoClassifier
+from finetune.threads import map_in_threads, threads_for
 
 CLIPS_AT_ONCE = 8  # that are computed together where that is faster
 PACKAGES = ("torch", "torchvision", "timm", "av", "opencv-python-headless", "numpy")
@@ -52,15 +53,22 @@ def _settled(model: VideoClassifier, cut: Cut, precision: str, kept_as: str) -> 
 def entering(model: VideoClassifier, clips_BTCHW: Tensor, frozen: FrozenPart) -> Tensor:
     """What of clips enters the part that learns, (B, *item), rounded as it is kept; the frozen part only is run.
 
-    On a CPU clips are computed one by one, so that their numbers do not depend on what else is in the batch, elsewhere
-    a few at a time. What is too large for its type becomes the largest that it has.
+    On a CPU each clip is computed by itself, so that its numbers do not depend on what else is in the batch, and each
+    clip of a small network in a thread of its own; elsewhere a few are computed together. What is too large for its
+    type becomes the largest that it has.
     """
     device = model.backbone.mean.device
-    parts = []
-    for part in clips_BTCHW.split(1 if device.type == "cpu" else CLIPS_AT_ONCE):
+
+    def compute(part_BTCHW: Tensor) -> Tensor:
         with precisely(frozen.precision, device):
-            parts.append(_rounded(before(model, part.to(device), frozen.cut), DTYPES[frozen.kept_as]))
-    return torch.cat(parts)
+            return _rounded(before(model, part_BTCHW.to(device), frozen.cut), DTYPES[frozen.kept_as])
+
+    parts = clips_BTCHW.split(1 if device.type == "cpu" else CLIPS_AT_ONCE)
+    # Elsewhere in the network hooks take what enters: those of several threads would meet.
+    if model.is_small and model.sharing is None and frozen.cut.entry == FEATURES:
+        return torch.cat(map_in_threads(compute, parts))
+    with threads_for(small=model.is_small):
+        return torch.cat([compute(part) for part in parts])
 
 
 def _rounded(numbers: Tensor, dtype: torch.dtype) -> Tensor:

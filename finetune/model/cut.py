@@ -94,6 +94,8 @@ def _with_taps(model: WithBackbone, cut: Cut) -> Cut:
     taken.clear()
     before(model, _black(model, cut.num_frames), cut)
     taps = {stage: tuple(value.shape) for stage, value in taken.items()}
+    if not taps:  # tasks read stages behind the cut alone
+        return cut
     return replace(cut, item=(sum(map(prod, (cut.item, *taps.values()))),), taps=taps, entering=cut.item)
 
 

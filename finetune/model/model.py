@@ -1,6 +1,8 @@
 """A video classifier: backbone, temporal pooling over T, heads, consensus over views."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from functools import cached_property
 from typing import Self
 
 import torch
@@ -16,8 +18,10 @@ from finetune.model.heads import Heads, HeadShape
 from finetune.model.pooling import build_pooling
 from finetune.model.sharing import Sharing
 from finetune.model.stages import cut_into_stages
+from finetune.model.work import count_multiplications
 from finetune.recipe import Model
 from finetune.tasks import Output, Several, primary_of
+from finetune.threads import is_small
 
 TASK = "label"
 TOWERS = {"hard": None, "towers": "plain", "cross_stitch": "cross_stitch"}
@@ -104,6 +108,27 @@ class VideoClassifier(nn.Module):
         if separate:
             return probs_BK.logit(eps=1e-7)
         return probs_BK.clamp_min(torch.finfo(probs_BK.dtype).tiny).log()
+
+    @cached_property
+    def is_small(self) -> bool:
+        """Whether a clip takes so little arithmetic that one thread of a CPU does it best."""
+        return self.is_small_work()
+
+    def is_small_work(self, times: int = 1, *, cut: Cut | None = None) -> bool:
+        """Whether one thread of a CPU does it best to compute a clip so many times, or of it what comes after a cut."""
+        device = self.backbone.mean.device
+        if device.type != "cpu" or self.backbone.net._compiled_call_impl is not None:
+            return False
+        if cut is None:
+            clip = torch.zeros((1, self.num_frames, 3, self.size, self.size), dtype=torch.uint8)
+        else:
+            clip, cut = torch.zeros((1, *cut.item)), replace(cut, dtype=torch.float32)
+        was_training = self.training
+        self.eval()
+        try:
+            return is_small(times * count_multiplications(self, lambda: self(clip, cut)))
+        finally:
+            self.train(was_training)
 
     @property
     def outputs(self) -> Mapping[str, Output]:

@@ -23,6 +23,7 @@ from sklearn.model_selection import StratifiedGroupKFold
 from sklearn.neighbors import KNeighborsClassifier
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
+from threadpoolctl import threadpool_limits
 from torch import nn
 from torch.nn import functional as F
 
@@ -35,11 +36,13 @@ from finetune.infer import seed_device, settle_device, settle_precision
 from finetune.manifest import Manifest
 from finetune.model.freeze import set_trainable
 from finetune.model.pooling import build_pooling
+from finetune.model.work import count_multiplications
 from finetune.recipe import Recipe
 from finetune.scores.classify import score
 from finetune.scores.intervals import pooled_folds
 from finetune.study.kfold import fold_rows
 from finetune.tasks import Multitask
+from finetune.threads import PASSES, is_small, threads_for
 from finetune.train.display import Display
 from finetune.train.preflight import look
 from finetune.train.start import new_model
@@ -117,7 +120,8 @@ def probe(
                 raise DataError(f"{manifest.source}: some fold would teach one class alone; classes need more groups")
             for name, method in METHODS.items():
                 started = time.perf_counter()
-                probs_NK = _cross_validated(method, features, labels, groups, folds, len(rows.classes))
+                with threadpool_limits(1, "blas"):  # sharing so little work takes longer than doing it
+                    probs_NK = _cross_validated(method, features, labels, groups, folds, len(rows.classes))
                 with pooled_folds():
                     figures = score(labels, probs_NK, classes=rows.classes, groups=groups if _grouped(rows) else None)
                 low, high = figures["top1_ci"]
@@ -256,14 +260,16 @@ def _attentive(learn: np.ndarray, labels: np.ndarray, test: np.ndarray, lr: floa
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, STEPS)
     features, truth = torch.from_numpy(learn), torch.from_numpy(targets)
     order = np.random.default_rng(0)
-    for _ in range(STEPS):
-        rows = torch.from_numpy(order.choice(len(learn), min(BATCH_SIZE, len(learn)), replace=False))
-        F.cross_entropy(head(features[rows]), truth[rows]).backward()
-        optimizer.step()
-        schedule.step()
-        optimizer.zero_grad()
-    with torch.inference_mode():
-        return head.eval()(torch.from_numpy(test)).softmax(1).numpy()
+    size = count_multiplications(head, lambda: head(features[:1]))
+    with threads_for(small=is_small(size * PASSES * BATCH_SIZE)):
+        for _ in range(STEPS):
+            rows = torch.from_numpy(order.choice(len(learn), min(BATCH_SIZE, len(learn)), replace=False))
+            F.cross_entropy(head(features[rows]), truth[rows]).backward()
+            optimizer.step()
+            schedule.step()
+            optimizer.zero_grad()
+        with torch.inference_mode():
+            return head.eval()(torch.from_numpy(test)).softmax(1).numpy()
 
 
 def _of_vectors(predict: Predict, flatten: Callable[[np.ndarray], np.ndarray]) -> Predict:

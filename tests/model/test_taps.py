@@ -9,6 +9,8 @@ from several_models import tasked
 from torch import nn
 
 from finetune.errors import ModelError
+from finetune.model.cut import before, find_cut
+from finetune.model.freeze import set_trainable
 from finetune.model.model import build_model
 from finetune.model.readers import as_maps
 from finetune.model.taps import Taps, choose_end, ends_of_stages
@@ -176,3 +178,17 @@ def test_a_copy_has_nothing_of_what_was_taken_and_takes_its_own():
     assert copied_taps.taken == {}
     copied(torch.zeros(3, 2))
     assert copied_taps.taken["it"].shape == (3, 2) and taps.taken["it"] is taken
+
+
+def test_a_cut_before_all_that_tasks_read_takes_what_enters_and_nothing_else():
+    model = tasked({"box": Task(kind="box", at="layer3"), "way": "classify"}, size=32)
+    set_trainable(model, "layer3")
+    model.eval()
+    cut = find_cut(model, 4)
+    assert cut is not None and not cut.taps and len(cut.item) == 4
+    clips = torch.randint(0, 256, (2, 4, 3, 32, 32), dtype=torch.uint8)
+    with torch.no_grad():
+        entering = before(model, clips, cut)
+        assert entering.shape == (2, *cut.item)
+        whole, parted = model(clips), model(entering, cut)
+    assert all(torch.allclose(whole[task], parted[task], atol=1e-5) for task in whole)

@@ -1,0 +1,68 @@
+"""How threads of the CPU wait for each other, and how many of them a piece of work gets."""
+
+import os
+from collections.abc import Callable, Iterator, MutableMapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from contextvars import ContextVar
+from typing import TypeVar
+
+Item = TypeVar("Item")
+Result = TypeVar("Result")
+
+# Any of these says that the user has chosen how OpenMP's threads wait.
+CHOSEN_BY_USER = ("OMP_WAIT_POLICY", "GOMP_SPINCOUNT", "KMP_BLOCKTIME")
+# From so many multiplications on, threads that sleep while they wait are faster than one (benchmarks/contention.py).
+SMALL_WORK = 1_000_000_000
+PASSES = 3  # that a training step takes over what learns: forward, and backward to inputs and to weights
+
+_all_threads: ContextVar[int | None] = ContextVar("_all_threads", default=None)  # within `threads_for`
+
+
+def wait_without_spinning(environment: MutableMapping[str, str] = os.environ) -> None:
+    """Let OpenMP's threads sleep while they wait for each other, unless the user has chosen otherwise.
+
+    By default they spin for some milliseconds, which takes the core from the thread that they wait for as soon as
+    another program is busy too. OpenMP reads this once, when torch is imported: it has to be set before.
+    """
+    if not any(name in environment for name in CHOSEN_BY_USER):
+        environment["OMP_WAIT_POLICY"] = "PASSIVE"
+
+
+def is_small(multiplications: int) -> bool:
+    """Whether one thread does work with so many multiplications best."""
+    return multiplications < SMALL_WORK
+
+
+@contextmanager
+def threads_for(*, small: bool) -> Iterator[None]:
+    """Let torch compute small work in one thread, as sharing it takes longer than doing it, and other work in all.
+
+    May be nested: large work within small work gets all threads again.
+    """
+    import torch
+
+    before = torch.get_num_threads()
+    threads = _all_threads.get() or before
+    token = _all_threads.set(threads)
+    torch.set_num_threads(1 if small else threads)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+        _all_threads.reset(token)
+
+
+def map_in_threads(function: Callable[[Item], Result], items: Sequence[Item]) -> list[Result]:
+    """The function of each item, in order; each is computed in one thread, as many at once as torch has threads.
+
+    A result so depends neither on the number of threads nor on the other items, and no thread waits for another.
+    """
+    import torch
+
+    count = min(len(items), _all_threads.get() or torch.get_num_threads())
+    with threads_for(small=True):
+        if count < 2:
+            return [function(item) for item in items]
+        with ThreadPoolExecutor(count, initializer=torch.set_num_threads, initargs=(1,)) as pool:
+            return list(pool.map(function, items))
