@@ -3,7 +3,7 @@
     python benchmarks/weighting.py --seeds 3 --out /tmp/weighting [--jobs 2] [--quick]
 
 Prints a table: each task's figure, the mean over seeds and how far seeds differ, and the mean relative gain over the
-plain sum of the losses, with an interval from resamples of groups and seeds. What is finished in --out is kept.
+plain sum of the losses, with an interval over groups and seeds, from two seeds on. What is finished in --out is kept.
 """
 
 import argparse
@@ -83,7 +83,8 @@ def table(runs: dict[tuple[str, int], Path], seeds: int) -> str:
             cells.append(f"{np.mean(values):.3f} ± {np.std(values, ddof=1):.3f}" if seeds > 1 else f"{values[0]:.3f}")
         pairs = {(task, seed): (runs[rule, seed], runs[PLAIN, seed]) for task in results[0] for seed in range(seeds)}
         gain, interval = relative_gains(pairs, split="test")[1]
-        cells.append("" if rule == PLAIN else f"{gain:+.1f} % ({interval[0]:+.1f} to {interval[1]:+.1f})")
+        ends = "" if interval is None else f" ({interval[0]:+.1f} to {interval[1]:+.1f})"
+        cells.append("" if rule == PLAIN else f"{gain:+.1f} %{ends}")
         cells.append(f"{np.median([seconds_of_a_step(each) for each in folders]):.2f}")
         lines.append(cells)
     lines.insert(1, ["---"] * len(lines[0]))
