@@ -61,10 +61,10 @@ def facts(folder):
 
 def in_order(path):
     """Every frame as the decoder hands them out, uint8 (N, 3, H, W), and its time, NaN where it has none."""
-    frames, seconds, to_rgb = [], [], ToRgb(path, None)
+    frames, seconds, to_rgb = [], [], ToRgb(path)
     with open_video(path) as (container, stream):
         for frame in decoded(path, container, stream):
-            frames.append(np.ascontiguousarray(to_rgb(frame)))
+            frames.append(np.ascontiguousarray(to_rgb(frame, None)))
             seconds.append(np.nan if frame.time is None or has_no_times(container) else frame.time)
     return np.stack(frames).transpose(0, 3, 1, 2), np.array(seconds)
 

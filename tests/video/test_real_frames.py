@@ -35,11 +35,11 @@ def in_order(path, wanted):
     with av.open(str(path), metadata_errors="ignore") as container:
         stream = next(s for s in container.streams.video if not s.disposition & Disposition.attached_pic)
         stream.codec_context.thread_count = 1
-        to_small, to_full = ToRgb(path, SMALL), ToRgb(path, None)
+        to_rgb = ToRgb(path)
         for number, frame in enumerate(container.decode(stream)):
-            small.append(to_small(frame).transpose(2, 0, 1))
+            small.append(to_rgb(frame, SMALL).transpose(2, 0, 1))
             if number in wanted:
-                full[number] = to_full(frame).transpose(2, 0, 1)
+                full[number] = to_rgb(frame, None).transpose(2, 0, 1)
     return np.stack(small), full
 
 
