@@ -95,7 +95,7 @@ def two_labels(manifest: Manifest, files: np.ndarray) -> list[str]:
             if labels.text(row) != labels.text(other):
                 pairs.append(" and ".join(_labelled(manifest, labels, each) for each in (other, row)))
         if pairs:
-            advice = "list its classes in one row, a;b" if labels.kind == "multilabel" else "keep the row that is right"
+            advice = "list its classes in one row, a;b" if labels.kind == "multilabel" else "keep the one that is right"
             problems.append(f"{_in(manifest, task)}one file has two labels: {some(pairs)}; {advice}")
     return problems
 
@@ -118,6 +118,6 @@ def _leaks(manifest: Manifest, files: np.ndarray) -> list[str]:
             if both:
                 problems.append(
                     f"{kind} {some(both)} is in {one} and in {other}: a leak; "
-                    "mend the split column, or leave it out and rows are divided by group"
+                    "correct the splits, or leave them out: rows are then divided by group"
                 )
     return problems

@@ -57,9 +57,9 @@ def without_columns(table: Table, missing: Sequence[str]) -> str:
         f"rename {name} to {wanted}"
         for wanted in missing
         for name in table.names
-        if name.casefold() in SYNONYMS.get(wanted, ())
+        if name.casefold().replace(" ", "_") in SYNONYMS.get(wanted, ())
     ]
-    hints = f"; {' and '.join(synonyms)}" if synonyms else "".join(nearest(name, table) for name in missing)
+    hints = f"; {' and '.join(synonyms)}" if synonyms else shown("".join(nearest(name, table) for name in missing))
     return f"{what}{hints}; it has {', '.join(map(shown, table.names))}"
 
 

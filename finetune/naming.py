@@ -11,6 +11,7 @@ from finetune.errors import some
 # Control characters, line separators, and bytes that are not UTF-8: a run's CSV and JSON files cannot keep them.
 REFUSED = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")
 OTHER_SEPARATORS = "|,"
+END = "a blank at the beginning or the end"
 
 
 def is_refused(name: str) -> bool:
@@ -24,8 +25,13 @@ def name_problems(kind: str, names: Iterable[str]) -> list[str]:
     odd = [name for name in every if is_refused(name)]
     no_text = [name for name in odd if any("\ud800" <= character <= "\udfff" for character in name)]
     control = sorted(set(odd).difference(no_text))
+    ends = [name for name in every if name.strip() not in ("", name)]  # a CSV cannot keep them
     problems = [] if all(map(str.strip, every)) else [f"names of {kind} that are blank; rename them"]
-    for found, what in ((no_text, "bytes that are not UTF-8"), (control, "control characters or line breaks")):
+    for found, what in (
+        (no_text, "bytes that are not UTF-8"),
+        (control, "control characters or line breaks"),
+        (ends, END),
+    ):
         if found:
             listed = some([f"“{shown(name)}”" for name in found])
             problems.append(f"names of {kind} with {what}: {listed}; rename them")

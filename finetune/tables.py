@@ -10,6 +10,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 from finetune.errors import DataError, some
+from finetune.naming import shown
 
 DELIMITERS = ",;\t"
 BYTE_ORDER_MARKS = {
@@ -92,7 +93,7 @@ def read_table(source: Path) -> Table:
     if not records:
         raise DataError(f"{source}: is empty; it needs a header, path,label, and a line for each video")
     names, *rows = records
-    _refuse_surplus(source, len(names), rows, lines[1:])
+    _refuse_odd_rows(source, names, rows, lines[1:])
     width = len(names)
     return Table(source, names, [[*row, *[""] * (width - len(row))] for row in rows], lines[1:])
 
@@ -113,13 +114,19 @@ def _text_of(source: Path) -> str:
             f"{source}: is not a text file (a spreadsheet, or UTF-16 without its mark?); save it as “CSV UTF-8”"
         )
     try:
-        return data.decode(encoding)
+        return data.decode(encoding).lstrip("\ufeff")
     except UnicodeDecodeError as error:
-        line = data[: error.start].count(b"\n") + 1
-        shown = data.splitlines()[line - 1].decode("cp1252", errors="replace")
-        raise DataError(
-            f"{source}: line {line} cannot be read as UTF-8: {shown[:60]!r} (as Windows writes it); {SAVE_AS_UTF8}"
-        ) from None
+        raise DataError(f"{source}: {_where_undecodable(error)}") from None
+
+
+def _where_undecodable(error: UnicodeDecodeError) -> str:
+    """The line, the text around the first byte that cannot be decoded, and what to do."""
+    if not error.encoding.startswith("utf-8"):
+        return f"cannot be read as {error.encoding.upper()}: {error.reason}; save it as “CSV UTF-8”"
+    *above, _ = (error.object[: error.start] + b"?").splitlines(keepends=True)
+    start = max(error.start - 40, sum(map(len, above)))
+    near = error.object[start : error.start + 20].splitlines()[0].decode("cp1252", errors="replace")
+    return f"line {len(above) + 1} cannot be read as UTF-8: {near!r} (as Windows writes it); {SAVE_AS_UTF8}"
 
 
 def _delimiter_of(text: str) -> tuple[str, str]:
@@ -127,7 +134,7 @@ def _delimiter_of(text: str) -> tuple[str, str]:
 
     A first line `sep=;`, which spreadsheet programs write and read, says it and is left out.
     """
-    if match := re.match(r"sep=([,;\t])\r?\n", text, re.IGNORECASE):
+    if match := re.match(r'"?sep=([,;\t])"?\r?\n', text, re.IGNORECASE):
         return text[match.end() :], match[1]
     header = text.lstrip("\r\n").splitlines()[:1]
     names = {
@@ -140,10 +147,19 @@ def _delimiter_of(text: str) -> tuple[str, str]:
     return text, with_path[0] if with_path else max(DELIMITERS, key=lambda each: len(names[each]))
 
 
-def _refuse_surplus(source: Path, width: int, rows: Sequence[Sequence[str]], lines: Sequence[int]) -> None:
-    longer = [line for row, line in zip(rows, lines, strict=True) if any(row[width:])]
+def _refuse_odd_rows(source: Path, names: Sequence[str], rows: Sequence[Sequence[str]], lines: Sequence[int]) -> None:
+    """Raise DataError for rows that have more values than the header, or repeat it."""
+    numbered = list(zip(lines, rows, strict=True))
+    longer = [line for line, row in numbered if any(row[len(names) :])]
+    if longer and not any(name.casefold() == "path" for name in names):
+        first = shown(",".join(names))[:60]
+        raise DataError(
+            f"{source}: the first line, {first!r}, is not a header with path,label; remove what is above it"
+        )
     if longer:
         raise DataError(
-            f"{source}: line {some(longer)} has more values than the header has columns, {width}; put values that "
+            f"{source}: line {some(longer)} has more values than the header has columns, {len(names)}; put values that "
             "contain the delimiter into double quotes"
         )
+    if again := [line for line, row in numbered if [*filter(None, row)] == [*filter(None, names)]]:
+        raise DataError(f"{source}: line {some(again)} repeats the header; remove it")

@@ -128,6 +128,17 @@ def test_blanks_at_the_ends_of_a_name_are_no_part_of_it_in_folders_tables_and_pa
     assert table.classes == ("x", "y") and table.groups.tolist() == ["g", "g", "h"]
 
 
+@pytest.mark.parametrize("blank", [" ", "\xa0", "\u3000"])
+def test_a_folder_of_images_with_a_blank_at_the_end_of_its_name_is_refused(tmp_path, blank):
+    touch(tmp_path, *(f"{label}/{video}{blank}/{frame}.jpg" for label in "ab" for video in "12" for frame in "123"))
+    touch(tmp_path, "a/1/1.jpg", "a/1/2.jpg")
+    message = rf"names of files with a blank at the beginning or the end: “.*a/1{shown(blank)}”.*; rename them"
+    with pytest.raises(DataError, match=message.replace("\\", "\\\\")):
+        Manifest.from_folder(tmp_path, val=0, test=0)
+    rows = read_rows(tmp_path, group_pattern=None, shares=(0, 0, 0))
+    assert any("a blank at the beginning or the end" in each.what for each in rows.findings)
+
+
 def test_a_pattern_that_finds_nothing_but_blanks_finds_no_group(tmp_path):
     touch(tmp_path, *(f"{label}/p  {n}.mp4" for label in "ab" for n in range(9)))
     for pattern in ("p( *) 0?", "(x)?p"):

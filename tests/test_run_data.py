@@ -176,7 +176,10 @@ def test_moved_files_are_found_below_the_folder_that_stands_for_theirs(run, clip
     status, _, err = finetune("evaluate", run, "--data-root", tmp_path / "away", "--explain")
     assert status == 0
     assert f"16 files recorded below {old / 'clips'} are read below {tmp_path / 'away/place/clips'}" in err
-    assert finetune("report", run, "--explain", "--data-root", tmp_path / "away/place")[0] == 0
+    status, _, err = finetune("report", run, "--explain", "--data-root", tmp_path / "away/place")
+    assert (status, f"are read below {tmp_path / 'away/place/clips'}" in err) == (0, True)
+    status, _, err = finetune("report", run, "--data-root", tmp_path / "away/place")
+    assert (status, "--data-root is for --explain" in err) == (2, True)
     index = json.loads((run / "evaluation/pictures/index.json").read_text())
     assert index and all("cam" in each for each in index.values())
     (tmp_path / "away/place/clips/val/dark ones/1.mp4").unlink()
@@ -193,6 +196,7 @@ def test_a_run_goes_on_with_moved_files_and_remembers_where_they_are(trained_run
     assert (status, "--data-root DIR" in err) == (2, True)
     status, _, err = finetune("train", "--resume", run, "phases.2.epochs=2", "--data-root", tmp_path / "moved")
     assert status == 0, err
+    assert f"16 files recorded below /gone/clips are read below {tmp_path / 'moved'}" in err
     recipe, classes = open_run(run)
     assert str(saved_manifest(run, recipe, classes).path(0)).startswith(str(tmp_path / "moved"))
     assert len((run / "metrics.jsonl").read_text().splitlines()) == 5

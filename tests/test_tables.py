@@ -1,5 +1,6 @@
 """Tables as people have them: read by the names of their columns, or refused with what to do."""
 
+import codecs
 import csv
 
 import pytest
@@ -48,6 +49,8 @@ def columns(header, *rows):
         PLAIN.replace(",", ";"),
         PLAIN.replace(",", "\t"),
         "sep=;\r\n" + PLAIN.replace(",", ";"),
+        '\ufeff"sep=;"\n' + PLAIN.replace(",", ";"),
+        "\ufeff\ufeff" + PLAIN,
         PLAIN.replace("\n", "\r\n"),
         PLAIN.replace("\n", "\r"),
         "\n" + PLAIN.replace("b.mp4", "\n\nb.mp4") + ",,\n ,\n",
@@ -114,6 +117,16 @@ def test_a_tasks_column_is_found_by_the_same_rules(tmp_path):
             "path,label\na.mp4,x\nb.mp4,caf\xe9\n".encode("cp1252"),
             "line 3 cannot be read as UTF-8: 'b.mp4,café'.*“CSV UTF-8”.*iconv",
         ),
+        (
+            b"path,label\n" + b"x" * 90 + "é.mp4,y\n".encode("cp1252"),
+            "line 2 cannot be read as UTF-8: 'x{40}é.mp4,y'",
+        ),
+        ("path,label\ra.mp4,x\rb.mp4,é\r".encode("cp1252"), "line 3 cannot be read as UTF-8: 'b.mp4,é'"),
+        (codecs.BOM_UTF16_LE + PLAIN.encode("utf-16-le") + b"x", "cannot be read as UTF-16.*; save it as “CSV UTF-8”"),
+        ("path,label\na.mp4,x\npath,label\nb.mp4,y\n", "line 3 repeats the header; remove it"),
+        ("Clips of May\npath,label\na.mp4,x\n", "the first line, 'Clips of May', is not a header with path,label"),
+        ("\u200bpath,label\na.mp4,x\n", r"no column path \(nearest: \\u200bpath\)"),
+        ("File Name,Class Name\na.mp4,x\n", "; rename File Name to path and rename Class Name to label"),
         (
             PLAIN.encode("utf-16-le"),
             r"is not a text file \(a spreadsheet, or UTF-16 without its mark\?\); save it as “CSV UTF-8”",

@@ -96,6 +96,15 @@ def pack(
     print(out)
 
 
+def print_moved(run: Path, data_root: Path | None) -> None:
+    """Print which folder of a run's record stands for which one now, if its files were moved."""
+    if data_root is not None and os.environ.get("RANK", "0") == "0":
+        from finetune.checkpoint import open_run
+        from finetune.run_data import mapping_in_words
+
+        print(f"finetune: {mapping_in_words(run, *open_run(run), data_root)}", file=sys.stderr)
+
+
 def with_notes_printed(manifest: "Manifest") -> "Manifest":
     """The manifest; what a user has to know of it is printed on stderr, by the first of several processes."""
     for note in manifest.notes if os.environ.get("RANK", "0") == "0" else ():

@@ -6,6 +6,7 @@ from typing import Annotated
 
 import typer
 
+from finetune.cli.data import print_moved
 from finetune.errors import RunError
 
 _TOLD = {
@@ -47,15 +48,13 @@ def evaluate(
     if explain and not pictures:
         raise RunError("--explain draws on frames; leave out --no-pictures")
     from finetune import evaluation
-    from finetune.checkpoint import open_run
     from finetune.explain import explain as look
     from finetune.infer import is_main_process
     from finetune.report.page import write_report
     from finetune.report.run_folder import evaluation_of
-    from finetune.run_data import folder_of_other_set, mapping_in_words
+    from finetune.run_data import folder_of_other_set
 
-    if data_root is not None:
-        print(f"finetune: {mapping_in_words(run, *open_run(run), data_root)}", file=sys.stderr)
+    print_moved(run, data_root)
     folder = out or (folder_of_other_set(run, overrides) if overrides else evaluation_of(run, split or "test"))
     results = evaluation.evaluate(
         run,
@@ -107,5 +106,8 @@ def report(
     if explain:
         from finetune.explain import explain as look
 
+        print_moved(run, data_root)
         look(run, evaluation=folder, data_root=data_root)
+    elif data_root is not None:
+        raise RunError("--data-root is for --explain: a report without it reads no videos")
     print(write_report(run, evaluation=folder))

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from finetune.cli.data import with_notes_printed
+from finetune.cli.data import print_moved, with_notes_printed
 from finetune.errors import FinetuneError, RecipeError
 from finetune.files import standing
 from finetune.recipe import Recipe
@@ -131,6 +131,7 @@ def _go_on(folder: Path, overrides: list[str], data_root: Path | None) -> None:
 
     from finetune.train.resume import resume
 
+    print_moved(folder, data_root)
     with _saying_how_to_go_on(folder):
         resume(folder, overrides, data_root=data_root)
     score_and_report(folder, data_root=data_root)
