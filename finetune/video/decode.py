@@ -135,25 +135,31 @@ def read_frames(
 def _read_with_pyav(
     path: Path, indices: Sequence[int], size: tuple[int, int] | None, layout: Layout | None
 ) -> tuple[np.ndarray, np.ndarray]:
-    wanted = sorted(set(indices))
+    wanted, listed = sorted(set(indices)), 0
     if layout is None or layout.has_groups:
         with suppress(LayoutError, *PYAV_ERRORS), open_video(path, quick=True) as (container, stream):
             known = layout or by_index(container, stream) or by_packets(container, stream)
             if known is not None and wanted[-1] < known.num_frames:
+                listed = known.num_frames
                 frames = decode_groups(container, stream, known, wanted)
                 return _as_arrays(path, _timed(frames, container, known), indices, size=size)
     with open_video(path) as (container, stream):
-        frames = _counted_off(path, container, stream, wanted[-1])
+        frames = _counted_off(path, container, stream, wanted[-1], listed=listed)
         return _as_arrays(path, _timed(frames, container, layout), indices, size=size)
 
 
-def _counted_off(path: Path, container: InputContainer, stream: VideoStream, last: int) -> Frames:
-    """Every frame from the first to `last`."""
-    count = 0
+def _counted_off(path: Path, container: InputContainer, stream: VideoStream, last: int, *, listed: int) -> Frames:
+    """Every frame from the first to `last`.
+
+    Raises VideoError where fewer frames than a file lists come out: those behind a missing one have wrong numbers.
+    """
+    count, last = 0, max(last, listed - 1)
     for count, frame in enumerate(decoded(path, container, stream), start=1):
         yield count - 1, frame, float("nan") if frame.time is None else frame.time
         if count > last:
             return
+    if listed:
+        raise VideoError(f"{path}: {_damaged(listed, f'only {count} can be decoded')}")
     raise VideoError(f"{path}: frame {last} was asked for, but only {count} frames can be decoded")
 
 
@@ -193,11 +199,13 @@ def frame_times(path: str | Path, layout: Layout | None = None) -> np.ndarray:
     path = Path(path)
     if path.is_dir():
         return np.full(len(images_of(path)), NO_TIME)
+    listed = 0
     if layout is None:
         with open_video(path, quick=True) as (container, stream):
-            layout = by_packets(container, stream)
+            index, layout = by_index(container, stream), by_packets(container, stream)
+            listed = 0 if index is None else index.num_frames
     if layout is None or layout.times is None:
-        layout = _by_decoding(path, listed=0, prove=False)
+        layout = _by_decoding(path, listed=listed, prove=False)
     assert layout.times is not None
     return layout.times
 
@@ -217,8 +225,12 @@ def _by_decoding(path: Path, *, listed: int, prove: bool) -> Layout:
         if not listed:
             raise
         reason = str(error).removeprefix(f"{path}: ")
-        raise VideoError(f"{path}: is damaged or cut off: it lists {listed} frames, but {reason}") from None
+        raise VideoError(f"{path}: {_damaged(listed, reason)}") from None
     return proven(path, layout, digests) if prove and layout.has_groups else layout
+
+
+def _damaged(listed: int, reason: str) -> str:
+    return f"is damaged or cut off: it lists {listed} frames, but {reason}"
 
 
 def _time_of_last(path: Path, layout: Layout) -> float | None:

@@ -6,6 +6,7 @@ import socket
 import subprocess
 import time
 
+import av
 import cv2
 import numpy as np
 import pytest
@@ -14,7 +15,7 @@ from moving import write
 
 from finetune.errors import VideoError
 from finetune.video.check import look_at, look_closely
-from finetune.video.decode import probe, read_frames, scan
+from finetune.video.decode import frame_times, probe, read_frames, scan
 from finetune.video.every_frame import check_every_frame
 from finetune.video.workers import Failure, still_working, supervised_map
 
@@ -126,6 +127,31 @@ def test_damage_behind_the_frames_that_are_looked_at_is_named(tmp_path, kind, is
     number, seconds = (float(part) for part in str(found).replace("(", "").split("frame ")[1].split(" s)")[0].split())
     assert 25 < number < 55
     assert seconds == pytest.approx((number - 1) / info.fps, abs=0.2)
+
+
+def without_keyframe(source, target, lost):
+    """Copy a video without decoding it, less its keyframe number `lost`."""
+    keyframes = 0
+    with av.open(str(source)) as reading, av.open(str(target), "w") as writing:
+        stream = reading.streams.video[0]
+        copied = writing.add_stream_from_template(stream)
+        for packet in reading.demux(stream):
+            keyframes += packet.is_keyframe
+            if packet.size and not (packet.is_keyframe and keyframes == lost):
+                packet.stream = copied
+                writing.mux(packet)
+    return target
+
+
+def test_frames_behind_a_lost_keyframe_are_refused_and_not_numbered_anew(tmp_path):
+    """The decoder hands out fewer frames than the file lists: counted, those behind the gap are earlier by so many."""
+    whole = write(tmp_path, "h264_b", 48)
+    path = without_keyframe(whole, tmp_path / "gap.mp4", 2)
+    assert probe(path).num_frames == 47
+    for read in (frame_times, lambda path: read_frames(path, [14]), lambda path: read_frames(path, [14, 40])):
+        with pytest.raises(VideoError, match=f"^{path}: is damaged or cut off: it lists 47 frames, but only \\d+ can"):
+            read(path)
+    np.testing.assert_array_equal(read_frames(path, [40])[0], read_frames(whole, [41])[0])
 
 
 def test_every_image_of_a_folder_is_decoded(tmp_path):
