@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import accumulate, pairwise
@@ -249,7 +250,9 @@ def _numbers(name: str, task: Task, table: _Table) -> Labels:
             values[row] = numbers
     if problems:
         wanted = f"numbers are wanted for tasks.{name}, or nothing in all columns"
-        raise DataError(f"{table.where}: {some(problems)}: {wanted}")
+        commas = any(re.search(r"\d,\d", problem) for problem in problems)
+        point = "; write decimals with a point, 0.5" if commas else ""
+        raise DataError(f"{table.where}: {some(problems)}: {wanted}{point}")
     return Labels(task.kind, task.columns_of(name), values, known)
 
 

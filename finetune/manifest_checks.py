@@ -63,7 +63,7 @@ def _untaught_labels(manifest: Manifest) -> list[str]:
             ]
             if extra:
                 problems.append(
-                    f"{_in(manifest, task)}{split} has {some(extra)}, which train has not: no model can name it"
+                    f"{_in(manifest, task)}{split} has {some(extra)}, which is not in train: no model can predict it"
                 )
     return problems
 

@@ -132,7 +132,7 @@ def scan_folder(source: Path, *, image_sequences: bool = True) -> FolderScan:
         {"layout": problem} if problem else {"empty_class": f"no video or image in {some(empty)}"} if empty else {}
     )
     if unclear:
-        problems["unclear_images"] = f"{some(unclear)}; {UNCLEAR_IMAGES}"
+        problems["unclear_images"] = f"{some(unclear, limit=2)}; {UNCLEAR_IMAGES}"
     return FolderScan(files, labels, splits if has_splits else None, loose, passed_over, problems)
 
 
@@ -209,7 +209,7 @@ def find_media(path: Path, *, image_sequences: bool = True) -> list[Path]:
         raise DataError(f"{path}: no video or image in this folder")
     clips, unclear = clips_of(found) if image_sequences else (found, [])
     if unclear:
-        raise DataError(f"{some(unclear)}; {UNCLEAR_IMAGES}")
+        raise DataError(f"{some(unclear, limit=2)}; {UNCLEAR_IMAGES}")
     return clips
 
 

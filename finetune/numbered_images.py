@@ -68,6 +68,8 @@ def why_unclear(names: Sequence[str]) -> str:
     """What a folder holds beside or instead of the frames of one video."""
     videos = [name for name in names if not _is_image(name)]
     held = [*_patterns(frame_names(names)), *videos]
+    if len(held) == 1:
+        return f"holds several {held[0]} with the same number"
     more = f" and {len(held) - 3} more" if len(held) > 3 else ""
     return f"holds {', '.join(held[:3])}{more}, which are not the numbered frames of one video"
 

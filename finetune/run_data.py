@@ -39,13 +39,19 @@ def saved_manifest(
 ) -> Manifest:
     """The rows of a run as they were when it trained; `data_root` is where their files are now.
 
-    Raises DataError when files have gone since, and RunError for rows that are not the run's.
+    Raises DataError when files have gone since, or where `data_root` is given and frames come from a pack, and RunError
+    for rows that are not the run's.
     """
     data, tasks = recipe.data, as_written(recipe.tasks)
     manifest = Manifest.from_csv(
         run / "manifest.csv", multilabel=data.multilabel, packed=True, tasks=tasks, checked=False
     )
     manifest = replace(manifest, image_rate=data.image_rate)
+    if data_root is not None and data.packed is not None:
+        raise DataError(
+            f"{run}: reads its frames from the pack {data.packed}, not from videos, so --data-root has no effect; "
+            "put the pack, or a link to it, at that place"
+        )
     if data_root is not None:
         manifest = replace(manifest, paths=moved_paths(manifest, data_root))
     elif needs_files and data.packed is None:
@@ -163,7 +169,7 @@ def _data_settings(recipe: Recipe, overrides: Sequence[str]) -> Data:
     if strange:
         raise DataError(f"data.{strange[0]}: an evaluation takes data.{', data.'.join(OTHER_SET_KEYS)}")
     if (given.manifest is None) == (given.folder is None):
-        raise DataError("another set is one of data.manifest=FILE.csv and data.folder=DIR")
+        raise DataError("name one set to evaluate on: data.manifest=FILE.csv or data.folder=DIR")
     own = {"manifest": None, "folder": None, "packed": None}
     return recipe.data.model_copy(update=own | {key: getattr(given, key) for key in given.model_fields_set})
 

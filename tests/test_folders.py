@@ -115,7 +115,7 @@ def test_a_class_may_lie_deep_and_in_one_split_only(tmp_path):
     touch(tmp_path, *clips("train/a/2020/may", "train/b/test", "test/b/x/train"))
     assert layout(tmp_path) == [("test", "b"), ("train", "a"), ("train", "b")]
     touch(tmp_path, *clips("test/c"))
-    with pytest.raises(DataError, match="test has c, which train has not"):
+    with pytest.raises(DataError, match="test has c, which is not in train"):
         Manifest.from_folder(tmp_path)
 
 

@@ -103,6 +103,13 @@ def test_a_path_through_a_link_is_the_file_that_it_leads_to(tmp_path):
     assert labels.values.tolist() == [[3.0]]
 
 
+def test_decimal_commas_are_refused_with_how_to_write_them(tmp_path):
+    (line,) = refusal(tmp_path, 'path,size\na,"0,5"\nb,1\n', it=Task(kind="regress", columns="size"))
+    assert line.endswith(
+        "0,5 in line 2: numbers are wanted for tasks.it, or nothing in all columns; write decimals with a point, 0.5"
+    )
+
+
 @pytest.mark.parametrize(
     ("row", "shown"),
     [

@@ -141,7 +141,7 @@ def test_a_csv_is_read_with_paths_relative_to_it(tmp_path):
         ("path,label\na.mp4,x\nb.mp4,x\n", "x is the only class"),
         ("path,label,split\na.mp4,x,train\nb.mp4,y,tset\n", "unknown split tset"),
         ("path,label,split\na.mp4,x,test\nb.mp4,y,test\n", "no row is in the split train"),
-        ("path,label,split\na.mp4,x,train\nb.mp4,y,train\nc.mp4,z,test\n", "test has z, which train has not"),
+        ("path,label,split\na.mp4,x,train\nb.mp4,y,train\nc.mp4,z,test\n", "test has z, which is not in train"),
         (
             "path,label,split\na.mp4,x,train\nb.mp4,y,train\na.mp4,x,test\n",
             "file .*a.mp4 is in train and in test: a leak",
@@ -162,7 +162,7 @@ def test_what_is_wrong_with_a_csv_is_said(tmp_path, text, message):
 
 def test_a_class_of_any_task_that_is_only_tested_is_refused_with_the_task(tmp_path):
     path = write(tmp_path, ROWS)
-    with pytest.raises(DataError, match=r"tasks.tags: test has c, which train has not: no model can name it"):
+    with pytest.raises(DataError, match=r"tasks.tags: test has c, which is not in train: no model can predict it"):
         Manifest.from_csv(path, packed=True, tasks=TASKS)
     levels = {"skill": Task(kind="ordinal"), "action": Task(kind="classify")}
     write(tmp_path, ROWS.replace("6,test,,2,2,2,2,run,c,2", "6,test,,,,,,jump,c,4"))
@@ -181,7 +181,7 @@ def linked(root):
 def test_one_file_under_two_labels_is_refused_however_it_is_written(tmp_path):
     for again in linked(tmp_path):
         path = write(tmp_path, f"path,label,split\na.mp4,x,train\nb.mp4,y,train\n{again},y,train\n")
-        with pytest.raises(DataError, match=r"one file has two labels: .*a.mp4 \(x\) and .*mp4 \(y\); keep the row"):
+        with pytest.raises(DataError, match=r"one file has two labels: .*a.mp4 \(x\) and .*mp4 \(y\); keep the one"):
             Manifest.from_csv(path)
         with pytest.raises(DataError, match="one file has two labels"):
             Manifest.from_csv(path, whole=True)
@@ -321,7 +321,7 @@ def test_outputs_of_the_very_data_change_nothing_but_need_no_names_of_numbers(ma
 
 def test_a_primary_tasks_class_that_is_only_tested_is_refused(tmp_path):
     path = write(tmp_path, "path,split,it\n0,train,a\n1,train,b\n2,test,c\n")
-    with pytest.raises(DataError, match="test has c, which train has not"):
+    with pytest.raises(DataError, match="test has c, which is not in train"):
         Manifest.from_csv(path, packed=True, tasks={"it": Task(kind="classify")})
 
 

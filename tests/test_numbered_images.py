@@ -65,6 +65,7 @@ def test_what_is_unclear_is_said_by_name():
     )
     assert "cover.jpg, img_*.jpg" in why_unclear(UNCLEAR["a picture more"])
     assert "img_*.jpg, video.mp4" in why_unclear(UNCLEAR["the video beside its frames"])
+    assert why_unclear(["f1.jpg", "f01.jpg", "f2.jpg"]) == "holds several f*.jpg with the same number"
     assert "a.jpg, b.jpg, c.jpg and 2 more" in why_unclear([f"{letter}.jpg" for letter in "abcde"])
 
 

@@ -131,7 +131,11 @@ def test_what_the_model_learned_from_is_a_leak_in_another_set(run, other, clip_f
             DataError,
             "data.val: an evaluation takes data.manifest, data.folder",
         ),
-        (["data.group_pattern=(a)"], DataError, "another set is one of data.manifest=FILE.csv and data.folder=DIR"),
+        (
+            ["data.group_pattern=(a)"],
+            DataError,
+            "name one set to evaluate on: data.manifest=FILE.csv or data.folder=DIR",
+        ),
         (["data.manifest=nowhere.csv"], DataError, "there is no manifest 'nowhere.csv'"),
         (["data.manifst=x.csv"], RecipeError, "unknown key 'data.manifst'"),
     ],

@@ -24,7 +24,7 @@ def check(
     fix: Annotated[Path | None, typer.Option(help="Write a CSV without the rows that have to go.")] = None,
     out: Annotated[Path | None, typer.Option(help="The page: an .html file, or a folder for check.html.")] = None,
     seconds: Annotated[
-        float, typer.Option(min=0.1, help="A file is given up when reading it comes to a stop for so long.")
+        float, typer.Option(min=0.1, help="Give up on a file when reading makes no progress for this many seconds.")
     ] = 8.0,
     every_frame: Annotated[
         bool, typer.Option("--every-frame", help="Decode every frame, and name where a file is damaged; slow.")
@@ -129,7 +129,7 @@ def _print(result: dict[str, Any]) -> None:
     for finding in result["findings"]:
         severity = finding["severity"]
         console.print(
-            Text.assemble((f"{severity:8}", styles[severity]), finding["what"], " ", (finding["todo"], "dim"))
+            Text.assemble((f"{severity:8}", styles[severity]), finding["what"], (f" {finding['todo']}".rstrip(), "dim"))
         )
         for line in _lines(finding, result):
             console.print(Text(f"          {line}"))

@@ -101,7 +101,7 @@ def report(
         raise RunError("--explain needs the videos: finetune evaluate RUN data.manifest=FILE.csv --explain")
     folder = evaluation_there(run, split) if data is None else run / "evaluation" / data
     if not (folder / "results.json").is_file():
-        option = "" if split == "test" else f" --split {split}"
+        option = " data.manifest=FILE.csv" if data is not None else "" if split == "test" else f" --split {split}"
         raise RunError(f"{folder}: has no results.json; make it with `finetune evaluate {run}{option}`")
     if explain:
         from finetune.explain import explain as look

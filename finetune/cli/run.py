@@ -51,7 +51,7 @@ def train(
         _go_on(resume, [*([recipe] if recipe else []), *(overrides or [])], data_root)
         return
     if data_root is not None:
-        raise RecipeError("--data-root says where the files of a run are now, with --resume; a new run names its data")
+        raise RecipeError("--data-root goes with --resume; for a new run, set data.manifest or data.folder")
     if recipe is None:
         raise RecipeError("a recipe is missing: finetune train RECIPE (see `finetune recipes list`), or --resume RUN")
     settings = load_recipe(recipe, overrides or [])

@@ -62,8 +62,7 @@ def kfold(
 
 def fold_rows(manifest: Manifest, folds: int | None, *, seed: int) -> list[np.ndarray]:
     """The rows that each fold tests. Raises DataError where there are too few."""
-    names = manifest.units
-    units = names if manifest.groups is not None else _first_rows(names)
+    units = fold_units(manifest)
     if folds is None and manifest.groups is None:
         raise DataError(f"{manifest.source}: has no groups to leave out; add a column group, or data.group_pattern")
     if folds is not None and len(np.unique(units)) < folds:
@@ -75,12 +74,14 @@ def fold_rows(manifest: Manifest, folds: int | None, *, seed: int) -> list[np.nd
             found = [tested for _, tested in splitter.split(manifest.labels, manifest.labels, units)]
     except ValueError as error:
         raise DataError(f"{manifest.source}: cannot be divided into folds: {error}") from None
-    return found if folds is None else teach_all(found, manifest.labels_of_all.values(), names)
+    return found if folds is None else teach_all(found, manifest.labels_of_all.values(), manifest.units)
 
 
-def _first_rows(names: np.ndarray) -> np.ndarray:
-    """For each row the first row (N,) with its name."""
-    _, first, number = np.unique(names.astype(str), return_index=True, return_inverse=True)
+def fold_units(manifest: Manifest) -> np.ndarray:
+    """For each row (N,) what must stay in one fold: its group, or without groups the first row of its file."""
+    if manifest.groups is not None:
+        return manifest.units
+    _, first, number = np.unique(manifest.units.astype(str), return_index=True, return_inverse=True)
     return first[number]
 
 

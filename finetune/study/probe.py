@@ -40,7 +40,7 @@ from finetune.model.work import count_multiplications
 from finetune.recipe import Recipe
 from finetune.scores.classify import score
 from finetune.scores.intervals import pooled_folds
-from finetune.study.kfold import fold_rows
+from finetune.study.kfold import fold_rows, fold_units
 from finetune.tasks import Multitask
 from finetune.threads import PASSES, is_small, threads_for
 from finetune.train.display import Display
@@ -140,9 +140,8 @@ def _grouped(manifest: Manifest) -> bool:
 
 
 def _folds(manifest: Manifest) -> int:
-    """Five, or one for each group where there are fewer."""
-    units = len(manifest) if manifest.groups is None else len(np.unique(manifest.groups))
-    return max(2, min(FOLDS, units))
+    """Five, or one for each group or file where there are fewer."""
+    return max(2, min(FOLDS, len(np.unique(fold_units(manifest)))))
 
 
 def _features(
@@ -174,8 +173,7 @@ def _features(
         fill(model, frozen, kept, recipe.data, watch=lambda done, rows: display.filling(backbone, done, rows))
         features, rows = _read(kept)
     seconds = time.perf_counter() - started
-    groups = np.arange(len(rows)) if manifest.groups is None else manifest.groups[rows]
-    return features, manifest.labels[rows], groups, seconds
+    return features, manifest.labels[rows], fold_units(manifest)[rows], seconds
 
 
 def _read(kept: KeptClips) -> tuple[np.ndarray, np.ndarray]:

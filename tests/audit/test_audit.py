@@ -77,7 +77,7 @@ def test_what_is_asked_of_the_classes_of_the_first_task_is_asked_of_all(tmp_path
     shutil.copy(tmp_path / "7.mp4", tmp_path / "9.mp4")
     lines[10] = lines[10].replace("in;out", "in")
     (tmp_path / "clips.csv").write_text("\n".join(lines))
-    with pytest.raises(DataError, match=r"tasks.place: test has roof, which train has not: no model can name it"):
+    with pytest.raises(DataError, match=r"tasks.place: test has roof, which is not in train: no model can predict it"):
         Manifest.from_csv(tmp_path / "clips.csv", tasks=TASKS)
     rows, found, result, left = look_into(tmp_path / "clips.csv", tasks=TASKS)
     assert found["untaught"]["what"].startswith("tasks.place: train has no readable file of “roof”")

@@ -130,7 +130,7 @@ def test_what_cannot_be_divided_is_said(whole, tmp_path):
     few = ft.Manifest.from_csv(tmp_path / "clips.csv", val=0, test=0)
     with pytest.raises(DataError, match="has no groups to leave out; add a column group"):
         fold_rows(few, None, seed=0)
-    with pytest.raises(DataError, match=r"fold \d: test has rare, which train has not.*\ntake fewer folds"):
+    with pytest.raises(DataError, match=r"fold \d: test has rare, which is not in train.*\ntake fewer folds"):
         kfold(RECIPE.model_copy(update={"data": ft.Data(val=0)}), few, folds=3, out=tmp_path / "run")
     assert not (tmp_path / "run").exists()
 

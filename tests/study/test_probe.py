@@ -73,6 +73,20 @@ def test_rows_of_the_split_test_are_left_out(csv, tmp_path):
         assert len(store.keys) == len(manifest) - len(manifest.rows("test")) < len(manifest)
 
 
+def test_rows_of_one_file_are_in_one_fold_where_there_are_no_groups(csv, tmp_path, monkeypatch):
+    rows = [line.rsplit(",", 1)[0] for line in csv.read_text().splitlines()[1:]]
+    (csv.parent / "link.mp4").symlink_to("0.mp4")
+    (csv.parent / "twice.csv").write_text("\n".join(["path,label", *rows, *rows, "link.mp4,class 0"]))
+    manifest = Manifest.from_csv(csv.parent / "twice.csv", val=0, test=0)
+    divided = []
+    monkeypatch.setattr(probing, "_cross_validated", lambda *given: divided.append(given[4]) or np.eye(3)[given[2]])
+    probe(recipe_of(csv.parent / "twice.csv", tmp_path), manifest, [TINY])
+    files = np.array([*range(18), *range(18), 0])
+    for learn, test in divided[0]:
+        assert len(test) and not set(files[learn]) & set(files[test])
+    assert probing._folds(manifest.without(range(2, 36))) == 2  # rows of two files, one of them by a link
+
+
 def test_no_row_is_predicted_by_what_has_seen_its_group(monkeypatch):
     labels, groups = np.arange(30) % 3, np.arange(30) // 3
     features = np.stack([labels, groups, np.arange(30)], axis=1)[:, None].astype(np.float32)
