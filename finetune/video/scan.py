@@ -28,7 +28,7 @@ UNKNOWN = -1
 MOST_LEADING = 8  # packets that may follow a keyframe and be shown before it; they come at once
 KEYFRAME, DISCARD = 1, 2  # flags of an index entry
 NO_TIMESTAMPS = 0x80  # flag of a container: AVFMT_NOTIMESTAMPS
-LATEST_START = 1e9  # seconds; a time that is later was not set by anybody
+LATEST_TIME = 1e9  # seconds; a time that is later was not set by anybody
 DIGEST_SIZE = 64  # pixels a side of the pictures by which frames are compared
 Digests = list[int]  # one a frame
 
@@ -179,9 +179,10 @@ def seconds_of(container: InputContainer, stream: VideoStream, ticks: Sequence[i
         ticks = [None] * len(ticks)
     base = float(stream.time_base or 0)
     known = [tick for tick in ticks if tick is not None]
-    start = known[0] if known and abs(known[0] * base) > LATEST_START else 0
-    seconds = [float("nan") if tick is None else (tick - start) * base for tick in ticks]
-    return rising(np.array(seconds, dtype=np.float64), rate)
+    start = known[0] if known and abs(known[0] * base) > LATEST_TIME else 0
+    seconds = np.array([np.nan if tick is None else (tick - start) * base for tick in ticks], dtype=np.float64)
+    seconds[np.abs(seconds) > LATEST_TIME] = np.nan
+    return rising(seconds, rate)
 
 
 def has_true_times(container: InputContainer, stream: VideoStream) -> bool:

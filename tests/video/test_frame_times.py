@@ -126,6 +126,21 @@ def test_a_single_frame_lasts_as_long_as_its_rate_says(tmp_path):
     assert probe(make_clip(tmp_path / "one.mp4", 1)).duration_seconds == pytest.approx(1 / 25)
 
 
+@needs_ffmpeg
+@pytest.mark.parametrize("codec", ["mpeg4", "libx264"])
+def test_a_time_that_no_clock_shows_is_one_that_is_missing(tmp_path, codec):
+    later = "+if(gte(N\\,20)\\,4e15\\,0)"
+    ffmpeg(
+        tmp_path,
+        f"-f lavfi -i testsrc2=s=64x48:r=25:d=1.2 -c:v {codec} -bf 0 -g 10 a.mkv",
+        f"-i a.mkv -c copy -bsf:v 'setts=pts=PTS{later}:dts=DTS{later}' b.mkv",
+    )
+    times = frame_times(tmp_path / "b.mkv")
+    assert len(times) == 30
+    np.testing.assert_allclose(times, np.arange(30) / 25, atol=0.002)
+    assert probe(tmp_path / "b.mkv").duration_seconds == pytest.approx(1.2, abs=0.01)
+
+
 @given(
     seconds=st.lists(st.one_of(st.floats(-1e5, 1e5), st.just(float("nan"))), min_size=1, max_size=60),
     rate=st.sampled_from([0.0, 25.0, 60.0]),
