@@ -107,9 +107,10 @@ def divide(every: Iterable[Labels], units: np.ndarray, shares: tuple[float, floa
         if best is None or division.cost < best[0] - 5 * WORTH * len(units):
             best = division.cost, division.split_U[place_of[unit_of_row]]
     if best is None:
+        groups = f"{len(names)} group{'s' * (len(names) != 1)}"
         held_out = " and ".join(f"{share:.0%} for {name}" for share, name in ((val, "val"), (test, "test")) if share)
         raise DataError(
-            f"{source}: {len(units)} videos in {len(names)} groups are too few to hold out {held_out}: train would "
+            f"{source}: {len(units)} videos in {groups} are too few to hold out {held_out}: train would "
             "lack a class, or be empty; give a split for each row, or set data.val or data.test to 0"
         )
     return np.array(["test", "val", "train"])[best[1]]

@@ -115,6 +115,7 @@ def probe(
         for backbone in backbones:
             shown.say(backbone)
             features, labels, groups, seconds = _features(recipe, rows, backbone, shown)
+            grouped = rows.groups is not None or len(np.unique(groups)) < len(groups)
             folds = _divided(labels, groups, _folds(rows), seed=recipe.seed)
             if sum(len(test) for _, test in folds) < len(labels):
                 raise DataError(f"{manifest.source}: some fold would teach one class alone; classes need more groups")
@@ -123,7 +124,7 @@ def probe(
                 with threadpool_limits(1, "blas"):  # sharing so little work takes longer than doing it
                     probs_NK = _cross_validated(method, features, labels, groups, folds, len(rows.classes))
                 with pooled_folds():
-                    figures = score(labels, probs_NK, classes=rows.classes, groups=groups if _grouped(rows) else None)
+                    figures = score(labels, probs_NK, classes=rows.classes, groups=groups if grouped else None)
                 low, high = figures["top1_ci"]
                 took = time.perf_counter() - started
                 found.append(Probe(backbone, name, figures["top1"], (low, high), seconds, took))
@@ -133,10 +134,6 @@ def probe(
 
 def _all_train(manifest: Manifest) -> np.ndarray:
     return np.full(len(manifest) - len(manifest.rows("test")), "train")
-
-
-def _grouped(manifest: Manifest) -> bool:
-    return manifest.groups is not None
 
 
 def _folds(manifest: Manifest) -> int:

@@ -80,7 +80,12 @@ def test_rows_of_one_file_are_in_one_fold_where_there_are_no_groups(csv, tmp_pat
     manifest = Manifest.from_csv(csv.parent / "twice.csv", val=0, test=0)
     divided = []
     monkeypatch.setattr(probing, "_cross_validated", lambda *given: divided.append(given[4]) or np.eye(3)[given[2]])
+    scored = []
+    monkeypatch.setattr(
+        probing, "score", lambda *given, **named: scored.append(named["groups"]) or {"top1": 1, "top1_ci": (0, 1)}
+    )
     probe(recipe_of(csv.parent / "twice.csv", tmp_path), manifest, [TINY])
+    assert len(np.unique(scored[0])) == 18 < len(manifest)  # an interval counts files, not rows
     files = np.array([*range(18), *range(18), 0])
     for learn, test in divided[0]:
         assert len(test) and not set(files[learn]) & set(files[test])
