@@ -57,7 +57,7 @@ def test_all_right_is_no_certainty_and_one_level_alone_no_agreement():
     levels, _ = drawn()
     right = score_ordinal(levels, np.eye(4)[levels], classes=LEVELS, groups=np.arange(160) // 8)
     assert (right["mean_distance"], right["kappa"]) == (0, 1)
-    assert 0.1 < right["mean_distance_ci"][1] < 0.2  # Wilson for 67 of 67, three levels to go wrong by
+    assert 0.1 < right["mean_distance_ci"][1] < 0.25  # three levels to go wrong by
     same = score_ordinal(np.ones(5, dtype=int), np.eye(4)[[1] * 5], classes=LEVELS, groups=None)
     assert (same["top1"], same["kappa"]) == (1, 0)
 
