@@ -28,7 +28,7 @@ from finetune.report.run_folder import evaluation_of, read_epochs
 from finetune.run_data import folder_of_other_set, read_other_set, saved_manifest
 from finetune.scored import Answers, figures_of, write_said
 from finetune.scores.calibration import tempered
-from finetune.scores.intervals import FOLDS_WIDER, units_of
+from finetune.scores.intervals import units_of
 from finetune.splits import SPLITS
 from finetune.tasks import CLASSED, Output, primary_of
 from finetune.video.dataset import ClipDataset
@@ -249,9 +249,6 @@ def _protocol(recipe: Recipe, said: _Asked, views: int, groups: np.ndarray | Non
         "precision": said.precision,
         "interval": interval_in_words(groups, len(said.said.rows)),
     }
-
-
-WIDENED = f"made {FOLDS_WIDER:g} times as wide, as the models of the folds share training clips"
 
 
 def interval_in_words(groups: np.ndarray | None, rows: int) -> str:

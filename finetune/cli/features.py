@@ -89,6 +89,7 @@ def probe(
         check_name(name)
     manifest = load_manifest(settings)
 
+    from finetune.scores.intervals import WIDENED
     from finetune.study.probe import baseline, probe
     from finetune.train.display import Display
 
@@ -96,7 +97,7 @@ def probe(
     chance = baseline(manifest)
     folder = out or Path("runs") / f"{Path(recipe).stem}-probe"
     folder.mkdir(parents=True, exist_ok=True)
-    write_json(folder / "probe.json", {"most_frequent_class": chance, "probes": found})
+    write_json(folder / "probe.json", {"most_frequent_class": chance, "interval": f"95 %, {WIDENED}", "probes": found})
     with whole_file(folder / "probe.md") as partial:
         partial.write_text(probe_table(found), encoding="utf-8")
     draw_probes(folder / "probe.svg", found, chance=chance["top1"])
@@ -108,6 +109,7 @@ def probe(
             f"{each['backbone']:{width}}  {each['method']:{wider}}  {each['top1']:.3f} ({low:.3f} to {high:.3f})"
             f"  {each['seconds_of_features']:17.0f}  {each['seconds']:10.1f}"
         )
+    print(f"Intervals are {WIDENED}.")
     print(f"always {chance['class']}: {chance['top1']:.3f}. Picking the best of many inflates its score.")
     print(f"picture {folder / 'probe.svg'}\n{folder}", flush=True)
 

@@ -29,9 +29,9 @@ def kfold(
     import statistics
 
     from finetune.cli.run import load_manifest
-    from finetune.evaluation import WIDENED
     from finetune.reading import read_json
     from finetune.scores.headline import in_words
+    from finetune.scores.intervals import WIDENED
     from finetune.scores.kinds import HEADLINE, limits_of
     from finetune.study import kfold as study
     from finetune.tasks import primary_of

@@ -9,6 +9,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, NullFormatter, StrMethodFormatter
 
 from finetune.files import whole_file
+from finetune.scores.intervals import WIDENED
 
 COLOURS = ("#0b5494", "#b3541e", "#3b7d3b", "#7a4fa3", "#8a6d00", "#5b5b5b")
 MARKERS = "osD^vP"
@@ -53,7 +54,7 @@ def draw_probes(path: Path, probes: Sequence[dict[str, Any]], *, chance: float) 
 
 
 def probe_table(probes: Sequence[dict[str, Any]]) -> str:
-    """In Markdown, in the order given."""
+    """In Markdown, in the order given, with how intervals were made."""
     lines = [
         "| backbone | on its features | top-1 | 95 % interval | seconds: features | classifier |",
         "|---" * 6 + "|",
@@ -64,4 +65,4 @@ def probe_table(probes: Sequence[dict[str, Any]]) -> str:
             f"| {each['backbone']} | {each['method']} | {each['top1']:.3f} | {low:.3f} to {high:.3f} "
             f"| {each['seconds_of_features']:.0f} | {each['seconds']:.1f} |"
         )
-    return "\n".join(lines) + "\n"
+    return "\n".join(lines) + f"\n\nIntervals are {WIDENED}.\n"

@@ -21,6 +21,7 @@ ALIKE = 0.2  # correlation of clips within a group that is assumed for differenc
 # freedom; the weight of the jackknife's squared error, at most. They held in most of the designs that were simulated.
 FIRST_GUESS, GUESS_GROUPS, GUESS_DEGREES, JACKKNIFE = 0.25, 2, 6, 0.8
 FOLDS_WIDER = 1.3  # times as large is the error of pooled folds, by simulation with logistic regression
+WIDENED = f"for standard errors {FOLDS_WIDER:g} times as large, as the models of the folds share training clips"
 Z = 1.959964  # of 95 % of a normal distribution
 WIDEST = 10.0  # steps of a logarithm to each side: an error that may be 20,000 times as large is not known
 

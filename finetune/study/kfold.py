@@ -13,7 +13,7 @@ from sklearn.model_selection import LeaveOneGroupOut, StratifiedGroupKFold
 from finetune.answers import file_of, read_paths
 from finetune.audit.tested import warnings_of_folds
 from finetune.errors import DataError
-from finetune.evaluation import WIDENED, fitted, interval_in_words, write_pictures
+from finetune.evaluation import fitted, interval_in_words, write_pictures
 from finetune.files import write_json
 from finetune.manifest import Manifest
 from finetune.manifest_checks import problems_of
@@ -23,7 +23,7 @@ from finetune.recipe import Recipe
 from finetune.report.page import write_report
 from finetune.report.run_folder import evaluation_of
 from finetune.scored import Answers, figures_of, write_said
-from finetune.scores.intervals import pooled_folds
+from finetune.scores.intervals import WIDENED, pooled_folds
 from finetune.scores.kinds import HEADLINE
 from finetune.splits import divide, teach_all
 from finetune.study.runs import finished, refuse_other_rows, study_folder

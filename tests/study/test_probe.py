@@ -190,7 +190,9 @@ def test_the_table_and_the_picture_name_what_was_tried(tmp_path):
             "seconds": 0.31,
         }
     ]
-    assert "| resnet18 | nearest neighbours | 0.500 | 0.250 to 0.750 | 12 | 0.3 |" in probe_table(found)
+    assert "| resnet18 | nearest neighbours | 0.500 | 0.250 to 0.750 | 12 | 0.3 |\n\nIntervals are for" in probe_table(
+        found
+    )
     draw_probes(tmp_path / "picture.svg", found, chance=0.2)
     text = (tmp_path / "picture.svg").read_text()
     assert all(word in text for word in ("resnet18", "nearest neighbours", "most frequent class", "seconds"))
@@ -204,6 +206,10 @@ def test_the_command_writes_a_table_and_a_picture(csv, tmp_path, finetune, monke
     assert status == 0
     assert out.splitlines()[-1] == "runs/folder-probe"
     assert f"{TINY}" in out and "always class 0: 0.333" in out
+    widened = "for standard errors 1.3 times as large, as the models of the folds share training clips"
+    assert f"Intervals are {widened}." in out.splitlines()
+    folder = tmp_path / "runs/folder-probe"
+    assert all(widened in (folder / name).read_text() for name in ("probe.json", "probe.md"))
     assert {path.name for path in (tmp_path / "runs/folder-probe").iterdir()} == {
         "probe.json",
         "probe.md",
