@@ -12,9 +12,9 @@ Result = TypeVar("Result")
 
 # Any of these says that the user has chosen how OpenMP's threads wait.
 CHOSEN_BY_USER = ("OMP_WAIT_POLICY", "GOMP_SPINCOUNT", "KMP_BLOCKTIME")
-# From so many multiplications on, threads that sleep while they wait are faster than one (benchmarks/contention.py).
+# From so many multiplications in a forward pass on, threads that sleep while they wait are faster than one
+# (benchmarks/contention.py).
 SMALL_WORK = 1_000_000_000
-PASSES = 3  # that a training step takes over what learns: forward, and backward to inputs and to weights
 
 _all_threads: ContextVar[int | None] = ContextVar("_all_threads", default=None)  # within `threads_for`
 

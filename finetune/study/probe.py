@@ -42,7 +42,7 @@ from finetune.scores.classify import score
 from finetune.scores.intervals import pooled_folds
 from finetune.study.kfold import fold_rows, fold_units
 from finetune.tasks import Multitask
-from finetune.threads import PASSES, is_small, threads_for
+from finetune.threads import is_small, threads_for
 from finetune.train.display import Display
 from finetune.train.preflight import look
 from finetune.train.start import new_model
@@ -256,7 +256,7 @@ def _attentive(learn: np.ndarray, labels: np.ndarray, test: np.ndarray, lr: floa
     features, truth = torch.from_numpy(learn), torch.from_numpy(targets)
     order = np.random.default_rng(0)
     size = count_multiplications(head, lambda: head(features[:1]))
-    with threads_for(small=is_small(size * PASSES * BATCH_SIZE)):
+    with threads_for(small=is_small(size * BATCH_SIZE)):
         for _ in range(STEPS):
             rows = torch.from_numpy(order.choice(len(learn), min(BATCH_SIZE, len(learn)), replace=False))
             F.cross_entropy(head(features[rows]), truth[rows]).backward()

@@ -35,7 +35,7 @@ from finetune.recipe import Augment, Clip, Data, Evaluate, Phase, Recipe, Schedu
 from finetune.schedules import phases_of
 from finetune.scores.headline import rank
 from finetune.tasks import Multitask
-from finetune.threads import PASSES, threads_for
+from finetune.threads import threads_for
 from finetune.train.anchor import Anchor
 from finetune.train.data_digest import digest_data, refuse_changed_data
 from finetune.train.display import Display
@@ -242,7 +242,7 @@ def learn(
                 ),
                 shown=Shown(display.say, watched(display, stopping)),
             )
-            is_small = model.is_small_work(PASSES * train.batch_size, cut=cut)
+            is_small = model.is_small_work(train.batch_size, cut=cut)
             data.held.enter_context(threads_for(small=is_small))
 
             try:
