@@ -5,6 +5,7 @@ import json
 import os
 import random
 import struct
+from copy import deepcopy
 from pathlib import Path
 
 import numpy as np
@@ -98,7 +99,7 @@ def _changed(tree, draw: random.Random):
     for _ in range(draw.choice((1, 1, 2))):
         parent, key = _place(tree, draw)
         if parent is None:
-            return draw.choice(ODD)
+            return deepcopy(draw.choice(ODD))
         how = draw.random()
         if how < 0.2:
             del parent[key]
@@ -109,7 +110,7 @@ def _changed(tree, draw: random.Random):
         elif how < 0.5:
             parent[key] = str(parent[key])
         else:
-            parent[key] = draw.choice(ODD)
+            parent[key] = deepcopy(draw.choice(ODD))  # one that is put in twice might come to hold itself
     return tree
 
 

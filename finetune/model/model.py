@@ -124,7 +124,7 @@ class VideoClassifier(nn.Module):
         else:
             clip, cut = torch.zeros((1, *cut.item)), replace(cut, dtype=torch.float32)
         was_training = self.training
-        self.eval()
+        self.train(False)
         try:
             return is_small(times * count_multiplications(self, lambda: self(clip, cut)))
         finally:

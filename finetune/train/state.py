@@ -1,7 +1,7 @@
 """What a run has to remember to go on as if nothing had happened; all else follows from recipe and position."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Annotated, Any, Literal, Required
@@ -164,9 +164,14 @@ def refuse_other_optimizer(optimizer: Optimizer, fresh: Mapping[str, Any]) -> No
         for parameter in group["params"]:
             kept = optimizer.state.get(parameter, {})
             tensors = [value for value in kept.values() if isinstance(value, Tensor) and value.ndim]
-            odd += ["a tensor's shape"] if any(each.shape != parameter.shape for each in tensors) else []
+            odd += ["a tensor's shape"] if not all(_belongs_to(each.shape, parameter.shape) for each in tensors) else []
         if odd:
             raise RunError(f"state.pt does not fit this run: the optimizer's {some(odd)}; {ANEW}")
+
+
+def _belongs_to(shape: Sequence[int], parameter_shape: Sequence[int]) -> bool:
+    """Whether what an optimizer keeps of a parameter may have this shape: Adafactor's has fewer dimensions."""
+    return set(shape) <= {1, math.prod(parameter_shape), *parameter_shape}
 
 
 def _is_alike(value: object, began: object) -> bool:

@@ -9,6 +9,7 @@ from grey import TINY, make_clip
 
 from finetune.cli.run import load_manifest
 from finetune.recipe import Data, Recipe
+from finetune.text import from_spreadsheet_cell
 
 CLASSES = ("=1+1", 'a;b, "c" ', "<b>é|'x'")
 RECIPE = f"""clip: {{num_frames: 2, size: 32}}
@@ -45,7 +46,7 @@ def test_odd_names_go_through_a_whole_run(finetune, tmp_path):
     assert status == 0, err
     assert (run / "evaluation/predictions.csv").read_text(encoding="utf-8") == before
     with (run / "evaluation/predictions.csv").open(newline="", encoding="utf-8") as file:
-        rows = list(csv.DictReader(file))
+        rows = [{name: from_spreadsheet_cell(cell) for name, cell in row.items()} for row in csv.DictReader(file)]
     assert sorted(row["label"] for row in rows) == names and {row["predicted"] for row in rows} <= set(names)
     assert all(Path(row["path"]).is_file() for row in rows)
     assert finetune("report", run)[0] == 0

@@ -87,6 +87,7 @@ def test_each_task_alone_stands_beside_all_together(finetune, written, tmp_path)
     told = json.loads((tmp_path / "both/ablation.json").read_text())
     lines = out.splitlines()
     assert [line.split()[0] for line in lines] == ["task", "box", "way", "ΔM", "One", "report", "both"]
+    assert lines[4].startswith("One seed cannot settle whether")
     alone, together = (sum(told["tasks"]["box"][key]) for key in ("alone", "together"))
     assert f" {alone:.3f}  {together:8.3f}  {told['tasks']['box']['gain']:+.1f} %" in lines[1]
     status, _, err = finetune("tasks-ablation", written(("box",)), "--out", "one")

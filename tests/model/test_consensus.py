@@ -77,6 +77,7 @@ def test_forward_over_views_that_are_quite_sure_stays_a_number_with_a_gradient(k
 
 def test_views_are_computed_one_after_the_other():
     model = ft.build_model(TINY, ["a", "b"], weights="none", num_frames=2, size=32).eval()
+    assert model.is_small  # measured by a clip of its own, before
     seen = []
     model.backbone.register_forward_pre_hook(lambda module, inputs: seen.append(tuple(inputs[0].shape)))
     probabilities(model, torch.zeros(2, 5, 2, 3, 32, 32, dtype=torch.uint8), precision="fp32")

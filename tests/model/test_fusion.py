@@ -50,7 +50,7 @@ def pair(name, fusion, *, num_frames=4):
     plain = build_backbone(name, weights="none", size=64, num_frames=num_frames)
     enliven(fused)
     enliven(plain)
-    return fused.eval(), plain.eval()
+    return fused.eval().double(), plain.eval().double()  # deep networks without trained weights magnify rounding
 
 
 @torch.no_grad()

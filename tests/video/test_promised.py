@@ -18,10 +18,11 @@ def test_a_file_that_was_cut_off_is_refused_though_its_start_decodes(tmp_path, s
     assert missing_bytes(cut) == whole.stat().st_size - cut.stat().st_size
     sound, error = look_closely([whole, cut], seconds=60)
     assert sound.info == probe(whole)
-    frames, promised, there = re.search(
-        r"is cut off after frame (\d+): its header promises ([\d,]+) bytes, ([\d,]+) are there",
-        str(error),
-    ).groups()
+    found = re.search(
+        r"is cut off after frame (\d+): its header promises ([\d,]+) bytes, ([\d,]+) are there", str(error)
+    )
+    assert found, error
+    frames, promised, there = found.groups()
     assert int(frames) == probe(cut).num_frames
     assert int(promised.replace(",", "")) == whole.stat().st_size
     assert int(there.replace(",", "")) == cut.stat().st_size
