@@ -256,6 +256,7 @@ COPIED = {
     "shorter.mp4": ("h264_b2.mp4", "", "-t 0.9"),
     "vp9_altref.mp4": ("vp9_altref.webm", "", ""),
     "vp9_altref.ivf": ("vp9_altref.webm", "", ""),
+    "vp9_edited.mp4": ("vp9_altref.webm", "-ss 0.4", ""),
     "vp8_altref.mkv": ("vp8_altref.webm", "", ""),
     "vp8_altref.avi": ("vp8_altref.webm", "", ""),
     "split.webm": ("vp9_altref.webm", "", SPLIT_VP9),

@@ -24,6 +24,8 @@ from finetune.video.picture_order import order_reader
 PACKETS_ARE_FRAMES = {"h264", "hevc", "vp9", "av1", "libdav1d"}
 # In these, besides, no frame refers to another: they come out as they are stored.
 EACH_ALONE = {"mjpeg", "png", "prores", "dnxhd", "rawvideo"}
+# Its decoder splits packets first, and leaves out the frame behind those to discard as well.
+DISCARDS_MORE = {"vp9"}
 UNKNOWN = -1
 MOST_LEADING = 8  # packets that may follow a keyframe and be shown before it; they come at once
 KEYFRAME, DISCARD = 1, 2  # flags of an index entry
@@ -55,6 +57,8 @@ def _by_index(container: InputContainer, stream: VideoStream) -> Layout | None:
     if not known or not stream.frames or len(entries) != stream.frames or not all(entry.size for entry in entries):
         return None
     flags = np.fromiter((entry.flags for entry in entries), np.int8, len(entries))
+    if stream.codec_context.name in DISCARDS_MORE and (flags & DISCARD).any():
+        return None
     keys = [entries[int(number)] for number in np.flatnonzero(flags & KEYFRAME)]
     layout = layout_by_index(
         flags & KEYFRAME > 0,
@@ -82,7 +86,7 @@ def _by_packets(container: InputContainer, stream: VideoStream) -> Layout | None
         if packet.is_keyframe or alone:
             keys.append(number)
             seek_times.append(key_time)
-    if not keys:
+    if not keys or (stream.codec_context.name in DISCARDS_MORE and any(discards)):
         return None
     container.seek(seek_times[0], stream=stream)
     order = range(len(times)) if alone else in_order(times, ranks)
