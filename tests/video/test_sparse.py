@@ -122,7 +122,7 @@ def test_a_file_that_is_not_laid_out_as_it_says_is_read_by_counting(clips, monke
         return Layout(starts, starts, np.array(times))
 
     monkeypatch.setattr(decode, "by_index", false_layout)
-    monkeypatch.setattr(decode, "_counted_off", lambda *args: counted.append(1) or counted_off(*args))
+    monkeypatch.setattr(decode, "_counted_off", lambda *args, **more: counted.append(1) or counted_off(*args, **more))
     for index in range(12):
         np.testing.assert_array_equal(read_frames(path, [index])[0], frames[[index]])
     assert len(counted) >= 6
