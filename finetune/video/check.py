@@ -149,22 +149,23 @@ def _look(path: Path, *, image_rate: float, keep_grey: Collection[Path], every_f
         size = max(1, round(scale * info.height)), max(1, round(scale * info.width))
         last = info.num_frames - 1
         frames_TCHW, _ = read_frames(path, [0, info.num_frames // 2, last], size=size, layout=layout)
-        if not path.is_dir():
-            _refuse_missing_bytes(path, info)
+        if cut_off := _cut_off(path, after=f" after frame {info.num_frames}"):
+            return cut_off
         if every_frame:
             check_every_frame(path, num_frames=info.num_frames)
     except VideoError as error:
-        return error
+        return _cut_off(path) or error
     pictures_3SS = np.stack([small_grey(frame) for frame in frames_TCHW])
     grey_3HW = grey(frames_TCHW) if path in keep_grey else None
     return Look(info, stamp(path)[0], pictures_3SS, jpeg_of(frames_TCHW[1]), grey_3HW)
 
 
-def _refuse_missing_bytes(path: Path, info: VideoInfo) -> None:
-    """Training would take such a file, as the part that is there decodes; but it is not the clip it was."""
-    missing, there = missing_bytes(path), path.stat().st_size
-    if missing > TOLERATED * there:
-        raise VideoError(
-            f"{path}: is cut off after frame {info.num_frames}: "
-            f"its header promises {there + missing:,} bytes, {there:,} are there"
-        )
+def _cut_off(path: Path, *, after: str = "") -> VideoError | None:
+    """Training would take a file of which the end is missing, as its start decodes; but it is not the clip it was."""
+    try:
+        missing, there = (missing_bytes(path), path.stat().st_size) if path.is_file() else (0, 0)
+    except OSError:
+        return None
+    if missing <= TOLERATED * there:
+        return None
+    return VideoError(f"{path}: is cut off{after}: its header promises {there + missing:,} bytes, {there:,} are there")

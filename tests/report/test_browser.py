@@ -114,7 +114,7 @@ def show(browser):
 
     def opened(path, *, width=1280, **how):
         context = browser.new_context(viewport={"width": width, "height": 900}, **how)
-        context.set_default_timeout(5000)
+        context.set_default_timeout(30_000)
         contexts.append(context)
         page, address = context.new_page(), path.as_uri()
         page.on("console", lambda message: heard.append(f"{message.type}: {message.text}"))

@@ -28,6 +28,16 @@ def test_a_file_that_was_cut_off_is_refused_though_its_start_decodes(tmp_path, s
     assert int(there.replace(",", "")) == cut.stat().st_size
 
 
+def test_a_file_that_is_cut_off_is_called_that_when_its_start_does_not_decode_either(tmp_path):
+    data = bytearray(make_scene(tmp_path / "whole.avi", 0, 16).read_bytes())
+    second_picture = data.index(b"00dc", data.index(b"00dc") + 1) + 8
+    data[second_picture : second_picture + 40] = b"\0\0\0\1\x65" + b"\xff" * 35
+    cut = tmp_path / "cut.avi"
+    cut.write_bytes(data[: len(data) * 85 // 100])
+    (error,) = look_closely([cut], seconds=60)
+    assert f"cut.avi: is cut off: its header promises {len(data):,} bytes" in str(error)
+
+
 @pytest.mark.parametrize(
     ("start", "missing"),
     [
