@@ -74,13 +74,13 @@ def wait_for_start() -> float:
 def fill_features(data: Path) -> None:
     """Compute the frozen features of the quickstart's training clips into an empty cache."""
     import finetune as ft
-    from finetune.features.fill import fill
-    from finetune.features.frozen import depends_on, entering, frozen_part
-    from finetune.features.kept import kept_clips
-    from finetune.infer import settle_device
-    from finetune.model.freeze import set_trainable
-    from finetune.video.check import look_at_files
+    from finetune.feature_cache.cached_clips import kept_clips
+    from finetune.feature_cache.fill import fill
+    from finetune.feature_cache.frozen_part import depends_on, entering, frozen_part
+    from finetune.model.freezing.freeze import set_trainable
+    from finetune.runtime.device import settle_device
     from finetune.video.dataset import ClipDataset
+    from finetune.video.probe_files import look_at_files
 
     recipe = ft.load_recipe("quickstart", [f"data.manifest={data}"])
     manifest = ft.Manifest.from_csv(data)

@@ -21,9 +21,9 @@ import numpy as np
 import torch
 from clips import B_FRAMES, HOURS, Clip, clips
 
-from finetune.recipe import Clip as Sampling
-from finetune.video.decode import probe, read_frames, scan
-from finetune.video.placing import scaled_size
+from finetune.recipe.schema import Clip as Sampling
+from finetune.video.decode.read import probe, read_frames, scan
+from finetune.video.geometry import scaled_size
 from finetune.video.sampling import sample_indices
 
 OURS = ("ours", "scanned")

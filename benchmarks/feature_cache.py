@@ -28,11 +28,11 @@ from loader import FILES
 
 import finetune as ft
 import finetune.train.loop  # its imports take seconds, and are not what is timed
-from finetune.infer import keep_freed_memory, precisely, settle_precision
-from finetune.manifest import Manifest
-from finetune.model.cut import before, whole_backbone
-from finetune.video.check import look_at_files
+from finetune.data.manifest import Manifest
+from finetune.model.frozen_prefix import before, whole_backbone
+from finetune.runtime.device import keep_freed_memory, precisely, settle_precision
 from finetune.video.dataset import ClipDataset
+from finetune.video.probe_files import look_at_files
 
 EPOCHS, USUAL_EPOCHS = 10, 20
 TINY = Kind("tiny.mp4", "libx264", {"preset": "veryfast", "x264-params": "keyint=12"}, (64, 64), 16)

@@ -18,7 +18,7 @@ from pathlib import Path
 import torch
 
 import finetune as ft
-from finetune.infer import DTYPES, keep_freed_memory, settle_precision
+from finetune.runtime.device import DTYPES, keep_freed_memory, settle_precision
 
 KINDS = ("inference", "head", "layer4", "layer3", "all")
 STEPS = 4

@@ -12,7 +12,7 @@ import numpy as np
 from scipy.special import expit
 from scipy.stats import norm, t
 
-from finetune.scores.intervals import interval_of_shares, paired_difference, pooled_folds
+from finetune.metrics.intervals import interval_of_shares, paired_difference, pooled_folds
 
 
 def zipf(groups: int, clips: int) -> np.ndarray:

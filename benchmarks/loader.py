@@ -27,13 +27,13 @@ from clips import KINDS, Kind, make
 from torch.utils.data import DataLoader, Dataset
 from torchvision.transforms import v2
 
-from finetune.manifest import Manifest
-from finetune.recipe import Augment, Clip
-from finetune.video.batches import EpochBatches
-from finetune.video.check import look_at_files
+from finetune.data.manifest import Manifest
+from finetune.recipe.schema import Augment, Clip
+from finetune.video.batch_sampler import EpochBatches
 from finetune.video.dataset import ClipDataset
-from finetune.video.facts import Facts
+from finetune.video.file_facts import Facts
 from finetune.video.loader import ClipLoader
+from finetune.video.probe_files import look_at_files
 
 FILES = ("H.264, no B", "H.264, 3 B", "H.264, 3 B, GOP 250", "VP9, WebM")
 ROWS, BATCH_SIZE = 32, 8
@@ -100,9 +100,9 @@ def manifest_of(files: list[Path], rows: int) -> Manifest:
 
 def pack_of(manifest: Manifest, cache: Path) -> Path | None:
     """The files as a pack, where this version can make one."""
-    if find_spec("finetune.video.pack") is None:
+    if find_spec("finetune.video.pack.write") is None:
         return None
-    from finetune.video.pack import pack
+    from finetune.video.pack.write import pack
 
     pack(manifest, cache / "pack")
     return cache / "pack"

@@ -14,13 +14,13 @@ import cv2
 import numpy as np
 import torch
 
-from finetune.manifest import Manifest
-from finetune.recipe import Clip
-from finetune.video.decode import probe, read_frames
+from finetune.data.manifest import Manifest
+from finetune.recipe.schema import Clip
+from finetune.video.decode.read import probe, read_frames
 from finetune.video.encode import write_video
-from finetune.video.pack import pack
-from finetune.video.packed import Pack
-from finetune.video.placing import scaled_size
+from finetune.video.geometry import scaled_size
+from finetune.video.pack.read import Pack
+from finetune.video.pack.write import pack
 from finetune.video.sampling import sample_indices
 
 ROUNDS = 5

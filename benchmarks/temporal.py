@@ -21,20 +21,20 @@ from sklearn.model_selection import StratifiedGroupKFold
 from torch import Tensor
 from torch.nn import functional as F
 
+from finetune.data.manifest import Manifest
 from finetune.datasets.quickstart import draw_quickstart
-from finetune.infer import keep_freed_memory
-from finetune.manifest import Manifest
-from finetune.model.backbones import Backbone, build_backbone
-from finetune.model.freeze import set_trainable
-from finetune.model.model import TASK, VideoClassifier
-from finetune.model.pooling import POOLINGS
-from finetune.model.rates import param_groups
-from finetune.recipe import Augment, Clip, Model
-from finetune.scores.classify import score
-from finetune.train.optimizer import build_optimizer
-from finetune.train.schedule import rate_factor
-from finetune.video.check import look_at_files
+from finetune.metrics.classification import score
+from finetune.model.backbone.backbone import Backbone, build_backbone
+from finetune.model.classifier import TASK, VideoClassifier
+from finetune.model.freezing.freeze import set_trainable
+from finetune.model.freezing.param_groups import param_groups
+from finetune.model.temporal_pooling import POOLINGS
+from finetune.recipe.schema import Augment, Clip, Model
+from finetune.runtime.device import keep_freed_memory
+from finetune.train.optim.lr_schedule import rate_factor
+from finetune.train.optim.optimizer import build_optimizer
 from finetune.video.dataset import ClipDataset
+from finetune.video.probe_files import look_at_files
 
 SEEDS = (0, 1, 2)
 FOLDS = 5

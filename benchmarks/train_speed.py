@@ -21,7 +21,7 @@ from loader import FILES, manifest_of, pack_of
 from torch import nn
 
 import finetune as ft
-from finetune.infer import DTYPES, keep_freed_memory, settle_precision
+from finetune.runtime.device import DTYPES, keep_freed_memory, settle_precision
 
 PHASES = ("head", "layer4", "all")
 KINDS_OF_LOOP = ("plain", *(f"{loop} {phase}" for phase in PHASES for loop in ("ours", "ceiling")))

@@ -15,8 +15,8 @@ from pathlib import Path
 
 import numpy as np
 
-from finetune.scores.kinds import HEADLINE
-from finetune.study.gains import relative_gains
+from finetune.metrics.headline_keys import HEADLINE
+from finetune.study.relative_gains import relative_gains
 
 BATCH = 8
 RECIPE = "quickstart_multitask"

@@ -6,30 +6,30 @@ Names are imported when first used, so that `import finetune` costs nothing.
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-from finetune.threads import wait_without_spinning
+from finetune.runtime.threads import wait_without_spinning
 
 if TYPE_CHECKING:
-    from finetune.checkpoint import load
+    from finetune.data.manifest import Manifest
     from finetune.errors import DataError, DivergedError, FinetuneError, ModelError, RecipeError, RunError, VideoError
-    from finetune.evaluation import evaluate
-    from finetune.manifest import Manifest
-    from finetune.model.freeze import describe, set_trainable
-    from finetune.model.model import VideoClassifier, build_model
-    from finetune.model.rates import param_groups
-    from finetune.prediction import Prediction, predict
-    from finetune.recipe import Augment, Clip, Data, Evaluate, Model, Phase, Recipe, Schedule, Train
-    from finetune.recipe_files import load_recipe
-    from finetune.report.page import write_report
-    from finetune.tasks import Multitask, Task
+    from finetune.evaluation.evaluate import evaluate
+    from finetune.model.classifier import VideoClassifier, build_model
+    from finetune.model.freezing.freeze import describe, set_trainable
+    from finetune.model.freezing.param_groups import param_groups
+    from finetune.prediction.predict import Prediction, predict
+    from finetune.recipe.load import load_recipe
+    from finetune.recipe.schema import Augment, Clip, Data, Evaluate, Model, Phase, Recipe, Schedule, Train
+    from finetune.recipe.tasks import Multitask, Task
+    from finetune.report.run.page import write_report
+    from finetune.run.checkpoint import load
     from finetune.train.loop import fit
     from finetune.train.resume import resume
     from finetune.video.dataset import ClipDataset
-    from finetune.video.decode import VideoInfo, probe, read_frames
+    from finetune.video.decode.read import VideoInfo, probe, read_frames
 
 wait_without_spinning()
 
 _HOMES = {
-    "finetune.checkpoint": ("load",),
+    "finetune.run.checkpoint": ("load",),
     "finetune.errors": (
         "DataError",
         "DivergedError",
@@ -39,20 +39,20 @@ _HOMES = {
         "RunError",
         "VideoError",
     ),
-    "finetune.evaluation": ("evaluate",),
-    "finetune.manifest": ("Manifest",),
-    "finetune.model.freeze": ("describe", "set_trainable"),
-    "finetune.model.model": ("VideoClassifier", "build_model"),
-    "finetune.model.rates": ("param_groups",),
-    "finetune.prediction": ("Prediction", "predict"),
-    "finetune.recipe": ("Augment", "Clip", "Data", "Evaluate", "Model", "Phase", "Recipe", "Schedule", "Train"),
-    "finetune.recipe_files": ("load_recipe",),
-    "finetune.report.page": ("write_report",),
-    "finetune.tasks": ("Multitask", "Task"),
+    "finetune.evaluation.evaluate": ("evaluate",),
+    "finetune.data.manifest": ("Manifest",),
+    "finetune.model.freezing.freeze": ("describe", "set_trainable"),
+    "finetune.model.classifier": ("VideoClassifier", "build_model"),
+    "finetune.model.freezing.param_groups": ("param_groups",),
+    "finetune.prediction.predict": ("Prediction", "predict"),
+    "finetune.recipe.schema": ("Augment", "Clip", "Data", "Evaluate", "Model", "Phase", "Recipe", "Schedule", "Train"),
+    "finetune.recipe.load": ("load_recipe",),
+    "finetune.report.run.page": ("write_report",),
+    "finetune.recipe.tasks": ("Multitask", "Task"),
     "finetune.train.loop": ("fit",),
     "finetune.train.resume": ("resume",),
     "finetune.video.dataset": ("ClipDataset",),
-    "finetune.video.decode": ("VideoInfo", "probe", "read_frames"),
+    "finetune.video.decode.read": ("VideoInfo", "probe", "read_frames"),
 }
 _HOME_OF = {name: module for module, names in _HOMES.items() for name in names}
 

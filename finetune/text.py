@@ -1,5 +1,6 @@
-"""Text of names that anybody may have chosen, made safe for a terminal and for a spreadsheet."""
+"""Numbers as text, and names that anybody may have chosen, made safe for a terminal and for a spreadsheet."""
 
+import math
 import re
 from collections.abc import Iterable
 from pathlib import PurePath
@@ -31,3 +32,24 @@ def spreadsheet_row(cells: Iterable[object]) -> list[object]:
 def from_spreadsheet_cell(text: str) -> str:
     """What `spreadsheet_cell` was given."""
     return text[1:] if text.startswith("'") and FORMULA.match(text[1:]) and not NUMBER.fullmatch(text[1:]) else text
+
+
+def count(number: int, one: str, many: str | None = None) -> str:
+    return f"{number:,} {one if number == 1 else many or one + 's'}"
+
+
+def percent(value: float | None) -> str:
+    """To a tenth of a percent; only a true 0 or 1 shows as 0.0 or 100.0 %."""
+    if value is None:
+        return "–"
+    tenths = math.floor(1000 * value + 0.5 + 1e-9)
+    if 0 < value < 1:
+        tenths = min(max(tenths, 1), 999)
+    return f"{tenths / 10:.1f}\u00a0%"
+
+
+def whole_percent(value: float | None) -> str:
+    """For sentences: without tenths, except near 0 and 100 %, where they matter."""
+    if value is None or 0 < value < 0.01 or 0.99 < value < 1:
+        return percent(value)
+    return f"{math.floor(100 * value + 0.5 + 1e-9)}\u00a0%"

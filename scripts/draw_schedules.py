@@ -5,9 +5,9 @@ python scripts/draw_schedules.py > docs/schedules.svg
 
 import math
 
-from finetune.model.select import stages_from
-from finetune.recipe import Phase, Schedule
-from finetune.schedules import NEW, phases_of
+from finetune.model.freezing.selectors import stages_from
+from finetune.recipe.phase_presets import NEW, phases_of
+from finetune.recipe.schema import Phase, Schedule
 
 STAGES = ("stem", "layer1", "layer2", "layer3", "layer4", "temporal", "head")
 DRAWN = ("head_only", "full", "lp_ft", "head_then_all", "gradual", "surgical:layer3", "bitfit")

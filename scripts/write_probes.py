@@ -11,7 +11,7 @@ import sys
 import tempfile
 from pathlib import Path
 
-from finetune.report.probes import probe_table
+from finetune.report.pages.probes import probe_table
 
 PAGE = Path(__file__).parents[1] / "docs/cache.md"
 BEGIN = "<!-- the tables below are written by scripts/write_probes.py -->\n"

@@ -71,7 +71,7 @@ def finetune(monkeypatch, capfd):
 @pytest.fixture
 def signal_at(monkeypatch):
     """Have a signal come in the n-th step from now."""
-    from finetune.train.tally import Tally
+    from finetune.train.log.epoch_metrics import Tally
 
     ignored = []
 

@@ -9,9 +9,9 @@ from torch import nn
 from torchvision import models as tv
 
 import finetune as ft
-from finetune.model.freeze import learning_stages
-from finetune.model.model import build_model
-from finetune.train.ema import Ema
+from finetune.model.classifier import build_model
+from finetune.model.freezing.freeze import learning_stages
+from finetune.train.optim.ema import Ema
 
 
 def slowly(cases):

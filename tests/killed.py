@@ -11,8 +11,8 @@ from grey import TINY
 import finetune as ft
 import finetune.train.loop
 from finetune.errors import RunError
-from finetune.train.state import Position
-from finetune.train.tally import Tally
+from finetune.train.log.epoch_metrics import Tally
+from finetune.train.state.state import Position
 
 # The heavy imports once, in a process without threads; each run is forked from it.
 CONTEXT = multiprocessing.get_context("forkserver")

@@ -9,15 +9,15 @@ from typing import Any
 
 import numpy as np
 
-from finetune.answers import Answer, read_answers
-from finetune.pictures import name_of
-from finetune.report.clips import choose_clips
-from finetune.scores.calibration import calibration, fit_temperature, tempered
-from finetune.scores.curves import curves
-from finetune.scores.headline import scores_of
-from finetune.scores.intervals import paired_difference
-from finetune.scores.kinds import HEADLINE
-from finetune.scores.slices import slices
+from finetune.evaluation.choose_clips import choose_clips
+from finetune.evaluation.contact_sheets import name_of
+from finetune.metrics.calibration import calibration, fit_temperature, tempered
+from finetune.metrics.curves import curves
+from finetune.metrics.headline import scores_of
+from finetune.metrics.headline_keys import HEADLINE
+from finetune.metrics.intervals import paired_difference
+from finetune.metrics.slices import slices
+from finetune.run.predictions_csv import Answer, read_answers
 from finetune.video.encode import jpeg_of
 
 SIX = ["hand shaking", "hugging", "kicking", "pointing", "punching", "pushing"]

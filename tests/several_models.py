@@ -3,9 +3,9 @@
 import torch
 from grey import TINY
 
-from finetune.model.model import model_of
-from finetune.recipe import Model
-from finetune.tasks import NAMED, Multitask, Output, Several, Task
+from finetune.model.classifier import model_of
+from finetune.recipe.schema import Model
+from finetune.recipe.tasks import NAMED, Multitask, Output, Several, Task
 
 NAMES = ("a", "b", "c")
 

@@ -8,8 +8,8 @@ import csv
 import numpy as np
 from grey import TINY
 
-from finetune.manifest import Manifest
-from finetune.recipe import Recipe
+from finetune.data.manifest import Manifest
+from finetune.recipe.schema import Recipe
 from finetune.video.encode import write_video
 
 SIDE, FRAMES = 32, 6

@@ -10,9 +10,9 @@ from tasked import draw_clips
 
 import finetune as ft
 from finetune.cli.main import app
-from finetune.recipe import Phase, Recipe, Schedule, Section
-from finetune.recipe_files import list_recipes, load_recipe
-from finetune.tasks import Task
+from finetune.recipe.load import list_recipes, load_recipe
+from finetune.recipe.schema import Phase, Recipe, Schedule, Section
+from finetune.recipe.tasks import Task
 
 ROOT = Path(__file__).parent.parent
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]

@@ -1,56 +1,63 @@
-"""Imports run downwards through the folders, and heavy libraries are each imported in one place."""
+"""Imports run downwards through one order of rooms, never in a circle; heavy libraries have one place each."""
 
 import ast
+from graphlib import TopologicalSorter
 from pathlib import Path
 
 import pytest
 
 PACKAGE = Path(__file__).parent.parent / "finetune"
-FLOORS = {
-    **dict.fromkeys(
-        ("errors", "files", "recipe", "recipe_files", "schedules", "manifest", "report", "threads", "version"), 0
+# From the bottom to the top; a room may import those before it. No two rooms are equal.
+ROOMS = (
+    *("version", "errors", "text", "runtime", "storage", "recipe", "metrics", "data", "model", "run", "video"),
+    *(
+        "feature_cache",
+        "inference",
+        "checks",
+        "datasets",
+        "evaluation",
+        "prediction",
+        "report",
+        "train",
+        "study",
+        "cli",
     ),
-    **dict.fromkeys(("recipe_values", "numbered_images", "folder_walk", "splits", "manifest_checks"), 0),
-    **dict.fromkeys(("tables", "naming"), 0),
-    **dict.fromkeys(("scores", "answers", "objects", "manifest_files", "labels", "sections", "tasks"), 0),
-    **dict.fromkeys(("reading", "text"), 0),
-    **dict.fromkeys(("video", "model"), 1),
-    **dict.fromkeys(
-        (
-            *("audit", "checkpoint", "infer", "evaluation", "datasets", "features", "pictures", "explain"),
-            *("probabilities", "scored", "run_data"),
-        ),
-        2,
-    ),
-    **dict.fromkeys(("train", "prediction", "drawing"), 3),
-    "study": 4,
-    "cli": 5,
-    **dict.fromkeys(("__init__", "__main__"), 6),
-}
+)
+STRANGERS = ({"model", "video"}, {"metrics", "data"})  # neither of two imports the other
 HOMES = {
-    "timm": {"model/timm_networks.py", "train/optimizer.py"},
-    "torchvision.models": {"model/torchvision_networks.py"},
+    "timm": {"model/backbone/timm_networks.py", "train/optim/optimizer.py"},
+    "torchvision.models": {"model/backbone/torchvision_networks.py"},
     "av": {
-        *(f"video/{name}.py" for name in ("container", "scan", "sparse", "decode", "encode", "orientation")),
-        "video/image_sequence.py",
+        *(f"video/decode/{name}.py" for name in ("container", "packet_index", "sparse", "read", "orientation")),
+        *("video/decode/image_sequence.py", "video/encode.py"),
     },
-    "torchcodec": {"video/other_decoders.py"},
-    "accelerate": {"infer.py", "train/loop.py", "train/together.py", "train/trackers.py", "train/settle.py"},
+    "torchcodec": {"video/decode/opencv_torchcodec.py"},
+    "accelerate": {
+        *("runtime/device.py", "runtime/processes.py", "train/loop.py", "train/distributed.py"),
+        *("train/log/trackers.py", "train/setup/autotune.py"),
+    },
     "cv2": {
-        *("video/other_decoders.py", "video/drawn.py", "datasets/shapes.py", "datasets/quickstart.py"),
-        *("video/pack.py", "video/packed.py"),  # JPEG: the fastest codec of those that are there anyway
-        "video/still_edges.py",
+        *("video/decode/opencv_torchcodec.py", "video/still_edges.py", "prediction/overlay.py"),
+        *("video/pack/write.py", "video/pack/read.py"),  # JPEG: the fastest codec of those that are there anyway
+        *("datasets/shapes.py", "datasets/quickstart.py"),
     },
 }
 FILES = sorted(PACKAGE.rglob("*.py"))
+MODULES = {".".join(("finetune", *path.relative_to(PACKAGE).with_suffix("").parts)): path for path in FILES}
 
 
-def part(path):
+def room(path):
     return path.relative_to(PACKAGE).parts[0].removesuffix(".py")
 
 
-def imports(path):
-    for node in ast.walk(ast.parse(path.read_text())):
+def imports(path, *, types=True):
+    """Every module and every name that a file imports, dotted; with or without those for type checkers alone."""
+    tree = ast.parse(path.read_text())
+    if not types:
+        tree.body = [
+            node for node in tree.body if not (isinstance(node, ast.If) and "TYPE_CHECKING" in ast.unparse(node))
+        ]
+    for node in ast.walk(tree):
         if isinstance(node, ast.Import):
             yield from (alias.name for alias in node.names)
         elif isinstance(node, ast.ImportFrom):
@@ -59,22 +66,27 @@ def imports(path):
             yield from (f"{node.module}.{alias.name}" for alias in node.names)
 
 
+def test_every_room_has_its_place_in_the_order():
+    assert {room(path) for path in FILES} - {"__init__", "__main__"} == set(ROOMS)
+
+
 @pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(PACKAGE)))
 def test_imports_run_downwards(path):
-    here = part(path)
+    here = room(path)
+    if here in {"__init__", "__main__"}:
+        return
     for name in imports(path):
-        if not name.startswith("finetune.") or here in {"__init__", "__main__"}:
-            continue
-        there = name.split(".")[1]
-        if there not in FLOORS:
-            continue  # a name of the package itself
-        below = FLOORS[there] < FLOORS[here] or there == here
-        same_file_floor = FLOORS[there] == FLOORS[here] and {there, here} != {"video", "model"}
-        assert below or same_file_floor, f"{here} (floor {FLOORS[here]}) imports {there} (floor {FLOORS[there]})"
+        there = name.split(".")[1] if name.startswith("finetune.") else None
+        if there in ROOMS and there != here:
+            assert ROOMS.index(there) < ROOMS.index(here), f"{here} imports {there}, which stands above it"
+            assert {here, there} not in STRANGERS
 
 
-def test_every_part_has_a_floor():
-    assert {part(path) for path in FILES} <= set(FLOORS)
+def test_no_module_imports_itself_by_way_of_others():
+    graph = {
+        name: {other for other in imports(path, types=False) if other in MODULES} for name, path in MODULES.items()
+    }
+    TopologicalSorter(graph).prepare()  # raises CycleError, which names the circle
 
 
 @pytest.mark.parametrize("library", HOMES)
@@ -88,8 +100,15 @@ def test_a_library_is_imported_in_its_own_place_alone(library):
 
 
 def test_the_report_needs_no_torch():
-    for path in (PACKAGE / "report").glob("*.py"):
-        assert not any(name.split(".")[0] in {"torch", "sklearn", "timm", "av"} for name in imports(path))
+    """Not even through what it imports."""
+    heavy = {"torch", "sklearn", "timm", "av"}
+    todo = [name for name, path in MODULES.items() if room(path) == "report"]
+    seen = set(todo)
+    while todo:
+        names = set(imports(MODULES[todo.pop()]))
+        assert not {name.split(".")[0] for name in names} & heavy
+        todo += (names & set(MODULES)) - seen
+        seen |= names & set(MODULES)
 
 
 @pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(PACKAGE)))

@@ -5,10 +5,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from finetune.answers import read_answers, read_paths, write_answers
 from finetune.cli.terminal import PlainOutput, plain_output
-from finetune.manifest import Manifest
+from finetune.data.manifest import Manifest
 from finetune.report.words import relative_link
+from finetune.run.predictions_csv import read_answers, read_paths, write_answers
 from finetune.text import UNPRINTABLE, from_spreadsheet_cell, printable, spreadsheet_cell
 
 

@@ -11,9 +11,10 @@ from grey import TINY
 from tasked import TASKS, manifest_of, recipe_of
 
 import finetune as ft
-from finetune.infer import process_count, settle_device
-from finetune.train.start import train_by
-from finetune.train.tally import Tally
+from finetune.runtime.device import settle_device
+from finetune.runtime.processes import process_count
+from finetune.train.from_recipe import train_by
+from finetune.train.log.epoch_metrics import Tally
 
 PHASES = (
     ft.Phase(train="head", epochs=1, lr=1e-2),

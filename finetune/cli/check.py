@@ -9,8 +9,8 @@ import typer
 
 from finetune.cli.progress import counting
 from finetune.errors import DataError, RecipeError, VideoError, nearest
-from finetune.recipe import Data, Recipe
-from finetune.recipe_files import list_recipes, load_recipe
+from finetune.recipe.load import list_recipes, load_recipe
+from finetune.recipe.schema import Data, Recipe
 
 FILES_SHOWN = 10
 
@@ -37,12 +37,12 @@ def check(
     """
     settings = _settings_of(source, overrides or [])
     data, seed = settings.data, settings.seed
-    from finetune.audit.audit import audit, write_mended
-    from finetune.audit.marks import find_marks, rows_to_compare
-    from finetune.audit.rows import read_rows
-    from finetune.objects import fetched
-    from finetune.report.check import write_check_page
-    from finetune.video.check import look_closely
+    from finetune.checks.burnt_in_marks import find_marks, rows_to_compare
+    from finetune.checks.check_data import audit, write_mended
+    from finetune.checks.rows import read_rows
+    from finetune.report.pages.check import write_check_page
+    from finetune.storage.object_store import fetched
+    from finetune.video.probe_files import look_closely
 
     place = data.manifest or data.folder
     assert place is not None

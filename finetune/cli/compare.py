@@ -18,7 +18,7 @@ def compare(
     out: Annotated[Path | None, typer.Option(help="The page; by default compare-….html beside the first run.")] = None,
 ) -> None:
     """Say whether runs differ by more than luck, on the clips that all were tested on, and write a page of it."""
-    from finetune.report.compare import compare_runs, write_compare_page
+    from finetune.report.compare.page import compare_runs, write_compare_page
 
     folders = runs or []
     result = compare_runs(folders, split=split)
@@ -65,7 +65,7 @@ def runs(
     folder: Annotated[Path, typer.Argument(help="The folder that runs are in.")] = Path("runs"),
 ) -> None:
     """List the runs in a folder, newest first, and write index.html, a page that leads to their reports."""
-    from finetune.report.index import list_runs, several_tests, write_index
+    from finetune.report.pages.runs_index import list_runs, several_tests, write_index
 
     listed = list_runs(folder)
     width = max(len("run"), *(len(run["name"]) for run in listed))

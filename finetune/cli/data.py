@@ -11,7 +11,7 @@ from finetune.cli.progress import counting, stages
 from finetune.errors import RecipeError
 
 if TYPE_CHECKING:
-    from finetune.manifest import Manifest
+    from finetune.data.manifest import Manifest
 
 app = typer.Typer(help="Draw, fetch or prepare labelled videos.", no_args_is_help=True)
 Archive = Annotated[Path | None, typer.Option(help="The official archive, fetched by hand; else it is downloaded.")]
@@ -75,8 +75,8 @@ def pack(
     """
     if frames != "all" and not (frames.isdecimal() and int(frames) > 0):
         raise RecipeError(f"--frames is all or a number of frames, not {frames!r}")
-    from finetune.manifest import Manifest
-    from finetune.video.pack import pack as pack_videos
+    from finetune.data.manifest import Manifest
+    from finetune.video.pack.write import pack as pack_videos
 
     if manifest.is_dir():
         videos = with_notes_printed(Manifest.from_folder(manifest, val=0, test=0))
@@ -99,8 +99,8 @@ def pack(
 def print_moved(run: Path, data_root: Path | None) -> None:
     """Print which folder of a run's record stands for which one now, if its files were moved."""
     if data_root is not None and os.environ.get("RANK", "0") == "0":
-        from finetune.checkpoint import open_run
-        from finetune.run_data import mapping_in_words
+        from finetune.run.checkpoint import open_run
+        from finetune.run.manifest import mapping_in_words
 
         print(f"finetune: {mapping_in_words(run, *open_run(run), data_root)}", file=sys.stderr)
 

@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from finetune.errors import RecipeError
-from finetune.recipe_files import load_recipe
+from finetune.recipe.load import load_recipe
 
 if TYPE_CHECKING:
-    from finetune.features.sets import SetInfo
+    from finetune.feature_cache.cache_folder import SetInfo
 
 
 def features(
@@ -45,9 +45,9 @@ def features(
     import torch
 
     from finetune.cli.run import load_manifest
-    from finetune.features.sets import cache_root
-    from finetune.train.ahead import fill_ahead
-    from finetune.train.start import new_model
+    from finetune.feature_cache.cache_folder import cache_root
+    from finetune.train.from_recipe import new_model
+    from finetune.train.prefill_cache import fill_ahead
 
     manifest = load_manifest(settings)
     torch.manual_seed(settings.seed)
@@ -81,17 +81,17 @@ def probe(
     names = [name.strip() for name in (backbones or settings.model.backbone).split(",") if name.strip()]
 
     from finetune.cli.run import load_manifest
-    from finetune.files import whole_file, write_json
-    from finetune.model.names import check_name
-    from finetune.report.probes import draw_probes, probe_table
+    from finetune.model.backbone.known_names import check_name
+    from finetune.report.pages.probes import draw_probes, probe_table
+    from finetune.storage.atomic import whole_file, write_json
 
     for name in names:
         check_name(name)
     manifest = load_manifest(settings)
 
-    from finetune.scores.intervals import WIDENED
+    from finetune.metrics.intervals import WIDENED
     from finetune.study.probe import baseline, probe
-    from finetune.train.display import Display
+    from finetune.train.log.console import Display
 
     found = [asdict(each) for each in probe(settings, manifest, names, display=Display())]
     chance = baseline(manifest)
@@ -115,7 +115,7 @@ def probe(
 
 
 def _list(folder: Path | None) -> None:
-    from finetune.features.sets import cache_root, sets_in
+    from finetune.feature_cache.cache_folder import cache_root, sets_in
 
     found = sets_in(cache_root(folder))
     print("       size  last used   backbone                        entering at        clips of")
@@ -130,7 +130,7 @@ def _list(folder: Path | None) -> None:
 
 
 def _prune(folder: Path | None, days: int) -> None:
-    from finetune.features.sets import cache_root, remove, sets_in
+    from finetune.feature_cache.cache_folder import cache_root, remove, sets_in
 
     found = sets_in(cache_root(folder))
     old = [each for each in found if _days_since(each) >= days]

@@ -15,11 +15,11 @@ import typer
 from finetune.cli.progress import stages
 from finetune.cli.results import Run
 from finetune.errors import DataError, RunError, VideoError
-from finetune.files import check_writable
+from finetune.storage.atomic import check_writable
 from finetune.text import printable, spreadsheet_row
 
 if TYPE_CHECKING:
-    from finetune.prediction import Prediction, TaskPrediction
+    from finetune.prediction.predict import Prediction, TaskPrediction
 
     Write = Callable[[Prediction], None]
 
@@ -54,9 +54,9 @@ def predict(
     """
     if on_error not in {"fail", "skip"}:
         raise RunError(f"--on-error is fail or skip, not {on_error!r}")
-    from finetune import prediction
-    from finetune.checkpoint import open_run
-    from finetune.drawing import draw, targets_of
+    from finetune.prediction import predict as prediction
+    from finetune.prediction.render import draw, targets_of
+    from finetune.run.checkpoint import open_run
 
     together = prediction.reads_image_sequences(run) if image_sequences is None else image_sequences
     image_rate = open_run(run)[0].data.image_rate
@@ -179,7 +179,7 @@ class _CsvRows:
         self._write([*first, *(cell for name in self.others for cell in _cells(prediction.tasks[name]).values())])
 
     def _begin(self, prediction: Prediction) -> None:
-        from finetune.tasks import primary_of
+        from finetune.recipe.tasks import primary_of
 
         tasks = prediction.tasks
         self.others = [name for name in tasks if not (name == primary_of(tasks) and tasks[name].top_k)]
@@ -199,9 +199,9 @@ class _CsvRows:
 
 def _say_how_images_are_taken(paths: Sequence[Path], together: bool) -> None:
     """What was decided about folders of numbered images, where there are any."""
-    from finetune.manifest_files import find_media
-    from finetune.numbered_images import clips_of
-    from finetune.report.words import count
+    from finetune.data.read import find_media
+    from finetune.storage.numbered_images import clips_of
+    from finetune.text import count
 
     files = [file for path in paths if path.is_dir() for file in find_media(path, image_sequences=False)]
     folders = sum(clip.is_dir() for clip in clips_of(files)[0])

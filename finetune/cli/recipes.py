@@ -9,8 +9,8 @@ import typer
 import yaml
 
 from finetune.errors import RecipeError, some
-from finetune.recipe import Phase, Schedule
-from finetune.recipe_files import find_recipe, list_recipes, load_recipe
+from finetune.recipe.load import find_recipe, list_recipes, load_recipe
+from finetune.recipe.schema import Phase, Schedule
 
 app = typer.Typer(help="List, show, copy and validate recipes.", no_args_is_help=True)
 Overrides = Annotated[list[str] | None, typer.Argument(help="Settings to change, each key.sub=value.")]
@@ -55,7 +55,7 @@ def validate(
     overrides: Overrides = None,
 ) -> None:
     """Check a recipe's keys, types and ranges, and the name of its backbone; looks at no data."""
-    from finetune.model.names import check_name
+    from finetune.model.backbone.known_names import check_name
 
     settings = load_recipe(recipe, overrides or [])
     check_name(settings.model.backbone)
@@ -71,11 +71,11 @@ def phases(recipe: Name, overrides: Overrides = None) -> None:
     """Print a recipe's phases, those of a built-in schedule written out, and what each lets learn at which rate."""
     settings = load_recipe(recipe, overrides or [])
 
-    from finetune.model.freeze import describe
+    from finetune.model.begin_phase import begin_phase
+    from finetune.model.classifier import model_of
+    from finetune.model.freezing.freeze import describe
     from finetune.model.lora import check_lora, merge_lora
-    from finetune.model.model import model_of
-    from finetune.model.phase import begin_phase
-    from finetune.schedules import phases_of
+    from finetune.recipe.phase_presets import phases_of
 
     chosen = settings.model.model_copy(update={"weights": "none"})
     model = model_of(chosen, ["one", "two"], num_frames=settings.clip.num_frames, size=settings.clip.size)

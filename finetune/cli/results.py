@@ -47,12 +47,12 @@ def evaluate(
         raise RunError(f"--on-error is fail or skip, not {on_error!r}")
     if explain and not pictures:
         raise RunError("--explain draws on frames; leave out --no-pictures")
-    from finetune import evaluation
-    from finetune.explain import explain as look
-    from finetune.infer import is_main_process
-    from finetune.report.page import write_report
-    from finetune.report.run_folder import evaluation_of
-    from finetune.run_data import folder_of_other_set
+    from finetune.evaluation import evaluate as evaluation
+    from finetune.evaluation.gradcam import explain as look
+    from finetune.evaluation.other_set import folder_of_other_set
+    from finetune.report.run.page import write_report
+    from finetune.run.read import evaluation_of
+    from finetune.runtime.processes import is_main_process
 
     print_moved(run, data_root)
     folder = out or (folder_of_other_set(run, overrides) if overrides else evaluation_of(run, split or "test"))
@@ -94,8 +94,8 @@ def report(
     data_root: DataRoot = None,
 ) -> None:
     """Write report.html, report.md and figures of a run anew from its results.json; needs no torch and no videos."""
-    from finetune.report.page import write_report
-    from finetune.report.run_folder import evaluation_there
+    from finetune.report.run.page import write_report
+    from finetune.run.read import evaluation_there
 
     if data is not None and explain:
         raise RunError("--explain needs the videos: finetune evaluate RUN data.manifest=FILE.csv --explain")
@@ -104,7 +104,7 @@ def report(
         option = " data.manifest=FILE.csv" if data is not None else "" if split == "test" else f" --split {split}"
         raise RunError(f"{folder}: has no results.json; make it with `finetune evaluate {run}{option}`")
     if explain:
-        from finetune.explain import explain as look
+        from finetune.evaluation.gradcam import explain as look
 
         print_moved(run, data_root)
         look(run, evaluation=folder, data_root=data_root)

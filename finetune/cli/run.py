@@ -12,12 +12,12 @@ import typer
 
 from finetune.cli.data import print_moved, with_notes_printed
 from finetune.errors import FinetuneError, RecipeError
-from finetune.files import standing
-from finetune.recipe import Recipe
-from finetune.recipe_files import load_recipe
+from finetune.recipe.load import load_recipe
+from finetune.recipe.schema import Recipe
+from finetune.storage.atomic import standing
 
 if TYPE_CHECKING:
-    from finetune.manifest import Manifest
+    from finetune.data.manifest import Manifest
 
 
 def train(
@@ -58,9 +58,10 @@ def train(
     manifest = load_manifest(settings)
     _check_model_names(settings)
 
-    from finetune.checkpoint import new_run_folder
-    from finetune.infer import decided_once, settle_device
-    from finetune.train.start import train_by
+    from finetune.run.checkpoint import new_run_folder
+    from finetune.runtime.device import settle_device
+    from finetune.runtime.processes import decided_once
+    from finetune.train.from_recipe import train_by
 
     settle_device(settings.train.device)
     if dry_run:
@@ -78,12 +79,12 @@ def train(
 def _train_seeds(settings: Recipe, manifest: "Manifest", seeds: int, out: Path) -> None:
     import statistics
 
-    from finetune.report.compare import compare_runs, write_compare_page
-    from finetune.report.run_folder import evaluation_of
-    from finetune.scores.headline import headline
-    from finetune.study.runs import figures_of
+    from finetune.metrics.headline import headline
+    from finetune.recipe.tasks import NAMED
+    from finetune.report.compare.page import compare_runs, write_compare_page
+    from finetune.run.read import evaluation_of
     from finetune.study.seeds import train_seeds
-    from finetune.tasks import NAMED
+    from finetune.study.study_runs import figures_of
 
     try:
         split, runs = train_seeds(
@@ -107,8 +108,8 @@ def _train_seeds(settings: Recipe, manifest: "Manifest", seeds: int, out: Path) 
 
 
 def _say_forecast(settings: Recipe, manifest: "Manifest") -> None:
-    from finetune.train.forecast import forecast
-    from finetune.train.start import new_model
+    from finetune.train.from_recipe import new_model
+    from finetune.train.setup.dry_run import forecast
 
     phases = forecast(new_model(settings, manifest), manifest, settings)
     width = max(len(phase.learns) for phase in phases)
@@ -149,12 +150,12 @@ def _saying_how_to_go_on(folder: Path) -> Iterator[None]:
 
 def score_and_report(folder: Path, *, data_root: Path | None = None) -> None:
     """Evaluate a trained run on its test split, or else on val, and write its report."""
-    from finetune.checkpoint import open_run
-    from finetune.evaluation import evaluate
-    from finetune.infer import is_main_process
-    from finetune.report.page import write_report
-    from finetune.run_data import saved_manifest
-    from finetune.scores.headline import in_words
+    from finetune.evaluation.evaluate import evaluate
+    from finetune.metrics.headline import in_words
+    from finetune.report.run.page import write_report
+    from finetune.run.checkpoint import open_run
+    from finetune.run.manifest import saved_manifest
+    from finetune.runtime.processes import is_main_process
 
     if not is_main_process():
         return
@@ -172,7 +173,7 @@ def score_and_report(folder: Path, *, data_root: Path | None = None) -> None:
 
 def _refresh_index(folder: Path) -> None:
     """The list of runs is kept new where runs lie by default, or where `finetune runs` has written one."""
-    from finetune.report.index import is_index, write_index
+    from finetune.report.pages.runs_index import is_index, write_index
 
     if is_index(folder / "index.html") or (folder.name == "runs" and not (folder / "index.html").exists()):
         with suppress(FinetuneError, OSError):
@@ -186,7 +187,7 @@ def load_manifest(recipe: Recipe, *, whole: bool = False) -> "Manifest":
 
     Raises RecipeError unless it names exactly one of manifest and folder.
     """
-    from finetune.manifest import Manifest
+    from finetune.data.manifest import Manifest
 
     data = recipe.data
     if (data.manifest is None) == (data.folder is None):
@@ -210,7 +211,7 @@ def load_manifest(recipe: Recipe, *, whole: bool = False) -> "Manifest":
 
 def _at_image_rate(manifest: "Manifest", rate: float) -> "Manifest":
     """The manifest with the frame rate of its folders of numbered images; prints how many there are."""
-    from finetune.report.words import count
+    from finetune.text import count
 
     sequences = sum(manifest.path(row).is_dir() for row in range(len(manifest)))
     if sequences:
@@ -224,7 +225,7 @@ def _at_image_rate(manifest: "Manifest", rate: float) -> "Manifest":
 
 def _check_model_names(settings: Recipe) -> None:
     """What can be said of the model before the libraries are imported, which takes seconds."""
-    from finetune.model.names import check_name
+    from finetune.model.backbone.known_names import check_name
 
     check_name(settings.model.backbone)
     weights = settings.model.weights

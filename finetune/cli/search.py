@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from finetune.errors import RecipeError
-from finetune.recipe import Schedule
-from finetune.recipe_files import load_recipe
+from finetune.recipe.load import load_recipe
+from finetune.recipe.schema import Schedule
 
 if TYPE_CHECKING:
     from finetune.study.sweep import Point
@@ -33,7 +33,7 @@ def lr_find(
         raise RecipeError(f"--low {low} and --high {high} are no range of rates")
 
     from finetune.cli.run import load_manifest
-    from finetune.report.rate_test import draw_rate_test
+    from finetune.report.pages.lr_range import draw_rate_test
     from finetune.study.lr_find import find_rate
 
     manifest = load_manifest(settings)
@@ -75,7 +75,7 @@ def sweep(
     load_recipe(recipe)
 
     from finetune.cli.run import load_manifest
-    from finetune.study.runs import val_units
+    from finetune.study.study_runs import val_units
     from finetune.study.sweep import fixed_settings, grid, recipes_of, sweep, swept_keys
 
     points = grid(overrides)
@@ -104,7 +104,7 @@ def sweep(
 
 def _evidence(points: "list[Point]", num_units: int, unit: str) -> str:
     """From which other settings the best is shown to differ."""
-    from finetune.scores.paired import too_few
+    from finetune.metrics.paired_tests import too_few
 
     others = [point for point in points[1:] if not point.has_diverged]
     if not others:

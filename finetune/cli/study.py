@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from finetune.errors import RunError
-from finetune.recipe_files import load_recipe
+from finetune.recipe.load import load_recipe
 
 if TYPE_CHECKING:
-    from finetune.study.stages import Outcome
+    from finetune.study.sweep_stages import Outcome
 
 
 def kfold(
@@ -29,12 +29,12 @@ def kfold(
     import statistics
 
     from finetune.cli.run import load_manifest
-    from finetune.reading import read_json
-    from finetune.scores.headline import in_words
-    from finetune.scores.intervals import WIDENED
-    from finetune.scores.kinds import HEADLINE, limits_of
+    from finetune.metrics.headline import in_words
+    from finetune.metrics.headline_keys import HEADLINE, limits_of
+    from finetune.metrics.intervals import WIDENED
+    from finetune.recipe.tasks import primary_of
+    from finetune.storage.safe_read import read_json
     from finetune.study import kfold as study
-    from finetune.tasks import primary_of
 
     manifest = load_manifest(settings, whole=True)
     name = "leave-one-group-out" if leave_one_group_out else f"{folds}-fold"
@@ -64,9 +64,9 @@ def tasks_ablation(
     settings = load_recipe(recipe, overrides or [])
 
     from finetune.cli.run import load_manifest
-    from finetune.reading import read_json
-    from finetune.report.ablation import verdict
-    from finetune.study import ablation
+    from finetune.report.pages.tasks_ablation import verdict
+    from finetune.storage.safe_read import read_json
+    from finetune.study import tasks_ablation as ablation
 
     folder, name = out or Path("runs") / f"{Path(recipe).stem}-ablation", Path(recipe).stem
     ablation.tasks_ablation(
@@ -107,8 +107,8 @@ def sweep_stages(
     settings = load_recipe(recipe, overrides or [])
 
     from finetune.cli.run import load_manifest
-    from finetune.study import stages
-    from finetune.study.runs import val_units
+    from finetune.study import sweep_stages as stages
+    from finetune.study.study_runs import val_units
 
     manifest = load_manifest(settings)
     folder = out or Path("runs") / f"{Path(recipe).stem}-stages"
@@ -135,7 +135,7 @@ def average(
         )
 
     from finetune.cli.run import score_and_report
-    from finetune.scores.headline import rank
+    from finetune.metrics.headline import rank
     from finetune.study.average import soup, wise_ft
 
     if chosen == "wise_ft":
@@ -167,7 +167,7 @@ def _outcome_table(outcomes: "list[Outcome]") -> str:
 
 def _verdict(outcomes: "list[Outcome]", num_units: int, unit: str) -> str:
     """What the outcomes are evidence for; nothing is recommended without evidence."""
-    from finetune.scores.paired import too_few
+    from finetune.metrics.paired_tests import too_few
 
     best = outcomes[0]
     if best.what == "head" or best.gain <= 0:

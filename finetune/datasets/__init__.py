@@ -1,1 +1,1 @@
-"""Small data sets that the toolkit draws or fetches itself."""
+"""Data sets that the toolkit generates or downloads."""

@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from finetune.errors import FinetuneError
-from finetune.files import whole_file
+from finetune.storage.atomic import whole_file
 
 
 def require_space(folder: Path, needed_bytes: int) -> None:

@@ -26,7 +26,7 @@ from finetune.datasets.shapes import (
     paint,
     shape_mask,
 )
-from finetune.files import whole_file
+from finetune.storage.atomic import whole_file
 from finetune.video.encode import write_video
 
 SHAPES = ("arrow", "heart")

@@ -1,1 +1,1 @@
-"""Backbone, temporal pooling and head, and which of their stages learn."""
+"""The video classifier: backbone, temporal pooling and heads, and which of their stages are trained."""

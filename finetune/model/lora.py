@@ -8,9 +8,9 @@ import torch
 from torch import Tensor, nn
 
 from finetune.errors import ModelError
-from finetune.model.model import VideoClassifier
-from finetune.model.select import What, lora_settings
-from finetune.model.stages import cut_into_stages
+from finetune.model.classifier import VideoClassifier
+from finetune.model.freezing.selectors import What, lora_settings
+from finetune.model.freezing.stages import cut_into_stages
 
 ADAPTER = "default"  # peft's own name for the only one
 

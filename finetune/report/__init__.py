@@ -1,1 +1,1 @@
-"""Show what a run found: JSON and CSV in, one HTML file out. Imports no torch."""
+"""HTML reports, written from a run's results. Imports no torch."""

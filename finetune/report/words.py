@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 from finetune.errors import some
+from finetune.text import count, percent, whole_percent
 
 FEW_GROUPS, FEW_CLIPS, FEW_CLIPS_OF_A_CLASS = 5, 50, 5
 OFF = 0.05  # sureness from accuracy, which matters
@@ -204,10 +205,6 @@ def set_apart(text: str) -> str:
     return text.replace("“", "“\u2068").replace("”", "\u2069”")
 
 
-def count(number: int, one: str, many: str | None = None) -> str:
-    return f"{number:,} {one if number == 1 else many or one + 's'}"
-
-
 def protocol_rows(protocol: dict[str, Any]) -> list[tuple[str, str, str]]:
     """(name, value, what it means); a key that is not known here keeps its own name."""
     rows = []
@@ -240,23 +237,6 @@ _PROTOCOL = {
         "jackknife: the test repeated without each clip or group",
     ),
 }
-
-
-def percent(value: float | None) -> str:
-    """To a tenth of a percent; only a true 0 or 1 shows as 0.0 or 100.0 %."""
-    if value is None:
-        return "–"
-    tenths = math.floor(1000 * value + 0.5 + 1e-9)
-    if 0 < value < 1:
-        tenths = min(max(tenths, 1), 999)
-    return f"{tenths / 10:.1f}\u00a0%"
-
-
-def whole_percent(value: float | None) -> str:
-    """For sentences: without tenths, except near 0 and 100 %, where they matter."""
-    if value is None or 0 < value < 0.01 or 0.99 < value < 1:
-        return percent(value)
-    return f"{math.floor(100 * value + 0.5 + 1e-9)}\u00a0%"
 
 
 def interval(ends: list[float] | None, form: Callable[[float], str] = percent) -> str:

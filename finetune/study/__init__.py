@@ -1,1 +1,1 @@
-"""Several runs seen as one."""
+"""Studies: several runs evaluated together."""

@@ -9,15 +9,16 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from finetune.checkpoint import load, load_into, new_run_folder, open_run, read_tensors, save_checkpoint
 from finetune.errors import RunError
-from finetune.files import standing, write_json
-from finetune.infer import settle_device, settle_precision
-from finetune.probabilities import answers_of, loader_of
-from finetune.recipe import Recipe
-from finetune.run_data import saved_manifest
-from finetune.scores.headline import rank, validation_figures
+from finetune.inference.predict_split import answers_of
+from finetune.metrics.headline import rank, validation_figures
+from finetune.recipe.schema import Recipe
+from finetune.run.checkpoint import load, load_into, new_run_folder, open_run, read_tensors, save_checkpoint
+from finetune.run.manifest import saved_manifest
+from finetune.runtime.device import settle_device, settle_precision
+from finetune.storage.atomic import standing, write_json
 from finetune.train.validation import figures_of_tasks
+from finetune.video.row_loader import loader_of
 
 State = dict[str, Tensor]
 Figures = dict[str, Any]

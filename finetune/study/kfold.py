@@ -10,26 +10,26 @@ from typing import Any
 import numpy as np
 from sklearn.model_selection import LeaveOneGroupOut, StratifiedGroupKFold
 
-from finetune.answers import file_of, read_paths
-from finetune.audit.tested import warnings_of_folds
+from finetune.checks.split_warnings import warnings_of_folds
+from finetune.data.manifest import Manifest
+from finetune.data.splits import divide, teach_all
+from finetune.data.validate_rows import problems_of
 from finetune.errors import DataError
-from finetune.evaluation import fitted, interval_in_words, write_pictures
-from finetune.files import write_json
-from finetune.manifest import Manifest
-from finetune.manifest_checks import problems_of
-from finetune.model.model import TASK
-from finetune.reading import read_array, read_json
-from finetune.recipe import Recipe
-from finetune.report.page import write_report
-from finetune.report.run_folder import evaluation_of
-from finetune.scored import Answers, figures_of, write_said
-from finetune.scores.intervals import WIDENED, pooled_folds
-from finetune.scores.kinds import HEADLINE
-from finetune.splits import divide, teach_all
-from finetune.study.runs import finished, refuse_other_rows, study_folder
-from finetune.tasks import NAMED, primary_of
+from finetune.evaluation.evaluate import fitted, interval_in_words, write_pictures
+from finetune.evaluation.task_results import Answers, figures_of, write_said
+from finetune.metrics.headline_keys import HEADLINE
+from finetune.metrics.intervals import WIDENED, pooled_folds
+from finetune.model.classifier import TASK
+from finetune.recipe.schema import Recipe
+from finetune.recipe.tasks import NAMED, primary_of
+from finetune.report.run.page import write_report
+from finetune.run.predictions_csv import file_of, read_paths
+from finetune.run.read import evaluation_of
+from finetune.storage.atomic import write_json
+from finetune.storage.safe_read import read_array, read_json
+from finetune.study.study_runs import finished, refuse_other_rows, study_folder
 from finetune.video.dataset import ClipDataset
-from finetune.video.packed import facts_of
+from finetune.video.pack.read import facts_of
 
 Announce = Callable[[str], None]
 

@@ -8,13 +8,13 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
+from finetune.data.manifest import Manifest
 from finetune.errors import DataError, RecipeError
-from finetune.manifest import Manifest
-from finetune.model.phase import begin_phase
-from finetune.recipe import Recipe
-from finetune.train.optimizer import build_optimizer
-from finetune.train.start import new_model
-from finetune.train.trial import Trial
+from finetune.model.begin_phase import begin_phase
+from finetune.recipe.schema import Recipe
+from finetune.train.from_recipe import new_model
+from finetune.train.optim.optimizer import build_optimizer
+from finetune.train.setup.trial_step import Trial
 from finetune.video.loader import Batch
 
 SMOOTHING = 0.8  # of the running mean of the losses

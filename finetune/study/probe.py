@@ -27,25 +27,25 @@ from threadpoolctl import threadpool_limits
 from torch import nn
 from torch.nn import functional as F
 
+from finetune.data.manifest import Manifest
 from finetune.errors import DataError, RecipeError, RunError
-from finetune.features.fill import fill
-from finetune.features.frozen import depends_on, frozen_part
-from finetune.features.kept import KeptClips, kept_clips
-from finetune.features.sets import cache_root, no_room
-from finetune.infer import seed_device, settle_device, settle_precision
-from finetune.manifest import Manifest
-from finetune.model.freeze import set_trainable
-from finetune.model.pooling import build_pooling
-from finetune.model.work import count_multiplications
-from finetune.recipe import Recipe
-from finetune.scores.classify import score
-from finetune.scores.intervals import pooled_folds
+from finetune.feature_cache.cache_folder import cache_root, no_room
+from finetune.feature_cache.cached_clips import KeptClips, kept_clips
+from finetune.feature_cache.fill import fill
+from finetune.feature_cache.frozen_part import depends_on, frozen_part
+from finetune.metrics.classification import score
+from finetune.metrics.intervals import pooled_folds
+from finetune.model.count_multiplications import count_multiplications
+from finetune.model.freezing.freeze import set_trainable
+from finetune.model.temporal_pooling import build_pooling
+from finetune.recipe.schema import Recipe
+from finetune.recipe.tasks import Multitask
+from finetune.runtime.device import seed_device, settle_device, settle_precision
+from finetune.runtime.threads import is_small, threads_for
 from finetune.study.kfold import fold_rows, fold_units
-from finetune.tasks import Multitask
-from finetune.threads import is_small, threads_for
-from finetune.train.display import Display
-from finetune.train.preflight import look
-from finetune.train.start import new_model
+from finetune.train.from_recipe import new_model
+from finetune.train.log.console import Display
+from finetune.train.setup.preflight import look
 from finetune.video.dataset import ClipDataset
 
 FOLDS, INNER_FOLDS = 5, 3
@@ -246,7 +246,7 @@ def _neighbours(learn: np.ndarray, labels: np.ndarray, test: np.ndarray, count: 
 
 
 def _attentive(learn: np.ndarray, labels: np.ndarray, test: np.ndarray, lr: float) -> np.ndarray:
-    """Attention over the frames with their positions, and a linear layer; see `finetune.model.pooling`."""
+    """Attention over the frames with their positions, and a linear layer; see `finetune.model.temporal_pooling`."""
     classes, targets = np.unique(labels, return_inverse=True)
     seed_device(0, torch.device("cpu"))
     pooling, width = build_pooling("attention", learn.shape[2], num_frames=learn.shape[1])

@@ -6,11 +6,11 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from finetune.data.manifest import Manifest
 from finetune.errors import DivergedError, RecipeError
-from finetune.manifest import Manifest
-from finetune.recipe_files import load_recipe
-from finetune.scores.headline import headline, rank
-from finetune.study.runs import figures_of, finished, refuse_without_val, study_folder
+from finetune.metrics.headline import headline, rank
+from finetune.recipe.load import load_recipe
+from finetune.study.study_runs import figures_of, finished, refuse_without_val, study_folder
 from finetune.study.sweep import Point, Settings, folder_name, grid, point_of, ranked, refuse_swept_data
 
 if TYPE_CHECKING:

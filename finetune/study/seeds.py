@@ -5,14 +5,14 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from finetune.files import write_json
-from finetune.manifest import Manifest
-from finetune.reading import read_json
-from finetune.recipe import Recipe
-from finetune.report.page import write_report
-from finetune.report.run_folder import evaluation_of
-from finetune.scores.kinds import HEADLINE
-from finetune.study.runs import figures_of, finished, study_folder
+from finetune.data.manifest import Manifest
+from finetune.metrics.headline_keys import HEADLINE
+from finetune.recipe.schema import Recipe
+from finetune.report.run.page import write_report
+from finetune.run.read import evaluation_of
+from finetune.storage.atomic import write_json
+from finetune.storage.safe_read import read_json
+from finetune.study.study_runs import figures_of, finished, study_folder
 
 Announce = Callable[[str], None]
 

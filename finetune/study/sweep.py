@@ -9,14 +9,14 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from finetune.data.manifest import Manifest
 from finetune.errors import DivergedError, RecipeError
-from finetune.files import standing, write_json
-from finetune.manifest import Manifest
-from finetune.reading import read_json
-from finetune.recipe import Recipe
-from finetune.recipe_files import load_recipe
-from finetune.scores.headline import headline
-from finetune.study.runs import ahead, figures_of, finished, refuse_without_val, study_folder
+from finetune.metrics.headline import headline
+from finetune.recipe.load import load_recipe
+from finetune.recipe.schema import Recipe
+from finetune.storage.atomic import standing, write_json
+from finetune.storage.safe_read import read_json
+from finetune.study.study_runs import ahead, figures_of, finished, refuse_without_val, study_folder
 
 Settings = tuple[str, ...]  # each key.sub=value
 

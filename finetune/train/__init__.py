@@ -1,1 +1,1 @@
-"""Training: the loop, its optimizer and schedule, and what is shown meanwhile."""
+"""Training: the loop and everything that it calls."""

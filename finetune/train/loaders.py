@@ -5,15 +5,15 @@ from collections.abc import Mapping
 import numpy as np
 import torch
 
+from finetune.data.manifest import Manifest
 from finetune.errors import RecipeError
-from finetune.manifest import Manifest
-from finetune.probabilities import row_loader
-from finetune.recipe import Augment, Phase, Recipe
-from finetune.tasks import Output
-from finetune.video.batches import EpochBatches, balanced_draws, draws_by_task
+from finetune.recipe.schema import Augment, Phase, Recipe
+from finetune.recipe.tasks import Output
+from finetune.video.batch_sampler import EpochBatches, balanced_draws, draws_by_task
 from finetune.video.dataset import ClipDataset
-from finetune.video.facts import Facts
+from finetune.video.file_facts import Facts
 from finetune.video.loader import ClipLoader, worker_count
+from finetune.video.row_loader import row_loader
 
 
 class TrainLoaders:

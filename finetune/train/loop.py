@@ -11,50 +11,28 @@ import torch
 from accelerate import Accelerator
 from accelerate.state import AcceleratorState
 
-from finetune.checkpoint import load_checkpoint, new_run_folder
-from finetune.features.frozen import entering
-from finetune.infer import (
+from finetune.data.manifest import Manifest
+from finetune.feature_cache.frozen_part import entering
+from finetune.metrics.headline import rank
+from finetune.model.begin_phase import begin_phase
+from finetune.model.classifier import VideoClassifier
+from finetune.model.freezing.stages import NEW
+from finetune.model.lora import merge_lora
+from finetune.recipe.phase_presets import phases_of
+from finetune.recipe.schema import Augment, Clip, Data, Evaluate, Phase, Recipe, Schedule, Train
+from finetune.recipe.tasks import Multitask
+from finetune.run.checkpoint import load_checkpoint, new_run_folder
+from finetune.runtime.device import peak_gb, precisely, seed_device, settle_device, settle_precision
+from finetune.runtime.processes import (
     decided_once,
     from_all,
     from_main,
     is_main_process,
-    peak_gb,
-    precisely,
     process_count,
     refuse_ranks_that_differ,
-    seed_device,
-    settle_device,
-    settle_precision,
 )
-from finetune.manifest import Manifest
-from finetune.model.lora import merge_lora
-from finetune.model.model import VideoClassifier
-from finetune.model.phase import begin_phase
-from finetune.model.stages import NEW
-from finetune.recipe import Augment, Clip, Data, Evaluate, Phase, Recipe, Schedule, Train
-from finetune.schedules import phases_of
-from finetune.scores.headline import rank
-from finetune.tasks import Multitask
-from finetune.threads import threads_for
-from finetune.train.anchor import Anchor
-from finetune.train.data_digest import digest_data, refuse_changed_data
-from finetune.train.display import Display
-from finetune.train.ema import Ema
-from finetune.train.frozen import Shown, Stretch, data_of, frozen_of
-from finetune.train.guards import has_stalled, hint_at_first_loss, refuse_too_many
-from finetune.train.loaders import TrainLoaders, val_loader
-from finetune.train.mixing import mix, parts_of
-from finetune.train.objective import build_objective
-from finetune.train.optimizer import build_optimizer, carry_state
-from finetune.train.preflight import fingerprint, look, refuse_other_files, refuse_what_cannot_run
-from finetune.train.run_files import RunFiles
-from finetune.train.schedule import rate_factor_of, rates_of
-from finetune.train.settle import in_words, settle_auto
-from finetune.train.several import Step
-from finetune.train.state import Moving, Position, State, position_of
-from finetune.train.stopping import Stopped, Stopping
-from finetune.train.tally import Tally, timed
-from finetune.train.together import (
+from finetune.runtime.threads import threads_for
+from finetune.train.distributed import (
     gradient_is_finite,
     refuse_sharding,
     stand_in,
@@ -64,7 +42,25 @@ from finetune.train.together import (
     weight_of_share,
     with_shared_statistics,
 )
-from finetune.train.trackers import track, tracked
+from finetune.train.divergence import has_stalled, hint_at_first_loss, refuse_too_many
+from finetune.train.loaders import TrainLoaders, val_loader
+from finetune.train.log.console import Display
+from finetune.train.log.epoch_metrics import Tally, timed
+from finetune.train.log.trackers import track, tracked
+from finetune.train.loss.multitask import Step
+from finetune.train.loss.objective import build_objective
+from finetune.train.mixup import mix, parts_of
+from finetune.train.optim.ema import Ema
+from finetune.train.optim.l2_sp import Anchor
+from finetune.train.optim.lr_schedule import rate_factor_of, rates_of
+from finetune.train.optim.optimizer import build_optimizer, carry_state
+from finetune.train.phase_data import Shown, Stretch, data_of, frozen_of
+from finetune.train.setup.autotune import in_words, settle_auto
+from finetune.train.setup.preflight import fingerprint, look, refuse_other_files, refuse_what_cannot_run
+from finetune.train.state.data_digest import digest_data, refuse_changed_data
+from finetune.train.state.run_writer import RunFiles
+from finetune.train.state.signals import Stopped, Stopping
+from finetune.train.state.state import Moving, Position, State, position_of
 from finetune.train.validation import measure_norms_anew, merged, validate
 from finetune.video.dataset import draw_of
 

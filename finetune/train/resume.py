@@ -4,16 +4,16 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from finetune.checkpoint import load_checkpoint, open_run, unlearnt
 from finetune.errors import RecipeError
-from finetune.features.sets import sets_in
-from finetune.infer import settle_device
-from finetune.recipe import Recipe, Schedule
-from finetune.recipe_files import check_recipe
-from finetune.run_data import saved_manifest
+from finetune.feature_cache.cache_folder import sets_in
+from finetune.recipe.load import check_recipe
+from finetune.recipe.schema import Recipe, Schedule
+from finetune.run.checkpoint import load_checkpoint, open_run, unlearnt
+from finetune.run.manifest import saved_manifest
+from finetune.runtime.device import settle_device
 from finetune.train.loop import AfterEpoch, learn
-from finetune.train.preflight import refuse_what_cannot_run
-from finetune.train.state import read_state
+from finetune.train.setup.preflight import refuse_what_cannot_run
+from finetune.train.state.state import read_state
 
 SAME_RESULT = {"auto", "boundary"}  # of train.cache
 # What may be changed on the way: it changes no number.

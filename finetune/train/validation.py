@@ -5,20 +5,20 @@ from typing import Any
 
 import numpy as np
 
-from finetune.features.frozen import FrozenPart
-from finetune.features.kept import KeptLoader
-from finetune.manifest import Manifest
-from finetune.model.freeze import set_trainable
-from finetune.model.model import VideoClassifier
-from finetune.probabilities import Progress, Said, answers_of
-from finetune.recipe import Phase
-from finetune.scores.headline import validation_figures
-from finetune.scores.kinds import HEADLINE
-from finetune.scores.tasks import validation_figures_of
-from finetune.tasks import CLASSED, primary_of
+from finetune.data.manifest import Manifest
+from finetune.feature_cache.cached_clips import KeptLoader
+from finetune.feature_cache.frozen_part import FrozenPart
+from finetune.inference.predict_split import Progress, Said, answers_of
+from finetune.metrics.headline import validation_figures
+from finetune.metrics.headline_keys import HEADLINE
+from finetune.metrics.tasks import validation_figures_of
+from finetune.model.classifier import VideoClassifier
+from finetune.model.freezing.freeze import set_trainable
+from finetune.recipe.schema import Phase
+from finetune.recipe.tasks import CLASSED, primary_of
 from finetune.train.loaders import TrainLoaders
-from finetune.train.recalibrate import recalibrate
-from finetune.train.run_files import RunFiles
+from finetune.train.optim.precise_bn import recalibrate
+from finetune.train.state.run_writer import RunFiles
 from finetune.video.loader import ClipLoader
 
 ENOUGH = 200  # batches to measure batch norm on

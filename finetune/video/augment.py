@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torchvision.transforms import v2
 
-from finetune.recipe import Augment, Clip
+from finetune.recipe.schema import Augment, Clip
 
 # A clip that is cropped at random is read this much larger than the model's input, so that crops keep their detail.
 CROP_MARGIN = 1.15

@@ -17,18 +17,18 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
+from finetune.data.labels import Layout
+from finetune.data.manifest import Manifest
 from finetune.errors import VideoError
-from finetune.labels import Layout
-from finetune.manifest import Manifest
-from finetune.numbered_images import IMAGE_RATE
-from finetune.recipe import Augment, Clip
-from finetune.tasks import Output
+from finetune.recipe.schema import Augment, Clip
+from finetune.recipe.tasks import Output
+from finetune.storage.numbered_images import IMAGE_RATE
 from finetune.video.augment import augmentation, center_crop
-from finetune.video.clip_files import stamp
-from finetune.video.decode import frame_times, read_frames
-from finetune.video.facts import Facts
-from finetune.video.packed import Pack, facts_of
-from finetune.video.placing import Placement, frame_size, placement
+from finetune.video.decode.clip_files import stamp
+from finetune.video.decode.read import frame_times, read_frames
+from finetune.video.file_facts import Facts
+from finetune.video.geometry import Placement, frame_size, placement
+from finetune.video.pack.read import Pack, facts_of
 from finetune.video.sampling import SECOND, Jitter, sample_indices
 from finetune.video.targets import clip_targets
 

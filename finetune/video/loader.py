@@ -14,9 +14,9 @@ from typing import Any
 import numpy as np
 import torch
 
-from finetune.video.batches import EpochBatches
+from finetune.video.batch_sampler import EpochBatches
 from finetune.video.dataset import ClipDataset
-from finetune.video.workers import Failure, Workers
+from finetune.video.worker_pool import Failure, Workers
 
 Batch = dict[str, Any]
 

@@ -11,7 +11,7 @@ from itertools import pairwise
 from random import Random
 
 from finetune.errors import VideoError
-from finetune.recipe import Clip
+from finetune.recipe.schema import Clip
 
 SECOND = 1_000_000  # times are in microseconds
 

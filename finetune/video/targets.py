@@ -4,9 +4,9 @@ from collections.abc import Callable, Mapping
 
 import numpy as np
 
-from finetune.labels import Labels, Layout, shares
-from finetune.tasks import PLACED
-from finetune.video.placing import Placement, box_is_seen, boxes_placed, motion_placed
+from finetune.data.labels import Labels, Layout, shares
+from finetune.recipe.tasks import PLACED
+from finetune.video.geometry import Placement, box_is_seen, boxes_placed, motion_placed
 
 
 def clip_targets(

@@ -9,7 +9,7 @@ from grey import TINY, make_clip
 
 from finetune.cli.main import main
 from finetune.errors import RunError
-from finetune.train import start
+from finetune.train import from_recipe as start
 
 RECIPE = f"""# Two shades of grey.
 data: {{folder: FOLDER, workers: 0}}

@@ -8,7 +8,7 @@ from pathlib import Path
 from grey import TINY, make_clip
 
 from finetune.cli.run import load_manifest
-from finetune.recipe import Data, Recipe
+from finetune.recipe.schema import Data, Recipe
 from finetune.text import from_spreadsheet_cell
 
 CLASSES = ("=1+1", 'a;b, "c" ', "<b>é|'x'")

@@ -8,7 +8,7 @@ from grey import make_clip
 
 import finetune as ft
 from finetune.errors import DataError, RunError, VideoError
-from finetune.prediction import Prediction
+from finetune.prediction.predict import Prediction
 
 
 @pytest.fixture
@@ -72,7 +72,7 @@ def test_a_file_that_breaks_while_it_is_drawn_is_named(trained_run, files, tmp_p
         target.parent.mkdir(exist_ok=True)
         target.write_text(str(prediction.path))
 
-    monkeypatch.setattr("finetune.drawing.draw", breaks)
+    monkeypatch.setattr("finetune.prediction.render.draw", breaks)
     status, _, err = finetune("predict", trained_run, files, "--draw", tmp_path / "drawn")
     assert status == 1
     assert "a.mp4: cannot be decoded after frame 5" in err
@@ -89,7 +89,7 @@ def test_an_interrupt_keeps_what_is_predicted(trained_run, files, tmp_path, fine
             yield files / f"{number}.mp4", Prediction(files / f"{number}.mp4", (("jump, high", 0.75), ("é", 0.25)))
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("finetune.prediction.predict_each", interrupted)
+    monkeypatch.setattr("finetune.prediction.predict.predict_each", interrupted)
     place = [tmp_path / "x.csv"] if option == "--csv" else []
     status, printed, err = finetune("predict", trained_run, files, option, *place)
     assert status == 130
@@ -102,7 +102,7 @@ def test_an_interrupt_keeps_what_is_predicted(trained_run, files, tmp_path, fine
 
 
 def test_places_are_tried_before_the_work(trained_run, files, tmp_path, finetune, monkeypatch):
-    monkeypatch.setattr("finetune.prediction.predict_each", lambda *_, **__: pytest.fail("predicted"))
+    monkeypatch.setattr("finetune.prediction.predict.predict_each", lambda *_, **__: pytest.fail("predicted"))
     (tmp_path / "file").write_text("something else")
     clip = files / "a.mp4"
     before = clip.read_bytes()

@@ -5,12 +5,12 @@ import json
 import pytest
 from tasked import TASKS, draw_clips, manifest_of, recipe_of
 
+from finetune.data.manifest import Manifest
 from finetune.errors import RecipeError
-from finetune.evaluation import evaluate
-from finetune.manifest import Manifest
-from finetune.recipe_files import save_recipe
+from finetune.evaluation.evaluate import evaluate
+from finetune.recipe.load import save_recipe
 from finetune.study.probe import of_one_task
-from finetune.train.start import train_by
+from finetune.train.from_recipe import train_by
 
 QUICK = [{"train": "head", "epochs": 1, "lr": 1e-2}]
 THREE = ("box", "way", "shade")

@@ -7,9 +7,9 @@ from collections import Counter, defaultdict
 
 import pytest
 
+from finetune.data.manifest import Manifest
 from finetune.datasets.hmdb51 import prepare_hmdb51
 from finetune.errors import DataError, FinetuneError
-from finetune.manifest import Manifest
 
 LISTS = "testTrainMulti_7030_splits/"
 TAILS = [f"u_{camera}_np1_fr_med_{number}.avi" for camera in ("cm", "nm") for number in range(2)]

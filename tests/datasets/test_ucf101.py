@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 
+from finetune.data.manifest import Manifest
 from finetune.datasets.ucf101 import prepare_ucf101
 from finetune.errors import DataError, FinetuneError
-from finetune.manifest import Manifest
 
 CLASSES = ("Archery", "HandStandPushups", "YoYo")
 GROUPS = tuple(f"g{number:02d}" for number in range(1, 11))

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 import finetune as ft
 from finetune.errors import ModelError
 from finetune.model.heads import HEADS, Heads, HeadShape
-from finetune.recipe import Model
+from finetune.recipe.schema import Model
 
 
 def build(kind, tasks=None, *, width=6, dropout=0.0):

@@ -19,10 +19,10 @@ from reported import KINDS, write_ablation_of, write_large_run, write_run_of_tas
 from written import answers_of, change, write_run
 
 from finetune.cli.main import main
-from finetune.report.ablation import write_ablation
-from finetune.report.compare import compare_runs, write_compare_page
-from finetune.report.index import write_index
-from finetune.report.page import write_report
+from finetune.report.compare.page import compare_runs, write_compare_page
+from finetune.report.pages.runs_index import write_index
+from finetune.report.pages.tasks_ablation import write_ablation
+from finetune.report.run.page import write_report
 
 playwright = pytest.importorskip("playwright.sync_api", reason="Playwright is missing: pip install playwright")
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
@@ -92,7 +92,7 @@ def checked(folder):
     (clips / "train" / ODD[0] / "<s>damaged.mp4").write_bytes(b"no video")
     with pytest.MonkeyPatch.context() as patch:
         # Processes take seconds to start, and these few files need none.
-        patch.setattr("finetune.video.check._in_processes", lambda look, paths, _: [look(path) for path in paths])
+        patch.setattr("finetune.video.probe_files._in_processes", lambda look, paths, _: [look(path) for path in paths])
         patch.setattr(sys, "argv", ["finetune", "check", str(clips), "--out", str(page)])
         with pytest.raises(SystemExit):
             main()

@@ -11,7 +11,7 @@ from safetensors.torch import load_file
 
 import finetune as ft
 from finetune.errors import RunError
-from finetune.scores.headline import rank
+from finetune.metrics.headline import rank
 from finetune.study.average import ALPHAS, soup, wise_ft
 
 

@@ -9,10 +9,10 @@ import torch
 from grey import TINY, make_clip
 
 import finetune as ft
-from finetune.model.backbones import build_backbone
-from finetune.report.page import write_report
-from finetune.scores.calibration import calibration, tempered
-from finetune.scores.intervals import paired_difference, pooled_folds
+from finetune.metrics.calibration import calibration, tempered
+from finetune.metrics.intervals import paired_difference, pooled_folds
+from finetune.model.backbone.backbone import build_backbone
+from finetune.report.run.page import write_report
 from finetune.study.kfold import kfold
 
 

@@ -7,11 +7,11 @@ import numpy as np
 import pytest
 from grey import TINY, make_clip
 
+from finetune.data.manifest import Manifest
 from finetune.errors import DataError, RecipeError
-from finetune.features.store import Store
-from finetune.manifest import Manifest
-from finetune.recipe import Recipe
-from finetune.report.probes import draw_probes, probe_table
+from finetune.feature_cache.shard_store import Store
+from finetune.recipe.schema import Recipe
+from finetune.report.pages.probes import draw_probes, probe_table
 from finetune.study import probe as probing
 from finetune.study.probe import METHODS, baseline, probe
 
@@ -58,7 +58,7 @@ def test_every_method_is_tried_on_every_backbone_and_listed_best_first(csv, tmp_
     values = [each.top1 for each in found]
     assert values == sorted(values, reverse=True) and values[0] > 0.9
     assert all(each.interval[0] <= each.top1 <= each.interval[1] and each.seconds > 0 for each in found)
-    monkeypatch.setattr("finetune.features.fill.entering", None)  # nothing is computed again
+    monkeypatch.setattr("finetune.feature_cache.fill.entering", None)  # nothing is computed again
     again = probe(recipe_of(csv, tmp_path), manifest, [TINY])
     assert again[0].top1 == max(each.top1 for each in found if each.backbone == TINY)
 

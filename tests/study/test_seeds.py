@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from grey import TINY, make_clip
 
-from finetune.files import write_json
+from finetune.storage.atomic import write_json
 
 SETTINGS = [
     "folder",

@@ -11,10 +11,11 @@ from grey import TINY, make_clip
 import finetune as ft
 from finetune.cli.search import _evidence
 from finetune.errors import DivergedError, RecipeError, RunError
-from finetune.files import locked
+from finetune.storage.atomic import locked
 from finetune.study.search import search, space_of
 from finetune.study.sweep import Point, folder_name, grid, ranked, sweep
-from finetune.train import loop, objective
+from finetune.train import loop
+from finetune.train.loss import objective
 
 KEYS = ("phases.0.lr=1e-3,1e-2", "model.dropout=0.0,0.5", "train.batch_size=4")
 

@@ -8,8 +8,8 @@ from safetensors.torch import load_file
 
 import finetune as ft
 from finetune.errors import DataError, FinetuneError, RecipeError, RunError
-from finetune.model.freeze import learning_stages
-from finetune.train import preflight
+from finetune.model.freezing.freeze import learning_stages
+from finetune.train.setup import preflight
 
 HEAD_ONCE = (ft.Phase(train="head", epochs=1, lr=1e-2),)
 

@@ -15,10 +15,10 @@ from safetensors.torch import load_file
 
 import finetune as ft
 from finetune.errors import DataError, RecipeError, RunError
-from finetune.files import locked
-from finetune.train.optimizer import optimizer_names
-from finetune.train.stopping import Stopped, Stopping
-from finetune.train.tally import Tally
+from finetune.storage.atomic import locked
+from finetune.train.log.epoch_metrics import Tally
+from finetune.train.optim.optimizer import optimizer_names
+from finetune.train.state.signals import Stopped, Stopping
 
 KILLS = int(os.environ.get("FINETUNE_KILLS", "6"))
 PHASES = (ft.Phase(train="head", epochs=2, lr=1e-2), ft.Phase(train="layer4", epochs=2, lr=1e-3))
@@ -212,7 +212,7 @@ def test_when_the_disk_is_full_the_checkpoint_before_stays_and_the_run_goes_on(m
             resource.setrlimit(resource.RLIMIT_FSIZE, (size - 10, before[1]))
 
     monkeypatch.setattr(Tally, "add", filling)
-    monkeypatch.setattr("finetune.train.board.SummaryWriter", lambda *_, **__: MagicMock())
+    monkeypatch.setattr("finetune.train.log.tensorboard.SummaryWriter", lambda *_, **__: MagicMock())
     handler = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
     try:
         with pytest.raises(RunError, match="could not be written"):
@@ -237,7 +237,8 @@ def test_any_optimizer_goes_on(manifest, tmp_path, signal_at, name):
 def test_it_saves_every_so_many_minutes(manifest, tmp_path, monkeypatch):
     saved = []
     monkeypatch.setattr(
-        "finetune.train.run_files.RunFiles.save_last", lambda self, moving, at: saved.append((at.epochs, at.batches))
+        "finetune.train.state.run_writer.RunFiles.save_last",
+        lambda self, moving, at: saved.append((at.epochs, at.batches)),
     )
     fit(manifest, tmp_path / "run", phases=PHASES[:1], save_every_minutes=1e-9)
     assert {(0, 0), (0, 1), (0, 2), (1, 0), (1, 1), (2, 0)} <= set(saved)

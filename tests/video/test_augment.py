@@ -6,8 +6,8 @@ import pytest
 import torch
 
 from finetune.errors import RecipeError
-from finetune.recipe import Augment
-from finetune.recipe_files import check_recipe
+from finetune.recipe.load import check_recipe
+from finetune.recipe.schema import Augment
 from finetune.video.augment import augmentation, center_crop, multi_scale_box, read_size, seeded
 
 PIECES = [

@@ -11,12 +11,12 @@ import pytest
 import torch
 from grey import make_clip
 
-from finetune.manifest import Manifest
-from finetune.recipe import Augment, Clip
-from finetune.video.batches import EpochBatches
-from finetune.video.check import look_at_files
+from finetune.data.manifest import Manifest
+from finetune.recipe.schema import Augment, Clip
+from finetune.video.batch_sampler import EpochBatches
 from finetune.video.dataset import ClipDataset
 from finetune.video.loader import ClipLoader, Slots
+from finetune.video.probe_files import look_at_files
 
 CLIP = Clip(num_frames=4, size=24)
 

@@ -18,25 +18,25 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from moving import KINDS, write
 
+from finetune.data.manifest import Manifest
 from finetune.errors import DataError, RecipeError, RunError, VideoError
-from finetune.manifest import Manifest
-from finetune.recipe import Augment, Clip
-from finetune.video import pack as pack_module
-from finetune.video.batches import EpochBatches
-from finetune.video.check import look_at_files
+from finetune.recipe.schema import Augment, Clip
+from finetune.video.batch_sampler import EpochBatches
 from finetune.video.dataset import ClipDataset
-from finetune.video.decode import probe, read_frames
+from finetune.video.decode.read import probe, read_frames
 from finetune.video.encode import write_video
 from finetune.video.loader import ClipLoader
-from finetune.video.pack import kept_frames, pack, packed_size
-from finetune.video.pack_format import read_index
-from finetune.video.packed import Pack, facts_of
+from finetune.video.pack import write as pack_module
+from finetune.video.pack.format import read_index
+from finetune.video.pack.read import Pack, facts_of
+from finetune.video.pack.write import kept_frames, pack, packed_size
+from finetune.video.probe_files import look_at_files
 
 LENGTHS = (1, 2, 7, 31)
 SLOW = """
 import sys, time
-import finetune.video.pack as pack_module
-from finetune.manifest import Manifest
+import finetune.video.pack.write as pack_module
+from finetune.data.manifest import Manifest
 
 pack_module.SHARD_BYTES = 1
 def add(self, part, add=pack_module._Shards.add):
@@ -309,7 +309,7 @@ def test_a_full_disk_is_said_and_costs_the_shard_under_way(own, tmp_path, monkey
 
 def begin(*arguments):
     """A program that packs, in a session of its own."""
-    environment = os.environ | {"PYTHONPATH": str(Path(pack_module.__file__).parents[2])}
+    environment = os.environ | {"PYTHONPATH": str(Path(pack_module.__file__).parents[3])}
     return subprocess.Popen(
         [sys.executable, *map(str, arguments)],
         env=environment,
@@ -406,7 +406,7 @@ def test_the_command_packs_names_bad_files_and_ends_with_the_folder(own, tmp_pat
 
 
 def test_a_recipe_trains_and_is_evaluated_from_a_pack_alone(clip_folder, tmp_path, monkeypatch, finetune):
-    import finetune.video.decode as decode
+    import finetune.video.decode.read as decode
 
     folder, run = tmp_path / "pack", tmp_path / "run"
     recipe = tmp_path / "grey.yaml"

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from finetune.errors import VideoError
-from finetune.recipe import Augment, Clip
+from finetune.recipe.schema import Augment, Clip
 from finetune.video.sampling import SECOND, Jitter, sample_indices
 
 SAMPLINGS = ["segments", "dense", "uniform", "fps"]

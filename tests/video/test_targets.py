@@ -6,12 +6,12 @@ from grey import make_clip
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
-from finetune.labels import Labels, Layout, outputs_of
-from finetune.manifest import Manifest
-from finetune.recipe import Augment, Clip
-from finetune.tasks import Output, Task
+from finetune.data.labels import Labels, Layout, outputs_of
+from finetune.data.manifest import Manifest
+from finetune.recipe.schema import Augment, Clip
+from finetune.recipe.tasks import Output, Task
 from finetune.video.dataset import ClipDataset
-from finetune.video.placing import Placement, box_is_seen, boxes_placed, motion_placed
+from finetune.video.geometry import Placement, box_is_seen, boxes_placed, motion_placed
 from finetune.video.targets import clip_targets
 
 FRAMES = 20

@@ -1,1 +1,0 @@
-"""What is wrong with labelled videos: everything at once, before anything trains."""

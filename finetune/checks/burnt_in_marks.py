@@ -1,0 +1,264 @@
+"""Look for marks burnt into the picture, such as a logo, a clock or a border, that give classes away.
+
+Each clip is compared by the still edges of three frames. Parts whose edges the groups of a class share, and other
+classes lack, have to tell the class of clips of groups that they were not learnt from.
+"""
+
+import itertools
+from collections import defaultdict
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from finetune.checks.burnt_in_finding import Mark, Place, place_of
+from finetune.checks.held_out_accuracy import EdgeSample, class_means, held_out_predictions, shared_by, shuffled_p_value
+from finetune.checks.rows import Rows
+from finetune.checks.shared_edges import Box, Edges, SharedParts, edges_of, scores, shared_parts
+from finetune.errors import VideoError
+from finetune.video.encode import jpeg_of
+from finetune.video.probe_files import Look
+from finetune.video.still_edges import WHOLE, Window, mean_picture, still_edges
+
+FEWEST_GROUPS = 3  # of a class, to look for marks in it
+MOST_CLIPS, FEWEST_OF_A_CLASS, MOST_OF_A_CLASS = 1200, 6, 60  # that are compared
+# Share of the classes' clips that is found, less share of the others mistaken for them.
+LEAST_EXCESS, LEAST_EXCESS_OF_ONE_SCENE = 0.5, 0.75
+HIGHEST_P = 0.05
+MOST_MARKS = 8
+_GRID, _CORNER_GRID = (96, 128), (96, 96)  # rows, columns
+_BESIDE = 0.03  # of the picture
+_OVERLAP, _ALIKE = 0.3, 0.6  # of two classes' parts, from which on they are one mark
+
+
+@dataclass(frozen=True, eq=False)
+class _Clips:
+    """Those that are compared: rows, looks, and their classes in one task and groups as arrays of names."""
+
+    task: str
+    rows: list[int]
+    looks: list[Look]
+    classes: np.ndarray
+    groups: np.ndarray
+    grouped: bool
+
+
+@dataclass(frozen=True, eq=False)
+class _Anchor:
+    """A place that marks may be measured from: the part of each clip's picture that the grid covers."""
+
+    name: str
+    grid: tuple[int, int]
+    windows: list[Window]
+
+
+def rows_to_compare(rows: Rows) -> list[int]:
+    """Rows whose frames `find_marks` asks for: a bounded number of each class, spread over its groups."""
+    chosen: set[int] = set()
+    for classes in _classes_by_task(rows).values():
+        by_class: dict[str, dict[str, list[int]]] = defaultdict(lambda: defaultdict(list))
+        for row, name in enumerate(classes):
+            if name:
+                by_class[name][_group(rows, row)].append(row)
+        if len(by_class) > 1 and any(len(groups) >= FEWEST_GROUPS for groups in by_class.values()):
+            most = min(MOST_OF_A_CLASS, max(FEWEST_OF_A_CLASS, MOST_CLIPS // len(by_class)))
+            for groups in by_class.values():
+                by_turns = itertools.chain.from_iterable(itertools.zip_longest(*groups.values()))
+                chosen.update(itertools.islice((row for row in by_turns if row is not None), most))
+    return sorted(chosen)
+
+
+def find_marks(rows: Rows, looks: Sequence[Look | VideoError]) -> list[Mark]:
+    """Marks that tell the classes of a task, the surest first. Only looks with grey frames are compared."""
+    marks = []
+    for task, classes in _classes_by_task(rows).items():
+        clips = _clips(rows, looks, task, classes)
+        if len(set(clips.classes)) > 1:
+            marks += [mark for anchor in _anchors(clips.looks) for mark in _marks_at(anchor, clips)]
+    distinct: list[Mark] = []
+    for mark in sorted(marks, key=lambda mark: -mark.balanced_accuracy):
+        if not any(_are_one(mark, other) for other in distinct):
+            distinct.append(mark)
+    return distinct[:MOST_MARKS]
+
+
+def _classes_by_task(rows: Rows) -> dict[str, list[str]]:
+    """The class of each row, of several their list; empty where there is none."""
+    return {
+        task: [labels.text(row)[0] if labels.known[row] else "" for row in range(len(rows))]
+        for task, labels in rows.named_tasks.items()
+    }
+
+
+def _group(rows: Rows, row: int) -> str:
+    return rows.groups[row] or f"row {row}"
+
+
+def _clips(rows: Rows, looks: Sequence[Look | VideoError], task: str, classes: Sequence[str]) -> _Clips:
+    compared = [
+        (row, look)
+        for row, look in enumerate(looks)
+        if not isinstance(look, VideoError) and look.grey_3HW is not None and classes[row]
+    ]
+    return _Clips(
+        task,
+        [row for row, _ in compared],
+        [look for _, look in compared],
+        np.array([classes[row] for row, _ in compared]),
+        np.array([_group(rows, row) for row, _ in compared]),
+        any(rows.groups),
+    )
+
+
+def _anchors(looks: Sequence[Look]) -> Iterator[_Anchor]:
+    """The whole picture, which is enough for clips of one size; else corners too.
+
+    There a mark may have a size and a distance in pixels, or in proportion to the picture's shorter side.
+    """
+    sizes = [_size(look) for look in looks]
+    upright = np.median([width / height for height, width in sizes]) < 1
+    yield _Anchor("whole picture", _GRID[::-1] if upright else _GRID, [WHOLE] * len(looks))
+    sides: dict[str, list[float]] = {}
+    if len({(round(height), round(width)) for height, width in sizes}) > 1:
+        sides["in pixels"] = [min(map(min, sizes))] * len(sizes)
+    if len({round(width / height, 2) for height, width in sizes}) > 1:
+        sides["by the shorter side"] = [min(size) for size in sizes]
+    for (name, lengths), bottom, right in itertools.product(sides.items(), (False, True), (False, True)):
+        shares = [(length / width, length / height) for length, (height, width) in zip(lengths, sizes, strict=True)]
+        windows = [(right * (1 - x), bottom * (1 - y), 1 if right else x, 1 if bottom else y) for x, y in shares]
+        corner = f"{'lower' if bottom else 'upper'} {'right' if right else 'left'} corner"
+        yield _Anchor(f"{corner}, {name}", _CORNER_GRID, windows)
+
+
+def _size(look: Look) -> tuple[float, float]:
+    """Height and width of the picture as it is seen, in pixels of the file."""
+    assert look.grey_3HW is not None
+    height, width = look.grey_3HW.shape[1:]
+    scale = max(look.info.height, look.info.width) / max(height, width)
+    return height * scale, width * scale
+
+
+def _marks_at(anchor: _Anchor, clips: _Clips) -> Iterator[Mark]:
+    """By the edges with and without their sign: with it moving pictures cancel, without it grey marks stay."""
+    fields = [
+        still_edges(look.grey_3HW, window=window, grid=anchor.grid)
+        for look, window in zip(clips.looks, anchor.windows, strict=True)
+        if look.grey_3HW is not None
+    ]
+    for fields_N2HW in np.stack(fields, axis=1):
+        yield from _marks_in(EdgeSample(fields_N2HW, clips.classes, clips.groups), anchor, clips)
+
+
+def _marks_in(sample: EdgeSample, anchor: _Anchor, clips: _Clips) -> Iterator[Mark]:
+    sets = _sets_of_classes(sample)
+    if not sets:
+        return
+    predicted_SN = held_out_predictions(sample, [classes for classes, _ in sets])
+    for (classes, least_excess), predicted_N in zip(sets, predicted_SN, strict=True):
+        is_one = np.isin(clips.classes, classes)
+        found, mistaken = float(predicted_N[is_one].mean()), float(predicted_N[~is_one].mean())
+        if found - mistaken >= least_excess and shuffled_p_value(predicted_N, sample, classes) <= HIGHEST_P:
+            yield from _mark(anchor, clips, sample, classes, (found, mistaken))
+
+
+def _sets_of_classes(sample: EdgeSample) -> list[tuple[list[str], float]]:
+    """Sets of classes that may bear one mark each, and the excess that is asked for; the smallest sets first."""
+    names = np.unique(sample.classes_N).tolist()
+    edges = {name: edges_of(sample.means(sample.classes_N == name)) for name in names}
+    parts = {}
+    for name, one in edges.items():
+        if one.groups >= FEWEST_GROUPS:
+            shared = shared_parts(one, [other.mean_2HW for key, other in edges.items() if key != name])
+            if shared.boxes:
+                parts[name] = shared
+    sets: list[list[str]] = []
+    for name in parts:
+        same = next((each for each in sets if _share_a_mark((name, each[0]), edges, parts)), None)
+        sets.append([name]) if same is None else same.append(name)
+    sets = sorted((each for each in sets if len(each) < len(names)), key=len)
+    return [
+        (each, max(_least_excess(parts[name]) for name in each))
+        for number, each in enumerate(sets)
+        # Where all classes show one scene, a mark hides some of it, which the classes without the mark seem to share.
+        if not (parts[each[0]].one_scene and sorted({*names} - {*each}) in map(sorted, sets[:number]))
+    ]
+
+
+def _share_a_mark(two: tuple[str, str], edges: dict[str, Edges], parts: dict[str, SharedParts]) -> bool:
+    """Whether the parts of two classes overlap, and have the same edges there."""
+    masks = [parts[name].mask_HW for name in two]
+    both_HW = masks[0] & masks[1]
+    if both_HW.sum() < _OVERLAP * min(masks[0].sum(), masks[1].sum()):
+        return False
+    one, other = (edges[name].mean_2HW[:, both_HW] for name in two)
+    return bool((one * other).sum() > _ALIKE * np.sqrt((one**2).sum() * (other**2).sum()))
+
+
+def _least_excess(part: SharedParts) -> float:
+    """More where the scene itself is shared, as then what is filmed can be at one place by chance."""
+    return LEAST_EXCESS_OF_ONE_SCENE if part.one_scene or part.kind == "background" else LEAST_EXCESS
+
+
+def _mark(
+    anchor: _Anchor, clips: _Clips, sample: EdgeSample, classes: Sequence[str], found_and_mistaken: tuple[float, float]
+) -> Iterator[Mark]:
+    """What is shown of a mark, from all groups together; nothing where all together show no mark."""
+    edges, shared = shared_by(sample, classes, class_means(sample))
+    if not shared.boxes:
+        return
+    is_one = np.isin(sample.classes_N, classes)
+    values = np.where(is_one, scores(sample.fields_N2HW, edges.mean_2HW * shared.mask_HW), -np.inf)
+    bearing = np.flatnonzero(values > values.max() / 2).tolist()
+    example = _typical([_size(clips.looks[each]) for each in bearing], values[bearing], bearing)
+    found, mistaken = found_and_mistaken
+    yield Mark(
+        task=clips.task,
+        kind=shared.kind,
+        classes=tuple(sorted(classes)),
+        places=tuple(_place(box, anchor.grid, anchor.windows[example]) for box in shared.boxes),
+        anchor=anchor.name,
+        found=round(found, 4),
+        mistaken=round(mistaken, 4),
+        grouped=clips.grouped,
+        groups=edges.groups,
+        clips=int(is_one.sum()),
+        example=clips.rows[example],
+        mean_jpeg=_mean_jpeg(anchor, {each: clips.looks[each].middle_jpeg for each in bearing}, shared.boxes),
+    )
+
+
+def _typical(sizes: Sequence[tuple[float, float]], values: np.ndarray, numbers: Sequence[int]) -> int:
+    """Of the median shape, so that marks measured from different places are shown in one, and compared there."""
+    shapes = np.log([width / height for height, width in sizes])
+    return numbers[int(np.lexsort((-values, np.abs(shapes - np.median(shapes)).round(3)))[0])]
+
+
+def _place(box: Box, grid: tuple[int, int], window: Window) -> Place:
+    left, top, right, bottom = window
+    across, down = (right - left) / grid[1], (bottom - top) / grid[0]
+    return place_of(left + box[0] * across, top + box[1] * down, box[2] * across, box[3] * down)
+
+
+def _mean_jpeg(anchor: _Anchor, jpegs: Mapping[int, bytes], boxes: Sequence[Box]) -> bytes:
+    """The boxes and their surroundings, averaged over clips given by their number, at twice the grid's density."""
+    rows, columns = grid = anchor.grid
+    windows = [anchor.windows[number] for number in jpegs]
+    picture_3HW = mean_picture(list(jpegs.values()), windows, grid=(2 * rows, 2 * columns))
+    margin = 8
+    left, top = (max(0, min(box[side] for box in boxes) - margin) for side in (0, 1))
+    right, bottom = (min(grid[1 - side], max(box[side] + box[side + 2] for box in boxes) + margin) for side in (0, 1))
+    return jpeg_of(picture_3HW[:, 2 * top : 2 * bottom, 2 * left : 2 * right])
+
+
+def _are_one(mark: Mark, other: Mark) -> bool:
+    """Whether marks of the same classes, measured from different places, are one."""
+    alike = mark.task == other.task and not set(mark.classes).isdisjoint(other.classes)
+    return alike and any(_overlap(one.box, two.box) for one in mark.places for two in other.places)
+
+
+def _overlap(one: Sequence[float], two: Sequence[float]) -> bool:
+    """Or lie side by side."""
+    return all(
+        one[side] < two[side] + two[side + 2] + _BESIDE and two[side] < one[side] + one[side + 2] + _BESIDE
+        for side in (0, 1)
+    )

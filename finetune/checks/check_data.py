@@ -1,0 +1,220 @@
+"""Everything that is wrong with labelled videos, as one dictionary that a page and a program can read.
+
+To be mended is what training refuses, or what would make its test unbelievable; the rest is a warning or a note.
+"""
+
+import csv
+import os
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from finetune.checks.burnt_in_finding import Mark, mark_findings
+from finetune.checks.class_balance import class_counts, group_findings, label_findings
+from finetune.checks.duplicates import Copies, find_copies, findings_of, surplus_copies
+from finetune.checks.finding import Finding
+from finetune.checks.loose_frames import loose_frame_findings
+from finetune.checks.rows import Rows
+from finetune.checks.shortcuts import Shortcut, find_shortcuts, shortcut_findings
+from finetune.data.labels import Labels
+from finetune.data.valid_names import as_unicode, is_refused
+from finetune.errors import DataError, VideoError
+from finetune.video.probe_files import TOO_SLOW, Look
+
+SCHEMA = 1
+_GRAVITY = {"mend": 0, "warning": 1, "note": 2}
+
+
+def audit(
+    rows: Rows, looks: Sequence[Look | VideoError], marks: Sequence[Mark] = ()
+) -> tuple[dict[str, Any], list[int]]:
+    """What is wrong, as JSON takes it, and the rows that are left once those to be mended are taken out.
+
+    `looks` are those of the rows' files, in order; `marks` are what `find_marks` gives. Rows alone cannot mend
+    everything: a group on both sides of a border, or a class that training lacks, stays.
+    """
+    bad = {row: look for row, look in enumerate(looks) if isinstance(look, VideoError)}
+    good = {row: look for row, look in enumerate(looks) if not isinstance(look, VideoError)}
+    readable = list(good)
+    facts = facts_of(list(good.values()))
+    pictures_N3SS = _pictures(list(good.values()))
+    copies = find_copies(rows, readable, pictures_N3SS)
+    shortcuts = {where: _shortcuts(rows, labels, readable, facts) for where, labels in rows.named_tasks.items()}
+    findings = [
+        *_bad_files(bad, len(rows)),
+        *rows.findings,
+        *label_findings(rows, readable),
+        *group_findings(rows),
+        *findings_of(rows, copies),
+        *loose_frame_findings(rows, readable, pictures_N3SS),
+        *(
+            replace(finding, what=f"{where}{finding.what}")
+            for where, found in shortcuts.items()
+            for finding in shortcut_findings(found)
+        ),
+        *mark_findings(marks),
+    ]
+    findings.sort(key=lambda finding: (_GRAVITY[finding.severity], finding.kind != "no_groups"))
+    names = _names(rows)
+    result = _about(rows) | {
+        "findings": [_finding_as_json(finding, names) for finding in findings],
+        "unreadable": [{"file": names[row], "reason": _reason(rows.paths[row], error)} for row, error in bad.items()],
+        "classes": class_counts(rows, readable),
+        "spread": [_spread(name, facts[name]) for name in _UNITS if good],
+        "shortcuts": [
+            asdict(shortcut) | ({"fact": f"{where}{shortcut.fact}"} if where else {})
+            for where, found in shortcuts.items()
+            for shortcut in found
+        ],
+        "marks": [_mark_as_json(mark, names) for mark in marks],
+        "copies": [_copies_as_json(each, names, rows) for each in copies],
+        "files": [_file_as_json(rows, names, row, good.get(row)) for row in range(len(rows))],
+    }
+    out = {*bad, *surplus_copies(rows, copies), *_without_label_or_split(rows), *_with_refused_names(rows)}
+    return result, [row for row in range(len(rows)) if row not in out]
+
+
+def write_mended(path: Path, rows: Rows, left: Iterable[int]) -> None:
+    """A manifest of some rows, with absolute paths; without splits where none were given."""
+    if path.exists() and path.samefile(rows.source):
+        raise DataError(f"{path}: is the manifest that is checked; write the mended one to another file")
+    columns = {"path": [str(each.absolute()) for each in rows.paths], "label": rows.labels}
+    if any(rows.splits) and not rows.divided:
+        columns["split"] = rows.splits
+    if any(rows.groups):
+        columns["group"] = rows.groups
+    columns |= rows.others
+    try:
+        with path.open("w", newline="", encoding="utf-8", errors="surrogateescape") as file:
+            writer = csv.writer(file)
+            writer.writerow(columns)
+            writer.writerows([values[row] for values in columns.values()] for row in left)
+    except OSError as error:
+        raise DataError(f"{path}: cannot be written: {error.strerror}") from None
+
+
+_UNITS = {"shape": "width ÷ height", "size": "pixels", "frame rate": "frames/s", "duration": "s", "bit rate": "bit/s"}
+
+
+def facts_of(looks: Sequence[Look]) -> dict[str, np.ndarray]:
+    """Facts of readable files that have nothing to do with what is seen, as numbers, one a file."""
+    seconds = np.array([look.info.duration_seconds for look in looks])
+    file_bytes = np.array([look.file_bytes for look in looks], dtype=float)
+    codecs = np.array([look.info.codec for look in looks])
+    return {
+        "shape": np.array([look.info.width / look.info.height for look in looks]),
+        "size": np.array([float(look.info.width * look.info.height) for look in looks]),
+        "frame rate": np.array([round(look.info.fps, 2) for look in looks]),
+        "duration": seconds,
+        "bit rate": np.divide(8 * file_bytes, seconds, out=np.zeros(len(looks)), where=seconds > 0),
+        "codec": np.unique(codecs, return_inverse=True)[1].astype(float),
+        "sound": np.array([float(look.info.has_audio) for look in looks]),
+    }
+
+
+def _pictures(looks: Sequence[Look]) -> np.ndarray:
+    return np.stack([look.pictures_3SS for look in looks]) if looks else np.empty((0, 3, 1, 1), np.uint8)
+
+
+def _shortcuts(rows: Rows, labels: Labels, readable: Sequence[int], facts: dict[str, np.ndarray]) -> list[Shortcut]:
+    labelled = [position for position, row in enumerate(readable) if labels.known[row]]
+    asked = [readable[position] for position in labelled]
+    return find_shortcuts(
+        {name: values[labelled] for name, values in facts.items()},
+        np.array([labels.text(row)[0] for row in asked]),
+        np.array([rows.groups[row] or f"row {row}" for row in asked]),
+    )
+
+
+def _bad_files(bad: dict[int, VideoError], number: int) -> list[Finding]:
+    if not bad:
+        return []
+    what = f"{len(bad)} of {number} files cannot be read." if number > 1 else "The file cannot be read."
+    todo = "Mend them or take them out."
+    if any(TOO_SLOW in str(error) for error in bad.values()):
+        todo += " A file on a slow disk gets more time with --seconds."
+    return [Finding("mend", "unreadable", what, todo, tuple(bad))]
+
+
+def _without_label_or_split(rows: Rows) -> set[int]:
+    needs_label = rows.labelled and not rows.multilabel and not rows.tasks
+    no_label = {row for row, label in enumerate(rows.labels) if not label} if needs_label else set()
+    return no_label | ({row for row, split in enumerate(rows.splits) if not split} if any(rows.splits) else set())
+
+
+def _with_refused_names(rows: Rows) -> set[int]:
+    names = zip(map(str, rows.paths), rows.labels, rows.groups, strict=True)
+    return {row for row, texts in enumerate(names) if any(map(is_refused, texts))}
+
+
+def _names(rows: Rows) -> list[str]:
+    """Each file's path from the folder or from where the CSV is; bytes that are no UTF-8 are replaced."""
+    root = _root(rows)
+    paths = [path.relative_to(root) if path.is_relative_to(root) else path for path in rows.paths]
+    return [os.fsencode(path).decode("utf-8", errors="replace") for path in paths]
+
+
+def _root(rows: Rows) -> Path:
+    return rows.source if rows.source.is_dir() else rows.source.parent
+
+
+def _about(rows: Rows) -> dict[str, Any]:
+    return {
+        "schema": SCHEMA,
+        "source": as_unicode(str(rows.source)),
+        "root": as_unicode(str(_root(rows))),
+        "num_files": len(rows),
+        "splits": "none" if not rows.labelled else "by chance" if rows.divided else "given",
+        "num_groups": len(set(filter(None, rows.groups))) or None,
+    }
+
+
+def _finding_as_json(finding: Finding, names: Sequence[str]) -> dict[str, Any]:
+    kept = {name: value for name, value in asdict(finding).items() if name != "rows"}
+    return kept | {"files": [names[row] for row in finding.rows]}
+
+
+def _reason(path: Path, error: VideoError) -> str:
+    return os.fsencode(str(error).removeprefix(f"{path}: ")).decode("utf-8", errors="replace")
+
+
+def _spread(name: str, values: np.ndarray) -> dict[str, Any]:
+    low, middle, high = (float(f"{value:.6g}") for value in np.quantile(values, [0, 0.5, 1]))
+    distinct = len(np.unique(values))
+    return {"fact": name, "unit": _UNITS[name], "least": low, "median": middle, "most": high, "distinct": distinct}
+
+
+def _file_as_json(rows: Rows, names: Sequence[str], row: int, look: Look | None) -> dict[str, Any]:
+    file = {"file": names[row], "label": rows.labels[row], "split": rows.splits[row], "group": rows.groups[row]}
+    if look is None:
+        return file
+    info = look.info
+    return file | {
+        "num_frames": info.num_frames,
+        "width": info.width,
+        "height": info.height,
+        "fps": round(info.fps, 3),
+        "duration_seconds": round(info.duration_seconds, 3),
+        "codec": info.codec,
+        "has_audio": info.has_audio,
+        "bytes": look.file_bytes,
+    }
+
+
+def _mark_as_json(mark: Mark, names: Sequence[str]) -> dict[str, Any]:
+    known = {name: value for name, value in asdict(mark).items() if name != "mean_jpeg"}
+    return known | {"balanced_accuracy": round(mark.balanced_accuracy, 4), "example": names[mark.example]}
+
+
+def _copies_as_json(copies: Copies, names: Sequence[str], rows: Rows) -> dict[str, Any]:
+    return {
+        "files": [names[row] for row in copies.rows],
+        "labels": [rows.labels[row] for row in copies.rows],
+        "splits": ["" if rows.divided else rows.splits[row] for row in copies.rows],
+        "exact": copies.exact,
+        "mirrored": copies.mirrored,
+        "across": copies.across,
+    }

@@ -1,0 +1,263 @@
+"""Which videos a CSV or a folder names, read so that nothing stops it: what training would refuse becomes a finding."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+import numpy as np
+
+from finetune.checks.finding import Finding
+from finetune.data.labels import Labels, listed, read_labels
+from finetune.data.manifest import ONE_TASK, encode, labels_of_classes
+from finetune.data.read import (
+    SPLIT_NAMES,
+    SYNONYMS,
+    find_media,
+    group_in,
+    scan_folder,
+    subfolders,
+    without_columns,
+)
+from finetune.data.splits import divide, units_of
+from finetune.data.tables import read_table
+from finetune.data.valid_names import as_unicode
+from finetune.data.validate_rows import check_names
+from finetune.errors import DataError, some
+from finetune.recipe.tasks import NAMED, Task, primary_of
+from finetune.storage.numbered_images import clips_of
+from finetune.text import count
+
+PATH_COLUMNS = ("path", *SYNONYMS["path"])
+
+
+@dataclass(frozen=True, eq=False)
+class Rows:
+    """One item a row; an empty text is a label, split or group that is not there."""
+
+    source: Path
+    paths: list[Path]
+    labels: list[str]
+    splits: list[str]
+    groups: list[str]
+    divided: bool  # by chance and by group, as training divides what has no splits
+    findings: list[Finding]
+    multilabel: bool = False  # a label lists classes, or none
+    tasks: Mapping[str, Task] = field(default_factory=dict)  # several: a row may lack the label of any
+    others: Mapping[str, list[str]] = field(default_factory=dict)  # of several tasks, all columns with labels
+    labels_of_all: Mapping[str, Labels] = field(default_factory=dict)  # of every task whose labels can be read
+
+    def __len__(self) -> int:
+        return len(self.paths)
+
+    @property
+    def labelled(self) -> bool:
+        return any(labels.known.any() for labels in self.labels_of_all.values())
+
+    @property
+    def named_tasks(self) -> dict[str, Labels]:
+        """The labels of the tasks that choose among names, by what messages put before them: nothing for one task."""
+        named = {name: labels for name, labels in self.labels_of_all.items() if labels.kind in NAMED}
+        return {f"tasks.{name}: " if self.tasks else "": labels for name, labels in named.items()}
+
+
+def read_rows(
+    source: Path,
+    *,
+    group_pattern: str | None,
+    shares: tuple[float, float, int],
+    multilabel: bool = False,
+    tasks: Mapping[str, Task] | None = None,
+    image_sequences: bool = True,
+) -> Rows:
+    """Rows of a CSV or a folder as `Manifest` would take them; without labels too.
+
+    Of several tasks the labels are those of the first with classes, where it has them in this CSV.
+    `shares` (val, test, seed) is how training would divide rows that have no split. Raises DataError where there
+    are no rows at all.
+    """
+    findings: list[Finding] = []
+    if source.is_dir():
+        paths, labels, splits, groups = _from_folder(source, findings, image_sequences=image_sequences)
+    else:
+        paths, labels, splits, groups = _from_csv(source, findings)
+    findings += _image_sequences(paths)
+    others: dict[str, list[str]] = {}
+    every: Mapping[str, Labels] = {}
+    if tasks:
+        others = {"label": labels} | ({} if source.is_dir() else _further_columns(source, paths, tasks))
+        if not source.is_dir():
+            labels, multilabel = _labels_of_first(tasks, others, len(paths))
+            findings = [finding for finding in findings if finding.kind not in {"no_label", "no_labels"}]
+        every = _labels_of_tasks(source, paths, tasks, others, findings)
+    if group_pattern and not any(groups):
+        groups = _groups_from(source, paths, group_pattern, findings)
+    known = [SPLIT_NAMES.get(split.lower(), "") for split in splits]
+    if any(splits):
+        findings += _unknown_splits(splits, known)
+    every = every or _labels_of_texts(labels, multilabel=multilabel)
+    divided = any(labels.known.any() for labels in every.values()) and not any(splits)
+    if divided:
+        known = _divided(source, paths, every, groups, shares, findings)
+    if multilabel:
+        findings = [finding for finding in findings if finding.kind != "no_label"]
+    problems, notes = check_names(paths, every, filter(None, groups), has_tasks=bool(tasks))
+    findings += [Finding("mend", "names", _sentence(problem)) for problem in problems]
+    findings += [Finding("warning", "names", _sentence(note)) for note in notes]
+    labels, groups = (list(map(as_unicode, texts)) for texts in (labels, groups))
+    return Rows(source, paths, labels, known, groups, divided, findings, multilabel, tasks or {}, others, every)
+
+
+def _further_columns(source: Path, paths: Sequence[Path], tasks: Mapping[str, Task]) -> dict[str, list[str]]:
+    """Those that nothing but tasks asks for, of the rows that have a path."""
+    table = read_table(source)
+    column = next(name for name in PATH_COLUMNS if name in table)
+    there = [row for row, path in enumerate(table[column]) if path]
+    assert len(there) == len(paths)
+    asked = [each for name, task in tasks.items() if task.manifest is None for each in task.columns_of(name)]
+    names = [name for name in dict.fromkeys([*asked, *table]) if name not in {column, "label", "split", "group"}]
+    columns = table.at(there)
+    return {name: list(columns[name]) for name in names if name in columns}
+
+
+def _labels_of_first(tasks: Mapping[str, Task], columns: Mapping[str, list[str]], rows: int) -> tuple[list[str], bool]:
+    """The labels of the task that rows are divided by, and whether they list classes; empty where it has none here."""
+    name = primary_of(tasks)
+    task = tasks[name]
+    (column, *_) = task.columns_of(name)
+    if task.kind not in NAMED or task.manifest is not None or column not in columns:
+        return [""] * rows, False
+    return columns[column], task.kind == "multilabel"
+
+
+def _labels_of_texts(labels: Sequence[str], *, multilabel: bool) -> Mapping[str, Labels]:
+    """Those of one task; a row without a label has an empty text."""
+    if not any(labels):
+        return {}
+    if multilabel:
+        return {ONE_TASK: labels_of_classes(*encode([listed(label) for label in labels]))}
+    classes = sorted({label for label in labels if label})
+    codes = {name: code for code, name in enumerate(classes)}
+    numbers = np.array([codes.get(label, len(classes)) for label in labels], dtype=np.int64)
+    return {ONE_TASK: labels_of_classes(tuple(classes), numbers, None)}
+
+
+def _labels_of_tasks(
+    source: Path,
+    paths: Sequence[Path],
+    tasks: Mapping[str, Task],
+    columns: Mapping[str, list[str]],
+    findings: list[Finding],
+) -> dict[str, Labels]:
+    """Those of every task that can be read; what training would refuse of the others is a finding."""
+    found: dict[str, Labels] = {}
+    for name, task in tasks.items():
+        try:
+            found |= read_labels({name: task}, columns, paths, source=source)
+        except DataError as error:
+            findings += [
+                Finding("mend", "labels", line, "Training would refuse it.") for line in str(error).splitlines()
+            ]
+    return found
+
+
+Columns = tuple[list[Path], list[str], list[str], list[str]]
+
+
+def _from_csv(source: Path, findings: list[Finding]) -> Columns:
+    table = read_table(source)
+    column = next((name for name in PATH_COLUMNS if name in table), None)
+    if column is None:
+        raise DataError(f"{source}: {without_columns(table, ['path'])}")
+    if column != "path":
+        findings.append(
+            Finding("mend", "column", f"There is no column “path”; “{column}” was read instead.", f"Rename “{column}”.")
+        )
+    there = [row for row, path in enumerate(table[column]) if path]
+    if not there:
+        raise DataError(f"{source}: holds a header and no rows")
+    if missing := len(table[column]) - len(there):
+        lines = some([line for line, path in zip(table.lines, table[column], strict=True) if not path])
+        findings.append(Finding("mend", "no_path", f"{missing} rows have no path: line {lines}.", "Fill it in."))
+    kept = table.at(there)
+    paths = [source.parent / path for path in kept[column]]
+    labels, splits, groups = (list(kept.get(name, [""] * len(there))) for name in ("label", "split", "group"))
+    findings += _missing_labels(labels)
+    return paths, labels, splits, groups
+
+
+def _from_folder(source: Path, findings: list[Finding], *, image_sequences: bool) -> Columns:
+    """`<class>/*` or `<split>/<class>/*`; a folder without folders is files without labels."""
+    scan = scan_folder(source, image_sequences=image_sequences)
+    paths = [*scan.files, *scan.loose] if scan.files else find_media(source, image_sequences=False)
+    if image_sequences and not scan.files:
+        paths, _ = clips_of(paths)
+    unlabelled = [""] * (len(paths) - len(scan.files))
+    if subfolders(source):
+        findings += [Finding("mend", kind, _sentence(problem)) for kind, problem in scan.problems.items()]
+    findings += _missing_labels([*scan.labels, *unlabelled])
+    findings += [Finding("note", "passed_over", _sentence(note)) for note in replace(scan, loose=[]).notes]
+    splits = scan.splits or [""] * len(scan.files)
+    return paths, [*scan.labels, *unlabelled], [*splits, *unlabelled], [""] * len(paths)
+
+
+def _sentence(text: str) -> str:
+    return f"{text[0].upper()}{text[1:]}."
+
+
+def _image_sequences(paths: Sequence[Path]) -> list[Finding]:
+    folders = sum(path.is_dir() for path in paths)
+    what = f"{count(folders, 'folder')} of numbered images: each is one clip, its images are the frames."
+    return [Finding("note", "image_sequences", what)] if folders else []
+
+
+def _missing_labels(labels: Sequence[str]) -> list[Finding]:
+    missing = tuple(row for row, label in enumerate(labels) if not label)
+    if not missing:
+        return []
+    if len(missing) == len(labels):
+        todo = "To train on them, put each class into a folder of its name, or write a CSV with path,label."
+        return [Finding("warning", "no_labels", "There are no labels: only the files were looked at.", todo)]
+    what = f"{len(missing)} of {len(labels)} files have no label."
+    return [Finding("mend", "no_label", what, "Give them one, or take them out.", missing)]
+
+
+def _groups_from(source: Path, paths: Sequence[Path], pattern: str, findings: list[Finding]) -> list[str]:
+    """As `Manifest` finds them: in the path relative to a folder, or in the path that a CSV gives."""
+    texts = [(path.relative_to(source) if source.is_dir() else path).as_posix() for path in paths]
+    groups = [group_in(text, pattern) for text in texts]
+    missed = tuple(row for row, group in enumerate(groups) if not group)
+    if missed:
+        what = f"data.group_pattern {pattern!r} finds no group in {len(missed)} paths."
+        findings.append(Finding("mend", "no_group", what, "Mend the pattern.", missed))
+    return groups
+
+
+def _unknown_splits(splits: Sequence[str], known: Sequence[str]) -> list[Finding]:
+    rows = tuple(row for row, name in enumerate(known) if not name)
+    if not rows:
+        return []
+    words = some(sorted({f"“{splits[row]}”" if splits[row] else "no split" for row in rows}))
+    return [Finding("mend", "split", f"{len(rows)} rows have {words}.", "A split is train, val or test.", rows)]
+
+
+def units_of_rows(source: Path, paths: Sequence[Path], groups: Sequence[str]) -> np.ndarray:
+    """What training keeps whole where it divides the rows: for each (N,) the name of its group or file."""
+    root = source if source.is_dir() else source.parent
+    return units_of([path.absolute() for path in paths], groups if any(groups) else None, root=root.absolute())
+
+
+def _divided(
+    source: Path,
+    paths: Sequence[Path],
+    every: Mapping[str, Labels],
+    groups: Sequence[str],
+    shares: tuple[float, float, int],
+    findings: list[Finding],
+) -> list[str]:
+    units = units_of_rows(source, paths, groups)
+    try:
+        return divide(every.values(), units, shares, source=source).tolist()
+    except DataError as error:
+        what = _sentence(str(error).removeprefix(f"{source}: "))
+        findings.append(Finding("mend", "too_few", what))
+        return [""] * len(paths)

@@ -1,0 +1,1 @@
+"""Labelled videos: manifests, labels, groups and splits."""

@@ -1,0 +1,329 @@
+"""Which labelled videos there are: one row a video with its path, label, split and group.
+
+Rows come from a folder or a CSV. Rows without a split are divided here, seeded, keeping each group whole.
+Columns are NumPy arrays, so that a hundred thousand rows cost little and nothing is copied into loading processes.
+"""
+
+from __future__ import annotations
+
+import csv
+import os
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+import numpy as np
+
+from finetune.data.labels import Labels, listed, outputs_of, read_labels, several
+from finetune.data.read import SPLIT_NAMES, groups_from, groups_of, read_csv, refuse_missing_files, scan_folder
+from finetune.data.splits import divide, units_of
+from finetune.data.validate_rows import check_names, problems_of
+from finetune.errors import DataError, some
+from finetune.recipe.tasks import NAMED, Multitask, Output, Several, Task, primary_of
+from finetune.storage.numbered_images import IMAGE_RATE
+from finetune.storage.object_store import fetched, is_url
+
+ONE_TASK = "label"  # what the task of a manifest without tasks is called
+
+
+@dataclass(frozen=True, eq=False)
+class Manifest:
+    """Labelled videos. All arrays have one item a row; `source` is the file or folder that messages name.
+
+    With several tasks, `tasks` has their labels; `classes`, `labels` and `targets` are then those of the first that
+    chooses among names, by which rows are divided and counted (none: no classes). A row without has the number K.
+    """
+
+    source: Path
+    classes: tuple[str, ...]
+    paths: np.ndarray  # absolute, UTF-8 bytes
+    labels: np.ndarray  # int64, index into classes
+    splits: np.ndarray  # train | val | test
+    groups: np.ndarray | None  # what must not be split across train and test
+    targets: np.ndarray | None = None  # bool (N, K), where rows may have several classes: `labels` is the rarest then
+    tasks: Mapping[str, Labels] = field(default_factory=dict)
+    image_rate: float = IMAGE_RATE  # frames a second of those rows that are folders of numbered images
+    notes: tuple[str, ...] = ()  # what a user is told before training: what was passed over, names that look alike
+
+    def __len__(self) -> int:
+        return len(self.paths)
+
+    def path(self, row: int) -> Path:
+        return Path(os.fsdecode(self.paths[row]))
+
+    def label(self, row: int) -> str:
+        """The row's class; where there may be several, those that it has: `a;b`, or an empty text."""
+        if self.targets is None:
+            return self.classes[self.labels[row]] if self.labels[row] < len(self.classes) else ""
+        return several(self.classes, self.targets[row])
+
+    @property
+    def labels_of_all(self) -> Mapping[str, Labels]:
+        """The labels of every task; without tasks those of the classes, as the task `label`."""
+        return self.tasks or {ONE_TASK: labels_of_classes(self.classes, self.labels, self.targets)}
+
+    @property
+    def units(self) -> np.ndarray:
+        """The name (N,) of what must not be divided: a row's group, or else its file."""
+        root = self.source if self.source.is_dir() else self.source.parent
+        groups = None if self.groups is None else self.groups.tolist()
+        return units_of([self.path(row) for row in range(len(self))], groups, root=root.absolute())
+
+    @property
+    def truth(self) -> np.ndarray:
+        """What is right: labels (N,), or what is there (N, K) where rows may have several classes."""
+        return self.labels if self.targets is None else self.targets
+
+    def rows(self, split: str) -> np.ndarray:
+        """Rows of a split, in order."""
+        return np.flatnonzero(self.splits == split)
+
+    def counts(self, split: str) -> dict[str, int]:
+        """Rows of a split for each class, also those that have none."""
+        rows = self.rows(split)
+        if self.targets is not None:
+            counted = self.targets[rows].sum(0)
+        else:
+            counted = np.bincount(self.labels[rows], minlength=len(self.classes))[: len(self.classes)]
+        return dict(zip(self.classes, counted.tolist(), strict=True))
+
+    def without(self, rows: Iterable[int]) -> Manifest:
+        """The manifest less some rows; classes stay."""
+        keep = np.setdiff1d(np.arange(len(self)), np.fromiter(rows, dtype=np.int64))
+        groups = None if self.groups is None else self.groups[keep]
+        targets = None if self.targets is None else self.targets[keep]
+        return replace(
+            self,
+            paths=self.paths[keep],
+            labels=self.labels[keep],
+            splits=self.splits[keep],
+            groups=groups,
+            targets=targets,
+            tasks={name: labels.at(keep) for name, labels in self.tasks.items()},
+        )
+
+    def with_classes(self, classes: tuple[str, ...]) -> Manifest:
+        """The same rows, their classes being among these."""
+        codes = np.array([*(classes.index(name) for name in self.classes), len(classes)])
+        targets = None
+        if self.targets is not None:
+            targets = np.zeros((len(self), len(classes)), dtype=bool)
+            targets[:, codes[:-1]] = self.targets
+        return replace(self, classes=classes, labels=codes[self.labels], targets=targets)
+
+    def several(self, tasks: Mapping[str, Task], multitask: Multitask | None = None) -> Several:
+        """The tasks that these rows were read with, for a model: what its heads have to give, and how they share."""
+        return Several(tasks, outputs_of(self.tasks, self.rows("train")), multitask or Multitask())
+
+    def seen_by(self, task: str) -> Manifest:
+        """The same rows, with the classes and labels of a task that chooses among names."""
+        return self.relabelled(self.tasks[task])
+
+    def relabelled(self, labels: Labels) -> Manifest:
+        """The same rows, with the classes and labels of one task."""
+        classes, codes, targets = _named(labels)
+        return replace(self, classes=classes, labels=codes, targets=targets)
+
+    def with_outputs(self, outputs: Mapping[str, Output]) -> Manifest:
+        """The same rows, the names of their tasks being among those of a model's outputs, and in its order."""
+        tasks = {name: self.tasks[name].named(output.names) for name, output in outputs.items()}
+        there = replace(self, tasks=tasks)
+        first = primary_of(tasks)
+        return there.seen_by(first) if tasks[first].kind in NAMED else there
+
+    def only(self, split: str) -> Manifest:
+        """The rows of a split, in their order, numbered from 0; classes stay."""
+        return self.without(np.flatnonzero(self.splits != split))
+
+    def to_csv(self, path: Path) -> None:
+        """Write path,label,split[,group] with absolute paths: the very rows of a run."""
+        self._write(path, {"split": self.splits})
+
+    def to_undivided_csv(self, path: Path) -> None:
+        """The same; without splits where all rows are to learn from."""
+        self._write(path, {} if len(self.rows("train")) == len(self) else {"split": self.splits})
+
+    def _write(self, path: Path, columns: dict[str, np.ndarray]) -> None:
+        columns = columns if self.groups is None else columns | {"group": self.groups}
+        with path.open("w", newline="", encoding="utf-8") as file:
+            writer = csv.writer(file)
+            own = [f"{name}.{part}" for name, labels in self.tasks.items() for part in _parts(labels)]
+            writer.writerow(["path", "label", *columns, *own])
+            for row in range(len(self)):
+                texts = [text for labels in self.tasks.values() for text in labels.text(row)]
+                writer.writerow([self.path(row), self.label(row), *(each[row] for each in columns.values()), *texts])
+
+    @staticmethod
+    def from_csv(
+        path: str | Path,
+        *,
+        group_pattern: str | None = None,
+        val: float = 0.15,
+        test: float = 0.2,
+        seed: int = 0,
+        whole: bool = False,
+        multilabel: bool = False,
+        packed: bool = False,
+        tasks: Mapping[str, Task] | None = None,
+        checked: bool = True,
+    ) -> Manifest:
+        """Rows of a CSV with a header: path,label and, where there, split and group; other columns are left alone.
+
+        With `tasks` labels are in the columns that these name, in this CSV or others.
+
+        Paths are relative to the CSV. Without a split column, or with none filled in, `val` and `test` are the
+        shares that are held out; `whole`: none is, whatever the column says. `multilabel`: a label lists a row's
+        classes, `a;b;c`, and may be empty. `packed`: frames come from a pack, and files need not be there. `checked`
+        False: what training refuses is let through, as in rows that were trained on before. A CSV in an object store,
+        `s3://…`, is copied here first. Raises DataError with all that is wrong.
+        """
+        source = fetched(path) if isinstance(path, str) and is_url(path) else Path(path)
+        table = read_csv(source, labels="several" if multilabel else "of tasks" if tasks else "one")
+        files = [source.parent / item for item in table["path"]]
+        groups = groups_of(table) or groups_from(files, group_pattern)
+        splits = ["train"] * len(files) if whole else table.filled("split")
+        if not packed:
+            refuse_missing_files(source, files)
+        labels: Sequence[str] | Sequence[tuple[str, ...]] | dict[str, Labels]
+        if tasks:
+            labels = read_labels(tasks, table, files, source=source, to_learn_from=checked)
+        else:
+            labels = [listed(label) for label in table["label"]] if multilabel else table["label"]
+        return _manifest(source, files, labels, (splits, groups), (val, test, seed), checked=checked)
+
+    @staticmethod
+    def from_folder(
+        path: str | Path,
+        *,
+        group_pattern: str | None = None,
+        val: float = 0.15,
+        test: float = 0.2,
+        seed: int = 0,
+        whole: bool = False,
+        tasks: Mapping[str, Task] | None = None,
+        image_sequences: bool = True,
+        checked: bool = True,
+    ) -> Manifest:
+        """Videos (or images: videos of one frame) in `<class>/*`, or in `<split>/<class>/*`.
+
+        A folder of numbered images below that of its class is one video, unless `image_sequences` is false.
+
+        To `tasks` the folder's name is the column `label`; others have their own manifests.
+        `group_pattern` is a regular expression whose one group finds the group in a path relative to the folder;
+        `whole`: every video is to learn from, whatever split its folder says.
+        Raises DataError with everything that is wrong, empty classes included.
+        """
+        source = Path(path)
+        scan = scan_folder(source, image_sequences=image_sequences)
+        if scan.problems:
+            raise DataError("\n".join(f"{source}: {problem}" for problem in scan.problems.values()))
+        files = scan.files
+        groups = groups_from([file.relative_to(source) for file in files], group_pattern)
+        splits = ["train"] * len(files) if whole else scan.splits
+        labels: Sequence[str] | dict[str, Labels] = scan.labels
+        if tasks:
+            labels = read_labels(tasks, {"label": scan.labels}, files, source=source, to_learn_from=checked)
+        manifest = _manifest(source, files, labels, (splits, groups), (val, test, seed), checked=checked)
+        return replace(manifest, notes=(*scan.notes, *manifest.notes))
+
+
+def _parts(labels: Labels) -> tuple[str, ...]:
+    """The columns that hold a task's labels where a manifest is written."""
+    return ("label",) if labels.kind in NAMED else labels.names
+
+
+def as_written(tasks: Mapping[str, Task]) -> dict[str, Task]:
+    """The tasks with their columns as `to_csv` names them."""
+    return {
+        name: task.model_copy(
+            update={
+                "manifest": None,
+                "columns": tuple(
+                    f"{name}.{part}" for part in (("label",) if task.kind in NAMED else task.columns_of(name))
+                ),
+            }
+        )
+        for name, task in tasks.items()
+    }
+
+
+def _manifest(
+    source: Path,
+    files: Sequence[Path],
+    labels: Sequence[str] | Sequence[tuple[str, ...]] | dict[str, Labels],
+    split_and_group: tuple[Sequence[str] | None, Sequence[str] | None],
+    shares: tuple[float, float, int],
+    *,
+    checked: bool = True,
+) -> Manifest:
+    splits, groups = split_and_group
+    tasks = labels if isinstance(labels, dict) else {}
+    if isinstance(labels, dict):
+        classes, label_codes, targets = _named(labels[primary_of(labels)])
+    else:
+        classes, label_codes, targets = encode(labels)
+    group_names = None if groups is None else np.array(groups)
+    if len(classes) < 2 and not tasks and checked:
+        raise DataError(f"{source}: {some(classes)} is the only class; a classifier needs at least two")
+    paths = np.array([os.fsencode(file.absolute()) for file in files])
+    undivided = np.full(len(files), "train", dtype="U5")
+    manifest = Manifest(source, classes, paths, label_codes, undivided, group_names, targets, tasks)
+    given = _split_names(source, splits) if splits else None
+    if given is None:
+        given = divide(manifest.labels_of_all.values(), manifest.units, shares, source=source)
+    manifest = replace(manifest, splits=given)
+    problems, notes = check_names(files, manifest.labels_of_all, groups or (), has_tasks=bool(tasks))
+    problems += problems_of(manifest) if checked else []
+    if problems:
+        raise DataError("\n".join(f"{source}: {problem}" for problem in problems))
+    return replace(manifest, notes=tuple(notes))
+
+
+def _named(labels: Labels) -> tuple[tuple[str, ...], np.ndarray, np.ndarray | None]:
+    """What `encode` gives, of a task; of one that gives numbers, no classes."""
+    if labels.kind not in NAMED:
+        return (), np.zeros(len(labels.values), dtype=np.int64), None
+    if labels.kind == "multilabel":
+        return labels.names, rarest(labels.values), labels.values
+    return labels.names, labels.values, None
+
+
+def labels_of_classes(classes: tuple[str, ...], codes: np.ndarray, targets: np.ndarray | None) -> Labels:
+    """What `encode` gives, as the labels of a task."""
+    if targets is None:
+        return Labels("classify", classes, codes, codes < len(classes))
+    return Labels("multilabel", classes, targets, np.ones(len(targets), dtype=bool))
+
+
+def encode(
+    labels: Sequence[str] | Sequence[tuple[str, ...]],
+) -> tuple[tuple[str, ...], np.ndarray, np.ndarray | None]:
+    """Classes, the number of each row's (N,), and, where labels are lists, what is there (N, K).
+
+    Of a list the number is that of the class with the fewest rows, by which rows are divided; of none it is K.
+    """
+    lists = [(label,) if isinstance(label, str) else label for label in labels]
+    classes = tuple(sorted({name for names in lists for name in names}))
+    codes = {name: code for code, name in enumerate(classes)}
+    if all(isinstance(label, str) for label in labels):
+        return classes, np.array([codes[name] for (name,) in lists], dtype=np.int64), None
+    targets = np.zeros((len(lists), len(classes)), dtype=bool)
+    for row, names in enumerate(lists):
+        targets[row, [codes[name] for name in names]] = True
+    return classes, rarest(targets), targets
+
+
+def rarest(targets_NK: np.ndarray) -> np.ndarray:
+    """Of the classes that each row has, the number of that with the fewest rows; of none it is K."""
+    rows, count = targets_NK.shape
+    if not count:
+        return np.zeros(rows, dtype=np.int64)
+    found_N = np.where(targets_NK, targets_NK.sum(0), rows + 1).argmin(1)
+    return np.where(targets_NK.any(1), found_N, count).astype(np.int64)
+
+
+def _split_names(source: Path, splits: Sequence[str]) -> np.ndarray:
+    unknown = sorted({split or "(empty)" for split in splits if split.lower() not in SPLIT_NAMES})
+    if unknown:
+        raise DataError(f"{source}: unknown split {some(unknown)}; a split is train, val or test")
+    return np.array([SPLIT_NAMES[split.lower()] for split in splits])

@@ -1,0 +1,244 @@
+"""What a manifest is read from: the columns of a CSV, or folders of videos."""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from finetune.data.tables import Table, read_table
+from finetune.data.valid_names import shown
+from finetune.errors import DataError, nearest, some
+from finetune.storage.folder_walk import OWN, reason_to_pass_over, summary, walk_files
+from finetune.storage.numbered_images import clips_of, is_media
+
+SPLIT_NAMES = {
+    **dict.fromkeys(("train", "training"), "train"),
+    **dict.fromkeys(("val", "valid", "validation", "dev"), "val"),
+    **dict.fromkeys(("test", "testing"), "test"),
+}
+SYNONYMS = {  # what people call the columns
+    "path": ("file", "filename", "file_name", "filepath", "file_path", "video", "video_path", "clip"),
+    "label": ("class", "class_name", "category", "target", "action"),
+}
+
+UNCLEAR_IMAGES = (
+    "put the frames of each video into a folder of their own and all else elsewhere, or take each image by itself "
+    "with data.image_sequences=false (predict: --no-image-sequences)"
+)
+
+
+def read_csv(source: Path, *, labels: str) -> Table:
+    """The table of a manifest, once it has a path in every row, and a label where rows have `one`.
+
+    Rows have `one` label, or `several`, or none; those `of tasks` are in whichever columns.
+    """
+    table = read_table(source)
+    needed = ("path", "label")[: 1 if labels == "of tasks" else 2]
+    if missing := [name for name in needed if name not in table]:
+        raise DataError(f"{source}: {without_columns(table, missing)}")
+    if not table["path"]:
+        raise DataError(f"{source}: holds a header and no rows")
+    for name in ("path", "label") if labels == "one" else ("path",):
+        empty = [line for line, value in zip(table.lines, table[name], strict=True) if not value]
+        if empty:
+            raise DataError(f"{source}: no {name} in line {some(empty)}")
+    return table
+
+
+def without_columns(table: Table, missing: Sequence[str]) -> str:
+    """What to do about columns that a table lacks."""
+    what = f"no column {' and no column '.join(missing)}"
+    if "path" in missing and any(is_media(name) for name in table.names):
+        return f"{what}; the first line looks like a row: add a header line above it, such as path,label"
+    synonyms = [
+        f"rename {name} to {wanted}"
+        for wanted in missing
+        for name in table.names
+        if name.casefold().replace(" ", "_") in SYNONYMS.get(wanted, ())
+    ]
+    hints = f"; {' and '.join(synonyms)}" if synonyms else shown("".join(nearest(name, table) for name in missing))
+    return f"{what}{hints}; it has {', '.join(map(shown, table.names))}"
+
+
+def refuse_missing_files(source: Path, files: Sequence[Path]) -> None:
+    """Raise DataError with the files of a manifest that are not there."""
+    missing = [file for file in files if not (file.is_file() or file.is_dir())]
+    if missing:
+        names = some([shown(str(file)) for file in missing])
+        hint = "; write / instead of \\ in paths" if any("\\" in file.name for file in missing) else ""
+        raise DataError(f"{source}: {len(missing)} of {len(files)} files are not there: {names}{hint}")
+
+
+def groups_of(table: Table) -> list[str] | None:
+    """The column group; a row without one is in the group of its file."""
+    groups = table.filled("group")
+    return None if groups is None else [group or path for group, path in zip(groups, table["path"], strict=True)]
+
+
+@dataclass(frozen=True)
+class FolderScan:
+    """Labelled clips of a folder, one item a clip; `splits` is None where its folders are no splits.
+
+    `loose` are files in no class's folder, `passed_over` counts what else was not taken, by reason, and `problems` are
+    what training refuses, each by a word for programs.
+    """
+
+    files: list[Path]
+    labels: list[str]
+    splits: list[str] | None
+    loose: list[Path]
+    passed_over: Mapping[str, int]
+    problems: dict[str, str]
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What a user is told before training."""
+        loose = {"outside any class folder": len(self.loose)} if self.loose else {}
+        odd = [] if self.splits else sorted({label for label in self.labels if label.casefold() in SPLIT_NAMES})
+        classes = [f"the folder “{name}” is read as a class, not as a split" for name in odd]
+        return tuple(filter(None, [summary({**loose, **self.passed_over}), *classes]))
+
+
+def scan_folder(source: Path, *, image_sequences: bool = True) -> FolderScan:
+    """The clips of `<class>/*` or `<split>/<class>/*`, with their labels and splits. Raises DataError for no folder.
+
+    A clip is a file or, with `image_sequences`, a folder of numbered images below that of its class.
+    """
+    if not source.is_dir():
+        hint = "; it is a file: use data.manifest for a CSV" if source.is_file() else ""
+        raise DataError(f"there is no folder {str(source)!r}{hint}")
+    folders = subfolders(source)
+    problem = _problem_with_layout(source, folders)
+    has_splits = not problem and bool(folders) and all(split_of(folder) for folder in folders)
+    parts = [(split_of(top), inner) for top in folders for inner in subfolders(top)] if has_splits else []
+    parts = parts or [("", folder) for folder in folders if not problem]
+    files, labels, splits, empty, unclear = [], [], [], [], []
+    passed_over: Counter[str] = Counter()
+    for split, folder in parts:
+        found, others = media_below(folder)
+        passed_over.update(others)
+        if image_sequences:
+            found, more = clips_of(found, apart={folder})
+            unclear += more
+        empty += [] if found else [str(folder.relative_to(source))]
+        files += found
+        labels += [folder.name.strip()] * len(found)
+        splits += [split] * len(found)
+    loose = _loose_files(source, folders if has_splits else [], passed_over) if parts or not folders else []
+    problems = (
+        {"layout": problem} if problem else {"empty_class": f"no video or image in {some(empty)}"} if empty else {}
+    )
+    if unclear:
+        problems["unclear_images"] = f"{some(unclear, limit=2)}; {UNCLEAR_IMAGES}"
+    return FolderScan(files, labels, splits if has_splits else None, loose, passed_over, problems)
+
+
+def split_of(folder: Path) -> str:
+    """The split that a folder is named as, or an empty text."""
+    return SPLIT_NAMES.get(folder.name.strip().casefold(), "")
+
+
+def _split_words(folder: Path) -> set[str]:
+    """The splits that are words of a folder's name: train of training_set."""
+    return {SPLIT_NAMES[word] for word in re.findall("[a-z]+", folder.name.casefold()) if word in SPLIT_NAMES}
+
+
+def _problem_with_layout(source: Path, folders: Sequence[Path]) -> str:
+    """What is wrong with folders that are neither all classes nor all splits; an empty text for nothing."""
+    if not folders:
+        return "holds no folders; put each class's videos into a folder named as the class"
+    splits = [folder for folder in folders if split_of(folder)]
+    others = [folder for folder in folders if not split_of(folder)]
+    names, extra = some([folder.name for folder in splits]), some([folder.name for folder in others])
+    if not others:
+        bare = [folder.name for folder in splits if not subfolders(folder)]
+        todo = "put each class's videos into <split>/<class>/, or remove the folder"
+        return f"no class folders in {some(bare)}: {todo}" if bare else ""
+    if splits and (len(splits) > 1 or not _holds_media(splits[0])):
+        return (
+            f"folders of splits ({names}) beside other folders ({extra}): move {extra} elsewhere or into a split; "
+            "if all of them are classes, list the files in a CSV with path,label instead"
+        )
+    like_splits = [_split_words(folder) for folder in others]
+    if not splits and all(like_splits) and len(set.union(*like_splits)) > 1:
+        return f"folders named almost as splits ({extra}): name them train, val and test, or list the files in a CSV"
+    within = [inner for folder in others for inner in subfolders(folder)]
+    if not splits and within and all(map(split_of, within)) and not any(map(_holds_media, folders)):
+        todo = f"put the splits first, as {within[0].name}/{within[0].parent.name}"
+        if len(others) == 1:
+            todo = f"use data.folder={others[0]} if the splits hold folders of classes"
+        return f"folders of splits ({some(sorted({folder.name for folder in within}))}) within {extra}: {todo}"
+    return ""
+
+
+def media_below(folder: Path) -> tuple[list[Path], Counter[str]]:
+    """Videos and images below a folder, sorted, and how many other entries there are, by why they are passed over."""
+    files, passed_over = walk_files(folder)
+    found = [file for file in files if is_media(file.name)]
+    passed_over.update(map(_no_media, filter(lambda file: not is_media(file.name), files)))
+    return found, passed_over
+
+
+def _loose_files(source: Path, splits: Sequence[Path], passed_over: Counter[str]) -> list[Path]:
+    """Videos and images directly in the source, or in its splits; what else is there is counted."""
+    loose = []
+    for folder in (source, *splits):
+        for entry in sorted(folder.iterdir()):
+            reason = reason_to_pass_over(entry)
+            if reason or entry.is_dir():
+                passed_over.update([reason] if reason not in ("", OWN) else [])
+            elif is_media(entry.name):
+                loose.append(entry)
+            else:
+                passed_over[_no_media(entry)] += 1
+    return loose
+
+
+def find_media(path: Path, *, image_sequences: bool = True) -> list[Path]:
+    """The path itself, or, for a folder, the clips within it, sorted: files and folders of numbered images.
+
+    Without `image_sequences` each image is a clip. Raises DataError for none, and for folders that are unclear.
+    """
+    if not path.is_dir():
+        return [path]
+    found = media_below(path)[0]
+    if not found:
+        raise DataError(f"{path}: no video or image in this folder")
+    clips, unclear = clips_of(found) if image_sequences else (found, [])
+    if unclear:
+        raise DataError(f"{some(unclear, limit=2)}; {UNCLEAR_IMAGES}")
+    return clips
+
+
+def subfolders(source: Path) -> list[Path]:
+    """Folders directly in a folder, without hidden ones and those of devices."""
+    return sorted(folder for folder in source.iterdir() if folder.is_dir() and not reason_to_pass_over(folder))
+
+
+def _holds_media(folder: Path) -> bool:
+    return any(is_media(entry.name) and entry.is_file() for entry in folder.iterdir())
+
+
+def _no_media(file: Path) -> str:
+    ending = file.suffix if file.suffix.isprintable() else "odd ending"
+    return f"not a video or image ({ending or 'no ending'})"
+
+
+def groups_from(files: Sequence[Path], pattern: str | None) -> list[str] | None:
+    """The group of each file by a pattern. Raises DataError with the files in whose path it finds none."""
+    if pattern is None:
+        return None
+    groups = [group_in(file.as_posix(), pattern) for file in files]
+    missed = [shown(str(file)) for file, group in zip(files, groups, strict=True) if not group]
+    if missed:
+        raise DataError(f"data.group_pattern {pattern!r} finds no group in {some(missed)}")
+    return groups
+
+
+def group_in(path: str, pattern: str) -> str:
+    """What the pattern's one group finds, without blanks at its ends; an empty text for nothing."""
+    match = re.search(pattern, path)
+    return (match[1] or "").strip() if match else ""

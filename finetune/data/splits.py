@@ -1,0 +1,342 @@
+"""Divide rows into train, val and test: whole groups and files, every class in train, shares as near as that allows.
+
+Units (groups, or files where there are none) are taken in the order of a hash of their name and the seed. So the split
+of a unit depends on its name and on the counts of its classes, not on the order of rows, and adding one clip moves few
+others (docs/own-data.md has the figures).
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Iterable, Sequence
+from functools import cached_property
+from itertools import combinations, product
+from pathlib import Path
+
+import numpy as np
+from scipy.sparse import csr_matrix
+from scipy.sparse.csgraph import connected_components
+
+from finetune.data.labels import Labels
+from finetune.errors import DataError
+
+SPLITS = ("train", "val", "test")
+FEWEST_UNITS = 8  # up to which all divisions are tried
+FEW_UNITS, ATTEMPTS = 40, 10  # up to so many other orders are tried, and taken where they are much better
+MOST_UNITS_TO_SWAP = 1000  # beyond them single moves come near enough
+WORTH = 0.005  # of cost for each row that is moved once all splits are filled: less is not worth another split
+
+
+def same_file(paths: Sequence[Path]) -> np.ndarray:
+    """A number (N,) for each path, the same where two lead to one file: by links, hard links, `..` or spelling."""
+    numbers: dict[object, int] = {}
+    return np.array([numbers.setdefault(_identity(path), len(numbers)) for path in paths], dtype=np.int64)
+
+
+def _identity(path: Path) -> object:
+    try:
+        found = path.stat()
+    except OSError:  # not there, as with a pack
+        return os.path.realpath(path)
+    return (found.st_dev, found.st_ino) if found.st_ino else os.path.realpath(path)
+
+
+def units_of(paths: Sequence[Path], groups: Sequence[str] | None, *, root: Path) -> np.ndarray:
+    """For each row (N,) the name of what must stay whole: its group, or its file's path from `root`.
+
+    A file that is in several groups makes them one. The name is the first of a unit's names in alphabetical order.
+    """
+    files = same_file(paths)
+    texts = groups or [""] * len(paths)
+    names = [group or _name_from(path, root) for group, path in zip(texts, paths, strict=True)]
+    numbers = files
+    if groups is not None:
+        codes = np.unique(np.array(names), return_inverse=True)[1] + len(files)
+        size = len(files) + len(names)
+        joined = csr_matrix((np.ones(len(files)), (files, codes)), shape=(size, size))
+        numbers = connected_components(joined, directed=False)[1][files]
+    first: dict[int, str] = {}
+    for number, name in zip(numbers.tolist(), names, strict=True):
+        first[number] = min(name, first.get(number, name))
+    return np.array([first[number] for number in numbers.tolist()], dtype=object)
+
+
+def _name_from(path: Path, root: Path) -> str:
+    """As it is written below `root`, so that a folder that is moved is divided alike."""
+    text = os.path.normpath(path)
+    base = os.path.normpath(root)
+    return text[len(base) :].lstrip(os.sep) if text.startswith(base + os.sep) else text
+
+
+def columns_to_spread(every: Iterable[Labels]) -> tuple[np.ndarray, np.ndarray]:
+    """What is spread evenly over splits, bool (N, C), and which columns (C,) training must have.
+
+    A column for each name of each task that any row has, for each task of numbers one for its labelled rows, and one
+    for rows without any label, which training need not have.
+    """
+    columns = [labels.has() for labels in every]
+    labelled_NC = np.concatenate(columns, axis=1)
+    labelled_NC = labelled_NC[:, labelled_NC.any(0)]
+    without_N = ~labelled_NC.any(1)
+    needed_C = np.append(np.ones(labelled_NC.shape[1], dtype=bool), False)
+    return np.column_stack([labelled_NC, without_N]), needed_C
+
+
+def divide(every: Iterable[Labels], units: np.ndarray, shares: tuple[float, float, int], *, source: Path) -> np.ndarray:
+    """A split for each row: whole units, the names of all tasks in proportion, and each of them in train.
+
+    `shares` is (val, test, seed). Raises DataError where no division leaves train every name, and val and test a row.
+    """
+    val, test, seed = shares
+    if val + test >= 1:
+        raise DataError(
+            f"{source}: data.val {val:g} and data.test {test:g} leave nothing to learn from; their sum must be "
+            "less than 1"
+        )
+    if not val and not test:
+        return np.full(len(units), "train")
+    names, unit_of_row = np.unique(units.astype(str), return_inverse=True)
+    columns_NC, needed_C = columns_to_spread(every)
+    best: tuple[float, np.ndarray] | None = None
+    for attempt in range(ATTEMPTS if FEWEST_UNITS < len(names) <= FEW_UNITS else 1):
+        place_of = np.argsort(np.argsort([_hash(name, seed, attempt) for name in names]))
+        division = _Division(place_of[unit_of_row], columns_NC, needed_C, shares=(test, val))
+        if not division.settle():
+            break  # no order of the units makes it possible
+        if best is None or division.cost < best[0] - 5 * WORTH * len(units):
+            best = division.cost, division.split_U[place_of[unit_of_row]]
+    if best is None:
+        groups = f"{len(names)} group{'s' * (len(names) != 1)}"
+        held_out = " and ".join(f"{share:.0%} for {name}" for share, name in ((val, "val"), (test, "test")) if share)
+        raise DataError(
+            f"{source}: {len(units)} videos in {groups} are too few to hold out {held_out}: train would "
+            "lack a class, or be empty; give a split for each row, or set data.val or data.test to 0"
+        )
+    return np.array(["test", "val", "train"])[best[1]]
+
+
+def teach_all(folds: Sequence[np.ndarray], every: Iterable[Labels], units: np.ndarray) -> list[np.ndarray]:
+    """The same folds (rows of each, which together are all rows), changed where one cannot be trained or tested.
+
+    A name that only one fold has would not be learnt for that fold's test: where several units have it, one of them
+    moves to another fold. So does a unit of a fold of several, where a fold has none.
+    """
+    names, unit_of_row = np.unique(units.astype(str), return_inverse=True)
+    fold_of_row = np.empty(len(units), dtype=np.int64)
+    for number, rows in enumerate(folds):
+        fold_of_row[rows] = number
+    fold_of_unit = np.empty(len(names), dtype=np.int64)
+    fold_of_unit[unit_of_row] = fold_of_row
+    columns_NC, needed_C = columns_to_spread(every)
+    has_UC = np.zeros((len(names), int(needed_C.sum())), dtype=bool)
+    np.logical_or.at(has_UC, unit_of_row, columns_NC[:, needed_C])
+    faults = _faults_of_folds(fold_of_unit, has_UC, len(folds))
+    while faults:
+        options = []
+        for unit, fold in product(_movable(fold_of_unit, has_UC, len(folds)).tolist(), range(len(folds))):
+            moved = fold_of_unit.copy()
+            moved[unit] = fold
+            sizes = np.bincount(moved[unit_of_row], minlength=len(folds))
+            options.append((_faults_of_folds(moved, has_UC, len(folds)), int((sizes**2).sum()), unit, fold))
+        best = min(options, default=(faults, 0, 0, 0))
+        if best[0] >= faults:
+            break  # what cannot be mended is named by whoever checks the folds
+        faults, fold_of_unit[best[2]] = best[0], best[3]
+    fold_of_row = fold_of_unit[unit_of_row]
+    return [np.flatnonzero(fold_of_row == number) for number in range(len(folds))]
+
+
+def _in_one_fold(fold_of_unit: np.ndarray, has_UC: np.ndarray, folds: int) -> np.ndarray:
+    """Columns (C,) that several units have, all of them in one fold."""
+    has_FC = np.stack([has_UC[fold_of_unit == fold].any(0) for fold in range(folds)])
+    return (has_FC.sum(0) == 1) & (has_UC.sum(0) > 1)
+
+
+def _faults_of_folds(fold_of_unit: np.ndarray, has_UC: np.ndarray, folds: int) -> int:
+    empty = folds - len(np.unique(fold_of_unit))
+    return int(_in_one_fold(fold_of_unit, has_UC, folds).sum()) + empty
+
+
+def _movable(fold_of_unit: np.ndarray, has_UC: np.ndarray, folds: int) -> np.ndarray:
+    """Units that have a name which only their fold has; where a fold is empty, all."""
+    if len(np.unique(fold_of_unit)) < folds:
+        return np.arange(len(fold_of_unit))
+    return np.flatnonzero(has_UC[:, _in_one_fold(fold_of_unit, has_UC, folds)].any(1))
+
+
+def _hash(name: str, seed: int, attempt: int) -> bytes:
+    text = f"{seed}\0{attempt}\0{name}"
+    return hashlib.blake2b(text.encode("utf-8", "surrogateescape"), digest_size=8).digest()
+
+
+class _Division:
+    """The split of each unit (U,), units being numbered in the order in which they are looked at.
+
+    The cost of a split that is held out is the sum over columns of (its rows less those wanted)² ÷ all rows of the
+    column; a last column counts all rows, and weighs as much as the others together. Training has no cost, but has to
+    keep a row of each column that it needs.
+    """
+
+    def __init__(
+        self, unit_of_row: np.ndarray, columns_NC: np.ndarray, needed_C: np.ndarray, *, shares: tuple[float, ...]
+    ) -> None:
+        rows, count = columns_NC.shape
+        units = int(unit_of_row.max()) + 1
+        row, column = np.nonzero(np.column_stack([columns_NC, np.ones(rows, dtype=bool)]))
+        self.counts_UC = csr_matrix((np.ones(len(row)), (unit_of_row[row], column)), shape=(units, count + 1))
+        totals_C = np.asarray(self.counts_UC.sum(0)).ravel()
+        self.weights_C = np.append(np.ones(count), count) / np.maximum(totals_C, 1)
+        self.sizes_U = np.bincount(unit_of_row).astype(float)
+        self.square_U = self.counts_UC.power(2) @ self.weights_C
+        self.off_SC = -np.outer(shares, totals_C)  # rows of each split that is held out, less rows wanted
+        needed_UC = csr_matrix((self.counts_UC > 0).multiply(np.append(needed_C, False)), dtype=float)
+        needed_UC.eliminate_zeros()
+        self.needed_UC = needed_UC
+        self.holders_C = np.asarray(needed_UC.sum(0)).ravel()  # units of training that hold a column
+        self.cells = self._cells(count)
+        self.shares = shares
+        self.train = len(shares)
+        self.split_U = np.full(units, self.train)
+        self.spare = -1
+
+    def _cells(self, count: int) -> list[list[tuple[int, float, float]]]:
+        """Of each unit its columns but the last, with its rows of each and the column's weight: for quick loops."""
+        weights = self.weights_C.tolist()
+        cells: list[list[tuple[int, float, float]]] = [[] for _ in self.sizes_U]
+        units, columns = self.counts_UC.nonzero()
+        for unit, column, rows in zip(units.tolist(), columns.tolist(), self.counts_UC.data.tolist(), strict=True):
+            if column < count:
+                cells[unit].append((column, rows, weights[column]))
+        return cells
+
+    @property
+    def cost(self) -> float:
+        return float((self.off_SC**2 @ self.weights_C)[np.array(self.shares) > 0].sum())
+
+    def settle(self) -> bool:
+        """Assign every unit; False where no division leaves train all that it needs and each split a unit."""
+        if len(self.split_U) <= FEWEST_UNITS:
+            return self._try_all()
+        if not self._begin():
+            return False
+        while (best := self._best()) is not None:
+            for unit, split in best:
+                self._move(unit, split)
+        return True
+
+    def _try_all(self) -> bool:
+        """Of all divisions (A, U) take the one that costs least; of equals that which holds out the first units."""
+        wanted = [split for split, share in enumerate((*self.shares, 1)) if share > 0]
+        splits_AU = np.array(list(product(wanted, repeat=len(self.split_U))))
+        counts_UC, needed_UC = self.counts_UC.toarray(), self.needed_UC.toarray()
+        lacks_AC = (splits_AU == self.train) @ needed_UC < np.minimum(self.holders_C, 1)
+        valid_A = ~lacks_AC.any(1)
+        costs_A = np.zeros(len(splits_AU))
+        for split in wanted:
+            chosen_AU = splits_AU == split
+            valid_A &= chosen_AU.any(1)
+            if split != self.train:
+                costs_A += (chosen_AU @ counts_UC + self.off_SC[split]) ** 2 @ self.weights_C
+        if valid_A.any():
+            self.split_U = splits_AU[np.where(valid_A, costs_A.round(9), np.inf).argmin()]
+        return bool(valid_A.any())
+
+    def _begin(self) -> bool:
+        """Fill the splits one after the other; False where one of them stays without a unit.
+
+        In order, each unit is taken that brings its columns nearer to what is wanted, the count of all rows left aside.
+        """
+        wanted = [split for split, share in enumerate(self.shares) if share > 0]
+        for split in wanted:
+            last, off = split == wanted[-1], self.off_SC[split]
+            for unit in np.flatnonzero(self.split_U == self.train).tolist():
+                cost = sum(weight * rows * (2 * off[column] + rows) for column, rows, weight in self.cells[unit])
+                if cost < 0 and self._teaches_without(unit) and (last or self._spares_another(unit)):
+                    self._move(unit, split)
+            if not (self.split_U == split).any() and not self._take_nearest(split, last=last):
+                return False
+        return True
+
+    def _take_nearest(self, split: int, *, last: bool) -> bool:
+        """Take the unit that costs least; False where training can spare none."""
+        for unit in np.argsort(-self._gains_of_moves()[:, split], kind="stable").tolist():
+            in_train = self.split_U[unit] == self.train
+            if in_train and self._teaches_without(unit) and (last or self._spares_another(unit)):
+                self._move(unit, split)
+                return True
+        return False
+
+    def _best(self) -> list[tuple[int, int]] | None:
+        """The move of one unit, or the exchange of two, that is worth most: (unit, its new split) of each."""
+        moves_US = self._gains_of_moves() - WORTH * self.sizes_U[:, None]
+        in_train_U = self.split_U == self.train
+        moves_US[in_train_U & (self.needed_UC @ (self.holders_C == 1).astype(float) > 0)] = -np.inf
+        lone_U = np.bincount(self.split_U)[self.split_U] == 1
+        choices: list[tuple[np.ndarray, tuple[int, int] | None]] = [
+            (np.where(lone_U[:, None], -np.inf, moves_US), None)
+        ]
+        if len(moves_US) <= MOST_UNITS_TO_SWAP:
+            choices += [
+                (self._gains_of_swaps(moves_US, *pair), pair) for pair in combinations(range(self.train + 1), 2)
+            ]
+        gains, pair = max(choices, key=lambda choice: choice[0].max(initial=-np.inf))
+        if gains.max(initial=-np.inf) <= 0:
+            return None
+        one, other = (int(place) for place in np.unravel_index(gains.argmax(), gains.shape))
+        return [(one, other)] if pair is None else [(one, pair[1]), (other, pair[0])]
+
+    def _gains_of_moves(self) -> np.ndarray:
+        """(U, S): how much a unit's move into each split lowers the cost; minus infinity for where it is."""
+        slope_US = 2 * self.counts_UC @ (self.off_SC * self.weights_C).T
+        joins_US = np.append(-slope_US - self.square_U[:, None], np.zeros((len(slope_US), 1)), axis=1)
+        joins_US[:, [share == 0 for share in (*self.shares, 1)]] = -np.inf
+        leaves_US = np.append(slope_US - self.square_U[:, None], np.zeros((len(slope_US), 1)), axis=1)
+        units = np.arange(len(slope_US))
+        gains_US = joins_US + leaves_US[units, self.split_U][:, None]
+        gains_US[units, self.split_U] = -np.inf
+        return gains_US
+
+    def _gains_of_swaps(self, moves_US: np.ndarray, one: int, other: int) -> np.ndarray:
+        """(U, U): of exchanging a unit of the split `one` with a unit of `other`; elsewhere minus infinity."""
+        gains_UU = np.full((len(moves_US), len(moves_US)), -np.inf)
+        mine, theirs = np.flatnonzero(self.split_U == one), np.flatnonzero(self.split_U == other)
+        held_out = (one != self.train) + (other != self.train)
+        gains_UU[np.ix_(mine, theirs)] = (
+            moves_US[mine, other][:, None] + moves_US[theirs, one] + 2 * held_out * self.alike[np.ix_(mine, theirs)]
+        )
+        return gains_UU
+
+    @cached_property
+    def alike(self) -> np.ndarray:
+        return (self.counts_UC.multiply(self.weights_C) @ self.counts_UC.T).toarray()
+
+    def _teaches_without(self, unit: int) -> bool:
+        return bool((self.holders_C[_row(self.needed_UC, unit)[0]] > 1).all())
+
+    def _spares_another(self, unit: int) -> bool:
+        """Whether training, without this unit, can lose one more; the one found last is tried first."""
+        holders_C = self.holders_C.copy()
+        holders_C[_row(self.needed_UC, unit)[0]] -= 1
+        left_U = self.split_U == self.train
+        left_U[unit] = False
+        if self.spare >= 0 and left_U[self.spare] and (holders_C[_row(self.needed_UC, self.spare)[0]] > 1).all():
+            return True
+        spare = np.flatnonzero(left_U & (self.needed_UC @ (holders_C == 1).astype(float) == 0))
+        self.spare = int(spare[-1]) if len(spare) else -1
+        return len(spare) > 0
+
+    def _move(self, unit: int, split: int) -> None:
+        columns, counts = _row(self.counts_UC, unit)
+        before = int(self.split_U[unit])
+        for held_out, sign in ((before, -1), (split, 1)):
+            if held_out != self.train:
+                self.off_SC[held_out, columns] += sign * counts
+        self.holders_C[_row(self.needed_UC, unit)[0]] += int(split == self.train) - int(before == self.train)
+        self.split_U[unit] = split
+
+
+def _row(matrix: csr_matrix, row: int) -> tuple[np.ndarray, np.ndarray]:
+    """Columns of a row that are not 0, and their values; the last column comes last."""
+    cells = slice(*matrix.indptr[row : row + 2].tolist())
+    return matrix.indices[cells], matrix.data[cells]

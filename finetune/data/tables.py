@@ -1,0 +1,165 @@
+"""Tables as people have them: a CSV read by the names of its columns, or refused with what to do."""
+
+from __future__ import annotations
+
+import codecs
+import csv
+import io
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+
+from finetune.data.valid_names import shown
+from finetune.errors import DataError, some
+
+DELIMITERS = ",;\t"
+BYTE_ORDER_MARKS = {
+    codecs.BOM_UTF8: "utf-8-sig",
+    codecs.BOM_UTF32_LE: "utf-32",
+    codecs.BOM_UTF32_BE: "utf-32",
+    codecs.BOM_UTF16_LE: "utf-16",
+    codecs.BOM_UTF16_BE: "utf-16",
+}
+SAVE_AS_UTF8 = "save it as “CSV UTF-8”, or convert it: iconv -f CP1252 -t UTF-8 OLD.csv > NEW.csv"
+
+
+class Table(Mapping[str, Sequence[str]]):
+    """The named columns of a CSV, a text without blanks at its ends for each row; `lines` are the rows' line numbers.
+
+    A column is found by its exact name, or else by that in capital or small letters where only one fits. Columns
+    without a name, or with one that is repeated, are left alone; to ask for a repeated one is a DataError.
+    """
+
+    def __init__(self, source: Path, names: Sequence[str], records: Sequence[Sequence[str]], lines: Sequence[int]):
+        self.source = source
+        self.names = [name for name in dict.fromkeys(names) if name]
+        self.lines = lines
+        self._places = {name: [place for place, other in enumerate(names) if other == name] for name in self.names}
+        self._records = records
+
+    def __getitem__(self, name: str) -> list[str]:
+        (place, *others) = self._places[name] if name in self._places else self._places_of_any_case(name)
+        if others:
+            raise DataError(f"{self.source}: {len(others) + 1} columns are named {name}; rename all but one")
+        return [record[place] for record in self._records]
+
+    def _places_of_any_case(self, name: str) -> list[int]:
+        alike = [other for other in self.names if other.casefold() == name.casefold()]
+        if not alike:
+            raise KeyError(name)
+        return [place for other in alike for place in self._places[other]]
+
+    def filled(self, name: str) -> Sequence[str] | None:
+        """A column that need not be there; None where it is not, or is empty in every row."""
+        values = self.get(name, [])
+        return values if any(values) else None
+
+    def at(self, rows: Sequence[int | None]) -> Table:
+        """Some rows in another order; None is a row of empty texts, whose line is 0."""
+        empty = [""] * max(map(len, self._records), default=0)
+        table = Table(self.source, [], [], [])
+        table.names, table._places = self.names, self._places
+        table._records = [empty if row is None else self._records[row] for row in rows]
+        table.lines = [0 if row is None else self.lines[row] for row in rows]
+        return table
+
+    def __iter__(self) -> Iterator[str]:
+        return (name for name in self.names if len(self._places[name]) == 1)
+
+    def __len__(self) -> int:
+        return sum(len(places) == 1 for places in self._places.values())
+
+
+def read_table(source: Path) -> Table:
+    """The columns of a CSV file, divided by `,`, `;` or tabs. Raises DataError where it cannot be read."""
+    text = _text_of(source)
+    text, delimiter = _delimiter_of(text)
+    reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, skipinitialspace=True, strict=True)
+    records: list[list[str]] = []
+    lines, line = [], 1
+    try:
+        for record in reader:
+            if any(values := [value.strip() for value in record]):
+                records.append(values)
+                lines.append(line)
+            line = reader.line_num + 1
+    except csv.Error as error:
+        quotes = (
+            "close every double quote, and double those within a quoted value"
+            if '"' in str(error) or "end of data" in str(error)
+            else ""
+        )
+        raise DataError(f"{source}: line {line} cannot be read: {error}{quotes and f'; {quotes}'}") from None
+    if not records:
+        raise DataError(f"{source}: is empty; it needs a header, path,label, and a line for each video")
+    names, *rows = records
+    _refuse_odd_rows(source, names, rows, lines[1:])
+    width = len(names)
+    return Table(source, names, [[*row, *[""] * (width - len(row))] for row in rows], lines[1:])
+
+
+def _text_of(source: Path) -> str:
+    try:
+        data = source.read_bytes()
+    except FileNotFoundError:
+        hint = "; `finetune data quickstart` draws it" if "quickstart" in source.parts else ""
+        raise DataError(f"there is no manifest {str(source)!r}{hint}") from None
+    except IsADirectoryError:
+        raise DataError(f"{source}: is a folder; take it as data.folder, or name a CSV in it") from None
+    except OSError as error:
+        raise DataError(f"{source}: cannot be read: {error.strerror}") from None
+    encoding = next((name for mark, name in BYTE_ORDER_MARKS.items() if data.startswith(mark)), "utf-8")
+    if encoding == "utf-8" and (data.startswith(b"PK\x03\x04") or b"\0" in data[:1000]):
+        raise DataError(
+            f"{source}: is not a text file (a spreadsheet, or UTF-16 without its mark?); save it as “CSV UTF-8”"
+        )
+    try:
+        return data.decode(encoding).lstrip("\ufeff")
+    except UnicodeDecodeError as error:
+        raise DataError(f"{source}: {_where_undecodable(error)}") from None
+
+
+def _where_undecodable(error: UnicodeDecodeError) -> str:
+    """The line, the text around the first byte that cannot be decoded, and what to do."""
+    if not error.encoding.startswith("utf-8"):
+        return f"cannot be read as {error.encoding.upper()}: {error.reason}; save it as “CSV UTF-8”"
+    *above, _ = (error.object[: error.start] + b"?").splitlines(keepends=True)
+    start = max(error.start - 40, sum(map(len, above)))
+    near = error.object[start : error.start + 20].splitlines()[0].decode("cp1252", errors="replace")
+    return f"line {len(above) + 1} cannot be read as UTF-8: {near!r} (as Windows writes it); {SAVE_AS_UTF8}"
+
+
+def _delimiter_of(text: str) -> tuple[str, str]:
+    """The text, and what divides its columns: that by which the header names a path, else the one with most columns.
+
+    A first line `sep=;`, which spreadsheet programs write and read, says it and is left out.
+    """
+    if match := re.match(r'"?sep=([,;\t])"?\r?\n', text, re.IGNORECASE):
+        return text[match.end() :], match[1]
+    header = text.lstrip("\r\n").splitlines()[:1]
+    names = {
+        each: [
+            name.strip().casefold() for row in csv.reader(header, delimiter=each, skipinitialspace=True) for name in row
+        ]
+        for each in DELIMITERS
+    }
+    with_path = [each for each in DELIMITERS if "path" in names[each]]
+    return text, with_path[0] if with_path else max(DELIMITERS, key=lambda each: len(names[each]))
+
+
+def _refuse_odd_rows(source: Path, names: Sequence[str], rows: Sequence[Sequence[str]], lines: Sequence[int]) -> None:
+    """Raise DataError for rows that have more values than the header, or repeat it."""
+    numbered = list(zip(lines, rows, strict=True))
+    longer = [line for line, row in numbered if any(row[len(names) :])]
+    if longer and not any(name.casefold() == "path" for name in names):
+        first = shown(",".join(names))[:60]
+        raise DataError(
+            f"{source}: the first line, {first!r}, is not a header with path,label; remove what is above it"
+        )
+    if longer:
+        raise DataError(
+            f"{source}: line {some(longer)} has more values than the header has columns, {len(names)}; put values that "
+            "contain the delimiter into double quotes"
+        )
+    if again := [line for line, row in numbered if [*filter(None, row)] == [*filter(None, names)]]:
+        raise DataError(f"{source}: line {some(again)} repeats the header; remove it")

@@ -1,0 +1,205 @@
+"""Where a model looked: Grad-CAM over the frames of the clips that a report shows, and the weights over time.
+
+Grad-CAM (arXiv:1610.02391): the last layer that still knows of places, its channels weighted by how much the named
+class's score would grow with them. Of attention pooling the weights are its own.
+"""
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from matplotlib import colormaps
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from finetune.errors import ModelError, RunError
+from finetune.evaluation.contact_sheets import FOLDER, SIDE, name_of, sheet_of, shown_frames
+from finetune.evaluation.other_set import read_other_set
+from finetune.model.classifier import VideoClassifier
+from finetune.model.temporal_pooling import Attention
+from finetune.run.checkpoint import load, open_run
+from finetune.run.manifest import saved_manifest
+from finetune.run.read import evaluation_of, read_results_file
+from finetune.runtime.device import settle_device
+from finetune.storage.atomic import whole_file, write_json
+from finetune.storage.safe_read import read_json
+from finetune.video.dataset import ClipDataset
+from finetune.video.encode import jpeg_of
+from finetune.video.pack.read import facts_of
+
+STRENGTH = 0.8  # of the colour over the hottest place of a frame
+MOST_EXTRA_TOKENS = 8  # for the class, and registers
+
+
+class Looked(NamedTuple):
+    """Heat (T, h, w) in 0…1, the strongest place of the clip 1, and the pooling's weights (T,), if it has any."""
+
+    heat_THW: Tensor
+    weights_T: Tensor | None
+
+
+def explain(
+    run: str | Path, overrides: Sequence[str] = (), *, evaluation: Path | None = None, data_root: Path | None = None
+) -> int:
+    """Add where the model looked to the pictures of an evaluation, by default of the test; how many clips there are.
+
+    `overrides` name the other set that it is of, and `data_root` is where the run's files are now, as for `evaluate`.
+    Raises RunError where the evaluation kept no pictures, and ModelError for a backbone without a map of places.
+    """
+    folder = Path(run)
+    recipe, classes = open_run(folder)
+    evaluation = evaluation or evaluation_of(folder, "test")
+    pictures = evaluation / FOLDER
+    if not (pictures / "index.json").is_file():
+        raise RunError(f"{evaluation}: has no frames; write them with `finetune evaluate {folder}`")
+    results = read_results_file(evaluation / "results.json")
+    split, views = results["split"], results["protocol"].get("views", 1)  # which views there are depends on it
+    index = read_json(pictures / "index.json", dict[str, dict[str, Any]])
+    if overrides:
+        other = read_other_set(folder, recipe, classes, overrides, skip_unknown=True)
+        tested, recipe = other.manifest, recipe.model_copy(update={"data": other.data})
+        tested = replace(tested, splits=np.full(len(tested), split))
+        recorded = tested
+    else:
+        tested = saved_manifest(folder, recipe, classes, data_root=data_root).only(split)
+        recorded = saved_manifest(folder, recipe, classes, needs_files=False).only(split)
+    position_of = {str(each.path(row)): row for each in (recorded, tested) for row in range(len(tested))}
+    rows = np.array([position_of[path] for path in index if path in position_of], dtype=int)
+    path_of = {str(tested.path(position_of[path])): path for path in index if path in position_of}
+    shown = tested.without(np.setdiff1d(np.arange(len(tested)), rows))
+    model = load(folder).to(settle_device(recipe.train.device))
+    clip, packed = recipe.clip.model_copy(update={"size": model.size}), recipe.data.packed
+    facts = facts_of(shown, packed, side=model.size)
+    dataset = ClipDataset(shown, split, clip=clip, views=views, facts=facts, packed=packed)
+    explained = 0
+    for position, row in enumerate(dataset.rows):
+        item, path = dataset[position], path_of[str(shown.path(row))]
+        if "clips" not in item:
+            continue
+        looked, name = look(model, item["clips"][0]), name_of(path, "-cam")
+        with whole_file(pictures / name) as partial:
+            partial.write_bytes(jpeg_of(_sheet(item["clips"][0], looked.heat_THW)))
+        index[path] |= {"cam": name, "weights": _shown_weights(looked.weights_T, len(item["clips"][0]))}
+        explained += 1
+    write_json(pictures / "index.json", index)
+    return explained
+
+
+def look(model: VideoClassifier, clip_TCHW: Tensor) -> Looked:
+    """Where the model looks in one clip, uint8 (T, C, H, W), for the class that it names. Raises ModelError."""
+    device, was_training = next(model.parameters()).device, model.training
+    clips_BTCHW = clip_TCHW.unsqueeze(0).to(device)
+    try:
+        return _looked(model.eval(), clips_BTCHW)
+    finally:
+        model.train(was_training)
+
+
+def _looked(model: VideoClassifier, clips_BTCHW: Tensor) -> Looked:
+    with torch.no_grad():
+        map_shape = model.backbone.feature_map(clips_BTCHW).shape[2:]
+    refusal = f"{model.settings.backbone}: has no layer that knows of places in a way that --explain knows"
+    extra = map_shape[0] - _side(map_shape[0]) ** 2
+    # Tokens of a clip are of several moments: 4 times 7 by 7 and one are not 14 by 14.
+    if len(map_shape) == 2 and (extra > MOST_EXTRA_TOKENS or model.backbone.takes_clips):
+        raise ModelError(refusal)
+    with torch.enable_grad(), _outputs_of(model.backbone.net, tuple(map_shape)) as outputs, _weights(model) as weights:
+        logits_BK = model(clips_BTCHW)[model.primary]
+        if not outputs:
+            raise ModelError(refusal)
+        gradients = torch.autograd.grad(logits_BK.max(), outputs, allow_unused=True)
+    for output, gradient in reversed(list(zip(outputs, gradients, strict=True))):
+        if gradient is None:
+            continue
+        heat = _heat(output.detach(), gradient, tuple(map_shape), takes_clips=model.backbone.takes_clips)
+        if model.backbone.towers is not None and len(heat) == 2 * len(clips_BTCHW[0]):
+            heat = heat[0::2]  # of two towers' pictures, interleaved, tower 0's
+        if heat.amax() > 0:
+            return Looked((heat / heat.amax()).cpu(), None if not weights else weights[0].detach().mean(2)[0].cpu())
+    raise ModelError(refusal)
+
+
+def _side(tokens: int) -> int:
+    """Of the largest square of tokens."""
+    return int(tokens**0.5)
+
+
+@contextmanager
+def _outputs_of(net: nn.Module, shape: tuple[int, ...]) -> Iterator[list[Tensor]]:
+    """The outputs, in running order, of all modules that give what has the shape of the feature map."""
+    found: list[Tensor] = []
+
+    def note(_: nn.Module, __: Any, output: Any) -> None:
+        if isinstance(output, Tensor) and output.requires_grad and _is_map(output, shape):
+            found.append(output)
+
+    hooks = [module.register_forward_hook(note) for module in net.modules()]
+    learns = [parameter.requires_grad for parameter in net.parameters()]
+    for parameter in net.parameters():  # a frozen network would else keep no graph
+        parameter.requires_grad_(True)
+    try:
+        yield found
+    finally:
+        for hook in hooks:
+            hook.remove()
+        for parameter, learned in zip(net.parameters(), learns, strict=True):
+            parameter.requires_grad_(learned)
+
+
+def _is_map(output: Tensor, shape: tuple[int, ...]) -> bool:
+    of_one = tuple(output.shape[1:])
+    channels_last = len(shape) == 3 and of_one == (*shape[1:], shape[0])
+    over_time = len(shape) == 3 and output.ndim == 5 and (of_one[0], *of_one[2:]) == shape
+    return of_one == shape or channels_last or over_time
+
+
+def _heat(output: Tensor, gradient: Tensor, shape: tuple[int, ...], *, takes_clips: bool) -> Tensor:
+    """What speaks for the class at each place (T', h, w)."""
+    if len(shape) == 2:  # tokens: what is no square of places comes first, as class tokens
+        side = _side(shape[0])
+        output, gradient = (each[:, -side * side :] for each in (output, gradient))
+        heat = (output * gradient.mean(1, keepdim=True)).sum(2).relu()
+        return heat.unflatten(1, (side, side))
+    if output.ndim == 5 and takes_clips:  # (1, C, T', h, w)
+        return (output * gradient.mean((2, 3, 4), keepdim=True)).sum(1).relu()[0]
+    channels = 1 if tuple(output.shape[1:]) == shape else 3
+    places = (2, 3) if channels == 1 else (1, 2)
+    return (output * gradient.mean(places, keepdim=True)).sum(channels).relu()
+
+
+@contextmanager
+def _weights(model: VideoClassifier) -> Iterator[list[Tensor]]:
+    """The weights over time (B, T', heads) that attention pooling gives, if that is what pools."""
+    found: list[Tensor] = []
+    if not isinstance(model.temporal, Attention):
+        yield found
+        return
+    hook = model.temporal.register_forward_pre_hook(lambda pooling, inputs: found.append(pooling.weights(*inputs)))
+    try:
+        yield found
+    finally:
+        hook.remove()
+
+
+def _shown_weights(weights_T: Tensor | None, num_frames: int) -> list[float]:
+    """Of the frames that are on the sheet; a step of the network stands for the frames that made it."""
+    if weights_T is None:
+        return []
+    of_frames = weights_T[(torch.arange(num_frames) * len(weights_T)) // num_frames]
+    return [round(float(of_frames[frame]), 4) for frame in shown_frames(num_frames)]
+
+
+def _sheet(clip_TCHW: Tensor, heat_THW: Tensor) -> np.ndarray:
+    """The sheet of a clip with its heat over it."""
+    frames = shown_frames(len(clip_TCHW))
+    small_TCHW = F.interpolate(clip_TCHW[frames].float(), (SIDE, SIDE), mode="bilinear", antialias=True)
+    heat = heat_THW[None, None].float()
+    heat_THW = F.interpolate(heat, (len(clip_TCHW), SIDE, SIDE), mode="trilinear", align_corners=False)[0, 0][frames]
+    colours_TCHW = torch.from_numpy(colormaps["inferno"](heat_THW.numpy())[..., :3] * 255).permute(0, 3, 1, 2)
+    cover_T1HW = STRENGTH * heat_THW[:, None].sqrt()
+    shown = (1 - cover_T1HW) * small_TCHW + cover_T1HW * colours_TCHW
+    return sheet_of(shown.round().clamp(0, 255).to(torch.uint8))

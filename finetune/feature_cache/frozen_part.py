@@ -1,0 +1,125 @@
+"""The part of a model that does not learn in a phase: what of a clip enters the part that does."""
+
+import platform
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from hashlib import sha256
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from finetune.feature_cache.shard_store import DTYPES
+from finetune.model.classifier import VideoClassifier
+from finetune.model.freezing.freeze import learning_stages
+from finetune.model.frozen_prefix import FEATURES, Cut, before, find_cut
+from finetune.run.checkpoint import versions_of
+from finetune.runtime.device import precisely
+from finetune.runtime.threads import map_in_threads, threads_for
+
+CLIPS_AT_ONCE = 8  # that are computed together where that is faster
+PACKAGES = ("torch", "torchvision", "timm", "av", "opencv-python-headless", "numpy")
+
+
+@dataclass(frozen=True)
+class FrozenPart:
+    """What comes before a cut: `precision` says how it is computed, `kept_as` to what its numbers are rounded."""
+
+    cut: Cut
+    precision: str
+    kept_as: str
+
+
+def frozen_part(model: VideoClassifier, num_frames: int, *, precision: str, kept_as: str = "auto") -> FrozenPart | None:
+    """The frozen part of a model as it learns now; None where it has none.
+
+    `auto` keeps what is computed in 16 bits as it is, and rounds what is not to fp16. Raises ModelError where the
+    network cannot be cut.
+    """
+    cut = find_cut(model, num_frames)
+    return None if cut is None else _settled(model, cut, precision, kept_as)
+
+
+def _settled(model: VideoClassifier, cut: Cut, precision: str, kept_as: str) -> FrozenPart:
+    device = model.backbone.mean.device
+    black = torch.zeros((1, cut.num_frames, 3, model.size, model.size), dtype=torch.uint8, device=device)
+    with precisely(precision, device):
+        computed = before(model, black, cut).dtype
+    names = {dtype: name for name, dtype in DTYPES.items()}
+    half = names[computed] if computed.itemsize == 2 else "fp16"
+    return FrozenPart(replace(cut, dtype=computed), precision, half if kept_as == "auto" else kept_as)
+
+
+def entering(model: VideoClassifier, clips_BTCHW: Tensor, frozen: FrozenPart) -> Tensor:
+    """What of clips enters the part that learns, (B, *item), rounded as it is kept; the frozen part only is run.
+
+    On a CPU each clip is computed by itself, so that its numbers do not depend on what else is in the batch, and each
+    clip of a small network in a thread of its own; elsewhere a few are computed together. What is too large for its
+    type becomes the largest that it has.
+    """
+    device = model.backbone.mean.device
+
+    def compute(part_BTCHW: Tensor) -> Tensor:
+        with precisely(frozen.precision, device):
+            return _rounded(before(model, part_BTCHW.to(device), frozen.cut), DTYPES[frozen.kept_as])
+
+    parts = clips_BTCHW.split(1 if device.type == "cpu" else CLIPS_AT_ONCE)
+    # Elsewhere in the network hooks take what enters: those of several threads would meet.
+    if model.is_small and model.sharing is None and frozen.cut.entry == FEATURES:
+        return torch.cat(map_in_threads(compute, parts))
+    with threads_for(small=model.is_small):
+        return torch.cat([compute(part) for part in parts])
+
+
+def _rounded(numbers: Tensor, dtype: torch.dtype) -> Tensor:
+    if torch.finfo(dtype).max >= torch.finfo(numbers.dtype).max:
+        return numbers.to(dtype)
+    most = torch.finfo(dtype).max
+    return numbers.clamp(-most, most).to(dtype)
+
+
+def rounding_error(model: VideoClassifier, clips_BTCHW: Tensor, frozen: FrozenPart) -> float:
+    """How far what is kept of some clips is from what is computed: the norm of the difference, by that of the whole."""
+    exact = entering(model, clips_BTCHW, replace(frozen, kept_as="fp32")).double()
+    kept = entering(model, clips_BTCHW, frozen).double()
+    return float((kept - exact).norm() / exact.norm().clamp_min(1e-30))
+
+
+def depends_on(model: VideoClassifier, frozen: FrozenPart) -> dict[str, Any]:
+    """All that what is kept depends on beside the clips: weights, architecture, cut, arithmetic and versions."""
+    device = model.backbone.mean.device
+    capability = torch.backends.cpu.get_cpu_capability() if device.type == "cpu" else torch.cuda.get_device_name(device)
+    settings = model.settings.model_dump(include={"backbone", "fusion"})
+    return {
+        **settings,
+        **({"taps": sorted(frozen.cut.taps)} if frozen.cut.taps else {}),
+        "size": model.size,
+        "entry": frozen.cut.entry,
+        "weights": digest_of(_tensors(model, frozen)),
+        "precision": frozen.precision,
+        "compiled": frozen.cut.entry == FEATURES and model.backbone.net._compiled_call_impl is not None,
+        "device": f"{device.type} {capability} {platform.machine()}",
+        "versions": versions_of(PACKAGES),
+    }
+
+
+def _tensors(model: VideoClassifier, frozen: FrozenPart) -> dict[str, Tensor]:
+    """Parameters and buffers of the stages of the backbone that do not learn; all of them where none does."""
+    learning = () if frozen.cut.entry == FEATURES else learning_stages(model)
+    names = {
+        name
+        for stage, part in model.stages.items()
+        if stage not in learning
+        for name in (*part.parameters, *part.buffers)
+    }
+    every = {**dict(model.named_parameters()), **dict(model.named_buffers())}
+    return {name: value for name, value in every.items() if name in names and name.startswith("backbone.")}
+
+
+def digest_of(tensors: Mapping[str, Tensor]) -> str:
+    """A hash of names, shapes, types and every bit."""
+    digest = sha256()
+    for name, value in sorted(tensors.items()):
+        digest.update(f"{name} {tuple(value.shape)} {value.dtype}".encode())
+        digest.update(value.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes())
+    return digest.hexdigest()

@@ -1,0 +1,1 @@
+"""Forward passes over clips and over the rows of a split."""

@@ -1,0 +1,53 @@
+"""Forward passes over the views of clips: what a model predicts of each task, in evaluation and prediction alike."""
+
+import torch
+from torch import Tensor
+
+from finetune.model.classifier import VideoClassifier
+from finetune.model.frozen_prefix import Cut
+from finetune.model.view_consensus import agree
+from finetune.recipe.tasks import Output
+from finetune.runtime.device import precisely
+from finetune.runtime.threads import threads_for
+
+
+@torch.inference_mode()
+def answers(
+    model: VideoClassifier, clips_BVTCHW: Tensor, *, precision: str, cut: Cut | None = None
+) -> dict[str, Tensor]:
+    """What a model says of each task, in float32 on the CPU; it has to be in evaluation mode.
+
+    Of classes and levels the probabilities (B, K) that the views agree on, of numbers what each view gives (B, V, K),
+    boxes and motion in shares of the model's picture. With a `cut`, of what enters there of each view, (B, V,
+    *cut.item). Views are computed one after the other, so that memory does not grow with them. Videos computed
+    together may differ from one computed alone in the last digits: where numbers have to be the very same, B is 1.
+    """
+    device = next(model.parameters()).device
+    views: list[dict[str, Tensor]] = []
+    for view in range(clips_BVTCHW.shape[1]):
+        with precisely(precision, device), threads_for(small=model.is_small):
+            views.append(model(clips_BVTCHW[:, view].to(device), cut))
+    return {
+        task: _answer(model, task, output, torch.stack([each[task] for each in views])).cpu()
+        for task, output in model.outputs.items()
+    }
+
+
+def probabilities(model: VideoClassifier, clips_BVTCHW: Tensor, *, precision: str) -> Tensor:
+    """Class probabilities (B, K) of a model's first task that has classes; see `answers`."""
+    return answers(model, clips_BVTCHW, precision=precision)[model.primary]
+
+
+def _answer(model: VideoClassifier, task: str, output: Output, logits_VBK: Tensor) -> Tensor:
+    if not output.is_named:
+        scale, center = (torch.tensor(each, device=logits_VBK.device) for each in (output.scale, output.center))
+        return (logits_VBK.float() * scale + center).transpose(0, 1)
+    probs_BK = agree(logits_VBK, model.consensus, multilabel=output.kind != "classify")
+    return of_levels(probs_BK) if output.kind == "ordinal" else probs_BK
+
+
+def of_levels(reached_BK: Tensor) -> Tensor:
+    """Probabilities of levels (B, K + 1) from those that each but the lowest is reached (B, K), made to fall."""
+    falling = reached_BK.cummin(1).values
+    ones = torch.ones_like(falling[:, :1])
+    return torch.cat([ones, falling], 1) - torch.cat([falling, 0 * ones], 1)

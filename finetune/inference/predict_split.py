@@ -1,0 +1,130 @@
+"""The probabilities that a model gives to the rows of a split, each row by itself, its videos decoded once."""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from itertools import islice
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from finetune.feature_cache.cached_clips import KeptLoader
+from finetune.feature_cache.frozen_part import FrozenPart, entering
+from finetune.inference.forward import answers, probabilities
+from finetune.model.classifier import VideoClassifier
+from finetune.recipe.tasks import PLACED, Output
+from finetune.runtime.threads import map_in_threads
+from finetune.video.dataset import ClipDataset
+from finetune.video.geometry import Placement, boxes_back, motion_back
+from finetune.video.loader import Batch, ClipLoader
+
+Progress = Callable[[int, int], None]
+BATCHES_AT_ONCE = 8  # of a small network
+
+
+@dataclass(frozen=True, eq=False)
+class Said:
+    """What a model says of rows (N,), upwards: `tasks` has, of each, probabilities or numbers (N, K).
+
+    Boxes (x, y, w, h) are in pixels of the video, motion in pixels a frame. `skipped` has the reason for each row that
+    cannot be read.
+    """
+
+    rows: np.ndarray
+    tasks: dict[str, np.ndarray]
+    skipped: dict[int, str]
+
+
+def answers_of(
+    model: VideoClassifier,
+    loader: "ClipLoader | KeptLoader | Beside",
+    *,
+    precision: str,
+    frozen: FrozenPart | None = None,
+    progress: Progress | None = None,
+) -> Said:
+    """What a model says of the rows of a loader.
+
+    With a loader of one row a batch, what a row gets depends on no other row: `predict` gives the very same. With a
+    `frozen` part, the loader may give what enters behind it; clips are first brought there.
+    """
+    model.eval()
+    scored: dict[int, dict[str, np.ndarray]] = {}
+    skipped: dict[int, str] = {}
+    for batch, said in _with_outputs(model, loader, precision=precision, frozen=frozen):
+        if said is not None:
+            for place, row in enumerate(batch["row"].tolist()):
+                of_row = {task: values[place].numpy() for task, values in said.items()}
+                scored[row] = in_source(model.outputs, of_row, partial(loader.dataset.placements_of_row, row))
+        skipped.update(batch["skipped"])
+        if progress is not None:
+            progress(len(scored) + len(skipped), len(loader.dataset))
+    rows = np.array(sorted(scored), dtype=int)
+    tasks = {task: np.array([scored[row][task] for row in rows]) for task in model.outputs}
+    return Said(rows, tasks, skipped)
+
+
+def _with_outputs(
+    model: VideoClassifier,
+    loader: "ClipLoader | KeptLoader | Beside",
+    *,
+    precision: str,
+    frozen: FrozenPart | None,
+) -> Iterator[tuple[Batch, dict[str, Tensor] | None]]:
+    """Each batch with the model's outputs for its clips; of a small network several batches are computed at once."""
+    cut = None if frozen is None else frozen.cut
+
+    def compute(batch: Batch) -> dict[str, Tensor] | None:
+        clips_BV = batch["clips"]
+        if clips_BV is None:
+            return None
+        if frozen is not None and clips_BV.dtype == torch.uint8:
+            clips_BV = entering(model, clips_BV.flatten(0, 1), frozen).unflatten(0, clips_BV.shape[:2])
+        return answers(model, clips_BV, precision=precision, cut=cut)
+
+    if not (model.is_small and model.sharing is None and cut is None):
+        yield from ((batch, compute(batch)) for batch in loader)
+        return
+    batches = iter(loader)
+    while some := list(islice(batches, BATCHES_AT_ONCE)):
+        yield from zip(some, map_in_threads(compute, some), strict=True)
+
+
+def in_source(
+    outputs: Mapping[str, Output], said: Mapping[str, np.ndarray], placements: Callable[[], Sequence[Placement]]
+) -> dict[str, np.ndarray]:
+    """Of one row {task: (K,)}: numbers are the mean over views, boxes and motion brought back to the video."""
+    found = {}
+    for task, output in outputs.items():
+        values = said[task]
+        if output.kind in PLACED:
+            back = boxes_back if output.kind == "box" else motion_back
+            values = np.stack([back(view[None], at)[0] for view, at in zip(values, placements(), strict=True)])
+        found[task] = values if output.is_named else values.mean(0)
+    return found
+
+
+class Beside:
+    """A loader's batches, of which another model's answers are noted on the way: videos are decoded once."""
+
+    def __init__(self, loader: ClipLoader, model: VideoClassifier | None, precision: str) -> None:
+        self.loader = loader
+        self.model = model
+        self.precision = precision
+        self.scored: dict[int, np.ndarray] = {}
+
+    @property
+    def dataset(self) -> ClipDataset:
+        return self.loader.dataset
+
+    def __iter__(self) -> Iterator[Batch]:
+        for batch in self.loader:
+            if self.model is not None and batch["clips"] is not None:
+                probs_BK = probabilities(self.model, batch["clips"], precision=self.precision).numpy()
+                self.scored.update(zip(batch["row"].tolist(), probs_BK, strict=True))
+            yield batch
+
+    def probs(self, rows_N: np.ndarray) -> np.ndarray:
+        """Of the other model (N, K)."""
+        return np.array([self.scored[row] for row in rows_N])

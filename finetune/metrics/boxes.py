@@ -1,0 +1,49 @@
+"""How well one box a clip is found: overlap with the true one, and how far their centres are apart."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from finetune.metrics.intervals import interval_of_errors, interval_of_shares
+
+BINS = 20  # of the histogram of IoU
+
+
+def score_box(
+    truth_N4: np.ndarray, said_N4: np.ndarray, *, groups: np.ndarray | None, mean_box: Sequence[float] | None
+) -> dict[str, Any]:
+    """Figures of one box task, from at least one row; boxes are x, y, width and height in pixels of the source.
+
+    `ap50` and `ap75` are the shares of clips whose IoU is at least 0.5 and 0.75. With one true and one said box a clip
+    that is precision and recall both; there is no area under a curve, as boxes come without a confidence to rank them
+    by. `center_error` is the mean distance of centres in pixels. `mean_box` is that of the training rows: what always
+    saying it would reach is the baseline.
+    """
+    iou_N = box_iou_pairs(truth_N4, said_N4)
+    error_N = np.hypot(*(_centers(truth_N4) - _centers(said_N4)).T)
+    counts, edges = np.histogram(iou_N, np.arange(BINS + 1) / BINS)
+    shares = {"mean_iou": iou_N, "ap50": iou_N >= 0.5, "ap75": iou_N >= 0.75}
+    task: dict[str, Any] = {"kind": "box", "num_rows": len(iou_N)}
+    for name, share_N in shares.items():
+        task |= {name: float(share_N.mean()), f"{name}_ci": interval_of_shares(share_N, groups)}
+    task |= {"center_error": float(error_N.mean()), "center_error_ci": interval_of_errors(error_N, groups)}
+    if mean_box is not None:
+        always_N4 = np.broadcast_to(np.asarray(mean_box, dtype=np.float64), truth_N4.shape)
+        task["baseline"] = {"mean_iou": float(box_iou_pairs(truth_N4, always_N4).mean())}
+    return task | {"histogram": {"edges": edges.tolist(), "counts": counts.tolist()}}
+
+
+def box_iou_pairs(truth_N4: np.ndarray, said_N4: np.ndarray) -> np.ndarray:
+    """The share of the area of both that is common to them, of each pair of boxes (N,); 0 for one without area."""
+    truth_N4, said_N4 = truth_N4.astype(np.float64), said_N4.astype(np.float64)
+    starts = np.maximum(truth_N4[:, :2], said_N4[:, :2])
+    ends = np.minimum(truth_N4[:, :2] + truth_N4[:, 2:], said_N4[:, :2] + said_N4[:, 2:])
+    common_N = np.clip(ends - starts, 0, None).prod(1)
+    both_N = truth_N4[:, 2:].prod(1) + said_N4[:, 2:].prod(1) - common_N
+    there_N = (truth_N4[:, 2:] > 0).all(1) & (said_N4[:, 2:] > 0).all(1)
+    return np.divide(common_N, both_N, out=np.zeros(len(truth_N4)), where=there_N)
+
+
+def _centers(boxes_N4: np.ndarray) -> np.ndarray:
+    return boxes_N4[:, :2].astype(np.float64) + boxes_N4[:, 2:] / 2

@@ -1,0 +1,117 @@
+"""Whether a model is as often right as it is sure, and the temperature that brings its probabilities nearer to it.
+
+A single temperature for all classes changes no answer, only how sure the model says it is (Guo et al. 2017,
+arXiv:1706.04599).
+"""
+
+import math
+from typing import Any
+
+import numpy as np
+from scipy.optimize import minimize_scalar
+from scipy.special import expit, log_softmax, logit
+
+from finetune.metrics.intervals import mean_interval
+
+BINS = 10
+SMALLEST = 1e-7  # as near to 0 and 1 as probabilities are taken
+SIMULATIONS = 500
+MOST_TO_FIT = 5000  # rows: more change the temperature by nothing that matters
+
+
+def fit_temperature(truth: np.ndarray, probs_NK: np.ndarray) -> float:
+    """The temperature with the lowest loss on rows that the model has not learned from.
+
+    `truth` are labels (N,), or what is there (N, K). It is held near 1 as by one row's worth of doubt, since few rows
+    that are all right would else ask for a temperature of 0.
+    """
+
+    chosen = np.random.default_rng(0).permutation(len(truth))[:MOST_TO_FIT]
+    truth, probs_NK = truth[chosen], probs_NK[chosen]
+
+    def loss(log_temperature: float) -> float:
+        cooled_NK = tempered(probs_NK, float(np.exp(log_temperature)), multilabel=truth.ndim == 2)
+        return len(truth) * log_loss(truth, cooled_NK) + 0.5 * log_temperature**2
+
+    found = minimize_scalar(loss, bounds=(-3.0, 3.0), method="bounded", options={"xatol": 1e-4})
+    return round(float(np.exp(found.x)), 4)
+
+
+def tempered(probs_NK: np.ndarray, temperature: float, *, multilabel: bool = False) -> np.ndarray:
+    """Probabilities (…, K) as if their logits had been divided by a temperature; above 1 they are less sure."""
+    probs = np.clip(probs_NK.astype(np.float64), SMALLEST, 1 - SMALLEST if multilabel else 1)
+    if multilabel:
+        return expit(logit(probs) / temperature)
+    return np.exp(log_softmax(np.log(probs) / temperature, axis=-1))
+
+
+def log_loss(truth: np.ndarray, probs_NK: np.ndarray) -> float:
+    """The mean of -ln p(what is), over rows, or over rows and classes where `truth` is (N, K)."""
+    right_NK = truth if truth.ndim == 2 else truth[:, None] == np.arange(probs_NK.shape[1])
+    likelihood = np.where(right_NK, probs_NK, 1 - probs_NK) if truth.ndim == 2 else probs_NK[right_NK]
+    return float(-np.log(np.maximum(likelihood, SMALLEST)).mean())
+
+
+def calibration(truth: np.ndarray, probs_NK: np.ndarray, groups: np.ndarray | None) -> dict[str, Any]:
+    """How sure against how often right: of each row's likeliest class, or of every class where `truth` is (N, K).
+
+    `ece` is the expected calibration error over ten bins of equal width, `ece_by_chance` what 95 of 100 models that
+    are as sure as they should be stay under on these rows; `brier` the mean squared error, summed over classes (0…2);
+    `gap` how much surer than right, with its interval.
+    """
+    sure, right = _sure_and_right(truth, probs_NK)
+    targets_NK = np.eye(probs_NK.shape[1])[truth] if truth.ndim == 1 else truth
+    gap, gap_ci = mean_interval((sure - right).reshape(len(truth), -1).mean(1), groups)
+    squared, squared_ci = mean_interval(((probs_NK - targets_NK) ** 2).sum(1), groups)
+    return {
+        "bins": _bins(sure, right),
+        "ece": _ece(sure, right),
+        "ece_by_chance": _ece_by_chance(sure),
+        "brier": squared,
+        "brier_ci": [max(0.0, squared_ci[0]), min(2.0 if truth.ndim == 1 else float(probs_NK.shape[1]), squared_ci[1])],
+        "log_loss": log_loss(truth, probs_NK),
+        "gap": gap,
+        "gap_ci": [max(-1.0, gap_ci[0]), min(1.0, gap_ci[1])],
+    }
+
+
+def _sure_and_right(truth: np.ndarray, probs_NK: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    if truth.ndim == 2:
+        return probs_NK.ravel().astype(np.float64), truth.ravel().astype(np.float64)
+    return probs_NK.max(1).astype(np.float64), (probs_NK.argmax(1) == truth).astype(np.float64)
+
+
+def _bins(sure: np.ndarray, right: np.ndarray) -> list[dict[str, float]]:
+    """Those bins that have rows."""
+    place, counts = _places(sure)
+    sums = (np.bincount(place, values, BINS) for values in (sure, right))
+    means = (np.divide(total, counts, out=np.zeros(BINS), where=counts > 0) for total in sums)
+    return [
+        {
+            "low": index / BINS,
+            "high": (index + 1) / BINS,
+            "count": int(number),
+            "sure": float(is_sure),
+            "right": float(of),
+        }
+        for index, (number, is_sure, of) in enumerate(zip(counts, *means, strict=True))
+        if number
+    ]
+
+
+def _ece(sure: np.ndarray, right: np.ndarray) -> float:
+    place, _ = _places(sure)
+    return float(np.abs(np.bincount(place, sure - right, BINS)).sum() / len(sure))
+
+
+def _ece_by_chance(sure: np.ndarray) -> float:
+    rng, most = np.random.default_rng(0), min(len(sure), 20_000)
+    some = sure if most == len(sure) else rng.choice(sure, most, replace=False)
+    drawn = [_ece(some, rng.random(most) < some) for _ in range(SIMULATIONS)]
+    return float(np.percentile(drawn, 95)) * math.sqrt(most / len(sure))  # it falls as the root of their number
+
+
+def _places(sure: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """The bin of each, and how many there are in each."""
+    place = np.minimum((sure * BINS).astype(int), BINS - 1)
+    return place, np.bincount(place, minlength=BINS)

@@ -1,0 +1,106 @@
+"""Scores of predictions, through scikit-learn, each main figure with a 95 % interval over groups."""
+
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import numpy as np
+from sklearn.metrics import confusion_matrix, precision_recall_fscore_support
+
+from finetune.metrics.intervals import Units, interval_of, interval_of_shares, most_units, units_of
+
+
+def score(
+    labels_N: np.ndarray, probs_NK: np.ndarray, *, classes: Sequence[str], groups: np.ndarray | None = None
+) -> dict[str, Any]:
+    """Figures of one classification task in 0…1; macro averages are over the classes that have rows.
+
+    Intervals come from a jackknife over groups, or over rows without groups; see `interval_of`.
+    """
+    num_classes = len(classes)
+    predicted_N = probs_NK.argmax(1)
+    matrix = confusion_matrix(labels_N, predicted_N, labels=range(num_classes))
+    precision, recall, f1, support = precision_recall_fscore_support(
+        labels_N, predicted_N, labels=range(num_classes), zero_division=0
+    )
+    top_k = min(5, num_classes)
+    hits_N = np.array(
+        [label in row for label, row in zip(labels_N, np.argsort(-probs_NK, axis=1)[:, :top_k], strict=True)]
+    )
+    right_N = labels_N == predicted_N
+    macro = _macro(matrix.diagonal(), matrix.sum(1), matrix.sum(0))
+    figures = {"top1": float(right_N.mean()), "top5": float(hits_N.mean()), **macro}
+    intervals = {"top1": interval_of_shares(right_N, groups), "top5": interval_of_shares(hits_N, groups)}
+    intervals |= _macro_intervals(labels_N, predicted_N, groups, macro, support_K=support)
+    majority = int(support.argmax())
+    return {
+        "kind": "classify",
+        "classes": list(classes),
+        **figures,
+        **{f"{name}_ci": interval for name, interval in intervals.items()},
+        "per_class": [
+            {
+                "class": name,
+                "precision": float(precision[code]),
+                "recall": float(recall[code]),
+                "recall_ci": _share_interval_of(labels_N == code, right_N, groups),
+                "f1": float(f1[code]),
+                "support": int(support[code]),
+            }
+            for code, name in enumerate(classes)
+        ],
+        "confusion": matrix.tolist(),
+        "majority": {"class": classes[majority], "top1": float(support[majority] / support.sum())},
+    }
+
+
+def top1_and_loss(labels_N: np.ndarray, probs_NK: np.ndarray) -> tuple[float, float]:
+    """How often the likeliest class is the label, and the mean of -ln p(label): what weights are chosen by."""
+    likelihood_N = np.maximum(probs_NK[np.arange(len(labels_N)), labels_N], 1e-12)
+    return float((probs_NK.argmax(1) == labels_N).mean()), float(-np.log(likelihood_N).mean())
+
+
+def _macro(right_K: np.ndarray, actual_K: np.ndarray, named_K: np.ndarray) -> dict[str, float]:
+    """Precision, recall and F1 averaged over classes that have rows, from how many are right, there, and named so."""
+    there = actual_K > 0
+    precision = np.divide(right_K, named_K, out=np.zeros(right_K.shape), where=named_K > 0)
+    recall = np.divide(right_K, actual_K, out=np.zeros(right_K.shape), where=there)
+    both = actual_K + named_K
+    f1 = np.divide(2 * right_K, both, out=np.zeros(right_K.shape), where=both > 0)
+    averaged = (("precision", precision), ("recall", recall), ("f1", f1))
+    return {f"macro_{name}": float(values[there].mean()) for name, values in averaged}
+
+
+def _share_interval_of(chosen_N: np.ndarray, right_N: np.ndarray, groups: np.ndarray | None) -> list[float] | None:
+    """The interval of how many of the chosen rows are right; None where there are none."""
+    if not chosen_N.any():
+        return None
+    return interval_of_shares(right_N[chosen_N], None if groups is None else groups[chosen_N])
+
+
+def _macro_intervals(
+    labels_N: np.ndarray,
+    predicted_N: np.ndarray,
+    groups: np.ndarray | None,
+    macro: dict[str, float],
+    *,
+    support_K: np.ndarray,
+) -> dict[str, list[float] | None]:
+    """Of averages over classes; a row counts the more, the fewer its class has. A class may be left out as a whole."""
+    most = most_units(len(labels_N) * len(support_K) // 10)
+    units = units_of(groups, len(labels_N), weights_N=1 / support_K[labels_N], most=most)
+    left_out = [_macro(*counts) for counts in _counts_left_out(labels_N, predicted_N, units, len(support_K))]
+    return {name: interval_of(macro[name], np.array([each[name] for each in left_out]), units) for name in macro}
+
+
+def _counts_left_out(
+    labels_N: np.ndarray, predicted_N: np.ndarray, units: Units, num_classes: int
+) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray]]:
+    """How many rows of each class (K,) are right, there, and named so, without each unit; not where none is left."""
+    rows_of_unit = np.split(np.argsort(units.of_rows, kind="stable"), np.cumsum(np.bincount(units.of_rows))[:-1])
+    codes = (labels_N[labels_N == predicted_N], labels_N, predicted_N)
+    right_K, there_K, named_K = (np.bincount(code, minlength=num_classes) for code in codes)
+    for rows in rows_of_unit if units.count > 1 else ():
+        labels, predicted = labels_N[rows], predicted_N[rows]
+        right = np.bincount(labels[labels == predicted], minlength=num_classes)
+        there, named = (np.bincount(code, minlength=num_classes) for code in (labels, predicted))
+        yield right_K - right, there_K - there, named_K - named

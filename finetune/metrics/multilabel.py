@@ -1,0 +1,147 @@
+"""Scores of classes that are there or not, each by itself: average precision, and F1 at thresholds."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from sklearn.metrics import average_precision_score, precision_recall_curve, precision_recall_fscore_support
+
+from finetune.metrics.intervals import interval_of, interval_of_shares, most_units, units_of
+
+
+def score_multilabel(
+    targets_NK: np.ndarray,
+    probs_NK: np.ndarray,
+    named_NK: np.ndarray,
+    *,
+    classes: Sequence[str],
+    thresholds: np.ndarray | None,
+    groups: np.ndarray | None = None,
+) -> dict[str, Any]:
+    """Figures of one task in 0…1; `targets_NK` says what is there, `named_NK` what is said to be, by `thresholds`.
+
+    `map` is the mean over classes that occur of their average precision; `micro_f1` counts all clips and classes
+    together, `macro_f1` is the mean over classes that occur; `exact` is the share of clips with all of it right.
+    Intervals are those of `score`.
+    """
+    there_K = targets_NK.sum(0) > 0
+    precision, recall, f1, support = precision_recall_fscore_support(targets_NK, named_NK, zero_division=0)
+    ap_K = [
+        float(average_precision_score(targets_NK[:, code], probs_NK[:, code])) if there_K[code] else None
+        for code in range(len(classes))
+    ]
+    figures = {
+        "map": float(np.mean([ap for ap in ap_K if ap is not None])) if there_K.any() else 0.0,
+        "micro_f1": _micro_f1(targets_NK, named_NK, np.ones(len(targets_NK))),
+        "macro_f1": float(f1[there_K].mean()) if there_K.any() else 0.0,
+        "exact": float((targets_NK == named_NK).all(1).mean()),
+    }
+    intervals = _intervals(targets_NK, probs_NK, named_NK, groups, figures)
+    share_K = targets_NK.mean(0)
+    return {
+        "kind": "multilabel",
+        "classes": list(classes),
+        **figures,
+        **{f"{name}_ci": interval for name, interval in intervals.items()},
+        "chance_map": float(share_K[there_K].mean()) if there_K.any() else 0.0,
+        "per_class": [
+            {
+                "class": name,
+                "ap": ap_K[code],
+                "threshold": None if thresholds is None else float(thresholds[code]),
+                "precision": float(precision[code]),
+                "recall": float(recall[code]),
+                "f1": float(f1[code]),
+                "support": int(support[code]),
+            }
+            for code, name in enumerate(classes)
+        ],
+    }
+
+
+def mean_average_precision(targets_NK: np.ndarray, probs_NK: np.ndarray) -> float:
+    """Over classes that occur; 0 where none does."""
+    there_K = targets_NK.any(0)
+    return float(average_precision_score(targets_NK[:, there_K], probs_NK[:, there_K])) if there_K.any() else 0.0
+
+
+def cross_entropy(targets_NK: np.ndarray, probs_NK: np.ndarray) -> float:
+    """The mean over clips and classes of -ln p(what is)."""
+    likelihood_NK = np.where(targets_NK, probs_NK, 1 - probs_NK)
+    return float(-np.log(np.maximum(likelihood_NK, 1e-12)).mean())
+
+
+def best_thresholds(targets_NK: np.ndarray, probs_NK: np.ndarray) -> list[float]:
+    """For each class the probability from which on naming it gives the highest F1; 0.5 for one that never occurs.
+
+    Between the clip that decides it and the next below, in the middle; of equally good ones the highest.
+    """
+    return [
+        _best_threshold(targets_NK[:, code], probs_NK[:, code].astype(np.float64)) for code in range(probs_NK.shape[1])
+    ]
+
+
+def _best_threshold(there_N: np.ndarray, probs_N: np.ndarray) -> float:
+    if not there_N.any():
+        return 0.5
+    precision, recall, marks = precision_recall_curve(there_N, probs_N)
+    precision, recall = precision[:-1], recall[:-1]
+    f1 = 2 * precision * recall / np.maximum(precision + recall, 1e-12)
+    chosen = len(f1) - 1 - int(f1[::-1].argmax())
+    below = marks[chosen - 1] if chosen else 0.0
+    return float((marks[chosen] + below) / 2)
+
+
+def _micro_f1(targets_NK: np.ndarray, named_NK: np.ndarray, weights_N: np.ndarray) -> float:
+    right = weights_N @ (targets_NK & named_NK).sum(1)
+    both = weights_N @ (targets_NK.sum(1) + named_NK.sum(1))
+    return float(2 * right / both) if both else 0.0
+
+
+def _intervals(
+    targets_NK: np.ndarray,
+    probs_NK: np.ndarray,
+    named_NK: np.ndarray,
+    groups: np.ndarray | None,
+    figures: dict[str, float],
+) -> dict[str, list[float] | None]:
+    """A row counts the more in averages over classes, the rarer its classes are."""
+    support_K = np.maximum(targets_NK.sum(0), 1)
+    weights_N = np.maximum((targets_NK / support_K).sum(1), 1 / targets_NK.size)  # one without a class counts little
+    most = most_units(probs_NK.size)
+    of_classes = units_of(groups, len(targets_NK), weights_N=weights_N, most=most)
+    of_all = units_of(groups, len(targets_NK), most=most)
+    ranked = [_Ranked(targets_NK[:, code], probs_NK[:, code]) for code in np.flatnonzero(targets_NK.any(0))]
+    hits_NK, sums_NK = targets_NK & named_NK, targets_NK.astype(int) + named_NK
+    left_out = np.full((of_all.count, 3), np.nan)
+    for unit, rest_N in enumerate(of_all.each_left_out()):
+        hits_K, sums_K, support_K = rest_N @ hits_NK, rest_N @ sums_NK, rest_N @ targets_NK
+        if support_K.any():
+            precision = float(np.nanmean([each.average_precision(rest_N) for each in ranked]))
+            macro = float((2 * hits_K / np.maximum(sums_K, 1))[support_K > 0].mean())
+            left_out[unit] = precision, macro, 2 * hits_K.sum() / max(1, sums_K.sum())
+    return {
+        "map": interval_of(figures["map"], left_out[:, 0], of_classes),
+        "macro_f1": interval_of(figures["macro_f1"], left_out[:, 1], of_classes),
+        "micro_f1": interval_of(figures["micro_f1"], left_out[:, 2], of_all),
+        "exact": interval_of_shares((targets_NK == named_NK).all(1), groups),
+    }
+
+
+class _Ranked:
+    """A class's rows from the highest probability down, so that a resample's average precision is two sums."""
+
+    def __init__(self, there_N: np.ndarray, probs_N: np.ndarray) -> None:
+        self.order = np.argsort(-probs_N, kind="stable")
+        self.there = there_N[self.order]
+        falling = probs_N[self.order]
+        self.last_of_equals = np.searchsorted(-falling, -falling, side="right") - 1
+
+    def average_precision(self, weights_N: np.ndarray) -> float:
+        weights = weights_N[self.order]
+        right = weights * self.there
+        total = right.sum()
+        if not total:
+            return np.nan
+        precision = np.cumsum(right) / np.maximum(np.cumsum(weights), 1)
+        return float(right @ precision[self.last_of_equals] / total)

@@ -1,0 +1,69 @@
+"""The figures of a task of any kind: all of them for results.json, or the one that an epoch is known by."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from finetune.metrics.boxes import box_iou_pairs, score_box
+from finetune.metrics.headline import scores_of
+from finetune.metrics.headline_keys import HEADLINE
+from finetune.metrics.multilabel import mean_average_precision
+from finetune.metrics.ordinal import score_ordinal
+from finetune.metrics.regression import mean_correlation, mean_r2, score_motion, score_numbers
+from finetune.recipe.tasks import CLASSED
+
+
+def score_task(
+    kind: str,
+    truth: np.ndarray,
+    said: np.ndarray,
+    *,
+    names: Sequence[str],
+    groups: np.ndarray | None,
+    fitted: Sequence[float] | None,
+) -> dict[str, Any]:
+    """A task of results.json, from its rows that have a label: at least one.
+
+    `truth` are labels or levels (N,), what is there (N, K), or numbers (N, K); `said` are probabilities or numbers
+    (N, K), of what is in `names`. `fitted` is what other rows gave: the mean of the training rows' numbers, or the
+    thresholds of classes that go together, which are one half without.
+    """
+    assert len(truth) == len(said) > 0
+    if kind in ("regress", "motion"):
+        score = score_numbers if kind == "regress" else score_motion
+        return score(truth, said, names=names, groups=groups, mean=fitted)
+    if kind == "box":
+        return score_box(truth, said, groups=groups, mean_box=fitted)
+    if kind == "ordinal":
+        return score_ordinal(truth, said, classes=names, groups=groups)
+    assert kind in CLASSED, kind
+    thresholds = None if fitted is None else np.asarray(fitted)
+    named_NK = said >= (0.5 if thresholds is None else thresholds) if kind == "multilabel" else None
+    return scores_of(truth, said, classes=names, groups=groups, named_NK=named_NK, thresholds=thresholds)
+
+
+def validation_figures_of(kind: str, truth: np.ndarray, said: np.ndarray) -> dict[str, float]:
+    """The headline figure of a task by its key, from rows that have a label, without an interval; empty without rows.
+
+    `truth` and `said` as in `score_task`.
+    """
+    return {HEADLINE[kind][0]: _FIGURES[kind](truth, said)} if len(truth) else {}
+
+
+def _top1(labels_N: np.ndarray, probs_NK: np.ndarray) -> float:
+    return float((probs_NK.argmax(1) == labels_N).mean())
+
+
+def _mean_iou(truth_N4: np.ndarray, said_N4: np.ndarray) -> float:
+    return float(box_iou_pairs(truth_N4, said_N4).mean())
+
+
+_FIGURES = {
+    "classify": _top1,
+    "multilabel": mean_average_precision,
+    "ordinal": _top1,
+    "box": _mean_iou,
+    "motion": mean_correlation,
+    "regress": mean_r2,
+}

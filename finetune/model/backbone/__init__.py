@@ -1,0 +1,1 @@
+"""Pretrained backbones of timm and torchvision behind one interface."""

@@ -1,0 +1,193 @@
+"""Pretrained backbones of timm and torchvision behind one interface: clips in, features over time out."""
+
+from collections.abc import Callable
+from contextlib import suppress
+
+import torch
+from torch import Tensor, nn
+
+from finetune.errors import ModelError
+from finetune.model.backbone.fetch_weights import find_weights
+from finetune.model.backbone.frame_fusion import FUSIONS, Frames
+from finetune.model.backbone.known_names import check_name
+from finetune.model.backbone.load_weights import load_weights
+from finetune.model.backbone.network import Network
+from finetune.model.backbone.timm_networks import timm_network
+from finetune.model.backbone.torchvision_networks import torchvision_network
+from finetune.model.backbone.towers import STITCHES, into_towers
+
+
+class Backbone(nn.Module):
+    """Normalises uint8 clips (B, T, C, H, W) and gives their features (B, T', D), with D in `width`.
+
+    `spec` says what it was trained on; `stage_of` names the stage of each parameter of `net`, in order from input to
+    output. An image backbone sees each frame alone, unless `fusion` lets them meet inside; `merges` are the new
+    parameters of that.
+    """
+
+    mean: Tensor
+    std: Tensor
+
+    def __init__(self, network: Network, *, num_frames: int, fusion: str, size: int, towers: str | None = None) -> None:
+        super().__init__()
+        if towers is not None:
+            if fusion != "late":
+                raise ModelError(f"model.fusion {fusion!r}: frames do not meet inside two towers; say late")
+            network = into_towers(network, stitch=STITCHES[towers], size=size, num_frames=num_frames)
+        self.towers = towers
+        if fusion != "late" and network.takes_clips:
+            raise ModelError(f"model.fusion {fusion!r}: a video backbone sees the clip whole already; say late")
+        self.frames = Frames(num_frames)
+        stages = list(dict.fromkeys(network.stage_of.values()))
+        self.merges: nn.ModuleList = FUSIONS[fusion](network.net, self.frames, stages, size)
+        # Channels last is the layout that convolutions are fastest in, on CPUs and GPUs alike.
+        self.layout = torch.channels_last_3d if network.takes_clips else torch.channels_last
+        self.net = network.net.to(memory_format=self.layout)
+        self.size = size
+        self.width, self.spec, self.stage_of = network.width, network.spec, network.stage_of
+        self.takes_clips = network.takes_clips
+        self.takes_stacks = fusion == "early"
+        self.fixed_frames = num_frames if network.fixed_frames or self.takes_stacks else None
+        one_step = network.time_stride is None or self.takes_stacks
+        self.time_stride = None if one_step else (network.time_stride or 1) * 2 ** len(self.merges)
+        self._feature_map = network.feature_map
+        for name, values in (("mean", self.spec.mean), ("std", self.spec.std)):
+            self.register_buffer(name, torch.tensor(values).view(1, 1, 3, 1, 1) * 255, persistent=False)
+
+    def forward(self, clips_BTCHW: Tensor) -> Tensor:
+        return self.over_time(self.net(self.pictures(clips_BTCHW)), len(clips_BTCHW))
+
+    def over_time(self, vectors: Tensor, clips: int) -> Tensor:
+        """What the network gives for so many clips, as (B, T', D); of two towers (2, B, T', D)."""
+        if self.takes_clips:
+            vectors = vectors.unflatten(1, (self.width, -1)).transpose(1, 2)
+            return vectors if self.towers is None else vectors.unflatten(0, (clips, 2)).movedim(1, 0)
+        vectors = vectors.unflatten(0, (clips, -1))
+        return vectors if self.towers is None else vectors.unflatten(1, (-1, 2)).movedim(2, 0)
+
+    def feature_map(self, clips_BTCHW: Tensor) -> Tensor:
+        """Features before they are pooled over space: (B, T', C, h, w), or tokens (B, T', N, C), class tokens first.
+
+        C is not always `width`: some networks have a layer after the pooling. Of two towers the map is tower 0's.
+        Raises ModelError for the few networks without one such map.
+        """
+        features = self._feature_map(self.net, self.pictures(clips_BTCHW))
+        if not self.takes_clips:
+            return features.unflatten(0, (len(clips_BTCHW), -1))
+        return features.transpose(1, 2) if features.ndim == 5 else features.unsqueeze(1)
+
+    def steps(self, num_frames: int) -> int:
+        """T' for clips of T frames."""
+        return 1 if self.time_stride is None else -(-num_frames // self.time_stride)
+
+    def pictures(self, clips_BTCHW: Tensor) -> Tensor:
+        """What the network takes, normalised: (B T, C, H, W), of all frames at once (B, T C, H, W), (B, C, T, H, W).
+
+        For two towers each row comes twice, one after the other.
+        """
+        num_frames = clips_BTCHW.shape[1]
+        if self.fixed_frames not in (None, num_frames):
+            raise ModelError(f"the backbone was built for clips of {self.fixed_frames} frames and got {num_frames}")
+        self.frames.count = num_frames
+        pictures = (clips_BTCHW.to(self.mean.dtype) - self.mean) / self.std
+        if self.takes_clips:
+            pictures = pictures.transpose(1, 2)
+        else:
+            pictures = pictures.flatten(1, 2) if self.takes_stacks else pictures.flatten(0, 1)
+        if self.towers is not None:
+            pictures = pictures.repeat_interleave(2, 0)
+        return pictures.contiguous(memory_format=self.layout)
+
+
+def build_backbone(
+    name: str,
+    *,
+    weights: str = "imagenet",
+    size: int | None = None,
+    num_frames: int = 8,
+    drop_path: float = 0.0,
+    fusion: str = "late",
+    towers: str | None = None,
+) -> Backbone:
+    """A backbone by its timm name (`resnet50.a1_in1k`) or as `torchvision/<name>`, its classifier removed.
+
+    `weights`: `imagenet` (a video model's own: Kinetics), `bundled`, `none`, or a file. `imagenet` takes
+    `<name>.safetensors` from $FINETUNE_WEIGHTS, else the library's cache, else downloads. `size` is the side of
+    the pictures in pixels, else what it was trained at; positions learnt at another size are resampled.
+    `drop_path` is the share of clips for which the last residual path is left out in training, less in those before
+    it; `fusion` is how frames meet inside (see fusion.py), `towers` makes two copies of the network (see towers.py),
+    which both begin with the weights. Raises ModelError.
+    """
+    check_name(name)
+
+    def build(side: int | None, frames: int) -> Network:
+        if name.startswith("torchvision/"):
+            return torchvision_network(name, size=side, num_frames=frames, drop_path=drop_path)
+        return timm_network(name, size=side, drop_path=drop_path)
+
+    network = _network_that_takes(build, name, size, num_frames)
+    side = size or network.spec.size
+    if weights != "none":
+        file, state = find_weights(name, weights, network.download)
+        if side != network.spec.size:
+            file = f"{file}, at {side} pixels instead of {network.spec.size}"
+        prefixes = network.head_prefixes
+        load_weights(network.net, state, where=file, head_prefixes=prefixes, translate=network.translate)
+    backbone = Backbone(network, num_frames=num_frames, fusion=fusion, size=side, towers=towers)
+    if fusion != "late":
+        try:
+            _run_once(backbone, torch.zeros(1, num_frames, 3, side, side))
+        except REFUSALS as error:
+            raise ModelError(f"model.fusion {fusion!r} does not go with {name!r}: {_first_line(error)}") from None
+    return backbone
+
+
+Build = Callable[[int | None, int], Network]
+REFUSALS = (AssertionError, RuntimeError, ValueError, TypeError, IndexError)  # of a network given a wrong size
+
+
+def _network_that_takes(build: Build, name: str, size: int | None, num_frames: int) -> Network:
+    """The network built for a size. Raises ModelError that names sizes near it for one that it cannot take."""
+    try:
+        return _tried(build, size, num_frames)
+    except REFUSALS as error:
+        reason = _first_line(error)
+    spec = build(None, num_frames).spec
+    side = size or spec.size
+    if spec.num_frames is None:
+        wanted, setting = f"pictures of {side} pixels", "clip.size"
+        near = {side // step * step + more for step in (14, 16, 32) for more in (0, step)} - {0, side}
+        others = [(other, num_frames) for other in sorted(near | {spec.size}, key=lambda other: abs(other - side))]
+    else:
+        wanted, setting = f"clips of {num_frames} frames of {side} pixels", "clip.num_frames and clip.size"
+        others = [(side, 16), (spec.size, num_frames), (spec.size, 16)]
+    taken: list[str] = []
+    for other, frames in others:
+        with suppress(*REFUSALS):
+            _tried(build, other, frames)
+            taken.append(str(other) if spec.num_frames is None else f"{frames} frames of {other}")
+        if len(taken) == 3:
+            break
+    raise ModelError(
+        f"model.backbone {name!r} cannot take {wanted}: {reason}; it takes {' or '.join(taken)}: set {setting}"
+    )
+
+
+def _tried(build: Build, size: int | None, num_frames: int) -> Network:
+    """The network, run once where it is given something else than what it was trained on."""
+    network = build(size, num_frames)
+    spec, side = network.spec, size or network.spec.size
+    if side != spec.size or (network.takes_clips and num_frames != spec.num_frames):
+        shape = (1, 3, num_frames, side, side) if network.takes_clips else (1, 3, side, side)
+        _run_once(network.net, torch.zeros(shape))
+    return network
+
+
+def _run_once(net: nn.Module, inputs: Tensor) -> None:
+    with torch.no_grad():
+        net.eval()(inputs)
+    net.train()
+
+
+def _first_line(error: Exception) -> str:
+    return " ".join(str(error).split("\n")[0].split())[:200] or type(error).__name__

@@ -1,0 +1,90 @@
+"""Networks of timm: built without their classifier, cut into stages as timm groups their layers."""
+
+import sys
+from typing import Any
+
+import timm
+import torch
+from timm.layers import DropPath, convert_sync_batchnorm
+from timm.models import group_parameters
+from torch import Tensor, nn
+
+from finetune.errors import ModelError, nearest
+from finetune.model.backbone.fetch_weights import from_hub, offline_in_words
+from finetune.model.backbone.load_weights import State, read_weights
+from finetune.model.backbone.network import InputSpec, Network, name_stages, set_drop_path, stages_by_name
+
+
+def timm_network(name: str, *, size: int | None, drop_path: float) -> Network:
+    """A network by its timm name, for pictures of `size`. Raises ModelError for an unknown tag, others for a size."""
+    try:
+        found: Any = timm.models.get_pretrained_cfg(name)
+    except RuntimeError as error:
+        tags = timm.list_pretrained(f"{name.partition('.')[0]}.*")
+        raise ModelError(f"model.backbone {name!r}: {error}{nearest(name, tags)}") from None
+    options: dict[str, Any] = {}
+    if size not in (None, found.input_size[-1]) and found.fixed_input_size:
+        options["img_size"] = size
+    net = _create(name, drop_path, options)
+    config = net.pretrained_cfg
+    heads = config.get("classifier") or ()
+    return Network(
+        net,
+        width=getattr(net, "head_hidden_size", None) or net.num_features,
+        spec=InputSpec(config["input_size"][-1], tuple(config["mean"]), tuple(config["std"]), config["interpolation"]),
+        stage_of=_stages(net),
+        feature_map=_feature_map,
+        download=lambda: download(name, config),
+        head_prefixes=(heads,) if isinstance(heads, str) else tuple(heads),
+        translate=getattr(sys.modules[type(net).__module__], "checkpoint_filter_fn", None),
+    )
+
+
+def download(name: str, config: dict[str, Any]) -> tuple[str, State]:
+    """Where timm publishes the weights of a pretrained configuration, and they."""
+    repository, url = config.get("hf_hub_id") or "", config.get("url") or ""
+    if not repository and not url:
+        raise ModelError(f"model.weights 'imagenet': timm has no pretrained weights for {name!r}; take another tag")
+    if not repository:
+        return url, offline_in_words(name, url, lambda: torch.hub.load_state_dict_from_url(url, weights_only=True))
+    where, file = f"https://huggingface.co/{repository}", config.get("hf_hub_filename") or "model.safetensors"
+    return where, offline_in_words(name, where, lambda: read_weights(from_hub(repository, file)))
+
+
+def _create(name: str, drop_path: float, options: dict[str, Any]) -> Any:
+    if drop_path:
+        options = {**options, "drop_path_rate": drop_path}
+    net: Any
+    try:
+        net = timm.create_model(name, pretrained=False, num_classes=0, **options)
+    except TypeError as error:
+        if "drop_path_rate" not in str(error):
+            raise
+        net = timm.create_model(name, pretrained=False, num_classes=0)  # the next line says that it has none
+    set_drop_path(net, DropPath, "drop_prob", drop_path)
+    if hasattr(net, "drop_rate"):
+        net.drop_rate = 0.0  # of a dropout before the classifier that is gone; the head has its own
+    return net
+
+
+def _stages(net: Any) -> dict[str, str]:
+    try:
+        matcher = net.group_matcher(coarse=True)
+    except (AttributeError, AssertionError):  # a few networks have no such grouping
+        return name_stages(net, stages_by_name(net))
+    groups: dict[str, Any] = group_parameters(net, matcher, reverse=True)
+    names = sorted((name for name, _ in net.named_parameters()), key=lambda name: groups[name])
+    return name_stages(net, {name: groups[name] for name in names})
+
+
+def _feature_map(net: Any, pictures_NCHW: Tensor) -> Tensor:
+    features = net.forward_features(pictures_NCHW)
+    if not isinstance(features, Tensor):
+        raise ModelError(f"{type(net).__name__} has no one feature map; it gives {type(features).__name__}")
+    last_is_channels = features.ndim == 4 and str(getattr(net, "output_fmt", "NCHW")) == "NHWC"
+    return features.permute(0, 3, 1, 2) if last_is_channels else features
+
+
+def share_batch_norm(network: nn.Module) -> Any:
+    """The network with batch norm over the clips of all processes, in place; timm's layers keep their activations."""
+    return convert_sync_batchnorm(network)

@@ -1,0 +1,163 @@
+"""Networks of torchvision, of images and of video: built without their classifier, cut into stages by their names."""
+
+import math
+import re
+import warnings
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+from torch import Tensor, nn
+from torch.nn import functional as F
+from torch.overrides import TorchFunctionMode
+from torchvision import models as tv
+from torchvision.models.vision_transformer import interpolate_embeddings
+from torchvision.ops import StochasticDepth
+
+from finetune.model.backbone.fetch_weights import offline_in_words
+from finetune.model.backbone.load_weights import State
+from finetune.model.backbone.network import InputSpec, Network, name_stages, set_drop_path, stages_by_name
+
+AUXILIARY_HEADS = {"googlenet": ("aux1", "aux2"), "inception_v3": ("AuxLogits",)}
+# Video networks that keep an axis of time to the end, and how many frames become one step on it.
+TIME_STRIDES = {"r3d_18": 8, "mc3_18": 1, "r2plus1d_18": 8, "swin3d_t": 2, "swin3d_s": 2, "swin3d_b": 2}
+POOLS = (F.adaptive_avg_pool2d, F.adaptive_avg_pool3d, F.avg_pool3d, Tensor.mean)
+
+
+def torchvision_network(name: str, *, size: int | None, num_frames: int, drop_path: float) -> Network:
+    """A network by its name `torchvision/<name>`, for pictures of `size` or clips of `num_frames` of them."""
+    architecture = name.removeprefix("torchvision/")
+    published = tv.get_model_weights(architecture).DEFAULT
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", FutureWarning)  # two models announce another initialisation
+        net = tv.get_model(architecture, weights=None, **_sized(architecture, size))
+    if isinstance(net, tv.MNASNet):
+        net.__class__ = _MNASNet
+    auxiliary = AUXILIARY_HEADS.get(architecture, ())
+    for head in auxiliary:
+        setattr(net, head, None)
+        net.aux_logits = False
+    set_drop_path(net, StochasticDepth, "p", drop_path)
+    classifier, width = _remove_classifier(net, len(published.meta["categories"]))
+    is_video = net.__module__.startswith("torchvision.models.video")
+    if architecture in TIME_STRIDES:
+        net.avgpool = nn.AdaptiveAvgPool3d((None, 1, 1))
+    preset = published.transforms()
+    if architecture.startswith("mvit"):
+        _resize_mvit(net, size or preset.crop_size[0], num_frames)
+    trained_frames = re.search(r"clip_len=(\d+)", published.meta.get("_docs", ""))
+    return Network(
+        net,
+        width=width,
+        spec=InputSpec(
+            preset.crop_size[0],
+            tuple(preset.mean),
+            tuple(preset.std),
+            preset.interpolation.value,
+            int(trained_frames[1]) if trained_frames else None,
+        ),
+        stage_of=name_stages(net, stages_by_name(net)),
+        feature_map=_feature_map,
+        download=lambda: _download(name, published),
+        head_prefixes=(classifier, *auxiliary),
+        translate=_translation(architecture),
+        takes_clips=is_video,
+        time_stride=TIME_STRIDES.get(architecture) if is_video else 1,
+        fixed_frames=architecture.startswith("mvit"),
+    )
+
+
+class _MNASNet(tv.MNASNet):
+    """One that loads weights from files that carry no version, as safetensors; torchvision's own refuses them."""
+
+    _load_from_state_dict = nn.Module._load_from_state_dict
+
+
+def _sized(architecture: str, size: int | None) -> dict[str, Any]:
+    """What the architectures that are built for one size take it by."""
+    if size is not None and architecture.startswith("vit_"):
+        return {"image_size": size}
+    return {"input_size": (size, size)} if size is not None and architecture.startswith("maxvit") else {}
+
+
+def _translation(architecture: str) -> Callable[[State, nn.Module], State] | None:
+    if architecture.startswith("vit_"):
+        return lambda state, net: dict(interpolate_embeddings(net.image_size, net.patch_size, dict(state)))
+    return _resample_positions if architecture.startswith("mvit") else None
+
+
+def _resize_mvit(net: nn.Module, size: int, num_frames: int) -> None:
+    """Fit positions to clips of another size; the relative ones of MViTv2 are resampled by its own forward."""
+    places: Any = net.pos_encoding
+    side = -(-size // 4)
+    places.spatial_size, places.temporal_size = (side, side), -(-num_frames // 2)
+    if places.spatial_pos is not None:
+        places.spatial_pos = nn.Parameter(_in_square(places.spatial_pos.detach(), side))
+        places.temporal_pos = nn.Parameter(_in_time(places.temporal_pos.detach(), places.temporal_size))
+
+
+def _resample_positions(state: State, net: nn.Module) -> State:
+    places: Any = net.pos_encoding
+    for name, table in state.items():
+        if name.endswith("spatial_pos"):
+            state[name] = _in_square(table, places.spatial_size[0])
+        elif name.endswith("temporal_pos"):
+            state[name] = _in_time(table, places.temporal_size)
+    return state
+
+
+def _in_time(positions_TD: Tensor, steps: int) -> Tensor:
+    return F.interpolate(positions_TD.T[None], steps, mode="linear")[0].T
+
+
+def _in_square(positions_ND: Tensor, side: int) -> Tensor:
+    before = math.isqrt(len(positions_ND))
+    grid_1DHW = positions_ND.T.unflatten(1, (before, before))[None]
+    return F.interpolate(grid_1DHW, (side, side), mode="bicubic")[0].flatten(1).T
+
+
+def _download(name: str, published: tv.WeightsEnum) -> tuple[str, State]:
+    load = partial(published.get_state_dict, progress=True, check_hash=True, weights_only=True)
+    return published.url, offline_in_words(name, published.url, load)
+
+
+def _remove_classifier(net: nn.Module, num_classes: int) -> tuple[str, int]:
+    """Replace the last layer that gives `num_classes` outputs by nothing; its name and the width that enters it."""
+    layers = [
+        (name, module)
+        for name, module in net.named_modules()
+        if isinstance(module, nn.Linear | nn.Conv2d | nn.Conv3d) and _outputs(module) == num_classes
+    ]
+    name, layer = layers[-1]
+    parent, _, child = name.rpartition(".")
+    setattr(net.get_submodule(parent), child, nn.Identity())
+    return name, layer.in_features if isinstance(layer, nn.Linear) else layer.in_channels
+
+
+def _outputs(module: nn.Linear | nn.Conv2d | nn.Conv3d) -> int:
+    return module.out_features if isinstance(module, nn.Linear) else module.out_channels
+
+
+class _BeforePooling(TorchFunctionMode):
+    """Keeps what entered the last pooling over space, which not all networks have as a module, else the last norm."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.pooled: Tensor | None = None
+        self.normed: Tensor | None = None
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        result = func(*args, **(kwargs or {}))
+        if func in POOLS and args[0].ndim > 3:
+            self.pooled = args[0]
+        elif func is F.layer_norm:
+            self.normed = result
+        return result
+
+
+def _feature_map(net: nn.Module, pictures: Tensor) -> Tensor:
+    with _BeforePooling() as kept:
+        net.forward(pictures)  # not net(): a compiled network shows nothing of its inside
+    features = kept.pooled if kept.pooled is not None else kept.normed
+    assert features is not None, type(net)
+    return features

@@ -1,0 +1,27 @@
+"""A phase as the model sees it: what learns in it, at which rates."""
+
+from typing import Any
+
+from finetune.model.classifier import VideoClassifier
+from finetune.model.freezing.freeze import set_trainable
+from finetune.model.freezing.param_groups import param_groups
+from finetune.model.lora import add_lora
+from finetune.recipe.schema import Phase
+
+
+def begin_phase(model: VideoClassifier, phase: Phase, *, seed: int = 0) -> tuple[list[str], list[dict[str, Any]]]:
+    """Freeze all but what a phase names; the stages that learn, and the groups for an optimizer.
+
+    The low-rank factors that a phase asks for are added, drawn from `seed`; `merge_lora` ends them.
+    """
+    add_lora(model, phase.train, seed=seed)
+    learning = set_trainable(model, phase.train, batch_norm=phase.batch_norm)
+    groups = param_groups(
+        model,
+        lr=phase.lr,
+        weight_decay=phase.weight_decay or 0.0,
+        layer_decay=phase.layer_decay,
+        backbone_lr_scale=phase.backbone_lr_scale,
+        stage_lr=phase.stage_lr,
+    )
+    return learning, groups

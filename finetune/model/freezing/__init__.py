@@ -1,0 +1,1 @@
+"""Stages of a model: which of them learn, and with which learning rates."""

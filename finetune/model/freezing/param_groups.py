@@ -1,0 +1,70 @@
+"""The groups of an optimizer: exactly the parameters that learn, each stage with a rate of its own."""
+
+import re
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from torch import nn
+
+from finetune.errors import ModelError, nearest
+from finetune.model.freezing.freeze import Staged, learning_stages
+from finetune.model.freezing.stages import NEW
+
+# Tables of positions and class tokens are offsets, as biases are.
+OFFSETS = re.compile(r"pos_embed|position|token|rel_pos|relative_position")
+
+
+def param_groups(
+    model: Staged,
+    *,
+    lr: float,
+    weight_decay: float = 0.0,
+    layer_decay: float = 1.0,
+    backbone_lr_scale: float = 1.0,
+    stage_lr: Mapping[str, float] | None = None,
+) -> list[dict[str, Any]]:
+    """Groups for an optimizer, `<stage>/decay` and `<stage>/no_decay`, of exactly the parameters that learn.
+
+    Biases, norms and other vectors, position embeddings and class tokens have no weight decay. The new parts learn
+    at `lr`, the backbone's last stage at `lr` × `backbone_lr_scale` × `layer_decay`, and each before it at one factor
+    `layer_decay` more (arXiv:1801.06146). `stage_lr` gives stages a rate of their own. Raises ModelError for a
+    stage in it that is not there.
+    """
+    own_rates = dict(stage_lr or {})
+    check_stages(model, own_rates)
+    parameters = dict(model.named_parameters())
+    backbone = [name for name in model.stages if name not in NEW]
+    groups: dict[str, dict[str, Any]] = {}
+    for stage_name in learning_stages(model):
+        rate = lr
+        if stage_name in backbone:
+            rate = lr * backbone_lr_scale * layer_decay ** (len(backbone) - backbone.index(stage_name))
+        for name in model.stages[stage_name].parameters:
+            if not parameters[name].requires_grad:
+                continue
+            decays = _is_matrix(parameters[name]) and not OFFSETS.search(name)
+            group_name = f"{stage_name}/{'decay' if decays else 'no_decay'}"
+            settings = {
+                "stage": stage_name,
+                "lr": own_rates.get(stage_name, rate),
+                "weight_decay": weight_decay * decays,
+            }
+            group = groups.setdefault(group_name, {"name": group_name, "params": [], **settings})
+            group["params"].append(parameters[name])
+    held = [id(parameter) for group in groups.values() for parameter in group["params"]]
+    assert len(held) == len(set(held))
+    assert set(held) == {id(parameter) for parameter in parameters.values() if parameter.requires_grad}
+    return list(groups.values())
+
+
+def check_stages(model: Staged, names: Iterable[str]) -> None:
+    """Raise ModelError for names of stages that are not there."""
+    unknown = [name for name in names if name not in model.stages]
+    if unknown:
+        known = ", ".join(model.stages)
+        raise ModelError(f"unknown stage {unknown[0]!r}{nearest(unknown[0], model.stages)}; there are {known}")
+
+
+def _is_matrix(parameter: nn.Parameter) -> bool:
+    """Whether it has two axes or more that are longer than 1: a scale of shape (C, 1, 1) is a vector."""
+    return sum(length > 1 for length in parameter.shape) > 1

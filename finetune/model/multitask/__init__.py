@@ -1,0 +1,1 @@
+"""How the heads of several tasks read and share a backbone."""

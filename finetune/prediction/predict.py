@@ -1,0 +1,244 @@
+"""What a trained run says of videos it has not been given: the very numbers that evaluation gives for them."""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from finetune.data.labels import SEPARATOR
+from finetune.data.read import find_media, read_table
+from finetune.errors import DataError, RunError, VideoError
+from finetune.evaluation.evaluate import temperature_of, thresholds_of
+from finetune.inference.forward import answers
+from finetune.inference.predict_split import in_source
+from finetune.metrics.calibration import tempered
+from finetune.model.classifier import VideoClassifier
+from finetune.recipe.schema import Recipe
+from finetune.recipe.tasks import CLASSED, COLUMNS, Output, primary_of
+from finetune.run.checkpoint import load, open_run
+from finetune.run.predictions_csv import top_classes
+from finetune.runtime.device import settle_device, settle_precision
+from finetune.storage.numbered_images import IMAGE_SUFFIXES
+from finetune.video.dataset import Source, read_views, view_placements
+from finetune.video.decode.read import VideoInfo
+from finetune.video.probe_files import look_at
+
+CHECKING, PREDICTING = "checking files", "predicting"
+
+
+@dataclass(frozen=True)
+class TaskPrediction:
+    """What is said of one of several tasks: names with their probabilities, likeliest first, or numbers by name.
+
+    Numbers have six digits. A box has x, y, w and h, its left, top, width and height in pixels of the video, at the
+    video's frame `frame`, counted from 0; motion has dx and dy, in pixels a frame to the right and down.
+    """
+
+    kind: str
+    top_k: tuple[tuple[str, float], ...] = ()
+    named: tuple[str, ...] | None = None  # where a clip may have several classes: those above their thresholds
+    numbers: Mapping[str, float] = field(default_factory=dict)
+    frame: int | None = None
+
+    @property
+    def predicted(self) -> str:
+        if self.named is not None:
+            return SEPARATOR.join(self.named)
+        return self.top_k[0][0] if self.top_k else ""
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """One video's likeliest classes with their probabilities, likeliest first.
+
+    With several tasks these are of the first that chooses among names, where one does, and `tasks` has all of them.
+    """
+
+    path: Path
+    top_k: tuple[tuple[str, float], ...]
+    named: tuple[str, ...] | None = None  # where a clip may have several classes: those above their thresholds
+    tasks: Mapping[str, TaskPrediction] = field(default_factory=dict)
+
+    @property
+    def predicted(self) -> str:
+        """The class, or classes; empty where no task has any."""
+        if self.named is not None:
+            return SEPARATOR.join(self.named)
+        return self.top_k[0][0] if self.top_k else ""
+
+    @property
+    def probability(self) -> float | None:
+        """Of the likeliest class; None where no task has classes."""
+        return self.top_k[0][1] if self.top_k else None
+
+
+class Predictions(list[Prediction]):
+    """Of the files that can be read, in order; `skipped` has the reason for each of the others."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.skipped: dict[Path, str] = {}
+
+
+def predict(
+    run: str | Path,
+    paths: Sequence[str | Path],
+    *,
+    views: int | None = None,
+    top_k: int = 5,
+    calibrated: bool = False,
+    image_sequences: bool | None = None,
+    on_error: str = "fail",
+    progress: Callable[[int, int], None] | None = None,
+) -> Predictions:
+    """Predictions for files, and for the clips within folders, in order.
+
+    With `image_sequences` a folder of numbered images is one clip, else each of its images is; None: as in training.
+
+    `views` defaults to those that the run was evaluated with. `calibrated` probabilities are those at the temperature
+    that was fitted on the split val, of each task that has one. `progress` is called with (files done, files).
+
+    With `on_error="fail"` raises DataError that names every file that cannot be read, before anything is predicted;
+    with `"skip"` these are left out, and in `skipped` of the result. Raises RunError for a run without a temperature.
+    """
+    predictions = Predictions()
+
+    def show(what: str, done: int, total: int | None) -> None:
+        if progress is not None and what == PREDICTING:
+            progress(done, total or 0)
+
+    for file, result in predict_each(
+        run,
+        paths,
+        views=views,
+        top_k=top_k,
+        calibrated=calibrated,
+        image_sequences=image_sequences,
+        on_error=on_error,
+        progress=show,
+    ):
+        if isinstance(result, VideoError):
+            predictions.skipped[file] = str(result)
+        else:
+            predictions.append(result)
+    return predictions
+
+
+def predict_each(
+    run: str | Path,
+    paths: Sequence[str | Path],
+    *,
+    views: int | None,
+    top_k: int,
+    calibrated: bool,
+    image_sequences: bool | None,
+    on_error: str,
+    progress: Callable[[str, int, int | None], None],
+) -> Iterator[tuple[Path, Prediction | VideoError]]:
+    """What `predict` gives, a file at a time: its prediction, or with `on_error="skip"` why it cannot be read.
+
+    `progress` is called with (CHECKING or PREDICTING, files done, files).
+    """
+    if on_error not in {"fail", "skip"}:
+        raise RunError(f"on_error is 'fail' or 'skip', not {on_error!r}")
+    folder = Path(run)
+    recipe, _ = open_run(folder)
+    model = load(folder)
+    outputs = model.outputs
+    temperatures = _temperatures(folder, outputs, recipe.evaluate.views, views) if calibrated else {}
+    thresholds = {task: thresholds_of(folder, task) for task, each in outputs.items() if each.kind == "multilabel"}
+    together = reads_image_sequences(folder) if image_sequences is None else image_sequences
+    files = [file for path in paths for file in find_media(Path(path), image_sequences=together)]
+    infos = look_at(files, progress=partial(progress, CHECKING))
+    bad = [str(info) for info in infos if isinstance(info, VideoError)]
+    if bad and on_error == "fail":
+        raise DataError("\n".join(bad))
+    device = settle_device(recipe.train.device)
+    asked = _Asked(model.to(device), recipe, views or recipe.evaluate.views)
+    fitted = {task: (thresholds.get(task), temperatures.get(task)) for task in outputs}
+    for number, (file, info) in enumerate(zip(files, infos, strict=True), 1):
+        try:
+            if isinstance(info, VideoError):
+                raise info
+            said, middle = asked(file, info), info.num_frames // 2
+            tasks = {
+                task: _of_task(outputs[task], said_K, top_k, fitted=fitted[task], middle=middle)
+                for task, said_K in said.items()
+            }
+            first = tasks[primary_of(outputs)]
+            yield file, Prediction(file, first.top_k, first.named, tasks if recipe.tasks else {})
+        except VideoError as error:
+            if on_error == "fail":
+                raise
+            yield file, error
+        progress(PREDICTING, number, len(files))
+
+
+def reads_image_sequences(run: Path) -> bool:
+    """Whether a run takes a folder of numbered images as one clip: not if all clips it trained on are images."""
+    recipe, _ = open_run(run)
+    manifest = run / "manifest.csv"
+    learned = read_table(manifest).get("path", [""]) if manifest.is_file() else [""]
+    only_images = all(Path(path).suffix.lower() in IMAGE_SUFFIXES for path in learned)
+    return recipe.data.image_sequences and not only_images
+
+
+class _Asked:
+    """A model that says of one video, by itself, what evaluation has it say: probabilities or numbers (K,) a task."""
+
+    def __init__(self, model: VideoClassifier, recipe: Recipe, views: int) -> None:
+        self.model = model
+        self.clip = recipe.clip.model_copy(update={"size": model.size})
+        self.views = views
+        self.source = Source(image_rate=recipe.data.image_rate)
+        self.precision = settle_precision(recipe.train.precision, next(model.parameters()).device)
+
+    def __call__(self, file: Path, info: VideoInfo) -> dict[str, np.ndarray]:
+        of_video: dict[str, Any] = {
+            "views": self.views,
+            "num_frames": info.num_frames,
+            "video_size": (info.height, info.width),
+            "source": self.source,
+        }
+        clips_VTCHW = read_views(file, self.clip, **of_video)
+        said = answers(self.model, clips_VTCHW.unsqueeze(0), precision=self.precision)
+        placements = partial(view_placements, file, self.clip, **of_video)
+        found = in_source(self.model.outputs, {task: values[0].numpy() for task, values in said.items()}, placements)
+        if not all(np.isfinite(values).all() for values in found.values()):
+            raise DataError(f"{file}: what the model says of it is no number; train in train.precision=fp32")
+        return found
+
+
+def _of_task(
+    output: Output,
+    said_K: np.ndarray,
+    top_k: int,
+    *,
+    fitted: tuple[np.ndarray | None, float | None],
+    middle: int,
+) -> TaskPrediction:
+    if not output.is_named:
+        names = COLUMNS.get(output.kind, output.names)
+        numbers = {name: float(f"{value:.6g}") for name, value in zip(names, said_K, strict=True)}
+        return TaskPrediction(output.kind, numbers=numbers, frame=middle if output.kind == "box" else None)
+    thresholds, temperature = fitted
+    named = None  # by the probabilities as they are: a temperature changes no answer
+    if thresholds is not None:
+        named = tuple(name for name, there in zip(output.names, said_K >= thresholds, strict=True) if there)
+    if temperature is not None:
+        said_K = tempered(said_K, temperature, multilabel=output.kind == "multilabel")
+    return TaskPrediction(output.kind, tuple(top_classes(said_K, output.names, count=top_k)), named)
+
+
+def _temperatures(run: Path, outputs: Mapping[str, Output], fitted_views: int, views: int | None) -> dict[str, float]:
+    """Raises RunError where no task has one for so many views."""
+    found = {task: temperature_of(run, task) for task, output in outputs.items() if output.kind in CLASSED}
+    temperatures = {task: temperature for task, temperature in found.items() if temperature is not None}
+    if not temperatures:
+        raise RunError(f"{run}: has no temperature, which training fits on the split val; leave out --calibrated")
+    if views is not None and views != fitted_views:
+        raise RunError(f"{run}: its temperature is that of {fitted_views} views, not {views}; leave out --views")
+    return temperatures

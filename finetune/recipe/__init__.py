@@ -1,0 +1,1 @@
+"""Recipes: their schema, how files are read and checked, and built-in phase schedules."""

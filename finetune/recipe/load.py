@@ -1,0 +1,234 @@
+"""Recipe files: find, read, override, check and write them; every mistake in one is said at once."""
+
+import re
+from collections.abc import Sequence
+from difflib import get_close_matches
+from pathlib import Path
+
+import yaml
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+from pydantic import ValidationError
+from pydantic_core import ErrorDetails
+from yaml import YAMLError
+
+from finetune.errors import RecipeError, nearest
+from finetune.recipe.parse_values import escaped, parse_value, quote_texts, unescaped
+from finetune.recipe.schema import Data, Phase, Recipe, Schedule, Section
+from finetune.recipe.tasks import Task
+from finetune.storage.object_store import UnaskedPlace, is_url
+
+A_TASK = "tasks.<name>"
+REFERENCE = re.compile(r"(?<!\\)(\\\\)*\$\{")  # with a backslash before it, it is text
+BESIDE_RECIPE = ("manifest.csv", "classes.json", "environment.json", "checkpoints", "evaluation", "study.json")
+MOST_CHARACTERS, MOST_DEPTH = 1_000_000, 16
+UNREADABLE = (OSError, ValueError, TypeError, RecursionError, YAMLError, OmegaConfBaseException)
+
+
+def load_recipe(name: str, overrides: Sequence[str] = ()) -> Recipe:
+    """Read a recipe by its name (`resnet50_ucf`) or file, apply `key.sub=value` overrides, check all of it.
+
+    References such as `${oc.env:HOME}` are resolved, but never in the recipe of a run folder, which somebody else may
+    have written: there they are refused, and places in object stores are marked as ones that nobody has asked for
+    (see `with_unasked_places`). Raises RecipeError with every mistake in it, one a line.
+    """
+    path = find_recipe(name)
+    is_of_run = _is_of_run(path)
+    tree = _read(path, is_of_run=is_of_run)
+    for override in overrides:
+        _override(tree, override)
+    try:
+        plain = OmegaConf.to_container(tree, resolve=not is_of_run)
+        plain = unescaped(plain) if is_of_run else plain
+    except OmegaConfBaseException as error:
+        raise RecipeError(f"{path}: {str(error).splitlines()[0]}") from None
+    recipe = check_recipe(plain, where=str(path))
+    return with_unasked_places(recipe, overrides) if is_of_run else recipe
+
+
+def check_recipe(plain: object, *, where: str) -> Recipe:
+    """A Recipe from plain dictionaries and lists; `where` is named in the message of the RecipeError."""
+    if not isinstance(plain, dict):
+        raise RecipeError(f"{where}: a recipe is a mapping of sections, this is {type(plain).__name__}")
+    try:
+        return Recipe.model_validate(plain)
+    except ValidationError as error:
+        raise RecipeError("\n".join(f"{where}: {line}" for line in _in_words(error.errors()))) from None
+
+
+def data_of(overrides: Sequence[str]) -> Data:
+    """The section `data` of overrides alone. Raises RecipeError for other sections."""
+    tree = OmegaConf.create({})
+    for override in overrides:
+        _override(tree, override)
+    if others := sorted(set(map(str, tree)) - {"data"}):
+        raise RecipeError(
+            f"{others[0]}: is a setting of training; only data.manifest, data.folder and the like fit here"
+        )
+    return check_recipe(OmegaConf.to_container(tree, resolve=True), where="settings on the command line").data
+
+
+def save_recipe(recipe: Recipe, path: Path) -> None:
+    """Write the resolved recipe, defaults included, as YAML that `load_recipe` reads back to an equal value."""
+    path.write_text(OmegaConf.to_yaml(OmegaConf.create(escaped(recipe.model_dump(mode="json")))), encoding="utf-8")
+
+
+def find_recipe(name: str) -> Path:
+    """The file of a recipe: a path, `recipes/<name>.yaml` here, or one that came with the package."""
+    direct = Path(name)
+    if direct.suffix in {".yaml", ".yml"} or "/" in name:
+        if direct.is_file():
+            return direct
+        raise RecipeError(f"there is no recipe file {name!r}")
+    for folder in recipe_folders():
+        if (folder / f"{name}.yaml").is_file():
+            return folder / f"{name}.yaml"
+    known = list_recipes()
+    raise RecipeError(f"there is no recipe {name!r}{nearest(name, known)}; there are {', '.join(sorted(known))}")
+
+
+def recipe_folders() -> list[Path]:
+    """Where recipes are looked for, first match first: the current folder's, then the package's own."""
+    package = Path(__file__).parent.parent
+    installed, checkout = package / "recipes", package.parent / "recipes"
+    return [Path("recipes"), installed if installed.is_dir() else checkout]
+
+
+def list_recipes() -> dict[str, Path]:
+    """Every recipe that can be named, with its file."""
+    found = (path for folder in reversed(recipe_folders()) for path in sorted(folder.glob("*.yaml")))
+    return {path.stem: path for path in found}
+
+
+def read_yaml(text: str, *, where: Path) -> object:
+    """Plain dictionaries and lists of a recipe that anybody may have written; references in it stay text.
+
+    Raises RecipeError for what is no YAML, and for what can only be meant to do harm: too much of it, nested too
+    deep, or aliases, of which a few lines can fill the memory.
+    """
+    try:
+        _refuse_harmful(text, where)
+        return OmegaConf.to_container(OmegaConf.create(text), resolve=False)
+    except UNREADABLE as error:
+        raise _not_yaml(where, error) from None
+
+
+def with_unasked_places(recipe: Recipe, overrides: Sequence[str] = ()) -> Recipe:
+    """The recipe of a run folder, its places in object stores marked, except those that an override gives.
+
+    From a marked place nothing is fetched (see `objects.fetched`).
+    """
+    asked = {override.partition("=")[2].strip(" '\"") for override in overrides}
+
+    def marked(place: object) -> object:
+        return UnaskedPlace(place) if isinstance(place, str) and is_url(place) and place not in asked else place
+
+    data = {key: marked(getattr(recipe.data, key)) for key in ("manifest", "packed")}
+    tasks = {name: task.model_copy(update={"manifest": marked(task.manifest)}) for name, task in recipe.tasks.items()}
+    return recipe.model_copy(update={"data": recipe.data.model_copy(update=data), "tasks": tasks})
+
+
+def _is_of_run(path: Path) -> bool:
+    """Whether a recipe lies in a run folder, beside what training wrote there."""
+    return path.name == "recipe.yaml" and any((path.parent / name).exists() for name in BESIDE_RECIPE)
+
+
+def _read(path: Path, *, is_of_run: bool) -> DictConfig:
+    try:
+        text = path.read_text(encoding="utf-8")
+        if is_of_run:
+            _refuse_harmful(text, path, references=False)
+        OmegaConf.create(text)  # for messages with the lines of the file
+        tree = OmegaConf.create(quote_texts(text))
+    except UNREADABLE as error:
+        raise _not_yaml(path, error) from None
+    if not isinstance(tree, DictConfig):
+        raise RecipeError(f"{path}: a recipe is a mapping of sections")
+    if isinstance(tree.get("phases"), str):  # so that phases.epochs=30 can be set
+        tree.phases = {"schedule": tree.phases}
+    return tree
+
+
+def _not_yaml(where: Path, error: Exception) -> RecipeError:
+    return RecipeError(f"{where}: cannot be read as YAML: {' '.join(str(error).split()) or type(error).__name__}")
+
+
+def _refuse_harmful(text: str, where: Path, *, references: bool = True) -> None:
+    depth = 0
+    if len(text) > MOST_CHARACTERS:
+        raise RecipeError(f"{where}: is no recipe: it has {len(text):,} characters")
+    for event in yaml.parse(text):
+        depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
+        line = event.start_mark.line + 1
+        if depth > MOST_DEPTH:
+            raise RecipeError(f"{where}, line {line}: is no recipe: nested more than {MOST_DEPTH} deep")
+        if isinstance(event, yaml.AliasEvent):
+            raise RecipeError(f"{where}, line {line}: an alias *{event.anchor} is not followed here; write the value")
+        if not references and isinstance(event, yaml.ScalarEvent) and REFERENCE.search(event.value):
+            raise RecipeError(
+                f"{where}, line {line}: a reference {event.value!r} is not resolved in a run folder, which somebody "
+                "else may have written; write the value, or take a recipe of your own"
+            )
+
+
+def _override(tree: DictConfig, override: str) -> None:
+    key, equals, value = override.partition("=")
+    if not equals or not key:
+        raise RecipeError(f"{override!r} is no override; write key.sub=value, for example train.batch_size=16")
+    try:
+        OmegaConf.update(tree, key, parse_value(key.split("."), value), merge=False, force_add=True)
+    except (YAMLError, OmegaConfBaseException, IndexError, ValueError, TypeError, AssertionError) as error:
+        raise RecipeError(f"{override!r} cannot be applied: {str(error).splitlines()[0]}") from None
+
+
+def _in_words(details: Sequence[ErrorDetails]) -> list[str]:
+    """One line for each wrong place; a union reports its place once for each member, and is said once."""
+    reasons: dict[str, list[str]] = {}
+    for detail in details:
+        place = _place(detail)
+        if detail["type"] == "extra_forbidden":
+            reasons[f"unknown key {place!r}{_nearest_key(place)}"] = []
+            continue
+        if detail["type"] == "too_short" and any(other.startswith(f"{place}.") for other in reasons):
+            continue  # an item that is wrong is not counted; it has its own line
+        value = detail["input"]
+        shown = f" is {value!r}" if isinstance(value, str | int | float | None) else ""
+        message = detail["msg"].removeprefix("Value error, ").removeprefix("Input ")
+        reasons.setdefault(f"{place or 'recipe'}{shown}: ", []).append(message)
+    return [what + " or ".join(dict.fromkeys(messages)) for what, messages in reasons.items()]
+
+
+def _place(detail: ErrorDetails) -> str:
+    """The place as an override writes it, without the names that pydantic gives the members of a union."""
+    parts, words = detail["loc"], {word for key in known_keys() for word in key.split(".")}
+    unknown_last = detail["type"] == "extra_forbidden"
+    own = parts[1:2] if parts[:1] == ("tasks",) else ()  # the name of a task
+    kept = [str(part) for part in parts if isinstance(part, int) or part in words or part in own]
+    return ".".join([*kept, str(parts[-1])] if unknown_last and str(parts[-1]) not in words else kept)
+
+
+def _nearest_key(place: str) -> str:
+    """The known keys nearest to an unknown one: in its own section first, then anywhere, else all of the section."""
+    parent, dot, word = place.rpartition(".")
+    known = [key.rpartition(".") for key in known_keys()]
+    within = re.sub(r"\.\d+", "", parent) if not parent.startswith("tasks.") else A_TASK
+    siblings = {last: f"{parent}{dot}{last}" for section, _, last in known if section == within}
+    # Of keys that several sections have, another section's goes before a task's.
+    sections = sorted((key for key in known if key[0]), key=lambda key: key[0] != A_TASK)
+    elsewhere = {last: f"{section}.{last}" for section, _, last in sections}
+    for words in (siblings, elsewhere):
+        if near := get_close_matches(word, words):
+            return f" (nearest: {', '.join(words[other] for other in near)})"
+    return f" (there are {', '.join(siblings)})"
+
+
+def known_keys() -> list[str]:
+    """Every key of a recipe as it is written in an override, list positions left out; those of a task under <name>."""
+    keys = []
+    for name, field in Recipe.model_fields.items():
+        sections = {"phases": (Phase, Schedule), "tasks": (Task,)}.get(name, (field.annotation,))
+        keys.append(name)
+        for section in sections:
+            if isinstance(section, type) and issubclass(section, Section):
+                keys += [f"{A_TASK if name == 'tasks' else name}.{sub}" for sub in section.model_fields]
+    return list(dict.fromkeys(keys))

@@ -1,0 +1,129 @@
+"""Values of a recipe, read as the types of their keys say: text as it was typed, everything else as YAML."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from types import UnionType
+from typing import Annotated, Any, Literal, Union, get_args, get_origin
+
+import yaml
+from omegaconf import OmegaConf
+
+from finetune.recipe.fields import Section
+from finetune.recipe.schema import Recipe
+
+
+def parse_value(key: Sequence[str], text: str) -> Any:
+    """The value that `text`, from a command line, gives the key of these parts: `("data", "folder")`.
+
+    Text stays as it was typed, `${…}` included. Nothing, and the word null for a key that may be null, is None. A key
+    that no recipe has takes text. Raises YAMLError where the key takes no text and the value is no YAML.
+    """
+    types = types_at(key)
+    known = [each for each in types if each is not type(None)]
+    if not text or (text == "null" and len(known) < len(types)):
+        return None
+    lists_texts = any(map(_is_text_list, known))
+    if all(_is_text(each) or _is_text_list(each) for each in known) and not (lists_texts and text.startswith("[")):
+        return escaped(text)
+    try:
+        value = yaml_values(f"value: {text}", {"value": types})["value"]
+    except yaml.YAMLError:
+        value = {}
+        if not any(map(_is_text, known)):
+            raise
+    return escaped(text if isinstance(value, dict) and any(map(_is_text, known)) else value)
+
+
+def escaped(value: Any) -> Any:
+    """The value as OmegaConf has to have it to give `${` back, which it takes for the name of another key else."""
+    if isinstance(value, str):
+        return re.sub(r"(\\*)\$\{", lambda match: match[1] * 2 + r"\${", value)
+    if isinstance(value, dict):
+        return {name: escaped(each) for name, each in value.items()}
+    return [escaped(each) for each in value] if isinstance(value, list) else value
+
+
+def unescaped(value: Any) -> Any:
+    """What `escaped` made of it, given back; nothing is resolved."""
+    if isinstance(value, str):
+        return re.sub(r"(\\+)\$\{", lambda match: match[1][: len(match[1]) // 2] + "${", value)
+    if isinstance(value, dict):
+        return {key: unescaped(each) for key, each in value.items()}
+    return [unescaped(each) for each in value] if isinstance(value, list) else value
+
+
+def yaml_values(document: str, types: dict[str, list[Any]]) -> dict[str, Any]:
+    """The values of a YAML mapping, those that are text by the `types` of its keys as they are written."""
+    return OmegaConf.to_container(OmegaConf.create(quote_texts(document, types)))  # type: ignore[return-value]
+
+
+def quote_texts(document: str, keys: dict[str, list[Any]] | None = None) -> str:
+    """The same YAML with quotes around what the keys take as text, so that `yes`, `1` and `2024-05-01` are that text.
+
+    `keys` are types of the outermost keys, by default those of a recipe. Raises YAMLError.
+    """
+    node = yaml.compose(document, Loader=yaml.SafeLoader)
+    if not isinstance(node, yaml.MappingNode):
+        return document
+    for name, value in node.value:
+        _quote(value, types_at([name.value]) if keys is None else keys.get(name.value, []))
+    return yaml.serialize(node, Dumper=yaml.SafeDumper, allow_unicode=True, width=10**6)
+
+
+def _quote(node: yaml.Node, types: Sequence[Any]) -> None:
+    if isinstance(node, yaml.MappingNode):
+        for name, value in node.value:
+            _quote(value, _types_within(types, name.value))
+    elif isinstance(node, yaml.SequenceNode):
+        for index, item in enumerate(node.value):
+            _quote(item, _types_within(types, str(index)))
+    elif node.style is None and not node.tag.endswith(":null"):
+        known = [each for each in types if each is not type(None)]
+        if known and all(_is_text(each) or _is_text_list(each) for each in known):
+            node.tag, node.style = "tag:yaml.org,2002:str", "'"
+
+
+def types_at(key: Sequence[str]) -> list[Any]:
+    """The types that a key may have, the members of a union one by one; none for a key that no recipe has."""
+    types: list[Any] = [Recipe]
+    for part in key:
+        types = _types_within(types, part)
+    return types
+
+
+def _types_within(types: Sequence[Any], part: str) -> list[Any]:
+    return [member for outer in types for inner in _inner(outer, part) for member in _members(inner)]
+
+
+def _inner(outer: Any, part: str) -> Iterator[Any]:
+    """The type of one field, item or value of a section, a tuple or a dictionary."""
+    origin = get_origin(outer)
+    if isinstance(outer, type) and issubclass(outer, Section) and part in outer.model_fields:
+        yield outer.model_fields[part].annotation
+    elif origin is tuple and re.fullmatch(r"-?\d+", part):
+        yield get_args(outer)[0]
+    elif origin is dict:
+        yield get_args(outer)[1]
+
+
+def _members(annotation: Any) -> Iterator[Any]:
+    origin = get_origin(annotation)
+    if origin is Annotated:
+        yield from _members(get_args(annotation)[0])
+    elif origin in (Union, UnionType):
+        for member in get_args(annotation):
+            yield from _members(member)
+    else:
+        yield annotation
+
+
+def _is_text(member: Any) -> bool:
+    words = get_args(member) if get_origin(member) is Literal else ()
+    return member in (str, Path) or (bool(words) and all(isinstance(word, str) for word in words))
+
+
+def _is_text_list(member: Any) -> bool:
+    return get_origin(member) is tuple and all(_is_text(item) for item in get_args(member) if item is not ...)

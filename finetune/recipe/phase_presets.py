@@ -1,0 +1,100 @@
+"""Built-in schedules of phases, by name: each a readable list that one can print and edit."""
+
+from collections.abc import Callable, Sequence
+
+from finetune.errors import RecipeError, nearest
+from finetune.recipe.schema import Phase, Schedule
+
+NEW = ("temporal", "head")
+
+
+def phases_of(phases: Sequence[Phase] | Schedule, stages: Sequence[str]) -> tuple[Phase, ...]:
+    """The phases of a schedule, for a model with these stages; a list of phases is given back.
+
+    Raises RecipeError for a schedule, or a stage in its name, that is not there.
+    """
+    if not isinstance(phases, Schedule):
+        return tuple(phases)
+    name, colon, stage = phases.schedule.partition(":")
+    backbone = [each for each in stages if each not in NEW]
+    if name not in SCHEDULES:
+        known = ", ".join([*SCHEDULES, "surgical:<stage>"]).replace("surgical, ", "")
+        raise RecipeError(f"phases: unknown schedule {name!r}{nearest(name, SCHEDULES)}; there are {known}")
+    if (name == "surgical") != bool(colon) or (colon and stage not in backbone):
+        raise RecipeError(
+            f"phases: {phases.schedule!r}: surgical, and no other, takes a stage of the backbone, as "
+            f"surgical:{backbone[-1]}{nearest(stage, backbone)}; this one has {', '.join(backbone)}"
+        )
+    return SCHEDULES[name](phases, [stage] if stage else backbone)
+
+
+def _head_only(plan: Schedule, backbone: Sequence[str]) -> tuple[Phase, ...]:
+    """Linear probe: the backbone stays as it was pretrained."""
+    return (Phase(train="head", epochs=plan.epochs, lr=plan.lr),)
+
+
+def _lp_ft(plan: Schedule, backbone: Sequence[str]) -> tuple[Phase, ...]:
+    """Probe, then fine-tune all at a low rate (arXiv:2202.10054)."""
+    first, rest = _halves(plan.epochs)
+    return Phase(train="head", epochs=first, lr=plan.lr), Phase(train="all", epochs=rest, lr=plan.backbone_lr)
+
+
+def _head_then_all(plan: Schedule, backbone: Sequence[str]) -> tuple[Phase, ...]:
+    """A short warm-up of the head, then all, each stage slower than the one after it."""
+    first = max(1, plan.epochs // 5)
+    rest = max(1, plan.epochs - first)
+    return (
+        Phase(train="head", epochs=first, lr=plan.lr),
+        Phase(train="all", epochs=rest, lr=plan.lr, backbone_lr_scale=_scale(plan), layer_decay=0.8),
+    )
+
+
+def _full(plan: Schedule, backbone: Sequence[str]) -> tuple[Phase, ...]:
+    """All from the start, the backbone at its lower rate."""
+    return (Phase(train="all", epochs=plan.epochs, lr=plan.lr, backbone_lr_scale=_scale(plan)),)
+
+
+def _gradual(plan: Schedule, backbone: Sequence[str]) -> tuple[Phase, ...]:
+    """One stage more every few epochs, from the last to the first (ULMFiT, arXiv:1801.06146)."""
+    words = ["head", *(f"last({count})" for count in range(1, len(backbone))), "all"]
+    rates = {"lr": plan.lr, "backbone_lr_scale": _scale(plan), "layer_decay": 0.9}
+    longest = max(plan.every, plan.epochs - plan.every * len(backbone))
+    lengths = [plan.every] * len(backbone) + [longest]
+    first = Phase(train="head", epochs=plan.every, lr=plan.lr)
+    return first, *(
+        Phase.model_validate({"train": word, "epochs": epochs, **rates})
+        for word, epochs in zip(words[1:], lengths[1:], strict=True)
+    )
+
+
+def _surgical(plan: Schedule, stage: Sequence[str]) -> tuple[Phase, ...]:
+    """Probe, then one stage with all that is new (arXiv:2210.11466)."""
+    first, rest = _halves(plan.epochs)
+    return (
+        Phase(train="head", epochs=first, lr=plan.lr),
+        Phase(train=(*stage, *NEW), epochs=rest, lr=plan.backbone_lr),
+    )
+
+
+def _bitfit(plan: Schedule, backbone: Sequence[str]) -> tuple[Phase, ...]:
+    """The biases, and all that is new (arXiv:2106.10199)."""
+    return (Phase(train=("match(bias$)", *NEW), epochs=plan.epochs, lr=plan.lr),)
+
+
+def _halves(epochs: int) -> tuple[int, int]:
+    return max(1, epochs // 2), max(1, epochs - epochs // 2)
+
+
+def _scale(plan: Schedule) -> float:
+    return plan.backbone_lr / plan.lr
+
+
+SCHEDULES: dict[str, Callable[[Schedule, Sequence[str]], tuple[Phase, ...]]] = {
+    "head_only": _head_only,
+    "lp_ft": _lp_ft,
+    "head_then_all": _head_then_all,
+    "full": _full,
+    "gradual": _gradual,
+    "surgical": _surgical,
+    "bitfit": _bitfit,
+}

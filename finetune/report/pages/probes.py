@@ -1,0 +1,68 @@
+"""Draw what probes of several backbones came to, as one SVG file, and as a table in Markdown."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import matplotlib
+from matplotlib.figure import Figure
+from matplotlib.ticker import LogLocator, NullFormatter, StrMethodFormatter
+
+from finetune.metrics.intervals import WIDENED
+from finetune.storage.atomic import whole_file
+
+COLOURS = ("#0b5494", "#b3541e", "#3b7d3b", "#7a4fa3", "#8a6d00", "#5b5b5b")
+MARKERS = "osD^vP"
+
+
+@matplotlib.rc_context({"svg.fonttype": "none", "svg.hashsalt": "finetune", "font.size": 10})
+def draw_probes(path: Path, probes: Sequence[dict[str, Any]], *, chance: float) -> None:
+    """Accuracy with its interval by the seconds of features and classifier; a colour for each backbone."""
+    figure = Figure(figsize=(7.5, 4.2), layout="constrained")
+    axes = figure.add_subplot()
+    backbones = list(dict.fromkeys(each["backbone"] for each in probes))
+    methods = list(dict.fromkeys(each["method"] for each in probes))
+    for each in probes:
+        seconds = each["seconds_of_features"] + each["seconds"]
+        low, high = each["interval"]
+        axes.errorbar(
+            seconds,
+            each["top1"],
+            yerr=[[each["top1"] - low], [high - each["top1"]]],
+            fmt=MARKERS[methods.index(each["method"]) % len(MARKERS)],
+            color=COLOURS[backbones.index(each["backbone"]) % len(COLOURS)],
+            ms=6,
+            lw=0.8,
+        )
+    axes.axhline(chance, color="0.6", ls=":", lw=1)
+    axes.annotate("most frequent class", (1, chance), xycoords=("axes fraction", "data"), ha="right", va="bottom")
+    for name, colour in zip(backbones, COLOURS * len(backbones), strict=False):
+        axes.plot([], [], "-", color=colour, lw=5, label=name)
+    for name, marker in zip(methods, MARKERS * len(methods), strict=False):
+        axes.plot([], [], marker, color="0.4", label=name)
+    axes.set_xscale("log")
+    axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    axes.xaxis.set_major_formatter(StrMethodFormatter("{x:g}"))
+    axes.xaxis.set_minor_formatter(NullFormatter())
+    axes.set_ylim(0, 1.02)
+    axes.set_xlabel("seconds, features included")
+    axes.set_ylabel("top-1, cross-validated")
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.legend(frameon=False, loc="center left", bbox_to_anchor=(1, 0.5))
+    with whole_file(path) as partial:
+        figure.savefig(partial, format="svg", metadata={"Date": None})
+
+
+def probe_table(probes: Sequence[dict[str, Any]]) -> str:
+    """In Markdown, in the order given, with how intervals were made."""
+    lines = [
+        "| backbone | on its features | top-1 | 95 % interval | seconds: features | classifier |",
+        "|---" * 6 + "|",
+    ]
+    for each in probes:
+        low, high = each["interval"]
+        lines.append(
+            f"| {each['backbone']} | {each['method']} | {each['top1']:.3f} | {low:.3f} to {high:.3f} "
+            f"| {each['seconds_of_features']:.0f} | {each['seconds']:.1f} |"
+        )
+    return "\n".join(lines) + f"\n\nIntervals are {WIDENED}.\n"

@@ -1,0 +1,211 @@
+"""List the runs that lie in a folder, newest first, and write them as a page that leads to their reports."""
+
+import os
+import shlex
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote
+
+from finetune.errors import RunError
+from finetune.metrics.headline_keys import HEADLINE, limits_of
+from finetune.recipe.tasks import NAMED, primary_of
+from finetune.report.headline_text import KINDS, headline_row
+from finetune.report.run.page import script_and_style, template, write_page
+from finetune.run.read import (
+    evaluate_command,
+    evaluation_of,
+    read_epochs,
+    read_recipe,
+    read_results,
+    seconds_of,
+)
+from finetune.run.results import Environment
+from finetune.storage.atomic import unused
+from finetune.storage.safe_read import NOT_AS_WRITTEN, read_json
+from finetune.text import count
+
+_SPLITS = ("test", "val", "train")  # the first that a run was scored on is listed
+_OTHER_KINDS = {KINDS[kind] for kind in set(HEADLINE) - set(NAMED)}
+_EPOCHS_OF_A_PHASE = 5  # where a recipe gives neither epochs nor steps
+
+
+def list_runs(folder: Path) -> list[dict[str, Any]]:
+    """What is known of each run directly in `folder`; of one whose files are damaged, `problem` says what is wrong.
+
+    A folder is a run that has results or a recipe; of several seeds each is one. Raises RunError where there is none.
+    """
+    if not folder.is_dir():
+        raise RunError(f"{folder}: there is no such folder; name the one that your runs are in: finetune runs FOLDER")
+    runs = [_row(run, folder) for run in _runs_in(folder)]
+    if not runs:
+        raise RunError(f"{folder}: there are no runs in it; name the folder that they are in: finetune runs FOLDER")
+    return sorted(runs, key=lambda run: -run["time"])
+
+
+def write_index(folder: Path) -> Path:
+    """Write `index.html` of the runs in `folder`, beside them."""
+    runs = list_runs(folder)
+    html = template("index.html.j2").render(
+        folder=folder.resolve().name,
+        runs=runs,
+        several_tests=several_tests(runs),
+        other_kinds=any(row["kind"] in _OTHER_KINDS for run in runs for row in run["told"]),
+        **script_and_style("index.css"),
+    )
+    path = folder / "index.html"
+    try:
+        write_page(path, html)
+    except OSError as error:
+        raise RunError(f"{path}: cannot be written: {error.strerror}") from None
+    return path
+
+
+def is_index(path: Path) -> bool:
+    """Whether a file is a list of runs that was written here, and may be written anew."""
+    try:
+        with path.open("rb") as file:
+            return b'content="finetune runs"' in file.read(4000)
+    except OSError:
+        return False
+
+
+def several_tests(runs: Sequence[Mapping[str, Any]]) -> bool:
+    """Whether figures in the list cannot be compared, as data, split, clips or what they are of differ."""
+    scored = [run for run in runs if run["value"] is not None]
+    return len({tuple(run[key] for key in ("source", "split", "clips", "figure")) for run in scored}) > 1
+
+
+def _is_run(run: Path) -> bool:
+    with suppress(OSError):
+        scored = any((evaluation_of(run, split) / "results.json").is_file() for split in _SPLITS)
+        return scored or ((run / "recipe.yaml").is_file() and not (run / "study.json").is_file())
+    return False
+
+
+def _runs_in(folder: Path) -> list[Path]:
+    """Runs, and of a study without results of its own, as several seeds are, the runs in it."""
+    found: list[Path] = []
+    for path in sorted(folder.iterdir()):
+        if _is_run(path):
+            found.append(path)
+        elif (path / "study.json").is_file():
+            found += [run for run in sorted(path.iterdir()) if _is_run(run)]
+    return found
+
+
+def _row(run: Path, folder: Path) -> dict[str, Any]:
+    """One run; whatever is wrong with its files, the others are listed."""
+    row: dict[str, Any] = dict.fromkeys(("link", "figure", "value", "ci", "split", "clips", "classes", "seconds"))
+    row |= {"told": []}
+    row |= dict.fromkeys(("model", "source", "progress", "state", "todo", "problem"), "")
+    row |= {"name": run.relative_to(folder).as_posix(), "started": "", "time": 0.0}
+    with suppress(OSError):
+        row |= _when(run.stat().st_mtime)
+    try:
+        return row | _facts(run, folder)
+    except (RunError, OSError) as error:
+        return row | {"state": "damaged", "problem": str(error).removeprefix(f"{run}{os.sep}")}
+    except NOT_AS_WRITTEN as error:
+        return row | {
+            "state": "damaged",
+            "problem": f"a file of it is not as it was written: {error!r}; evaluate it again",
+        }
+
+
+def _facts(run: Path, folder: Path) -> dict[str, Any]:
+    recipe, epochs = read_recipe(run) or {}, read_epochs(run)
+    facts = _of_recipe(recipe) | _begun(run)
+    splits = [split for split in _SPLITS if (evaluation_of(run, split) / "results.json").is_file()]
+    facts |= {"progress": _progress(epochs), "seconds": seconds_of(epochs) if epochs else None}
+    if not splits:
+        return facts | _state(run, epochs, _planned(recipe))
+    results = read_results(run, splits[0])
+    if folds := results.get("folds"):
+        facts |= {"progress": count(len(folds), "fold"), "seconds": float(results["seconds"])}
+    return facts | _scored(run, splits[0], results, folder) | {"state": "finished"}
+
+
+def _of_recipe(recipe: Mapping[str, Any]) -> dict[str, str]:
+    model, data = recipe.get("model") or {}, recipe.get("data") or {}
+    source = next((str(data[key]) for key in ("manifest", "folder", "packed") if data.get(key)), "")
+    parts = [str(model[key]) for key in ("backbone", "temporal") if model.get(key)]
+    return {"model": ", ".join(parts), "source": source}
+
+
+def _begun(run: Path) -> dict[str, Any]:
+    path = run / "environment.json"
+    if not path.is_file():
+        return {}
+    started = read_json(path, Environment).get("started")
+    return {} if started is None else _when(datetime.fromisoformat(started).timestamp())
+
+
+def _when(time: float) -> dict[str, Any]:
+    return {"time": time, "started": datetime.fromtimestamp(time).strftime("%Y-%m-%d %H:%M")}
+
+
+def _progress(epochs: Sequence[Mapping[str, Any]]) -> str:
+    if not epochs:
+        return ""
+    phases = len({epoch.get("phase") for epoch in epochs})
+    return f"{count(phases, 'phase')}, {count(int(epochs[-1]['epoch']), 'epoch')}"
+
+
+def _planned(recipe: Mapping[str, Any]) -> int | None:
+    """The epochs of a recipe; None where it counts steps or names a schedule."""
+    phases = recipe.get("phases")
+    if not isinstance(phases, list) or any(phase.get("steps") for phase in phases):
+        return None
+    return sum(int(phase.get("epochs") or _EPOCHS_OF_A_PHASE) for phase in phases)
+
+
+def _state(run: Path, epochs: Sequence[Mapping[str, Any]], planned: int | None) -> dict[str, str]:
+    """Of a run that has not been scored."""
+    done = int(epochs[-1]["epoch"]) if epochs else 0
+    if _is_held(run / ".lock"):
+        return {"state": "training now"}
+    if planned is not None and done >= planned:
+        return {"state": "trained, not scored", "todo": evaluate_command(run, "test")}
+    of = "" if planned is None else f" of {planned}"
+    return {"state": f"stopped after epoch {done}{of}", "todo": f"finetune train --resume {shlex.quote(str(run))}"}
+
+
+def _is_held(lock: Path) -> bool:
+    """Whether a program is training into the folder; False where that cannot be told."""
+    if not lock.is_file() or not os.access(lock, os.W_OK):
+        return False
+    with unused(lock) as free:
+        return not free
+
+
+def _scored(run: Path, split: str, results: Mapping[str, Any], folder: Path) -> dict[str, Any]:
+    name = primary_of(results["tasks"])
+    task = results["tasks"][name]
+    row = headline_row(name, task)
+    page = evaluation_of(run, split) / "report.html"
+    link = quote(os.fsencode(page.relative_to(folder).as_posix())) if page.is_file() else None
+    _refuse_odd(row, task["kind"])
+    return {
+        "figure": row["figure"],
+        "value": float(row["value"]),
+        "ci": [float(end) for end in row["interval"]] if row["interval"] else None,
+        "told": [row, *_told_beside(results["tasks"], name)],
+        "split": str(results["split"]),
+        "clips": int(results["num_rows"]),
+        "classes": len(task["classes"]) if "classes" in task else None,
+        "link": link,
+    }
+
+
+def _told_beside(tasks: Mapping[str, Mapping[str, Any]], first: str) -> list[dict[str, Any]]:
+    return [headline_row(name, task) for name, task in tasks.items() if name != first and task["kind"] in HEADLINE]
+
+
+def _refuse_odd(row: Mapping[str, Any], kind: str) -> None:
+    low, high = limits_of(kind)
+    for value in (row["value"], *(row["interval"] or [])):
+        if not low <= float(value) <= high:
+            raise ValueError(f"{value} is not between {low:g} and {high:g}")

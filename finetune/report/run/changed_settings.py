@@ -1,0 +1,51 @@
+"""Which settings of a recipe differ from the defaults."""
+
+import json
+from typing import Any, NamedTuple
+
+from omegaconf import OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+from yaml import YAMLError
+
+from finetune.recipe.schema import Phase, Recipe
+
+
+class Change(NamedTuple):
+    """A setting, dotted, and its value here and by default, as text."""
+
+    key: str
+    here: str
+    default: str
+
+
+def changes_of(recipe: str) -> list[Change]:
+    """Of a recipe's YAML, in its order; none of one that cannot be read."""
+    try:
+        here = OmegaConf.to_container(OmegaConf.create(recipe))
+    except (OmegaConfBaseException, YAMLError, AssertionError):  # the last of a single number
+        return []
+    if not isinstance(here, dict):
+        return []
+    defaults = Recipe().model_dump(mode="json")
+    changed = _changed({str(key): value for key, value in here.items() if key != "phases"}, defaults, "")
+    phases = here.get("phases")
+    if isinstance(phases, list):
+        usual = Phase(train="head").model_dump(mode="json") | {"train": "none"}
+        for number, phase in enumerate(phases):
+            changed += _changed(phase, usual, f"phases.{number}.") if isinstance(phase, dict) else []
+    return changed
+
+
+def _changed(here: dict[str, Any], defaults: dict[str, Any], prefix: str) -> list[Change]:
+    found = []
+    for key, value in here.items():
+        default = defaults.get(key) if isinstance(defaults, dict) else None
+        if isinstance(value, dict) and isinstance(default, dict) and default:
+            found += _changed(value, default, f"{prefix}{key}.")
+        elif value != default:
+            found.append(Change(f"{prefix}{key}", _text(value), _text(default)))
+    return found
+
+
+def _text(value: Any) -> str:
+    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False, default=str)

@@ -1,0 +1,98 @@
+"""The rows that a run was trained on, with the paths of their files as they are now."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+
+from finetune.data.manifest import Manifest, as_written
+from finetune.data.splits import SPLITS
+from finetune.errors import DataError, RunError, some
+from finetune.recipe.schema import Recipe
+from finetune.run.checkpoint import outputs_of_run
+
+OTHER_SET_KEYS = ("manifest", "folder", "group_pattern", "image_sequences", "image_rate", "packed")
+OWN_FOLDERS = (*SPLITS, "pictures", "figures")  # of RUN/evaluation
+
+
+def saved_manifest(
+    run: Path,
+    recipe: Recipe,
+    classes: tuple[str, ...],
+    *,
+    data_root: Path | None = None,
+    needs_files: bool = True,
+) -> Manifest:
+    """The rows of a run as they were when it trained; `data_root` is where their files are now.
+
+    Raises DataError when files have gone since, or where `data_root` is given and frames come from a pack, and RunError
+    for rows that are not the run's.
+    """
+    data, tasks = recipe.data, as_written(recipe.tasks)
+    manifest = Manifest.from_csv(
+        run / "manifest.csv", multilabel=data.multilabel, packed=True, tasks=tasks, checked=False
+    )
+    manifest = replace(manifest, image_rate=data.image_rate)
+    if data_root is not None and data.packed is not None:
+        raise DataError(
+            f"{run}: reads its frames from the pack {data.packed}, not from videos, so --data-root has no effect; "
+            "put the pack, or a link to it, at that place"
+        )
+    if data_root is not None:
+        manifest = replace(manifest, paths=moved_paths(manifest, data_root))
+    elif needs_files and data.packed is None:
+        _refuse_missing(manifest)
+    if tasks:
+        return manifest.with_outputs(outputs_of_run(run))
+    if set(manifest.classes) - set(classes):
+        raise RunError(f"{run}: manifest.csv names classes that the run has not: {some(manifest.classes)}")
+    return manifest.with_classes(classes)
+
+
+def _refuse_missing(manifest: Manifest) -> None:
+    paths = [manifest.path(row) for row in range(len(manifest))]
+    missing = [str(path) for path in paths if not os.path.exists(path)]  # noqa: PTH110 (never raises)
+    if missing:
+        raise DataError(
+            f"{manifest.source}: {len(missing)} of {len(paths)} files are not there: {some(missing)}; "
+            "if they were moved, say where they are: --data-root DIR"
+        )
+
+
+def moved_paths(manifest: Manifest, root: Path) -> np.ndarray:
+    """The paths (N,) of the rows' files below `root`, UTF-8 bytes.
+
+    `root` stands for the longest folder that all recorded paths share, or for a folder above it: the first of these
+    below which all files are there. Raises DataError, naming some files, where there is none.
+    """
+    paths = [os.fsdecode(path) for path in manifest.paths]
+    shared = Path(_shared_folder(paths))
+    fewest: tuple[int, list[str]] | None = None
+    for base in (shared, *shared.parents):
+        found = [root.absolute() / Path(path).relative_to(base) for path in paths]
+        missing = [str(path) for path in found if not path.exists()]
+        if not missing:
+            return np.array([os.fsencode(path) for path in found])
+        if fewest is None or len(missing) < fewest[0]:
+            fewest = len(missing), missing
+    assert fewest is not None
+    raise DataError(
+        f"{root}: {fewest[0]} of {len(paths)} files are not there: {some(fewest[1])}; the run recorded them below "
+        f"{shared}: --data-root is the folder that stands for it, or for one above it"
+    )
+
+
+def _shared_folder(paths: Sequence[str]) -> str:
+    return os.path.commonpath([str(Path(path).parent) for path in paths])
+
+
+def mapping_in_words(run: Path, recipe: Recipe, classes: tuple[str, ...], data_root: Path) -> str:
+    """Which folder of the run's record stands for which one now."""
+    before = saved_manifest(run, recipe, classes, needs_files=False)
+    after = saved_manifest(run, recipe, classes, data_root=data_root)
+    old, new = (_shared_folder([os.fsdecode(path) for path in each.paths]) for each in (before, after))
+    return f"{len(before)} files recorded below {old} are read below {new}"

@@ -1,0 +1,1 @@
+"""The machine: devices, precision, processes and CPU threads."""

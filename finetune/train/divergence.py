@@ -1,0 +1,56 @@
+"""What watches over training: a phase that gets no better, a first loss that is far off, steps without a number."""
+
+import math
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from finetune.data.manifest import Manifest
+from finetune.errors import DivergedError
+from finetune.model.classifier import VideoClassifier
+from finetune.recipe.schema import EarlyStopping, Train
+
+FAR_OFF = 2.0  # times the loss of guessing
+
+
+def has_stalled(records: Sequence[dict[str, Any]], phase: int, rule: EarlyStopping | None) -> bool:
+    """Whether a phase's last `patience` epochs were no better than its best one before."""
+    if rule is None:
+        return False
+    sign = -1 if rule.metric == "val_loss" else 1
+    of_phase = [each.get(rule.metric) for each in records if each["phase"] == phase]
+    found = [sign * value for value in of_phase if value is not None]
+    if len(found) <= rule.patience:
+        return False
+    best, since = -math.inf, 0
+    for value in found:
+        best, since = (value, 0) if value > best + rule.min_delta else (best, since + 1)
+    return since >= rule.patience
+
+
+def hint_at_first_loss(loss: float, model: VideoClassifier, kind: str) -> str | None:
+    """A word where the first loss is far from ln K, what guessing among K classes costs; of several tasks, none."""
+    classes = model.classes
+    if model.several is not None:
+        return None
+    guessing = math.log(len(classes))
+    if kind != "cross_entropy" or not math.isfinite(loss) or loss < FAR_OFF * guessing:
+        return None
+    return (
+        f"the loss begins at {loss:.2f}; guessing among {len(classes)} classes costs {guessing:.2f}. "
+        "Weights that were not made for this model, or features out of scale, look like this"
+    )
+
+
+def refuse_too_many(
+    left_out: int, loss: float, batch: dict[str, Any], manifest: Manifest, train: Train, *, folder: Path
+) -> None:
+    """Raise DivergedError when more steps have no number for a gradient than may be left out."""
+    if left_out <= train.skip_nan:
+        return
+    files = "\n".join(str(manifest.path(row)) for row in batch["row"].tolist())
+    raise DivergedError(
+        f"the loss is {loss}, or its gradient no number; lower the phase's lr, or set train.clip_grad=1.0 or "
+        f"train.precision=fp32, in another run. The best epoch is kept in {folder / 'checkpoints' / 'best'}. "
+        f"The clips of this step:\n{files}"
+    )

@@ -1,0 +1,72 @@
+"""A run by a recipe, from the model that it starts from."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import torch
+
+from finetune.data.manifest import Manifest
+from finetune.model.classifier import VideoClassifier, model_of
+from finetune.recipe.schema import Recipe
+from finetune.train.loop import AfterEpoch, fit
+
+
+def train_by(
+    recipe: Recipe,
+    manifest: Manifest,
+    *,
+    out: Path,
+    model: VideoClassifier | None = None,
+    after_epoch: AfterEpoch | None = None,
+) -> Path:
+    """Train a new model by a recipe, or go on from `model`; the run folder. See `fit`."""
+    torch.manual_seed(recipe.seed)
+    return fit(
+        model or new_model(recipe, manifest),
+        replace(manifest, image_rate=recipe.data.image_rate),
+        recipe.phases,
+        clip=recipe.clip,
+        augment=recipe.augment,
+        train=recipe.train,
+        data=recipe.data,
+        evaluate=recipe.evaluate,
+        seed=recipe.seed,
+        out=out,
+        after_epoch=after_epoch,
+    )
+
+
+def new_model(recipe: Recipe, manifest: Manifest) -> VideoClassifier:
+    """A model by a recipe, for the classes of a manifest; its new parts are drawn from PyTorch's generator.
+
+    The head's bias starts at how often each class occurs, unless training shows or counts all classes evenly.
+    """
+    even = recipe.train.sampler == "balanced" or recipe.train.loss == "class_balanced"
+    if recipe.tasks:
+        several = manifest.several(recipe.tasks, recipe.multitask)
+        frames, size = recipe.clip.num_frames, recipe.clip.size
+        model = model_of(recipe.model, manifest.classes, num_frames=frames, size=size, several=several)
+        if not even:
+            start_at_priors(model, manifest)
+        return model
+    return model_of(
+        recipe.model,
+        manifest.classes,
+        num_frames=recipe.clip.num_frames,
+        size=recipe.clip.size,
+        class_counts=None if even else list(manifest.counts("train").values()),
+        clips=None if manifest.targets is None else len(manifest.rows("train")),
+    )
+
+
+def start_at_priors(model: VideoClassifier, manifest: Manifest) -> None:
+    """Let the heads of several tasks say how often each name occurs in the training rows."""
+    rows = manifest.rows("train")
+    for name, labels in manifest.tasks.items():
+        counts = labels.counts(rows)
+        if labels.kind == "multilabel":
+            model.heads.start_at_prior(name, counts, clips=int(labels.known[rows].sum()))
+        elif labels.kind == "classify":
+            model.heads.start_at_prior(name, counts)
+        elif labels.kind == "ordinal":
+            model.heads.start_at_levels(name, counts)

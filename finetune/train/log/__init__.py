@@ -1,0 +1,1 @@
+"""What training logs: console, TensorBoard, experiment trackers."""

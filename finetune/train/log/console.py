@@ -1,0 +1,124 @@
+"""What a run shows while it trains: a bar and a table on a terminal, plain lines elsewhere; all on stderr."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from types import TracebackType
+from typing import Any
+
+from rich.console import Console, Group
+from rich.live import Live
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.table import Table
+
+from finetune.metrics.headline_keys import HEADLINE
+from finetune.text import printable
+
+ROWS_SHOWN = 14
+SECONDS_BETWEEN_LINES = 60
+
+
+class Display:
+    """A context manager around a run; `step` after each batch, `epoch` after each epoch."""
+
+    def __init__(self, *, quiet: bool = False) -> None:
+        self.console = Console(stderr=True, quiet=quiet)
+        self.records: list[dict[str, Any]] = []
+        self.said = time.monotonic()
+        self.bar = Progress(
+            TextColumn("{task.description}"),
+            BarColumn(bar_width=None),
+            MofNCompleteColumn(),
+            TextColumn("{task.fields[note]}"),
+            TimeRemainingColumn(),
+            console=self.console,
+        )
+        self.task = self.bar.add_task("", total=1, note="")
+        self.live = Live(self._picture(), console=self.console, refresh_per_second=4, transient=False)
+
+    def __enter__(self) -> Display:
+        if self.console.is_terminal:
+            self.live.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self.console.is_terminal:
+            self.bar.update(self.task, visible=False)
+            self.live.update(self._picture(), refresh=True)
+            self.live.stop()
+
+    def say(self, text: str) -> None:
+        self.said = time.monotonic()
+        self.console.print(printable(text), highlight=False, markup=False, soft_wrap=True)
+
+    def begin_epoch(self, title: str, steps: int) -> None:
+        self.bar.reset(self.task, total=steps, description=title, note="")
+
+    def step(self, *, loss: float, clips_per_second: float) -> None:
+        self.bar.update(self.task, advance=1, note=f"loss {loss:.3f} · {clips_per_second:.0f} clips/s")
+
+    def filling(self, title: str, done: int, rows: int) -> None:
+        """What is done before a phase's first epoch; without a terminal a line now and then."""
+        self.bar.update(self.task, completed=done, total=rows, description=title, note="")
+        if not self.console.is_terminal and time.monotonic() - self.said > SECONDS_BETWEEN_LINES:
+            self.say(f"{title}: {done} of {rows}")
+
+    def epoch(self, record: dict[str, Any]) -> None:
+        self.records.append(record)
+        if self.console.is_terminal:
+            self.live.update(self._picture())
+        else:
+            self.say(" ".join(f"{name} {value}" for name, value in _cells(record).items() if value))
+
+    def _picture(self) -> Group:
+        table = Table(box=None, padding=(0, 2, 0, 0), header_style="dim")
+        shown = [_cells(record) for record in self.records[-ROWS_SHOWN:]]
+        for name in shown[0] if shown else ():
+            table.add_column(printable(name), justify="left" if name == "learning" else "right", no_wrap=True)
+        for cells in shown:
+            table.add_row(*map(printable, cells.values()))
+        return Group(table, self.bar)
+
+
+def span_of(stages: Sequence[str]) -> str:
+    """Stages in words, by the first and the last."""
+    return stages[0] if len(stages) == 1 else f"{stages[0]} … {stages[-1]}"
+
+
+def _cells(record: dict[str, Any]) -> dict[str, str]:
+    """One epoch in words, by column."""
+    learning = record["learning"]
+    rates = [record["lr"][stage] for stage in learning]
+    span = f"{rates[-1]:.1e}" if min(rates) == max(rates) else f"{min(rates):.0e}…{max(rates):.0e}"
+    return {
+        "epoch": str(record["epoch"]),
+        "learning": span_of(learning),
+        "rate": span,
+        "loss": f"{record['train_loss']:.3f}",
+        "top-1": _figure(record["train_top1"]),
+        "val loss": _figure(record["val_loss"]),
+        **_validated(record),
+        "clips/s": f"{record['clips_per_second']:.0f}",
+        "seconds": f"{sum(record['seconds'].values()):.1f}",
+    }
+
+
+def _validated(record: dict[str, Any]) -> dict[str, str]:
+    """The figures that models are chosen by, of each task where there are several."""
+    if "tasks" not in record:
+        key, name = HEADLINE["multilabel" if "val_map" in record else "classify"]
+        return {f"val {name}": _figure(record[f"val_{key}"])}
+    names = dict(HEADLINE.values())
+    return {
+        f"{task} {name}": _figure(told[f"val_{key}"])
+        for task, told in record["tasks"].items()
+        for key, name in names.items()
+        if f"val_{key}" in told
+    }
+
+
+def _figure(value: float | None) -> str:
+    return "" if value is None else f"{value:.3f}"

@@ -1,0 +1,47 @@
+"""L2-SP: a pull of the backbone towards the weights that it was pretrained to (arXiv:1802.01483)."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from finetune.model.freezing.freeze import Staged
+from finetune.model.freezing.stages import NEW
+
+
+class Anchor:
+    """The distance of the backbone's learning parameters to where they were when they first learnt."""
+
+    def __init__(self) -> None:
+        self.start: dict[nn.Parameter, Tensor] = {}
+        self.strength = 0.0
+        self.held: list[nn.Parameter] = []
+
+    def follow(self, model: Staged, strength: float, groups: Sequence[dict[str, Any]]) -> None:
+        """Hold what learns in this phase. The pull takes the place of weight decay: in its groups that becomes 0."""
+        self.strength = strength
+        backbone = [group for group in groups if group["stage"] not in NEW]
+        self.held = [parameter for group in backbone for parameter in group["params"]] if strength else []
+        for group in backbone if strength else ():
+            group["weight_decay"] = 0.0
+        for parameter in self.held:
+            if parameter not in self.start:
+                self.start[parameter] = parameter.detach().clone()
+
+    def state(self, model: nn.Module) -> dict[str, Tensor]:
+        """Where what is held, or was, is pulled to, by name."""
+        return {name: self.start[held] for name, held in model.named_parameters() if held in self.start}
+
+    def restore(self, model: nn.Module, state: dict[str, Tensor]) -> None:
+        parameters = dict(model.named_parameters())
+        for name, start in state.items():
+            self.start[parameters[name]] = start.to(parameters[name])
+
+    def penalty(self) -> Tensor | float:
+        """strength / 2 × the squared distance; 0 where nothing is held."""
+        if not self.held:
+            return 0.0
+        # float32 whatever the precision: the squares are small.
+        distances = [(parameter.float() - self.start[parameter].float()).square().sum() for parameter in self.held]
+        return self.strength / 2 * torch.stack(distances).sum()

@@ -1,0 +1,65 @@
+"""The rate of each step: how it rises and falls over a phase, or over the run."""
+
+import math
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from finetune.model.classifier import VideoClassifier
+from finetune.recipe.schema import Phase, Train
+
+START, FLOOR = 1 / 25, 1e-4  # where the one-cycle policy begins, and where it ends
+RATIO = 1 / 32  # lowest to highest rate of the slanted triangle
+MILESTONES = (0.4, 0.8)
+
+
+def rate_factor(step: int, steps: int, *, schedule: str, warmup: float) -> float:
+    """The share of the peak rate at `step` of 0…steps-1.
+
+    It rises in a line over the first `warmup` share of the steps, then stays (`constant`), falls in a line
+    (`linear`) or along half a cosine (`cosine`; SGDR, arXiv:1608.03983) to near zero, or falls to a tenth after 40 %
+    and after 80 % of all steps (`step`, as TSN is trained). `slanted_triangular` rises from and falls to 1/32 in
+    lines (arXiv:1801.06146), `one_cycle` from 1/25 and to near zero along cosines (arXiv:1708.07120).
+    """
+    rising = math.ceil(steps * warmup)
+    if step < rising:
+        return RISES.get(schedule, _line)((step + 1) / (rising + 1))
+    if schedule == "step":
+        return 0.1 ** sum(step >= share * steps for share in MILESTONES)
+    return FALLS[schedule]((step - rising) / max(1, steps - rising))
+
+
+def _line(done: float) -> float:
+    return done
+
+
+def _half_cosine(done: float) -> float:
+    """From 1 to 0."""
+    return 0.5 * (1 + math.cos(math.pi * done))
+
+
+RISES: dict[str, Callable[[float], float]] = {
+    "slanted_triangular": lambda done: RATIO + (1 - RATIO) * done,
+    "one_cycle": lambda done: 1 - (1 - START) * _half_cosine(done),
+}
+FALLS: dict[str, Callable[[float], float]] = {
+    "cosine": _half_cosine,
+    "linear": lambda done: 1 - done,
+    "constant": lambda done: 1.0,
+    "slanted_triangular": lambda done: 1 - (1 - RATIO) * done,
+    "one_cycle": lambda done: FLOOR + (1 - FLOOR) * _half_cosine(done),
+}
+
+
+def rate_factor_of(phase: Phase, train: Train, *, in_phase: tuple[int, int], in_run: tuple[int, int]) -> float:
+    """Of the phase's own schedule, or of the one that runs through all phases."""
+    if train.schedule_over == "run":
+        return rate_factor(*in_run, schedule=train.schedule, warmup=train.warmup)
+    return rate_factor(*in_phase, schedule=phase.schedule or train.schedule, warmup=phase.warmup or 0.0)
+
+
+def rates_of(
+    model: VideoClassifier, groups: Sequence[dict[str, Any]], peaks: Sequence[float], factor: float
+) -> dict[str, float]:
+    """The mean learning rate of an epoch for each stage; 0 where frozen."""
+    rates = {group["stage"]: peak * factor for group, peak in zip(groups, peaks, strict=True)}
+    return {stage: rates.get(stage, 0.0) for stage in model.stages}

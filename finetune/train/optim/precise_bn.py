@@ -1,0 +1,34 @@
+"""Precise BN: batch norm's running statistics measured over many clips of the final weights (arXiv:2105.07576)."""
+
+from collections.abc import Iterable
+
+import torch
+from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
+
+from finetune.runtime.device import precisely
+
+
+@torch.no_grad()
+def recalibrate(model: nn.Module, batches: Iterable[Tensor], *, precision: str) -> int:
+    """Set the statistics of the batch norms that learn to their means over batches (B, T, C, H, W); how many layers.
+
+    While a model trains they trail behind its weights. Those of frozen stages, and those that `batch_norm` keeps, are
+    left alone; where there are no others no batch is read. The model is left in evaluation mode.
+    """
+    model.train()
+    norms = [module for module in model.modules() if isinstance(module, _BatchNorm) and module.training]
+    momenta = [norm.momentum for norm in norms]
+    device = next(model.parameters()).device
+    model.eval()  # without dropout: what is measured is the network that will be used
+    for norm in norms:
+        norm.train()
+        norm.reset_running_stats()
+        norm.momentum = None  # the plain mean over all batches
+    for batch in batches if norms else ():
+        with precisely(precision, device):
+            model(batch.to(device))
+    for norm, momentum in zip(norms, momenta, strict=True):
+        norm.momentum = momentum
+    model.eval()
+    return len(norms)

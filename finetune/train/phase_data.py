@@ -1,0 +1,202 @@
+"""Batches of a phase: clips, or what its frozen part gives for them, which is kept or else computed in each epoch.
+
+Which of the two changes no result: both take the same draws of each clip and round the same numbers.
+"""
+
+import time
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Any, NamedTuple, TypeVar
+
+from finetune.errors import FinetuneError, ModelError, RunError
+from finetune.feature_cache.cache_folder import cache_root
+from finetune.feature_cache.cached_clips import KeptClips, KeptLoader, kept_clips
+from finetune.feature_cache.fill import fill
+from finetune.feature_cache.frozen_part import FrozenPart, depends_on, frozen_part
+from finetune.model.classifier import VideoClassifier
+from finetune.model.frozen_prefix import FEATURES
+from finetune.recipe.schema import Phase, Recipe
+from finetune.runtime.processes import decided_once, from_all
+from finetune.train.cache_decision import decide
+from finetune.train.loaders import TrainLoaders, augment_of
+from finetune.train.state.signals import Stopped
+from finetune.video.augment import default_views
+from finetune.video.batch_sampler import EpochBatches
+from finetune.video.dataset import ClipDataset, view_of
+from finetune.video.loader import ClipLoader
+
+Say = Callable[[str], None]
+Done = TypeVar("Done")
+
+
+class Shown(NamedTuple):
+    """Where words go, and how far the computing has come: (what, rows done, of), which may raise Stopped."""
+
+    say: Say
+    progress: Callable[[str, int, int], None]
+
+
+class Stretch(NamedTuple):
+    """What is left of a phase: its epochs, counted through the run, and how many passes over the clips they are."""
+
+    epochs: range
+    passes: float
+
+
+@dataclass
+class PhaseData:
+    """Loaders of a phase; where it has a frozen part they give clips or what that gives for them. Close it after."""
+
+    loader: ClipLoader | KeptLoader
+    batches: EpochBatches
+    validation: ClipLoader | KeptLoader | None
+    frozen: FrozenPart | None = None
+    told: dict[str, Any] | None = None  # of the decision, for the record
+    held: ExitStack = field(default_factory=ExitStack)
+
+    def close(self) -> None:
+        self.held.close()
+
+
+def frozen_of(model: VideoClassifier, recipe: Recipe, precision: str, say: Say) -> FrozenPart | None:
+    """The frozen part of the phase that the model is in, where the recipe's is to be done once."""
+    mode, augment = recipe.train.cache, recipe.augment
+    if augment.cutmix or (mode == "off" and augment.views is None):
+        return None
+    try:
+        kept_as = recipe.train.cache_dtype
+        frozen = frozen_part(model, recipe.clip.num_frames, precision=precision, kept_as=kept_as)
+    except ModelError as error:
+        say(f"frozen stages are computed in each epoch: {error}")
+        return None
+    return None if frozen is not None and mode == "features" and frozen.cut.entry != FEATURES else frozen
+
+
+def data_of(
+    model: VideoClassifier,
+    phase: Phase,
+    loaders: TrainLoaders,
+    validation: ClipLoader | None,
+    *,
+    frozen: FrozenPart | None,
+    left: Stretch,
+    shown: Shown,
+) -> PhaseData:
+    """The loaders of a phase for what is left of it; what is to be kept is computed now.
+
+    All processes of a run have to ask together. Raises what `shown.progress` raises.
+    """
+    recipe = loaders.recipe
+    if frozen is None:
+        return PhaseData(*loaders.of(phase), validation)
+    drawn, told = drawn_views(recipe, phase), None
+    if recipe.train.cache != "off" and left.epochs:
+        training, tested = loaders.dataset(phase, drawn), None if validation is None else validation.dataset
+        with ExitStack() as held:
+            sets, told = _kept(model, frozen, (training, tested), loaders, left=left, shown=shown, held=held)
+            if sets:
+                batches = loaders.batches(training)
+                kept_validation = None if validation is None else KeptLoader(sets[1], validation.batches)
+                loader = KeptLoader(sets[0], batches)
+                return PhaseData(loader, batches, kept_validation, frozen, told, held.pop_all())
+    return PhaseData(*loaders.of(phase, drawn), validation, frozen, told)
+
+
+def drawn_views(recipe: Recipe, phase: Phase) -> int:
+    """How many draws of each clip the phase takes in turn, where it has a frozen part."""
+    return recipe.augment.views or default_views(augment_of(recipe, phase), recipe.clip)
+
+
+def kept_sets(
+    model: VideoClassifier,
+    frozen: FrozenPart,
+    datasets: tuple[ClipDataset, ClipDataset | None],
+    recipe: Recipe,
+    *,
+    epochs: Sequence[int],
+    held: ExitStack,
+) -> list[KeptClips]:
+    """What is kept of the training rows' draws that some epochs take, and of the validation rows' views.
+
+    Raises RunError where the cache folder cannot be used.
+    """
+    root, basis = cache_root(recipe.train.cache_dir), depends_on(model, frozen)
+    training, validation = datasets
+    assert training.drawn_views is not None
+    views = sorted({view_of(epoch, training.drawn_views) for epoch in epochs})
+    found = [held.enter_context(kept_clips(root, basis, frozen, training, views))]
+    if validation is not None:
+        found.append(held.enter_context(kept_clips(root, basis, frozen, validation)))
+    return found
+
+
+def _kept(
+    model: VideoClassifier,
+    frozen: FrozenPart,
+    datasets: tuple[ClipDataset, ClipDataset | None],
+    loaders: TrainLoaders,
+    *,
+    left: Stretch,
+    shown: Shown,
+    held: ExitStack,
+) -> tuple[list[KeptClips], dict[str, Any]]:
+    """What is kept, whole, or nothing where that does not pay or cannot be; and what is told of it."""
+    recipe = loaders.recipe
+    try:
+        sets = _together(lambda: kept_sets(model, frozen, datasets, recipe, epochs=left.epochs, held=held))
+        decision = decided_once(lambda: decide(model, frozen, sets, recipe, passes=left.passes))
+        shown.say(decision.words)
+        if not decision.keep:
+            return [], decision.told
+        loaders.close()
+        started = time.perf_counter()
+        rows = _fill_all(model, frozen, sets, loaders, shown)
+    except RunError as error:
+        words = f"frozen stages are computed in each epoch: {error}"
+        shown.say(words)
+        return [], {"entry": frozen.cut.entry, "kept": False, "words": words}
+    seconds = time.perf_counter() - started
+    if rows:
+        shown.say(f"{rows} rows computed in {seconds:.0f} s")
+    words = decision.words + (f"; {rows} rows computed in {seconds:.0f} s" if rows else "; all of it was there")
+    return sets, decision.told | {"rows": rows, "seconds": round(seconds, 2), "words": words}
+
+
+def _fill_all(
+    model: VideoClassifier, frozen: FrozenPart, sets: Sequence[KeptClips], loaders: TrainLoaders, shown: Shown
+) -> int:
+    """Each process its share of the rows; how many rows that were."""
+    data, share = loaders.recipe.data, loaders.share
+    rows = sum(len(each.missing()) for each in sets)
+
+    def compute(share: tuple[int, int]) -> None:
+        for name, each in zip(("training", "validation"), sets, strict=False):
+            fill(model, frozen, each, data, share=share, watch=partial(shown.progress, name))
+
+    _together(lambda: compute(share))
+    if share[1] > 1:
+        for each in sets:
+            each.failed.update(from_all([*each.failed.items()]))
+            each.refresh()
+        _together(lambda: compute((0, 1)))  # what the others kept on disks that are not seen from here
+    return rows
+
+
+def _together(work: Callable[[], Done]) -> Done:
+    """What this process's work gives; where that of any fails or is stopped all raise it, once each is done."""
+    done: list[Done] = []
+    ended = None
+    try:
+        done.append(work())
+    except Stopped:
+        ended = ""
+    except FinetuneError as error:
+        ended = str(error)
+    every = [each for each in from_all([ended]) if each is not None]
+    if any(every):
+        raise RunError("\n".join(dict.fromkeys(filter(None, every))))
+    if every:
+        raise Stopped
+    return done[0]

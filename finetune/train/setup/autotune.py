@@ -1,0 +1,187 @@
+"""What a recipe leaves to the machine: how many clips fit into a batch, and whether compiling pays."""
+
+import copy
+import math
+import time
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from accelerate.utils import find_executable_batch_size
+
+from finetune.data.manifest import Manifest
+from finetune.errors import RecipeError
+from finetune.model.begin_phase import begin_phase
+from finetune.model.classifier import VideoClassifier
+from finetune.model.freezing.freeze import set_trainable
+from finetune.model.lora import merge_lora
+from finetune.recipe.schema import DEFAULT_BATCH_SIZE, Phase, Recipe, Schedule
+from finetune.runtime.device import precisely, settle_device, settle_precision
+from finetune.runtime.processes import decided_once, process_count
+from finetune.train.optim.optimizer import build_optimizer
+from finetune.train.phase_data import frozen_of
+
+LARGEST = 64  # clips a batch: more seldom learn better
+FEWEST_BATCHES = 8  # of an epoch
+WORTH_TRYING = 600.0  # seconds of steps in a phase, below which compiling cannot pay
+# Of these the rate follows the batch in proportion, of adaptive ones as its root (arXiv:1706.02677, arXiv:2006.09092).
+IN_PROPORTION = ("sgd", "momentum", "sgdp", "nesterov")
+
+
+def settle_auto(model: VideoClassifier, manifest: Manifest, recipe: Recipe) -> tuple[Recipe, dict[str, Any]]:
+    """The recipe with `batch_size: auto` and `compile: auto` decided, and what was decided, in numbers.
+
+    The rates follow the batch: they are for DEFAULT_BATCH_SIZE clips. The model is left as it was. Raises RecipeError
+    where not even one clip fits.
+    """
+    train = recipe.train
+    if "auto" not in (train.batch_size, train.compile):
+        return recipe, {}
+    before = {name: value.detach().to("cpu", copy=True) for name, value in model.state_dict().items()}
+    decided = decided_once(lambda: _decide(model, manifest, recipe))
+    model.load_state_dict(before)
+    set_trainable(model, "all")
+    model.eval()
+    assert not isinstance(recipe.phases, Schedule)
+    phases = recipe.phases
+    if "batch_size" in decided:
+        phases = tuple(_scaled(phase, train.optimizer, decided["batch_size"]["clips"]) for phase in phases)
+    update = {
+        "batch_size": decided.get("batch_size", {}).get("clips", train.batch_size),
+        "compile": decided.get("compile", {}).get("pays", train.compile),
+    }
+    return recipe.model_copy(update={"phases": phases, "train": train.model_copy(update=update)}), decided
+
+
+def in_words(decided: dict[str, Any]) -> list[str]:
+    """The same as lines of text."""
+    lines = []
+    if size := decided.get("batch_size"):
+        lines.append(
+            f"batch_size auto: {size['clips']} clips; rates are those of the recipe times {size['rate_factor']:g}"
+        )
+    if choice := decided.get("compile"):
+        verdict = "pays" if choice["pays"] else "does not pay"
+        figures = ", ".join(f"{name.replace('_', ' ')} {choice[name]:.3g}" for name in choice if name != "pays")
+        lines.append(f"compile auto: {verdict} ({figures})")
+    return lines
+
+
+def _decide(model: VideoClassifier, manifest: Manifest, recipe: Recipe) -> dict[str, Any]:
+    device = settle_device(recipe.train.device)
+    model.to(device).checkpointing = recipe.train.checkpointing
+    assert not isinstance(recipe.phases, Schedule)
+    rows, phases = len(manifest.rows("train")), [phase.settled(recipe.train) for phase in recipe.phases]
+    decided: dict[str, Any] = {}
+    size = recipe.train.batch_size
+    if size == "auto":
+        size = _largest_batch(model, recipe, phases, rows, device)
+        factor = _rate_factor(recipe.train.optimizer, size)
+        decided["batch_size"] = {"clips": size, "rate_factor": round(factor, 4)}
+    if recipe.train.compile == "auto":
+        decided["compile"] = _compiling_pays(model, recipe, phases, rows, size, device)
+    return decided
+
+
+def _largest_batch(
+    model: VideoClassifier, recipe: Recipe, phases: Sequence[Phase], rows: int, device: torch.device
+) -> int:
+    """The largest power of two that each phase can learn from; on a CPU, where more are no faster, the default."""
+    if device.type == "cpu":
+        return min(DEFAULT_BATCH_SIZE, max(1, rows))
+    most = max(1, min(LARGEST, rows // (FEWEST_BATCHES * recipe.train.accumulate * process_count())))
+    size = 2 ** int(math.log2(most))
+
+    def halved() -> int:
+        nonlocal size
+        size //= 2
+        return size
+
+    @find_executable_batch_size(starting_batch_size=size, reduce_batch_size_fn=halved)
+    def attempt(clips: int) -> int:
+        for phase in phases:
+            _seconds_of_a_step(model, phase, recipe, clips, device, steps=2)
+        return clips
+
+    try:
+        return attempt()
+    except RuntimeError as error:
+        if "reached zero" not in str(error):
+            raise
+        raise RecipeError(
+            "not even one clip fits into the device's memory: lower clip.size or clip.num_frames, or set "
+            "train.checkpointing=true"
+        ) from None
+
+
+def _compiling_pays(
+    model: VideoClassifier, recipe: Recipe, phases: Sequence[Phase], rows: int, size: int, device: torch.device
+) -> dict[str, Any]:
+    """Measured on the phase with most to compute: whether its steps save more than compiling takes."""
+    batches = math.ceil(rows / (size * recipe.train.accumulate * process_count()))
+    timed = []
+    for phase in phases:
+        if _has_frozen_part(model, phase, recipe, device):
+            continue  # where that is done once, the rest is not compiled
+        plain = _seconds_of_a_step(model, phase, recipe, size, device, steps=3)
+        timed.append((plain * phase.steps_of(batches) * recipe.train.accumulate, plain, phase))
+    whole, plain, phase = max(timed, key=lambda each: each[0], default=(0.0, 0.0, phases[0]))
+    if whole < WORTH_TRYING:
+        return {"pays": False, "seconds_of_all_steps": round(whole, 1)}
+    tried = copy.deepcopy(model)
+    tried.backbone.net.compile()
+    started = time.perf_counter()
+    compiled = _seconds_of_a_step(tried, phase, recipe, size, device, steps=4)
+    compiling = time.perf_counter() - started - 4 * compiled
+    saved = whole * (1 - compiled / plain)
+    return {
+        "pays": saved > compiling * len(phases),
+        "seconds_of_a_step": round(plain, 4),
+        "compiled": round(compiled, 4),
+        "seconds_to_compile": round(compiling, 1),
+        "seconds_saved": round(saved, 1),
+    }
+
+
+def _has_frozen_part(model: VideoClassifier, phase: Phase, recipe: Recipe, device: torch.device) -> bool:
+    begin_phase(model, phase)
+    found = frozen_of(model, recipe, settle_precision(recipe.train.precision, device), lambda text: None)
+    merge_lora(model)
+    return found is not None
+
+
+def _seconds_of_a_step(
+    model: VideoClassifier, phase: Phase, recipe: Recipe, clips: int, device: torch.device, *, steps: int
+) -> float:
+    """Of the last of some steps on black clips."""
+    precision = settle_precision(recipe.train.precision, device)
+    shape = (clips, model.num_frames, 3, model.size, model.size)
+    batch = torch.zeros(shape, dtype=torch.uint8, device=device)
+    try:
+        _, groups = begin_phase(model, phase)
+        optimizer = build_optimizer(str(phase.optimizer), groups)
+        model.train()
+        for _ in range(steps):
+            started = time.perf_counter()
+            with precisely(precision, device):
+                said = model(batch)
+            sum(each.float().logsumexp(1).mean() for each in said.values()).backward()
+            optimizer.step()
+            optimizer.zero_grad()
+            if device.type != "cpu":
+                torch.get_device_module(device).synchronize()
+        return time.perf_counter() - started
+    finally:  # memory may have been too little
+        model.zero_grad()
+        merge_lora(model)
+
+
+def _rate_factor(optimizer: str, clips: int) -> float:
+    share = clips / DEFAULT_BATCH_SIZE
+    return share if optimizer in IN_PROPORTION else math.sqrt(share)
+
+
+def _scaled(phase: Phase, optimizer: str, clips: int) -> Phase:
+    factor = _rate_factor(phase.optimizer or optimizer, clips)
+    rates = {stage: rate * factor for stage, rate in phase.stage_lr.items()}
+    return phase.model_copy(update={"lr": phase.lr * factor, "stage_lr": rates})

@@ -1,0 +1,180 @@
+"""What is refused before the first batch: everything that can be known to fail, said all at once."""
+
+import shutil
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from finetune.data.manifest import Manifest
+from finetune.errors import DataError, FinetuneError, RecipeError, RunError, some
+from finetune.model.classifier import VideoClassifier
+from finetune.model.freezing.param_groups import check_stages
+from finetune.model.freezing.selectors import select
+from finetune.model.lora import check_lora
+from finetune.recipe.schema import Phase, Recipe, Schedule
+from finetune.recipe.tasks import PLACED
+from finetune.runtime.processes import is_main_process
+from finetune.train.loaders import augment_of
+from finetune.train.log.console import Display
+from finetune.train.log.trackers import check_tracker
+from finetune.train.loss.multitask import check_rule
+from finetune.train.optim.optimizer import check_optimizer
+from finetune.video.decode.clip_files import stamp
+from finetune.video.file_facts import Facts
+from finetune.video.geometry import problem_with
+from finetune.video.pack.read import Pack, facts_of
+
+
+def refuse_what_cannot_run(model: VideoClassifier, manifest: Manifest, recipe: Recipe, *, folder: Path) -> None:
+    """Everything that can be known to fail before a video is read, all at once."""
+    problems = []
+    if model.several is not None:
+        problems += problems_with_tasks(model, manifest, recipe)
+    elif manifest.tasks:
+        problems.append(f"the data have the tasks {', '.join(manifest.tasks)}, the model was built for classes alone")
+    elif tuple(manifest.classes) != model.classes:
+        problems.append(f"the model has the classes {model.classes}, the data {manifest.classes}")
+    needs_frames = recipe.model.temporal == "concat" or model.backbone.fixed_frames is not None
+    if recipe.clip.num_frames != model.num_frames and needs_frames:
+        problems.append(f"clip.num_frames is {recipe.clip.num_frames}, the model was built for {model.num_frames}")
+    if recipe.train.early_stopping is not None and not len(manifest.rows("val")):
+        problems.append("train.early_stopping looks at the split val, which has no rows; set data.val, or leave it out")
+    problems += [f"train.trackers: {problem}" for problem in _said(check_tracker, recipe.train.trackers)]
+    stopping = recipe.train.early_stopping
+    if stopping is not None and stopping.metric == "val_map" and not recipe.data.multilabel:
+        problems.append("train.early_stopping.metric is val_map, which only data.multilabel has; take val_top1")
+    if stopping is not None and stopping.metric == "val_score" and model.several is None:
+        problems.append("train.early_stopping.metric is val_score, the mean over several tasks; take val_top1")
+    if recipe.augment.cutmix and (recipe.train.cache in {"features", "boundary"} or recipe.augment.views):
+        problems.append(
+            "augment.cutmix needs each clip's pixels anew: take augment.mixup, or leave out augment.views and "
+            "train.cache"
+        )
+    assert not isinstance(recipe.phases, Schedule)
+    for index, phase in enumerate(recipe.phases):
+        problems += [f"phases.{index}.{problem}" for problem in _problems_of(phase.settled(recipe.train), model)]
+    if problems:
+        raise RecipeError("\n".join(problems))
+    if not is_main_process():
+        return
+    if (folder / "recipe.yaml").exists():
+        return  # a run that goes on: what it needs it has already
+    weights_bytes = sum(value.numel() * value.element_size() for value in model.state_dict().values())
+    # start, best and last, the optimizer's two averages, and one more of each while they are replaced
+    copies = 3 + 2 + 3 + (4 if recipe.train.ema else 0) + recipe.train.keep
+    refuse_full_disk(folder, needed_bytes=copies * weights_bytes + 50_000_000)
+
+
+def problems_with_tasks(model: VideoClassifier, manifest: Manifest, recipe: Recipe) -> list[str]:
+    """What of several tasks does not go together."""
+    problems = []
+    wanted = {name: (each.kind, each.names) for name, each in model.outputs.items()}
+    found = {name: (each.kind, each.names) for name, each in manifest.tasks.items()}
+    if wanted != found:
+        problems.append(f"the model has the tasks {wanted}, the data {found}")
+    numbers = [name for name, each in model.outputs.items() if not each.is_named]
+    if numbers and (recipe.augment.mixup or recipe.augment.cutmix):
+        problems.append(f"augment.mixup and cutmix blend two clips, and {', '.join(numbers)} of two cannot be blended")
+    placed = [name for name, each in model.outputs.items() if each.kind in PLACED]
+    assert not isinstance(recipe.phases, Schedule)
+    augments = [augment_of(recipe, phase) for phase in recipe.phases] if placed else []
+    problems += dict.fromkeys(filter(None, map(problem_with, augments)))
+    packed = recipe.data.packed
+    if placed and packed is not None and Pack(packed).settings.frames is not None:
+        problems.append(
+            f"data.packed: {packed} keeps some frames of each video, and {', '.join(placed)} are of frames as videos "
+            "have them; pack without --frames"
+        )
+    problems += [f"multitask.weighting: {each}" for each in _said(check_rule, [recipe.multitask.weighting])]
+    rows = manifest.rows("train")
+    for name, labels in manifest.tasks.items():
+        if not labels.known[rows].any():
+            problems.append(f"tasks.{name}: no row in the split train has its label")
+    return problems
+
+
+def _problems_of(phase: Phase, model: VideoClassifier) -> list[str]:
+    checks: tuple[tuple[str, Callable[[], object]], ...] = (
+        ("train", lambda: select(model.stages, phase.train)),
+        ("train", lambda: check_lora(phase.train)),
+        ("stage_lr", lambda: check_stages(model, phase.stage_lr)),
+        ("optimizer", lambda: check_optimizer(str(phase.optimizer))),
+    )
+    return [f"{key}: {problem}" for key, check in checks for problem in _said(lambda each: each(), [check])]
+
+
+def _said(check: Callable[[Any], object], items: Sequence[Any]) -> list[str]:
+    """What a check says of those items that are wrong."""
+    problems = []
+    for item in items:
+        try:
+            check(item)
+        except FinetuneError as error:
+            problems.append(str(error))
+    return problems
+
+
+def refuse_full_disk(folder: Path, *, needed_bytes: int) -> None:
+    """Raise RunError when the disk of a folder, or of the parent where it will be made, has less room than needed."""
+    there = next(parent for parent in (folder.absolute(), *folder.absolute().parents) if parent.is_dir())
+    free = shutil.disk_usage(there).free
+    if free < needed_bytes:
+        raise RunError(
+            f"{folder}: needs about {needed_bytes / 1e6:.0f} MB, the disk has {free / 1e6:.0f} MB free; "
+            "make room, or choose another disk with --out"
+        )
+
+
+def fingerprint(manifest: Manifest, facts: Facts) -> Tensor:
+    """(N, 4) int64: of each row's file its bytes, frames, height and width; all zero but the first where it is bad."""
+    sizes = [stamp(path)[0] if (path := manifest.path(row)).exists() else 0 for row in range(len(manifest))]
+    return torch.from_numpy(np.stack([sizes, facts.num_frames, facts.heights, facts.widths], axis=1).astype(np.int64))
+
+
+def refuse_other_files(manifest: Manifest, before: Tensor, now: Tensor) -> None:
+    """Raise DataError when files are not what they were when a run began: its clips would be others."""
+    if not isinstance(before, Tensor) or before.shape != now.shape:
+        raise DataError(f"{manifest.source}: has {len(now)} rows, other than when the run began; start another run")
+    changed = (before != now).any(1).nonzero().flatten().tolist()
+    if changed:
+        paths = some([str(manifest.path(row)) for row in changed])
+        raise DataError(
+            f"{paths}: changed since the run began ({len(changed)} of {len(manifest)} files); put back what was there, "
+            "or start another run"
+        )
+
+
+def look(manifest: Manifest, recipe: Recipe, display: Display) -> Facts:
+    """The facts of all files, once each has been opened; those that cannot be read are an error, or left out."""
+    assert recipe.clip.size is not None
+    facts = facts_of(manifest, recipe.data.packed, side=recipe.clip.size)
+    if facts.bad and recipe.data.on_error == "fail":
+        listed = "\n".join(facts.bad[row] for row in sorted(facts.bad))
+        raise DataError(
+            f"{listed}\n{len(facts.bad)} of {len(manifest)} files cannot be read; mend or remove them, "
+            "or leave them out with data.on_error=skip"
+        )
+    readable = manifest.without(facts.bad)
+    untaught = _lost_with_bad_files(manifest, readable)
+    if untaught:
+        raise DataError("\n".join(f"{manifest.source}: {problem}" for problem in untaught))
+    if facts.bad:
+        display.say(f"leaving out {len(facts.bad)} files that cannot be read; the report lists them")
+    return facts
+
+
+def _lost_with_bad_files(manifest: Manifest, readable: Manifest) -> list[str]:
+    """Names of each task that training rows have, but none that can be read."""
+    problems = []
+    for task, labels in manifest.labels_of_all.items():
+        left = readable.labels_of_all[task].counts(readable.rows("train"))
+        before = labels.counts(manifest.rows("train"))
+        lost = [name for name, *counts in zip(labels.names, before, left, strict=False) if counts[0] and not counts[1]]
+        if lost:
+            where = f"tasks.{task}: " if manifest.tasks else ""
+            problems.append(f"{where}no readable training video of {', '.join(lost)}")
+    return problems

@@ -1,0 +1,1 @@
+"""What a run has to save to resume exactly, and what stops it."""

@@ -1,0 +1,155 @@
+"""What a run writes down while it trains: checkpoints, metrics.jsonl, TensorBoard, skipped.json."""
+
+import json
+import shutil
+import time
+from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+from finetune.data.manifest import Manifest
+from finetune.errors import RunError, some
+from finetune.model.classifier import VideoClassifier
+from finetune.recipe.schema import Recipe
+from finetune.recipe.tasks import Output
+from finetune.run.checkpoint import begin_run, save_checkpoint
+from finetune.run.read import read_epochs
+from finetune.storage.atomic import locked, standing, tidy, whole_file, write_json
+from finetune.train.log.tensorboard import Board
+from finetune.train.state.state import Moving, Position, State
+
+
+class RunFiles:
+    """The files of a run that grow; only the main process writes, whole files or none."""
+
+    def __init__(
+        self,
+        folder: Path,
+        manifest: Manifest,
+        recipe: Recipe,
+        *,
+        began: dict[str, Any],
+        bad: dict[int, str],
+        state: State | None,
+        decided: dict[str, Any] | None,
+        outputs: Mapping[str, Output] | None,
+        is_writer: bool,
+    ) -> None:
+        """`outputs` are those of several tasks. `began` goes into each state; `bad`: why rows cannot be read.
+
+        From `state` the run goes on.
+        """
+        epochs = 0 if state is None else state["position"]["epochs"]
+        self.folder = folder
+        self.manifest = manifest
+        self.recipe = recipe
+        self.began = began
+        self.skipped = bad | ({} if state is None else state["skipped"])
+        self.is_writer = is_writer
+        self.held = ExitStack()
+        self.board: Board | None = None
+        if is_writer:
+            self._begin(epochs, is_new=state is None, decided=decided or {}, outputs=outputs)
+        self.records = read_records(folder, epochs=epochs)
+        self.saved = time.monotonic()
+
+    def __enter__(self) -> "RunFiles":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self.board is not None:
+            self.board.close()
+        self.held.close()
+
+    def _begin(
+        self, epochs: int, *, is_new: bool, decided: dict[str, Any], outputs: Mapping[str, Output] | None
+    ) -> None:
+        """Write what a run is; no other program may, until this one ends."""
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            refusal = f"{self.folder}: another program is training into it; wait for its end, or end it"
+            self.held.enter_context(locked(self.folder / ".lock", refusal))
+            begin_run(self.folder, self.recipe, self.manifest, decided=decided, outputs=outputs)
+        except OSError as error:
+            raise RunError(f"{self.folder}: a run folder cannot be written there: {error.strerror}") from None
+        if is_new:  # a run that ended before its first checkpoint may have left the start of one
+            shutil.rmtree(self.folder / "checkpoints", ignore_errors=True)
+        for which in ("start", "best", "last"):
+            tidy(self.folder / "checkpoints" / which)
+        self.board = Board(self.folder / "tensorboard", epochs=epochs)
+        self._write_skipped()
+
+    def note_skipped(self, items: Sequence[tuple[int, str]]) -> None:
+        new = [item for item in items if item[0] not in self.skipped]
+        self.skipped.update(new)
+        if new:
+            self._write_skipped()
+
+    def write(self, record: dict[str, Any]) -> None:
+        """A finished epoch."""
+        self.records.append(record)
+        if not self.is_writer:
+            return
+        path = self.folder / "metrics.jsonl"
+        lines = [json.dumps(each, ensure_ascii=False) + "\n" for each in self.records]
+        try:
+            with whole_file(path) as partial:
+                partial.write_text("".join(lines), encoding="utf-8")
+            assert self.board is not None
+            self.board.epoch(record)
+        except OSError as error:
+            raise RunError(
+                f"{path}: could not be written: {error.strerror}; once it can: finetune train --resume {self.folder}"
+            ) from error
+
+    def keep_start(self, model: VideoClassifier, at: Position) -> None:
+        """The weights before the backbone first learns: a trained head on the pretrained backbone, to average with."""
+        if self.is_writer and not standing(self.folder / "checkpoints" / "start").exists():
+            save_checkpoint(self.folder, "start", model, {"epoch": at.epochs})
+
+    def save_best(self, model: VideoClassifier, record: dict[str, Any]) -> None:
+        if self.is_writer:
+            save_checkpoint(self.folder, "best", model, record)
+
+    def keep_epoch(self, model: VideoClassifier, record: dict[str, Any]) -> None:
+        """The weights of the last epochs, as many as the recipe says, each in `checkpoints/epoch-<n>`."""
+        if not self.is_writer or not self.recipe.train.keep:
+            return
+        save_checkpoint(self.folder, f"epoch-{record['epoch']}", model, record)
+        too_old = record["epoch"] - self.recipe.train.keep
+        shutil.rmtree(self.folder / "checkpoints" / f"epoch-{too_old}", ignore_errors=True)
+
+    def save_last(self, moving: Moving, at: Position) -> None:
+        """The weights as they are now, and all that the run needs to go on from here."""
+        self.saved = time.monotonic()
+        if not self.is_writer:
+            return
+        meta = self.records[-1] if at.batches == 0 and self.records else {"epoch": at.epochs, "batches": at.batches}
+        recipe = self.recipe.model_dump(mode="json")
+        state = moving.state(at) | self.began | {"skipped": self.skipped, "recipe": recipe}
+        with moving.ema.in_place(moving.model):
+            save_checkpoint(self.folder, "last", moving.model, meta, state=state)
+
+    @property
+    def minutes_since_saved(self) -> float:
+        return (time.monotonic() - self.saved) / 60
+
+    def _write_skipped(self) -> None:
+        if not self.is_writer:
+            return
+        listed = [
+            {"path": str(self.manifest.path(row)), "split": str(self.manifest.splits[row]), "reason": reason}
+            for row, reason in sorted(self.skipped.items())
+        ]
+        write_json(self.folder / "skipped.json", listed)
+
+
+def read_records(folder: Path, *, epochs: int) -> list[dict[str, Any]]:
+    """The records of a run's first epochs, in metrics.jsonl."""
+    records = [record for record in read_epochs(folder) if record["epoch"] <= epochs]
+    for record in records:
+        if lacking := {"phase", "val_loss", "val_top1"} - record.keys():
+            where = f"{folder / 'metrics.jsonl'}, epoch {record['epoch']}"
+            raise RunError(f"{where}: has no {some(sorted(lacking))}; the run cannot go on, start another")
+    return records

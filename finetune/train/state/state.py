@@ -1,0 +1,199 @@
+"""What a run has to remember to go on as if nothing had happened; all else follows from recipe and position."""
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Annotated, Any, Literal, Required
+
+import torch
+from pydantic import Field
+from torch import Tensor
+from torch.optim import Optimizer
+from typing_extensions import TypedDict
+
+from finetune.errors import RunError, some
+from finetune.model.classifier import VideoClassifier
+from finetune.model.lora import is_adapted
+from finetune.run.results import OPEN, Count
+from finetune.storage.atomic import standing
+from finetune.storage.safe_read import NOT_AS_WRITTEN, checked
+from finetune.train.log.epoch_metrics import Tally
+from finetune.train.loss.objective import Objective
+from finetune.train.optim.ema import Ema
+from finetune.train.optim.l2_sp import Anchor
+
+ANEW = "start another run, in another folder"
+State = dict[str, Any]  # tensors, numbers and strings, so that nothing has to be trusted to read it
+
+
+class _SavedTally(TypedDict):
+    clips: Count
+    judged: Count
+    right: Count
+    total_loss: float
+    steps: Count
+    total_factor: float
+    seconds: dict[str, float]
+
+
+class _SavedPosition(TypedDict):
+    phase: Count
+    epochs: Count
+    epochs_in_phase: Count
+    batches: Count
+    steps_in_phase: Count
+    steps: Count
+    left_out: Count
+    tally: _SavedTally
+
+
+class _SavedEma(TypedDict):
+    steps: Count
+    average: dict[str, Any]
+
+
+class _SavedData(TypedDict):
+    rows: Any
+    classes: dict[str, list[str]]
+
+
+class SavedState(TypedDict, total=False):
+    """state.pt, as far as it can be checked before the run that it is of has been set up."""
+
+    __pydantic_config__ = OPEN  # type: ignore[misc]
+    position: Required[_SavedPosition]
+    optimizer: Required[dict[str, Any]]
+    ema: Required[_SavedEma]
+    anchor: Required[dict[str, Any]]
+    objective: dict[str, Any]
+    scaler: Required[dict[str, Any] | None]
+    model: Required[dict[str, Any] | None]
+    files: Required[Any]
+    data: _SavedData
+    precision: Required[Literal["fp32", "bf16", "fp16"]]
+    batch_size: Required[Annotated[int, Field(ge=1, le=10**6)]]
+    skipped: Required[dict[int, str]]
+    recipe: Required[dict[str, Any]]
+
+
+@dataclass
+class Position:
+    """Where a run is: what it has behind it."""
+
+    phase: int = 0  # the one under way
+    epochs: int = 0  # finished, of the run
+    epochs_in_phase: int = 0
+    batches: int = 0  # learnt from, in the epoch under way
+    steps_in_phase: int = 0
+    steps: int = 0
+    left_out: int = 0  # steps without a gradient that is a number
+    tally: Tally = field(default_factory=Tally)  # of the epoch under way
+
+    def after_batch(self) -> None:
+        self.batches, self.steps_in_phase, self.steps = self.batches + 1, self.steps_in_phase + 1, self.steps + 1
+
+    def after_epoch(self) -> None:
+        self.epochs, self.epochs_in_phase, self.batches = self.epochs + 1, self.epochs_in_phase + 1, 0
+        self.tally = Tally()
+
+    def after_phase(self) -> None:
+        self.phase, self.epochs_in_phase, self.steps_in_phase = self.phase + 1, 0, 0
+
+
+@dataclass
+class Moving:
+    """What changes while a phase learns, beside the position."""
+
+    model: VideoClassifier
+    optimizer: Optimizer
+    ema: Ema
+    anchor: Anchor
+    objective: Objective
+    scaler: Any  # of fp16, else None
+
+    def state(self, at: Position) -> State:
+        """The model's own weights are in it only where those of the checkpoint are others: an average, or merged."""
+        own = bool(self.ema.average) or is_adapted(self.model)
+        return {
+            "schema": 1,
+            "position": asdict(at),
+            "model": _copied(self.model.state_dict()) if own else None,
+            "optimizer": self.optimizer.state_dict(),
+            "ema": {"steps": self.ema.steps, "average": _copied(self.ema.average)},
+            "anchor": self.anchor.state(self.model),
+            "objective": self.objective.state(),
+            "scaler": None if self.scaler is None else self.scaler.state_dict(),
+        }
+
+    def restore(self, state: State) -> None:
+        """Go on from a state, in a phase set up as at its start. Raises RunError where it does not fit."""
+        fresh = self.optimizer.state_dict()
+        try:
+            self._restore(state)
+        except (*NOT_AS_WRITTEN, RuntimeError) as error:
+            raise RunError(f"state.pt does not fit this run: {' '.join(str(error).split())[:300]}; {ANEW}") from None
+        refuse_other_optimizer(self.optimizer, fresh)
+
+    def _restore(self, state: State) -> None:
+        if state["model"] is not None:
+            self.model.load_state_dict(state["model"])
+        self.optimizer.load_state_dict(state["optimizer"])
+        self.ema.steps = state["ema"]["steps"]
+        self.ema.average = {name: value.to(self.ema.average[name]) for name, value in state["ema"]["average"].items()}
+        self.anchor.restore(self.model, state["anchor"])
+        self.objective.restore(state.get("objective", {}))
+        if self.scaler is not None:
+            self.scaler.load_state_dict(state["scaler"])
+
+
+def _copied(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """On the CPU: the device may have no room, and the weights are swapped while they are written."""
+    return {name: value.detach().to("cpu", copy=True) for name, value in tensors.items()}
+
+
+def position_of(state: State) -> Position:
+    values = dict(state["position"])
+    return Position(**values | {"tally": Tally(**values["tally"])})
+
+
+def refuse_other_optimizer(optimizer: Optimizer, fresh: Mapping[str, Any]) -> None:
+    """Raise RunError where what was restored is not of the shapes and types that a fresh optimizer would come to."""
+    for group, began in zip(optimizer.param_groups, fresh["param_groups"], strict=True):
+        odd = [key for key, value in began.items() if not _is_alike(group.get(key), value)]
+        for parameter in group["params"]:
+            kept = optimizer.state.get(parameter, {})
+            tensors = [value for value in kept.values() if isinstance(value, Tensor) and value.ndim]
+            odd += ["a tensor's shape"] if not all(_belongs_to(each.shape, parameter.shape) for each in tensors) else []
+        if odd:
+            raise RunError(f"state.pt does not fit this run: the optimizer's {some(odd)}; {ANEW}")
+
+
+def _belongs_to(shape: Sequence[int], parameter_shape: Sequence[int]) -> bool:
+    """Whether what an optimizer keeps of a parameter may have this shape: Adafactor's has fewer dimensions."""
+    return set(shape) <= {1, math.prod(parameter_shape), *parameter_shape}
+
+
+def _is_alike(value: object, began: object) -> bool:
+    if isinstance(began, float) and not isinstance(began, bool):
+        return isinstance(value, int | float) and math.isfinite(value)
+    if isinstance(began, list | tuple):
+        return isinstance(value, list | tuple) and len(value) == len(began)
+    return isinstance(value, type(began)) or began is None
+
+
+def read_state(folder: Path) -> State:
+    """The state of a run's last checkpoint; nothing in it is executed. Raises RunError where there is none."""
+    path = standing(folder / "checkpoints" / "last") / "state.pt"
+    try:
+        state = torch.load(path, map_location="cpu", weights_only=True)
+        return checked(state, SavedState, path)
+    except RunError:
+        raise
+    except FileNotFoundError:
+        raise RunError(
+            f"{folder}: cannot go on without checkpoints/last/state.pt; it ended before its first checkpoint, or "
+            "was not left by training. Start it anew, in another folder"
+        ) from None
+    except Exception as error:  # torch raises pickle's own errors for what it refuses to execute
+        raise RunError(f"{path}: cannot be read ({type(error).__name__}), and is not executed; {ANEW}") from None

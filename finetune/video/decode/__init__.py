@@ -1,0 +1,1 @@
+"""Decode the frames that are asked for, and no others."""

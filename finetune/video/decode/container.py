@@ -1,0 +1,172 @@
+"""Open a video file with PyAV, or say in plain words why it cannot be."""
+
+import os
+import stat
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from fractions import Fraction
+from pathlib import Path
+
+import av
+from av.container import InputContainer
+from av.packet import Packet
+from av.video.frame import VideoFrame
+from av.video.stream import VideoStream
+
+from finetune.errors import VideoError
+from finetune.video.worker_pool import still_working
+
+# IndexError: PyAV does not know streams that turn up in the middle of a damaged file.
+PYAV_ERRORS = (av.FFmpegError, OSError, ValueError, IndexError)
+LARGEST_HEADER_BYTES = 2**24
+FILE_PREFIX = "file:"
+ENCRYPTED = "is encrypted, and its frames cannot be decoded; decrypt it first"
+HIGHEST_RATE = 1000.0  # frames a second; DV files say 60,000
+LARGEST_PIXELS = 2**25  # 8K video has 33 million: what a header can claim, and memory has to be found for
+# Looking into a file before it is read decodes several frames of it. Without that, an H.264 decoder has to be told
+# to expect frames in any order.
+QUICK_OPEN = {"skip_frame": "all"}
+QUICK_CONTAINER = {"analyzeduration": "1"}
+QUICK_DECODER = {"strict": "1"}
+
+
+@contextmanager
+def open_video(path: Path, *, quick: bool = False) -> Iterator[tuple[InputContainer, VideoStream]]:
+    """The container and its first stream of pictures, set to decode in one thread.
+
+    `quick` skips the look into the stream: no frame rate is guessed, and the first frames may come in another order
+    than a decoder that has looked would hand them out. Raises VideoError.
+    """
+    _refuse_what_is_no_video(path)
+    limits = {"max_pixels": str(LARGEST_PIXELS)}
+    try:
+        # The file: prefix keeps a name with a colon or a percent sign from being read as a protocol or pattern.
+        container = av.open(
+            f"{FILE_PREFIX}{path}",
+            metadata_errors="ignore",
+            options=limits | (QUICK_OPEN if quick else {}),
+            container_options=QUICK_CONTAINER if quick else {},
+        )
+    except PYAV_ERRORS as error:
+        reason = or_encrypted(path, f"is no video, or cut off: {reason_of(error)}")
+        raise VideoError(f"{path}: {reason}") from None
+    with container:
+        streams = [s for s in container.streams.video if not s.disposition & av.stream.Disposition.attached_pic]
+        if not streams:
+            kind = "only audio" if container.streams.audio else "no stream of pictures"
+            raise VideoError(f"{path}: holds {kind}")
+        stream = streams[0]
+        if stream.codec_context is None:
+            raise VideoError(f"{path}: its pictures are in a format that no decoder here reads")
+        stream.codec_context.thread_count = 1
+        stream.codec_context.options = limits | (QUICK_DECODER if quick else {})
+        yield container, stream
+
+
+def packets_of(container: InputContainer, stream: VideoStream) -> Iterator[Packet]:
+    """The packets that hold something, from where the container is, in the order in which they are stored.
+
+    Raises VideoError where their pictures are encrypted: some decoders would make other pictures of them.
+    """
+    for packet in container.demux(stream):
+        still_working()
+        if packet.size:
+            if packet.has_sidedata("encryption_info"):
+                raise VideoError(f"{container.name.removeprefix(FILE_PREFIX)}: {ENCRYPTED}")
+            yield packet
+
+
+def decoded(path: Path, container: InputContainer, stream: VideoStream) -> Iterator[VideoFrame]:
+    """Every frame in the order in which the decoder hands them out. Raises VideoError where it cannot go on."""
+    return decoded_from(path, stream, packets_of(container, stream))
+
+
+def decoded_from(path: Path, stream: VideoStream, packets: Iterable[Packet]) -> Iterator[VideoFrame]:
+    """`decoded` of these packets. What comes before the first keyframe may give nothing."""
+    count, has_begun = 0, False
+    try:
+        for packet in packets:
+            has_begun = has_begun or packet.is_keyframe
+            for frame in _frames_of(stream, packet, may_fail=not has_begun):
+                count += 1
+                yield frame
+        for frame in stream.codec_context.decode(None):
+            frame.time_base = stream.time_base or Fraction(0)
+            count += 1
+            yield frame
+    except PYAV_ERRORS as error:
+        reason = or_encrypted(path, f"cannot be decoded after frame {count}: {reason_of(error)}")
+        raise VideoError(f"{path}: {reason}") from None
+
+
+def _frames_of(stream: VideoStream, packet: Packet, *, may_fail: bool) -> list[VideoFrame]:
+    try:
+        return stream.codec_context.decode(packet)
+    except av.FFmpegError:
+        if may_fail:
+            return []
+        raise
+
+
+def frame_rate(stream: VideoStream) -> float:
+    """Frames a second as the file says; 0 where it does not, or says what no camera takes."""
+    rates = (float(rate or 0) for rate in (stream.average_rate, stream.guessed_rate, stream.base_rate))
+    return next((rate for rate in rates if 0 < rate <= HIGHEST_RATE), 0.0)
+
+
+def has_no_times(container: InputContainer) -> bool:
+    """Whether the container has a rate and no times: AVI, for which PyAV makes some up."""
+    return "avi" in container.format.name
+
+
+def reason_of(error: Exception) -> str:
+    return getattr(error, "strerror", None) or str(error)
+
+
+def or_encrypted(path: Path, reason: str) -> str:
+    """A reason why a file cannot be read, unless that is its encryption."""
+    return ENCRYPTED if _is_encrypted(path) else reason
+
+
+def _is_encrypted(path: Path) -> bool:
+    """Whether the header of an MP4 file marks its pictures as encrypted (ISO/IEC 14496-12: an `encv` sample entry)."""
+    with path.open("rb") as file:
+        while len(start := file.read(16)) >= 8:
+            size, kind = int.from_bytes(start[:4], "big"), start[4:8]
+            header = 16 if size == 1 else 8
+            size = int.from_bytes(start[8:16], "big") if size == 1 else size
+            file.seek(header - len(start), os.SEEK_CUR)
+            if kind == b"moov":
+                return b"encv" in file.read(min(max(size - header, 0), LARGEST_HEADER_BYTES))
+            if size < header:  # to the end of the file, or damaged
+                return False
+            file.seek(size - header, os.SEEK_CUR)
+    return False
+
+
+def _refuse_what_is_no_video(path: Path) -> None:
+    try:
+        mode = path.stat().st_mode
+        if not stat.S_ISREG(mode):  # to open a named pipe waits for somebody who writes
+            raise VideoError(f"{path}: cannot be read: is {_kind_of(mode)}, not a file")
+        with path.open("rb") as file:
+            start = file.read(64)
+    except FileNotFoundError:
+        raise VideoError(f"{path}: there is no such file") from None
+    except OSError as error:
+        raise VideoError(f"{path}: cannot be read: {error.strerror}") from None
+    if not start:
+        raise VideoError(f"{path}: is empty (0 bytes)")
+    if start.startswith(b"version https://git-lfs"):
+        raise VideoError(f"{path}: is a Git-LFS pointer, not the video itself; run `git lfs pull`")
+
+
+def _kind_of(mode: int) -> str:
+    kinds = (
+        (stat.S_ISDIR, "a folder"),
+        (stat.S_ISFIFO, "a named pipe"),
+        (stat.S_ISSOCK, "a socket"),
+        (stat.S_ISCHR, "a device"),
+        (stat.S_ISBLK, "a device"),
+    )
+    return next((kind for is_kind, kind in kinds if is_kind(mode)), "something else")

@@ -1,0 +1,35 @@
+"""Decode every frame of a clip, strictly: where a file is damaged behind the frames that are looked at otherwise."""
+
+from pathlib import Path
+
+from finetune.errors import VideoError
+from finetune.video.decode.clip_files import images_of
+from finetune.video.decode.container import decoded, open_video
+from finetune.video.decode.image_sequence import named_in
+from finetune.video.decode.orientation import ClipOrientation
+
+STRICT = {"err_detect": "explode"}  # what decoders would fill in where bytes are damaged is an error
+
+
+def check_every_frame(path: Path, *, num_frames: int) -> None:
+    """Raises VideoError that names the first frame that is damaged or not there, and its time."""
+    if path.is_dir():
+        with named_in(path):
+            for image in images_of(path):
+                check_every_frame(image, num_frames=1)
+        return
+    count, seconds, orientation = 0, 0.0, ClipOrientation(path)
+    with open_video(path) as (container, stream):
+        stream.codec_context.options = {**stream.codec_context.options, **STRICT}
+        try:
+            for frame in decoded(path, container, stream):
+                if frame.is_corrupt:
+                    raise VideoError(f"{path}: its bytes are damaged")
+                orientation.of(frame)
+                count += 1
+                seconds = seconds if frame.time is None else frame.time
+        except VideoError as error:
+            reason = str(error).rpartition(": ")[2]
+            raise VideoError(f"{path}: is damaged after frame {count} ({seconds:.2f} s): {reason}") from None
+    if count < num_frames:
+        raise VideoError(f"{path}: breaks off after frame {count} ({seconds:.2f} s): it lists {num_frames} frames")

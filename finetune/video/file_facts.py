@@ -1,0 +1,182 @@
+"""What is known of a manifest's files, kept beside it: none is looked at twice while it stays as it is.
+
+Beside `clips.csv` that is the folder `.clips.csv.facts`. Where nothing can be written, nothing is kept.
+"""
+
+from collections.abc import Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from itertools import pairwise
+from pathlib import Path
+from uuid import uuid4
+
+import numpy as np
+
+from finetune.data.manifest import Manifest
+from finetune.errors import RunError, VideoError
+from finetune.storage.safe_read import NO_ARRAY, read_array
+from finetune.video.decode.clip_files import stamp
+from finetune.video.decode.gop import Layout
+from finetune.video.decode.read import VideoInfo
+
+FORMAT = 4  # of the files; one more when they, or what is looked at, change
+NO_LAYOUT = -1
+HEAD = 4  # numbers before a layout's arrays
+UNKNOWN = -1
+COLUMNS_FILE = "facts.npz"
+Found = tuple[VideoInfo, Layout | None] | VideoError
+
+
+class Layouts:
+    """The layout of each row that has one, read from a file as it is needed: workers share its pages."""
+
+    def __init__(self, path: Path, positions: np.ndarray) -> None:
+        self.path = path
+        self.positions = positions  # of each row in the file; NO_LAYOUT where there is none
+        self.flat: np.ndarray | None = None
+        with suppress(RunError):
+            flat = read_array(path, mapped=True)
+            self.flat = flat if flat.ndim == 1 and flat.dtype == np.int64 else None
+
+    def __reduce__(self) -> tuple[type, tuple[Path, np.ndarray]]:
+        return Layouts, (self.path, self.positions)
+
+    def __getitem__(self, row: int) -> Layout | None:
+        start = int(self.positions[row])
+        if self.flat is None or not 0 <= start <= len(self.flat) - HEAD:
+            return None
+        groups, frames, timed, one_each = self.flat[start : start + HEAD].tolist()
+        if min(groups, frames, timed) < 0 or start + HEAD + 3 * groups + 2 + frames + timed > len(self.flat):
+            return None
+        lengths = np.cumsum([start + HEAD, groups + 1, groups + 1, groups, frames, timed])
+        starts, before, seek_times, packets, times = (np.array(self.flat[a:b]) for a, b in pairwise(lengths))
+        seconds = times.view(np.float64) if timed else None
+        with suppress(AssertionError):  # of a file that was not written here
+            return Layout(starts, before, seek_times, packets if frames else None, bool(one_each), seconds)
+        return None
+
+
+def _flattened(layout: Layout) -> np.ndarray:
+    """A layout as int64: the lengths of its arrays, then the arrays, of which the times are the bits of float64."""
+    packets = np.zeros(0) if layout.packets is None else layout.packets
+    times = np.zeros(0) if layout.times is None else layout.times
+    head = [len(layout.seek_times), len(packets), len(times), layout.one_each]
+    parts = (head, layout.starts, layout.frames_before, layout.seek_times, packets)
+    return np.concatenate([*(np.asarray(part, dtype=np.int64) for part in parts), times.view(np.int64)])
+
+
+@dataclass(frozen=True, eq=False)
+class Facts:
+    """Facts of a manifest's rows as arrays, one item a row; a bad file's are zero, and `bad` has its reason.
+
+    Frames a second and seconds are to a thousandth, and zero where they are not known, as of a pack.
+    """
+
+    num_frames: np.ndarray
+    heights: np.ndarray
+    widths: np.ndarray
+    bad: dict[int, str]
+    layouts: Layouts | None = None
+    rates: np.ndarray | None = None
+    seconds: np.ndarray | None = None
+
+    def layout(self, row: int) -> Layout | None:
+        return None if self.layouts is None else self.layouts[row]
+
+
+class Kept:
+    """The facts beside a manifest: columns with one item a file, and the layouts in a file of their own."""
+
+    def __init__(self, manifest: Manifest) -> None:
+        source = manifest.source.absolute()
+        self.folder = (source if source.is_dir() else source.parent) / f".{source.name}.facts"
+        self.paths = manifest.paths
+        self.stats = np.array([_size_and_time(manifest.path(row)) for row in range(len(manifest))]).reshape(-1, 2)
+        self.columns = self._load()
+        place_of = {path: place for place, path in enumerate(self.columns["paths"].tolist())}
+        places = np.array([place_of.get(path, UNKNOWN) for path in self.paths.tolist()], dtype=np.int64)
+        same = [
+            place != UNKNOWN and bool((self.columns["stats"][place] == self.stats[row]).all())
+            for row, place in enumerate(places)
+        ]
+        self.places = np.where(same, places, UNKNOWN)
+
+    def unknown(self) -> list[int]:
+        """Rows whose file is new or has changed."""
+        return np.flatnonzero(self.places == UNKNOWN).tolist()
+
+    def with_new(self, found: dict[int, Found]) -> Facts:
+        """The facts of all rows, those just found included, which are kept for another time."""
+        bad = {row: str(result) for row, result in found.items() if isinstance(result, VideoError)}
+        facts_N5 = np.zeros((len(self.paths), 5), dtype=np.int64)
+        kept = self.places != UNKNOWN
+        facts_N5[kept] = self.columns["facts"][self.places[kept]]
+        positions = np.full(len(self.paths), NO_LAYOUT)
+        positions[kept] = self.columns["positions"][self.places[kept]]
+        known = Layouts(self.folder / Path(str(self.columns["layouts"])).name, positions)
+        layouts: Layouts | None = known
+        if len(found) > len(bad):
+            new = {row: result[1] for row, result in found.items() if not isinstance(result, VideoError)}
+            for row, result in found.items():
+                if not isinstance(result, VideoError):
+                    facts_N5[row] = _numbers(result[0])
+            every = [new[row] if row in new else known[row] for row in range(len(self.paths))]
+            layouts = self._save(facts_N5, every, bad)
+        num_frames, heights, widths, rates, seconds = facts_N5.T.copy()
+        return Facts(num_frames, heights, widths, bad, layouts, rates / 1000, seconds / 1000)
+
+    def _load(self) -> dict[str, np.ndarray]:
+        with (
+            suppress(*NO_ARRAY),
+            (self.folder / COLUMNS_FILE).open("rb") as raw,
+        ):
+            file = np.load(raw)
+            columns = {name: file[name] for name in ("paths", "stats", "facts", "positions", "layouts", "format")}
+            if int(columns["format"]) == FORMAT and _go_together(columns):
+                return columns
+        nothing = {name: np.zeros((0, width), dtype=np.int64) for name, width in (("stats", 2), ("facts", 5))}
+        return (
+            nothing | {name: np.zeros(0, dtype=np.int64) for name in ("paths", "positions")} | {"layouts": np.array("")}
+        )
+
+    def _save(self, facts_N5: np.ndarray, layouts: Sequence[Layout | None], bad: dict[int, str]) -> Layouts | None:
+        """Write under new names, then put them in place; None where that cannot be done."""
+        pieces = [np.zeros(0, dtype=np.int64) if layout is None else _flattened(layout) for layout in layouts]
+        starts = np.cumsum([0, *map(len, pieces)])[:-1]
+        positions = np.where([layout is None for layout in layouts], NO_LAYOUT, starts)
+        good = np.setdiff1d(np.arange(len(self.paths)), np.array(list(bad), dtype=np.int64))
+        columns = {"paths": self.paths, "stats": self.stats, "facts": facts_N5, "positions": positions}
+        path = self.folder / f"layouts-{uuid4().hex}.npy"
+        try:
+            self.folder.mkdir(exist_ok=True)
+            before = list(self.folder.glob("layouts-*.npy"))
+            np.save(path, np.concatenate(pieces))
+            partial = self.folder / f"{uuid4().hex}.npz"
+            columns = {name: column[good] for name, column in columns.items()}
+            columns |= {"format": np.array(FORMAT), "layouts": np.array(path.name)}
+            np.savez(partial, allow_pickle=False, **columns)
+            partial.replace(self.folder / COLUMNS_FILE)
+        except OSError:
+            return None
+        for old in before:  # who has one open goes on reading it
+            old.unlink(missing_ok=True)
+        return Layouts(path, positions)
+
+
+def _go_together(columns: dict[str, np.ndarray]) -> bool:
+    """Whether columns are of as many files, and of whole numbers: a manifest's folder may come from anyone."""
+    count = len(columns["paths"])
+    shapes = {"stats": (count, 2), "facts": (count, 5), "positions": (count,)}
+    fit = all(columns[name].shape == shape and columns[name].dtype == np.int64 for name, shape in shapes.items())
+    return fit and columns["paths"].ndim == 1 and bool((columns["facts"] >= 0).all())
+
+
+def _numbers(info: VideoInfo) -> tuple[int, ...]:
+    return info.num_frames, info.height, info.width, round(1000 * info.fps), round(1000 * info.duration_seconds)
+
+
+def _size_and_time(path: Path) -> tuple[int, int]:
+    try:
+        return stamp(path)
+    except OSError:
+        return -1, -1

@@ -1,0 +1,1 @@
+"""Packs: videos stored as JPEG frames that are read by memory map."""

@@ -1,0 +1,266 @@
+"""Write a pack: each video of a manifest is decoded once, and its frames kept as `pack_format` says.
+
+A process for each core packs one video after the other into a part of its own; here the parts are put together to
+shards. Whatever ends the program costs the shard under way at most. Needs no torch.
+"""
+
+import errno
+import os
+import shutil
+import zlib
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager, suppress
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import IO
+
+import cv2
+import numpy as np
+
+from finetune.data.manifest import Manifest
+from finetune.errors import RunError, VideoError
+from finetune.storage.atomic import locked
+from finetune.video.decode.container import decoded, open_video
+from finetune.video.decode.gop import Layout
+from finetune.video.decode.read import ToRgb, VideoInfo, frame_times, read_frames, scan
+from finetune.video.pack import format as form
+from finetune.video.pack.format import FRAME, JPEG_QUALITY, Settings
+from finetune.video.worker_pool import Failure, supervised_map
+
+SHARD_BYTES = 2**28
+TIME_LIMIT_SECONDS = 3600  # for one video; an hour of Full HD takes about a quarter of that
+CHUNK = 64  # frames in memory at a time
+Progress = Callable[[int, int], None]
+Pictures = Iterator[tuple[np.ndarray, float]]
+
+
+@dataclass(frozen=True)
+class PackResult:
+    """What one run of `pack` did, in videos; `bad` has the reason for each that could not be read."""
+
+    packed: int
+    kept: int
+    bad: dict[str, str]
+
+
+def pack(
+    manifest: Manifest,
+    folder: str | Path,
+    *,
+    short_side: int = 256,
+    frames: int | None = None,
+    progress: Progress | None = None,
+) -> PackResult:
+    """Pack the videos that are not in the folder's pack yet, or have changed since; others are kept.
+
+    A picture is scaled so that its short side has `short_side` pixels, and never enlarged. `frames` keeps the middle
+    frame of each of that many equal parts of a video, None all frames. `progress` is called with (videos done,
+    videos). Raises RunError for a folder that another run packs into, that holds something else or was packed with
+    other settings, and for a full disk.
+    """
+    folder = Path(folder)
+    try:
+        with _locked(folder):
+            _settle(folder, Settings(short_side, frames))
+            return _pack(manifest, folder, Settings(short_side, frames), progress)
+    except OSError as error:
+        if error.errno in {errno.ENOSPC, errno.EDQUOT}:
+            reason = "the disk is full; make room and run the command again: it goes on after the last finished shard"
+        else:
+            reason = f"cannot be written: {error.strerror}"
+        raise RunError(f"{folder}: {reason}") from None
+
+
+def _pack(manifest: Manifest, folder: Path, settings: Settings, progress: Progress | None) -> PackResult:
+    shards = _Shards(folder, _clean(folder))
+    paths = sorted({os.fsdecode(path) for path in manifest.paths})
+    left = [path for path in paths if form.find(shards.index, path) is None]
+    bad = {path: reason for path, reason in form.read_bad(folder).items() if path not in set(paths)}
+    parts = folder / "parts"
+    parts.mkdir()
+    results = supervised_map(
+        partial(_pack_video, settings=settings, parts=parts),
+        enumerate(left),
+        count=len(os.sched_getaffinity(0)),
+        time_limit=TIME_LIMIT_SECONDS,
+    )
+    found: dict[str, str] = {}
+    try:
+        with closing(results), shards:
+            for done, (path, result) in enumerate(zip(left, results, strict=True), start=len(paths) - len(left) + 1):
+                if isinstance(result, _Part):
+                    shards.add(result)
+                elif isinstance(result, OSError):
+                    raise result
+                else:
+                    found[path] = f"{path}: {result.reason}" if isinstance(result, Failure) else str(result)
+                if progress is not None:
+                    progress(done, len(paths))
+    finally:
+        shutil.rmtree(parts, ignore_errors=True)
+        form.write_bad(folder, bad | found)
+    return PackResult(len(left) - len(found), len(paths) - len(left), found)
+
+
+@contextmanager
+def _locked(folder: Path) -> Iterator[None]:
+    """Hold the folder, which is made where there is none, until the end of this block or of the program."""
+    folder.mkdir(parents=True, exist_ok=True)
+    if not (folder / "pack.json").exists() and any(not _is_ours(path) for path in folder.iterdir()):
+        raise RunError(f"{folder}: is not a pack and not empty; choose a folder of its own")
+    with locked(folder / "lock", f"{folder}: another run is packing into it; wait for that, or choose another --out"):
+        yield
+
+
+def _is_ours(path: Path) -> bool:
+    return path.name in {"lock", "pack.json.partial"}
+
+
+def _settle(folder: Path, settings: Settings) -> None:
+    if not (folder / "pack.json").exists():
+        form.write_settings(folder, settings)
+    elif (there := form.read_settings(folder)) != settings:
+        raise RunError(f"{folder}: was packed with {there}, not {settings}; say the same, or choose another --out")
+
+
+def _clean(folder: Path) -> np.ndarray:
+    """The index less what has changed or is broken; what no entry is left of, or a run has left behind, is removed."""
+    index = form.read_index(folder)
+    broken = form.broken_shards(folder, index)
+    good = [entry["shard"] not in broken and not form.has_changed(entry) for entry in index]
+    index = np.array(index[np.array(good, dtype=bool)])
+    form.write_index(folder, index)  # before what it lists no more is removed
+    listed = {form.shard_file(folder, shard) for shard in np.unique(index["shard"]).tolist()}
+    for file in set(folder.glob("*.frames")) - listed | set(folder.glob("*.partial")):
+        file.unlink()
+    shutil.rmtree(folder / "parts", ignore_errors=True)
+    return index
+
+
+class _Shards:
+    """The shard under way, and the index of those that are finished.
+
+    As a context manager it finishes the last one, also when interrupted; where the disk fails it removes that.
+    """
+
+    def __init__(self, folder: Path, index: np.ndarray) -> None:
+        self.folder = folder
+        self.index = index
+        self.number = 1 + int(index["shard"].max(initial=-1))
+        self.file: IO[bytes] | None = None
+        self.entries: list[tuple] = []
+        self.end = 0
+
+    def add(self, part: "_Part") -> None:
+        """Append a packed video, and remove the file that it comes from."""
+        if self.file is None:
+            self.file = (self.folder / "shard.partial").open("wb")
+        with part.file.open("rb") as source:
+            shutil.copyfileobj(source, self.file, 2**20)
+        self.entries.append((*part.source, self.number, self.end, self.end + part.table, part.num_frames))
+        self.end += part.table + part.num_frames * FRAME.itemsize
+        part.file.unlink()
+        if self.end >= SHARD_BYTES:
+            self.finish()
+
+    def finish(self) -> None:
+        """Give the shard its name, then list it."""
+        if self.file is None:
+            return
+        self.file.truncate(self.end)  # an interrupt may have come in the middle of a video
+        self.file.flush()
+        os.fsync(self.file.fileno())
+        self.file.close()
+        os.replace(self.file.name, form.shard_file(self.folder, self.number))
+        self.index = np.concatenate([self.index, form.entries(self.entries)])
+        form.write_index(self.folder, self.index)
+        self.number, self.file, self.entries, self.end = self.number + 1, None, [], 0
+
+    def __enter__(self) -> "_Shards":
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        if kind is None or not issubclass(kind, OSError):
+            self.finish()
+        elif self.file is not None:
+            with suppress(OSError):
+                self.file.close()
+            Path(self.file.name).unlink(missing_ok=True)
+
+
+@dataclass(frozen=True)
+class _Part:
+    """A packed video in a file of its own: its JPEGs, and from `table` on a FRAME for each."""
+
+    file: Path
+    source: tuple  # path as bytes, size, mtime_ns, height, width
+    table: int
+    num_frames: int
+
+
+def _pack_video(item: tuple[int, str], *, settings: Settings, parts: Path) -> _Part | VideoError | OSError:
+    """Pack one video, in a process that may be killed. An OSError comes from the disk that is written to."""
+    cv2.setNumThreads(1)
+    number, path = item
+    stamp = form.stamp(path)
+    if stamp is None:
+        return VideoError(f"{path}: there is no such file")
+    target = parts / str(number)
+    try:
+        info, layout = scan(path)
+        with target.open("wb") as file:
+            num_frames, table = _write_frames(file, _pictures(Path(path), info, layout, settings))
+    except (VideoError, OSError) as error:
+        target.unlink(missing_ok=True)
+        return error
+    return _Part(target, (os.fsencode(path), *stamp, info.height, info.width), table, num_frames)
+
+
+def _write_frames(file: IO[bytes], pictures: Pictures) -> tuple[int, int]:
+    """Write pictures as JPEGs and their FRAMEs; how many there are, and where the FRAMEs begin."""
+    frames, end = [], 0
+    for picture_HWC, seconds in pictures:
+        picture_HWC = cv2.cvtColor(picture_HWC, cv2.COLOR_RGB2BGR)
+        jpeg = cv2.imencode(".jpg", picture_HWC, [cv2.IMWRITE_JPEG_QUALITY, JPEG_QUALITY])[1].tobytes()
+        file.write(jpeg)
+        frames.append((end, len(jpeg), zlib.crc32(jpeg), seconds))
+        end += len(jpeg)
+    file.write(np.array(frames, FRAME).tobytes())
+    return len(frames), end
+
+
+def _pictures(path: Path, info: VideoInfo, layout: Layout | None, settings: Settings) -> Pictures:
+    """The frames to pack, uint8 (H, W, 3), and their times in seconds: as `read_frames` gives them."""
+    size = packed_size(info.height, info.width, settings.short_side)
+    count = min(settings.frames or info.num_frames, info.num_frames)
+    if count == info.num_frames and not path.is_dir():
+        yield from _all_pictures(path, size, frame_times(path, layout))
+        return
+    indices = kept_frames(info.num_frames, count)
+    for start in range(0, len(indices), CHUNK):
+        frames_TCHW, seconds = read_frames(path, indices[start : start + CHUNK], size=size, layout=layout)
+        yield from zip(frames_TCHW.transpose(0, 2, 3, 1), seconds.tolist(), strict=True)
+
+
+def _all_pictures(path: Path, size: tuple[int, int], times: np.ndarray) -> Pictures:
+    """Every frame as the decoder hands them out, one in memory at a time."""
+    count, to_rgb = 0, ToRgb(path)
+    with open_video(path) as (container, stream):
+        for count, frame in enumerate(decoded(path, container, stream), start=1):
+            if count <= len(times):
+                yield np.ascontiguousarray(to_rgb(frame, size)), float(times[count - 1])
+    if count != len(times):
+        raise VideoError(f"{path}: lists {len(times)} frames, but {count} can be decoded")
+
+
+def kept_frames(video_frames: int, frames: int) -> list[int]:
+    """The middle frame of each of `frames` equal parts of a video."""
+    return [(2 * part + 1) * video_frames // (2 * frames) for part in range(frames)]
+
+
+def packed_size(height: int, width: int, short_side: int) -> tuple[int, int]:
+    """(height, width) of packed frames: the short side at `short_side` pixels, unless it is smaller already."""
+    short = min(height, width)
+    side = min(short, short_side)
+    return max(side, round(height * side / short)), max(side, round(width * side / short))

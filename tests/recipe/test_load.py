@@ -1,0 +1,106 @@
+import pytest
+
+from finetune.errors import RecipeError
+from finetune.recipe.load import known_keys, load_recipe, save_recipe
+from finetune.recipe.schema import Clip, Phase, Recipe
+
+WHOLE = """# A comment.
+data: {manifest: clips.csv}
+clip: {num_frames: 4}
+phases:
+  - {train: head, epochs: 2, lr: 1e-2}
+  - {train: [layer3, head], lr: 1e-4}
+"""
+
+
+@pytest.fixture
+def recipe_file(tmp_path):
+    path = tmp_path / "mine.yaml"
+    path.write_text(WHOLE)
+    return path
+
+
+def test_a_recipe_is_read_with_its_defaults(recipe_file):
+    recipe = load_recipe(str(recipe_file))
+    assert recipe.clip == Clip(num_frames=4)
+    assert recipe.phases == (
+        Phase(train="head", epochs=2, lr=1e-2),
+        Phase(train=("layer3", "head"), lr=1e-4),
+    )
+
+
+def test_1e_3_is_a_number(recipe_file):
+    assert load_recipe(str(recipe_file)).phases[0].lr == 0.01
+
+
+def test_overrides_reach_sections_lists_and_the_top(recipe_file):
+    recipe = load_recipe(str(recipe_file), ["train.batch_size=3", "phases.1.epochs=7", "seed=5", "clip.size=null"])
+    assert (recipe.train.batch_size, recipe.phases[1].epochs, recipe.seed, recipe.clip.size) == (3, 7, 5, None)
+
+
+def test_an_override_may_hold_spaces_and_quotes(recipe_file):
+    recipe = load_recipe(str(recipe_file), ["data.manifest=/a b/child's pose.csv"])
+    assert str(recipe.data.manifest) == "/a b/child's pose.csv"
+
+
+def test_a_saved_recipe_reads_back_equal(recipe_file, tmp_path):
+    recipe = load_recipe(str(recipe_file), ["model.backbone=resnet18", "phases.0.layer_decay=0.9"])
+    save_recipe(recipe, tmp_path / "saved.yaml")
+    assert load_recipe(str(tmp_path / "saved.yaml")) == recipe
+
+
+def test_everything_wrong_is_said_at_once_with_the_nearest_key(tmp_path):
+    path = tmp_path / "wrong.yaml"
+    path.write_text(
+        "clip: {num_frame: 8, size: big}\nnum_frames: 3\nphases:\n  - {train: head, epochs: 0}\n"
+        "  - {trian: layer4, batch_norm: thawed}\ntrain: {precision: fp8}\n"
+    )
+    with pytest.raises(RecipeError) as error:
+        load_recipe(str(path))
+    lines = str(error.value).splitlines()
+    assert all(line.startswith(f"{path}: ") for line in lines)
+    assert [line.removeprefix(f"{path}: ") for line in lines] == [
+        "clip.size is 'big': should be a valid integer, unable to parse string as an integer",
+        "unknown key 'clip.num_frame' (nearest: clip.num_frames)",
+        "phases.0.epochs is 0: should be greater than or equal to 1",
+        "phases.1.batch_norm is 'thawed': should be 'frozen', 'partial' or 'train'",
+        "unknown key 'phases.1.trian' (nearest: phases.1.train)",
+        "train.precision is 'fp8': should be 'auto', 'fp32', 'bf16' or 'fp16'",
+        "unknown key 'num_frames' (nearest: clip.num_frames)",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("a: 1\na: 2\n", "duplicate key"),
+        ("[1, 2]", "a recipe is a mapping"),
+        ("a: {b: [", "cannot be read as YAML"),
+        ("phases: []", "phases: .*at least 1 item"),
+        ("data: {group_pattern: 'x'}", "needs exactly one"),
+        ("data: {group_pattern: '('}", "is no regular expression"),
+    ],
+)
+def test_a_file_that_is_no_recipe_is_refused(tmp_path, text, message):
+    path = tmp_path / "bad.yaml"
+    path.write_text(text)
+    with pytest.raises(RecipeError, match=message):
+        load_recipe(str(path))
+
+
+@pytest.mark.parametrize("override", ["seed", "=3", "phases.9.lr=1", "seed.deep=1"])
+def test_an_override_that_fits_nowhere_is_refused(recipe_file, override):
+    with pytest.raises(RecipeError):
+        load_recipe(str(recipe_file), [override])
+
+
+def test_an_unknown_recipe_names_the_nearest():
+    with pytest.raises(RecipeError, match=r"no recipe 'quickstat' \(nearest: quickstart"):
+        load_recipe("quickstat")
+
+
+def test_every_key_of_a_recipe_says_what_it_is():
+    keys = known_keys()
+    assert "phases.layer_decay" in keys
+    assert "model.temporal" in keys
+    assert Recipe().phases[0].train == "head"

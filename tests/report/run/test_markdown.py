@@ -1,0 +1,102 @@
+"""report.md, as Markdown readers read it: names stay names whatever they are made of."""
+
+import html
+import re
+
+import pytest
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
+from report.run.test_page import change, write_run
+
+from finetune.report.run.markdown import name
+from finetune.report.run.page import write_report
+
+ODD = [
+    "a | b",
+    "`rm`",
+    "<img src=x onerror=alert(1)>",
+    "![x](http://example.org/x.png)",
+    "[x](javascript:alert(1))",
+    "*bold* _it_ ~no~",
+    "@octocat and #12",
+    "# heading",
+    "line\nbreak\r\n\n- list",
+    "bell\x07 \x1b[31m \x85 \u2028 \u202eevil\u202c \u2066x\u2069",
+    "https://example.org www.example.org a@b.org",
+    "&amp; &lt; \\| \\",
+    "</code><b>",
+    "挥手 é",
+]  # fmt: skip
+RAW = re.compile(r"[|`<>\[\]!*_@~\\{}$'\"\x00-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069]")
+
+
+def inside(marked):
+    assert marked.startswith("<code>") and marked.endswith("</code>")
+    return marked.removeprefix("<code>").removesuffix("</code>")
+
+
+@settings(max_examples=200, deadline=None)
+@given(st.text(max_size=30))
+@example("".join(map(chr, range(0x300))))
+@example("\ud800 \u061c \u200f \ufeff")
+def test_no_name_holds_a_sign_that_markdown_or_html_goes_by(text):
+    found = inside(name(text))
+    assert not RAW.search(found)
+    assert not re.search(r"&(?!#\d+;)", found)
+    assert not re.search(r"#(?!\d+;)", found)
+    assert found == name(text, marked=False)
+    assert len(found.splitlines()) <= 1
+    kept = re.sub(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069]", " ", text)
+    codes = re.sub(r"&#(\d+);", lambda each: chr(int(each[1])), found)
+    assert codes.replace("\u2060", "") == kept.replace("\u2060", ""), "the name is told in full"
+
+
+@pytest.mark.parametrize("text", ["https://example.org", "WWW.example.org", "@octocat", "#12", "a@b.org", "ftp://x.y"])
+def test_neither_addresses_nor_mentions_nor_issues_are_left_for_who_looks_in_the_text(text):
+    seen = html.unescape(name(text, marked=False))
+    assert not re.search(r"://|www\.|@\w|#\d", seen, re.IGNORECASE)
+    assert seen.replace("\u2060", "") == text
+
+
+def test_a_report_of_odd_names_is_a_line_a_row(tmp_path):
+    write_run(tmp_path, classes=ODD, per_class=4, wrong=0.4)
+    warned = [{"what": f"Of “{ODD[6]}” {ODD[8]} {ODD[10]}", "do": f"See {ODD[2]}"}]
+    change(tmp_path, run=ODD[3], warnings=warned, protocol={"views": 1, "new_key": ODD[0], "size": ODD[8]})
+    (tmp_path / "recipe.yaml").write_text("model: {backbone: 'a | b'}\ndata: {folder: /home/me}\n'<i>': '![x](y)'\n")
+    write_report(tmp_path, figures_too=False)
+    text = (tmp_path / "evaluation/report.md").read_text(encoding="utf-8")
+    assert not re.search(r"[\x00-\x09\x0b-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069]", text)
+    assert set(re.findall(r"<[^>]*>", text)) == {"<code>", "</code>"}
+    lines = text.splitlines()
+    assert not re.search(r"://|@\w|\]\(|!\[", text)
+    assert not re.search(r"://|@\w", html.unescape(text))
+    tables = [line for line in lines if line.startswith("|")]
+    starts = [number for number, line in enumerate(lines) if line.startswith("| ") and lines[number - 1] == ""]
+    for start in starts:
+        columns = lines[start].count("|")
+        body = lines[start : lines.index("", start) if "" in lines[start:] else len(lines)]
+        assert {line.count("|") for line in body} == {columns}
+        tables = [line for line in tables if line not in body]
+    assert tables == [] and len(starts) == 3
+    for line in lines:
+        assert re.match(r"$|# <code>|\*\*On |\||- (⚠|<code>)|Most confused:$|Measured on the ", line), line
+    assert sum(line.startswith(f"| {name(ODD[0])} |") for line in lines) == 1
+    assert "/home/me" not in text
+
+
+def test_it_says_what_the_page_says_first(tmp_path):
+    results = write_run(
+        tmp_path,
+        top1=0.942,
+        top1_ci=[0.9, 0.98],
+        frozen={"top1": 0.9, "difference": 0.042, "difference_ci": [0.01, 0.07]},
+    )
+    write_report(tmp_path, figures_too=False)
+    text = (tmp_path / "evaluation/report.md").read_text(encoding="utf-8")
+    assert "**On 120 test clips of 15 unseen groups the model names the right class in 94\u00a0%" in text
+    assert "| top-1 | 94.2\u00a0% | 90.0–98.0\u00a0% |" in text
+    assert "| with the backbone frozen | 90.0\u00a0% |  |" in text
+    assert f"| most frequent class | {100 * results['tasks']['label']['majority']['top1']:.1f}\u00a0% |  |" in text
+    for row in results["tasks"]["label"]["per_class"]:
+        assert f"| <code>{row['class']}</code> | {100 * row['recall']:.1f}\u00a0% |" in text
+    assert "Measured on the test split: weights best, views of a clip 1" in text

@@ -1,0 +1,172 @@
+"""Two processes that train together are the same run as one; what goes wrong in one ends both."""
+
+import json
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+import torch
+from accelerate.utils import DistributedType
+from grey import TINY, make_clip
+from safetensors.torch import load_file
+from tasked import draw_clips
+from together import SHORT, main, train_several, train_with_short_last_batch
+
+import finetune as ft
+from finetune.errors import RunError
+from finetune.model.freezing.stages import NEW
+from finetune.train.distributed import refuse_sharding, with_shared_statistics
+
+SCRIPT = Path(__file__).parents[1] / "together.py"
+TOLERANCE = 1e-5  # sums are taken in another order, which Adam makes more of
+
+
+def launch(processes, *arguments):
+    """(exit status, stderr) of the script in so many processes."""
+    paths = [str(SCRIPT.parent), str(SCRIPT.parents[1]), os.environ.get("PYTHONPATH", "")]
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join(paths), "OMP_NUM_THREADS": "1"}
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={processes}"]
+    arguments = [str(SCRIPT), *map(str, arguments)]
+    done = subprocess.run([*command, *arguments], env=environment, capture_output=True, text=True, timeout=120)
+    return done.returncode, done.stderr
+
+
+def train(processes, *arguments):
+    status, err = launch(processes, *arguments)
+    assert status == 0, err
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory):
+    """Of 17 training clips the last batch of six holds five: two processes have unequal shares of it."""
+    folder = tmp_path_factory.mktemp("data")
+    for split, count in (("train", 9), ("val", 3)):
+        for number in range(count):
+            make_clip(folder / split / "a" / f"{number}.mp4", start=16 + 5 * number, step=1)
+            make_clip(folder / split / "b" / f"{number}.mp4", start=180 + 3 * number, step=1)
+    (folder / "train/b/8.mp4").unlink()
+    return folder
+
+
+@pytest.fixture(scope="module")
+def alone(data, tmp_path_factory):
+    run = tmp_path_factory.mktemp("alone") / "run"
+    main(str(data), str(run))
+    return run
+
+
+def difference(run, other):
+    """The largest between two weights of the same name."""
+    one, two = (load_file(each / "checkpoints/last/model.safetensors") for each in (run, other))
+    return max(float((one[name] - two[name]).abs().max()) for name in one)
+
+
+def records(run):
+    return [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+
+
+def test_two_processes_that_keep_frozen_work_are_the_run_of_one_with_the_doubled_batch(data, alone, tmp_path):
+    run = tmp_path / "run"
+    train(2, data, run, "kept")
+    assert difference(run, alone) < TOLERANCE
+    for ours, theirs in zip(records(run), records(alone), strict=True):
+        assert ours["lr"] == theirs["lr"]
+        for figure in ("train_loss", "train_top1", "val_loss", "val_top1"):
+            assert ours[figure] == pytest.approx(theirs[figure], abs=TOLERANCE), figure
+    told = [record.get("cache") for record in records(run)]
+    assert [each and (each["entry"], each["kept"]) for each in told] == [
+        ("features", True),
+        ("layer4", True),
+        ("layer4", True),
+        None,
+    ], [each and each["words"] for each in told]
+    sets = list((tmp_path / "run-kept").iterdir())
+    assert len(sets) == 4 and all(len(list(each.glob("*.shard"))) == 2 for each in sets), "one shard of each process"
+
+
+def test_two_processes_with_several_tasks_are_the_run_of_one_with_the_doubled_batch(tmp_path):
+    """Of nine training clips the last batch holds three, of which each process has another number; rows lack labels."""
+    pytest.importorskip("torchjd")
+    data = draw_clips(tmp_path, train=9, test=0)
+    train(2, data, tmp_path / "run", "several")
+    alone = train_several(data, tmp_path / "alone")
+    assert difference(tmp_path / "run", alone) < TOLERANCE
+    for ours, theirs in zip(records(tmp_path / "run"), records(alone), strict=True):
+        for key in ("train_loss", "train_top1", "val_loss", "val_score"):
+            assert ours[key] == pytest.approx(theirs[key], abs=10 * TOLERANCE), key
+        for key in ("weights", "cosines"):
+            assert ours[key] == pytest.approx(theirs[key], abs=10 * TOLERANCE), key
+        losses = [[task["train_loss"] for task in each["tasks"].values()] for each in (ours, theirs)]
+        assert losses[0] == pytest.approx(losses[1], abs=TOLERANCE)
+
+
+def test_a_last_batch_of_fewer_clips_than_processes_is_a_step_as_it_is_of_one_process(tmp_path):
+    """17 rows in batches of 8: 3 steps an epoch, as one process takes them; accumulating two, 2 steps."""
+    data = draw_clips(tmp_path, train=17, val=2, test=0)
+    Path(f"{data}.labelled.csv").write_text(data.read_text().replace("train5.mp4,,", "train5.mp4,right,"))
+    train(2, data, tmp_path / "two", "short last batch")
+    train_with_short_last_batch(data, tmp_path / "one")
+    for name, settings in SHORT.items():
+        two, one = tmp_path / "two" / name, tmp_path / "one" / name
+        states = [torch.load(run / "checkpoints/last/state.pt", weights_only=True) for run in (two, one)]
+        assert [state["position"]["steps"] for state in states] == 2 * [3 * (2 if settings.get("accumulate") else 3)]
+        assert difference(two, one) < TOLERANCE, name
+        for ours, theirs in zip(records(two), records(one), strict=True):
+            assert ours["lr"] == theirs["lr"]
+            for figure in ("train_loss", "train_top1", "val_loss"):
+                assert ours[figure] == pytest.approx(theirs[figure], abs=10 * TOLERANCE), (name, figure)
+        assert len({(record["learning"][0], "cache" in record) for record in records(two)}) == 2
+
+
+def test_batch_norm_that_learns_its_statistics_ends_with_those_of_the_main_process(data, tmp_path):
+    train(2, data, tmp_path / "run", "statistics")
+    assert len(records(tmp_path / "run")) == 1
+
+
+def test_a_network_that_is_not_wrapped_anew_is_caught(data, tmp_path):
+    status, err = launch(2, data, tmp_path / "run", "wrapped once")
+    assert status != 0
+    assert "weights differ between processes after a phase" in err, err
+
+
+def test_when_one_dies_all_end_and_the_run_goes_on_in_another_number(data, alone, tmp_path):
+    run, started = tmp_path / "run", time.monotonic()
+    status, err = launch(2, data, run, "one dies")
+    assert status != 0 and "Signal 9 (SIGKILL)" in err, err
+    assert time.monotonic() - started < 100
+    state = torch.load(run / "checkpoints/last/state.pt", weights_only=True)
+    assert (state["batch_size"], state["position"]["steps"]) == (6, 3)
+    ft.resume(run, quiet=True)
+    assert difference(run, alone) < TOLERANCE
+
+
+def test_sharding_is_refused_in_words():
+    for kind in (DistributedType.FSDP, DistributedType.DEEPSPEED):
+        with pytest.raises(RunError, match=f"asks for {kind.value}, which shards the model"):
+            refuse_sharding(SimpleNamespace(distributed_type=kind))
+    refuse_sharding(SimpleNamespace(distributed_type=DistributedType.MULTI_GPU))
+
+
+@pytest.mark.parametrize("backbone", [TINY, "mobilenetv3_small_050"])
+def test_shared_statistics_are_for_several_gpus_and_change_neither_names_nor_answers(backbone):
+    model = ft.build_model(backbone, ["a", "b"], weights="none", num_frames=2, size=32)
+    names, one = list(model.state_dict()), torch.device("cpu")
+    clips = torch.randint(0, 255, (2, 2, 3, 32, 32), dtype=torch.uint8)
+    before = model.eval()(clips)["label"]
+    cpu, gpus = (SimpleNamespace(num_processes=2, device=each) for each in (one, torch.device("cuda")))
+    is_shared = [isinstance(each, torch.nn.SyncBatchNorm) for each in with_shared_statistics(model, cpu).modules()]
+    assert not any(is_shared)
+    model = with_shared_statistics(model, gpus)
+    assert any(isinstance(each, torch.nn.SyncBatchNorm) for each in model.modules())
+    assert list(model.state_dict()) == names
+    assert torch.equal(model.eval()(clips)["label"], before)
+    ft.set_trainable(model, "last(1)", batch_norm="train")
+    model.train()
+    *_, last = (name for name in model.stages if name not in NEW)
+    for name, each in model.named_modules():
+        if isinstance(each, torch.nn.SyncBatchNorm):
+            assert each.training == (f"{name}.weight" in model.stages[last].parameters)
