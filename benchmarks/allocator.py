@@ -6,7 +6,7 @@ import sys
 
 CODE = """
 import sys, time, timm, torch
-from finetune.inference.forward import keep_freed_memory
+from finetune.runtime.device import keep_freed_memory
 assert sys.argv[1] == "given back" or keep_freed_memory()
 net = timm.create_model("mobilenetv2_100", num_classes=0).to(memory_format=torch.channels_last)
 pictures = torch.randn(64, 3, 224, 224).to(memory_format=torch.channels_last)

@@ -74,29 +74,29 @@ def wait_for_start() -> float:
 def fill_features(data: Path) -> None:
     """Compute the frozen features of the quickstart's training clips into an empty cache."""
     import finetune as ft
-    from finetune.feature_cache.cached_clips import kept_clips
-    from finetune.feature_cache.fill import fill
-    from finetune.feature_cache.frozen_part import depends_on, entering, frozen_part
+    from finetune.feature_cache.cached_clips import open_cached_clips
+    from finetune.feature_cache.fill import fill_cache
+    from finetune.feature_cache.frozen_part import cache_key, cut_activations, frozen_part
     from finetune.model.freezing.freeze import set_trainable
-    from finetune.runtime.device import settle_device
+    from finetune.runtime.device import resolve_device
     from finetune.video.dataset import ClipDataset
-    from finetune.video.probe_files import look_at_files
+    from finetune.video.probe_files import scan_files
 
     recipe = ft.load_recipe("quickstart", [f"data.manifest={data}"])
     manifest = ft.Manifest.from_csv(data)
-    settle_device("cpu")
+    resolve_device("cpu")
     model = ft.build_model(recipe.model.backbone, manifest.classes, weights="bundled", size=recipe.clip.size).eval()
     set_trainable(model, "head")
     frozen = frozen_part(model, recipe.clip.num_frames, precision="fp32")
     assert frozen is not None
-    dataset = ClipDataset(manifest, "train", clip=recipe.clip, facts=look_at_files(manifest))
-    entering(model, dataset[0]["clips"], frozen)
+    dataset = ClipDataset(manifest, "train", clip=recipe.clip, facts=scan_files(manifest))
+    cut_activations(model, dataset[0]["clips"], frozen)
     with (
         tempfile.TemporaryDirectory() as folder,
-        kept_clips(Path(folder), depends_on(model, frozen), frozen, dataset) as kept,
+        open_cached_clips(Path(folder), cache_key(model, frozen), frozen, dataset) as kept,
     ):
         started = wait_for_start()
-        assert fill(model, frozen, kept, recipe.data) == len(dataset)
+        assert fill_cache(model, frozen, kept, recipe.data) == len(dataset)
         print(time.perf_counter() - started)
 
 
@@ -125,12 +125,12 @@ def attentive_probe(_: Path) -> None:
     """Fit and apply the attentive probe to random features as wide as MobileNetV2's."""
     import numpy as np
 
-    from finetune.study.probe import METHODS
+    from finetune.study.probe import PROBE_CLASSIFIERS
 
     random = np.random.default_rng(0)
     features = random.normal(size=(PROBE_ROWS, PROBE_FRAMES, PROBE_WIDTH)).astype(np.float32)
     labels = np.arange(PROBE_ROWS) % PROBE_CLASSES
-    method = METHODS["attentive head"]
+    method = PROBE_CLASSIFIERS["attentive head"]
     method.predict(features[:12], labels[:12], features[:12], method.settings[0])
     started = wait_for_start()
     method.predict(features, labels, features, method.settings[0])

@@ -29,10 +29,10 @@ from loader import FILES
 import finetune as ft
 import finetune.train.loop  # its imports take seconds, and are not what is timed
 from finetune.data.manifest import Manifest
-from finetune.model.frozen_prefix import before, whole_backbone
-from finetune.runtime.device import keep_freed_memory, precisely, settle_precision
+from finetune.model.frozen_prefix import cut_after_backbone, forward_before_cut
+from finetune.runtime.device import autocast, keep_freed_memory, resolve_precision
 from finetune.video.dataset import ClipDataset
-from finetune.video.probe_files import look_at_files
+from finetune.video.probe_files import scan_files
 
 EPOCHS, USUAL_EPOCHS = 10, 20
 TINY = Kind("tiny.mp4", "libx264", {"preset": "veryfast", "x264-params": "keyint=12"}, (64, 64), 16)
@@ -73,7 +73,7 @@ def main() -> None:
         figures = measure(setting)
         if not options.quick:
             figures |= {f"memory, 10 × the rows, {entry}": grown(entry, options.cache) for entry in ("head", "layer4")}
-    precision = settle_precision("auto", torch.device("cpu"))
+    precision = resolve_precision("auto", torch.device("cpu"))
     print(f"{backbone}, {rows} clips of 8 frames at 224 px, {precision}, {os.cpu_count()} cores")
     for name, value in figures.items():
         print(f"{name:72}  {value:8.3f}")
@@ -170,19 +170,19 @@ def decode_and_forward(setting: Setting) -> float:
     ft.set_trainable(model, "head")
     model.eval()
     keep_freed_memory()
-    cut, dataset = whole_backbone(model, 8), dataset_of(setting)
-    precision = settle_precision("auto", torch.device("cpu"))
+    cut, dataset = cut_after_backbone(model, 8), dataset_of(setting)
+    precision = resolve_precision("auto", torch.device("cpu"))
     started = time.perf_counter()
-    with precisely(precision, torch.device("cpu")):
+    with autocast(precision, torch.device("cpu")):
         for first in range(0, setting.rows, setting.batch_size):
             last = min(setting.rows, first + setting.batch_size)
-            before(model, torch.cat([dataset[row]["clips"] for row in range(first, last)]), cut)
+            forward_before_cut(model, torch.cat([dataset[row]["clips"] for row in range(first, last)]), cut)
     return time.perf_counter() - started
 
 
 def dataset_of(setting: Setting) -> ClipDataset:
     clip = ft.Clip(num_frames=8, size=setting.size)
-    facts = look_at_files(setting.manifest)
+    facts = scan_files(setting.manifest)
     return ClipDataset(setting.manifest, "train", clip=clip, augment=NOTHING, facts=facts, drawn_views=1)
 
 

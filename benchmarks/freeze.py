@@ -18,7 +18,7 @@ from pathlib import Path
 import torch
 
 import finetune as ft
-from finetune.runtime.device import DTYPES, keep_freed_memory, settle_precision
+from finetune.runtime.device import AUTOCAST_DTYPES, keep_freed_memory, resolve_precision
 
 KINDS = ("inference", "head", "layer4", "layer3", "all")
 STEPS = 4
@@ -57,7 +57,7 @@ def measure(kind: str, chosen: argparse.Namespace) -> dict[str, float]:
     """Peak memory in MB beyond the model's, and the median seconds of a step."""
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     keep_freed_memory()
-    precision = settle_precision("auto", device)
+    precision = resolve_precision("auto", device)
     model = ft.build_model(chosen.backbone, ["a", "b"], weights="none", num_frames=chosen.frames, size=chosen.size).to(
         device
     )
@@ -76,7 +76,7 @@ def measure(kind: str, chosen: argparse.Namespace) -> dict[str, float]:
     for _ in range(STEPS):
         started = time.perf_counter()
         with (
-            torch.autocast(device.type, DTYPES.get(precision), enabled=precision in DTYPES),
+            torch.autocast(device.type, AUTOCAST_DTYPES.get(precision), enabled=precision in AUTOCAST_DTYPES),
             torch.set_grad_enabled(optimizer is not None),
         ):
             logits = model(clips)["label"]

@@ -12,7 +12,7 @@ import numpy as np
 from scipy.special import expit
 from scipy.stats import norm, t
 
-from finetune.metrics.intervals import interval_of_shares, paired_difference, pooled_folds
+from finetune.metrics.intervals import interval_of_shares, paired_difference, widen_for_pooled_folds
 
 
 def zipf(groups: int, clips: int) -> np.ndarray:
@@ -174,25 +174,25 @@ def folds(simulations: int) -> None:
     )
     print("|" + "---|" * 9)
     for groups, size, numbers, apart, alike, count in FOLDS:
-        rng, sizes, of_rows = np.random.default_rng(0), np.full(groups, size), np.repeat(np.arange(groups), size)
-        rows, signs = _drawn_rows(rng, of_rows, (simulations, numbers), apart, alike)
-        fold_SN = rng.permuted(np.tile(np.arange(groups) % count, (simulations, 1)), axis=1)[:, of_rows]
+        rng, sizes, unit_of_row = np.random.default_rng(0), np.full(groups, size), np.repeat(np.arange(groups), size)
+        rows, signs = _drawn_rows(rng, unit_of_row, (simulations, numbers), apart, alike)
+        fold_SN = rng.permuted(np.tile(np.arange(groups) % count, (simulations, 1)), axis=1)[:, unit_of_row]
         right, truth = _fold_answers(rows, signs, fold_SN, apart)
-        ends = [[plain(each, sizes, on_odds=True), interval_of_shares(each, of_rows)] for each in right]
-        with pooled_folds():
-            ends = [[*pair, interval_of_shares(each, of_rows)] for pair, each in zip(ends, right, strict=True)]
+        ends = [[plain(each, sizes, on_odds=True), interval_of_shares(each, unit_of_row)] for each in right]
+        with widen_for_pooled_folds():
+            ends = [[*pair, interval_of_shares(each, unit_of_row)] for pair, each in zip(ends, right, strict=True)]
         inside = [[low <= truth <= high for low, high in three] for three in ends]
         shown = " | ".join(f"{share:.3f}" for share in np.mean(inside, axis=0))
         print(f"| {groups} | {size} | {numbers} | {alike:.1f} | {count} | {truth:.2f} | {shown} |", flush=True)
 
 
 def _drawn_rows(
-    rng: np.random.Generator, of_rows: np.ndarray, shape: tuple[int, int], apart: float, alike: float
+    rng: np.random.Generator, unit_of_row: np.ndarray, shape: tuple[int, int], apart: float, alike: float
 ) -> tuple[np.ndarray, np.ndarray]:
     """Numbers (S, N, D) and signs (N,) of two classes, which are apart in the first number only."""
-    (simulations, numbers), signs = shape, 1.0 - 2 * (np.arange(len(of_rows)) % 2)
-    rows = np.sqrt(1 - alike) * rng.normal(size=(simulations, len(of_rows), numbers))
-    rows += np.sqrt(alike) * rng.normal(size=(simulations, of_rows.max() + 1, numbers))[:, of_rows]
+    (simulations, numbers), signs = shape, 1.0 - 2 * (np.arange(len(unit_of_row)) % 2)
+    rows = np.sqrt(1 - alike) * rng.normal(size=(simulations, len(unit_of_row), numbers))
+    rows += np.sqrt(alike) * rng.normal(size=(simulations, unit_of_row.max() + 1, numbers))[:, unit_of_row]
     rows[..., 0] += signs * apart
     return rows, signs
 

@@ -29,11 +29,11 @@ from torchvision.transforms import v2
 
 from finetune.data.manifest import Manifest
 from finetune.recipe.schema import Augment, Clip
-from finetune.video.batch_sampler import EpochBatches
+from finetune.video.batch_sampler import EpochBatchSampler
 from finetune.video.dataset import ClipDataset
-from finetune.video.file_facts import Facts
+from finetune.video.file_facts import FileFacts
 from finetune.video.loader import ClipLoader
-from finetune.video.probe_files import look_at_files
+from finetune.video.probe_files import scan_files
 
 FILES = ("H.264, no B", "H.264, 3 B", "H.264, 3 B, GOP 250", "VP9, WebM")
 ROWS, BATCH_SIZE = 32, 8
@@ -113,14 +113,14 @@ def ours(manifest: Manifest, workers: int, *, size: int = 224, packed: Path | No
     clip = Clip(num_frames=8, size=size)
     more = {"packed": packed} if packed else {"facts": facts_of(manifest)}
     dataset = ClipDataset(manifest, "train", clip=clip, augment=CROP_AND_FLIP, **more)
-    return ClipLoader(dataset, EpochBatches(len(dataset), BATCH_SIZE, seed=0), workers=workers)
+    return ClipLoader(dataset, EpochBatchSampler(len(dataset), BATCH_SIZE, seed=0), workers=workers)
 
 
-def facts_of(manifest: Manifest) -> Facts:
+def facts_of(manifest: Manifest) -> FileFacts:
     """Of few files over and over: each is looked at once, and then known wherever it stands."""
     few = {name: getattr(manifest, name)[: len(manifest.classes)] for name in ("paths", "labels", "splits")}
-    look_at_files(replace(manifest, **few))
-    return look_at_files(manifest)
+    scan_files(replace(manifest, **few))
+    return scan_files(manifest)
 
 
 def plain(manifest: Manifest, workers: int, *, read: Callable, size: int = 224) -> DataLoader:
@@ -191,11 +191,12 @@ def print_memory_of_rows(cache: Path) -> None:
 def print_growth(cache: Path, epochs: int) -> None:
     """Memory after 20 epochs and after 200: what grows shows."""
     for workers in (0, 2):
-        settled, last = map(float, _child(cache, "epochs", str(workers), epochs).split())
-        met = "met" if abs(last / settled - 1) <= 0.02 else "missed"
+        with_train_defaults, last = map(float, _child(cache, "epochs", str(workers), epochs).split())
+        met = "met" if abs(last / with_train_defaults - 1) <= 0.02 else "missed"
         print(
-            f"{workers} workers, memory after {SETTLED_EPOCH} epochs {settled:.0f} MB, after {epochs} {last:.0f} MB: "
-            f"{100 * (last / settled - 1):+.1f} % (wanted: 2 % at most, {met})"
+            f"{workers} workers, memory after {SETTLED_EPOCH} epochs {with_train_defaults:.0f} MB, "
+            f"after {epochs} {last:.0f} MB: "
+            f"{100 * (last / with_train_defaults - 1):+.1f} % (wanted: 2 % at most, {met})"
         )
 
 

@@ -23,25 +23,26 @@ from torch.nn import functional as F
 
 from finetune.data.manifest import Manifest
 from finetune.datasets.quickstart import draw_quickstart
-from finetune.metrics.classification import score
+from finetune.metrics.classification import score_multiclass
 from finetune.model.backbone.backbone import Backbone, build_backbone
-from finetune.model.classifier import TASK, VideoClassifier
+from finetune.model.classifier import VideoClassifier
 from finetune.model.freezing.freeze import set_trainable
 from finetune.model.freezing.param_groups import param_groups
 from finetune.model.temporal_pooling import POOLINGS
 from finetune.recipe.schema import Augment, Clip, Model
+from finetune.recipe.tasks import DEFAULT_TASK
 from finetune.runtime.device import keep_freed_memory
-from finetune.train.optim.lr_schedule import rate_factor
+from finetune.train.optim.lr_schedule import lr_factor
 from finetune.train.optim.optimizer import build_optimizer
 from finetune.video.dataset import ClipDataset
-from finetune.video.probe_files import look_at_files
+from finetune.video.probe_files import scan_files
 
 SEEDS = (0, 1, 2)
 FOLDS = 5
 EPOCHS, BATCH_SIZE, LR, WEIGHT_DECAY, DROPOUT = 40, 16, 1e-3, 0.05, 0.5
 OPPOSITE = {"rises": "falls", "falls": "rises", "spins_left": "spins_right", "spins_right": "spins_left"}
 BEGIN = "<!-- the tables below are written by benchmarks/temporal.py -->\n"
-END = "<!-- end of the tables -->\n"
+BLANK_END = "<!-- end of the tables -->\n"
 Folds = list[tuple[np.ndarray, np.ndarray]]  # rows to learn from, rows to be tested on
 
 
@@ -81,8 +82,8 @@ def main() -> None:
     tables = [table_of(data, options) for data in data_sets(options.cache, options.real)]
     if options.write:
         before, _, rest = options.write.read_text(encoding="utf-8").partition(BEGIN)
-        after = rest.partition(END)[2]
-        options.write.write_text(before + BEGIN + "\n" + "\n".join(tables) + END + after, encoding="utf-8")
+        after = rest.partition(BLANK_END)[2]
+        options.write.write_text(before + BEGIN + "\n" + "\n".join(tables) + BLANK_END + after, encoding="utf-8")
 
 
 def data_sets(cache: Path, real: Path | None) -> list[Data]:
@@ -145,7 +146,7 @@ def row_of(kind: str, data: Data, features: Features, backbone: Backbone, *, has
 
 
 def scored(labels_N: np.ndarray, probs_NK: np.ndarray, classes: tuple[str, ...], groups_N: np.ndarray) -> list[str]:
-    figures = score(labels_N, probs_NK, classes=classes, groups=groups_N)
+    figures = score_multiclass(labels_N, probs_NK, classes=classes, groups=groups_N)
     low, high = figures["top1_ci"]
     return [f"{figures['top1']:.3f}", f"{low:.2f} to {high:.2f}"]
 
@@ -177,7 +178,7 @@ def trained(
     model.train()
     for epoch in range(EPOCHS):
         for number, batch in enumerate(torch.from_numpy(rows)[torch.randperm(len(rows))].split(BATCH_SIZE)):
-            factor = rate_factor(epoch * batches + number, EPOCHS * batches, schedule="cosine", warmup=0.1)
+            factor = lr_factor(epoch * batches + number, EPOCHS * batches, schedule="cosine", warmup=0.1)
             for group in optimizer.param_groups:
                 group["lr"] = LR * factor
             draw = torch.randint(len(features.drawn), (len(batch),))
@@ -188,7 +189,7 @@ def trained(
 
 
 def logits_of(model: VideoClassifier, features_BTD: Tensor) -> Tensor:
-    return model.heads(model.temporal(features_BTD))[TASK]
+    return model.heads(model.temporal(features_BTD))[DEFAULT_TASK]
 
 
 def features_of(data: Data, backbone: Backbone, draws: int, cache: Path) -> Features:
@@ -197,7 +198,7 @@ def features_of(data: Data, backbone: Backbone, draws: int, cache: Path) -> Feat
     file = cache / f"{data.name}-{data.backbone}-{settings}.npz"
     if not file.is_file():
         rows = np.full(len(data.manifest), "train")
-        manifest, facts = replace(data.manifest, splits=rows), look_at_files(data.manifest)
+        manifest, facts = replace(data.manifest, splits=rows), scan_files(data.manifest)
         plain = ClipDataset(manifest, "train", clip=data.clip, facts=facts)
         drawing: Callable[[], ClipDataset] = lambda: ClipDataset(  # noqa: E731
             manifest, "train", clip=data.clip, augment=data.augment, facts=facts

@@ -21,7 +21,7 @@ from loader import FILES, manifest_of, pack_of
 from torch import nn
 
 import finetune as ft
-from finetune.runtime.device import DTYPES, keep_freed_memory, settle_precision
+from finetune.runtime.device import AUTOCAST_DTYPES, keep_freed_memory, resolve_precision
 
 PHASES = ("head", "layer4", "all")
 KINDS_OF_LOOP = ("plain", *(f"{loop} {phase}" for phase in PHASES for loop in ("ours", "ceiling")))
@@ -50,7 +50,7 @@ def main() -> None:
             )
             found[kind].append(json.loads(done.stdout.splitlines()[-1]))
     speed = {kind: statistics.median(each) for kind, each in found.items()}
-    precision = settle_precision("auto", torch.device("cuda" if torch.cuda.is_available() else "cpu"))
+    precision = resolve_precision("auto", torch.device("cuda" if torch.cuda.is_available() else "cpu"))
     print(f"{chosen.backbone}, batches of {chosen.clips} clips of 8 frames at 224 px, {precision}, clips/s, medians")
     print(f"{'learns':8}  {'ours':>6}  {'ceiling':>7}  {'ours ÷ ceiling':>14}  {'ours ÷ plain loop':>17}")
     for phase in PHASES:
@@ -85,10 +85,10 @@ def ceiling(chosen: argparse.Namespace, phase: str) -> float:
     model.train()
     optimizer = torch.optim.AdamW(ft.param_groups(model, lr=1e-4), fused=True)
     clips = torch.zeros(chosen.clips, 8, 3, 224, 224, dtype=torch.uint8)
-    labels, precision = torch.zeros(chosen.clips, dtype=torch.long), settle_precision("auto", device)
+    labels, precision = torch.zeros(chosen.clips, dtype=torch.long), resolve_precision("auto", device)
     started = time.perf_counter()
     for _ in range(chosen.steps):
-        with torch.autocast(device.type, DTYPES.get(precision), enabled=precision in DTYPES):
+        with torch.autocast(device.type, AUTOCAST_DTYPES.get(precision), enabled=precision in AUTOCAST_DTYPES):
             logits = model(clips.to(device))["label"]
         loss = nn.functional.cross_entropy(logits.float(), labels.to(device))
         loss.backward()

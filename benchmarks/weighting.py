@@ -15,13 +15,13 @@ from pathlib import Path
 
 import numpy as np
 
-from finetune.metrics.headline_keys import HEADLINE
+from finetune.metrics.headline_keys import HEADLINE_METRICS
 from finetune.study.relative_gains import relative_gains
 
 BATCH = 8
 RECIPE = "quickstart_multitask"
 PLAIN = "plain sum"
-RULES = {
+WEIGHTINGS = {
     PLAIN: ("multitask.divide_by=none",),
     "0.3 / 0.5 / 0.2, as the posts": (
         *("multitask.divide_by=none", "tasks.action.weight=0.3"),
@@ -46,7 +46,7 @@ def main() -> None:
     parser.add_argument("--quick", action="store_true")
     given = parser.parse_args()
     seeds = range(given.seeds)
-    runs = {(rule, seed): given.out / f"{number}-{seed}" for seed in seeds for number, rule in enumerate(RULES)}
+    runs = {(rule, seed): given.out / f"{number}-{seed}" for seed in seeds for number, rule in enumerate(WEIGHTINGS)}
     train_all(runs, given)
     print(table(runs, given.seeds))
 
@@ -59,7 +59,12 @@ def train_all(runs: dict[tuple[str, int], Path], given: argparse.Namespace) -> N
         while waiting and len(under_way) < given.jobs:
             (rule, seed), folder = waiting.pop(0)
             if not (folder / "evaluation" / "results.json").is_file():
-                more = (*RULES[rule], *(QUICK if given.quick else ()), f"seed={seed}", f"data.manifest={given.data}")
+                more = (
+                    *WEIGHTINGS[rule],
+                    *(QUICK if given.quick else ()),
+                    f"seed={seed}",
+                    f"data.manifest={given.data}",
+                )
                 command = [sys.executable, "-m", "finetune", "train", RECIPE, *more, "--out", str(folder)]
                 log = folder.with_suffix(".log")
                 log.parent.mkdir(parents=True, exist_ok=True)
@@ -73,12 +78,12 @@ def train_all(runs: dict[tuple[str, int], Path], given: argparse.Namespace) -> N
 
 def table(runs: dict[tuple[str, int], Path], seeds: int) -> str:
     lines = [["rule", "action top-1", "box mean IoU", "motion correlation", "ΔM over the plain sum", "s a step"]]
-    for rule in RULES:
+    for rule in WEIGHTINGS:
         folders = [runs[rule, seed] for seed in range(seeds)]
         results = [json.loads((each / "evaluation/results.json").read_text())["tasks"] for each in folders]
         cells = [rule]
         for task in results[0]:
-            key = HEADLINE[results[0][task]["kind"]][0]
+            key = HEADLINE_METRICS[results[0][task]["kind"]][0]
             values = [each[task][key] for each in results]
             cells.append(f"{np.mean(values):.3f} ± {np.std(values, ddof=1):.3f}" if seeds > 1 else f"{values[0]:.3f}")
         pairs = {(task, seed): (runs[rule, seed], runs[PLAIN, seed]) for task in results[0] for seed in range(seeds)}

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 wait_without_spinning()
 
-_HOMES = {
+_EXPORTS = {
     "finetune.run.checkpoint": ("load",),
     "finetune.errors": (
         "DataError",
@@ -54,7 +54,7 @@ _HOMES = {
     "finetune.video.dataset": ("ClipDataset",),
     "finetune.video.decode.read": ("VideoInfo", "probe", "read_frames"),
 }
-_HOME_OF = {name: module for module, names in _HOMES.items() for name in names}
+_EXPORT_MODULE = {name: module for module, names in _EXPORTS.items() for name in names}
 
 __all__ = [
     "Augment",
@@ -97,9 +97,9 @@ __all__ = [
 
 
 def __getattr__(name: str) -> Any:
-    if name not in _HOME_OF:
+    if name not in _EXPORT_MODULE:
         raise AttributeError(f"module 'finetune' has no attribute {name!r}")
-    return getattr(import_module(_HOME_OF[name]), name)
+    return getattr(import_module(_EXPORT_MODULE[name]), name)
 
 
 def __dir__() -> list[str]:

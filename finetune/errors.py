@@ -41,13 +41,13 @@ class DivergedError(FinetuneError):
     """A run whose loss is no longer a number."""
 
 
-def nearest(word: str, known: Iterable[str]) -> str:
+def suggest_similar(word: str, known: Iterable[str]) -> str:
     """`" (nearest: a, b)"` from the known words, or an empty string when none is near."""
     near = get_close_matches(word, list(known), n=3, cutoff=0.6)
     return f" (nearest: {', '.join(near)})" if near else ""
 
 
-def some(items: Sequence[object], *, limit: int = 5) -> str:
+def shorten_list(items: Sequence[object], *, limit: int = 5) -> str:
     """The first items in words, with the count of those left out."""
     shown = ", ".join(str(item) for item in items[:limit])
     return shown if len(items) <= limit else f"{shown} and {len(items) - limit} more"

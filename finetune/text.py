@@ -14,7 +14,7 @@ FORMULA = re.compile(r"'*[=+\-@\t\r]")  # as a spreadsheet takes it, or that wit
 NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?")
 
 
-def printable(text: str) -> str:
+def escape_control_characters(text: str) -> str:
     r"""The text with what would steer a terminal as `\u001b`, which JSON reads back; all other characters stay."""
     return UNPRINTABLE.sub(lambda found: f"\\u{ord(found[0]):04x}", text)
 

@@ -6,7 +6,7 @@ python scripts/draw_schedules.py > docs/schedules.svg
 import math
 
 from finetune.model.freezing.selectors import stages_from
-from finetune.recipe.phase_presets import NEW, phases_of
+from finetune.recipe.phase_presets import HEAD_STAGES, resolve_phases
 from finetune.recipe.schema import Phase, Schedule
 
 STAGES = ("stem", "layer1", "layer2", "layer3", "layer4", "temporal", "head")
@@ -47,7 +47,7 @@ def panel(name: str) -> str:
         y = TOP + row * (CELL + GAP)
         cells.append(f'<text x="{LEFT - 8}" y="{y + 13}" text-anchor="end">{stage}</text>')
     epoch = 0
-    for phase in phases_of(plan, STAGES):
+    for phase in resolve_phases(plan, STAGES):
         for _ in range(phase.epochs_of(1)):
             cells += [_cell(phase, stage, epoch, row) for row, stage in enumerate(reversed(STAGES))]
             epoch += 1
@@ -71,14 +71,14 @@ def _rate(phase: Phase, stage: str) -> float | None:
     learning = stages_from(STAGES, words) if isinstance(words, str | float) else words
     if stage not in learning and not _only_biases(phase, stage):
         return None
-    if stage in NEW:
+    if stage in HEAD_STAGES:
         return phase.lr
-    backbone = [name for name in STAGES if name not in NEW]
+    backbone = [name for name in STAGES if name not in HEAD_STAGES]
     return phase.lr * phase.backbone_lr_scale * phase.layer_decay ** (len(backbone) - backbone.index(stage))
 
 
 def _only_biases(phase: Phase, stage: str) -> bool:
-    return isinstance(phase.train, tuple) and "match(bias$)" in phase.train and stage not in NEW
+    return isinstance(phase.train, tuple) and "match(bias$)" in phase.train and stage not in HEAD_STAGES
 
 
 def _legend(x: int, y: int) -> str:

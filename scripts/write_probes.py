@@ -15,7 +15,7 @@ from finetune.report.pages.probes import probe_table
 
 PAGE = Path(__file__).parents[1] / "docs/cache.md"
 BEGIN = "<!-- the tables below are written by scripts/write_probes.py -->\n"
-END = "<!-- end of the tables -->\n"
+BLANK_END = "<!-- end of the tables -->\n"
 BACKBONES = "mobilenetv2_100,tf_mobilenetv3_large_minimal_100,torchvision/squeezenet1_1"
 DATA = {
     "ut_interaction": "UT-Interaction: 120 clips of 6 interactions, 20 sequences; pictures squashed to 224 px",
@@ -47,7 +47,9 @@ def main() -> None:
             f"![Top-1 by seconds, for each backbone and classifier]({picture.name})\n"
         )
     before, _, rest = PAGE.read_text(encoding="utf-8").partition(BEGIN)
-    PAGE.write_text(before + BEGIN + "\n" + "\n".join(tables) + "\n" + END + rest.partition(END)[2], encoding="utf-8")
+    PAGE.write_text(
+        before + BEGIN + "\n" + "\n".join(tables) + "\n" + BLANK_END + rest.partition(BLANK_END)[2], encoding="utf-8"
+    )
 
 
 if __name__ == "__main__":

@@ -10,7 +10,7 @@ from torchvision import models as tv
 
 import finetune as ft
 from finetune.model.classifier import build_model
-from finetune.model.freezing.freeze import learning_stages
+from finetune.model.freezing.freeze import trainable_stages
 from finetune.train.optim.ema import Ema
 
 
@@ -45,7 +45,7 @@ def train_steps(model, steps, *, lr=0.01):
     optimizer = torch.optim.SGD(ft.param_groups(model, lr=lr, weight_decay=0.1), lr=lr, momentum=0.9)
     model.train()
     ema = Ema(0.9)
-    ema.follow(model)
+    ema.start_phase(model)
     for step in range(steps):
         # Convolutions in three dimensions take fifteen times as long in bfloat16 on a CPU.
         with torch.autocast("cpu", dtype=torch.bfloat16, enabled=not model.backbone.takes_clips):
@@ -77,8 +77,8 @@ def keeps_the_contract(name, *, size, num_frames=2, steps=5):
     before = snapshot(model)
     ema = train_steps(model, steps)
     assert all(value.isfinite().all() for value in model.parameters())
-    assert moved(model, before) == learning == learning_stages(model)
-    with ema.in_place(model):
+    assert moved(model, before) == learning == trainable_stages(model)
+    with ema.averaged_weights(model):
         assert moved(model, before) == learning
 
     ft.set_trainable(model, "head")

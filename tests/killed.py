@@ -12,7 +12,7 @@ import finetune as ft
 import finetune.train.loop
 from finetune.errors import RunError
 from finetune.train.log.epoch_metrics import Tally
-from finetune.train.state.state import Position
+from finetune.train.state.state import LoopPosition
 
 # The heavy imports once, in a process without threads; each run is forked from it.
 CONTEXT = multiprocessing.get_context("forkserver")
@@ -54,7 +54,7 @@ def run_to_the_end(kind: str, data: Path, folder: Path, *, kill_at: int | None =
 def _run(kind: str, data: Path, folder: Path, kill_at: int | None) -> None:
     torch.set_num_threads(1)
     if kind == "averaged":
-        finetune.train.loop.MINUTES_BETWEEN = 0.0  # each epoch is saved, however short
+        finetune.train.loop.MINUTES_BETWEEN_SAVES = 0.0  # each epoch is saved, however short
     if kill_at is not None:
         _kill_at(kill_at)
     try:
@@ -93,7 +93,7 @@ def _kill_at(number: int) -> None:
         return replacement
 
     for owner, name in [
-        *((Tally, "add"), (Position, "after_epoch"), (Position, "after_phase"), (torch, "save")),
+        *((Tally, "add"), (LoopPosition, "after_epoch"), (LoopPosition, "after_phase"), (torch, "save")),
         *((os, "fsync"), (os, "replace"), (os, "rename"), (os, "unlink")),
     ]:
         setattr(owner, name, counted(getattr(owner, name)))

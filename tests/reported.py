@@ -10,15 +10,15 @@ from typing import Any
 import numpy as np
 
 from finetune.evaluation.choose_clips import choose_clips
-from finetune.evaluation.contact_sheets import name_of
-from finetune.metrics.calibration import calibration, fit_temperature, tempered
+from finetune.evaluation.contact_sheets import sheet_file_name
+from finetune.metrics.calibration import apply_temperature, calibration, fit_temperature
 from finetune.metrics.curves import curves
-from finetune.metrics.headline import scores_of
-from finetune.metrics.headline_keys import HEADLINE
+from finetune.metrics.headline import score_classification
+from finetune.metrics.headline_keys import HEADLINE_METRICS
 from finetune.metrics.intervals import paired_difference
 from finetune.metrics.slices import slices
-from finetune.run.predictions_csv import Answer, read_answers
-from finetune.video.encode import jpeg_of
+from finetune.run.predictions_csv import PredictionRow, read_prediction_rows
+from finetune.video.encode import encode_jpeg
 
 SIX = ["hand shaking", "hugging", "kicking", "pointing", "punching", "pushing"]
 STAGES = ["stem", "layer1", "layer2", "layer3", "layer4", "temporal", "head"]
@@ -68,10 +68,10 @@ def write_run(
 def write_whole_run(folder: Path, **how: Any) -> dict[str, Any]:
     """The same with all that an evaluation of today leaves: figures of trust, of the frozen backbone, and pictures."""
     results = write_run(folder, **how)
-    task, answers = results["tasks"]["label"], read_answers(folder / "evaluation") or []
+    task, answers = results["tasks"]["label"], read_prediction_rows(folder / "evaluation") or []
     truth, probs_NK = drawn_probs(task["confusion"])
     groups = None if results["num_groups"] is None else np.arange(len(truth)) % results["num_groups"]
-    task |= scores_of(truth, probs_NK, classes=task["classes"], groups=groups)
+    task |= score_classification(truth, probs_NK, classes=task["classes"], groups=groups)
     task |= beside_scores(truth, probs_NK, groups)
     return _with_pictures(folder, results, answers)
 
@@ -136,7 +136,7 @@ def record_of_tasks(record: dict[str, Any], kinds: dict[str, str]) -> dict[str, 
         record = {key: value for key, value in record.items() if not key.endswith("top1")}
     tasks = {
         name: {"train_loss": 0.5 * left + number, "val_loss": 0.6 * left + number}
-        | {f"val_{HEADLINE[kind][0]}": 0.8 - 0.7 * left}
+        | {f"val_{HEADLINE_METRICS[kind][0]}": 0.8 - 0.7 * left}
         for number, (name, kind) in enumerate(kinds.items())
     }
     weights = {name: 0.9 * 0.7**number + 0.02 * record["epoch"] for number, name in enumerate(kinds)}
@@ -171,9 +171,9 @@ def write_large_run(folder: Path, *, classes: int, per_class: int) -> dict[str, 
     """The same of very many classes, without the hours of scoring: figures of trust are those of a small run."""
     names = [f"class number {code:04}" for code in range(classes)]
     results = write_run(folder, classes=names, per_class=per_class, wrong=0.3)
-    task, answers = results["tasks"]["label"], read_answers(folder / "evaluation") or []
+    task, answers = results["tasks"]["label"], read_prediction_rows(folder / "evaluation") or []
     truth, probs_NK = drawn_probs((20 * np.eye(6, dtype=int) + 3).tolist())
-    small = scores_of(truth, probs_NK, classes=SIX, groups=None)
+    small = score_classification(truth, probs_NK, classes=SIX, groups=None)
     task |= {"calibration": small["calibration"], "abstain": small["abstain"]} | beside_scores(truth, probs_NK, None)
     task["curves"] = curves(np.eye(classes), np.eye(classes), names)
     for row in task["per_class"]:
@@ -181,7 +181,9 @@ def write_large_run(folder: Path, *, classes: int, per_class: int) -> dict[str, 
     return _with_pictures(folder, results, answers, noise=64)
 
 
-def _with_pictures(folder: Path, results: dict[str, Any], answers: list[Answer], *, noise: int = 1) -> dict[str, Any]:
+def _with_pictures(
+    folder: Path, results: dict[str, Any], answers: list[PredictionRow], *, noise: int = 1
+) -> dict[str, Any]:
     (folder / "evaluation" / "results.json").write_text(json.dumps(results))
     chosen = choose_clips(answers, multilabel=False).clips()
     write_sheets(folder / "evaluation" / "pictures", [each.path for each in chosen], noise=noise)
@@ -200,14 +202,14 @@ def drawn_probs(confusion: list[list[int]]) -> tuple[np.ndarray, np.ndarray]:
 
 def beside_scores(truth: np.ndarray, probs_NK: np.ndarray, groups: np.ndarray | None) -> dict[str, Any]:
     """What evaluation adds to the scores of a task."""
-    right_N, temperature = probs_NK.argmax(1) == truth, fit_temperature(truth, probs_NK)
-    cooled = calibration(truth, tempered(probs_NK, temperature), groups)
-    difference, interval = paired_difference(right_N, np.roll(right_N, 3), groups=groups)
+    correct_N, temperature = probs_NK.argmax(1) == truth, fit_temperature(truth, probs_NK)
+    calibrated = calibration(truth, apply_temperature(probs_NK, temperature), groups)
+    difference, interval = paired_difference(correct_N, np.roll(correct_N, 3), groups=groups)
     facts = {"duration": np.linspace(1, 9, len(truth)), "frame rate": np.where(truth % 2, 25.0, 30.0)}
     return {
-        "slices": slices(facts, right_N, groups),
-        "calibrated": cooled | {"temperature": temperature, "rows": 80},
-        "frozen": {"top1": float(right_N.mean()), "difference": difference, "difference_ci": list(interval)},
+        "slices": slices(facts, correct_N, groups),
+        "calibrated": calibrated | {"temperature": temperature, "rows": 80},
+        "frozen": {"top1": float(correct_N.mean()), "difference": difference, "difference_ci": list(interval)},
     }
 
 
@@ -215,12 +217,17 @@ def write_sheets(folder: Path, paths: list[str], *, noise: int = 1) -> None:
     """Strips of eight frames with so many levels of noise, where the network looked, and what the pooling took."""
     folder.mkdir()
     noisy = np.random.default_rng(0).integers(0, noise, (3, 112, 8 * 112)).astype(np.uint8)
-    sheet, cam = (jpeg_of(noisy + np.repeat(np.arange(8, dtype=np.uint8) * 20 + shade, 112)) for shade in (48, 0))
+    sheet, cam = (encode_jpeg(noisy + np.repeat(np.arange(8, dtype=np.uint8) * 20 + shade, 112)) for shade in (48, 0))
     index = {}
     for path in paths:
-        index[path] = {"sheet": name_of(path), "cam": name_of(path, "-cam"), "frames": 8, "weights": [0.125] * 8}
-        (folder / name_of(path)).write_bytes(sheet)
-        (folder / name_of(path, "-cam")).write_bytes(cam)
+        index[path] = {
+            "sheet": sheet_file_name(path),
+            "cam": sheet_file_name(path, "-cam"),
+            "frames": 8,
+            "weights": [0.125] * 8,
+        }
+        (folder / sheet_file_name(path)).write_bytes(sheet)
+        (folder / sheet_file_name(path, "-cam")).write_bytes(cam)
     (folder / "index.json").write_text(json.dumps(index))
 
 

@@ -3,9 +3,9 @@
 import torch
 from grey import TINY
 
-from finetune.model.classifier import model_of
+from finetune.model.classifier import build_from_settings
 from finetune.recipe.schema import Model
-from finetune.recipe.tasks import NAMED, Multitask, Output, Several, Task
+from finetune.recipe.tasks import CATEGORICAL_KINDS, Multitask, MultitaskSpec, OutputSpec, Task
 
 NAMES = ("a", "b", "c")
 
@@ -14,10 +14,10 @@ def several_of(tasks, **multitask):
     """Classes are three; numbers are given as they are."""
     outputs = {}
     for name, task in tasks.items():
-        names = NAMES if task.kind in NAMED else task.columns_of(name)
-        scale = () if task.kind in NAMED else ((0.0,) * len(names), (1.0,) * len(names))
-        outputs[name] = Output(task.kind, names, *scale)
-    return Several(tasks, outputs, Multitask(**multitask))
+        names = NAMES if task.kind in CATEGORICAL_KINDS else task.columns_of(name)
+        scale = () if task.kind in CATEGORICAL_KINDS else ((0.0,) * len(names), (1.0,) * len(names))
+        outputs[name] = OutputSpec(task.kind, names, *scale)
+    return MultitaskSpec(tasks, outputs, Multitask(**multitask))
 
 
 def tasked(tasks, *, backbone=TINY, size=64, num_frames=4, temporal="mean", **multitask):
@@ -25,7 +25,9 @@ def tasked(tasks, *, backbone=TINY, size=64, num_frames=4, temporal="mean", **mu
     torch.manual_seed(0)
     tasks = {name: task if isinstance(task, Task) else Task(kind=task) for name, task in tasks.items()}
     settings = Model(backbone=backbone, weights="none", temporal=temporal, dropout=0)
-    return model_of(settings, NAMES, num_frames=num_frames, size=size, several=several_of(tasks, **multitask))
+    return build_from_settings(
+        settings, NAMES, num_frames=num_frames, size=size, several=several_of(tasks, **multitask)
+    )
 
 
 def losses_of(said):

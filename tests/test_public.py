@@ -7,7 +7,7 @@ import finetune
 
 
 def test_every_public_name_can_be_imported_and_is_listed():
-    assert sorted(finetune.__all__) == sorted(finetune._HOME_OF)
+    assert sorted(finetune.__all__) == sorted(finetune._EXPORT_MODULE)
     for name in finetune.__all__:
         assert getattr(finetune, name).__name__ == name
 

@@ -5,11 +5,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from finetune.cli.terminal import PlainOutput, plain_output
+from finetune.cli.terminal import SanitizedOutput, sanitized_output
 from finetune.data.manifest import Manifest
 from finetune.report.words import relative_link
-from finetune.run.predictions_csv import read_answers, read_paths, write_answers
-from finetune.text import UNPRINTABLE, from_spreadsheet_cell, printable, spreadsheet_cell
+from finetune.run.predictions_csv import read_prediction_paths, read_prediction_rows, write_class_predictions
+from finetune.text import UNPRINTABLE, escape_control_characters, from_spreadsheet_cell, spreadsheet_cell
 
 
 @pytest.mark.parametrize(
@@ -25,24 +25,24 @@ from finetune.text import UNPRINTABLE, from_spreadsheet_cell, printable, spreads
     ],
 )
 def test_what_steers_a_terminal_is_written_out_and_all_other_writing_stays(name, shown):
-    assert printable(name) == shown
+    assert escape_control_characters(name) == shown
 
 
 @given(st.text())
 def test_printed_text_has_no_control_characters_and_json_reads_the_same(text):
-    assert not UNPRINTABLE.search(printable(text))
-    assert json.loads(printable(json.dumps(text, ensure_ascii=False))) == text
+    assert not UNPRINTABLE.search(escape_control_characters(text))
+    assert json.loads(escape_control_characters(json.dumps(text, ensure_ascii=False))) == text
 
 
 def test_print_is_cleaned_in_one_place_and_rich_draws_as_ever(capsys):
     from rich.console import Console
 
-    with plain_output():
+    with sanitized_output():
         print("\x1b[31mred")
         Console(force_terminal=True, color_system="standard").print("[red]drawn[/red]")
     out = capsys.readouterr().out
     assert "\\u001b[31mred" in out and "\x1b[31mdrawn" in out
-    assert not isinstance(__import__("sys").stdout, PlainOutput)
+    assert not isinstance(__import__("sys").stdout, SanitizedOutput)
 
 
 def test_names_in_errors_and_predictions_do_not_reach_the_terminal_as_they_are(trained_run, tmp_path, finetune):
@@ -84,18 +84,18 @@ def test_predictions_of_odd_names_are_safe_to_open_and_read_back(tmp_path):
     paths = np.array([b"-a.mp4", b"/b.mp4", b"=c.mp4"])
     splits, groups = np.array(["test"] * 3), np.array(["+g", "g", "'=h"])
     manifest = Manifest(tmp_path, classes, paths, np.arange(3), splits, groups)
-    write_answers(tmp_path, manifest, np.arange(3), np.eye(3, dtype=np.float32))
+    write_class_predictions(tmp_path, manifest, np.arange(3), np.eye(3, dtype=np.float32))
     with (tmp_path / "predictions.csv").open(newline="") as file:
         rows = list(csv.DictReader(file))
     assert [row["path"] for row in rows] == ["'-a.mp4", "/b.mp4", "'=c.mp4"]
     assert [row["label"] for row in rows] == [row["predicted"] for row in rows] == ["'=1+1", "'@two", "-1"]
-    read = read_answers(tmp_path)
+    read = read_prediction_rows(tmp_path)
     assert [(each.path, each.label, each.group) for each in read] == [
         ("-a.mp4", "=1+1", "+g"),
         ("/b.mp4", "@two", "g"),
         ("=c.mp4", "-1", "'=h"),
     ]
-    assert read_paths(tmp_path / "predictions.csv") == ["-a.mp4", "/b.mp4", "=c.mp4"]
+    assert read_prediction_paths(tmp_path / "predictions.csv") == ["-a.mp4", "/b.mp4", "=c.mp4"]
 
 
 @pytest.mark.parametrize(

@@ -11,9 +11,9 @@ from grey import TINY
 from tasked import TASKS, manifest_of, recipe_of
 
 import finetune as ft
-from finetune.runtime.device import settle_device
+from finetune.runtime.device import resolve_device
 from finetune.runtime.processes import process_count
-from finetune.train.from_recipe import train_by
+from finetune.train.from_recipe import train_from_recipe
 from finetune.train.log.epoch_metrics import Tally
 
 PHASES = (
@@ -26,7 +26,7 @@ LEARNING_STATISTICS = (ft.Phase(train="layer4", epochs=1, lr=1e-3, batch_norm="t
 
 def main(data: str, out: str, special: str = "") -> None:
     torch.set_num_threads(1)
-    settle_device("auto")
+    resolve_device("auto")
     if special == "wrapped once":
         wrap_once()
     if special == "one dies" and os.environ["RANK"] == "1":
@@ -63,7 +63,7 @@ def train_several(data: str, out: Path) -> Path:
     settings = {"multitask": {"weighting": "pcgrad", "divide_by": "running"}, "phases": phases}
     tasks = {name: TASKS[name] for name in ("way", "shade")} | {"box": TASKS["box"] | {"at": "layer3"}}
     recipe = recipe_of(data, tasks, train={"batch_size": 6 // process_count(), "optimizer": "sgd"}, **settings)
-    return train_by(recipe, manifest_of(recipe), out=out)
+    return train_from_recipe(recipe, manifest_of(recipe), out=out)
 
 
 SHORT = {
@@ -83,7 +83,7 @@ def train_with_short_last_batch(data: str, out: Path) -> None:
         phases = [{"train": "head", "epochs": 1, "lr": 1e-2}, {"train": "layer4", "epochs": 2, "lr": 1e-2}]
         train = {"batch_size": 8 // process_count(), "optimizer": "sgd", "cache_dir": f"{out}-cache", **settings}
         recipe = recipe_of(data if tasks else f"{data}.labelled.csv", tasks, train=train, phases=phases)
-        train_by(recipe, manifest_of(recipe), out=out / name)
+        train_from_recipe(recipe, manifest_of(recipe), out=out / name)
 
 
 def wrap_once() -> None:

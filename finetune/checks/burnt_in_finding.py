@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from finetune.checks.finding import Finding
-from finetune.errors import some
+from finetune.errors import shorten_list
 from finetune.text import whole_percent
 
 PLACES_NAMED = 3
@@ -17,7 +17,7 @@ _ADVICE = {
 
 
 @dataclass(frozen=True)
-class Place:
+class MarkPlace:
     """A part of the example's picture: left, top, width and height as shares of it."""
 
     box: tuple[float, float, float, float]
@@ -31,7 +31,7 @@ class Mark:
     task: str  # as messages begin with it; empty for the only one
     kind: Literal["mark", "background"]
     classes: tuple[str, ...]
-    places: tuple[Place, ...]  # the largest first
+    places: tuple[MarkPlace, ...]  # the largest first
     anchor: str  # what the place is measured from
     found: float  # share of the classes' clips that this part alone tells, in groups that it was not learnt from
     mistaken: float  # share of other clips that it takes for them
@@ -47,23 +47,23 @@ class Mark:
 
 
 def mark_findings(marks: Sequence[Mark]) -> list[Finding]:
-    return [Finding("warning", mark.kind, _in_words(mark), _ADVICE[mark.kind]) for mark in marks]
+    return [Finding("warning", mark.kind, _describe(mark), _ADVICE[mark.kind]) for mark in marks]
 
 
-def _in_words(mark: Mark) -> str:
-    classes = some([f"“{name}”" for name in mark.classes])
+def _describe(mark: Mark) -> str:
+    classes = shorten_list([f"“{name}”" for name in mark.classes])
     same = "a mark in the picture" if mark.kind == "mark" else "the still background, or a mark across it, is the same"
     unseen = "groups" if mark.grouped else "clips (there are no groups)"
     accuracy, chance = whole_percent(mark.balanced_accuracy), whole_percent(0.5)
     return (
-        f"{mark.task}A shortcut: {same} in clips of {classes}: {_places_in_words(mark.places)}. That part of the "
+        f"{mark.task}A shortcut: {same} in clips of {classes}: {_describe_places(mark.places)}. That part of the "
         f"picture alone tells them from the other classes in unseen {unseen} with a balanced accuracy of {accuracy} "
         f"({chance} by chance): it finds {whole_percent(mark.found)} of their clips and takes "
         f"{whole_percent(mark.mistaken)} of the others for them."
     )
 
 
-def _places_in_words(places: Sequence[Place]) -> str:
+def _describe_places(places: Sequence[MarkPlace]) -> str:
     named = [
         f"{place.where} ({whole_percent(place.box[2])} × {whole_percent(place.box[3])} of the picture)"
         for place in places[:PLACES_NAMED]
@@ -72,18 +72,18 @@ def _places_in_words(places: Sequence[Place]) -> str:
     return ", ".join(named) + more
 
 
-def place_of(left: float, top: float, width: float, height: float) -> Place:
+def named_place(left: float, top: float, width: float, height: float) -> MarkPlace:
     """With its name, by which thirds of the picture its middle lies in."""
     box = round(left, 4), round(top, 4), round(width, 4), round(height, 4)
     row, column = int(min(2, 3 * (top + height / 2))), int(min(2, 3 * (left + width / 2)))
     if width > 0.6 and height > 0.6:
-        return Place(box, "around the picture")
+        return MarkPlace(box, "around the picture")
     if width > 0.6:
-        return Place(box, ("along the top", "across the middle", "along the bottom")[row])
+        return MarkPlace(box, ("along the top", "across the middle", "along the bottom")[row])
     if height > 0.6:
-        return Place(box, ("along the left side", "down the middle", "along the right side")[column])
+        return MarkPlace(box, ("along the left side", "down the middle", "along the right side")[column])
     if row == 1:
-        return Place(box, ("left side", "middle", "right side")[column])
+        return MarkPlace(box, ("left side", "middle", "right side")[column])
     if column == 1:
-        return Place(box, "top, middle" if row == 0 else "bottom, middle")
-    return Place(box, f"{'upper' if row == 0 else 'lower'} {'left' if column == 0 else 'right'} corner")
+        return MarkPlace(box, "top, middle" if row == 0 else "bottom, middle")
+    return MarkPlace(box, f"{'upper' if row == 0 else 'lower'} {'left' if column == 0 else 'right'} corner")

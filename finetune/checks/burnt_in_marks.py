@@ -11,24 +11,30 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from finetune.checks.burnt_in_finding import Mark, Place, place_of
-from finetune.checks.held_out_accuracy import EdgeSample, class_means, held_out_predictions, shared_by, shuffled_p_value
+from finetune.checks.burnt_in_finding import Mark, MarkPlace, named_place
+from finetune.checks.held_out_accuracy import (
+    EdgeSample,
+    class_means,
+    edges_shared_by_classes,
+    held_out_predictions,
+    permutation_p_value,
+)
 from finetune.checks.rows import Rows
-from finetune.checks.shared_edges import Box, Edges, SharedParts, edges_of, scores, shared_parts
+from finetune.checks.shared_edges import Box, GroupEdges, SharedParts, group_edges, shared_parts, template_scores
 from finetune.errors import VideoError
-from finetune.video.encode import jpeg_of
-from finetune.video.probe_files import Look
-from finetune.video.still_edges import WHOLE, Window, mean_picture, still_edges
+from finetune.video.encode import encode_jpeg
+from finetune.video.probe_files import FileInspection
+from finetune.video.still_edges import WHOLE_FRAME, Window, mean_picture, still_edges
 
-FEWEST_GROUPS = 3  # of a class, to look for marks in it
-MOST_CLIPS, FEWEST_OF_A_CLASS, MOST_OF_A_CLASS = 1200, 6, 60  # that are compared
+MIN_GROUPS = 3  # of a class, to look for marks in it
+MAX_CLIPS, MIN_PER_CLASS, MAX_PER_CLASS = 1200, 6, 60  # that are compared
 # Share of the classes' clips that is found, less share of the others mistaken for them.
-LEAST_EXCESS, LEAST_EXCESS_OF_ONE_SCENE = 0.5, 0.75
-HIGHEST_P = 0.05
-MOST_MARKS = 8
+MIN_EXCESS, MIN_EXCESS_SAME_SCENE = 0.5, 0.75
+MAX_P_VALUE = 0.05
+MAX_MARKS = 8
 _GRID, _CORNER_GRID = (96, 128), (96, 96)  # rows, columns
-_BESIDE = 0.03  # of the picture
-_OVERLAP, _ALIKE = 0.3, 0.6  # of two classes' parts, from which on they are one mark
+_MAX_GAP = 0.03  # of the picture
+_MIN_OVERLAP, _MIN_SIMILARITY = 0.3, 0.6  # of two classes' parts, from which on they are one mark
 
 
 @dataclass(frozen=True, eq=False)
@@ -37,7 +43,7 @@ class _Clips:
 
     task: str
     rows: list[int]
-    looks: list[Look]
+    looks: list[FileInspection]
     classes: np.ndarray
     groups: np.ndarray
     grouped: bool
@@ -60,15 +66,15 @@ def rows_to_compare(rows: Rows) -> list[int]:
         for row, name in enumerate(classes):
             if name:
                 by_class[name][_group(rows, row)].append(row)
-        if len(by_class) > 1 and any(len(groups) >= FEWEST_GROUPS for groups in by_class.values()):
-            most = min(MOST_OF_A_CLASS, max(FEWEST_OF_A_CLASS, MOST_CLIPS // len(by_class)))
+        if len(by_class) > 1 and any(len(groups) >= MIN_GROUPS for groups in by_class.values()):
+            most = min(MAX_PER_CLASS, max(MIN_PER_CLASS, MAX_CLIPS // len(by_class)))
             for groups in by_class.values():
                 by_turns = itertools.chain.from_iterable(itertools.zip_longest(*groups.values()))
                 chosen.update(itertools.islice((row for row in by_turns if row is not None), most))
     return sorted(chosen)
 
 
-def find_marks(rows: Rows, looks: Sequence[Look | VideoError]) -> list[Mark]:
+def find_marks(rows: Rows, looks: Sequence[FileInspection | VideoError]) -> list[Mark]:
     """Marks that tell the classes of a task, the surest first. Only looks with grey frames are compared."""
     marks = []
     for task, classes in _classes_by_task(rows).items():
@@ -77,9 +83,9 @@ def find_marks(rows: Rows, looks: Sequence[Look | VideoError]) -> list[Mark]:
             marks += [mark for anchor in _anchors(clips.looks) for mark in _marks_at(anchor, clips)]
     distinct: list[Mark] = []
     for mark in sorted(marks, key=lambda mark: -mark.balanced_accuracy):
-        if not any(_are_one(mark, other) for other in distinct):
+        if not any(_are_same_mark(mark, other) for other in distinct):
             distinct.append(mark)
-    return distinct[:MOST_MARKS]
+    return distinct[:MAX_MARKS]
 
 
 def _classes_by_task(rows: Rows) -> dict[str, list[str]]:
@@ -94,7 +100,7 @@ def _group(rows: Rows, row: int) -> str:
     return rows.groups[row] or f"row {row}"
 
 
-def _clips(rows: Rows, looks: Sequence[Look | VideoError], task: str, classes: Sequence[str]) -> _Clips:
+def _clips(rows: Rows, looks: Sequence[FileInspection | VideoError], task: str, classes: Sequence[str]) -> _Clips:
     compared = [
         (row, look)
         for row, look in enumerate(looks)
@@ -110,14 +116,14 @@ def _clips(rows: Rows, looks: Sequence[Look | VideoError], task: str, classes: S
     )
 
 
-def _anchors(looks: Sequence[Look]) -> Iterator[_Anchor]:
+def _anchors(looks: Sequence[FileInspection]) -> Iterator[_Anchor]:
     """The whole picture, which is enough for clips of one size; else corners too.
 
     There a mark may have a size and a distance in pixels, or in proportion to the picture's shorter side.
     """
     sizes = [_size(look) for look in looks]
     upright = np.median([width / height for height, width in sizes]) < 1
-    yield _Anchor("whole picture", _GRID[::-1] if upright else _GRID, [WHOLE] * len(looks))
+    yield _Anchor("whole picture", _GRID[::-1] if upright else _GRID, [WHOLE_FRAME] * len(looks))
     sides: dict[str, list[float]] = {}
     if len({(round(height), round(width)) for height, width in sizes}) > 1:
         sides["in pixels"] = [min(map(min, sizes))] * len(sizes)
@@ -130,7 +136,7 @@ def _anchors(looks: Sequence[Look]) -> Iterator[_Anchor]:
         yield _Anchor(f"{corner}, {name}", _CORNER_GRID, windows)
 
 
-def _size(look: Look) -> tuple[float, float]:
+def _size(look: FileInspection) -> tuple[float, float]:
     """Height and width of the picture as it is seen, in pixels of the file."""
     assert look.grey_3HW is not None
     height, width = look.grey_3HW.shape[1:]
@@ -157,17 +163,17 @@ def _marks_in(sample: EdgeSample, anchor: _Anchor, clips: _Clips) -> Iterator[Ma
     for (classes, least_excess), predicted_N in zip(sets, predicted_SN, strict=True):
         is_one = np.isin(clips.classes, classes)
         found, mistaken = float(predicted_N[is_one].mean()), float(predicted_N[~is_one].mean())
-        if found - mistaken >= least_excess and shuffled_p_value(predicted_N, sample, classes) <= HIGHEST_P:
+        if found - mistaken >= least_excess and permutation_p_value(predicted_N, sample, classes) <= MAX_P_VALUE:
             yield from _mark(anchor, clips, sample, classes, (found, mistaken))
 
 
 def _sets_of_classes(sample: EdgeSample) -> list[tuple[list[str], float]]:
     """Sets of classes that may bear one mark each, and the excess that is asked for; the smallest sets first."""
     names = np.unique(sample.classes_N).tolist()
-    edges = {name: edges_of(sample.means(sample.classes_N == name)) for name in names}
+    edges = {name: group_edges(sample.means(sample.classes_N == name)) for name in names}
     parts = {}
     for name, one in edges.items():
-        if one.groups >= FEWEST_GROUPS:
+        if one.groups >= MIN_GROUPS:
             shared = shared_parts(one, [other.mean_2HW for key, other in edges.items() if key != name])
             if shared.boxes:
                 parts[name] = shared
@@ -177,39 +183,39 @@ def _sets_of_classes(sample: EdgeSample) -> list[tuple[list[str], float]]:
         sets.append([name]) if same is None else same.append(name)
     sets = sorted((each for each in sets if len(each) < len(names)), key=len)
     return [
-        (each, max(_least_excess(parts[name]) for name in each))
+        (each, max(_min_excess(parts[name]) for name in each))
         for number, each in enumerate(sets)
         # Where all classes show one scene, a mark hides some of it, which the classes without the mark seem to share.
         if not (parts[each[0]].one_scene and sorted({*names} - {*each}) in map(sorted, sets[:number]))
     ]
 
 
-def _share_a_mark(two: tuple[str, str], edges: dict[str, Edges], parts: dict[str, SharedParts]) -> bool:
+def _share_a_mark(two: tuple[str, str], edges: dict[str, GroupEdges], parts: dict[str, SharedParts]) -> bool:
     """Whether the parts of two classes overlap, and have the same edges there."""
     masks = [parts[name].mask_HW for name in two]
     both_HW = masks[0] & masks[1]
-    if both_HW.sum() < _OVERLAP * min(masks[0].sum(), masks[1].sum()):
+    if both_HW.sum() < _MIN_OVERLAP * min(masks[0].sum(), masks[1].sum()):
         return False
     one, other = (edges[name].mean_2HW[:, both_HW] for name in two)
-    return bool((one * other).sum() > _ALIKE * np.sqrt((one**2).sum() * (other**2).sum()))
+    return bool((one * other).sum() > _MIN_SIMILARITY * np.sqrt((one**2).sum() * (other**2).sum()))
 
 
-def _least_excess(part: SharedParts) -> float:
+def _min_excess(part: SharedParts) -> float:
     """More where the scene itself is shared, as then what is filmed can be at one place by chance."""
-    return LEAST_EXCESS_OF_ONE_SCENE if part.one_scene or part.kind == "background" else LEAST_EXCESS
+    return MIN_EXCESS_SAME_SCENE if part.one_scene or part.kind == "background" else MIN_EXCESS
 
 
 def _mark(
     anchor: _Anchor, clips: _Clips, sample: EdgeSample, classes: Sequence[str], found_and_mistaken: tuple[float, float]
 ) -> Iterator[Mark]:
     """What is shown of a mark, from all groups together; nothing where all together show no mark."""
-    edges, shared = shared_by(sample, classes, class_means(sample))
+    edges, shared = edges_shared_by_classes(sample, classes, class_means(sample))
     if not shared.boxes:
         return
     is_one = np.isin(sample.classes_N, classes)
-    values = np.where(is_one, scores(sample.fields_N2HW, edges.mean_2HW * shared.mask_HW), -np.inf)
+    values = np.where(is_one, template_scores(sample.fields_N2HW, edges.mean_2HW * shared.mask_HW), -np.inf)
     bearing = np.flatnonzero(values > values.max() / 2).tolist()
-    example = _typical([_size(clips.looks[each]) for each in bearing], values[bearing], bearing)
+    example = _pick_example([_size(clips.looks[each]) for each in bearing], values[bearing], bearing)
     found, mistaken = found_and_mistaken
     yield Mark(
         task=clips.task,
@@ -227,16 +233,16 @@ def _mark(
     )
 
 
-def _typical(sizes: Sequence[tuple[float, float]], values: np.ndarray, numbers: Sequence[int]) -> int:
+def _pick_example(sizes: Sequence[tuple[float, float]], values: np.ndarray, numbers: Sequence[int]) -> int:
     """Of the median shape, so that marks measured from different places are shown in one, and compared there."""
     shapes = np.log([width / height for height, width in sizes])
     return numbers[int(np.lexsort((-values, np.abs(shapes - np.median(shapes)).round(3)))[0])]
 
 
-def _place(box: Box, grid: tuple[int, int], window: Window) -> Place:
+def _place(box: Box, grid: tuple[int, int], window: Window) -> MarkPlace:
     left, top, right, bottom = window
     across, down = (right - left) / grid[1], (bottom - top) / grid[0]
-    return place_of(left + box[0] * across, top + box[1] * down, box[2] * across, box[3] * down)
+    return named_place(left + box[0] * across, top + box[1] * down, box[2] * across, box[3] * down)
 
 
 def _mean_jpeg(anchor: _Anchor, jpegs: Mapping[int, bytes], boxes: Sequence[Box]) -> bytes:
@@ -247,10 +253,10 @@ def _mean_jpeg(anchor: _Anchor, jpegs: Mapping[int, bytes], boxes: Sequence[Box]
     margin = 8
     left, top = (max(0, min(box[side] for box in boxes) - margin) for side in (0, 1))
     right, bottom = (min(grid[1 - side], max(box[side] + box[side + 2] for box in boxes) + margin) for side in (0, 1))
-    return jpeg_of(picture_3HW[:, 2 * top : 2 * bottom, 2 * left : 2 * right])
+    return encode_jpeg(picture_3HW[:, 2 * top : 2 * bottom, 2 * left : 2 * right])
 
 
-def _are_one(mark: Mark, other: Mark) -> bool:
+def _are_same_mark(mark: Mark, other: Mark) -> bool:
     """Whether marks of the same classes, measured from different places, are one."""
     alike = mark.task == other.task and not set(mark.classes).isdisjoint(other.classes)
     return alike and any(_overlap(one.box, two.box) for one in mark.places for two in other.places)
@@ -259,6 +265,6 @@ def _are_one(mark: Mark, other: Mark) -> bool:
 def _overlap(one: Sequence[float], two: Sequence[float]) -> bool:
     """Or lie side by side."""
     return all(
-        one[side] < two[side] + two[side + 2] + _BESIDE and two[side] < one[side] + one[side + 2] + _BESIDE
+        one[side] < two[side] + two[side + 2] + _MAX_GAP and two[side] < one[side] + one[side + 2] + _MAX_GAP
         for side in (0, 1)
     )

@@ -14,22 +14,22 @@ import numpy as np
 
 from finetune.checks.burnt_in_finding import Mark, mark_findings
 from finetune.checks.class_balance import class_counts, group_findings, label_findings
-from finetune.checks.duplicates import Copies, find_copies, findings_of, surplus_copies
+from finetune.checks.duplicates import DuplicateSet, duplicate_findings, duplicates_to_drop, find_duplicates
 from finetune.checks.finding import Finding
 from finetune.checks.loose_frames import loose_frame_findings
 from finetune.checks.rows import Rows
 from finetune.checks.shortcuts import Shortcut, find_shortcuts, shortcut_findings
 from finetune.data.labels import Labels
-from finetune.data.valid_names import as_unicode, is_refused
+from finetune.data.valid_names import has_forbidden_characters, replace_surrogates
 from finetune.errors import DataError, VideoError
-from finetune.video.probe_files import TOO_SLOW, Look
+from finetune.video.probe_files import TIMEOUT_REASON, FileInspection
 
 SCHEMA = 1
-_GRAVITY = {"mend": 0, "warning": 1, "note": 2}
+_SEVERITY_ORDER = {"mend": 0, "warning": 1, "note": 2}
 
 
 def audit(
-    rows: Rows, looks: Sequence[Look | VideoError], marks: Sequence[Mark] = ()
+    rows: Rows, looks: Sequence[FileInspection | VideoError], marks: Sequence[Mark] = ()
 ) -> tuple[dict[str, Any], list[int]]:
     """What is wrong, as JSON takes it, and the rows that are left once those to be mended are taken out.
 
@@ -39,16 +39,16 @@ def audit(
     bad = {row: look for row, look in enumerate(looks) if isinstance(look, VideoError)}
     good = {row: look for row, look in enumerate(looks) if not isinstance(look, VideoError)}
     readable = list(good)
-    facts = facts_of(list(good.values()))
+    facts = numeric_file_facts(list(good.values()))
     pictures_N3SS = _pictures(list(good.values()))
-    copies = find_copies(rows, readable, pictures_N3SS)
+    copies = find_duplicates(rows, readable, pictures_N3SS)
     shortcuts = {where: _shortcuts(rows, labels, readable, facts) for where, labels in rows.named_tasks.items()}
     findings = [
         *_bad_files(bad, len(rows)),
         *rows.findings,
         *label_findings(rows, readable),
         *group_findings(rows),
-        *findings_of(rows, copies),
+        *duplicate_findings(rows, copies),
         *loose_frame_findings(rows, readable, pictures_N3SS),
         *(
             replace(finding, what=f"{where}{finding.what}")
@@ -57,13 +57,13 @@ def audit(
         ),
         *mark_findings(marks),
     ]
-    findings.sort(key=lambda finding: (_GRAVITY[finding.severity], finding.kind != "no_groups"))
+    findings.sort(key=lambda finding: (_SEVERITY_ORDER[finding.severity], finding.kind != "no_groups"))
     names = _names(rows)
-    result = _about(rows) | {
+    result = _data_summary(rows) | {
         "findings": [_finding_as_json(finding, names) for finding in findings],
         "unreadable": [{"file": names[row], "reason": _reason(rows.paths[row], error)} for row, error in bad.items()],
         "classes": class_counts(rows, readable),
-        "spread": [_spread(name, facts[name]) for name in _UNITS if good],
+        "spread": [_value_range(name, facts[name]) for name in _UNITS if good],
         "shortcuts": [
             asdict(shortcut) | ({"fact": f"{where}{shortcut.fact}"} if where else {})
             for where, found in shortcuts.items()
@@ -73,11 +73,11 @@ def audit(
         "copies": [_copies_as_json(each, names, rows) for each in copies],
         "files": [_file_as_json(rows, names, row, good.get(row)) for row in range(len(rows))],
     }
-    out = {*bad, *surplus_copies(rows, copies), *_without_label_or_split(rows), *_with_refused_names(rows)}
+    out = {*bad, *duplicates_to_drop(rows, copies), *_without_label_or_split(rows), *_with_refused_names(rows)}
     return result, [row for row in range(len(rows)) if row not in out]
 
 
-def write_mended(path: Path, rows: Rows, left: Iterable[int]) -> None:
+def write_fixed(path: Path, rows: Rows, left: Iterable[int]) -> None:
     """A manifest of some rows, with absolute paths; without splits where none were given."""
     if path.exists() and path.samefile(rows.source):
         raise DataError(f"{path}: is the manifest that is checked; write the mended one to another file")
@@ -99,7 +99,7 @@ def write_mended(path: Path, rows: Rows, left: Iterable[int]) -> None:
 _UNITS = {"shape": "width ÷ height", "size": "pixels", "frame rate": "frames/s", "duration": "s", "bit rate": "bit/s"}
 
 
-def facts_of(looks: Sequence[Look]) -> dict[str, np.ndarray]:
+def numeric_file_facts(looks: Sequence[FileInspection]) -> dict[str, np.ndarray]:
     """Facts of readable files that have nothing to do with what is seen, as numbers, one a file."""
     seconds = np.array([look.info.duration_seconds for look in looks])
     file_bytes = np.array([look.file_bytes for look in looks], dtype=float)
@@ -115,7 +115,7 @@ def facts_of(looks: Sequence[Look]) -> dict[str, np.ndarray]:
     }
 
 
-def _pictures(looks: Sequence[Look]) -> np.ndarray:
+def _pictures(looks: Sequence[FileInspection]) -> np.ndarray:
     return np.stack([look.pictures_3SS for look in looks]) if looks else np.empty((0, 3, 1, 1), np.uint8)
 
 
@@ -134,7 +134,7 @@ def _bad_files(bad: dict[int, VideoError], number: int) -> list[Finding]:
         return []
     what = f"{len(bad)} of {number} files cannot be read." if number > 1 else "The file cannot be read."
     todo = "Mend them or take them out."
-    if any(TOO_SLOW in str(error) for error in bad.values()):
+    if any(TIMEOUT_REASON in str(error) for error in bad.values()):
         todo += " A file on a slow disk gets more time with --seconds."
     return [Finding("mend", "unreadable", what, todo, tuple(bad))]
 
@@ -147,7 +147,7 @@ def _without_label_or_split(rows: Rows) -> set[int]:
 
 def _with_refused_names(rows: Rows) -> set[int]:
     names = zip(map(str, rows.paths), rows.labels, rows.groups, strict=True)
-    return {row for row, texts in enumerate(names) if any(map(is_refused, texts))}
+    return {row for row, texts in enumerate(names) if any(map(has_forbidden_characters, texts))}
 
 
 def _names(rows: Rows) -> list[str]:
@@ -161,11 +161,11 @@ def _root(rows: Rows) -> Path:
     return rows.source if rows.source.is_dir() else rows.source.parent
 
 
-def _about(rows: Rows) -> dict[str, Any]:
+def _data_summary(rows: Rows) -> dict[str, Any]:
     return {
         "schema": SCHEMA,
-        "source": as_unicode(str(rows.source)),
-        "root": as_unicode(str(_root(rows))),
+        "source": replace_surrogates(str(rows.source)),
+        "root": replace_surrogates(str(_root(rows))),
         "num_files": len(rows),
         "splits": "none" if not rows.labelled else "by chance" if rows.divided else "given",
         "num_groups": len(set(filter(None, rows.groups))) or None,
@@ -181,13 +181,13 @@ def _reason(path: Path, error: VideoError) -> str:
     return os.fsencode(str(error).removeprefix(f"{path}: ")).decode("utf-8", errors="replace")
 
 
-def _spread(name: str, values: np.ndarray) -> dict[str, Any]:
+def _value_range(name: str, values: np.ndarray) -> dict[str, Any]:
     low, middle, high = (float(f"{value:.6g}") for value in np.quantile(values, [0, 0.5, 1]))
     distinct = len(np.unique(values))
     return {"fact": name, "unit": _UNITS[name], "least": low, "median": middle, "most": high, "distinct": distinct}
 
 
-def _file_as_json(rows: Rows, names: Sequence[str], row: int, look: Look | None) -> dict[str, Any]:
+def _file_as_json(rows: Rows, names: Sequence[str], row: int, look: FileInspection | None) -> dict[str, Any]:
     file = {"file": names[row], "label": rows.labels[row], "split": rows.splits[row], "group": rows.groups[row]}
     if look is None:
         return file
@@ -209,7 +209,7 @@ def _mark_as_json(mark: Mark, names: Sequence[str]) -> dict[str, Any]:
     return known | {"balanced_accuracy": round(mark.balanced_accuracy, 4), "example": names[mark.example]}
 
 
-def _copies_as_json(copies: Copies, names: Sequence[str], rows: Rows) -> dict[str, Any]:
+def _copies_as_json(copies: DuplicateSet, names: Sequence[str], rows: Rows) -> dict[str, Any]:
     return {
         "files": [names[row] for row in copies.rows],
         "labels": [rows.labels[row] for row in copies.rows],

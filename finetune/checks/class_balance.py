@@ -10,7 +10,7 @@ from finetune.checks.finding import Finding
 from finetune.checks.rows import Rows
 from finetune.data.labels import Labels
 from finetune.data.splits import SPLITS
-from finetune.errors import some
+from finetune.errors import shorten_list
 from finetune.text import count
 
 NO_GROUPS = (
@@ -18,8 +18,8 @@ NO_GROUPS = (
     "{where}, and the interval treats every clip as independent."
 )
 ADD_GROUPS = "Give the manifest a column group, or set data.group_pattern, where clips are related."
-IMBALANCE = 5  # times as many training clips in the largest class as in the smallest: from there on a warning
-FEWEST_TO_LEARN = 5
+MIN_IMBALANCE_RATIO = 5  # times as many training clips in the largest class as in the smallest: from there on a warning
+MIN_TRAIN_FILES = 5
 
 
 def class_counts(rows: Rows, readable: Sequence[int]) -> list[dict[str, Any]]:
@@ -106,11 +106,11 @@ def _missing_from_train(labels: Labels, classes: Sequence[dict[str, Any]], taugh
 def _rare(classes: Sequence[dict[str, Any]], taught: Sequence[str]) -> list[Finding]:
     found = []
     by_size = sorted((each for each in classes if each["train"]), key=lambda each: each["train"])
-    rare = [each["class"] for each in by_size if each["train"] < FEWEST_TO_LEARN]
+    rare = [each["class"] for each in by_size if each["train"] < MIN_TRAIN_FILES]
     if rare:
-        what = f"Fewer than {FEWEST_TO_LEARN} training files each: {_named(rare)}."
+        what = f"Fewer than {MIN_TRAIN_FILES} training files each: {_named(rare)}."
         found.append(Finding("warning", "rare", what, "Add some; a class is hardly learned from so few."))
-    if len(taught) > 1 and by_size[-1]["train"] >= IMBALANCE * by_size[0]["train"]:
+    if len(taught) > 1 and by_size[-1]["train"] >= MIN_IMBALANCE_RATIO * by_size[0]["train"]:
         least, most = by_size[0], by_size[-1]
         what = (
             f"The classes are uneven: {_named([most['class']])} has {count(most['train'], 'training file')}, "
@@ -141,4 +141,4 @@ def group_findings(rows: Rows) -> list[Finding]:
 
 
 def _named(names: Sequence[str]) -> str:
-    return some([f"“{name}”" for name in names])
+    return shorten_list([f"“{name}”" for name in names])

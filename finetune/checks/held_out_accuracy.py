@@ -7,10 +7,18 @@ from dataclasses import dataclass
 import numpy as np
 from sklearn.model_selection import StratifiedGroupKFold
 
-from finetune.checks.shared_edges import Edges, SharedParts, edges_of, group_means, scores, shared_parts, threshold
+from finetune.checks.shared_edges import (
+    GroupEdges,
+    SharedParts,
+    group_edges,
+    group_means,
+    score_threshold,
+    shared_parts,
+    template_scores,
+)
 
-FOLDS, SHUFFLES = 5, 999
-FEWEST_TO_LEARN_FROM = 2  # groups
+FOLDS, NUM_PERMUTATIONS = 5, 999
+MIN_TRAIN_GROUPS = 2  # groups
 
 
 @dataclass(frozen=True, eq=False)
@@ -35,9 +43,11 @@ def class_means(sample: EdgeSample) -> dict[str, np.ndarray]:
     return {name: sample.fields_N2HW[sample.classes_N == name].mean(0, dtype=np.float32) for name in names}
 
 
-def shared_by(sample: EdgeSample, classes: Sequence[str], means: Mapping[str, np.ndarray]) -> tuple[Edges, SharedParts]:
+def edges_shared_by_classes(
+    sample: EdgeSample, classes: Sequence[str], means: Mapping[str, np.ndarray]
+) -> tuple[GroupEdges, SharedParts]:
     """The edges of some classes' groups, and the parts of them that other classes lack, whose `means` are given."""
-    edges = edges_of(sample.means(np.isin(sample.classes_N, classes)))
+    edges = group_edges(sample.means(np.isin(sample.classes_N, classes)))
     return edges, shared_parts(edges, [mean for name, mean in means.items() if name not in classes])
 
 
@@ -54,7 +64,7 @@ def held_out_predictions(sample: EdgeSample, sets: Sequence[Sequence[str]]) -> n
                 template = _template(sample_learnt, classes, means)
                 if template is not None:
                     template_2HW, least = template
-                    predicted_N[asked] = scores(sample.fields_N2HW[asked], template_2HW) > least
+                    predicted_N[asked] = template_scores(sample.fields_N2HW[asked], template_2HW) > least
     return predicted_SN
 
 
@@ -63,17 +73,17 @@ def _template(
 ) -> tuple[np.ndarray, float] | None:
     """Edges that the classes share, 0 elsewhere, and the least score of a clip that bears them; None without any."""
     is_one = np.isin(sample.classes_N, classes)
-    if len(np.unique(sample.groups_N[is_one])) < FEWEST_TO_LEARN_FROM or is_one.all():
+    if len(np.unique(sample.groups_N[is_one])) < MIN_TRAIN_GROUPS or is_one.all():
         return None
-    edges, shared = shared_by(sample, classes, means)
+    edges, shared = edges_shared_by_classes(sample, classes, means)
     if not shared.boxes:
         return None
     template_2HW = edges.mean_2HW * shared.mask_HW
-    other_scores = scores(sample.fields_N2HW[~is_one], template_2HW)
-    return template_2HW, threshold(sample.means(is_one), template_2HW, other_scores)
+    other_scores = template_scores(sample.fields_N2HW[~is_one], template_2HW)
+    return template_2HW, score_threshold(sample.means(is_one), template_2HW, other_scores)
 
 
-def shuffled_p_value(predicted_N: np.ndarray, sample: EdgeSample, classes: Sequence[str]) -> float:
+def permutation_p_value(predicted_N: np.ndarray, sample: EdgeSample, classes: Sequence[str]) -> float:
     """How often as many classes have as high an excess when classes are shuffled against what was predicted.
 
     The excess is the share of the classes' clips that is predicted, less that of the others; of the shuffled classes
@@ -85,11 +95,11 @@ def shuffled_p_value(predicted_N: np.ndarray, sample: EdgeSample, classes: Seque
     is_one = np.isin(sample.classes_N, classes)
     excess = predicted_N[is_one].mean() - predicted_N[~is_one].mean()
     random = np.random.default_rng(0)
-    shuffled = [_most_excess(random.permutation(codes), sizes, hits, len(classes)) for _ in range(SHUFFLES)]
-    return (1 + sum(each >= excess - 1e-9 for each in shuffled)) / (SHUFFLES + 1)
+    shuffled = [_max_excess(random.permutation(codes), sizes, hits, len(classes)) for _ in range(NUM_PERMUTATIONS)]
+    return (1 + sum(each >= excess - 1e-9 for each in shuffled)) / (NUM_PERMUTATIONS + 1)
 
 
-def _most_excess(codes: np.ndarray, sizes: np.ndarray, hits: np.ndarray, number: int) -> float:
+def _max_excess(codes: np.ndarray, sizes: np.ndarray, hits: np.ndarray, number: int) -> float:
     size_K, hits_K = np.bincount(codes, sizes), np.bincount(codes, hits)
     best = np.argsort(-hits_K / size_K, kind="stable")[:number]
     size, hit = size_K[best].sum(), hits_K[best].sum()

@@ -7,27 +7,27 @@ from pathlib import Path
 import numpy as np
 
 from finetune.checks.finding import Finding
-from finetune.data.labels import Labels, listed, read_labels
-from finetune.data.manifest import ONE_TASK, encode, labels_of_classes
+from finetune.data.labels import Labels, read_labels, split_labels
+from finetune.data.manifest import class_task_labels, encode_labels
 from finetune.data.read import (
-    SPLIT_NAMES,
-    SYNONYMS,
+    COLUMN_ALIASES,
+    SPLIT_ALIASES,
     find_media,
-    group_in,
+    match_group,
+    missing_columns_advice,
     scan_folder,
     subfolders,
-    without_columns,
 )
-from finetune.data.splits import divide, units_of
+from finetune.data.splits import assign_splits, split_units
 from finetune.data.tables import read_table
-from finetune.data.valid_names import as_unicode
+from finetune.data.valid_names import replace_surrogates
 from finetune.data.validate_rows import check_names
-from finetune.errors import DataError, some
-from finetune.recipe.tasks import NAMED, Task, primary_of
-from finetune.storage.numbered_images import clips_of
+from finetune.errors import DataError, shorten_list
+from finetune.recipe.tasks import CATEGORICAL_KINDS, DEFAULT_TASK, Task, primary_task
+from finetune.storage.numbered_images import group_into_clips
 from finetune.text import count
 
-PATH_COLUMNS = ("path", *SYNONYMS["path"])
+PATH_COLUMNS = ("path", *COLUMN_ALIASES["path"])
 
 
 @dataclass(frozen=True, eq=False)
@@ -44,19 +44,19 @@ class Rows:
     multilabel: bool = False  # a label lists classes, or none
     tasks: Mapping[str, Task] = field(default_factory=dict)  # several: a row may lack the label of any
     others: Mapping[str, list[str]] = field(default_factory=dict)  # of several tasks, all columns with labels
-    labels_of_all: Mapping[str, Labels] = field(default_factory=dict)  # of every task whose labels can be read
+    labels_by_task: Mapping[str, Labels] = field(default_factory=dict)  # of every task whose labels can be read
 
     def __len__(self) -> int:
         return len(self.paths)
 
     @property
     def labelled(self) -> bool:
-        return any(labels.known.any() for labels in self.labels_of_all.values())
+        return any(labels.known.any() for labels in self.labels_by_task.values())
 
     @property
     def named_tasks(self) -> dict[str, Labels]:
         """The labels of the tasks that choose among names, by what messages put before them: nothing for one task."""
-        named = {name: labels for name, labels in self.labels_of_all.items() if labels.kind in NAMED}
+        named = {name: labels for name, labels in self.labels_by_task.items() if labels.kind in CATEGORICAL_KINDS}
         return {f"tasks.{name}: " if self.tasks else "": labels for name, labels in named.items()}
 
 
@@ -84,30 +84,30 @@ def read_rows(
     others: dict[str, list[str]] = {}
     every: Mapping[str, Labels] = {}
     if tasks:
-        others = {"label": labels} | ({} if source.is_dir() else _further_columns(source, paths, tasks))
+        others = {"label": labels} | ({} if source.is_dir() else _extra_columns(source, paths, tasks))
         if not source.is_dir():
             labels, multilabel = _labels_of_first(tasks, others, len(paths))
             findings = [finding for finding in findings if finding.kind not in {"no_label", "no_labels"}]
         every = _labels_of_tasks(source, paths, tasks, others, findings)
     if group_pattern and not any(groups):
         groups = _groups_from(source, paths, group_pattern, findings)
-    known = [SPLIT_NAMES.get(split.lower(), "") for split in splits]
+    known = [SPLIT_ALIASES.get(split.lower(), "") for split in splits]
     if any(splits):
         findings += _unknown_splits(splits, known)
     every = every or _labels_of_texts(labels, multilabel=multilabel)
     divided = any(labels.known.any() for labels in every.values()) and not any(splits)
     if divided:
-        known = _divided(source, paths, every, groups, shares, findings)
+        known = _divide_rows(source, paths, every, groups, shares, findings)
     if multilabel:
         findings = [finding for finding in findings if finding.kind != "no_label"]
     problems, notes = check_names(paths, every, filter(None, groups), has_tasks=bool(tasks))
     findings += [Finding("mend", "names", _sentence(problem)) for problem in problems]
     findings += [Finding("warning", "names", _sentence(note)) for note in notes]
-    labels, groups = (list(map(as_unicode, texts)) for texts in (labels, groups))
+    labels, groups = (list(map(replace_surrogates, texts)) for texts in (labels, groups))
     return Rows(source, paths, labels, known, groups, divided, findings, multilabel, tasks or {}, others, every)
 
 
-def _further_columns(source: Path, paths: Sequence[Path], tasks: Mapping[str, Task]) -> dict[str, list[str]]:
+def _extra_columns(source: Path, paths: Sequence[Path], tasks: Mapping[str, Task]) -> dict[str, list[str]]:
     """Those that nothing but tasks asks for, of the rows that have a path."""
     table = read_table(source)
     column = next(name for name in PATH_COLUMNS if name in table)
@@ -121,10 +121,10 @@ def _further_columns(source: Path, paths: Sequence[Path], tasks: Mapping[str, Ta
 
 def _labels_of_first(tasks: Mapping[str, Task], columns: Mapping[str, list[str]], rows: int) -> tuple[list[str], bool]:
     """The labels of the task that rows are divided by, and whether they list classes; empty where it has none here."""
-    name = primary_of(tasks)
+    name = primary_task(tasks)
     task = tasks[name]
     (column, *_) = task.columns_of(name)
-    if task.kind not in NAMED or task.manifest is not None or column not in columns:
+    if task.kind not in CATEGORICAL_KINDS or task.manifest is not None or column not in columns:
         return [""] * rows, False
     return columns[column], task.kind == "multilabel"
 
@@ -134,11 +134,11 @@ def _labels_of_texts(labels: Sequence[str], *, multilabel: bool) -> Mapping[str,
     if not any(labels):
         return {}
     if multilabel:
-        return {ONE_TASK: labels_of_classes(*encode([listed(label) for label in labels]))}
+        return {DEFAULT_TASK: class_task_labels(*encode_labels([split_labels(label) for label in labels]))}
     classes = sorted({label for label in labels if label})
     codes = {name: code for code, name in enumerate(classes)}
     numbers = np.array([codes.get(label, len(classes)) for label in labels], dtype=np.int64)
-    return {ONE_TASK: labels_of_classes(tuple(classes), numbers, None)}
+    return {DEFAULT_TASK: class_task_labels(tuple(classes), numbers, None)}
 
 
 def _labels_of_tasks(
@@ -167,7 +167,7 @@ def _from_csv(source: Path, findings: list[Finding]) -> Columns:
     table = read_table(source)
     column = next((name for name in PATH_COLUMNS if name in table), None)
     if column is None:
-        raise DataError(f"{source}: {without_columns(table, ['path'])}")
+        raise DataError(f"{source}: {missing_columns_advice(table, ['path'])}")
     if column != "path":
         findings.append(
             Finding("mend", "column", f"There is no column “path”; “{column}” was read instead.", f"Rename “{column}”.")
@@ -176,7 +176,7 @@ def _from_csv(source: Path, findings: list[Finding]) -> Columns:
     if not there:
         raise DataError(f"{source}: holds a header and no rows")
     if missing := len(table[column]) - len(there):
-        lines = some([line for line, path in zip(table.lines, table[column], strict=True) if not path])
+        lines = shorten_list([line for line, path in zip(table.lines, table[column], strict=True) if not path])
         findings.append(Finding("mend", "no_path", f"{missing} rows have no path: line {lines}.", "Fill it in."))
     kept = table.at(there)
     paths = [source.parent / path for path in kept[column]]
@@ -190,7 +190,7 @@ def _from_folder(source: Path, findings: list[Finding], *, image_sequences: bool
     scan = scan_folder(source, image_sequences=image_sequences)
     paths = [*scan.files, *scan.loose] if scan.files else find_media(source, image_sequences=False)
     if image_sequences and not scan.files:
-        paths, _ = clips_of(paths)
+        paths, _ = group_into_clips(paths)
     unlabelled = [""] * (len(paths) - len(scan.files))
     if subfolders(source):
         findings += [Finding("mend", kind, _sentence(problem)) for kind, problem in scan.problems.items()]
@@ -224,7 +224,7 @@ def _missing_labels(labels: Sequence[str]) -> list[Finding]:
 def _groups_from(source: Path, paths: Sequence[Path], pattern: str, findings: list[Finding]) -> list[str]:
     """As `Manifest` finds them: in the path relative to a folder, or in the path that a CSV gives."""
     texts = [(path.relative_to(source) if source.is_dir() else path).as_posix() for path in paths]
-    groups = [group_in(text, pattern) for text in texts]
+    groups = [match_group(text, pattern) for text in texts]
     missed = tuple(row for row, group in enumerate(groups) if not group)
     if missed:
         what = f"data.group_pattern {pattern!r} finds no group in {len(missed)} paths."
@@ -236,17 +236,17 @@ def _unknown_splits(splits: Sequence[str], known: Sequence[str]) -> list[Finding
     rows = tuple(row for row, name in enumerate(known) if not name)
     if not rows:
         return []
-    words = some(sorted({f"“{splits[row]}”" if splits[row] else "no split" for row in rows}))
+    words = shorten_list(sorted({f"“{splits[row]}”" if splits[row] else "no split" for row in rows}))
     return [Finding("mend", "split", f"{len(rows)} rows have {words}.", "A split is train, val or test.", rows)]
 
 
 def units_of_rows(source: Path, paths: Sequence[Path], groups: Sequence[str]) -> np.ndarray:
     """What training keeps whole where it divides the rows: for each (N,) the name of its group or file."""
     root = source if source.is_dir() else source.parent
-    return units_of([path.absolute() for path in paths], groups if any(groups) else None, root=root.absolute())
+    return split_units([path.absolute() for path in paths], groups if any(groups) else None, root=root.absolute())
 
 
-def _divided(
+def _divide_rows(
     source: Path,
     paths: Sequence[Path],
     every: Mapping[str, Labels],
@@ -256,7 +256,7 @@ def _divided(
 ) -> list[str]:
     units = units_of_rows(source, paths, groups)
     try:
-        return divide(every.values(), units, shares, source=source).tolist()
+        return assign_splits(every.values(), units, shares, source=source).tolist()
     except DataError as error:
         what = _sentence(str(error).removeprefix(f"{source}: "))
         findings.append(Finding("mend", "too_few", what))

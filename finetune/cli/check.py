@@ -7,8 +7,8 @@ from typing import Annotated, Any
 
 import typer
 
-from finetune.cli.progress import counting
-from finetune.errors import DataError, RecipeError, VideoError, nearest
+from finetune.cli.progress import progress_bar
+from finetune.errors import DataError, RecipeError, VideoError, suggest_similar
 from finetune.recipe.load import list_recipes, load_recipe
 from finetune.recipe.schema import Data, Recipe
 
@@ -38,15 +38,15 @@ def check(
     settings = _settings_of(source, overrides or [])
     data, seed = settings.data, settings.seed
     from finetune.checks.burnt_in_marks import find_marks, rows_to_compare
-    from finetune.checks.check_data import audit, write_mended
+    from finetune.checks.check_data import audit, write_fixed
     from finetune.checks.rows import read_rows
     from finetune.report.pages.check import write_check_page
-    from finetune.storage.object_store import fetched
-    from finetune.video.probe_files import look_closely
+    from finetune.storage.object_store import local_copy
+    from finetune.video.probe_files import inspect_files
 
     place = data.manifest or data.folder
     assert place is not None
-    where = fetched(place) if isinstance(place, str) else place
+    where = local_copy(place) if isinstance(place, str) else place
     shares = data.val, data.test, seed
     rows = read_rows(
         where,
@@ -56,19 +56,19 @@ def check(
         tasks=settings.tasks,
         image_sequences=data.image_sequences,
     )
-    with counting("looking") as progress:
+    with progress_bar("looking") as progress:
         compared = {rows.paths[row] for row in rows_to_compare(rows)}
-        looks = look_closely(
+        looks = inspect_files(
             rows.paths,
             seconds=seconds,
             image_rate=data.image_rate,
-            keep_grey=compared,
+            keep_frames_of=compared,
             every_frame=every_frame,
             progress=progress,
         )
     marks = find_marks(rows, looks)
     result, left = audit(rows, looks, marks)
-    page = _page(out, where)
+    page = _page_path(out, where)
     pictures = {
         file["file"]: look.middle_jpeg
         for file, look in zip(result["files"], looks, strict=True)
@@ -76,7 +76,7 @@ def check(
     }
     write_check_page(result, pictures, [mark.mean_jpeg for mark in marks], path=page)
     if fix is not None:
-        write_mended(fix, rows, left)
+        write_fixed(fix, rows, left)
     if as_json:
         json.dump(result, sys.stdout, indent=1, ensure_ascii=False)
         print()
@@ -108,10 +108,10 @@ def _settings_of(source: str, overrides: list[str]) -> Recipe:
         return Recipe(data=Data(folder=path))
     if path.is_file():
         return Recipe(data=Data(manifest=path))
-    raise DataError(f"there is no folder, CSV file or recipe {source!r}{nearest(source, list_recipes())}")
+    raise DataError(f"there is no folder, CSV file or recipe {source!r}{suggest_similar(source, list_recipes())}")
 
 
-def _page(out: Path | None, source: Path) -> Path:
+def _page_path(out: Path | None, source: Path) -> Path:
     if out is None:
         return Path(f"check-{source.resolve().stem}.html")
     return out if out.suffix in {".html", ".htm"} else out / "check.html"

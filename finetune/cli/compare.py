@@ -6,8 +6,8 @@ from typing import Annotated, Any
 
 import typer
 
-_NARROWEST_FIGURE = 11  # letters, of "top-1 0.958"
-_LONGEST_NAME = 60  # of a run, in the name of the page
+_MIN_FIGURE_WIDTH = 11  # letters, of "top-1 0.958"
+_MAX_NAME_LENGTH = 60  # of a run, in the name of the page
 
 
 def compare(
@@ -31,7 +31,7 @@ def compare(
 
 
 def _page_name(runs: list[Path]) -> str:
-    first, second = (run.resolve().name[:_LONGEST_NAME] for run in runs[:2])
+    first, second = (run.resolve().name[:_MAX_NAME_LENGTH] for run in runs[:2])
     return f"compare-{first}-{second}" + f"-and-{len(runs) - 2}-more" * (len(runs) > 2) + ".html"
 
 
@@ -70,7 +70,7 @@ def runs(
     listed = list_runs(folder)
     width = max(len("run"), *(len(run["name"]) for run in listed))
     figures = [_figure(run) for run in listed]
-    wide = max(_NARROWEST_FIGURE, *map(len, figures))
+    wide = max(_MIN_FIGURE_WIDTH, *map(len, figures))
     print(f"{'started':16}  {'run':{width}}  {'figure':{wide}}  {'95 % interval':14}  split  clips  state")
     for run, figure in zip(listed, figures, strict=True):
         print(_line(run, width, f"{figure:{wide}}"))

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from finetune.cli.progress import counting, stages
+from finetune.cli.progress import progress_bar, progress_bars
 from finetune.errors import RecipeError
 
 if TYPE_CHECKING:
@@ -28,7 +28,7 @@ def quickstart(
     """Draw 520 short labelled clips in under half a minute: an arrow or a heart that rises, falls or spins."""
     from finetune.datasets.quickstart import draw_quickstart
 
-    with counting("drawing") as progress:
+    with progress_bar("drawing") as progress:
         manifest = draw_quickstart(out, seed=seed, progress=progress)
     print(manifest)
 
@@ -42,7 +42,7 @@ def ucf101(
     """Prepare UCF101 (13,320 clips, 101 classes): fetch, unpack, and write split1.csv to split3.csv."""
     from finetune.datasets.ucf101 import prepare_ucf101
 
-    with stages() as progress:
+    with progress_bars() as progress:
         manifests = prepare_ucf101(root, archive=archive, splits_archive=splits, progress=progress)
     print("\n".join(map(str, manifests)))
 
@@ -56,7 +56,7 @@ def hmdb51(
     """Prepare HMDB51 (6,766 clips, 51 classes): fetch, unpack, and write split1.csv to split3.csv."""
     from finetune.datasets.hmdb51 import prepare_hmdb51
 
-    with stages() as progress:
+    with progress_bars() as progress:
         manifests = prepare_hmdb51(root, archive=archive, splits_archive=splits, progress=progress)
     print("\n".join(map(str, manifests)))
 
@@ -79,33 +79,33 @@ def pack(
     from finetune.video.pack.write import pack as pack_videos
 
     if manifest.is_dir():
-        videos = with_notes_printed(Manifest.from_folder(manifest, val=0, test=0))
+        videos = print_manifest_notes(Manifest.from_folder(manifest, val=0, test=0))
     else:
-        videos = with_notes_printed(Manifest.from_csv(manifest, val=0, test=0, multilabel=multilabel))
+        videos = print_manifest_notes(Manifest.from_csv(manifest, val=0, test=0, multilabel=multilabel))
     count = None if frames == "all" else int(frames)
     try:
-        with counting("packing") as progress:
+        with progress_bar("packing") as progress:
             result = pack_videos(videos, out, short_side=short_side, frames=count, progress=progress)
     except KeyboardInterrupt:
         print("finetune: what is packed is kept; the same command goes on from there", file=sys.stderr)
         raise
     for reason in result.bad.values():
         print(reason, file=sys.stderr)
-    videos.to_undivided_csv(out / "manifest.csv")
+    videos.to_csv_without_splits(out / "manifest.csv")
     print(f"{result.packed} videos packed, {result.kept} were there already, {len(result.bad)} cannot be read")
     print(out)
 
 
-def print_moved(run: Path, data_root: Path | None) -> None:
+def print_data_root_mapping(run: Path, data_root: Path | None) -> None:
     """Print which folder of a run's record stands for which one now, if its files were moved."""
     if data_root is not None and os.environ.get("RANK", "0") == "0":
         from finetune.run.checkpoint import open_run
-        from finetune.run.manifest import mapping_in_words
+        from finetune.run.manifest import describe_relocation
 
-        print(f"finetune: {mapping_in_words(run, *open_run(run), data_root)}", file=sys.stderr)
+        print(f"finetune: {describe_relocation(run, *open_run(run), data_root)}", file=sys.stderr)
 
 
-def with_notes_printed(manifest: "Manifest") -> "Manifest":
+def print_manifest_notes(manifest: "Manifest") -> "Manifest":
     """The manifest; what a user has to know of it is printed on stderr, by the first of several processes."""
     for note in manifest.notes if os.environ.get("RANK", "0") == "0" else ():
         print(f"note: {note}", file=sys.stderr)

@@ -12,7 +12,7 @@ from finetune.errors import RecipeError
 from finetune.recipe.load import load_recipe
 
 if TYPE_CHECKING:
-    from finetune.feature_cache.cache_folder import SetInfo
+    from finetune.feature_cache.cache_folder import CacheEntry
 
 
 def features(
@@ -47,11 +47,11 @@ def features(
     from finetune.cli.run import load_manifest
     from finetune.feature_cache.cache_folder import cache_root
     from finetune.train.from_recipe import new_model
-    from finetune.train.prefill_cache import fill_ahead
+    from finetune.train.prefill_cache import prefill_features
 
     manifest = load_manifest(settings)
     torch.manual_seed(settings.seed)
-    for each in fill_ahead(new_model(settings, manifest), manifest, settings):
+    for each in prefill_features(new_model(settings, manifest), manifest, settings):
         if each.why_not:
             print(f"{each.phase}: nothing is kept, as {each.why_not}")
             continue
@@ -68,7 +68,7 @@ def probe(
     recipe: Annotated[str, typer.Argument(help="Name of a recipe (see `finetune recipes list`) or a YAML file.")],
     overrides: Annotated[list[str] | None, typer.Argument(help="Settings to change, each key.sub=value.")] = None,
     backbones: Annotated[
-        str | None, typer.Option(help="Several, with commas between them; by default the recipe's.")
+        str | None, typer.Option(help="MultitaskSpec, with commas between them; by default the recipe's.")
     ] = None,
     out: Annotated[Path | None, typer.Option(help="Folder of the results; by default runs/<recipe>-probe.")] = None,
 ) -> None:
@@ -83,22 +83,24 @@ def probe(
     from finetune.cli.run import load_manifest
     from finetune.model.backbone.known_names import check_name
     from finetune.report.pages.probes import draw_probes, probe_table
-    from finetune.storage.atomic import whole_file, write_json
+    from finetune.storage.atomic import atomic_file, write_json
 
     for name in names:
         check_name(name)
     manifest = load_manifest(settings)
 
-    from finetune.metrics.intervals import WIDENED
-    from finetune.study.probe import baseline, probe
+    from finetune.metrics.intervals import FOLD_ERROR_NOTE
+    from finetune.study.probe import majority_baseline, probe
     from finetune.train.log.console import Display
 
     found = [asdict(each) for each in probe(settings, manifest, names, display=Display())]
-    chance = baseline(manifest)
+    chance = majority_baseline(manifest)
     folder = out or Path("runs") / f"{Path(recipe).stem}-probe"
     folder.mkdir(parents=True, exist_ok=True)
-    write_json(folder / "probe.json", {"most_frequent_class": chance, "interval": f"95 %, {WIDENED}", "probes": found})
-    with whole_file(folder / "probe.md") as partial:
+    write_json(
+        folder / "probe.json", {"most_frequent_class": chance, "interval": f"95 %, {FOLD_ERROR_NOTE}", "probes": found}
+    )
+    with atomic_file(folder / "probe.md") as partial:
         partial.write_text(probe_table(found), encoding="utf-8")
     draw_probes(folder / "probe.svg", found, chance=chance["top1"])
     width, wider = (max(len(each[key]) for each in found) for key in ("backbone", "method"))
@@ -109,18 +111,18 @@ def probe(
             f"{each['backbone']:{width}}  {each['method']:{wider}}  {each['top1']:.3f} ({low:.3f} to {high:.3f})"
             f"  {each['seconds_of_features']:17.0f}  {each['seconds']:10.1f}"
         )
-    print(f"Intervals are {WIDENED}.")
+    print(f"Intervals are {FOLD_ERROR_NOTE}.")
     print(f"always {chance['class']}: {chance['top1']:.3f}. Picking the best of many inflates its score.")
     print(f"picture {folder / 'probe.svg'}\n{folder}", flush=True)
 
 
 def _list(folder: Path | None) -> None:
-    from finetune.feature_cache.cache_folder import cache_root, sets_in
+    from finetune.feature_cache.cache_folder import cache_root, list_cache_entries
 
-    found = sets_in(cache_root(folder))
+    found = list_cache_entries(cache_root(folder))
     print("       size  last used   backbone                        entering at        clips of")
     for each in found:
-        told = each.depends_on
+        told = each.cache_key
         of = "training" if told["drawn"] else "evaluation"
         print(
             f"{_size(each.size_bytes):>11}  {datetime.fromtimestamp(each.used):%Y-%m-%d}  {told['backbone']:30}  "
@@ -130,11 +132,11 @@ def _list(folder: Path | None) -> None:
 
 
 def _prune(folder: Path | None, days: int) -> None:
-    from finetune.feature_cache.cache_folder import cache_root, remove, sets_in
+    from finetune.feature_cache.cache_folder import cache_root, list_cache_entries, remove_cache_entry
 
-    found = sets_in(cache_root(folder))
+    found = list_cache_entries(cache_root(folder))
     old = [each for each in found if _days_since(each) >= days]
-    gone = [each for each in old if remove(each.folder)]
+    gone = [each for each in old if remove_cache_entry(each.folder)]
     stay = sum(each.size_bytes for each in found) - sum(each.size_bytes for each in gone)
     print(f"removed {len(gone)} of {len(found)} sets, {_size(sum(each.size_bytes for each in gone))}")
     print(f"{_size(stay)} stay in {cache_root(folder)}")
@@ -142,7 +144,7 @@ def _prune(folder: Path | None, days: int) -> None:
         print(f"{len(old) - len(gone)} are in use, and stay", file=sys.stderr)
 
 
-def _days_since(each: "SetInfo") -> float:
+def _days_since(each: "CacheEntry") -> float:
     return (datetime.now().timestamp() - each.used) / 86400
 
 

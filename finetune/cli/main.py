@@ -11,7 +11,7 @@ import typer
 import typer.exceptions
 
 from finetune.cli import check, compare, data, features, predict, recipes, results, run, search, study
-from finetune.cli.terminal import plain_output
+from finetune.cli.terminal import sanitized_output
 from finetune.errors import FinetuneError
 from finetune.version import VERSION
 
@@ -59,7 +59,7 @@ def options(
 
 def main() -> None:
     """Run a command and exit with its status."""
-    with plain_output():
+    with sanitized_output():
         status = _status()
     sys.exit(status)
 

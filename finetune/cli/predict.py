@@ -12,11 +12,11 @@ from typing import IO, TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from finetune.cli.progress import stages
-from finetune.cli.results import Run
+from finetune.cli.progress import progress_bars
+from finetune.cli.results import RunFolder
 from finetune.errors import DataError, RunError, VideoError
 from finetune.storage.atomic import check_writable
-from finetune.text import printable, spreadsheet_row
+from finetune.text import escape_control_characters, spreadsheet_row
 
 if TYPE_CHECKING:
     from finetune.prediction.predict import Prediction, TaskPrediction
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 
 def predict(
-    run: Run,
+    run: RunFolder,
     paths: Annotated[list[Path], typer.Argument(help="Videos, images, or folders of them.")],
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
     csv_file: Annotated[Path | None, typer.Option("--csv", help="Write a CSV file instead of printing.")] = None,
@@ -55,23 +55,23 @@ def predict(
     if on_error not in {"fail", "skip"}:
         raise RunError(f"--on-error is fail or skip, not {on_error!r}")
     from finetune.prediction import predict as prediction
-    from finetune.prediction.render import draw, targets_of
+    from finetune.prediction.render import draw, output_paths
     from finetune.run.checkpoint import open_run
 
     together = prediction.reads_image_sequences(run) if image_sequences is None else image_sequences
     image_rate = open_run(run)[0].data.image_rate
-    targets = [] if drawn is None else targets_of(paths, drawn, image_sequences=together)
-    _check_places(paths, csv_file, targets)
+    targets = [] if drawn is None else output_paths(paths, drawn, image_sequences=together)
+    _check_outputs(paths, csv_file, targets)
     if image_sequences is None:
-        _say_how_images_are_taken(paths, together)
-    with _writer(csv_file, as_json) as write, stages() as progress:
+        _print_image_sequence_mode(paths, together)
+    with _writer(csv_file, as_json) as write, progress_bars() as progress:
 
         def finish(number: int, result: Prediction) -> None:
             write(result)
             if targets:
                 draw(result, targets[number], image_rate=image_rate)
 
-        results = prediction.predict_each(
+        results = prediction.iter_predictions(
             run,
             paths,
             views=views,
@@ -81,7 +81,7 @@ def predict(
             on_error=on_error,
             progress=progress,
         )
-        predicted, skipped = _finish_each(results, finish)
+        predicted, skipped = _write_predictions(results, finish)
     if not predicted:
         raise DataError(f"none of {skipped} files can be read" if skipped > 1 else "the file cannot be read")
     if csv_file is not None:
@@ -93,7 +93,7 @@ def predict(
         raise typer.Exit(1)
 
 
-def _check_places(paths: Sequence[Path], csv_file: Path | None, targets: Sequence[Path]) -> None:
+def _check_outputs(paths: Sequence[Path], csv_file: Path | None, targets: Sequence[Path]) -> None:
     """Raises RunError where what is asked for cannot be written."""
     if csv_file is not None:
         if any(csv_file.resolve() == path.resolve() for path in paths):
@@ -103,7 +103,7 @@ def _check_places(paths: Sequence[Path], csv_file: Path | None, targets: Sequenc
         check_writable(target)
 
 
-def _finish_each(
+def _write_predictions(
     results: Iterator[tuple[Path, Prediction | VideoError]], finish: Callable[[int, Prediction], None]
 ) -> tuple[int, int]:
     """How many files were predicted and written, and how many cannot be read, which are named on stderr."""
@@ -138,7 +138,9 @@ def _writer(csv_file: Path | None, as_json: bool) -> Iterator[Write]:
             items.close()
     else:
         # Beside bars of Rich, which takes over standard output, nobody else makes it plain.
-        yield lambda prediction: print(printable(f"{prediction.path}\n{_text(prediction)}"), flush=True)
+        yield lambda prediction: print(
+            escape_control_characters(f"{prediction.path}\n{_prediction_text(prediction)}"), flush=True
+        )
 
 
 class _JsonItems:
@@ -148,7 +150,7 @@ class _JsonItems:
         self.count = 0
 
     def __call__(self, prediction: Prediction) -> None:
-        item = json.dumps(_item(prediction), indent=1, ensure_ascii=False).replace("\n", "\n ")
+        item = json.dumps(_prediction_json(prediction), indent=1, ensure_ascii=False).replace("\n", "\n ")
         print(f"{',' if self.count else '['}\n {item}", end="", flush=True)
         self.count += 1
 
@@ -176,19 +178,21 @@ class _CsvRows:
             *(prediction.path, prediction.predicted, prediction.probability),
             json.dumps(prediction.top_k, ensure_ascii=False),
         ]
-        self._write([*first, *(cell for name in self.others for cell in _cells(prediction.tasks[name]).values())])
+        self._write(
+            [*first, *(cell for name in self.others for cell in _task_csv_cells(prediction.tasks[name]).values())]
+        )
 
     def _begin(self, prediction: Prediction) -> None:
-        from finetune.recipe.tasks import primary_of
+        from finetune.recipe.tasks import primary_task
 
         tasks = prediction.tasks
-        self.others = [name for name in tasks if not (name == primary_of(tasks) and tasks[name].top_k)]
+        self.others = [name for name in tasks if not (name == primary_task(tasks) and tasks[name].top_k)]
         try:
             self.path.parent.mkdir(parents=True, exist_ok=True)
             self.file = self.opened.enter_context(self.path.open("w", newline="", encoding="utf-8"))
         except OSError as error:
             raise RunError(f"{self.path}: cannot be written: {error.strerror}") from None
-        columns = [f"{name}.{part}" for name in self.others for part in _cells(tasks[name])]
+        columns = [f"{name}.{part}" for name in self.others for part in _task_csv_cells(tasks[name])]
         self._write(["path", "predicted", "probability", "top_k", *columns])
 
     def _write(self, cells: Sequence[object]) -> None:
@@ -197,14 +201,14 @@ class _CsvRows:
         self.file.flush()
 
 
-def _say_how_images_are_taken(paths: Sequence[Path], together: bool) -> None:
+def _print_image_sequence_mode(paths: Sequence[Path], together: bool) -> None:
     """What was decided about folders of numbered images, where there are any."""
     from finetune.data.read import find_media
-    from finetune.storage.numbered_images import clips_of
+    from finetune.storage.numbered_images import group_into_clips
     from finetune.text import count
 
     files = [file for path in paths if path.is_dir() for file in find_media(path, image_sequences=False)]
-    folders = sum(clip.is_dir() for clip in clips_of(files)[0])
+    folders = sum(clip.is_dir() for clip in group_into_clips(files)[0])
     if not folders:
         return
     if together:
@@ -214,52 +218,52 @@ def _say_how_images_are_taken(paths: Sequence[Path], together: bool) -> None:
     print(f"{count(folders, 'folder')} of numbered images: {words}", file=sys.stderr)
 
 
-def _text(each: Prediction) -> str:
+def _prediction_text(each: Prediction) -> str:
     if not each.tasks:
         verdict = "" if each.named is None else f"    is {', '.join(each.named) or 'none of the classes'}\n"
-        return f"{verdict}    {_listed(each.top_k)}"
+        return f"{verdict}    {_top_k_text(each.top_k)}"
     longest = max(map(len, each.tasks))
-    return "\n".join(f"    {name:{longest}}   {_of_task(said)}" for name, said in each.tasks.items())
+    return "\n".join(f"    {name:{longest}}   {_task_text(said)}" for name, said in each.tasks.items())
 
 
-def _of_task(said: TaskPrediction) -> str:
+def _task_text(said: TaskPrediction) -> str:
     if not said.top_k:
         where = "" if said.frame is None else f"   at frame {said.frame}"
         return "   ".join(f"{name} {value:.6g}" for name, value in said.numbers.items()) + where
     verdict = "" if said.named is None else f"is {', '.join(said.named) or 'none of the classes'}:   "
-    return verdict + _listed(said.top_k)
+    return verdict + _top_k_text(said.top_k)
 
 
-def _listed(top_k: Sequence[tuple[str, float]]) -> str:
+def _top_k_text(top_k: Sequence[tuple[str, float]]) -> str:
     return "   ".join(f"{name} {probability:.3f}" for name, probability in top_k)
 
 
-def _item(each: Prediction) -> dict[str, Any]:
+def _prediction_json(each: Prediction) -> dict[str, Any]:
     return {
         "path": str(each.path),
         "predicted": each.predicted,
         "probability": each.probability,
         **({} if each.named is None else {"named": list(each.named)}),
-        "top_k": _named_parts("class", each.top_k),
-        **({"tasks": {name: _task_item(said) for name, said in each.tasks.items()}} if each.tasks else {}),
+        "top_k": _top_k_json("class", each.top_k),
+        **({"tasks": {name: _task_json(said) for name, said in each.tasks.items()}} if each.tasks else {}),
     }
 
 
-def _task_item(said: TaskPrediction) -> dict[str, Any]:
+def _task_json(said: TaskPrediction) -> dict[str, Any]:
     if not said.top_k:
         return {"kind": said.kind, **said.numbers, **({} if said.frame is None else {"frame": said.frame})}
     if said.named is not None:
-        return {"kind": said.kind, "classes": list(said.named), "top_k": _named_parts("class", said.top_k)}
+        return {"kind": said.kind, "classes": list(said.named), "top_k": _top_k_json("class", said.top_k)}
     what = "level" if said.kind == "ordinal" else "class"
     likeliest, probability = said.top_k[0]
-    return {"kind": said.kind, what: likeliest, "probability": probability, "top_k": _named_parts(what, said.top_k)}
+    return {"kind": said.kind, what: likeliest, "probability": probability, "top_k": _top_k_json(what, said.top_k)}
 
 
-def _named_parts(what: str, top_k: Sequence[tuple[str, float]]) -> list[dict[str, Any]]:
+def _top_k_json(what: str, top_k: Sequence[tuple[str, float]]) -> list[dict[str, Any]]:
     return [{what: name, "probability": probability} for name, probability in top_k]
 
 
-def _cells(said: TaskPrediction) -> dict[str, Any]:
+def _task_csv_cells(said: TaskPrediction) -> dict[str, Any]:
     if said.top_k:
         listed = json.dumps(said.top_k, ensure_ascii=False)
         return {"predicted": said.predicted, "probability": said.top_k[0][1], "top_k": listed}

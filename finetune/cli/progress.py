@@ -9,21 +9,21 @@ SECONDS_BETWEEN_LINES = 10.0  # where stderr is a file or a pipe
 
 
 @contextmanager
-def counting(what: str) -> Iterator[Callable[[int, int], None]]:
+def progress_bar(what: str) -> Iterator[Callable[[int, int], None]]:
     """Progress of one thing, by (done, total)."""
-    with stages() as show:
+    with progress_bars() as show:
         yield lambda done, total: show(what, done, total)
 
 
 @contextmanager
-def stages() -> Iterator[Callable[[str, int, int | None], None]]:
+def progress_bars() -> Iterator[Callable[[str, int, int | None], None]]:
     """Progress by (what, done, total) of one thing after the other."""
     from rich.console import Console
     from rich.progress import Progress, TaskID
 
     console = Console(stderr=True)
     if not console.is_terminal:
-        yield _Lines()
+        yield _ProgressLines()
         return
     # What is printed meanwhile goes above the bars, unless stdout is a file or a pipe.
     with Progress(console=console, redirect_stdout=sys.stdout.isatty()) as bar:
@@ -37,7 +37,7 @@ def stages() -> Iterator[Callable[[str, int, int | None], None]]:
         yield show
 
 
-class _Lines:
+class _ProgressLines:
     """A line of progress every SECONDS_BETWEEN_LINES, and one when a thing is done."""
 
     def __init__(self) -> None:

@@ -8,13 +8,13 @@ from typing import Annotated
 import typer
 import yaml
 
-from finetune.errors import RecipeError, some
+from finetune.errors import RecipeError, shorten_list
 from finetune.recipe.load import find_recipe, list_recipes, load_recipe
 from finetune.recipe.schema import Phase, Schedule
 
 app = typer.Typer(help="List, show, copy and validate recipes.", no_args_is_help=True)
 Overrides = Annotated[list[str] | None, typer.Argument(help="Settings to change, each key.sub=value.")]
-Name = Annotated[str, typer.Argument(help="Name of a recipe or a YAML file.")]
+RecipeName = Annotated[str, typer.Argument(help="Name of a recipe or a YAML file.")]
 
 
 @app.command("list")
@@ -23,17 +23,19 @@ def list_command() -> None:
     recipes = list_recipes()
     width = max(map(len, recipes), default=0)
     for name, path in sorted(recipes.items()):
-        print(f"{name:{width}}  {purpose(path)}")
+        print(f"{name:{width}}  {first_comment_line(path)}")
 
 
 @app.command()
-def show(recipe: Name) -> None:
+def show(recipe: RecipeName) -> None:
     """Print a recipe as it is written."""
     print(find_recipe(recipe).read_text(encoding="utf-8"), end="")
 
 
 @app.command()
-def copy(recipe: Name, target: Annotated[Path, typer.Argument(help="New file, or a folder to put it in.")]) -> None:
+def copy(
+    recipe: RecipeName, target: Annotated[Path, typer.Argument(help="New file, or a folder to put it in.")]
+) -> None:
     """Copy a recipe to a file of yours, to edit it."""
     source = find_recipe(recipe)
     target = target / source.name if target.is_dir() else target
@@ -51,7 +53,7 @@ def copy(recipe: Name, target: Annotated[Path, typer.Argument(help="New file, or
 
 @app.command()
 def validate(
-    recipe: Name,
+    recipe: RecipeName,
     overrides: Overrides = None,
 ) -> None:
     """Check a recipe's keys, types and ranges, and the name of its backbone; looks at no data."""
@@ -63,26 +65,26 @@ def validate(
         print(f"{find_recipe(recipe)}: valid, phases by the schedule {settings.phases.schedule}")
         return
     lengths = [f"{phase.steps} steps" if phase.steps else f"{phase.epochs_of(1)} epochs" for phase in settings.phases]
-    print(f"{find_recipe(recipe)}: valid, {some(lengths)} in {len(lengths)} phases")
+    print(f"{find_recipe(recipe)}: valid, {shorten_list(lengths)} in {len(lengths)} phases")
 
 
 @app.command()
-def phases(recipe: Name, overrides: Overrides = None) -> None:
+def phases(recipe: RecipeName, overrides: Overrides = None) -> None:
     """Print a recipe's phases, those of a built-in schedule written out, and what each lets learn at which rate."""
     settings = load_recipe(recipe, overrides or [])
 
     from finetune.model.begin_phase import begin_phase
-    from finetune.model.classifier import model_of
+    from finetune.model.classifier import build_from_settings
     from finetune.model.freezing.freeze import describe
     from finetune.model.lora import check_lora, merge_lora
-    from finetune.recipe.phase_presets import phases_of
+    from finetune.recipe.phase_presets import resolve_phases
 
     chosen = settings.model.model_copy(update={"weights": "none"})
-    model = model_of(chosen, ["one", "two"], num_frames=settings.clip.num_frames, size=settings.clip.size)
-    written_out = phases_of(settings.phases, tuple(model.stages))
+    model = build_from_settings(chosen, ["one", "two"], num_frames=settings.clip.num_frames, size=settings.clip.size)
+    written_out = resolve_phases(settings.phases, tuple(model.stages))
     print("phases:")
     for phase in written_out:
-        print(f"  - {as_yaml(phase)}")
+        print(f"  - {phase_as_yaml(phase)}")
     for index, phase in enumerate(written_out):
         check_lora(phase.train)
         _, groups = begin_phase(model, phase)
@@ -90,13 +92,13 @@ def phases(recipe: Name, overrides: Overrides = None) -> None:
         merge_lora(model)
 
 
-def as_yaml(phase: Phase) -> str:
+def phase_as_yaml(phase: Phase) -> str:
     """A phase on one line, as a recipe has it; what is left to defaults is left out."""
     chosen = {"train": phase.train, **phase.model_dump(mode="json", exclude_defaults=True)}
     return yaml.safe_dump(chosen, default_flow_style=True, sort_keys=False, width=1000).strip()
 
 
-def purpose(path: Path) -> str:
+def first_comment_line(path: Path) -> str:
     """The first line of a recipe's opening comment."""
     first = path.read_text(encoding="utf-8").partition("\n")[0]
     return re.sub(r"^#\s*", "", first)

@@ -6,10 +6,10 @@ from typing import Annotated
 
 import typer
 
-from finetune.cli.data import print_moved
+from finetune.cli.data import print_data_root_mapping
 from finetune.errors import RunError
 
-_TOLD = {
+_PRINTED_METRICS = {
     "classify": ("top1", "top5", "macro_f1"),
     "multilabel": ("map", "micro_f1", "macro_f1"),
     "ordinal": ("top1", "mean_distance", "within_one"),
@@ -18,11 +18,11 @@ _TOLD = {
     "regress": ("r2", "mae", "correlation"),
 }
 DataRoot = Annotated[Path | None, typer.Option(help="The folder where the run's files are now, if they were moved.")]
-Run = Annotated[Path, typer.Argument(help="Run folder, as `finetune train` printed it.")]
+RunFolder = Annotated[Path, typer.Argument(help="Run folder, as `finetune train` printed it.")]
 
 
 def evaluate(
-    run: Run,
+    run: RunFolder,
     overrides: Annotated[
         list[str] | None,
         typer.Argument(help="Another labelled set to score: data.manifest=FILE.csv or data.folder=DIR."),
@@ -49,13 +49,13 @@ def evaluate(
         raise RunError("--explain draws on frames; leave out --no-pictures")
     from finetune.evaluation import evaluate as evaluation
     from finetune.evaluation.gradcam import explain as look
-    from finetune.evaluation.other_set import folder_of_other_set
+    from finetune.evaluation.other_set import external_set_folder
     from finetune.report.run.page import write_report
-    from finetune.run.read import evaluation_of
+    from finetune.run.read import evaluation_folder
     from finetune.runtime.processes import is_main_process
 
-    print_moved(run, data_root)
-    folder = out or (folder_of_other_set(run, overrides) if overrides else evaluation_of(run, split or "test"))
+    print_data_root_mapping(run, data_root)
+    folder = out or (external_set_folder(run, overrides) if overrides else evaluation_folder(run, split or "test"))
     results = evaluation.evaluate(
         run,
         overrides or (),
@@ -76,7 +76,7 @@ def evaluate(
         print(f"warning   {warning['what']}", file=sys.stderr)
     several = len(results["tasks"]) > 1
     for task, figures in results["tasks"].items():
-        for name in _TOLD[figures["kind"]]:
+        for name in _PRINTED_METRICS[figures["kind"]]:
             interval = "" if (ends := figures[f"{name}_ci"]) is None else f"{ends[0]:.3f} to {ends[1]:.3f}"
             what = f"{task} {name}" if several else f"{name:9}"
             print(f"{what} {figures[name]:.3f}  (95 % interval {interval or 'unknown'})")
@@ -85,7 +85,7 @@ def evaluate(
 
 
 def report(
-    run: Run,
+    run: RunFolder,
     split: Annotated[str, typer.Option(help="train, val or test: which evaluation.")] = "test",
     data: Annotated[
         str | None, typer.Option(help="Name of another set that was evaluated: its folder in RUN/evaluation.")
@@ -95,18 +95,18 @@ def report(
 ) -> None:
     """Write report.html, report.md and figures of a run anew from its results.json; needs no torch and no videos."""
     from finetune.report.run.page import write_report
-    from finetune.run.read import evaluation_there
+    from finetune.run.read import find_evaluation
 
     if data is not None and explain:
         raise RunError("--explain needs the videos: finetune evaluate RUN data.manifest=FILE.csv --explain")
-    folder = evaluation_there(run, split) if data is None else run / "evaluation" / data
+    folder = find_evaluation(run, split) if data is None else run / "evaluation" / data
     if not (folder / "results.json").is_file():
         option = " data.manifest=FILE.csv" if data is not None else "" if split == "test" else f" --split {split}"
         raise RunError(f"{folder}: has no results.json; make it with `finetune evaluate {run}{option}`")
     if explain:
         from finetune.evaluation.gradcam import explain as look
 
-        print_moved(run, data_root)
+        print_data_root_mapping(run, data_root)
         look(run, evaluation=folder, data_root=data_root)
     elif data_root is not None:
         raise RunError("--data-root is for --explain: a report without it reads no videos")

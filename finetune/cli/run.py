@@ -10,11 +10,11 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from finetune.cli.data import print_moved, with_notes_printed
+from finetune.cli.data import print_data_root_mapping, print_manifest_notes
 from finetune.errors import FinetuneError, RecipeError
 from finetune.recipe.load import load_recipe
 from finetune.recipe.schema import Recipe
-from finetune.storage.atomic import standing
+from finetune.storage.atomic import current_version
 
 if TYPE_CHECKING:
     from finetune.data.manifest import Manifest
@@ -39,7 +39,7 @@ def train(
         typer.Option(min=2, max=26, help="Train so many times, each with another seed: how far chance goes."),
     ] = None,
     dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Try two steps of each phase, and say what the run would take.")
+        bool, typer.Option("--dry-run", help="Try two steps of each phase, and print_line what the run would take.")
     ] = False,
 ) -> None:
     """Train by a recipe, test the result, write its report. The last line printed is the run folder."""
@@ -48,7 +48,7 @@ def train(
             raise RecipeError(f"--resume goes on in its own folder, {resume}; leave out --out")
         if dry_run or seeds is not None:
             raise RecipeError(f"{'--dry-run' if dry_run else '--seeds'} is for a new run; leave out --resume")
-        _go_on(resume, [*([recipe] if recipe else []), *(overrides or [])], data_root)
+        _resume_run(resume, [*([recipe] if recipe else []), *(overrides or [])], data_root)
         return
     if data_root is not None:
         raise RecipeError("--data-root goes with --resume; for a new run, set data.manifest or data.folder")
@@ -59,32 +59,32 @@ def train(
     _check_model_names(settings)
 
     from finetune.run.checkpoint import new_run_folder
-    from finetune.runtime.device import settle_device
-    from finetune.runtime.processes import decided_once
-    from finetune.train.from_recipe import train_by
+    from finetune.runtime.device import resolve_device
+    from finetune.runtime.processes import on_main_then_broadcast
+    from finetune.train.from_recipe import train_from_recipe
 
-    settle_device(settings.train.device)
+    resolve_device(settings.train.device)
     if dry_run:
-        _say_forecast(settings, manifest)
+        _print_forecast(settings, manifest)
         return
     if seeds is not None:
         _train_seeds(settings, manifest, seeds, out or Path("runs") / f"{Path(recipe).stem}-{seeds}-seeds")
         return
-    folder = decided_once(lambda: new_run_folder(Path(recipe).stem, out))
-    with _saying_how_to_go_on(folder):
-        train_by(settings, manifest, out=folder)
-    score_and_report(folder)
+    folder = on_main_then_broadcast(lambda: new_run_folder(Path(recipe).stem, out))
+    with _resume_hint_on_interrupt(folder):
+        train_from_recipe(settings, manifest, out=folder)
+    evaluate_and_report(folder)
 
 
 def _train_seeds(settings: Recipe, manifest: "Manifest", seeds: int, out: Path) -> None:
     import statistics
 
     from finetune.metrics.headline import headline
-    from finetune.recipe.tasks import NAMED
+    from finetune.recipe.tasks import CATEGORICAL_KINDS
     from finetune.report.compare.page import compare_runs, write_compare_page
-    from finetune.run.read import evaluation_of
+    from finetune.run.read import evaluation_folder
     from finetune.study.seeds import train_seeds
-    from finetune.study.study_runs import figures_of
+    from finetune.study.study_runs import primary_task_metrics
 
     try:
         split, runs = train_seeds(
@@ -95,23 +95,23 @@ def _train_seeds(settings: Recipe, manifest: "Manifest", seeds: int, out: Path) 
         raise
     values = []
     for run in runs:
-        name, value, (low, high) = headline(figures_of(run, split))
+        name, value, (low, high) = headline(primary_task_metrics(run, split))
         values.append(value)
         print(f"{run.name}  {split} {name} {value:.3f} (95 % interval {low:.3f} to {high:.3f})")
     print(f"mean {statistics.mean(values):.3f}, standard deviation between seeds {statistics.stdev(values):.3f}")
     for run in runs:
-        print(f"report {evaluation_of(run, split) / 'report.html'}")
-    if figures_of(runs[0], split)["kind"] in NAMED:  # of numbers no clip is right or wrong
+        print(f"report {evaluation_folder(run, split) / 'report.html'}")
+    if primary_task_metrics(runs[0], split)["kind"] in CATEGORICAL_KINDS:  # of numbers no clip is right or wrong
         write_compare_page(compare_runs(runs, split=split), out / "compare.html")
         print(f"beside each other {out / 'compare.html'}")
     print(out, flush=True)
 
 
-def _say_forecast(settings: Recipe, manifest: "Manifest") -> None:
+def _print_forecast(settings: Recipe, manifest: "Manifest") -> None:
     from finetune.train.from_recipe import new_model
-    from finetune.train.setup.dry_run import forecast
+    from finetune.train.setup.dry_run import estimate_phases
 
-    phases = forecast(new_model(settings, manifest), manifest, settings)
+    phases = estimate_phases(new_model(settings, manifest), manifest, settings)
     width = max(len(phase.learns) for phase in phases)
     print(f"phase  {'learns':{width}}   parameters   steps  s a step  minutes  peak GB")
     for number, each in enumerate(phases, 1):
@@ -126,32 +126,32 @@ def _say_forecast(settings: Recipe, manifest: "Manifest") -> None:
     print(f"about {sum(each.minutes for each in phases):.0f} minutes of training; nothing was trained or written")
 
 
-def _go_on(folder: Path, overrides: list[str], data_root: Path | None) -> None:
+def _resume_run(folder: Path, overrides: list[str], data_root: Path | None) -> None:
     if strays := [override for override in overrides if "=" not in override]:
         raise RecipeError(f"--resume takes its recipe from {folder}; leave out {strays[0]!r}")
 
     from finetune.train.resume import resume
 
-    print_moved(folder, data_root)
-    with _saying_how_to_go_on(folder):
+    print_data_root_mapping(folder, data_root)
+    with _resume_hint_on_interrupt(folder):
         resume(folder, overrides, data_root=data_root)
-    score_and_report(folder, data_root=data_root)
+    evaluate_and_report(folder, data_root=data_root)
 
 
 @contextmanager
-def _saying_how_to_go_on(folder: Path) -> Iterator[None]:
+def _resume_hint_on_interrupt(folder: Path) -> Iterator[None]:
     try:
         yield
     except KeyboardInterrupt:
-        if standing(folder / "checkpoints" / "last").is_dir():
+        if current_version(folder / "checkpoints" / "last").is_dir():
             print(f"finetune: to go on: finetune train --resume {shlex.quote(str(folder))}", file=sys.stderr)
         raise
 
 
-def score_and_report(folder: Path, *, data_root: Path | None = None) -> None:
+def evaluate_and_report(folder: Path, *, data_root: Path | None = None) -> None:
     """Evaluate a trained run on its test split, or else on val, and write its report."""
     from finetune.evaluation.evaluate import evaluate
-    from finetune.metrics.headline import in_words
+    from finetune.metrics.headline import format_headline
     from finetune.report.run.page import write_report
     from finetune.run.checkpoint import open_run
     from finetune.run.manifest import saved_manifest
@@ -166,7 +166,7 @@ def score_and_report(folder: Path, *, data_root: Path | None = None) -> None:
     _refresh_index(folder.absolute().parent)
     for name, task in results["tasks"].items():
         of_task = f" {name}" if len(results["tasks"]) > 1 else ""
-        print(f"{split}{of_task} {in_words(task)} on {task.get('num_rows', results['num_rows'])} clips")
+        print(f"{split}{of_task} {format_headline(task)} on {task.get('num_rows', results['num_rows'])} clips")
     print(f"report {page}")
     print(folder, flush=True)
 
@@ -199,13 +199,13 @@ def load_manifest(recipe: Recipe, *, whole: bool = False) -> "Manifest":
     shares["tasks"] = recipe.tasks
     if data.manifest is not None:
         shares |= {"multilabel": data.multilabel, "packed": data.packed is not None}
-        manifest = with_notes_printed(Manifest.from_csv(data.manifest, group_pattern=data.group_pattern, **shares))
+        manifest = print_manifest_notes(Manifest.from_csv(data.manifest, group_pattern=data.group_pattern, **shares))
         return _at_image_rate(manifest, data.image_rate)
     if data.multilabel:
         raise RecipeError("data.multilabel needs data.manifest: a file in a class's folder has that class alone")
     assert data.folder is not None
     shares["image_sequences"] = data.image_sequences
-    manifest = with_notes_printed(Manifest.from_folder(data.folder, group_pattern=data.group_pattern, **shares))
+    manifest = print_manifest_notes(Manifest.from_folder(data.folder, group_pattern=data.group_pattern, **shares))
     return _at_image_rate(manifest, data.image_rate)
 
 

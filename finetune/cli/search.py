@@ -10,7 +10,7 @@ from finetune.recipe.load import load_recipe
 from finetune.recipe.schema import Schedule
 
 if TYPE_CHECKING:
-    from finetune.study.sweep import Point
+    from finetune.study.sweep import SweepPoint
 
 POINTS_SHOWN = 30
 
@@ -33,14 +33,14 @@ def lr_find(
         raise RecipeError(f"--low {low} and --high {high} are no range of rates")
 
     from finetune.cli.run import load_manifest
-    from finetune.report.pages.lr_range import draw_rate_test
-    from finetune.study.lr_find import find_rate
+    from finetune.report.pages.lr_range import draw_lr_range_test
+    from finetune.study.lr_find import find_lr
 
     manifest = load_manifest(settings)
-    test = find_rate(settings, manifest, phase=phase, low=low, high=high, steps=steps)
+    test = find_lr(settings, manifest, phase=phase, low=low, high=high, steps=steps)
     picture = out or Path("runs") / f"{Path(recipe).stem}-phase-{phase}-rates.svg"
     picture.parent.mkdir(parents=True, exist_ok=True)
-    draw_rate_test(picture, test.rates, test.losses, test.smoothed, chosen=test.steepest)
+    draw_lr_range_test(picture, test.rates, test.losses, test.smoothed, chosen=test.steepest)
     print("    rate    loss  running mean")
     every = max(1, len(test.rates) // 15)
     for rate, loss, mean in list(zip(test.rates, test.losses, test.smoothed, strict=True))[::every]:
@@ -76,21 +76,21 @@ def sweep(
 
     from finetune.cli.run import load_manifest
     from finetune.study.study_runs import val_units
-    from finetune.study.sweep import fixed_settings, grid, recipes_of, sweep, swept_keys
+    from finetune.study.sweep import fixed_settings, grid, load_point_recipes, sweep, swept_keys
 
     points = grid(overrides)
     folder = out or Path("runs") / f"{Path(recipe).stem}-sweep"
     if trials is not None:
-        from finetune.study.search import search, space_of
+        from finetune.study.search import parse_search_space, search
 
-        settings = load_recipe(recipe, space_of(recipe, overrides)[1])
+        settings = load_recipe(recipe, parse_search_space(recipe, overrides)[1])
         manifest = load_manifest(settings)
         found, ended = search(recipe, overrides, manifest, trials=trials, out=folder)
         print(f"{len(found)} settings trained to the end, {ended} were ended early")
     else:
         if not swept_keys(points):
             raise RecipeError("nothing to sweep: give a key several values, as phases.0.lr=1e-3,1e-2")
-        recipes_of(recipe, points)
+        load_point_recipes(recipe, points)
         settings = load_recipe(recipe, fixed_settings(points))
         manifest = load_manifest(settings)
         found = sweep(recipe, points, manifest, out=folder)
@@ -102,14 +102,14 @@ def sweep(
     print(folder, flush=True)
 
 
-def _evidence(points: "list[Point]", num_units: int, unit: str) -> str:
+def _evidence(points: "list[SweepPoint]", num_units: int, unit: str) -> str:
     """From which other settings the best is shown to differ."""
-    from finetune.metrics.paired_tests import too_few
+    from finetune.metrics.paired_tests import too_few_units_text
 
     others = [point for point in points[1:] if not point.has_diverged]
     if not others:
         return "No other setting was trained to its end."
-    if few := too_few(num_units, unit):
+    if few := too_few_units_text(num_units, unit):
         return f"No evidence that the first setting is better than others: {few}."
     as_good = sum(point.behind_interval[1] >= 0 for point in others)
     if not as_good:
@@ -117,7 +117,7 @@ def _evidence(points: "list[Point]", num_units: int, unit: str) -> str:
     return f"No evidence that the first setting is better than {as_good} of {len(others)} others: intervals include 0."
 
 
-def points_table(points: "list[Point]") -> str:
+def points_table(points: "list[SweepPoint]") -> str:
     """One line a setting, the best first."""
     names = [" ".join(point.settings) for point in points[:POINTS_SHOWN]]
     width = max(map(len, names))

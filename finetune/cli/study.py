@@ -29,10 +29,10 @@ def kfold(
     import statistics
 
     from finetune.cli.run import load_manifest
-    from finetune.metrics.headline import in_words
-    from finetune.metrics.headline_keys import HEADLINE, limits_of
-    from finetune.metrics.intervals import WIDENED
-    from finetune.recipe.tasks import primary_of
+    from finetune.metrics.headline import format_headline
+    from finetune.metrics.headline_keys import HEADLINE_METRICS, metric_range
+    from finetune.metrics.intervals import FOLD_ERROR_NOTE
+    from finetune.recipe.tasks import primary_task
     from finetune.storage.safe_read import read_json
     from finetune.study import kfold as study
 
@@ -42,15 +42,15 @@ def kfold(
     count = None if leave_one_group_out else folds
     study.kfold(settings, manifest, folds=count, out=folder, announce=lambda text: print(text, file=sys.stderr))
     results = read_json(folder / "evaluation" / "results.json")
-    task = results["tasks"][primary_of(results["tasks"])]
-    key, name = HEADLINE[task["kind"]]
+    task = results["tasks"][primary_task(results["tasks"])]
+    key, name = HEADLINE_METRICS[task["kind"]]
     print(f"fold  clips  {name}")
     for number, fold in enumerate(results["folds"], 1):
-        low, high = fold[f"{key}_ci"] or limits_of(task["kind"])
+        low, high = fold[f"{key}_ci"] or metric_range(task["kind"])
         print(f"{number:4}  {fold['num_rows']:5}  {fold[key]:.3f} (95 % interval {low:.3f} to {high:.3f})")
     values = [fold[key] for fold in results["folds"]]
     print(f"mean of folds {statistics.mean(values):.3f}, standard deviation {statistics.stdev(values):.3f}")
-    print(f"together {in_words(task)} on {results['num_rows']} clips (interval {WIDENED})")
+    print(f"together {format_headline(task)} on {results['num_rows']} clips (interval {FOLD_ERROR_NOTE})")
     print(f"report {folder / 'evaluation' / 'report.html'}\n{folder}", flush=True)
 
 
@@ -97,7 +97,7 @@ def sweep_stages(
     overrides: Annotated[list[str] | None, typer.Argument(help="Settings to change, each key.sub=value.")] = None,
     probe_epochs: Annotated[int, typer.Option(min=1, help="Epochs of the head alone, before all else.")] = 5,
     epochs: Annotated[int, typer.Option(min=1, help="Epochs of each stage.")] = 3,
-    lr: Annotated[float, typer.Option(min=0, help="Rate of each stage.")] = 1e-4,
+    lr: Annotated[float, typer.Option(min=0, help="PositiveFloat of each stage.")] = 1e-4,
     out: Annotated[Path | None, typer.Option(help="Folder of the runs; one that was interrupted goes on.")] = None,
 ) -> None:
     """Train each stage of the backbone alone for a few epochs and say which one pays.
@@ -134,8 +134,8 @@ def average(
             f"{chosen} takes {'one run' if chosen == 'wise_ft' else 'two runs or more'}, these are {len(runs)}"
         )
 
-    from finetune.cli.run import score_and_report
-    from finetune.metrics.headline import rank
+    from finetune.cli.run import evaluate_and_report
+    from finetune.metrics.headline import epoch_sort_key
     from finetune.study.average import soup, wise_ft
 
     if chosen == "wise_ft":
@@ -147,9 +147,9 @@ def average(
     name = next((words[key] for key in words if key in tried[0].figures), "top-1")
     print(f"{'on val':{width}}  {name:5}    loss")
     for each in tried:
-        value, loss = rank(each.figures)
+        value, loss = epoch_sort_key(each.figures)
         print(f"{each.name:{width}}  {value:.3f}  {-loss:6.3f}" + "  taken" * each.taken)
-    score_and_report(folder)
+    evaluate_and_report(folder)
 
 
 def _outcome_table(outcomes: "list[Outcome]") -> str:
@@ -167,12 +167,12 @@ def _outcome_table(outcomes: "list[Outcome]") -> str:
 
 def _verdict(outcomes: "list[Outcome]", num_units: int, unit: str) -> str:
     """What the outcomes are evidence for; nothing is recommended without evidence."""
-    from finetune.metrics.paired_tests import too_few
+    from finetune.metrics.paired_tests import too_few_units_text
 
     best = outcomes[0]
     if best.what == "head" or best.gain <= 0:
         return "No stage scores above the head alone: keep the backbone frozen, or try more epochs or clips."
-    if few := too_few(num_units, unit):
+    if few := too_few_units_text(num_units, unit):
         return f"Best: {best.what}, {best.gain:+.3f}, but no evidence that it helps: {few}."
     low, high = best.gain_interval
     if low <= 0:

@@ -5,10 +5,10 @@ from collections.abc import Iterator
 from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from typing import Any, TextIO
 
-from finetune.text import printable
+from finetune.text import escape_control_characters
 
 
-class PlainOutput:
+class SanitizedOutput:
     """A stream to which `print` and the like write text without control characters.
 
     Rich draws tables and bars with them: it finds the stream itself by the name `rich_proxied_file`.
@@ -18,7 +18,7 @@ class PlainOutput:
         self.rich_proxied_file = stream
 
     def write(self, text: str) -> int:
-        self.rich_proxied_file.write(printable(text))
+        self.rich_proxied_file.write(escape_control_characters(text))
         return len(text)
 
     def writelines(self, lines: list[str]) -> None:
@@ -29,9 +29,9 @@ class PlainOutput:
 
 
 @contextmanager
-def plain_output() -> Iterator[None]:
+def sanitized_output() -> Iterator[None]:
     """Standard output and error, for as long as the block lasts."""
-    out: Any = PlainOutput(sys.stdout)
-    err: Any = PlainOutput(sys.stderr)
+    out: Any = SanitizedOutput(sys.stdout)
+    err: Any = SanitizedOutput(sys.stderr)
     with redirect_stdout(out), redirect_stderr(err):
         yield

@@ -13,14 +13,14 @@ from typing import NamedTuple
 import numpy as np
 
 from finetune.data.tables import Table, read_table
-from finetune.errors import DataError, nearest, some
-from finetune.recipe.tasks import NAMED, PLACED, Output, Task
-from finetune.storage.object_store import fetched
+from finetune.errors import DataError, shorten_list, suggest_similar
+from finetune.recipe.tasks import CATEGORICAL_KINDS, SPATIAL_KINDS, OutputSpec, Task
+from finetune.storage.object_store import local_copy
 
-SEPARATOR = ";"  # between the classes of a row that has several
-UNKNOWN = ";;"  # instead of a list of classes, of which an empty one says that none is there
-TENTH = 0.1  # boxes and motion are learnt in tenths of the picture's side
-MIDDLE = (0.5, 0.5, 0.25, 0.25)  # centre x and y, width and height: where a box is looked for first
+LABEL_SEPARATOR = ";"  # between the classes of a row that has several
+UNKNOWN_LABELS = ";;"  # instead of a list of classes, of which an empty one says that none is there
+TARGET_SCALE = 0.1  # boxes and motion are learnt in tenths of the picture's side
+INITIAL_BOX = (0.5, 0.5, 0.25, 0.25)  # centre x and y, width and height: where a box is looked for first
 
 
 @dataclass(frozen=True, eq=False)
@@ -43,7 +43,7 @@ class Labels:
         """The same labels, their names being among these; columns of numbers are called by these, in their order."""
         if names == self.names:
             return self
-        if self.kind not in NAMED:
+        if self.kind not in CATEGORICAL_KINDS:
             return Labels(self.kind, names, self.values, self.known)
         places = np.array([names.index(name) for name in self.names], dtype=np.int64)
         if self.kind == "multilabel":
@@ -55,7 +55,7 @@ class Labels:
 
     def among(self, names: tuple[str, ...]) -> Labels:
         """The same labels, of these names alone: a row that has another lacks the label."""
-        if self.kind not in NAMED:
+        if self.kind not in CATEGORICAL_KINDS:
             return self.named(names)
         strange_K = np.array([name not in names for name in self.names], dtype=bool)
         known = self.known & ~self.has()[:, strange_K].any(1)
@@ -70,39 +70,43 @@ class Labels:
     def text(self, row: int) -> list[str]:
         """As a manifest has it: a text for each column."""
         if not self.known[row]:
-            return [UNKNOWN if self.kind == "multilabel" else ""] * self.num_columns
+            return [UNKNOWN_LABELS if self.kind == "multilabel" else ""] * self.num_columns
         if self.kind == "multilabel":
-            return [several(self.names, self.values[row])]
-        return [self.names[self.values[row]]] if self.kind in NAMED else [repr(float(x)) for x in self.values[row]]
+            return [join_labels(self.names, self.values[row])]
+        return (
+            [self.names[self.values[row]]]
+            if self.kind in CATEGORICAL_KINDS
+            else [repr(float(x)) for x in self.values[row]]
+        )
 
     def counts(self, rows: np.ndarray) -> list[int]:
         """Of each name how many of these rows have it; of numbers none."""
         there = self.values[rows][self.known[rows]]
         if self.kind == "multilabel":
             return there.sum(0).tolist()
-        return np.bincount(there, minlength=len(self.names)).tolist() if self.kind in NAMED else []
+        return np.bincount(there, minlength=len(self.names)).tolist() if self.kind in CATEGORICAL_KINDS else []
 
     def has(self) -> np.ndarray:
         """Which of the names each row has, bool (N, K); of numbers, whether it has any, (N, 1)."""
         if self.kind == "multilabel":
             return self.values & self.known[:, None]
-        if self.kind not in NAMED:
+        if self.kind not in CATEGORICAL_KINDS:
             return self.known[:, None]
         return (self.values[:, None] == np.arange(len(self.names))) & self.known[:, None]
 
     @property
     def num_columns(self) -> int:
-        return 1 if self.kind in NAMED else len(self.names)
+        return 1 if self.kind in CATEGORICAL_KINDS else len(self.names)
 
 
-def listed(label: str) -> tuple[str, ...]:
+def split_labels(label: str) -> tuple[str, ...]:
     """The classes in a text `a;b;c`."""
-    return tuple(name for name in map(str.strip, label.split(SEPARATOR)) if name)
+    return tuple(name for name in map(str.strip, label.split(LABEL_SEPARATOR)) if name)
 
 
-def several(classes: Sequence[str], there_K: np.ndarray) -> str:
+def join_labels(classes: Sequence[str], there_K: np.ndarray) -> str:
     """Classes in one text, as a manifest has them."""
-    return SEPARATOR.join(name for name, there in zip(classes, there_K, strict=True) if there)
+    return LABEL_SEPARATOR.join(name for name, there in zip(classes, there_K, strict=True) if there)
 
 
 def read_labels(
@@ -111,21 +115,21 @@ def read_labels(
     files: Sequence[Path],
     *,
     source: Path,
-    to_learn_from: bool = True,
+    for_training: bool = True,
 ) -> dict[str, Labels]:
     """The labels of each task for some files, from the columns of their own table, or of the task's manifest.
 
-    Where they are not `to_learn_from`, a task may have one class alone, or no label. Raises DataError with all that is
+    Where they are not `for_training`, a task may have one class alone, or no label. Raises DataError with all that is
     wrong.
     """
     found, problems = {}, []
-    of_all = _Table(source, table, table.lines if isinstance(table, Table) else range(2, len(files) + 2))
+    of_all = _LabelColumns(source, table, table.lines if isinstance(table, Table) else range(2, len(files) + 2))
     for name, task in tasks.items():
         try:
-            table_of_task = of_all if task.manifest is None else _joined(task, name, files)
-            found[name] = _labels(name, task, table_of_task)
-            if to_learn_from:
-                _refuse_too_few(name, task, found[name], where=table_of_task.where)
+            table_of_task = of_all if task.manifest is None else _join_manifest(task, name, files)
+            found[name] = _read_task_labels(name, task, table_of_task)
+            if for_training:
+                _check_enough_classes(name, task, found[name], where=table_of_task.where)
         except DataError as error:
             problems.append(str(error))
     if problems:
@@ -133,7 +137,7 @@ def read_labels(
     return found
 
 
-class _Table(NamedTuple):
+class _LabelColumns(NamedTuple):
     """Columns with a text for each of some files, the file that they come from, and the line that each file has there.
 
     Where that has not a file its line is 0 and its texts are empty.
@@ -144,102 +148,108 @@ class _Table(NamedTuple):
     lines: Sequence[int]
 
 
-def _joined(task: Task, name: str, files: Sequence[Path]) -> _Table:
+def _join_manifest(task: Task, name: str, files: Sequence[Path]) -> _LabelColumns:
     """Of a task's own manifest, in the order of files."""
     assert task.manifest is not None
     try:
-        source = fetched(task.manifest) if isinstance(task.manifest, str) else Path(task.manifest)
+        source = local_copy(task.manifest) if isinstance(task.manifest, str) else Path(task.manifest)
         table = read_table(source)
     except DataError as error:
         raise DataError(f"tasks.{name}.manifest: {error}") from None
     if "path" not in table:
         raise DataError(f"{source}: no column path; tasks.{name}.manifest needs one, by which rows are joined")
-    row_of = {_plain(source.parent / path): row for row, path in enumerate(table["path"])}
+    row_of = {_resolved(source.parent / path): row for row, path in enumerate(table["path"])}
     if len(row_of) < len(table["path"]):
         raise DataError(f"{source}: names a file in several lines; tasks.{name} has one label for each")
-    joined = table.at([row_of.get(_plain(file)) for file in files])
+    joined = table.at([row_of.get(_resolved(file)) for file in files])
     if not any(joined.lines):
         raise DataError(
             f"{source}: has none of the {len(files)} files, for tasks.{name}; paths are relative to the file that "
             "lists them"
         )
-    return _Table(source, joined, joined.lines)
+    return _LabelColumns(source, joined, joined.lines)
 
 
-def _plain(path: Path) -> str:
+def _resolved(path: Path) -> str:
     return str(path.resolve())
 
 
-def _labels(name: str, task: Task, table: _Table) -> Labels:
+def _read_task_labels(name: str, task: Task, table: _LabelColumns) -> Labels:
     where, columns, _ = table
     wanted = task.columns_of(name)
     missing = [column for column in wanted if column not in columns]
     if missing:
-        hints = "".join(nearest(column, columns) for column in missing)
+        hints = "".join(suggest_similar(column, columns) for column in missing)
         raise DataError(
             f"{where}: no column {' and no column '.join(missing)}{hints}, for tasks.{name}; it has "
             f"{', '.join(columns)}"
         )
-    read = {"multilabel": _lists, "classify": _choices, "ordinal": _levels}.get(task.kind, _numbers)
+    read = {"multilabel": _read_multilabel, "classify": _read_classes, "ordinal": _read_levels}.get(
+        task.kind, _read_numbers
+    )
     return read(name, task, table)
 
 
-def _refuse_too_few(name: str, task: Task, labels: Labels, *, where: Path) -> None:
+def _check_enough_classes(name: str, task: Task, labels: Labels, *, where: Path) -> None:
     if not labels.known.any():
         columns = ", ".join(task.columns_of(name))
         raise DataError(f"{where}: {columns} are empty in every row, and tasks.{name} has no label")
-    if labels.kind in NAMED and len(labels.names) < 2:
-        raise DataError(f"{where}: {some(labels.names)} is the only class of tasks.{name}; it needs at least two")
+    if labels.kind in CATEGORICAL_KINDS and len(labels.names) < 2:
+        raise DataError(
+            f"{where}: {shorten_list(labels.names)} is the only class of tasks.{name}; it needs at least two"
+        )
 
 
-def _texts(name: str, task: Task, table: _Table) -> list[Sequence[str]]:
+def _column_texts(name: str, task: Task, table: _LabelColumns) -> list[Sequence[str]]:
     return [table.columns[column] for column in task.columns_of(name)]
 
 
-def _choices(name: str, task: Task, table: _Table) -> Labels:
-    (texts,) = _texts(name, task, table)
-    return _coded(task.kind, tuple(sorted({text for text in texts if text})), texts)
+def _read_classes(name: str, task: Task, table: _LabelColumns) -> Labels:
+    (texts,) = _column_texts(name, task, table)
+    return _encode_classes(task.kind, tuple(sorted({text for text in texts if text})), texts)
 
 
-def _levels(name: str, task: Task, table: _Table) -> Labels:
+def _read_levels(name: str, task: Task, table: _LabelColumns) -> Labels:
     where = table.where
-    (texts,) = _texts(name, task, table)
+    (texts,) = _column_texts(name, task, table)
     found = {text for text in texts if text}
     if task.levels is None:
-        odd = sorted(text for text in found if _number(text) is None)
+        odd = sorted(text for text in found if _parse_number(text) is None)
         if odd:
-            raise DataError(f"{where}: {some(odd)} are no numbers; say their order: tasks.{name}.levels=[low, high]")
+            raise DataError(
+                f"{where}: {shorten_list(odd)} are no numbers; say their order: tasks.{name}.levels=[low, high]"
+            )
         if doubles := [pair for pair in pairwise(sorted(found, key=float)) if float(pair[0]) == float(pair[1])]:
-            ways = some([" and ".join(sorted(pair)) for pair in doubles])
+            ways = shorten_list([" and ".join(sorted(pair)) for pair in doubles])
             raise DataError(f"{where}: {ways} are the same number; write each level of tasks.{name} in one way")
-        return _coded(task.kind, tuple(sorted(found, key=float)), texts)
+        return _encode_classes(task.kind, tuple(sorted(found, key=float)), texts)
     if strays := sorted(found - set(task.levels)):
-        raise DataError(f"{where}: {some(strays)} are not among tasks.{name}.levels")
-    return _coded(task.kind, task.levels, texts)
+        raise DataError(f"{where}: {shorten_list(strays)} are not among tasks.{name}.levels")
+    return _encode_classes(task.kind, task.levels, texts)
 
 
-def _coded(kind: str, names: tuple[str, ...], texts: Sequence[str]) -> Labels:
+def _encode_classes(kind: str, names: tuple[str, ...], texts: Sequence[str]) -> Labels:
     codes = {text: code for code, text in enumerate(names)}
     values = np.array([codes.get(text, len(names)) for text in texts], dtype=np.int64)
     return Labels(kind, names, values, values < len(names))
 
 
-def _lists(name: str, task: Task, table: _Table) -> Labels:
+def _read_multilabel(name: str, task: Task, table: _LabelColumns) -> Labels:
     """An empty text says that nothing is there, but in a manifest of its own that the label lacks, as UNKNOWN does."""
-    (texts,) = _texts(name, task, table)
-    rows = [listed(text) for text in texts]
+    (texts,) = _column_texts(name, task, table)
+    rows = [split_labels(text) for text in texts]
     names = tuple(sorted({each for row in rows for each in row}))
     values = np.array([[each in row for each in names] for row in rows], dtype=bool).reshape(len(rows), len(names))
-    known = np.array([text != UNKNOWN and (task.manifest is None or bool(text)) for text in texts])
+    known = np.array([text != UNKNOWN_LABELS and (task.manifest is None or bool(text)) for text in texts])
     return Labels(task.kind, names, values, known)
 
 
-def _numbers(name: str, task: Task, table: _Table) -> Labels:
-    columns = _texts(name, task, table)
+def _read_numbers(name: str, task: Task, table: _LabelColumns) -> Labels:
+    columns = _column_texts(name, task, table)
     values, known = np.zeros((len(columns[0]), len(columns))), np.ones(len(columns[0]), dtype=bool)
     problems = []
     for row, texts in enumerate(zip(*columns, strict=True)):
-        numbers = [_number(text) for text in texts]
+        numbers = [_parse_number(text) for text in texts]
         if not any(texts):
             known[row] = False
         elif None in numbers:
@@ -252,11 +262,11 @@ def _numbers(name: str, task: Task, table: _Table) -> Labels:
         wanted = f"numbers are wanted for tasks.{name}, or nothing in all columns"
         commas = any(re.search(r"\d,\d", problem) for problem in problems)
         point = "; write decimals with a point, 0.5" if commas else ""
-        raise DataError(f"{table.where}: {some(problems)}: {wanted}{point}")
+        raise DataError(f"{table.where}: {shorten_list(problems)}: {wanted}{point}")
     return Labels(task.kind, task.columns_of(name), values, known)
 
 
-def _number(text: str) -> float | None:
+def _parse_number(text: str) -> float | None:
     try:
         number = float(text)
     except ValueError:
@@ -264,36 +274,38 @@ def _number(text: str) -> float | None:
     return number if math.isfinite(number) else None
 
 
-def outputs_of(labels: Mapping[str, Labels], rows: np.ndarray) -> dict[str, Output]:
+def output_specs(labels: Mapping[str, Labels], rows: np.ndarray) -> dict[str, OutputSpec]:
     """What a model's heads are to give for such labels; numbers are brought to mean 0 and deviation 1 of some rows."""
     found = {}
     for name, each in labels.items():
         center: tuple[float, ...] = ()
         scale: tuple[float, ...] = ()
-        if each.kind in PLACED:
-            center, scale = (MIDDLE, (TENTH,) * 4) if each.kind == "box" else ((0.0, 0.0), _spread(each.at(rows)))
+        if each.kind in SPATIAL_KINDS:
+            center, scale = (
+                (INITIAL_BOX, (TARGET_SCALE,) * 4) if each.kind == "box" else ((0.0, 0.0), _motion_scale(each.at(rows)))
+            )
         elif each.kind == "regress":
             there = each.values[rows][each.known[rows]]
             spread = there.std(0) if len(there) else np.ones(len(each.names))
             center = tuple(there.mean(0).tolist()) if len(there) else (0.0,) * len(each.names)
             scale = tuple(np.where(spread > 0, spread, 1.0).tolist())
-        found[name] = Output(each.kind, each.names, center, scale)
+        found[name] = OutputSpec(each.kind, each.names, center, scale)
     return found
 
 
-def _spread(motion: Labels) -> tuple[float, ...]:
+def _motion_scale(motion: Labels) -> tuple[float, ...]:
     """A tenth of the picture for the direction in which motion differs more, less for the other, as it differs less."""
     there = motion.values[motion.known]
     spread = there.std(0) if len(there) else np.ones(2)
-    shares = spread / spread.max() if spread.max() > 0 else np.ones(2)
-    return tuple((TENTH * np.maximum(shares, 0.01)).tolist())
+    class_targets = spread / spread.max() if spread.max() > 0 else np.ones(2)
+    return tuple((TARGET_SCALE * np.maximum(class_targets, 0.01)).tolist())
 
 
 @dataclass(frozen=True)
-class Layout:
+class TargetLayout:
     """Where each task's targets stand in one vector of numbers: those of all tasks, then which of them are known."""
 
-    outputs: Mapping[str, Output]
+    outputs: Mapping[str, OutputSpec]
 
     @property
     def places(self) -> dict[str, slice]:
@@ -316,7 +328,7 @@ class Layout:
         return vector
 
 
-def shares(labels: Labels, row: int) -> np.ndarray:
+def class_targets(labels: Labels, row: int) -> np.ndarray:
     """The target (K,) of a row that chooses among names, as 0 and 1."""
     if labels.kind == "multilabel":
         return labels.values[row].astype(np.float32)

@@ -14,16 +14,22 @@ from pathlib import Path
 
 import numpy as np
 
-from finetune.data.labels import Labels, listed, outputs_of, read_labels, several
-from finetune.data.read import SPLIT_NAMES, groups_from, groups_of, read_csv, refuse_missing_files, scan_folder
-from finetune.data.splits import divide, units_of
-from finetune.data.validate_rows import check_names, problems_of
-from finetune.errors import DataError, some
-from finetune.recipe.tasks import NAMED, Multitask, Output, Several, Task, primary_of
-from finetune.storage.numbered_images import IMAGE_RATE
-from finetune.storage.object_store import fetched, is_url
-
-ONE_TASK = "label"  # what the task of a manifest without tasks is called
+from finetune.data.labels import Labels, join_labels, output_specs, read_labels, split_labels
+from finetune.data.read import SPLIT_ALIASES, check_files_exist, groups_by_pattern, read_csv, read_groups, scan_folder
+from finetune.data.splits import assign_splits, split_units
+from finetune.data.validate_rows import check_names, manifest_problems
+from finetune.errors import DataError, shorten_list
+from finetune.recipe.tasks import (
+    CATEGORICAL_KINDS,
+    DEFAULT_TASK,
+    Multitask,
+    MultitaskSpec,
+    OutputSpec,
+    Task,
+    primary_task,
+)
+from finetune.storage.numbered_images import DEFAULT_IMAGE_FPS
+from finetune.storage.object_store import is_url, local_copy
 
 
 @dataclass(frozen=True, eq=False)
@@ -42,7 +48,7 @@ class Manifest:
     groups: np.ndarray | None  # what must not be split across train and test
     targets: np.ndarray | None = None  # bool (N, K), where rows may have several classes: `labels` is the rarest then
     tasks: Mapping[str, Labels] = field(default_factory=dict)
-    image_rate: float = IMAGE_RATE  # frames a second of those rows that are folders of numbered images
+    image_rate: float = DEFAULT_IMAGE_FPS  # frames a second of those rows that are folders of numbered images
     notes: tuple[str, ...] = ()  # what a user is told before training: what was passed over, names that look alike
 
     def __len__(self) -> int:
@@ -55,19 +61,19 @@ class Manifest:
         """The row's class; where there may be several, those that it has: `a;b`, or an empty text."""
         if self.targets is None:
             return self.classes[self.labels[row]] if self.labels[row] < len(self.classes) else ""
-        return several(self.classes, self.targets[row])
+        return join_labels(self.classes, self.targets[row])
 
     @property
-    def labels_of_all(self) -> Mapping[str, Labels]:
+    def labels_by_task(self) -> Mapping[str, Labels]:
         """The labels of every task; without tasks those of the classes, as the task `label`."""
-        return self.tasks or {ONE_TASK: labels_of_classes(self.classes, self.labels, self.targets)}
+        return self.tasks or {DEFAULT_TASK: class_task_labels(self.classes, self.labels, self.targets)}
 
     @property
     def units(self) -> np.ndarray:
         """The name (N,) of what must not be divided: a row's group, or else its file."""
         root = self.source if self.source.is_dir() else self.source.parent
         groups = None if self.groups is None else self.groups.tolist()
-        return units_of([self.path(row) for row in range(len(self))], groups, root=root.absolute())
+        return split_units([self.path(row) for row in range(len(self))], groups, root=root.absolute())
 
     @property
     def truth(self) -> np.ndarray:
@@ -111,25 +117,25 @@ class Manifest:
             targets[:, codes[:-1]] = self.targets
         return replace(self, classes=classes, labels=codes[self.labels], targets=targets)
 
-    def several(self, tasks: Mapping[str, Task], multitask: Multitask | None = None) -> Several:
+    def multitask_spec(self, tasks: Mapping[str, Task], multitask: Multitask | None = None) -> MultitaskSpec:
         """The tasks that these rows were read with, for a model: what its heads have to give, and how they share."""
-        return Several(tasks, outputs_of(self.tasks, self.rows("train")), multitask or Multitask())
+        return MultitaskSpec(tasks, output_specs(self.tasks, self.rows("train")), multitask or Multitask())
 
-    def seen_by(self, task: str) -> Manifest:
+    def for_task(self, task: str) -> Manifest:
         """The same rows, with the classes and labels of a task that chooses among names."""
         return self.relabelled(self.tasks[task])
 
     def relabelled(self, labels: Labels) -> Manifest:
         """The same rows, with the classes and labels of one task."""
-        classes, codes, targets = _named(labels)
+        classes, codes, targets = _class_labels(labels)
         return replace(self, classes=classes, labels=codes, targets=targets)
 
-    def with_outputs(self, outputs: Mapping[str, Output]) -> Manifest:
+    def aligned_to_outputs(self, outputs: Mapping[str, OutputSpec]) -> Manifest:
         """The same rows, the names of their tasks being among those of a model's outputs, and in its order."""
         tasks = {name: self.tasks[name].named(output.names) for name, output in outputs.items()}
         there = replace(self, tasks=tasks)
-        first = primary_of(tasks)
-        return there.seen_by(first) if tasks[first].kind in NAMED else there
+        first = primary_task(tasks)
+        return there.for_task(first) if tasks[first].kind in CATEGORICAL_KINDS else there
 
     def only(self, split: str) -> Manifest:
         """The rows of a split, in their order, numbered from 0; classes stay."""
@@ -139,7 +145,7 @@ class Manifest:
         """Write path,label,split[,group] with absolute paths: the very rows of a run."""
         self._write(path, {"split": self.splits})
 
-    def to_undivided_csv(self, path: Path) -> None:
+    def to_csv_without_splits(self, path: Path) -> None:
         """The same; without splits where all rows are to learn from."""
         self._write(path, {} if len(self.rows("train")) == len(self) else {"split": self.splits})
 
@@ -147,7 +153,7 @@ class Manifest:
         columns = columns if self.groups is None else columns | {"group": self.groups}
         with path.open("w", newline="", encoding="utf-8") as file:
             writer = csv.writer(file)
-            own = [f"{name}.{part}" for name, labels in self.tasks.items() for part in _parts(labels)]
+            own = [f"{name}.{part}" for name, labels in self.tasks.items() for part in _label_columns(labels)]
             writer.writerow(["path", "label", *columns, *own])
             for row in range(len(self)):
                 texts = [text for labels in self.tasks.values() for text in labels.text(row)]
@@ -177,19 +183,19 @@ class Manifest:
         False: what training refuses is let through, as in rows that were trained on before. A CSV in an object store,
         `s3://…`, is copied here first. Raises DataError with all that is wrong.
         """
-        source = fetched(path) if isinstance(path, str) and is_url(path) else Path(path)
+        source = local_copy(path) if isinstance(path, str) and is_url(path) else Path(path)
         table = read_csv(source, labels="several" if multilabel else "of tasks" if tasks else "one")
         files = [source.parent / item for item in table["path"]]
-        groups = groups_of(table) or groups_from(files, group_pattern)
+        groups = read_groups(table) or groups_by_pattern(files, group_pattern)
         splits = ["train"] * len(files) if whole else table.filled("split")
         if not packed:
-            refuse_missing_files(source, files)
+            check_files_exist(source, files)
         labels: Sequence[str] | Sequence[tuple[str, ...]] | dict[str, Labels]
         if tasks:
-            labels = read_labels(tasks, table, files, source=source, to_learn_from=checked)
+            labels = read_labels(tasks, table, files, source=source, for_training=checked)
         else:
-            labels = [listed(label) for label in table["label"]] if multilabel else table["label"]
-        return _manifest(source, files, labels, (splits, groups), (val, test, seed), checked=checked)
+            labels = [split_labels(label) for label in table["label"]] if multilabel else table["label"]
+        return _build_manifest(source, files, labels, (splits, groups), (val, test, seed), checked=checked)
 
     @staticmethod
     def from_folder(
@@ -218,28 +224,29 @@ class Manifest:
         if scan.problems:
             raise DataError("\n".join(f"{source}: {problem}" for problem in scan.problems.values()))
         files = scan.files
-        groups = groups_from([file.relative_to(source) for file in files], group_pattern)
+        groups = groups_by_pattern([file.relative_to(source) for file in files], group_pattern)
         splits = ["train"] * len(files) if whole else scan.splits
         labels: Sequence[str] | dict[str, Labels] = scan.labels
         if tasks:
-            labels = read_labels(tasks, {"label": scan.labels}, files, source=source, to_learn_from=checked)
-        manifest = _manifest(source, files, labels, (splits, groups), (val, test, seed), checked=checked)
+            labels = read_labels(tasks, {"label": scan.labels}, files, source=source, for_training=checked)
+        manifest = _build_manifest(source, files, labels, (splits, groups), (val, test, seed), checked=checked)
         return replace(manifest, notes=(*scan.notes, *manifest.notes))
 
 
-def _parts(labels: Labels) -> tuple[str, ...]:
+def _label_columns(labels: Labels) -> tuple[str, ...]:
     """The columns that hold a task's labels where a manifest is written."""
-    return ("label",) if labels.kind in NAMED else labels.names
+    return ("label",) if labels.kind in CATEGORICAL_KINDS else labels.names
 
 
-def as_written(tasks: Mapping[str, Task]) -> dict[str, Task]:
+def tasks_for_csv(tasks: Mapping[str, Task]) -> dict[str, Task]:
     """The tasks with their columns as `to_csv` names them."""
     return {
         name: task.model_copy(
             update={
                 "manifest": None,
                 "columns": tuple(
-                    f"{name}.{part}" for part in (("label",) if task.kind in NAMED else task.columns_of(name))
+                    f"{name}.{part}"
+                    for part in (("label",) if task.kind in CATEGORICAL_KINDS else task.columns_of(name))
                 ),
             }
         )
@@ -247,7 +254,7 @@ def as_written(tasks: Mapping[str, Task]) -> dict[str, Task]:
     }
 
 
-def _manifest(
+def _build_manifest(
     source: Path,
     files: Sequence[Path],
     labels: Sequence[str] | Sequence[tuple[str, ...]] | dict[str, Labels],
@@ -259,43 +266,43 @@ def _manifest(
     splits, groups = split_and_group
     tasks = labels if isinstance(labels, dict) else {}
     if isinstance(labels, dict):
-        classes, label_codes, targets = _named(labels[primary_of(labels)])
+        classes, label_codes, targets = _class_labels(labels[primary_task(labels)])
     else:
-        classes, label_codes, targets = encode(labels)
+        classes, label_codes, targets = encode_labels(labels)
     group_names = None if groups is None else np.array(groups)
     if len(classes) < 2 and not tasks and checked:
-        raise DataError(f"{source}: {some(classes)} is the only class; a classifier needs at least two")
+        raise DataError(f"{source}: {shorten_list(classes)} is the only class; a classifier needs at least two")
     paths = np.array([os.fsencode(file.absolute()) for file in files])
     undivided = np.full(len(files), "train", dtype="U5")
     manifest = Manifest(source, classes, paths, label_codes, undivided, group_names, targets, tasks)
-    given = _split_names(source, splits) if splits else None
+    given = _normalize_splits(source, splits) if splits else None
     if given is None:
-        given = divide(manifest.labels_of_all.values(), manifest.units, shares, source=source)
+        given = assign_splits(manifest.labels_by_task.values(), manifest.units, shares, source=source)
     manifest = replace(manifest, splits=given)
-    problems, notes = check_names(files, manifest.labels_of_all, groups or (), has_tasks=bool(tasks))
-    problems += problems_of(manifest) if checked else []
+    problems, notes = check_names(files, manifest.labels_by_task, groups or (), has_tasks=bool(tasks))
+    problems += manifest_problems(manifest) if checked else []
     if problems:
         raise DataError("\n".join(f"{source}: {problem}" for problem in problems))
     return replace(manifest, notes=tuple(notes))
 
 
-def _named(labels: Labels) -> tuple[tuple[str, ...], np.ndarray, np.ndarray | None]:
-    """What `encode` gives, of a task; of one that gives numbers, no classes."""
-    if labels.kind not in NAMED:
+def _class_labels(labels: Labels) -> tuple[tuple[str, ...], np.ndarray, np.ndarray | None]:
+    """What `encode_labels` gives, of a task; of one that gives numbers, no classes."""
+    if labels.kind not in CATEGORICAL_KINDS:
         return (), np.zeros(len(labels.values), dtype=np.int64), None
     if labels.kind == "multilabel":
-        return labels.names, rarest(labels.values), labels.values
+        return labels.names, rarest_class(labels.values), labels.values
     return labels.names, labels.values, None
 
 
-def labels_of_classes(classes: tuple[str, ...], codes: np.ndarray, targets: np.ndarray | None) -> Labels:
-    """What `encode` gives, as the labels of a task."""
+def class_task_labels(classes: tuple[str, ...], codes: np.ndarray, targets: np.ndarray | None) -> Labels:
+    """What `encode_labels` gives, as the labels of a task."""
     if targets is None:
         return Labels("classify", classes, codes, codes < len(classes))
     return Labels("multilabel", classes, targets, np.ones(len(targets), dtype=bool))
 
 
-def encode(
+def encode_labels(
     labels: Sequence[str] | Sequence[tuple[str, ...]],
 ) -> tuple[tuple[str, ...], np.ndarray, np.ndarray | None]:
     """Classes, the number of each row's (N,), and, where labels are lists, what is there (N, K).
@@ -310,10 +317,10 @@ def encode(
     targets = np.zeros((len(lists), len(classes)), dtype=bool)
     for row, names in enumerate(lists):
         targets[row, [codes[name] for name in names]] = True
-    return classes, rarest(targets), targets
+    return classes, rarest_class(targets), targets
 
 
-def rarest(targets_NK: np.ndarray) -> np.ndarray:
+def rarest_class(targets_NK: np.ndarray) -> np.ndarray:
     """Of the classes that each row has, the number of that with the fewest rows; of none it is K."""
     rows, count = targets_NK.shape
     if not count:
@@ -322,8 +329,8 @@ def rarest(targets_NK: np.ndarray) -> np.ndarray:
     return np.where(targets_NK.any(1), found_N, count).astype(np.int64)
 
 
-def _split_names(source: Path, splits: Sequence[str]) -> np.ndarray:
-    unknown = sorted({split or "(empty)" for split in splits if split.lower() not in SPLIT_NAMES})
+def _normalize_splits(source: Path, splits: Sequence[str]) -> np.ndarray:
+    unknown = sorted({split or "(empty)" for split in splits if split.lower() not in SPLIT_ALIASES})
     if unknown:
-        raise DataError(f"{source}: unknown split {some(unknown)}; a split is train, val or test")
-    return np.array([SPLIT_NAMES[split.lower()] for split in splits])
+        raise DataError(f"{source}: unknown split {shorten_list(unknown)}; a split is train, val or test")
+    return np.array([SPLIT_ALIASES[split.lower()] for split in splits])

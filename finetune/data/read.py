@@ -9,17 +9,17 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from finetune.data.tables import Table, read_table
-from finetune.data.valid_names import shown
-from finetune.errors import DataError, nearest, some
-from finetune.storage.folder_walk import OWN, reason_to_pass_over, summary, walk_files
-from finetune.storage.numbered_images import clips_of, is_media
+from finetune.data.valid_names import escape_invisible
+from finetune.errors import DataError, shorten_list, suggest_similar
+from finetune.storage.folder_walk import OWN_FILE_REASON, skip_reason, summarize_skipped, walk_files
+from finetune.storage.numbered_images import group_into_clips, is_media
 
-SPLIT_NAMES = {
+SPLIT_ALIASES = {
     **dict.fromkeys(("train", "training"), "train"),
     **dict.fromkeys(("val", "valid", "validation", "dev"), "val"),
     **dict.fromkeys(("test", "testing"), "test"),
 }
-SYNONYMS = {  # what people call the columns
+COLUMN_ALIASES = {  # what people call the columns
     "path": ("file", "filename", "file_name", "filepath", "file_path", "video", "video_path", "clip"),
     "label": ("class", "class_name", "category", "target", "action"),
 }
@@ -38,17 +38,17 @@ def read_csv(source: Path, *, labels: str) -> Table:
     table = read_table(source)
     needed = ("path", "label")[: 1 if labels == "of tasks" else 2]
     if missing := [name for name in needed if name not in table]:
-        raise DataError(f"{source}: {without_columns(table, missing)}")
+        raise DataError(f"{source}: {missing_columns_advice(table, missing)}")
     if not table["path"]:
         raise DataError(f"{source}: holds a header and no rows")
     for name in ("path", "label") if labels == "one" else ("path",):
         empty = [line for line, value in zip(table.lines, table[name], strict=True) if not value]
         if empty:
-            raise DataError(f"{source}: no {name} in line {some(empty)}")
+            raise DataError(f"{source}: no {name} in line {shorten_list(empty)}")
     return table
 
 
-def without_columns(table: Table, missing: Sequence[str]) -> str:
+def missing_columns_advice(table: Table, missing: Sequence[str]) -> str:
     """What to do about columns that a table lacks."""
     what = f"no column {' and no column '.join(missing)}"
     if "path" in missing and any(is_media(name) for name in table.names):
@@ -57,22 +57,26 @@ def without_columns(table: Table, missing: Sequence[str]) -> str:
         f"rename {name} to {wanted}"
         for wanted in missing
         for name in table.names
-        if name.casefold().replace(" ", "_") in SYNONYMS.get(wanted, ())
+        if name.casefold().replace(" ", "_") in COLUMN_ALIASES.get(wanted, ())
     ]
-    hints = f"; {' and '.join(synonyms)}" if synonyms else shown("".join(nearest(name, table) for name in missing))
-    return f"{what}{hints}; it has {', '.join(map(shown, table.names))}"
+    hints = (
+        f"; {' and '.join(synonyms)}"
+        if synonyms
+        else escape_invisible("".join(suggest_similar(name, table) for name in missing))
+    )
+    return f"{what}{hints}; it has {', '.join(map(escape_invisible, table.names))}"
 
 
-def refuse_missing_files(source: Path, files: Sequence[Path]) -> None:
+def check_files_exist(source: Path, files: Sequence[Path]) -> None:
     """Raise DataError with the files of a manifest that are not there."""
     missing = [file for file in files if not (file.is_file() or file.is_dir())]
     if missing:
-        names = some([shown(str(file)) for file in missing])
+        names = shorten_list([escape_invisible(str(file)) for file in missing])
         hint = "; write / instead of \\ in paths" if any("\\" in file.name for file in missing) else ""
         raise DataError(f"{source}: {len(missing)} of {len(files)} files are not there: {names}{hint}")
 
 
-def groups_of(table: Table) -> list[str] | None:
+def read_groups(table: Table) -> list[str] | None:
     """The column group; a row without one is in the group of its file."""
     groups = table.filled("group")
     return None if groups is None else [group or path for group, path in zip(groups, table["path"], strict=True)]
@@ -97,9 +101,9 @@ class FolderScan:
     def notes(self) -> tuple[str, ...]:
         """What a user is told before training."""
         loose = {"outside any class folder": len(self.loose)} if self.loose else {}
-        odd = [] if self.splits else sorted({label for label in self.labels if label.casefold() in SPLIT_NAMES})
+        odd = [] if self.splits else sorted({label for label in self.labels if label.casefold() in SPLIT_ALIASES})
         classes = [f"the folder “{name}” is read as a class, not as a split" for name in odd]
-        return tuple(filter(None, [summary({**loose, **self.passed_over}), *classes]))
+        return tuple(filter(None, [summarize_skipped({**loose, **self.passed_over}), *classes]))
 
 
 def scan_folder(source: Path, *, image_sequences: bool = True) -> FolderScan:
@@ -112,16 +116,16 @@ def scan_folder(source: Path, *, image_sequences: bool = True) -> FolderScan:
         raise DataError(f"there is no folder {str(source)!r}{hint}")
     folders = subfolders(source)
     problem = _problem_with_layout(source, folders)
-    has_splits = not problem and bool(folders) and all(split_of(folder) for folder in folders)
-    parts = [(split_of(top), inner) for top in folders for inner in subfolders(top)] if has_splits else []
+    has_splits = not problem and bool(folders) and all(split_from_folder(folder) for folder in folders)
+    parts = [(split_from_folder(top), inner) for top in folders for inner in subfolders(top)] if has_splits else []
     parts = parts or [("", folder) for folder in folders if not problem]
     files, labels, splits, empty, unclear = [], [], [], [], []
     passed_over: Counter[str] = Counter()
     for split, folder in parts:
-        found, others = media_below(folder)
+        found, others = list_media(folder)
         passed_over.update(others)
         if image_sequences:
-            found, more = clips_of(found, apart={folder})
+            found, more = group_into_clips(found, apart={folder})
             unclear += more
         empty += [] if found else [str(folder.relative_to(source))]
         files += found
@@ -129,34 +133,38 @@ def scan_folder(source: Path, *, image_sequences: bool = True) -> FolderScan:
         splits += [split] * len(found)
     loose = _loose_files(source, folders if has_splits else [], passed_over) if parts or not folders else []
     problems = (
-        {"layout": problem} if problem else {"empty_class": f"no video or image in {some(empty)}"} if empty else {}
+        {"layout": problem}
+        if problem
+        else {"empty_class": f"no video or image in {shorten_list(empty)}"}
+        if empty
+        else {}
     )
     if unclear:
-        problems["unclear_images"] = f"{some(unclear, limit=2)}; {UNCLEAR_IMAGES}"
+        problems["unclear_images"] = f"{shorten_list(unclear, limit=2)}; {UNCLEAR_IMAGES}"
     return FolderScan(files, labels, splits if has_splits else None, loose, passed_over, problems)
 
 
-def split_of(folder: Path) -> str:
+def split_from_folder(folder: Path) -> str:
     """The split that a folder is named as, or an empty text."""
-    return SPLIT_NAMES.get(folder.name.strip().casefold(), "")
+    return SPLIT_ALIASES.get(folder.name.strip().casefold(), "")
 
 
 def _split_words(folder: Path) -> set[str]:
     """The splits that are words of a folder's name: train of training_set."""
-    return {SPLIT_NAMES[word] for word in re.findall("[a-z]+", folder.name.casefold()) if word in SPLIT_NAMES}
+    return {SPLIT_ALIASES[word] for word in re.findall("[a-z]+", folder.name.casefold()) if word in SPLIT_ALIASES}
 
 
 def _problem_with_layout(source: Path, folders: Sequence[Path]) -> str:
     """What is wrong with folders that are neither all classes nor all splits; an empty text for nothing."""
     if not folders:
         return "holds no folders; put each class's videos into a folder named as the class"
-    splits = [folder for folder in folders if split_of(folder)]
-    others = [folder for folder in folders if not split_of(folder)]
-    names, extra = some([folder.name for folder in splits]), some([folder.name for folder in others])
+    splits = [folder for folder in folders if split_from_folder(folder)]
+    others = [folder for folder in folders if not split_from_folder(folder)]
+    names, extra = shorten_list([folder.name for folder in splits]), shorten_list([folder.name for folder in others])
     if not others:
         bare = [folder.name for folder in splits if not subfolders(folder)]
         todo = "put each class's videos into <split>/<class>/, or remove the folder"
-        return f"no class folders in {some(bare)}: {todo}" if bare else ""
+        return f"no class folders in {shorten_list(bare)}: {todo}" if bare else ""
     if splits and (len(splits) > 1 or not _holds_media(splits[0])):
         return (
             f"folders of splits ({names}) beside other folders ({extra}): move {extra} elsewhere or into a split; "
@@ -166,15 +174,15 @@ def _problem_with_layout(source: Path, folders: Sequence[Path]) -> str:
     if not splits and all(like_splits) and len(set.union(*like_splits)) > 1:
         return f"folders named almost as splits ({extra}): name them train, val and test, or list the files in a CSV"
     within = [inner for folder in others for inner in subfolders(folder)]
-    if not splits and within and all(map(split_of, within)) and not any(map(_holds_media, folders)):
+    if not splits and within and all(map(split_from_folder, within)) and not any(map(_holds_media, folders)):
         todo = f"put the splits first, as {within[0].name}/{within[0].parent.name}"
         if len(others) == 1:
             todo = f"use data.folder={others[0]} if the splits hold folders of classes"
-        return f"folders of splits ({some(sorted({folder.name for folder in within}))}) within {extra}: {todo}"
+        return f"folders of splits ({shorten_list(sorted({folder.name for folder in within}))}) within {extra}: {todo}"
     return ""
 
 
-def media_below(folder: Path) -> tuple[list[Path], Counter[str]]:
+def list_media(folder: Path) -> tuple[list[Path], Counter[str]]:
     """Videos and images below a folder, sorted, and how many other entries there are, by why they are passed over."""
     files, passed_over = walk_files(folder)
     found = [file for file in files if is_media(file.name)]
@@ -187,9 +195,9 @@ def _loose_files(source: Path, splits: Sequence[Path], passed_over: Counter[str]
     loose = []
     for folder in (source, *splits):
         for entry in sorted(folder.iterdir()):
-            reason = reason_to_pass_over(entry)
+            reason = skip_reason(entry)
             if reason or entry.is_dir():
-                passed_over.update([reason] if reason not in ("", OWN) else [])
+                passed_over.update([reason] if reason not in ("", OWN_FILE_REASON) else [])
             elif is_media(entry.name):
                 loose.append(entry)
             else:
@@ -204,18 +212,18 @@ def find_media(path: Path, *, image_sequences: bool = True) -> list[Path]:
     """
     if not path.is_dir():
         return [path]
-    found = media_below(path)[0]
+    found = list_media(path)[0]
     if not found:
         raise DataError(f"{path}: no video or image in this folder")
-    clips, unclear = clips_of(found) if image_sequences else (found, [])
+    clips, unclear = group_into_clips(found) if image_sequences else (found, [])
     if unclear:
-        raise DataError(f"{some(unclear, limit=2)}; {UNCLEAR_IMAGES}")
+        raise DataError(f"{shorten_list(unclear, limit=2)}; {UNCLEAR_IMAGES}")
     return clips
 
 
 def subfolders(source: Path) -> list[Path]:
     """Folders directly in a folder, without hidden ones and those of devices."""
-    return sorted(folder for folder in source.iterdir() if folder.is_dir() and not reason_to_pass_over(folder))
+    return sorted(folder for folder in source.iterdir() if folder.is_dir() and not skip_reason(folder))
 
 
 def _holds_media(folder: Path) -> bool:
@@ -227,18 +235,18 @@ def _no_media(file: Path) -> str:
     return f"not a video or image ({ending or 'no ending'})"
 
 
-def groups_from(files: Sequence[Path], pattern: str | None) -> list[str] | None:
+def groups_by_pattern(files: Sequence[Path], pattern: str | None) -> list[str] | None:
     """The group of each file by a pattern. Raises DataError with the files in whose path it finds none."""
     if pattern is None:
         return None
-    groups = [group_in(file.as_posix(), pattern) for file in files]
-    missed = [shown(str(file)) for file, group in zip(files, groups, strict=True) if not group]
+    groups = [match_group(file.as_posix(), pattern) for file in files]
+    missed = [escape_invisible(str(file)) for file, group in zip(files, groups, strict=True) if not group]
     if missed:
-        raise DataError(f"data.group_pattern {pattern!r} finds no group in {some(missed)}")
+        raise DataError(f"data.group_pattern {pattern!r} finds no group in {shorten_list(missed)}")
     return groups
 
 
-def group_in(path: str, pattern: str) -> str:
+def match_group(path: str, pattern: str) -> str:
     """What the pattern's one group finds, without blanks at its ends; an empty text for nothing."""
     match = re.search(pattern, path)
     return (match[1] or "").strip() if match else ""

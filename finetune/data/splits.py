@@ -22,19 +22,19 @@ from finetune.data.labels import Labels
 from finetune.errors import DataError
 
 SPLITS = ("train", "val", "test")
-FEWEST_UNITS = 8  # up to which all divisions are tried
-FEW_UNITS, ATTEMPTS = 40, 10  # up to so many other orders are tried, and taken where they are much better
-MOST_UNITS_TO_SWAP = 1000  # beyond them single moves come near enough
-WORTH = 0.005  # of cost for each row that is moved once all splits are filled: less is not worth another split
+MIN_SPLIT_UNITS = 8  # up to which all divisions are tried
+MAX_RETRY_UNITS, ATTEMPTS = 40, 10  # up to so many other orders are tried, and taken where they are much better
+MAX_SWAP_UNITS = 1000  # beyond them single moves come near enough
+MOVE_PENALTY = 0.005  # of cost for each row that is moved once all splits are filled: less is not worth another split
 
 
-def same_file(paths: Sequence[Path]) -> np.ndarray:
+def file_ids(paths: Sequence[Path]) -> np.ndarray:
     """A number (N,) for each path, the same where two lead to one file: by links, hard links, `..` or spelling."""
     numbers: dict[object, int] = {}
-    return np.array([numbers.setdefault(_identity(path), len(numbers)) for path in paths], dtype=np.int64)
+    return np.array([numbers.setdefault(_file_identity(path), len(numbers)) for path in paths], dtype=np.int64)
 
 
-def _identity(path: Path) -> object:
+def _file_identity(path: Path) -> object:
     try:
         found = path.stat()
     except OSError:  # not there, as with a pack
@@ -42,12 +42,12 @@ def _identity(path: Path) -> object:
     return (found.st_dev, found.st_ino) if found.st_ino else os.path.realpath(path)
 
 
-def units_of(paths: Sequence[Path], groups: Sequence[str] | None, *, root: Path) -> np.ndarray:
+def split_units(paths: Sequence[Path], groups: Sequence[str] | None, *, root: Path) -> np.ndarray:
     """For each row (N,) the name of what must stay whole: its group, or its file's path from `root`.
 
     A file that is in several groups makes them one. The name is the first of a unit's names in alphabetical order.
     """
-    files = same_file(paths)
+    files = file_ids(paths)
     texts = groups or [""] * len(paths)
     names = [group or _name_from(path, root) for group, path in zip(texts, paths, strict=True)]
     numbers = files
@@ -69,7 +69,7 @@ def _name_from(path: Path, root: Path) -> str:
     return text[len(base) :].lstrip(os.sep) if text.startswith(base + os.sep) else text
 
 
-def columns_to_spread(every: Iterable[Labels]) -> tuple[np.ndarray, np.ndarray]:
+def stratification_columns(every: Iterable[Labels]) -> tuple[np.ndarray, np.ndarray]:
     """What is spread evenly over splits, bool (N, C), and which columns (C,) training must have.
 
     A column for each name of each task that any row has, for each task of numbers one for its labelled rows, and one
@@ -83,7 +83,9 @@ def columns_to_spread(every: Iterable[Labels]) -> tuple[np.ndarray, np.ndarray]:
     return np.column_stack([labelled_NC, without_N]), needed_C
 
 
-def divide(every: Iterable[Labels], units: np.ndarray, shares: tuple[float, float, int], *, source: Path) -> np.ndarray:
+def assign_splits(
+    every: Iterable[Labels], units: np.ndarray, shares: tuple[float, float, int], *, source: Path
+) -> np.ndarray:
     """A split for each row: whole units, the names of all tasks in proportion, and each of them in train.
 
     `shares` is (val, test, seed). Raises DataError where no division leaves train every name, and val and test a row.
@@ -97,14 +99,14 @@ def divide(every: Iterable[Labels], units: np.ndarray, shares: tuple[float, floa
     if not val and not test:
         return np.full(len(units), "train")
     names, unit_of_row = np.unique(units.astype(str), return_inverse=True)
-    columns_NC, needed_C = columns_to_spread(every)
+    columns_NC, needed_C = stratification_columns(every)
     best: tuple[float, np.ndarray] | None = None
-    for attempt in range(ATTEMPTS if FEWEST_UNITS < len(names) <= FEW_UNITS else 1):
+    for attempt in range(ATTEMPTS if MIN_SPLIT_UNITS < len(names) <= MAX_RETRY_UNITS else 1):
         place_of = np.argsort(np.argsort([_hash(name, seed, attempt) for name in names]))
-        division = _Division(place_of[unit_of_row], columns_NC, needed_C, shares=(test, val))
+        division = _SplitAssignment(place_of[unit_of_row], columns_NC, needed_C, shares=(test, val))
         if not division.settle():
             break  # no order of the units makes it possible
-        if best is None or division.cost < best[0] - 5 * WORTH * len(units):
+        if best is None or division.cost < best[0] - 5 * MOVE_PENALTY * len(units):
             best = division.cost, division.split_U[place_of[unit_of_row]]
     if best is None:
         groups = f"{len(names)} group{'s' * (len(names) != 1)}"
@@ -116,7 +118,7 @@ def divide(every: Iterable[Labels], units: np.ndarray, shares: tuple[float, floa
     return np.array(["test", "val", "train"])[best[1]]
 
 
-def teach_all(folds: Sequence[np.ndarray], every: Iterable[Labels], units: np.ndarray) -> list[np.ndarray]:
+def repair_folds(folds: Sequence[np.ndarray], every: Iterable[Labels], units: np.ndarray) -> list[np.ndarray]:
     """The same folds (rows of each, which together are all rows), changed where one cannot be trained or tested.
 
     A name that only one fold has would not be learnt for that fold's test: where several units have it, one of them
@@ -128,17 +130,17 @@ def teach_all(folds: Sequence[np.ndarray], every: Iterable[Labels], units: np.nd
         fold_of_row[rows] = number
     fold_of_unit = np.empty(len(names), dtype=np.int64)
     fold_of_unit[unit_of_row] = fold_of_row
-    columns_NC, needed_C = columns_to_spread(every)
+    columns_NC, needed_C = stratification_columns(every)
     has_UC = np.zeros((len(names), int(needed_C.sum())), dtype=bool)
     np.logical_or.at(has_UC, unit_of_row, columns_NC[:, needed_C])
-    faults = _faults_of_folds(fold_of_unit, has_UC, len(folds))
+    faults = _count_fold_faults(fold_of_unit, has_UC, len(folds))
     while faults:
         options = []
-        for unit, fold in product(_movable(fold_of_unit, has_UC, len(folds)).tolist(), range(len(folds))):
+        for unit, fold in product(_movable_units(fold_of_unit, has_UC, len(folds)).tolist(), range(len(folds))):
             moved = fold_of_unit.copy()
             moved[unit] = fold
             sizes = np.bincount(moved[unit_of_row], minlength=len(folds))
-            options.append((_faults_of_folds(moved, has_UC, len(folds)), int((sizes**2).sum()), unit, fold))
+            options.append((_count_fold_faults(moved, has_UC, len(folds)), int((sizes**2).sum()), unit, fold))
         best = min(options, default=(faults, 0, 0, 0))
         if best[0] >= faults:
             break  # what cannot be mended is named by whoever checks the folds
@@ -147,22 +149,22 @@ def teach_all(folds: Sequence[np.ndarray], every: Iterable[Labels], units: np.nd
     return [np.flatnonzero(fold_of_row == number) for number in range(len(folds))]
 
 
-def _in_one_fold(fold_of_unit: np.ndarray, has_UC: np.ndarray, folds: int) -> np.ndarray:
+def _columns_in_one_fold(fold_of_unit: np.ndarray, has_UC: np.ndarray, folds: int) -> np.ndarray:
     """Columns (C,) that several units have, all of them in one fold."""
     has_FC = np.stack([has_UC[fold_of_unit == fold].any(0) for fold in range(folds)])
     return (has_FC.sum(0) == 1) & (has_UC.sum(0) > 1)
 
 
-def _faults_of_folds(fold_of_unit: np.ndarray, has_UC: np.ndarray, folds: int) -> int:
+def _count_fold_faults(fold_of_unit: np.ndarray, has_UC: np.ndarray, folds: int) -> int:
     empty = folds - len(np.unique(fold_of_unit))
-    return int(_in_one_fold(fold_of_unit, has_UC, folds).sum()) + empty
+    return int(_columns_in_one_fold(fold_of_unit, has_UC, folds).sum()) + empty
 
 
-def _movable(fold_of_unit: np.ndarray, has_UC: np.ndarray, folds: int) -> np.ndarray:
+def _movable_units(fold_of_unit: np.ndarray, has_UC: np.ndarray, folds: int) -> np.ndarray:
     """Units that have a name which only their fold has; where a fold is empty, all."""
     if len(np.unique(fold_of_unit)) < folds:
         return np.arange(len(fold_of_unit))
-    return np.flatnonzero(has_UC[:, _in_one_fold(fold_of_unit, has_UC, folds)].any(1))
+    return np.flatnonzero(has_UC[:, _columns_in_one_fold(fold_of_unit, has_UC, folds)].any(1))
 
 
 def _hash(name: str, seed: int, attempt: int) -> bytes:
@@ -170,7 +172,7 @@ def _hash(name: str, seed: int, attempt: int) -> bytes:
     return hashlib.blake2b(text.encode("utf-8", "surrogateescape"), digest_size=8).digest()
 
 
-class _Division:
+class _SplitAssignment:
     """The split of each unit (U,), units being numbered in the order in which they are looked at.
 
     The cost of a split that is held out is the sum over columns of (its rows less those wanted)² ÷ all rows of the
@@ -216,7 +218,7 @@ class _Division:
 
     def settle(self) -> bool:
         """Assign every unit; False where no division leaves train all that it needs and each split a unit."""
-        if len(self.split_U) <= FEWEST_UNITS:
+        if len(self.split_U) <= MIN_SPLIT_UNITS:
             return self._try_all()
         if not self._begin():
             return False
@@ -269,14 +271,14 @@ class _Division:
 
     def _best(self) -> list[tuple[int, int]] | None:
         """The move of one unit, or the exchange of two, that is worth most: (unit, its new split) of each."""
-        moves_US = self._gains_of_moves() - WORTH * self.sizes_U[:, None]
+        moves_US = self._gains_of_moves() - MOVE_PENALTY * self.sizes_U[:, None]
         in_train_U = self.split_U == self.train
         moves_US[in_train_U & (self.needed_UC @ (self.holders_C == 1).astype(float) > 0)] = -np.inf
         lone_U = np.bincount(self.split_U)[self.split_U] == 1
         choices: list[tuple[np.ndarray, tuple[int, int] | None]] = [
             (np.where(lone_U[:, None], -np.inf, moves_US), None)
         ]
-        if len(moves_US) <= MOST_UNITS_TO_SWAP:
+        if len(moves_US) <= MAX_SWAP_UNITS:
             choices += [
                 (self._gains_of_swaps(moves_US, *pair), pair) for pair in combinations(range(self.train + 1), 2)
             ]

@@ -9,8 +9,8 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
-from finetune.data.valid_names import shown
-from finetune.errors import DataError, some
+from finetune.data.valid_names import escape_invisible
+from finetune.errors import DataError, shorten_list
 
 DELIMITERS = ",;\t"
 BYTE_ORDER_MARKS = {
@@ -38,12 +38,12 @@ class Table(Mapping[str, Sequence[str]]):
         self._records = records
 
     def __getitem__(self, name: str) -> list[str]:
-        (place, *others) = self._places[name] if name in self._places else self._places_of_any_case(name)
+        (place, *others) = self._places[name] if name in self._places else self._case_insensitive_positions(name)
         if others:
             raise DataError(f"{self.source}: {len(others) + 1} columns are named {name}; rename all but one")
         return [record[place] for record in self._records]
 
-    def _places_of_any_case(self, name: str) -> list[int]:
+    def _case_insensitive_positions(self, name: str) -> list[int]:
         alike = [other for other in self.names if other.casefold() == name.casefold()]
         if not alike:
             raise KeyError(name)
@@ -72,8 +72,8 @@ class Table(Mapping[str, Sequence[str]]):
 
 def read_table(source: Path) -> Table:
     """The columns of a CSV file, divided by `,`, `;` or tabs. Raises DataError where it cannot be read."""
-    text = _text_of(source)
-    text, delimiter = _delimiter_of(text)
+    text = _decode_text(source)
+    text, delimiter = _detect_delimiter(text)
     reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, skipinitialspace=True, strict=True)
     records: list[list[str]] = []
     lines, line = [], 1
@@ -93,12 +93,12 @@ def read_table(source: Path) -> Table:
     if not records:
         raise DataError(f"{source}: is empty; it needs a header, path,label, and a line for each video")
     names, *rows = records
-    _refuse_odd_rows(source, names, rows, lines[1:])
+    _check_rows(source, names, rows, lines[1:])
     width = len(names)
     return Table(source, names, [[*row, *[""] * (width - len(row))] for row in rows], lines[1:])
 
 
-def _text_of(source: Path) -> str:
+def _decode_text(source: Path) -> str:
     try:
         data = source.read_bytes()
     except FileNotFoundError:
@@ -116,10 +116,10 @@ def _text_of(source: Path) -> str:
     try:
         return data.decode(encoding).lstrip("\ufeff")
     except UnicodeDecodeError as error:
-        raise DataError(f"{source}: {_where_undecodable(error)}") from None
+        raise DataError(f"{source}: {_describe_undecodable(error)}") from None
 
 
-def _where_undecodable(error: UnicodeDecodeError) -> str:
+def _describe_undecodable(error: UnicodeDecodeError) -> str:
     """The line, the text around the first byte that cannot be decoded, and what to do."""
     if not error.encoding.startswith("utf-8"):
         return f"cannot be read as {error.encoding.upper()}: {error.reason}; save it as “CSV UTF-8”"
@@ -129,7 +129,7 @@ def _where_undecodable(error: UnicodeDecodeError) -> str:
     return f"line {len(above) + 1} cannot be read as UTF-8: {near!r} (as Windows writes it); {SAVE_AS_UTF8}"
 
 
-def _delimiter_of(text: str) -> tuple[str, str]:
+def _detect_delimiter(text: str) -> tuple[str, str]:
     """The text, and what divides its columns: that by which the header names a path, else the one with most columns.
 
     A first line `sep=;`, which spreadsheet programs write and read, says it and is left out.
@@ -147,19 +147,20 @@ def _delimiter_of(text: str) -> tuple[str, str]:
     return text, with_path[0] if with_path else max(DELIMITERS, key=lambda each: len(names[each]))
 
 
-def _refuse_odd_rows(source: Path, names: Sequence[str], rows: Sequence[Sequence[str]], lines: Sequence[int]) -> None:
+def _check_rows(source: Path, names: Sequence[str], rows: Sequence[Sequence[str]], lines: Sequence[int]) -> None:
     """Raise DataError for rows that have more values than the header, or repeat it."""
     numbered = list(zip(lines, rows, strict=True))
     longer = [line for line, row in numbered if any(row[len(names) :])]
     if longer and not any(name.casefold() == "path" for name in names):
-        first = shown(",".join(names))[:60]
+        first = escape_invisible(",".join(names))[:60]
         raise DataError(
             f"{source}: the first line, {first!r}, is not a header with path,label; remove what is above it"
         )
     if longer:
         raise DataError(
-            f"{source}: line {some(longer)} has more values than the header has columns, {len(names)}; put values that "
+            f"{source}: line {shorten_list(longer)} has more values than the header has columns, "
+            f"{len(names)}; put values that "
             "contain the delimiter into double quotes"
         )
     if again := [line for line, row in numbered if [*filter(None, row)] == [*filter(None, names)]]:
-        raise DataError(f"{source}: line {some(again)} repeats the header; remove it")
+        raise DataError(f"{source}: line {shorten_list(again)} repeats the header; remove it")

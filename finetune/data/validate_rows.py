@@ -8,42 +8,42 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from finetune.data.labels import SEPARATOR, Labels
-from finetune.data.splits import SPLITS, same_file
+from finetune.data.labels import LABEL_SEPARATOR, Labels
+from finetune.data.splits import SPLITS, file_ids
 from finetune.data.valid_names import name_notes, name_problems
-from finetune.errors import some
-from finetune.recipe.tasks import NAMED
+from finetune.errors import shorten_list
+from finetune.recipe.tasks import CATEGORICAL_KINDS
 
 if TYPE_CHECKING:
     from finetune.data.manifest import Manifest
 
 
-def problems_of(manifest: Manifest) -> list[str]:
+def manifest_problems(manifest: Manifest) -> list[str]:
     """What makes a test worthless, in words; for every task with classes."""
-    files = same_file([manifest.path(row) for row in range(len(manifest))])
+    files = file_ids([manifest.path(row) for row in range(len(manifest))])
     return [
         *_empty_splits(manifest),
-        *_untaught_labels(manifest),
+        *_untrained_labels(manifest),
         *_unlabelled(manifest),
-        *two_labels(manifest, files),
+        *conflicting_labels(manifest, files),
         *_leaks(manifest, files),
     ]
 
 
 def check_names(
-    paths: Iterable[Path], labels_of_all: Mapping[str, Labels], groups: Iterable[str], *, has_tasks: bool
+    paths: Iterable[Path], labels_by_task: Mapping[str, Labels], groups: Iterable[str], *, has_tasks: bool
 ) -> tuple[list[str], list[str]]:
     """What is wrong with the names of files, classes and groups, and warnings of those that look alike."""
     named = {
         f"classes of tasks.{task}" if has_tasks else "classes": labels
-        for task, labels in labels_of_all.items()
-        if labels.kind in NAMED
+        for task, labels in labels_by_task.items()
+        if labels.kind in CATEGORICAL_KINDS
     }
     groups = sorted(set(groups))
     problems, notes = name_problems("files", [str(path.absolute()) for path in paths]), []
     for kind, labels in named.items():
         problems += name_problems(kind, labels.names)
-        notes += name_notes(kind, labels.names, separator=SEPARATOR if labels.kind == "multilabel" else None)
+        notes += name_notes(kind, labels.names, separator=LABEL_SEPARATOR if labels.kind == "multilabel" else None)
     return problems + name_problems("groups", groups), notes + name_notes("groups", groups)
 
 
@@ -51,10 +51,10 @@ def _empty_splits(manifest: Manifest) -> list[str]:
     return [] if len(manifest.rows("train")) else ["no row is in the split train"]
 
 
-def _untaught_labels(manifest: Manifest) -> list[str]:
+def _untrained_labels(manifest: Manifest) -> list[str]:
     """Of every task the names that are only tested."""
     problems = []
-    for task, labels in manifest.labels_of_all.items():
+    for task, labels in manifest.labels_by_task.items():
         taught = labels.counts(manifest.rows("train"))
         for split in ("val", "test"):
             tested = labels.counts(manifest.rows(split))
@@ -63,12 +63,13 @@ def _untaught_labels(manifest: Manifest) -> list[str]:
             ]
             if extra:
                 problems.append(
-                    f"{_in(manifest, task)}{split} has {some(extra)}, which is not in train: no model can predict it"
+                    f"{_task_prefix(manifest, task)}{split} has {shorten_list(extra)}, which is not in train: "
+                    "no model can predict it"
                 )
     return problems
 
 
-def _in(manifest: Manifest, task: str) -> str:
+def _task_prefix(manifest: Manifest, task: str) -> str:
     return f"tasks.{task}: " if manifest.tasks else ""
 
 
@@ -82,21 +83,21 @@ def _unlabelled(manifest: Manifest) -> list[str]:
     return problems
 
 
-def two_labels(manifest: Manifest, files: np.ndarray) -> list[str]:
-    """Files that are in several rows whose labels differ; `files` (N,) as `same_file` numbers them."""
+def conflicting_labels(manifest: Manifest, files: np.ndarray) -> list[str]:
+    """Files that are in several rows whose labels differ; `files` (N,) as `file_ids` numbers them."""
     _, counts = np.unique(files, return_counts=True)
     rows = np.flatnonzero(counts[files] > 1)
     problems = []
-    for task, labels in manifest.labels_of_all.items():
+    for task, labels in manifest.labels_by_task.items():
         first: dict[int, int] = {}
         pairs = []
-        for row in rows[labels.known[rows]].tolist() if labels.kind in NAMED else []:
+        for row in rows[labels.known[rows]].tolist() if labels.kind in CATEGORICAL_KINDS else []:
             other = first.setdefault(int(files[row]), row)
             if labels.text(row) != labels.text(other):
                 pairs.append(" and ".join(_labelled(manifest, labels, each) for each in (other, row)))
         if pairs:
             advice = "list its classes in one row, a;b" if labels.kind == "multilabel" else "keep the one that is right"
-            problems.append(f"{_in(manifest, task)}one file has two labels: {some(pairs)}; {advice}")
+            problems.append(f"{_task_prefix(manifest, task)}one file has two labels: {shorten_list(pairs)}; {advice}")
     return problems
 
 
@@ -117,7 +118,7 @@ def _leaks(manifest: Manifest, files: np.ndarray) -> list[str]:
             both = sorted(sides[one] & sides[other])
             if both:
                 problems.append(
-                    f"{kind} {some(both)} is in {one} and in {other}: a leak; "
+                    f"{kind} {shorten_list(both)} is in {one} and in {other}: a leak; "
                     "correct the splits, or leave them out: rows are then divided by group"
                 )
     return problems

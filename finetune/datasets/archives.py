@@ -9,13 +9,13 @@ import zlib
 from pathlib import Path
 from typing import IO, Protocol
 
-from finetune.datasets.disk import fresh_folder, require_space
+from finetune.datasets.disk import require_space, temporary_folder
 from finetune.datasets.download import Progress
-from finetune.datasets.members import Kind, Member, require_safe
+from finetune.datasets.members import Kind, Member, require_safe_members
 from finetune.datasets.rar import unpack_rar
 from finetune.errors import FinetuneError
 
-DAMAGED = (zipfile.BadZipFile, tarfile.TarError, zlib.error, lzma.LZMAError, EOFError)
+DAMAGED_ARCHIVE_ERRORS = (zipfile.BadZipFile, tarfile.TarError, zlib.error, lzma.LZMAError, EOFError)
 
 
 class _Unpacker(Protocol):
@@ -40,12 +40,12 @@ def unpack(
         raise FinetuneError(f"{folder}: is not empty; move it away to unpack {archive.name} there")
     try:
         unpacker = _unpacker(archive)
-        with fresh_folder(folder.with_name(f".{folder.name}.unpacking")) as staging:
+        with temporary_folder(folder.with_name(f".{folder.name}.unpacking")) as staging:
             unpacker(archive, staging, progress=progress)
             if inner is not None:
                 _unpack_inner(staging, inner, archive=archive, progress=progress)
-            _publish(staging, folder, archive=archive)
-    except DAMAGED as error:
+            _move_into_place(staging, folder, archive=archive)
+    except DAMAGED_ARCHIVE_ERRORS as error:
         raise FinetuneError(f"{archive}: damaged or incomplete ({error}); delete it and fetch it again") from error
     except OSError as error:
         raise FinetuneError(f"{archive}: cannot be unpacked to {folder}: {error}") from error
@@ -75,7 +75,7 @@ def _unpack_inner(folder: Path, pattern: str, *, archive: Path, progress: Progre
             item.unlink()
 
 
-def _publish(staging: Path, folder: Path, *, archive: Path) -> None:
+def _move_into_place(staging: Path, folder: Path, *, archive: Path) -> None:
     top = list(staging.iterdir())
     if not top:
         raise FinetuneError(f"{archive}: is empty")
@@ -88,7 +88,7 @@ def _publish(staging: Path, folder: Path, *, archive: Path) -> None:
 def _unpack_zip(archive: Path, folder: Path, *, progress: Progress | None) -> None:
     with zipfile.ZipFile(archive) as file:
         infos = file.infolist()
-        require_safe(archive, [Member(info.filename, _zip_kind(info)) for info in infos])
+        require_safe_members(archive, [Member(info.filename, _zip_kind(info)) for info in infos])
         require_space(folder, sum(info.file_size for info in infos))
         for done, info in enumerate(infos, start=1):
             if info.is_dir():
@@ -99,7 +99,7 @@ def _unpack_zip(archive: Path, folder: Path, *, progress: Progress | None) -> No
             except (RuntimeError, NotImplementedError) as error:  # encrypted, or a method that zipfile lacks
                 raise FinetuneError(f"{archive}: member {info.filename!r} cannot be read: {error}") from error
             _copy(stream, folder / info.filename)
-            _tell(progress, archive, done=done, total=len(infos))
+            _report_progress(progress, archive, done=done, total=len(infos))
 
 
 def _zip_kind(info: zipfile.ZipInfo) -> Kind:
@@ -113,7 +113,7 @@ def _unpack_tar(archive: Path, folder: Path, *, progress: Progress | None) -> No
     with tarfile.open(archive) as file:
         infos = file.getmembers()
         _require_end(file)
-        require_safe(archive, [Member(info.name, _tar_kind(info)) for info in infos])
+        require_safe_members(archive, [Member(info.name, _tar_kind(info)) for info in infos])
         require_space(folder, sum(info.size for info in infos))
         for done, info in enumerate(infos, start=1):
             if info.isdir():
@@ -122,7 +122,7 @@ def _unpack_tar(archive: Path, folder: Path, *, progress: Progress | None) -> No
             stream = file.extractfile(info)
             assert stream is not None  # a regular file, as require_safe has made sure
             _copy(stream, folder / info.name)
-            _tell(progress, archive, done=done, total=len(infos))
+            _report_progress(progress, archive, done=done, total=len(infos))
 
 
 def _require_end(file: tarfile.TarFile) -> None:
@@ -145,6 +145,6 @@ def _copy(stream: IO[bytes], target: Path) -> None:
         shutil.copyfileobj(stream, file, 1 << 20)
 
 
-def _tell(progress: Progress | None, archive: Path, *, done: int, total: int) -> None:
+def _report_progress(progress: Progress | None, archive: Path, *, done: int, total: int) -> None:
     if progress is not None:
         progress(f"unpack {archive.name}", done, total)

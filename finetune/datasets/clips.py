@@ -4,7 +4,7 @@ import os
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
-from finetune.errors import DataError, some
+from finetune.errors import DataError, shorten_list
 
 
 def find_clips(root: Path) -> dict[str, str]:
@@ -42,6 +42,6 @@ def require_clips(root: Path, names: Iterable[str], *, clips: dict[str, str]) ->
     missing = [name for name in listed if name.lower() not in clips]
     if missing:
         raise DataError(
-            f"{root}: {len(missing)} of {len(listed)} listed clips are not there: {some(missing)}; "
+            f"{root}: {len(missing)} of {len(listed)} listed clips are not there: {shorten_list(missing)}; "
             "unpack the videos again, into a folder from which the incomplete ones are removed"
         )

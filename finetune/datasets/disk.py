@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from finetune.errors import FinetuneError
-from finetune.storage.atomic import whole_file
+from finetune.storage.atomic import atomic_file
 
 
 def require_space(folder: Path, needed_bytes: int) -> None:
@@ -20,7 +20,7 @@ def require_space(folder: Path, needed_bytes: int) -> None:
 
 
 @contextmanager
-def fresh_folder(folder: Path) -> Iterator[Path]:
+def temporary_folder(folder: Path) -> Iterator[Path]:
     """An empty folder that is gone afterwards; what a killed run left of it goes first."""
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
@@ -33,7 +33,7 @@ def fresh_folder(folder: Path) -> Iterator[Path]:
 def write_csv(path: Path, rows: Sequence[Mapping[str, str]]) -> None:
     """Write at least one row, under a header of its keys. An earlier file stays until all is written."""
     try:
-        with whole_file(path) as partial, partial.open("w", newline="", encoding="utf-8") as file:
+        with atomic_file(path) as partial, partial.open("w", newline="", encoding="utf-8") as file:
             writer = csv.DictWriter(file, rows[0].keys(), lineterminator="\n")
             writer.writeheader()
             writer.writerows(rows)

@@ -19,12 +19,12 @@ Progress = Callable[[str, int, int | None], None]  # what is being done, how muc
 
 CHUNK_BYTES = 1 << 20
 TIMEOUT_SECONDS = 60
-PAUSES_SECONDS = (
+RETRY_DELAYS_SECONDS = (
     1.0,
     2.0,
     4.0,
 )  # before each further attempt; counted anew when an attempt brought something
-RETRIED_STATUSES = {408, 425, 429, 500, 502, 503, 504}
+RETRY_STATUSES = {408, 425, 429, 500, 502, 503, 504}
 
 
 class _TransferError(Exception):
@@ -67,9 +67,9 @@ def _fetch_all(url: str, part: Path, *, progress: Progress | None) -> None:
         except (_TransferError, OSError, http.client.HTTPException) as error:
             if _size(part) > furthest:
                 failures, furthest = 0, _size(part)
-            if failures == len(PAUSES_SECONDS) or _is_final(error):
+            if failures == len(RETRY_DELAYS_SECONDS) or _is_permanent(error):
                 raise
-        time.sleep(PAUSES_SECONDS[failures])
+        time.sleep(RETRY_DELAYS_SECONDS[failures])
         failures += 1
 
 
@@ -132,10 +132,10 @@ def _size(part: Path) -> int:
     return part.stat().st_size if part.exists() else 0
 
 
-def _is_final(error: Exception) -> bool:
+def _is_permanent(error: Exception) -> bool:
     """Whether another attempt would end the same way."""
     if isinstance(error, HTTPError):
-        return error.code not in RETRIED_STATUSES
+        return error.code not in RETRY_STATUSES
     if isinstance(error, URLError):
         return isinstance(error.reason, ssl.SSLCertVerificationError)
     return isinstance(error, OSError) and error.errno in {

@@ -15,7 +15,7 @@ from finetune.datasets.archives import unpack
 from finetune.datasets.clips import find_clips, find_lists, require_clips
 from finetune.datasets.disk import write_csv
 from finetune.datasets.download import Progress, download
-from finetune.errors import DataError, some
+from finetune.errors import DataError, shorten_list
 
 HMDB51_URL = "https://serre-lab.clps.brown.edu/wp-content/uploads/2013/10"
 LIST_NAME = re.compile(r"(?P<label>.+)_test_split(?P<number>[123])\.txt")
@@ -23,7 +23,7 @@ SPLIT_OF_MARK = {"0": None, "1": "train", "2": "test"}
 
 
 @dataclass(frozen=True)
-class _Listed:
+class _ListedClip:
     """A clip of a list. `source` is the film or web video that it was cut from."""
 
     name: str
@@ -108,7 +108,7 @@ def _unpack_clips(
     return find_clips(root)
 
 
-def _read_splits(lists: Path) -> dict[int, list[_Listed]]:
+def _read_splits(lists: Path) -> dict[int, list[_ListedClip]]:
     """The clips of each of the three splits, class after class, without those that a split leaves unused."""
     found = {match["label"] for path in lists.iterdir() if (match := LIST_NAME.fullmatch(path.name))}
     files = {
@@ -116,13 +116,13 @@ def _read_splits(lists: Path) -> dict[int, list[_Listed]]:
     }
     missing = [path.name for paths in files.values() for _, path in paths if not path.is_file()]
     if missing:
-        raise DataError(f"{lists}: {some(missing)} is not there; each class has three lists")
+        raise DataError(f"{lists}: {shorten_list(missing)} is not there; each class has three lists")
     return {
         number: [item for label, path in paths for item in _read_list(path, label)] for number, paths in files.items()
     }
 
 
-def _read_list(path: Path, label: str) -> list[_Listed]:
+def _read_list(path: Path, label: str) -> list[_ListedClip]:
     """Lines of `name.avi mark`: 1 trains, 2 tests, 0 is unused."""
     listed = []
     for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), start=1):
@@ -131,7 +131,7 @@ def _read_list(path: Path, label: str) -> list[_Listed]:
             raise DataError(f"{path}: line {number} is {line!r}, not a clip's name and 0, 1 or 2")
         split = SPLIT_OF_MARK.get(mark)
         if split is not None:
-            listed.append(_Listed(name.strip(), label, _source(name.strip(), label), split))
+            listed.append(_ListedClip(name.strip(), label, _source(name.strip(), label), split))
     return listed
 
 
@@ -141,7 +141,7 @@ def _source(name: str, label: str) -> str:
     return stem.rpartition(f"_{label}_")[0] or stem
 
 
-def _val_sources(split: Sequence[_Listed], fraction: float) -> set[str]:
+def _val_sources(split: Sequence[_ListedClip], fraction: float) -> set[str]:
     """Sources, in the order of their hashes, that fit into what each class still has to give."""
     tested = {listed.source for listed in split if listed.split == "test"}
     clips_of: dict[str, Counter[str]] = {}
@@ -151,13 +151,13 @@ def _val_sources(split: Sequence[_Listed], fraction: float) -> set[str]:
     num_train = sum(clips_of.values(), Counter())
     room = {label: min(max(1, round(fraction * count)), count - 1) for label, count in num_train.items()}
     chosen: set[str] = set()
-    for source in sorted(clips_of.keys() - tested, key=_rank):
+    for source in sorted(clips_of.keys() - tested, key=_hash_order):
         if fraction > 0 and all(count <= room[label] for label, count in clips_of[source].items()):
             chosen.add(source)
             room = {label: left - clips_of[source][label] for label, left in room.items()}
     return chosen
 
 
-def _rank(source: str) -> str:
+def _hash_order(source: str) -> str:
     """An order that has nothing to do with the order of the alphabet."""
     return hashlib.sha256(source.encode()).hexdigest()

@@ -17,7 +17,7 @@ class Member:
     kind: Kind
 
 
-def require_safe(archive: Path, members: Iterable[Member]) -> None:
+def require_safe_members(archive: Path, members: Iterable[Member]) -> None:
     """Raise FinetuneError with the first that leads outside: absolute, `..`, a drive, a link, a device."""
     for member in members:
         parts = re.split(r"[/\\]", member.name)

@@ -26,7 +26,7 @@ from finetune.datasets.shapes import (
     paint,
     shape_mask,
 )
-from finetune.storage.atomic import whole_file
+from finetune.storage.atomic import atomic_file
 from finetune.video.encode import write_video
 
 SHAPES = ("arrow", "heart")
@@ -50,7 +50,7 @@ class Scene:
 
 
 @dataclass(frozen=True)
-class Mover:
+class MovingShape:
     """A shape and its way through a clip: the pose at the middle of the clip, and the change from frame to frame."""
 
     shape: str
@@ -72,13 +72,13 @@ class Mover:
 
 
 @dataclass(frozen=True)
-class Clip:
+class ClipPlan:
     """One clip: the shape that the label speaks of, and others behind it that mean nothing."""
 
     label: str
     num_frames: int
-    mover: Mover
-    distractors: tuple[Mover, ...]
+    mover: MovingShape
+    distractors: tuple[MovingShape, ...]
 
 
 def draw_quickstart(
@@ -103,7 +103,7 @@ def draw_quickstart(
         (out / split / label).mkdir(parents=True, exist_ok=True)
     tasks = [(out, seed, split, number) for split, count in groups.items() for number in range(count)]
     rows: list[dict[str, object]] = []
-    for scene_rows in _run(tasks, processes=processes):
+    for scene_rows in _write_scenes(tasks, processes=processes):
         rows += scene_rows
         if progress is not None:
             progress(len(rows), len(tasks) * len(CLASSES))
@@ -111,7 +111,7 @@ def draw_quickstart(
     return manifest
 
 
-def _run(tasks: list[tuple[Path, int, str, int]], *, processes: int) -> Iterator[list[dict[str, object]]]:
+def _write_scenes(tasks: list[tuple[Path, int, str, int]], *, processes: int) -> Iterator[list[dict[str, object]]]:
     if processes == 1:
         yield from map(_write_scene, tasks)
         return
@@ -155,7 +155,7 @@ def draw_scene(rng: np.random.Generator) -> Scene:
     )
 
 
-def plan_clip(rng: np.random.Generator, scene: Scene, *, label: str) -> Clip:
+def plan_clip(rng: np.random.Generator, scene: Scene, *, label: str) -> ClipPlan:
     """All that chance decides but the noise. Only the sign of one speed differs between opposite motions."""
     shape, motion = label.split("_", 1)
     num_frames = int(rng.integers(24, 49))
@@ -168,7 +168,7 @@ def plan_clip(rng: np.random.Generator, scene: Scene, *, label: str) -> Clip:
     elif motion == "spins_left":
         turn = -turn
     reach = np.abs(drift) / 2 + radius + MARGIN
-    mover = Mover(
+    mover = MovingShape(
         shape=shape,
         color=scene.colors[rng.integers(2)],
         radius=radius,
@@ -178,14 +178,14 @@ def plan_clip(rng: np.random.Generator, scene: Scene, *, label: str) -> Clip:
         spin=turn / steps,
     )
     distractors = tuple(_plan_distractor(rng, scene, steps=steps) for _ in range(rng.integers(4)))
-    return Clip(label, num_frames, mover, distractors)
+    return ClipPlan(label, num_frames, mover, distractors)
 
 
-def _plan_distractor(rng: np.random.Generator, scene: Scene, *, steps: int) -> Mover:
+def _plan_distractor(rng: np.random.Generator, scene: Scene, *, steps: int) -> MovingShape:
     """A small shape that stands, or moves up to 60 pixels in any direction."""
     direction = rng.uniform(0, 2 * np.pi)
     way = rng.uniform(15, 60) * rng.integers(2)
-    return Mover(
+    return MovingShape(
         shape=("disc", "square", "triangle")[rng.integers(3)],
         color=scene.colors[rng.integers(2, 4)],
         radius=rng.uniform(3, 7),
@@ -196,7 +196,7 @@ def _plan_distractor(rng: np.random.Generator, scene: Scene, *, steps: int) -> M
     )
 
 
-def draw_clip(rng: np.random.Generator, scene: Scene, *, clip: Clip) -> np.ndarray:
+def draw_clip(rng: np.random.Generator, scene: Scene, *, clip: ClipPlan) -> np.ndarray:
     """The frames T,H,W,C uint8 of a clip, with sensor noise."""
     grain = rng.normal(0, scene.noise, (2 * SIZE, 2 * SIZE, 3)).round().astype(np.int16)
     frames = np.repeat(scene.background_HWC[None], clip.num_frames, axis=0)
@@ -210,7 +210,7 @@ def draw_clip(rng: np.random.Generator, scene: Scene, *, clip: Clip) -> np.ndarr
 
 
 def _write_manifest(path: Path, rows: Iterable[Mapping[str, object]]) -> None:
-    with whole_file(path) as partial, partial.open("w", newline="", encoding="utf-8") as file:
+    with atomic_file(path) as partial, partial.open("w", newline="", encoding="utf-8") as file:
         writer = csv.DictWriter(file, COLUMNS, lineterminator="\n")
         writer.writeheader()
         writer.writerows(rows)

@@ -15,12 +15,12 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from finetune.datasets.disk import fresh_folder
+from finetune.datasets.disk import temporary_folder
 from finetune.datasets.download import Progress
-from finetune.datasets.members import Kind, Member, require_safe
+from finetune.datasets.members import Kind, Member, require_safe_members
 from finetune.errors import FinetuneError
 
-INSTALL = "on Debian and Ubuntu: apt install libarchive-tools (bsdtar), unrar, or 7zip with its rar module"
+INSTALL_HINT = "on Debian and Ubuntu: apt install libarchive-tools (bsdtar), unrar, or 7zip with its rar module"
 
 
 class _ToolError(Exception):
@@ -33,7 +33,7 @@ class _Tool:
 
     names: tuple[str, ...]
     members: Callable[[str, Path], list[Member]]
-    unpacking: Callable[[Path, Path], list[str]]
+    unpack_command: Callable[[Path, Path], list[str]]
 
 
 def unpack_rar(archive: Path, folder: Path, *, progress: Progress | None) -> None:
@@ -48,9 +48,9 @@ def unpack_rar(archive: Path, folder: Path, *, progress: Progress | None) -> Non
             members = tool.members(program, archive)
             if not members:
                 raise _ToolError("lists no member")
-            require_safe(archive, members)
-            with fresh_folder(folder / ".rar") as place:
-                command = [program, *tool.unpacking(archive, place)]
+            require_safe_members(archive, members)
+            with temporary_folder(folder / ".rar") as place:
+                command = [program, *tool.unpack_command(archive, place)]
                 _extract(command, archive, num_members=len(members), progress=progress)
                 _require_complete(place, members, archive=archive)
                 for item in place.iterdir():
@@ -61,9 +61,9 @@ def unpack_rar(archive: Path, folder: Path, *, progress: Progress | None) -> Non
     if failures:
         raise FinetuneError(
             f"{archive}: cannot be unpacked: {'; '.join(failures)}. Either it is damaged: fetch it again; "
-            f"or these programs lack a part of the rar format: install another ({INSTALL})"
+            f"or these programs lack a part of the rar format: install another ({INSTALL_HINT})"
         )
-    raise FinetuneError(f"{archive}: no program that unpacks rar archives was found; {INSTALL}")
+    raise FinetuneError(f"{archive}: no program that unpacks rar archives was found; {INSTALL_HINT}")
 
 
 def _installed() -> Iterator[tuple[_Tool, str]]:
@@ -83,7 +83,7 @@ def _extract(command: list[str], archive: Path, *, num_members: int, progress: P
         stderr=subprocess.STDOUT,
         encoding="utf-8",
         errors="replace",
-        env=_english(),
+        env=_english_env(),
     ) as process:
         assert process.stdout is not None
         try:
@@ -95,7 +95,7 @@ def _extract(command: list[str], archive: Path, *, num_members: int, progress: P
             process.kill()
             raise
     if process.returncode != 0:
-        raise _ToolError(_complaint(process.returncode, list(tail)))
+        raise _ToolError(_failure_text(process.returncode, list(tail)))
 
 
 def _require_complete(folder: Path, members: list[Member], *, archive: Path) -> None:
@@ -165,20 +165,20 @@ def _lines(command: list[str]) -> list[str]:
         capture_output=True,
         encoding="utf-8",
         errors="replace",
-        env=_english(),
+        env=_english_env(),
     )
     lines = [line for line in result.stdout.splitlines() if line]
     if result.returncode != 0:
-        raise _ToolError(_complaint(result.returncode, result.stderr.splitlines() or lines[-5:]))
+        raise _ToolError(_failure_text(result.returncode, result.stderr.splitlines() or lines[-5:]))
     return lines
 
 
-def _english() -> dict[str, str]:
+def _english_env() -> dict[str, str]:
     """The environment in which a tool's listing is in English, and names are in UTF-8."""
     return {**os.environ, "LC_ALL": "C.UTF-8"}
 
 
-def _complaint(status: int, lines: list[str]) -> str:
+def _failure_text(status: int, lines: list[str]) -> str:
     said = " | ".join(line.strip() for line in lines if line.strip())
     return f"exit status {status}" + (f", {said!r}" if said else "")
 

@@ -13,14 +13,14 @@ from finetune.datasets.archives import unpack
 from finetune.datasets.clips import find_clips, find_lists, require_clips
 from finetune.datasets.disk import write_csv
 from finetune.datasets.download import Progress, download
-from finetune.errors import DataError, some
+from finetune.errors import DataError, shorten_list
 
 UCF101_URL = "https://www.crcv.ucf.edu/data/UCF101"
 CLIP_NAME = re.compile(r"(?P<label>[^/\\]+)/(?P<name>v_\w+_(?P<group>g\d+)_c\d+\.avi)", re.IGNORECASE)
 
 
 @dataclass(frozen=True)
-class _Listed:
+class _ListedClip:
     """A clip of a list. `group` is unique over all classes."""
 
     name: str
@@ -94,7 +94,7 @@ def _unpack_clips(
     return find_clips(root)
 
 
-def _read_split(lists: Path, number: int, *, val_groups: int) -> dict[_Listed, str]:
+def _read_split(lists: Path, number: int, *, val_groups: int) -> dict[_ListedClip, str]:
     """The clips of an official split, each with train, val or test."""
     train = _read_list(lists / f"trainlist{number:02d}.txt")
     test = _read_list(lists / f"testlist{number:02d}.txt")
@@ -103,7 +103,7 @@ def _read_split(lists: Path, number: int, *, val_groups: int) -> dict[_Listed, s
     return divided | dict.fromkeys(test, "test")
 
 
-def _read_list(path: Path) -> list[_Listed]:
+def _read_list(path: Path) -> list[_ListedClip]:
     """Lines of `Class/v_Class_g01_c01.avi`, with or without a class number after it."""
     if not path.is_file():
         raise DataError(f"{path}: is not there; trainlist01.txt to testlist03.txt belong together")
@@ -115,22 +115,24 @@ def _read_list(path: Path) -> list[_Listed]:
         if match is None:
             raise DataError(f"{path}: line {number} is {line!r}, not Class/v_Class_g01_c01.avi")
         label, group = match["label"], match["group"].lower()
-        listed.append(_Listed(match["name"], label, f"{label}_{group}"))
+        listed.append(_ListedClip(match["name"], label, f"{label}_{group}"))
     if not listed:
         raise DataError(f"{path}: is empty")
     return listed
 
 
-def _held_out_groups(train: Sequence[_Listed], val_groups: int, *, lists: Path) -> set[str]:
+def _held_out_groups(train: Sequence[_ListedClip], val_groups: int, *, lists: Path) -> set[str]:
     groups_of: dict[str, set[str]] = {}
     for listed in train:
         groups_of.setdefault(listed.label, set()).add(listed.group)
     short = [label for label, groups in groups_of.items() if len(groups) <= val_groups]
     if short:
-        raise DataError(f"{lists}: {some(short)} would keep no group to train on; set val_groups below {val_groups}")
-    return {group for groups in groups_of.values() for group in sorted(groups, key=_rank)[:val_groups]}
+        raise DataError(
+            f"{lists}: {shorten_list(short)} would keep no group to train on; set val_groups below {val_groups}"
+        )
+    return {group for groups in groups_of.values() for group in sorted(groups, key=_hash_order)[:val_groups]}
 
 
-def _rank(group: str) -> str:
+def _hash_order(group: str) -> str:
     """An order that has nothing to do with the order of recording."""
     return hashlib.sha256(group.encode()).hexdigest()

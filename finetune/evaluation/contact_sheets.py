@@ -12,12 +12,12 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from finetune.storage.atomic import whole_folder, write_json
+from finetune.storage.atomic import atomic_folder, write_json
 from finetune.video.dataset import ClipDataset
-from finetune.video.encode import jpeg_of
+from finetune.video.encode import encode_jpeg
 
-FOLDER = "pictures"
-MOST_FRAMES, SIDE, GAP = 8, 112, 2  # of a sheet, pixels of each, and between them
+SHEETS_FOLDER = "pictures"
+MAX_FRAMES, SIDE, GAP = 8, 112, 2  # of a sheet, pixels of each, and between them
 
 
 def write_sheets(folder: Path, dataset: ClipDataset, paths: Iterable[str]) -> dict[str, Any]:
@@ -28,37 +28,37 @@ def write_sheets(folder: Path, dataset: ClipDataset, paths: Iterable[str]) -> di
     """
     position_of = {os.fsdecode(dataset.manifest.paths[row]): place for place, row in enumerate(dataset.rows)}
     index: dict[str, Any] = {}
-    with whole_folder(folder / FOLDER) as partial:
+    with atomic_folder(folder / SHEETS_FOLDER) as partial:
         for path in paths:
             item = dataset[position_of[path]]
             if "clips" not in item:
                 continue
-            name = name_of(path)
-            (partial / name).write_bytes(jpeg_of(sheet_of(item["clips"][0])))
-            index[path] = {"sheet": name, "frames": min(MOST_FRAMES, len(item["clips"][0]))}
+            name = sheet_file_name(path)
+            (partial / name).write_bytes(encode_jpeg(make_sheet(item["clips"][0])))
+            index[path] = {"sheet": name, "frames": min(MAX_FRAMES, len(item["clips"][0]))}
         write_json(partial / "index.json", index)
     return index
 
 
-def no_sheets(folder: Path) -> None:
+def remove_sheets(folder: Path) -> None:
     """Take away the sheets of an evaluation before."""
-    shutil.rmtree(folder / FOLDER, ignore_errors=True)
+    shutil.rmtree(folder / SHEETS_FOLDER, ignore_errors=True)
 
 
-def name_of(path: str, kind: str = "") -> str:
+def sheet_file_name(path: str, kind: str = "") -> str:
     """The file name of the sheet of a clip."""
     return hashlib.sha256(os.fsencode(path)).hexdigest()[:16] + kind + ".jpg"
 
 
-def sheet_of(clip_TCHW: Tensor) -> np.ndarray:
+def make_sheet(clip_TCHW: Tensor) -> np.ndarray:
     """Frames side by side, GAP apart, as one picture of SIDE pixels' height, uint8 (3, H, W); at most MOST_FRAMES."""
-    frames = clip_TCHW[shown_frames(len(clip_TCHW))].float()
+    frames = clip_TCHW[sheet_frame_indices(len(clip_TCHW))].float()
     frames = F.interpolate(frames, (SIDE, SIDE), mode="bilinear", antialias=True)
     apart = F.pad(frames, (0, GAP), value=128.0)
     return torch.cat(list(apart), dim=2)[..., :-GAP].round().clamp(0, 255).to(torch.uint8).numpy()
 
 
-def shown_frames(num_frames: int) -> list[int]:
+def sheet_frame_indices(num_frames: int) -> list[int]:
     """Which of a clip's frames are on its sheet."""
-    shown = min(MOST_FRAMES, num_frames)
+    shown = min(MAX_FRAMES, num_frames)
     return np.linspace(0, num_frames - 1, shown).round().astype(int).tolist()

@@ -11,29 +11,29 @@ import numpy as np
 from finetune.checks.split_warnings import warnings_of_set, warnings_of_test
 from finetune.data.manifest import Manifest
 from finetune.data.splits import SPLITS
-from finetune.errors import DataError, RunError, some
+from finetune.errors import DataError, RunError, shorten_list
 from finetune.evaluation.choose_clips import choose_clips
-from finetune.evaluation.contact_sheets import no_sheets, write_sheets
-from finetune.evaluation.other_set import folder_of_other_set, read_other_set
-from finetune.evaluation.task_results import Answers, figures_of, write_said
-from finetune.inference.predict_split import Beside, Progress, Said, answers_of
-from finetune.metrics.calibration import tempered
-from finetune.metrics.intervals import units_of
-from finetune.model.classifier import TASK, VideoClassifier
-from finetune.model.freezing.stages import NEW
-from finetune.model.view_consensus import IN_WORDS
+from finetune.evaluation.contact_sheets import remove_sheets, write_sheets
+from finetune.evaluation.other_set import external_set_folder, read_external_set
+from finetune.evaluation.task_results import TaskPredictions, task_metrics, write_predictions
+from finetune.inference.predict_split import Predictions, Progress, WithFrozenBaseline, predict_rows
+from finetune.metrics.calibration import apply_temperature
+from finetune.metrics.intervals import jackknife_units
+from finetune.model.classifier import VideoClassifier
+from finetune.model.freezing.stages import HEAD_STAGES
+from finetune.model.view_consensus import CONSENSUS_LABELS
 from finetune.recipe.schema import Recipe
-from finetune.recipe.tasks import CLASSED, Output, primary_of
-from finetune.run.checkpoint import load, open_run, outputs_of_run
+from finetune.recipe.tasks import CLASSIFICATION_KINDS, DEFAULT_TASK, OutputSpec, primary_task
+from finetune.run.checkpoint import load, open_run, read_task_outputs
 from finetune.run.manifest import saved_manifest
-from finetune.run.predictions_csv import read_answers
-from finetune.run.read import evaluation_of, read_epochs
+from finetune.run.predictions_csv import read_prediction_rows
+from finetune.run.read import evaluation_folder, read_epochs
 from finetune.run.results import CheckpointMeta, Results
-from finetune.runtime.device import settle_device, settle_precision
-from finetune.storage.atomic import standing, write_json
+from finetune.runtime.device import resolve_device, resolve_precision
+from finetune.storage.atomic import current_version, write_json
 from finetune.storage.safe_read import read_json
 from finetune.video.dataset import ClipDataset
-from finetune.video.row_loader import loader_of
+from finetune.video.row_loader import evaluation_loader
 
 
 def evaluate(
@@ -70,26 +70,28 @@ def evaluate(
     other = None
     if overrides:
         skips = unknown_classes == "skip"
-        other = read_other_set(folder, recipe, classes, overrides, split=split, skip_unknown=skips)
+        other = read_external_set(folder, recipe, classes, overrides, split=split, skip_unknown=skips)
         recipe = recipe.model_copy(update={"data": other.data})
     split = other.split if other else split or "test"
     tested = other.manifest if other else manifest.only(split)
     if not len(tested):
         raise RunError(f"{folder}: its data has no rows in the split {split!r}")
     started = time.perf_counter()
-    said = _ask(folder, recipe, tested, split=split, views=views, progress=progress)
-    _refuse(folder, tested, said.said, split=split, on_error=on_error or recipe.data.on_error)
+    said = _predict_split(folder, recipe, tested, split=split, views=views, progress=progress)
+    _check_predictions(folder, tested, said.said, split=split, on_error=on_error or recipe.data.on_error)
     kept, facts = said.said.rows, said.dataset.facts
     fits = views == recipe.evaluate.views and (split == "test" or other is not None)
     labelled = [name for name in said.said.tasks if not tested.tasks or tested.tasks[name].known[kept].any()]
     if not labelled:
         raise DataError(f"{folder}: no row of the split {split!r} has a label of any task")
-    answers = {name: answered(folder, name, said, cools=fits) for name in labelled}
+    answers = {name: task_predictions(folder, name, said, use_temperature=fits) for name in labelled}
     tasks = {}
     for name, each in answers.items():
         trained = manifest.tasks[name].at(manifest.rows("train")) if manifest.tasks else None
-        tasks[name] = figures_of(tested, name, each, facts=facts, trained=trained)
-        _note_fitted(folder, name, tasks[name], fits=views == recipe.evaluate.views, rows=len(manifest.rows("val")))
+        tasks[name] = task_metrics(tested, name, each, facts=facts, trained=trained)
+        _add_fitted_values(
+            folder, name, tasks[name], fits=views == recipe.evaluate.views, rows=len(manifest.rows("val"))
+        )
     groups = None if tested.groups is None else tested.groups[kept]
     warnings = warnings_of_test(manifest, tested, facts, split)
     counts = {name: manifest.counts(name) for name in SPLITS}
@@ -112,72 +114,78 @@ def evaluate(
         "protocol": _protocol(recipe, said, views, groups) | ({"data": other.described} if other else {}),
         "seconds": round(time.perf_counter() - started, 2),
     }
-    target = out or (folder_of_other_set(folder, overrides) if other else evaluation_of(folder, split))
+    target = out or (external_set_folder(folder, overrides) if other else evaluation_folder(folder, split))
     target.mkdir(parents=True, exist_ok=True)
-    results |= {"source": other.source} if other else _seeds_of(target, results["protocol"])
-    write_said(target, tested, answers)
-    no_sheets(target)
+    results |= {"source": other.source} if other else _previous_seeds(target, results["protocol"])
+    write_predictions(target, tested, answers)
+    remove_sheets(target)
     if pictures:
-        write_pictures(target, said.dataset, multilabel=tasks[primary_of(tasks)]["kind"] == "multilabel")
+        write_contact_sheets(target, said.dataset, multilabel=tasks[primary_task(tasks)]["kind"] == "multilabel")
     write_json(target / "results.json", results)
     return results
 
 
 @dataclass(frozen=True, eq=False)
-class _Asked:
+class _SplitInference:
     """What the best weights of a run, and those before its backbone learned, say of the rows that can be read."""
 
-    said: Said
+    said: Predictions
     primary: str
-    outputs: Mapping[str, Output]
+    outputs: Mapping[str, OutputSpec]
     frozen_NK: np.ndarray | None
     dataset: ClipDataset
     precision: str
 
 
-def answered(folder: Path, task: str, asked: _Asked, *, cools: bool) -> Answers:
-    """What was said of a task, with what its thresholds name, and as its temperature has it where that `cools`."""
+def task_predictions(folder: Path, task: str, asked: _SplitInference, *, use_temperature: bool) -> TaskPredictions:
+    """What was said of a task, with what its thresholds name, and as its temperature has it where that
+    `use_temperature`.
+    """
     frozen_NK = asked.frozen_NK if task == asked.primary else None
-    answers = Answers(asked.said.rows, asked.said.tasks[task], frozen=frozen_NK)
-    return fitted(folder, task, asked.outputs[task].kind, answers, cools=cools)
+    answers = TaskPredictions(asked.said.rows, asked.said.tasks[task], frozen=frozen_NK)
+    return apply_fitted(folder, task, asked.outputs[task].kind, answers, use_temperature=use_temperature)
 
 
-def fitted(run: Path, task: str, kind: str, answers: Answers, *, cools: bool) -> Answers:
-    """The answers with what the run's own thresholds name, and as its temperature has them where that `cools`."""
-    multilabel, said_NK = kind == "multilabel", answers.said
-    named_NK = said_NK >= thresholds_of(run, task) if multilabel else None
-    temperature = temperature_of(run, task) if cools and kind in CLASSED else None
-    cooled_NK = None if temperature is None else tempered(said_NK, temperature, multilabel=multilabel)
-    return replace(answers, named=named_NK, cooled=cooled_NK)
+def apply_fitted(
+    run: Path, task: str, kind: str, answers: TaskPredictions, *, use_temperature: bool
+) -> TaskPredictions:
+    """The answers with what the run's own thresholds name, and as its temperature has them where that
+    `use_temperature`.
+    """
+    multilabel, predictions_NK = kind == "multilabel", answers.said
+    predicted_NK = predictions_NK >= read_thresholds(run, task) if multilabel else None
+    temperature = read_temperature(run, task) if use_temperature and kind in CLASSIFICATION_KINDS else None
+    cooled_NK = None if temperature is None else apply_temperature(predictions_NK, temperature, multilabel=multilabel)
+    return replace(answers, named=predicted_NK, calibrated=cooled_NK)
 
 
-def _note_fitted(folder: Path, name: str, task: dict[str, Any], *, fits: bool, rows: int) -> None:
+def _add_fitted_values(folder: Path, name: str, task: dict[str, Any], *, fits: bool, rows: int) -> None:
     """What of a task was fitted on the split val."""
     if task["kind"] == "multilabel":
-        for row, threshold in zip(task["per_class"], thresholds_of(folder, name), strict=True):
+        for row, threshold in zip(task["per_class"], read_thresholds(folder, name), strict=True):
             row["threshold"] = float(threshold)
-    if task["kind"] in CLASSED:
-        task["temperature"] = temperature_of(folder, name) if fits else None
+    if task["kind"] in CLASSIFICATION_KINDS:
+        task["temperature"] = read_temperature(folder, name) if fits else None
     if "calibrated" in task:
         task["calibrated"] |= {"temperature": task["temperature"], "rows": rows}
 
 
-def _ask(
+def _predict_split(
     folder: Path, recipe: Recipe, tested: Manifest, *, split: str, views: int, progress: Progress | None
-) -> _Asked:
-    device = settle_device(recipe.train.device)
-    model, frozen = load(folder).to(device), _before_unfreezing(folder, recipe)
-    precision = settle_precision(recipe.train.precision, device)
-    loader, bad = loader_of(tested, split, recipe, size=model.size, views=views)
+) -> _SplitInference:
+    device = resolve_device(recipe.train.device)
+    model, frozen = load(folder).to(device), _load_frozen_baseline(folder, recipe)
+    precision = resolve_precision(recipe.train.precision, device)
+    loader, bad = evaluation_loader(tested, split, recipe, size=model.size, views=views)
     with loader:
-        beside = Beside(loader, None if frozen is None else frozen.to(device), precision)
-        said = answers_of(model, beside, precision=precision, progress=progress)
+        beside = WithFrozenBaseline(loader, None if frozen is None else frozen.to(device), precision)
+        said = predict_rows(model, beside, precision=precision, progress=progress)
     frozen_NK = None if frozen is None else beside.probs(said.rows)
     said = replace(said, skipped=bad | said.skipped)
-    return _Asked(said, model.primary, model.outputs, frozen_NK, loader.dataset, precision)
+    return _SplitInference(said, model.primary, model.outputs, frozen_NK, loader.dataset, precision)
 
 
-def _refuse(folder: Path, tested: Manifest, said: Said, *, split: str, on_error: str) -> None:
+def _check_predictions(folder: Path, tested: Manifest, said: Predictions, *, split: str, on_error: str) -> None:
     """Raise DataError where rows cannot be read, or where what is said of them is no number."""
     if said.skipped and on_error == "fail":
         raise DataError(
@@ -190,28 +198,30 @@ def _refuse(folder: Path, tested: Manifest, said: Said, *, split: str, on_error:
     finite_N = np.all([np.isfinite(values).all(1) for values in said.tasks.values()], axis=0)
     if not finite_N.all():
         odd = [str(tested.path(row)) for row in said.rows[~finite_N]]
-        raise DataError(f"{folder}: what the model says of {some(odd)} is no number; train in train.precision=fp32")
+        raise DataError(
+            f"{folder}: what the model says of {shorten_list(odd)} is no number; train in train.precision=fp32"
+        )
 
 
-def write_pictures(target: Path, dataset: ClipDataset, *, multilabel: bool) -> None:
+def write_contact_sheets(target: Path, dataset: ClipDataset, *, multilabel: bool) -> None:
     """Contact sheets of the clips that the report of predictions.csv shows."""
-    answers = read_answers(target)
+    answers = read_prediction_rows(target)
     if answers is None:  # no task has classes
         return
     write_sheets(target, dataset, [clip.path for clip in choose_clips(answers, multilabel=multilabel).clips()])
 
 
-def _before_unfreezing(folder: Path, recipe: Recipe) -> VideoClassifier | None:
+def _load_frozen_baseline(folder: Path, recipe: Recipe) -> VideoClassifier | None:
     """The model as it was before its backbone first learned, where a head had been trained on pretrained features."""
-    checkpoint = standing(folder / "checkpoints" / "start")
+    checkpoint = current_version(folder / "checkpoints" / "start")
     if recipe.model.weights == "none" or not (checkpoint / "meta.json").is_file():
         return None
     before = read_json(checkpoint / "meta.json", CheckpointMeta).get("epoch") or 0
     learned = {stage for record in read_epochs(folder)[:before] for stage in record.get("learning", [])}
-    return load(folder, checkpoint="start") if learned and learned <= set(NEW) else None
+    return load(folder, checkpoint="start") if learned and learned <= set(HEAD_STAGES) else None
 
 
-def _seeds_of(target: Path, protocol: dict[str, Any]) -> dict[str, Any]:
+def _previous_seeds(target: Path, protocol: dict[str, Any]) -> dict[str, Any]:
     """The run's fellows with other seeds, noted in an evaluation before that was made in the same way."""
     try:
         before = read_json(target / "results.json", Results)
@@ -220,42 +230,44 @@ def _seeds_of(target: Path, protocol: dict[str, Any]) -> dict[str, Any]:
     return {"seeds": before["seeds"]} if "seeds" in before and before.get("protocol") == protocol else {}
 
 
-def temperature_of(folder: Path, task: str = TASK) -> float | None:
+def read_temperature(folder: Path, task: str = DEFAULT_TASK) -> float | None:
     """That which brings a run's probabilities nearest to how often it is right, fitted on its val rows; None: none."""
-    return _noted_with_best(folder, task).get("temperature")
+    return _best_checkpoint_meta(folder, task).get("temperature")
 
 
-def thresholds_of(folder: Path, task: str = TASK) -> np.ndarray:
+def read_thresholds(folder: Path, task: str = DEFAULT_TASK) -> np.ndarray:
     """For each class (K,) the probability from which on a run names it, chosen on its val rows; else one half."""
     several = folder / "tasks.json"
-    names = outputs_of_run(folder)[task].names if several.is_file() else read_json(folder / "classes.json", list[str])
-    thresholds = _noted_with_best(folder, task).get("thresholds") or [0.5] * len(names)
+    names = (
+        read_task_outputs(folder)[task].names if several.is_file() else read_json(folder / "classes.json", list[str])
+    )
+    thresholds = _best_checkpoint_meta(folder, task).get("thresholds") or [0.5] * len(names)
     if len(thresholds) != len(names):
         raise RunError(f"{folder}: has {len(thresholds)} thresholds for {len(names)} classes; train again")
     return np.array(thresholds)
 
 
-def _noted_with_best(folder: Path, task: str) -> dict[str, Any]:
-    noted = read_json(standing(folder / "checkpoints" / "best") / "meta.json", CheckpointMeta)
+def _best_checkpoint_meta(folder: Path, task: str) -> dict[str, Any]:
+    noted = read_json(current_version(folder / "checkpoints" / "best") / "meta.json", CheckpointMeta)
     return noted["tasks"].get(task, {}) if "tasks" in noted else noted
 
 
-def _protocol(recipe: Recipe, said: _Asked, views: int, groups: np.ndarray | None) -> dict[str, Any]:
+def _protocol(recipe: Recipe, said: _SplitInference, views: int, groups: np.ndarray | None) -> dict[str, Any]:
     return {
         "checkpoint": "best",
         "views": views,
         **recipe.clip.model_dump(include={"num_frames", "sampling", "frame_stride", "fit"}),
         "size": said.dataset.clip.size,
-        "consensus": IN_WORDS[recipe.evaluate.consensus].partition("," if recipe.data.multilabel else "\n")[0],
+        "consensus": CONSENSUS_LABELS[recipe.evaluate.consensus].partition("," if recipe.data.multilabel else "\n")[0],
         "decoder": "pyav" if recipe.data.packed is None else f"the pack {recipe.data.packed}",
         "precision": said.precision,
-        "interval": interval_in_words(groups, len(said.said.rows)),
+        "interval": describe_interval(groups, len(said.said.rows)),
     }
 
 
-def interval_in_words(groups: np.ndarray | None, rows: int) -> str:
+def describe_interval(groups: np.ndarray | None, rows: int) -> str:
     """How the intervals of a task's figures were made."""
-    units = units_of(groups, rows)
+    units = jackknife_units(groups, rows)
     if groups is None:
         return f"95 %, jackknife over {rows} clips, Student's t"
     number, even = len(np.unique(groups)), round(units.effective, 1)

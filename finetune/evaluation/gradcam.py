@@ -17,28 +17,28 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from finetune.errors import ModelError, RunError
-from finetune.evaluation.contact_sheets import FOLDER, SIDE, name_of, sheet_of, shown_frames
-from finetune.evaluation.other_set import read_other_set
+from finetune.evaluation.contact_sheets import SHEETS_FOLDER, SIDE, make_sheet, sheet_file_name, sheet_frame_indices
+from finetune.evaluation.other_set import read_external_set
 from finetune.model.classifier import VideoClassifier
-from finetune.model.temporal_pooling import Attention
+from finetune.model.temporal_pooling import AttentionPooling
 from finetune.run.checkpoint import load, open_run
 from finetune.run.manifest import saved_manifest
-from finetune.run.read import evaluation_of, read_results_file
-from finetune.runtime.device import settle_device
-from finetune.storage.atomic import whole_file, write_json
+from finetune.run.read import evaluation_folder, read_results_file
+from finetune.runtime.device import resolve_device
+from finetune.storage.atomic import atomic_file, write_json
 from finetune.storage.safe_read import read_json
 from finetune.video.dataset import ClipDataset
-from finetune.video.encode import jpeg_of
-from finetune.video.pack.read import facts_of
+from finetune.video.encode import encode_jpeg
+from finetune.video.pack.read import manifest_facts
 
-STRENGTH = 0.8  # of the colour over the hottest place of a frame
-MOST_EXTRA_TOKENS = 8  # for the class, and registers
+OVERLAY_OPACITY = 0.8  # of the colour over the hottest place of a frame
+MAX_EXTRA_TOKENS = 8  # for the class, and registers
 
 
-class Looked(NamedTuple):
+class GradCamResult(NamedTuple):
     """Heat (T, h, w) in 0…1, the strongest place of the clip 1, and the pooling's weights (T,), if it has any."""
 
-    heat_THW: Tensor
+    heatmap_THW: Tensor
     weights_T: Tensor | None
 
 
@@ -52,15 +52,15 @@ def explain(
     """
     folder = Path(run)
     recipe, classes = open_run(folder)
-    evaluation = evaluation or evaluation_of(folder, "test")
-    pictures = evaluation / FOLDER
+    evaluation = evaluation or evaluation_folder(folder, "test")
+    pictures = evaluation / SHEETS_FOLDER
     if not (pictures / "index.json").is_file():
         raise RunError(f"{evaluation}: has no frames; write them with `finetune evaluate {folder}`")
     results = read_results_file(evaluation / "results.json")
     split, views = results["split"], results["protocol"].get("views", 1)  # which views there are depends on it
     index = read_json(pictures / "index.json", dict[str, dict[str, Any]])
     if overrides:
-        other = read_other_set(folder, recipe, classes, overrides, skip_unknown=True)
+        other = read_external_set(folder, recipe, classes, overrides, skip_unknown=True)
         tested, recipe = other.manifest, recipe.model_copy(update={"data": other.data})
         tested = replace(tested, splits=np.full(len(tested), split))
         recorded = tested
@@ -71,43 +71,47 @@ def explain(
     rows = np.array([position_of[path] for path in index if path in position_of], dtype=int)
     path_of = {str(tested.path(position_of[path])): path for path in index if path in position_of}
     shown = tested.without(np.setdiff1d(np.arange(len(tested)), rows))
-    model = load(folder).to(settle_device(recipe.train.device))
+    model = load(folder).to(resolve_device(recipe.train.device))
     clip, packed = recipe.clip.model_copy(update={"size": model.size}), recipe.data.packed
-    facts = facts_of(shown, packed, side=model.size)
+    facts = manifest_facts(shown, packed, side=model.size)
     dataset = ClipDataset(shown, split, clip=clip, views=views, facts=facts, packed=packed)
     explained = 0
     for position, row in enumerate(dataset.rows):
         item, path = dataset[position], path_of[str(shown.path(row))]
         if "clips" not in item:
             continue
-        looked, name = look(model, item["clips"][0]), name_of(path, "-cam")
-        with whole_file(pictures / name) as partial:
-            partial.write_bytes(jpeg_of(_sheet(item["clips"][0], looked.heat_THW)))
-        index[path] |= {"cam": name, "weights": _shown_weights(looked.weights_T, len(item["clips"][0]))}
+        looked, name = grad_cam(model, item["clips"][0]), sheet_file_name(path, "-cam")
+        with atomic_file(pictures / name) as partial:
+            partial.write_bytes(encode_jpeg(_sheet(item["clips"][0], looked.heatmap_THW)))
+        index[path] |= {"cam": name, "weights": _sheet_weights(looked.weights_T, len(item["clips"][0]))}
         explained += 1
     write_json(pictures / "index.json", index)
     return explained
 
 
-def look(model: VideoClassifier, clip_TCHW: Tensor) -> Looked:
+def grad_cam(model: VideoClassifier, clip_TCHW: Tensor) -> GradCamResult:
     """Where the model looks in one clip, uint8 (T, C, H, W), for the class that it names. Raises ModelError."""
     device, was_training = next(model.parameters()).device, model.training
     clips_BTCHW = clip_TCHW.unsqueeze(0).to(device)
     try:
-        return _looked(model.eval(), clips_BTCHW)
+        return _grad_cam(model.eval(), clips_BTCHW)
     finally:
         model.train(was_training)
 
 
-def _looked(model: VideoClassifier, clips_BTCHW: Tensor) -> Looked:
+def _grad_cam(model: VideoClassifier, clips_BTCHW: Tensor) -> GradCamResult:
     with torch.no_grad():
         map_shape = model.backbone.feature_map(clips_BTCHW).shape[2:]
     refusal = f"{model.settings.backbone}: has no layer that knows of places in a way that --explain knows"
-    extra = map_shape[0] - _side(map_shape[0]) ** 2
+    extra = map_shape[0] - _grid_side(map_shape[0]) ** 2
     # Tokens of a clip are of several moments: 4 times 7 by 7 and one are not 14 by 14.
-    if len(map_shape) == 2 and (extra > MOST_EXTRA_TOKENS or model.backbone.takes_clips):
+    if len(map_shape) == 2 and (extra > MAX_EXTRA_TOKENS or model.backbone.takes_clips):
         raise ModelError(refusal)
-    with torch.enable_grad(), _outputs_of(model.backbone.net, tuple(map_shape)) as outputs, _weights(model) as weights:
+    with (
+        torch.enable_grad(),
+        _capture_feature_maps(model.backbone.net, tuple(map_shape)) as outputs,
+        _attention_weights(model) as weights,
+    ):
         logits_BK = model(clips_BTCHW)[model.primary]
         if not outputs:
             raise ModelError(refusal)
@@ -115,26 +119,28 @@ def _looked(model: VideoClassifier, clips_BTCHW: Tensor) -> Looked:
     for output, gradient in reversed(list(zip(outputs, gradients, strict=True))):
         if gradient is None:
             continue
-        heat = _heat(output.detach(), gradient, tuple(map_shape), takes_clips=model.backbone.takes_clips)
+        heat = _heatmap(output.detach(), gradient, tuple(map_shape), takes_clips=model.backbone.takes_clips)
         if model.backbone.towers is not None and len(heat) == 2 * len(clips_BTCHW[0]):
             heat = heat[0::2]  # of two towers' pictures, interleaved, tower 0's
         if heat.amax() > 0:
-            return Looked((heat / heat.amax()).cpu(), None if not weights else weights[0].detach().mean(2)[0].cpu())
+            return GradCamResult(
+                (heat / heat.amax()).cpu(), None if not weights else weights[0].detach().mean(2)[0].cpu()
+            )
     raise ModelError(refusal)
 
 
-def _side(tokens: int) -> int:
+def _grid_side(tokens: int) -> int:
     """Of the largest square of tokens."""
     return int(tokens**0.5)
 
 
 @contextmanager
-def _outputs_of(net: nn.Module, shape: tuple[int, ...]) -> Iterator[list[Tensor]]:
+def _capture_feature_maps(net: nn.Module, shape: tuple[int, ...]) -> Iterator[list[Tensor]]:
     """The outputs, in running order, of all modules that give what has the shape of the feature map."""
     found: list[Tensor] = []
 
     def note(_: nn.Module, __: Any, output: Any) -> None:
-        if isinstance(output, Tensor) and output.requires_grad and _is_map(output, shape):
+        if isinstance(output, Tensor) and output.requires_grad and _matches_feature_map(output, shape):
             found.append(output)
 
     hooks = [module.register_forward_hook(note) for module in net.modules()]
@@ -150,17 +156,17 @@ def _outputs_of(net: nn.Module, shape: tuple[int, ...]) -> Iterator[list[Tensor]
             parameter.requires_grad_(learned)
 
 
-def _is_map(output: Tensor, shape: tuple[int, ...]) -> bool:
+def _matches_feature_map(output: Tensor, shape: tuple[int, ...]) -> bool:
     of_one = tuple(output.shape[1:])
     channels_last = len(shape) == 3 and of_one == (*shape[1:], shape[0])
     over_time = len(shape) == 3 and output.ndim == 5 and (of_one[0], *of_one[2:]) == shape
     return of_one == shape or channels_last or over_time
 
 
-def _heat(output: Tensor, gradient: Tensor, shape: tuple[int, ...], *, takes_clips: bool) -> Tensor:
+def _heatmap(output: Tensor, gradient: Tensor, shape: tuple[int, ...], *, takes_clips: bool) -> Tensor:
     """What speaks for the class at each place (T', h, w)."""
     if len(shape) == 2:  # tokens: what is no square of places comes first, as class tokens
-        side = _side(shape[0])
+        side = _grid_side(shape[0])
         output, gradient = (each[:, -side * side :] for each in (output, gradient))
         heat = (output * gradient.mean(1, keepdim=True)).sum(2).relu()
         return heat.unflatten(1, (side, side))
@@ -172,10 +178,10 @@ def _heat(output: Tensor, gradient: Tensor, shape: tuple[int, ...], *, takes_cli
 
 
 @contextmanager
-def _weights(model: VideoClassifier) -> Iterator[list[Tensor]]:
+def _attention_weights(model: VideoClassifier) -> Iterator[list[Tensor]]:
     """The weights over time (B, T', heads) that attention pooling gives, if that is what pools."""
     found: list[Tensor] = []
-    if not isinstance(model.temporal, Attention):
+    if not isinstance(model.temporal, AttentionPooling):
         yield found
         return
     hook = model.temporal.register_forward_pre_hook(lambda pooling, inputs: found.append(pooling.weights(*inputs)))
@@ -185,21 +191,21 @@ def _weights(model: VideoClassifier) -> Iterator[list[Tensor]]:
         hook.remove()
 
 
-def _shown_weights(weights_T: Tensor | None, num_frames: int) -> list[float]:
+def _sheet_weights(weights_T: Tensor | None, num_frames: int) -> list[float]:
     """Of the frames that are on the sheet; a step of the network stands for the frames that made it."""
     if weights_T is None:
         return []
     of_frames = weights_T[(torch.arange(num_frames) * len(weights_T)) // num_frames]
-    return [round(float(of_frames[frame]), 4) for frame in shown_frames(num_frames)]
+    return [round(float(of_frames[frame]), 4) for frame in sheet_frame_indices(num_frames)]
 
 
-def _sheet(clip_TCHW: Tensor, heat_THW: Tensor) -> np.ndarray:
+def _sheet(clip_TCHW: Tensor, heatmap_THW: Tensor) -> np.ndarray:
     """The sheet of a clip with its heat over it."""
-    frames = shown_frames(len(clip_TCHW))
+    frames = sheet_frame_indices(len(clip_TCHW))
     small_TCHW = F.interpolate(clip_TCHW[frames].float(), (SIDE, SIDE), mode="bilinear", antialias=True)
-    heat = heat_THW[None, None].float()
-    heat_THW = F.interpolate(heat, (len(clip_TCHW), SIDE, SIDE), mode="trilinear", align_corners=False)[0, 0][frames]
-    colours_TCHW = torch.from_numpy(colormaps["inferno"](heat_THW.numpy())[..., :3] * 255).permute(0, 3, 1, 2)
-    cover_T1HW = STRENGTH * heat_THW[:, None].sqrt()
+    heat = heatmap_THW[None, None].float()
+    heatmap_THW = F.interpolate(heat, (len(clip_TCHW), SIDE, SIDE), mode="trilinear", align_corners=False)[0, 0][frames]
+    colours_TCHW = torch.from_numpy(colormaps["inferno"](heatmap_THW.numpy())[..., :3] * 255).permute(0, 3, 1, 2)
+    cover_T1HW = OVERLAY_OPACITY * heatmap_THW[:, None].sqrt()
     shown = (1 - cover_T1HW) * small_TCHW + cover_T1HW * colours_TCHW
-    return sheet_of(shown.round().clamp(0, 255).to(torch.uint8))
+    return make_sheet(shown.round().clamp(0, 255).to(torch.uint8))

@@ -10,27 +10,27 @@ from typing import Any
 
 import numpy as np
 
-from finetune.checks.split_warnings import leaks_of_other_set
+from finetune.checks.split_warnings import overlap_warnings
 from finetune.data.labels import Labels
-from finetune.data.manifest import ONE_TASK, Manifest
-from finetune.data.splits import SPLITS, same_file
+from finetune.data.manifest import Manifest
+from finetune.data.splits import SPLITS, file_ids
 from finetune.data.tables import read_table
-from finetune.data.validate_rows import two_labels
-from finetune.errors import DataError, RunError, some
-from finetune.recipe.load import data_of
+from finetune.data.validate_rows import conflicting_labels
+from finetune.errors import DataError, RunError, shorten_list
+from finetune.recipe.load import data_section
 from finetune.recipe.schema import Data, Recipe
-from finetune.recipe.tasks import NAMED, Output, Task
-from finetune.run.checkpoint import outputs_of_run
+from finetune.recipe.tasks import CATEGORICAL_KINDS, DEFAULT_TASK, OutputSpec, Task
+from finetune.run.checkpoint import read_task_outputs
 from finetune.run.manifest import saved_manifest
-from finetune.storage.object_store import fetched
+from finetune.storage.object_store import local_copy
 from finetune.storage.safe_read import read_json
 
-OTHER_SET_KEYS = ("manifest", "folder", "group_pattern", "image_sequences", "image_rate", "packed")
-OWN_FOLDERS = (*SPLITS, "pictures", "figures")  # of RUN/evaluation
+EXTERNAL_SET_KEYS = ("manifest", "folder", "group_pattern", "image_sequences", "image_rate", "packed")
+RESERVED_FOLDERS = (*SPLITS, "pictures", "figures")  # of RUN/evaluation
 
 
 @dataclass(frozen=True, eq=False)
-class OtherSet:
+class ExternalSet:
     """Another labelled set: its rows with the classes and tasks of a run, all of them in the split `split`."""
 
     manifest: Manifest
@@ -41,7 +41,7 @@ class OtherSet:
     warnings: list[dict[str, str]]  # {"what", "do"} of what a reader of its scores has to know
 
 
-def read_other_set(
+def read_external_set(
     run: Path,
     recipe: Recipe,
     classes: tuple[str, ...],
@@ -49,33 +49,33 @@ def read_other_set(
     *,
     split: str | None = None,
     skip_unknown: bool = False,
-) -> OtherSet:
+) -> ExternalSet:
     """The labelled set that `overrides` name, `data.manifest=FILE.csv` or `data.folder=DIR`, for a trained run.
 
     Its rows are all of the set, or those of its own split `split`. Classes are matched by name. Rows with a class that
     the run does not know are refused, as no answer could be right, or left out where `skip_unknown`. Raises DataError.
     """
     data = _data_settings(recipe, overrides)
-    manifest, left_out = _read(data, recipe.tasks, run)
-    if problems := two_labels(manifest, same_file([manifest.path(row) for row in range(len(manifest))])):
+    manifest, left_out = _read_labelled_set(data, recipe.tasks, run)
+    if problems := conflicting_labels(manifest, file_ids([manifest.path(row) for row in range(len(manifest))])):
         raise DataError("\n".join(f"{manifest.source}: {problem}" for problem in problems))
     if split is not None:
         if not len(manifest.rows(split)) or set(manifest.splits) == {"train"}:
             raise DataError(f"{manifest.source}: has no rows in the split {split!r}; leave out --split for all rows")
         manifest = manifest.only(split)
     manifest = replace(manifest, splits=np.full(len(manifest), split or "test"))
-    outputs = outputs_of_run(run) if recipe.tasks else {ONE_TASK: Output("classify", classes)}
-    manifest, skipped = _with_names_of_run(manifest, outputs, skip_unknown=skip_unknown)
+    outputs = read_task_outputs(run) if recipe.tasks else {DEFAULT_TASK: OutputSpec("classify", classes)}
+    manifest, skipped = _match_classes(manifest, outputs, skip_unknown=skip_unknown)
     trained = saved_manifest(run, recipe, classes, needs_files=False)
     warnings = [
-        *leaks_of_other_set(trained, manifest),
-        *_skipped_in_words(skipped),
-        *_without_clips(manifest, several=bool(recipe.tasks)),
-        *({"what": f"It has no labels of {some(left_out)}.", "do": ""} for _ in left_out[:1]),
+        *overlap_warnings(trained, manifest),
+        *_skipped_warnings(skipped),
+        *_missing_class_warnings(manifest, several=bool(recipe.tasks)),
+        *({"what": f"It has no labels of {shorten_list(left_out)}.", "do": ""} for _ in left_out[:1]),
     ]
     which = f"{len(manifest)} rows of its split {split}" if split else f"all {len(manifest)} rows"
     described = f"{manifest.source.absolute()}, {which}"
-    return OtherSet(manifest, data, split or "test", _source(data), described, warnings)
+    return ExternalSet(manifest, data, split or "test", _source(data), described, warnings)
 
 
 def _source(data: Data) -> str:
@@ -85,25 +85,25 @@ def _source(data: Data) -> str:
 
 def _data_settings(recipe: Recipe, overrides: Sequence[str]) -> Data:
     """The run's own settings of data, with those that another set may bring."""
-    given = data_of(overrides)
-    strange = sorted(given.model_fields_set - set(OTHER_SET_KEYS))
+    given = data_section(overrides)
+    strange = sorted(given.model_fields_set - set(EXTERNAL_SET_KEYS))
     if strange:
-        raise DataError(f"data.{strange[0]}: an evaluation takes data.{', data.'.join(OTHER_SET_KEYS)}")
+        raise DataError(f"data.{strange[0]}: an evaluation takes data.{', data.'.join(EXTERNAL_SET_KEYS)}")
     if (given.manifest is None) == (given.folder is None):
         raise DataError("name one set to evaluate on: data.manifest=FILE.csv or data.folder=DIR")
     own = {"manifest": None, "folder": None, "packed": None}
     return recipe.data.model_copy(update=own | {key: getattr(given, key) for key in given.model_fields_set})
 
 
-def _read(data: Data, tasks: Mapping[str, Task], run: Path) -> tuple[Manifest, list[str]]:
+def _read_labelled_set(data: Data, tasks: Mapping[str, Task], run: Path) -> tuple[Manifest, list[str]]:
     """Rows as they are labelled, and the run's tasks that have no column there."""
     source = data.manifest if data.manifest is not None else data.folder
     assert source is not None
-    where = fetched(source) if isinstance(source, str) else source
+    where = local_copy(source) if isinstance(source, str) else source
     if data.folder is not None and data.multilabel:
         raise DataError(f"{where}: this run's clips have several classes; give a CSV, data.manifest=FILE.csv")
     columns = {"label"} if data.folder is not None else set(read_table(where))
-    names = outputs_of_run(run) if tasks else {}
+    names = read_task_outputs(run) if tasks else {}
     asked = {
         name: task.model_copy(
             update={"manifest": None, "levels": names[name].names if task.kind == "ordinal" else task.levels}
@@ -124,76 +124,76 @@ def _read(data: Data, tasks: Mapping[str, Task], run: Path) -> tuple[Manifest, l
     return replace(manifest, image_rate=data.image_rate), [name for name in tasks if name not in asked]
 
 
-def _with_names_of_run(
-    manifest: Manifest, outputs: Mapping[str, Output], *, skip_unknown: bool
+def _match_classes(
+    manifest: Manifest, outputs: Mapping[str, OutputSpec], *, skip_unknown: bool
 ) -> tuple[Manifest, dict[str, int]]:
     """The rows with the run's names, and how many rows have each name that it does not know."""
     unknown: dict[str, int] = {}
     matched: dict[str, Labels] = {}
     names = {name: output.names for name, output in outputs.items()}
-    for task, labels in manifest.labels_of_all.items():
+    for task, labels in manifest.labels_by_task.items():
         counts = labels.counts(np.arange(len(manifest)))
         strange = {name: count for name, count in zip(labels.names, counts, strict=False) if name not in names[task]}
         unknown |= {name: count for name, count in strange.items() if count}
         matched[task] = labels.among(names[task])
     if unknown and not skip_unknown:
-        known = some([name for each in names.values() for name in each], limit=20)
-        listed = some([f"{name} ({count} rows)" for name, count in unknown.items()])
+        known = shorten_list([name for each in names.values() for name in each], limit=20)
+        listed = shorten_list([f"{name} ({count} rows)" for name, count in unknown.items()])
         raise DataError(
             f"{manifest.source}: has classes that the run does not know: {listed}; it knows {known}. "
             "Correct the labels, or leave these rows out with --unknown-classes skip"
         )
     if manifest.tasks:
-        tasks = {name: matched.get(name) or _no_labels(output, len(manifest)) for name, output in outputs.items()}
-        return replace(manifest, tasks=tasks).with_outputs(outputs), unknown
-    labels = matched[ONE_TASK]
+        tasks = {name: matched.get(name) or _empty_labels(output, len(manifest)) for name, output in outputs.items()}
+        return replace(manifest, tasks=tasks).aligned_to_outputs(outputs), unknown
+    labels = matched[DEFAULT_TASK]
     manifest = manifest.relabelled(labels).without(np.flatnonzero(~labels.known))
     if not len(manifest):
         raise DataError(f"{manifest.source}: no row has a class that the run knows")
     return manifest, unknown
 
 
-def _no_labels(output: Output, rows: int) -> Labels:
+def _empty_labels(output: OutputSpec, rows: int) -> Labels:
     """The labels of a task that no row has."""
     count = len(output.names)
     values: np.ndarray = np.zeros((rows, count), dtype=bool if output.kind == "multilabel" else float)
-    if output.kind in NAMED and output.kind != "multilabel":
+    if output.kind in CATEGORICAL_KINDS and output.kind != "multilabel":
         values = np.full(rows, count, dtype=np.int64)
     return Labels(output.kind, output.names, values, np.zeros(rows, dtype=bool))
 
 
-def _skipped_in_words(unknown: Mapping[str, int]) -> list[dict[str, str]]:
+def _skipped_warnings(unknown: Mapping[str, int]) -> list[dict[str, str]]:
     if not unknown:
         return []
-    listed = some([f"{name} ({count} rows)" for name, count in unknown.items()])
+    listed = shorten_list([f"{name} ({count} rows)" for name, count in unknown.items()])
     return [{"what": f"Left out: rows of classes that the model does not know, {listed}.", "do": "Train with them."}]
 
 
-def _without_clips(manifest: Manifest, *, several: bool) -> list[dict[str, str]]:
+def _missing_class_warnings(manifest: Manifest, *, several: bool) -> list[dict[str, str]]:
     found = []
-    for task, labels in manifest.labels_of_all.items():
+    for task, labels in manifest.labels_by_task.items():
         there: list[bool] = np.any(labels.has(), axis=0).tolist()
         absent = [name for name, is_there in zip(labels.names, there, strict=False) if not is_there]
         if absent and labels.known.any():
-            what = f"This set has no clip of {some(absent)}{f' (tasks.{task})' if several else ''}."
+            what = f"This set has no clip of {shorten_list(absent)}{f' (tasks.{task})' if several else ''}."
             found.append({"what": what, "do": "How well the model tells these classes stays unknown."})
     return found
 
 
-def folder_of_other_set(run: Path, overrides: Sequence[str]) -> Path:
+def external_set_folder(run: Path, overrides: Sequence[str]) -> Path:
     """Where an evaluation on another set is written, by the set's name; never where another set's results are."""
-    source = _source(data_of(overrides))
+    source = _source(data_section(overrides))
     name = re.sub(r"[^\w.-]+", "-", Path(source).stem).strip("-.") or "data"
-    name = f"data-{name}" if name in OWN_FOLDERS else name
+    name = f"data-{name}" if name in RESERVED_FOLDERS else name
     number = 1
     while True:
         folder = run / "evaluation" / (name if number == 1 else f"{name}-{number}")
-        if not folder.exists() or _source_of(folder) == source:
+        if not folder.exists() or _recorded_source(folder) == source:
             return folder
         number += 1
 
 
-def _source_of(folder: Path) -> str | None:
+def _recorded_source(folder: Path) -> str | None:
     try:
         return str(read_json(folder / "results.json", dict[str, Any])["source"])
     except (RunError, KeyError):

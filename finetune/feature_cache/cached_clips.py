@@ -10,45 +10,47 @@ import numpy as np
 from finetune.data.manifest import Manifest
 from finetune.errors import RunError
 from finetune.feature_cache.frozen_part import FrozenPart
-from finetune.feature_cache.shard_store import MISSING, Store, keys_of
-from finetune.video.augment import drawn_by
-from finetune.video.batch_sampler import EpochBatches
-from finetune.video.dataset import ClipDataset, view_of
-from finetune.video.decode.read import PICTURES_VERSION
+from finetune.feature_cache.shard_store import MISSING, ShardStore, item_keys
+from finetune.video.augment import augmentation_cache_key
+from finetune.video.batch_sampler import EpochBatchSampler
+from finetune.video.dataset import ClipDataset, fixed_draw_of_epoch
+from finetune.video.decode.read import DECODING_VERSION
 from finetune.video.loader import Batch, collate
 
 
-def kept_clips(
+def open_cached_clips(
     root: Path, basis: Mapping[str, Any], frozen: FrozenPart, dataset: ClipDataset, views: Sequence[int] | None = None
-) -> "KeptClips":
+) -> "CachedClips":
     """A data set's clips in the set of `root` that is for them and a frozen part; `basis` is what that depends on.
 
     All views of evaluation, or those fixed draws that are named. Close it after use.
     """
-    store = Store(root, {**basis, **_clips_depend_on(dataset)}, item=frozen.cut.item, kept_as=frozen.kept_as)
-    return KeptClips(dataset, store, range(dataset.views) if views is None else views)
+    store = ShardStore(
+        root, {**basis, **_clip_cache_key(dataset)}, item=frozen.cut.item, storage_dtype=frozen.storage_dtype
+    )
+    return CachedClips(dataset, store, range(dataset.views) if views is None else views)
 
 
-def _clips_depend_on(dataset: ClipDataset) -> dict[str, Any]:
+def _clip_cache_key(dataset: ClipDataset) -> dict[str, Any]:
     """All that a data set's clips depend on beside their files and draws."""
     clip, augment, pack = dataset.clip, dataset.augment, dataset.pack
     assert clip.size is not None
     return {
         "clip": clip.model_dump(),
-        "pictures": PICTURES_VERSION,
-        "drawn": None if augment is None else drawn_by(augment, size=clip.size, fit=clip.fit),
+        "pictures": DECODING_VERSION,
+        "drawn": None if augment is None else augmentation_cache_key(augment, size=clip.size, fit=clip.fit),
         "frames": "videos" if pack is None else f"{pack.folder.absolute()} {pack.settings}",
     }
 
 
-class KeptClips:
+class CachedClips:
     """The clips of a data set's rows in a store: of training rows their fixed draws, of others their views.
 
     `views` are the numbers of those that are wanted, the same for all rows. `failed` has the reason for each row of
     which something cannot be read.
     """
 
-    def __init__(self, dataset: ClipDataset, store: Store, views: Sequence[int]) -> None:
+    def __init__(self, dataset: ClipDataset, store: ShardStore, views: Sequence[int]) -> None:
         self.dataset = dataset
         self.store = store
         self.views = tuple(views)
@@ -57,7 +59,7 @@ class KeptClips:
         if dataset.augment is None:
             names = [("view", view, dataset.views) for view in self.views]
         stamps = [self._stamp(int(row)) for row in dataset.rows]
-        keys = keys_of([(*stamp, *name) for stamp in stamps for name in names])
+        keys = item_keys([(*stamp, *name) for stamp in stamps for name in names])
         self.keys_NV = keys.reshape(len(stamps), len(names))
         self.refresh()
 
@@ -69,7 +71,7 @@ class KeptClips:
             self.failed[row] = f"{path}: {error.strerror}"
             return str(path), -1, -1
 
-    def __enter__(self) -> "KeptClips":
+    def __enter__(self) -> "CachedClips":
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -90,10 +92,10 @@ class KeptClips:
         return np.flatnonzero(lacks & ~np.isin(self.dataset.rows, list(self.failed)))
 
 
-class KeptLoader:
+class CachedClipLoader:
     """Batches as `ClipLoader` gives them, with activations (B, V, *item) for clips; one is read ahead."""
 
-    def __init__(self, kept: KeptClips, batches: EpochBatches) -> None:
+    def __init__(self, kept: CachedClips, batches: EpochBatchSampler) -> None:
         self.kept = kept
         self.dataset = kept.dataset
         self.batches = batches
@@ -127,7 +129,7 @@ class KeptLoader:
         row = int(self.dataset.rows[position])
         places = self.kept.places_NV[position]
         if self.dataset.drawn_views is not None:
-            places = places[[self.kept.views.index(view_of(epoch, self.dataset.drawn_views))]]
+            places = places[[self.kept.views.index(fixed_draw_of_epoch(epoch, self.dataset.drawn_views))]]
         if (places["shard"] == MISSING).any():
             if row in self.kept.failed:
                 return {"row": row, "error": self.kept.failed[row]}, places
@@ -139,7 +141,7 @@ class KeptLoader:
         """What is right of a clip; where that follows from how it was drawn it is found out once for each draw."""
         if self.dataset.layout is None or self.dataset.drawn_views is None:
             return self.dataset.target(epoch, position)
-        key = view_of(epoch, self.dataset.drawn_views), position
+        key = fixed_draw_of_epoch(epoch, self.dataset.drawn_views), position
         if key not in self.targets:
             self.targets[key] = self.dataset.target(epoch, position)
         return self.targets[key]

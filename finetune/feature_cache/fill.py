@@ -8,18 +8,18 @@ from threading import Thread
 import numpy as np
 from torch import Tensor
 
-from finetune.feature_cache.cached_clips import KeptClips
-from finetune.feature_cache.frozen_part import CLIPS_AT_ONCE, FrozenPart, entering, rounding_error
-from finetune.feature_cache.shard_store import MISSING, Writer
+from finetune.feature_cache.cached_clips import CachedClips
+from finetune.feature_cache.frozen_part import FORWARD_BATCH_SIZE, FrozenPart, cut_activations, rounding_error
+from finetune.feature_cache.shard_store import MISSING, ShardWriter
 from finetune.model.classifier import VideoClassifier
 from finetune.recipe.schema import Data
 from finetune.video.row_loader import row_loader
 
-Watch = Callable[[int, int], None]  # is called with the rows done and all, and may raise to end it
+ProgressCallback = Callable[[int, int], None]  # is called with the rows done and all, and may raise to end it
 
 
 @dataclass(frozen=True)
-class Measured:
+class FillTimings:
     """Seconds that one row took to decode with all its views, and with one; that one clip took to compute.
 
     `rounding` is how far what is kept of it is from what was computed, as a share of its norm.
@@ -31,14 +31,14 @@ class Measured:
     rounding: float
 
 
-def fill(
+def fill_cache(
     model: VideoClassifier,
     frozen: FrozenPart,
-    kept: KeptClips,
+    kept: CachedClips,
     data: Data,
     *,
     share: tuple[int, int] = (0, 1),
-    watch: Watch = lambda done, rows: None,
+    watch: ProgressCallback = lambda done, rows: None,
 ) -> int:
     """Keep what is missing of this process's share of the rows; how many rows that were.
 
@@ -67,21 +67,21 @@ def fill(
 def _compute(
     model: VideoClassifier,
     frozen: FrozenPart,
-    kept: KeptClips,
+    kept: CachedClips,
     data: Data,
     positions: np.ndarray,
     views: Sequence[int],
-    writer: Writer,
+    writer: ShardWriter,
     watch: Callable[[int], None],
 ) -> dict[int, str]:
     """Write some views of the rows at some positions; the reason for each row that could not be read."""
-    dataset = kept.dataset.at_once(positions, tuple(views))
+    dataset = kept.dataset.with_rows_and_draws(positions, tuple(views))
     place_of = dict(zip(dataset.rows.tolist(), positions.tolist(), strict=True))
     columns = [kept.views.index(view) for view in views]
     patient = data.model_copy(update={"time_limit": data.time_limit * len(views)})
     failed: dict[int, str] = {}
     drawn = kept.dataset.augment is not None
-    size = max(1, CLIPS_AT_ONCE // len(views))
+    size = max(1, FORWARD_BATCH_SIZE // len(views))
     with row_loader(dataset, patient, batch_size=size, least_workers=int(drawn)) as loader:
         for batch in loader:
             failed.update(batch["skipped"])
@@ -90,17 +90,19 @@ def _compute(
                 wanted = (kept.places_NV["shard"][places] == MISSING).reshape(-1)
                 clips = batch["clips"].flatten(0, 1)[wanted]
                 if len(clips):
-                    writer.add(kept.keys_NV[places].reshape(-1)[wanted], entering(model, clips, frozen).cpu())
+                    writer.add(kept.keys_NV[places].reshape(-1)[wanted], cut_activations(model, clips, frozen).cpu())
             watch(len(batch["row"]) + len(batch["skipped"]))
     return failed
 
 
-def measured(model: VideoClassifier, frozen: FrozenPart, kept: KeptClips, *, time_limit: float) -> Measured | None:
+def measure_fill(
+    model: VideoClassifier, frozen: FrozenPart, kept: CachedClips, *, time_limit: float
+) -> FillTimings | None:
     """On the first missing row that can be read, in this process; None where there is none, or it takes too long."""
     for position in kept.missing()[:3].tolist():
         found: list[tuple[float, float, Tensor]] = []
         # A file may hang its decoder: nobody waits for that thread.
-        reader = Thread(target=_read_once, args=(kept, position, found), daemon=True)
+        reader = Thread(target=_time_read, args=(kept, position, found), daemon=True)
         reader.start()
         reader.join(time_limit)
         if reader.is_alive():
@@ -108,17 +110,17 @@ def measured(model: VideoClassifier, frozen: FrozenPart, kept: KeptClips, *, tim
         if found:
             decode_row, decode_clip, clips = found[0]
             started = time.perf_counter()
-            entering(model, clips, frozen).cpu()
+            cut_activations(model, clips, frozen).cpu()
             seconds = time.perf_counter() - started
-            return Measured(decode_row, decode_clip, seconds, rounding_error(model, clips, frozen))
+            return FillTimings(decode_row, decode_clip, seconds, rounding_error(model, clips, frozen))
     return None
 
 
-def _read_once(kept: KeptClips, position: int, found: list[tuple[float, float, Tensor]]) -> None:
+def _time_read(kept: CachedClips, position: int, found: list[tuple[float, float, Tensor]]) -> None:
     """Add the seconds to read a row with all its views, with one, and that clip; nothing where it cannot be read."""
     started = time.perf_counter()
-    every = kept.dataset.at_once(np.array([position]), kept.views)[0]
+    every = kept.dataset.with_rows_and_draws(np.array([position]), kept.views)[0]
     middle = time.perf_counter()
-    one = kept.dataset.at_once(np.array([position]), kept.views[:1])[0]
+    one = kept.dataset.with_rows_and_draws(np.array([position]), kept.views[:1])[0]
     if "error" not in every and "error" not in one:
         found.append((middle - started, time.perf_counter() - middle, one["clips"][:1]))

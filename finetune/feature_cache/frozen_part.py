@@ -11,46 +11,48 @@ from torch import Tensor
 
 from finetune.feature_cache.shard_store import DTYPES
 from finetune.model.classifier import VideoClassifier
-from finetune.model.freezing.freeze import learning_stages
-from finetune.model.frozen_prefix import FEATURES, Cut, before, find_cut
-from finetune.run.checkpoint import versions_of
-from finetune.runtime.device import precisely
-from finetune.runtime.threads import map_in_threads, threads_for
+from finetune.model.freezing.freeze import trainable_stages
+from finetune.model.frozen_prefix import FEATURES, Cut, find_cut, forward_before_cut
+from finetune.run.checkpoint import package_versions
+from finetune.runtime.device import autocast
+from finetune.runtime.threads import limit_threads, map_in_threads
 
-CLIPS_AT_ONCE = 8  # that are computed together where that is faster
+FORWARD_BATCH_SIZE = 8  # that are computed together where that is faster
 PACKAGES = ("torch", "torchvision", "timm", "av", "opencv-python-headless", "numpy")
 
 
 @dataclass(frozen=True)
 class FrozenPart:
-    """What comes before a cut: `precision` says how it is computed, `kept_as` to what its numbers are rounded."""
+    """What comes before a cut: `precision` says how it is computed, `storage_dtype` to what its numbers are rounded."""
 
     cut: Cut
     precision: str
-    kept_as: str
+    storage_dtype: str
 
 
-def frozen_part(model: VideoClassifier, num_frames: int, *, precision: str, kept_as: str = "auto") -> FrozenPart | None:
+def frozen_part(
+    model: VideoClassifier, num_frames: int, *, precision: str, storage_dtype: str = "auto"
+) -> FrozenPart | None:
     """The frozen part of a model as it learns now; None where it has none.
 
     `auto` keeps what is computed in 16 bits as it is, and rounds what is not to fp16. Raises ModelError where the
     network cannot be cut.
     """
     cut = find_cut(model, num_frames)
-    return None if cut is None else _settled(model, cut, precision, kept_as)
+    return None if cut is None else _resolve_dtypes(model, cut, precision, storage_dtype)
 
 
-def _settled(model: VideoClassifier, cut: Cut, precision: str, kept_as: str) -> FrozenPart:
+def _resolve_dtypes(model: VideoClassifier, cut: Cut, precision: str, storage_dtype: str) -> FrozenPart:
     device = model.backbone.mean.device
     black = torch.zeros((1, cut.num_frames, 3, model.size, model.size), dtype=torch.uint8, device=device)
-    with precisely(precision, device):
-        computed = before(model, black, cut).dtype
+    with autocast(precision, device):
+        computed = forward_before_cut(model, black, cut).dtype
     names = {dtype: name for name, dtype in DTYPES.items()}
     half = names[computed] if computed.itemsize == 2 else "fp16"
-    return FrozenPart(replace(cut, dtype=computed), precision, half if kept_as == "auto" else kept_as)
+    return FrozenPart(replace(cut, dtype=computed), precision, half if storage_dtype == "auto" else storage_dtype)
 
 
-def entering(model: VideoClassifier, clips_BTCHW: Tensor, frozen: FrozenPart) -> Tensor:
+def cut_activations(model: VideoClassifier, clips_BTCHW: Tensor, frozen: FrozenPart) -> Tensor:
     """What of clips enters the part that learns, (B, *item), rounded as it is kept; the frozen part only is run.
 
     On a CPU each clip is computed by itself, so that its numbers do not depend on what else is in the batch, and each
@@ -60,18 +62,18 @@ def entering(model: VideoClassifier, clips_BTCHW: Tensor, frozen: FrozenPart) ->
     device = model.backbone.mean.device
 
     def compute(part_BTCHW: Tensor) -> Tensor:
-        with precisely(frozen.precision, device):
-            return _rounded(before(model, part_BTCHW.to(device), frozen.cut), DTYPES[frozen.kept_as])
+        with autocast(frozen.precision, device):
+            return _to_dtype(forward_before_cut(model, part_BTCHW.to(device), frozen.cut), DTYPES[frozen.storage_dtype])
 
-    parts = clips_BTCHW.split(1 if device.type == "cpu" else CLIPS_AT_ONCE)
+    parts = clips_BTCHW.split(1 if device.type == "cpu" else FORWARD_BATCH_SIZE)
     # Elsewhere in the network hooks take what enters: those of several threads would meet.
-    if model.is_small and model.sharing is None and frozen.cut.entry == FEATURES:
+    if model.fits_one_thread and model.sharing is None and frozen.cut.entry == FEATURES:
         return torch.cat(map_in_threads(compute, parts))
-    with threads_for(small=model.is_small):
+    with limit_threads(small=model.fits_one_thread):
         return torch.cat([compute(part) for part in parts])
 
 
-def _rounded(numbers: Tensor, dtype: torch.dtype) -> Tensor:
+def _to_dtype(numbers: Tensor, dtype: torch.dtype) -> Tensor:
     if torch.finfo(dtype).max >= torch.finfo(numbers.dtype).max:
         return numbers.to(dtype)
     most = torch.finfo(dtype).max
@@ -80,12 +82,12 @@ def _rounded(numbers: Tensor, dtype: torch.dtype) -> Tensor:
 
 def rounding_error(model: VideoClassifier, clips_BTCHW: Tensor, frozen: FrozenPart) -> float:
     """How far what is kept of some clips is from what is computed: the norm of the difference, by that of the whole."""
-    exact = entering(model, clips_BTCHW, replace(frozen, kept_as="fp32")).double()
-    kept = entering(model, clips_BTCHW, frozen).double()
+    exact = cut_activations(model, clips_BTCHW, replace(frozen, storage_dtype="fp32")).double()
+    kept = cut_activations(model, clips_BTCHW, frozen).double()
     return float((kept - exact).norm() / exact.norm().clamp_min(1e-30))
 
 
-def depends_on(model: VideoClassifier, frozen: FrozenPart) -> dict[str, Any]:
+def cache_key(model: VideoClassifier, frozen: FrozenPart) -> dict[str, Any]:
     """All that what is kept depends on beside the clips: weights, architecture, cut, arithmetic and versions."""
     device = model.backbone.mean.device
     capability = torch.backends.cpu.get_cpu_capability() if device.type == "cpu" else torch.cuda.get_device_name(device)
@@ -95,17 +97,17 @@ def depends_on(model: VideoClassifier, frozen: FrozenPart) -> dict[str, Any]:
         **({"taps": sorted(frozen.cut.taps)} if frozen.cut.taps else {}),
         "size": model.size,
         "entry": frozen.cut.entry,
-        "weights": digest_of(_tensors(model, frozen)),
+        "weights": hash_tensors(_frozen_tensors(model, frozen)),
         "precision": frozen.precision,
         "compiled": frozen.cut.entry == FEATURES and model.backbone.net._compiled_call_impl is not None,
         "device": f"{device.type} {capability} {platform.machine()}",
-        "versions": versions_of(PACKAGES),
+        "versions": package_versions(PACKAGES),
     }
 
 
-def _tensors(model: VideoClassifier, frozen: FrozenPart) -> dict[str, Tensor]:
+def _frozen_tensors(model: VideoClassifier, frozen: FrozenPart) -> dict[str, Tensor]:
     """Parameters and buffers of the stages of the backbone that do not learn; all of them where none does."""
-    learning = () if frozen.cut.entry == FEATURES else learning_stages(model)
+    learning = () if frozen.cut.entry == FEATURES else trainable_stages(model)
     names = {
         name
         for stage, part in model.stages.items()
@@ -116,7 +118,7 @@ def _tensors(model: VideoClassifier, frozen: FrozenPart) -> dict[str, Tensor]:
     return {name: value for name, value in every.items() if name in names and name.startswith("backbone.")}
 
 
-def digest_of(tensors: Mapping[str, Tensor]) -> str:
+def hash_tensors(tensors: Mapping[str, Tensor]) -> str:
     """A hash of names, shapes, types and every bit."""
     digest = sha256()
     for name, value in sorted(tensors.items()):

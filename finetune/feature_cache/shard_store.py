@@ -22,44 +22,44 @@ import torch
 from torch import Tensor
 
 from finetune.errors import RunError
-from finetune.feature_cache.cache_folder import remove
-from finetune.storage.atomic import in_use, whole_file
+from finetune.feature_cache.cache_folder import remove_cache_entry
+from finetune.storage.atomic import atomic_file, shared_lock
 
 FORMAT = 1  # of the files; one more when they change
 SHARD_BYTES = 2**25
 SHARD_SECONDS = 60.0  # what an interrupted fill loses at most
-KEY = np.dtype([("high", "<u8"), ("low", "<u8")])
-PLACE = np.dtype([("shard", "<i4"), ("position", "<i4")])
+KEY_DTYPE = np.dtype([("high", "<u8"), ("low", "<u8")])
+LOCATION_DTYPE = np.dtype([("shard", "<i4"), ("position", "<i4")])
 MISSING = -1
 DTYPES = {"fp16": torch.float16, "bf16": torch.bfloat16, "fp32": torch.float32}
 
 
-def keys_of(items: Sequence[tuple[Any, ...]]) -> np.ndarray:
+def item_keys(items: Sequence[tuple[Any, ...]]) -> np.ndarray:
     """A key (N,) for what each item depends on beside its set: strings and numbers."""
     digests = b"".join(
         blake2b(repr(item).encode("utf-8", "surrogateescape"), digest_size=16).digest() for item in items
     )
-    return np.frombuffer(digests, dtype=KEY)
+    return np.frombuffer(digests, dtype=KEY_DTYPE)
 
 
-class Store:
+class ShardStore:
     """The items of one set: tensors of one shape and type. Hold it open while it is used; others do not remove it."""
 
-    def __init__(self, root: Path, depends_on: Mapping[str, Any], *, item: tuple[int, ...], kept_as: str) -> None:
-        described = json.dumps({"format": FORMAT, "item": item, "kept_as": kept_as, **depends_on}, sort_keys=True)
+    def __init__(self, root: Path, cache_key: Mapping[str, Any], *, item: tuple[int, ...], storage_dtype: str) -> None:
+        described = json.dumps({"format": FORMAT, "item": item, "kept_as": storage_dtype, **cache_key}, sort_keys=True)
         self.folder = root / sha256(described.encode()).hexdigest()[:24]
         self.item = item
-        self.dtype = DTYPES[kept_as]
+        self.dtype = DTYPES[storage_dtype]
         self.shards: list[Path] = []
-        self.keys = np.zeros(0, dtype=KEY)  # sorted
-        self.places = np.zeros(0, dtype=PLACE)
+        self.keys = np.zeros(0, dtype=KEY_DTYPE)  # sorted
+        self.places = np.zeros(0, dtype=LOCATION_DTYPE)
         self._held = ExitStack()
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
             if not (self.folder / "set.json").exists():
-                with whole_file(self.folder / "set.json", many_write=True) as partial:
+                with atomic_file(self.folder / "set.json", concurrent_writers=True) as partial:
                     partial.write_text(json.dumps(json.loads(described), indent=1) + "\n", encoding="utf-8")
-            self._held.enter_context(in_use(self.folder / "set.json"))
+            self._held.enter_context(shared_lock(self.folder / "set.json"))
             with suppress(OSError):  # another user's, which may be read
                 os.utime(self.folder / "set.json")
         except OSError as error:
@@ -70,9 +70,9 @@ class Store:
         """Let others remove the set; one that is empty goes now."""
         self._held.close()
         if not self.shards and not any(self.folder.glob("*.shard*")):
-            remove(self.folder)
+            remove_cache_entry(self.folder)
 
-    def __enter__(self) -> "Store":
+    def __enter__(self) -> "ShardStore":
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -98,7 +98,7 @@ class Store:
         self.shards += [path for path, _ in found]
         keys = np.concatenate([self.keys, *(keys for _, keys in found)])
         places = [
-            np.array([(first + number, position) for position in range(len(keys))], dtype=PLACE)
+            np.array([(first + number, position) for position in range(len(keys))], dtype=LOCATION_DTYPE)
             for number, (_, keys) in enumerate(found)
         ]
         order = np.argsort(keys, kind="stable", order=("high", "low"))
@@ -111,7 +111,7 @@ class Store:
 
     def find(self, keys: np.ndarray) -> np.ndarray:
         """The place of each key (N,), its `shard` MISSING where it is not there."""
-        places = np.full(len(keys), MISSING, dtype=PLACE)
+        places = np.full(len(keys), MISSING, dtype=LOCATION_DTYPE)
         if not len(self.keys):
             return places
         found = np.minimum(np.searchsorted(self.keys, keys), len(self.keys) - 1)
@@ -137,8 +137,8 @@ class Store:
                 raise RunError(f"{path}: was damaged, and has been removed; run the command again, or --resume the run")
         return items
 
-    def writer(self) -> "Writer":
-        return Writer(self)
+    def writer(self) -> "ShardWriter":
+        return ShardWriter(self)
 
 
 @dataclass(frozen=True)
@@ -154,28 +154,28 @@ class _Header:
         with path.open("rb") as file:
             begin = json.loads(file.read(_Header.SIZE))
             count = int(begin["items"])
-            size = _Header.SIZE + count * (record + KEY.itemsize)
+            size = _Header.SIZE + count * (record + KEY_DTYPE.itemsize)
             if begin["record"] != record or path.stat().st_size != size:
                 raise ValueError(f"{path}: is not whole")
             file.seek(_Header.SIZE + count * record)
-            return _Header(np.frombuffer(file.read(count * KEY.itemsize), dtype=KEY))
+            return _Header(np.frombuffer(file.read(count * KEY_DTYPE.itemsize), dtype=KEY_DTYPE))
 
     @staticmethod
     def to_bytes(items: int, record: int) -> bytes:
         return json.dumps({"items": items, "record": record}).encode().ljust(_Header.SIZE)
 
 
-class Writer:
+class ShardWriter:
     """Collects items and writes them in shards; what has been collected is written at the end, whatever ends it."""
 
-    def __init__(self, store: Store) -> None:
+    def __init__(self, store: ShardStore) -> None:
         self.store = store
         self.keys: list[np.ndarray] = []
         self.items: list[Tensor] = []
         self.began = time.monotonic()
         self.bytes = 0
 
-    def __enter__(self) -> "Writer":
+    def __enter__(self) -> "ShardWriter":
         return self
 
     def __exit__(
@@ -199,7 +199,7 @@ class Writer:
             return
         path = self.store.folder / f"{uuid4().hex}.shard"
         try:
-            with whole_file(path) as partial, partial.open("wb") as file:
+            with atomic_file(path) as partial, partial.open("wb") as file:
                 file.write(_Header.to_bytes(sum(map(len, self.keys)), self.store.record))
                 for items in self.items:
                     for item in items.flatten(1).view(torch.uint8).numpy():

@@ -5,14 +5,14 @@ from torch import Tensor
 
 from finetune.model.classifier import VideoClassifier
 from finetune.model.frozen_prefix import Cut
-from finetune.model.view_consensus import agree
-from finetune.recipe.tasks import Output
-from finetune.runtime.device import precisely
-from finetune.runtime.threads import threads_for
+from finetune.model.view_consensus import combine_views
+from finetune.recipe.tasks import OutputSpec
+from finetune.runtime.device import autocast
+from finetune.runtime.threads import limit_threads
 
 
 @torch.inference_mode()
-def answers(
+def predict_batch(
     model: VideoClassifier, clips_BVTCHW: Tensor, *, precision: str, cut: Cut | None = None
 ) -> dict[str, Tensor]:
     """What a model says of each task, in float32 on the CPU; it has to be in evaluation mode.
@@ -25,28 +25,28 @@ def answers(
     device = next(model.parameters()).device
     views: list[dict[str, Tensor]] = []
     for view in range(clips_BVTCHW.shape[1]):
-        with precisely(precision, device), threads_for(small=model.is_small):
+        with autocast(precision, device), limit_threads(small=model.fits_one_thread):
             views.append(model(clips_BVTCHW[:, view].to(device), cut))
     return {
-        task: _answer(model, task, output, torch.stack([each[task] for each in views])).cpu()
+        task: _decode_logits(model, task, output, torch.stack([each[task] for each in views])).cpu()
         for task, output in model.outputs.items()
     }
 
 
 def probabilities(model: VideoClassifier, clips_BVTCHW: Tensor, *, precision: str) -> Tensor:
-    """Class probabilities (B, K) of a model's first task that has classes; see `answers`."""
-    return answers(model, clips_BVTCHW, precision=precision)[model.primary]
+    """Class probabilities (B, K) of a model's first task that has classes; see `predict_batch`."""
+    return predict_batch(model, clips_BVTCHW, precision=precision)[model.primary]
 
 
-def _answer(model: VideoClassifier, task: str, output: Output, logits_VBK: Tensor) -> Tensor:
-    if not output.is_named:
+def _decode_logits(model: VideoClassifier, task: str, output: OutputSpec, logits_VBK: Tensor) -> Tensor:
+    if not output.is_categorical:
         scale, center = (torch.tensor(each, device=logits_VBK.device) for each in (output.scale, output.center))
         return (logits_VBK.float() * scale + center).transpose(0, 1)
-    probs_BK = agree(logits_VBK, model.consensus, multilabel=output.kind != "classify")
-    return of_levels(probs_BK) if output.kind == "ordinal" else probs_BK
+    probs_BK = combine_views(logits_VBK, model.consensus, multilabel=output.kind != "classify")
+    return level_probabilities(probs_BK) if output.kind == "ordinal" else probs_BK
 
 
-def of_levels(reached_BK: Tensor) -> Tensor:
+def level_probabilities(reached_BK: Tensor) -> Tensor:
     """Probabilities of levels (B, K + 1) from those that each but the lowest is reached (B, K), made to fall."""
     falling = reached_BK.cummin(1).values
     ones = torch.ones_like(falling[:, :1])

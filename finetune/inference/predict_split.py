@@ -9,22 +9,22 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from finetune.feature_cache.cached_clips import KeptLoader
-from finetune.feature_cache.frozen_part import FrozenPart, entering
-from finetune.inference.forward import answers, probabilities
+from finetune.feature_cache.cached_clips import CachedClipLoader
+from finetune.feature_cache.frozen_part import FrozenPart, cut_activations
+from finetune.inference.forward import predict_batch, probabilities
 from finetune.model.classifier import VideoClassifier
-from finetune.recipe.tasks import PLACED, Output
+from finetune.recipe.tasks import SPATIAL_KINDS, OutputSpec
 from finetune.runtime.threads import map_in_threads
 from finetune.video.dataset import ClipDataset
-from finetune.video.geometry import Placement, boxes_back, motion_back
+from finetune.video.geometry import Placement, boxes_to_source, motion_to_source
 from finetune.video.loader import Batch, ClipLoader
 
 Progress = Callable[[int, int], None]
-BATCHES_AT_ONCE = 8  # of a small network
+CONCURRENT_BATCHES = 8  # of a small network
 
 
 @dataclass(frozen=True, eq=False)
-class Said:
+class Predictions:
     """What a model says of rows (N,), upwards: `tasks` has, of each, probabilities or numbers (N, K).
 
     Boxes (x, y, w, h) are in pixels of the video, motion in pixels a frame. `skipped` has the reason for each row that
@@ -36,14 +36,14 @@ class Said:
     skipped: dict[int, str]
 
 
-def answers_of(
+def predict_rows(
     model: VideoClassifier,
-    loader: "ClipLoader | KeptLoader | Beside",
+    loader: "ClipLoader | CachedClipLoader | WithFrozenBaseline",
     *,
     precision: str,
     frozen: FrozenPart | None = None,
     progress: Progress | None = None,
-) -> Said:
+) -> Predictions:
     """What a model says of the rows of a loader.
 
     With a loader of one row a batch, what a row gets depends on no other row: `predict` gives the very same. With a
@@ -52,22 +52,22 @@ def answers_of(
     model.eval()
     scored: dict[int, dict[str, np.ndarray]] = {}
     skipped: dict[int, str] = {}
-    for batch, said in _with_outputs(model, loader, precision=precision, frozen=frozen):
+    for batch, said in _batches_with_outputs(model, loader, precision=precision, frozen=frozen):
         if said is not None:
             for place, row in enumerate(batch["row"].tolist()):
                 of_row = {task: values[place].numpy() for task, values in said.items()}
-                scored[row] = in_source(model.outputs, of_row, partial(loader.dataset.placements_of_row, row))
+                scored[row] = to_source_pixels(model.outputs, of_row, partial(loader.dataset.placements_of_row, row))
         skipped.update(batch["skipped"])
         if progress is not None:
             progress(len(scored) + len(skipped), len(loader.dataset))
     rows = np.array(sorted(scored), dtype=int)
     tasks = {task: np.array([scored[row][task] for row in rows]) for task in model.outputs}
-    return Said(rows, tasks, skipped)
+    return Predictions(rows, tasks, skipped)
 
 
-def _with_outputs(
+def _batches_with_outputs(
     model: VideoClassifier,
-    loader: "ClipLoader | KeptLoader | Beside",
+    loader: "ClipLoader | CachedClipLoader | WithFrozenBaseline",
     *,
     precision: str,
     frozen: FrozenPart | None,
@@ -80,32 +80,32 @@ def _with_outputs(
         if clips_BV is None:
             return None
         if frozen is not None and clips_BV.dtype == torch.uint8:
-            clips_BV = entering(model, clips_BV.flatten(0, 1), frozen).unflatten(0, clips_BV.shape[:2])
-        return answers(model, clips_BV, precision=precision, cut=cut)
+            clips_BV = cut_activations(model, clips_BV.flatten(0, 1), frozen).unflatten(0, clips_BV.shape[:2])
+        return predict_batch(model, clips_BV, precision=precision, cut=cut)
 
-    if not (model.is_small and model.sharing is None and cut is None):
+    if not (model.fits_one_thread and model.sharing is None and cut is None):
         yield from ((batch, compute(batch)) for batch in loader)
         return
     batches = iter(loader)
-    while some := list(islice(batches, BATCHES_AT_ONCE)):
+    while some := list(islice(batches, CONCURRENT_BATCHES)):
         yield from zip(some, map_in_threads(compute, some), strict=True)
 
 
-def in_source(
-    outputs: Mapping[str, Output], said: Mapping[str, np.ndarray], placements: Callable[[], Sequence[Placement]]
+def to_source_pixels(
+    outputs: Mapping[str, OutputSpec], said: Mapping[str, np.ndarray], placements: Callable[[], Sequence[Placement]]
 ) -> dict[str, np.ndarray]:
     """Of one row {task: (K,)}: numbers are the mean over views, boxes and motion brought back to the video."""
     found = {}
     for task, output in outputs.items():
         values = said[task]
-        if output.kind in PLACED:
-            back = boxes_back if output.kind == "box" else motion_back
+        if output.kind in SPATIAL_KINDS:
+            back = boxes_to_source if output.kind == "box" else motion_to_source
             values = np.stack([back(view[None], at)[0] for view, at in zip(values, placements(), strict=True)])
-        found[task] = values if output.is_named else values.mean(0)
+        found[task] = values if output.is_categorical else values.mean(0)
     return found
 
 
-class Beside:
+class WithFrozenBaseline:
     """A loader's batches, of which another model's answers are noted on the way: videos are decoded once."""
 
     def __init__(self, loader: ClipLoader, model: VideoClassifier | None, precision: str) -> None:

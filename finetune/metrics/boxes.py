@@ -7,11 +7,11 @@ import numpy as np
 
 from finetune.metrics.intervals import interval_of_errors, interval_of_shares
 
-BINS = 20  # of the histogram of IoU
+NUM_IOU_BINS = 20  # of the histogram of IoU
 
 
 def score_box(
-    truth_N4: np.ndarray, said_N4: np.ndarray, *, groups: np.ndarray | None, mean_box: Sequence[float] | None
+    truth_N4: np.ndarray, predictions_N4: np.ndarray, *, groups: np.ndarray | None, mean_box: Sequence[float] | None
 ) -> dict[str, Any]:
     """Figures of one box task, from at least one row; boxes are x, y, width and height in pixels of the source.
 
@@ -20,9 +20,9 @@ def score_box(
     by. `center_error` is the mean distance of centres in pixels. `mean_box` is that of the training rows: what always
     saying it would reach is the baseline.
     """
-    iou_N = box_iou_pairs(truth_N4, said_N4)
-    error_N = np.hypot(*(_centers(truth_N4) - _centers(said_N4)).T)
-    counts, edges = np.histogram(iou_N, np.arange(BINS + 1) / BINS)
+    iou_N = box_iou_pairs(truth_N4, predictions_N4)
+    error_N = np.hypot(*(_centers(truth_N4) - _centers(predictions_N4)).T)
+    counts, edges = np.histogram(iou_N, np.arange(NUM_IOU_BINS + 1) / NUM_IOU_BINS)
     shares = {"mean_iou": iou_N, "ap50": iou_N >= 0.5, "ap75": iou_N >= 0.75}
     task: dict[str, Any] = {"kind": "box", "num_rows": len(iou_N)}
     for name, share_N in shares.items():
@@ -34,14 +34,14 @@ def score_box(
     return task | {"histogram": {"edges": edges.tolist(), "counts": counts.tolist()}}
 
 
-def box_iou_pairs(truth_N4: np.ndarray, said_N4: np.ndarray) -> np.ndarray:
+def box_iou_pairs(truth_N4: np.ndarray, predictions_N4: np.ndarray) -> np.ndarray:
     """The share of the area of both that is common to them, of each pair of boxes (N,); 0 for one without area."""
-    truth_N4, said_N4 = truth_N4.astype(np.float64), said_N4.astype(np.float64)
-    starts = np.maximum(truth_N4[:, :2], said_N4[:, :2])
-    ends = np.minimum(truth_N4[:, :2] + truth_N4[:, 2:], said_N4[:, :2] + said_N4[:, 2:])
+    truth_N4, predictions_N4 = truth_N4.astype(np.float64), predictions_N4.astype(np.float64)
+    starts = np.maximum(truth_N4[:, :2], predictions_N4[:, :2])
+    ends = np.minimum(truth_N4[:, :2] + truth_N4[:, 2:], predictions_N4[:, :2] + predictions_N4[:, 2:])
     common_N = np.clip(ends - starts, 0, None).prod(1)
-    both_N = truth_N4[:, 2:].prod(1) + said_N4[:, 2:].prod(1) - common_N
-    there_N = (truth_N4[:, 2:] > 0).all(1) & (said_N4[:, 2:] > 0).all(1)
+    both_N = truth_N4[:, 2:].prod(1) + predictions_N4[:, 2:].prod(1) - common_N
+    there_N = (truth_N4[:, 2:] > 0).all(1) & (predictions_N4[:, 2:] > 0).all(1)
     return np.divide(common_N, both_N, out=np.zeros(len(truth_N4)), where=there_N)
 
 

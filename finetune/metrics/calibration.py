@@ -13,10 +13,10 @@ from scipy.special import expit, log_softmax, logit
 
 from finetune.metrics.intervals import mean_interval
 
-BINS = 10
-SMALLEST = 1e-7  # as near to 0 and 1 as probabilities are taken
+NUM_CONFIDENCE_BINS = 10
+MIN_PROBABILITY = 1e-7  # as near to 0 and 1 as probabilities are taken
 SIMULATIONS = 500
-MOST_TO_FIT = 5000  # rows: more change the temperature by nothing that matters
+MAX_FIT_ROWS = 5000  # rows: more change the temperature by nothing that matters
 
 
 def fit_temperature(truth: np.ndarray, probs_NK: np.ndarray) -> float:
@@ -26,20 +26,20 @@ def fit_temperature(truth: np.ndarray, probs_NK: np.ndarray) -> float:
     that are all right would else ask for a temperature of 0.
     """
 
-    chosen = np.random.default_rng(0).permutation(len(truth))[:MOST_TO_FIT]
+    chosen = np.random.default_rng(0).permutation(len(truth))[:MAX_FIT_ROWS]
     truth, probs_NK = truth[chosen], probs_NK[chosen]
 
     def loss(log_temperature: float) -> float:
-        cooled_NK = tempered(probs_NK, float(np.exp(log_temperature)), multilabel=truth.ndim == 2)
+        cooled_NK = apply_temperature(probs_NK, float(np.exp(log_temperature)), multilabel=truth.ndim == 2)
         return len(truth) * log_loss(truth, cooled_NK) + 0.5 * log_temperature**2
 
     found = minimize_scalar(loss, bounds=(-3.0, 3.0), method="bounded", options={"xatol": 1e-4})
     return round(float(np.exp(found.x)), 4)
 
 
-def tempered(probs_NK: np.ndarray, temperature: float, *, multilabel: bool = False) -> np.ndarray:
+def apply_temperature(probs_NK: np.ndarray, temperature: float, *, multilabel: bool = False) -> np.ndarray:
     """Probabilities (…, K) as if their logits had been divided by a temperature; above 1 they are less sure."""
-    probs = np.clip(probs_NK.astype(np.float64), SMALLEST, 1 - SMALLEST if multilabel else 1)
+    probs = np.clip(probs_NK.astype(np.float64), MIN_PROBABILITY, 1 - MIN_PROBABILITY if multilabel else 1)
     if multilabel:
         return expit(logit(probs) / temperature)
     return np.exp(log_softmax(np.log(probs) / temperature, axis=-1))
@@ -49,7 +49,7 @@ def log_loss(truth: np.ndarray, probs_NK: np.ndarray) -> float:
     """The mean of -ln p(what is), over rows, or over rows and classes where `truth` is (N, K)."""
     right_NK = truth if truth.ndim == 2 else truth[:, None] == np.arange(probs_NK.shape[1])
     likelihood = np.where(right_NK, probs_NK, 1 - probs_NK) if truth.ndim == 2 else probs_NK[right_NK]
-    return float(-np.log(np.maximum(likelihood, SMALLEST)).mean())
+    return float(-np.log(np.maximum(likelihood, MIN_PROBABILITY)).mean())
 
 
 def calibration(truth: np.ndarray, probs_NK: np.ndarray, groups: np.ndarray | None) -> dict[str, Any]:
@@ -59,7 +59,7 @@ def calibration(truth: np.ndarray, probs_NK: np.ndarray, groups: np.ndarray | No
     are as sure as they should be stay under on these rows; `brier` the mean squared error, summed over classes (0…2);
     `gap` how much surer than right, with its interval.
     """
-    sure, right = _sure_and_right(truth, probs_NK)
+    sure, right = _confidence_and_correctness(truth, probs_NK)
     targets_NK = np.eye(probs_NK.shape[1])[truth] if truth.ndim == 1 else truth
     gap, gap_ci = mean_interval((sure - right).reshape(len(truth), -1).mean(1), groups)
     squared, squared_ci = mean_interval(((probs_NK - targets_NK) ** 2).sum(1), groups)
@@ -75,7 +75,7 @@ def calibration(truth: np.ndarray, probs_NK: np.ndarray, groups: np.ndarray | No
     }
 
 
-def _sure_and_right(truth: np.ndarray, probs_NK: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def _confidence_and_correctness(truth: np.ndarray, probs_NK: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     if truth.ndim == 2:
         return probs_NK.ravel().astype(np.float64), truth.ravel().astype(np.float64)
     return probs_NK.max(1).astype(np.float64), (probs_NK.argmax(1) == truth).astype(np.float64)
@@ -83,13 +83,13 @@ def _sure_and_right(truth: np.ndarray, probs_NK: np.ndarray) -> tuple[np.ndarray
 
 def _bins(sure: np.ndarray, right: np.ndarray) -> list[dict[str, float]]:
     """Those bins that have rows."""
-    place, counts = _places(sure)
-    sums = (np.bincount(place, values, BINS) for values in (sure, right))
-    means = (np.divide(total, counts, out=np.zeros(BINS), where=counts > 0) for total in sums)
+    place, counts = _bin_indices(sure)
+    sums = (np.bincount(place, values, NUM_CONFIDENCE_BINS) for values in (sure, right))
+    means = (np.divide(total, counts, out=np.zeros(NUM_CONFIDENCE_BINS), where=counts > 0) for total in sums)
     return [
         {
-            "low": index / BINS,
-            "high": (index + 1) / BINS,
+            "low": index / NUM_CONFIDENCE_BINS,
+            "high": (index + 1) / NUM_CONFIDENCE_BINS,
             "count": int(number),
             "sure": float(is_sure),
             "right": float(of),
@@ -100,8 +100,8 @@ def _bins(sure: np.ndarray, right: np.ndarray) -> list[dict[str, float]]:
 
 
 def _ece(sure: np.ndarray, right: np.ndarray) -> float:
-    place, _ = _places(sure)
-    return float(np.abs(np.bincount(place, sure - right, BINS)).sum() / len(sure))
+    place, _ = _bin_indices(sure)
+    return float(np.abs(np.bincount(place, sure - right, NUM_CONFIDENCE_BINS)).sum() / len(sure))
 
 
 def _ece_by_chance(sure: np.ndarray) -> float:
@@ -111,7 +111,7 @@ def _ece_by_chance(sure: np.ndarray) -> float:
     return float(np.percentile(drawn, 95)) * math.sqrt(most / len(sure))  # it falls as the root of their number
 
 
-def _places(sure: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def _bin_indices(sure: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """The bin of each, and how many there are in each."""
-    place = np.minimum((sure * BINS).astype(int), BINS - 1)
-    return place, np.bincount(place, minlength=BINS)
+    place = np.minimum((sure * NUM_CONFIDENCE_BINS).astype(int), NUM_CONFIDENCE_BINS - 1)
+    return place, np.bincount(place, minlength=NUM_CONFIDENCE_BINS)

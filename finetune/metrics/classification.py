@@ -6,15 +6,21 @@ from typing import Any
 import numpy as np
 from sklearn.metrics import confusion_matrix, precision_recall_fscore_support
 
-from finetune.metrics.intervals import Units, interval_of, interval_of_shares, most_units, units_of
+from finetune.metrics.intervals import (
+    JackknifeUnits,
+    interval_of_shares,
+    jackknife_units,
+    max_units,
+    proportion_interval,
+)
 
 
-def score(
+def score_multiclass(
     labels_N: np.ndarray, probs_NK: np.ndarray, *, classes: Sequence[str], groups: np.ndarray | None = None
 ) -> dict[str, Any]:
     """Figures of one classification task in 0…1; macro averages are over the classes that have rows.
 
-    Intervals come from a jackknife over groups, or over rows without groups; see `interval_of`.
+    Intervals come from a jackknife over groups, or over rows without groups; see `proportion_interval`.
     """
     num_classes = len(classes)
     predicted_N = probs_NK.argmax(1)
@@ -26,10 +32,10 @@ def score(
     hits_N = np.array(
         [label in row for label, row in zip(labels_N, np.argsort(-probs_NK, axis=1)[:, :top_k], strict=True)]
     )
-    right_N = labels_N == predicted_N
+    correct_N = labels_N == predicted_N
     macro = _macro(matrix.diagonal(), matrix.sum(1), matrix.sum(0))
-    figures = {"top1": float(right_N.mean()), "top5": float(hits_N.mean()), **macro}
-    intervals = {"top1": interval_of_shares(right_N, groups), "top5": interval_of_shares(hits_N, groups)}
+    figures = {"top1": float(correct_N.mean()), "top5": float(hits_N.mean()), **macro}
+    intervals = {"top1": interval_of_shares(correct_N, groups), "top5": interval_of_shares(hits_N, groups)}
     intervals |= _macro_intervals(labels_N, predicted_N, groups, macro, support_K=support)
     majority = int(support.argmax())
     return {
@@ -42,7 +48,7 @@ def score(
                 "class": name,
                 "precision": float(precision[code]),
                 "recall": float(recall[code]),
-                "recall_ci": _share_interval_of(labels_N == code, right_N, groups),
+                "recall_ci": _subset_accuracy_interval(labels_N == code, correct_N, groups),
                 "f1": float(f1[code]),
                 "support": int(support[code]),
             }
@@ -59,22 +65,24 @@ def top1_and_loss(labels_N: np.ndarray, probs_NK: np.ndarray) -> tuple[float, fl
     return float((probs_NK.argmax(1) == labels_N).mean()), float(-np.log(likelihood_N).mean())
 
 
-def _macro(right_K: np.ndarray, actual_K: np.ndarray, named_K: np.ndarray) -> dict[str, float]:
+def _macro(correct_K: np.ndarray, actual_K: np.ndarray, predicted_K: np.ndarray) -> dict[str, float]:
     """Precision, recall and F1 averaged over classes that have rows, from how many are right, there, and named so."""
     there = actual_K > 0
-    precision = np.divide(right_K, named_K, out=np.zeros(right_K.shape), where=named_K > 0)
-    recall = np.divide(right_K, actual_K, out=np.zeros(right_K.shape), where=there)
-    both = actual_K + named_K
-    f1 = np.divide(2 * right_K, both, out=np.zeros(right_K.shape), where=both > 0)
+    precision = np.divide(correct_K, predicted_K, out=np.zeros(correct_K.shape), where=predicted_K > 0)
+    recall = np.divide(correct_K, actual_K, out=np.zeros(correct_K.shape), where=there)
+    both = actual_K + predicted_K
+    f1 = np.divide(2 * correct_K, both, out=np.zeros(correct_K.shape), where=both > 0)
     averaged = (("precision", precision), ("recall", recall), ("f1", f1))
     return {f"macro_{name}": float(values[there].mean()) for name, values in averaged}
 
 
-def _share_interval_of(chosen_N: np.ndarray, right_N: np.ndarray, groups: np.ndarray | None) -> list[float] | None:
+def _subset_accuracy_interval(
+    chosen_N: np.ndarray, correct_N: np.ndarray, groups: np.ndarray | None
+) -> list[float] | None:
     """The interval of how many of the chosen rows are right; None where there are none."""
     if not chosen_N.any():
         return None
-    return interval_of_shares(right_N[chosen_N], None if groups is None else groups[chosen_N])
+    return interval_of_shares(correct_N[chosen_N], None if groups is None else groups[chosen_N])
 
 
 def _macro_intervals(
@@ -86,21 +94,25 @@ def _macro_intervals(
     support_K: np.ndarray,
 ) -> dict[str, list[float] | None]:
     """Of averages over classes; a row counts the more, the fewer its class has. A class may be left out as a whole."""
-    most = most_units(len(labels_N) * len(support_K) // 10)
-    units = units_of(groups, len(labels_N), weights_N=1 / support_K[labels_N], most=most)
-    left_out = [_macro(*counts) for counts in _counts_left_out(labels_N, predicted_N, units, len(support_K))]
-    return {name: interval_of(macro[name], np.array([each[name] for each in left_out]), units) for name in macro}
+    most = max_units(len(labels_N) * len(support_K) // 10)
+    units = jackknife_units(groups, len(labels_N), weights_N=1 / support_K[labels_N], most=most)
+    left_out = [_macro(*counts) for counts in _leave_one_out_counts(labels_N, predicted_N, units, len(support_K))]
+    return {
+        name: proportion_interval(macro[name], np.array([each[name] for each in left_out]), units) for name in macro
+    }
 
 
-def _counts_left_out(
-    labels_N: np.ndarray, predicted_N: np.ndarray, units: Units, num_classes: int
+def _leave_one_out_counts(
+    labels_N: np.ndarray, predicted_N: np.ndarray, units: JackknifeUnits, num_classes: int
 ) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray]]:
     """How many rows of each class (K,) are right, there, and named so, without each unit; not where none is left."""
-    rows_of_unit = np.split(np.argsort(units.of_rows, kind="stable"), np.cumsum(np.bincount(units.of_rows))[:-1])
+    rows_of_unit = np.split(
+        np.argsort(units.unit_of_row, kind="stable"), np.cumsum(np.bincount(units.unit_of_row))[:-1]
+    )
     codes = (labels_N[labels_N == predicted_N], labels_N, predicted_N)
-    right_K, there_K, named_K = (np.bincount(code, minlength=num_classes) for code in codes)
+    correct_K, there_K, predicted_K = (np.bincount(code, minlength=num_classes) for code in codes)
     for rows in rows_of_unit if units.count > 1 else ():
         labels, predicted = labels_N[rows], predicted_N[rows]
         right = np.bincount(labels[labels == predicted], minlength=num_classes)
         there, named = (np.bincount(code, minlength=num_classes) for code in (labels, predicted))
-        yield right_K - right, there_K - there, named_K - named
+        yield correct_K - right, there_K - there, predicted_K - named

@@ -6,10 +6,10 @@ from typing import Any
 import numpy as np
 
 from finetune.metrics.calibration import calibration, fit_temperature
-from finetune.metrics.classification import score, top1_and_loss
-from finetune.metrics.curves import abstaining, curves, ranks
-from finetune.metrics.headline_keys import HEADLINE, limits_of
-from finetune.metrics.multilabel import best_thresholds, cross_entropy, mean_average_precision, score_multilabel
+from finetune.metrics.classification import score_multiclass, top1_and_loss
+from finetune.metrics.curves import accuracy_by_coverage, ap_and_auroc, curves
+from finetune.metrics.headline_keys import HEADLINE_METRICS, metric_range
+from finetune.metrics.multilabel import best_thresholds, binary_log_loss, mean_average_precision, score_multilabel
 
 
 def headline(task: Mapping[str, Any]) -> tuple[str, float, tuple[float, float]]:
@@ -17,36 +17,36 @@ def headline(task: Mapping[str, Any]) -> tuple[str, float, tuple[float, float]]:
 
     Where no interval is known it is all that the figure can be: 0…1, -1…1 for a correlation, -inf…1 for R².
     """
-    key, name = HEADLINE[task["kind"]]
-    low, high = task[f"{key}_ci"] or limits_of(task["kind"])
+    key, name = HEADLINE_METRICS[task["kind"]]
+    low, high = task[f"{key}_ci"] or metric_range(task["kind"])
     return name, task[key], (low, high)
 
 
-def in_words(task: Mapping[str, Any]) -> str:
+def format_headline(task: Mapping[str, Any]) -> str:
     """The same as a line of text."""
     name, value, (low, high) = headline(task)
     return f"{name} {value:.3f} (95 % interval {low:.3f} to {high:.3f})"
 
 
-def scores_of(
+def score_classification(
     truth: np.ndarray,
     probs_NK: np.ndarray,
     *,
     classes: Sequence[str],
     groups: np.ndarray | None,
-    named_NK: np.ndarray | None = None,
+    predicted_NK: np.ndarray | None = None,
     thresholds: np.ndarray | None = None,
 ) -> dict[str, Any]:
-    """A task of results.json: `truth` are labels (N,), or what is there (N, K), to which `named_NK` belongs."""
+    """A task of results.json: `truth` are labels (N,), or what is there (N, K), to which `predicted_NK` belongs."""
     if truth.ndim == 2:
-        assert named_NK is not None
-        task = score_multilabel(truth, probs_NK, named_NK, classes=classes, thresholds=thresholds, groups=groups)
+        assert predicted_NK is not None
+        task = score_multilabel(truth, probs_NK, predicted_NK, classes=classes, thresholds=thresholds, groups=groups)
         targets_NK, abstain = truth, {}
     else:
-        task = score(truth, probs_NK, classes=classes, groups=groups)
+        task = score_multiclass(truth, probs_NK, classes=classes, groups=groups)
         targets_NK = truth[:, None] == np.arange(len(classes))
-        abstain = {"abstain": abstaining(probs_NK.max(1), probs_NK.argmax(1) == truth, groups)}
-    ranked = ranks(targets_NK, probs_NK)
+        abstain = {"abstain": accuracy_by_coverage(probs_NK.max(1), probs_NK.argmax(1) == truth, groups)}
+    ranked = ap_and_auroc(targets_NK, probs_NK)
     task["per_class"] = [row | ranks_of for row, ranks_of in zip(task["per_class"], ranked, strict=True)]
     return task | {
         "calibration": calibration(truth, probs_NK, groups),
@@ -55,13 +55,13 @@ def scores_of(
     }
 
 
-def validation_figures(truth: np.ndarray, probs_NK: np.ndarray) -> dict[str, Any]:
-    """What metrics.jsonl says of the split val after an epoch; `truth` as in `scores_of`."""
+def validation_metrics(truth: np.ndarray, probs_NK: np.ndarray) -> dict[str, Any]:
+    """What metrics.jsonl says of the split val after an epoch; `truth` as in `score_classification`."""
     if truth.ndim == 1:
         top1, loss = top1_and_loss(truth, probs_NK)
         return {"val_loss": loss, "val_top1": top1, "temperature": fit_temperature(truth, probs_NK)}
     return {
-        "val_loss": cross_entropy(truth, probs_NK),
+        "val_loss": binary_log_loss(truth, probs_NK),
         "val_top1": float(truth[np.arange(len(truth)), probs_NK.argmax(1)].mean()),
         "val_map": mean_average_precision(truth, probs_NK),
         "thresholds": best_thresholds(truth, probs_NK),
@@ -69,7 +69,7 @@ def validation_figures(truth: np.ndarray, probs_NK: np.ndarray) -> dict[str, Any
     }
 
 
-def rank(record: Mapping[str, Any]) -> tuple[float, float]:
+def epoch_sort_key(record: Mapping[str, Any]) -> tuple[float, float]:
     """Of two epochs the better has the higher figure on val, over all tasks; between equals, the lower loss."""
     figures = (record[key] for key in ("val_score", "val_map", "val_top1") if key in record)
     return next(figures) or 0.0, -(record["val_loss"] or 0.0)

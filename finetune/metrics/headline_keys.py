@@ -2,7 +2,7 @@
 
 import math
 
-HEADLINE = {  # by kind: its key in results.json, its name
+HEADLINE_METRICS = {  # by kind: its key in results.json, its name
     "classify": ("top1", "top-1"),
     "multilabel": ("map", "mAP"),
     "ordinal": ("top1", "top-1"),
@@ -13,6 +13,6 @@ HEADLINE = {  # by kind: its key in results.json, its name
 _LIMITS = {"correlation": (-1.0, 1.0), "r2": (-math.inf, 1.0)}
 
 
-def limits_of(kind: str) -> tuple[float, float]:
+def metric_range(kind: str) -> tuple[float, float]:
     """Between which numbers the figure of a kind can be: 0 and 1, but for correlations and R²."""
-    return _LIMITS.get(HEADLINE[kind][0], (0.0, 1.0))
+    return _LIMITS.get(HEADLINE_METRICS[kind][0], (0.0, 1.0))

@@ -6,37 +6,37 @@ from typing import Any
 import numpy as np
 from sklearn.metrics import average_precision_score, precision_recall_curve, precision_recall_fscore_support
 
-from finetune.metrics.intervals import interval_of, interval_of_shares, most_units, units_of
+from finetune.metrics.intervals import interval_of_shares, jackknife_units, max_units, proportion_interval
 
 
 def score_multilabel(
     targets_NK: np.ndarray,
     probs_NK: np.ndarray,
-    named_NK: np.ndarray,
+    predicted_NK: np.ndarray,
     *,
     classes: Sequence[str],
     thresholds: np.ndarray | None,
     groups: np.ndarray | None = None,
 ) -> dict[str, Any]:
-    """Figures of one task in 0…1; `targets_NK` says what is there, `named_NK` what is said to be, by `thresholds`.
+    """Figures of one task in 0…1; `targets_NK` says what is there, `predicted_NK` what is said to be, by `thresholds`.
 
     `map` is the mean over classes that occur of their average precision; `micro_f1` counts all clips and classes
     together, `macro_f1` is the mean over classes that occur; `exact` is the share of clips with all of it right.
     Intervals are those of `score`.
     """
     there_K = targets_NK.sum(0) > 0
-    precision, recall, f1, support = precision_recall_fscore_support(targets_NK, named_NK, zero_division=0)
+    precision, recall, f1, support = precision_recall_fscore_support(targets_NK, predicted_NK, zero_division=0)
     ap_K = [
         float(average_precision_score(targets_NK[:, code], probs_NK[:, code])) if there_K[code] else None
         for code in range(len(classes))
     ]
     figures = {
         "map": float(np.mean([ap for ap in ap_K if ap is not None])) if there_K.any() else 0.0,
-        "micro_f1": _micro_f1(targets_NK, named_NK, np.ones(len(targets_NK))),
+        "micro_f1": _micro_f1(targets_NK, predicted_NK, np.ones(len(targets_NK))),
         "macro_f1": float(f1[there_K].mean()) if there_K.any() else 0.0,
-        "exact": float((targets_NK == named_NK).all(1).mean()),
+        "exact": float((targets_NK == predicted_NK).all(1).mean()),
     }
-    intervals = _intervals(targets_NK, probs_NK, named_NK, groups, figures)
+    intervals = _intervals(targets_NK, probs_NK, predicted_NK, groups, figures)
     share_K = targets_NK.mean(0)
     return {
         "kind": "multilabel",
@@ -65,7 +65,7 @@ def mean_average_precision(targets_NK: np.ndarray, probs_NK: np.ndarray) -> floa
     return float(average_precision_score(targets_NK[:, there_K], probs_NK[:, there_K])) if there_K.any() else 0.0
 
 
-def cross_entropy(targets_NK: np.ndarray, probs_NK: np.ndarray) -> float:
+def binary_log_loss(targets_NK: np.ndarray, probs_NK: np.ndarray) -> float:
     """The mean over clips and classes of -ln p(what is)."""
     likelihood_NK = np.where(targets_NK, probs_NK, 1 - probs_NK)
     return float(-np.log(np.maximum(likelihood_NK, 1e-12)).mean())
@@ -92,39 +92,39 @@ def _best_threshold(there_N: np.ndarray, probs_N: np.ndarray) -> float:
     return float((marks[chosen] + below) / 2)
 
 
-def _micro_f1(targets_NK: np.ndarray, named_NK: np.ndarray, weights_N: np.ndarray) -> float:
-    right = weights_N @ (targets_NK & named_NK).sum(1)
-    both = weights_N @ (targets_NK.sum(1) + named_NK.sum(1))
+def _micro_f1(targets_NK: np.ndarray, predicted_NK: np.ndarray, weights_N: np.ndarray) -> float:
+    right = weights_N @ (targets_NK & predicted_NK).sum(1)
+    both = weights_N @ (targets_NK.sum(1) + predicted_NK.sum(1))
     return float(2 * right / both) if both else 0.0
 
 
 def _intervals(
     targets_NK: np.ndarray,
     probs_NK: np.ndarray,
-    named_NK: np.ndarray,
+    predicted_NK: np.ndarray,
     groups: np.ndarray | None,
     figures: dict[str, float],
 ) -> dict[str, list[float] | None]:
     """A row counts the more in averages over classes, the rarer its classes are."""
     support_K = np.maximum(targets_NK.sum(0), 1)
     weights_N = np.maximum((targets_NK / support_K).sum(1), 1 / targets_NK.size)  # one without a class counts little
-    most = most_units(probs_NK.size)
-    of_classes = units_of(groups, len(targets_NK), weights_N=weights_N, most=most)
-    of_all = units_of(groups, len(targets_NK), most=most)
+    most = max_units(probs_NK.size)
+    of_classes = jackknife_units(groups, len(targets_NK), weights_N=weights_N, most=most)
+    of_all = jackknife_units(groups, len(targets_NK), most=most)
     ranked = [_Ranked(targets_NK[:, code], probs_NK[:, code]) for code in np.flatnonzero(targets_NK.any(0))]
-    hits_NK, sums_NK = targets_NK & named_NK, targets_NK.astype(int) + named_NK
+    hits_NK, sums_NK = targets_NK & predicted_NK, targets_NK.astype(int) + predicted_NK
     left_out = np.full((of_all.count, 3), np.nan)
-    for unit, rest_N in enumerate(of_all.each_left_out()):
+    for unit, rest_N in enumerate(of_all.leave_one_out_masks()):
         hits_K, sums_K, support_K = rest_N @ hits_NK, rest_N @ sums_NK, rest_N @ targets_NK
         if support_K.any():
             precision = float(np.nanmean([each.average_precision(rest_N) for each in ranked]))
             macro = float((2 * hits_K / np.maximum(sums_K, 1))[support_K > 0].mean())
             left_out[unit] = precision, macro, 2 * hits_K.sum() / max(1, sums_K.sum())
     return {
-        "map": interval_of(figures["map"], left_out[:, 0], of_classes),
-        "macro_f1": interval_of(figures["macro_f1"], left_out[:, 1], of_classes),
-        "micro_f1": interval_of(figures["micro_f1"], left_out[:, 2], of_all),
-        "exact": interval_of_shares((targets_NK == named_NK).all(1), groups),
+        "map": proportion_interval(figures["map"], left_out[:, 0], of_classes),
+        "macro_f1": proportion_interval(figures["macro_f1"], left_out[:, 1], of_classes),
+        "micro_f1": proportion_interval(figures["micro_f1"], left_out[:, 2], of_all),
+        "exact": interval_of_shares((targets_NK == predicted_NK).all(1), groups),
     }
 
 

@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 from sklearn.metrics import cohen_kappa_score
 
-from finetune.metrics.headline import scores_of
+from finetune.metrics.headline import score_classification
 from finetune.metrics.intervals import interval_of_shares
 
 
@@ -18,21 +18,21 @@ def score_ordinal(
     `mean_distance` is in levels, `within_one` the share of rows at most one level off; `kappa` Cohen's, with squared
     distances: 1 is perfect, 0 as by chance, and what is said where all rows have one level and are said to.
     """
-    said_N, furthest = probs_NK.argmax(1), max(1, len(classes) - 1)
-    distance_N = np.abs(said_N - levels_N)
+    predicted_N, furthest = probs_NK.argmax(1), max(1, len(classes) - 1)
+    distance_N = np.abs(predicted_N - levels_N)
     ends = interval_of_shares(distance_N / furthest, groups)
-    return scores_of(levels_N, probs_NK, classes=classes, groups=groups) | {
+    return score_classification(levels_N, probs_NK, classes=classes, groups=groups) | {
         "kind": "ordinal",
         "num_rows": len(levels_N),
         "mean_distance": float(distance_N.mean()),
         "mean_distance_ci": None if ends is None else [furthest * end for end in ends],
         "within_one": float((distance_N <= 1).mean()),
         "within_one_ci": interval_of_shares(distance_N <= 1, groups),
-        "kappa": _kappa(levels_N, said_N, len(classes)),
+        "kappa": _kappa(levels_N, predicted_N, len(classes)),
     }
 
 
-def _kappa(levels_N: np.ndarray, said_N: np.ndarray, num_levels: int) -> float:
-    if len(np.union1d(levels_N, said_N)) < 2:
+def _kappa(levels_N: np.ndarray, predicted_N: np.ndarray, num_levels: int) -> float:
+    if len(np.union1d(levels_N, predicted_N)) < 2:
         return 0.0
-    return float(cohen_kappa_score(levels_N, said_N, labels=range(num_levels), weights="quadratic"))
+    return float(cohen_kappa_score(levels_N, predicted_N, labels=range(num_levels), weights="quadratic"))

@@ -13,14 +13,14 @@ from scipy.stats import binomtest
 
 from finetune.metrics.intervals import paired_difference
 
-FEWEST_UNITS = 6  # that 5 coins fall alike happens 6 times of 100, so 5 groups can agree by chance
-SIGNIFICANT = 0.05
+MIN_TEST_UNITS = 6  # that 5 coins fall alike happens 6 times of 100, so 5 groups can agree by chance
+SIGNIFICANCE_LEVEL = 0.05
 
 Verdict = Literal["first", "other", "none", "unsettled"]
 
 
 @dataclass(frozen=True)
-class Paired:
+class PairedTest:
     """`other` against `first` on rows that both were tested on.
 
     `difference` is how much more often the other is right, in -1…1, with its 95 % interval over `num_units` groups, or
@@ -38,25 +38,25 @@ class Paired:
     @property
     def verdict(self) -> Verdict:
         """Which is better: one of them only where the interval excludes 0."""
-        if self.num_units < FEWEST_UNITS:
+        if self.num_units < MIN_TEST_UNITS:
             return "unsettled"
         low, high = self.interval
         return "other" if low > 0 else "first" if high < 0 else "none"
 
     def disagrees(self, adjusted_p: float) -> bool:
         """Whether McNemar's test, with its p value after `holm`, says otherwise than the interval."""
-        return self.verdict != "unsettled" and (self.verdict == "none") == (adjusted_p < SIGNIFICANT)
+        return self.verdict != "unsettled" and (self.verdict == "none") == (adjusted_p < SIGNIFICANCE_LEVEL)
 
 
-def compare(first_N: np.ndarray, other_N: np.ndarray, *, groups: np.ndarray | None, comparisons: int = 1) -> Paired:
+def compare(first_N: np.ndarray, other_N: np.ndarray, *, groups: np.ndarray | None, comparisons: int = 1) -> PairedTest:
     """Compare two classifiers by whether each was right on a row, (N,) of bool; rows of a group are drawn together.
 
     Of several `comparisons` the intervals are wider, so that all of them together hold 95 times of 100 (Bonferroni).
     """
-    level = 1 - SIGNIFICANT / comparisons
+    level = 1 - SIGNIFICANCE_LEVEL / comparisons
     difference, interval = paired_difference(other_N, first_N, groups=groups, level=level)
     only_first, only_other = int((first_N & ~other_N).sum()), int((other_N & ~first_N).sum())
-    return Paired(
+    return PairedTest(
         num_rows=len(first_N),
         num_units=len(first_N) if groups is None else len(np.unique(groups)),
         difference=difference,
@@ -88,19 +88,19 @@ def holm(p_values: Sequence[float]) -> list[float]:
     return adjusted
 
 
-def in_words(paired: Paired, *, first: str, other: str, unit: str) -> str:
+def in_words(paired: PairedTest, *, first: str, other: str, unit: str) -> str:
     """The verdict as a sentence without its end; `unit` is what the interval is over: group or clip."""
     if paired.verdict == "unsettled":
-        return f"cannot be settled: {too_few(paired.num_units, unit)}"
+        return f"cannot be settled: {too_few_units_text(paired.num_units, unit)}"
     if paired.verdict == "none":
         return "no evidence of a difference"
     better = other if paired.verdict == "other" else first
     return f"{better} is better by {points(abs(paired.difference))}"
 
 
-def too_few(num_units: int, unit: str) -> str:
+def too_few_units_text(num_units: int, unit: str) -> str:
     """That so many groups or clips settle nothing, as words; empty where they are enough."""
-    if num_units >= FEWEST_UNITS:
+    if num_units >= MIN_TEST_UNITS:
         return ""
     return f"{num_units} {unit} is too few" if num_units == 1 else f"{num_units} {unit}s are too few"
 

@@ -5,16 +5,16 @@ from typing import Any, Literal
 
 import numpy as np
 
-from finetune.metrics.intervals import interval_of_errors, interval_of_median, interval_on, units_of
+from finetune.metrics.intervals import interval_of_errors, interval_of_median, jackknife_units, transformed_interval
 
-POINTS = 500  # [true, said] of an output that are kept to be drawn
-MOVING = 0.1  # pixels a frame; of what moves less the direction is noise
-_TRUTH_FINEST, _SAID_FINEST = 1e-12, 1e-7  # of the largest number: a deviation below is rounding, as of float32
+MAX_OUTPUT_POINTS = 500  # [true, said] of an output that are kept to be drawn
+MIN_MOTION = 0.1  # pixels a frame; of what moves less the direction is noise
+_TRUTH_EPSILON, _PREDICTION_EPSILON = 1e-12, 1e-7  # of the largest number: a deviation below is rounding, as of float32
 
 
-def score_numbers(
+def score_regression(
     truth_NK: np.ndarray,
-    said_NK: np.ndarray,
+    predictions_NK: np.ndarray,
     *,
     names: Sequence[str],
     groups: np.ndarray | None,
@@ -25,11 +25,11 @@ def score_numbers(
     R² and the correlation (Pearson's) of an output are 0 where the truth is the same in all rows, and the correlation
     where what is said is. `mean` is that of the training rows: what always saying it would reach is the baseline.
     """
-    rows = _Rows(truth_NK, said_NK, groups)
+    rows = _RegressionSums(truth_NK, predictions_NK, groups)
     figures = {name: float(rows.figures_K[name].mean()) for name in ("r2", "mae", "correlation", "rmse")}
     task: dict[str, Any] = {"kind": "regress", "num_rows": len(truth_NK)}
     task |= {"r2": figures["r2"], "r2_ci": rows.interval("r2")}
-    task |= {"mae": figures["mae"], "mae_ci": interval_of_errors(rows.off_NK.mean(1), groups)}
+    task |= {"mae": figures["mae"], "mae_ci": interval_of_errors(rows.abs_error_NK.mean(1), groups)}
     task |= {"correlation": figures["correlation"], "correlation_ci": rows.interval("correlation")}
     task |= {"rmse": figures["rmse"], "per_output": rows.per_output(names, ("mae", "rmse", "r2", "correlation"))}
     if mean is not None:
@@ -39,7 +39,7 @@ def score_numbers(
 
 def score_motion(
     truth_N2: np.ndarray,
-    said_N2: np.ndarray,
+    predictions_N2: np.ndarray,
     *,
     names: Sequence[str],
     groups: np.ndarray | None,
@@ -47,14 +47,14 @@ def score_motion(
 ) -> dict[str, Any]:
     """Figures of a task of movements, from at least one row; they are in pixels of the source a frame.
 
-    `correlation` and `r2` are those of `score_numbers`. `endpoint_error` is the mean length of what the said movement
-    is off by, `angle_error` the median angle between the two in degrees, of rows that truly move; None without such
-    rows. A said movement of 0 has no direction, and counts as 90°, as one by chance does in the mean.
+    `correlation` and `r2` are those of `score_regression`. `endpoint_error` is the mean length of what the said
+    movement is off by, `angle_error` the median angle between the two in degrees, of rows that truly move; None without
+    such rows. A said movement of 0 has no direction, and counts as 90°, as one by chance does in the mean.
     """
-    rows = _Rows(truth_N2, said_N2, groups)
-    error_N = np.hypot(*(truth_N2.astype(np.float64) - said_N2).T)
-    moving_N = np.hypot(*truth_N2.T) > MOVING
-    angle, angle_ci = _angle(truth_N2[moving_N], said_N2[moving_N], None if groups is None else groups[moving_N])
+    rows = _RegressionSums(truth_N2, predictions_N2, groups)
+    error_N = np.hypot(*(truth_N2.astype(np.float64) - predictions_N2).T)
+    moving_N = np.hypot(*truth_N2.T) > MIN_MOTION
+    angle, angle_ci = _angle(truth_N2[moving_N], predictions_N2[moving_N], None if groups is None else groups[moving_N])
     task = {
         "kind": "motion",
         "num_rows": len(truth_N2),
@@ -73,61 +73,80 @@ def score_motion(
     return task
 
 
-def mean_r2(truth_NK: np.ndarray, said_NK: np.ndarray) -> float:
-    """The `r2` of `score_numbers`."""
-    return float(_Rows(truth_NK, said_NK, None).figures_K["r2"].mean())
+def mean_r2(truth_NK: np.ndarray, predictions_NK: np.ndarray) -> float:
+    """The `r2` of `score_regression`."""
+    return float(_RegressionSums(truth_NK, predictions_NK, None).figures_K["r2"].mean())
 
 
-def mean_correlation(truth_NK: np.ndarray, said_NK: np.ndarray) -> float:
-    """The `correlation` of `score_numbers`."""
-    return float(_Rows(truth_NK, said_NK, None).figures_K["correlation"].mean())
+def mean_correlation(truth_NK: np.ndarray, predictions_NK: np.ndarray) -> float:
+    """The `correlation` of `score_regression`."""
+    return float(_RegressionSums(truth_NK, predictions_NK, None).figures_K["correlation"].mean())
 
 
-class _Rows:
+class _RegressionSums:
     """What is summed over rows to get each output's figures, so that those of other rows are other sums."""
 
-    def __init__(self, truth_NK: np.ndarray, said_NK: np.ndarray, groups: np.ndarray | None) -> None:
-        self.truth_NK, self.said_NK = truth_NK.astype(np.float64), said_NK.astype(np.float64)
+    def __init__(self, truth_NK: np.ndarray, predictions_NK: np.ndarray, groups: np.ndarray | None) -> None:
+        self.truth_NK, self.predictions_NK = truth_NK.astype(np.float64), predictions_NK.astype(np.float64)
         self.groups = groups
-        self.off_NK = np.abs(self.truth_NK - self.said_NK)
-        truth, said = (values - values.mean(0) for values in (self.truth_NK, self.said_NK))
-        parts = (np.ones(truth.shape), truth, said, truth**2, said**2, truth * said, self.off_NK, self.off_NK**2)
+        self.abs_error_NK = np.abs(self.truth_NK - self.predictions_NK)
+        truth, said = (values - values.mean(0) for values in (self.truth_NK, self.predictions_NK))
+        parts = (
+            np.ones(truth.shape),
+            truth,
+            said,
+            truth**2,
+            said**2,
+            truth * said,
+            self.abs_error_NK,
+            self.abs_error_NK**2,
+        )
         self.parts_NFK = np.stack(parts, axis=1)
-        self.least_2K = np.stack([_least(self.truth_NK, _TRUTH_FINEST), _least(self.said_NK, _SAID_FINEST)])
-        found = _figures(self.parts_NFK.sum(0), self.least_2K)
+        self.min_variance_2K = np.stack(
+            [_min_variance(self.truth_NK, _TRUTH_EPSILON), _min_variance(self.predictions_NK, _PREDICTION_EPSILON)]
+        )
+        found = _output_metrics(self.parts_NFK.sum(0), self.min_variance_2K)
         self.constant = {name: np.isnan(values_K) for name, values_K in found.items()}
         self.figures_K = {name: np.nan_to_num(values_K) for name, values_K in found.items()}
 
     def interval(self, name: Literal["r2", "correlation"]) -> list[float] | None:
         """Of r2 or correlation; a unit without which an output does not differ any more says nothing."""
-        units = units_of(self.groups, len(self.parts_NFK))
+        units = jackknife_units(self.groups, len(self.parts_NFK))
         if units.count < 2:
             return None
         sums_UFK = np.zeros((units.count, *self.parts_NFK.shape[1:]))
-        np.add.at(sums_UFK, units.of_rows, self.parts_NFK)
-        left_out = _figures(sums_UFK.sum(0) - sums_UFK, self.least_2K)
+        np.add.at(sums_UFK, units.unit_of_row, self.parts_NFK)
+        left_out = _output_metrics(sums_UFK.sum(0) - sums_UFK, self.min_variance_2K)
         left_out_UK = np.where(self.constant[name], 0.0, left_out[name])
-        return interval_on(name, float(self.figures_K[name].mean()), left_out_UK.mean(1), units)
+        return transformed_interval(name, float(self.figures_K[name].mean()), left_out_UK.mean(1), units)
 
     def per_output(self, names: Sequence[str], figures: Sequence[str]) -> list[dict[str, Any]]:
         """Each output's figures, with up to POINTS rows spread evenly over all."""
-        rows = np.unique(np.linspace(0, len(self.truth_NK) - 1, min(POINTS, len(self.truth_NK))).astype(int))
+        rows = np.unique(np.linspace(0, len(self.truth_NK) - 1, min(MAX_OUTPUT_POINTS, len(self.truth_NK))).astype(int))
         return [
             {"name": name}
             | {figure: float(self.figures_K[figure][output]) for figure in figures}
-            | {"points": [[_short(self.truth_NK[row, output]), _short(self.said_NK[row, output])] for row in rows]}
+            | {
+                "points": [
+                    [_round_digits(self.truth_NK[row, output]), _round_digits(self.predictions_NK[row, output])]
+                    for row in rows
+                ]
+            }
             for output, name in enumerate(names)
         ]
 
 
-def _figures(sums_FK: np.ndarray, least_2K: np.ndarray) -> dict[str, np.ndarray]:
-    """Of each output, from sums (…, F, K); NaN where one is not defined, as variances are not above `least_2K`."""
-    rows, truth, said, truth_2, said_2, product, off, off_2 = np.moveaxis(sums_FK, -2, 0)
-    truth_var, said_var = truth_2 / rows - (truth / rows) ** 2, said_2 / rows - (said / rows) ** 2
+def _output_metrics(sums_FK: np.ndarray, min_variance_2K: np.ndarray) -> dict[str, np.ndarray]:
+    """Metrics of each output from sums (…, F, K); NaN where a variance is not above `min_variance_2K`."""
+    rows, truth, said, truth_2, prediction_2, product, off, off_2 = np.moveaxis(sums_FK, -2, 0)
+    truth_var, predicted_var = truth_2 / rows - (truth / rows) ** 2, prediction_2 / rows - (said / rows) ** 2
     shared = product / rows - truth * said / rows**2
-    differs, both_differ = truth_var > least_2K[0], (truth_var > least_2K[0]) & (said_var > least_2K[1])
+    differs, both_differ = (
+        truth_var > min_variance_2K[0],
+        (truth_var > min_variance_2K[0]) & (predicted_var > min_variance_2K[1]),
+    )
     nothing = np.full(rows.shape, np.nan)
-    spread = np.sqrt(np.where(both_differ, truth_var * said_var, 1.0))
+    spread = np.sqrt(np.where(both_differ, truth_var * predicted_var, 1.0))
     return {
         "r2": 1 - np.divide(off_2 / rows, truth_var, out=nothing.copy(), where=differs),
         "correlation": np.clip(np.divide(shared, spread, out=nothing.copy(), where=both_differ), -1, 1),
@@ -136,23 +155,25 @@ def _figures(sums_FK: np.ndarray, least_2K: np.ndarray) -> dict[str, np.ndarray]
     }
 
 
-def _least(values_NK: np.ndarray, finest: float) -> np.ndarray:
+def _min_variance(values_NK: np.ndarray, finest: float) -> np.ndarray:
     """The variance of each output that is none: of rounding, or next to nothing of that of all rows."""
     return np.maximum((finest * np.abs(values_NK).max(0)) ** 2, 1e-12 * values_NK.var(0))
 
 
 def _angle(
-    truth_N2: np.ndarray, said_N2: np.ndarray, groups: np.ndarray | None
+    truth_N2: np.ndarray, predictions_N2: np.ndarray, groups: np.ndarray | None
 ) -> tuple[float | None, list[float] | None]:
     """The median in degrees, with its interval."""
     if not len(truth_N2):
         return None, None
-    truth_N2, said_N2 = truth_N2.astype(np.float64), said_N2.astype(np.float64)
-    across_N = truth_N2[:, 0] * said_N2[:, 1] - truth_N2[:, 1] * said_N2[:, 0]
-    angles_N = np.where(said_N2.any(1), np.arctan2(np.abs(across_N), (truth_N2 * said_N2).sum(1)), np.pi / 2)
+    truth_N2, predictions_N2 = truth_N2.astype(np.float64), predictions_N2.astype(np.float64)
+    across_N = truth_N2[:, 0] * predictions_N2[:, 1] - truth_N2[:, 1] * predictions_N2[:, 0]
+    angles_N = np.where(
+        predictions_N2.any(1), np.arctan2(np.abs(across_N), (truth_N2 * predictions_N2).sum(1)), np.pi / 2
+    )
     angles_N = np.degrees(angles_N)
     return float(np.median(angles_N)), interval_of_median(angles_N, groups)
 
 
-def _short(value: float) -> float:
+def _round_digits(value: float) -> float:
     return float(f"{value:.5g}")

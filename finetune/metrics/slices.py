@@ -7,10 +7,10 @@ import numpy as np
 
 from finetune.metrics.intervals import interval_of_shares
 
-MOST_VALUES, PARTS, FEWEST = 4, 3, 20
+MAX_VALUES, NUM_QUANTILES, MIN_SLICE_ROWS = 4, 3, 20
 
 
-def slices(facts: Mapping[str, np.ndarray], right_N: np.ndarray, groups: np.ndarray | None) -> list[dict[str, Any]]:
+def slices(facts: Mapping[str, np.ndarray], correct_N: np.ndarray, groups: np.ndarray | None) -> list[dict[str, Any]]:
     """For each fact with more than one value, the share of rows that are right in parts of it, with intervals.
 
     Each value is a part where they are few, else thirds of the rows. A fact of NaN is not known of a row. Nothing is
@@ -19,28 +19,28 @@ def slices(facts: Mapping[str, np.ndarray], right_N: np.ndarray, groups: np.ndar
     found = []
     for name, values_N in facts.items():
         known = ~np.isnan(values_N)
-        if known.sum() < FEWEST or len(np.unique(values_N[known])) < 2:
+        if known.sum() < MIN_SLICE_ROWS or len(np.unique(values_N[known])) < 2:
             continue
-        parts = [_part(values_N, here, right_N, groups) for here in _parts(values_N, known)]
+        parts = [_part(values_N, here, correct_N, groups) for here in _parts(values_N, known)]
         found.append({"fact": name, "parts": parts})
     return found
 
 
 def _parts(values_N: np.ndarray, known: np.ndarray) -> list[np.ndarray]:
     distinct = np.unique(values_N[known])
-    if len(distinct) <= MOST_VALUES:
+    if len(distinct) <= MAX_VALUES:
         return [values_N == value for value in distinct]
-    thirds = np.quantile(values_N[known], np.arange(1, PARTS) / PARTS)
+    thirds = np.quantile(values_N[known], np.arange(1, NUM_QUANTILES) / NUM_QUANTILES)
     borders = np.unique(np.minimum(thirds, distinct[-2]))  # most may have the largest value: it is a part then
     place = np.searchsorted(borders, values_N, side="left")
     return [here for part in range(len(borders) + 1) if (here := known & (place == part)).any()]
 
 
-def _part(values_N: np.ndarray, here: np.ndarray, right_N: np.ndarray, groups: np.ndarray | None) -> dict[str, Any]:
+def _part(values_N: np.ndarray, here: np.ndarray, correct_N: np.ndarray, groups: np.ndarray | None) -> dict[str, Any]:
     return {
         "low": float(values_N[here].min()),
         "high": float(values_N[here].max()),
         "rows": int(here.sum()),
-        "accuracy": float(right_N[here].mean()),
-        "accuracy_ci": interval_of_shares(right_N[here], None if groups is None else groups[here]),
+        "accuracy": float(correct_N[here].mean()),
+        "accuracy_ci": interval_of_shares(correct_N[here], None if groups is None else groups[here]),
     }

@@ -6,12 +6,12 @@ from typing import Any
 import numpy as np
 
 from finetune.metrics.boxes import box_iou_pairs, score_box
-from finetune.metrics.headline import scores_of
-from finetune.metrics.headline_keys import HEADLINE
+from finetune.metrics.headline import score_classification
+from finetune.metrics.headline_keys import HEADLINE_METRICS
 from finetune.metrics.multilabel import mean_average_precision
 from finetune.metrics.ordinal import score_ordinal
-from finetune.metrics.regression import mean_correlation, mean_r2, score_motion, score_numbers
-from finetune.recipe.tasks import CLASSED
+from finetune.metrics.regression import mean_correlation, mean_r2, score_motion, score_regression
+from finetune.recipe.tasks import CLASSIFICATION_KINDS
 
 
 def score_task(
@@ -31,35 +31,37 @@ def score_task(
     """
     assert len(truth) == len(said) > 0
     if kind in ("regress", "motion"):
-        score = score_numbers if kind == "regress" else score_motion
+        score = score_regression if kind == "regress" else score_motion
         return score(truth, said, names=names, groups=groups, mean=fitted)
     if kind == "box":
         return score_box(truth, said, groups=groups, mean_box=fitted)
     if kind == "ordinal":
         return score_ordinal(truth, said, classes=names, groups=groups)
-    assert kind in CLASSED, kind
+    assert kind in CLASSIFICATION_KINDS, kind
     thresholds = None if fitted is None else np.asarray(fitted)
-    named_NK = said >= (0.5 if thresholds is None else thresholds) if kind == "multilabel" else None
-    return scores_of(truth, said, classes=names, groups=groups, named_NK=named_NK, thresholds=thresholds)
+    predicted_NK = said >= (0.5 if thresholds is None else thresholds) if kind == "multilabel" else None
+    return score_classification(
+        truth, said, classes=names, groups=groups, predicted_NK=predicted_NK, thresholds=thresholds
+    )
 
 
-def validation_figures_of(kind: str, truth: np.ndarray, said: np.ndarray) -> dict[str, float]:
+def validation_headline(kind: str, truth: np.ndarray, said: np.ndarray) -> dict[str, float]:
     """The headline figure of a task by its key, from rows that have a label, without an interval; empty without rows.
 
     `truth` and `said` as in `score_task`.
     """
-    return {HEADLINE[kind][0]: _FIGURES[kind](truth, said)} if len(truth) else {}
+    return {HEADLINE_METRICS[kind][0]: _HEADLINE_FUNCTIONS[kind](truth, said)} if len(truth) else {}
 
 
 def _top1(labels_N: np.ndarray, probs_NK: np.ndarray) -> float:
     return float((probs_NK.argmax(1) == labels_N).mean())
 
 
-def _mean_iou(truth_N4: np.ndarray, said_N4: np.ndarray) -> float:
-    return float(box_iou_pairs(truth_N4, said_N4).mean())
+def _mean_iou(truth_N4: np.ndarray, predictions_N4: np.ndarray) -> float:
+    return float(box_iou_pairs(truth_N4, predictions_N4).mean())
 
 
-_FIGURES = {
+_HEADLINE_FUNCTIONS = {
     "classify": _top1,
     "multilabel": mean_average_precision,
     "ordinal": _top1,

@@ -8,13 +8,13 @@ from typing import Any
 from torch import nn
 from torch.utils.checkpoint import checkpoint
 
-from finetune.model.backbone.frame_fusion import Frames
-from finetune.model.freezing.freeze import Staged, learning_stages
+from finetune.model.backbone.frame_fusion import FrameCount
+from finetune.model.freezing.freeze import StagedModel, trainable_stages
 
 
-def learning_blocks(model: Staged) -> list[nn.Module]:
+def trainable_blocks(model: StagedModel) -> list[nn.Module]:
     """The outermost modules of the backbone's learning stages that hold others; a layer keeps its input anyway."""
-    learning = learning_stages(model)
+    learning = trainable_stages(model)
     whole = {name for stage in learning for name in model.stages[stage].modules if name.startswith("backbone.net.")}
     blocks: dict[str, nn.Module] = {}
     for name, module in model.named_modules():
@@ -27,13 +27,13 @@ def learning_blocks(model: Staged) -> list[nn.Module]:
 
 
 @contextmanager
-def recomputed(blocks: Sequence[nn.Module], frames: Frames) -> Iterator[None]:
+def checkpoint_blocks(blocks: Sequence[nn.Module], frames: FrameCount) -> Iterator[None]:
     """Within, each of the blocks keeps its inputs alone for the backward pass, and is computed again there.
 
     Nothing stays changed in the modules, so that copies and names of weights know nothing of it.
     """
     for block in blocks:
-        block.__dict__["forward"] = partial(_checkpointed, block, block.forward, frames)
+        block.__dict__["forward"] = partial(_checkpointed_forward, block, block.forward, frames)
     try:
         yield
     finally:
@@ -41,27 +41,29 @@ def recomputed(blocks: Sequence[nn.Module], frames: Frames) -> Iterator[None]:
             del block.__dict__["forward"]
 
 
-def _checkpointed(block: nn.Module, forward: Callable[..., Any], frames: Frames, *inputs: Any, **options: Any) -> Any:
-    def contexts() -> tuple[AbstractContextManager[None], _Again]:
-        return nullcontext(), _Again(partial(_as_it_was, block, frames, frames.count))
+def _checkpointed_forward(
+    block: nn.Module, forward: Callable[..., Any], frames: FrameCount, *inputs: Any, **options: Any
+) -> Any:
+    def contexts() -> tuple[AbstractContextManager[None], _ReentrantContext]:
+        return nullcontext(), _ReentrantContext(partial(_preserve_buffers, block, frames, frames.count))
 
     return checkpoint(forward, *inputs, use_reentrant=False, context_fn=contexts, **options)
 
 
-class _Again(ExitStack):
+class _ReentrantContext(ExitStack):
     """A context that may be entered several times: where gradients are asked for more than once."""
 
     def __init__(self, context: Callable[[], AbstractContextManager[None]]) -> None:
         super().__init__()
         self.context = context
 
-    def __enter__(self) -> "_Again":
+    def __enter__(self) -> "_ReentrantContext":
         self.enter_context(self.context())
         return super().__enter__()
 
 
 @contextmanager
-def _as_it_was(block: nn.Module, frames: Frames, count: int) -> Iterator[None]:
+def _preserve_buffers(block: nn.Module, frames: FrameCount, count: int) -> Iterator[None]:
     """Let a block be run again without a trace: running statistics move in a copy, T is that of the first run."""
     kept = [(module, dict(module._buffers)) for module in block.modules() if module._buffers]
     now, frames.count = frames.count, count

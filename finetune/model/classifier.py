@@ -8,23 +8,22 @@ from typing import Self
 import torch
 from torch import Tensor, nn
 
-from finetune.errors import ModelError, some
-from finetune.model.activation_checkpointing import learning_blocks, recomputed
+from finetune.errors import ModelError, shorten_list
+from finetune.model.activation_checkpointing import checkpoint_blocks, trainable_blocks
 from finetune.model.backbone.backbone import Backbone, build_backbone
 from finetune.model.count_multiplications import count_multiplications
-from finetune.model.freezing.freeze import hold_frozen, set_trainable
-from finetune.model.freezing.stages import cut_into_stages
-from finetune.model.frozen_prefix import Cut, after
+from finetune.model.freezing.freeze import set_frozen_to_eval, set_trainable
+from finetune.model.freezing.stages import split_into_stages
+from finetune.model.frozen_prefix import Cut, forward_after_cut
 from finetune.model.heads import Heads, HeadShape
 from finetune.model.multitask.sharing import Sharing
 from finetune.model.temporal_pooling import build_pooling
-from finetune.model.view_consensus import agree
+from finetune.model.view_consensus import combine_views
 from finetune.recipe.schema import Model
-from finetune.recipe.tasks import Output, Several, primary_of
-from finetune.runtime.threads import is_small
+from finetune.recipe.tasks import DEFAULT_TASK, MultitaskSpec, OutputSpec, primary_task
+from finetune.runtime.threads import fits_one_thread
 
-TASK = "label"
-TOWERS = {"hard": None, "towers": "plain", "cross_stitch": "cross_stitch"}
+TOWER_MODES = {"hard": None, "towers": "plain", "cross_stitch": "cross_stitch"}
 
 
 class VideoClassifier(nn.Module):
@@ -38,7 +37,13 @@ class VideoClassifier(nn.Module):
     """
 
     def __init__(
-        self, backbone: Backbone, *, classes: Sequence[str], settings: Model, num_frames: int, several: Several | None
+        self,
+        backbone: Backbone,
+        *,
+        classes: Sequence[str],
+        settings: Model,
+        num_frames: int,
+        several: MultitaskSpec | None,
     ) -> None:
         super().__init__()
         self.classes = tuple(classes)
@@ -49,31 +54,31 @@ class VideoClassifier(nn.Module):
         self.batch_norm = "frozen"
         self.consensus = "probs"
         self.multilabel = False
-        self.primary = primary_of(self.outputs)
+        self.primary = primary_task(self.outputs)
         self.checkpointing = False
         self.backbone = backbone
         steps = backbone.steps(num_frames)
-        shared = settings.temporal if several is None or several.share_pooling else "mean"
+        shared = settings.temporal if several is None or several.uses_shared_pooling else "mean"
         self.temporal, width = build_pooling(shared, backbone.width, num_frames=steps)
         self.sharing = None if several is None else Sharing(backbone, several, settings.temporal)
         self.heads = Heads(self._head_shapes(width), dropout=settings.dropout)
-        self.stages = cut_into_stages(self, self.stage_of_parameters())
+        self.stages = split_into_stages(self, self.stage_of_parameters())
         set_trainable(self, "all")
 
     def forward(self, clips: Tensor, cut: Cut | None = None) -> dict[str, Tensor]:
         """Logits of clips; with a `cut`, of what enters there, (B, *cut.item), as `before` gives it."""
         if self.training:
-            hold_frozen(self)
+            set_frozen_to_eval(self)
         if cut is not None:
-            with recomputed(self._recomputed_blocks(), self.backbone.frames):
-                return self._said(after(self, clips, cut))
+            with checkpoint_blocks(self._blocks_to_checkpoint(), self.backbone.frames):
+                return self._logits(forward_after_cut(self, clips, cut))
         if clips.ndim == 5:
-            return self._said(self._features(clips))
+            return self._logits(self._features(clips))
         views = clips.shape[1]
-        logits = self._said(self._features(clips.flatten(0, 1)))
-        return {task: self._agreed(task, each.unflatten(0, (-1, views))) for task, each in logits.items()}
+        logits = self._logits(self._features(clips.flatten(0, 1)))
+        return {task: self._combine_views(task, each.unflatten(0, (-1, views))) for task, each in logits.items()}
 
-    def _said(self, features_BTD: Tensor) -> dict[str, Tensor]:
+    def _logits(self, features_BTD: Tensor) -> dict[str, Tensor]:
         if self.sharing is None:
             return self.heads(self.temporal(features_BTD))
         return self.heads(self.sharing(features_BTD, self.temporal))
@@ -81,16 +86,16 @@ class VideoClassifier(nn.Module):
     def train(self, mode: bool = True) -> Self:
         """Training mode for the stages that learn; frozen ones stay in evaluation mode."""
         super().train(mode)
-        hold_frozen(self)
+        set_frozen_to_eval(self)
         return self
 
     def _features(self, clips: Tensor) -> Tensor:
         """The backbone's features; with `checkpointing`, what led to them is computed again in the backward pass."""
-        with recomputed(self._recomputed_blocks(), self.backbone.frames):
+        with checkpoint_blocks(self._blocks_to_checkpoint(), self.backbone.frames):
             return self.backbone(clips)
 
-    def _recomputed_blocks(self) -> list[nn.Module]:
-        return learning_blocks(self) if self.checkpointing and torch.is_grad_enabled() else []
+    def _blocks_to_checkpoint(self) -> list[nn.Module]:
+        return trainable_blocks(self) if self.checkpointing and torch.is_grad_enabled() else []
 
     def _head_shapes(self, width: int) -> dict[str, HeadShape]:
         shapes = {}
@@ -100,17 +105,17 @@ class VideoClassifier(nn.Module):
             shapes[name] = HeadShape(own or width, output.width, kind)
         return shapes
 
-    def _agreed(self, task: str, logits_BVK: Tensor) -> Tensor:
-        if not self.outputs[task].is_named:
+    def _combine_views(self, task: str, logits_BVK: Tensor) -> Tensor:
+        if not self.outputs[task].is_categorical:
             return logits_BVK.mean(1)
         separate = self.outputs[task].kind != "classify"
-        probs_BK = agree(logits_BVK.transpose(0, 1), self.consensus, multilabel=separate)
+        probs_BK = combine_views(logits_BVK.transpose(0, 1), self.consensus, multilabel=separate)
         if separate:
             return probs_BK.logit(eps=1e-7)
         return probs_BK.clamp_min(torch.finfo(probs_BK.dtype).tiny).log()
 
     @cached_property
-    def is_small(self) -> bool:
+    def fits_one_thread(self) -> bool:
         """Whether a clip takes so little arithmetic that one thread of a CPU does it best."""
         return self.is_small_work()
 
@@ -126,16 +131,16 @@ class VideoClassifier(nn.Module):
         was_training = self.training
         self.train(False)
         try:
-            return is_small(times * count_multiplications(self, lambda: self(clip, cut)))
+            return fits_one_thread(times * count_multiplications(self, lambda: self(clip, cut)))
         finally:
             self.train(was_training)
 
     @property
-    def outputs(self) -> Mapping[str, Output]:
+    def outputs(self) -> Mapping[str, OutputSpec]:
         """What is said of each task."""
         if self.several is not None:
             return self.several.outputs
-        return {TASK: Output("multilabel" if self.multilabel else "classify", self.classes)}
+        return {DEFAULT_TASK: OutputSpec("multilabel" if self.multilabel else "classify", self.classes)}
 
     def stage_of_parameters(self) -> dict[str, str]:
         """The stage of each parameter, from input to output."""
@@ -159,7 +164,7 @@ def build_model(
     num_frames: int = 8,
     size: int | None = None,
     class_counts: Sequence[int] | None = None,
-    several: Several | None = None,
+    several: MultitaskSpec | None = None,
 ) -> VideoClassifier:
     """A classifier of `classes` on a pretrained backbone, or a model of `several` tasks; see `Model` for the settings.
 
@@ -170,10 +175,12 @@ def build_model(
     settings = Model.model_validate(
         {"backbone": backbone, "weights": weights, "temporal": temporal, "head": head, "dropout": dropout}
     )
-    return model_of(settings, classes, num_frames=num_frames, size=size, class_counts=class_counts, several=several)
+    return build_from_settings(
+        settings, classes, num_frames=num_frames, size=size, class_counts=class_counts, several=several
+    )
 
 
-def model_of(
+def build_from_settings(
     settings: Model,
     classes: Sequence[str],
     *,
@@ -181,7 +188,7 @@ def model_of(
     size: int | None,
     class_counts: Sequence[int] | None = None,
     clips: int | None = None,
-    several: Several | None = None,
+    several: MultitaskSpec | None = None,
 ) -> VideoClassifier:
     """A classifier by a recipe's section `model`; see `build_model`.
 
@@ -189,9 +196,13 @@ def model_of(
     tasks.
     """
     if several is not None and (odd := [name for name in several.tasks if hasattr(Heads({}, dropout=0), name)]):
-        raise ModelError(f"a task cannot be named {some(odd)}, as a part of PyTorch's modules is; take another name")
+        raise ModelError(
+            f"a task cannot be named {shorten_list(odd)}, as a part of PyTorch's modules is; take another name"
+        )
     if several is None and (len(set(classes)) < 2 or len(set(classes)) < len(classes)):
-        raise ModelError(f"a classifier needs two or more different classes; got {some(list(classes)) or 'none'}")
+        raise ModelError(
+            f"a classifier needs two or more different classes; got {shorten_list(list(classes)) or 'none'}"
+        )
     if class_counts is not None and len(class_counts) != len(classes):
         raise ModelError(f"class_counts has {len(class_counts)} numbers for {len(classes)} classes")
     backbone = build_backbone(
@@ -201,12 +212,12 @@ def model_of(
         num_frames=num_frames,
         drop_path=settings.drop_path,
         fusion=settings.fusion,
-        towers=None if several is None else TOWERS[several.multitask.sharing],
+        towers=None if several is None else TOWER_MODES[several.multitask.sharing],
     )
     model = VideoClassifier(backbone, classes=classes, settings=settings, num_frames=num_frames, several=several)
     for name, output in model.outputs.items():
-        if not output.is_named:
-            model.heads.start_at_zero(name)
+        if not output.is_categorical:
+            model.heads.init_bias_to_zero(name)
     if class_counts is not None:
-        model.heads.start_at_prior(TASK, class_counts, clips=clips)
+        model.heads.init_bias_from_prior(DEFAULT_TASK, class_counts, clips=clips)
     return model

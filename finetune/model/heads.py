@@ -34,12 +34,12 @@ class Heads(nn.ModuleDict):
             return {task: head(vectors) for task, head in self.items()}
         return {task: head(vectors[task]) for task, head in self.items()}
 
-    def start_at_zero(self, task: str) -> None:
+    def init_bias_to_zero(self, task: str) -> None:
         """Let a head's bias be 0: of numbers, which are brought to a mean of 0."""
         *_, last_layer = self[task].children()
         nn.init.zeros_(last_layer.get_parameter("bias"))
 
-    def start_at_levels(self, task: str, counts: Sequence[int]) -> None:
+    def init_bias_from_levels(self, task: str, counts: Sequence[int]) -> None:
         """Let the bias of an ordinal task's head say how often each level is exceeded."""
         *_, last_layer = self[task].children()
         counts_K = torch.tensor(counts, dtype=torch.float64) + 1
@@ -47,7 +47,7 @@ class Heads(nn.ModuleDict):
         with torch.no_grad():
             last_layer.get_parameter("bias").copy_(above_K.logit())
 
-    def start_at_prior(self, task: str, class_counts: Sequence[int], *, clips: int | None = None) -> None:
+    def init_bias_from_prior(self, task: str, class_counts: Sequence[int], *, clips: int | None = None) -> None:
         """Let a head's bias say how often each class occurs, one more counted of each, so that nothing is impossible.
 
         With `clips`, of how many the counts are, each class is by itself, there or not. The first steps are then not
@@ -62,7 +62,7 @@ class Heads(nn.ModuleDict):
             bias_K.copy_(prior_K)
 
 
-class Cosine(nn.Module):
+class CosineClassifier(nn.Module):
     """Cosines of the angles to a learnt direction of each class, times a learnt scale, plus a bias.
 
     A vector's length says nothing. Source: arXiv:1804.09458, which starts the scale at 10 too.
@@ -89,5 +89,5 @@ def _mlp(width: int, outputs: int) -> list[nn.Module]:
 HEADS: dict[str, Callable[[int, int], list[nn.Module]]] = {
     "linear": lambda width, outputs: [nn.Linear(width, outputs)],
     "mlp": _mlp,
-    "cosine": lambda width, outputs: [Cosine(width, outputs)],
+    "cosine": lambda width, outputs: [CosineClassifier(width, outputs)],
 }

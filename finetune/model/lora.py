@@ -9,19 +9,19 @@ from torch import Tensor, nn
 
 from finetune.errors import ModelError
 from finetune.model.classifier import VideoClassifier
-from finetune.model.freezing.selectors import What, lora_settings
-from finetune.model.freezing.stages import cut_into_stages
+from finetune.model.freezing.selectors import Selector, lora_settings
+from finetune.model.freezing.stages import split_into_stages
 
 ADAPTER = "default"  # peft's own name for the only one
 
 
-def check_lora(what: What) -> None:
+def check_lora(what: Selector) -> None:
     """Raise ModelError when a phase wants LoRA and it is written wrong, or `peft` is not installed."""
     if lora_settings(what) is not None and find_spec("peft") is None:
         raise ModelError("lora needs the package peft: pip install 'finetune[lora]'")
 
 
-def add_lora(model: VideoClassifier, what: What, *, seed: int) -> None:
+def add_lora(model: VideoClassifier, what: Selector, *, seed: int) -> None:
     """Put in the matrices that a phase's `lora(r=8, alpha=16)` asks for; without lora in it, do nothing.
 
     Beside each linear layer and each convolution of the backbone that is called as a layer stands a product of two
@@ -31,18 +31,18 @@ def add_lora(model: VideoClassifier, what: What, *, seed: int) -> None:
     if settings is None:
         return
     torch.manual_seed(seed)
-    _inject(model, rank=settings["r"], alpha=settings["alpha"])
+    _inject_lora(model, rank=settings["r"], alpha=settings["alpha"])
     stage_of = model.backbone.stage_of
     model.backbone.stage_of = {
-        name: stage_of[_plain(re.sub(r"\.lora_\w+\..*$", ".weight", name))]
+        name: stage_of[_without_base_layer(re.sub(r"\.lora_\w+\..*$", ".weight", name))]
         for name, _ in model.backbone.net.named_parameters()
     }
-    model.stages = cut_into_stages(model, model.stage_of_parameters())
+    model.stages = split_into_stages(model, model.stage_of_parameters())
 
 
 def merge_lora(model: VideoClassifier) -> None:
     """Add each product to its layer's weight; the model has the names again that it had before."""
-    adapted = _adapted(model)
+    adapted = _lora_layers(model)
     for name, layer in adapted:
         layer.merge()
         parent, _, child = name.rpartition(".")
@@ -50,24 +50,26 @@ def merge_lora(model: VideoClassifier) -> None:
     if adapted:
         del model.backbone.net.peft_config
         stages = model.backbone.stage_of
-        model.backbone.stage_of = {_plain(name): stage for name, stage in stages.items() if ".lora_" not in name}
-        model.stages = cut_into_stages(model, model.stage_of_parameters())
+        model.backbone.stage_of = {
+            _without_base_layer(name): stage for name, stage in stages.items() if ".lora_" not in name
+        }
+        model.stages = split_into_stages(model, model.stage_of_parameters())
 
 
-def plain_state(model: nn.Module) -> dict[str, Tensor]:
+def merged_state_dict(model: nn.Module) -> dict[str, Tensor]:
     """The model's state with LoRA merged into copies of the weights: that of the same model without it."""
-    state = {_plain(name): value for name, value in model.state_dict().items() if ".lora_" not in name}
-    for name, layer in _adapted(model):
+    state = {_without_base_layer(name): value for name, value in model.state_dict().items() if ".lora_" not in name}
+    for name, layer in _lora_layers(model):
         state[f"{name}.weight"] = state[f"{name}.weight"] + layer.get_delta_weight(ADAPTER).detach()
     return state
 
 
-def is_adapted(model: nn.Module) -> bool:
+def has_lora(model: nn.Module) -> bool:
     """Whether there are matrices beside its layers now."""
-    return bool(_adapted(model))
+    return bool(_lora_layers(model))
 
 
-def _inject(model: VideoClassifier, *, rank: int, alpha: int) -> None:
+def _inject_lora(model: VideoClassifier, *, rank: int, alpha: int) -> None:
     from peft import LoraConfig, inject_adapter_in_model
 
     names = "|".join(re.escape(name) for name in _called_layers(model))
@@ -98,10 +100,10 @@ def _called_layers(model: VideoClassifier) -> list[str]:
     return list(called)
 
 
-def _adapted(model: nn.Module) -> list[tuple[str, Any]]:
+def _lora_layers(model: nn.Module) -> list[tuple[str, Any]]:
     """Layers with matrices beside them; known by what only they have, so that peft need not be there."""
     return [(name, module) for name, module in model.named_modules() if hasattr(module, "get_delta_weight")]
 
 
-def _plain(name: str) -> str:
+def _without_base_layer(name: str) -> str:
     return name.replace(".base_layer.", ".")

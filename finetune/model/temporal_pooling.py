@@ -13,21 +13,21 @@ HIDDEN = 256
 CLUSTERS = 8
 
 
-class Mean(nn.Module):
+class MeanPooling(nn.Module):
     """The mean over time; blind to order."""
 
     def forward(self, features_BTD: Tensor) -> Tensor:
         return features_BTD.mean(1)
 
 
-class Max(nn.Module):
+class MaxPooling(nn.Module):
     """The largest value over time; blind to order."""
 
     def forward(self, features_BTD: Tensor) -> Tensor:
         return features_BTD.amax(1)
 
 
-class TopK(nn.Module):
+class TopKPooling(nn.Module):
     """Of each dimension the mean of its largest values over time, a quarter of them; blind to order."""
 
     def forward(self, features_BTD: Tensor) -> Tensor:
@@ -35,7 +35,7 @@ class TopK(nn.Module):
         return features_BTD.topk(largest, dim=1, sorted=False).values.mean(1)
 
 
-class Diff(nn.Module):
+class DifferencePooling(nn.Module):
     """The mean, the mean step from a frame to the next, and the mean size of that step: 3 D, no parameters."""
 
     def forward(self, features_BTD: Tensor) -> Tensor:
@@ -45,7 +45,7 @@ class Diff(nn.Module):
         return torch.cat([features_BTD.mean(1), steps.mean(1), steps.abs().mean(1)], dim=1)
 
 
-class Slope(nn.Module):
+class SlopePooling(nn.Module):
     """The mean, and the change over half the clip along the straight line that fits best: 2 D, no parameters.
 
     The mean step of `diff` is that from the first frame to the last alone; this slope is of all frames.
@@ -58,7 +58,7 @@ class Slope(nn.Module):
         return torch.cat([features_BTD.mean(1), (features_BTD * weights_T[:, None]).sum(1)], dim=1)
 
 
-class Concat(nn.Module):
+class ConcatPooling(nn.Module):
     """All frames side by side, in order: T D, each frame normalised; T is the one that it was built for."""
 
     def __init__(self, width: int, num_frames: int) -> None:
@@ -90,7 +90,7 @@ class Conv1d(nn.Module):
         return torch.cat([hidden_BDT.mean(2), hidden_BDT.amax(2)], dim=1)
 
 
-class Recurrent(nn.Module):
+class RecurrentPooling(nn.Module):
     """A recurrent network (GRU or LSTM) in both directions, and the state it ends with in each: 2 × 256."""
 
     def __init__(self, width: int, kind: type[nn.GRU] | type[nn.LSTM]) -> None:
@@ -107,7 +107,7 @@ class Recurrent(nn.Module):
         return torch.cat([states_BTH[:, -1, :HIDDEN], states_BTH[:, 0, HIDDEN:]], dim=1)
 
 
-class Attention(nn.Module):
+class AttentionPooling(nn.Module):
     """Attentive pooling with frame positions: eight heads, each with its own weights over time.
 
     A weight comes from what a frame shows and from where in the clip it stands; without the second part attention
@@ -126,7 +126,7 @@ class Attention(nn.Module):
         return self._weights(self.norm(features_BTD))
 
     def _weights(self, normed_BTD: Tensor) -> Tensor:
-        return (self.score(normed_BTD) + positions_of(self.position, normed_BTD.shape[1])).softmax(1)
+        return (self.score(normed_BTD) + interpolate_positions(self.position, normed_BTD.shape[1])).softmax(1)
 
     def forward(self, features_BTD: Tensor) -> Tensor:
         features_BTD = self.norm(features_BTD)
@@ -135,7 +135,7 @@ class Attention(nn.Module):
         return torch.einsum("bth,bthd->bhd", weights_BTH, values_BTHD).flatten(1)
 
 
-class Transformer(nn.Module):
+class TransformerPooling(nn.Module):
     """Two pre-norm layers over the frames and a class token, on a narrow projection; the token at the end: 256.
 
     Frames have learnt positions; those of another T are read off between them. Source: STEP, arXiv:2503.24298.
@@ -160,12 +160,12 @@ class Transformer(nn.Module):
 
     def forward(self, features_BTD: Tensor) -> Tensor:
         hidden_BTH = self.project(self.norm(features_BTD))
-        hidden_BTH = hidden_BTH + positions_of(self.position, hidden_BTH.shape[1])
+        hidden_BTH = hidden_BTH + interpolate_positions(self.position, hidden_BTH.shape[1])
         token_B1H = self.token.expand(len(hidden_BTH), -1, -1).to(hidden_BTH.dtype)
         return self.last_norm(self.layers(torch.cat([token_B1H, hidden_BTH], dim=1))[:, 0])
 
 
-class Vlad(nn.Module):
+class VladPooling(nn.Module):
     """NetVLAD: what the frames near each of eight centres have in common beyond it: 8 × 256, blind to order.
 
     Each frame is given to the centres in shares, and its differences from them are summed over time. The sum of
@@ -192,7 +192,7 @@ class Vlad(nn.Module):
         return vector * math.sqrt(vector.shape[1])
 
 
-def positions_of(learnt_TH: Tensor, num_frames: int) -> Tensor:
+def interpolate_positions(learnt_TH: Tensor, num_frames: int) -> Tensor:
     """Positions (num_frames, H) read off along the line through those learnt, first on first and last on last."""
     return F.interpolate(learnt_TH.T[None], num_frames, mode="linear", align_corners=True)[0].T
 
@@ -203,16 +203,16 @@ def build_pooling(kind: str, width: int, *, num_frames: int) -> tuple[nn.Module,
 
 
 POOLINGS: dict[str, Callable[[int, int], tuple[nn.Module, int]]] = {
-    "mean": lambda width, frames: (Mean(), width),
-    "max": lambda width, frames: (Max(), width),
-    "topk": lambda width, frames: (TopK(), width),
-    "diff": lambda width, frames: (Diff(), 3 * width),
-    "slope": lambda width, frames: (Slope(), 2 * width),
-    "concat": lambda width, frames: (Concat(width, frames), frames * width),
+    "mean": lambda width, frames: (MeanPooling(), width),
+    "max": lambda width, frames: (MaxPooling(), width),
+    "topk": lambda width, frames: (TopKPooling(), width),
+    "diff": lambda width, frames: (DifferencePooling(), 3 * width),
+    "slope": lambda width, frames: (SlopePooling(), 2 * width),
+    "concat": lambda width, frames: (ConcatPooling(width, frames), frames * width),
     "conv1d": lambda width, frames: (Conv1d(width), 2 * HIDDEN),
-    "gru": lambda width, frames: (Recurrent(width, nn.GRU), 2 * HIDDEN),
-    "lstm": lambda width, frames: (Recurrent(width, nn.LSTM), 2 * HIDDEN),
-    "attention": lambda width, frames: (Attention(width, frames), HIDDEN),
-    "transformer": lambda width, frames: (Transformer(width, frames), HIDDEN),
-    "vlad": lambda width, frames: (Vlad(width), CLUSTERS * HIDDEN),
+    "gru": lambda width, frames: (RecurrentPooling(width, nn.GRU), 2 * HIDDEN),
+    "lstm": lambda width, frames: (RecurrentPooling(width, nn.LSTM), 2 * HIDDEN),
+    "attention": lambda width, frames: (AttentionPooling(width, frames), HIDDEN),
+    "transformer": lambda width, frames: (TransformerPooling(width, frames), HIDDEN),
+    "vlad": lambda width, frames: (VladPooling(width), CLUSTERS * HIDDEN),
 }

@@ -8,23 +8,23 @@ from typing import Any
 
 import numpy as np
 
-from finetune.data.labels import SEPARATOR
+from finetune.data.labels import LABEL_SEPARATOR
 from finetune.data.read import find_media, read_table
 from finetune.errors import DataError, RunError, VideoError
-from finetune.evaluation.evaluate import temperature_of, thresholds_of
-from finetune.inference.forward import answers
-from finetune.inference.predict_split import in_source
-from finetune.metrics.calibration import tempered
+from finetune.evaluation.evaluate import read_temperature, read_thresholds
+from finetune.inference.forward import predict_batch
+from finetune.inference.predict_split import to_source_pixels
+from finetune.metrics.calibration import apply_temperature
 from finetune.model.classifier import VideoClassifier
 from finetune.recipe.schema import Recipe
-from finetune.recipe.tasks import CLASSED, COLUMNS, Output, primary_of
+from finetune.recipe.tasks import CLASSIFICATION_KINDS, DEFAULT_COLUMNS, OutputSpec, primary_task
 from finetune.run.checkpoint import load, open_run
 from finetune.run.predictions_csv import top_classes
-from finetune.runtime.device import settle_device, settle_precision
+from finetune.runtime.device import resolve_device, resolve_precision
 from finetune.storage.numbered_images import IMAGE_SUFFIXES
-from finetune.video.dataset import Source, read_views, view_placements
+from finetune.video.dataset import FrameSource, read_views, view_placements
 from finetune.video.decode.read import VideoInfo
-from finetune.video.probe_files import look_at
+from finetune.video.probe_files import probe_many
 
 CHECKING, PREDICTING = "checking files", "predicting"
 
@@ -46,7 +46,7 @@ class TaskPrediction:
     @property
     def predicted(self) -> str:
         if self.named is not None:
-            return SEPARATOR.join(self.named)
+            return LABEL_SEPARATOR.join(self.named)
         return self.top_k[0][0] if self.top_k else ""
 
 
@@ -66,7 +66,7 @@ class Prediction:
     def predicted(self) -> str:
         """The class, or classes; empty where no task has any."""
         if self.named is not None:
-            return SEPARATOR.join(self.named)
+            return LABEL_SEPARATOR.join(self.named)
         return self.top_k[0][0] if self.top_k else ""
 
     @property
@@ -75,7 +75,7 @@ class Prediction:
         return self.top_k[0][1] if self.top_k else None
 
 
-class Predictions(list[Prediction]):
+class PredictionList(list[Prediction]):
     """Of the files that can be read, in order; `skipped` has the reason for each of the others."""
 
     def __init__(self) -> None:
@@ -93,7 +93,7 @@ def predict(
     image_sequences: bool | None = None,
     on_error: str = "fail",
     progress: Callable[[int, int], None] | None = None,
-) -> Predictions:
+) -> PredictionList:
     """Predictions for files, and for the clips within folders, in order.
 
     With `image_sequences` a folder of numbered images is one clip, else each of its images is; None: as in training.
@@ -104,13 +104,13 @@ def predict(
     With `on_error="fail"` raises DataError that names every file that cannot be read, before anything is predicted;
     with `"skip"` these are left out, and in `skipped` of the result. Raises RunError for a run without a temperature.
     """
-    predictions = Predictions()
+    predictions = PredictionList()
 
     def show(what: str, done: int, total: int | None) -> None:
         if progress is not None and what == PREDICTING:
             progress(done, total or 0)
 
-    for file, result in predict_each(
+    for file, result in iter_predictions(
         run,
         paths,
         views=views,
@@ -127,7 +127,7 @@ def predict(
     return predictions
 
 
-def predict_each(
+def iter_predictions(
     run: str | Path,
     paths: Sequence[str | Path],
     *,
@@ -148,16 +148,16 @@ def predict_each(
     recipe, _ = open_run(folder)
     model = load(folder)
     outputs = model.outputs
-    temperatures = _temperatures(folder, outputs, recipe.evaluate.views, views) if calibrated else {}
-    thresholds = {task: thresholds_of(folder, task) for task, each in outputs.items() if each.kind == "multilabel"}
+    temperatures = _read_temperatures(folder, outputs, recipe.evaluate.views, views) if calibrated else {}
+    thresholds = {task: read_thresholds(folder, task) for task, each in outputs.items() if each.kind == "multilabel"}
     together = reads_image_sequences(folder) if image_sequences is None else image_sequences
     files = [file for path in paths for file in find_media(Path(path), image_sequences=together)]
-    infos = look_at(files, progress=partial(progress, CHECKING))
+    infos = probe_many(files, progress=partial(progress, CHECKING))
     bad = [str(info) for info in infos if isinstance(info, VideoError)]
     if bad and on_error == "fail":
         raise DataError("\n".join(bad))
-    device = settle_device(recipe.train.device)
-    asked = _Asked(model.to(device), recipe, views or recipe.evaluate.views)
+    device = resolve_device(recipe.train.device)
+    asked = Predictor(model.to(device), recipe, views or recipe.evaluate.views)
     fitted = {task: (thresholds.get(task), temperatures.get(task)) for task in outputs}
     for number, (file, info) in enumerate(zip(files, infos, strict=True), 1):
         try:
@@ -165,10 +165,10 @@ def predict_each(
                 raise info
             said, middle = asked(file, info), info.num_frames // 2
             tasks = {
-                task: _of_task(outputs[task], said_K, top_k, fitted=fitted[task], middle=middle)
-                for task, said_K in said.items()
+                task: _task_prediction(outputs[task], predictions_K, top_k, fitted=fitted[task], middle=middle)
+                for task, predictions_K in said.items()
             }
-            first = tasks[primary_of(outputs)]
+            first = tasks[primary_task(outputs)]
             yield file, Prediction(file, first.top_k, first.named, tasks if recipe.tasks else {})
         except VideoError as error:
             if on_error == "fail":
@@ -186,15 +186,15 @@ def reads_image_sequences(run: Path) -> bool:
     return recipe.data.image_sequences and not only_images
 
 
-class _Asked:
+class Predictor:
     """A model that says of one video, by itself, what evaluation has it say: probabilities or numbers (K,) a task."""
 
     def __init__(self, model: VideoClassifier, recipe: Recipe, views: int) -> None:
         self.model = model
         self.clip = recipe.clip.model_copy(update={"size": model.size})
         self.views = views
-        self.source = Source(image_rate=recipe.data.image_rate)
-        self.precision = settle_precision(recipe.train.precision, next(model.parameters()).device)
+        self.source = FrameSource(image_rate=recipe.data.image_rate)
+        self.precision = resolve_precision(recipe.train.precision, next(model.parameters()).device)
 
     def __call__(self, file: Path, info: VideoInfo) -> dict[str, np.ndarray]:
         of_video: dict[str, Any] = {
@@ -204,38 +204,44 @@ class _Asked:
             "source": self.source,
         }
         clips_VTCHW = read_views(file, self.clip, **of_video)
-        said = answers(self.model, clips_VTCHW.unsqueeze(0), precision=self.precision)
+        said = predict_batch(self.model, clips_VTCHW.unsqueeze(0), precision=self.precision)
         placements = partial(view_placements, file, self.clip, **of_video)
-        found = in_source(self.model.outputs, {task: values[0].numpy() for task, values in said.items()}, placements)
+        found = to_source_pixels(
+            self.model.outputs, {task: values[0].numpy() for task, values in said.items()}, placements
+        )
         if not all(np.isfinite(values).all() for values in found.values()):
             raise DataError(f"{file}: what the model says of it is no number; train in train.precision=fp32")
         return found
 
 
-def _of_task(
-    output: Output,
-    said_K: np.ndarray,
+def _task_prediction(
+    output: OutputSpec,
+    predictions_K: np.ndarray,
     top_k: int,
     *,
     fitted: tuple[np.ndarray | None, float | None],
     middle: int,
 ) -> TaskPrediction:
-    if not output.is_named:
-        names = COLUMNS.get(output.kind, output.names)
-        numbers = {name: float(f"{value:.6g}") for name, value in zip(names, said_K, strict=True)}
+    if not output.is_categorical:
+        names = DEFAULT_COLUMNS.get(output.kind, output.names)
+        numbers = {name: float(f"{value:.6g}") for name, value in zip(names, predictions_K, strict=True)}
         return TaskPrediction(output.kind, numbers=numbers, frame=middle if output.kind == "box" else None)
     thresholds, temperature = fitted
     named = None  # by the probabilities as they are: a temperature changes no answer
     if thresholds is not None:
-        named = tuple(name for name, there in zip(output.names, said_K >= thresholds, strict=True) if there)
+        named = tuple(name for name, there in zip(output.names, predictions_K >= thresholds, strict=True) if there)
     if temperature is not None:
-        said_K = tempered(said_K, temperature, multilabel=output.kind == "multilabel")
-    return TaskPrediction(output.kind, tuple(top_classes(said_K, output.names, count=top_k)), named)
+        predictions_K = apply_temperature(predictions_K, temperature, multilabel=output.kind == "multilabel")
+    return TaskPrediction(output.kind, tuple(top_classes(predictions_K, output.names, count=top_k)), named)
 
 
-def _temperatures(run: Path, outputs: Mapping[str, Output], fitted_views: int, views: int | None) -> dict[str, float]:
+def _read_temperatures(
+    run: Path, outputs: Mapping[str, OutputSpec], fitted_views: int, views: int | None
+) -> dict[str, float]:
     """Raises RunError where no task has one for so many views."""
-    found = {task: temperature_of(run, task) for task, output in outputs.items() if output.kind in CLASSED}
+    found = {
+        task: read_temperature(run, task) for task, output in outputs.items() if output.kind in CLASSIFICATION_KINDS
+    }
     temperatures = {task: temperature for task, temperature in found.items() if temperature is not None}
     if not temperatures:
         raise RunError(f"{run}: has no temperature, which training fits on the split val; leave out --calibrated")

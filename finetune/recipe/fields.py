@@ -6,10 +6,10 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
-Positive = Annotated[int, Field(ge=1)]
+PositiveInt = Annotated[int, Field(ge=1)]
 Fraction = Annotated[float, Field(ge=0, lt=1)]
-NotNegative = Annotated[float, Field(ge=0)]
-Rate = Annotated[float, Field(gt=0)]
+NonNegativeFloat = Annotated[float, Field(ge=0)]
+PositiveFloat = Annotated[float, Field(gt=0)]
 Pooling = Literal[
     "mean",
     "max",
@@ -27,19 +27,19 @@ Pooling = Literal[
 Head = Literal["linear", "mlp", "cosine"]
 
 
-def _home(value: object) -> object:
+def _expand_home(value: object) -> object:
     """A path with `~` and `~user` replaced by that home folder, where there is one; every other value as it is."""
     return os.path.expanduser(value) if isinstance(value, str | Path) else value  # noqa: PTH111, that of Path raises
 
 
-def _place(value: object) -> object:
+def _parse_path_or_url(value: object) -> object:
     """A path, but for places in an object store, which stay text."""
-    return Path(str(_home(value))) if isinstance(value, str) and "://" not in value else value
+    return Path(str(_expand_home(value))) if isinstance(value, str) and "://" not in value else value
 
 
-Local = Annotated[Path, BeforeValidator(_home)]
-Place = Annotated[Path | str, BeforeValidator(_place)]
-FileOrName = Annotated[str, BeforeValidator(_home)]
+LocalPath = Annotated[Path, BeforeValidator(_expand_home)]
+PathOrUrl = Annotated[Path | str, BeforeValidator(_parse_path_or_url)]
+FileOrName = Annotated[str, BeforeValidator(_expand_home)]
 
 
 class Section(BaseModel):

@@ -12,17 +12,17 @@ from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 from yaml import YAMLError
 
-from finetune.errors import RecipeError, nearest
-from finetune.recipe.parse_values import escaped, parse_value, quote_texts, unescaped
+from finetune.errors import RecipeError, suggest_similar
+from finetune.recipe.parse_values import escape_interpolation, parse_value, quote_strings, unescape_interpolation
 from finetune.recipe.schema import Data, Phase, Recipe, Schedule, Section
 from finetune.recipe.tasks import Task
-from finetune.storage.object_store import UnaskedPlace, is_url
+from finetune.storage.object_store import UntrustedUrl, is_url
 
-A_TASK = "tasks.<name>"
+TASK_SECTION = "tasks.<name>"
 REFERENCE = re.compile(r"(?<!\\)(\\\\)*\$\{")  # with a backslash before it, it is text
-BESIDE_RECIPE = ("manifest.csv", "classes.json", "environment.json", "checkpoints", "evaluation", "study.json")
-MOST_CHARACTERS, MOST_DEPTH = 1_000_000, 16
-UNREADABLE = (OSError, ValueError, TypeError, RecursionError, YAMLError, OmegaConfBaseException)
+RUN_FOLDER_FILES = ("manifest.csv", "classes.json", "environment.json", "checkpoints", "evaluation", "study.json")
+MAX_CHARACTERS, MAX_DEPTH = 1_000_000, 16
+YAML_ERRORS = (OSError, ValueError, TypeError, RecursionError, YAMLError, OmegaConfBaseException)
 
 
 def load_recipe(name: str, overrides: Sequence[str] = ()) -> Recipe:
@@ -30,20 +30,20 @@ def load_recipe(name: str, overrides: Sequence[str] = ()) -> Recipe:
 
     References such as `${oc.env:HOME}` are resolved, but never in the recipe of a run folder, which somebody else may
     have written: there they are refused, and places in object stores are marked as ones that nobody has asked for
-    (see `with_unasked_places`). Raises RecipeError with every mistake in it, one a line.
+    (see `mark_untrusted_urls`). Raises RecipeError with every mistake in it, one a line.
     """
     path = find_recipe(name)
-    is_of_run = _is_of_run(path)
-    tree = _read(path, is_of_run=is_of_run)
+    in_run_folder = _is_in_run_folder(path)
+    tree = _read_tree(path, in_run_folder=in_run_folder)
     for override in overrides:
         _override(tree, override)
     try:
-        plain = OmegaConf.to_container(tree, resolve=not is_of_run)
-        plain = unescaped(plain) if is_of_run else plain
+        plain = OmegaConf.to_container(tree, resolve=not in_run_folder)
+        plain = unescape_interpolation(plain) if in_run_folder else plain
     except OmegaConfBaseException as error:
         raise RecipeError(f"{path}: {str(error).splitlines()[0]}") from None
     recipe = check_recipe(plain, where=str(path))
-    return with_unasked_places(recipe, overrides) if is_of_run else recipe
+    return mark_untrusted_urls(recipe, overrides) if in_run_folder else recipe
 
 
 def check_recipe(plain: object, *, where: str) -> Recipe:
@@ -53,10 +53,10 @@ def check_recipe(plain: object, *, where: str) -> Recipe:
     try:
         return Recipe.model_validate(plain)
     except ValidationError as error:
-        raise RecipeError("\n".join(f"{where}: {line}" for line in _in_words(error.errors()))) from None
+        raise RecipeError("\n".join(f"{where}: {line}" for line in _format_errors(error.errors()))) from None
 
 
-def data_of(overrides: Sequence[str]) -> Data:
+def data_section(overrides: Sequence[str]) -> Data:
     """The section `data` of overrides alone. Raises RecipeError for other sections."""
     tree = OmegaConf.create({})
     for override in overrides:
@@ -70,7 +70,9 @@ def data_of(overrides: Sequence[str]) -> Data:
 
 def save_recipe(recipe: Recipe, path: Path) -> None:
     """Write the resolved recipe, defaults included, as YAML that `load_recipe` reads back to an equal value."""
-    path.write_text(OmegaConf.to_yaml(OmegaConf.create(escaped(recipe.model_dump(mode="json")))), encoding="utf-8")
+    path.write_text(
+        OmegaConf.to_yaml(OmegaConf.create(escape_interpolation(recipe.model_dump(mode="json")))), encoding="utf-8"
+    )
 
 
 def find_recipe(name: str) -> Path:
@@ -84,7 +86,9 @@ def find_recipe(name: str) -> Path:
         if (folder / f"{name}.yaml").is_file():
             return folder / f"{name}.yaml"
     known = list_recipes()
-    raise RecipeError(f"there is no recipe {name!r}{nearest(name, known)}; there are {', '.join(sorted(known))}")
+    raise RecipeError(
+        f"there is no recipe {name!r}{suggest_similar(name, known)}; there are {', '.join(sorted(known))}"
+    )
 
 
 def recipe_folders() -> list[Path]:
@@ -107,41 +111,41 @@ def read_yaml(text: str, *, where: Path) -> object:
     deep, or aliases, of which a few lines can fill the memory.
     """
     try:
-        _refuse_harmful(text, where)
+        _check_harmless(text, where)
         return OmegaConf.to_container(OmegaConf.create(text), resolve=False)
-    except UNREADABLE as error:
-        raise _not_yaml(where, error) from None
+    except YAML_ERRORS as error:
+        raise _yaml_error(where, error) from None
 
 
-def with_unasked_places(recipe: Recipe, overrides: Sequence[str] = ()) -> Recipe:
+def mark_untrusted_urls(recipe: Recipe, overrides: Sequence[str] = ()) -> Recipe:
     """The recipe of a run folder, its places in object stores marked, except those that an override gives.
 
-    From a marked place nothing is fetched (see `objects.fetched`).
+    From a marked place nothing is fetched (see `objects.local_copy`).
     """
     asked = {override.partition("=")[2].strip(" '\"") for override in overrides}
 
     def marked(place: object) -> object:
-        return UnaskedPlace(place) if isinstance(place, str) and is_url(place) and place not in asked else place
+        return UntrustedUrl(place) if isinstance(place, str) and is_url(place) and place not in asked else place
 
     data = {key: marked(getattr(recipe.data, key)) for key in ("manifest", "packed")}
     tasks = {name: task.model_copy(update={"manifest": marked(task.manifest)}) for name, task in recipe.tasks.items()}
     return recipe.model_copy(update={"data": recipe.data.model_copy(update=data), "tasks": tasks})
 
 
-def _is_of_run(path: Path) -> bool:
+def _is_in_run_folder(path: Path) -> bool:
     """Whether a recipe lies in a run folder, beside what training wrote there."""
-    return path.name == "recipe.yaml" and any((path.parent / name).exists() for name in BESIDE_RECIPE)
+    return path.name == "recipe.yaml" and any((path.parent / name).exists() for name in RUN_FOLDER_FILES)
 
 
-def _read(path: Path, *, is_of_run: bool) -> DictConfig:
+def _read_tree(path: Path, *, in_run_folder: bool) -> DictConfig:
     try:
         text = path.read_text(encoding="utf-8")
-        if is_of_run:
-            _refuse_harmful(text, path, references=False)
+        if in_run_folder:
+            _check_harmless(text, path, references=False)
         OmegaConf.create(text)  # for messages with the lines of the file
-        tree = OmegaConf.create(quote_texts(text))
-    except UNREADABLE as error:
-        raise _not_yaml(path, error) from None
+        tree = OmegaConf.create(quote_strings(text))
+    except YAML_ERRORS as error:
+        raise _yaml_error(path, error) from None
     if not isinstance(tree, DictConfig):
         raise RecipeError(f"{path}: a recipe is a mapping of sections")
     if isinstance(tree.get("phases"), str):  # so that phases.epochs=30 can be set
@@ -149,19 +153,19 @@ def _read(path: Path, *, is_of_run: bool) -> DictConfig:
     return tree
 
 
-def _not_yaml(where: Path, error: Exception) -> RecipeError:
+def _yaml_error(where: Path, error: Exception) -> RecipeError:
     return RecipeError(f"{where}: cannot be read as YAML: {' '.join(str(error).split()) or type(error).__name__}")
 
 
-def _refuse_harmful(text: str, where: Path, *, references: bool = True) -> None:
+def _check_harmless(text: str, where: Path, *, references: bool = True) -> None:
     depth = 0
-    if len(text) > MOST_CHARACTERS:
+    if len(text) > MAX_CHARACTERS:
         raise RecipeError(f"{where}: is no recipe: it has {len(text):,} characters")
     for event in yaml.parse(text):
         depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
         line = event.start_mark.line + 1
-        if depth > MOST_DEPTH:
-            raise RecipeError(f"{where}, line {line}: is no recipe: nested more than {MOST_DEPTH} deep")
+        if depth > MAX_DEPTH:
+            raise RecipeError(f"{where}, line {line}: is no recipe: nested more than {MAX_DEPTH} deep")
         if isinstance(event, yaml.AliasEvent):
             raise RecipeError(f"{where}, line {line}: an alias *{event.anchor} is not followed here; write the value")
         if not references and isinstance(event, yaml.ScalarEvent) and REFERENCE.search(event.value):
@@ -181,11 +185,11 @@ def _override(tree: DictConfig, override: str) -> None:
         raise RecipeError(f"{override!r} cannot be applied: {str(error).splitlines()[0]}") from None
 
 
-def _in_words(details: Sequence[ErrorDetails]) -> list[str]:
+def _format_errors(details: Sequence[ErrorDetails]) -> list[str]:
     """One line for each wrong place; a union reports its place once for each member, and is said once."""
     reasons: dict[str, list[str]] = {}
     for detail in details:
-        place = _place(detail)
+        place = _dotted_key(detail)
         if detail["type"] == "extra_forbidden":
             reasons[f"unknown key {place!r}{_nearest_key(place)}"] = []
             continue
@@ -198,7 +202,7 @@ def _in_words(details: Sequence[ErrorDetails]) -> list[str]:
     return [what + " or ".join(dict.fromkeys(messages)) for what, messages in reasons.items()]
 
 
-def _place(detail: ErrorDetails) -> str:
+def _dotted_key(detail: ErrorDetails) -> str:
     """The place as an override writes it, without the names that pydantic gives the members of a union."""
     parts, words = detail["loc"], {word for key in known_keys() for word in key.split(".")}
     unknown_last = detail["type"] == "extra_forbidden"
@@ -211,10 +215,10 @@ def _nearest_key(place: str) -> str:
     """The known keys nearest to an unknown one: in its own section first, then anywhere, else all of the section."""
     parent, dot, word = place.rpartition(".")
     known = [key.rpartition(".") for key in known_keys()]
-    within = re.sub(r"\.\d+", "", parent) if not parent.startswith("tasks.") else A_TASK
+    within = re.sub(r"\.\d+", "", parent) if not parent.startswith("tasks.") else TASK_SECTION
     siblings = {last: f"{parent}{dot}{last}" for section, _, last in known if section == within}
     # Of keys that several sections have, another section's goes before a task's.
-    sections = sorted((key for key in known if key[0]), key=lambda key: key[0] != A_TASK)
+    sections = sorted((key for key in known if key[0]), key=lambda key: key[0] != TASK_SECTION)
     elsewhere = {last: f"{section}.{last}" for section, _, last in sections}
     for words in (siblings, elsewhere):
         if near := get_close_matches(word, words):
@@ -230,5 +234,5 @@ def known_keys() -> list[str]:
         keys.append(name)
         for section in sections:
             if isinstance(section, type) and issubclass(section, Section):
-                keys += [f"{A_TASK if name == 'tasks' else name}.{sub}" for sub in section.model_fields]
+                keys += [f"{TASK_SECTION if name == 'tasks' else name}.{sub}" for sub in section.model_fields]
     return list(dict.fromkeys(keys))

@@ -21,46 +21,48 @@ def parse_value(key: Sequence[str], text: str) -> Any:
     Text stays as it was typed, `${…}` included. Nothing, and the word null for a key that may be null, is None. A key
     that no recipe has takes text. Raises YAMLError where the key takes no text and the value is no YAML.
     """
-    types = types_at(key)
+    types = key_types(key)
     known = [each for each in types if each is not type(None)]
     if not text or (text == "null" and len(known) < len(types)):
         return None
-    lists_texts = any(map(_is_text_list, known))
-    if all(_is_text(each) or _is_text_list(each) for each in known) and not (lists_texts and text.startswith("[")):
-        return escaped(text)
+    lists_texts = any(map(_is_string_tuple_type, known))
+    if all(_is_string_type(each) or _is_string_tuple_type(each) for each in known) and not (
+        lists_texts and text.startswith("[")
+    ):
+        return escape_interpolation(text)
     try:
-        value = yaml_values(f"value: {text}", {"value": types})["value"]
+        value = parse_yaml_mapping(f"value: {text}", {"value": types})["value"]
     except yaml.YAMLError:
         value = {}
-        if not any(map(_is_text, known)):
+        if not any(map(_is_string_type, known)):
             raise
-    return escaped(text if isinstance(value, dict) and any(map(_is_text, known)) else value)
+    return escape_interpolation(text if isinstance(value, dict) and any(map(_is_string_type, known)) else value)
 
 
-def escaped(value: Any) -> Any:
+def escape_interpolation(value: Any) -> Any:
     """The value as OmegaConf has to have it to give `${` back, which it takes for the name of another key else."""
     if isinstance(value, str):
         return re.sub(r"(\\*)\$\{", lambda match: match[1] * 2 + r"\${", value)
     if isinstance(value, dict):
-        return {name: escaped(each) for name, each in value.items()}
-    return [escaped(each) for each in value] if isinstance(value, list) else value
+        return {name: escape_interpolation(each) for name, each in value.items()}
+    return [escape_interpolation(each) for each in value] if isinstance(value, list) else value
 
 
-def unescaped(value: Any) -> Any:
-    """What `escaped` made of it, given back; nothing is resolved."""
+def unescape_interpolation(value: Any) -> Any:
+    """What `escape_interpolation` made of it, given back; nothing is resolved."""
     if isinstance(value, str):
         return re.sub(r"(\\+)\$\{", lambda match: match[1][: len(match[1]) // 2] + "${", value)
     if isinstance(value, dict):
-        return {key: unescaped(each) for key, each in value.items()}
-    return [unescaped(each) for each in value] if isinstance(value, list) else value
+        return {key: unescape_interpolation(each) for key, each in value.items()}
+    return [unescape_interpolation(each) for each in value] if isinstance(value, list) else value
 
 
-def yaml_values(document: str, types: dict[str, list[Any]]) -> dict[str, Any]:
+def parse_yaml_mapping(document: str, types: dict[str, list[Any]]) -> dict[str, Any]:
     """The values of a YAML mapping, those that are text by the `types` of its keys as they are written."""
-    return OmegaConf.to_container(OmegaConf.create(quote_texts(document, types)))  # type: ignore[return-value]
+    return OmegaConf.to_container(OmegaConf.create(quote_strings(document, types)))  # type: ignore[return-value]
 
 
-def quote_texts(document: str, keys: dict[str, list[Any]] | None = None) -> str:
+def quote_strings(document: str, keys: dict[str, list[Any]] | None = None) -> str:
     """The same YAML with quotes around what the keys take as text, so that `yes`, `1` and `2024-05-01` are that text.
 
     `keys` are types of the outermost keys, by default those of a recipe. Raises YAMLError.
@@ -69,33 +71,33 @@ def quote_texts(document: str, keys: dict[str, list[Any]] | None = None) -> str:
     if not isinstance(node, yaml.MappingNode):
         return document
     for name, value in node.value:
-        _quote(value, types_at([name.value]) if keys is None else keys.get(name.value, []))
+        _quote(value, key_types([name.value]) if keys is None else keys.get(name.value, []))
     return yaml.serialize(node, Dumper=yaml.SafeDumper, allow_unicode=True, width=10**6)
 
 
 def _quote(node: yaml.Node, types: Sequence[Any]) -> None:
     if isinstance(node, yaml.MappingNode):
         for name, value in node.value:
-            _quote(value, _types_within(types, name.value))
+            _quote(value, _child_types(types, name.value))
     elif isinstance(node, yaml.SequenceNode):
         for index, item in enumerate(node.value):
-            _quote(item, _types_within(types, str(index)))
+            _quote(item, _child_types(types, str(index)))
     elif node.style is None and not node.tag.endswith(":null"):
         known = [each for each in types if each is not type(None)]
-        if known and all(_is_text(each) or _is_text_list(each) for each in known):
+        if known and all(_is_string_type(each) or _is_string_tuple_type(each) for each in known):
             node.tag, node.style = "tag:yaml.org,2002:str", "'"
 
 
-def types_at(key: Sequence[str]) -> list[Any]:
+def key_types(key: Sequence[str]) -> list[Any]:
     """The types that a key may have, the members of a union one by one; none for a key that no recipe has."""
     types: list[Any] = [Recipe]
     for part in key:
-        types = _types_within(types, part)
+        types = _child_types(types, part)
     return types
 
 
-def _types_within(types: Sequence[Any], part: str) -> list[Any]:
-    return [member for outer in types for inner in _inner(outer, part) for member in _members(inner)]
+def _child_types(types: Sequence[Any], part: str) -> list[Any]:
+    return [member for outer in types for inner in _inner(outer, part) for member in _union_members(inner)]
 
 
 def _inner(outer: Any, part: str) -> Iterator[Any]:
@@ -109,21 +111,21 @@ def _inner(outer: Any, part: str) -> Iterator[Any]:
         yield get_args(outer)[1]
 
 
-def _members(annotation: Any) -> Iterator[Any]:
+def _union_members(annotation: Any) -> Iterator[Any]:
     origin = get_origin(annotation)
     if origin is Annotated:
-        yield from _members(get_args(annotation)[0])
+        yield from _union_members(get_args(annotation)[0])
     elif origin in (Union, UnionType):
         for member in get_args(annotation):
-            yield from _members(member)
+            yield from _union_members(member)
     else:
         yield annotation
 
 
-def _is_text(member: Any) -> bool:
+def _is_string_type(member: Any) -> bool:
     words = get_args(member) if get_origin(member) is Literal else ()
     return member in (str, Path) or (bool(words) and all(isinstance(word, str) for word in words))
 
 
-def _is_text_list(member: Any) -> bool:
-    return get_origin(member) is tuple and all(_is_text(item) for item in get_args(member) if item is not ...)
+def _is_string_tuple_type(member: Any) -> bool:
+    return get_origin(member) is tuple and all(_is_string_type(item) for item in get_args(member) if item is not ...)

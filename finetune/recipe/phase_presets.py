@@ -2,13 +2,13 @@
 
 from collections.abc import Callable, Sequence
 
-from finetune.errors import RecipeError, nearest
+from finetune.errors import RecipeError, suggest_similar
 from finetune.recipe.schema import Phase, Schedule
 
-NEW = ("temporal", "head")
+HEAD_STAGES = ("temporal", "head")
 
 
-def phases_of(phases: Sequence[Phase] | Schedule, stages: Sequence[str]) -> tuple[Phase, ...]:
+def resolve_phases(phases: Sequence[Phase] | Schedule, stages: Sequence[str]) -> tuple[Phase, ...]:
     """The phases of a schedule, for a model with these stages; a list of phases is given back.
 
     Raises RecipeError for a schedule, or a stage in its name, that is not there.
@@ -16,14 +16,14 @@ def phases_of(phases: Sequence[Phase] | Schedule, stages: Sequence[str]) -> tupl
     if not isinstance(phases, Schedule):
         return tuple(phases)
     name, colon, stage = phases.schedule.partition(":")
-    backbone = [each for each in stages if each not in NEW]
+    backbone = [each for each in stages if each not in HEAD_STAGES]
     if name not in SCHEDULES:
         known = ", ".join([*SCHEDULES, "surgical:<stage>"]).replace("surgical, ", "")
-        raise RecipeError(f"phases: unknown schedule {name!r}{nearest(name, SCHEDULES)}; there are {known}")
+        raise RecipeError(f"phases: unknown schedule {name!r}{suggest_similar(name, SCHEDULES)}; there are {known}")
     if (name == "surgical") != bool(colon) or (colon and stage not in backbone):
         raise RecipeError(
             f"phases: {phases.schedule!r}: surgical, and no other, takes a stage of the backbone, as "
-            f"surgical:{backbone[-1]}{nearest(stage, backbone)}; this one has {', '.join(backbone)}"
+            f"surgical:{backbone[-1]}{suggest_similar(stage, backbone)}; this one has {', '.join(backbone)}"
         )
     return SCHEDULES[name](phases, [stage] if stage else backbone)
 
@@ -35,7 +35,7 @@ def _head_only(plan: Schedule, backbone: Sequence[str]) -> tuple[Phase, ...]:
 
 def _lp_ft(plan: Schedule, backbone: Sequence[str]) -> tuple[Phase, ...]:
     """Probe, then fine-tune all at a low rate (arXiv:2202.10054)."""
-    first, rest = _halves(plan.epochs)
+    first, rest = _split_epochs(plan.epochs)
     return Phase(train="head", epochs=first, lr=plan.lr), Phase(train="all", epochs=rest, lr=plan.backbone_lr)
 
 
@@ -45,19 +45,19 @@ def _head_then_all(plan: Schedule, backbone: Sequence[str]) -> tuple[Phase, ...]
     rest = max(1, plan.epochs - first)
     return (
         Phase(train="head", epochs=first, lr=plan.lr),
-        Phase(train="all", epochs=rest, lr=plan.lr, backbone_lr_scale=_scale(plan), layer_decay=0.8),
+        Phase(train="all", epochs=rest, lr=plan.lr, backbone_lr_scale=_backbone_lr_scale(plan), layer_decay=0.8),
     )
 
 
 def _full(plan: Schedule, backbone: Sequence[str]) -> tuple[Phase, ...]:
     """All from the start, the backbone at its lower rate."""
-    return (Phase(train="all", epochs=plan.epochs, lr=plan.lr, backbone_lr_scale=_scale(plan)),)
+    return (Phase(train="all", epochs=plan.epochs, lr=plan.lr, backbone_lr_scale=_backbone_lr_scale(plan)),)
 
 
 def _gradual(plan: Schedule, backbone: Sequence[str]) -> tuple[Phase, ...]:
     """One stage more every few epochs, from the last to the first (ULMFiT, arXiv:1801.06146)."""
     words = ["head", *(f"last({count})" for count in range(1, len(backbone))), "all"]
-    rates = {"lr": plan.lr, "backbone_lr_scale": _scale(plan), "layer_decay": 0.9}
+    rates = {"lr": plan.lr, "backbone_lr_scale": _backbone_lr_scale(plan), "layer_decay": 0.9}
     longest = max(plan.every, plan.epochs - plan.every * len(backbone))
     lengths = [plan.every] * len(backbone) + [longest]
     first = Phase(train="head", epochs=plan.every, lr=plan.lr)
@@ -69,23 +69,23 @@ def _gradual(plan: Schedule, backbone: Sequence[str]) -> tuple[Phase, ...]:
 
 def _surgical(plan: Schedule, stage: Sequence[str]) -> tuple[Phase, ...]:
     """Probe, then one stage with all that is new (arXiv:2210.11466)."""
-    first, rest = _halves(plan.epochs)
+    first, rest = _split_epochs(plan.epochs)
     return (
         Phase(train="head", epochs=first, lr=plan.lr),
-        Phase(train=(*stage, *NEW), epochs=rest, lr=plan.backbone_lr),
+        Phase(train=(*stage, *HEAD_STAGES), epochs=rest, lr=plan.backbone_lr),
     )
 
 
 def _bitfit(plan: Schedule, backbone: Sequence[str]) -> tuple[Phase, ...]:
     """The biases, and all that is new (arXiv:2106.10199)."""
-    return (Phase(train=("match(bias$)", *NEW), epochs=plan.epochs, lr=plan.lr),)
+    return (Phase(train=("match(bias$)", *HEAD_STAGES), epochs=plan.epochs, lr=plan.lr),)
 
 
-def _halves(epochs: int) -> tuple[int, int]:
+def _split_epochs(epochs: int) -> tuple[int, int]:
     return max(1, epochs // 2), max(1, epochs - epochs // 2)
 
 
-def _scale(plan: Schedule) -> float:
+def _backbone_lr_scale(plan: Schedule) -> float:
     return plan.backbone_lr / plan.lr
 
 

@@ -15,19 +15,19 @@ from finetune.recipe.fields import (
     FileOrName,
     Fraction,
     Head,
-    Local,
-    NotNegative,
-    Place,
+    LocalPath,
+    NonNegativeFloat,
+    PathOrUrl,
     Pooling,
-    Positive,
-    Rate,
+    PositiveFloat,
+    PositiveInt,
     Section,
 )
-from finetune.recipe.tasks import Multitask, Task, refuse_tasks
-from finetune.storage.numbered_images import IMAGE_RATE
+from finetune.recipe.tasks import Multitask, Task, check_tasks
+from finetune.storage.numbered_images import DEFAULT_IMAGE_FPS
 
 DEFAULT_BATCH_SIZE = 8  # what the rates of recipes are for
-Shape = Literal["cosine", "linear", "constant", "step", "one_cycle", "slanted_triangular"]
+LrSchedule = Literal["cosine", "linear", "constant", "step", "one_cycle", "slanted_triangular"]
 
 
 def _off(value: object) -> object:
@@ -38,10 +38,10 @@ def _off(value: object) -> object:
 class Data(Section):
     """Where the labelled videos are, and how rows without a split are divided."""
 
-    manifest: Place | None = Field(
+    manifest: PathOrUrl | None = Field(
         None, description="CSV with path,label[,split][,group], paths relative to it; or s3://…"
     )
-    folder: Local | None = Field(None, description="folder <class>/* or <split>/<class>/*")
+    folder: LocalPath | None = Field(None, description="folder <class>/* or <split>/<class>/*")
     group_pattern: str | None = Field(
         None, description="regular expression with one (...) that finds the group in a file's path"
     )
@@ -53,8 +53,8 @@ class Data(Section):
         description="a folder of numbered images below its class's folder is one clip, its images the frames in order "
         "of their numbers; false: each image is a clip",
     )
-    image_rate: Rate = Field(IMAGE_RATE, description="frames a second of folders of numbered images")
-    packed: Place | None = Field(
+    image_rate: PositiveFloat = Field(DEFAULT_IMAGE_FPS, description="frames a second of folders of numbered images")
+    packed: PathOrUrl | None = Field(
         None, description="folder that `finetune data pack` wrote, or s3://…: read frames from there"
     )
     val: Fraction = Field(0.15, description="share for validation, where the data gives no splits")
@@ -82,19 +82,19 @@ class Data(Section):
 class Clip(Section):
     """Which frames of a video the model sees, and at what size."""
 
-    num_frames: Positive = Field(8, description="T, frames a clip")
+    num_frames: PositiveInt = Field(8, description="T, frames a clip")
     sampling: Literal["segments", "dense", "uniform", "fps"] = Field(
         "segments",
         description="one frame from each of T equal parts, T frames in a row, T from first to last, or T at a rate",
     )
-    frame_stride: Positive = Field(1, description="source frames from one sampled frame to the next (dense)")
-    fps: Rate | None = Field(None, description="frames a second, by the videos' own timestamps (fps)")
+    frame_stride: PositiveInt = Field(1, description="source frames from one sampled frame to the next (dense)")
+    fps: PositiveFloat | None = Field(None, description="frames a second, by the videos' own timestamps (fps)")
     short: Literal["repeat_last", "loop", "error"] = Field(
         "repeat_last",
         description="a video shorter than the clip: stay on its last frame, or start anew (dense, fps; the others "
         "repeat frames in order), or fail",
     )
-    size: Positive | None = Field(None, description="pixels a side; null: what the backbone was trained at")
+    size: PositiveInt | None = Field(None, description="pixels a side; null: what the backbone was trained at")
     fit: Literal["crop", "squash"] = Field(
         "crop",
         description="keep the aspect ratio and crop the middle, or squash the whole picture to a square",
@@ -114,7 +114,7 @@ class Augment(Section):
 
     preset: Literal["none", "light", "strong"] = "light"
     flip: bool = Field(True, description="mirror at random; false where left and right are the label")
-    speed: tuple[Rate, Rate] = Field(
+    speed: tuple[PositiveFloat, PositiveFloat] = Field(
         (1.0, 1.0), description="range of factors by which clips are sped up, as 0.8, 1.25"
     )
     frame_dropout: Fraction = Field(0.0, description="share of a clip's frames replaced by the one before")
@@ -181,14 +181,14 @@ class Phase(Section):
         description="head (all that is new), a stage (and all after it), last(n), a share of the depth as 0.5, all, "
         "match(regex) on parameter names, lora(r=8), or a list of these: each stage alone",
     )
-    epochs: Positive | None = Field(None, description="passes over the training clips; 5 where steps is null too")
-    steps: Positive | None = Field(None, description="instead of epochs: updates of the weights")
-    lr: Rate = Field(1e-3, description="peak learning rate of what is new, temporal pooling and head")
-    backbone_lr_scale: Rate = Field(1.0, description="factor on the rate of the whole backbone")
+    epochs: PositiveInt | None = Field(None, description="passes over the training clips; 5 where steps is null too")
+    steps: PositiveInt | None = Field(None, description="instead of epochs: updates of the weights")
+    lr: PositiveFloat = Field(1e-3, description="peak learning rate of what is new, temporal pooling and head")
+    backbone_lr_scale: PositiveFloat = Field(1.0, description="factor on the rate of the whole backbone")
     layer_decay: Annotated[float, Field(gt=0, le=1)] = Field(
         1.0, description="factor on the rate from each stage to the one before it"
     )
-    stage_lr: dict[str, Rate] = Field({}, description="peak rates of single stages, as {layer4: 1e-4}")
+    stage_lr: dict[str, PositiveFloat] = Field({}, description="peak rates of single stages, as {layer4: 1e-4}")
     batch_norm: Literal["frozen", "partial", "train"] = Field(
         "frozen",
         description="statistics of learning stages: kept, kept but for the network's first, or updated",
@@ -200,10 +200,10 @@ class Phase(Section):
         True, description="go on with the optimizer's averages of parameters that learnt in the phase before"
     )
     optimizer: str | None = Field(None, description="null: train.optimizer")
-    weight_decay: NotNegative | None = Field(None, description="null: train.weight_decay")
-    schedule: Shape | None = Field(None, description="null: train.schedule")
+    weight_decay: NonNegativeFloat | None = Field(None, description="null: train.weight_decay")
+    schedule: LrSchedule | None = Field(None, description="null: train.schedule")
     warmup: Fraction | None = Field(None, description="null: train.warmup")
-    anchor: NotNegative | None = Field(None, description="null: train.anchor")
+    anchor: NonNegativeFloat | None = Field(None, description="null: train.anchor")
 
     @model_validator(mode="after")
     def _one_length(self) -> Phase:
@@ -224,7 +224,7 @@ class Phase(Section):
         """Updates of the weights, with so many batches to a pass over the training clips."""
         return self.steps or self.epochs_of(batches) * batches
 
-    def settled(self, train: Train) -> Phase:
+    def with_train_defaults(self, train: Train) -> Phase:
         """This phase with all that it leaves open taken from `train`."""
         open_ones = ("optimizer", "weight_decay", "schedule", "warmup", "anchor")
         return self.model_copy(update={name: getattr(train, name) for name in open_ones if getattr(self, name) is None})
@@ -237,28 +237,28 @@ class Schedule(Section):
         description="head_only, lp_ft, head_then_all, full, gradual, bitfit or surgical:<stage>; `phases: lp_ft` "
         "is short for it",
     )
-    epochs: Positive = Field(20, description="of all phases together (gradual: at least `every` for each)")
-    lr: Rate = Field(1e-3, description="of what is new")
-    backbone_lr: Rate = Field(1e-4, description="of the backbone; of everything where it follows a probe")
-    every: Positive = Field(2, description="epochs from one unfrozen stage to the next (gradual)")
+    epochs: PositiveInt = Field(20, description="of all phases together (gradual: at least `every` for each)")
+    lr: PositiveFloat = Field(1e-3, description="of what is new")
+    backbone_lr: PositiveFloat = Field(1e-4, description="of the backbone; of everything where it follows a probe")
+    every: PositiveInt = Field(2, description="epochs from one unfrozen stage to the next (gradual)")
 
 
 class EarlyStopping(Section):
     """When a phase ends before its last epoch."""
 
-    patience: Positive = Field(5, description="epochs of a phase without a better one, after which it ends")
+    patience: PositiveInt = Field(5, description="epochs of a phase without a better one, after which it ends")
     metric: Literal["val_top1", "val_loss", "val_map", "val_score"] = "val_loss"
-    min_delta: NotNegative = Field(0.0, description="by how much an epoch has to be better to count as better")
+    min_delta: NonNegativeFloat = Field(0.0, description="by how much an epoch has to be better to count as better")
 
 
 class Train(Section):
     """The optimizer and what holds for all phases."""
 
-    batch_size: Positive | Literal["auto"] = Field(
+    batch_size: PositiveInt | Literal["auto"] = Field(
         DEFAULT_BATCH_SIZE,
         description="clips that are computed together, in each process; auto: as many as a GPU holds, the rates follow",
     )
-    accumulate: Positive = Field(
+    accumulate: PositiveInt = Field(
         1, description="so many times batch_size clips make one step of the optimizer, in no more memory"
     )
     sampler: Literal["shuffle", "balanced", "by_task"] = Field(
@@ -267,8 +267,8 @@ class Train(Section):
         "at most 5 times)",
     )
     optimizer: str = Field("adamw", description="a name of timm's: adamw, sgd (Nesterov momentum), lion, lars, lamb …")
-    weight_decay: NotNegative = 0.01
-    schedule: Shape = Field(
+    weight_decay: NonNegativeFloat = 0.01
+    schedule: LrSchedule = Field(
         "cosine",
         description="how the rate goes on after warming up: cosine, linear, constant, step (a tenth after 40 % and "
         "80 %), one_cycle, slanted_triangular",
@@ -283,8 +283,8 @@ class Train(Section):
         "bce: each class by itself, as all of them with data.multilabel",
     )
     label_smoothing: Fraction = 0.0
-    clip_grad: Rate | None = Field(None, description="largest norm of the gradient")
-    anchor: NotNegative = Field(
+    clip_grad: PositiveFloat | None = Field(None, description="largest norm of the gradient")
+    anchor: NonNegativeFloat = Field(
         0.0, description="L2-SP: pull of the backbone towards its pretrained weights, instead of weight decay; as 0.01"
     )
     ema: Fraction = Field(
@@ -301,7 +301,7 @@ class Train(Section):
     early_stopping: EarlyStopping | None = Field(
         None, description="end a phase that no longer gets better on val, as {patience: 5}"
     )
-    save_every_minutes: Rate = Field(
+    save_every_minutes: PositiveFloat = Field(
         15, description="a run that is killed goes on from its last epoch, or from so many minutes ago"
     )
     sync_batch_norm: bool = Field(
@@ -320,10 +320,10 @@ class Train(Section):
         "forecast to save time (auto), of a wholly frozen backbone (features) or of any frozen part (boundary), or "
         "never (off)",
     )
-    cache_dir: Local | None = Field(
+    cache_dir: LocalPath | None = Field(
         None, description="folder of what is kept, for all runs; null: finetune/features in the user's cache"
     )
-    cache_budget_gb: Rate = Field(
+    cache_budget_gb: PositiveFloat = Field(
         20, description="of that folder; what was not used for longest gives way, and what does not fit is not kept"
     )
     cache_dtype: Literal["auto", "fp16", "bf16", "fp32"] = Field(
@@ -359,18 +359,18 @@ class Evaluate(Section):
     )
 
 
-def _is_schedule(phases: object) -> str:
+def _phases_tag(phases: object) -> str:
     return "built-in" if isinstance(phases, dict | Schedule) else "written out"
 
 
-def _named(phases: object) -> object:
+def _schedule_from_name(phases: object) -> object:
     return {"schedule": phases} if isinstance(phases, str) else phases
 
 
 Phases = Annotated[
     Annotated[Annotated[tuple[Phase, ...], Field(min_length=1)], Tag("written out")]
     | Annotated[Schedule, Tag("built-in")],
-    Discriminator(_is_schedule),
+    Discriminator(_phases_tag),
 ]
 
 
@@ -386,7 +386,7 @@ class Recipe(Section):
         {}, description="what is told of a clip, each by its name; none: one task, `label`, as the data say"
     )
     multitask: Multitask = Multitask()
-    phases: Annotated[Phases, BeforeValidator(_named)] = (Phase(train="head"),)
+    phases: Annotated[Phases, BeforeValidator(_schedule_from_name)] = (Phase(train="head"),)
     train: Train = Train()
     evaluate: Evaluate = Evaluate()
 
@@ -394,5 +394,5 @@ class Recipe(Section):
     def _tasks_go_together(self) -> Recipe:
         if self.tasks and self.data.multilabel:
             raise ValueError("data.multilabel is for recipes without tasks; give the task kind: multilabel")
-        refuse_tasks(self.tasks, self.multitask)
+        check_tasks(self.tasks, self.multitask)
         return self

@@ -9,15 +9,19 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field, model_validator
 
-from finetune.recipe.fields import Head, NotNegative, Place, Pooling, Rate, Section
+from finetune.recipe.fields import Head, NonNegativeFloat, PathOrUrl, Pooling, PositiveFloat, Section
 
-Kind = Literal["classify", "multilabel", "ordinal", "regress", "box", "motion"]
-NAMED = ("classify", "multilabel", "ordinal")  # kinds that choose among names; the others give numbers
-CLASSED = ("classify", "multilabel")  # those of them without an order: training fits a temperature for them
-PLACED = ("box", "motion")  # kinds that lie in the picture: what moves it moves them
-COLUMNS = {"box": ("x", "y", "w", "h"), "motion": ("dx", "dy")}
-LOSSES = {
-    **dict.fromkeys(CLASSED, ("cross_entropy", "focal", "class_balanced", "bce")),
+TaskKind = Literal["classify", "multilabel", "ordinal", "regress", "box", "motion"]
+DEFAULT_TASK = "label"  # the name of the only task of a run without tasks
+CATEGORICAL_KINDS = ("classify", "multilabel", "ordinal")  # kinds that choose among names; the others give numbers
+CLASSIFICATION_KINDS = (
+    "classify",
+    "multilabel",
+)  # those of them without an order: training fits a temperature for them
+SPATIAL_KINDS = ("box", "motion")  # kinds that lie in the picture: what moves it moves them
+DEFAULT_COLUMNS = {"box": ("x", "y", "w", "h"), "motion": ("dx", "dy")}
+ALLOWED_LOSSES = {
+    **dict.fromkeys(CLASSIFICATION_KINDS, ("cross_entropy", "focal", "class_balanced", "bce")),
     "ordinal": ("bce",),
     **dict.fromkeys(("regress", "box", "motion"), ("smooth_l1", "mse", "l1")),
 }
@@ -27,29 +31,29 @@ Weighting = Literal[
 ]
 
 
-def _listed(value: object) -> object:
+def _as_tuple(value: object) -> object:
     return (value,) if isinstance(value, str) else value
 
 
-Names = Annotated[tuple[str, ...], BeforeValidator(_listed)]
+StringTuple = Annotated[tuple[str, ...], BeforeValidator(_as_tuple)]
 
 
 class Task(Section):
     """One of several tasks. What is null is as its kind, or `model`, says."""
 
-    kind: Kind = Field(
+    kind: TaskKind = Field(
         description="classify (one of several), multilabel (some of several: a;b), ordinal (levels in order), regress "
         "(numbers), box (of the middle frame, in pixels of the video: left, top, width, height) or motion (pixels a "
         "frame, to the right and down)",
     )
-    columns: Names | None = Field(
+    columns: StringTuple | None = Field(
         None, description="of the manifest; null: x, y, w, h of a box, dx, dy of motion, else the task's own name"
     )
-    manifest: Place | None = Field(
+    manifest: PathOrUrl | None = Field(
         None, description="a CSV of its own, with path and these columns; rows that it has not lack the label"
     )
-    levels: Names | None = Field(None, description="ordinal: from the lowest up; null: numbers, in their order")
-    weight: Rate = Field(1.0, description="factor on the task's loss")
+    levels: StringTuple | None = Field(None, description="ordinal: from the lowest up; null: numbers, in their order")
+    weight: PositiveFloat = Field(1.0, description="factor on the task's loss")
     loss: Literal["cross_entropy", "focal", "class_balanced", "bce", "smooth_l1", "mse", "l1"] | None = Field(
         None,
         description="null: train.loss of classes, smooth_l1 of boxes (in tenths of the picture), mse of other numbers",
@@ -74,36 +78,40 @@ class Task(Section):
 
     @model_validator(mode="after")
     def _fits_its_kind(self) -> Task:
-        wanted = len(COLUMNS.get(self.kind, ()))
+        wanted = len(DEFAULT_COLUMNS.get(self.kind, ()))
         if self.columns is not None and wanted and len(self.columns) != wanted:
-            raise ValueError(f"a {self.kind} has {wanted} columns, {', '.join(COLUMNS[self.kind])}, in this order")
+            raise ValueError(
+                f"a {self.kind} has {wanted} columns, {', '.join(DEFAULT_COLUMNS[self.kind])}, in this order"
+            )
         if self.columns is not None and len(set(self.columns)) < len(self.columns):
             raise ValueError(f"columns are {', '.join(self.columns)}; each is named once")
-        if self.kind in NAMED and self.columns is not None and len(self.columns) != 1:
+        if self.kind in CATEGORICAL_KINDS and self.columns is not None and len(self.columns) != 1:
             raise ValueError(f"columns are {', '.join(self.columns)}; a task of kind {self.kind} has one")
-        if self.loss is not None and self.loss not in LOSSES[self.kind]:
-            raise ValueError(f"loss {self.loss} is not for kind {self.kind}; take {', '.join(LOSSES[self.kind])}")
+        if self.loss is not None and self.loss not in ALLOWED_LOSSES[self.kind]:
+            raise ValueError(
+                f"loss {self.loss} is not for kind {self.kind}; take {', '.join(ALLOWED_LOSSES[self.kind])}"
+            )
         if self.levels is not None and (self.kind != "ordinal" or len(set(self.levels)) < max(2, len(self.levels))):
             raise ValueError("levels are two or more different names, of kind ordinal alone")
         return self
 
     def columns_of(self, name: str) -> tuple[str, ...]:
         """The columns that label the task of this name."""
-        return self.columns or COLUMNS.get(self.kind, (name,))
+        return self.columns or DEFAULT_COLUMNS.get(self.kind, (name,))
 
     @property
-    def reads_places(self) -> bool:
+    def uses_keypoints(self) -> bool:
         """Whether it reads where things are in the picture."""
-        return (self.space or ("keypoints" if self.kind in PLACED else "mean")) == "keypoints"
+        return (self.space or ("keypoints" if self.kind in SPATIAL_KINDS else "mean")) == "keypoints"
 
     def pooling(self, shared: str) -> str:
         """Over T, where tasks share the pooling `shared`."""
         return self.temporal or {"box": "middle", "motion": "slope"}.get(self.kind, shared)
 
     @property
-    def reads_by_itself(self) -> bool:
+    def has_own_pooling(self) -> bool:
         """Whether it pools for itself, over space or time."""
-        return self.at is not None or self.reads_places or self.temporal is not None or self.kind in PLACED
+        return self.at is not None or self.uses_keypoints or self.temporal is not None or self.kind in SPATIAL_KINDS
 
 
 class Multitask(Section):
@@ -124,14 +132,14 @@ class Multitask(Section):
         description="one backbone; two, which structure holds together; or two that mix at the end of each stage "
         "(arXiv:1604.03539)",
     )
-    relation: NotNegative = Field(
+    relation: NonNegativeFloat = Field(
         0.0, description="pull between parameters of the same shape in the heads and poolings of different tasks (L2)"
     )
-    structure: NotNegative = Field(0.0, description="pull between the two towers (L2), as 0.01")
+    structure: NonNegativeFloat = Field(0.0, description="pull between the two towers (L2), as 0.01")
 
 
 @dataclass(frozen=True)
-class Output:
+class OutputSpec:
     """What a head gives: logits of `names`, of the steps between them (ordinal), or numbers, one a name.
 
     A number is what the head gives, times `scale`, plus `center`; of boxes and motion in shares of the picture.
@@ -147,38 +155,38 @@ class Output:
         return len(self.names) - (self.kind == "ordinal")
 
     @property
-    def is_named(self) -> bool:
-        return self.kind in NAMED
+    def is_categorical(self) -> bool:
+        return self.kind in CATEGORICAL_KINDS
 
 
 @dataclass(frozen=True)
-class Several:
+class MultitaskSpec:
     """Several tasks of a model: their settings, what their heads give, in the same order, and how they share."""
 
     tasks: Mapping[str, Task]
-    outputs: Mapping[str, Output]
+    outputs: Mapping[str, OutputSpec]
     multitask: Multitask = field(default_factory=Multitask)
 
     @property
-    def share_pooling(self) -> bool:
+    def uses_shared_pooling(self) -> bool:
         """Whether any task reads what is pooled for all."""
-        return not all(task.reads_by_itself for task in self.tasks.values())
+        return not all(task.has_own_pooling for task in self.tasks.values())
 
-    def tower_of(self, name: str) -> int:
+    def tower_index(self, name: str) -> int:
         chosen = self.tasks[name].tower
         return int(next(iter(self.tasks)) != name) if chosen is None else chosen
 
 
-def primary_of(kinds: Mapping[str, Any]) -> str:
+def primary_task(kinds: Mapping[str, Any]) -> str:
     """The task that clips are divided, listed and shown by: the first that chooses among names, else the first.
 
     Of a mapping from names to what has a kind, or a dictionary with it.
     """
     found = {name: each.get("kind") if isinstance(each, Mapping) else each.kind for name, each in kinds.items()}
-    return next((name for name, kind in found.items() if kind in NAMED), next(iter(found)))
+    return next((name for name, kind in found.items() if kind in CATEGORICAL_KINDS), next(iter(found)))
 
 
-def refuse_tasks(tasks: Mapping[str, Task], multitask: Multitask) -> None:
+def check_tasks(tasks: Mapping[str, Task], multitask: Multitask) -> None:
     """Raise ValueError with what is wrong with several tasks together."""
     odd = [name for name in tasks if not re.fullmatch(r"[A-Za-z][A-Za-z0-9_]*", name)]
     if odd:

@@ -56,31 +56,31 @@ STYLE: dict[Any, Any] = {
 }
 
 
-class Drawing(Markup):
+class SvgFigure(Markup):
     """An `<svg>` element for a page, with the figure that it was made from."""
 
     name: str
     figure: Figure
 
     @classmethod
-    def of(cls, svg: str, name: str, figure: Figure) -> "Drawing":
+    def of(cls, svg: str, name: str, figure: Figure) -> "SvgFigure":
         drawing = cls(svg)
         drawing.name, drawing.figure = name, figure
         return drawing
 
 
 @contextmanager
-def glyphs_may_lack() -> Iterator[None]:
+def ignore_missing_glyphs() -> Iterator[None]:
     """Within, Matplotlib does not warn that its own font has no Chinese or Arabic, and shows boxes there."""
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="(?s).*(missing from|does not support)")
         yield
 
 
-def inline_svg(figure: Figure, name: str, *, label: str) -> Drawing:
+def inline_svg(figure: Figure, name: str, *, label: str) -> SvgFigure:
     """The figure as an `<svg>` element; its ids start with `name`, a screen reader says `label`."""
     buffer = io.StringIO()
-    with glyphs_may_lack():  # the browser draws the text
+    with ignore_missing_glyphs():  # the browser draws the text
         figure.savefig(buffer, format="svg", transparent=True, metadata={"Date": None})
     root = ElementTree.fromstring(buffer.getvalue())
     for child in list(root):
@@ -95,14 +95,14 @@ def inline_svg(figure: Figure, name: str, *, label: str) -> Drawing:
     root.attrib |= {
         "viewBox": f"0 0 {width:g} {height:g}",
         "role": "img",
-        "aria-label": _drawable(label),
+        "aria-label": _xml_safe(label),
         "width": f"{pixels:.0f}",
         "style": f"min-width: {0.66 * pixels:.0f}px",
     }
-    return Drawing.of(ElementTree.tostring(root, encoding="unicode"), name, figure)
+    return SvgFigure.of(ElementTree.tostring(root, encoding="unicode"), name, figure)
 
 
-def blank_axes(*, width: float, height: float, margins: tuple[float, float, float, float]) -> tuple[Figure, Axes]:
+def axes_in_points(*, width: float, height: float, margins: tuple[float, float, float, float]) -> tuple[Figure, Axes]:
     """Axes of `height` points in a figure of `width` points; margins are left, right, top, bottom, in points.
 
     Nothing is measured: the page has another font than Matplotlib, so room for text is estimated.
@@ -116,7 +116,7 @@ def blank_axes(*, width: float, height: float, margins: tuple[float, float, floa
     return figure, axes
 
 
-def opacities(alphas: np.ndarray) -> np.ndarray:
+def fill_with_opacity(alphas: np.ndarray) -> np.ndarray:
     colours = np.empty((*alphas.shape, 4))
     colours[..., :3] = _FILL_RGB
     colours[..., 3] = alphas
@@ -124,25 +124,25 @@ def opacities(alphas: np.ndarray) -> np.ndarray:
 
 
 def short_label(text: str, *, longest: int = LONGEST_LABEL) -> str:
-    clean = _drawable(text)
+    clean = _xml_safe(text)
     return clean if len(clean) <= longest else clean[: longest - 1] + "…"
 
 
-def letters(text: str) -> int:
+def text_width(text: str) -> int:
     """Width in Latin letters; a Chinese one takes two."""
     return sum(2 if unicodedata.east_asian_width(c) in "WF" else 1 for c in text)
 
 
-def isolated(text: str) -> str:
+def isolate_direction(text: str) -> str:
     """A name as part of a sentence: what it holds of marks for the direction of writing ends with it."""
-    clean = "".join("\ufffd" if c in _DIRECTIONS else c for c in _drawable(text))
+    clean = "".join("\ufffd" if c in _DIRECTIONS else c for c in _xml_safe(text))
     return f"“\u2068{clean}\u2069”"
 
 
 _DIRECTIONS = set("\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069\u200e\u200f")
 
 
-def _drawable(text: str) -> str:
+def _xml_safe(text: str) -> str:
     """`text` without what XML cannot hold: control characters, and halves of surrogate pairs."""
     return "".join("\ufffd" if unicodedata.category(c) in {"Cc", "Cs", "Cn"} else c for c in text)
 

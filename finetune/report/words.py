@@ -5,26 +5,26 @@ import math
 from collections.abc import Callable, Iterator
 from typing import Any
 
-from finetune.errors import some
+from finetune.errors import shorten_list
 from finetune.text import count, percent, whole_percent
 
-FEW_GROUPS, FEW_CLIPS, FEW_CLIPS_OF_A_CLASS = 5, 50, 5
-OFF = 0.05  # sureness from accuracy, which matters
-MUCH_WAITING, LONG_WAITING = 1 / 3, 60.0  # share of the training time, and seconds
+MIN_RELIABLE_GROUPS, MIN_RELIABLE_CLIPS, MIN_RELIABLE_CLASS_CLIPS = 5, 50, 5
+MIN_CALIBRATION_GAP = 0.05  # sureness from accuracy, which matters
+MAX_WAITING_SHARE, MAX_WAITING_SECONDS = 1 / 3, 60.0  # share of the training time, and seconds
 
 
 def warnings_of(results: dict[str, Any], epochs: list[dict[str, Any]]) -> list[tuple[str, str]]:
     """(what, what to do): what the evaluation warned of, then what its numbers warn of."""
     found = [(warning["what"], warning["do"]) for warning in results.get("warnings", [])]
-    found += [*_warnings_of_files(results, epochs), *_warnings_of_size(results), *_warnings_of_time(results, epochs)]
+    found += [*_file_warnings(results, epochs), *_size_warnings(results), *_time_warnings(results, epochs)]
     for name, task in results["tasks"].items():
-        if task["kind"] in _WARNINGS_OF_KIND:
+        if task["kind"] in _WARNINGS_BY_KIND:
             prefix = f"Task “{name}”: " if len(results["tasks"]) > 1 else ""
-            found += [(prefix + what, do) for what, do in _WARNINGS_OF_KIND[task["kind"]](task)]
+            found += [(prefix + what, do) for what, do in _WARNINGS_BY_KIND[task["kind"]](task)]
     return list(dict.fromkeys(found))
 
 
-def _warnings_of_files(results: dict[str, Any], epochs: list[dict[str, Any]]) -> Iterator[tuple[str, str]]:
+def _file_warnings(results: dict[str, Any], epochs: list[dict[str, Any]]) -> Iterator[tuple[str, str]]:
     if number := len(results["skipped"]):
         verb = "is" if number == 1 else "are"
         yield (
@@ -39,14 +39,14 @@ def _warnings_of_files(results: dict[str, Any], epochs: list[dict[str, Any]]) ->
         )
 
 
-def _warnings_of_size(results: dict[str, Any]) -> Iterator[tuple[str, str]]:
+def _size_warnings(results: dict[str, Any]) -> Iterator[tuple[str, str]]:
     rows, groups = results["num_rows"], results["num_groups"]
     if results["split"] == "train":
         yield (
             "These are the clips that the model learned from, so the figures flatter it.",
             "Evaluate on the test split.",
         )
-    if rows < FEW_CLIPS or (groups is not None and groups < FEW_GROUPS):
+    if rows < MIN_RELIABLE_CLIPS or (groups is not None and groups < MIN_RELIABLE_GROUPS):
         size = count(rows, "clip") + (f" of {count(groups, 'group')}" if groups is not None else "")
         yield (
             f"{size} cannot settle much: the interval is wide, and itself only rough.",
@@ -54,10 +54,10 @@ def _warnings_of_size(results: dict[str, Any]) -> Iterator[tuple[str, str]]:
         )
 
 
-def _warnings_of_time(results: dict[str, Any], epochs: list[dict[str, Any]]) -> Iterator[tuple[str, str]]:
+def _time_warnings(results: dict[str, Any], epochs: list[dict[str, Any]]) -> Iterator[tuple[str, str]]:
     waiting, computing = (sum(epoch["seconds"][part] for epoch in epochs) for part in ("data", "compute"))
     share = waiting / max(1e-9, waiting + computing)
-    if waiting > LONG_WAITING and share > MUCH_WAITING:
+    if waiting > MAX_WAITING_SECONDS and share > MAX_WAITING_SHARE:
         packed = results["protocol"].get("decoder", "").startswith("the pack")
         workers = "raise data.workers, to at most one for each core"
         yield (
@@ -66,7 +66,7 @@ def _warnings_of_time(results: dict[str, Any], epochs: list[dict[str, Any]]) -> 
         )
 
 
-def _warnings_of_task(task: dict[str, Any]) -> Iterator[tuple[str, str]]:
+def _class_warnings(task: dict[str, Any]) -> Iterator[tuple[str, str]]:
     if task["top1_ci"] and task["top1_ci"][0] <= task["majority"]["top1"]:
         yield (
             "This may be no better than always guessing the most frequent class: the interval includes it.",
@@ -78,22 +78,22 @@ def _warnings_of_task(task: dict[str, Any]) -> Iterator[tuple[str, str]]:
             f"Unfreezing may not have helped: with the backbone frozen {before} were right, and the rest may be luck.",
             "Keep it frozen, which is faster, or train the unfrozen phases longer or on more clips.",
         )
-    yield from _warnings_of_sureness(task)
+    yield from _calibration_warnings(task)
     if never := never_predicted(task):
         yield (
             f"The model never named {_names(never)}.",
             "See under “What it confuses” what it said instead; add training clips of it.",
         )
-    if few := [row["class"] for row in task["per_class"] if row["support"] < FEW_CLIPS_OF_A_CLASS]:
+    if few := [row["class"] for row in task["per_class"] if row["support"] < MIN_RELIABLE_CLASS_CLIPS]:
         yield (
-            f"Fewer than {FEW_CLIPS_OF_A_CLASS} test clips each: {_names(few)}; one clip moves such a class far.",
+            f"Fewer than {MIN_RELIABLE_CLASS_CLIPS} test clips each: {_names(few)}; one clip moves such a class far.",
             "Read these rows of “Class by class” with care, or add test clips.",
         )
 
 
-def _warnings_of_sureness(task: dict[str, Any]) -> Iterator[tuple[str, str]]:
+def _calibration_warnings(task: dict[str, Any]) -> Iterator[tuple[str, str]]:
     before, after = task.get("calibration"), task.get("calibrated")
-    if before is None or before["gap_ci"][0] <= 0 <= before["gap_ci"][1] or abs(before["gap"]) < OFF:
+    if before is None or before["gap_ci"][0] <= 0 <= before["gap_ci"][1] or abs(before["gap"]) < MIN_CALIBRATION_GAP:
         return
     how = "surer" if before["gap"] > 0 else "less sure"
     has_temperature = task.get("temperature") is not None  # a fold has one, but is not what is put to use
@@ -104,7 +104,7 @@ def _warnings_of_sureness(task: dict[str, Any]) -> Iterator[tuple[str, str]]:
     )
 
 
-def sureness(task: dict[str, Any]) -> str:
+def calibration_sentence(task: dict[str, Any]) -> str:
     """Whether a model is as sure as it is right, in a sentence."""
     before = task["calibration"]
     low, high = before["gap_ci"]
@@ -128,23 +128,23 @@ def slice_name(fact: str, part: dict[str, Any], parts: list[dict[str, Any]]) -> 
 _UNITS = {"duration": "\u00a0s", "frame rate": "\u00a0frames/s", "short side": "\u00a0px", "frames": ""}
 
 
-def _warnings_of_multilabel(task: dict[str, Any]) -> Iterator[tuple[str, str]]:
+def _multilabel_warnings(task: dict[str, Any]) -> Iterator[tuple[str, str]]:
     if task["map_ci"] and task["map_ci"][0] <= task["chance_map"]:
         yield (
             "This may be no better than chance: the interval includes what a random order gets.",
             "Train longer, unfreeze more stages, or add training clips.",
         )
-    if few := [row["class"] for row in task["per_class"] if row["support"] < FEW_CLIPS_OF_A_CLASS]:
+    if few := [row["class"] for row in task["per_class"] if row["support"] < MIN_RELIABLE_CLASS_CLIPS]:
         yield (
-            f"Fewer than {FEW_CLIPS_OF_A_CLASS} test clips each: {_names(few)}; one clip moves such a class far.",
+            f"Fewer than {MIN_RELIABLE_CLASS_CLIPS} test clips each: {_names(few)}; one clip moves such a class far.",
             "Read these rows of “Class by class” with care, or add test clips.",
         )
 
 
-_WARNINGS_OF_KIND = {
-    "classify": _warnings_of_task,
-    "multilabel": _warnings_of_multilabel,
-    "ordinal": _warnings_of_task,
+_WARNINGS_BY_KIND = {
+    "classify": _class_warnings,
+    "multilabel": _multilabel_warnings,
+    "ordinal": _class_warnings,
 }
 
 
@@ -173,12 +173,12 @@ def answer(task: dict[str, Any], results: dict[str, Any]) -> str:
         beat = "always guessing the most frequent class would be right in"
     interval_text = f" (95\u00a0% interval {whole_interval(task[f'{key}_ci'])})" if task[f"{key}_ci"] else ""
     return (
-        f"On {tested_on(task, results)} the model{folds} {verb} {what} {whole_percent(task[key])}{interval_text}; "
+        f"On {test_set_text(task, results)} the model{folds} {verb} {what} {whole_percent(task[key])}{interval_text}; "
         f"{beat} {whole_percent(chance)}."
     )
 
 
-def tested_on(task: dict[str, Any], results: dict[str, Any]) -> str:
+def test_set_text(task: dict[str, Any], results: dict[str, Any]) -> str:
     """The clips of a task, as "120 test clips of 15 unseen groups"."""
     unseen = "" if results["split"] == "train" else "unseen "
     rows = task.get("num_rows", results["num_rows"])  # of several tasks each counts the clips with a label of its own
@@ -197,10 +197,10 @@ def never_predicted(task: dict[str, Any]) -> list[str]:
 
 def _names(names: list[str]) -> str:
     """Each set apart, so that an Arabic one does not turn its neighbours round."""
-    return some([f"“\u2068{name}\u2069”" for name in names])
+    return shorten_list([f"“\u2068{name}\u2069”" for name in names])
 
 
-def set_apart(text: str) -> str:
+def isolate_quoted_names(text: str) -> str:
     """A sentence in which no name in quotation marks turns its neighbours round, whatever its direction."""
     return text.replace("“", "“\u2068").replace("”", "\u2069”")
 
@@ -285,7 +285,7 @@ def relative_link(href: object) -> str | None:
 
 FILTERS: dict[str, Callable[..., Any]] = {
     "relative_link": relative_link,
-    "set_apart": set_apart,
+    "set_apart": isolate_quoted_names,
     "percent": percent,
     "whole_percent": whole_percent,
     "interval": interval,

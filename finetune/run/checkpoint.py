@@ -18,14 +18,14 @@ from torch import Tensor
 
 from finetune.data.manifest import Manifest
 from finetune.errors import RunError
-from finetune.model.classifier import VideoClassifier, model_of
-from finetune.model.lora import plain_state
+from finetune.model.classifier import VideoClassifier, build_from_settings
+from finetune.model.lora import merged_state_dict
 from finetune.recipe.load import load_recipe, save_recipe
 from finetune.recipe.schema import Recipe
-from finetune.recipe.tasks import COLUMNS, Output, Several
+from finetune.recipe.tasks import DEFAULT_COLUMNS, MultitaskSpec, OutputSpec
 from finetune.run.results import CheckpointMeta, Environment, SavedOutput
-from finetune.storage.atomic import standing, whole_file, whole_folder, write_json
-from finetune.storage.safe_read import read_json, refuse_links_out
+from finetune.storage.atomic import atomic_file, atomic_folder, current_version, write_json
+from finetune.storage.safe_read import check_no_external_links, read_json
 from finetune.version import VERSION
 
 PACKAGES = ("torch", "torchvision", "timm", "av", "accelerate", "numpy", "scikit-learn")
@@ -37,7 +37,7 @@ def new_run_folder(name: str, out: Path | None = None) -> Path:
     `out` has to be empty, not there, or left by a run that ended before its first checkpoint. Else RunError.
     """
     if out is not None:
-        if out.exists() and (not out.is_dir() or (any(out.iterdir()) and not _holds_no_more_than_a_beginning(out))):
+        if out.exists() and (not out.is_dir() or (any(out.iterdir()) and not _has_no_checkpoint_yet(out))):
             raise RunError(f"{out}: is there already and not empty; a run needs a folder of its own")
         return out
     stamp = datetime.now().strftime("%Y%m%d-%H%M%S")
@@ -47,11 +47,11 @@ def new_run_folder(name: str, out: Path | None = None) -> Path:
     return folder
 
 
-def _holds_no_more_than_a_beginning(folder: Path) -> bool:
+def _has_no_checkpoint_yet(folder: Path) -> bool:
     ours = {"recipe.yaml", "manifest.csv", "classes.json", "environment.json", "skipped.json", ".lock", "tasks.json"}
     ours |= {"tensorboard", "checkpoints", "wandb", "tracker.json"}
     names = {path.name.removesuffix(".partial") for path in folder.iterdir()}
-    learnt = any(standing(folder / "checkpoints" / which).exists() for which in ("last", "best"))
+    learnt = any(current_version(folder / "checkpoints" / which).exists() for which in ("last", "best"))
     return names <= ours and not learnt
 
 
@@ -61,7 +61,7 @@ def begin_run(
     manifest: Manifest,
     *,
     decided: Mapping[str, Any] | None = None,
-    outputs: Mapping[str, Output] | None = None,
+    outputs: Mapping[str, OutputSpec] | None = None,
 ) -> None:
     """Write what is known before training: the resolved recipe, the rows with their splits, classes, environment.
 
@@ -70,9 +70,9 @@ def begin_run(
     The environment tells what was `decided` for it. In the folder of a run that goes on it is added to those that it
     had before.
     """
-    with whole_file(folder / "recipe.yaml") as partial:
+    with atomic_file(folder / "recipe.yaml") as partial:
         save_recipe(recipe, partial)
-    with whole_file(folder / "manifest.csv") as partial:
+    with atomic_file(folder / "manifest.csv") as partial:
         manifest.to_csv(partial)
     write_json(folder / "classes.json", list(manifest.classes))
     if outputs:
@@ -94,9 +94,9 @@ def save_checkpoint(
 ) -> None:
     """Write `checkpoints/<which>`, with what a run needs to go on as `state.pt`; the one before survives a failure."""
     checkpoint = folder / "checkpoints" / which
-    weights = {name: value.detach().cpu().contiguous() for name, value in plain_state(model).items()}
+    weights = {name: value.detach().cpu().contiguous() for name, value in merged_state_dict(model).items()}
     try:
-        with whole_folder(checkpoint) as partial:
+        with atomic_folder(checkpoint) as partial:
             save_file(weights, partial / "model.safetensors")
             write_json(partial / "meta.json", meta)
             if state is not None:
@@ -109,10 +109,10 @@ def save_checkpoint(
 
 def load_checkpoint(folder: Path, which: str, model: VideoClassifier) -> dict[str, Any]:
     """Load weights into a model built by the run's recipe; what was noted beside them."""
-    checkpoint = standing(folder / "checkpoints" / which)
+    checkpoint = current_version(folder / "checkpoints" / which)
     if not checkpoint.exists():
         raise RunError(f"{folder}: has no checkpoint {which!r} yet; its first epoch is not finished")
-    load_into(model, read_tensors(checkpoint / "model.safetensors"), where=checkpoint / "model.safetensors")
+    load_model_weights(model, read_tensors(checkpoint / "model.safetensors"), where=checkpoint / "model.safetensors")
     return read_json(checkpoint / "meta.json", CheckpointMeta)
 
 
@@ -124,7 +124,7 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
         raise RunError(f"{path}: cannot be read as weights: {' '.join(str(error).split())[:300]}") from None
 
 
-def load_into(model: VideoClassifier, weights: Mapping[str, Tensor], *, where: Path) -> None:
+def load_model_weights(model: VideoClassifier, weights: Mapping[str, Tensor], *, where: Path) -> None:
     """Raises RunError where weights have other names or shapes than the model."""
     try:
         model.load_state_dict(weights)
@@ -140,7 +140,7 @@ def open_run(run: str | Path, overrides: Sequence[str] = ()) -> tuple[Recipe, tu
     missing = [name for name in needed if not (folder / name).exists()]
     if missing:
         raise RunError(f"{folder}: is not a run folder with a checkpoint: it has no {', no '.join(missing)}")
-    refuse_links_out(folder)
+    check_no_external_links(folder)
     classes = read_json(folder / "classes.json", list[str])
     return load_recipe(str(folder / "recipe.yaml"), overrides), tuple(classes)
 
@@ -148,35 +148,35 @@ def open_run(run: str | Path, overrides: Sequence[str] = ()) -> tuple[Recipe, tu
 def load(run: str | Path, *, checkpoint: str = "best") -> VideoClassifier:
     """The trained model of a run folder, in evaluation mode."""
     recipe, classes = open_run(run)
-    model = unlearnt(Path(run), recipe, classes)
+    model = build_empty_model(Path(run), recipe, classes)
     load_checkpoint(Path(run), checkpoint, model)
     model.consensus, model.multilabel = recipe.evaluate.consensus, recipe.data.multilabel
     return model.eval()
 
 
-def unlearnt(run: Path, recipe: Recipe, classes: tuple[str, ...]) -> VideoClassifier:
+def build_empty_model(run: Path, recipe: Recipe, classes: tuple[str, ...]) -> VideoClassifier:
     """A model as a run's is built, into which its weights can be loaded."""
     settings = recipe.model.model_copy(update={"weights": "none"})
-    several = Several(recipe.tasks, outputs_of_run(run), recipe.multitask) if recipe.tasks else None
+    several = MultitaskSpec(recipe.tasks, read_task_outputs(run), recipe.multitask) if recipe.tasks else None
     if several is not None and {name: each.kind for name, each in several.outputs.items()} != {
         name: task.kind for name, task in recipe.tasks.items()
     }:
         raise RunError(f"{run / 'tasks.json'}: has other tasks than recipe.yaml; train again")
     frames, size = recipe.clip.num_frames, recipe.clip.size
-    return model_of(settings, classes, num_frames=frames, size=size, several=several)
+    return build_from_settings(settings, classes, num_frames=frames, size=size, several=several)
 
 
-def outputs_of_run(run: Path) -> dict[str, Output]:
+def read_task_outputs(run: Path) -> dict[str, OutputSpec]:
     """What the heads of a run with several tasks give. Raises RunError where that is not there."""
     path = run / "tasks.json"
     if not path.is_file():
         raise RunError(f"{run}: has several tasks and no tasks.json, which training wrote")
     outputs = {
-        name: Output(each["kind"], *(tuple(each[key]) for key in ("names", "center", "scale")))
+        name: OutputSpec(each["kind"], *(tuple(each[key]) for key in ("names", "center", "scale")))
         for name, each in read_json(path, dict[str, SavedOutput]).items()
     }
     for name, output in outputs.items():
-        wanted = 0 if output.is_named else len(COLUMNS.get(output.kind, output.names))
+        wanted = 0 if output.is_categorical else len(DEFAULT_COLUMNS.get(output.kind, output.names))
         if not (output.names and len(output.center) == len(output.scale) == wanted) or (
             wanted and len(output.names) != wanted
         ):
@@ -190,7 +190,7 @@ def environment(command: Sequence[str] = tuple(sys.argv)) -> dict[str, Any]:
         "versions": {
             "finetune": VERSION,
             "python": platform.python_version(),
-            **versions_of(PACKAGES),
+            **package_versions(PACKAGES),
         },
         "hardware": {
             "system": platform.platform(),
@@ -204,7 +204,7 @@ def environment(command: Sequence[str] = tuple(sys.argv)) -> dict[str, Any]:
     }
 
 
-def versions_of(packages: Sequence[str]) -> dict[str, str | None]:
+def package_versions(packages: Sequence[str]) -> dict[str, str | None]:
     """Of each package the version that is installed; None where it is not."""
     return {package: _version(package) for package in packages}
 

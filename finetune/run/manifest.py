@@ -9,14 +9,14 @@ from pathlib import Path
 
 import numpy as np
 
-from finetune.data.manifest import Manifest, as_written
+from finetune.data.manifest import Manifest, tasks_for_csv
 from finetune.data.splits import SPLITS
-from finetune.errors import DataError, RunError, some
+from finetune.errors import DataError, RunError, shorten_list
 from finetune.recipe.schema import Recipe
-from finetune.run.checkpoint import outputs_of_run
+from finetune.run.checkpoint import read_task_outputs
 
-OTHER_SET_KEYS = ("manifest", "folder", "group_pattern", "image_sequences", "image_rate", "packed")
-OWN_FOLDERS = (*SPLITS, "pictures", "figures")  # of RUN/evaluation
+EXTERNAL_SET_KEYS = ("manifest", "folder", "group_pattern", "image_sequences", "image_rate", "packed")
+RESERVED_FOLDERS = (*SPLITS, "pictures", "figures")  # of RUN/evaluation
 
 
 def saved_manifest(
@@ -32,7 +32,7 @@ def saved_manifest(
     Raises DataError when files have gone since, or where `data_root` is given and frames come from a pack, and RunError
     for rows that are not the run's.
     """
-    data, tasks = recipe.data, as_written(recipe.tasks)
+    data, tasks = recipe.data, tasks_for_csv(recipe.tasks)
     manifest = Manifest.from_csv(
         run / "manifest.csv", multilabel=data.multilabel, packed=True, tasks=tasks, checked=False
     )
@@ -43,13 +43,13 @@ def saved_manifest(
             "put the pack, or a link to it, at that place"
         )
     if data_root is not None:
-        manifest = replace(manifest, paths=moved_paths(manifest, data_root))
+        manifest = replace(manifest, paths=relocated_paths(manifest, data_root))
     elif needs_files and data.packed is None:
         _refuse_missing(manifest)
     if tasks:
-        return manifest.with_outputs(outputs_of_run(run))
+        return manifest.aligned_to_outputs(read_task_outputs(run))
     if set(manifest.classes) - set(classes):
-        raise RunError(f"{run}: manifest.csv names classes that the run has not: {some(manifest.classes)}")
+        raise RunError(f"{run}: manifest.csv names classes that the run has not: {shorten_list(manifest.classes)}")
     return manifest.with_classes(classes)
 
 
@@ -58,12 +58,12 @@ def _refuse_missing(manifest: Manifest) -> None:
     missing = [str(path) for path in paths if not os.path.exists(path)]  # noqa: PTH110 (never raises)
     if missing:
         raise DataError(
-            f"{manifest.source}: {len(missing)} of {len(paths)} files are not there: {some(missing)}; "
+            f"{manifest.source}: {len(missing)} of {len(paths)} files are not there: {shorten_list(missing)}; "
             "if they were moved, say where they are: --data-root DIR"
         )
 
 
-def moved_paths(manifest: Manifest, root: Path) -> np.ndarray:
+def relocated_paths(manifest: Manifest, root: Path) -> np.ndarray:
     """The paths (N,) of the rows' files below `root`, UTF-8 bytes.
 
     `root` stands for the longest folder that all recorded paths share, or for a folder above it: the first of these
@@ -81,7 +81,8 @@ def moved_paths(manifest: Manifest, root: Path) -> np.ndarray:
             fewest = len(missing), missing
     assert fewest is not None
     raise DataError(
-        f"{root}: {fewest[0]} of {len(paths)} files are not there: {some(fewest[1])}; the run recorded them below "
+        f"{root}: {fewest[0]} of {len(paths)} files are not there: {shorten_list(fewest[1])}; "
+        "the run recorded them below "
         f"{shared}: --data-root is the folder that stands for it, or for one above it"
     )
 
@@ -90,7 +91,7 @@ def _shared_folder(paths: Sequence[str]) -> str:
     return os.path.commonpath([str(Path(path).parent) for path in paths])
 
 
-def mapping_in_words(run: Path, recipe: Recipe, classes: tuple[str, ...], data_root: Path) -> str:
+def describe_relocation(run: Path, recipe: Recipe, classes: tuple[str, ...], data_root: Path) -> str:
     """Which folder of the run's record stands for which one now."""
     before = saved_manifest(run, recipe, classes, needs_files=False)
     after = saved_manifest(run, recipe, classes, data_root=data_root)

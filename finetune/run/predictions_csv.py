@@ -10,18 +10,18 @@ from pathlib import Path
 
 import numpy as np
 
-from finetune.data.labels import several
+from finetune.data.labels import join_labels
 from finetune.data.manifest import Manifest
 from finetune.errors import RunError
-from finetune.storage.atomic import whole_file
+from finetune.storage.atomic import atomic_file
 from finetune.text import from_spreadsheet_cell, spreadsheet_row
 
-FILE = "predictions.csv"
+CLASS_PREDICTIONS_FILE = "predictions.csv"
 COLUMNS = ("path", "label", "predicted", "probability", "top_k", "group")
 
 
 @dataclass(frozen=True)
-class Answer:
+class PredictionRow:
     """One row. `top_k` are up to five classes with their probabilities, the likeliest first; `group` may be empty."""
 
     path: str
@@ -32,7 +32,7 @@ class Answer:
     group: str
 
     @property
-    def is_right(self) -> bool:
+    def is_correct(self) -> bool:
         return self.label == self.predicted
 
     @property
@@ -42,45 +42,45 @@ class Answer:
         return first - second
 
 
-def file_of(task: str) -> tuple[str, str]:
+def prediction_file_names(task: str) -> tuple[str, str]:
     """The names of the files that say what was said of each row in words, and in numbers; of the first task: ''."""
-    return (f"predictions-{task}.csv", f"said-{task}.npy") if task else (FILE, "probabilities.npy")
+    return (f"predictions-{task}.csv", f"said-{task}.npy") if task else (CLASS_PREDICTIONS_FILE, "probabilities.npy")
 
 
-def write_answers(
+def write_class_predictions(
     folder: Path,
     manifest: Manifest,
     rows: np.ndarray,
     probs_NK: np.ndarray,
-    named_NK: np.ndarray | None = None,
+    predicted_NK: np.ndarray | None = None,
     *,
     task: str = "",
 ) -> None:
     """predictions.csv, a line for each row, and probabilities.npy, float32 (N, K), with rows in the same order.
 
-    Where rows may have several classes, predicted are those that `named_NK` names, and the probability is of the
+    Where rows may have several classes, predicted are those that `predicted_NK` names, and the probability is of the
     likeliest. Those of another `task` than the first have its name in theirs. Names that a spreadsheet would take for
     a formula have an apostrophe before them, which reading takes away.
     """
-    words, numbers = file_of(task)
+    words, numbers = prediction_file_names(task)
     _save(folder / numbers, probs_NK)
-    with whole_file(folder / words) as partial, partial.open("w", newline="", encoding="utf-8") as lines:
+    with atomic_file(folder / words) as partial, partial.open("w", newline="", encoding="utf-8") as lines:
         writer = csv.writer(lines)
         writer.writerow(COLUMNS)
         for index, row in enumerate(rows):
             top = top_classes(probs_NK[index], manifest.classes, count=5)
-            predicted = top[0][0] if named_NK is None else several(manifest.classes, named_NK[index])
+            predicted = top[0][0] if predicted_NK is None else join_labels(manifest.classes, predicted_NK[index])
             listed = json.dumps(top, ensure_ascii=False)
             group = "" if manifest.groups is None else manifest.groups[row]
             cells = [manifest.path(row), manifest.label(row), predicted, top[0][1], listed, group]
             writer.writerow(spreadsheet_row(cells))
 
 
-def write_numbers(
+def write_numeric_predictions(
     folder: Path,
     manifest: Manifest,
     rows: np.ndarray,
-    said_NK: np.ndarray,
+    predictions_NK: np.ndarray,
     *,
     task: str,
     beside: Mapping[str, np.ndarray],
@@ -89,15 +89,15 @@ def write_numbers(
 
     So is what else is to be written `beside` them of each row (N,).
     """
-    words, numbers = file_of(task)
-    _save(folder / numbers, said_NK)
+    words, numbers = prediction_file_names(task)
+    _save(folder / numbers, predictions_NK)
     labels = manifest.tasks[task]
-    with whole_file(folder / words) as partial, partial.open("w", newline="", encoding="utf-8") as lines:
+    with atomic_file(folder / words) as partial, partial.open("w", newline="", encoding="utf-8") as lines:
         writer = csv.writer(lines)
         columns = [column for name in labels.names for column in (name, f"{name}_said")]
         writer.writerow(["path", "group", *columns, *beside])
         for index, row in enumerate(rows):
-            known, said = bool(labels.known[row]), said_NK[index]
+            known, said = bool(labels.known[row]), predictions_NK[index]
             true = [f"{value:.6g}" if known else "" for value in labels.values[row]]
             pairs = [text for pair in zip(true, (f"{value:.6g}" for value in said), strict=True) for text in pair]
             further = [f"{values[index]:.4f}" if known else "" for values in beside.values()]
@@ -106,7 +106,7 @@ def write_numbers(
 
 
 def _save(path: Path, values: np.ndarray) -> None:
-    with whole_file(path) as partial, partial.open("wb") as file:
+    with atomic_file(path) as partial, partial.open("wb") as file:
         np.save(file, values.astype(np.float32))
 
 
@@ -116,26 +116,26 @@ def top_classes(probs_K: np.ndarray, classes: tuple[str, ...], *, count: int) ->
     return [(classes[code], round(float(probs_K[code]), 6)) for code in order]
 
 
-def read_answers(folder: Path) -> list[Answer] | None:
+def read_prediction_rows(folder: Path) -> list[PredictionRow] | None:
     """The rows of `predictions.csv` in a folder, in order; None where there is no such file.
 
     Files written before groups were noted have none. Raises RunError for a damaged one.
     """
-    path = folder / FILE
+    path = folder / CLASS_PREDICTIONS_FILE
     try:
         with path.open(newline="", encoding="utf-8", errors="replace") as file:
-            return list(_answers(file, path))
+            return list(_parse_rows(file, path))
     except FileNotFoundError:
         return None
 
 
-def read_paths(path: Path) -> list[str]:
-    """Of the rows in a file that `write_answers` or `write_numbers` wrote, in order."""
+def read_prediction_paths(path: Path) -> list[str]:
+    """Of the rows in a file that `write_class_predictions` or `write_numeric_predictions` wrote, in order."""
     with path.open(newline="", encoding="utf-8", errors="replace") as file:
         return [from_spreadsheet_cell(row["path"]) for row in csv.DictReader(file)]
 
 
-def _answers(file: Iterator[str], path: Path) -> Iterator[Answer]:
+def _parse_rows(file: Iterator[str], path: Path) -> Iterator[PredictionRow]:
     rows = csv.DictReader(file)
     for number in itertools.count(2):
         try:
@@ -146,7 +146,7 @@ def _answers(file: Iterator[str], path: Path) -> Iterator[Answer]:
             if None in said or not math.isfinite(said[3]):
                 raise ValueError("a column is missing, or the probability is no number")
             name, label, predicted = map(from_spreadsheet_cell, said[:3])
-            yield Answer(name, label, predicted, said[3], top_k, from_spreadsheet_cell(row.get("group") or ""))
+            yield PredictionRow(name, label, predicted, said[3], top_k, from_spreadsheet_cell(row.get("group") or ""))
         except (KeyError, TypeError, ValueError, RecursionError, csv.Error) as error:
             what = f"{path}, row {number}: expected path,label,predicted,probability,top_k but {error!r}"
             raise RunError(f"{what}; evaluate the run again") from error

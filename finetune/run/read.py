@@ -9,30 +9,30 @@ from typing import Any
 
 from finetune.errors import RecipeError, RunError
 from finetune.recipe.load import read_yaml
-from finetune.run.predictions_csv import read_answers
+from finetune.run.predictions_csv import read_prediction_rows
 from finetune.run.results import EpochRecord, Results
-from finetune.storage.safe_read import checked, parse_json, read_json, read_text
+from finetune.storage.safe_read import parse_json, read_json, read_text, validate_type
 
 SCHEMA = 1
 SPLITS = ("test", "val", "train")
 _PREDICTIONS = ("path", "label", "predicted", "probability")
 
 
-def evaluation_of(run: Path, split: str) -> Path:
+def evaluation_folder(run: Path, split: str) -> Path:
     """Where `finetune evaluate` writes what a run scores on a split."""
     return run / "evaluation" if split == "test" else run / "evaluation" / split
 
 
-def evaluation_there(run: Path, split: str | None) -> Path:
+def find_evaluation(run: Path, split: str | None) -> Path:
     """Where a run's results on a split are; None: on that which it was scored on when it was trained.
 
     Training scores a run without a split test on val, and writes that into the same place.
     """
     main = run / "evaluation"
     if split is None:
-        others = [evaluation_of(run, name) for name in SPLITS]
+        others = [evaluation_folder(run, name) for name in SPLITS]
         return next((each for each in (main, *others) if (each / "results.json").is_file()), main)
-    there = evaluation_of(run, split)
+    there = evaluation_folder(run, split)
     if not (there / "results.json").is_file() and (main / "results.json").is_file():
         with suppress(RunError):
             if read_json(main / "results.json", dict[str, Any]).get("split") == split:
@@ -42,9 +42,9 @@ def evaluation_there(run: Path, split: str | None) -> Path:
 
 def read_results(run: Path, split: str | None) -> dict[str, Any]:
     """Raises RunError with the command that makes them where they are missing."""
-    path = evaluation_there(run, split) / "results.json"
+    path = find_evaluation(run, split) / "results.json"
     if not path.is_file():
-        raise RunError(f"{run}: {_what_is_missing(run, split or 'test')}")
+        raise RunError(f"{run}: {_missing_results_message(run, split or 'test')}")
     return read_results_file(path)
 
 
@@ -60,15 +60,15 @@ def read_results_file(path: Path) -> dict[str, Any]:
         raise RunError(f"{path}: there is no split {results.get('split')!r}; it is damaged: evaluate the run again")
     if not results.get("tasks"):
         raise RunError(f"{path}: has no task in it; it is damaged: evaluate the run again")
-    return checked(results, Results, path)
+    return validate_type(results, Results, path)
 
 
-def _what_is_missing(run: Path, split: str) -> str:
+def _missing_results_message(run: Path, split: str) -> str:
     if not run.is_dir():
         return "there is no such folder; name run folders, as `finetune train` printed them"
     if (run / "study.json").is_file() and not (run / "metrics.jsonl").is_file():
         return f"several runs that have no result on {split} together; name one of them, or end the study first"
-    where = (evaluation_of(run, split) / "results.json").relative_to(run).as_posix()
+    where = (evaluation_folder(run, split) / "results.json").relative_to(run).as_posix()
     return f"has no {where}; make it with `{evaluate_command(run, split)}`"
 
 
@@ -78,8 +78,8 @@ def evaluate_command(run: Path, split: str) -> str:
 
 def read_predictions(run: Path, split: str | None) -> list[dict[str, Any]]:
     """A dictionary for each clip: path, label, predicted, probability, and group, which is None where there is none."""
-    folder = evaluation_there(run, split)
-    answers = read_answers(folder)
+    folder = find_evaluation(run, split)
+    answers = read_prediction_rows(folder)
     if answers is None:
         command = evaluate_command(run, split or "test")
         raise RunError(f"{folder / 'predictions.csv'}: there is no such file; make it with `{command}`")
@@ -102,12 +102,12 @@ def read_epochs(run: Path) -> list[dict[str, Any]]:
     if not all(isinstance(record, dict) and isinstance(record.get("epoch"), int) for record in records):
         raise RunError(f"{path}: a line without the number of its epoch; it is damaged: train again")
     for record in records:
-        checked(record, EpochRecord, f"{path}, epoch {record['epoch']}")
+        validate_type(record, EpochRecord, f"{path}, epoch {record['epoch']}")
     last = {record["epoch"]: record for record in records}
     return [last[epoch] for epoch in sorted(last)]
 
 
-def with_figures_of(task: str, epochs: list[dict[str, Any]]) -> list[dict[str, Any]]:
+def with_task_metrics(task: str, epochs: list[dict[str, Any]]) -> list[dict[str, Any]]:
     """The same records, which then say of a run what they say of this task where they say nothing of the run itself."""
     found = []
     for epoch in epochs:
@@ -131,7 +131,7 @@ def read_recipe(run: Path) -> dict[str, Any] | None:
     return {str(key): value for key, value in recipe.items()}
 
 
-def seconds_of(epochs: list[dict[str, Any]]) -> float:
+def training_seconds(epochs: list[dict[str, Any]]) -> float:
     """What training took: all epochs, and what frozen work was done ahead of their phases."""
     ahead = {epoch.get("phase"): epoch.get("cache", {}).get("seconds", 0.0) for epoch in reversed(epochs)}
     return sum(sum(epoch.get("seconds", {}).values()) for epoch in epochs) + sum(ahead.values())

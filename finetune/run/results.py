@@ -14,7 +14,7 @@ Count = Annotated[int, Field(ge=0, le=10**12)]
 Seconds = Annotated[float, Field(ge=0, le=1e12)]
 Temperature = Annotated[float, Field(gt=0, le=1e6)]
 Interval = Annotated[list[Number], Field(min_length=2, max_length=2)] | None
-OPEN = ConfigDict(extra="allow")
+ALLOW_EXTRA = ConfigDict(extra="allow")
 
 
 class _SkippedFile(TypedDict):
@@ -37,7 +37,7 @@ ClassRow = TypedDict(
     },
     total=False,
 )
-ClassRow.__pydantic_config__ = OPEN  # type: ignore[attr-defined]
+ClassRow.__pydantic_config__ = ALLOW_EXTRA  # type: ignore[attr-defined]
 
 
 class _Bin(TypedDict, total=False):
@@ -49,7 +49,7 @@ class _Bin(TypedDict, total=False):
 
 
 class _Calibration(TypedDict, total=False):
-    __pydantic_config__ = OPEN  # type: ignore[misc]
+    __pydantic_config__ = ALLOW_EXTRA  # type: ignore[misc]
     bins: list[_Bin]
     ece: Number | None
     ece_by_chance: Number | None
@@ -62,21 +62,21 @@ class _Calibration(TypedDict, total=False):
     rows: Count
 
 
-class _Threshold(TypedDict, total=False):
+class _CoveragePoint(TypedDict, total=False):
     coverage: Share
     accuracy: Share | None
     accuracy_ci: Interval
     threshold: Number | None
 
 
-class _Abstain(TypedDict, total=False):
+class _CoverageCurve(TypedDict, total=False):
     coverage: list[Share]
     accuracy: list[Share | None]
-    at: list[_Threshold]
+    at: list[_CoveragePoint]
 
 
 class _Curves(TypedDict, total=False):
-    __pydantic_config__ = OPEN  # type: ignore[misc]
+    __pydantic_config__ = ALLOW_EXTRA  # type: ignore[misc]
     grid: list[Share]
     precision: list[Share | None]
     recall: list[Share | None]
@@ -88,16 +88,16 @@ class _Histogram(TypedDict):
     counts: list[Count]
 
 
-class _OfOutput(TypedDict, total=False):
-    __pydantic_config__ = OPEN  # type: ignore[misc]
+class _OutputResults(TypedDict, total=False):
+    __pydantic_config__ = ALLOW_EXTRA  # type: ignore[misc]
     name: str
     points: list[Annotated[list[Number], Field(min_length=2, max_length=2)]]
 
 
-class _Task(TypedDict, total=False):
+class _TaskResults(TypedDict, total=False):
     """A task of any kind: those figures of it that are there."""
 
-    __pydantic_config__ = OPEN  # type: ignore[misc]
+    __pydantic_config__ = ALLOW_EXTRA  # type: ignore[misc]
     kind: str
     num_rows: Count
     classes: list[str]
@@ -105,14 +105,14 @@ class _Task(TypedDict, total=False):
     confusion: list[list[Count]]
     calibration: _Calibration | None
     calibrated: _Calibration | None
-    abstain: _Abstain
+    abstain: _CoverageCurve
     curves: _Curves
     temperature: Number | None
     histogram: _Histogram | None
-    per_output: list[_OfOutput]
+    per_output: list[_OutputResults]
 
 
-def _consistent(task: _Task) -> _Task:
+def _check_consistent(task: _TaskResults) -> _TaskResults:
     classes = task.get("classes")
     if "kind" not in task:
         raise ValueError("a task has no kind")
@@ -143,21 +143,21 @@ class _Seed(TypedDict):
 
 
 class _Protocol(TypedDict, total=False):
-    __pydantic_config__ = OPEN  # type: ignore[misc]
+    __pydantic_config__ = ALLOW_EXTRA  # type: ignore[misc]
     views: Annotated[int, Field(ge=1, le=10_000)]
 
 
 class Results(TypedDict, total=False):
     """results.json."""
 
-    __pydantic_config__ = OPEN  # type: ignore[misc]
+    __pydantic_config__ = ALLOW_EXTRA  # type: ignore[misc]
     run: str
     split: Literal["train", "val", "test"]
     num_rows: Count
     num_groups: Count | None
     skipped: list[_SkippedFile]
     training_skipped: list[dict[str, str]]
-    tasks: dict[str, Annotated[_Task, AfterValidator(_consistent)]]
+    tasks: dict[str, Annotated[_TaskResults, AfterValidator(_check_consistent)]]
     class_counts: dict[str, dict[str, Count]]
     warnings: list[dict[str, str]]
     protocol: _Protocol
@@ -166,8 +166,8 @@ class Results(TypedDict, total=False):
     folds: list[dict[str, Any]]
 
 
-class _EpochTask(TypedDict, total=False):
-    __pydantic_config__ = OPEN  # type: ignore[misc]
+class _TaskRecord(TypedDict, total=False):
+    __pydantic_config__ = ALLOW_EXTRA  # type: ignore[misc]
     train_loss: float | None
     val_loss: float | None
     temperature: Temperature | None
@@ -177,13 +177,13 @@ class _EpochTask(TypedDict, total=False):
 class CheckpointMeta(TypedDict, total=False):
     """meta.json beside the weights of a checkpoint: of the best, the record of its epoch."""
 
-    __pydantic_config__ = OPEN  # type: ignore[misc]
+    __pydantic_config__ = ALLOW_EXTRA  # type: ignore[misc]
     epoch: Count | None
     phase: Count
     val_loss: float | None
     temperature: Temperature | None
     thresholds: list[Share] | None
-    tasks: dict[str, _EpochTask]
+    tasks: dict[str, _TaskRecord]
 
 
 class SavedOutput(TypedDict):
@@ -198,7 +198,7 @@ class SavedOutput(TypedDict):
 class Environment(TypedDict, total=False):
     """environment.json."""
 
-    __pydantic_config__ = OPEN  # type: ignore[misc]
+    __pydantic_config__ = ALLOW_EXTRA  # type: ignore[misc]
     hardware: dict[str, Any]
     started: str
     resumed: list[dict[str, Any]]
@@ -217,7 +217,7 @@ class _Epoch(TypedDict):
 class EpochRecord(_Epoch, total=False):
     """A line of metrics.jsonl."""
 
-    __pydantic_config__ = OPEN  # type: ignore[misc]
+    __pydantic_config__ = ALLOW_EXTRA  # type: ignore[misc]
     phase: Annotated[int, Field(ge=0, le=10**6)]
     train: str
     learning: list[str]
@@ -232,7 +232,7 @@ class EpochRecord(_Epoch, total=False):
     peak_gb: Number
     skipped: Count
     seconds: _EpochSeconds
-    tasks: dict[str, _EpochTask]
+    tasks: dict[str, _TaskRecord]
     weights: dict[str, Number | None]
     cosines: dict[str, Number | None]
     cache: dict[str, Any]

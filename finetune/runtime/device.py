@@ -9,11 +9,11 @@ import torch
 from accelerate import PartialState
 
 M_TRIM_THRESHOLD, M_MMAP_MAX = -1, -4  # of malloc.h
-LONGEST_WAIT = timedelta(hours=6)  # of processes for the one that validates
-DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16}
+PROCESS_GROUP_TIMEOUT = timedelta(hours=6)  # of processes for the one that validates
+AUTOCAST_DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16}
 
 
-def settle_precision(setting: str, device: torch.device) -> str:
+def resolve_precision(setting: str, device: torch.device) -> str:
     """fp32, bf16 or fp16; `auto` is bf16 where the device multiplies it in hardware, else fp32."""
     if setting != "auto":
         return setting
@@ -23,11 +23,11 @@ def settle_precision(setting: str, device: torch.device) -> str:
     return "bf16" if has_bf16 else "fp32"
 
 
-def settle_device(setting: str) -> torch.device:
+def resolve_device(setting: str) -> torch.device:
     """The device of this process: the CPU by name, or what Accelerate finds; a CPU's memory is made ready for it."""
     # Several processes on a machine without a GPU find each other only when told that they are on the CPU.
     on_cpu = setting == "cpu" or not torch.accelerator.is_available()
-    found = PartialState(cpu=on_cpu, timeout=LONGEST_WAIT).device
+    found = PartialState(cpu=on_cpu, timeout=PROCESS_GROUP_TIMEOUT).device
     device = torch.device("cpu") if setting == "cpu" else found
     if device.type == "cpu":
         keep_freed_memory()
@@ -63,6 +63,6 @@ def seed_device(number: int, device: torch.device) -> None:
         torch.get_device_module(device).manual_seed(number)
 
 
-def precisely(precision: str, device: torch.device) -> torch.autocast:
+def autocast(precision: str, device: torch.device) -> torch.autocast:
     """A context in which a device computes in fp32, or in mixed precision with bf16 or fp16."""
-    return torch.autocast(device.type, DTYPES.get(precision), enabled=precision in DTYPES)
+    return torch.autocast(device.type, AUTOCAST_DTYPES.get(precision), enabled=precision in AUTOCAST_DTYPES)

@@ -23,17 +23,17 @@ def process_count() -> int:
     return PartialState().num_processes
 
 
-def from_main(value: Any) -> Any:
+def broadcast_from_main(value: Any) -> Any:
     """The main process's value, in every process."""
     return broadcast_object_list([value])[0]
 
 
-def from_all(items: Sequence[Any]) -> list[Any]:
+def gather_from_all(items: Sequence[Any]) -> list[Any]:
     """The items of all processes, in every process."""
     return gather_object(list(items)) if process_count() > 1 else list(items)
 
 
-def decided_once(decide: Callable[[], Decided]) -> Decided:
+def on_main_then_broadcast(decide: Callable[[], Decided]) -> Decided:
     """What the main process decides, in every process; also its FinetuneError. The others may be late, and see more."""
     found: Decided | FinetuneError | None = None
     if is_main_process():
@@ -41,14 +41,14 @@ def decided_once(decide: Callable[[], Decided]) -> Decided:
             found = decide()
         except FinetuneError as error:
             found = error
-    found = from_main(found)
+    found = broadcast_from_main(found)
     if isinstance(found, FinetuneError):
         raise found
     assert found is not None
     return found
 
 
-def refuse_ranks_that_differ(model: nn.Module) -> None:
+def check_ranks_equal(model: nn.Module) -> None:
     """Processes that trained together must hold the same weights, bit for bit.
 
     Batch norm's statistics are those of each process's own clips until here; now all have the main process's.

@@ -17,7 +17,7 @@ except ImportError:  # Windows: nothing is locked
     fcntl = None  # type: ignore[assignment]
 
 
-def user_cache(name: str) -> Path:
+def user_cache_dir(name: str) -> Path:
     """A folder of ours in the user's cache, `XDG_CACHE_HOME` or `~/.cache`; it need not be there."""
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "finetune" / name
 
@@ -38,27 +38,28 @@ def check_writable(path: Path) -> None:
 
 
 @contextmanager
-def whole_file(path: Path, *, many_write: bool = False) -> Iterator[Path]:
+def atomic_file(path: Path, *, concurrent_writers: bool = False) -> Iterator[Path]:
     """A path beside `path` to write to; what is there at the end is flushed to the disk, and takes its place at once.
 
-    When the block fails, the file is as it was. `many_write`: so may other processes at the same time; the last wins.
+    When the block fails, the file is as it was. `concurrent_writers`: so may other processes at the same time; the last
+    wins.
     """
-    partial = path.with_name(f"{path.name}{f'.{os.getpid()}' if many_write else ''}.partial")
+    partial = path.with_name(f"{path.name}{f'.{os.getpid()}' if concurrent_writers else ''}.partial")
     partial.unlink(missing_ok=True)  # it may be a link to another file
     try:
         yield partial
-        flush(partial)
+        fsync_path(partial)
         os.replace(partial, path)
     finally:
         partial.unlink(missing_ok=True)
 
 
 @contextmanager
-def whole_folder(path: Path) -> Iterator[Path]:
+def atomic_folder(path: Path) -> Iterator[Path]:
     """The same for a folder, with all files in it.
 
     A folder cannot be replaced in one step: the one before steps aside as `<name>.old`, then the new one takes its
-    place. Read it by `standing`, which knows of the moment between.
+    place. Read it by `current_version`, which knows of the moment between.
     """
     partial, old = (path.with_name(f"{path.name}.{end}") for end in ("partial", "old"))
     shutil.rmtree(partial, ignore_errors=True)
@@ -66,26 +67,26 @@ def whole_folder(path: Path) -> Iterator[Path]:
     try:
         yield partial
         for file in partial.iterdir():
-            flush(file)
-        flush(partial)
+            fsync_path(file)
+        fsync_path(partial)
         if path.exists():
             shutil.rmtree(old, ignore_errors=True)
             path.rename(old)
         partial.rename(path)
-        flush(path.parent)
+        fsync_path(path.parent)
         shutil.rmtree(old, ignore_errors=True)
     finally:
         shutil.rmtree(partial, ignore_errors=True)
 
 
-def standing(path: Path) -> Path:
-    """A folder that `whole_folder` writes, wherever it is: the one before while the new one is not yet in its place."""
+def current_version(path: Path) -> Path:
+    """The folder that `atomic_folder` writes: the previous one as long as the new one is not in its place."""
     old = path.with_name(f"{path.name}.old")
     return old if old.exists() and not path.exists() else path
 
 
-def tidy(path: Path) -> None:
-    """Remove what a kill has left beside a folder that `whole_folder` writes."""
+def remove_leftovers(path: Path) -> None:
+    """Remove what a kill has left beside a folder that `atomic_folder` writes."""
     partial, old = (path.with_name(f"{path.name}.{end}") for end in ("partial", "old"))
     shutil.rmtree(partial, ignore_errors=True)
     if path.exists():
@@ -93,7 +94,7 @@ def tidy(path: Path) -> None:
 
 
 @contextmanager
-def locked(path: Path, refusal: str) -> Iterator[None]:
+def exclusive_lock(path: Path, refusal: str) -> Iterator[None]:
     """Hold a lock file until the end of this block or of the program; where it is held, RunError with `refusal`."""
     with path.open("w") as file:
         try:
@@ -105,8 +106,8 @@ def locked(path: Path, refusal: str) -> Iterator[None]:
 
 
 @contextmanager
-def in_use(path: Path) -> Iterator[None]:
-    """Hold a file that others may use at the same time, but not remove as long as they ask by `unused`."""
+def shared_lock(path: Path) -> Iterator[None]:
+    """Hold a file that others may use at the same time, but not remove as long as they ask by `try_exclusive_lock`."""
     with path.open("rb") as file:
         if fcntl is not None:
             with suppress(OSError):  # not every file system knows of locks
@@ -115,8 +116,8 @@ def in_use(path: Path) -> Iterator[None]:
 
 
 @contextmanager
-def unused(path: Path) -> Iterator[bool]:
-    """Whether nobody has a file `in_use`, and it may be written; as long as the block lasts nobody can begin to."""
+def try_exclusive_lock(path: Path) -> Iterator[bool]:
+    """Whether no process holds a `shared_lock` on a file; while the block lasts, none can take one."""
     with ExitStack() as held:
         try:
             file = held.enter_context(path.open("r+b"))
@@ -130,11 +131,11 @@ def unused(path: Path) -> Iterator[bool]:
 
 def write_json(path: Path, value: Any) -> None:
     """Write JSON, whole."""
-    with whole_file(path) as partial:
+    with atomic_file(path) as partial:
         partial.write_text(json.dumps(value, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
 
 
-def flush(path: Path) -> None:
+def fsync_path(path: Path) -> None:
     """Wait until a file, or the names in a folder, are on the disk."""
     if path.is_dir() and os.name != "posix":
         return

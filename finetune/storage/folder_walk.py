@@ -6,10 +6,10 @@ from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
 
-from finetune.errors import some
+from finetune.errors import shorten_list
 
 # Folders that cameras, network storage and operating systems leave between people's own.
-DEVICE_FOLDERS = frozenset(
+IGNORED_FOLDERS = frozenset(
     [
         *("@eadir", "#recycle", "@recycle", "@tmp", "#snapshot", "__macosx", ".appledouble", ".trashes"),
         *(
@@ -24,7 +24,7 @@ DEVICE_FOLDERS = frozenset(
     ]
 )
 
-OWN = "written by finetune"
+OWN_FILE_REASON = "written by finetune"
 
 
 def walk_files(folder: Path) -> tuple[list[Path], Counter[str]]:
@@ -35,22 +35,22 @@ def walk_files(folder: Path) -> tuple[list[Path], Counter[str]]:
     """
     files: list[Path] = []
     passed_over: Counter[str] = Counter()
-    read = {_identity(parent) for parent in folder.resolve().parents}
+    read = {_file_identity(parent) for parent in folder.resolve().parents}
     waiting, links = [folder], list[Path]()
     while waiting or links:
         current = waiting.pop() if waiting else links.pop(0)  # links last: a folder is read where it really lies
-        if _identity(current) in read:
+        if _file_identity(current) in read:
             passed_over["link to a folder that is already included"] += 1
             continue
-        read.add(_identity(current))
+        read.add(_file_identity(current))
         try:
             entries = sorted(current.iterdir())
         except OSError:
             passed_over["folder that cannot be read"] += 1
             continue
         for entry in entries:
-            if reason := reason_to_pass_over(entry):
-                passed_over[reason] += reason != OWN
+            if reason := skip_reason(entry):
+                passed_over[reason] += reason != OWN_FILE_REASON
             elif entry.is_dir():
                 (links if entry.is_symlink() else waiting).append(entry)
             else:
@@ -58,16 +58,16 @@ def walk_files(folder: Path) -> tuple[list[Path], Counter[str]]:
     return sorted(files), passed_over
 
 
-def reason_to_pass_over(entry: Path) -> str:
+def skip_reason(entry: Path) -> str:
     """Why a file or folder is not looked at; an empty text for one that is."""
-    if entry.name.casefold() in DEVICE_FOLDERS:
+    if entry.name.casefold() in IGNORED_FOLDERS:
         return f"device or system folder ({entry.name})"
     if entry.name.startswith("."):
-        return OWN if entry.suffix == ".facts" else "hidden"
+        return OWN_FILE_REASON if entry.suffix == ".facts" else "hidden"
     return "" if entry.is_dir() or entry.is_file() else "broken link" if entry.is_symlink() else "not a regular file"
 
 
-def summary(passed_over: Mapping[str, int]) -> str:
+def summarize_skipped(passed_over: Mapping[str, int]) -> str:
     """`passed over: 12 × not a video or image (.csv, .txt), 2 × hidden`, or an empty text for nothing."""
     numbers: Counter[str] = Counter()
     details: dict[str, list[str]] = {}
@@ -76,13 +76,13 @@ def summary(passed_over: Mapping[str, int]) -> str:
         numbers[kind] += number
         details.setdefault(kind, []).extend([detail] if detail else [])
     parts = [
-        f"{number} × {kind}{f' ({some(details[kind])})' if details[kind] else ''}"
+        f"{number} × {kind}{f' ({shorten_list(details[kind])})' if details[kind] else ''}"
         for kind, number in numbers.most_common()
     ]
     return f"passed over: {', '.join(parts)}" if parts else ""
 
 
-def _identity(folder: Path) -> tuple[int, int] | str:
+def _file_identity(folder: Path) -> tuple[int, int] | str:
     try:
         stat = folder.stat()
     except OSError:

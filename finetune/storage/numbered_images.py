@@ -19,14 +19,14 @@ VIDEO_SUFFIXES = frozenset(
     ]
 )
 IMAGE_SUFFIXES = frozenset([".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff", ".ppm", ".pgm"])
-IMAGE_RATE = 25.0  # frames a second that a folder of images has where nothing else is given
+DEFAULT_IMAGE_FPS = 25.0  # frames a second that a folder of images has where nothing else is given
 _MEDIA_SUFFIXES = VIDEO_SUFFIXES | IMAGE_SUFFIXES
 _DATE_AND_TIME = re.compile(r"([0-9]{4})\D?([0-9]{2})\D?([0-9]{2})\D{1,2}([0-9]{2})\D?([0-9]{2})\D?([0-9]{2})")
 _FLOW = re.compile(r"flow_[xy]", re.IGNORECASE)
-Kind = Literal["sequence", "unclear", "apart"]
+FolderKind = Literal["sequence", "unclear", "apart"]
 
 
-def clips_of(files: Iterable[Path], *, apart: Collection[Path] = ()) -> tuple[list[Path], list[str]]:
+def group_into_clips(files: Iterable[Path], *, apart: Collection[Path] = ()) -> tuple[list[Path], list[str]]:
     """The clips that videos and images are, sorted, with each image sequence as its folder, and what is unclear.
 
     Images directly in a folder of `apart` are clips by themselves, whatever their names.
@@ -36,58 +36,60 @@ def clips_of(files: Iterable[Path], *, apart: Collection[Path] = ()) -> tuple[li
         by_folder[file.parent].append(file)
     clips, unclear = [], []
     for folder, inside in by_folder.items():
-        kind = "apart" if folder in apart else kind_of([file.name for file in inside])
+        kind = "apart" if folder in apart else folder_kind([file.name for file in inside])
         clips += [folder] if kind == "sequence" else inside
-        unclear += [f"{folder}: {why_unclear([file.name for file in inside])}"] if kind == "unclear" else []
+        unclear += [f"{folder}: {describe_unclear([file.name for file in inside])}"] if kind == "unclear" else []
     return sorted(clips), sorted(unclear)
 
 
 def is_media(name: str) -> bool:
     """Whether a file is a video or an image by its name, and not hidden."""
-    return not name.startswith(".") and _split(name)[1] in _MEDIA_SUFFIXES
+    return not name.startswith(".") and _split_suffix(name)[1] in _MEDIA_SUFFIXES
 
 
-def _split(name: str) -> tuple[str, str]:
+def _split_suffix(name: str) -> tuple[str, str]:
     """A name before its ending, and the ending with its dot in small letters; pathlib takes ten times as long."""
     stem, dot, ending = name.rpartition(".")
     return (stem, f".{ending.lower()}") if dot else (name, "")
 
 
-def kind_of(names: Sequence[str]) -> Kind:
+def folder_kind(names: Sequence[str]) -> FolderKind:
     """Whether the videos and images of one folder are the frames of one video, clips apart, or neither for sure."""
     frames, videos = frame_names(names), sum(not _is_image(name) for name in names)
-    alike = _are_numbered_alike(frames)
+    alike = _is_numbered_sequence(frames)
     if alike and not videos:
         return "sequence"
-    series = [len(named_alike) for named_alike in _patterns(frames).values() if len(named_alike) > 1]
+    series = [len(named_alike) for named_alike in _group_by_pattern(frames).values() if len(named_alike) > 1]
     in_series = len(frames) if alike else sum(series)
     return "unclear" if in_series > videos and 2 * in_series >= len(frames) else "apart"
 
 
-def why_unclear(names: Sequence[str]) -> str:
+def describe_unclear(names: Sequence[str]) -> str:
     """What a folder holds beside or instead of the frames of one video."""
     videos = [name for name in names if not _is_image(name)]
-    held = [*_patterns(frame_names(names)), *videos]
+    held = [*_group_by_pattern(frame_names(names)), *videos]
     if len(held) == 1:
         return f"holds several {held[0]} with the same number"
     more = f" and {len(held) - 3} more" if len(held) > 3 else ""
     return f"holds {', '.join(held[:3])}{more}, which are not the numbered frames of one video"
 
 
-def pattern_of(name: str) -> str:
+def number_pattern(name: str) -> str:
     """What is left of a name without its last number: cam1_*.jpg, or the name itself where it has none."""
-    stem, ending = _split(name)
+    stem, ending = _split_suffix(name)
     return re.sub(r"[0-9]+(?=[^0-9]*$)", "*", stem) + ending
 
 
 def frame_names(names: Iterable[str]) -> list[str]:
     """The names of images that may be frames, numbers in their order: img_2 before img_10."""
     images = [name for name in names if _is_image(name)]
-    return sorted([name for name in images if not _FLOW.match(name)] or images, key=lambda name: (_pieces(name), name))
+    return sorted(
+        [name for name in images if not _FLOW.match(name)] or images, key=lambda name: (_natural_sort_key(name), name)
+    )
 
 
-def _are_numbered_alike(names: Sequence[str]) -> bool:
-    pieces = [_pieces(name) for name in names]
+def _is_numbered_sequence(names: Sequence[str]) -> bool:
+    pieces = [_natural_sort_key(name) for name in names]
     texts = {piece[0::2] for piece in pieces}
     if len(names) < 2 or len(texts) > 1:
         return False
@@ -96,19 +98,19 @@ def _are_numbered_alike(names: Sequence[str]) -> bool:
 
 
 def _is_image(name: str) -> bool:
-    return _split(name)[1] in IMAGE_SUFFIXES
+    return _split_suffix(name)[1] in IMAGE_SUFFIXES
 
 
-def _patterns(names: Iterable[str]) -> dict[str, list[str]]:
+def _group_by_pattern(names: Iterable[str]) -> dict[str, list[str]]:
     patterns: dict[str, list[str]] = defaultdict(list)
     for name in names:
-        patterns[pattern_of(name)].append(name)
+        patterns[number_pattern(name)].append(name)
     return patterns
 
 
 @lru_cache(10_000)  # folders of one data set have the same names
-def _pieces(name: str) -> tuple[str | int, ...]:
+def _natural_sort_key(name: str) -> tuple[str | int, ...]:
     """Texts and numbers of a name without its ending, in turn; it begins and ends with a text."""
-    stem = _DATE_AND_TIME.sub(lambda found: "".join(found.groups()), _split(name)[0])
+    stem = _DATE_AND_TIME.sub(lambda found: "".join(found.groups()), _split_suffix(name)[0])
     pieces = re.split("([0-9]+)", stem.casefold())
     return tuple(int(piece) if place % 2 else piece for place, piece in enumerate(pieces))

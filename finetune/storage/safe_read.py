@@ -17,14 +17,14 @@ from zipfile import BadZipFile
 import numpy as np
 from pydantic import TypeAdapter, ValidationError
 
-from finetune.errors import RunError, some
+from finetune.errors import RunError, shorten_list
 
-MOST_BYTES = 2_000_000_000  # of a text file
-OTHER_WRITERS = ("wandb", "mlruns")  # of trackers, which lay links where they like
-NOT_AS_WRITTEN = (KeyError, TypeError, ValueError, AttributeError, IndexError, ArithmeticError, RecursionError)
+MAX_TEXT_BYTES = 2_000_000_000  # of a text file
+TRACKER_FOLDERS = ("wandb", "mlruns")  # of trackers, which lay links where they like
+MALFORMED_DATA_ERRORS = (KeyError, TypeError, ValueError, AttributeError, IndexError, ArithmeticError, RecursionError)
 
-NO_ARRAY = (  # what NumPy raises for files that hold none
-    *(*NOT_AS_WRITTEN, OSError, EOFError, SyntaxError, MemoryError, NotImplementedError),
+BAD_ARRAY_ERRORS = (  # what NumPy raises for files that hold none
+    *(*MALFORMED_DATA_ERRORS, OSError, EOFError, SyntaxError, MemoryError, NotImplementedError),
     *(TokenError, BadZipFile, zlib.error, struct.error),
 )
 
@@ -33,7 +33,7 @@ def read_text(path: Path) -> str | None:
     """None where there is no such file; what is no UTF-8 becomes question marks."""
     try:
         found = path.stat()
-        if not stat.S_ISREG(found.st_mode) or found.st_size > MOST_BYTES:
+        if not stat.S_ISREG(found.st_mode) or found.st_size > MAX_TEXT_BYTES:
             raise RunError(f"{path}: is no file of text; remove it, and evaluate or train again")
         return path.read_text(encoding="utf-8", errors="replace")
     except (FileNotFoundError, NotADirectoryError):
@@ -55,17 +55,17 @@ def parse_json(text: str, where: Path | str, kind: Any = Any) -> Any:
         value = json.loads(text)
     except (ValueError, RecursionError) as error:
         raise RunError(f"{where}: not JSON ({error}); it is damaged: evaluate or train again") from None
-    return checked(value, kind, where)
+    return validate_type(value, kind, where)
 
 
-def checked(value: Any, kind: Any, where: Path | str) -> Any:
+def validate_type(value: Any, kind: Any, where: Path | str) -> Any:
     """The value as it is, where it is of a type that pydantic can check. Raises RunError that names what is not."""
     try:
         _adapter(kind).validate_python(value, strict=True)
         return value
     except (ValidationError, RecursionError) as error:
         problems = error.errors() if isinstance(error, ValidationError) else []
-        listed = some([f"{'.'.join(map(str, each['loc'])) or 'all of it'}: {each['msg']}" for each in problems])
+        listed = shorten_list([f"{'.'.join(map(str, each['loc'])) or 'all of it'}: {each['msg']}" for each in problems])
         raise RunError(f"{where}: not as it was written ({listed[:500]}); evaluate or train again") from None
 
 
@@ -81,22 +81,22 @@ def read_array(path: Path, *, mapped: bool = False) -> np.ndarray:
             return np.lib.format.open_memmap(path, mode="r")
         with path.open("rb") as file:
             return np.lib.format.read_array(file, allow_pickle=False)
-    except NO_ARRAY as error:
+    except BAD_ARRAY_ERRORS as error:
         raise RunError(f"{path}: cannot be read as an array: {error!r:.200}; make it again") from None
 
 
 @contextmanager
-def damage_in_words(folder: Path) -> Iterator[None]:
+def damage_as_run_error(folder: Path) -> Iterator[None]:
     """For what follows from a run's files alone, such as a page: what fails in it is their fault, and a RunError."""
     from jinja2.exceptions import UndefinedError
 
     try:
         yield
-    except (*NOT_AS_WRITTEN, UndefinedError, csv.Error) as error:
+    except (*MALFORMED_DATA_ERRORS, UndefinedError, csv.Error) as error:
         raise RunError(f"{folder}: a file in it is not as it was written: {error!r:.300}; evaluate it again") from error
 
 
-def refuse_links_out(run: Path, *, only_read: str | None = None) -> None:
+def check_no_external_links(run: Path, *, only_read: str | None = None) -> None:
     """Raise RunError where a link leads out of a run folder: what is written there would change another file.
 
     Within a folder that is `only_read` links are left alone.
@@ -104,7 +104,7 @@ def refuse_links_out(run: Path, *, only_read: str | None = None) -> None:
     root = run.resolve()
     for folder, names, files in os.walk(root):
         here = Path(folder)
-        names[:] = [name for name in names if name != only_read and (here != root or name not in OTHER_WRITERS)]
+        names[:] = [name for name in names if name != only_read and (here != root or name not in TRACKER_FOLDERS)]
         for path in (here / name for name in (*names, *files)):
             if path.is_symlink() and not path.resolve().is_relative_to(root):
                 raise RunError(f"{path}: is a link that leads out of the run folder; put the file itself there")

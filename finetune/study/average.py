@@ -10,21 +10,21 @@ import torch
 from torch import Tensor
 
 from finetune.errors import RunError
-from finetune.inference.predict_split import answers_of
-from finetune.metrics.headline import rank, validation_figures
+from finetune.inference.predict_split import predict_rows
+from finetune.metrics.headline import epoch_sort_key, validation_metrics
 from finetune.recipe.schema import Recipe
-from finetune.run.checkpoint import load, load_into, new_run_folder, open_run, read_tensors, save_checkpoint
+from finetune.run.checkpoint import load, load_model_weights, new_run_folder, open_run, read_tensors, save_checkpoint
 from finetune.run.manifest import saved_manifest
-from finetune.runtime.device import settle_device, settle_precision
-from finetune.storage.atomic import standing, write_json
-from finetune.train.validation import figures_of_tasks
-from finetune.video.row_loader import loader_of
+from finetune.runtime.device import resolve_device, resolve_precision
+from finetune.storage.atomic import current_version, write_json
+from finetune.train.validation import multitask_val_metrics
+from finetune.video.row_loader import evaluation_loader
 
-State = dict[str, Tensor]
-Figures = dict[str, Any]
-Score = Callable[[State], Figures]
+StateDict = dict[str, Tensor]
+Metrics = dict[str, Any]
+Score = Callable[[StateDict], Metrics]
 ALPHAS = tuple(step / 10 for step in range(11))
-WHAT_A_RUN_IS = ("recipe.yaml", "manifest.csv", "classes.json", "tasks.json", "environment.json", "skipped.json")
+RUN_FILES = ("recipe.yaml", "manifest.csv", "classes.json", "tasks.json", "environment.json", "skipped.json")
 
 
 @dataclass(frozen=True)
@@ -32,7 +32,7 @@ class Candidate:
     """Weights that were tried, with their figures on the split val; `taken` into the result or not."""
 
     name: str
-    figures: Figures
+    figures: Metrics
     taken: bool = False
 
 
@@ -45,12 +45,12 @@ def wise_ft(run: str | Path, *, out: Path | None = None) -> tuple[Path, list[Can
     """
     folder = Path(run)
     score, best = _scorer(folder), _weights(folder, "best")
-    if not standing(folder / "checkpoints" / "start").is_dir():
+    if not current_version(folder / "checkpoints" / "start").is_dir():
         raise RunError(f"{folder}: its backbone never learnt, so there is nothing to interpolate")
     start = _weights(folder, "start")
-    states = {alpha: _mix([start, best], [1 - alpha, alpha]) for alpha in ALPHAS}
+    states = {alpha: _weighted_sum([start, best], [1 - alpha, alpha]) for alpha in ALPHAS}
     tried = [Candidate(f"alpha {alpha:.1f}", score(state)) for alpha, state in states.items()]
-    chosen = max(range(len(tried)), key=lambda index: rank(tried[index].figures))
+    chosen = max(range(len(tried)), key=lambda index: epoch_sort_key(tried[index].figures))
     tried[chosen] = replace(tried[chosen], taken=True)
     target = _write([folder], states[ALPHAS[chosen]], tried, method="wise_ft", out=out)
     return target, tried
@@ -64,15 +64,15 @@ def soup(runs: Sequence[str | Path], *, greedy: bool = True, out: Path | None = 
     is the best of them alone. Raises RunError.
     """
     folders = [Path(run) for run in runs]
-    _refuse_what_does_not_mix(folders)
+    _refuse_incompatible_runs(folders)
     score = _scorer(folders[0])
     weights = [_weights(folder, "best") for folder in folders]
     tried = [Candidate(folder.resolve().name, score(state)) for folder, state in zip(folders, weights, strict=True)]
-    order = sorted(range(len(tried)), key=lambda index: rank(tried[index].figures), reverse=True)
-    inside, (best, _) = [order[0]], rank(tried[order[0]].figures)
+    order = sorted(range(len(tried)), key=lambda index: epoch_sort_key(tried[index].figures), reverse=True)
+    inside, (best, _) = [order[0]], epoch_sort_key(tried[order[0]].figures)
     for index in order[1:]:
         if greedy:
-            found, _ = rank(score(_mean([weights[each] for each in [*inside, index]])))
+            found, _ = epoch_sort_key(score(_mean([weights[each] for each in [*inside, index]])))
             if found < best:
                 continue
             best = found
@@ -84,11 +84,11 @@ def soup(runs: Sequence[str | Path], *, greedy: bool = True, out: Path | None = 
     return target, listed
 
 
-def _mean(states: Sequence[State]) -> State:
-    return _mix(states, [1 / len(states)] * len(states))
+def _mean(states: Sequence[StateDict]) -> StateDict:
+    return _weighted_sum(states, [1 / len(states)] * len(states))
 
 
-def _mix(states: Sequence[State], shares: Sequence[float]) -> State:
+def _weighted_sum(states: Sequence[StateDict], shares: Sequence[float]) -> StateDict:
     """The weighted sum; whole numbers, which count batches, are the last state's."""
     mixed = dict(states[-1])
     for name, value in mixed.items():
@@ -98,8 +98,8 @@ def _mix(states: Sequence[State], shares: Sequence[float]) -> State:
     return mixed
 
 
-def _weights(folder: Path, which: str) -> State:
-    return read_tensors(standing(folder / "checkpoints" / which) / "model.safetensors")
+def _weights(folder: Path, which: str) -> StateDict:
+    return read_tensors(current_version(folder / "checkpoints" / which) / "model.safetensors")
 
 
 def _scorer(folder: Path) -> Score:
@@ -108,25 +108,25 @@ def _scorer(folder: Path) -> Score:
     tested = saved_manifest(folder, recipe, classes).only("val")
     if not len(tested):
         raise RunError(f"{folder}: has no rows in the split val, on which what is averaged is chosen")
-    model = load(folder).to(settle_device(recipe.train.device))
-    precision = settle_precision(recipe.train.precision, next(model.parameters()).device)
+    model = load(folder).to(resolve_device(recipe.train.device))
+    precision = resolve_precision(recipe.train.precision, next(model.parameters()).device)
     views = recipe.evaluate.views
 
-    def score(state: State) -> Figures:
-        load_into(model, state, where=folder)
-        loader, _ = loader_of(tested, "val", recipe, size=model.size, views=views)
+    def score(state: StateDict) -> Metrics:
+        load_model_weights(model, state, where=folder)
+        loader, _ = evaluation_loader(tested, "val", recipe, size=model.size, views=views)
         with loader:
-            said = answers_of(model, loader, precision=precision)
+            said = predict_rows(model, loader, precision=precision)
         if not len(said.rows):
             raise RunError(f"{folder}: none of its val rows can be read")
         if model.several is not None:
-            return figures_of_tasks(tested, said)
-        return validation_figures(tested.truth[said.rows], said.tasks[model.primary])
+            return multitask_val_metrics(tested, said)
+        return validation_metrics(tested.truth[said.rows], said.tasks[model.primary])
 
     return score
 
 
-def _refuse_what_does_not_mix(folders: Sequence[Path]) -> None:
+def _refuse_incompatible_runs(folders: Sequence[Path]) -> None:
     recipe, classes = open_run(folders[0])
     rows = _split_of_rows(folders[0], recipe, classes)
     for folder in folders[1:]:
@@ -145,12 +145,14 @@ def _split_of_rows(folder: Path, recipe: Recipe, classes: tuple[str, ...]) -> di
     return {str(manifest.path(row).resolve()): str(manifest.splits[row]) for row in range(len(manifest))}
 
 
-def _write(folders: Sequence[Path], state: State, tried: Sequence[Candidate], *, method: str, out: Path | None) -> Path:
+def _write(
+    folders: Sequence[Path], state: StateDict, tried: Sequence[Candidate], *, method: str, out: Path | None
+) -> Path:
     """A run folder of the averaged weights, which `evaluate`, `predict` and `report` take like any other."""
     name = f"{folders[0].resolve().name}-{method.replace(' ', '-')}"
     target = new_run_folder(name, out or Path("runs") / name)
     target.mkdir(parents=True, exist_ok=True)
-    for file in WHAT_A_RUN_IS:
+    for file in RUN_FILES:
         if (folders[0] / file).exists():
             shutil.copyfile(folders[0] / file, target / file)
     made_of = [str(folder.resolve()) for folder in folders]

@@ -12,24 +12,23 @@ from sklearn.model_selection import LeaveOneGroupOut, StratifiedGroupKFold
 
 from finetune.checks.split_warnings import warnings_of_folds
 from finetune.data.manifest import Manifest
-from finetune.data.splits import divide, teach_all
-from finetune.data.validate_rows import problems_of
+from finetune.data.splits import assign_splits, repair_folds
+from finetune.data.validate_rows import manifest_problems
 from finetune.errors import DataError
-from finetune.evaluation.evaluate import fitted, interval_in_words, write_pictures
-from finetune.evaluation.task_results import Answers, figures_of, write_said
-from finetune.metrics.headline_keys import HEADLINE
-from finetune.metrics.intervals import WIDENED, pooled_folds
-from finetune.model.classifier import TASK
+from finetune.evaluation.evaluate import apply_fitted, describe_interval, write_contact_sheets
+from finetune.evaluation.task_results import TaskPredictions, task_metrics, write_predictions
+from finetune.metrics.headline_keys import HEADLINE_METRICS
+from finetune.metrics.intervals import FOLD_ERROR_NOTE, widen_for_pooled_folds
 from finetune.recipe.schema import Recipe
-from finetune.recipe.tasks import NAMED, primary_of
+from finetune.recipe.tasks import CATEGORICAL_KINDS, DEFAULT_TASK, primary_task
 from finetune.report.run.page import write_report
-from finetune.run.predictions_csv import file_of, read_paths
-from finetune.run.read import evaluation_of
+from finetune.run.predictions_csv import prediction_file_names, read_prediction_paths
+from finetune.run.read import evaluation_folder
 from finetune.storage.atomic import write_json
 from finetune.storage.safe_read import read_array, read_json
-from finetune.study.study_runs import finished, refuse_other_rows, study_folder
+from finetune.study.study_runs import refuse_changed_rows, study_folder, train_and_evaluate
 from finetune.video.dataset import ClipDataset
-from finetune.video.pack.read import facts_of
+from finetune.video.pack.read import manifest_facts
 
 Announce = Callable[[str], None]
 
@@ -49,12 +48,12 @@ def kfold(
     started, runs = time.perf_counter(), []
     with study_folder(out, recipe, manifest, folds=len(divided)):
         for number, fold in enumerate(divided, 1):
-            refuse_other_rows(out, fold, out / f"fold-{number}" / "manifest.csv")
+            refuse_changed_rows(out, fold, out / f"fold-{number}" / "manifest.csv")
         for number, fold in enumerate(divided, 1):
             announce(f"fold {number} of {len(divided)}: {len(fold.rows('test'))} clips to test")
-            runs.append(finished(recipe, fold, out=out / f"fold-{number}", split="test"))
+            runs.append(train_and_evaluate(recipe, fold, out=out / f"fold-{number}", split="test"))
             write_report(runs[-1])
-        results = _pooled(recipe, divided, runs, out, how=_in_words(manifest, folds, len(runs)))
+        results = _pool_results(recipe, divided, runs, out, how=_in_words(manifest, folds, len(runs)))
         write_json(out / "evaluation" / "results.json", results | {"seconds": round(time.perf_counter() - started, 2)})
         write_report(out)
     return out
@@ -74,7 +73,7 @@ def fold_rows(manifest: Manifest, folds: int | None, *, seed: int) -> list[np.nd
             found = [tested for _, tested in splitter.split(manifest.labels, manifest.labels, units)]
     except ValueError as error:
         raise DataError(f"{manifest.source}: cannot be divided into folds: {error}") from None
-    return found if folds is None else teach_all(found, manifest.labels_of_all.values(), manifest.units)
+    return found if folds is None else repair_folds(found, manifest.labels_by_task.values(), manifest.units)
 
 
 def fold_units(manifest: Manifest) -> np.ndarray:
@@ -90,9 +89,9 @@ def _fold(manifest: Manifest, rows: np.ndarray, recipe: Recipe) -> Manifest:
     splits = np.full(len(manifest), "train", dtype="U5")
     splits[rows] = "test"
     rest = np.flatnonzero(splits == "train")
-    every = [labels.at(rest) for labels in manifest.labels_of_all.values()]
+    every = [labels.at(rest) for labels in manifest.labels_by_task.values()]
     shares = recipe.data.val, 0.0, recipe.seed
-    splits[rest] = divide(every, manifest.units[rest], shares, source=manifest.source)
+    splits[rest] = assign_splits(every, manifest.units[rest], shares, source=manifest.source)
     return replace(manifest, splits=splits)
 
 
@@ -101,35 +100,36 @@ def _refuse_bad_folds(manifest: Manifest, divided: list[Manifest]) -> None:
     problems = [
         f"fold {number}: {problem}"
         for number, fold in enumerate(divided, 1)
-        for problem in [*problems_of(fold), *([] if len(fold.rows("test")) else ["tests no clip"])]
+        for problem in [*manifest_problems(fold), *([] if len(fold.rows("test")) else ["tests no clip"])]
     ]
     if problems:
         listed = "\n".join(f"{manifest.source}: {problem}" for problem in problems)
         raise DataError(f"{listed}\ntake fewer folds, data.val=0, or more clips of these classes")
 
 
-def _pooled(recipe: Recipe, divided: list[Manifest], runs: list[Path], out: Path, *, how: str) -> dict[str, Any]:
+def _pool_results(recipe: Recipe, divided: list[Manifest], runs: list[Path], out: Path, *, how: str) -> dict[str, Any]:
     """What results.json says of all folds together; predictions of all rows are written beside it."""
     manifest = divided[0]
     tested = replace(manifest, splits=np.full(len(manifest), "test"))
     row_of = {str(manifest.path(row)): row for row in range(len(manifest))}
-    parts = [_Part(evaluation_of(run, "test"), run, row_of) for run in runs]
-    scored = [task for task in tested.tasks or [TASK] if any(task in part.results["tasks"] for part in parts)]
+    parts = [_FoldResults(evaluation_folder(run, "test"), run, row_of) for run in runs]
+    scored = [task for task in tested.tasks or [DEFAULT_TASK] if any(task in part.results["tasks"] for part in parts)]
     answers = {
-        task: _together([part.answers(task) for part in parts if task in part.results["tasks"]]) for task in scored
+        task: _concat_answers([part.answers(task) for part in parts if task in part.results["tasks"]])
+        for task in scored
     }
     kept = np.unique(np.concatenate([each.rows for each in answers.values()]))
     folder, size = out / "evaluation", parts[0].results["protocol"]["size"]
     folder.mkdir(exist_ok=True)
-    write_said(folder, tested, answers)
+    write_predictions(folder, tested, answers)
     clip, packed = recipe.clip.model_copy(update={"size": size}), recipe.data.packed
-    facts = facts_of(tested, packed, side=size)
+    facts = manifest_facts(tested, packed, side=size)
     dataset = ClipDataset(tested, "test", clip=clip, views=recipe.evaluate.views, facts=facts, packed=packed)
-    with pooled_folds():
-        tasks = {name: figures_of(tested, name, each, facts=facts) for name, each in answers.items()}
-    write_pictures(folder, dataset, multilabel=tasks[primary_of(tasks)]["kind"] == "multilabel")
+    with widen_for_pooled_folds():
+        tasks = {name: task_metrics(tested, name, each, facts=facts) for name, each in answers.items()}
+    write_contact_sheets(folder, dataset, multilabel=tasks[primary_task(tasks)]["kind"] == "multilabel")
     groups = None if manifest.groups is None else manifest.groups[kept]
-    interval = f"{interval_in_words(groups, len(kept))}; {WIDENED}"
+    interval = f"{describe_interval(groups, len(kept))}; {FOLD_ERROR_NOTE}"
     return {
         "schema": 1,
         "run": out.resolve().name,
@@ -146,7 +146,7 @@ def _pooled(recipe: Recipe, divided: list[Manifest], runs: list[Path], out: Path
     }
 
 
-class _Part:
+class _FoldResults:
     """A fold's rows, in the numbers of the whole manifest, and what its model said of them."""
 
     def __init__(self, folder: Path, run: Path, row_of: dict[str, int]) -> None:
@@ -154,24 +154,28 @@ class _Part:
         self.run = run
         self.row_of = row_of
         self.results = read_json(folder / "results.json")
-        self.primary = primary_of(self.results["tasks"])
+        self.primary = primary_task(self.results["tasks"])
 
-    def answers(self, task: str) -> Answers:
+    def answers(self, task: str) -> TaskPredictions:
         """What was said of a task, with what the fold's own thresholds and temperature make of it."""
         kind = self.results["tasks"][task]["kind"]
-        first = task == self.primary and kind in NAMED
-        words, numbers = file_of("" if first else task)
-        rows = np.array([self.row_of[path] for path in read_paths(self.folder / words)], dtype=int)
+        first = task == self.primary and kind in CATEGORICAL_KINDS
+        words, numbers = prediction_file_names("" if first else task)
+        rows = np.array([self.row_of[path] for path in read_prediction_paths(self.folder / words)], dtype=int)
         frozen = self.folder / "frozen.npy"
         frozen_NK = read_array(frozen) if first and frozen.is_file() else None
-        return fitted(
-            self.run, task, kind, Answers(rows, read_array(self.folder / numbers), frozen=frozen_NK), cools=True
+        return apply_fitted(
+            self.run,
+            task,
+            kind,
+            TaskPredictions(rows, read_array(self.folder / numbers), frozen=frozen_NK),
+            use_temperature=True,
         )
 
     @property
     def figures(self) -> dict[str, Any]:
         task = self.results["tasks"][self.primary]
-        key, _ = HEADLINE[task["kind"]]
+        key, _ = HEADLINE_METRICS[task["kind"]]
         return {
             "run": self.run.name,
             "num_rows": self.results["num_rows"],
@@ -180,7 +184,7 @@ class _Part:
         }
 
 
-def _together(parts: list[Answers]) -> Answers:
+def _concat_answers(parts: list[TaskPredictions]) -> TaskPredictions:
     """What is known of the rows of each part as one, in the order of rows; what any part lacks, none has."""
     rows = np.concatenate([part.rows for part in parts])
 
@@ -190,8 +194,8 @@ def _together(parts: list[Answers]) -> Answers:
 
     said = joined([part.said for part in parts])
     assert said is not None
-    further = (joined([getattr(part, name) for part in parts]) for name in ("named", "cooled", "frozen"))
-    return Answers(rows, said, *further).at(np.argsort(rows))
+    further = (joined([getattr(part, name) for part in parts]) for name in ("named", "calibrated", "frozen"))
+    return TaskPredictions(rows, said, *further).at(np.argsort(rows))
 
 
 def _in_words(manifest: Manifest, folds: int | None, count: int) -> str:

@@ -14,16 +14,16 @@ from finetune.model.begin_phase import begin_phase
 from finetune.recipe.schema import Recipe
 from finetune.train.from_recipe import new_model
 from finetune.train.optim.optimizer import build_optimizer
-from finetune.train.setup.trial_step import Trial
+from finetune.train.setup.trial_step import TrialTrainer
 from finetune.video.loader import Batch
 
 SMOOTHING = 0.8  # of the running mean of the losses
-EXPLODED = 4.0  # times the lowest running mean
-HELPED = 0.95  # times the first running mean: below that, a rate did something
+DIVERGED_FACTOR = 4.0  # times the lowest running mean
+IMPROVED_FACTOR = 0.95  # times the first running mean: below that, a rate did something
 
 
 @dataclass(frozen=True)
-class RateTest:
+class LrRangeTest:
     """Rates that were tried, upwards, the loss at each and its running mean; where the mean is lowest, where it falls
     fastest: the rate to take. Both None where no rate lowered the loss."""
 
@@ -34,9 +34,9 @@ class RateTest:
     steepest: float | None
 
 
-def find_rate(
+def find_lr(
     recipe: Recipe, manifest: Manifest, *, phase: int = 0, low: float = 1e-6, high: float = 1.0, steps: int = 100
-) -> RateTest:
+) -> LrRangeTest:
     """Train a phase of a recipe for some steps at rates from `low` to `high`; nothing is kept.
 
     The model is the one that the run begins with, whatever phases come before. The rate is that of what is new; stages
@@ -44,7 +44,7 @@ def find_rate(
     """
     torch.manual_seed(recipe.seed)
     model = new_model(recipe, manifest)
-    trial = Trial(model, manifest, recipe)
+    trial = TrialTrainer(model, manifest, recipe)
     if not 0 <= phase < len(trial.phases):
         raise RecipeError(f"there is no phases.{phase}; this recipe has {len(trial.phases)}, counted from 0")
     chosen = trial.phases[phase]
@@ -60,19 +60,19 @@ def find_rate(
         losses.append(trial.step(batch, optimizer, number=number))
         if not math.isfinite(losses[-1]) or has_exploded(losses):
             break
-    return judge(rates, losses)
+    return analyze_losses(rates, losses)
 
 
-def judge(rates: Sequence[float], losses: Sequence[float]) -> RateTest:
+def analyze_losses(rates: Sequence[float], losses: Sequence[float]) -> LrRangeTest:
     """What a range test says."""
     means = np.array(running_mean(losses))
     finite = np.isfinite(means)
     bottom = int(np.where(finite, means, np.inf).argmin())
     lowest = steepest = None
-    if bottom > 1 and means[bottom] < HELPED * means[0]:
+    if bottom > 1 and means[bottom] < IMPROVED_FACTOR * means[0]:
         slopes = np.gradient(means[: bottom + 1], np.log10(rates[: bottom + 1]))
         lowest, steepest = rates[bottom], rates[int(slopes.argmin())]
-    return RateTest(tuple(rates), tuple(losses), tuple(means.tolist()), lowest, steepest)
+    return LrRangeTest(tuple(rates), tuple(losses), tuple(means.tolist()), lowest, steepest)
 
 
 def running_mean(losses: Sequence[float]) -> list[float]:
@@ -86,10 +86,10 @@ def running_mean(losses: Sequence[float]) -> list[float]:
 
 def has_exploded(losses: Sequence[float]) -> bool:
     means = running_mean(losses)
-    return means[-1] > EXPLODED * min(means)
+    return means[-1] > DIVERGED_FACTOR * min(means)
 
 
-def _batches(trial: Trial, phase: int) -> Iterator[Batch]:
+def _batches(trial: TrialTrainer, phase: int) -> Iterator[Batch]:
     """Training batches without end; those that cannot be read are left out."""
     loader, order = trial.loaders.of(trial.phases[phase])
     try:

@@ -29,49 +29,49 @@ from torch.nn import functional as F
 
 from finetune.data.manifest import Manifest
 from finetune.errors import DataError, RecipeError, RunError
-from finetune.feature_cache.cache_folder import cache_root, no_room
-from finetune.feature_cache.cached_clips import KeptClips, kept_clips
-from finetune.feature_cache.fill import fill
-from finetune.feature_cache.frozen_part import depends_on, frozen_part
-from finetune.metrics.classification import score
-from finetune.metrics.intervals import pooled_folds
+from finetune.feature_cache.cache_folder import cache_root, make_room
+from finetune.feature_cache.cached_clips import CachedClips, open_cached_clips
+from finetune.feature_cache.fill import fill_cache
+from finetune.feature_cache.frozen_part import cache_key, frozen_part
+from finetune.metrics.classification import score_multiclass
+from finetune.metrics.intervals import widen_for_pooled_folds
 from finetune.model.count_multiplications import count_multiplications
 from finetune.model.freezing.freeze import set_trainable
 from finetune.model.temporal_pooling import build_pooling
 from finetune.recipe.schema import Recipe
 from finetune.recipe.tasks import Multitask
-from finetune.runtime.device import seed_device, settle_device, settle_precision
-from finetune.runtime.threads import is_small, threads_for
+from finetune.runtime.device import resolve_device, resolve_precision, seed_device
+from finetune.runtime.threads import fits_one_thread, limit_threads
 from finetune.study.kfold import fold_rows, fold_units
 from finetune.train.from_recipe import new_model
 from finetune.train.log.console import Display
-from finetune.train.setup.preflight import look
+from finetune.train.setup.preflight import load_file_facts
 from finetune.video.dataset import ClipDataset
 
 FOLDS, INNER_FOLDS = 5, 3
 # Features wider than that are first brought to so many principal components; of fewer rows that loses nothing.
-WIDE, MOST_COMPONENTS = 512, 512
-STEPS, BATCH_SIZE = 200, 32  # of the attentive head
+PCA_MIN_WIDTH, MOST_COMPONENTS = 512, 512
+HEAD_STEPS, BATCH_SIZE = 200, 32  # of the attentive head
 Fold = tuple[np.ndarray, np.ndarray]  # rows to learn from, rows to predict
 Predict = Callable[[np.ndarray, np.ndarray, np.ndarray, float], np.ndarray]
 
 
 @dataclass(frozen=True)
-class Method:
+class ProbeClassifier:
     """A small classifier: its settings to choose from, the most cautious first, and how it learns and predicts.
 
     `predict` takes the features (N, T, D) and labels (N,) to learn from, features to predict (M, T, D) and a setting;
     it gives probabilities (M, K) of the K classes that the labels have, in their order. Settings are compared in
-    `looks` inner folds.
+    `inner_folds` inner folds.
     """
 
     settings: tuple[float, ...]
     predict: Predict
-    looks: int = INNER_FOLDS
+    inner_folds: int = INNER_FOLDS
 
 
 @dataclass(frozen=True)
-class Probe:
+class ProbeResult:
     """What one classifier makes of one backbone's features; shares in 0…1, seconds of computing features and of it."""
 
     backbone: str
@@ -82,7 +82,7 @@ class Probe:
     seconds: float
 
 
-def baseline(manifest: Manifest) -> dict[str, Any]:
+def majority_baseline(manifest: Manifest) -> dict[str, Any]:
     """The most frequent class of the rows that a probe looks at, and how often it is."""
     manifest = of_one_task(manifest)
     counts = np.bincount(manifest.without(manifest.rows("test")).labels, minlength=len(manifest.classes))
@@ -99,7 +99,7 @@ def of_one_task(manifest: Manifest) -> Manifest:
 
 def probe(
     recipe: Recipe, manifest: Manifest, backbones: Sequence[str], *, display: Display | None = None
-) -> list[Probe]:
+) -> list[ProbeResult]:
     """Every method on every backbone, for the rows that are not of the split test; the best first.
 
     Of the recipe, its clips, weights and cache are used. Raises DataError where there are too few rows or groups, or
@@ -113,22 +113,24 @@ def probe(
     found = []
     with display or Display(quiet=True) as shown:
         for backbone in backbones:
-            shown.say(backbone)
+            shown.print_line(backbone)
             features, labels, groups, seconds = _features(recipe, rows, backbone, shown)
             grouped = rows.groups is not None or len(np.unique(groups)) < len(groups)
-            folds = _divided(labels, groups, _folds(rows), seed=recipe.seed)
+            folds = _split_folds(labels, groups, _folds(rows), seed=recipe.seed)
             if sum(len(test) for _, test in folds) < len(labels):
                 raise DataError(f"{manifest.source}: some fold would teach one class alone; classes need more groups")
-            for name, method in METHODS.items():
+            for name, method in PROBE_CLASSIFIERS.items():
                 started = time.perf_counter()
                 with threadpool_limits(1, "blas"):  # sharing so little work takes longer than doing it
                     probs_NK = _cross_validated(method, features, labels, groups, folds, len(rows.classes))
-                with pooled_folds():
-                    figures = score(labels, probs_NK, classes=rows.classes, groups=groups if grouped else None)
+                with widen_for_pooled_folds():
+                    figures = score_multiclass(
+                        labels, probs_NK, classes=rows.classes, groups=groups if grouped else None
+                    )
                 low, high = figures["top1_ci"]
                 took = time.perf_counter() - started
-                found.append(Probe(backbone, name, figures["top1"], (low, high), seconds, took))
-                shown.say(f"  {name}: {figures['top1']:.3f} ({low:.3f} to {high:.3f}), {took:.1f} s")
+                found.append(ProbeResult(backbone, name, figures["top1"], (low, high), seconds, took))
+                shown.print_line(f"  {name}: {figures['top1']:.3f} ({low:.3f} to {high:.3f}), {took:.1f} s")
     return sorted(found, key=lambda each: -each.top1)
 
 
@@ -149,13 +151,13 @@ def _features(
     recipe = recipe.model_copy(update={"model": settings})
     torch.manual_seed(recipe.seed)
     model = new_model(recipe, manifest)
-    device = settle_device(recipe.train.device)
+    device = resolve_device(recipe.train.device)
     model.to(device).eval()
     recipe = recipe.model_copy(update={"clip": recipe.clip.model_copy(update={"size": model.size})})
-    facts = look(manifest, recipe, display)
+    facts = load_file_facts(manifest, recipe, display)
     set_trainable(model, "head")
-    precision = settle_precision(recipe.train.precision, device)
-    frozen = frozen_part(model, recipe.clip.num_frames, precision=precision, kept_as=recipe.train.cache_dtype)
+    precision = resolve_precision(recipe.train.precision, device)
+    frozen = frozen_part(model, recipe.clip.num_frames, precision=precision, storage_dtype=recipe.train.cache_dtype)
     assert frozen is not None
     dataset = ClipDataset(manifest, "train", clip=recipe.clip, facts=facts, packed=recipe.data.packed)
     started = time.perf_counter()
@@ -163,17 +165,19 @@ def _features(
         root = cache_root(recipe.train.cache_dir)
         if recipe.train.cache == "off":
             root = Path(held.enter_context(TemporaryDirectory()))
-        kept = held.enter_context(kept_clips(root, depends_on(model, frozen), frozen, dataset))
+        kept = held.enter_context(open_cached_clips(root, cache_key(model, frozen), frozen, dataset))
         needed_bytes = kept.lacking() * kept.store.record
-        if problem := no_room(root, needed_bytes, budget_gb=recipe.train.cache_budget_gb):
+        if problem := make_room(root, needed_bytes, budget_gb=recipe.train.cache_budget_gb):
             raise RunError(f"{backbone}: {problem}; raise it, or make room")
-        fill(model, frozen, kept, recipe.data, watch=lambda done, rows: display.filling(backbone, done, rows))
+        fill_cache(
+            model, frozen, kept, recipe.data, watch=lambda done, rows: display.show_cache_progress(backbone, done, rows)
+        )
         features, rows = _read(kept)
     seconds = time.perf_counter() - started
     return features, manifest.labels[rows], fold_units(manifest)[rows], seconds
 
 
-def _read(kept: KeptClips) -> tuple[np.ndarray, np.ndarray]:
+def _read(kept: CachedClips) -> tuple[np.ndarray, np.ndarray]:
     """All that is kept (N, T, D), and of which rows it is."""
     positions = [number for number, row in enumerate(kept.dataset.rows.tolist()) if row not in kept.failed]
     if not positions:
@@ -182,7 +186,7 @@ def _read(kept: KeptClips) -> tuple[np.ndarray, np.ndarray]:
     return features, kept.dataset.rows[positions]
 
 
-def _divided(labels: np.ndarray, groups: np.ndarray, folds: int, *, seed: int) -> list[Fold]:
+def _split_folds(labels: np.ndarray, groups: np.ndarray, folds: int, *, seed: int) -> list[Fold]:
     """Folds of whole groups, classes spread evenly; those that teach one class alone are left out."""
     folds = min(folds, len(np.unique(groups)))
     if folds < 2:
@@ -195,7 +199,7 @@ def _divided(labels: np.ndarray, groups: np.ndarray, folds: int, *, seed: int) -
 
 
 def _cross_validated(
-    method: Method,
+    method: ProbeClassifier,
     features: np.ndarray,
     labels: np.ndarray,
     groups: np.ndarray,
@@ -205,16 +209,16 @@ def _cross_validated(
     """Probabilities (N, K) of all rows, each by a classifier that has seen no row of its group."""
     probs_NK = np.zeros((len(labels), num_classes))
     for learn, test in folds:
-        setting = _chosen(method, features[learn], labels[learn], groups[learn])
+        setting = _select_setting(method, features[learn], labels[learn], groups[learn])
         _put(probs_NK, test, labels[learn], method.predict(features[learn], labels[learn], features[test], setting))
     return probs_NK
 
 
-def _chosen(method: Method, features: np.ndarray, labels: np.ndarray, groups: np.ndarray) -> float:
+def _select_setting(method: ProbeClassifier, features: np.ndarray, labels: np.ndarray, groups: np.ndarray) -> float:
     """The setting that is right most often in folds of these rows; of equals the most cautious."""
     if len(method.settings) == 1:
         return method.settings[0]
-    folds = _divided(labels, groups, INNER_FOLDS, seed=0)[: method.looks]
+    folds = _split_folds(labels, groups, INNER_FOLDS, seed=0)[: method.inner_folds]
     right = []
     for setting in method.settings:
         probs_NK = np.zeros((len(labels), int(labels.max()) + 1))
@@ -232,7 +236,7 @@ def _put(probs_NK: np.ndarray, rows: np.ndarray, learnt: np.ndarray, found: np.n
 def _logistic(learn: np.ndarray, labels: np.ndarray, test: np.ndarray, strength: float) -> np.ndarray:
     """Of vectors (N, D); `strength` is the inverse of the regularisation's."""
     steps = [StandardScaler()]
-    if learn.shape[1] > WIDE:
+    if learn.shape[1] > PCA_MIN_WIDTH:
         steps.append(PCA(min(MOST_COMPONENTS, *learn.shape), random_state=0))
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ConvergenceWarning)  # of the weakest settings, which lose
@@ -240,7 +244,7 @@ def _logistic(learn: np.ndarray, labels: np.ndarray, test: np.ndarray, strength:
     return model.predict_proba(test)
 
 
-def _neighbours(learn: np.ndarray, labels: np.ndarray, test: np.ndarray, count: float) -> np.ndarray:
+def _knn(learn: np.ndarray, labels: np.ndarray, test: np.ndarray, count: float) -> np.ndarray:
     model = KNeighborsClassifier(min(int(count), len(learn)), metric="cosine").fit(learn, labels)
     return model.predict_proba(test)
 
@@ -252,12 +256,12 @@ def _attentive(learn: np.ndarray, labels: np.ndarray, test: np.ndarray, lr: floa
     pooling, width = build_pooling("attention", learn.shape[2], num_frames=learn.shape[1])
     head = nn.Sequential(pooling, nn.Dropout(0.5), nn.Linear(width, len(classes)))
     optimizer = torch.optim.AdamW(head.parameters(), lr=lr, weight_decay=0.05)
-    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, STEPS)
+    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, HEAD_STEPS)
     features, truth = torch.from_numpy(learn), torch.from_numpy(targets)
     order = np.random.default_rng(0)
     size = count_multiplications(head, lambda: head(features[:1]))
-    with threads_for(small=is_small(size * BATCH_SIZE)):
-        for _ in range(STEPS):
+    with limit_threads(small=fits_one_thread(size * BATCH_SIZE)):
+        for _ in range(HEAD_STEPS):
             rows = torch.from_numpy(order.choice(len(learn), min(BATCH_SIZE, len(learn)), replace=False))
             F.cross_entropy(head(features[rows]), truth[rows]).backward()
             optimizer.step()
@@ -267,7 +271,7 @@ def _attentive(learn: np.ndarray, labels: np.ndarray, test: np.ndarray, lr: floa
             return head.eval()(torch.from_numpy(test)).softmax(1).numpy()
 
 
-def _of_vectors(predict: Predict, flatten: Callable[[np.ndarray], np.ndarray]) -> Predict:
+def _with_flatten(predict: Predict, flatten: Callable[[np.ndarray], np.ndarray]) -> Predict:
     return lambda learn, labels, test, setting: predict(flatten(learn), labels, flatten(test), setting)
 
 
@@ -279,10 +283,10 @@ def _in_order(features_NTD: np.ndarray) -> np.ndarray:
     return features_NTD.reshape(len(features_NTD), -1)
 
 
-STRENGTHS = (1e-4, 1e-3, 1e-2, 1e-1, 1.0)
-METHODS = {
-    "logistic, mean of frames": Method(STRENGTHS, _of_vectors(_logistic, _mean)),
-    "logistic, frames in order": Method(STRENGTHS, _of_vectors(_logistic, _in_order)),
-    "nearest neighbours": Method((10, 5, 3, 1), _of_vectors(_neighbours, _mean)),
-    "attentive head": Method((1e-3, 3e-3), _attentive, looks=1),
+LOGISTIC_CS = (1e-4, 1e-3, 1e-2, 1e-1, 1.0)
+PROBE_CLASSIFIERS = {
+    "logistic, mean of frames": ProbeClassifier(LOGISTIC_CS, _with_flatten(_logistic, _mean)),
+    "logistic, frames in order": ProbeClassifier(LOGISTIC_CS, _with_flatten(_logistic, _in_order)),
+    "nearest neighbours": ProbeClassifier((10, 5, 3, 1), _with_flatten(_knn, _mean)),
+    "attentive head": ProbeClassifier((1e-3, 3e-3), _attentive, inner_folds=1),
 }

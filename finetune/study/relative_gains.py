@@ -8,18 +8,27 @@ from typing import NamedTuple
 
 import numpy as np
 
-from finetune.metrics.intervals import StandardError, Units, jackknife, joined, reach, reach_of, share_unseen, units_of
-from finetune.metrics.paired_tests import FEWEST_UNITS
-from finetune.metrics.tasks import validation_figures_of
-from finetune.recipe.tasks import NAMED, primary_of
-from finetune.report.pages.tasks_ablation import FEWEST_SEEDS
+from finetune.metrics.intervals import (
+    JackknifeUnits,
+    StandardError,
+    combine_standard_errors,
+    half_width,
+    half_width_from_jackknife,
+    jackknife,
+    jackknife_units,
+    max_unseen_share,
+)
+from finetune.metrics.paired_tests import MIN_TEST_UNITS
+from finetune.metrics.tasks import validation_headline
+from finetune.recipe.tasks import CATEGORICAL_KINDS, primary_task
+from finetune.report.pages.tasks_ablation import MIN_SEEDS
 from finetune.run.checkpoint import open_run
 from finetune.run.manifest import saved_manifest
-from finetune.run.predictions_csv import file_of, read_paths
-from finetune.run.read import evaluation_of, read_results_file
+from finetune.run.predictions_csv import prediction_file_names, read_prediction_paths
+from finetune.run.read import evaluation_folder, read_results_file
 from finetune.storage.safe_read import read_array
 
-MOST_UNITS = 500  # groups, or clips, that are left out one by one
+MAX_JACKKNIFE_UNITS = 500  # groups, or clips, that are left out one by one
 Pairs = Mapping[tuple[str, int], tuple[Path, Path]]  # by task and seed: a run, and the one that it is compared with
 
 
@@ -31,7 +40,7 @@ class Gain(NamedTuple):
 
 
 @dataclass(frozen=True, eq=False)
-class _Told:
+class _TaskPredictions:
     """What a run said of a task on the rows that have its label: figures follow from any choice of these rows."""
 
     kind: str
@@ -40,7 +49,7 @@ class _Told:
     groups: np.ndarray  # (N,) of str: that of each row, or its path
 
     def figure(self, rows: np.ndarray) -> float:
-        return next(iter(validation_figures_of(self.kind, self.truth[rows], self.said[rows]).values()))
+        return next(iter(validation_headline(self.kind, self.truth[rows], self.said[rows]).values()))
 
 
 def relative_gains(pairs: Pairs, *, split: str) -> tuple[dict[str, Gain], Gain]:
@@ -51,11 +60,14 @@ def relative_gains(pairs: Pairs, *, split: str) -> tuple[dict[str, Gain], Gain]:
     """
     tasks = list(dict.fromkeys(task for task, _ in pairs))
     seeds = list(dict.fromkeys(seed for _, seed in pairs))
-    told = {key: (_told(run, key[0], split), _told(other, key[0], split)) for key, (run, other) in pairs.items()}
-    figures_TS2 = _figures(told, tasks, seeds, set())
+    told = {
+        key: (_read_task_predictions(run, key[0], split), _read_task_predictions(other, key[0], split))
+        for key, (run, other) in pairs.items()
+    }
+    figures_TS2 = _metrics(told, tasks, seeds, set())
     base_T1 = np.maximum(np.abs(figures_TS2[:, :, 1].mean(1)), 1e-9)[:, None]
     by_seed_TS = (figures_TS2[:, :, 0] - figures_TS2[:, :, 1]) / base_T1
-    left_out_UT = np.array([_gains(_figures(told, tasks, seeds, unit)) for unit in _blocks(told)])
+    left_out_UT = np.array([_gains(_metrics(told, tasks, seeds, unit)) for unit in _jackknife_groups(told)])
     unseen_T = [_unseen(told[task, seeds[0]][0]) / base for task, (base,) in zip(tasks, base_T1, strict=True)]
     units = {task: _units(told[task, seeds[0]][:1]) for task in tasks}
     whole = _units([told[task, seeds[0]][0] for task in tasks])
@@ -67,43 +79,43 @@ def relative_gains(pairs: Pairs, *, split: str) -> tuple[dict[str, Gain], Gain]:
     return by_task, _gain(by_seed_TS.mean(0), left_out_UT.mean(1), whole, unseen=unseen)
 
 
-def difference(
+def metric_difference(
     run: Path, other: Path, task: str, *, split: str, level: float = 0.95
 ) -> tuple[float, tuple[float, float]]:
     """By how much a task's headline figure of a run is above another's on the same rows, with its interval."""
-    told = {(task, 0): (_told(run, task, split), _told(other, task, split))}
-    (((one, base),),) = _figures(told, [task], [0], set())
-    figures_U2 = np.array([_figures(told, [task], [0], unit)[0, 0] for unit in _blocks(told)])
+    told = {(task, 0): (_read_task_predictions(run, task, split), _read_task_predictions(other, task, split))}
+    (((one, base),),) = _metrics(told, [task], [0], set())
+    figures_U2 = np.array([_metrics(told, [task], [0], unit)[0, 0] for unit in _jackknife_groups(told)])
     units = _units(told[task, 0][:1])
     if units.count < 2:
         return one - base, (-math.inf, math.inf)
-    half = reach_of(one - base, figures_U2[:, 0] - figures_U2[:, 1], units, level=level)
+    half = half_width_from_jackknife(one - base, figures_U2[:, 0] - figures_U2[:, 1], units, level=level)
     return one - base, (one - base - half, one - base + half)
 
 
-def _told(run: Path, task: str, split: str) -> _Told:
+def _read_task_predictions(run: Path, task: str, split: str) -> _TaskPredictions:
     recipe, classes = open_run(run)
     manifest = saved_manifest(run, recipe, classes).only(split)
     labels = manifest.tasks[task]
-    folder = evaluation_of(run, split)
+    folder = evaluation_folder(run, split)
     scored = read_results_file(folder / "results.json")["tasks"]
-    is_first = task == primary_of(scored) and labels.kind in NAMED
-    words, numbers = file_of("" if is_first else task)
-    paths, said = read_paths(folder / words), read_array(folder / numbers)
+    is_first = task == primary_task(scored) and labels.kind in CATEGORICAL_KINDS
+    words, numbers = prediction_file_names("" if is_first else task)
+    paths, said = read_prediction_paths(folder / words), read_array(folder / numbers)
     row_of = {str(manifest.path(row)): row for row in range(len(manifest))}
     rows = np.array([row_of[path] for path in paths], dtype=int)
     known = labels.known[rows]
     groups = np.array(paths) if manifest.groups is None else manifest.groups[rows].astype(str)
-    return _Told(labels.kind, labels.values[rows[known]], said[known], groups[known])
+    return _TaskPredictions(labels.kind, labels.values[rows[known]], said[known], groups[known])
 
 
-Told = Mapping[tuple[str, int], tuple[_Told, _Told]]
+PredictionPairs = Mapping[tuple[str, int], tuple[_TaskPredictions, _TaskPredictions]]
 
 
-def _figures(told: Told, tasks: Sequence[str], seeds: Sequence[int], left_out: set[str]) -> np.ndarray:
+def _metrics(told: PredictionPairs, tasks: Sequence[str], seeds: Sequence[int], left_out: set[str]) -> np.ndarray:
     """The figure of each task, seed and run of a pair (T, S, 2), without the rows of some groups; NaN without rows."""
 
-    def figure(of: _Told) -> float:
+    def figure(of: _TaskPredictions) -> float:
         rows = np.flatnonzero(~np.isin(of.groups, list(left_out)))
         return of.figure(rows) if len(rows) else math.nan
 
@@ -116,29 +128,29 @@ def _gains(figures_TS2: np.ndarray) -> np.ndarray:
     return (better_T - base_T) / np.maximum(np.abs(base_T), 1e-9)
 
 
-def _blocks(told: Told) -> Iterator[set[str]]:
+def _jackknife_groups(told: PredictionPairs) -> Iterator[set[str]]:
     """The groups that are left out together, of all rows: one each, as long as there are few."""
     groups = np.unique(np.concatenate([pair[0].groups for pair in told.values()]))
-    of_groups = units_of(None, len(groups), most=MOST_UNITS).of_rows
+    of_groups = jackknife_units(None, len(groups), most=MAX_JACKKNIFE_UNITS).unit_of_row
     return (set(groups[of_groups == unit].tolist()) for unit in range(int(of_groups.max()) + 1))
 
 
-def _units(told: Sequence[_Told]) -> Units:
+def _units(told: Sequence[_TaskPredictions]) -> JackknifeUnits:
     """Those of the rows of several tasks, of which each counts alike."""
     groups = np.concatenate([each.groups for each in told])
     weights_N = np.concatenate([np.full(len(each.groups), 1 / len(each.groups)) for each in told])
-    return units_of(groups, len(groups), weights_N=weights_N)
+    return jackknife_units(groups, len(groups), weights_N=weights_N)
 
 
-def _unseen(told: _Told) -> float:
+def _unseen(told: _TaskPredictions) -> float:
     """How far clips that are not among these may move a figure that counts clips, where two runs agree on all."""
-    return share_unseen(_units([told])) if told.kind in NAMED else 0.0
+    return max_unseen_share(_units([told])) if told.kind in CATEGORICAL_KINDS else 0.0
 
 
-def _gain(by_seed_S: np.ndarray, left_out_U: np.ndarray, units: Units, *, unseen: float) -> Gain:
+def _gain(by_seed_S: np.ndarray, leave_one_out_U: np.ndarray, units: JackknifeUnits, *, unseen: float) -> Gain:
     gain = float(by_seed_S.mean())
-    if len(by_seed_S) < FEWEST_SEEDS or units.count < FEWEST_UNITS:
+    if len(by_seed_S) < MIN_SEEDS or units.count < MIN_TEST_UNITS:
         return Gain(100 * gain, None)
     of_seeds = StandardError(float(by_seed_S.std(ddof=1)) / math.sqrt(len(by_seed_S)), len(by_seed_S) - 1)
-    half = math.hypot(reach(joined([jackknife(gain, left_out_U, units), of_seeds])), unseen)
+    half = math.hypot(half_width(combine_standard_errors([jackknife(gain, leave_one_out_U, units), of_seeds])), unseen)
     return Gain(100 * gain, (100 * (gain - half), 100 * (gain + half)))

@@ -8,21 +8,21 @@ from typing import TYPE_CHECKING, Any
 
 from finetune.data.manifest import Manifest
 from finetune.errors import DivergedError, RecipeError
-from finetune.metrics.headline import headline, rank
+from finetune.metrics.headline import epoch_sort_key, headline
 from finetune.recipe.load import load_recipe
-from finetune.study.study_runs import figures_of, finished, refuse_without_val, study_folder
-from finetune.study.sweep import Point, Settings, folder_name, grid, point_of, ranked, refuse_swept_data
+from finetune.study.study_runs import primary_task_metrics, refuse_without_val, study_folder, train_and_evaluate
+from finetune.study.sweep import Settings, SweepPoint, folder_name, grid, point_of, rank_points, refuse_swept_data
 
 if TYPE_CHECKING:
     import optuna
 
-WIDE = 10.0  # a range from one end to so many times that is searched on a log scale
-STARTED = 5  # trials that run to their end before any is ended early
+LOG_SCALE_RATIO = 10.0  # a range from one end to so many times that is searched on a log scale
+STARTUP_TRIALS = 5  # trials that run to their end before any is ended early
 
 
 def search(
     name: str, overrides: Sequence[str], manifest: Manifest, *, trials: int, out: Path
-) -> tuple[list[Point], int]:
+) -> tuple[list[SweepPoint], int]:
     """Try settings of a recipe, chosen by Optuna's TPE for their figure on the split val, as many as `trials`.
 
     Those that ran to their end, the best first, and how many were ended early: epochs below the median of the others',
@@ -30,7 +30,7 @@ def search(
     `overrides` are ranges `key=low..high`, values to choose from `key=a,b`, or fixed. Goes on where it was interrupted,
     and when asked for more trials. Raises RecipeError, or RunError where there are no val rows.
     """
-    space, fixed = space_of(name, overrides)
+    space, fixed = parse_search_space(name, overrides)
     import optuna
     from optuna.storages import JournalStorage
     from optuna.storages.journal import JournalFileBackend
@@ -48,7 +48,7 @@ def search(
         study = optuna.create_study(study_name="sweep", storage=storage, direction="maximize", load_if_exists=True)
         known = study.get_trials(deepcopy=False)
         study.sampler = optuna.samplers.TPESampler(seed=base.seed + len(known))
-        study.pruner = optuna.pruners.MedianPruner(n_startup_trials=STARTED)
+        study.pruner = optuna.pruners.MedianPruner(n_startup_trials=STARTUP_TRIALS)
         for each in known:
             if each.state == TrialState.RUNNING:  # interrupted: tried again, and gone on with in its folder
                 study.enqueue_trial(each.params)
@@ -61,22 +61,24 @@ def search(
             recipe = load_recipe(name, [*fixed, *settings])
 
             def end_early(record: dict[str, Any], trial: "optuna.Trial" = trial) -> None:
-                trial.report(rank(record)[0], record["epoch"])
+                trial.report(epoch_sort_key(record)[0], record["epoch"])
                 if trial.should_prune():
                     raise optuna.TrialPruned
 
             try:
-                run = finished(recipe, manifest, out=out / folder_name(settings), split="val", after_epoch=end_early)
+                run = train_and_evaluate(
+                    recipe, manifest, out=out / folder_name(settings), split="val", after_epoch=end_early
+                )
             except (optuna.TrialPruned, DivergedError):
                 study.tell(trial, state=TrialState.PRUNED)
                 continue
-            study.tell(trial, headline(figures_of(run, "val"))[1])
+            study.tell(trial, headline(primary_task_metrics(run, "val"))[1])
         whole = {_settings(each.params) for each in study.get_trials(states=(TrialState.COMPLETE,))}
         points = [point_of(out / folder_name(settings), settings) for settings in sorted(whole)]
-        return ranked(points, manifest, out), len(study.get_trials(states=(TrialState.PRUNED,)))
+        return rank_points(points, manifest, out), len(study.get_trials(states=(TrialState.PRUNED,)))
 
 
-def space_of(name: str, overrides: Sequence[str]) -> tuple[dict[str, Any], Settings]:
+def parse_search_space(name: str, overrides: Sequence[str]) -> tuple[dict[str, Any], Settings]:
     """Optuna's distribution of each key that is searched, and the settings of a recipe that are fixed.
 
     Whole numbers only where the recipe takes no others. Raises RecipeError.
@@ -95,7 +97,7 @@ def space_of(name: str, overrides: Sequence[str]) -> tuple[dict[str, Any], Setti
             least, most = float(low), float(high)
             if least >= most:
                 raise RecipeError(f"{override!r} is no range; write the lower end first")
-            is_log = least > 0 and most >= WIDE * least
+            is_log = least > 0 and most >= LOG_SCALE_RATIO * least
             if low.isdigit() and high.isdigit() and not _takes(name, f"{key}={least + 0.5}"):
                 space[key] = IntDistribution(int(low), int(high), log=is_log)
             else:

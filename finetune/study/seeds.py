@@ -6,13 +6,13 @@ from pathlib import Path
 from typing import Any
 
 from finetune.data.manifest import Manifest
-from finetune.metrics.headline_keys import HEADLINE
+from finetune.metrics.headline_keys import HEADLINE_METRICS
 from finetune.recipe.schema import Recipe
 from finetune.report.run.page import write_report
-from finetune.run.read import evaluation_of
+from finetune.run.read import evaluation_folder
 from finetune.storage.atomic import write_json
 from finetune.storage.safe_read import read_json
-from finetune.study.study_runs import figures_of, finished, study_folder
+from finetune.study.study_runs import primary_task_metrics, study_folder, train_and_evaluate
 
 Announce = Callable[[str], None]
 
@@ -32,13 +32,13 @@ def train_seeds(
         for seed in numbers:
             announce(f"seed {seed}, {len(runs) + 1} of {seeds}")
             seeded = recipe.model_copy(update={"seed": seed})
-            runs.append(finished(seeded, manifest, out=out / f"seed-{seed}", split=split))
+            runs.append(train_and_evaluate(seeded, manifest, out=out / f"seed-{seed}", split=split))
         _name_each_other(runs, numbers, split)
     return split, runs
 
 
 def _name_each_other(runs: Sequence[Path], numbers: Sequence[int], split: str) -> None:
-    folders = [evaluation_of(run, split) for run in runs]
+    folders = [evaluation_folder(run, split) for run in runs]
     for run, folder in zip(runs, folders, strict=True):
         results = read_json(folder / "results.json")
         results["seeds"] = [
@@ -50,6 +50,6 @@ def _name_each_other(runs: Sequence[Path], numbers: Sequence[int], split: str) -
 
 
 def _listed(run: Path, seed: int, split: str, there: Path, here: Path) -> dict[str, Any]:
-    figures = figures_of(run, split)
+    figures = primary_task_metrics(run, split)
     href = Path(os.path.relpath(there / "report.html", here)).as_posix()
-    return {"seed": seed, "value": figures[HEADLINE[figures["kind"]][0]], "href": href}
+    return {"seed": seed, "value": figures[HEADLINE_METRICS[figures["kind"]][0]], "href": href}

@@ -13,19 +13,19 @@ from finetune.data.manifest import Manifest
 from finetune.errors import RunError
 from finetune.evaluation.evaluate import evaluate
 from finetune.metrics.intervals import paired_difference
-from finetune.metrics.paired_tests import SIGNIFICANT
+from finetune.metrics.paired_tests import SIGNIFICANCE_LEVEL
 from finetune.recipe.load import load_recipe
 from finetune.recipe.schema import Recipe
-from finetune.recipe.tasks import NAMED, primary_of
+from finetune.recipe.tasks import CATEGORICAL_KINDS, primary_task
 from finetune.run.checkpoint import begin_run, load, new_run_folder
-from finetune.run.predictions_csv import read_answers
-from finetune.run.read import evaluation_of
+from finetune.run.predictions_csv import read_prediction_rows
+from finetune.run.read import evaluation_folder
 from finetune.runtime.processes import process_count
-from finetune.storage.atomic import locked, standing, write_json
+from finetune.storage.atomic import current_version, exclusive_lock, write_json
 from finetune.storage.safe_read import read_json
-from finetune.study.relative_gains import difference
-from finetune.train.from_recipe import train_by
-from finetune.train.loop import AfterEpoch
+from finetune.study.relative_gains import metric_difference
+from finetune.train.from_recipe import train_from_recipe
+from finetune.train.loop import EpochCallback
 from finetune.train.resume import resume
 
 
@@ -38,7 +38,7 @@ def study_folder(out: Path, recipe: Recipe, manifest: Manifest, **settings: Any)
     if process_count() > 1:
         raise RunError("several runs are trained one after the other, in one process; leave out the launcher")
     _begin(out, recipe, manifest, settings)
-    with locked(out / ".lock", f"{out}: another program is training into it; wait for its end, or end it"):
+    with exclusive_lock(out / ".lock", f"{out}: another program is training into it; wait for its end, or end it"):
         yield
 
 
@@ -58,10 +58,10 @@ def _begin(out: Path, recipe: Recipe, manifest: Manifest, settings: dict[str, An
     begun = read_json(out / "study.json")
     if changed := [f"{key} {begun.get(key)}, not {wanted[key]}" for key in wanted if begun.get(key) != wanted[key]]:
         raise RunError(f"{out}: was begun with {', '.join(changed)}; choose another --out")
-    refuse_other_rows(out, manifest, out / "manifest.csv")
+    refuse_changed_rows(out, manifest, out / "manifest.csv")
 
 
-def refuse_other_rows(out: Path, manifest: Manifest, before: Path) -> None:
+def refuse_changed_rows(out: Path, manifest: Manifest, before: Path) -> None:
     """Raise RunError where a manifest written before, if there is one, has other rows."""
     with TemporaryDirectory() as folder:
         rows = Path(folder) / "rows.csv"
@@ -70,52 +70,56 @@ def refuse_other_rows(out: Path, manifest: Manifest, before: Path) -> None:
             raise RunError(f"{out}: was begun with other clips, groups or splits; choose another --out")
 
 
-def finished(
+def train_and_evaluate(
     recipe: Recipe,
     manifest: Manifest,
     *,
     out: Path,
     split: str,
     start: Path | None = None,
-    after_epoch: AfterEpoch | None = None,
+    after_epoch: EpochCallback | None = None,
 ) -> Path:
     """The run in `out`, trained and scored on a split; what of it is there already is not done again.
 
     It starts from the weights of the run `start`, or from a new model.
     """
-    if (evaluation_of(out, split) / "results.json").is_file():
+    if (evaluation_folder(out, split) / "results.json").is_file():
         return out
-    if standing(out / "checkpoints" / "last").is_dir():
+    if current_version(out / "checkpoints" / "last").is_dir():
         resume(out, after_epoch=after_epoch)
     else:
         new_run_folder("", out)
-        train_by(recipe, manifest, out=out, model=None if start is None else load(start), after_epoch=after_epoch)
+        train_from_recipe(
+            recipe, manifest, out=out, model=None if start is None else load(start), after_epoch=after_epoch
+        )
     evaluate(out, split=split)
     return out
 
 
-def right_rows(run: Path, manifest: Manifest) -> tuple[np.ndarray, np.ndarray | None]:
+def correct_rows(run: Path, manifest: Manifest) -> tuple[np.ndarray, np.ndarray | None]:
     """Whether a run was right on each val row (N,), and the rows' groups; a row that could not be read was not."""
-    answers = read_answers(evaluation_of(run, "val"))
+    answers = read_prediction_rows(evaluation_folder(run, "val"))
     assert answers is not None, run
-    right = {Path(each.path).resolve(): each.is_right for each in answers}
+    right = {Path(each.path).resolve(): each.is_correct for each in answers}
     rows = manifest.rows("val")
     groups = None if manifest.groups is None else manifest.groups[rows]
     return np.array([right.get(manifest.path(row).resolve(), False) for row in rows]), groups
 
 
-def ahead(run: Path, other: Path, manifest: Manifest, *, comparisons: int) -> tuple[float, tuple[float, float]]:
+def score_difference(
+    run: Path, other: Path, manifest: Manifest, *, comparisons: int
+) -> tuple[float, tuple[float, float]]:
     """How much more often a run is wholly right on the val rows than another, as a share, with its interval.
 
     Where no task has classes, by how much its figure is above. Of several `comparisons` the intervals are wider, so
     that all of them together hold 95 times of 100 (Bonferroni).
     """
-    task = primary_of(manifest.tasks) if manifest.tasks else None
-    level = 1 - SIGNIFICANT / max(1, comparisons)
-    if task is not None and manifest.tasks[task].kind not in NAMED:
-        return difference(run, other, task, split="val", level=level)
-    right_N, groups = right_rows(run, manifest)
-    return paired_difference(right_N, right_rows(other, manifest)[0], groups=groups, level=level)
+    task = primary_task(manifest.tasks) if manifest.tasks else None
+    level = 1 - SIGNIFICANCE_LEVEL / max(1, comparisons)
+    if task is not None and manifest.tasks[task].kind not in CATEGORICAL_KINDS:
+        return metric_difference(run, other, task, split="val", level=level)
+    correct_N, groups = correct_rows(run, manifest)
+    return paired_difference(correct_N, correct_rows(other, manifest)[0], groups=groups, level=level)
 
 
 def val_units(manifest: Manifest) -> tuple[int, str]:
@@ -126,10 +130,10 @@ def val_units(manifest: Manifest) -> tuple[int, str]:
     return len(np.unique(manifest.groups[rows])), "group"
 
 
-def figures_of(run: Path, split: str) -> dict[str, Any]:
+def primary_task_metrics(run: Path, split: str) -> dict[str, Any]:
     """What an evaluation of a run says of its task, of several the first with classes."""
-    results = read_json(evaluation_of(run, split) / "results.json")
-    return results["tasks"][primary_of(results["tasks"])]
+    results = read_json(evaluation_folder(run, split) / "results.json")
+    return results["tasks"][primary_task(results["tasks"])]
 
 
 def refuse_without_val(manifest: Manifest) -> None:

@@ -14,15 +14,21 @@ from finetune.errors import DivergedError, RecipeError
 from finetune.metrics.headline import headline
 from finetune.recipe.load import load_recipe
 from finetune.recipe.schema import Recipe
-from finetune.storage.atomic import standing, write_json
+from finetune.storage.atomic import current_version, write_json
 from finetune.storage.safe_read import read_json
-from finetune.study.study_runs import ahead, figures_of, finished, refuse_without_val, study_folder
+from finetune.study.study_runs import (
+    primary_task_metrics,
+    refuse_without_val,
+    score_difference,
+    study_folder,
+    train_and_evaluate,
+)
 
 Settings = tuple[str, ...]  # each key.sub=value
 
 
 @dataclass(frozen=True)
-class Point:
+class SweepPoint:
     """One setting of all that is swept, with its figure (top-1, mAP, …) and loss on the split val.
 
     `behind` is how far its share of clips with all of it right is from the best one's, with the paired interval, which
@@ -74,7 +80,7 @@ def refuse_swept_data(keys: Sequence[str]) -> None:
         raise RecipeError(f"{wrong[0]} cannot be swept: all runs have to be scored on the same clips")
 
 
-def recipes_of(name: str, points: Sequence[Settings]) -> list[Recipe]:
+def load_point_recipes(name: str, points: Sequence[Settings]) -> list[Recipe]:
     """The recipe of each point. Raises RecipeError with all that is wrong with any; data cannot be swept."""
     refuse_swept_data(swept_keys(points))
     recipes, problems = [], []
@@ -88,13 +94,13 @@ def recipes_of(name: str, points: Sequence[Settings]) -> list[Recipe]:
     return recipes
 
 
-def sweep(name: str, points: Sequence[Settings], manifest: Manifest, *, out: Path) -> list[Point]:
+def sweep(name: str, points: Sequence[Settings], manifest: Manifest, *, out: Path) -> list[SweepPoint]:
     """Train a recipe with each point's settings and score it on the split val, the best first.
 
     Each is a run in a folder of `out`, named by what is swept; what is finished there is not done again, so that an
     interrupted sweep goes on, and one may be widened. Raises RunError where there are no val rows.
     """
-    recipes = recipes_of(name, points)
+    recipes = load_point_recipes(name, points)
     refuse_without_val(manifest)
     with study_folder(out, load_recipe(name, fixed_settings(points)), manifest):
         keys = swept_keys(points)
@@ -103,10 +109,10 @@ def sweep(name: str, points: Sequence[Settings], manifest: Manifest, *, out: Pat
             swept = tuple(setting for setting in point if setting.partition("=")[0] in keys)
             run = out / folder_name(swept)
             try:
-                found.append(point_of(finished(recipe, manifest, out=run, split="val"), swept))
+                found.append(point_of(train_and_evaluate(recipe, manifest, out=run, split="val"), swept))
             except DivergedError:
-                diverged.append(Point(swept, run.name, 0.0, (0.0, 0.0), None, has_diverged=True))
-        return ranked(found, manifest, out, diverged=diverged)
+                diverged.append(SweepPoint(swept, run.name, 0.0, (0.0, 0.0), None, has_diverged=True))
+        return rank_points(found, manifest, out, diverged=diverged)
 
 
 def fixed_settings(points: Sequence[Settings]) -> Settings:
@@ -122,14 +128,16 @@ def folder_name(settings: Settings) -> str:
     return name if name == text else f"{name}-{hashlib.sha256(text.encode()).hexdigest()[:8]}"
 
 
-def point_of(run: Path, settings: Settings) -> Point:
+def point_of(run: Path, settings: Settings) -> SweepPoint:
     """What a finished run's files say."""
-    _, value, interval = headline(figures_of(run, "val"))
-    meta = read_json(standing(run / "checkpoints" / "best") / "meta.json")
-    return Point(settings, run.name, value, interval, meta["val_loss"])
+    _, value, interval = headline(primary_task_metrics(run, "val"))
+    meta = read_json(current_version(run / "checkpoints" / "best") / "meta.json")
+    return SweepPoint(settings, run.name, value, interval, meta["val_loss"])
 
 
-def ranked(points: Sequence[Point], manifest: Manifest, out: Path, *, diverged: Sequence[Point] = ()) -> list[Point]:
+def rank_points(
+    points: Sequence[SweepPoint], manifest: Manifest, out: Path, *, diverged: Sequence[SweepPoint] = ()
+) -> list[SweepPoint]:
     """The best first, each compared with it on the same clips; written as sweep.json.
 
     Raises DivergedError when there is nothing else.
@@ -139,14 +147,14 @@ def ranked(points: Sequence[Point], manifest: Manifest, out: Path, *, diverged: 
     order = sorted(points, key=lambda point: (-point.figure, point.loss or 0.0))
     best, listed = order[0], order[:1]
     for point in order[1:]:
-        behind, interval = ahead(out / point.run, out / best.run, manifest, comparisons=len(order) - 1)
+        behind, interval = score_difference(out / point.run, out / best.run, manifest, comparisons=len(order) - 1)
         listed.append(replace(point, behind=behind, behind_interval=interval))
     listed += diverged
     write_json(out / "sweep.json", [_in_json(point) for point in listed])
     return listed
 
 
-def _in_json(point: Point) -> dict[str, Any]:
+def _in_json(point: SweepPoint) -> dict[str, Any]:
     """JSON has no infinity: an end that is not known is null."""
     ends = {name: getattr(point, name) for name in ("interval", "behind_interval")}
     known = {name: [end if math.isfinite(end) else None for end in pair] for name, pair in ends.items()}

@@ -6,10 +6,16 @@ from pathlib import Path
 from finetune.data.manifest import Manifest
 from finetune.metrics.headline import headline
 from finetune.model.freezing.freeze import set_trainable
-from finetune.model.freezing.stages import NEW
+from finetune.model.freezing.stages import HEAD_STAGES
 from finetune.recipe.schema import Phase, Recipe
 from finetune.run.checkpoint import load
-from finetune.study.study_runs import ahead, figures_of, finished, refuse_without_val, study_folder
+from finetune.study.study_runs import (
+    primary_task_metrics,
+    refuse_without_val,
+    score_difference,
+    study_folder,
+    train_and_evaluate,
+)
 
 
 @dataclass(frozen=True)
@@ -37,27 +43,27 @@ def sweep_stages(
     """
     refuse_without_val(manifest)
     with study_folder(out, recipe, manifest, probe_epochs=probe_epochs, epochs=epochs, lr=lr):
-        probing = _with(recipe, Phase(train="head", epochs=probe_epochs))
-        probe = finished(probing, manifest, out=out / "probe", split="val")
-        stages = [name for name in load(probe).stages if name not in NEW]
-        trained = {"head": NEW, **{stage: (stage, *NEW) for stage in stages}, "all": ("all",)}
+        probing = _with_phase(recipe, Phase(train="head", epochs=probe_epochs))
+        probe = train_and_evaluate(probing, manifest, out=out / "probe", split="val")
+        stages = [name for name in load(probe).stages if name not in HEAD_STAGES]
+        trained = {"head": HEAD_STAGES, **{stage: (stage, *HEAD_STAGES) for stage in stages}, "all": ("all",)}
         outcomes = []
         for what, names in trained.items():
             phase = Phase(train="all" if what == "all" else tuple(names), epochs=epochs, lr=lr)
-            run = finished(_with(recipe, phase), manifest, out=out / what, split="val", start=probe)
+            run = train_and_evaluate(_with_phase(recipe, phase), manifest, out=out / what, split="val", start=probe)
             gain, gain_interval = 0.0, (0.0, 0.0)
             if what != "head":
-                gain, gain_interval = ahead(run, out / "head", manifest, comparisons=len(trained) - 1)
-            _, value, interval = headline(figures_of(run, "val"))
-            outcomes.append(Outcome(what, _count(probe, phase), value, interval, gain, gain_interval))
+                gain, gain_interval = score_difference(run, out / "head", manifest, comparisons=len(trained) - 1)
+            _, value, interval = headline(primary_task_metrics(run, "val"))
+            outcomes.append(Outcome(what, _count_trainable(probe, phase), value, interval, gain, gain_interval))
         return sorted(outcomes, key=lambda outcome: -outcome.gain)
 
 
-def _with(recipe: Recipe, phase: Phase) -> Recipe:
+def _with_phase(recipe: Recipe, phase: Phase) -> Recipe:
     return recipe.model_copy(update={"phases": [phase]})
 
 
-def _count(run: Path, phase: Phase) -> int:
+def _count_trainable(run: Path, phase: Phase) -> int:
     """Parameters that learn in a phase."""
     model = load(run)
     set_trainable(model, phase.train)

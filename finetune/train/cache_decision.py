@@ -4,9 +4,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from finetune.feature_cache.cache_folder import cache_root, no_room
-from finetune.feature_cache.cached_clips import KeptClips
-from finetune.feature_cache.fill import Measured, measured
+from finetune.feature_cache.cache_folder import cache_root, make_room
+from finetune.feature_cache.cached_clips import CachedClips
+from finetune.feature_cache.fill import FillTimings, measure_fill
 from finetune.feature_cache.frozen_part import FrozenPart
 from finetune.feature_cache.shard_store import MISSING
 from finetune.model.classifier import VideoClassifier
@@ -15,54 +15,62 @@ from finetune.recipe.schema import Recipe
 from finetune.video.loader import worker_count
 
 READ_BYTES_PER_SECOND = 5e8
-LEAST_SAVED_SECONDS = 5.0  # for which keeping is worth its room on the disk
+MIN_SAVED_SECONDS = 5.0  # for which keeping is worth its room on the disk
 
 
 @dataclass(frozen=True)
-class Decision:
+class CacheDecision:
     """Whether what a frozen part gives is kept in a phase, the figures that decided it, and both in words."""
 
     keep: bool
-    told: dict[str, Any]
+    cache_record: dict[str, Any]
     words: str
 
 
-def decide(
-    model: VideoClassifier, frozen: FrozenPart, sets: Sequence[KeptClips], recipe: Recipe, *, passes: float
-) -> Decision:
+def decide_caching(
+    model: VideoClassifier, frozen: FrozenPart, sets: Sequence[CachedClips], recipe: Recipe, *, passes: float
+) -> CacheDecision:
     """By a forecast: the bytes that would be kept, seconds to compute them, seconds saved in so many passes."""
     record, dataset = sets[0].store.record, sets[0].dataset
     needed_bytes = sum(each.lacking() for each in sets) * record
     gigabytes = sum(each.keys_NV.size for each in sets) * record / 1e9
-    told: dict[str, Any] = {"entry": frozen.cut.entry, "views": dataset.drawn_views, "kept_as": frozen.kept_as}
-    told |= {"gigabytes": round(gigabytes, 4)}
-    figures = [f"{dataset.drawn_views} views", f"{gigabytes:.2g} GB as {frozen.kept_as}"]
+    cache_record: dict[str, Any] = {
+        "entry": frozen.cut.entry,
+        "views": dataset.drawn_views,
+        "kept_as": frozen.storage_dtype,
+    }
+    cache_record |= {"gigabytes": round(gigabytes, 4)}
+    figures = [f"{dataset.drawn_views} views", f"{gigabytes:.2g} GB as {frozen.storage_dtype}"]
     why_not = None
-    found = _measured(model, frozen, sets, recipe) if needed_bytes else None
+    found = _measure_costs(model, frozen, sets, recipe) if needed_bytes else None
     if found is not None:
         to_fill, saved = forecast_seconds(found, sets, passes=passes, workers=worker_count(recipe.data.workers))
-        told |= {"seconds_to_compute": round(to_fill, 1), "seconds_saved": round(saved, 1)}
-        told |= {"rounding": float(f"{found.rounding:.2g}")}
+        cache_record |= {"seconds_to_compute": round(to_fill, 1), "seconds_saved": round(saved, 1)}
+        cache_record |= {"rounding": float(f"{found.rounding:.2g}")}
         figures += [f"rounded by {100 * found.rounding:.2g} %", f"about {to_fill:.0f} s to compute"]
         figures += [f"{max(0.0, saved):.0f} s saved"]
-        if recipe.train.cache == "auto" and saved < LEAST_SAVED_SECONDS:
+        if recipe.train.cache == "auto" and saved < MIN_SAVED_SECONDS:
             why_not = "which is faster"
     if needed_bytes and why_not is None:
         budget_gb = recipe.train.cache_budget_gb
-        problem = no_room(cache_root(recipe.train.cache_dir), needed_bytes, budget_gb=budget_gb)
+        problem = make_room(cache_root(recipe.train.cache_dir), needed_bytes, budget_gb=budget_gb)
         why_not = None if problem is None else f"as {problem}"
     where = "features of the frozen backbone" if frozen.cut.entry == FEATURES else f"what enters {frozen.cut.entry}"
     verdict = "kept" if why_not is None else f"computed in each epoch, {why_not}"
     words = f"{where}: {verdict} ({', '.join(figures)})"
-    return Decision(why_not is None, told | {"kept": why_not is None, "words": words}, words)
+    return CacheDecision(why_not is None, cache_record | {"kept": why_not is None, "words": words}, words)
 
 
-def _measured(model: VideoClassifier, frozen: FrozenPart, sets: Sequence[KeptClips], recipe: Recipe) -> Measured | None:
-    every = (measured(model, frozen, each, time_limit=recipe.data.time_limit) for each in sets)
+def _measure_costs(
+    model: VideoClassifier, frozen: FrozenPart, sets: Sequence[CachedClips], recipe: Recipe
+) -> FillTimings | None:
+    every = (measure_fill(model, frozen, each, time_limit=recipe.data.time_limit) for each in sets)
     return next((found for found in every if found is not None), None)
 
 
-def forecast_seconds(found: Measured, sets: Sequence[KeptClips], *, passes: float, workers: int) -> tuple[float, float]:
+def forecast_seconds(
+    found: FillTimings, sets: Sequence[CachedClips], *, passes: float, workers: int
+) -> tuple[float, float]:
     """Seconds to compute what is missing, and those that keeping it saves in so many passes, the first taken off."""
 
     def together(decode: float, compute: float) -> float:

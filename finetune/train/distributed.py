@@ -7,13 +7,13 @@ from accelerate import Accelerator
 from accelerate.utils import DistributedType
 from torch import Tensor, nn
 
-from finetune.data.labels import Layout
+from finetune.data.labels import TargetLayout
 from finetune.errors import RunError
-from finetune.model.backbone.timm_networks import share_batch_norm
+from finetune.model.backbone.timm_networks import to_sync_batch_norm
 from finetune.model.classifier import VideoClassifier
 from finetune.recipe.schema import Train
 from finetune.train.log.epoch_metrics import Tally
-from finetune.train.state.signals import Stopped, Stopping
+from finetune.train.state.signals import StopRequested, StopSignalHandler
 
 
 def refuse_sharding(accelerator: Accelerator) -> None:
@@ -26,25 +26,25 @@ def refuse_sharding(accelerator: Accelerator) -> None:
         )
 
 
-def with_shared_statistics(model: VideoClassifier, accelerator: Accelerator) -> VideoClassifier:
+def with_sync_batch_norm(model: VideoClassifier, accelerator: Accelerator) -> VideoClassifier:
     """The model with batch norm over the clips of all GPUs; as it was where there is but one process or no GPU."""
     if accelerator.num_processes == 1 or accelerator.device.type == "cpu":
         return model
-    return share_batch_norm(model)
+    return to_sync_batch_norm(model)
 
 
-def stop_if_asked(stopping: Stopping, accelerator: Accelerator) -> None:
+def stop_if_asked(stopping: StopSignalHandler, accelerator: Accelerator) -> None:
     """Raise Stopped in all processes once a signal has come to any of them."""
     if accelerator.num_processes > 1:
         if stopping.asked:
             accelerator.set_trigger()
         if accelerator.check_trigger():
-            raise Stopped
+            raise StopRequested
         return
     stopping.check()
 
 
-def weight_of_share(clips: int, accelerator: Accelerator) -> float | None:
+def rank_loss_weight(clips: int, accelerator: Accelerator) -> float | None:
     """Gradients of processes are averaged: the weight that makes of it the mean over clips; None without any clip."""
     if accelerator.num_processes == 1:
         return 1.0 if clips else None
@@ -52,18 +52,18 @@ def weight_of_share(clips: int, accelerator: Accelerator) -> float | None:
     return clips * accelerator.num_processes / total if total else None
 
 
-def stand_in(model: VideoClassifier) -> dict[str, Tensor]:
+def dummy_batch(model: VideoClassifier) -> dict[str, Tensor]:
     """A black clip with weight zero, for a process whose share of a batch is empty: it must take part in the step."""
     shape = (1, 1, model.num_frames, 3, model.size, model.size)
     label = torch.zeros(1, dtype=torch.long)
     if model.several is not None:
-        label = torch.zeros((1, Layout(model.outputs).width))
+        label = torch.zeros((1, TargetLayout(model.outputs).width))
     elif model.multilabel:
         label = torch.zeros((1, len(model.classes)), dtype=torch.bool)
     return {"clips": torch.zeros(shape, dtype=torch.uint8), "label": label}
 
 
-def sum_over_processes(tally: Tally, accelerator: Accelerator) -> None:
+def all_reduce_tally(tally: Tally, accelerator: Accelerator) -> None:
     """Let an epoch's figures be those of all processes' clips; seconds stay this one's."""
     if accelerator.num_processes > 1:
         own = [tally.clips, tally.right, tally.total_loss, tally.judged]
@@ -72,7 +72,7 @@ def sum_over_processes(tally: Tally, accelerator: Accelerator) -> None:
         tally.judged = int(sums[3])
 
 
-def sum_of(values: Tensor, *, accelerator: Accelerator) -> Tensor:
+def all_reduce_sum(values: Tensor, *, accelerator: Accelerator) -> Tensor:
     """Of numbers on the CPU, over all processes."""
     if accelerator.num_processes == 1:
         return values

@@ -10,10 +10,10 @@ from finetune.errors import DivergedError
 from finetune.model.classifier import VideoClassifier
 from finetune.recipe.schema import EarlyStopping, Train
 
-FAR_OFF = 2.0  # times the loss of guessing
+HIGH_FIRST_LOSS = 2.0  # times the loss of guessing
 
 
-def has_stalled(records: Sequence[dict[str, Any]], phase: int, rule: EarlyStopping | None) -> bool:
+def should_stop_early(records: Sequence[dict[str, Any]], phase: int, rule: EarlyStopping | None) -> bool:
     """Whether a phase's last `patience` epochs were no better than its best one before."""
     if rule is None:
         return False
@@ -34,7 +34,7 @@ def hint_at_first_loss(loss: float, model: VideoClassifier, kind: str) -> str | 
     if model.several is not None:
         return None
     guessing = math.log(len(classes))
-    if kind != "cross_entropy" or not math.isfinite(loss) or loss < FAR_OFF * guessing:
+    if kind != "cross_entropy" or not math.isfinite(loss) or loss < HIGH_FIRST_LOSS * guessing:
         return None
     return (
         f"the loss begins at {loss:.2f}; guessing among {len(classes)} classes costs {guessing:.2f}. "

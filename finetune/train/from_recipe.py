@@ -6,18 +6,18 @@ from pathlib import Path
 import torch
 
 from finetune.data.manifest import Manifest
-from finetune.model.classifier import VideoClassifier, model_of
+from finetune.model.classifier import VideoClassifier, build_from_settings
 from finetune.recipe.schema import Recipe
-from finetune.train.loop import AfterEpoch, fit
+from finetune.train.loop import EpochCallback, fit
 
 
-def train_by(
+def train_from_recipe(
     recipe: Recipe,
     manifest: Manifest,
     *,
     out: Path,
     model: VideoClassifier | None = None,
-    after_epoch: AfterEpoch | None = None,
+    after_epoch: EpochCallback | None = None,
 ) -> Path:
     """Train a new model by a recipe, or go on from `model`; the run folder. See `fit`."""
     torch.manual_seed(recipe.seed)
@@ -43,13 +43,13 @@ def new_model(recipe: Recipe, manifest: Manifest) -> VideoClassifier:
     """
     even = recipe.train.sampler == "balanced" or recipe.train.loss == "class_balanced"
     if recipe.tasks:
-        several = manifest.several(recipe.tasks, recipe.multitask)
+        several = manifest.multitask_spec(recipe.tasks, recipe.multitask)
         frames, size = recipe.clip.num_frames, recipe.clip.size
-        model = model_of(recipe.model, manifest.classes, num_frames=frames, size=size, several=several)
+        model = build_from_settings(recipe.model, manifest.classes, num_frames=frames, size=size, several=several)
         if not even:
-            start_at_priors(model, manifest)
+            init_bias_from_priors(model, manifest)
         return model
-    return model_of(
+    return build_from_settings(
         recipe.model,
         manifest.classes,
         num_frames=recipe.clip.num_frames,
@@ -59,14 +59,14 @@ def new_model(recipe: Recipe, manifest: Manifest) -> VideoClassifier:
     )
 
 
-def start_at_priors(model: VideoClassifier, manifest: Manifest) -> None:
+def init_bias_from_priors(model: VideoClassifier, manifest: Manifest) -> None:
     """Let the heads of several tasks say how often each name occurs in the training rows."""
     rows = manifest.rows("train")
     for name, labels in manifest.tasks.items():
         counts = labels.counts(rows)
         if labels.kind == "multilabel":
-            model.heads.start_at_prior(name, counts, clips=int(labels.known[rows].sum()))
+            model.heads.init_bias_from_prior(name, counts, clips=int(labels.known[rows].sum()))
         elif labels.kind == "classify":
-            model.heads.start_at_prior(name, counts)
+            model.heads.init_bias_from_prior(name, counts)
         elif labels.kind == "ordinal":
-            model.heads.start_at_levels(name, counts)
+            model.heads.init_bias_from_levels(name, counts)

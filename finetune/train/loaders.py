@@ -8,10 +8,10 @@ import torch
 from finetune.data.manifest import Manifest
 from finetune.errors import RecipeError
 from finetune.recipe.schema import Augment, Phase, Recipe
-from finetune.recipe.tasks import Output
-from finetune.video.batch_sampler import EpochBatches, balanced_draws, draws_by_task
+from finetune.recipe.tasks import OutputSpec
+from finetune.video.batch_sampler import EpochBatchSampler, class_balanced_draws, task_balanced_draws
 from finetune.video.dataset import ClipDataset
-from finetune.video.file_facts import Facts
+from finetune.video.file_facts import FileFacts
 from finetune.video.loader import ClipLoader, worker_count
 from finetune.video.row_loader import row_loader
 
@@ -23,11 +23,11 @@ class TrainLoaders:
         self,
         manifest: Manifest,
         recipe: Recipe,
-        facts: Facts,
+        facts: FileFacts,
         *,
         batch_size: int,
         share: tuple[int, int],
-        outputs: Mapping[str, Output] | None = None,
+        outputs: Mapping[str, OutputSpec] | None = None,
     ) -> None:
         """`batch_size` clips of all processes together; `share`: which of how many processes this one is.
 
@@ -42,9 +42,9 @@ class TrainLoaders:
         self.share = share
         self.outputs = outputs
         self.drawn: tuple[str, int | None] | None = None
-        self.current: tuple[ClipLoader, EpochBatches] | None = None
+        self.current: tuple[ClipLoader, EpochBatchSampler] | None = None
 
-    def of(self, phase: Phase, drawn_views: int | None = None) -> tuple[ClipLoader, EpochBatches]:
+    def of(self, phase: Phase, drawn_views: int | None = None) -> tuple[ClipLoader, EpochBatchSampler]:
         """With `drawn_views`, of so many fixed draws of each clip; else each epoch draws them anew."""
         drawn = phase.augment or self.recipe.augment.preset, drawn_views
         if self.current is None or drawn != self.drawn:
@@ -62,7 +62,7 @@ class TrainLoaders:
             self.manifest,
             "train",
             clip=self.recipe.clip,
-            augment=augment_of(self.recipe, phase),
+            augment=phase_augment(self.recipe, phase),
             seed=self.recipe.seed,
             facts=self.facts,
             packed=self.recipe.data.packed,
@@ -70,15 +70,15 @@ class TrainLoaders:
             outputs=self.outputs,
         )
 
-    def batches(self, dataset: ClipDataset) -> EpochBatches:
+    def batches(self, dataset: ClipDataset) -> EpochBatchSampler:
         """As many, whatever a phase draws."""
         sampler, draws = self.recipe.train.sampler, None
         if sampler == "balanced":
-            draws = balanced_draws(dataset.labels)
+            draws = class_balanced_draws(dataset.labels)
         elif sampler == "by_task":
             known = [labels.known[dataset.rows] for labels in self.manifest.tasks.values()]
-            draws = draws_by_task(np.array(known or [np.ones(len(dataset), dtype=bool)]))
-        return EpochBatches(
+            draws = task_balanced_draws(np.array(known or [np.ones(len(dataset), dtype=bool)]))
+        return EpochBatchSampler(
             len(dataset),
             self.batch_size,
             seed=self.recipe.seed,
@@ -93,12 +93,12 @@ class TrainLoaders:
         self.current = None
 
 
-def augment_of(recipe: Recipe, phase: Phase) -> Augment:
+def phase_augment(recipe: Recipe, phase: Phase) -> Augment:
     """What is drawn in a phase."""
     return recipe.augment.model_copy(update={"preset": phase.augment or recipe.augment.preset})
 
 
-def val_loader(manifest: Manifest, recipe: Recipe, facts: Facts) -> ClipLoader | None:
+def val_loader(manifest: Manifest, recipe: Recipe, facts: FileFacts) -> ClipLoader | None:
     views, packed = recipe.evaluate.views, recipe.data.packed
     dataset = ClipDataset(manifest, "val", clip=recipe.clip, views=views, facts=facts, packed=packed)
     if not len(dataset):

@@ -12,7 +12,9 @@ from finetune.recipe.schema import Augment
 from finetune.video.augment import seeded
 
 
-def mix(clips_BTCHW: Tensor, labels: Tensor, *, augment: Augment, num_classes: int, seed: int) -> tuple[Tensor, Tensor]:
+def mix_clips(
+    clips_BTCHW: Tensor, labels: Tensor, *, augment: Augment, num_classes: int, seed: int
+) -> tuple[Tensor, Tensor]:
     """The clips and their label probabilities (B, K), each blended with the clip before it in the batch.
 
     For clips may stand what a frozen part gives for them, (B, ...), which mixup blends as well (arXiv:1806.05236).
@@ -37,7 +39,7 @@ def mix(clips_BTCHW: Tensor, labels: Tensor, *, augment: Augment, num_classes: i
     return clips.as_subclass(Tensor).reshape(clips_BTCHW.shape), targets_BK
 
 
-def parts_of(clips: Tensor, targets: Tensor, size: int) -> Iterator[tuple[Tensor, Tensor, bool]]:
+def micro_batches(clips: Tensor, targets: Tensor, size: int) -> Iterator[tuple[Tensor, Tensor, bool]]:
     """A batch in parts that are computed one after the other, and whether each is the last."""
     parts = list(zip(clips.split(size), targets.split(size), strict=True))
     for index, (part, labels) in enumerate(parts, 1):

@@ -12,33 +12,33 @@ from typing import Any, NamedTuple, TypeVar
 
 from finetune.errors import FinetuneError, ModelError, RunError
 from finetune.feature_cache.cache_folder import cache_root
-from finetune.feature_cache.cached_clips import KeptClips, KeptLoader, kept_clips
-from finetune.feature_cache.fill import fill
-from finetune.feature_cache.frozen_part import FrozenPart, depends_on, frozen_part
+from finetune.feature_cache.cached_clips import CachedClipLoader, CachedClips, open_cached_clips
+from finetune.feature_cache.fill import fill_cache
+from finetune.feature_cache.frozen_part import FrozenPart, cache_key, frozen_part
 from finetune.model.classifier import VideoClassifier
 from finetune.model.frozen_prefix import FEATURES
 from finetune.recipe.schema import Phase, Recipe
-from finetune.runtime.processes import decided_once, from_all
-from finetune.train.cache_decision import decide
-from finetune.train.loaders import TrainLoaders, augment_of
-from finetune.train.state.signals import Stopped
-from finetune.video.augment import default_views
-from finetune.video.batch_sampler import EpochBatches
-from finetune.video.dataset import ClipDataset, view_of
+from finetune.runtime.processes import gather_from_all, on_main_then_broadcast
+from finetune.train.cache_decision import decide_caching
+from finetune.train.loaders import TrainLoaders, phase_augment
+from finetune.train.state.signals import StopRequested
+from finetune.video.augment import default_cached_views
+from finetune.video.batch_sampler import EpochBatchSampler
+from finetune.video.dataset import ClipDataset, fixed_draw_of_epoch
 from finetune.video.loader import ClipLoader
 
-Say = Callable[[str], None]
+PrintLine = Callable[[str], None]
 Done = TypeVar("Done")
 
 
-class Shown(NamedTuple):
+class ProgressCallbacks(NamedTuple):
     """Where words go, and how far the computing has come: (what, rows done, of), which may raise Stopped."""
 
-    say: Say
+    print_line: PrintLine
     progress: Callable[[str, int, int], None]
 
 
-class Stretch(NamedTuple):
+class RemainingWork(NamedTuple):
     """What is left of a phase: its epochs, counted through the run, and how many passes over the clips they are."""
 
     epochs: range
@@ -49,40 +49,40 @@ class Stretch(NamedTuple):
 class PhaseData:
     """Loaders of a phase; where it has a frozen part they give clips or what that gives for them. Close it after."""
 
-    loader: ClipLoader | KeptLoader
-    batches: EpochBatches
-    validation: ClipLoader | KeptLoader | None
+    loader: ClipLoader | CachedClipLoader
+    batches: EpochBatchSampler
+    validation: ClipLoader | CachedClipLoader | None
     frozen: FrozenPart | None = None
-    told: dict[str, Any] | None = None  # of the decision, for the record
+    cache_record: dict[str, Any] | None = None  # of the decision, for the record
     held: ExitStack = field(default_factory=ExitStack)
 
     def close(self) -> None:
         self.held.close()
 
 
-def frozen_of(model: VideoClassifier, recipe: Recipe, precision: str, say: Say) -> FrozenPart | None:
+def cacheable_part(model: VideoClassifier, recipe: Recipe, precision: str, print_line: PrintLine) -> FrozenPart | None:
     """The frozen part of the phase that the model is in, where the recipe's is to be done once."""
     mode, augment = recipe.train.cache, recipe.augment
     if augment.cutmix or (mode == "off" and augment.views is None):
         return None
     try:
-        kept_as = recipe.train.cache_dtype
-        frozen = frozen_part(model, recipe.clip.num_frames, precision=precision, kept_as=kept_as)
+        storage_dtype = recipe.train.cache_dtype
+        frozen = frozen_part(model, recipe.clip.num_frames, precision=precision, storage_dtype=storage_dtype)
     except ModelError as error:
-        say(f"frozen stages are computed in each epoch: {error}")
+        print_line(f"frozen stages are computed in each epoch: {error}")
         return None
     return None if frozen is not None and mode == "features" and frozen.cut.entry != FEATURES else frozen
 
 
-def data_of(
+def build_phase_data(
     model: VideoClassifier,
     phase: Phase,
     loaders: TrainLoaders,
     validation: ClipLoader | None,
     *,
     frozen: FrozenPart | None,
-    left: Stretch,
-    shown: Shown,
+    left: RemainingWork,
+    shown: ProgressCallbacks,
 ) -> PhaseData:
     """The loaders of a phase for what is left of it; what is to be kept is computed now.
 
@@ -91,25 +91,27 @@ def data_of(
     recipe = loaders.recipe
     if frozen is None:
         return PhaseData(*loaders.of(phase), validation)
-    drawn, told = drawn_views(recipe, phase), None
+    drawn, cache_record = drawn_views(recipe, phase), None
     if recipe.train.cache != "off" and left.epochs:
         training, tested = loaders.dataset(phase, drawn), None if validation is None else validation.dataset
         with ExitStack() as held:
-            sets, told = _kept(model, frozen, (training, tested), loaders, left=left, shown=shown, held=held)
+            sets, cache_record = _fill_if_worthwhile(
+                model, frozen, (training, tested), loaders, left=left, shown=shown, held=held
+            )
             if sets:
                 batches = loaders.batches(training)
-                kept_validation = None if validation is None else KeptLoader(sets[1], validation.batches)
-                loader = KeptLoader(sets[0], batches)
-                return PhaseData(loader, batches, kept_validation, frozen, told, held.pop_all())
-    return PhaseData(*loaders.of(phase, drawn), validation, frozen, told)
+                kept_validation = None if validation is None else CachedClipLoader(sets[1], validation.batches)
+                loader = CachedClipLoader(sets[0], batches)
+                return PhaseData(loader, batches, kept_validation, frozen, cache_record, held.pop_all())
+    return PhaseData(*loaders.of(phase, drawn), validation, frozen, cache_record)
 
 
 def drawn_views(recipe: Recipe, phase: Phase) -> int:
     """How many draws of each clip the phase takes in turn, where it has a frozen part."""
-    return recipe.augment.views or default_views(augment_of(recipe, phase), recipe.clip)
+    return recipe.augment.views or default_cached_views(phase_augment(recipe, phase), recipe.clip)
 
 
-def kept_sets(
+def open_cached_sets(
     model: VideoClassifier,
     frozen: FrozenPart,
     datasets: tuple[ClipDataset, ClipDataset | None],
@@ -117,55 +119,61 @@ def kept_sets(
     *,
     epochs: Sequence[int],
     held: ExitStack,
-) -> list[KeptClips]:
+) -> list[CachedClips]:
     """What is kept of the training rows' draws that some epochs take, and of the validation rows' views.
 
     Raises RunError where the cache folder cannot be used.
     """
-    root, basis = cache_root(recipe.train.cache_dir), depends_on(model, frozen)
+    root, basis = cache_root(recipe.train.cache_dir), cache_key(model, frozen)
     training, validation = datasets
     assert training.drawn_views is not None
-    views = sorted({view_of(epoch, training.drawn_views) for epoch in epochs})
-    found = [held.enter_context(kept_clips(root, basis, frozen, training, views))]
+    views = sorted({fixed_draw_of_epoch(epoch, training.drawn_views) for epoch in epochs})
+    found = [held.enter_context(open_cached_clips(root, basis, frozen, training, views))]
     if validation is not None:
-        found.append(held.enter_context(kept_clips(root, basis, frozen, validation)))
+        found.append(held.enter_context(open_cached_clips(root, basis, frozen, validation)))
     return found
 
 
-def _kept(
+def _fill_if_worthwhile(
     model: VideoClassifier,
     frozen: FrozenPart,
     datasets: tuple[ClipDataset, ClipDataset | None],
     loaders: TrainLoaders,
     *,
-    left: Stretch,
-    shown: Shown,
+    left: RemainingWork,
+    shown: ProgressCallbacks,
     held: ExitStack,
-) -> tuple[list[KeptClips], dict[str, Any]]:
+) -> tuple[list[CachedClips], dict[str, Any]]:
     """What is kept, whole, or nothing where that does not pay or cannot be; and what is told of it."""
     recipe = loaders.recipe
     try:
-        sets = _together(lambda: kept_sets(model, frozen, datasets, recipe, epochs=left.epochs, held=held))
-        decision = decided_once(lambda: decide(model, frozen, sets, recipe, passes=left.passes))
-        shown.say(decision.words)
+        sets = _run_on_all_ranks(
+            lambda: open_cached_sets(model, frozen, datasets, recipe, epochs=left.epochs, held=held)
+        )
+        decision = on_main_then_broadcast(lambda: decide_caching(model, frozen, sets, recipe, passes=left.passes))
+        shown.print_line(decision.words)
         if not decision.keep:
-            return [], decision.told
+            return [], decision.cache_record
         loaders.close()
         started = time.perf_counter()
         rows = _fill_all(model, frozen, sets, loaders, shown)
     except RunError as error:
         words = f"frozen stages are computed in each epoch: {error}"
-        shown.say(words)
+        shown.print_line(words)
         return [], {"entry": frozen.cut.entry, "kept": False, "words": words}
     seconds = time.perf_counter() - started
     if rows:
-        shown.say(f"{rows} rows computed in {seconds:.0f} s")
+        shown.print_line(f"{rows} rows computed in {seconds:.0f} s")
     words = decision.words + (f"; {rows} rows computed in {seconds:.0f} s" if rows else "; all of it was there")
-    return sets, decision.told | {"rows": rows, "seconds": round(seconds, 2), "words": words}
+    return sets, decision.cache_record | {"rows": rows, "seconds": round(seconds, 2), "words": words}
 
 
 def _fill_all(
-    model: VideoClassifier, frozen: FrozenPart, sets: Sequence[KeptClips], loaders: TrainLoaders, shown: Shown
+    model: VideoClassifier,
+    frozen: FrozenPart,
+    sets: Sequence[CachedClips],
+    loaders: TrainLoaders,
+    shown: ProgressCallbacks,
 ) -> int:
     """Each process its share of the rows; how many rows that were."""
     data, share = loaders.recipe.data, loaders.share
@@ -173,30 +181,30 @@ def _fill_all(
 
     def compute(share: tuple[int, int]) -> None:
         for name, each in zip(("training", "validation"), sets, strict=False):
-            fill(model, frozen, each, data, share=share, watch=partial(shown.progress, name))
+            fill_cache(model, frozen, each, data, share=share, watch=partial(shown.progress, name))
 
-    _together(lambda: compute(share))
+    _run_on_all_ranks(lambda: compute(share))
     if share[1] > 1:
         for each in sets:
-            each.failed.update(from_all([*each.failed.items()]))
+            each.failed.update(gather_from_all([*each.failed.items()]))
             each.refresh()
-        _together(lambda: compute((0, 1)))  # what the others kept on disks that are not seen from here
+        _run_on_all_ranks(lambda: compute((0, 1)))  # what the others kept on disks that are not seen from here
     return rows
 
 
-def _together(work: Callable[[], Done]) -> Done:
+def _run_on_all_ranks(work: Callable[[], Done]) -> Done:
     """What this process's work gives; where that of any fails or is stopped all raise it, once each is done."""
     done: list[Done] = []
     ended = None
     try:
         done.append(work())
-    except Stopped:
+    except StopRequested:
         ended = ""
     except FinetuneError as error:
         ended = str(error)
-    every = [each for each in from_all([ended]) if each is not None]
+    every = [each for each in gather_from_all([ended]) if each is not None]
     if any(every):
         raise RunError("\n".join(dict.fromkeys(filter(None, every))))
     if every:
-        raise Stopped
+        raise StopRequested
     return done[0]

@@ -5,14 +5,14 @@ from pathlib import Path
 from typing import Any
 
 from finetune.errors import RecipeError
-from finetune.feature_cache.cache_folder import sets_in
+from finetune.feature_cache.cache_folder import list_cache_entries
 from finetune.recipe.load import check_recipe
 from finetune.recipe.schema import Recipe, Schedule
-from finetune.run.checkpoint import load_checkpoint, open_run, unlearnt
+from finetune.run.checkpoint import build_empty_model, load_checkpoint, open_run
 from finetune.run.manifest import saved_manifest
-from finetune.runtime.device import settle_device
-from finetune.train.loop import AfterEpoch, learn
-from finetune.train.setup.preflight import refuse_what_cannot_run
+from finetune.runtime.device import resolve_device
+from finetune.train.loop import EpochCallback, run_training
+from finetune.train.setup.preflight import run_preflight_checks
 from finetune.train.state.state import read_state
 
 SAME_RESULT = {"auto", "boundary"}  # of train.cache
@@ -29,7 +29,7 @@ def resume(
     *,
     data_root: Path | None = None,
     quiet: bool = False,
-    after_epoch: AfterEpoch | None = None,
+    after_epoch: EpochCallback | None = None,
 ) -> Path:
     """Go on with a run from its last checkpoint; the run folder.
 
@@ -41,35 +41,35 @@ def resume(
     folder = Path(run)
     recipe, classes = open_run(folder, overrides)
     if not any(override.startswith("train.cache_dir=") for override in overrides):
-        recipe = with_known_cache(recipe)
+        recipe = without_foreign_cache_dir(recipe)
     state = read_state(folder)
-    refuse_another_recipe(state["recipe"], recipe)
+    refuse_changed_recipe(state["recipe"], recipe)
     manifest = saved_manifest(folder, recipe, classes, data_root=data_root)
-    settle_device(recipe.train.device)
-    model = unlearnt(folder, recipe, classes)
+    resolve_device(recipe.train.device)
+    model = build_empty_model(folder, recipe, classes)
     load_checkpoint(folder, "last", model)
-    refuse_what_cannot_run(model, manifest, recipe, folder=folder)
-    return learn(model, manifest, recipe, folder, state=state, quiet=quiet, after_epoch=after_epoch)
+    run_preflight_checks(model, manifest, recipe, folder=folder)
+    return run_training(model, manifest, recipe, folder, state=state, quiet=quiet, after_epoch=after_epoch)
 
 
-def with_known_cache(recipe: Recipe) -> Recipe:
+def without_foreign_cache_dir(recipe: Recipe) -> Recipe:
     """The recipe with the user's own cache, where the folder that the run names for it holds nothing kept by us.
 
     Else somebody else's run could have files written wherever it says.
     """
     named = recipe.train.cache_dir
-    if named is None or sets_in(named):
+    if named is None or list_cache_entries(named):
         return recipe
     return recipe.model_copy(update={"train": recipe.train.model_copy(update={"cache_dir": None})})
 
 
-def refuse_another_recipe(before: dict[str, Any], now: Recipe) -> None:
+def refuse_changed_recipe(before: dict[str, Any], now: Recipe) -> None:
     """Raise RecipeError with every change that does more than lengthen the run."""
     began = check_recipe(before, where="the recipe in state.pt")  # with defaults for settings that came later
     assert not isinstance(now.phases, Schedule)
     if isinstance(began.phases, Schedule):
         raise RecipeError("the recipe in state.pt is not the one that a run began with; start another run")
-    old, new = (dict(_flat(each.model_dump(mode="json"))) for each in (began, now))
+    old, new = (dict(_flatten(each.model_dump(mode="json"))) for each in (began, now))
     count, last = len(began.phases), began.phases[-1]
 
     def lengthens(key: str) -> bool:
@@ -93,10 +93,10 @@ def refuse_another_recipe(before: dict[str, Any], now: Recipe) -> None:
         )
 
 
-def _flat(value: Any, name: str = "") -> Iterator[tuple[str, Any]]:
+def _flatten(value: Any, name: str = "") -> Iterator[tuple[str, Any]]:
     items = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else None
     if items is None:
         yield name, value
         return
     for key, each in items:
-        yield from _flat(each, f"{name}.{key}".lstrip("."))
+        yield from _flatten(each, f"{name}.{key}".lstrip("."))

@@ -17,7 +17,7 @@ TSN_SCALES = (1.0, 0.875, 0.75, 0.66)
 
 
 @dataclass(frozen=True)
-class Pieces:
+class AugmentParams:
     """What a preset is made of; each piece can be set apart in a recipe. `smallest_area` is that of a random crop."""
 
     crop: str = "random_resized"
@@ -30,9 +30,9 @@ class Pieces:
 
 
 PRESETS = {
-    "none": Pieces(crop="center"),
-    "light": Pieces(color=0.2),
-    "strong": Pieces(smallest_area=0.35, auto="trivial", erase=0.25),
+    "none": AugmentParams(crop="center"),
+    "light": AugmentParams(color=0.2),
+    "strong": AugmentParams(smallest_area=0.35, auto="trivial", erase=0.25),
 }
 
 
@@ -53,20 +53,20 @@ class Augmentation:
         return inputs
 
 
-def augmentation(augment: Augment, *, size: int, fit: str) -> Augmentation:
+def build_augmentation(augment: Augment, *, size: int, fit: str) -> Augmentation:
     """A function of (frames_TCHW uint8, seed) that gives (T, C, size, size) uint8: the same seed, the same draw.
 
     Of the presets `none` crops the middle, as evaluation does; `light` crops 60-100 % of the area, changes brightness,
     contrast and saturation a little, and mirrors half of the clips when `flip`; `strong` crops 35-100 %, adds
     TrivialAugment and erases a box from a quarter of the clips.
     """
-    pieces = pieces_of(augment)
+    pieces = resolve_augment_params(augment)
     steps = [CROPS[pieces.crop](size, fit, pieces)]
     if pieces.rotate:
         steps.append(v2.RandomRotation(pieces.rotate, interpolation=v2.InterpolationMode.BILINEAR))
     if pieces.color:
         steps.append(v2.ColorJitter(brightness=pieces.color, contrast=pieces.color, saturation=pieces.color))
-    steps += AUTO[pieces.auto]()
+    steps += AUTO_AUGMENTS[pieces.auto]()
     if pieces.blur:
         steps.append(v2.RandomApply([v2.GaussianBlur(_odd(size // 10), sigma=(0.1, 2.0))], p=pieces.blur))
     if pieces.erase:
@@ -76,10 +76,10 @@ def augmentation(augment: Augment, *, size: int, fit: str) -> Augmentation:
     return Augmentation(tuple(steps))
 
 
-def pieces_of(augment: Augment) -> Pieces:
+def resolve_augment_params(augment: Augment) -> AugmentParams:
     """The preset's pieces, less those that are set apart."""
     preset = PRESETS[augment.preset]
-    return Pieces(
+    return AugmentParams(
         crop=augment.crop or preset.crop,
         smallest_area=preset.smallest_area,
         rotate=augment.rotate,
@@ -90,10 +90,10 @@ def pieces_of(augment: Augment) -> Pieces:
     )
 
 
-def drawn_by(augment: Augment, *, size: int, fit: str) -> dict[str, Any]:
+def augmentation_cache_key(augment: Augment, *, size: int, fit: str) -> dict[str, Any]:
     """All that a draw of a clip depends on beside its seed."""
     return {
-        **asdict(pieces_of(augment)),
+        **asdict(resolve_augment_params(augment)),
         "flip": augment.flip and augment.preset != "none",
         "speed": augment.speed,
         "frame_dropout": augment.frame_dropout,
@@ -102,17 +102,17 @@ def drawn_by(augment: Augment, *, size: int, fit: str) -> dict[str, Any]:
     }
 
 
-def default_views(augment: Augment, clip: Clip) -> int:
+def default_cached_views(augment: Augment, clip: Clip) -> int:
     """How many draws of each clip are kept: 8 with a strong preset, 1 where nothing is drawn, else 4."""
-    plain = Pieces(crop="center")
-    still = pieces_of(augment) == plain and (augment.preset == "none" or not augment.flip)
+    plain = AugmentParams(crop="center")
+    still = resolve_augment_params(augment) == plain and (augment.preset == "none" or not augment.flip)
     fixed = clip.sampling == "uniform" and augment.speed[0] == augment.speed[1] and not augment.frame_dropout
     return 1 if still and fixed else 8 if augment.preset == "strong" else 4
 
 
 def read_size(augment: Augment, size: int) -> int:
     """The side in pixels at which frames are read: that of evaluation where the middle is cropped."""
-    return size if pieces_of(augment).crop == "center" else round(size * CROP_MARGIN)
+    return size if resolve_augment_params(augment).crop == "center" else round(size * CROP_MARGIN)
 
 
 def center_crop(frames_TCHW: Tensor, size: int) -> Tensor:
@@ -132,12 +132,12 @@ def seeded(seed: int) -> Iterator[None]:
         torch.set_rng_state(state)
 
 
-def _random_resized_crop(size: int, fit: str, pieces: Pieces) -> v2.Transform:
+def _random_resized_crop(size: int, fit: str, pieces: AugmentParams) -> v2.Transform:
     ratio = (3 / 4, 4 / 3) if fit == "crop" else (0.9, 1 / 0.9)
     return v2.RandomResizedCrop(size, scale=(pieces.smallest_area, 1.0), ratio=ratio, antialias=True)
 
 
-def _multi_scale_crop(size: int, fit: str, pieces: Pieces) -> v2.Transform:
+def _multi_scale_crop(size: int, fit: str, pieces: AugmentParams) -> v2.Transform:
     return MultiScaleCrop(size)
 
 
@@ -170,7 +170,7 @@ def multi_scale_box(height: int, width: int) -> tuple[int, int, int, int]:
     return (height - box_height) * row // 4, (width - box_width) * column // 4, box_height, box_width
 
 
-def _center_crop(size: int, fit: str, pieces: Pieces) -> v2.Transform:
+def _center_crop(size: int, fit: str, pieces: AugmentParams) -> v2.Transform:
     return v2.CenterCrop(size)
 
 
@@ -182,12 +182,12 @@ def _odd(number: int) -> int:
     return max(3, number // 2 * 2 + 1)
 
 
-CROPS: dict[str, Callable[[int, str, Pieces], v2.Transform]] = {
+CROPS: dict[str, Callable[[int, str, AugmentParams], v2.Transform]] = {
     "random_resized": _random_resized_crop,
     "multi_scale": _multi_scale_crop,
     "center": _center_crop,
 }
-AUTO: dict[str, Callable[[], list[v2.Transform]]] = {
+AUTO_AUGMENTS: dict[str, Callable[[], list[v2.Transform]]] = {
     "none": list,
     "trivial": lambda: [v2.TrivialAugmentWide()],
     "randaugment": lambda: [v2.RandAugment()],

@@ -5,10 +5,10 @@ from math import ceil
 
 import numpy as np
 
-MOST_DRAWS = 5  # of one row in an epoch: a class of three clips is not shown for hours
+MAX_DRAWS = 5  # of one row in an epoch: a class of three clips is not shown for hours
 
 
-class EpochBatches:
+class EpochBatchSampler:
     """Batches of (epoch, position), shuffled by (seed, epoch); `begin` an epoch before each pass.
 
     With `draws` (length,), an epoch draws each position that many times on average, and to within one in every
@@ -46,7 +46,7 @@ class EpochBatches:
         if self.shuffle:
             generator = np.random.default_rng([self.seed, self.epoch])
             if self.draws is not None:
-                order = systematic(self.draws, generator)
+                order = systematic_sample(self.draws, generator)
             order = generator.permutation(order)
         step = self.batch_size * self.world
         for start in range(self.first * step, self.length, step):
@@ -54,7 +54,7 @@ class EpochBatches:
             yield [(self.epoch, int(position)) for position in share]
 
 
-def balanced_draws(labels: np.ndarray) -> np.ndarray:
+def class_balanced_draws(labels: np.ndarray) -> np.ndarray:
     """How often an epoch of N draws should show each of N rows for all classes to be shown equally often.
 
     A row of a class of n in K classes: N / (K n). Where that is more than MOST_DRAWS it is MOST_DRAWS, and what is
@@ -65,12 +65,12 @@ def balanced_draws(labels: np.ndarray) -> np.ndarray:
     smallest_first = [code for code in np.argsort(counts, kind="stable") if counts[code]]
     for place, code in enumerate(smallest_first):
         share = left / (len(smallest_first) - place)
-        draws[code] = min(share / counts[code], MOST_DRAWS)
+        draws[code] = min(share / counts[code], MAX_DRAWS)
         left -= draws[code] * counts[code]
     return draws[labels]
 
 
-def draws_by_task(known_MN: np.ndarray) -> np.ndarray:
+def task_balanced_draws(known_MN: np.ndarray) -> np.ndarray:
     """How often an epoch of N draws should show each of N rows for the labels of all M tasks to be shown equally often.
 
     A row is drawn for each task whose label it has, N / M times in all for each task: where tasks have rows of their
@@ -83,17 +83,17 @@ def draws_by_task(known_MN: np.ndarray) -> np.ndarray:
     count = known_MN.shape[1]
     draws *= count / draws.sum()
     for _ in range(count):
-        over = draws > MOST_DRAWS
-        rest = (draws > 0) & ~over & (draws < MOST_DRAWS)
+        over = draws > MAX_DRAWS
+        rest = (draws > 0) & ~over & (draws < MAX_DRAWS)
         if not over.any() or not rest.any():
             break
-        spare = (draws[over] - MOST_DRAWS).sum()
-        draws[over] = MOST_DRAWS
+        spare = (draws[over] - MAX_DRAWS).sum()
+        draws[over] = MAX_DRAWS
         draws[rest] *= 1 + spare / draws[rest].sum()
     return draws
 
 
-def systematic(draws: np.ndarray, generator: np.random.Generator) -> np.ndarray:
+def systematic_sample(draws: np.ndarray, generator: np.random.Generator) -> np.ndarray:
     """As many positions as `draws` sum to, each drawn its number of times rounded up or down by chance, in order.
 
     Systematic sampling: one random start, equal steps (Madow 1949); less noise than drawing with replacement.

@@ -17,23 +17,23 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from finetune.data.labels import Layout
+from finetune.data.labels import TargetLayout
 from finetune.data.manifest import Manifest
 from finetune.errors import VideoError
 from finetune.recipe.schema import Augment, Clip
-from finetune.recipe.tasks import Output
-from finetune.storage.numbered_images import IMAGE_RATE
-from finetune.video.augment import augmentation, center_crop
+from finetune.recipe.tasks import OutputSpec
+from finetune.storage.numbered_images import DEFAULT_IMAGE_FPS
+from finetune.video.augment import build_augmentation, center_crop
 from finetune.video.decode.clip_files import stamp
 from finetune.video.decode.read import frame_times, read_frames
-from finetune.video.file_facts import Facts
+from finetune.video.file_facts import FileFacts
 from finetune.video.geometry import Placement, frame_size, placement
-from finetune.video.pack.read import Pack, facts_of
-from finetune.video.sampling import SECOND, Jitter, sample_indices
+from finetune.video.pack.read import Pack, manifest_facts
+from finetune.video.sampling import MICROSECONDS_PER_SECOND, Jitter, sample_indices
 from finetune.video.targets import clip_targets
 
 
-class Source(NamedTuple):
+class FrameSource(NamedTuple):
     """Where frames and their times come from: the videos themselves, or a pack of them.
 
     `image_rate` is in frames a second, and for what has no times: folders of numbered images.
@@ -41,22 +41,22 @@ class Source(NamedTuple):
 
     read: Callable[..., tuple[np.ndarray, np.ndarray]] = read_frames
     times: Callable[[Path], np.ndarray] = frame_times
-    image_rate: float = IMAGE_RATE
+    image_rate: float = DEFAULT_IMAGE_FPS
 
 
-VIDEOS = Source()
+VIDEO_FILE_SOURCE = FrameSource()
 
 
 class ClipDataset(Dataset):
     """Rows of one split as {"clips": uint8 (V, T, C, H, W), "label": a class's number, "row": int}.
 
     Where rows may have several classes, `label` is bool (K,): what is there. With `outputs` of several tasks it is
-    float32, as `labels.Layout` has it: of boxes and motion where they are in the clip.
+    float32, as `labels.TargetLayout` has it: of boxes and motion where they are in the clip.
 
     `augment` draws frames and pictures anew for each epoch, or, with `drawn_views`, takes one of so many fixed draws
     of each clip in turn; without it frames, crop and the `views` are those of evaluation. Items are asked for by
     position, or by (epoch, position). A file that cannot be read gives {"row": int, "error": str}. `facts` come from
-    `look_at_files`; without them the files are looked at now, and bad ones raise VideoError. Frames come from the pack
+    `scan_files`; without them the files are looked at now, and bad ones raise VideoError. Frames come from the pack
     `packed`, or from the files themselves.
     """
 
@@ -69,10 +69,10 @@ class ClipDataset(Dataset):
         augment: Augment | None = None,
         views: int = 1,
         seed: int = 0,
-        facts: Facts | None = None,
+        facts: FileFacts | None = None,
         packed: Path | str | None = None,
         drawn_views: int | None = None,
-        outputs: Mapping[str, Output] | None = None,
+        outputs: Mapping[str, OutputSpec] | None = None,
     ) -> None:
         assert clip.size is not None, "the size in pixels has to be settled before clips are made"
         self.manifest = manifest
@@ -81,13 +81,13 @@ class ClipDataset(Dataset):
         self.seed = seed
         self.augment = augment
         self.drawn_views = drawn_views
-        self.drawn_at_once: tuple[int, ...] | None = None
-        self.layout = None if outputs is None else Layout(outputs)
-        self.facts = _without_bad(facts_of(manifest, packed, side=clip.size)) if facts is None else facts
+        self.item_draws: tuple[int, ...] | None = None
+        self.layout = None if outputs is None else TargetLayout(outputs)
+        self.facts = _require_readable(manifest_facts(manifest, packed, side=clip.size)) if facts is None else facts
         self.pack = None if packed is None else Pack(packed)
         rows = manifest.rows(split)
         self.rows = rows[~np.isin(rows, list(self.facts.bad))]
-        self.transform = None if augment is None else augmentation(augment, size=clip.size, fit=clip.fit)
+        self.transform = None if augment is None else build_augmentation(augment, size=clip.size, fit=clip.fit)
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -96,7 +96,7 @@ class ClipDataset(Dataset):
     def shape(self) -> tuple[int, int, int, int, int]:
         """(V, T, C, H, W) of an item's clips."""
         assert self.clip.size is not None
-        views = self.views if self.drawn_at_once is None else len(self.drawn_at_once)
+        views = self.views if self.item_draws is None else len(self.item_draws)
         return views, self.clip.num_frames, 3, self.clip.size, self.clip.size
 
     @property
@@ -111,11 +111,11 @@ class ClipDataset(Dataset):
             return str(path), *self.pack.stamp(self.manifest.path(row))
         return str(path), *stamp(path)
 
-    def at_once(self, positions: np.ndarray, drawn: tuple[int, ...] = ()) -> "ClipDataset":
+    def with_rows_and_draws(self, positions: np.ndarray, drawn: tuple[int, ...] = ()) -> "ClipDataset":
         """The rows at some positions, each with several of its fixed draws, or all its views, as its clips."""
         part = copy(self)
         part.rows = self.rows[positions]
-        part.drawn_at_once = drawn if self.augment is not None else None
+        part.item_draws = drawn if self.augment is not None else None
         part.layout = None  # what is right is asked for in each epoch
         return part
 
@@ -178,26 +178,26 @@ class ClipDataset(Dataset):
         drawn = []
         for draw in self._draws(epoch, row, path):
             jitter = Jitter(Random(draw), speed=self.augment.speed, frame_dropout=self.augment.frame_dropout)
-            drawn.append((draw, _sampled(path, self.clip, num_frames, source=source, jitter=jitter)))
+            drawn.append((draw, _clip_indices(path, self.clip, num_frames, source=source, jitter=jitter)))
         return drawn
 
     def _draws(self, epoch: int, row: int, path: Path) -> list[int]:
         """The seeds of an item's clips."""
-        if self.drawn_at_once is not None:
-            return [draw_of_view(path, view) for view in self.drawn_at_once]
+        if self.item_draws is not None:
+            return [fixed_draw_seed(path, view) for view in self.item_draws]
         if self.drawn_views is not None:
-            return [draw_of_view(path, view_of(epoch, self.drawn_views))]
-        return [draw_of(self.seed, epoch, row, 0)]
+            return [fixed_draw_seed(path, fixed_draw_of_epoch(epoch, self.drawn_views))]
+        return [draw_seed(self.seed, epoch, row, 0)]
 
     def _video_size(self, row: int) -> tuple[int, int]:
         return int(self.facts.heights[row]), int(self.facts.widths[row])
 
-    def _source(self, row: int) -> Source:
+    def _source(self, row: int) -> FrameSource:
         rate = self.manifest.image_rate
         if self.pack is not None:
-            return Source(self.pack.read_frames, self.pack.frame_times, rate)
+            return FrameSource(self.pack.read_frames, self.pack.frame_times, rate)
         layout = self.facts.layout(row)
-        return Source(partial(read_frames, layout=layout), partial(frame_times, layout=layout), rate)
+        return FrameSource(partial(read_frames, layout=layout), partial(frame_times, layout=layout), rate)
 
 
 def read_views(
@@ -207,11 +207,11 @@ def read_views(
     views: int,
     num_frames: int,
     video_size: tuple[int, int],
-    source: Source = VIDEOS,
+    source: FrameSource = VIDEO_FILE_SOURCE,
 ) -> Tensor:
     """All views of a video as evaluation and prediction see them, uint8 (V, T, C, H, W); each frame read once."""
     assert clip.size is not None
-    every = [index for view in _of_views(path, clip, views, num_frames, source=source) for index in view]
+    every = [index for view in _indices_of_views(path, clip, views, num_frames, source=source) for index in view]
     frames_TCHW = _read(path, every, frame_size(video_size, clip, None), source=source)
     return center_crop(frames_TCHW, clip.size).unflatten(0, (views, clip.num_frames)).contiguous()
 
@@ -223,23 +223,23 @@ def view_placements(
     views: int,
     num_frames: int,
     video_size: tuple[int, int],
-    source: Source = VIDEOS,
+    source: FrameSource = VIDEO_FILE_SOURCE,
 ) -> list[Placement]:
     """Where each clip that `read_views` gives lies in its video."""
     place = partial(placement, video_size, clip=clip, augment=None, transform=None, draw=None)
-    return [place(indices) for indices in _of_views(path, clip, views, num_frames, source=source)]
+    return [place(indices) for indices in _indices_of_views(path, clip, views, num_frames, source=source)]
 
 
-def _of_views(path: Path, clip: Clip, views: int, num_frames: int, *, source: Source) -> list[list[int]]:
-    return [_sampled(path, clip, num_frames, source=source, view=(view, views)) for view in range(views)]
+def _indices_of_views(path: Path, clip: Clip, views: int, num_frames: int, *, source: FrameSource) -> list[list[int]]:
+    return [_clip_indices(path, clip, num_frames, source=source, view=(view, views)) for view in range(views)]
 
 
-def _sampled(
+def _clip_indices(
     path: Path,
     clip: Clip,
     num_frames: int,
     *,
-    source: Source,
+    source: FrameSource,
     view: tuple[int, int] = (0, 1),
     jitter: Jitter | None = None,
 ) -> list[int]:
@@ -257,20 +257,20 @@ def _microseconds(seconds_N: np.ndarray, image_rate: float) -> list[int]:
     """Times of frames, even ones where there are none."""
     if np.isnan(seconds_N).all():
         seconds_N = np.arange(len(seconds_N)) / image_rate
-    return np.rint(seconds_N * SECOND).astype(np.int64).tolist()
+    return np.rint(seconds_N * MICROSECONDS_PER_SECOND).astype(np.int64).tolist()
 
 
-def draw_of(seed: int, epoch: int, row: int, view: int) -> int:
+def draw_seed(seed: int, epoch: int, row: int, view: int) -> int:
     """The number that everything random about one item follows from; 32 bits."""
     return int(np.random.SeedSequence([seed, epoch, row, view]).generate_state(1)[0])
 
 
-def view_of(epoch: int, views: int) -> int:
+def fixed_draw_of_epoch(epoch: int, views: int) -> int:
     """Which of a clip's fixed draws an epoch takes, counted from 0; epochs count from 1."""
     return (epoch - 1) % views
 
 
-def draw_of_view(path: Path, view: int) -> int:
+def fixed_draw_seed(path: Path, view: int) -> int:
     """The number that a fixed draw of a file follows from; 32 bits.
 
     Of the file's name and its folder's alone: runs with other seeds, splits or further rows draw the very same.
@@ -279,12 +279,12 @@ def draw_of_view(path: Path, view: int) -> int:
     return int.from_bytes(blake2b(name + b"\0" + str(view).encode(), digest_size=4).digest(), "little")
 
 
-def _read(path: Path, indices: list[int], size: tuple[int, int], *, source: Source) -> Tensor:
+def _read(path: Path, indices: list[int], size: tuple[int, int], *, source: FrameSource) -> Tensor:
     frames_TCHW, _ = source.read(path, indices, size=size)
     return torch.from_numpy(frames_TCHW)
 
 
-def _without_bad(facts: Facts) -> Facts:
+def _require_readable(facts: FileFacts) -> FileFacts:
     if facts.bad:
         raise VideoError("\n".join(facts.bad.values()))
     return facts

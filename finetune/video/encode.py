@@ -40,7 +40,7 @@ def write_frames(path: Path | str, frames: Iterable[np.ndarray], *, fps: int | F
     return count
 
 
-def jpeg_of(frame_3HW: np.ndarray) -> bytes:
+def encode_jpeg(frame_3HW: np.ndarray) -> bytes:
     """A picture as a small JPEG file, of middling quality."""
     picture_HWC = np.ascontiguousarray(frame_3HW.transpose(1, 2, 0))
     encoder = av.CodecContext.create("mjpeg", "w")

@@ -14,20 +14,20 @@ import numpy as np
 
 from finetune.data.manifest import Manifest
 from finetune.errors import RunError, VideoError
-from finetune.storage.safe_read import NO_ARRAY, read_array
+from finetune.storage.safe_read import BAD_ARRAY_ERRORS, read_array
 from finetune.video.decode.clip_files import stamp
-from finetune.video.decode.gop import Layout
+from finetune.video.decode.gop import GopLayout
 from finetune.video.decode.read import VideoInfo
 
 FORMAT = 4  # of the files; one more when they, or what is looked at, change
 NO_LAYOUT = -1
-HEAD = 4  # numbers before a layout's arrays
+HEADER_LENGTH = 4  # numbers before a layout's arrays
 UNKNOWN = -1
 COLUMNS_FILE = "facts.npz"
-Found = tuple[VideoInfo, Layout | None] | VideoError
+ScanResult = tuple[VideoInfo, GopLayout | None] | VideoError
 
 
-class Layouts:
+class GopLayoutStore:
     """The layout of each row that has one, read from a file as it is needed: workers share its pages."""
 
     def __init__(self, path: Path, positions: np.ndarray) -> None:
@@ -39,34 +39,36 @@ class Layouts:
             self.flat = flat if flat.ndim == 1 and flat.dtype == np.int64 else None
 
     def __reduce__(self) -> tuple[type, tuple[Path, np.ndarray]]:
-        return Layouts, (self.path, self.positions)
+        return GopLayoutStore, (self.path, self.positions)
 
-    def __getitem__(self, row: int) -> Layout | None:
+    def __getitem__(self, row: int) -> GopLayout | None:
         start = int(self.positions[row])
-        if self.flat is None or not 0 <= start <= len(self.flat) - HEAD:
+        if self.flat is None or not 0 <= start <= len(self.flat) - HEADER_LENGTH:
             return None
-        groups, frames, timed, one_each = self.flat[start : start + HEAD].tolist()
-        if min(groups, frames, timed) < 0 or start + HEAD + 3 * groups + 2 + frames + timed > len(self.flat):
+        groups, frames, timed, one_frame_per_packet = self.flat[start : start + HEADER_LENGTH].tolist()
+        if min(groups, frames, timed) < 0 or start + HEADER_LENGTH + 3 * groups + 2 + frames + timed > len(self.flat):
             return None
-        lengths = np.cumsum([start + HEAD, groups + 1, groups + 1, groups, frames, timed])
+        lengths = np.cumsum([start + HEADER_LENGTH, groups + 1, groups + 1, groups, frames, timed])
         starts, before, seek_times, packets, times = (np.array(self.flat[a:b]) for a, b in pairwise(lengths))
         seconds = times.view(np.float64) if timed else None
         with suppress(AssertionError):  # of a file that was not written here
-            return Layout(starts, before, seek_times, packets if frames else None, bool(one_each), seconds)
+            return GopLayout(
+                starts, before, seek_times, packets if frames else None, bool(one_frame_per_packet), seconds
+            )
         return None
 
 
-def _flattened(layout: Layout) -> np.ndarray:
+def _serialize_layout(layout: GopLayout) -> np.ndarray:
     """A layout as int64: the lengths of its arrays, then the arrays, of which the times are the bits of float64."""
     packets = np.zeros(0) if layout.packets is None else layout.packets
     times = np.zeros(0) if layout.times is None else layout.times
-    head = [len(layout.seek_times), len(packets), len(times), layout.one_each]
+    head = [len(layout.seek_times), len(packets), len(times), layout.one_frame_per_packet]
     parts = (head, layout.starts, layout.frames_before, layout.seek_times, packets)
     return np.concatenate([*(np.asarray(part, dtype=np.int64) for part in parts), times.view(np.int64)])
 
 
 @dataclass(frozen=True, eq=False)
-class Facts:
+class FileFacts:
     """Facts of a manifest's rows as arrays, one item a row; a bad file's are zero, and `bad` has its reason.
 
     Frames a second and seconds are to a thousandth, and zero where they are not known, as of a pack.
@@ -76,15 +78,15 @@ class Facts:
     heights: np.ndarray
     widths: np.ndarray
     bad: dict[int, str]
-    layouts: Layouts | None = None
+    layouts: GopLayoutStore | None = None
     rates: np.ndarray | None = None
     seconds: np.ndarray | None = None
 
-    def layout(self, row: int) -> Layout | None:
+    def layout(self, row: int) -> GopLayout | None:
         return None if self.layouts is None else self.layouts[row]
 
 
-class Kept:
+class FactsCache:
     """The facts beside a manifest: columns with one item a file, and the layouts in a file of their own."""
 
     def __init__(self, manifest: Manifest) -> None:
@@ -105,7 +107,7 @@ class Kept:
         """Rows whose file is new or has changed."""
         return np.flatnonzero(self.places == UNKNOWN).tolist()
 
-    def with_new(self, found: dict[int, Found]) -> Facts:
+    def add_scanned(self, found: dict[int, ScanResult]) -> FileFacts:
         """The facts of all rows, those just found included, which are kept for another time."""
         bad = {row: str(result) for row, result in found.items() if isinstance(result, VideoError)}
         facts_N5 = np.zeros((len(self.paths), 5), dtype=np.int64)
@@ -113,35 +115,37 @@ class Kept:
         facts_N5[kept] = self.columns["facts"][self.places[kept]]
         positions = np.full(len(self.paths), NO_LAYOUT)
         positions[kept] = self.columns["positions"][self.places[kept]]
-        known = Layouts(self.folder / Path(str(self.columns["layouts"])).name, positions)
-        layouts: Layouts | None = known
+        known = GopLayoutStore(self.folder / Path(str(self.columns["layouts"])).name, positions)
+        layouts: GopLayoutStore | None = known
         if len(found) > len(bad):
             new = {row: result[1] for row, result in found.items() if not isinstance(result, VideoError)}
             for row, result in found.items():
                 if not isinstance(result, VideoError):
-                    facts_N5[row] = _numbers(result[0])
+                    facts_N5[row] = _info_as_ints(result[0])
             every = [new[row] if row in new else known[row] for row in range(len(self.paths))]
             layouts = self._save(facts_N5, every, bad)
         num_frames, heights, widths, rates, seconds = facts_N5.T.copy()
-        return Facts(num_frames, heights, widths, bad, layouts, rates / 1000, seconds / 1000)
+        return FileFacts(num_frames, heights, widths, bad, layouts, rates / 1000, seconds / 1000)
 
     def _load(self) -> dict[str, np.ndarray]:
         with (
-            suppress(*NO_ARRAY),
+            suppress(*BAD_ARRAY_ERRORS),
             (self.folder / COLUMNS_FILE).open("rb") as raw,
         ):
             file = np.load(raw)
             columns = {name: file[name] for name in ("paths", "stats", "facts", "positions", "layouts", "format")}
-            if int(columns["format"]) == FORMAT and _go_together(columns):
+            if int(columns["format"]) == FORMAT and _are_consistent(columns):
                 return columns
         nothing = {name: np.zeros((0, width), dtype=np.int64) for name, width in (("stats", 2), ("facts", 5))}
         return (
             nothing | {name: np.zeros(0, dtype=np.int64) for name in ("paths", "positions")} | {"layouts": np.array("")}
         )
 
-    def _save(self, facts_N5: np.ndarray, layouts: Sequence[Layout | None], bad: dict[int, str]) -> Layouts | None:
+    def _save(
+        self, facts_N5: np.ndarray, layouts: Sequence[GopLayout | None], bad: dict[int, str]
+    ) -> GopLayoutStore | None:
         """Write under new names, then put them in place; None where that cannot be done."""
-        pieces = [np.zeros(0, dtype=np.int64) if layout is None else _flattened(layout) for layout in layouts]
+        pieces = [np.zeros(0, dtype=np.int64) if layout is None else _serialize_layout(layout) for layout in layouts]
         starts = np.cumsum([0, *map(len, pieces)])[:-1]
         positions = np.where([layout is None for layout in layouts], NO_LAYOUT, starts)
         good = np.setdiff1d(np.arange(len(self.paths)), np.array(list(bad), dtype=np.int64))
@@ -160,10 +164,10 @@ class Kept:
             return None
         for old in before:  # who has one open goes on reading it
             old.unlink(missing_ok=True)
-        return Layouts(path, positions)
+        return GopLayoutStore(path, positions)
 
 
-def _go_together(columns: dict[str, np.ndarray]) -> bool:
+def _are_consistent(columns: dict[str, np.ndarray]) -> bool:
     """Whether columns are of as many files, and of whole numbers: a manifest's folder may come from anyone."""
     count = len(columns["paths"])
     shapes = {"stats": (count, 2), "facts": (count, 5), "positions": (count,)}
@@ -171,7 +175,7 @@ def _go_together(columns: dict[str, np.ndarray]) -> bool:
     return fit and columns["paths"].ndim == 1 and bool((columns["facts"] >= 0).all())
 
 
-def _numbers(info: VideoInfo) -> tuple[int, ...]:
+def _info_as_ints(info: VideoInfo) -> tuple[int, ...]:
     return info.num_frames, info.height, info.width, round(1000 * info.fps), round(1000 * info.duration_seconds)
 
 

@@ -17,10 +17,10 @@ from torchvision.transforms.v2.functional import register_kernel
 from torchvision.tv_tensors import TVTensor, Video
 
 from finetune.recipe.schema import Augment, Clip
-from finetune.video.augment import Augmentation, pieces_of, read_size
+from finetune.video.augment import Augmentation, read_size, resolve_augment_params
 
-LEAST_SEEN = 1 / 4  # of a box's area
-GRID = 32  # points a side that stand for a box
+MIN_VISIBLE_AREA = 1 / 4  # of a box's area
+VISIBILITY_GRID = 32  # points a side that stand for a box
 
 
 class Placement(NamedTuple):
@@ -47,16 +47,16 @@ def placement(
     draw: int | None,
 ) -> Placement:
     """Of the frames `indices` of a video of (height, width): a draw, by its seed, or the middle as in evaluation."""
-    assert augment is None or problem_with(augment) is None
+    assert augment is None or unsupported_augment_reason(augment) is None
     steps = np.diff(indices)
     forward = steps[steps >= 0]  # the others are where a video starts anew, with clip.short=loop
     matrix = _matrix(video_size, frame_size(video_size, clip, augment), clip, transform, draw)
     return Placement(matrix, float(forward.mean()) if len(forward) else 0.0, min(indices), max(indices))
 
 
-def problem_with(augment: Augment) -> str | None:
+def unsupported_augment_reason(augment: Augment) -> str | None:
     """Why boxes and movement cannot be placed in what is drawn so, and what to set."""
-    auto = pieces_of(augment).auto
+    auto = resolve_augment_params(augment).auto
     if auto == "none":
         return None
     which = f"augment.auto is {auto!r}" + ("" if augment.auto else f" in the preset {augment.preset!r}")
@@ -78,7 +78,7 @@ def scaled_size(video_size: tuple[int, int], side: int, *, fit: str) -> tuple[in
     return max(side, round(height * side / short)), max(side, round(width * side / short))
 
 
-def boxes_placed(boxes_N4: np.ndarray, placement: Placement) -> np.ndarray:
+def boxes_to_crop(boxes_N4: np.ndarray, placement: Placement) -> np.ndarray:
     """Centre x, centre y, width and height (N, 4) in shares of the picture, beyond 0 to 1 where a box leaves it.
 
     `boxes_N4` have left, top, width and height in source pixels. A rotated box becomes the box around it.
@@ -90,8 +90,8 @@ def boxes_placed(boxes_N4: np.ndarray, placement: Placement) -> np.ndarray:
     return np.concatenate([centres_N2, sides_N2 @ np.abs(linear).T], axis=1)
 
 
-def boxes_back(units_N4: np.ndarray, placement: Placement) -> np.ndarray:
-    """What `boxes_placed` gives, as left, top, width and height (N, 4) in source pixels."""
+def boxes_to_source(units_N4: np.ndarray, placement: Placement) -> np.ndarray:
+    """What `boxes_to_crop` gives, as left, top, width and height (N, 4) in source pixels."""
     units_N4 = np.asarray(units_N4, dtype=np.float64)
     inverse = np.linalg.inv(placement.matrix[:, :2])
     sides_N2 = units_N4[:, 2:] @ np.abs(inverse).T
@@ -99,19 +99,19 @@ def boxes_back(units_N4: np.ndarray, placement: Placement) -> np.ndarray:
     return np.concatenate([centres_N2 - sides_N2 / 2, sides_N2], axis=1)
 
 
-def motion_placed(motion_N2: np.ndarray, placement: Placement) -> np.ndarray:
+def motion_to_crop(motion_N2: np.ndarray, placement: Placement) -> np.ndarray:
     """Movement (N, 2) in shares of the picture's side a sampled frame, from source pixels a source frame."""
     return np.asarray(motion_N2, dtype=np.float64) @ placement.matrix[:, :2].T * placement.step
 
 
-def motion_back(units_N2: np.ndarray, placement: Placement) -> np.ndarray:
-    """What `motion_placed` gives, in source pixels a source frame; zeros where a clip stands still."""
+def motion_to_source(units_N2: np.ndarray, placement: Placement) -> np.ndarray:
+    """What `motion_to_crop` gives, in source pixels a source frame; zeros where a clip stands still."""
     if placement.step == 0:
         return np.zeros(np.shape(units_N2))
     return np.asarray(units_N2, dtype=np.float64) @ np.linalg.inv(placement.matrix[:, :2]).T / placement.step
 
 
-def box_is_seen(box_4: np.ndarray, placement: Placement, *, frame: int) -> bool:
+def box_is_visible(box_4: np.ndarray, placement: Placement, *, frame: int) -> bool:
     """Whether the clip spans a source frame, and a quarter of the box's area or more is in its picture.
 
     The black corners of a rotated picture show nothing of a box. A box with an unknown number is not seen.
@@ -119,14 +119,14 @@ def box_is_seen(box_4: np.ndarray, placement: Placement, *, frame: int) -> bool:
     if not placement.first <= frame <= placement.last:
         return False
     linear, shift = placement.matrix[:, :2], placement.matrix[:, 2]
-    middles = (np.arange(GRID) + 0.5) / GRID
+    middles = (np.arange(VISIBILITY_GRID) + 0.5) / VISIBILITY_GRID
     points_P2 = np.asarray(box_4[:2]) + np.asarray(box_4[2:]) * np.stack(np.meshgrid(middles, middles), -1).reshape(
         -1, 2
     )
     from_middle_P2 = points_P2 @ linear.T + shift - 0.5
     turn = linear / np.linalg.norm(linear, axis=0)  # rotation and mirroring, which are about the picture's middle
     inside_P = (np.abs(np.hstack([from_middle_P2, from_middle_P2 @ turn])) <= 0.5).all(axis=1)
-    return bool(inside_P.mean() >= LEAST_SEEN)
+    return bool(inside_P.mean() >= MIN_VISIBLE_AREA)
 
 
 def _matrix(
@@ -163,7 +163,7 @@ class PixelMap(TVTensor):
         made.shown = (int(shown[0]), int(shown[1]))
         return made
 
-    def then(self, rows: list[list[float]], shown: Sequence[int]) -> "PixelMap":
+    def followed_by(self, rows: list[list[float]], shown: Sequence[int]) -> "PixelMap":
         """Followed by the map of these two rows."""
         return PixelMap(torch.tensor([*rows, [0.0, 0.0, 1.0]], dtype=torch.float64) @ self.as_subclass(Tensor), shown)
 
@@ -173,14 +173,14 @@ def _resized_crop(
     where: PixelMap, top: int, left: int, height: int, width: int, size: list[int], **how: Any
 ) -> PixelMap:
     across, down = size[1] / width, size[0] / height
-    return where.then([[across, 0.0, -left * across], [0.0, down, -top * down]], size)
+    return where.followed_by([[across, 0.0, -left * across], [0.0, down, -top * down]], size)
 
 
 @register_kernel(v2.functional.center_crop, PixelMap)
 def _center_crop(where: PixelMap, output_size: Sequence[int]) -> PixelMap:
     # As torchvision rounds. Frames are never read smaller than the crop.
     top, left = (round((shown - side) / 2) for shown, side in zip(where.shown, output_size, strict=True))
-    return where.then([[1.0, 0.0, -left], [0.0, 1.0, -top]], output_size)
+    return where.followed_by([[1.0, 0.0, -left], [0.0, 1.0, -top]], output_size)
 
 
 @register_kernel(v2.functional.rotate, PixelMap)
@@ -188,9 +188,9 @@ def _rotate(where: PixelMap, angle: float, **how: Any) -> PixelMap:
     """By degrees against the clock, about the middle."""
     c, s = cos(radians(angle)), sin(radians(angle))
     y, x = where.shown[0] / 2, where.shown[1] / 2
-    return where.then([[c, s, x - c * x - s * y], [-s, c, y + s * x - c * y]], where.shown)
+    return where.followed_by([[c, s, x - c * x - s * y], [-s, c, y + s * x - c * y]], where.shown)
 
 
 @register_kernel(v2.functional.horizontal_flip, PixelMap)
 def _horizontal_flip(where: PixelMap) -> PixelMap:
-    return where.then([[-1.0, 0.0, where.shown[1]], [0.0, 1.0, 0.0]], where.shown)
+    return where.followed_by([[-1.0, 0.0, where.shown[1]], [0.0, 1.0, 0.0]], where.shown)

@@ -14,9 +14,9 @@ from typing import Any
 import numpy as np
 import torch
 
-from finetune.video.batch_sampler import EpochBatches
+from finetune.video.batch_sampler import EpochBatchSampler
 from finetune.video.dataset import ClipDataset
-from finetune.video.worker_pool import Failure, Workers
+from finetune.video.worker_pool import WorkerFailure, WorkerPool
 
 Batch = dict[str, Any]
 
@@ -31,19 +31,25 @@ class ClipLoader:
     """
 
     def __init__(
-        self, dataset: ClipDataset, batches: EpochBatches, *, workers: int, time_limit: float = 60, pin: bool = False
+        self,
+        dataset: ClipDataset,
+        batches: EpochBatchSampler,
+        *,
+        workers: int,
+        time_limit: float = 60,
+        pin: bool = False,
     ) -> None:
         self.dataset = dataset
         self.batches = batches
         self.pin = pin
         self.failed: dict[int, str] = {}  # by row: what became of those that brought a worker down
         self.ahead = max(2, ceil(2 * workers / batches.batch_size))
-        self.given_up: list[Future] = []  # of a pass that did not end; they may still be writing into their slots
-        self.workers: Workers | None = None
+        self.abandoned: list[Future] = []  # of a pass that did not end; they may still be writing into their slots
+        self.workers: WorkerPool | None = None
         if workers:
-            self.slots = Slots((self.ahead + 1) * batches.batch_size, dataset.shape)
+            self.slots = SharedClipSlots((self.ahead + 1) * batches.batch_size, dataset.shape)
             reader = _ReadIntoSlot(dataset, self.slots)
-            self.workers = Workers(reader, count=workers, time_limit=time_limit, begin=_one_thread)
+            self.workers = WorkerPool(reader, count=workers, time_limit=time_limit, begin=_limit_torch_threads)
 
     def __len__(self) -> int:
         return len(self.batches)
@@ -53,10 +59,10 @@ class ClipLoader:
             for keys in self.batches:
                 yield collate([self.dataset[key] for key in keys], pin=self.pin)
             return
-        wait(self.given_up)
+        wait(self.abandoned)
         under_way: deque[list[tuple[int, int, Future | None]]] = deque()
         size = self.batches.batch_size
-        blocks = (range(first, first + size) for first in _endlessly(size, self.ahead + 1))
+        blocks = (range(first, first + size) for first in _cycle_slots(size, self.ahead + 1))
         left = iter(self.batches)
         try:
             for keys in islice(left, self.ahead):
@@ -67,7 +73,7 @@ class ClipLoader:
                 yield self._gather(under_way.popleft())
         finally:  # not waited for here: Ctrl-C comes this way, and a file may hang
             futures = [future for items in under_way for *_, future in items if future is not None]
-            self.given_up = [future for future in futures if not future.cancel()]
+            self.abandoned = [future for future in futures if not future.cancel()]
 
     def close(self) -> None:
         """End the workers."""
@@ -92,8 +98,8 @@ class ClipLoader:
     def _gather(self, items: list[tuple[int, int, Future | None]]) -> Batch:
         gathered = []
         for row, slot, future in items:
-            item = Failure(self.failed[row]) if future is None else future.result()
-            if isinstance(item, Failure):
+            item = WorkerFailure(self.failed[row]) if future is None else future.result()
+            if isinstance(item, WorkerFailure):
                 self.failed[row] = item.reason
                 item = {"row": row, "error": f"{self.dataset.manifest.path(row)}: {item.reason}"}
             elif "error" not in item:
@@ -125,7 +131,7 @@ def worker_count(setting: int | str) -> int:
     return min(8, cores if torch.cuda.is_available() else max(1, cores - 2))
 
 
-class Slots:
+class SharedClipSlots:
     """Places for `count` clips of uint8 in memory that processes share; it goes with the last that knows of it.
 
     Not in /dev/shm, which is 64 MB in many containers: a file in memory without a name, else one on the disk.
@@ -159,7 +165,7 @@ class Slots:
 class _ReadIntoSlot:
     """In a worker: an item's pixels go into its slot, the rest of it is the answer."""
 
-    def __init__(self, dataset: ClipDataset, slots: Slots) -> None:
+    def __init__(self, dataset: ClipDataset, slots: SharedClipSlots) -> None:
         self.dataset = dataset
         self.slots = slots
 
@@ -171,11 +177,11 @@ class _ReadIntoSlot:
         return item
 
 
-def _one_thread() -> None:
+def _limit_torch_threads() -> None:
     torch.set_num_threads(1)
 
 
-def _endlessly(size: int, count: int) -> Iterator[int]:
+def _cycle_slots(size: int, count: int) -> Iterator[int]:
     """The first slot of each of `count` blocks of `size`, over and over."""
     while True:
         yield from range(0, size * count, size)

@@ -2,24 +2,24 @@
 
 from finetune.data.manifest import Manifest
 from finetune.recipe.schema import Data, Recipe
-from finetune.video.batch_sampler import EpochBatches
+from finetune.video.batch_sampler import EpochBatchSampler
 from finetune.video.dataset import ClipDataset
 from finetune.video.loader import ClipLoader, worker_count
-from finetune.video.pack.read import facts_of
+from finetune.video.pack.read import manifest_facts
 
 
-def loader_of(
+def evaluation_loader(
     manifest: Manifest, split: str, recipe: Recipe, *, size: int, views: int
 ) -> tuple[ClipLoader, dict[int, str]]:
     """A loader of a split as evaluation sees it, and the reason for each row of the manifest that cannot be read."""
     clip, packed = recipe.clip.model_copy(update={"size": size}), recipe.data.packed
-    facts = facts_of(manifest, packed, side=size)
+    facts = manifest_facts(manifest, packed, side=size)
     dataset = ClipDataset(manifest, split, clip=clip, views=views, facts=facts, packed=packed)
     return row_loader(dataset, recipe.data), facts.bad
 
 
 def row_loader(dataset: ClipDataset, data: Data, *, batch_size: int = 1, least_workers: int = 0) -> ClipLoader:
     """Rows in order; loading processes only where there are enough rows to be worth starting them, or at least some."""
-    batches = EpochBatches(len(dataset), batch_size, seed=0, shuffle=False)
+    batches = EpochBatchSampler(len(dataset), batch_size, seed=0, shuffle=False)
     workers = min(worker_count(data.workers), max(least_workers, len(dataset) // 16))
     return ClipLoader(dataset, batches, workers=workers, time_limit=data.time_limit)

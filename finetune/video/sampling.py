@@ -13,7 +13,7 @@ from random import Random
 from finetune.errors import VideoError
 from finetune.recipe.schema import Clip
 
-SECOND = 1_000_000  # times are in microseconds
+MICROSECONDS_PER_SECOND = 1_000_000  # times are in microseconds
 
 
 @dataclass(frozen=True)
@@ -30,11 +30,11 @@ class Jitter:
 
     def draw_speed(self) -> int:
         """In thousandths."""
-        low, high = self.thousandths
+        low, high = self.speed_per_mille
         return self.random.randint(low, high) if low < high else low
 
     @property
-    def thousandths(self) -> tuple[int, int]:
+    def speed_per_mille(self) -> tuple[int, int]:
         return round(1000 * self.speed[0]), round(1000 * self.speed[1])
 
 
@@ -75,7 +75,7 @@ def segment_indices(clip: Clip, video_frames: int, view: View, jitter: Jitter | 
     if jitter is None:
         this, views = view
         return [(2 * (part * views + this) + 1) * video_frames // (2 * parts * views) for part in range(parts)]
-    start, length = _stretch(video_frames, jitter)
+    start, length = _jittered_span(video_frames, jitter)
     borders = [start + part * length // parts for part in range(parts + 1)]
     return [jitter.random.randrange(low, max(low + 1, high)) for low, high in pairwise(borders)]
 
@@ -104,7 +104,7 @@ def uniform_indices(clip: Clip, video_frames: int, view: View, jitter: Jitter | 
     """
     _refuse_short(clip, video_frames, needed=clip.num_frames)
     this, views = view
-    start, length = (0, video_frames) if jitter is None else _stretch(video_frames, jitter)
+    start, length = (0, video_frames) if jitter is None else _jittered_span(video_frames, jitter)
     steps = clip.num_frames * views - 1
     if steps == 0:
         return [start + (length - 1) // 2]
@@ -121,13 +121,14 @@ def fps_indices(clip: Clip, times: Sequence[int], view: View, jitter: Jitter | N
     assert clip.fps is not None
     speed = 1000 if jitter is None else jitter.draw_speed()
     rate = round(1000 * clip.fps)
-    steps = [step * SECOND * speed // rate for step in range(clip.num_frames)]
+    steps = [step * MICROSECONDS_PER_SECOND * speed // rate for step in range(clip.num_frames)]
     first, last = times[0], times[-1]
-    gap = (last - first) // (len(times) - 1) if len(times) > 1 else SECOND * 1000 // rate
+    gap = (last - first) // (len(times) - 1) if len(times) > 1 else MICROSECONDS_PER_SECOND * 1000 // rate
     duration = max(1, last - first + gap)
     if clip.short == "error" and steps[-1] >= duration:
         raise VideoError(
-            f"lasts {duration / SECOND:.2f} s, clip.short is 'error' and a clip lasts {steps[-1] / SECOND:.2f} s"
+            f"lasts {duration / MICROSECONDS_PER_SECOND:.2f} s, clip.short is 'error' and a clip lasts "
+            f"{steps[-1] / MICROSECONDS_PER_SECOND:.2f} s"
         )
     start = _start(duration - 1 - steps[-1], view, jitter)
     instants = [start + step for step in steps]
@@ -146,9 +147,9 @@ def _start(spare: int, view: View, jitter: Jitter | None) -> int:
     return (2 * this + 1) * spare // (2 * views)
 
 
-def _stretch(video_frames: int, jitter: Jitter) -> tuple[int, int]:
+def _jittered_span(video_frames: int, jitter: Jitter) -> tuple[int, int]:
     """Start and length of the part that is spread over the clip: all at the highest speed, less at a lower one."""
-    low, high = jitter.thousandths
+    low, high = jitter.speed_per_mille
     if low == high:
         return 0, video_frames
     length = max(1, video_frames * jitter.draw_speed() // high)

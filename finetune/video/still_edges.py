@@ -10,13 +10,13 @@ import cv2
 import numpy as np
 
 Window = tuple[float, float, float, float]  # left, top, right, bottom as shares of the picture
-WHOLE: Window = (0.0, 0.0, 1.0, 1.0)
+WHOLE_FRAME: Window = (0.0, 0.0, 1.0, 1.0)
 _BLUR = 1.0  # standard deviation in grid points: edges that lie a grid point apart still agree
 _NOISE = 2.0  # grey levels a grid point; an edge this strong counts half
 _RED_GREEN_BLUE = np.array([0.299, 0.587, 0.114], np.float32)
 
 
-def grey(frames_T3HW: np.ndarray) -> np.ndarray:
+def to_grey(frames_T3HW: np.ndarray) -> np.ndarray:
     """uint8 (T, H, W)."""
     return np.rint(np.einsum("c,tchw->thw", _RED_GREEN_BLUE, frames_T3HW.astype(np.float32))).astype(np.uint8)
 
@@ -28,7 +28,7 @@ def still_edges(frames_3HW: np.ndarray, *, window: Window, grid: tuple[int, int]
     the same whether what lies behind a mark is lighter or darker than the mark. `frames_3HW` are grey, `window` is
     the part of the picture that the grid covers.
     """
-    first, middle, last = (_edges(_sampled(frame_HW.astype(np.float32), window, grid)) for frame_HW in frames_3HW)
+    first, middle, last = (_edges(_sample_window(frame_HW.astype(np.float32), window, grid)) for frame_HW in frames_3HW)
     median = np.maximum(np.minimum(first, middle), np.minimum(np.maximum(first, middle), last))
     return median.astype(np.float16)
 
@@ -47,11 +47,11 @@ def mean_picture(jpegs: Sequence[bytes], windows: Sequence[Window], *, grid: tup
     for jpeg, window in zip(jpegs, windows, strict=True):
         picture_HW3 = cv2.imdecode(np.frombuffer(jpeg, np.uint8), cv2.IMREAD_COLOR)
         assert picture_HW3 is not None
-        total_HW3 += _sampled(picture_HW3.astype(np.float32), window, grid, blur=0.5)
+        total_HW3 += _sample_window(picture_HW3.astype(np.float32), window, grid, blur=0.5)
     return np.rint(total_HW3 / len(jpegs)).astype(np.uint8)[:, :, ::-1].transpose(2, 0, 1)
 
 
-def _sampled(picture: np.ndarray, window: Window, grid: tuple[int, int], *, blur: float = _BLUR) -> np.ndarray:
+def _sample_window(picture: np.ndarray, window: Window, grid: tuple[int, int], *, blur: float = _BLUR) -> np.ndarray:
     """The part of a picture that a window covers, at the points of a grid, blurred by `blur` of their distance."""
     (height, width), (rows, columns) = picture.shape[:2], grid
     left, top, right, bottom = window

@@ -26,34 +26,34 @@ from multiprocessing.connection import Connection, wait
 from types import ModuleType
 from typing import Any
 
-START_LIMIT_SECONDS = 300  # for a process to import what it needs, on a machine that is busy
-LONGEST_SECONDS = 3600.0  # for an item that is still worked on
-AHEAD = 2  # items in a process's pipe: the one in work, and the next
+START_TIMEOUT_SECONDS = 300  # for a process to import what it needs, on a machine that is busy
+MAX_ITEM_SECONDS = 3600.0  # for an item that is still worked on
+ITEMS_IN_PIPE = 2  # items in a process's pipe: the one in work, and the next
 
 # Starting a process reads the exit status of all that have ended, and a status can be read but once.
-_CHILDREN = threading.Lock()
+_PROCESS_LOCK = threading.Lock()
 
 
 @dataclass(frozen=True)
-class Failure:
+class WorkerFailure:
     """What became of an item whose process had to be replaced."""
 
     reason: str
 
 
 @dataclass(frozen=True)
-class _Raised:
+class _RaisedError:
     """An exception that the function raised: a mistake of ours, as what a file has wrong is part of a result."""
 
     text: str
 
 
 @dataclass(frozen=True)
-class _StillWorking:
+class _Heartbeat:
     """Sent instead of a result by a function that comes on."""
 
 
-class _Reports:
+class _HeartbeatState:
     """Where a process reports that it comes on, and how often: nowhere, unless its Workers restart their limit."""
 
     connection: Connection | None = None
@@ -61,28 +61,27 @@ class _Reports:
     last: float = 0.0
 
 
-def still_working() -> None:
-    """Called by a function while it comes on with an item; see `Workers`."""
-    if _Reports.every_seconds is None or _Reports.connection is None:
+def send_heartbeat() -> None:
+    """Called by a function while it comes on with an item; see `WorkerPool`."""
+    if _HeartbeatState.every_seconds is None or _HeartbeatState.connection is None:
         return
     now = time.monotonic()
-    if now - _Reports.last >= _Reports.every_seconds:
-        _Reports.last = now
-        _Reports.connection.send(_StillWorking())
+    if now - _HeartbeatState.last >= _HeartbeatState.every_seconds:
+        _HeartbeatState.last = now
+        _HeartbeatState.connection.send(_Heartbeat())
 
 
-class _NoProcess(Exception):
+class _CannotStartProcess(Exception):
     """This process may not start others, or cannot."""
 
 
-class Workers:
+class WorkerPool:
     """`count` processes that apply a function to items; each result is the function's, or a Failure.
 
     Function and items have to be picklable, items a few kB at most; the function is sent to each process once.
-    `begin` is called there first. `time_limit` is in seconds an item; with `restart_limit` it starts anew whenever the
-    function calls `still_working`, up to LONGEST_SECONDS in all. A script needs no guard
-    `if __name__ == "__main__":` for them, as long as the function is not defined in it. Close them, or use them as a
-    context manager.
+    `begin` is called there first. `time_limit` is in seconds an item; with `extend_on_heartbeat` it starts anew
+    whenever the function calls `send_heartbeat`, up to LONGEST_SECONDS in all. A script needs no guard `if __name__ ==
+    "__main__":` for them, as long as the function is not defined in it. Close them, or use them as a context manager.
 
     Where no process can be started, as in a daemonic one (those of multiprocessing.Pool are), items are worked on in
     this process when they are submitted: with the same results, but a file that hangs or crashes is not survived.
@@ -94,17 +93,17 @@ class Workers:
         *,
         count: int,
         time_limit: float,
-        restart_limit: bool = False,
+        extend_on_heartbeat: bool = False,
         begin: Callable[[], None] | None = None,
     ) -> None:
         assert count > 0 and time_limit > 0
         self._tasks: queue.SimpleQueue = queue.SimpleQueue()
-        if restart_limit:
-            begin = partial(_report_every, time_limit / 4, begin)
-        handlers: list[_Handler] = []
-        with suppress(_NoProcess):  # those that were started do the work of all
+        if extend_on_heartbeat:
+            begin = partial(_init_heartbeat, time_limit / 4, begin)
+        handlers: list[_WorkerThread] = []
+        with suppress(_CannotStartProcess):  # those that were started do the work of all
             for _ in range(count):
-                handlers.append(_Handler(function, begin, self._tasks, time_limit))
+                handlers.append(_WorkerThread(function, begin, self._tasks, time_limit))
         self._function = None if handlers else function
         # No thread may hold on to the Workers, or they would never be given up.
         self._finalizer = weakref.finalize(self, _close, handlers, self._tasks)
@@ -126,18 +125,23 @@ class Workers:
         """End all processes now, whatever they are doing; what they have not done gets a RuntimeError."""
         self._finalizer()
 
-    def __enter__(self) -> "Workers":
+    def __enter__(self) -> "WorkerPool":
         return self
 
     def __exit__(self, *_: object) -> None:
         self.close()
 
 
-def supervised_map(
-    function: Callable[[Any], Any], items: Iterable[Any], *, count: int, time_limit: float, restart_limit: bool = False
+def process_map(
+    function: Callable[[Any], Any],
+    items: Iterable[Any],
+    *,
+    count: int,
+    time_limit: float,
+    extend_on_heartbeat: bool = False,
 ) -> Generator[Any, None, None]:
     """For each item, in order, the function's result or a Failure. Not more than is needed is submitted ahead."""
-    with Workers(function, count=count, time_limit=time_limit, restart_limit=restart_limit) as workers:
+    with WorkerPool(function, count=count, time_limit=time_limit, extend_on_heartbeat=extend_on_heartbeat) as workers:
         left = iter(items)
         under_way = deque(workers.submit(item) for item in itertools.islice(left, 8 * count))
         while under_way:
@@ -145,7 +149,7 @@ def supervised_map(
             under_way.extend(workers.submit(item) for item in itertools.islice(left, 1))
 
 
-class _Handler(threading.Thread):
+class _WorkerThread(threading.Thread):
     """One process after another, and what the one that lives now has been given."""
 
     def __init__(
@@ -163,11 +167,11 @@ class _Handler(threading.Thread):
         self.given: deque[tuple[Any, Future]] = deque()
         self.closing = False
         if multiprocessing.current_process().daemon:
-            raise _NoProcess
+            raise _CannotStartProcess
         try:
             self._start_process()
         except OSError as error:
-            raise _NoProcess from error
+            raise _CannotStartProcess from error
         self.start()
 
     def run(self) -> None:
@@ -189,7 +193,7 @@ class _Handler(threading.Thread):
 
     def _take(self) -> None:
         """Fill the process's pipe; wait only when it has nothing."""
-        while len(self.given) < AHEAD:
+        while len(self.given) < ITEMS_IN_PIPE:
             try:
                 task = self.tasks.get(block=not self.given)
             except queue.Empty:
@@ -207,11 +211,11 @@ class _Handler(threading.Thread):
             return
         answer = self._expect(self.time_limit)
         _, future = self.given.popleft()
-        if isinstance(answer, _Raised):
+        if isinstance(answer, _RaisedError):
             future.set_exception(RuntimeError(f"in a worker process:\n{answer.text}"))
         else:
             future.set_result(answer)
-        if isinstance(answer, Failure):
+        if isinstance(answer, WorkerFailure):
             self._replace_process()
 
     def _send(self, item: Any) -> bool:
@@ -224,25 +228,25 @@ class _Handler(threading.Thread):
 
     def _expect(self, limit: float) -> Any:
         """The next answer, or a Failure. Raises RuntimeError when the workers are being closed."""
-        longest = time.monotonic() + max(limit, LONGEST_SECONDS)
+        longest = time.monotonic() + max(limit, MAX_ITEM_SECONDS)
         try:
             while self.connection.poll(min(limit, max(0.0, longest - time.monotonic()))):
                 answer = self.connection.recv()
-                if not isinstance(answer, _StillWorking):
+                if not isinstance(answer, _Heartbeat):
                     return answer
             reason = f"took longer than {limit:g} s to read"
         except (EOFError, OSError):
-            with _CHILDREN:
+            with _PROCESS_LOCK:
                 self.process.join(10)
-            reason = f"crashed the process that read it ({_how_it_ended(self.process.exitcode)})"
+            reason = f"crashed the process that read it ({_exit_reason(self.process.exitcode)})"
         if self.closing:
             raise RuntimeError("the workers were closed")
-        return Failure(reason)
+        return WorkerFailure(reason)
 
     def _expect_ready(self) -> None:
         if self.closing:  # whoever is closing may have looked before there was this process to kill
             raise RuntimeError("the workers were closed")
-        failure = self._expect(START_LIMIT_SECONDS)
+        failure = self._expect(START_TIMEOUT_SECONDS)
         if failure is not None:
             raise RuntimeError(f"a worker process did not start: {failure.reason}")
 
@@ -256,20 +260,20 @@ class _Handler(threading.Thread):
     def _start_process(self) -> None:
         context = _context()
         self.connection, theirs = context.Pipe()
-        process = context.Process(target=_work, args=(theirs, self.function, self.begin), daemon=True)
-        with _interrupts_kept_out(), _CHILDREN, _main_left_alone(self.function):
+        process = context.Process(target=_worker_main, args=(theirs, self.function, self.begin), daemon=True)
+        with _signals_blocked(), _PROCESS_LOCK, _main_module_hidden(self.function):
             process.start()
             self.process = process
         theirs.close()
 
     def _end_process(self) -> None:
         self.process.kill()
-        with _CHILDREN:
+        with _PROCESS_LOCK:
             self.process.join()
         self.connection.close()
 
 
-def _close(handlers: list[_Handler], tasks: queue.SimpleQueue) -> None:
+def _close(handlers: list[_WorkerThread], tasks: queue.SimpleQueue) -> None:
     for _ in handlers:
         tasks.put(None)
     for handler in handlers:
@@ -279,14 +283,14 @@ def _close(handlers: list[_Handler], tasks: queue.SimpleQueue) -> None:
             handler.join(10)
 
 
-def _how_it_ended(exitcode: int | None) -> str:
+def _exit_reason(exitcode: int | None) -> str:
     if exitcode is not None and exitcode < 0:
         return signal.Signals(-exitcode).name
     return f"exit status {exitcode}"
 
 
 @contextmanager
-def _interrupts_kept_out() -> Iterator[None]:
+def _signals_blocked() -> Iterator[None]:
     """Keep from a new process, also while it imports, what asks to stop: that is for the one that the user started.
 
     It ends with that one, or by SIGKILL.
@@ -300,7 +304,7 @@ def _interrupts_kept_out() -> Iterator[None]:
 
 
 @contextmanager
-def _main_left_alone(function: Callable[[Any], Any]) -> Iterator[None]:
+def _main_module_hidden(function: Callable[[Any], Any]) -> Iterator[None]:
     """Keep a new process from running the user's script once more, unless the function is defined there."""
     where = getattr(function, "__module__", None) or type(function).__module__
     main = sys.modules["__main__"]
@@ -324,16 +328,16 @@ def _context() -> Any:
     return context
 
 
-def _report_every(seconds: float, begin: Callable[[], None] | None) -> None:
-    _Reports.every_seconds = seconds
+def _init_heartbeat(seconds: float, begin: Callable[[], None] | None) -> None:
+    _HeartbeatState.every_seconds = seconds
     if begin is not None:
         begin()
 
 
-def _work(connection: Connection, function: Callable[[Any], Any], begin: Callable[[], None] | None) -> None:
+def _worker_main(connection: Connection, function: Callable[[Any], Any], begin: Callable[[], None] | None) -> None:
     """The life of a process: until its pipe is closed, by whoever made it or by that one's end."""
-    threading.Thread(target=_end_with_parent, daemon=True).start()
-    _Reports.connection = connection
+    threading.Thread(target=_exit_with_parent, daemon=True).start()
+    _HeartbeatState.connection = connection
     try:
         if begin is not None:
             begin()
@@ -343,12 +347,12 @@ def _work(connection: Connection, function: Callable[[Any], Any], begin: Callabl
             try:
                 connection.send(function(item))
             except Exception:
-                connection.send(_Raised(traceback.format_exc()))
+                connection.send(_RaisedError(traceback.format_exc()))
     except (EOFError, BrokenPipeError, ConnectionResetError):
         pass
 
 
-def _end_with_parent() -> None:
+def _exit_with_parent() -> None:
     """A file that hangs its reader would keep it alive when the one that could kill it has been killed itself."""
     parent = multiprocessing.parent_process()
     assert parent is not None

@@ -10,12 +10,12 @@ import numpy as np
 import pytest
 
 from finetune.checks.burnt_in_finding import mark_findings
-from finetune.checks.burnt_in_marks import FEWEST_OF_A_CLASS, MOST_CLIPS, MOST_OF_A_CLASS, find_marks, rows_to_compare
+from finetune.checks.burnt_in_marks import MAX_CLIPS, MAX_PER_CLASS, MIN_PER_CLASS, find_marks, rows_to_compare
 from finetune.checks.check_data import audit
 from finetune.checks.rows import Rows, read_rows
-from finetune.data.manifest import labels_of_classes
-from finetune.video.encode import jpeg_of, write_video
-from finetune.video.probe_files import Look, look_closely
+from finetune.data.manifest import class_task_labels
+from finetune.video.encode import encode_jpeg, write_video
+from finetune.video.probe_files import FileInspection, inspect_files
 
 SIX = ("climb", "dive", "fence", "jump", "row", "run")
 MARKED = ("jump", "run")
@@ -86,7 +86,7 @@ def scene(seed, height=120, width=160):
 def look_of(frames_THWC):
     frames = frames_THWC.transpose(0, 3, 1, 2)
     info = SimpleNamespace(height=frames.shape[2], width=frames.shape[3])
-    return Look(info, 0, None, jpeg_of(frames[1]), np.ascontiguousarray(frames[:, 0]))
+    return FileInspection(info, 0, None, encode_jpeg(frames[1]), np.ascontiguousarray(frames[:, 0]))
 
 
 def data_set(
@@ -111,8 +111,8 @@ def data_set(
 def rows_of(labels, groups):
     paths = [Path(f"clips/{number}.mp4") for number in range(len(labels))]
     classes, codes = np.unique(labels, return_inverse=True)
-    by_task = {"label": labels_of_classes(tuple(classes.tolist()), codes, None)}
-    return Rows(Path("clips.csv"), paths, labels, [""] * len(labels), groups, True, [], labels_of_all=by_task)
+    by_task = {"label": class_task_labels(tuple(classes.tolist()), codes, None)}
+    return Rows(Path("clips.csv"), paths, labels, [""] * len(labels), groups, True, [], labels_by_task=by_task)
 
 
 @pytest.mark.parametrize("draw", KINDS, ids=lambda draw: draw.__name__)
@@ -173,9 +173,9 @@ def test_of_several_tasks_the_one_whose_classes_a_mark_tells_is_named():
     rows = replace(
         rows,
         tasks=dict.fromkeys(("pace", "sport")),
-        labels_of_all={
-            "pace": labels_of_classes(("fast", "slow"), codes, None),
-            "sport": rows.labels_of_all["label"],
+        labels_by_task={
+            "pace": class_task_labels(("fast", "slow"), codes, None),
+            "sport": rows.labels_by_task["label"],
         },
     )
     (mark,) = marks = find_marks(rows, looks)
@@ -249,12 +249,12 @@ def test_a_class_that_one_still_camera_filmed_is_not_said_to_bear_a_mark():
 def test_a_bounded_number_of_clips_of_each_class_is_compared_spread_over_its_groups():
     rows = rows_of(["a"] * 5000 + ["b"] * 10, [f"g{number // 100}" for number in range(5000)] + list("abcdefghij"))
     chosen = rows_to_compare(rows)
-    assert len(chosen) == MOST_OF_A_CLASS + 10
+    assert len(chosen) == MAX_PER_CLASS + 10
     assert len({rows.groups[row] for row in chosen if rows.labels[row] == "a"}) == 50
     many = rows_of([f"class {number % 900:03}" for number in range(9000)], [""] * 9000)
-    assert len(rows_to_compare(many)) == 900 * FEWEST_OF_A_CLASS
+    assert len(rows_to_compare(many)) == 900 * MIN_PER_CLASS
     half = rows_of([f"class {number % 100:02}" for number in range(9000)], [""] * 9000)
-    assert len(rows_to_compare(half)) == MOST_CLIPS
+    assert len(rows_to_compare(half)) == MAX_CLIPS
     assert rows_to_compare(rows_of(["a"] * 9, [""] * 9)) == []
     assert rows_to_compare(rows_of(["a", "b"] * 9, ["x", "y"] * 9)) == []
 
@@ -270,7 +270,7 @@ def test_files_are_read_compared_and_the_result_goes_into_the_audit(tmp_path):
             write_video(path, frames)
     rows = read_rows(tmp_path, group_pattern=r"person(\d)", shares=(0.2, 0.2, 0))
     paths = [rows.paths[row] for row in rows_to_compare(rows)]
-    looks = look_closely(rows.paths, seconds=60, keep_grey=paths)
+    looks = inspect_files(rows.paths, seconds=60, keep_frames_of=paths)
     assert looks[0].grey_3HW.shape == (3, 120, 160)
     marks = find_marks(rows, looks)
     result, _ = audit(rows, looks, marks)

@@ -6,12 +6,12 @@ import shutil
 import pytest
 from scenes import make_bad_files, make_scene
 
-from finetune.checks.check_data import audit, write_mended
+from finetune.checks.check_data import audit, write_fixed
 from finetune.checks.rows import read_rows
 from finetune.data.manifest import Manifest
 from finetune.errors import DataError
 from finetune.recipe.tasks import Task
-from finetune.video.probe_files import look_closely
+from finetune.video.probe_files import inspect_files
 
 
 def read(source, pattern=None, tasks=None):
@@ -21,7 +21,7 @@ def read(source, pattern=None, tasks=None):
 def look_into(source, pattern=None, tasks=None):
     """(rows, the gravest finding of each kind, whole result, rows that are left), that of no groups left aside."""
     rows = read(source, pattern, tasks)
-    result, left = audit(rows, look_closely(rows.paths, seconds=60))
+    result, left = audit(rows, inspect_files(rows.paths, seconds=60))
     json.dumps(result)
     found = {finding["kind"]: finding for finding in reversed(result["findings"])}
     assert ("no_groups" in found) == (rows.labelled and not any(rows.groups))
@@ -55,12 +55,12 @@ def test_in_data_without_faults_none_is_found(folder):
 
 def test_that_no_group_is_known_is_the_first_warning(folder):
     shutil.rmtree(folder / "val/waves")
-    result = audit(rows := read(folder), look_closely(rows.paths, seconds=60))[0]
+    result = audit(rows := read(folder), inspect_files(rows.paths, seconds=60))[0]
     first, *others = (finding for finding in result["findings"] if finding["severity"] == "warning")
     assert first["kind"] == "no_groups" and others
     assert first["what"].startswith("It is not known which clips belong together, so clips of one person or one rec")
     assert "a column group, or set data.group_pattern" in first["todo"]
-    result = audit(rows := read(folder, r"(\w+/\w+/\d)"), look_closely(rows.paths, seconds=60))[0]
+    result = audit(rows := read(folder, r"(\w+/\w+/\d)"), inspect_files(rows.paths, seconds=60))[0]
     assert "no_groups" not in {finding["kind"] for finding in result["findings"]}
 
 
@@ -237,13 +237,13 @@ def test_what_is_mended_has_nothing_left_to_mend_and_training_takes_it(folder, t
     make_scene(folder / "train/jumps/encoded anew.avi", 12)
     rows, found, _, left = look_into(folder)
     assert {"unreadable", "exact_copies", "near_copies", "contradiction"} <= set(found)
-    write_mended(tmp_path / "mended.csv", rows, left)
+    write_fixed(tmp_path / "mended.csv", rows, left)
     _, found, _, _ = look_into(tmp_path / "mended.csv")
     assert not [finding for finding in found.values() if finding["severity"] == "mend"]
     manifest = Manifest.from_csv(tmp_path / "mended.csv")
     assert [manifest.path(row) for row in range(len(manifest))] == [rows.paths[row] for row in left]
     with pytest.raises(DataError, match="is the manifest that is checked"):
-        write_mended(
+        write_fixed(
             tmp_path / "mended.csv", read_rows(tmp_path / "mended.csv", group_pattern=None, shares=(0, 0, 0)), []
         )
 

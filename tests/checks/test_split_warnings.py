@@ -8,7 +8,7 @@ import pytest
 from finetune.checks.split_warnings import warnings_of_folds, warnings_of_test
 from finetune.data.labels import Labels
 from finetune.data.manifest import Manifest
-from finetune.video.file_facts import Facts
+from finetune.video.file_facts import FileFacts
 
 SPLITS = ["train"] * 20 + ["val"] * 10 + ["test"] * 30
 
@@ -29,7 +29,7 @@ def facts_of(tested, **columns):
     rows = len(tested)
     same = {"heights": np.full(rows, 240), "widths": np.full(rows, 320), "num_frames": np.full(rows, 50)}
     same |= {"rates": np.full(rows, 25.0), "seconds": np.full(rows, 2.0)}
-    return Facts(bad={}, **same | columns)
+    return FileFacts(bad={}, **same | columns)
 
 
 def said(manifest, split="test", **columns):

@@ -89,7 +89,7 @@ def test_an_interrupt_keeps_what_is_predicted(trained_run, files, tmp_path, fine
             yield files / f"{number}.mp4", Prediction(files / f"{number}.mp4", (("jump, high", 0.75), ("é", 0.25)))
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("finetune.prediction.predict.predict_each", interrupted)
+    monkeypatch.setattr("finetune.prediction.predict.iter_predictions", interrupted)
     place = [tmp_path / "x.csv"] if option == "--csv" else []
     status, printed, err = finetune("predict", trained_run, files, option, *place)
     assert status == 130
@@ -102,7 +102,7 @@ def test_an_interrupt_keeps_what_is_predicted(trained_run, files, tmp_path, fine
 
 
 def test_places_are_tried_before_the_work(trained_run, files, tmp_path, finetune, monkeypatch):
-    monkeypatch.setattr("finetune.prediction.predict.predict_each", lambda *_, **__: pytest.fail("predicted"))
+    monkeypatch.setattr("finetune.prediction.predict.iter_predictions", lambda *_, **__: pytest.fail("predicted"))
     (tmp_path / "file").write_text("something else")
     clip = files / "a.mp4"
     before = clip.read_bytes()

@@ -10,7 +10,7 @@ from finetune.errors import RecipeError
 from finetune.evaluation.evaluate import evaluate
 from finetune.recipe.load import save_recipe
 from finetune.study.probe import of_one_task
-from finetune.train.from_recipe import train_by
+from finetune.train.from_recipe import train_from_recipe
 
 QUICK = [{"train": "head", "epochs": 1, "lr": 1e-2}]
 THREE = ("box", "way", "shade")
@@ -38,7 +38,7 @@ def written(data, tmp_path, monkeypatch):
 def run(data, tmp_path_factory):
     """A finished run of three tasks; do not write into it."""
     recipe = recipe_of(data, THREE, phases=[*QUICK, {"train": "layer4", "epochs": 1, "lr": 1e-3}])
-    return train_by(recipe, manifest_of(recipe), out=tmp_path_factory.mktemp("run") / "run")
+    return train_from_recipe(recipe, manifest_of(recipe), out=tmp_path_factory.mktemp("run") / "run")
 
 
 def test_a_run_is_trained_scored_and_reported(finetune, written, tmp_path):

@@ -15,12 +15,12 @@ from finetune.checks.check_data import audit
 from finetune.checks.rows import read_rows
 from finetune.cli.run import load_manifest
 from finetune.errors import RunError
-from finetune.prediction.render import targets_of
-from finetune.train.from_recipe import train_by
-from finetune.train.setup.preflight import fingerprint, refuse_other_files
+from finetune.prediction.render import output_paths
+from finetune.train.from_recipe import train_from_recipe
+from finetune.train.setup.preflight import fingerprint, refuse_changed_files
 from finetune.video.dataset import ClipDataset
 from finetune.video.decode.read import probe
-from finetune.video.probe_files import look_at_files, look_closely
+from finetune.video.probe_files import inspect_files, scan_files
 
 
 @pytest.fixture(scope="module")
@@ -47,7 +47,7 @@ def run(data, tmp_path_factory):
             "train": {"batch_size": 4, "device": "cpu"},
         }
     )
-    return train_by(recipe, load_manifest(recipe), out=tmp_path_factory.mktemp("runs") / "run")
+    return train_from_recipe(recipe, load_manifest(recipe), out=tmp_path_factory.mktemp("runs") / "run")
 
 
 def test_what_predict_says_of_a_folder_is_what_evaluation_says(run, data, tmp_path, finetune):
@@ -77,9 +77,9 @@ def test_a_folder_is_drawn_to_a_video_of_its_images_at_their_rate(run, data, tmp
     assert status == 0, err
     info = probe(tmp_path / "drawn.mp4")
     assert (info.num_frames, info.fps, info.width) == (6, 5.0, 32)
-    assert targets_of([data / "test"], tmp_path / "out")[0] == tmp_path / "out/bright/v0.avi"
+    assert output_paths([data / "test"], tmp_path / "out")[0] == tmp_path / "out/bright/v0.avi"
     with pytest.raises(RunError, match="drawn.mp4: is within .*v0.avi"):
-        targets_of([folder], folder / "drawn.mp4")
+        output_paths([folder], folder / "drawn.mp4")
 
 
 def test_a_run_of_images_by_themselves_predicts_images_by_themselves(run, data, tmp_path, finetune):
@@ -95,19 +95,19 @@ def test_a_run_of_images_by_themselves_predicts_images_by_themselves(run, data, 
 def test_a_run_notices_that_an_image_has_changed_before_it_goes_on(data, tmp_path):
     shutil.copytree(data, tmp_path / "data")
     manifest = ft.Manifest.from_folder(tmp_path / "data")
-    before = fingerprint(manifest, look_at_files(manifest))
+    before = fingerprint(manifest, scan_files(manifest))
     dataset = ClipDataset(manifest, "test", clip=ft.Clip(num_frames=2, size=16))
     stamps = [dataset.stamp(row) for row in range(2)]
     make_images(manifest.path(1), 1, first=3, start=90)
     (manifest.path(1) / "img_00003.png").write_bytes((manifest.path(1) / "img_00003.png").read_bytes() + b" ")
     assert dataset.stamp(0) == stamps[0] and dataset.stamp(1) != stamps[1]
     with pytest.raises(ft.DataError, match=r"v1\.avi: changed since the run began \(1 of 16 files\)"):
-        refuse_other_files(manifest, before, fingerprint(manifest, look_at_files(manifest)))
+        refuse_changed_files(manifest, before, fingerprint(manifest, scan_files(manifest)))
 
 
 def checked(folder, **settings):
     rows = read_rows(folder, group_pattern=None, shares=(0.15, 0.2, 0), **settings)
-    result, left = audit(rows, look_closely(rows.paths, seconds=60))
+    result, left = audit(rows, inspect_files(rows.paths, seconds=60))
     return {finding["kind"]: finding for finding in result["findings"]}, result, left
 
 

@@ -8,10 +8,19 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from finetune.data.labels import MIDDLE, TENTH, UNKNOWN, Labels, Layout, outputs_of, read_labels, shares
-from finetune.data.manifest import Manifest, as_written
+from finetune.data.labels import (
+    INITIAL_BOX,
+    TARGET_SCALE,
+    UNKNOWN_LABELS,
+    Labels,
+    TargetLayout,
+    class_targets,
+    output_specs,
+    read_labels,
+)
+from finetune.data.manifest import Manifest, tasks_for_csv
 from finetune.errors import DataError
-from finetune.recipe.tasks import NAMED, Output, Task
+from finetune.recipe.tasks import CATEGORICAL_KINDS, OutputSpec, Task
 
 BOX = Task(kind="box")
 BOXES = "x,y,w,h,path\n9,9,9,9,../other.mp4\n1,2,3,4,../b.mp4\n5,6,7,8,../sub/../a.mp4\n"
@@ -74,7 +83,7 @@ def test_levels_with_names_keep_their_order_also_those_that_no_row_has(tmp_path)
 
 
 def test_an_empty_list_of_classes_says_that_none_is_there(tmp_path):
-    labels = read(tmp_path, f"path,it\na,x; y\nb,\nc,{UNKNOWN}\nd,y;\n", it=Task(kind="multilabel"))["it"]
+    labels = read(tmp_path, f"path,it\na,x; y\nb,\nc,{UNKNOWN_LABELS}\nd,y;\n", it=Task(kind="multilabel"))["it"]
     assert labels.names == ("x", "y")
     assert labels.values.tolist() == [[True, True], [False, False], [False, False], [False, True]]
     assert labels.known.tolist() == [True, True, False, True]
@@ -217,7 +226,11 @@ FULL = [  # so that each task has labels
 
 
 def as_row(row):
-    texts = [row["one"] or "", UNKNOWN if row["some"] is None else ";".join(sorted(row["some"])), row["level"] or ""]
+    texts = [
+        row["one"] or "",
+        UNKNOWN_LABELS if row["some"] is None else ";".join(sorted(row["some"])),
+        row["level"] or "",
+    ]
     numbers = [("" if row["size"] is None else repr(row["size"]),), row["box"] or [""] * 4, row["motion"] or [""] * 2]
     return [*texts, *(str(number) for each in numbers for number in each)]
 
@@ -233,14 +246,14 @@ def test_what_is_written_reads_back_the_same(tmp_path_factory, rows):
         writer.writerows([f"{number}.mp4", "train", *as_row(row)] for number, row in enumerate(rows))
     manifest = Manifest.from_csv(folder / "clips.csv", packed=True, tasks=EVERY)
     manifest.to_csv(folder / "copy.csv")
-    again = Manifest.from_csv(folder / "copy.csv", packed=True, tasks=as_written(EVERY))
+    again = Manifest.from_csv(folder / "copy.csv", packed=True, tasks=tasks_for_csv(EVERY))
     assert (again.classes, again.labels.tolist()) == (manifest.classes, manifest.labels.tolist())
     for name, labels in manifest.tasks.items():
         other = again.tasks[name]
         assert labels.known.tolist() == other.known.tolist() == [row[name] is not None for row in rows], name
         assert (labels.kind, len(labels.names)) == (other.kind, len(other.names))
         assert np.array_equal(labels.values[labels.known], other.values[other.known]), name
-        if labels.kind in NAMED:
+        if labels.kind in CATEGORICAL_KINDS:
             assert labels.names == other.names
 
 
@@ -250,7 +263,7 @@ def test_a_list_that_a_manifest_of_its_own_lacks_stays_unknown_where_it_is_writt
     tasks = {"it": Task(kind="multilabel", manifest=own)}
     manifest = Manifest.from_csv(path, packed=True, tasks=tasks)
     manifest.to_csv(tmp_path / "copy.csv")
-    again = Manifest.from_csv(tmp_path / "copy.csv", packed=True, tasks=as_written(tasks)).tasks["it"]
+    again = Manifest.from_csv(tmp_path / "copy.csv", packed=True, tasks=tasks_for_csv(tasks)).tasks["it"]
     assert again.known.tolist() == manifest.tasks["it"].known.tolist() == [True, True, False, True]
     assert again.values.tolist() == manifest.tasks["it"].values.tolist()
 
@@ -272,28 +285,32 @@ def test_labels_are_put_among_more_names(kind, values, wanted):
 def test_numbers_are_brought_to_mean_0_and_deviation_1_of_the_known_rows_asked_for():
     values = np.array([[1.0, 5.0], [3.0, 5.0], [99.0, 99.0], [1000.0, 0.0]])
     labels = Labels("regress", ("a", "b"), values, np.array([True, True, False, True]))
-    output = outputs_of({"it": labels}, np.array([0, 1, 2]))["it"]
+    output = output_specs({"it": labels}, np.array([0, 1, 2]))["it"]
     assert output.center == (2.0, 5.0) and output.scale == (1.0, 1.0)  # b does not vary
-    assert outputs_of({"it": labels}, np.array([2]))["it"] == Output("regress", ("a", "b"), (0.0, 0.0), (1.0, 1.0))
+    assert output_specs({"it": labels}, np.array([2]))["it"] == OutputSpec(
+        "regress", ("a", "b"), (0.0, 0.0), (1.0, 1.0)
+    )
 
 
 def test_boxes_are_in_tenths_from_the_middle_and_motion_in_tenths_or_finer():
     box = Labels("box", ("x", "y", "w", "h"), np.ones((2, 4)), np.ones(2, bool))
     motion = Labels("motion", ("dx", "dy"), np.array([[8.0, 1.0], [-8.0, -1.0], [0, 99]]), np.array([1, 1, 0], bool))
-    outputs = outputs_of({"box": box, "motion": motion}, np.arange(2))
-    assert outputs["box"].center == MIDDLE and outputs["box"].scale == (TENTH,) * 4
-    assert outputs["motion"].center == (0, 0) and outputs["motion"].scale == pytest.approx((TENTH, TENTH / 8))
+    outputs = output_specs({"box": box, "motion": motion}, np.arange(2))
+    assert outputs["box"].center == INITIAL_BOX and outputs["box"].scale == (TARGET_SCALE,) * 4
+    assert outputs["motion"].center == (0, 0) and outputs["motion"].scale == pytest.approx(
+        (TARGET_SCALE, TARGET_SCALE / 8)
+    )
     still = Labels("motion", ("dx", "dy"), np.zeros((3, 2)), np.ones(3, bool))
-    assert outputs_of({"it": still}, np.arange(3))["it"].scale == pytest.approx((TENTH, TENTH))
+    assert output_specs({"it": still}, np.arange(3))["it"].scale == pytest.approx((TARGET_SCALE, TARGET_SCALE))
 
 
 def test_a_vector_has_all_targets_and_then_which_are_known():
     outputs = {
-        "action": Output("classify", ("a", "b", "c")),
-        "skill": Output("ordinal", ("low", "high")),
-        "box": Output("box", ("x", "y", "w", "h")),
+        "action": OutputSpec("classify", ("a", "b", "c")),
+        "skill": OutputSpec("ordinal", ("low", "high")),
+        "box": OutputSpec("box", ("x", "y", "w", "h")),
     }
-    layout = Layout(outputs)
+    layout = TargetLayout(outputs)
     assert layout.width == 3 + 2 + 4 + 3
     assert layout.places == {"action": slice(0, 3), "skill": slice(3, 5), "box": slice(5, 9)}
     vector = layout.vector({"action": np.array([0, 1, 0]), "skill": None, "box": np.array([0.5, -1, 2, 3])})
@@ -303,8 +320,8 @@ def test_a_vector_has_all_targets_and_then_which_are_known():
 
 @given(st.lists(st.tuples(st.integers(1, 5), st.booleans()), min_size=1, max_size=5))
 def test_each_task_finds_its_own_targets_in_a_vector(shapes):
-    outputs = {f"t{n}": Output("regress", tuple(map(str, range(width)))) for n, (width, _) in enumerate(shapes)}
-    layout = Layout(outputs)
+    outputs = {f"t{n}": OutputSpec("regress", tuple(map(str, range(width)))) for n, (width, _) in enumerate(shapes)}
+    layout = TargetLayout(outputs)
     targets = {
         name: np.full(len(output.names), number + 1.0) if shapes[number][1] else None
         for number, (name, output) in enumerate(outputs.items())
@@ -320,4 +337,4 @@ def test_each_task_finds_its_own_targets_in_a_vector(shapes):
 def test_shares_are_1_for_what_is_there():
     one = Labels("classify", ("a", "b", "c"), np.array([2]), np.ones(1, bool))
     many = Labels("multilabel", ("a", "b", "c"), np.array([[True, False, True]]), np.ones(1, bool))
-    assert (shares(one, 0).tolist(), shares(many, 0).tolist()) == ([0, 0, 1], [1, 0, 1])
+    assert (class_targets(one, 0).tolist(), class_targets(many, 0).tolist()) == ([0, 0, 1], [1, 0, 1])

@@ -5,11 +5,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from finetune.data.labels import outputs_of
+from finetune.data.labels import output_specs
 from finetune.data.manifest import Manifest
 from finetune.data.read import find_media
 from finetune.errors import DataError
-from finetune.recipe.tasks import Output, Task
+from finetune.recipe.tasks import OutputSpec, Task
 
 BOX = Task(kind="box")
 TASKS = {"box": BOX, "action": Task(kind="classify"), "tags": Task(kind="multilabel"), "skill": Task(kind="ordinal")}
@@ -288,35 +288,35 @@ def test_dropping_rows_and_taking_a_split_keeps_the_labels_of_all_tasks_by_their
 
 
 def test_rows_are_seen_by_any_task_that_chooses_among_names(manifest):
-    by_tags, by_skill, by_box = (manifest.seen_by(name) for name in ("tags", "skill", "box"))
+    by_tags, by_skill, by_box = (manifest.for_task(name) for name in ("tags", "skill", "box"))
     assert by_tags.classes == ("a", "b", "c") and by_tags.targets.sum(0).tolist() == [2, 3, 1]
     assert [by_tags.label(row) for row in (0, 1, 3)] == ["a;b", "", "b"]
     assert by_tags.labels.tolist() == [0, 3, 1, 1, 0, 3, 2]  # of several the rarest
     assert by_skill.classes == ("1", "2", "3") and by_skill.labels.tolist() == [0, 1, 3, 2, 0, 3, 1]
     assert by_box.classes == () and by_box.label(0) == "" and by_box.counts("train") == {}
-    assert by_tags.seen_by("action").labels.tolist() == manifest.labels.tolist()
+    assert by_tags.for_task("action").labels.tolist() == manifest.labels.tolist()
     assert by_box.tasks is manifest.tasks
 
 
 def test_a_models_outputs_put_tasks_in_its_order_and_among_its_names(manifest):
     outputs = {
-        "tags": Output("multilabel", ("c", "d", "b", "a")),
-        "action": Output("classify", ("sit", "jump", "run")),
+        "tags": OutputSpec("multilabel", ("c", "d", "b", "a")),
+        "action": OutputSpec("classify", ("sit", "jump", "run")),
     }
-    seen = manifest.with_outputs(outputs)
+    seen = manifest.aligned_to_outputs(outputs)
     assert list(seen.tasks) == ["tags", "action"] and seen.classes == ("c", "d", "b", "a")
     assert [seen.label(row) for row in (0, 1, 6)] == ["b;a", "", "c"]
     assert seen.tasks["action"].values.tolist() == [2, 0, 3, 2, 0, 3, 2]
     assert seen.tasks["action"].known.tolist() == manifest.tasks["action"].known.tolist()
-    assert [seen.seen_by("action").label(row) for row in range(4)] == ["run", "sit", "", "run"]
+    assert [seen.for_task("action").label(row) for row in range(4)] == ["run", "sit", "", "run"]
 
 
 def test_outputs_of_the_very_data_change_nothing_but_need_no_names_of_numbers(manifest):
-    outputs = outputs_of(manifest.tasks, manifest.rows("train"))
-    seen = manifest.with_outputs(outputs)
+    outputs = output_specs(manifest.tasks, manifest.rows("train"))
+    seen = manifest.aligned_to_outputs(outputs)
     assert seen.classes == manifest.classes and seen.labels.tolist() == manifest.labels.tolist()
     assert all(seen.tasks[name] is manifest.tasks[name] for name in manifest.tasks)
-    assert manifest.with_outputs({"box": outputs["box"]}).tasks.keys() == {"box"}
+    assert manifest.aligned_to_outputs({"box": outputs["box"]}).tasks.keys() == {"box"}
 
 
 def test_a_primary_tasks_class_that_is_only_tested_is_refused(tmp_path):

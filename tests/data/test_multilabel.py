@@ -11,14 +11,14 @@ from sklearn.metrics import average_precision_score, f1_score
 
 import finetune as ft
 from finetune.errors import DataError, RecipeError
-from finetune.metrics.calibration import calibration, tempered
-from finetune.metrics.headline import headline, in_words, rank, validation_figures
+from finetune.metrics.calibration import apply_temperature, calibration
+from finetune.metrics.headline import epoch_sort_key, format_headline, headline, validation_metrics
 from finetune.metrics.multilabel import _Ranked, best_thresholds, mean_average_precision, score_multilabel
-from finetune.model.view_consensus import agree
+from finetune.model.view_consensus import combine_views
 from finetune.study.kfold import kfold
 from finetune.train.log.epoch_metrics import Tally
 from finetune.train.loss.losses import build_loss
-from finetune.train.mixup import mix
+from finetune.train.mixup import mix_clips
 
 LISTS = ("bright;moving", "bright", "moving", "")
 
@@ -118,44 +118,44 @@ def test_a_threshold_is_the_one_with_the_highest_f1():
 
 def test_a_rare_class_keeps_its_small_threshold_and_a_split_without_any_class_has_no_interval():
     targets, probs = np.array([[1, 0], [0, 0], [0, 1]], dtype=bool), np.array([[4e-5, 0], [1e-5, 0], [1e-5, 1]])
-    assert validation_figures(targets, probs)["thresholds"][0] == pytest.approx(2.5e-5)
+    assert validation_metrics(targets, probs)["thresholds"][0] == pytest.approx(2.5e-5)
     nothing = np.zeros((3, 2), dtype=bool)
     task = score_multilabel(nothing, probs, probs > 0.5, classes=["a", "b"], thresholds=None)
     assert headline(task) == ("mAP", 0.0, (0.0, 1.0))
-    assert "mAP 0.000" in in_words(task)
+    assert "mAP 0.000" in format_headline(task)
 
 
 def test_epochs_are_ranked_by_mean_average_precision():
     targets = np.array([[1, 0], [0, 1], [1, 1]], dtype=bool)
     good, bad = np.where(targets, 0.9, 0.1), np.where(targets, 0.4, 0.6)
-    better, worse = (validation_figures(targets, probs) for probs in (good, bad))
+    better, worse = (validation_metrics(targets, probs) for probs in (good, bad))
     assert (better["val_map"], better["val_top1"]) == (1, 1)
     assert better["val_loss"] == pytest.approx(-np.log(0.9))
-    assert rank(better) > rank(worse)
+    assert epoch_sort_key(better) > epoch_sort_key(worse)
 
 
 @pytest.mark.parametrize("name", ["cross_entropy", "bce", "focal", "class_balanced"])
 def test_each_class_is_by_itself(name):
     """What one class's logit gets does not depend on the other's; targets are reached where they are."""
-    loss_of = build_loss(name, class_counts=[30, 3], label_smoothing=0.0, multilabel=True)
+    loss_fn = build_loss(name, class_counts=[30, 3], label_smoothing=0.0, multilabel=True)
     targets = torch.tensor([[1.0, 0.0], [1.0, 1.0]])
     gradients = []
     for other in (0.0, 5.0):
         logits = torch.tensor([[0.3, other], [0.1, other]], requires_grad=True)
-        loss_of(logits, targets).backward()
+        loss_fn(logits, targets).backward()
         gradients.append(logits.grad[:, 0])
     assert torch.equal(*gradients)
     assert (gradients[0] < 0).all()
-    assert loss_of(20 * (2 * targets - 1), targets) < 1e-6
+    assert loss_fn(20 * (2 * targets - 1), targets) < 1e-6
     plain = torch.nn.functional.binary_cross_entropy_with_logits(torch.ones(2, 2), targets)
     if name in {"cross_entropy", "bce"}:
-        assert loss_of(torch.ones(2, 2), targets) == plain
+        assert loss_fn(torch.ones(2, 2), targets) == plain
 
 
 def test_mixing_blends_the_lists():
     clips, targets = torch.zeros(4, 2, 3, 8, 8, dtype=torch.uint8), torch.tensor([[1, 1], [0, 0]] * 2).bool()
-    assert torch.equal(mix(clips, targets, augment=ft.Augment(), num_classes=2, seed=0)[1], targets.float())
-    _, mixed = mix(clips, targets, augment=ft.Augment(mixup=1.0), num_classes=2, seed=0)
+    assert torch.equal(mix_clips(clips, targets, augment=ft.Augment(), num_classes=2, seed=0)[1], targets.float())
+    _, mixed = mix_clips(clips, targets, augment=ft.Augment(mixup=1.0), num_classes=2, seed=0)
     assert mixed[0, 0] == mixed[0, 1] != 0
     assert mixed[0] + mixed[1] == pytest.approx([1, 1])
 
@@ -165,7 +165,7 @@ def test_mixing_blends_the_lists():
 )  # fmt: skip
 def test_views_agree_class_by_class(consensus, wanted):
     logits = torch.tensor([0.9, 0.2]).logit().reshape(2, 1, 1).expand(2, 1, 2)
-    probs = agree(logits, consensus, multilabel=True)
+    probs = combine_views(logits, consensus, multilabel=True)
     assert probs.shape == (1, 2)
     if consensus == "logits":
         wanted = float(logits[:, 0, 0].mean().sigmoid())
@@ -224,15 +224,15 @@ def test_a_temperature_moves_each_class_by_itself_and_names_the_same_classes(run
     task = ft.evaluate(run, out=tmp_path, pictures=False)["tasks"]["label"]
     temperature = json.loads((run / "checkpoints/best/meta.json").read_text())["temperature"]
     assert task["calibrated"]["temperature"] == temperature != 1
-    cooled = tempered(np.load(tmp_path / "probabilities.npy"), temperature, multilabel=True)
+    calibrated_NK = apply_temperature(np.load(tmp_path / "probabilities.npy"), temperature, multilabel=True)
     rows = manifest.rows("test")
-    wanted = calibration(manifest.targets[rows], cooled, manifest.groups[rows])
+    wanted = calibration(manifest.targets[rows], calibrated_NK, manifest.groups[rows])
     for key in ("ece", "brier", "log_loss", "gap"):
         assert task["calibrated"][key] == pytest.approx(wanted[key], abs=1e-6), key
     paths = [manifest.path(row) for row in rows]
     plain, calibrated = (ft.predict(run, paths, calibrated=each) for each in (False, True))
     assert [each.named for each in calibrated] == [each.named for each in plain]
-    for each, probs_K in zip(calibrated, cooled, strict=True):
+    for each, probs_K in zip(calibrated, calibrated_NK, strict=True):
         assert dict(each.top_k) == pytest.approx(dict(zip(manifest.classes, probs_K, strict=True)), abs=2e-6)
 
 
@@ -243,7 +243,7 @@ def test_several_views_agree_in_the_model_as_in_evaluation(run):
     with torch.inference_mode():
         views = torch.stack([model(clips[:, view])["label"] for view in range(3)])
         together = model(clips)["label"].sigmoid()
-    assert torch.allclose(together, agree(views, "probs", multilabel=True), atol=1e-5)
+    assert torch.allclose(together, combine_views(views, "probs", multilabel=True), atol=1e-5)
 
 
 def test_resumed_it_is_the_same_run(run, manifest, tmp_path, signal_at):

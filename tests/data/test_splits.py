@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from finetune.data.labels import Labels
 from finetune.data.manifest import Manifest
-from finetune.data.splits import columns_to_spread, divide, same_file, teach_all, units_of
+from finetune.data.splits import assign_splits, file_ids, repair_folds, split_units, stratification_columns
 from finetune.errors import DataError
 
 NAMES = tuple("abcdef")
@@ -27,7 +27,7 @@ def named(units):
 
 
 def divided(codes, units, val, test, seed=0, number=None):
-    return divide([labels_of(codes, number)], named(units), (val, test, seed), source="clips.csv")
+    return assign_splits([labels_of(codes, number)], named(units), (val, test, seed), source="clips.csv")
 
 
 @pytest.mark.parametrize(
@@ -94,7 +94,7 @@ def every_valid(rows, columns_NC, needed_C, shares):
 def test_of_few_units_the_best_valid_division_is_taken_and_none_is_missed(drawn, val, test):
     codes, rows, number = drawn
     shares = {"val": val, "test": test}
-    columns_NC, needed_C = columns_to_spread([labels_of(codes, number)])
+    columns_NC, needed_C = stratification_columns([labels_of(codes, number)])
     costs = [cost_of(splits, columns_NC, shares)[1] for splits in every_valid(rows, columns_NC, needed_C, shares)]
     if not costs:
         with pytest.raises(DataError, match="too few to hold out"):
@@ -108,7 +108,7 @@ def test_of_few_units_the_best_valid_division_is_taken_and_none_is_missed(drawn,
 @given(drawn=small_sets(units=(9, 30)), val=st.sampled_from([0, 0.15]), test=st.sampled_from([0.2, 0.4]))
 def test_of_more_units_a_valid_division_is_found_where_two_can_be_spared(drawn, val, test):
     codes, rows, number = drawn
-    columns_NC, needed_C = columns_to_spread([labels_of(codes, number)])
+    columns_NC, needed_C = stratification_columns([labels_of(codes, number)])
     has_UC = np.array([columns_NC[rows == unit].any(0) for unit in range(rows.max() + 1)])[:, needed_C]
     out = range(len(has_UC))
     pairs = itertools.combinations(out, 2) if val else zip(out, out, strict=True)
@@ -160,7 +160,7 @@ def test_names_of_all_tasks_stay_in_training_and_are_spread():
     place = labels_of([0] * 20 + [1] * 19 + [2] * 19 + [3] * 2)
     numbers = Labels("regress", ("age",), np.zeros((60, 1)), np.arange(60) == 7)
     for seed in range(10):
-        splits = divide([first, place, numbers], named(range(60)), (0.15, 0.2, seed), source="x")
+        splits = assign_splits([first, place, numbers], named(range(60)), (0.15, 0.2, seed), source="x")
         for labels in (first, place, numbers):
             assert labels.has()[splits == "train"].any(0).all()
         assert [int(labels_there) for labels_there in place.has()[splits == "test"].sum(0)[:3]] == [4, 4, 4]
@@ -175,9 +175,9 @@ def test_rows_of_one_file_go_together_however_it_is_written(tmp_path):
     (tmp_path / "b").symlink_to(tmp_path / "a", target_is_directory=True)
     written = ["a/1.mp4", "a/../a/1.mp4", "b/1.mp4", "hard.mp4", "soft.mp4", "a/2.mp4", "b/2.mp4", "gone.mp4"]
     paths = [tmp_path / name for name in written]
-    assert same_file(paths).tolist() == [0, 0, 0, 0, 0, 1, 1, 2]
-    assert units_of(paths, None, root=tmp_path).tolist() == ["a/1.mp4"] * 5 + ["a/2.mp4"] * 2 + ["gone.mp4"]
-    joined = units_of(paths, ["p", "q", "", "", "", "", "", "r"], root=tmp_path)
+    assert file_ids(paths).tolist() == [0, 0, 0, 0, 0, 1, 1, 2]
+    assert split_units(paths, None, root=tmp_path).tolist() == ["a/1.mp4"] * 5 + ["a/2.mp4"] * 2 + ["gone.mp4"]
+    joined = split_units(paths, ["p", "q", "", "", "", "", "", "r"], root=tmp_path)
     assert joined.tolist() == ["b/1.mp4"] * 5 + ["a/2.mp4"] * 2 + ["r"]
     lines = [f"{name},{label}" for label in "xy" for name in (f"{label}{number}.mp4" for number in range(20))]
     for line in lines:
@@ -191,10 +191,10 @@ def test_a_class_that_one_fold_has_alone_is_given_to_another_too():
     units = named(range(12))
     labels = labels_of([0] * 5 + [1] * 5 + [2] * 2)
     folds = [np.array([0, 1, 5, 6]), np.array([2, 3, 7, 8]), np.array([4, 9, 10, 11])]
-    found = teach_all(folds, [labels], units)
+    found = repair_folds(folds, [labels], units)
     assert sorted(np.concatenate(found).tolist()) == list(range(12))
     assert all(set(labels.values[rows]) != {2} and not {10, 11} <= set(rows.tolist()) for rows in found)
     good = [np.array([0, 1, 5, 10]), np.array([2, 3, 7, 8, 6]), np.array([4, 9, 11])]
-    assert [rows.tolist() for rows in teach_all(good, [labels], units)] == [sorted(rows.tolist()) for rows in good]
-    filled = teach_all([np.arange(12), np.array([], dtype=int)], [labels], units)
+    assert [rows.tolist() for rows in repair_folds(good, [labels], units)] == [sorted(rows.tolist()) for rows in good]
+    filled = repair_folds([np.arange(12), np.array([], dtype=int)], [labels], units)
     assert all(labels.has()[rows].any(0).all() for rows in filled)

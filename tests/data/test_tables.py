@@ -165,7 +165,7 @@ def test_a_check_reads_a_table_by_the_same_rules(tmp_path):
     tasks = {"size": Task(kind="regress", columns="size")}
     path.write_text("path,Size,note,note,split\na.mp4,1,,,train\nb.mp4,2,,,test\n", encoding="utf-8")
     rows = read_rows(path, group_pattern=None, shares=(0.15, 0.2, 0), tasks=tasks)
-    assert rows.labels_of_all["size"].values.tolist() == [[1], [2]]
+    assert rows.labels_by_task["size"].values.tolist() == [[1], [2]]
 
 
 CELL = st.text(st.characters(exclude_characters="\0", exclude_categories=["Cs"]), max_size=8)

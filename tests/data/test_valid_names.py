@@ -7,8 +7,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from finetune.checks.rows import read_rows
-from finetune.data.manifest import Manifest, as_written
-from finetune.data.valid_names import name_notes, name_problems, shown
+from finetune.data.manifest import Manifest, tasks_for_csv
+from finetune.data.valid_names import escape_invisible, name_notes, name_problems
 from finetune.errors import DataError
 from finetune.recipe.tasks import Task
 
@@ -132,7 +132,9 @@ def test_blanks_at_the_ends_of_a_name_are_no_part_of_it_in_folders_tables_and_pa
 def test_a_folder_of_images_with_a_blank_at_the_end_of_its_name_is_refused(tmp_path, blank):
     touch(tmp_path, *(f"{label}/{video}{blank}/{frame}.jpg" for label in "ab" for video in "12" for frame in "123"))
     touch(tmp_path, "a/1/1.jpg", "a/1/2.jpg")
-    message = rf"names of files with a blank at the beginning or the end: “.*a/1{shown(blank)}”.*; rename them"
+    message = (
+        rf"names of files with a blank at the beginning or the end: “.*a/1{escape_invisible(blank)}”.*; rename them"
+    )
     with pytest.raises(DataError, match=message.replace("\\", "\\\\")):
         Manifest.from_folder(tmp_path, val=0, test=0)
     rows = read_rows(tmp_path, group_pattern=None, shares=(0, 0, 0))
@@ -177,7 +179,7 @@ def test_every_manifest_that_is_accepted_reads_back_equal(tmp_path_factory, name
     except DataError:
         return
     manifest.to_csv(root / "copy.csv")
-    assert_equal(Manifest.from_csv(root / "copy.csv", tasks=as_written(tasks), **settings), manifest)
+    assert_equal(Manifest.from_csv(root / "copy.csv", tasks=tasks_for_csv(tasks), **settings), manifest)
 
 
 ALIKE = [
@@ -196,8 +198,8 @@ ALIKE += [("a_b", "a b"), ("ＡＢ", "ab"), ("a\xa0b", "a b"), ("Straße", "STRA
 def test_names_that_look_alike_are_a_warning(one, other):
     (note,) = name_notes("classes", [one, other, "else"])
     assert note.startswith("classes that look alike: “") and note.isprintable()
-    assert shown(one) != shown(other)  # the difference can be seen
-    assert all(f"“{shown(name)}”" in note for name in (one, other))
+    assert escape_invisible(one) != escape_invisible(other)  # the difference can be seen
+    assert all(f"“{escape_invisible(name)}”" in note for name in (one, other))
 
 
 @pytest.mark.parametrize(

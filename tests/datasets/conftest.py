@@ -69,7 +69,7 @@ def server():
 @pytest.fixture
 def no_pauses(monkeypatch):
     """Attempts follow each other at once."""
-    monkeypatch.setattr("finetune.datasets.download.PAUSES_SECONDS", (0.0, 0.0, 0.0))
+    monkeypatch.setattr("finetune.datasets.download.RETRY_DELAYS_SECONDS", (0.0, 0.0, 0.0))
 
 
 @pytest.fixture

@@ -31,7 +31,7 @@ def frames_of(path: Path) -> np.ndarray:
         return np.stack([frame.to_ndarray(format="rgb24") for frame in container.decode(video=0)])
 
 
-def plans(label: str, *, count: int) -> list[quickstart.Clip]:
+def plans(label: str, *, count: int) -> list[quickstart.ClipPlan]:
     """Clips of one class, each from its own scene, which is also the nth scene of every other class."""
     drawn = []
     for number in range(count):
@@ -101,7 +101,7 @@ def test_the_box_of_the_manifest_holds_the_only_pixels_that_move(tmp_path: Path,
         scenes.append(replace(draw_scene(rng), noise=0.0))
         return scenes[-1]
 
-    def bare_plan(rng: np.random.Generator, scene: quickstart.Scene, *, label: str) -> quickstart.Clip:
+    def bare_plan(rng: np.random.Generator, scene: quickstart.Scene, *, label: str) -> quickstart.ClipPlan:
         return replace(plan_clip(rng, scene, label=label), distractors=())
 
     monkeypatch.setattr(quickstart, "draw_scene", bare_scene)

@@ -5,12 +5,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from finetune.evaluation.choose_clips import MISTAKES, OF_A_PAIR, PAIRS, RIGHT, UNCERTAIN, choose_clips
-from finetune.run.predictions_csv import Answer
+from finetune.evaluation.choose_clips import CLIPS_PER_PAIR, MISTAKES, PAIRS, RIGHT, UNCERTAIN, choose_clips
+from finetune.run.predictions_csv import PredictionRow
 
 
 def answer(number, label, predicted, probability=0.6, second=0.1):
-    return Answer(f"{number:03}.mp4", label, predicted, probability, {predicted: probability, "other": second}, "")
+    return PredictionRow(
+        f"{number:03}.mp4", label, predicted, probability, {predicted: probability, "other": second}, ""
+    )
 
 
 def paths(answers):
@@ -60,7 +62,7 @@ def test_the_choice_is_small_each_clip_once_and_the_same_in_any_order(rows, rand
     shuffled = random.sample(answers, len(answers))
     assert choose_clips(shuffled, multilabel=False) == found
     every = paths(found.clips())
-    assert len(every) == len(set(every)) <= MISTAKES + UNCERTAIN + RIGHT + PAIRS * OF_A_PAIR
+    assert len(every) == len(set(every)) <= MISTAKES + UNCERTAIN + RIGHT + PAIRS * CLIPS_PER_PAIR
     assert len(found.pairs) <= PAIRS
     confusion = np.zeros((15, 15), dtype=int)
     np.add.at(confusion, tuple(np.array(rows, dtype=int).reshape(-1, 3)[:, :2].T), 1)
@@ -73,8 +75,8 @@ def test_the_choice_is_small_each_clip_once_and_the_same_in_any_order(rows, rand
 
 
 def test_of_several_classes_the_surest_mistake_is_the_one_about_which_it_was_surest():
-    sure_of_the_rest = Answer("a", "dog;owl", "dog", 0.999, {"dog": 0.999, "owl": 0.49}, "")
-    sure_of_what_is_not_there = Answer("b", "dog", "dog;owl", 0.9, {"owl": 0.9, "dog": 0.6}, "")
-    missed = Answer("c", "dog;owl", "dog", 0.7, {"dog": 0.7, "owl": 0.02}, "")
+    sure_of_the_rest = PredictionRow("a", "dog;owl", "dog", 0.999, {"dog": 0.999, "owl": 0.49}, "")
+    sure_of_what_is_not_there = PredictionRow("b", "dog", "dog;owl", 0.9, {"owl": 0.9, "dog": 0.6}, "")
+    missed = PredictionRow("c", "dog;owl", "dog", 0.7, {"dog": 0.7, "owl": 0.02}, "")
     chosen = choose_clips([sure_of_the_rest, sure_of_what_is_not_there, missed], multilabel=True)
     assert [each.path for each in chosen.mistakes] == ["c", "b", "a"]

@@ -11,16 +11,16 @@ from grey import make_clip
 import finetune as ft
 from finetune.evaluation.contact_sheets import (
     GAP,
-    MOST_FRAMES,
+    MAX_FRAMES,
     SIDE,
-    name_of,
-    no_sheets,
-    sheet_of,
-    shown_frames,
+    make_sheet,
+    remove_sheets,
+    sheet_file_name,
+    sheet_frame_indices,
     write_sheets,
 )
 from finetune.video.dataset import ClipDataset
-from finetune.video.probe_files import look_at_files
+from finetune.video.probe_files import scan_files
 
 
 def frames(count, size=32):
@@ -40,28 +40,28 @@ def parts_of(sheet):
     [(1, [0]), (2, [0, 1]), (8, list(range(8))), (9, [0, 1, 2, 3, 5, 6, 7, 8]), (16, [0, 2, 4, 6, 9, 11, 13, 15])],
 )
 def test_a_sheet_has_frames_from_first_to_last(count, shown):
-    assert shown_frames(count) == shown
-    sheet = sheet_of(frames(count))
+    assert sheet_frame_indices(count) == shown
+    sheet = make_sheet(frames(count))
     assert (sheet.shape, sheet.dtype) == ((3, SIDE, (SIDE + GAP) * len(shown) - GAP), np.uint8)
     levels = parts_of(sheet)
     assert (levels == (16 + 7 * np.array(shown))[None, None, :, None]).all()
-    assert len(shown) <= MOST_FRAMES
+    assert len(shown) <= MAX_FRAMES
 
 
 def test_where_a_frame_is_bright_its_picture_is(tmp_path):
     frame = torch.zeros(1, 3, 64, 64, dtype=torch.uint8)
     frame[0, 0, :32, 32:] = 200
-    red = sheet_of(frame)[0]
+    red = make_sheet(frame)[0]
     assert red[: SIDE // 2 - 2, SIDE // 2 + 2 :].min() == 200
     assert red[SIDE // 2 + 2 :].max() == red[:, : SIDE // 2 - 2].max() == 0
 
 
 def test_names_are_those_that_a_report_takes():
-    assert name_of("/a/b.mp4") == name_of("/a/b.mp4") != name_of("/a/c.mp4")
+    assert sheet_file_name("/a/b.mp4") == sheet_file_name("/a/b.mp4") != sheet_file_name("/a/c.mp4")
     from finetune.report.run.task_view import _NAME
 
     for path in ("/a/b.mp4", "挥手", "\udce9", ""):
-        assert _NAME.fullmatch(name_of(path)) and _NAME.fullmatch(name_of(path, "-cam"))
+        assert _NAME.fullmatch(sheet_file_name(path)) and _NAME.fullmatch(sheet_file_name(path, "-cam"))
 
 
 @pytest.fixture
@@ -71,14 +71,14 @@ def dataset(tmp_path):
         make_clip(tmp_path / "clips" / "b" / f"{number}.mp4", 8, start=16 + 60 * number)
     manifest = ft.Manifest.from_folder(tmp_path / "clips", val=0, test=0)
     clip = ft.Clip(num_frames=4, size=32)
-    return ClipDataset(manifest, "train", clip=clip, views=1, facts=look_at_files(manifest))
+    return ClipDataset(manifest, "train", clip=clip, views=1, facts=scan_files(manifest))
 
 
 def test_each_sheet_is_of_the_clip_that_asked_for_it(dataset, tmp_path):
     paths = [str(dataset.manifest.path(row)) for row in (4, 0)]
     index = write_sheets(tmp_path, dataset, paths)
     assert index == json.loads((tmp_path / "pictures/index.json").read_text())
-    assert index == {path: {"sheet": name_of(path), "frames": 4} for path in paths}
+    assert index == {path: {"sheet": sheet_file_name(path), "frames": 4} for path in paths}
     assert len(list((tmp_path / "pictures").iterdir())) == 3
     for row, path in zip((4, 0), paths, strict=True):
         picture = cv2.imread(str(tmp_path / "pictures" / index[path]["sheet"]))
@@ -94,7 +94,7 @@ def test_files_that_have_gone_bad_have_no_sheet_and_old_sheets_go(dataset, tmp_p
     write_sheets(tmp_path, dataset, paths)
     dataset.manifest.path(0).write_bytes(b"gone bad")
     assert list(write_sheets(tmp_path, dataset, paths)) == paths[1:]
-    assert {path.name for path in (tmp_path / "pictures").iterdir()} == {name_of(paths[1]), "index.json"}
-    no_sheets(tmp_path)
-    no_sheets(tmp_path)
+    assert {path.name for path in (tmp_path / "pictures").iterdir()} == {sheet_file_name(paths[1]), "index.json"}
+    remove_sheets(tmp_path)
+    remove_sheets(tmp_path)
     assert not (tmp_path / "pictures").exists()

@@ -12,7 +12,7 @@ from grey import TINY, make_clip
 import finetune as ft
 from finetune.errors import DataError, RunError
 from finetune.evaluation import evaluate as evaluation
-from finetune.metrics.calibration import calibration, tempered
+from finetune.metrics.calibration import apply_temperature, calibration
 from finetune.metrics.intervals import paired_difference
 from finetune.model.backbone.backbone import build_backbone
 from finetune.report.run import page
@@ -80,7 +80,7 @@ def noted(run, **changes):
 def test_calibrated_figures_are_those_of_tempered_probabilities(run):
     task, (labels, probs) = results_of(run)["tasks"]["label"], answers_of(run / "evaluation")
     temperature = json.loads((run / "checkpoints/best/meta.json").read_text())["temperature"]
-    wanted = calibration(labels, tempered(probs, temperature), None)
+    wanted = calibration(labels, apply_temperature(probs, temperature), None)
     found = task["calibrated"]
     assert (found.pop("temperature"), found.pop("rows")) == (temperature, 10)
     for key in ("ece", "brier", "log_loss", "gap"):
@@ -134,17 +134,17 @@ def test_calibrated_predictions_are_those_of_the_evaluation_and_name_the_same_cl
     noted(own_run, temperature=3.5)
     videos = [manifest.path(row) for row in manifest.rows("test")][:6]
     _, probs = answers_of(own_run / "evaluation")
-    wanted = tempered(probs, 3.5)
-    plain, cooled = (ft.predict(own_run, videos, calibrated=each) for each in (False, True))
-    for one, other, probs_K in zip(plain, cooled, wanted, strict=False):
+    wanted = apply_temperature(probs, 3.5)
+    plain, calibrated = (ft.predict(own_run, videos, calibrated=each) for each in (False, True))
+    for one, other, probs_K in zip(plain, calibrated, wanted, strict=False):
         assert one.predicted == other.predicted
         assert [name for name, _ in one.top_k] == [name for name, _ in other.top_k]
         assert dict(other.top_k) == pytest.approx({"bright": probs_K[0], "dark": probs_K[1]}, abs=1e-6)
         assert other.probability < one.probability
     _, out, _ = finetune("predict", own_run, videos[0], "--calibrated", "--json")
-    assert json.loads(out)[0]["probability"] == cooled[0].probability
+    assert json.loads(out)[0]["probability"] == calibrated[0].probability
     views = ft.load_recipe(str(own_run / "recipe.yaml")).evaluate.views
-    assert ft.predict(own_run, videos[:1], calibrated=True, views=views) == cooled[:1]
+    assert ft.predict(own_run, videos[:1], calibrated=True, views=views) == calibrated[:1]
     with pytest.raises(RunError, match="its temperature is that of 1 views, not 3; leave out --views"):
         ft.predict(own_run, videos[:1], calibrated=True, views=3)
 
@@ -199,8 +199,8 @@ def test_what_is_no_number_is_refused_with_the_clips(own_run, monkeypatch):
         said.tasks["label"][1] = np.nan
         return said
 
-    found = evaluation.answers_of
-    monkeypatch.setattr(evaluation, "answers_of", broken)
+    found = evaluation.predict_rows
+    monkeypatch.setattr(evaluation, "predict_rows", broken)
     with pytest.raises(DataError, match=r"what the model says of .*\.mp4 is no number"):
         ft.evaluate(own_run)
 

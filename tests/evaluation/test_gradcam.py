@@ -13,7 +13,7 @@ from torch.nn import functional as F
 
 import finetune as ft
 from finetune.errors import ModelError, RunError
-from finetune.evaluation.gradcam import _shown_weights, explain, look
+from finetune.evaluation.gradcam import _sheet_weights, explain, grad_cam
 from finetune.model.backbone.backbone import Backbone
 from finetune.model.backbone.network import InputSpec, Network
 from finetune.model.classifier import VideoClassifier
@@ -22,7 +22,7 @@ from finetune.recipe.schema import Model
 from finetune.report.run.page import write_report
 from finetune.run.checkpoint import open_run
 from finetune.run.manifest import saved_manifest
-from finetune.video.row_loader import loader_of
+from finetune.video.row_loader import evaluation_loader
 
 SIDE = 64
 
@@ -90,13 +90,13 @@ def bright_corners(low=40, high=220):
     return clip, corners
 
 
-def quarters(heat_THW):
-    return F.avg_pool2d(heat_THW[:, None], heat_THW.shape[1] // 2)[:, 0]
+def quarters(heatmap_THW):
+    return F.avg_pool2d(heatmap_THW[:, None], heatmap_THW.shape[1] // 2)[:, 0]
 
 
 def test_the_heat_is_where_the_named_class_has_its_reasons():
     clip, corners = bright_corners()
-    heat = look(brightness_model(), clip).heat_THW
+    heat = grad_cam(brightness_model(), clip).heatmap_THW
     assert heat.shape == (4, 8, 8)
     brightness = F.avg_pool2d(clip[:, 0].float()[:, None], 8)[:, 0]
     torch.testing.assert_close(heat, brightness / brightness.max())
@@ -106,7 +106,7 @@ def test_the_heat_is_where_the_named_class_has_its_reasons():
 
 def test_for_another_class_it_is_elsewhere():
     clip, corners = bright_corners()
-    heat = look(brightness_model(likes="dark"), clip).heat_THW
+    heat = grad_cam(brightness_model(likes="dark"), clip).heatmap_THW
     for number, (down, right) in enumerate(corners):
         assert quarters(heat)[number].argmin() == 2 * down + right
 
@@ -114,7 +114,7 @@ def test_for_another_class_it_is_elsewhere():
 def test_a_frame_that_says_nothing_stays_cold():
     clip, _ = bright_corners(low=0)
     clip[2] = 0
-    heat = look(brightness_model(), clip).heat_THW
+    heat = grad_cam(brightness_model(), clip).heatmap_THW
     assert heat[2].max() == 0
     assert heat[[0, 1, 3]].amax((1, 2)).tolist() == pytest.approx([1, 1, 1])
 
@@ -135,15 +135,15 @@ def tiny(name=TINY, temporal="mean", frames=4, **kwargs):
     [(TINY, "mean", 2), ("test_vit", "mean", 4), ("test_vit", "transformer", 4), ("test_efficientnet", "gru", 2)],
 )
 def test_of_real_networks_each_frame_has_heat_between_0_and_1(name, temporal, places):
-    heat = look(tiny(name, temporal), drawn()).heat_THW
+    heat = grad_cam(tiny(name, temporal), drawn()).heatmap_THW
     assert heat.shape == (4, places, places)
     assert heat.min() >= 0 and heat.max() == 1
-    assert torch.equal(look(tiny(name, temporal), drawn()).heat_THW, heat)
+    assert torch.equal(grad_cam(tiny(name, temporal), drawn()).heatmap_THW, heat)
 
 
 def test_of_a_network_that_takes_clips_the_heat_has_its_steps():
     clip, _ = bright_corners()
-    heat = look(brightness_model(stride=2), clip).heat_THW
+    heat = grad_cam(brightness_model(stride=2), clip).heatmap_THW
     brightness = F.avg_pool3d(clip[:, 0].float()[None], (2, 8, 8))[0]
     assert heat.shape == (2, 8, 8)
     torch.testing.assert_close(heat, brightness / brightness.max())
@@ -161,7 +161,7 @@ def test_looking_leaves_the_model_as_it_was(learning, training):
     learns = [parameter.requires_grad for parameter in model.parameters()]
     modes = [module.training for module in model.modules()]
     hooks = [len(module._forward_hooks) + len(module._forward_pre_hooks) for module in model.modules()]
-    look(model, drawn())
+    grad_cam(model, drawn())
     assert [parameter.requires_grad for parameter in model.parameters()] == learns
     assert [module.training for module in model.modules()] == modes
     assert [len(each._forward_hooks) + len(each._forward_pre_hooks) for each in model.modules()] == hooks
@@ -173,29 +173,29 @@ def test_looking_leaves_the_model_as_it_was(learning, training):
 
 def test_a_frozen_backbone_is_looked_into_as_one_that_learns():
     clip, model = drawn(), tiny()
-    heat = look(model, clip).heat_THW
+    heat = grad_cam(model, clip).heatmap_THW
     set_trainable(model, "head")
-    assert torch.equal(look(model, clip).heat_THW, heat)
+    assert torch.equal(grad_cam(model, clip).heatmap_THW, heat)
     for parameter in model.parameters():
         parameter.requires_grad_(False)
-    assert torch.equal(look(model, clip).heat_THW, heat)
+    assert torch.equal(grad_cam(model, clip).heatmap_THW, heat)
 
 
 def test_the_weights_are_those_of_attention_pooling_and_together_1():
     model = tiny(temporal="attention").eval()
-    found = look(model, drawn())
+    found = grad_cam(model, drawn())
     with torch.no_grad():
         wanted = model.temporal.weights(model.backbone(drawn()[None])).mean(2)[0]
     torch.testing.assert_close(found.weights_T, wanted)
     assert found.weights_T.sum() == pytest.approx(1, abs=1e-6)
-    assert look(tiny(temporal="transformer"), drawn()).weights_T is None
+    assert grad_cam(tiny(temporal="transformer"), drawn()).weights_T is None
 
 
 def test_networks_without_a_map_are_refused():
     torch.manual_seed(0)
     model = ft.build_model("crossvit_9_240", ["a", "b"], weights="none", num_frames=1, size=240)
     with pytest.raises(ModelError, match="CrossVit has no one feature map"):
-        look(model, drawn(1, 240))
+        grad_cam(model, drawn(1, 240))
 
 
 def test_the_tokens_of_a_clip_are_not_taken_for_those_of_a_picture(monkeypatch):
@@ -205,7 +205,7 @@ def test_the_tokens_of_a_clip_are_not_taken_for_those_of_a_picture(monkeypatch):
     monkeypatch.setattr(model.backbone, "takes_clips", True)
     learns = [parameter.requires_grad for parameter in model.parameters()]
     with pytest.raises(ModelError, match="test_vit: has no layer that knows of places in a way that --explain knows"):
-        look(model, drawn())
+        grad_cam(model, drawn())
     assert [parameter.requires_grad for parameter in model.parameters()] == learns
 
 
@@ -236,13 +236,15 @@ def test_a_report_shows_two_strips_once_the_model_was_looked_into(run):
 def test_the_frames_looked_at_are_those_of_the_sheet_whatever_the_views(run, monkeypatch):
     """Of two views the first is of other frames than of one."""
     seen = []
-    monkeypatch.setattr("finetune.evaluation.gradcam.look", lambda model, clip: seen.append(clip) or look(model, clip))
+    monkeypatch.setattr(
+        "finetune.evaluation.gradcam.grad_cam", lambda model, clip: seen.append(clip) or grad_cam(model, clip)
+    )
     explain(run)
     recipe_views = ft.load_recipe(str(run / "recipe.yaml")).evaluate.views
     assert recipe_views == 1
     recipe, classes = open_run(run)
     tested = saved_manifest(run, recipe, classes).only("test")
-    loader, _ = loader_of(tested, "test", recipe, size=32, views=2)
+    loader, _ = evaluation_loader(tested, "test", recipe, size=32, views=2)
     with loader:
         wanted = {loader.dataset[position]["clips"][0].numpy().tobytes() for position in range(4)}
     assert {clip.numpy().tobytes() for clip in seen} == wanted
@@ -273,7 +275,7 @@ def test_commands_explain(trained_run, tmp_path, finetune):
 
 def test_weights_are_told_of_the_frames_that_are_on_the_sheet():
     weights = torch.arange(16) / 120
-    assert _shown_weights(weights, 16) == pytest.approx([n / 120 for n in (0, 2, 4, 6, 9, 11, 13, 15)], abs=1e-4)
-    assert _shown_weights(torch.tensor([0.25, 0.75]), 4) == [0.25, 0.25, 0.75, 0.75]
-    assert _shown_weights(None, 4) == []
-    assert np.isclose(sum(_shown_weights(torch.full((5,), 0.2), 5)), 1)
+    assert _sheet_weights(weights, 16) == pytest.approx([n / 120 for n in (0, 2, 4, 6, 9, 11, 13, 15)], abs=1e-4)
+    assert _sheet_weights(torch.tensor([0.25, 0.75]), 4) == [0.25, 0.25, 0.75, 0.75]
+    assert _sheet_weights(None, 4) == []
+    assert np.isclose(sum(_sheet_weights(torch.full((5,), 0.2), 5)), 1)

@@ -13,14 +13,14 @@ from grey import TINY, make_clip
 import finetune as ft
 from finetune.errors import RecipeError, RunError, VideoError
 from finetune.feature_cache import frozen_part as freezing
-from finetune.feature_cache.cache_folder import remove, sets_in
-from finetune.feature_cache.cached_clips import KeptClips, kept_clips
-from finetune.feature_cache.fill import fill
-from finetune.feature_cache.frozen_part import depends_on, entering, frozen_part, rounding_error
+from finetune.feature_cache.cache_folder import list_cache_entries, remove_cache_entry
+from finetune.feature_cache.cached_clips import CachedClips, open_cached_clips
+from finetune.feature_cache.fill import fill_cache
+from finetune.feature_cache.frozen_part import cache_key, cut_activations, frozen_part, rounding_error
 from finetune.feature_cache.shard_store import MISSING
-from finetune.video.dataset import ClipDataset, draw_of_view, view_of
+from finetune.video.dataset import ClipDataset, fixed_draw_of_epoch, fixed_draw_seed
 from finetune.video.pack.write import pack
-from finetune.video.probe_files import look_at_files
+from finetune.video.probe_files import scan_files
 
 CLIP = ft.Clip(num_frames=2, size=32)
 
@@ -48,18 +48,18 @@ def opened(root, clips, *, model=None, clip=CLIP, augment=None, views=1, drawn=(
         "train",
         clip=clip,
         augment=augment or ft.Augment(),
-        facts=None if packed else look_at_files(manifest),
+        facts=None if packed else scan_files(manifest),
         packed=packed,
         drawn_views=4,
     )
     frozen = frozen_part(model, clip.num_frames, precision=precision)
-    return model, frozen, kept_clips(root, depends_on(model, frozen), frozen, dataset, drawn)
+    return model, frozen, open_cached_clips(root, cache_key(model, frozen), frozen, dataset, drawn)
 
 
 def filled(root, clips, **settings):
     model, frozen, kept = opened(root, clips, **settings)
     with kept:
-        return fill(model, frozen, kept, ft.Data(workers=0))
+        return fill_cache(model, frozen, kept, ft.Data(workers=0))
 
 
 def test_a_second_fill_finds_all_of_it(tmp_path, clips):
@@ -73,7 +73,7 @@ def test_further_draws_are_added_to_those_that_are_there(tmp_path, clips):
     with kept:
         assert kept.lacking() == 2 * 6
         before = kept.places_NV[:, 0].copy()
-        assert fill(model, frozen, kept, ft.Data(workers=0)) == 6
+        assert fill_cache(model, frozen, kept, ft.Data(workers=0)) == 6
         assert kept.lacking() == 0 and (kept.places_NV[:, 0] == before).all()
 
 
@@ -136,16 +136,16 @@ def test_another_size_architecture_fusion_or_cut_misses(tmp_path, clips):
     assert filled(tmp_path, clips, model=model_of(learns="layer4")) == 6
     assert filled(tmp_path, clips, model=model_of(learns="layer3")) == 6
     assert filled(tmp_path, clips, model=model_of("mobilenetv3_small_050")) == 6
-    basis = depends_on(model := model_of(), frozen_part(model, 2, precision="fp32"))
+    basis = cache_key(model := model_of(), frozen_part(model, 2, precision="fp32"))
     model.settings = model.settings.model_copy(update={"fusion": "tsm"})
-    assert depends_on(model, frozen_part(model, 2, precision="fp32")) != basis
+    assert cache_key(model, frozen_part(model, 2, precision="fp32")) != basis
 
 
 @pytest.mark.parametrize("package", ["torch", "torchvision", "timm", "av", "opencv-python-headless", "numpy"])
 def test_another_version_of_a_library_misses(tmp_path, clips, package, monkeypatch):
     filled(tmp_path, clips)
-    versions = freezing.versions_of
-    monkeypatch.setattr(freezing, "versions_of", lambda names: {**versions(names), package: "another"})
+    versions = freezing.package_versions
+    monkeypatch.setattr(freezing, "package_versions", lambda names: {**versions(names), package: "another"})
     assert filled(tmp_path, clips) == 6
     monkeypatch.undo()
     assert filled(tmp_path, clips) == 0
@@ -154,9 +154,9 @@ def test_another_version_of_a_library_misses(tmp_path, clips, package, monkeypat
 def test_a_compiled_network_misses(tmp_path, clips):
     filled(tmp_path, clips)
     compiled = model_of()
-    basis = depends_on(compiled, frozen_part(compiled, 2, precision="fp32"))
+    basis = cache_key(compiled, frozen_part(compiled, 2, precision="fp32"))
     compiled.backbone.net._compiled_call_impl = compiled.backbone.net.forward
-    assert depends_on(compiled, frozen_part(compiled, 2, precision="fp32")) != basis
+    assert cache_key(compiled, frozen_part(compiled, 2, precision="fp32")) != basis
 
 
 def test_another_kind_of_processor_misses(tmp_path, clips, monkeypatch):
@@ -189,9 +189,9 @@ def test_draws_of_evaluation_are_told_apart_by_how_many_there_are(tmp_path, clip
     frozen = frozen_part(model, 2, precision="fp32")
     for views, rows in ((1, 6), (3, 6), (3, 0), (1, 0)):
         dataset = ClipDataset(manifest, "train", clip=CLIP, views=views)
-        with kept_clips(tmp_path, depends_on(model, frozen), frozen, dataset) as kept:
+        with open_cached_clips(tmp_path, cache_key(model, frozen), frozen, dataset) as kept:
             assert kept.keys_NV.shape == (6, views)
-            assert fill(model, frozen, kept, ft.Data(workers=0)) == rows
+            assert fill_cache(model, frozen, kept, ft.Data(workers=0)) == rows
 
 
 def test_frames_of_a_pack_are_others_and_its_videos_need_not_be_there(tmp_path, clips):
@@ -205,9 +205,9 @@ def test_two_processes_each_fill_their_share(tmp_path, clips):
     model, frozen, one = opened(tmp_path, clips)
     _, _, two = opened(tmp_path, clips)
     with one, two:
-        assert fill(model, frozen, one, ft.Data(workers=0), share=(0, 2)) == 3
+        assert fill_cache(model, frozen, one, ft.Data(workers=0), share=(0, 2)) == 3
         assert one.lacking() == 6
-        assert fill(model, frozen, two, ft.Data(workers=0), share=(1, 2)) == 3
+        assert fill_cache(model, frozen, two, ft.Data(workers=0), share=(1, 2)) == 3
         one.refresh()
         assert one.lacking() == 0
 
@@ -220,7 +220,7 @@ def test_a_fill_that_was_interrupted_goes_on(tmp_path, clips):
             raise KeyboardInterrupt
 
     with kept, pytest.raises(KeyboardInterrupt):
-        fill(model, frozen, kept, ft.Data(workers=0), watch=stop)
+        fill_cache(model, frozen, kept, ft.Data(workers=0), watch=stop)
     assert filled(tmp_path, clips) == 2
 
 
@@ -229,7 +229,7 @@ def test_a_file_that_has_gone_bad_is_left_out_and_said(tmp_path, clips):
     path = clips / "train/a/0.mp4"
     path.write_bytes(path.read_bytes()[:600])
     with kept:
-        fill(model, frozen, kept, ft.Data(workers=0))
+        fill_cache(model, frozen, kept, ft.Data(workers=0))
         assert list(kept.failed) == [0] and str(path) in kept.failed[0]
         assert not len(kept.missing()) and (kept.places_NV["shard"][0] == MISSING).all()
 
@@ -237,35 +237,35 @@ def test_a_file_that_has_gone_bad_is_left_out_and_said(tmp_path, clips):
 def test_what_is_kept_is_what_each_draw_gives(tmp_path, clips):
     model, frozen, kept = opened(tmp_path, clips, drawn=(0, 1, 2, 3))
     with kept:
-        fill(model, frozen, kept, ft.Data(workers=0))
+        fill_cache(model, frozen, kept, ft.Data(workers=0))
         for epoch in (1, 2, 4):
             for position in range(6):
                 clip = kept.dataset[epoch, position]["clips"]
-                place = kept.places_NV[position, [view_of(epoch, 4)]]
-                assert torch.equal(kept.store.read(place), entering(model, clip, frozen))
+                place = kept.places_NV[position, [fixed_draw_of_epoch(epoch, 4)]]
+                assert torch.equal(kept.store.read(place), cut_activations(model, clip, frozen))
 
 
 def test_draws_of_a_file_differ_and_follow_from_its_name(tmp_path):
-    draws = {draw_of_view(tmp_path / "a" / name, view) for name in ("0.mp4", "1.mp4") for view in range(8)}
+    draws = {fixed_draw_seed(tmp_path / "a" / name, view) for name in ("0.mp4", "1.mp4") for view in range(8)}
     assert len(draws) == 16
-    assert draw_of_view(tmp_path / "a/0.mp4", 3) == draw_of_view(tmp_path / "else/a/0.mp4", 3)
-    assert [view_of(epoch, 3) for epoch in range(1, 6)] == [0, 1, 2, 0, 1]
+    assert fixed_draw_seed(tmp_path / "a/0.mp4", 3) == fixed_draw_seed(tmp_path / "else/a/0.mp4", 3)
+    assert [fixed_draw_of_epoch(epoch, 3) for epoch in range(1, 6)] == [0, 1, 2, 0, 1]
 
 
 @pytest.mark.parametrize(("kept_as", "most"), [("fp32", 0.0), ("fp16", 5e-4), ("bf16", 4e-3)])
-def test_rounding_errs_by_no_more_than_half_a_last_digit(kept_as, most):
+def test_rounding_errs_by_no_more_than_half_a_last_digit(storage_dtype, most):
     model = model_of()
-    frozen = frozen_part(model, 2, precision="fp32", kept_as=kept_as)
-    assert frozen.kept_as == kept_as
+    frozen = frozen_part(model, 2, precision="fp32", storage_dtype=storage_dtype)
+    assert frozen.storage_dtype == storage_dtype
     clips = torch.randint(0, 256, (4, 2, 3, 32, 32), dtype=torch.uint8)
     error = rounding_error(model, clips, frozen)
-    assert error <= most and (error > 0) == (kept_as != "fp32")
+    assert error <= most and (error > 0) == (storage_dtype != "fp32")
 
 
 def test_what_is_computed_in_16_bits_is_kept_as_it_is():
     model = model_of(learns="layer4")
     frozen = frozen_part(model, 2, precision="bf16")
-    assert frozen.kept_as == "bf16" and frozen.cut.dtype == torch.bfloat16
+    assert frozen.storage_dtype == "bf16" and frozen.cut.dtype == torch.bfloat16
     clips = torch.randint(0, 256, (2, 2, 3, 32, 32), dtype=torch.uint8)
     assert rounding_error(model, clips, frozen) == 0.0
 
@@ -277,14 +277,17 @@ def test_numbers_that_do_not_fit_become_the_largest_that_does():
     for layer in model.backbone.net.modules():
         if isinstance(layer, torch.nn.BatchNorm2d):
             layer.weight.data *= 1e4
-    exact, kept = entering(model, clips, replace(frozen, kept_as="fp32")), entering(model, clips, frozen)
+    exact, kept = (
+        cut_activations(model, clips, replace(frozen, storage_dtype="fp32")),
+        cut_activations(model, clips, frozen),
+    )
     assert exact.max() > 65504 and kept.max() == 65504 and kept.isfinite().all()
     assert rounding_error(model, clips, frozen) > 0.1
 
 
 def test_what_is_not_a_number_stays_so():
     numbers = torch.tensor([float("nan"), 1.0])
-    assert freezing._rounded(numbers, torch.float16).isnan().tolist() == [True, False]
+    assert freezing._to_dtype(numbers, torch.float16).isnan().tolist() == [True, False]
 
 
 def fit(clips, out, root, **train):
@@ -308,7 +311,7 @@ def test_what_does_not_fit_the_budget_is_computed_in_each_epoch(tmp_path, clips)
 
 
 def test_a_disk_that_has_no_room_is_left_alone(tmp_path, clips, monkeypatch):
-    monkeypatch.setattr("finetune.feature_cache.cache_folder.FREE_BYTES", 1e18)
+    monkeypatch.setattr("finetune.feature_cache.cache_folder.RESERVED_DISK_BYTES", 1e18)
     run = fit(clips, tmp_path / "run", tmp_path / "kept")
     assert told(run)["kept"] is False and "to spare" in told(run)["words"]
 
@@ -317,7 +320,7 @@ def test_a_disk_that_fills_up_ends_the_keeping_and_not_the_run(tmp_path, clips, 
     def full(self):
         raise RunError("no space left")
 
-    monkeypatch.setattr("finetune.feature_cache.shard_store.Writer.write", full)
+    monkeypatch.setattr("finetune.feature_cache.shard_store.ShardWriter.write", full)
     run = fit(clips, tmp_path / "run", tmp_path / "kept")
     assert told(run) == {
         "entry": "features",
@@ -347,14 +350,14 @@ def test_draws_that_can_be_read_are_kept_of_a_file_with_a_bad_one(tmp_path, clip
     read = ClipDataset._clips
 
     def one_draw_fails(self, epoch, row):
-        if row == 1 and 1 in (self.drawn_at_once or ()):
+        if row == 1 and 1 in (self.item_draws or ()):
             raise VideoError(f"{self.manifest.path(row)}: is damaged in the middle")
         return read(self, epoch, row)
 
     monkeypatch.setattr(ClipDataset, "_clips", one_draw_fails)
     model, frozen, kept = opened(tmp_path, clips, drawn=(0, 1, 2))
     with kept:
-        fill(model, frozen, kept, ft.Data(workers=0))
+        fill_cache(model, frozen, kept, ft.Data(workers=0))
         assert list(kept.failed) == [1]
         assert (kept.places_NV["shard"][1] == MISSING).tolist() == [False, True, False]
         assert kept.lacking() == 1
@@ -371,16 +374,16 @@ def test_a_file_that_has_gone_since_is_left_out(tmp_path, clips, monkeypatch):
     monkeypatch.setattr(ClipDataset, "stamp", gone)
     model, frozen, kept = opened(tmp_path, clips)
     with kept:
-        assert fill(model, frozen, kept, ft.Data(workers=0)) == 5
+        assert fill_cache(model, frozen, kept, ft.Data(workers=0)) == 5
         assert "No such file" in kept.failed[2]
 
 
 def test_older_sets_give_way_to_a_run(tmp_path, clips):
     root = tmp_path / "kept"
     filled(root, clips, model=model_of(seed=5))
-    before = sets_in(root)[0]
+    before = list_cache_entries(root)[0]
     fit(clips, tmp_path / "run", root, cache_budget_gb=(before.size_bytes + 4000) / 1e9)
-    assert before.folder not in [each.folder for each in sets_in(root)]
+    assert before.folder not in [each.folder for each in list_cache_entries(root)]
 
 
 @pytest.mark.parametrize("cache", ["auto", "features"])
@@ -412,12 +415,12 @@ def test_a_file_that_goes_bad_in_a_run_is_listed(tmp_path, clips, monkeypatch):
 
 def test_a_run_lets_go_of_what_it_used(tmp_path, clips):
     fit(clips, tmp_path / "run", tmp_path / "kept")
-    assert all(remove(each.folder) for each in sets_in(tmp_path / "kept"))
+    assert all(remove_cache_entry(each.folder) for each in list_cache_entries(tmp_path / "kept"))
 
 
 def test_keys_do_not_depend_on_the_order_of_rows(tmp_path, clips):
     _, _, kept = opened(tmp_path, clips)
     with kept:
         order = np.array([5, 0, 3])
-        some = kept.dataset.at_once(order)
-        assert (KeptClips(some, kept.store, kept.views).keys_NV == kept.keys_NV[order]).all()
+        some = kept.dataset.with_rows_and_draws(order)
+        assert (CachedClips(some, kept.store, kept.views).keys_NV == kept.keys_NV[order]).all()

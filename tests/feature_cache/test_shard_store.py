@@ -9,20 +9,20 @@ import torch
 
 from finetune.errors import RunError
 from finetune.feature_cache import shard_store as storing
-from finetune.feature_cache.cache_folder import no_room, remove, sets_in
-from finetune.feature_cache.shard_store import MISSING, Store, keys_of
+from finetune.feature_cache.cache_folder import list_cache_entries, make_room, remove_cache_entry
+from finetune.feature_cache.shard_store import MISSING, ShardStore, item_keys
 
 ITEM = (2, 3)
 
 
-def open_store(root, *, kept_as="fp16", item=ITEM, **depends_on):
-    return Store(root, depends_on or {"weights": "a"}, item=item, kept_as=kept_as)
+def open_store(root, *, storage_dtype="fp16", item=ITEM, **cache_key):
+    return ShardStore(root, cache_key or {"weights": "a"}, item=item, storage_dtype=storage_dtype)
 
 
 def filled(root, count=5, **settings):
     store = open_store(root, **settings)
     with store.writer() as writer:
-        writer.add(keys_of([(number,) for number in range(count)]), items(count).to(store.dtype))
+        writer.add(item_keys([(number,) for number in range(count)]), items(count).to(store.dtype))
     store.refresh()
     return store
 
@@ -32,16 +32,16 @@ def items(count):
 
 
 @pytest.mark.parametrize("kept_as", ["fp16", "bf16", "fp32"])
-def test_items_come_back_as_they_were_kept_in_any_order(tmp_path, kept_as):
-    with filled(tmp_path, kept_as=kept_as) as store:
-        places = store.find(keys_of([(3,), (0,), (3,)]))
+def test_items_come_back_as_they_were_kept_in_any_order(tmp_path, storage_dtype):
+    with filled(tmp_path, storage_dtype=storage_dtype) as store:
+        places = store.find(item_keys([(3,), (0,), (3,)]))
         assert torch.equal(store.read(places).float(), items(5)[[3, 0, 3]])
 
 
 def test_what_was_never_kept_is_missing(tmp_path):
     with filled(tmp_path) as store, open_store(tmp_path, weights="b") as empty:
-        assert store.find(keys_of([(99,)]))["shard"].tolist() == [MISSING]
-        assert empty.find(keys_of([(0,)]))["shard"].tolist() == [MISSING]
+        assert store.find(item_keys([(99,)]))["shard"].tolist() == [MISSING]
+        assert empty.find(item_keys([(0,)]))["shard"].tolist() == [MISSING]
 
 
 def test_shards_of_several_writers_are_one_set(tmp_path):
@@ -49,10 +49,10 @@ def test_shards_of_several_writers_are_one_set(tmp_path):
     for store, numbers in ((one, (0, 2)), (two, (1, 3))):
         with store.writer() as writer:
             for number in numbers:
-                writer.add(keys_of([(number,)]), items(4)[number : number + 1].half())
+                writer.add(item_keys([(number,)]), items(4)[number : number + 1].half())
                 writer.write()
     one.refresh()
-    assert torch.equal(one.read(one.find(keys_of([(n,) for n in range(4)]))).float(), items(4))
+    assert torch.equal(one.read(one.find(item_keys([(n,) for n in range(4)]))).float(), items(4))
     assert len(one.shards) == 4
 
 
@@ -61,13 +61,13 @@ def test_a_writer_ends_a_shard_by_bytes_and_by_the_clock(tmp_path, monkeypatch):
     store = open_store(tmp_path)
     with store.writer() as writer:
         for number in range(5):
-            writer.add(keys_of([(number,)]), items(5)[number : number + 1].half())
+            writer.add(item_keys([(number,)]), items(5)[number : number + 1].half())
     store.refresh()
     assert len(store.shards) == 3
     monkeypatch.setattr(storing, "SHARD_SECONDS", 0.0)
     with store.writer() as writer:
         time.sleep(0.01)
-        writer.add(keys_of([("late",)]), items(1).half())
+        writer.add(item_keys([("late",)]), items(1).half())
         store.refresh()
         assert len(store.shards) == 4
 
@@ -77,13 +77,13 @@ def test_what_was_collected_is_kept_when_something_ends_it(tmp_path):
 
     def interrupted():
         with store.writer() as writer:
-            writer.add(keys_of([("first",)]), items(1).half())
+            writer.add(item_keys([("first",)]), items(1).half())
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
         interrupted()
     store.refresh()
-    assert store.find(keys_of([("first",)]))["shard"].tolist() == [0]
+    assert store.find(item_keys([("first",)]))["shard"].tolist() == [0]
 
 
 @pytest.mark.parametrize("harm", ["half", "empty", "header", "longer"])
@@ -112,7 +112,7 @@ def test_a_bit_that_has_turned_is_noticed(tmp_path):
         data[64 + 3] ^= 1
         path.write_bytes(data)
         with pytest.raises(RunError, match=r"was damaged, and has been removed; run the command again"):
-            store.read(store.find(keys_of([(0,)])))
+            store.read(store.find(item_keys([(0,)])))
         assert not path.exists()
 
 
@@ -120,7 +120,7 @@ def test_what_was_removed_while_it_is_read_is_said(tmp_path):
     with filled(tmp_path) as store:
         store.shards[0].unlink()
         with pytest.raises(RunError, match="cannot be read"):
-            store.read(store.find(keys_of([(0,)])))
+            store.read(store.find(item_keys([(0,)])))
 
 
 def test_a_folder_that_cannot_be_written_is_said(tmp_path):
@@ -133,8 +133,8 @@ def test_sets_are_listed_with_the_last_used_first(tmp_path):
     for number, name in enumerate(("old", "new")):
         with filled(tmp_path, weights=name) as store:
             os.utime(store.folder / "set.json", (number, number))
-    found = sets_in(tmp_path)
-    assert [each.depends_on["weights"] for each in found] == ["new", "old"]
+    found = list_cache_entries(tmp_path)
+    assert [each.cache_key["weights"] for each in found] == ["new", "old"]
     assert all(each.size_bytes > 5 * 16 for each in found)
 
 
@@ -142,23 +142,23 @@ def test_room_is_made_by_what_was_not_used_for_longest(tmp_path):
     for number, name in enumerate(("oldest", "older", "new")):
         with filled(tmp_path, weights=name) as store:
             os.utime(store.folder / "set.json", (number, number))
-    size = sets_in(tmp_path)[0].size_bytes
-    assert no_room(tmp_path, size, budget_gb=3.5 * size / 1e9) is None
-    assert [each.depends_on["weights"] for each in sets_in(tmp_path)] == ["new", "older"]
-    assert "more are needed" in no_room(tmp_path, 4 * size, budget_gb=3.5 * size / 1e9)
-    assert len(sets_in(tmp_path)) == 2, "nothing goes for what does not fit anyway"
+    size = list_cache_entries(tmp_path)[0].size_bytes
+    assert make_room(tmp_path, size, budget_gb=3.5 * size / 1e9) is None
+    assert [each.cache_key["weights"] for each in list_cache_entries(tmp_path)] == ["new", "older"]
+    assert "more are needed" in make_room(tmp_path, 4 * size, budget_gb=3.5 * size / 1e9)
+    assert len(list_cache_entries(tmp_path)) == 2, "nothing goes for what does not fit anyway"
 
 
 def test_a_set_in_use_stays_and_others_do_not_go_in_vain(tmp_path):
     with filled(tmp_path, weights="other"):
         pass
     with filled(tmp_path) as store:
-        size = sets_in(tmp_path)[0].size_bytes
-        assert not remove(store.folder)
-        assert no_room(tmp_path, size, budget_gb=1.5 * size / 1e9)
-        assert len(sets_in(tmp_path)) == 2
-        assert store.read(store.find(keys_of([(0,)]))).shape == (1, *ITEM)
-    assert remove(store.folder) and not store.folder.exists()
+        size = list_cache_entries(tmp_path)[0].size_bytes
+        assert not remove_cache_entry(store.folder)
+        assert make_room(tmp_path, size, budget_gb=1.5 * size / 1e9)
+        assert len(list_cache_entries(tmp_path)) == 2
+        assert store.read(store.find(item_keys([(0,)]))).shape == (1, *ITEM)
+    assert remove_cache_entry(store.folder) and not store.folder.exists()
 
 
 def test_a_set_that_stays_empty_goes(tmp_path):
@@ -175,7 +175,7 @@ def test_what_cannot_be_locked_is_in_use(tmp_path, monkeypatch):
         raise OSError("no locks here")
 
     monkeypatch.setattr("finetune.storage.atomic.fcntl.flock", fails)
-    assert not remove(store.folder)
+    assert not remove_cache_entry(store.folder)
     with open_store(tmp_path) as again:
         assert len(again.keys) == 5
 
@@ -183,4 +183,4 @@ def test_what_cannot_be_locked_is_in_use(tmp_path, monkeypatch):
 def test_keys_tell_apart_whatever_differs():
     different = [("a", 1, 2, "drawn", 0), ("a", 1, 2, "drawn", 1), ("a", 1, 3, "drawn", 0), ("a", 12, "drawn", 0)]
     different += [("b", 1, 2, "drawn", 0), ("a", 1, 2, "view", 0, 1), ("a", 1, 2, "view", 0, 3), ("\udcff", 1)]
-    assert len(np.unique(keys_of(different))) == len(different)
+    assert len(np.unique(item_keys(different))) == len(different)

@@ -13,7 +13,7 @@ from sklearn.calibration import calibration_curve
 from sklearn.metrics import brier_score_loss
 from sklearn.metrics import log_loss as log_loss_of_sklearn
 
-from finetune.metrics.calibration import calibration, fit_temperature, log_loss, tempered
+from finetune.metrics.calibration import apply_temperature, calibration, fit_temperature, log_loss
 
 
 def drawn(num_rows=400, num_classes=5, temperature=1.0, seed=0):
@@ -162,12 +162,12 @@ def test_the_order_of_rows_moves_the_temperature_by_nothing():
 )
 def test_tempered_probabilities_are_those_of_divided_logits_and_name_the_same_class(logits, temperature):
     probs = softmax(logits, axis=1)
-    found = tempered(probs, temperature)
+    found = apply_temperature(probs, temperature)
     np.testing.assert_allclose(found, softmax(logits / temperature, axis=1), atol=1e-6)
     for before, after in zip(probs, found, strict=True):
         rising = np.argsort(before, kind="stable")
         assert (np.diff(after[rising]) >= -1e-12).all()
-    each = tempered(expit(logits), temperature, multilabel=True)
+    each = apply_temperature(expit(logits), temperature, multilabel=True)
     np.testing.assert_allclose(each, expit(logits / temperature), atol=1e-6)
 
 
@@ -175,7 +175,7 @@ def test_tempered_probabilities_are_those_of_divided_logits_and_name_the_same_cl
 @pytest.mark.parametrize("temperature", [0.05, 1.0, 20.0])
 def test_certain_probabilities_stay_numbers(multilabel, temperature):
     probs = np.array([[0.0, 1.0], [1.0, 0.0], [0.5, 0.5]], dtype=np.float32)
-    found = tempered(probs, temperature, multilabel=multilabel)
+    found = apply_temperature(probs, temperature, multilabel=multilabel)
     assert np.isfinite(found).all() and ((found >= 0) & (found <= 1)).all()
     assert (found.argmax(1) == probs.argmax(1)).all()
     truth = np.array([[1, 0], [0, 1], [1, 1]], dtype=bool) if multilabel else np.array([0, 1, 0])

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 from sklearn.metrics import f1_score, precision_score, recall_score, top_k_accuracy_score
 
-from finetune.metrics.classification import score
+from finetune.metrics.classification import score_multiclass
 
 
 def drawn(num_rows=120, num_classes=8, skill=0.6, seed=0):
@@ -15,7 +15,7 @@ def drawn(num_rows=120, num_classes=8, skill=0.6, seed=0):
 
 def test_figures_are_those_of_scikit_learn():
     labels, probs = drawn()
-    found = score(labels, probs, classes=[str(n) for n in range(8)])
+    found = score_multiclass(labels, probs, classes=[str(n) for n in range(8)])
     predicted = probs.argmax(1)
     assert found["top1"] == pytest.approx((predicted == labels).mean())
     assert found["top5"] == pytest.approx(top_k_accuracy_score(labels, probs, k=5))
@@ -30,7 +30,7 @@ def test_figures_are_those_of_scikit_learn():
 def test_a_case_worked_by_hand():
     labels = np.array([0, 0, 0, 1, 1, 2])
     probs = np.eye(3)[[0, 0, 1, 1, 0, 2]]
-    found = score(labels, probs, classes=["a", "b", "c"])
+    found = score_multiclass(labels, probs, classes=["a", "b", "c"])
     assert found["confusion"] == [[2, 1, 0], [1, 1, 0], [0, 0, 1]]
     assert found["top1"] == pytest.approx(4 / 6)
     assert found["per_class"][0]["precision"] == pytest.approx(2 / 3)
@@ -43,8 +43,8 @@ def test_intervals_hold_their_figure_and_widen_with_grouping():
     groups = np.arange(120) // 20
     # Whole groups are right or wrong together, as clips of one person tend to be.
     probs[groups < 3] = np.eye(8)[labels[groups < 3]]
-    alone = score(labels, probs, classes=[str(n) for n in range(8)])
-    grouped = score(labels, probs, classes=[str(n) for n in range(8)], groups=groups)
+    alone = score_multiclass(labels, probs, classes=[str(n) for n in range(8)])
+    grouped = score_multiclass(labels, probs, classes=[str(n) for n in range(8)], groups=groups)
     for found in (alone, grouped):
         for name in ("top1", "top5", "macro_f1", "macro_precision", "macro_recall"):
             low, high = found[f"{name}_ci"]
@@ -55,7 +55,7 @@ def test_intervals_hold_their_figure_and_widen_with_grouping():
 
 def test_all_right_is_no_certainty():
     labels = np.arange(10) % 2
-    found = score(labels, np.eye(2)[labels], classes=["a", "b"], groups=np.arange(10) // 2)
+    found = score_multiclass(labels, np.eye(2)[labels], classes=["a", "b"], groups=np.arange(10) // 2)
     assert found["top1"] == 1.0
     assert 0.4 < found["top1_ci"][0] < 0.7  # Wilson for 5 of 5
     assert found["top1_ci"][1] == 1.0
@@ -63,7 +63,7 @@ def test_all_right_is_no_certainty():
 
 def test_a_class_without_rows_is_left_out_of_the_averages():
     labels = np.array([0, 0, 1, 1])
-    found = score(labels, np.eye(3)[[0, 0, 1, 0]], classes=["a", "b", "never"])
+    found = score_multiclass(labels, np.eye(3)[[0, 0, 1, 0]], classes=["a", "b", "never"])
     assert found["macro_recall"] == pytest.approx(0.75)
     assert found["per_class"][2] == {
         "class": "never",

@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn.metrics import average_precision_score, precision_recall_curve, roc_auc_score, roc_curve
 
-from finetune.metrics.curves import GRID, MANY_CLASSES, abstaining, curves, ranks
+from finetune.metrics.curves import MANY_CLASSES, NUM_GRID_POINTS, accuracy_by_coverage, ap_and_auroc, curves
 
 NAMES = [f"class {number}" for number in range(200)]
 
@@ -23,7 +23,7 @@ def drawn(num_rows=90, num_classes=4, seed=0, levels=None):
 @pytest.mark.parametrize("levels", [None, 4])
 def test_areas_are_those_of_scikit_learn(levels):
     targets, probs = drawn(levels=levels)
-    for code, found in enumerate(ranks(targets, probs)):
+    for code, found in enumerate(ap_and_auroc(targets, probs)):
         assert found["ap"] == pytest.approx(average_precision_score(targets[:, code], probs[:, code]))
         assert found["auroc"] == pytest.approx(roc_auc_score(targets[:, code], probs[:, code]))
 
@@ -31,7 +31,11 @@ def test_areas_are_those_of_scikit_learn(levels):
 def test_a_class_without_rows_has_no_area_and_one_that_all_rows_have_none_under_its_roc():
     targets = np.array([[1, 0, 1], [1, 0, 0]], dtype=bool)
     probs = np.array([[0.5, 0.1, 0.9], [0.2, 0.3, 0.4]])
-    assert ranks(targets, probs) == [{"ap": 1.0, "auroc": None}, {"ap": None, "auroc": None}, {"ap": 1.0, "auroc": 1.0}]
+    assert ap_and_auroc(targets, probs) == [
+        {"ap": 1.0, "auroc": None},
+        {"ap": None, "auroc": None},
+        {"ap": 1.0, "auroc": 1.0},
+    ]
     found = curves(targets, probs, NAMES[:3])
     assert [each["class"] for each in found["classes"]] == ["class 2"]
     nothing = curves(targets[:, :2], probs[:, :2], NAMES[:2])
@@ -40,7 +44,7 @@ def test_a_class_without_rows_has_no_area_and_one_that_all_rows_have_none_under_
 
 def test_of_very_many_classes_there_is_average_precision_alone():
     targets, probs = drawn(150, MANY_CLASSES + 1)
-    found = ranks(targets, probs)
+    found = ap_and_auroc(targets, probs)
     assert {each["auroc"] for each in found} == {None}
     there = int(np.flatnonzero(targets.any(0))[0])
     assert found[there]["ap"] == pytest.approx(average_precision_score(targets[:, there], probs[:, there]))
@@ -53,7 +57,7 @@ def test_curves_go_through_the_points_of_scikit_learn(levels, num_rows):
     targets, probs = drawn(num_rows, levels=levels)
     found = curves(targets, probs, NAMES[:4])
     grid = np.array(found["grid"])
-    assert grid.tolist() == [number / (GRID - 1) for number in range(GRID)]
+    assert grid.tolist() == [number / (NUM_GRID_POINTS - 1) for number in range(NUM_GRID_POINTS)]
     for each in found["classes"]:
         of_class = targets[:, NAMES.index(each["class"])], probs[:, NAMES.index(each["class"])]
         precision, recall, _ = precision_recall_curve(*of_class)
@@ -72,7 +76,7 @@ def test_rows_that_are_equally_sure_are_points_of_the_roc_too():
     there = np.array([[True, False] * 4]).T
     sure = np.repeat([0.8, 0.6, 0.4, 0.2], 2)[:, None]
     found = curves(there, sure, ["a"])
-    at_half = found["recall"][GRID // 2]
+    at_half = found["recall"][NUM_GRID_POINTS // 2]
     assert at_half == 0.5
 
 
@@ -88,7 +92,7 @@ def test_a_class_of_fifty_has_its_precision_at_each_fiftieth():
 def test_abstaining_by_hand():
     sure = np.array([0.5, 0.9, 0.7, 0.9, 0.6])
     right = np.array([False, True, False, True, True])
-    found = abstaining(sure, right, None)
+    found = accuracy_by_coverage(sure, right, None)
     assert found["coverage"] == [0.4, 0.6, 0.8, 1.0]  # two rows are equally sure: they are answered together
     assert found["accuracy"] == [1.0, round(2 / 3, 5), 0.75, 0.6]
     by_share = {each["threshold"]: (each["coverage"], each["accuracy"]) for each in found["at"]}
@@ -99,7 +103,7 @@ def test_abstaining_by_hand():
 
 
 def test_rows_that_are_all_equally_sure_are_answered_all_or_none():
-    found = abstaining(np.full(8, 0.5), np.arange(8) < 6, None)
+    found = accuracy_by_coverage(np.full(8, 0.5), np.arange(8) < 6, None)
     assert (found["coverage"], found["accuracy"]) == ([1.0], [0.75])
     assert {(each["coverage"], each["accuracy"], each["threshold"]) for each in found["at"]} == {(1.0, 0.75, 0.5)}
 
@@ -108,19 +112,19 @@ def test_the_interval_of_what_is_answered_counts_its_groups_alone():
     rng = np.random.default_rng(0)
     sure, groups = rng.random(200), np.arange(200) // 20
     right = rng.random(200) < np.repeat(rng.random(10), 20)
-    alone, grouped = (abstaining(sure, right, each)["at"] for each in (None, groups))
+    alone, grouped = (accuracy_by_coverage(sure, right, each)["at"] for each in (None, groups))
     for one, other in zip(alone, grouped, strict=True):
         assert one["accuracy"] == other["accuracy"]
         assert np.diff(one["accuracy_ci"]) < np.diff(other["accuracy_ci"])
         assert other["accuracy_ci"][0] <= other["accuracy"] <= other["accuracy_ci"][1]
-    assert abstaining(np.array([0.4]), np.array([True]), np.array(["one"]))["at"][0]["accuracy"] == 1
+    assert accuracy_by_coverage(np.array([0.4]), np.array([True]), np.array(["one"]))["at"][0]["accuracy"] == 1
 
 
 @settings(max_examples=30, deadline=None)
 @given(st.lists(st.tuples(st.sampled_from([0.1, 0.25, 0.5, 0.75, 0.99]), st.booleans()), min_size=1, max_size=12))
 def test_every_point_is_the_share_that_is_right_of_those_at_least_so_sure(rows):
     sure, right = (np.array(column) for column in zip(*rows, strict=True))
-    found = abstaining(sure, right, None)
+    found = accuracy_by_coverage(sure, right, None)
     wanted = [(float((sure >= mark).mean()), float(right[sure >= mark].mean())) for mark in np.unique(sure)[::-1]]
     assert found["coverage"] == pytest.approx([each[0] for each in wanted], abs=1e-5)
     assert found["accuracy"] == pytest.approx([each[1] for each in wanted], abs=1e-5)
@@ -132,7 +136,7 @@ def test_every_point_is_the_share_that_is_right_of_those_at_least_so_sure(rows):
 def test_a_long_curve_has_a_few_hundred_points_and_both_ends():
     rng = np.random.default_rng(0)
     sure, right = rng.random(5000), rng.random(5000) < 0.5
-    found = abstaining(sure, right, None)
+    found = accuracy_by_coverage(sure, right, None)
     assert len(found["coverage"]) == len(found["accuracy"]) == 200
     assert (found["coverage"][0], found["coverage"][-1]) == (0.0002, 1.0)
     assert found["accuracy"][-1] == pytest.approx(right.mean(), abs=1e-5)

@@ -7,18 +7,18 @@ from hypothesis import strategies as st
 from scipy.stats import norm
 
 from finetune.metrics.intervals import (
-    interval_of,
     interval_of_errors,
     interval_of_median,
     interval_of_shares,
-    interval_on,
-    left_out_means,
+    jackknife_units,
+    leave_one_out_means,
     mean_interval,
     paired_difference,
-    pooled_folds,
-    units_of,
+    proportion_interval,
+    transformed_interval,
+    widen_for_pooled_folds,
 )
-from finetune.metrics.regression import score_numbers
+from finetune.metrics.regression import score_regression
 
 SIMULATIONS = 600
 
@@ -92,7 +92,7 @@ def test_intervals_hold_the_truth_where_large_groups_are_harder():
 
 
 def test_intervals_of_an_average_over_classes_hold_the_truth():
-    from finetune.metrics.classification import score
+    from finetune.metrics.classification import score_multiclass
 
     rng, held, recalls = np.random.default_rng(1), 0, np.array([0.95, 0.8, 0.7])
     sizes = zipf(15, 90)
@@ -102,7 +102,7 @@ def test_intervals_of_an_average_over_classes_hold_the_truth():
         skill = np.stack([with_mean(rng, recall, 0.15, 15) for recall in recalls])
         right = rng.random(len(groups)) < skill[labels, groups]
         probs = np.eye(3)[np.where(right, labels, (labels + 1) % 3)]
-        low, high = score(labels, probs, classes="abc", groups=groups)["macro_recall_ci"]
+        low, high = score_multiclass(labels, probs, classes="abc", groups=groups)["macro_recall_ci"]
         held += low <= recalls.mean() <= high
     assert 0.91 <= held / 150 <= 1
 
@@ -184,7 +184,7 @@ def test_intervals_of_pooled_folds_hold_what_such_models_reach_and_need_to_be_wi
         return np.mean([low <= expected <= high for low, high in ends])
 
     narrow = held()
-    with pooled_folds():
+    with widen_for_pooled_folds():
         assert 0.935 <= held() <= 0.99
     assert narrow < 0.935
     assert held() == narrow  # outside of it nothing has changed
@@ -212,10 +212,10 @@ def test_an_interval_contains_its_share_and_stays_in_range(rows):
 @given(st.integers(1, 30), st.integers(1, 8))
 def test_the_order_and_the_names_of_groups_change_nothing(groups, size):
     rng = np.random.default_rng(groups)
-    of_rows, right = rng.integers(groups, size=groups * size), rng.random(groups * size) < 0.8
+    unit_of_row, right = rng.integers(groups, size=groups * size), rng.random(groups * size) < 0.8
     order = rng.permutation(len(right))
-    names = np.array([f"group {90 - group}" for group in of_rows])
-    assert interval_of_shares(right[order], names[order]) == pytest.approx(interval_of_shares(right, of_rows))
+    names = np.array([f"group {90 - group}" for group in unit_of_row])
+    assert interval_of_shares(right[order], names[order]) == pytest.approx(interval_of_shares(right, unit_of_row))
 
 
 def test_the_lower_end_falls_gently_from_where_all_are_right_however_the_first_errors_are_spread():
@@ -255,8 +255,8 @@ def test_more_clips_and_more_even_groups_make_an_interval_narrower():
         return ends[1] - ends[0]
 
     assert width(np.full(40, 4)) < width(np.full(10, 16)) < width(np.full(5, 32))
-    even = units_of(np.arange(120) // 8, 120)
-    uneven = units_of(np.repeat(np.arange(61), ONE_LARGE), 120)
+    even = jackknife_units(np.arange(120) // 8, 120)
+    uneven = jackknife_units(np.repeat(np.arange(61), ONE_LARGE), 120)
     assert (even.count, even.effective, uneven.count) == (15, pytest.approx(15), 61)
     assert uneven.effective == pytest.approx(120**2 / (60**2 + 60))
     assert even.trials == pytest.approx(120 / (1 + 7 * 0.2))
@@ -271,7 +271,7 @@ def test_a_single_group_leaves_nearly_all_open():
 
 
 def test_a_figure_that_is_known_without_no_group_has_no_interval():
-    assert interval_of(0.5, np.full(3, np.nan), units_of(np.arange(3), 3)) is None
+    assert proportion_interval(0.5, np.full(3, np.nan), jackknife_units(np.arange(3), 3)) is None
 
 
 def test_very_many_rows_are_left_out_in_blocks_and_a_large_group_is_nearly_one():
@@ -279,11 +279,11 @@ def test_very_many_rows_are_left_out_in_blocks_and_a_large_group_is_nearly_one()
     right = rng.random(50_000) < 0.9
     low, high = interval_of_shares(right, None)
     assert high - low == pytest.approx(2 * 1.96 * 0.3 / np.sqrt(50_000), rel=0.1)
-    units = units_of(np.append(np.zeros(20_000), np.arange(1, 20_001)), 40_000)
+    units = jackknife_units(np.append(np.zeros(20_000), np.arange(1, 20_001)), 40_000)
     assert units.count <= 2000 and units.effective == pytest.approx(4, rel=0.01)
-    sizes = np.bincount(units.of_rows)
+    sizes = np.bincount(units.unit_of_row)
     assert sizes.max() < 20_200 and np.sort(sizes)[-2] <= 30
-    assert (units_of(None, 50_000).of_rows == units_of(None, 50_000).of_rows).all()
+    assert (jackknife_units(None, 50_000).unit_of_row == jackknife_units(None, 50_000).unit_of_row).all()
 
 
 def alike(rng, groups, *, share=0.2):
@@ -310,7 +310,7 @@ def test_intervals_of_correlation_r2_and_error_hold_the_truth(sizes, slope, nois
     for _ in range(simulations):
         truth = alike(rng, groups)
         said = slope * truth + noise * alike(rng, groups)
-        task = score_numbers(truth[:, None], said[:, None], names=["a"], groups=groups, mean=None)
+        task = score_regression(truth[:, None], said[:, None], names=["a"], groups=groups, mean=None)
         for name, value in true.items():
             low, high = task[f"{name}_ci"]
             held[name] += low <= value <= high
@@ -345,21 +345,23 @@ def test_the_interval_of_a_median_is_of_values_that_there_are_and_unknown_for_a_
 )
 def test_an_interval_stays_where_its_figure_can_be(scale, value, low, high):
     left_out = value + np.random.default_rng(0).normal(0, 0.001, 10)
-    ends = interval_on(scale, value, left_out, units_of(np.arange(10), 10))
+    ends = transformed_interval(scale, value, left_out, jackknife_units(np.arange(10), 10))
     assert low < ends[0] < value < ends[1] < high
 
 
 @pytest.mark.parametrize("scale", ["error", "correlation", "r2"])
 def test_where_leaving_out_tells_nothing_there_is_no_interval(scale):
-    ten = units_of(np.arange(10), 10)
-    assert interval_on(scale, 0.5, np.full(10, 0.5), ten) is None
-    assert interval_on(scale, 0.5, np.array([np.nan]), units_of(np.zeros(5), 5)) is None
-    assert interval_on(scale, 0.5, np.full(10, np.nan), ten) is None
-    assert interval_on(scale, 0.5, np.array([-9.0, 10.0]), units_of(np.arange(2), 2)) is None  # nothing to everything
+    ten = jackknife_units(np.arange(10), 10)
+    assert transformed_interval(scale, 0.5, np.full(10, 0.5), ten) is None
+    assert transformed_interval(scale, 0.5, np.array([np.nan]), jackknife_units(np.zeros(5), 5)) is None
+    assert transformed_interval(scale, 0.5, np.full(10, np.nan), ten) is None
+    assert (
+        transformed_interval(scale, 0.5, np.array([-9.0, 10.0]), jackknife_units(np.arange(2), 2)) is None
+    )  # nothing to everything
 
 
 def test_what_a_mean_is_without_a_group_is_the_mean_of_the_others():
     rng = np.random.default_rng(5)
     groups, values = rng.integers(6, size=40), rng.random(40)
     expected = [values[groups != group].mean() for group in np.unique(groups)]
-    assert left_out_means(values, units_of(groups, 40)) == pytest.approx(expected)
+    assert leave_one_out_means(values, jackknife_units(groups, 40)) == pytest.approx(expected)

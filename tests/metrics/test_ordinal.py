@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from sklearn.metrics import cohen_kappa_score
 
-from finetune.metrics.headline import scores_of
+from finetune.metrics.headline import score_classification
 from finetune.metrics.ordinal import score_ordinal
 
 LEVELS = ("none", "some", "much", "all")
@@ -22,7 +22,7 @@ def test_it_is_a_classification_with_distances():
     groups = np.arange(160) // 8
     task = score_ordinal(levels, probs, classes=LEVELS, groups=groups)
     added = {"kind", "num_rows", "mean_distance", "mean_distance_ci", "within_one", "within_one_ci", "kappa"}
-    plain = scores_of(levels, probs, classes=LEVELS, groups=groups)
+    plain = score_classification(levels, probs, classes=LEVELS, groups=groups)
     assert {key: value for key, value in task.items() if key not in added} == {
         key: value for key, value in plain.items() if key != "kind"
     }

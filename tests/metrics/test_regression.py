@@ -5,7 +5,7 @@ import pytest
 from scipy.stats import pearsonr
 from sklearn.metrics import mean_absolute_error, r2_score, root_mean_squared_error
 
-from finetune.metrics.regression import mean_correlation, mean_r2, score_motion, score_numbers
+from finetune.metrics.regression import mean_correlation, mean_r2, score_motion, score_regression
 
 NAMES = ("a", "b", "c")
 
@@ -21,7 +21,7 @@ def drawn(num_rows=150, seed=0):
 
 def test_figures_are_those_of_scikit_learn_and_scipy():
     truth, said = drawn()
-    task = score_numbers(truth, said, names=NAMES, groups=None, mean=(0, 5000, -3))
+    task = score_regression(truth, said, names=NAMES, groups=None, mean=(0, 5000, -3))
     assert task["r2"] == pytest.approx(r2_score(truth, said)) == mean_r2(truth, said)
     assert task["mae"] == pytest.approx(mean_absolute_error(truth, said))
     assert task["rmse"] == pytest.approx(root_mean_squared_error(truth, said))
@@ -44,7 +44,7 @@ def test_intervals_hold_their_figure_and_widen_with_grouping():
     off_of_group = rng.normal(0, 0.6, (12, 2))
     said = truth + rng.normal(0, 0.3, (180, 2)) + off_of_group[groups]
     alone, grouped = (
-        score_numbers(truth, said, names=("a", "b"), groups=units, mean=None) for units in (None, groups.astype(str))
+        score_regression(truth, said, names=("a", "b"), groups=units, mean=None) for units in (None, groups.astype(str))
     )
     for name in ("r2", "mae", "correlation"):
         for task in (alone, grouped):
@@ -57,7 +57,7 @@ def test_of_many_rows_the_interval_of_a_correlation_is_fishers():
     rng = np.random.default_rng(2)
     truth = rng.normal(size=(4000, 1))
     said = truth + rng.normal(size=(4000, 1))
-    task = score_numbers(truth, said, names=("a",), groups=None, mean=None)
+    task = score_regression(truth, said, names=("a",), groups=None, mean=None)
     wanted = pearsonr(truth[:, 0], said[:, 0]).confidence_interval(0.95)
     assert task["correlation_ci"] == pytest.approx([wanted.low, wanted.high], abs=0.002)
 
@@ -68,7 +68,7 @@ def test_what_is_constant_has_a_correlation_of_0(place):
     same = np.full_like(truth, place)
     assert mean_correlation(truth, same.astype(np.float32)) == 0
     assert mean_correlation(same, said) == mean_r2(same, said) == mean_r2(same, same) == 0
-    task = score_numbers(truth, np.column_stack([said[:, :1], same[:, 1:]]), names=NAMES, groups=None, mean=None)
+    task = score_regression(truth, np.column_stack([said[:, :1], same[:, 1:]]), names=NAMES, groups=None, mean=None)
     assert [row["correlation"] for row in task["per_output"][1:]] == [0, 0]
     assert task["correlation_ci"][0] < task["correlation"] < 0.34
     assert json.dumps(task, allow_nan=False)
@@ -82,7 +82,7 @@ def test_a_small_deviation_of_large_numbers_is_one():
 
 @pytest.mark.parametrize("groups", [None, np.array(["one"])])
 def test_of_one_row_nothing_is_known_but_its_error(groups):
-    task = score_numbers(np.array([[3.0]]), np.array([[5.0]]), names=("a",), groups=groups, mean=[4.0])
+    task = score_regression(np.array([[3.0]]), np.array([[5.0]]), names=("a",), groups=groups, mean=[4.0])
     assert (task["mae"], task["rmse"], task["r2"], task["correlation"]) == (2, 2, 0, 0)
     assert task["mae_ci"] is task["r2_ci"] is task["correlation_ci"] is None
     assert task["baseline"] == {"mae": 1}
@@ -94,7 +94,7 @@ def test_of_one_row_nothing_is_known_but_its_error(groups):
 
 def test_perfect_answers_have_no_interval_but_a_figure():
     truth, _ = drawn()
-    task = score_numbers(truth, truth, names=NAMES, groups=None, mean=None)
+    task = score_regression(truth, truth, names=NAMES, groups=None, mean=None)
     assert (task["r2"], task["mae"]) == (1, 0)
     assert task["correlation"] == pytest.approx(1)
     assert json.dumps(task, allow_nan=False)
@@ -102,7 +102,7 @@ def test_perfect_answers_have_no_interval_but_a_figure():
 
 def test_points_are_spread_evenly_and_at_most_500():
     truth = np.arange(1777.0)[:, None]
-    points = score_numbers(truth, truth + 1, names=("a",), groups=None, mean=None)["per_output"][0]["points"]
+    points = score_regression(truth, truth + 1, names=("a",), groups=None, mean=None)["per_output"][0]["points"]
     assert len(points) == 500
     assert (points[0], points[-1]) == ([0, 1], [1776, 1777])
     assert {int(step) for step in np.diff([true for true, _ in points])} == {3, 4}

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from finetune.metrics.slices import FEWEST, slices
+from finetune.metrics.slices import MIN_SLICE_ROWS, slices
 
 
 def sliced(values, right=None, groups=None):
@@ -44,11 +44,11 @@ def test_rows_of_which_a_fact_is_not_known_are_in_no_part():
     assert sliced([np.nan] * 30) == []
 
 
-@pytest.mark.parametrize("rows", [FEWEST - 1, FEWEST])
+@pytest.mark.parametrize("rows", [MIN_SLICE_ROWS - 1, MIN_SLICE_ROWS])
 def test_nothing_is_said_of_few_rows(rows):
-    assert bool(sliced(np.arange(rows))) is (rows >= FEWEST)
+    assert bool(sliced(np.arange(rows))) is (rows >= MIN_SLICE_ROWS)
     known = np.append(np.arange(rows, dtype=float), [np.nan] * 20)
-    assert bool(sliced(known)) is (rows >= FEWEST)
+    assert bool(sliced(known)) is (rows >= MIN_SLICE_ROWS)
 
 
 @pytest.mark.parametrize(
@@ -64,7 +64,7 @@ def test_borders_that_are_equal_leave_two_parts(values, wanted):
 
 
 @settings(max_examples=60, deadline=None)
-@given(st.lists(st.integers(0, 9), min_size=FEWEST, max_size=60))
+@given(st.lists(st.integers(0, 9), min_size=MIN_SLICE_ROWS, max_size=60))
 def test_each_row_is_in_one_part_and_parts_do_not_overlap(values):
     values = np.array(values, dtype=float)
     parts = sliced(values)

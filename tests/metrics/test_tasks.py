@@ -5,9 +5,9 @@ import json
 import numpy as np
 import pytest
 
-from finetune.metrics.headline import headline, in_words, rank
-from finetune.metrics.headline_keys import HEADLINE, limits_of
-from finetune.metrics.tasks import score_task, validation_figures_of
+from finetune.metrics.headline import epoch_sort_key, format_headline, headline
+from finetune.metrics.headline_keys import HEADLINE_METRICS, metric_range
+from finetune.metrics.tasks import score_task, validation_headline
 
 NAMES = {"box": "xywh", "motion": ("dx", "dy")}
 
@@ -25,7 +25,7 @@ def drawn(kind, num_rows, seed=0):
     return truth, probs if kind == "multilabel" else probs / probs.sum(1, keepdims=True), names
 
 
-@pytest.mark.parametrize("kind", HEADLINE)
+@pytest.mark.parametrize("kind", HEADLINE_METRICS)
 @pytest.mark.parametrize("num_rows", [1, 2, 7, 60])
 @pytest.mark.parametrize("grouped", [True, False])
 def test_every_kind_is_scored_from_one_row_on(kind, num_rows, grouped):
@@ -35,20 +35,20 @@ def test_every_kind_is_scored_from_one_row_on(kind, num_rows, grouped):
     task = score_task(kind, truth, said, names=names, groups=groups, fitted=fitted)
     assert task["kind"] == kind
     assert json.loads(json.dumps(task, allow_nan=False)) == task
-    key, name = HEADLINE[kind]
-    assert validation_figures_of(kind, truth, said) == {key: pytest.approx(task[key])}
+    key, name = HEADLINE_METRICS[kind]
+    assert validation_headline(kind, truth, said) == {key: pytest.approx(task[key])}
     said_name, value, (low, high) = headline(task)
     assert (said_name, value) == (name, task[key])
-    assert limits_of(kind)[0] <= low <= value <= high <= limits_of(kind)[1]
-    assert in_words(task).startswith(f"{name} {value:.3f} (95 % interval ")
+    assert metric_range(kind)[0] <= low <= value <= high <= metric_range(kind)[1]
+    assert format_headline(task).startswith(f"{name} {value:.3f} (95 % interval ")
     if fitted is not None:
         assert np.isfinite(list(task["baseline"].values())).all()
 
 
-@pytest.mark.parametrize("kind", HEADLINE)
+@pytest.mark.parametrize("kind", HEADLINE_METRICS)
 def test_an_epoch_without_a_labelled_row_has_no_figure(kind):
     truth, said, _ = drawn(kind, 4)
-    assert validation_figures_of(kind, truth[:0], said[:0]) == {}
+    assert validation_headline(kind, truth[:0], said[:0]) == {}
 
 
 def test_thresholds_of_classes_that_go_together_are_used():
@@ -67,7 +67,7 @@ def test_a_figure_below_0_and_one_without_an_interval_are_said():
     name, value, (low, high) = headline(wrong)
     assert (name, value) == ("R²", wrong["r2"])
     assert low < value < high < 0
-    assert in_words(wrong).startswith("R² -")
+    assert format_headline(wrong).startswith("R² -")
     of_one_group = wrong | {"r2_ci": None}
     assert headline(of_one_group)[2] == (-np.inf, 1)
     assert headline({"kind": "motion", "correlation": -0.2, "correlation_ci": None})[2] == (-1, 1)
@@ -77,6 +77,6 @@ def test_a_figure_below_0_and_one_without_an_interval_are_said():
 def test_epochs_of_several_tasks_are_ranked_by_the_mean_of_their_figures():
     one = {"val_score": 0.6, "val_top1": 0.5, "val_map": 0.1, "val_loss": 3.0}
     other = {"val_score": -0.5, "val_top1": 0.9, "val_map": 0.8, "val_loss": 1.0}
-    assert rank(one) > rank(other)
-    assert rank({"val_score": 0.6, "val_loss": 2.0}) > rank(one)
-    assert rank({"val_top1": None, "val_loss": None}) == (0, 0)
+    assert epoch_sort_key(one) > epoch_sort_key(other)
+    assert epoch_sort_key({"val_score": 0.6, "val_loss": 2.0}) > epoch_sort_key(one)
+    assert epoch_sort_key({"val_top1": None, "val_loss": None}) == (0, 0)

@@ -11,8 +11,8 @@ from torch import nn
 
 import finetune as ft
 from finetune.data.manifest import Manifest
-from finetune.model.activation_checkpointing import learning_blocks
-from finetune.model.classifier import build_model, model_of
+from finetune.model.activation_checkpointing import trainable_blocks
+from finetune.model.classifier import build_from_settings, build_model
 from finetune.recipe.schema import Clip, Model, Phase, Train
 
 FAMILIES = [
@@ -36,7 +36,9 @@ FAMILIES = [
 
 def built(name, **settings):
     torch.manual_seed(0)
-    return model_of(Model(backbone=name, weights="none", dropout=0, **settings), ["a", "b"], num_frames=4, size=64)
+    return build_from_settings(
+        Model(backbone=name, weights="none", dropout=0, **settings), ["a", "b"], num_frames=4, size=64
+    )
 
 
 def after_backward(model, *, batch_norm="train", what="all"):
@@ -107,7 +109,7 @@ def test_only_learning_stages_are_computed_again_and_nothing_stays_changed():
     model = built(TINY)
     model.checkpointing = True
     ft.set_trainable(model, "layer3")
-    blocks = learning_blocks(model)
+    blocks = trainable_blocks(model)
     assert blocks == [model.backbone.net.layer3, model.backbone.net.layer4]
     names = list(model.state_dict())
     model.train()(clips_of(model))

@@ -9,7 +9,7 @@ from torch import nn
 
 import finetune as ft
 from finetune.train.optim.ema import Ema
-from finetune.train.optim.optimizer import build_optimizer, carry_state
+from finetune.train.optim.optimizer import build_optimizer, transfer_optimizer_state
 
 ARCHITECTURES = [
     "test_resnet",
@@ -83,11 +83,11 @@ def test_exactly_the_named_stages_change_in_each_phase(model_and_phases, optimiz
         assert sorted(held) == sorted(id(p) for p in model.parameters() if p.requires_grad)
         optimizer = build_optimizer(optimizer_name, groups)
         if optimizer_before is not None:
-            carry_state(optimizer_before, optimizer)
+            transfer_optimizer_state(optimizer_before, optimizer)
         optimizer_before = optimizer
         before = snapshot(model)
         model.train()
-        ema.follow(model)
+        ema.start_phase(model)
         for step in range(2):
             torch.manual_seed(step)
             clips = torch.randint(0, 255, (3, 2, 3, model.size, model.size), dtype=torch.uint8)
@@ -98,5 +98,5 @@ def test_exactly_the_named_stages_change_in_each_phase(model_and_phases, optimiz
             optimizer.step()
             ema.update(model)
         assert changed_stages(model, before) == named
-        with ema.in_place(model):
+        with ema.averaged_weights(model):
             assert changed_stages(model, before) == named

@@ -158,7 +158,7 @@ def test_without_network_the_error_says_what_to_fetch_and_where_to_put_it(name, 
     def unreachable(*args, **kwargs):
         raise OSError("no network")
 
-    monkeypatch.setattr(timm_networks, "from_hub", unreachable)
+    monkeypatch.setattr(timm_networks, "download_from_hub", unreachable)
     monkeypatch.setattr("torch.hub.download_url_to_file", unreachable)
     with pytest.raises(ModelError) as error:
         build_backbone(name)

@@ -9,7 +9,7 @@ import finetune as ft
 from finetune.errors import ModelError
 from finetune.model import frozen_prefix as cutting
 from finetune.model.classifier import build_model
-from finetune.model.frozen_prefix import FEATURES, after, before, find_cut
+from finetune.model.frozen_prefix import FEATURES, find_cut, forward_after_cut, forward_before_cut
 
 FAMILIES = [
     ("resnet18", "layer3", 64),
@@ -59,7 +59,7 @@ def test_the_rest_of_a_network_gives_what_the_whole_gives_and_learns_the_same(na
     gradients = {name: each.grad.clone() for name, each in model.named_parameters() if each.grad is not None}
     model.zero_grad()
     model.train().eval()  # LeViT keeps a part of its graph in evaluation mode
-    entering = before(model, clips, cut)
+    entering = forward_before_cut(model, clips, cut)
     assert tuple(entering.shape[1:]) == cut.item and not entering.requires_grad
     parted = model(entering, cut)["label"]
     parted.sum().backward()
@@ -74,7 +74,7 @@ def test_of_a_wholly_frozen_backbone_its_features_enter():
     cut = find_cut(model, 2)
     assert cut.entry == FEATURES and cut.item == (2, 512)
     clips = clips_of(model)
-    assert torch.equal(before(model, clips, cut), model.backbone(clips))
+    assert torch.equal(forward_before_cut(model, clips, cut), model.backbone(clips))
 
 
 def test_nothing_enters_where_the_first_stage_learns():
@@ -91,14 +91,14 @@ def test_frames_that_meet_inside_are_cut_too_but_for_those_that_learn_to_merge()
     clips = clips_of(model := model_at("resnet18", "layer3", 64, dropout=0.0))
     assert find_cut(model, 2) is not None
     settings = ft.Model(backbone="resnet18", weights="none", fusion="tsm")
-    from finetune.model.classifier import model_of
+    from finetune.model.classifier import build_from_settings
 
-    shifted = model_of(settings, ["a", "b"], num_frames=2, size=64)
+    shifted = build_from_settings(settings, ["a", "b"], num_frames=2, size=64)
     ft.set_trainable(shifted, "layer3")
     shifted.eval()
     cut = find_cut(shifted, 2)
-    assert torch.equal(shifted(clips)["label"], shifted(before(shifted, clips, cut), cut)["label"])
-    merging = model_of(settings.model_copy(update={"fusion": "slow"}), ["a", "b"], num_frames=2, size=64)
+    assert torch.equal(shifted(clips)["label"], shifted(forward_before_cut(shifted, clips, cut), cut)["label"])
+    merging = build_from_settings(settings.model_copy(update={"fusion": "slow"}), ["a", "b"], num_frames=2, size=64)
     ft.set_trainable(merging, "head")
     assert find_cut(merging, 2) is None
 
@@ -150,12 +150,12 @@ def test_a_part_that_reaches_around_the_cut_is_noticed(monkeypatch):
 def test_frozen_modules_are_not_run_for_the_rest():
     model = model_at("resnet18", "layer4", 64)
     cut = find_cut(model, 2)
-    entering = before(model, clips_of(model), cut)
+    entering = forward_before_cut(model, clips_of(model), cut)
     ran = []
     for name, module in model.backbone.net.named_modules():
         if isinstance(module, nn.Conv2d):
             module.register_forward_pre_hook(lambda module, inputs, name=name: ran.append((name, len(inputs[0]))))
-    after(model, entering, cut)
+    forward_after_cut(model, entering, cut)
     assert {name for name, pictures in ran if pictures} == {name for name, _ in ran if name.startswith("layer4")}
     assert not [name for name, _ in ran if name.startswith(("layer1", "layer2", "layer3"))]
     assert cutting.find_cut(model, 2) == cut

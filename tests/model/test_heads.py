@@ -39,7 +39,7 @@ def test_each_task_has_logits_of_its_own(kind):
 @settings(max_examples=20, deadline=None)
 def test_what_shows_nothing_gets_the_share_of_each_class(kind, counts):
     heads = build(kind, {"label": len(counts)})
-    heads.start_at_prior("label", counts)
+    heads.init_bias_from_prior("label", counts)
     probs = heads(torch.zeros(1, 6))["label"].softmax(1)[0]
     prior = (torch.tensor(counts) + 1) / (sum(counts) + len(counts))
     torch.testing.assert_close(probs, prior)
@@ -47,7 +47,7 @@ def test_what_shows_nothing_gets_the_share_of_each_class(kind, counts):
 
 def test_a_linear_head_without_weights_gives_the_prior_for_anything():
     heads = build("linear")
-    heads.start_at_prior("label", [0, 4, 3])
+    heads.init_bias_from_prior("label", [0, 4, 3])
     torch.nn.init.zeros_(heads["label"][-1].weight)
     assert heads(torch.randn(5, 6))["label"].softmax(1)[4].tolist() == pytest.approx([0.1, 0.5, 0.4])
 

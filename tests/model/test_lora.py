@@ -10,7 +10,7 @@ from safetensors.torch import load_file
 import finetune as ft
 from finetune.errors import ModelError, RecipeError
 from finetune.model import lora
-from finetune.model.lora import add_lora, merge_lora, plain_state
+from finetune.model.lora import add_lora, merge_lora, merged_state_dict
 
 pytest.importorskip("peft")
 
@@ -62,7 +62,7 @@ def test_at_the_start_nothing_is_changed_and_merging_gives_what_was_learnt():
     torch.testing.assert_close(model.eval()(seen)["label"], before)
     merge_lora(model)
     learn(model)
-    learnt, plain = model.eval()(seen)["label"], plain_state(model)
+    learnt, plain = model.eval()(seen)["label"], merged_state_dict(model)
     merge_lora(model)
     assert set(model.state_dict()) == set(plain) == names
     torch.testing.assert_close(model.eval()(seen)["label"], learnt, rtol=1e-4, atol=1e-5)
@@ -84,7 +84,7 @@ def test_without_lora_in_a_phase_nothing_happens():
     model = build()
     before = set(model.state_dict())
     add_lora(model, "layer4", seed=0)
-    assert set(model.state_dict()) == before == set(plain_state(model))
+    assert set(model.state_dict()) == before == set(merged_state_dict(model))
 
 
 def test_a_run_with_a_lora_phase_leaves_a_plain_model(clip_folder, tmp_path):

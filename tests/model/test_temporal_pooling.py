@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 import finetune as ft
 from finetune.errors import ModelError
-from finetune.model.temporal_pooling import POOLINGS, TopK, Vlad, build_pooling, positions_of
+from finetune.model.temporal_pooling import POOLINGS, TopKPooling, VladPooling, build_pooling, interpolate_positions
 from finetune.recipe.schema import Model
 
 BLIND = ("mean", "max", "topk", "vlad")
@@ -140,9 +140,9 @@ def test_a_pooling_that_is_frozen_stays_as_it_is_while_layers_around_it_learn(ki
 
 def test_topk_is_the_mean_of_a_quarter_of_the_frames():
     clip = torch.tensor([3.0, 9, 1, 7, 5, 8, 2, 4]).view(1, 8, 1)
-    assert TopK()(clip).item() == (9 + 8) / 2
-    assert TopK()(clip[:, :7]).item() == 9
-    assert TopK()(clip[:, :1]).item() == 3
+    assert TopKPooling()(clip).item() == (9 + 8) / 2
+    assert TopKPooling()(clip[:, :7]).item() == 9
+    assert TopKPooling()(clip[:, :1]).item() == 3
 
 
 def test_diff_of_a_ramp_is_its_middle_its_slope_and_its_slope():
@@ -169,16 +169,16 @@ def test_vlad_is_what_its_paper_says():
 
 
 def test_vlad_starts_with_shares_by_distance():
-    pooling, frames = Vlad(WIDTH), torch.nn.functional.normalize(torch.randn(6, 256), dim=1)
+    pooling, frames = VladPooling(WIDTH), torch.nn.functional.normalize(torch.randn(6, 256), dim=1)
     distances = torch.cdist(frames, pooling.centres) ** 2
     torch.testing.assert_close(pooling.assign(frames).softmax(1), (-10 * distances).softmax(1), rtol=1e-3, atol=1e-5)
 
 
 def test_positions_of_another_number_of_frames_lie_between_the_learnt_ones():
     learnt = torch.tensor([[0.0, 5], [2, 5], [8, 3]])
-    assert torch.equal(positions_of(learnt, 3), learnt)
-    assert positions_of(learnt, 5).tolist() == [[0, 5], [1, 5], [2, 5], [5, 4], [8, 3]]
-    assert positions_of(learnt, 1).tolist() == [[0, 5]]
+    assert torch.equal(interpolate_positions(learnt, 3), learnt)
+    assert interpolate_positions(learnt, 5).tolist() == [[0, 5], [1, 5], [2, 5], [5, 4], [8, 3]]
+    assert interpolate_positions(learnt, 1).tolist() == [[0, 5]]
 
 
 def test_an_lstm_starts_with_its_forget_gates_open():

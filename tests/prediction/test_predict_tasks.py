@@ -15,8 +15,8 @@ import finetune as ft
 from finetune.errors import DataError, RunError
 from finetune.prediction.overlay import COLOURS
 from finetune.prediction.predict import Prediction, TaskPrediction
-from finetune.prediction.render import marks_of, targets_of
-from finetune.train.from_recipe import train_by
+from finetune.prediction.render import build_overlay, output_paths
+from finetune.train.from_recipe import train_from_recipe
 from finetune.video.decode.read import probe, read_frames
 
 TASKS = {
@@ -58,7 +58,7 @@ def trained(table, tasks, out):
             "train": {"batch_size": 4, "device": "cpu"},
         }
     )
-    return train_by(recipe, ft.Manifest.from_csv(table, tasks=recipe.tasks), out=out)
+    return train_from_recipe(recipe, ft.Manifest.from_csv(table, tasks=recipe.tasks), out=out)
 
 
 @pytest.fixture(scope="module")
@@ -191,10 +191,10 @@ def test_calibrated_changes_the_tasks_that_have_a_temperature_and_no_others(run,
     for name in ("action", "tags"):
         meta["tasks"][name]["temperature"] = 3.0
     noted.write_text(json.dumps(meta))
-    (plain,), (cooled,) = (ft.predict(copy, [clip_of(table)], calibrated=each) for each in (False, True))
+    (plain,), (calibrated,) = (ft.predict(copy, [clip_of(table)], calibrated=each) for each in (False, True))
     for name in TASKS:
-        assert (plain.tasks[name] == cooled.tasks[name]) == (name not in {"action", "tags"})
-        assert plain.tasks[name].predicted == cooled.tasks[name].predicted
+        assert (plain.tasks[name] == calibrated.tasks[name]) == (name not in {"action", "tags"})
+        assert plain.tasks[name].predicted == calibrated.tasks[name].predicted
     with pytest.raises(RunError, match="its temperature is that of 1 views, not 2"):
         ft.predict(copy, [clip_of(table)], calibrated=True, views=2)
 
@@ -219,8 +219,8 @@ def test_a_video_is_drawn_with_the_box_where_it_is_said_and_moved_on_other_frame
     assert printed.splitlines()[-1] == str(out)
     info = probe(out)
     assert (info.num_frames, info.width, info.height) == (7, 48, 48)
-    (marks,) = (marks_of(each) for each in ft.predict(run, [clip_of(table)]))
-    assert marks.said_for == 3
+    (marks,) = (build_overlay(each) for each in ft.predict(run, [clip_of(table)]))
+    assert marks.reference_frame == 3
     assert marks.lines[0].startswith(("bright é 0.", "dark б 0."))
     assert [line.partition(" ")[0] for line in marks.lines[1:]] == ["tags:", "size:", "speed"]
 
@@ -232,7 +232,7 @@ def test_the_box_colour_is_in_the_file_where_the_box_is_said(numbers_run, table,
     }
     clip = make_clip(tmp_path / "a.mp4", 7, size=64, start=60, step=0)
     result = clip, Prediction(clip, (), None, said)
-    monkeypatch.setattr("finetune.prediction.predict.predict_each", lambda *_, **__: iter([result]))
+    monkeypatch.setattr("finetune.prediction.predict.iter_predictions", lambda *_, **__: iter([result]))
     assert finetune("predict", numbers_run, clip, "--draw", tmp_path / "b.mp4")[0] == 0
     frames, _ = read_frames(tmp_path / "b.mp4", range(7))
     for number, left in enumerate(14 + 2 * (np.arange(7) - 3)):
@@ -283,7 +283,7 @@ def test_a_place_to_draw_to_that_is_none_is_refused_before_anything_is_predicted
         ([clips], clips / "drawn", "drawn: is within .*clips, and would be predicted the next time"),
     ):
         with pytest.raises(RunError, match=message):
-            targets_of(paths, out)
+            output_paths(paths, out)
     status, _, err = finetune("predict", trained_run, clip, "--draw", tmp_path / "x.webm")
     assert status == 2
     assert "x.webm: videos are drawn" in err
@@ -292,11 +292,11 @@ def test_a_place_to_draw_to_that_is_none_is_refused_before_anything_is_predicted
 
 def test_marks_of_one_task_are_its_class_alone():
     one = Prediction(NOTHING, (("jump", 0.914), ("run", 0.086)))
-    assert marks_of(one).lines == ("jump 0.91",)
-    assert marks_of(one).things == ()
+    assert build_overlay(one).lines == ("jump 0.91",)
+    assert build_overlay(one).objects == ()
     several = Prediction(NOTHING, (("jump", 0.914),), ("jump", "run"))
-    assert marks_of(several).lines == ("jump, run",)
-    assert marks_of(Prediction(NOTHING, (("jump", 0.2),), ())).lines == ("none of the classes",)
+    assert build_overlay(several).lines == ("jump, run",)
+    assert build_overlay(Prediction(NOTHING, (("jump", 0.2),), ())).lines == ("none of the classes",)
 
 
 def test_the_second_box_moves_by_the_second_movement():
@@ -307,9 +307,9 @@ def test_the_second_box_moves_by_the_second_movement():
         return TaskPrediction("motion", numbers={"dx": dx, "dy": 0.5})
 
     tasks = {"ball": box(1.0), "wind": motion(7.0), "hand": box(8.0), "arm": motion(9.0), "eye": motion(3.0)}
-    marks = marks_of(Prediction(NOTHING, (), None, tasks))
-    assert marks.said_for == 5
-    assert [(each.name, each.box and each.box[0], each.motion and each.motion[0]) for each in marks.things] == [
+    marks = build_overlay(Prediction(NOTHING, (), None, tasks))
+    assert marks.reference_frame == 5
+    assert [(each.name, each.box and each.box[0], each.motion and each.motion[0]) for each in marks.objects] == [
         ("ball", 1.0, 7.0),
         ("hand", 8.0, 9.0),
         ("eye", None, 3.0),

@@ -4,14 +4,14 @@ import pytest
 
 from finetune.errors import RecipeError
 from finetune.model.freezing.selectors import stages_from
-from finetune.recipe.phase_presets import SCHEDULES, phases_of
+from finetune.recipe.phase_presets import SCHEDULES, resolve_phases
 from finetune.recipe.schema import Phase, Recipe, Schedule
 
 STAGES = ("stem", "layer1", "layer2", "layer3", "layer4", "temporal", "head")
 
 
 def plan(schedule, **settings):
-    return phases_of(Schedule(schedule=schedule, **settings), STAGES)
+    return resolve_phases(Schedule(schedule=schedule, **settings), STAGES)
 
 
 @pytest.mark.parametrize("name", [name for name in SCHEDULES if name != "surgical"] + ["surgical:layer2"])
@@ -20,7 +20,7 @@ def test_a_schedule_takes_the_epochs_it_is_given(name, epochs):
     phases = plan(name, epochs=epochs, every=1)
     least = len(phases)  # a phase has one epoch at least
     assert sum(phase.epochs for phase in phases) == max(epochs, least)
-    assert phases_of(phases, STAGES) == phases
+    assert resolve_phases(phases, STAGES) == phases
 
 
 def test_gradual_unfreezing_adds_one_stage_at_a_time():

@@ -9,7 +9,17 @@ from hypothesis import strategies as st
 from finetune.errors import RecipeError
 from finetune.recipe.load import check_recipe, known_keys, load_recipe, save_recipe
 from finetune.recipe.schema import Recipe
-from finetune.recipe.tasks import COLUMNS, DEFAULT_LOSS, LOSSES, NAMED, Kind, Multitask, Several, Task, primary_of
+from finetune.recipe.tasks import (
+    ALLOWED_LOSSES,
+    CATEGORICAL_KINDS,
+    DEFAULT_COLUMNS,
+    DEFAULT_LOSS,
+    Multitask,
+    MultitaskSpec,
+    Task,
+    TaskKind,
+    primary_task,
+)
 
 WHOLE = """tasks:
   action: {kind: classify, columns: label}
@@ -18,7 +28,7 @@ WHOLE = """tasks:
   skill: {kind: ordinal, levels: [poor, fair, good]}
 multitask: {weighting: pcgrad}
 """
-KINDS = get_args(Kind)
+KINDS = get_args(TaskKind)
 
 
 @pytest.fixture
@@ -91,15 +101,18 @@ def test_a_task_needs_a_kind_and_is_a_mapping():
     assert line.startswith("tasks.box is 'box': should be a valid dictionary")
 
 
-@pytest.mark.parametrize("kind", COLUMNS)
+@pytest.mark.parametrize("kind", DEFAULT_COLUMNS)
 @pytest.mark.parametrize("count", [1, 3, 5])
 def test_a_kind_with_columns_of_its_own_wants_as_many(kind, count):
     columns = [f"c{number}" for number in range(count)]
     (line,) = refusal({"it": {"kind": kind, "columns": columns}})
-    assert line == f"tasks.it: a {kind} has {len(COLUMNS[kind])} columns, {', '.join(COLUMNS[kind])}, in this order"
+    assert (
+        line == f"tasks.it: a {kind} has {len(DEFAULT_COLUMNS[kind])} columns, "
+        f"{', '.join(DEFAULT_COLUMNS[kind])}, in this order"
+    )
 
 
-@pytest.mark.parametrize("kind", NAMED)
+@pytest.mark.parametrize("kind", CATEGORICAL_KINDS)
 def test_a_kind_that_chooses_among_names_has_one_column(kind):
     (line,) = refusal({"it": {"kind": kind, "columns": ["a", "b"]}})
     assert line == f"tasks.it: columns are a, b; a task of kind {kind} has one"
@@ -113,16 +126,16 @@ def test_numbers_may_have_any_columns_but_each_once():
 
 
 def test_each_kind_has_its_own_losses():
-    every = sorted({loss for losses in LOSSES.values() for loss in losses})
-    assert set(LOSSES) == set(KINDS)
+    every = sorted({loss for losses in ALLOWED_LOSSES.values() for loss in losses})
+    assert set(ALLOWED_LOSSES) == set(KINDS)
     for kind in KINDS:
-        assert DEFAULT_LOSS.get(kind, "cross_entropy") in LOSSES[kind]
+        assert DEFAULT_LOSS.get(kind, "cross_entropy") in ALLOWED_LOSSES[kind]
         for loss in every:
-            if loss in LOSSES[kind]:
+            if loss in ALLOWED_LOSSES[kind]:
                 assert Task(kind=kind, loss=loss).loss == loss
                 continue
             (line,) = refusal({"it": {"kind": kind, "loss": loss}})
-            assert line == f"tasks.it: loss {loss} is not for kind {kind}; take {', '.join(LOSSES[kind])}"
+            assert line == f"tasks.it: loss {loss} is not for kind {kind}; take {', '.join(ALLOWED_LOSSES[kind])}"
 
 
 @pytest.mark.parametrize(
@@ -174,21 +187,21 @@ def test_the_data_are_multilabel_only_without_tasks():
 
 def test_the_first_task_that_chooses_among_names_is_the_primary_one():
     tasks = {"box": Task(kind="box"), "skill": Task(kind="ordinal"), "action": Task(kind="classify")}
-    assert primary_of(tasks) == primary_of({name: {"kind": task.kind} for name, task in tasks.items()}) == "skill"
-    assert primary_of({"box": Task(kind="box"), "motion": Task(kind="motion")}) == "box"
+    assert primary_task(tasks) == primary_task({name: {"kind": task.kind} for name, task in tasks.items()}) == "skill"
+    assert primary_task({"box": Task(kind="box"), "motion": Task(kind="motion")}) == "box"
 
 
 def test_boxes_and_motion_read_places_and_pool_for_themselves():
     box, motion, action = Task(kind="box"), Task(kind="motion"), Task(kind="classify")
-    assert [task.reads_places for task in (box, motion, action)] == [True, True, False]
+    assert [task.uses_keypoints for task in (box, motion, action)] == [True, True, False]
     assert [task.pooling("gru") for task in (box, motion, action)] == ["middle", "slope", "gru"]
-    assert [task.reads_by_itself for task in (box, motion, action)] == [True, True, False]
-    assert Task(kind="classify", at="layer1").reads_by_itself and Task(kind="regress", temporal="max").reads_by_itself
-    assert not Task(kind="box", space="mean").reads_places
+    assert [task.has_own_pooling for task in (box, motion, action)] == [True, True, False]
+    assert Task(kind="classify", at="layer1").has_own_pooling and Task(kind="regress", temporal="max").has_own_pooling
+    assert not Task(kind="box", space="mean").uses_keypoints
 
 
 def test_all_tasks_but_the_first_are_in_the_other_tower_unless_they_say():
     tasks = {"a": Task(kind="classify"), "b": Task(kind="box"), "c": Task(kind="box", tower=0)}
-    several = Several(tasks, {}, Multitask(sharing="towers"))
-    assert [several.tower_of(name) for name in tasks] == [0, 1, 0]
-    assert several.share_pooling and not Several({"b": tasks["b"]}, {}).share_pooling
+    several = MultitaskSpec(tasks, {}, Multitask(sharing="towers"))
+    assert [several.tower_index(name) for name in tasks] == [0, 1, 0]
+    assert several.uses_shared_pooling and not MultitaskSpec({"b": tasks["b"]}, {}).uses_shared_pooling

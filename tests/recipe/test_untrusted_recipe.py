@@ -8,8 +8,8 @@ import pytest
 import finetune as ft
 from finetune.errors import DataError, RecipeError
 from finetune.recipe.load import load_recipe, save_recipe
-from finetune.storage.object_store import UnaskedPlace, fetched, user_cache
-from finetune.train.resume import with_known_cache
+from finetune.storage.object_store import UntrustedUrl, local_copy, user_cache_dir
+from finetune.train.resume import without_foreign_cache_dir
 
 SECRET = "do not tell"
 PLACE = "http://127.0.0.1:9/pack"
@@ -107,7 +107,7 @@ def test_a_pack_in_an_object_store_is_fetched_only_when_the_user_names_it(run, f
         status, _, err = finetune(*command)
         assert (status, f"{PLACE}: only the run folder names this place" in err) == (2, True), (command, err)
     recipe = load_recipe(str(run / "recipe.yaml"))
-    assert isinstance(recipe.data.packed, UnaskedPlace)
+    assert isinstance(recipe.data.packed, UntrustedUrl)
     assert type(load_recipe(str(run / "recipe.yaml"), [f"data.packed={PLACE}"]).data.packed) is str
     save_recipe(recipe, run / "recipe.yaml")
     assert load_recipe(str(run / "recipe.yaml")) == recipe
@@ -122,17 +122,17 @@ def test_numbers_that_would_fill_the_memory_are_refused(run, line):
 
 def test_a_run_names_no_folder_for_a_cache_that_is_none_already(run, tmp_path):
     with_line(run, "cache_dir: null", f"cache_dir: {tmp_path / 'elsewhere'}")
-    assert with_known_cache(load_recipe(str(run / "recipe.yaml"))).train.cache_dir is None
+    assert without_foreign_cache_dir(load_recipe(str(run / "recipe.yaml"))).train.cache_dir is None
     (tmp_path / "elsewhere" / "set").mkdir(parents=True)
     (tmp_path / "elsewhere" / "set" / "set.json").write_text("{}")
-    assert with_known_cache(load_recipe(str(run / "recipe.yaml"))).train.cache_dir == tmp_path / "elsewhere"
+    assert without_foreign_cache_dir(load_recipe(str(run / "recipe.yaml"))).train.cache_dir == tmp_path / "elsewhere"
 
 
 def test_what_was_fetched_before_is_taken_as_it_is_without_asking(run, monkeypatch, tmp_path):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     pytest.importorskip("fsspec").filesystem("memory").pipe("/lab/pack/pack.json", b"{}")
-    there = fetched("memory://lab/pack")
-    assert there.is_relative_to(user_cache("objects"))
-    assert fetched(UnaskedPlace("memory://lab/pack")) == there
+    there = local_copy("memory://lab/pack")
+    assert there.is_relative_to(user_cache_dir("objects"))
+    assert local_copy(UntrustedUrl("memory://lab/pack")) == there
     with pytest.raises(DataError, match="only the run folder names this place"):
-        fetched(UnaskedPlace("memory://lab/other"))
+        local_copy(UntrustedUrl("memory://lab/other"))

@@ -17,8 +17,8 @@ from mutated import mutate
 from tasked import TASKS, draw_clips, manifest_of, recipe_of
 
 import finetune as ft
-from finetune.cli.run import score_and_report
-from finetune.train.from_recipe import train_by
+from finetune.cli.run import evaluate_and_report
+from finetune.train.from_recipe import train_from_recipe
 
 DAMAGES = 2000 if os.environ.get("FINETUNE_ALL") else 80
 FORBIDDEN = ("socket.connect", "socket.getaddrinfo", "urllib.", "subprocess.", "os.system", "os.exec", "os.posix_spawn")
@@ -52,7 +52,7 @@ def several_tasks(root):
     (root / "clips").mkdir()
     path = draw_clips(root / "clips", train=4, val=2, test=2)
     recipe = recipe_of(path, TASKS, train={"batch_size": 4, "cache": "off", "precision": "fp32"})
-    return train_by(recipe, manifest_of(recipe), out=root / "run")
+    return train_from_recipe(recipe, manifest_of(recipe), out=root / "run")
 
 
 def commands_for(file, run, clip, good):
@@ -80,7 +80,7 @@ def test_whatever_is_damaged_a_command_works_or_ends_in_words(tmp_path, finetune
     (tmp_path / "good").mkdir()
     (tmp_path / "here").mkdir()
     good = make_run(tmp_path / "good")
-    score_and_report(good)
+    evaluate_and_report(good)
     monkeypatch.chdir(tmp_path / "here")
     clip = next((tmp_path / "good").rglob("*.mp4"))
     files = [path for path in sorted(good.rglob("*")) if path.is_file() and path.suffix not in PICTURES]

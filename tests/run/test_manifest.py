@@ -11,12 +11,12 @@ from grey import make_clip
 from tasked import TASKS, draw_clips, manifest_of, recipe_of
 
 import finetune as ft
-from finetune.checks.split_warnings import leaks_of_other_set
+from finetune.checks.split_warnings import overlap_warnings
 from finetune.errors import DataError, RecipeError, RunError
-from finetune.evaluation.other_set import read_other_set
+from finetune.evaluation.other_set import read_external_set
 from finetune.run.checkpoint import open_run
-from finetune.run.manifest import moved_paths, saved_manifest
-from finetune.train.from_recipe import train_by
+from finetune.run.manifest import relocated_paths, saved_manifest
+from finetune.train.from_recipe import train_from_recipe
 
 
 @pytest.fixture
@@ -115,10 +115,10 @@ def test_what_the_model_learned_from_is_a_leak_in_another_set(run, other, clip_f
     (leak,) = told(ft.evaluate(run, [f"data.manifest={other}"], pictures=False))
     recipe, classes = open_run(run)
     trained = saved_manifest(run, recipe, classes)
-    tested = read_other_set(run, recipe, classes, [f"data.manifest={other}"]).manifest
+    tested = read_external_set(run, recipe, classes, [f"data.manifest={other}"]).manifest
     trained = replace(trained, groups=np.where(trained.splits == "val", "g3", "g2"))
     trained.groups[trained.splits == "test"] = "g4"
-    possible = leaks_of_other_set(trained, tested)[-1]["what"]
+    possible = overlap_warnings(trained, tested)[-1]["what"]
     assert possible == "A possible leak: 4 clips in groups that the model learned from, by their names: g2, g3."
     assert leak.startswith("A leak: 2 tested files are, to the byte, also among those that the model learned")
 
@@ -151,7 +151,7 @@ def test_tasks_that_the_other_set_lacks_are_left_out(tmp_path):
     (tmp_path / "new").mkdir()
     recipe = recipe_of(draw_clips(tmp_path / "clips"))
     manifest = manifest_of(recipe)
-    run = train_by(recipe, manifest, out=tmp_path / "run")
+    run = train_from_recipe(recipe, manifest, out=tmp_path / "run")
     with draw_clips(tmp_path / "new", train=0, val=0, test=6).open(newline="") as file:
         lines = list(csv.DictReader(file))
     path = tmp_path / "new/few.csv"
@@ -218,16 +218,16 @@ def test_paths_below_several_folders_are_mapped_by_the_longest_they_share(run, t
         path = tmp_path / "store" / name.decode().removeprefix("/data/")
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(b"")
-    found = moved_paths(there, tmp_path / "store").tolist()
+    found = relocated_paths(there, tmp_path / "store").tolist()
     assert found == [str(tmp_path / "store" / name.decode().removeprefix("/data/")).encode() for name in names]
     with pytest.raises(DataError, match="1[0-9] of 16 files are not there"):
-        moved_paths(there, tmp_path / "store/a")
+        relocated_paths(there, tmp_path / "store/a")
 
 
 def test_one_file_under_two_labels_is_refused_in_another_set(run, other):
     twice = changed(other, "1.mp4,dark ones,test", "1.mp4,dark ones,test,g\n./1.mp4,it's bright,test")
     recipe, classes = open_run(run)
     with pytest.raises(DataError, match="one file has two labels"):
-        read_other_set(run, recipe, classes, [f"data.manifest={twice}"])
+        read_external_set(run, recipe, classes, [f"data.manifest={twice}"])
     with pytest.raises(RunError, match="no split 'tset'"):
         ft.evaluate(run, [f"data.manifest={other}"], split="tset")

@@ -9,10 +9,16 @@ import pytest
 import torch
 
 import finetune as ft
-from finetune.feature_cache.frozen_part import entering, frozen_part
-from finetune.inference.forward import answers
+from finetune.feature_cache.frozen_part import cut_activations, frozen_part
+from finetune.inference.forward import predict_batch
 from finetune.model.freezing.freeze import set_trainable
-from finetune.runtime.threads import CHOSEN_BY_USER, is_small, map_in_threads, threads_for, wait_without_spinning
+from finetune.runtime.threads import (
+    OMP_WAIT_VARIABLES,
+    fits_one_thread,
+    limit_threads,
+    map_in_threads,
+    wait_without_spinning,
+)
 
 
 @pytest.fixture
@@ -40,7 +46,7 @@ def test_threads_sleep_while_they_wait():
     assert environment == {"OMP_WAIT_POLICY": "PASSIVE"}
 
 
-@pytest.mark.parametrize("name", CHOSEN_BY_USER)
+@pytest.mark.parametrize("name", OMP_WAIT_VARIABLES)
 def test_what_the_user_has_chosen_stays(name):
     environment = {name: "ACTIVE"}
     wait_without_spinning(environment)
@@ -49,7 +55,7 @@ def test_what_the_user_has_chosen_stays(name):
 
 def test_importing_finetune_sets_it_before_torch_is_imported():
     code = "import finetune, os, sys; print(os.environ['OMP_WAIT_POLICY'], 'torch' in sys.modules)"
-    environment = {name: value for name, value in os.environ.items() if name not in CHOSEN_BY_USER}
+    environment = {name: value for name, value in os.environ.items() if name not in OMP_WAIT_VARIABLES}
     environment["PYTHONPATH"] = os.pathsep.join(sys.path)
     printed = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True)
     assert printed.stdout == "PASSIVE False\n"
@@ -57,18 +63,18 @@ def test_importing_finetune_sets_it_before_torch_is_imported():
 
 def test_small_work_gets_one_thread_and_large_work_within_it_all(three_threads):
     counts = []
-    with threads_for(small=True):
+    with limit_threads(small=True):
         counts.append(torch.get_num_threads())
-        with threads_for(small=False):
+        with limit_threads(small=False):
             counts.append(torch.get_num_threads())
-            with threads_for(small=True):
+            with limit_threads(small=True):
                 counts.append(torch.get_num_threads())
         counts.append(torch.get_num_threads())
     assert (*counts, torch.get_num_threads()) == (1, 3, 1, 1, 3)
 
 
 def test_the_number_of_threads_comes_back_after_an_error(three_threads):
-    with pytest.raises(ValueError, match="broken"), threads_for(small=True):
+    with pytest.raises(ValueError, match="broken"), limit_threads(small=True):
         raise ValueError("broken")
     with pytest.raises(ZeroDivisionError):
         map_in_threads(lambda number: 1 / number, [1, 0, 2])
@@ -90,14 +96,17 @@ def test_features_and_predictions_of_a_small_network_do_not_depend_on_the_number
     clips, before = clips_of(5), torch.get_num_threads()
     set_trainable(small, "head")
     frozen = frozen_part(small, 2, precision="fp32")
-    assert frozen is not None and small.is_small
+    assert frozen is not None and small.fits_one_thread
     try:
         torch.set_num_threads(threads)
-        features, probs = entering(small, clips, frozen), answers(small, clips[:1, None], precision="fp32")["label"]
+        features, probs = (
+            cut_activations(small, clips, frozen),
+            predict_batch(small, clips[:1, None], precision="fp32")["label"],
+        )
         torch.set_num_threads(1)
-        alone = torch.cat([entering(small, clip, frozen) for clip in clips.split(1)])
+        alone = torch.cat([cut_activations(small, clip, frozen) for clip in clips.split(1)])
         assert torch.equal(features, alone)
-        assert torch.equal(probs, answers(small, clips[:1, None], precision="fp32")["label"])
+        assert torch.equal(probs, predict_batch(small, clips[:1, None], precision="fp32")["label"])
     finally:
         torch.set_num_threads(before)
 
@@ -124,5 +133,5 @@ def test_multiplications_of_a_recurrent_layer_by_hand():
 
 def test_what_is_small_follows_from_the_network_and_its_clips(small):
     large = ft.build_model("resnet18", ["a", "b"], weights="none", num_frames=8, size=224)
-    assert small.is_small and not large.is_small
-    assert not small.is_small_work(10_000) and is_small(999_999_999) and not is_small(1_000_000_000)
+    assert small.fits_one_thread and not large.fits_one_thread
+    assert not small.is_small_work(10_000) and fits_one_thread(999_999_999) and not fits_one_thread(1_000_000_000)

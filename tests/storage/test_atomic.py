@@ -4,7 +4,7 @@ import os
 
 import pytest
 
-from finetune.storage.atomic import standing, whole_file, whole_folder, write_json
+from finetune.storage.atomic import atomic_file, atomic_folder, current_version, write_json
 
 
 class Ended(BaseException):
@@ -14,10 +14,10 @@ class Ended(BaseException):
 def test_a_file_is_replaced_at_the_end_or_stays_as_it_was(tmp_path):
     path = tmp_path / "file.txt"
     path.write_text("before")
-    with pytest.raises(UnicodeEncodeError), whole_file(path) as partial:
+    with pytest.raises(UnicodeEncodeError), atomic_file(path) as partial:
         partial.write_text("half\ud800", encoding="utf-8")
     assert path.read_text() == "before"
-    with whole_file(path) as partial:
+    with atomic_file(path) as partial:
         partial.write_text("after")
         assert path.read_text() == "before"
     assert path.read_text() == "after"
@@ -52,7 +52,7 @@ def test_a_folder_is_whole_whenever_the_program_ends(tmp_path, monkeypatch):
         monkeypatch.setattr(owner, name, before(getattr(owner, name)))
 
     def write(text):
-        with whole_folder(path) as partial:
+        with atomic_folder(path) as partial:
             (partial / "one").write_text(text)
             (partial / "two").write_text(text)
 
@@ -67,13 +67,13 @@ def test_a_folder_is_whole_whenever_the_program_ends(tmp_path, monkeypatch):
         else:
             reached_the_end = countdown[0] > 0
         countdown[0] = 10**9
-        texts = {(standing(path) / name).read_text() for name in ("one", "two")}
+        texts = {(current_version(path) / name).read_text() for name in ("one", "two")}
         assert texts in ({kept}, {str(number)})
         (kept,) = texts
     assert reached_the_end
 
 
 def test_an_error_leaves_nothing_behind(tmp_path):
-    with pytest.raises(UnicodeEncodeError), whole_folder(tmp_path / "checkpoint") as partial:
+    with pytest.raises(UnicodeEncodeError), atomic_folder(tmp_path / "checkpoint") as partial:
         (partial / "half").write_text("half\ud800", encoding="utf-8")
     assert not list(tmp_path.iterdir())

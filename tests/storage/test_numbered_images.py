@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from finetune.storage.numbered_images import clips_of, frame_names, kind_of, why_unclear
+from finetune.storage.numbered_images import describe_unclear, folder_kind, frame_names, group_into_clips
 
 ONE_VIDEO = {
     "UCF101 and TSN": ["img_00001.jpg", "img_00002.jpg", "img_00003.jpg"],
@@ -45,42 +45,42 @@ APART = {
 def test_numbered_images_are_one_video_whatever_their_order_on_the_disk(names):
     for seed in range(4):
         shuffled = Random(seed).sample(names, len(names))
-        assert kind_of(shuffled) == "sequence"
+        assert folder_kind(shuffled) == "sequence"
         assert frame_names(shuffled) == [name for name in names if not name.startswith("flow")]
 
 
 @pytest.mark.parametrize("names", UNCLEAR.values(), ids=UNCLEAR)
 def test_what_may_be_frames_with_something_else_is_unclear(names):
-    assert kind_of(names) == "unclear"
+    assert folder_kind(names) == "unclear"
 
 
 @pytest.mark.parametrize("names", APART.values(), ids=APART)
 def test_other_images_and_videos_are_clips_apart(names):
-    assert kind_of(names) == "apart"
+    assert folder_kind(names) == "apart"
 
 
 def test_what_is_unclear_is_said_by_name():
-    assert why_unclear(UNCLEAR["two cameras"]) == (
+    assert describe_unclear(UNCLEAR["two cameras"]) == (
         "holds cam1_*.jpg, cam2_*.jpg, which are not the numbered frames of one video"
     )
-    assert "cover.jpg, img_*.jpg" in why_unclear(UNCLEAR["a picture more"])
-    assert "img_*.jpg, video.mp4" in why_unclear(UNCLEAR["the video beside its frames"])
-    assert why_unclear(["f1.jpg", "f01.jpg", "f2.jpg"]) == "holds several f*.jpg with the same number"
-    assert "a.jpg, b.jpg, c.jpg and 2 more" in why_unclear([f"{letter}.jpg" for letter in "abcde"])
+    assert "cover.jpg, img_*.jpg" in describe_unclear(UNCLEAR["a picture more"])
+    assert "img_*.jpg, video.mp4" in describe_unclear(UNCLEAR["the video beside its frames"])
+    assert describe_unclear(["f1.jpg", "f01.jpg", "f2.jpg"]) == "holds several f*.jpg with the same number"
+    assert "a.jpg, b.jpg, c.jpg and 2 more" in describe_unclear([f"{letter}.jpg" for letter in "abcde"])
 
 
 @given(numbers=st.sets(st.integers(0, 10**9), min_size=2, max_size=40), width=st.integers(0, 12))
 def test_frames_are_in_the_order_of_their_numbers(numbers, width):
     names = [f"clip 7_{number:0{width}}.jpg" for number in numbers]
-    assert kind_of(names) == "sequence"
+    assert folder_kind(names) == "sequence"
     assert frame_names(names) == [f"clip 7_{number:0{width}}.jpg" for number in sorted(numbers)]
 
 
 def test_a_folder_takes_the_place_of_its_frames_and_what_lies_apart_stays():
     frames = [Path(f"run/v{video}/img_{number}.jpg") for video in (1, 2) for number in range(3)]
     loose = [Path(f"run/img_{number}.jpg") for number in range(3)]
-    clips, unclear = clips_of([*frames, *loose, Path("run/v3.mp4")], apart={Path("run")})
+    clips, unclear = group_into_clips([*frames, *loose, Path("run/v3.mp4")], apart={Path("run")})
     assert clips == [*loose, Path("run/v1"), Path("run/v2"), Path("run/v3.mp4")] and unclear == []
-    clips, unclear = clips_of([*frames, Path("run/v1/notes.mp4")])
+    clips, unclear = group_into_clips([*frames, Path("run/v1/notes.mp4")])
     assert clips == [*frames[:3], Path("run/v1/notes.mp4"), Path("run/v2")]
     assert unclear == ["run/v1: holds img_*.jpg, notes.mp4, which are not the numbered frames of one video"]

@@ -11,7 +11,7 @@ from grey import TINY
 
 import finetune as ft
 from finetune.errors import DataError
-from finetune.storage.object_store import fetched, is_url
+from finetune.storage.object_store import is_url, local_copy
 from finetune.video.pack.read import Pack
 
 moto_server = pytest.importorskip("moto.server", reason="moto is not installed")
@@ -55,23 +55,23 @@ def test_a_place_in_a_store_is_no_path():
 
 def test_an_object_is_copied_once_and_anew_when_it_has_changed(store):
     store.pipe("lab/deep/clips.csv", b"one")
-    local = fetched("s3://lab/deep/clips.csv")
+    local = local_copy("s3://lab/deep/clips.csv")
     assert local.read_bytes() == b"one"
     made = local.stat().st_mtime_ns
-    assert fetched("s3://lab/deep/clips.csv").stat().st_mtime_ns == made
+    assert local_copy("s3://lab/deep/clips.csv").stat().st_mtime_ns == made
     store.pipe("lab/deep/clips.csv", b"two")
-    assert fetched("s3://lab/deep/clips.csv").read_bytes() == b"two"
+    assert local_copy("s3://lab/deep/clips.csv").read_bytes() == b"two"
     assert {path.name for path in local.parent.iterdir()} == {"clips.csv", ".clips.csv.json"}
 
 
 def test_a_folder_is_copied_by_several_processes_at_once_and_what_is_gone_goes(store, tmp_path):
     for number in range(40):
         store.pipe(f"lab/many/{number}.bin", bytes([number]))
-    code = "from finetune.storage.object_store import fetched; print(len(list(fetched('s3://lab/many').glob('*.bin'))))"
+    code = "from finetune.storage.object_store import local_copy; print(len(list(local_copy('s3://lab/many').glob('*.bin'))))"
     programs = [subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True) for _ in range(3)]
     assert [program.communicate(timeout=120)[0].strip() for program in programs] == ["40"] * 3
     store.rm("lab/many/7.bin")
-    left = {path.name for path in fetched("s3://lab/many").glob("*.bin")}
+    left = {path.name for path in local_copy("s3://lab/many").glob("*.bin")}
     assert left == {f"{number}.bin" for number in range(40)} - {"7.bin"}
     assert not list((tmp_path / "cache").rglob("*.partial"))
 
@@ -79,17 +79,17 @@ def test_a_folder_is_copied_by_several_processes_at_once_and_what_is_gone_goes(s
 def test_no_object_is_written_outside_its_folder(store, tmp_path):
     store.pipe({"lab/bad/one.bin": b"1", "lab/bad/../../../out.bin": b"2"})
     with pytest.raises(DataError, match="'../../../out.bin' would be written outside its folder"):
-        fetched("s3://lab/bad")
+        local_copy("s3://lab/bad")
     assert not list(tmp_path.rglob("out.bin"))
 
 
 def test_what_is_not_there_is_said(store):
     with pytest.raises(DataError, match="there is no s3://lab/nothing.csv"):
-        fetched("s3://lab/nothing.csv")
+        local_copy("s3://lab/nothing.csv")
     with pytest.raises(DataError, match="s3://nobody/nothing.csv"):
-        fetched("s3://nobody/nothing.csv")
+        local_copy("s3://nobody/nothing.csv")
     with pytest.raises(DataError, match="nowhere://a/b: "):
-        fetched("nowhere://a/b")
+        local_copy("nowhere://a/b")
 
 
 def test_a_run_reads_manifest_and_pack_from_a_store_where_the_videos_are_not(

@@ -5,7 +5,7 @@ import pytest
 
 from finetune.errors import RunError
 from finetune.run.read import read_epochs, read_results_file
-from finetune.storage.safe_read import read_array, read_json, read_text, refuse_links_out
+from finetune.storage.safe_read import check_no_external_links, read_array, read_json, read_text
 
 
 @pytest.mark.parametrize(
@@ -63,4 +63,4 @@ def test_links_within_a_run_and_those_of_trackers_are_left_alone(tmp_path):
     (tmp_path / "wandb" / "log").symlink_to("/tmp")
     (tmp_path / "checkpoints").mkdir()
     (tmp_path / "best").symlink_to("checkpoints")
-    refuse_links_out(tmp_path)
+    check_no_external_links(tmp_path)

@@ -11,7 +11,7 @@ from safetensors.torch import load_file
 
 import finetune as ft
 from finetune.errors import RunError
-from finetune.metrics.headline import rank
+from finetune.metrics.headline import epoch_sort_key
 from finetune.study.average import ALPHAS, soup, wise_ft
 
 
@@ -47,7 +47,7 @@ def test_between_the_two_ends_the_best_on_val_is_taken(runs, tmp_path):
     run, tried = wise_ft(runs[0], out=tmp_path / "averaged")
     (taken,) = (candidate for candidate in tried if candidate.taken)
     assert [candidate.name for candidate in tried] == [f"alpha {alpha:.1f}" for alpha in ALPHAS]
-    assert rank(taken.figures) == max(rank(candidate.figures) for candidate in tried)
+    assert epoch_sort_key(taken.figures) == max(epoch_sort_key(candidate.figures) for candidate in tried)
     alpha = ALPHAS[tried.index(taken)]
     start, best, mixed = weights(runs[0], "start"), weights(runs[0]), weights(run)
     name = "backbone.net.layer4.0.conv2.weight"

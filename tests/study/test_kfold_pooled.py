@@ -9,8 +9,8 @@ import torch
 from grey import TINY, make_clip
 
 import finetune as ft
-from finetune.metrics.calibration import calibration, tempered
-from finetune.metrics.intervals import paired_difference, pooled_folds
+from finetune.metrics.calibration import apply_temperature, calibration
+from finetune.metrics.intervals import paired_difference, widen_for_pooled_folds
 from finetune.model.backbone.backbone import build_backbone
 from finetune.report.run.page import write_report
 from finetune.study.kfold import kfold
@@ -61,7 +61,7 @@ def of_folds(folder, look):
 
 def tempered_by_fold(run):
     temperature = json.loads((run / "checkpoints/best/meta.json").read_text())["temperature"]
-    return tempered(np.load(run / "evaluation/probabilities.npy"), temperature)
+    return apply_temperature(np.load(run / "evaluation/probabilities.npy"), temperature)
 
 
 def truth(folder):
@@ -71,12 +71,14 @@ def truth(folder):
 
 def test_calibrated_is_each_fold_by_its_own_temperature(folder):
     labels, groups = truth(folder)
-    cooled = of_folds(folder, tempered_by_fold)
-    with pooled_folds():
-        wanted = calibration(labels, cooled, groups)
+    calibrated = of_folds(folder, tempered_by_fold)
+    with widen_for_pooled_folds():
+        wanted = calibration(labels, calibrated, groups)
     found = results_of(folder)["tasks"]["label"]["calibrated"]
     assert found.keys() == {*wanted, "abstain_at"}, "there is no one temperature"
-    assert found["abstain_at"][-1]["threshold"] == pytest.approx(np.sort(cooled.max(1))[::-1][len(cooled) // 2 - 1])
+    assert found["abstain_at"][-1]["threshold"] == pytest.approx(
+        np.sort(calibrated.max(1))[::-1][len(calibrated) // 2 - 1]
+    )
     for key in ("ece", "brier", "log_loss", "gap"):
         assert found[key] == pytest.approx(wanted[key], abs=1e-6), key
     assert found["gap_ci"] == pytest.approx(wanted["gap_ci"], abs=1e-6)
@@ -91,7 +93,7 @@ def test_the_frozen_baseline_is_that_of_the_folds(folder):
     probs = of_folds(folder, lambda run: np.load(run / "evaluation/probabilities.npy"))
     right, frozen_right = (each.argmax(1) == labels for each in (probs, wanted))
     found = results_of(folder)["tasks"]["label"]["frozen"]
-    with pooled_folds():
+    with widen_for_pooled_folds():
         difference, interval = paired_difference(right, frozen_right, groups=groups)
     usual = paired_difference(right, frozen_right, groups=groups)[1]
     assert interval[1] - interval[0] > usual[1] - usual[0] or interval == (-1, 1)

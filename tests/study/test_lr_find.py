@@ -6,7 +6,7 @@ from grey import TINY
 
 import finetune as ft
 from finetune.errors import RecipeError
-from finetune.study.lr_find import find_rate, has_exploded, judge, running_mean
+from finetune.study.lr_find import analyze_losses, find_lr, has_exploded, running_mean
 
 RECIPE = ft.Recipe(
     clip=ft.Clip(num_frames=2, size=32),
@@ -26,7 +26,7 @@ def test_the_steepest_fall_is_before_the_lowest_loss_and_that_before_the_explosi
     rates = np.logspace(-6, 0, 100)
     exponents = np.log10(rates)
     losses = 2 - 1.5 / (1 + np.exp(-4 * (exponents + 3))) + np.exp(6 * (exponents + 0.8))  # falls at 1e-3, rises at 0.1
-    test = judge(rates.tolist(), losses.tolist())
+    test = analyze_losses(rates.tolist(), losses.tolist())
     assert 10**-3.2 < test.steepest < 10**-2.3
     assert 10**-2.3 < test.lowest < 10**-0.9
     assert has_exploded([2.0] * 5 + [50.0])
@@ -38,21 +38,21 @@ def test_a_running_mean_of_one_value_is_that_value():
 
 
 def test_where_no_rate_helps_none_is_named():
-    test = judge([1e-3, 1e-2, 1e-1], [1.0, 1.0, 1.0])
+    test = analyze_losses([1e-3, 1e-2, 1e-1], [1.0, 1.0, 1.0])
     assert (test.lowest, test.steepest) == (None, None)
 
 
 def test_a_real_model_has_a_rate_and_is_stopped_when_it_breaks(manifest):
-    test = find_rate(RECIPE, manifest, low=1e-5, high=1e3, steps=80)
+    test = find_lr(RECIPE, manifest, low=1e-5, high=1e3, steps=80)
     assert test.steepest is not None
     assert 1e-5 < test.steepest < test.lowest < 100
     assert len(test.rates) < 80
-    assert test == find_rate(RECIPE, manifest, low=1e-5, high=1e3, steps=80)
+    assert test == find_lr(RECIPE, manifest, low=1e-5, high=1e3, steps=80)
 
 
 def test_a_phase_that_is_not_there_is_said(manifest):
     with pytest.raises(RecipeError, match="there is no phases.2; this recipe has 2, counted from 0"):
-        find_rate(RECIPE, manifest, phase=2)
+        find_lr(RECIPE, manifest, phase=2)
 
 
 def test_of_a_schedule_by_name_the_rate_is_that_of_the_schedule(clip_folder, tmp_path, finetune, monkeypatch):

@@ -9,21 +9,21 @@ from grey import TINY, make_clip
 
 from finetune.data.manifest import Manifest
 from finetune.errors import DataError, RecipeError
-from finetune.feature_cache.shard_store import Store
+from finetune.feature_cache.shard_store import ShardStore
 from finetune.recipe.schema import Recipe
 from finetune.report.pages.probes import draw_probes, probe_table
 from finetune.study import probe as probing
-from finetune.study.probe import METHODS, baseline, probe
+from finetune.study.probe import PROBE_CLASSIFIERS, majority_baseline, probe
 
 CLASSES = 3
 
 
 @pytest.fixture(autouse=True)
 def few_steps(monkeypatch):
-    monkeypatch.setattr(probing, "STEPS", 60)
+    monkeypatch.setattr(probing, "HEAD_STEPS", 60)
     monkeypatch.setattr(probing, "FOLDS", 3)
-    fewer = {name: replace(method, settings=method.settings[-2:]) for name, method in METHODS.items()}
-    monkeypatch.setattr(probing, "METHODS", fewer)
+    fewer = {name: replace(method, settings=method.settings[-2:]) for name, method in PROBE_CLASSIFIERS.items()}
+    monkeypatch.setattr(probing, "PROBE_CLASSIFIERS", fewer)
 
 
 @pytest.fixture(scope="module")
@@ -53,12 +53,12 @@ def test_every_method_is_tried_on_every_backbone_and_listed_best_first(csv, tmp_
     manifest = Manifest.from_csv(csv, val=0, test=0)
     found = probe(recipe_of(csv, tmp_path), manifest, [TINY, "mobilenetv3_small_050"])
     assert {(each.backbone, each.method) for each in found} == {
-        (backbone, method) for backbone in (TINY, "mobilenetv3_small_050") for method in METHODS
+        (backbone, method) for backbone in (TINY, "mobilenetv3_small_050") for method in PROBE_CLASSIFIERS
     }
     values = [each.top1 for each in found]
     assert values == sorted(values, reverse=True) and values[0] > 0.9
     assert all(each.interval[0] <= each.top1 <= each.interval[1] and each.seconds > 0 for each in found)
-    monkeypatch.setattr("finetune.feature_cache.fill.entering", None)  # nothing is computed again
+    monkeypatch.setattr("finetune.feature_cache.fill.cut_activations", None)  # nothing is computed again
     again = probe(recipe_of(csv, tmp_path), manifest, [TINY])
     assert again[0].top1 == max(each.top1 for each in found if each.backbone == TINY)
 
@@ -69,7 +69,7 @@ def test_rows_of_the_split_test_are_left_out(csv, tmp_path):
     (stored,) = (tmp_path / "kept").glob("*/set.json")
     told = json.loads(stored.read_text())
     basis = {name: value for name, value in told.items() if name not in {"item", "kept_as", "format"}}
-    with Store(tmp_path / "kept", basis, item=tuple(told["item"]), kept_as=told["kept_as"]) as store:
+    with ShardStore(tmp_path / "kept", basis, item=tuple(told["item"]), storage_dtype=told["kept_as"]) as store:
         assert len(store.keys) == len(manifest) - len(manifest.rows("test")) < len(manifest)
 
 
@@ -82,7 +82,9 @@ def test_rows_of_one_file_are_in_one_fold_where_there_are_no_groups(csv, tmp_pat
     monkeypatch.setattr(probing, "_cross_validated", lambda *given: divided.append(given[4]) or np.eye(3)[given[2]])
     scored = []
     monkeypatch.setattr(
-        probing, "score", lambda *given, **named: scored.append(named["groups"]) or {"top1": 1, "top1_ci": (0, 1)}
+        probing,
+        "score_multiclass",
+        lambda *given, **named: scored.append(named["groups"]) or {"top1": 1, "top1_ci": (0, 1)},
     )
     probe(recipe_of(csv.parent / "twice.csv", tmp_path), manifest, [TINY])
     assert len(np.unique(scored[0])) == 18 < len(manifest)  # an interval counts files, not rows
@@ -101,8 +103,8 @@ def test_no_row_is_predicted_by_what_has_seen_its_group(monkeypatch):
         asked.append((set(learn[:, 0, 1]), set(test[:, 0, 1]), set(test[:, 0, 2])))
         return np.full((len(test), len(np.unique(learnt))), 1 / 3)
 
-    method = probing.Method((1.0, 2.0), predict)
-    folds = probing._divided(labels, groups, 5, seed=0)
+    method = probing.ProbeClassifier((1.0, 2.0), predict)
+    folds = probing._split_folds(labels, groups, 5, seed=0)
     probs_NK = probing._cross_validated(method, features, labels, groups, folds, 3)
     assert all(learnt.isdisjoint(tested) for learnt, tested, _ in asked)
     assert np.allclose(probs_NK.sum(1), 1)
@@ -119,13 +121,13 @@ def test_a_class_that_a_fold_does_not_teach_gets_nothing():
     assert probs_NK.tolist() == [[0, 0, 0, 0], [0.25, 0, 0, 0.75]]
 
 
-@pytest.mark.parametrize("name", METHODS)
+@pytest.mark.parametrize("name", PROBE_CLASSIFIERS)
 def test_a_method_learns_what_can_be_told(name):
     rng = np.random.default_rng(0)
     labels = np.arange(60) % 3
     centres = 3 * rng.standard_normal((3, 4, 16))
     features = (centres[labels] + rng.standard_normal((60, 4, 16))).astype(np.float32)
-    method = METHODS[name]
+    method = PROBE_CLASSIFIERS[name]
     probs = method.predict(features[:45], labels[:45], features[45:], method.settings[-1])
     assert (probs.argmax(1) == labels[45:]).mean() > 0.9
     assert np.allclose(probs.sum(1), 1, atol=1e-5)
@@ -139,7 +141,7 @@ def test_order_is_seen_by_what_looks_at_it_alone():
     features = (features + 0.3 * rng.standard_normal(features.shape)).astype(np.float32)
 
     def right(name, setting):
-        probs = METHODS[name].predict(features[:60], labels[:60], features[60:], setting)
+        probs = PROBE_CLASSIFIERS[name].predict(features[:60], labels[:60], features[60:], setting)
         return (probs.argmax(1) == labels[60:]).mean()
 
     assert right("logistic, frames in order", 0.1) > 0.95 and right("attentive head", 3e-3) > 0.95
@@ -147,11 +149,11 @@ def test_order_is_seen_by_what_looks_at_it_alone():
 
 
 def test_wide_features_are_brought_to_few(monkeypatch):
-    monkeypatch.setattr(probing, "WIDE", 8)
+    monkeypatch.setattr(probing, "PCA_MIN_WIDTH", 8)
     rng = np.random.default_rng(0)
     labels = np.arange(40) % 2
     features = (labels[:, None, None] * 2 + rng.standard_normal((40, 2, 10))).astype(np.float32)
-    method = METHODS["logistic, frames in order"]
+    method = PROBE_CLASSIFIERS["logistic, frames in order"]
     assert (method.predict(features, labels, features, 1.0).argmax(1) == labels).mean() > 0.9
 
 
@@ -176,7 +178,7 @@ def test_what_cannot_be_probed_is_refused(csv, tmp_path):
 
 def test_the_baseline_is_the_most_frequent_class(csv):
     manifest = Manifest.from_csv(csv, val=0, test=0)
-    assert baseline(manifest) == {"class": "class 0", "top1": pytest.approx(1 / 3)}
+    assert majority_baseline(manifest) == {"class": "class 0", "top1": pytest.approx(1 / 3)}
 
 
 def test_the_table_and_the_picture_name_what_was_tried(tmp_path):

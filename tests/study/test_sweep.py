@@ -11,9 +11,9 @@ from grey import TINY, make_clip
 import finetune as ft
 from finetune.cli.search import _evidence
 from finetune.errors import DivergedError, RecipeError, RunError
-from finetune.storage.atomic import locked
-from finetune.study.search import search, space_of
-from finetune.study.sweep import Point, folder_name, grid, ranked, sweep
+from finetune.storage.atomic import exclusive_lock
+from finetune.study.search import parse_search_space, search
+from finetune.study.sweep import SweepPoint, folder_name, grid, rank_points, sweep
 from finetune.train import loop
 from finetune.train.loss import objective
 
@@ -85,8 +85,10 @@ def test_an_end_of_an_interval_that_is_not_known_is_null(manifest, tmp_path, mon
         compared.append((run.name, other.name, comparisons))
         return -0.1, (-np.inf, np.inf)
 
-    monkeypatch.setattr("finetune.study.sweep.ahead", ahead)
-    ranked([Point((f"a={n}",), f"a={n}", -0.1 * n, (-np.inf, 1.0), 0.5) for n in (1, 2, 3)], manifest, tmp_path)
+    monkeypatch.setattr("finetune.study.sweep.score_difference", ahead)
+    rank_points(
+        [SweepPoint((f"a={n}",), f"a={n}", -0.1 * n, (-np.inf, 1.0), 0.5) for n in (1, 2, 3)], manifest, tmp_path
+    )
     best, second, _ = json.loads((tmp_path / "sweep.json").read_text())
     assert (best["figure"], best["interval"], best["behind_interval"]) == (-0.1, [None, 1.0], [0, 0])
     assert second["behind_interval"] == [None, None]
@@ -103,8 +105,10 @@ def test_an_end_of_an_interval_that_is_not_known_is_null(manifest, tmp_path, mon
     ],
 )
 def test_the_best_setting_is_called_better_only_where_intervals_show_it(others, units, words):
-    points = [Point((f"a={n}",), f"a={n}", 0.5, (0, 1), 0.5, behind_interval=ends) for n, ends in enumerate(others, 1)]
-    first = Point(("a=0",), "a=0", 0.6, (0, 1), 0.5)
+    points = [
+        SweepPoint((f"a={n}",), f"a={n}", 0.5, (0, 1), 0.5, behind_interval=ends) for n, ends in enumerate(others, 1)
+    ]
+    first = SweepPoint(("a=0",), "a=0", 0.6, (0, 1), 0.5)
     assert re.search(words, _evidence([first, *points], units, "group"), re.IGNORECASE)
 
 
@@ -199,7 +203,7 @@ def test_a_hopeless_trial_is_ended_early(recipe, manifest, tmp_path, monkeypatch
 def test_a_space_that_is_none_is_said(override, message, recipe):
     pytest.importorskip("optuna")
     with pytest.raises(RecipeError, match=message):
-        space_of(str(recipe), [override])
+        parse_search_space(str(recipe), [override])
 
 
 def test_without_optuna_it_is_said(recipe, finetune, monkeypatch):
@@ -211,7 +215,9 @@ def test_without_optuna_it_is_said(recipe, finetune, monkeypatch):
 def test_ranges_are_of_whole_numbers_where_the_recipe_takes_no_others_and_wide_ones_logarithmic(recipe):
     pytest.importorskip("optuna")
     whole, wide, narrow = "train.batch_size=1..8", "phases.0.lr=1e-5..1e-2", "train.weight_decay=0..1"
-    space, fixed = space_of(str(recipe), [whole, wide, narrow, "model.head=linear,mlp", "data.folder=../here"])
+    space, fixed = parse_search_space(
+        str(recipe), [whole, wide, narrow, "model.head=linear,mlp", "data.folder=../here"]
+    )
     assert [getattr(each, "log", None) for each in space.values()] == [False, True, False, None]
     assert [type(getattr(each, "low", None)) for each in space.values()] == [int, float, float, type(None)]
     assert fixed == ("data.folder=../here",)
@@ -227,7 +233,7 @@ def test_precisions_can_be_swept(recipe, manifest, tmp_path):
 def test_a_folder_that_another_program_sweeps_into_is_left_alone(recipe, manifest, tmp_path):
     out = tmp_path / "sweep"
     sweep(str(recipe), grid(["model.dropout=0.1,0.2"]), manifest, out=out)
-    with locked(out / ".lock", "held"), pytest.raises(RunError, match="another program is training into it"):
+    with exclusive_lock(out / ".lock", "held"), pytest.raises(RunError, match="another program is training into it"):
         sweep(str(recipe), grid(["model.dropout=0.1,0.2"]), manifest, out=out)
 
 

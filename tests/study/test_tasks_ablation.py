@@ -8,7 +8,7 @@ import pytest
 from tasked import draw_clips, manifest_of, recipe_of
 
 from finetune.errors import RecipeError
-from finetune.study.relative_gains import _Told, relative_gains
+from finetune.study.relative_gains import _TaskPredictions, relative_gains
 from finetune.study.tasks_ablation import tasks_ablation
 
 QUICK = [{"train": "head", "epochs": 1, "lr": 1e-2}]
@@ -81,7 +81,7 @@ def told(rng, *, rate, groups):
     """What a run said of 120 clips of so many groups, right as often as that."""
     truth = rng.integers(2, size=120)
     said = np.where(rng.random(120) < rate, truth, 1 - truth)
-    return _Told("classify", truth, np.eye(2)[said], (np.arange(120) % groups).astype(str))
+    return _TaskPredictions("classify", truth, np.eye(2)[said], (np.arange(120) % groups).astype(str))
 
 
 def test_gains_join_the_chance_of_clips_and_of_training(monkeypatch):
@@ -89,7 +89,7 @@ def test_gains_join_the_chance_of_clips_and_of_training(monkeypatch):
     pairs = {("way", seed): (f"better {seed}", f"base {seed}") for seed in range(3)}
     names = [name for pair in pairs.values() for name in pair]
     known = {name: told(rng, rate=0.9 if name.startswith("better") else 0.5, groups=20) for name in names}
-    monkeypatch.setattr("finetune.study.relative_gains._told", lambda run, task, split: known[run])
+    monkeypatch.setattr("finetune.study.relative_gains._read_task_predictions", lambda run, task, split: known[run])
     gain, mean = relative_gains(pairs, split="test")
     low, high = gain["way"].interval
     assert 0 < low < gain["way"].percent < high
@@ -105,7 +105,9 @@ def test_gains_of_equally_good_runs_are_called_better_5_times_of_100_at_most(mon
     for _ in range(simulations):
         names = [name for pair in pairs.values() for name in pair]
         luck = {name: told(rng, rate=np.clip(rng.normal(0.8, 0.04), 0, 1), groups=12) for name in names}
-        monkeypatch.setattr("finetune.study.relative_gains._told", lambda run, task, split, luck=luck: luck[run])
+        monkeypatch.setattr(
+            "finetune.study.relative_gains._read_task_predictions", lambda run, task, split, luck=luck: luck[run]
+        )
         low, high = relative_gains(pairs, split="test")[1].interval
         called += not low <= 0 <= high
     assert called <= 0.1 * simulations

@@ -18,8 +18,8 @@ from together import SHORT, main, train_several, train_with_short_last_batch
 
 import finetune as ft
 from finetune.errors import RunError
-from finetune.model.freezing.stages import NEW
-from finetune.train.distributed import refuse_sharding, with_shared_statistics
+from finetune.model.freezing.stages import HEAD_STAGES
+from finetune.train.distributed import refuse_sharding, with_sync_batch_norm
 
 SCRIPT = Path(__file__).parents[1] / "together.py"
 TOLERANCE = 1e-5  # sums are taken in another order, which Adam makes more of
@@ -158,15 +158,15 @@ def test_shared_statistics_are_for_several_gpus_and_change_neither_names_nor_ans
     clips = torch.randint(0, 255, (2, 2, 3, 32, 32), dtype=torch.uint8)
     before = model.eval()(clips)["label"]
     cpu, gpus = (SimpleNamespace(num_processes=2, device=each) for each in (one, torch.device("cuda")))
-    is_shared = [isinstance(each, torch.nn.SyncBatchNorm) for each in with_shared_statistics(model, cpu).modules()]
+    is_shared = [isinstance(each, torch.nn.SyncBatchNorm) for each in with_sync_batch_norm(model, cpu).modules()]
     assert not any(is_shared)
-    model = with_shared_statistics(model, gpus)
+    model = with_sync_batch_norm(model, gpus)
     assert any(isinstance(each, torch.nn.SyncBatchNorm) for each in model.modules())
     assert list(model.state_dict()) == names
     assert torch.equal(model.eval()(clips)["label"], before)
     ft.set_trainable(model, "last(1)", batch_norm="train")
     model.train()
-    *_, last = (name for name in model.stages if name not in NEW)
+    *_, last = (name for name in model.stages if name not in HEAD_STAGES)
     for name, each in model.named_modules():
         if isinstance(each, torch.nn.SyncBatchNorm):
             assert each.training == (f"{name}.weight" in model.stages[last].parameters)

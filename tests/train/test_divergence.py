@@ -11,7 +11,7 @@ from safetensors.torch import load_file
 import finetune as ft
 from finetune.errors import FinetuneError, RecipeError
 from finetune.recipe.schema import EarlyStopping
-from finetune.train.divergence import has_stalled, hint_at_first_loss
+from finetune.train.divergence import hint_at_first_loss, should_stop_early
 from finetune.train.loss import objective
 
 HEAD = (ft.Phase(train="head", epochs=2, lr=1e-2),)
@@ -52,11 +52,11 @@ def spoil(monkeypatch, steps):
     build, count = objective.build_loss, [0]
 
     def spoilt(*arguments, **named):
-        loss_of = build(*arguments, **named)
+        loss_fn = build(*arguments, **named)
 
         def loss(logits, targets):
             count[0] += 1
-            return loss_of(logits, targets) * (float("inf") if count[0] in steps else 1.0)
+            return loss_fn(logits, targets) * (float("inf") if count[0] in steps else 1.0)
 
         return loss
 
@@ -86,13 +86,13 @@ def history(*losses, phase=0):
 
 def test_a_phase_has_stalled_after_so_many_epochs_that_are_no_better():
     rule = EarlyStopping(patience=2)
-    assert not has_stalled(history(0.5), 0, rule)
-    assert not has_stalled(history(0.5, 0.6, 0.4, 0.6), 0, rule)
-    assert has_stalled(history(0.5, 0.4, 0.4, 0.6), 0, rule)
-    assert not has_stalled(history(0.5, 0.4, 0.4, 0.6), 1, rule)
-    assert not has_stalled(history(0.5, 0.4, 0.4, 0.6), 0, None)
-    assert has_stalled(history(0.5, 0.49, 0.48), 0, EarlyStopping(patience=2, min_delta=0.1))
-    assert has_stalled(history(0.5, 0.6, 0.6), 0, EarlyStopping(patience=2, metric="val_top1"))
+    assert not should_stop_early(history(0.5), 0, rule)
+    assert not should_stop_early(history(0.5, 0.6, 0.4, 0.6), 0, rule)
+    assert should_stop_early(history(0.5, 0.4, 0.4, 0.6), 0, rule)
+    assert not should_stop_early(history(0.5, 0.4, 0.4, 0.6), 1, rule)
+    assert not should_stop_early(history(0.5, 0.4, 0.4, 0.6), 0, None)
+    assert should_stop_early(history(0.5, 0.49, 0.48), 0, EarlyStopping(patience=2, min_delta=0.1))
+    assert should_stop_early(history(0.5, 0.6, 0.6), 0, EarlyStopping(patience=2, metric="val_top1"))
 
 
 def test_a_phase_that_gets_no_better_ends_and_the_next_begins(manifest, tmp_path):

@@ -8,7 +8,7 @@ from safetensors.torch import load_file
 
 import finetune as ft
 from finetune.errors import DataError, FinetuneError, RecipeError, RunError
-from finetune.model.freezing.freeze import learning_stages
+from finetune.model.freezing.freeze import trainable_stages
 from finetune.train.setup import preflight
 
 HEAD_ONCE = (ft.Phase(train="head", epochs=1, lr=1e-2),)
@@ -61,7 +61,7 @@ def test_every_phase_computes_in_the_precision_that_is_set(manifest, tmp_path, c
     def note(*_):
         # Training and validation; what is only run to measure the network has neither gradients nor inference mode.
         if torch.is_grad_enabled() or torch.is_inference_mode_enabled():
-            noted.append((len(learning_stages(model)), torch.is_autocast_enabled("cpu")))
+            noted.append((len(trainable_stages(model)), torch.is_autocast_enabled("cpu")))
 
     model.heads.register_forward_pre_hook(note)
     phases = [*HEAD_ONCE, ft.Phase(train="layer4", epochs=1, lr=1e-3), ft.Phase(train="all", epochs=1, lr=1e-3)]

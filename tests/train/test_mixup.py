@@ -2,7 +2,7 @@ import pytest
 import torch
 
 from finetune.recipe.schema import Augment
-from finetune.train.mixup import mix
+from finetune.train.mixup import mix_clips
 
 
 def batch(size=4, frames=3):
@@ -12,7 +12,7 @@ def batch(size=4, frames=3):
 
 def test_without_mixing_clips_stay_as_they_are_and_labels_are_certain():
     clips, labels = batch()
-    mixed, targets = mix(clips, labels, augment=Augment(), num_classes=3, seed=1)
+    mixed, targets = mix_clips(clips, labels, augment=Augment(), num_classes=3, seed=1)
     assert mixed is clips
     assert torch.equal(targets.argmax(1), labels)
     assert set(targets.unique().tolist()) == {0.0, 1.0}
@@ -23,7 +23,7 @@ def test_labels_are_blended_by_the_share_of_pixels_and_all_frames_alike(way):
     clips, labels = batch()
     seen = 0
     for seed in range(20):
-        mixed, targets = mix(clips, labels, augment=Augment(**{way: 1.0}), num_classes=3, seed=seed)
+        mixed, targets = mix_clips(clips, labels, augment=Augment(**{way: 1.0}), num_classes=3, seed=seed)
         assert mixed.dtype == torch.float32
         assert (mixed == mixed[:, :1]).all()
         share = (mixed[1] - 40).mean() / 40  # of the clip itself: the one before it is darker by 40
@@ -37,16 +37,18 @@ def test_a_blend_follows_from_its_seed_alone():
     clips, labels = batch()
     augment = Augment(mixup=0.4, cutmix=1.0)
     torch.manual_seed(0)
-    one = mix(clips, labels, augment=augment, num_classes=3, seed=5)
+    one = mix_clips(clips, labels, augment=augment, num_classes=3, seed=5)
     torch.manual_seed(1)
-    two = mix(clips, labels, augment=augment, num_classes=3, seed=5)
+    two = mix_clips(clips, labels, augment=augment, num_classes=3, seed=5)
     assert all(torch.equal(a, b) for a, b in zip(one, two, strict=True))
-    boxes = [len(mix(clips, labels, augment=augment, num_classes=3, seed=s)[0][1].unique()) > 1 for s in range(30)]
+    boxes = [
+        len(mix_clips(clips, labels, augment=augment, num_classes=3, seed=s)[0][1].unique()) > 1 for s in range(30)
+    ]
     assert 3 < sum(boxes) < 27  # both ways are taken
 
 
 def test_a_batch_of_one_is_blended_with_itself():
     clips, labels = batch(size=1)
-    mixed, targets = mix(clips, labels, augment=Augment(mixup=1.0), num_classes=3, seed=0)
+    mixed, targets = mix_clips(clips, labels, augment=Augment(mixup=1.0), num_classes=3, seed=0)
     assert mixed.allclose(clips.float())
     assert targets[0, labels[0]] == pytest.approx(1)

@@ -12,12 +12,12 @@ from tasked import TASKS, draw_clips, manifest_of, recipe_of
 
 import finetune as ft
 from finetune.errors import DataError, RecipeError
-from finetune.inference.forward import answers
+from finetune.inference.forward import predict_batch
 from finetune.report.run.page import write_report
-from finetune.study.lr_find import find_rate
-from finetune.train.from_recipe import new_model, train_by
-from finetune.train.loss.task_weighting import RULES
-from finetune.train.setup.dry_run import forecast
+from finetune.study.lr_find import find_lr
+from finetune.train.from_recipe import new_model, train_from_recipe
+from finetune.train.loss.task_weighting import WEIGHTINGS
+from finetune.train.setup.dry_run import estimate_phases
 from finetune.video.dataset import ClipDataset
 
 THREE = ("way", "box", "shade")
@@ -37,7 +37,7 @@ def train(data, tmp_path):
 
     def run(tasks=THREE, *, csv=data, out=None, **sections):
         recipe = recipe_of(csv, tasks, **sections)
-        return train_by(recipe, manifest_of(recipe), out=out or tmp_path / f"run-{next(numbers)}")
+        return train_from_recipe(recipe, manifest_of(recipe), out=out or tmp_path / f"run-{next(numbers)}")
 
     return run
 
@@ -59,7 +59,7 @@ def assert_same(run, other):
     assert one.keys() == two.keys() and [name for name in one if not torch.equal(one[name], two[name])] == []
 
 
-@pytest.mark.parametrize("weighting", RULES)
+@pytest.mark.parametrize("weighting", WEIGHTINGS)
 def test_every_rule_trains_and_tells_its_weights(train, weighting):
     pytest.importorskip("torchjd")
     (record,) = records(train(multitask={"weighting": weighting}, phases=TWO_STEPS))
@@ -85,7 +85,7 @@ def test_every_way_of_sharing_trains_and_loads_to_the_same_answers(train, sharin
     again = new_model(recipe, manifest_of(recipe)).eval()
     again.load_state_dict(weights(run, "best"))
     clips = torch.randint(0, 256, (2, 1, 4, 3, 32, 32), dtype=torch.uint8)
-    told, other = (answers(model, clips, precision="fp32") for model in (ft.load(run), again))
+    told, other = (predict_batch(model, clips, precision="fp32") for model in (ft.load(run), again))
     assert list(told) == list(recipe.tasks)
     assert all(torch.equal(told[name], other[name]) for name in told)
 
@@ -188,9 +188,9 @@ def test_a_phase_ends_when_the_mean_over_tasks_gets_no_better(train):
 def test_trials_forecasts_and_what_is_left_to_the_machine_know_several_tasks(data, train):
     recipe = recipe_of(data, TAPPED, multitask={"weighting": "pcgrad"}, phases=[{"train": "layer4", "epochs": 1}])
     manifest = manifest_of(recipe)
-    (phase,) = forecast(new_model(recipe, manifest), manifest, recipe)
+    (phase,) = estimate_phases(new_model(recipe, manifest), manifest, recipe)
     assert phase.steps == 2 and phase.minutes > 0
-    found = find_rate(recipe, manifest, steps=4)
+    found = find_lr(recipe, manifest, steps=4)
     assert len(found.losses) == 4 and all(np.isfinite(found.losses))
     run = train(TAPPED, phases=TWO_STEPS, train={"batch_size": "auto", "compile": "auto"})
     decided = json.loads((run / "environment.json").read_text())["decided"]

@@ -15,10 +15,10 @@ from safetensors.torch import load_file
 
 import finetune as ft
 from finetune.errors import DataError, RecipeError, RunError
-from finetune.storage.atomic import locked
+from finetune.storage.atomic import exclusive_lock
 from finetune.train.log.epoch_metrics import Tally
 from finetune.train.optim.optimizer import optimizer_names
-from finetune.train.state.signals import Stopped, Stopping
+from finetune.train.state.signals import StopRequested, StopSignalHandler
 
 KILLS = int(os.environ.get("FINETUNE_KILLS", "6"))
 PHASES = (ft.Phase(train="head", epochs=2, lr=1e-2), ft.Phase(train="layer4", epochs=2, lr=1e-3))
@@ -181,16 +181,16 @@ def test_with_loading_processes_it_goes_on_all_the_same(manifest, tmp_path, sign
 
 def test_two_programs_do_not_train_into_one_folder(manifest, tmp_path):
     run = fit(manifest, tmp_path / "run")
-    with locked(run / ".lock", ""), pytest.raises(RunError, match="another program is training into it"):
+    with exclusive_lock(run / ".lock", ""), pytest.raises(RunError, match="another program is training into it"):
         ft.resume(run, quiet=True)
 
 
 def test_one_press_that_arrives_twice_is_one(monkeypatch):
-    with Stopping() as stopping:
+    with StopSignalHandler() as stopping:
         os.kill(os.getpid(), signal.SIGINT)
         os.kill(os.getpid(), signal.SIGINT)
         os.kill(os.getpid(), signal.SIGTERM)
-        with pytest.raises(Stopped):
+        with pytest.raises(StopRequested):
             stopping.check()
         monkeypatch.setattr(stopping, "asked_at", stopping.asked_at - 10)
         with pytest.raises(KeyboardInterrupt):
@@ -205,13 +205,13 @@ def test_when_the_disk_is_full_the_checkpoint_before_stays_and_the_run_goes_on(m
     before, left = resource.getrlimit(resource.RLIMIT_FSIZE), [5]
     add = Tally.add
 
-    def filling(self, *arguments):
+    def show_cache_progress(self, *arguments):
         add(self, *arguments)
         left[0] -= 1
         if left[0] == 0:
             resource.setrlimit(resource.RLIMIT_FSIZE, (size - 10, before[1]))
 
-    monkeypatch.setattr(Tally, "add", filling)
+    monkeypatch.setattr(Tally, "add", show_cache_progress)
     monkeypatch.setattr("finetune.train.log.tensorboard.SummaryWriter", lambda *_, **__: MagicMock())
     handler = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
     try:
@@ -237,7 +237,7 @@ def test_any_optimizer_goes_on(manifest, tmp_path, signal_at, name):
 def test_it_saves_every_so_many_minutes(manifest, tmp_path, monkeypatch):
     saved = []
     monkeypatch.setattr(
-        "finetune.train.state.run_writer.RunFiles.save_last",
+        "finetune.train.state.run_writer.RunWriter.save_last",
         lambda self, moving, at: saved.append((at.epochs, at.batches)),
     )
     fit(manifest, tmp_path / "run", phases=PHASES[:1], save_every_minutes=1e-9)

@@ -8,7 +8,7 @@ import torch
 from finetune.errors import RecipeError
 from finetune.recipe.load import check_recipe
 from finetune.recipe.schema import Augment
-from finetune.video.augment import augmentation, center_crop, multi_scale_box, read_size, seeded
+from finetune.video.augment import build_augmentation, center_crop, multi_scale_box, read_size, seeded
 
 PIECES = [
     *({"preset": preset} for preset in ("none", "light", "strong")),
@@ -38,7 +38,7 @@ def texture(frames=5, height=48, width=64):
 
 @pytest.mark.parametrize("pieces", PIECES, ids=str)
 def test_all_frames_get_the_same_draw_and_seeds_differ(pieces):
-    clip, transform = texture(), augmentation(Augment(**pieces), size=32, fit="crop")
+    clip, transform = texture(), build_augmentation(Augment(**pieces), size=32, fit="crop")
     drawn = [transform(clip, seed) for seed in range(12)]
     for out in drawn:
         assert out.shape == (5, 3, 32, 32)
@@ -52,19 +52,19 @@ def test_all_frames_get_the_same_draw_and_seeds_differ(pieces):
 
 @pytest.mark.parametrize("pieces", PIECES[3:-1], ids=str)
 def test_each_piece_changes_the_picture(pieces):
-    clip, transform = texture(), augmentation(Augment(**pieces), size=32, fit="crop")
+    clip, transform = texture(), build_augmentation(Augment(**pieces), size=32, fit="crop")
     plain = center_crop(clip, 32)
     assert sum(not torch.equal(transform(clip, seed), plain) for seed in range(8)) >= 4
 
 
 @pytest.mark.parametrize("pieces", PIECES, ids=str)
 def test_an_augmentation_can_be_sent_to_a_loading_process(pieces):
-    transform = augmentation(Augment(**pieces), size=32, fit="crop")
+    transform = build_augmentation(Augment(**pieces), size=32, fit="crop")
     assert torch.equal(pickle.loads(pickle.dumps(transform))(texture(), 3), transform(texture(), 3))
 
 
 def test_a_draw_leaves_the_global_generator_as_it_was():
-    transform = augmentation(Augment(preset="strong"), size=32, fit="crop")
+    transform = build_augmentation(Augment(preset="strong"), size=32, fit="crop")
     torch.manual_seed(1)
     expected = torch.rand(3)
     torch.manual_seed(1)

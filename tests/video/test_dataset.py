@@ -6,11 +6,11 @@ from grey import make_clip
 from finetune.data.manifest import Manifest
 from finetune.errors import VideoError
 from finetune.recipe.schema import Augment, Clip
-from finetune.video.augment import augmentation, center_crop
-from finetune.video.batch_sampler import EpochBatches
-from finetune.video.dataset import ClipDataset, draw_of
+from finetune.video.augment import build_augmentation, center_crop
+from finetune.video.batch_sampler import EpochBatchSampler
+from finetune.video.dataset import ClipDataset, draw_seed
 from finetune.video.loader import ClipLoader
-from finetune.video.probe_files import look_at_files
+from finetune.video.probe_files import scan_files
 
 CLIP = Clip(num_frames=4, size=24)
 
@@ -65,7 +65,7 @@ def test_a_file_that_goes_bad_is_an_error_item_and_not_replaced(tmp_path):
     manifest = Manifest.from_folder(tmp_path)
     dataset = ClipDataset(manifest, "train", clip=CLIP, augment=Augment(preset="none"))
     manifest.path(2).write_bytes(b"gone bad")
-    batch = next(iter(ClipLoader(dataset, EpochBatches(4, 4, seed=0, shuffle=False), workers=0)))
+    batch = next(iter(ClipLoader(dataset, EpochBatchSampler(4, 4, seed=0, shuffle=False), workers=0)))
     assert batch["row"].tolist() == [0, 1, 3]
     assert [row for row, _ in batch["skipped"]] == [2]
     assert "is no video" in batch["skipped"][0][1]
@@ -78,14 +78,14 @@ def test_known_bad_files_are_left_out(tmp_path):
         make_clip(tmp_path / "train" / name / "0.mp4")
     (tmp_path / "train" / "b" / "1.mp4").write_bytes(b"")
     manifest = Manifest.from_folder(tmp_path)
-    facts = look_at_files(manifest)
+    facts = scan_files(manifest)
     assert list(facts.bad) == [2]
     assert ClipDataset(manifest, "train", clip=CLIP, facts=facts).rows.tolist() == [0, 1]
 
 
 def test_a_preset_without_flip_never_mirrors():
     ramp = torch.arange(40, dtype=torch.uint8).mul(6).expand(1, 3, 40, 40)
-    keep, mirror = (augmentation(Augment(flip=flip), size=32, fit="crop") for flip in (False, True))
+    keep, mirror = (build_augmentation(Augment(flip=flip), size=32, fit="crop") for flip in (False, True))
     rises = [bool((out := keep(ramp, seed)[0, 0].float())[:, -8:].mean() > out[:, :8].mean()) for seed in range(40)]
     mixed = [bool((out := mirror(ramp, seed)[0, 0].float())[:, -8:].mean() > out[:, :8].mean()) for seed in range(40)]
     assert all(rises)
@@ -94,11 +94,13 @@ def test_a_preset_without_flip_never_mirrors():
 
 def test_the_middle_is_cropped_alike_for_none_and_evaluation():
     frames = torch.randint(0, 255, (2, 3, 37, 50), dtype=torch.uint8)
-    assert torch.equal(augmentation(Augment(preset="none"), size=32, fit="crop")(frames, 9), center_crop(frames, 32))
+    assert torch.equal(
+        build_augmentation(Augment(preset="none"), size=32, fit="crop")(frames, 9), center_crop(frames, 32)
+    )
 
 
 def test_draws_differ_between_seeds_epochs_rows_and_views():
-    draws = {draw_of(*key) for key in np.ndindex(3, 3, 50, 3)}
+    draws = {draw_seed(*key) for key in np.ndindex(3, 3, 50, 3)}
     assert len(draws) == 3 * 3 * 50 * 3
 
 

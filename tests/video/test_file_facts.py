@@ -12,8 +12,8 @@ from finetune.data.manifest import Manifest
 from finetune.video import probe_files as check
 from finetune.video.decode import read as decode
 from finetune.video.decode.read import read_frames
-from finetune.video.file_facts import Kept
-from finetune.video.probe_files import look_at_files
+from finetune.video.file_facts import FactsCache
+from finetune.video.probe_files import scan_files
 
 
 @pytest.fixture
@@ -33,9 +33,9 @@ def same(one, other):
 
 
 def test_files_are_looked_at_once(manifest, monkeypatch):
-    first = look_at_files(manifest)
+    first = scan_files(manifest)
     monkeypatch.setattr(check, "scan", lambda path: pytest.fail(f"{path} was looked at again"))
-    again = look_at_files(manifest)
+    again = scan_files(manifest)
     same(first, again)
     assert first.num_frames.tolist() == [5, 31, 5, 31]
     for row in range(4):
@@ -44,46 +44,46 @@ def test_files_are_looked_at_once(manifest, monkeypatch):
 
 
 def test_a_kept_layout_finds_frames_without_counting_them(manifest, monkeypatch):
-    look_at_files(manifest)
-    facts = pickle.loads(pickle.dumps(look_at_files(manifest)))  # as it reaches a loading process
+    scan_files(manifest)
+    facts = pickle.loads(pickle.dumps(scan_files(manifest)))  # as it reaches a loading process
     frames = in_order(manifest.path(1))
-    monkeypatch.setattr(decode, "_counted_off", lambda *args: pytest.fail("frames were counted off"))
+    monkeypatch.setattr(decode, "_decode_from_start", lambda *args: pytest.fail("frames were counted off"))
     found, _ = read_frames(manifest.path(1), [30, 4, 17], layout=facts.layout(1))
     np.testing.assert_array_equal(found, frames[[30, 4, 17]])
 
 
 def test_a_file_that_changes_is_looked_at_again_and_others_are_not(manifest, monkeypatch):
-    look_at_files(manifest)
+    scan_files(manifest)
     make_clip(manifest.path(2), 9)
     looked, scan = [], check.scan
     monkeypatch.setattr(check, "scan", lambda path: looked.append(path) or scan(path))
-    facts = look_at_files(manifest)
+    facts = scan_files(manifest)
     assert looked == [manifest.path(2)]
     assert facts.num_frames.tolist() == [5, 31, 9, 31]
     assert facts.layout(1) is not None
-    assert look_at_files(manifest.without([0, 1])).num_frames.tolist() == [9, 31]
+    assert scan_files(manifest.without([0, 1])).num_frames.tolist() == [9, 31]
     assert len(looked) == 1
 
 
 def test_bad_files_are_looked_at_each_time(manifest):
     manifest.path(1).write_bytes(b"gone bad")
-    assert list(look_at_files(manifest).bad) == [1]
-    assert list(look_at_files(manifest).bad) == [1]
+    assert list(scan_files(manifest).bad) == [1]
+    assert list(scan_files(manifest).bad) == [1]
     shutil.copy(manifest.path(3), manifest.path(1))
-    assert look_at_files(manifest).bad == {}
+    assert scan_files(manifest).bad == {}
 
 
 @pytest.mark.parametrize("damage", ["cut", "other format", "layouts gone"])
 def test_what_is_kept_and_damaged_is_made_anew(manifest, damage):
-    first = look_at_files(manifest)
-    folder = Kept(manifest).folder
+    first = scan_files(manifest)
+    folder = FactsCache(manifest).folder
     if damage == "cut":
         (folder / "facts.npz").write_bytes((folder / "facts.npz").read_bytes()[:100])
     elif damage == "other format":
         np.savez(folder / "facts.npz", format=np.array(0))
     else:
         next(folder.glob("layouts-*.npy")).unlink()
-    again = look_at_files(manifest)
+    again = scan_files(manifest)
     same(first, again)
     frames, _ = read_frames(manifest.path(1), [12], layout=again.layout(1))
     np.testing.assert_array_equal(frames[0], in_order(manifest.path(1))[12])
@@ -94,23 +94,23 @@ def test_where_nothing_can_be_written_nothing_is_kept(manifest, monkeypatch):
         raise PermissionError("read-only")
 
     monkeypatch.setattr(np, "save", refuse)
-    facts = look_at_files(manifest)
+    facts = scan_files(manifest)
     assert facts.num_frames.tolist() == [5, 31, 5, 31]
     assert facts.layout(1) is None
-    assert not (Kept(manifest).folder / "facts.npz").exists()
+    assert not (FactsCache(manifest).folder / "facts.npz").exists()
 
 
 def test_only_one_file_of_layouts_is_left(manifest):
     for count in (6, 7, 8):
         make_clip(manifest.path(0), count)
-        look_at_files(manifest)
-    assert len(list(Kept(manifest).folder.iterdir())) == 2
+        scan_files(manifest)
+    assert len(list(FactsCache(manifest).folder.iterdir())) == 2
 
 
 def test_rates_and_seconds_are_kept_to_a_thousandth_and_zero_of_bad_files(manifest):
     make_clip(manifest.path(0), 10)
     manifest.path(3).write_bytes(b"gone bad")
-    first, again = look_at_files(manifest), look_at_files(manifest)
+    first, again = scan_files(manifest), scan_files(manifest)
     np.testing.assert_array_equal(first.rates, again.rates)
     np.testing.assert_array_equal(first.seconds, again.seconds)
     assert first.rates.tolist() == [25, 25, 25, 0]

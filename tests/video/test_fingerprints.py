@@ -9,19 +9,19 @@ from scenes import scene
 from finetune.video import fingerprints as duplicates
 from finetune.video.decode.read import probe, read_frames
 from finetune.video.encode import write_video
-from finetune.video.fingerprints import SIDE, same_to_the_byte, same_to_the_eye, small_grey
+from finetune.video.fingerprints import THUMBNAIL_SIDE, exact_duplicates, near_duplicates, thumbnail
 
 
 def pictures_of(path):
     num_frames = probe(path).num_frames
     frames, _ = read_frames(path, [0, num_frames // 2, num_frames - 1])
-    return np.stack([small_grey(frame) for frame in frames])
+    return np.stack([thumbnail(frame) for frame in frames])
 
 
 def noise(seed, number):
     """uint8 (N, 3, SIDE, SIDE): blotches as of real scenes, not grain, which no hash could tell."""
     blotches = np.random.default_rng(seed).integers(0, 256, (number, 3, 8, 8)).astype(np.uint8)
-    return blotches.repeat(SIDE // 8, 2).repeat(SIDE // 8, 3)
+    return blotches.repeat(THUMBNAIL_SIDE // 8, 2).repeat(THUMBNAIL_SIDE // 8, 3)
 
 
 @pytest.mark.parametrize(
@@ -34,28 +34,28 @@ def test_a_copy_is_found_though_encoded_anew_scaled_squeezed_or_mirrored(tmp_pat
     copy = frames.transpose(0, 2, 3, 1)
     write_video(tmp_path / "6.avi", copy[:, :, ::-1] if mirrored else copy)
     pictures = np.stack([pictures_of(tmp_path / f"{n}.{'avi' if n == 6 else 'mp4'}") for n in range(7)])
-    assert same_to_the_eye(pictures) == [(2, 6, mirrored)]
+    assert near_duplicates(pictures) == [(2, 6, mirrored)]
 
 
 def test_the_same_place_with_someone_else_in_it_is_no_copy():
     """As the clips of a camera that does not move: alike but for a small figure."""
     place = np.tile(noise(0, 1), (2, 1, 1, 1))
     place[1, :, 12:20, 14:18] = 255 - place[1, :, 12:20, 14:18]
-    assert same_to_the_eye(place) == []
+    assert near_duplicates(place) == []
     place[1] = place[0]
-    assert same_to_the_eye(place) == [(0, 1, False)]
+    assert near_duplicates(place) == [(0, 1, False)]
 
 
 def test_all_three_pictures_have_to_agree():
     pictures = noise(1, 2)
     pictures[1, :2] = pictures[0, :2]
-    assert same_to_the_eye(pictures) == []
+    assert near_duplicates(pictures) == []
 
 
 def test_pictures_that_show_nothing_agree_with_none():
     levels = np.array([16, 16, 200], np.uint8)
-    assert same_to_the_eye(np.broadcast_to(levels[:, None, None, None], (3, 3, SIDE, SIDE))) == []
-    assert same_to_the_eye(np.empty((0, 3, SIDE, SIDE), np.uint8)) == []
+    assert near_duplicates(np.broadcast_to(levels[:, None, None, None], (3, 3, THUMBNAIL_SIDE, THUMBNAIL_SIDE))) == []
+    assert near_duplicates(np.empty((0, 3, THUMBNAIL_SIDE, THUMBNAIL_SIDE), np.uint8)) == []
 
 
 @settings(max_examples=15, deadline=None)
@@ -64,15 +64,15 @@ def test_a_planted_pair_is_found_wherever_it_stands_and_no_other(one, other, mir
     one, other = sorted((one, other))
     pictures = noise(3, 1200)
     if one == other:
-        assert same_to_the_eye(pictures) == []
+        assert near_duplicates(pictures) == []
         return
     pictures[other] = pictures[one][..., ::-1] if mirrored else pictures[one]
-    assert same_to_the_eye(pictures) == [(one, other, mirrored)]
+    assert near_duplicates(pictures) == [(one, other, mirrored)]
 
 
 def test_very_many_copies_end_the_search(monkeypatch):
-    monkeypatch.setattr(duplicates, "MOST_PAIRS", 10)
-    found = same_to_the_eye(np.tile(noise(4, 1), (100, 1, 1, 1)))
+    monkeypatch.setattr(duplicates, "MAX_PAIRS", 10)
+    found = near_duplicates(np.tile(noise(4, 1), (100, 1, 1, 1)))
     assert 10 <= len(found) < 100 * 99 / 2 + 1
     assert all(one < other for one, other, _ in found)
 
@@ -81,9 +81,9 @@ def test_very_many_copies_end_the_search(monkeypatch):
 @given(st.integers(1, 70), st.integers(1, 70), st.integers(0, 255))
 def test_a_small_grey_picture_keeps_the_brightness_whatever_the_shape(height, width, level):
     frame = np.full((3, height, width), level, np.uint8)
-    assert np.abs(small_grey(frame).astype(int) - level).max() <= 1
+    assert np.abs(thumbnail(frame).astype(int) - level).max() <= 1
     frame[:, : height // 2] = 0
-    halves = small_grey(frame).mean(1)
+    halves = thumbnail(frame).mean(1)
     assert halves[0] <= halves[-1]
 
 
@@ -94,7 +94,7 @@ def test_copies_to_the_byte_are_found_and_only_files_of_one_size_are_read(tmp_pa
     monkeypatch.setattr(
         duplicates, "_digest", lambda path: (read.append(path.name), hashlib.sha256(path.read_bytes()).digest())[1]
     )
-    assert same_to_the_byte([tmp_path / name for name in "abcde"]) == [[0, 2], [1, 4]]
+    assert exact_duplicates([tmp_path / name for name in "abcde"]) == [[0, 2], [1, 4]]
     assert sorted(read) == ["a", "b", "c", "e"]
 
 
@@ -102,4 +102,4 @@ def test_files_that_differ_in_the_middle_alone_are_no_copies(tmp_path):
     ends = b"e" * duplicates.END_BYTES
     for name, middle in (("a", b"1"), ("b", b"2"), ("c", b"1")):
         (tmp_path / name).write_bytes(ends + middle + ends)
-    assert same_to_the_byte([tmp_path / name for name in "abc"]) == [[0, 2]]
+    assert exact_duplicates([tmp_path / name for name in "abc"]) == [[0, 2]]

@@ -8,18 +8,18 @@ from hypothesis import strategies as st
 
 from finetune.data.manifest import Manifest
 from finetune.recipe.schema import Augment, Clip
-from finetune.video.augment import augmentation
+from finetune.video.augment import build_augmentation
 from finetune.video.dataset import ClipDataset, view_placements
 from finetune.video.geometry import (
     Placement,
-    box_is_seen,
-    boxes_back,
-    boxes_placed,
-    motion_back,
-    motion_placed,
+    box_is_visible,
+    boxes_to_crop,
+    boxes_to_source,
+    motion_to_crop,
+    motion_to_source,
     placement,
-    problem_with,
     scaled_size,
+    unsupported_augment_reason,
 )
 from finetune.video.pack.write import pack
 
@@ -106,7 +106,7 @@ def seen(frame_3HW):
 
 def expected(box_4, place):
     """The same, in pixels of the model's picture, as it is placed."""
-    x, y, w, h = boxes_placed(box_4[None], place)[0] * SIZE
+    x, y, w, h = boxes_to_crop(box_4[None], place)[0] * SIZE
     return np.array([x - w / 2, y - h / 2, x + w / 2, y + h / 2])
 
 
@@ -171,7 +171,7 @@ def test_movement_is_what_is_seen_to_move(manifest, augment):
         if edges.min() < 4 or edges.max() > SIZE - 4:
             continue
         first, last = seen(clip[0]), seen(clip[-1])
-        moved = motion_placed(movement(name)[None], place)[0] * SIZE * (CLIP.num_frames - 1)
+        moved = motion_to_crop(movement(name)[None], place)[0] * SIZE * (CLIP.num_frames - 1)
         assert (last - first).reshape(2, 2).mean(0) == pytest.approx(moved, abs=1), name
         found += 1
     assert found >= 3
@@ -204,7 +204,7 @@ def test_clips_of_a_pack_are_placed_in_the_source(manifest, tmp_path):
 
 def test_fixed_draws_are_placed_each_by_itself(manifest):
     dataset = ClipDataset(manifest, "train", clip=CLIP, augment=Augment(color=0.0), drawn_views=4)
-    part = dataset.at_once(np.array([1]), (0, 2, 3))
+    part = dataset.with_rows_and_draws(np.array([1]), (0, 2, 3))
     places = part.placements(0, 0)
     assert [str(place) for place in places] == [str(dataset.placements(epoch, 1)[0]) for epoch in (1, 3, 4)]
     assert len({str(place) for place in places}) == 3
@@ -212,7 +212,7 @@ def test_fixed_draws_are_placed_each_by_itself(manifest):
 
 def placed(video_size=(120, 160), indices=(0, 3, 6, 9), draw=1, clip=CLIP, **augment):
     recipe = Augment(**augment) if augment else None
-    transform = None if recipe is None else augmentation(recipe, size=clip.size, fit=clip.fit)
+    transform = None if recipe is None else build_augmentation(recipe, size=clip.size, fit=clip.fit)
     return placement(
         video_size, indices, clip=clip, augment=recipe, transform=transform, draw=draw if augment else None
     )
@@ -227,7 +227,7 @@ def test_the_middle_is_cropped_by_hand():
 
 def test_mirroring_turns_movement_round():
     flips = [placed(crop="center", color=0.0, draw=draw) for draw in range(20)]
-    moved = np.array([motion_placed([[3.0, 2.0]], place)[0] for place in flips])
+    moved = np.array([motion_to_crop([[3.0, 2.0]], place)[0] for place in flips])
     assert set(np.sign(moved[:, 0])) == {-1, 1}
     assert np.abs(moved) == pytest.approx(np.broadcast_to(np.array([3.0, 2.0]) * 3 / 120, (20, 2)), rel=0.01)
 
@@ -241,8 +241,8 @@ def test_the_step_is_the_mean_of_those_forward():
 
 def test_what_stands_still_says_no_movement():
     still = placed(indices=[5])
-    assert (motion_placed([[3.0, 2.0]], still) == 0).all()
-    assert motion_back([[0.3, 0.2], [1.0, 0.0]], still).tolist() == [[0.0, 0.0], [0.0, 0.0]]
+    assert (motion_to_crop([[3.0, 2.0]], still) == 0).all()
+    assert motion_to_source([[0.3, 0.2], [1.0, 0.0]], still).tolist() == [[0.0, 0.0], [0.0, 0.0]]
 
 
 DRAWS = st.fixed_dictionaries(
@@ -264,58 +264,65 @@ BOXES = st.tuples(NUMBERS, NUMBERS, st.floats(0, 400), st.floats(0, 400))
 def test_boxes_and_movement_come_back(video_size, augment, fit, draw, box):
     clip = CLIP.model_copy(update={"fit": fit, "size": 32})
     place = placed(video_size, clip=clip, draw=draw, **augment)
-    assert boxes_back(boxes_placed([box], place), place)[0] == pytest.approx(box, abs=1e-6)
-    assert motion_back(motion_placed([box[:2]], place), place)[0] == pytest.approx(box[:2], abs=1e-6)
+    assert boxes_to_source(boxes_to_crop([box], place), place)[0] == pytest.approx(box, abs=1e-6)
+    assert motion_to_source(motion_to_crop([box[:2]], place), place)[0] == pytest.approx(box[:2], abs=1e-6)
 
 
 @settings(max_examples=30, deadline=None)
 @given(st.tuples(SIDES, SIDES), st.integers(0, 2**32 - 1), BOXES)
 def test_a_rotated_box_comes_back_larger_about_the_same_middle(video_size, draw, box):
     place = placed(video_size, draw=draw, rotate=60.0)
-    back = boxes_back(boxes_placed([box], place), place)[0]
+    back = boxes_to_source(boxes_to_crop([box], place), place)[0]
     x, y, w, h = box
     assert back[:2] + back[2:] / 2 == pytest.approx([x + w / 2, y + h / 2], abs=1e-6)
     assert (back[2:] >= np.array([w, h]) - 1e-6).all()
-    assert motion_back(motion_placed([box[:2]], place), place)[0] == pytest.approx(box[:2], abs=1e-6)
+    assert motion_to_source(motion_to_crop([box[:2]], place), place)[0] == pytest.approx(box[:2], abs=1e-6)
 
 
 def test_an_unknown_box_stays_unknown_and_is_not_seen():
     place = placed()
     boxes = np.array([[np.nan] * 4, [20.0, 0.0, 120.0, 120.0]])
-    assert np.isnan(boxes_placed(boxes, place)).tolist() == [[True] * 4, [False] * 4]
-    assert [box_is_seen(box, place, frame=3) for box in boxes] == [False, True]
+    assert np.isnan(boxes_to_crop(boxes, place)).tolist() == [[True] * 4, [False] * 4]
+    assert [box_is_visible(box, place, frame=3) for box in boxes] == [False, True]
 
 
 WHOLE = Placement(np.array([[0.01, 0, 0], [0, 0.01, 0]]), 1.0, 4, 8)
 
 
 def test_a_quarter_of_a_box_has_to_be_seen_in_a_frame_that_the_clip_spans():
-    assert box_is_seen([-20, -20, 40, 40], WHOLE, frame=4)  # a quarter
-    assert not box_is_seen([-22, -20, 40, 40], WHOLE, frame=4)
-    assert box_is_seen([80, 30, 80, 10], WHOLE, frame=8)
-    assert not box_is_seen([81.5, 30, 80, 10], WHOLE, frame=8)
-    assert [box_is_seen([10, 10, 20, 20], WHOLE, frame=frame) for frame in (3, 4, 8, 9)] == [False, True, True, False]
+    assert box_is_visible([-20, -20, 40, 40], WHOLE, frame=4)  # a quarter
+    assert not box_is_visible([-22, -20, 40, 40], WHOLE, frame=4)
+    assert box_is_visible([80, 30, 80, 10], WHOLE, frame=8)
+    assert not box_is_visible([81.5, 30, 80, 10], WHOLE, frame=8)
+    assert [box_is_visible([10, 10, 20, 20], WHOLE, frame=frame) for frame in (3, 4, 8, 9)] == [
+        False,
+        True,
+        True,
+        False,
+    ]
 
 
 def test_the_black_corners_of_a_rotated_picture_show_no_box():
     c = np.sqrt(0.5)
     turn = np.array([[c, c], [-c, c]])
     rotated = WHOLE._replace(matrix=np.hstack([turn / 100, (0.5 - turn @ [0.5, 0.5])[:, None]]))
-    assert box_is_seen([45, 45, 10, 10], rotated, frame=5)
-    assert not box_is_seen([0, 0, 10, 10], rotated, frame=5)  # a corner of the source leaves the picture
+    assert box_is_visible([45, 45, 10, 10], rotated, frame=5)
+    assert not box_is_visible([0, 0, 10, 10], rotated, frame=5)  # a corner of the source leaves the picture
     beside = [-18, 45, 10, 10]  # left of what was cropped, yet within the picture's square
-    assert (np.abs(boxes_placed([beside], rotated)[0, :2] - 0.5) < 0.5).all()
-    assert not box_is_seen(beside, rotated, frame=5)
+    assert (np.abs(boxes_to_crop([beside], rotated)[0, :2] - 0.5) < 0.5).all()
+    assert not box_is_visible(beside, rotated, frame=5)
 
 
 def test_what_boxes_cannot_follow_is_said():
-    assert problem_with(Augment()) is None
-    assert problem_with(Augment(preset="strong", auto="none", rotate=10.0, erase=1.0)) is None
-    assert problem_with(Augment(auto="randaugment")) == (
+    assert unsupported_augment_reason(Augment()) is None
+    assert unsupported_augment_reason(Augment(preset="strong", auto="none", rotate=10.0, erase=1.0)) is None
+    assert unsupported_augment_reason(Augment(auto="randaugment")) == (
         "augment.auto is 'randaugment', which moves pixels in ways that boxes and movement cannot follow; "
         "set augment.auto=none"
     )
-    assert problem_with(Augment(preset="strong")).startswith("augment.auto is 'trivial' in the preset 'strong', which")
+    assert unsupported_augment_reason(Augment(preset="strong")).startswith(
+        "augment.auto is 'trivial' in the preset 'strong', which"
+    )
 
 
 def test_the_short_side_is_scaled_or_all_is_squashed():

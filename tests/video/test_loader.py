@@ -13,10 +13,10 @@ from grey import make_clip
 
 from finetune.data.manifest import Manifest
 from finetune.recipe.schema import Augment, Clip
-from finetune.video.batch_sampler import EpochBatches
+from finetune.video.batch_sampler import EpochBatchSampler
 from finetune.video.dataset import ClipDataset
-from finetune.video.loader import ClipLoader, Slots
-from finetune.video.probe_files import look_at_files
+from finetune.video.loader import ClipLoader, SharedClipSlots
+from finetune.video.probe_files import scan_files
 
 CLIP = Clip(num_frames=4, size=24)
 
@@ -42,7 +42,7 @@ def epochs_of(loader, count=2):
 def test_batches_are_the_same_for_any_number_of_workers(dataset, workers, size):
     found = []
     for count in (0, workers):
-        with ClipLoader(dataset, EpochBatches(len(dataset), size, seed=1), workers=count) as loader:
+        with ClipLoader(dataset, EpochBatchSampler(len(dataset), size, seed=1), workers=count) as loader:
             found.append(list(epochs_of(loader)))
     for here, there in zip(*found, strict=True):
         assert len(here) == len(there)
@@ -55,7 +55,7 @@ def test_batches_are_the_same_for_any_number_of_workers(dataset, workers, size):
 def test_batches_are_the_same_in_a_daemonic_process_that_may_start_no_workers(dataset, monkeypatch):
     found = []
     for _ in range(2):
-        with ClipLoader(dataset, EpochBatches(len(dataset), 3, seed=1), workers=2) as loader:
+        with ClipLoader(dataset, EpochBatchSampler(len(dataset), 3, seed=1), workers=2) as loader:
             found.append(list(epochs_of(loader)))
         monkeypatch.setitem(multiprocessing.current_process()._config, "daemon", True)
     for here, there in zip(*found, strict=True):
@@ -74,17 +74,17 @@ def test_whatever_is_drawn_is_drawn_in_workers_alike(manifest, augment):
     dataset = ClipDataset(manifest, "train", clip=CLIP, augment=augment)
     found = []
     for workers in (0, 2):
-        with ClipLoader(dataset, EpochBatches(len(dataset), 3, seed=1), workers=workers) as loader:
+        with ClipLoader(dataset, EpochBatchSampler(len(dataset), 3, seed=1), workers=workers) as loader:
             found.append([batch["clips"] for batch in loader])
     assert all(torch.equal(one, other) for one, other in zip(*found, strict=True))
 
 
 def test_a_pass_that_is_given_up_does_not_disturb_the_next(dataset):
-    with ClipLoader(dataset, EpochBatches(len(dataset), 2, seed=1), workers=2) as loader:
+    with ClipLoader(dataset, EpochBatchSampler(len(dataset), 2, seed=1), workers=2) as loader:
         for _ in range(3):
             next(iter(loader))
         whole = next(epochs_of(loader))
-    with ClipLoader(dataset, EpochBatches(len(dataset), 2, seed=1), workers=0) as loader:
+    with ClipLoader(dataset, EpochBatchSampler(len(dataset), 2, seed=1), workers=0) as loader:
         expected = next(epochs_of(loader))
     assert all(torch.equal(a["clips"], b["clips"]) for a, b in zip(whole, expected, strict=True))
 
@@ -106,9 +106,9 @@ def test_files_that_crash_or_hang_their_reader_are_skipped_and_listed_and_not_tr
         for stem in ("0", "1", "crash" if name == "a" else "hang", "3"):
             make_clip(tmp_path / "train" / name / f"{stem}.mp4")
     manifest = Manifest.from_folder(tmp_path)
-    dataset = Touchy(manifest, "train", clip=CLIP, augment=Augment(preset="none"), facts=look_at_files(manifest))
+    dataset = Touchy(manifest, "train", clip=CLIP, augment=Augment(preset="none"), facts=scan_files(manifest))
     good = [row for row in range(8) if manifest.path(row).stem not in {"crash", "hang"}]
-    with ClipLoader(dataset, EpochBatches(8, 4, seed=0), workers=2, time_limit=2) as loader:
+    with ClipLoader(dataset, EpochBatchSampler(8, 4, seed=0), workers=2, time_limit=2) as loader:
         for epoch in range(3):
             started = time.monotonic()
             loader.batches.epoch = epoch
@@ -124,8 +124,8 @@ def test_a_pass_is_given_up_without_waiting_for_a_file_that_hangs(tmp_path):
     for name in ("a/0", "a/hang", "b/0"):
         make_clip(tmp_path / "train" / f"{name}.mp4")
     manifest = Manifest.from_folder(tmp_path)
-    dataset = Touchy(manifest, "train", clip=CLIP, facts=look_at_files(manifest))
-    with ClipLoader(dataset, EpochBatches(3, 1, seed=0, shuffle=False), workers=1, time_limit=600) as loader:
+    dataset = Touchy(manifest, "train", clip=CLIP, facts=scan_files(manifest))
+    with ClipLoader(dataset, EpochBatchSampler(3, 1, seed=0, shuffle=False), workers=1, time_limit=600) as loader:
         batches = iter(loader)
         assert next(batches)["row"].tolist() == [0]
         time.sleep(1)
@@ -136,14 +136,14 @@ def test_a_pass_is_given_up_without_waiting_for_a_file_that_hangs(tmp_path):
 
 def test_memory_that_is_shared_is_bounded_and_no_part_of_dev_shm(dataset):
     before = set(Path("/dev/shm").iterdir())
-    with ClipLoader(dataset, EpochBatches(len(dataset), 2, seed=0), workers=2) as loader:
+    with ClipLoader(dataset, EpochBatchSampler(len(dataset), 2, seed=0), workers=2) as loader:
         next(iter(loader))
         assert loader.slots.array.shape == ((loader.ahead + 1) * 2, *dataset.shape)
         assert set(Path("/dev/shm").iterdir()) <= before
 
 
 def test_slots_are_zero_when_new_and_hold_what_is_written():
-    slots = Slots(3, (2, 5))
+    slots = SharedClipSlots(3, (2, 5))
     assert not slots.array.any()
     slots.array[1] = 7
     assert np.asarray(slots.array).sum() == 70

@@ -21,16 +21,16 @@ from moving import KINDS, write
 from finetune.data.manifest import Manifest
 from finetune.errors import DataError, RecipeError, RunError, VideoError
 from finetune.recipe.schema import Augment, Clip
-from finetune.video.batch_sampler import EpochBatches
+from finetune.video.batch_sampler import EpochBatchSampler
 from finetune.video.dataset import ClipDataset
 from finetune.video.decode.read import probe, read_frames
 from finetune.video.encode import write_video
 from finetune.video.loader import ClipLoader
 from finetune.video.pack import write as pack_module
 from finetune.video.pack.format import read_index
-from finetune.video.pack.read import Pack, facts_of
-from finetune.video.pack.write import kept_frames, pack, packed_size
-from finetune.video.probe_files import look_at_files
+from finetune.video.pack.read import Pack, manifest_facts
+from finetune.video.pack.write import evenly_spaced_frames, pack, packed_size
+from finetune.video.probe_files import scan_files
 
 LENGTHS = (1, 2, 7, 31)
 SLOW = """
@@ -39,11 +39,11 @@ import finetune.video.pack.write as pack_module
 from finetune.data.manifest import Manifest
 
 pack_module.SHARD_BYTES = 1
-def add(self, part, add=pack_module._Shards.add):
+def add(self, part, add=pack_module._ShardWriter.add):
     add(self, part)
     print(self.number, flush=True)
     time.sleep(0.3)
-pack_module._Shards.add = add
+pack_module._ShardWriter.add = add
 if __name__ == "__main__":
     try:
         pack_module.pack(Manifest.from_folder(sys.argv[1], val=0, test=0), sys.argv[2])
@@ -141,7 +141,7 @@ def test_batches_are_those_of_the_videos_within_what_jpeg_loses_for_any_number_o
     found = []
     for folder, workers in ((packed, 0), (packed, 2), (None, 0)):
         dataset = ClipDataset(manifest, "train", clip=clip, augment=Augment(), seed=3, packed=folder)
-        batches = EpochBatches(len(dataset), 3, seed=1)
+        batches = EpochBatchSampler(len(dataset), 3, seed=1)
         batches.epoch = 4
         with ClipLoader(dataset, batches, workers=workers, time_limit=60) as loader:
             found.append([(batch["row"].tolist(), batch["clips"].clone()) for batch in loader])
@@ -155,15 +155,15 @@ def test_batches_are_those_of_the_videos_within_what_jpeg_loses_for_any_number_o
 
 def test_facts_of_a_pack_are_those_of_the_files(videos, packed):
     manifest = manifest_of(videos)
-    found, expected = facts_of(manifest, packed, side=40), look_at_files(manifest)
+    found, expected = manifest_facts(manifest, packed, side=40), scan_files(manifest)
     for name in ("num_frames", "heights", "widths"):
         assert getattr(found, name).tolist() == getattr(expected, name).tolist()
     assert found.bad == expected.bad == {}
-    assert facts_of(manifest, None, side=40).widths.tolist() == expected.widths.tolist()
+    assert manifest_facts(manifest, None, side=40).widths.tolist() == expected.widths.tolist()
 
 
 def test_so_many_frames_a_video_are_the_middles_of_equal_parts(videos, tmp_path):
-    assert kept_frames(31, 4) == [3, 11, 19, 27]
+    assert evenly_spaced_frames(31, 4) == [3, 11, 19, 27]
     pack(manifest_of(videos), tmp_path / "pack", frames=4)
     reader = Pack(tmp_path / "pack")
     facts = reader.facts(manifest_of(videos), side=32)
@@ -176,11 +176,11 @@ def test_so_many_frames_a_video_are_the_middles_of_equal_parts(videos, tmp_path)
 
 
 def test_more_frames_a_video_than_are_in_memory_at_a_time(videos, tmp_path, monkeypatch):
-    monkeypatch.setattr(pack_module, "CHUNK", 4)
-    settings = pack_module.Settings(short_side=32, frames=11)
+    monkeypatch.setattr(pack_module, "FRAMES_PER_CHUNK", 4)
+    settings = pack_module.PackSettings(short_side=32, frames=11)
     path = videos / "a" / "31.mp4"
     pictures = pack_module._pictures(path, probe(path), None, settings)
-    assert level_of(np.stack([picture for picture, _ in pictures])) == kept_frames(31, 11)
+    assert level_of(np.stack([picture for picture, _ in pictures])) == evenly_spaced_frames(31, 11)
 
 
 def test_what_is_packed_is_kept_and_what_has_changed_is_packed_again(own, tmp_path):
@@ -192,10 +192,10 @@ def test_what_is_packed_is_kept_and_what_has_changed_is_packed_again(own, tmp_pa
     with pytest.raises(
         DataError, match=r"1 of 2 videos have changed since they were packed: .*a/1.mp4; run `finetune data"
     ):
-        facts_of(manifest, folder, side=32)
+        manifest_facts(manifest, folder, side=32)
     again = pack(manifest, folder)
     assert (again.packed, again.kept) == (1, 1)
-    assert facts_of(manifest, folder, side=32).num_frames.tolist() == [9, 5]
+    assert manifest_facts(manifest, folder, side=32).num_frames.tolist() == [9, 5]
     frames, _ = Pack(folder).read_frames(own / "a" / "1.mp4", range(9))
     assert level_of(frames) == [n + 2 for n in range(9)]
 
@@ -204,11 +204,11 @@ def test_a_new_time_with_the_old_size_is_a_change_too_and_a_source_that_has_gone
     folder, manifest = tmp_path / "pack", manifest_of(own)
     pack(manifest, folder)
     (own / "b" / "1.mp4").unlink()
-    assert facts_of(manifest, folder, side=32).bad == {}
+    assert manifest_facts(manifest, folder, side=32).bad == {}
     status = (own / "a" / "1.mp4").stat()
     os.utime(own / "a" / "1.mp4", ns=(status.st_atime_ns, status.st_mtime_ns + 1))
     with pytest.raises(DataError, match="have changed since"):
-        facts_of(manifest, folder, side=32)
+        manifest_facts(manifest, folder, side=32)
 
 
 def test_another_manifest_adds_to_the_pack(own, tmp_path):
@@ -218,7 +218,7 @@ def test_another_manifest_adds_to_the_pack(own, tmp_path):
     make_clip(tmp_path / "more" / "b" / "y.mp4", 3)
     pack(manifest_of(tmp_path / "more"), folder)
     assert len(read_index(folder)) == 4
-    assert facts_of(manifest_of(own), folder, side=32).bad == {}
+    assert manifest_facts(manifest_of(own), folder, side=32).bad == {}
 
 
 def test_a_bad_file_is_listed_and_the_others_are_packed(own, tmp_path):
@@ -228,20 +228,20 @@ def test_a_bad_file_is_listed_and_the_others_are_packed(own, tmp_path):
     result = pack(manifest_of(own), folder, progress=lambda done, total: calls.append((done, total)))
     assert (result.packed, list(result.bad)) == (2, [str(own / "a" / "bad.mp4")])
     assert calls == [(1, 3), (2, 3), (3, 3)]
-    facts = facts_of(manifest_of(own), folder, side=32)
+    facts = manifest_facts(manifest_of(own), folder, side=32)
     assert list(facts.bad) == [1]
     assert "bad.mp4: is no video, or cut off" in facts.bad[1]
     with pytest.raises(VideoError, match="bad.mp4: is no video"):
         ClipDataset(manifest_of(own), "train", clip=Clip(num_frames=2, size=16), packed=folder)
     make_clip(own / "a" / "bad.mp4", 3)
     assert pack(manifest_of(own), folder).bad == {}
-    assert facts_of(manifest_of(own), folder, side=32).bad == {}
+    assert manifest_facts(manifest_of(own), folder, side=32).bad == {}
 
 
 def test_a_video_that_was_added_since_is_named(own, tmp_path):
     pack(manifest_of(own), tmp_path / "pack")
     make_clip(own / "b" / "2.mp4")
-    facts = facts_of(manifest_of(own), tmp_path / "pack", side=32)
+    facts = manifest_facts(manifest_of(own), tmp_path / "pack", side=32)
     assert list(facts.bad) == [2]
     assert "2.mp4: is not in the pack" in facts.bad[2]
     with pytest.raises(VideoError, match=r"2.mp4: is not in the pack"):
@@ -285,7 +285,7 @@ def test_a_folder_that_cannot_be_packed_into_is_refused(own, tmp_path):
     with pytest.raises(RunError, match="is not a pack; make one with"):
         Pack(tmp_path / "nowhere")
     with pytest.raises(RecipeError, match=r"short side of 24 pixels.*are to have 32; lower clip.size, or pack anew"):
-        facts_of(manifest_of(own), tmp_path / "pack", side=32)
+        manifest_facts(manifest_of(own), tmp_path / "pack", side=32)
 
 
 def test_a_full_disk_is_said_and_costs_the_shard_under_way(own, tmp_path, monkeypatch):

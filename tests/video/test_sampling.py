@@ -12,7 +12,7 @@ from pydantic import ValidationError
 
 from finetune.errors import VideoError
 from finetune.recipe.schema import Augment, Clip
-from finetune.video.sampling import SECOND, Jitter, sample_indices
+from finetune.video.sampling import MICROSECONDS_PER_SECOND, Jitter, sample_indices
 
 SAMPLINGS = ["segments", "dense", "uniform", "fps"]
 
@@ -36,7 +36,7 @@ def clips(draw):
 def rising_times(draw, count):
     """Microseconds of frames whose rate varies, as that of phones does."""
     gaps = np.random.default_rng(draw(st.integers(0, 2**16))).integers(1000, 200_000, count)
-    return (draw(st.integers(-SECOND, SECOND)) + np.cumsum(gaps)).tolist()
+    return (draw(st.integers(-MICROSECONDS_PER_SECOND, MICROSECONDS_PER_SECOND)) + np.cumsum(gaps)).tolist()
 
 
 @given(data=st.data(), clip=clips(), video_frames=st.integers(1, 2000), views=st.integers(1, 5))
@@ -164,9 +164,9 @@ def test_clips_of_any_rate_show_the_same_instants(views):
     for view in range(views):
         shown = {}
         for rate in (25, 30, 50):
-            times = [round(SECOND * frame / rate) for frame in range(3 * rate)]
+            times = [round(MICROSECONDS_PER_SECOND * frame / rate) for frame in range(3 * rate)]
             indices = sample_indices(clip, len(times), view=view, views=views, times=times)
-            shown[rate] = [times[index] / SECOND for index in indices]
+            shown[rate] = [times[index] / MICROSECONDS_PER_SECOND for index in indices]
         np.testing.assert_allclose(shown[25], shown[30], atol=1 / 25 + 1e-3)
         np.testing.assert_allclose(shown[25], shown[50], atol=1 / 25 + 1e-3)
         np.testing.assert_allclose(np.diff(shown[50]), 1 / 5, atol=1 / 50 + 1e-3)

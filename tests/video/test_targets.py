@@ -6,12 +6,12 @@ from grey import make_clip
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
-from finetune.data.labels import Labels, Layout, outputs_of
+from finetune.data.labels import Labels, TargetLayout, output_specs
 from finetune.data.manifest import Manifest
 from finetune.recipe.schema import Augment, Clip
-from finetune.recipe.tasks import Output, Task
+from finetune.recipe.tasks import OutputSpec, Task
 from finetune.video.dataset import ClipDataset
-from finetune.video.geometry import Placement, box_is_seen, boxes_placed, motion_placed
+from finetune.video.geometry import Placement, box_is_visible, boxes_to_crop, motion_to_crop
 from finetune.video.targets import clip_targets
 
 FRAMES = 20
@@ -38,8 +38,8 @@ def labels_of(values, known=(True,)):
 
 def targets_of(labels, place, *, row=0, middle=MIDDLE):
     """{task: its targets, or None where they are unknown}, with the outputs."""
-    outputs = outputs_of(labels, np.arange(len(next(iter(labels.values())).values)))
-    layout = Layout(outputs)
+    outputs = output_specs(labels, np.arange(len(next(iter(labels.values())).values)))
+    layout = TargetLayout(outputs)
     vector = clip_targets(labels, row, layout, lambda: place, middle=middle)
     known = vector[layout.width - len(outputs) :]
     found = {
@@ -72,7 +72,7 @@ def test_targets_are_what_is_placed_by_hand_or_unknown(scale, shift, box, motion
     place = Placement(np.array([[-scale, 0, 1 + shift], [0, scale, shift]]), step, 0, FRAMES - 1)
     found, outputs = targets_of(labels_of({"box": box, "motion": motion}), place)
     x, y, w, h = box
-    if box_is_seen(np.array(box), place, frame=MIDDLE):
+    if box_is_visible(np.array(box), place, frame=MIDDLE):
         units = [1 + shift - scale * (x + w / 2), shift + scale * (y + h / 2), scale * w, scale * h]
         said = found["box"] * np.array(outputs["box"].scale) + np.array(outputs["box"].center)
         assert said.tolist() == pytest.approx(units, abs=1e-5)
@@ -108,7 +108,9 @@ def test_a_row_without_a_label_needs_no_placement():
         raise AssertionError("asked for where a clip lies")
 
     labels = labels_of({"box": (1, 1, 1, 1), "size": (3,)}, known=[False])
-    layout = Layout({"box": Output("box", ("x", "y", "w", "h")), "size": Output("regress", ("size",), (0,), (1,))})
+    layout = TargetLayout(
+        {"box": OutputSpec("box", ("x", "y", "w", "h")), "size": OutputSpec("regress", ("size",), (0,), (1,))}
+    )
     assert not clip_targets(labels, 0, layout, never, middle=3).any()
 
 
@@ -123,7 +125,7 @@ def test_numbers_have_mean_0_and_deviation_1():
 @pytest.mark.parametrize("sampling", ["segments", "dense", "uniform"])
 @pytest.mark.parametrize("augment", [None, Augment(), Augment(preset="none"), Augment(crop="multi_scale", rotate=20)])
 def test_a_data_set_gives_the_targets_of_its_own_clips(manifest, augment, sampling):
-    outputs = outputs_of(manifest.tasks, manifest.rows("train"))
+    outputs = output_specs(manifest.tasks, manifest.rows("train"))
     clip = Clip(num_frames=4, size=32, sampling=sampling)
     dataset = ClipDataset(manifest, "train", clip=clip, augment=augment, outputs=outputs, seed=3)
     layout = dataset.layout
@@ -132,13 +134,13 @@ def test_a_data_set_gives_the_targets_of_its_own_clips(manifest, augment, sampli
         assert np.array_equal(vector, dataset.target(epoch, 0)) and vector.dtype == np.float32
         place = dataset.placements(epoch, 0)[0]
         box, motion = np.array([20.0, 16, 24, 32]), np.array([3.0, -1])
-        is_seen = box_is_seen(box, place, frame=FRAMES // 2)
+        is_seen = box_is_visible(box, place, frame=FRAMES // 2)
         wanted = {
             "action": np.array([1, 0]),
-            "box": (boxes_placed(box[None], place)[0] - outputs["box"].center) / outputs["box"].scale
+            "box": (boxes_to_crop(box[None], place)[0] - outputs["box"].center) / outputs["box"].scale
             if is_seen
             else None,
-            "motion": motion_placed(motion[None], place)[0] / outputs["motion"].scale,
+            "motion": motion_to_crop(motion[None], place)[0] / outputs["motion"].scale,
             "size": np.array([-1.0]),
             "tags": np.array([1, 1]),
         }
@@ -149,7 +151,7 @@ def test_a_data_set_gives_the_targets_of_its_own_clips(manifest, augment, sampli
 
 
 def test_a_dense_clip_away_from_the_middle_knows_no_box(manifest):
-    outputs = outputs_of(manifest.tasks, manifest.rows("train"))
+    outputs = output_specs(manifest.tasks, manifest.rows("train"))
     dataset = ClipDataset(
         manifest, "train", clip=Clip(num_frames=3, size=32, sampling="dense"), augment=Augment(), outputs=outputs
     )
@@ -163,7 +165,7 @@ def test_a_dense_clip_away_from_the_middle_knows_no_box(manifest):
 
 @pytest.mark.parametrize("num_frames", [1, 4])
 def test_the_motion_of_a_clip_that_stands_still_is_unknown(manifest, num_frames):
-    outputs = outputs_of(manifest.tasks, manifest.rows("train"))
+    outputs = output_specs(manifest.tasks, manifest.rows("train"))
     clip = Clip(num_frames=num_frames, size=32)
     dataset = ClipDataset(manifest, "train", clip=clip, augment=Augment(preset="none", flip=False), outputs=outputs)
     layout = dataset.layout
@@ -172,9 +174,13 @@ def test_the_motion_of_a_clip_that_stands_still_is_unknown(manifest, num_frames)
 
 def test_classes_alone_are_taken_without_a_look_at_the_file(manifest, monkeypatch):
     named = {name: manifest.tasks[name] for name in ("action", "tags")}
-    outputs = outputs_of(named, manifest.rows("train"))
+    outputs = output_specs(named, manifest.rows("train"))
     dataset = ClipDataset(
-        manifest.with_outputs(outputs), "train", clip=Clip(num_frames=4, size=32), augment=Augment(), outputs=outputs
+        manifest.aligned_to_outputs(outputs),
+        "train",
+        clip=Clip(num_frames=4, size=32),
+        augment=Augment(),
+        outputs=outputs,
     )
     monkeypatch.setattr(ClipDataset, "placements", lambda *_: pytest.fail("asked for where a clip lies"))
     assert dataset.target(1, 0).tolist() == [1, 0, 1, 1, 1, 1]

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from finetune.video.worker_pool import Failure, Workers, supervised_map
+from finetune.video.worker_pool import WorkerFailure, WorkerPool, process_map
 
 
 def act(item):
@@ -38,7 +38,7 @@ def begin_with_nothing():
 
 
 def results(items, *, count=2, time_limit=20):
-    return list(supervised_map(act, items, count=count, time_limit=time_limit))
+    return list(process_map(act, items, count=count, time_limit=time_limit))
 
 
 def test_results_come_in_order_from_several_processes():
@@ -65,7 +65,7 @@ def test_where_no_process_can_be_started_the_work_is_done_in_this_one(monkeypatc
     def refuse(handler):
         raise BlockingIOError("no more processes")
 
-    monkeypatch.setattr("finetune.video.worker_pool._Handler._start_process", refuse)
+    monkeypatch.setattr("finetune.video.worker_pool._WorkerThread._start_process", refuse)
     assert results(range(3)) == [(2 * n, os.getpid()) for n in range(3)]
     with pytest.raises(KeyError, match="no such thing"):
         results([1, "raise", 2])
@@ -85,14 +85,14 @@ def test_an_item_that_takes_its_process_down_costs_that_item_alone(item, time_li
     found = results(items, count=1, time_limit=time_limit)
     for given, result in zip(items, found, strict=True):
         if given == item:
-            assert isinstance(result, Failure)
+            assert isinstance(result, WorkerFailure)
             assert re.search(reason, result.reason)
         else:
             assert result[0] == 2 * given
 
 
 def test_what_the_function_raises_is_raised_here_with_its_trace():
-    with Workers(act, count=1, time_limit=20) as workers:
+    with WorkerPool(act, count=1, time_limit=20) as workers:
         with pytest.raises(RuntimeError, match=r"(?s)in a worker process:.*in act.*no such thing"):
             workers.submit("raise").result()
         with pytest.raises(RuntimeError, match=r"(?s)in a worker process:.*cannot pickle"):
@@ -101,7 +101,7 @@ def test_what_the_function_raises_is_raised_here_with_its_trace():
 
 
 def test_a_process_that_was_killed_while_it_had_nothing_to_do_costs_no_item():
-    with Workers(act, count=1, time_limit=40) as workers:
+    with WorkerPool(act, count=1, time_limit=40) as workers:
         pid = workers.submit(1).result()[1]
         os.kill(pid, signal.SIGKILL)
         wait_until_gone(pid)
@@ -112,7 +112,7 @@ def test_a_process_that_was_killed_while_it_had_nothing_to_do_costs_no_item():
 
 def test_a_process_that_does_not_come_up_is_an_error_and_no_endless_loop():
     with (
-        Workers(act, count=1, time_limit=5, begin=begin_with_nothing) as workers,
+        WorkerPool(act, count=1, time_limit=5, begin=begin_with_nothing) as workers,
     ):
         for _ in range(3):  # what is submitted after it is known too
             with pytest.raises(RuntimeError, match=r"a worker process did not start: .*exit status 7"):
@@ -121,7 +121,7 @@ def test_a_process_that_does_not_come_up_is_an_error_and_no_endless_loop():
 
 def test_closing_ends_processes_at_once_and_what_was_waiting():
     before = set(multiprocessing.active_children())
-    workers = Workers(act, count=2, time_limit=60)
+    workers = WorkerPool(act, count=2, time_limit=60)
     workers.submit(1).result()
     futures = [workers.submit("sleep") for _ in range(6)]
     time.sleep(0.5)
@@ -137,7 +137,7 @@ def test_closing_ends_processes_at_once_and_what_was_waiting():
 def test_closing_while_processes_start_leaves_none():
     before = set(multiprocessing.active_children())
     for delay in (0, 0.005, 0.02):
-        workers = Workers(act, count=2, time_limit=60)
+        workers = WorkerPool(act, count=2, time_limit=60)
         future = workers.submit(1)
         time.sleep(delay)
         workers.close()
@@ -146,7 +146,7 @@ def test_closing_while_processes_start_leaves_none():
 
 
 def test_workers_that_nobody_holds_are_ended():
-    workers = Workers(act, count=1, time_limit=60)
+    workers = WorkerPool(act, count=1, time_limit=60)
     pid = workers.submit(1).result()[1]
     del workers
     wait_until_gone(pid)
@@ -155,14 +155,14 @@ def test_workers_that_nobody_holds_are_ended():
 SCRIPT = """
 import os, sys, time
 from pathlib import Path
-from finetune.video.worker_pool import Workers
+from finetune.video.worker_pool import WorkerPool
 
 def act(item):
     Path(sys.argv[1], str(os.getpid())).touch()
     time.sleep(600)
 
 if __name__ == "__main__":
-    with Workers(act, count=2, time_limit=600) as workers:
+    with WorkerPool(act, count=2, time_limit=600) as workers:
         futures = [workers.submit(n) for n in range(6)]
         print("ready", flush=True)
         futures[0].result()
@@ -219,9 +219,9 @@ def test_a_script_needs_no_guard(tmp_path):
     script = tmp_path / "script.py"
     script.write_text(
         "from os.path import basename\n"
-        "from finetune.video.worker_pool import supervised_map\n"
+        "from finetune.video.worker_pool import process_map\n"
         "print('begun')\n"
-        "print(*supervised_map(basename, ['a/b', 'c/d'], count=2, time_limit=20))\n"
+        "print(*process_map(basename, ['a/b', 'c/d'], count=2, time_limit=20))\n"
     )
     done = subprocess.run([sys.executable, str(script)], capture_output=True, text=True, timeout=120, check=False)
     assert (done.stdout, done.stderr) == ("begun\nb d\n", "")
@@ -234,7 +234,7 @@ def test_main_is_itself_for_others_while_processes_start(tmp_path):
         "from os.path import basename\n"
         "from finetune.video.worker_pool import Workers\n"
         "main = sys.modules['__main__']\n"
-        "with Workers(basename, count=2, time_limit=20) as workers:\n"
+        "with WorkerPool(basename, count=2, time_limit=20) as workers:\n"
         "    future, seen = workers.submit('a/b'), set()\n"
         "    while not future.done():\n"
         "        seen.add(sys.modules['__main__'] is main)\n"

@@ -8,13 +8,13 @@ from torch import Tensor, nn
 
 from finetune.errors import ModelError
 from finetune.model.backbone.fetch_weights import find_weights
-from finetune.model.backbone.frame_fusion import FUSIONS, Frames
+from finetune.model.backbone.frame_fusion import FUSIONS, FrameCount
 from finetune.model.backbone.known_names import check_name
 from finetune.model.backbone.load_weights import load_weights
 from finetune.model.backbone.network import Network
 from finetune.model.backbone.timm_networks import timm_network
 from finetune.model.backbone.torchvision_networks import torchvision_network
-from finetune.model.backbone.towers import STITCHES, into_towers
+from finetune.model.backbone.towers import STITCHES, make_two_towers
 
 
 class Backbone(nn.Module):
@@ -33,11 +33,11 @@ class Backbone(nn.Module):
         if towers is not None:
             if fusion != "late":
                 raise ModelError(f"model.fusion {fusion!r}: frames do not meet inside two towers; say late")
-            network = into_towers(network, stitch=STITCHES[towers], size=size, num_frames=num_frames)
+            network = make_two_towers(network, stitch=STITCHES[towers], size=size, num_frames=num_frames)
         self.towers = towers
         if fusion != "late" and network.takes_clips:
             raise ModelError(f"model.fusion {fusion!r}: a video backbone sees the clip whole already; say late")
-        self.frames = Frames(num_frames)
+        self.frames = FrameCount(num_frames)
         stages = list(dict.fromkeys(network.stage_of.values()))
         self.merges: nn.ModuleList = FUSIONS[fusion](network.net, self.frames, stages, size)
         # Channels last is the layout that convolutions are fastest in, on CPUs and GPUs alike.
@@ -125,7 +125,7 @@ def build_backbone(
             return torchvision_network(name, size=side, num_frames=frames, drop_path=drop_path)
         return timm_network(name, size=side, drop_path=drop_path)
 
-    network = _network_that_takes(build, name, size, num_frames)
+    network = _build_for_size(build, name, size, num_frames)
     side = size or network.spec.size
     if weights != "none":
         file, state = find_weights(name, weights, network.download)
@@ -137,20 +137,20 @@ def build_backbone(
     if fusion != "late":
         try:
             _run_once(backbone, torch.zeros(1, num_frames, 3, side, side))
-        except REFUSALS as error:
+        except BUILD_ERRORS as error:
             raise ModelError(f"model.fusion {fusion!r} does not go with {name!r}: {_first_line(error)}") from None
     return backbone
 
 
-Build = Callable[[int | None, int], Network]
-REFUSALS = (AssertionError, RuntimeError, ValueError, TypeError, IndexError)  # of a network given a wrong size
+BuildNetwork = Callable[[int | None, int], Network]
+BUILD_ERRORS = (AssertionError, RuntimeError, ValueError, TypeError, IndexError)  # of a network given a wrong size
 
 
-def _network_that_takes(build: Build, name: str, size: int | None, num_frames: int) -> Network:
+def _build_for_size(build: BuildNetwork, name: str, size: int | None, num_frames: int) -> Network:
     """The network built for a size. Raises ModelError that names sizes near it for one that it cannot take."""
     try:
-        return _tried(build, size, num_frames)
-    except REFUSALS as error:
+        return _build_and_try(build, size, num_frames)
+    except BUILD_ERRORS as error:
         reason = _first_line(error)
     spec = build(None, num_frames).spec
     side = size or spec.size
@@ -163,8 +163,8 @@ def _network_that_takes(build: Build, name: str, size: int | None, num_frames: i
         others = [(side, 16), (spec.size, num_frames), (spec.size, 16)]
     taken: list[str] = []
     for other, frames in others:
-        with suppress(*REFUSALS):
-            _tried(build, other, frames)
+        with suppress(*BUILD_ERRORS):
+            _build_and_try(build, other, frames)
             taken.append(str(other) if spec.num_frames is None else f"{frames} frames of {other}")
         if len(taken) == 3:
             break
@@ -173,7 +173,7 @@ def _network_that_takes(build: Build, name: str, size: int | None, num_frames: i
     )
 
 
-def _tried(build: Build, size: int | None, num_frames: int) -> Network:
+def _build_and_try(build: BuildNetwork, size: int | None, num_frames: int) -> Network:
     """The network, run once where it is given something else than what it was trained on."""
     network = build(size, num_frames)
     spec, side = network.spec, size or network.spec.size

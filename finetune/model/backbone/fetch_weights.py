@@ -12,10 +12,10 @@ from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError, Offl
 
 from finetune.errors import ModelError
 from finetune.model.backbone.known_names import BUNDLED, bundled_names
-from finetune.model.backbone.load_weights import State, local_file, read_weights
+from finetune.model.backbone.load_weights import StateDict, local_file, read_weights
 
 
-def find_weights(name: str, weights: str, download: Callable[[], tuple[str, State]]) -> tuple[str, State]:
+def find_weights(name: str, weights: str, download: Callable[[], tuple[str, StateDict]]) -> tuple[str, StateDict]:
     """Where the weights came from, and they. `weights` is `imagenet`, `bundled` or a file."""
     if weights == "imagenet":
         file = local_file(name)
@@ -27,7 +27,7 @@ def find_weights(name: str, weights: str, download: Callable[[], tuple[str, Stat
     return weights, read_weights(Path(weights))
 
 
-def from_hub(repository: str, file: str) -> Path:
+def download_from_hub(repository: str, file: str) -> Path:
     """The file in the hub's cache, downloaded if need be; without the network this fails at once, not after retries."""
     cached = try_to_load_from_cache(repository, file)
     if isinstance(cached, str):
@@ -38,7 +38,7 @@ def from_hub(repository: str, file: str) -> Path:
     return Path(hf_hub_download(repository, file))
 
 
-def offline_in_words(name: str, where: str, load: Callable[[], State]) -> State:
+def load_or_explain_offline(name: str, where: str, load: Callable[[], StateDict]) -> StateDict:
     """What `load` gives. Raises ModelError that says what to fetch and where to put it when the network fails."""
     try:
         return load()

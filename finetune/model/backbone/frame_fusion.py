@@ -36,34 +36,34 @@ RESIDUAL: dict[str, tuple[str, str | None]] = {
     "torchvision.models.efficientnet.MBConv": ("block", "use_res_connect"),
     "torchvision.models.efficientnet.FusedMBConv": ("block", "use_res_connect"),
 }
-SHIFTED_SHARE = 8
+SHIFT_DIVISOR = 8
 
 
 @dataclass
-class Frames:
+class FrameCount:
     """Frames a clip of the batch that is being worked on; what sits inside a network sees B T pictures alone."""
 
     count: int
 
 
-class Shift:
+class TemporalShift:
     """Moves an eighth of the channels of what enters a module one frame back, and an eighth one frame on."""
 
-    def __init__(self, frames: Frames) -> None:
+    def __init__(self, frames: FrameCount) -> None:
         self.frames = frames
 
     def __call__(self, module: nn.Module, inputs: tuple[Any, ...]) -> tuple[Any, ...]:
         pictures = inputs[0]
         shifted = torch.zeros_like(pictures)  # no copy of the first and last frame comes in at the ends
         before_BTCHW, after_BTCHW = (x.unflatten(0, (-1, self.frames.count)) for x in (pictures, shifted))
-        fold = pictures.shape[1] // SHIFTED_SHARE
+        fold = pictures.shape[1] // SHIFT_DIVISOR
         after_BTCHW[:, :-1, :fold] = before_BTCHW[:, 1:, :fold]
         after_BTCHW[:, 1:, fold : 2 * fold] = before_BTCHW[:, :-1, fold : 2 * fold]
         after_BTCHW[:, :, 2 * fold :] = before_BTCHW[:, :, 2 * fold :]
         return (shifted, *inputs[1:])
 
 
-class Merge(nn.Module):
+class FrameMerge(nn.Module):
     """Two adjacent frames become one: their mean, and what is learnt on top for each channel; an odd one is doubled."""
 
     def __init__(self, width: int, axis: int) -> None:
@@ -81,10 +81,10 @@ class Merge(nn.Module):
         return (frames[:, 0::2] * first + frames[:, 1::2] * second).flatten(0, 1)
 
 
-class MergeBefore:
+class FrameMergeHook:
     """Merges what enters a module, after `earlier` merges have halved the frames."""
 
-    def __init__(self, merge: Merge, frames: Frames, earlier: int) -> None:
+    def __init__(self, merge: FrameMerge, frames: FrameCount, earlier: int) -> None:
         self.merge, self.frames, self.earlier = merge, frames, earlier
 
     def __call__(self, module: nn.Module, inputs: tuple[Any, ...]) -> tuple[Any, ...]:
@@ -92,11 +92,11 @@ class MergeBefore:
         return (self.merge(inputs[0], num_frames), *inputs[1:])
 
 
-def late(net: nn.Module, frames: Frames, stages: list[str], size: int) -> nn.ModuleList:
+def late_fusion(net: nn.Module, frames: FrameCount, stages: list[str], size: int) -> nn.ModuleList:
     return nn.ModuleList()
 
 
-def early(net: nn.Module, frames: Frames, stages: list[str], size: int) -> nn.ModuleList:
+def early_fusion(net: nn.Module, frames: FrameCount, stages: list[str], size: int) -> nn.ModuleList:
     """Let the first convolution take all frames at once: its weights for each frame, divided by their number."""
     conv = next((module for module in net.modules() if isinstance(module, nn.Conv2d)), None)
     # Others, as NFNet's, normalise their weights themselves, and would undo the division.
@@ -107,9 +107,9 @@ def early(net: nn.Module, frames: Frames, stages: list[str], size: int) -> nn.Mo
     return nn.ModuleList()
 
 
-def slow(net: nn.Module, frames: Frames, stages: list[str], size: int) -> nn.ModuleList:
+def slow_fusion(net: nn.Module, frames: FrameCount, stages: list[str], size: int) -> nn.ModuleList:
     """Merge adjacent frames between stages, evenly spread over the network, until one is left or no stage is."""
-    borders = _borders(net, stages, size)
+    borders = _stage_inputs(net, stages, size)
     count = min((frames.count - 1).bit_length(), len(borders))
     if count == 0:
         raise ModelError(
@@ -119,19 +119,19 @@ def slow(net: nn.Module, frames: Frames, stages: list[str], size: int) -> nn.Mod
     merges = nn.ModuleList()
     for index in range(count):
         name, width, axis = borders[(index + 1) * len(borders) // (count + 1)]
-        merge = Merge(width, axis)
-        net.get_submodule(name).register_forward_pre_hook(MergeBefore(merge, frames, index))
+        merge = FrameMerge(width, axis)
+        net.get_submodule(name).register_forward_pre_hook(FrameMergeHook(merge, frames, index))
         merges.append(merge)
     return merges
 
 
-def tsm(net: nn.Module, frames: Frames, stages: list[str], size: int) -> nn.ModuleList:
+def temporal_shift(net: nn.Module, frames: FrameCount, stages: list[str], size: int) -> nn.ModuleList:
     """Shift channels where residual branches begin; what a frame itself shows passes by on the skip."""
     found = False
     for module in net.modules():
         where, skip = RESIDUAL.get(f"{type(module).__module__}.{type(module).__qualname__}", (None, None))
         if where is not None and (skip is None or getattr(module, skip)):
-            module.get_submodule(where).register_forward_pre_hook(Shift(frames))
+            module.get_submodule(where).register_forward_pre_hook(TemporalShift(frames))
             found = True
     if not found:
         raise ModelError(
@@ -141,15 +141,15 @@ def tsm(net: nn.Module, frames: Frames, stages: list[str], size: int) -> nn.Modu
     return nn.ModuleList()
 
 
-FUSIONS: dict[str, Callable[[nn.Module, Frames, list[str], int], nn.ModuleList]] = {
-    "late": late,
-    "early": early,
-    "slow": slow,
-    "tsm": tsm,
+FUSIONS: dict[str, Callable[[nn.Module, FrameCount, list[str], int], nn.ModuleList]] = {
+    "late": late_fusion,
+    "early": early_fusion,
+    "slow": slow_fusion,
+    "tsm": temporal_shift,
 }
 
 
-def _borders(net: nn.Module, stages: list[str], size: int) -> list[tuple[str, int, int]]:
+def _stage_inputs(net: nn.Module, stages: list[str], size: int) -> list[tuple[str, int, int]]:
     """Modules that begin a stage, in the order of their call: name, channels that enter, and on which axis."""
     seen: list[tuple[str, int, int]] = []
     modules = dict(net.named_modules())

@@ -5,11 +5,11 @@ from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
 
-from finetune.errors import ModelError, nearest
+from finetune.errors import ModelError, suggest_similar
 
 BUNDLED = Path(__file__).parent / "bundled"
-REGISTERED = re.compile(r"^@register_model\b(?:.*\n)+?def (\w+)\(", re.MULTILINE)
-NOT_CLASSIFIERS = ("detection", "segmentation", "optical_flow", "quantization")
+REGISTER_PATTERN = re.compile(r"^@register_model\b(?:.*\n)+?def (\w+)\(", re.MULTILINE)
+NON_CLASSIFIER_FOLDERS = ("detection", "segmentation", "optical_flow", "quantization")
 
 
 def check_name(name: str) -> None:
@@ -21,7 +21,7 @@ def check_name(name: str) -> None:
         library, known = "timm", set(timm_names())
         word = name.partition(".")[0]
     if word not in known:
-        raise ModelError(f"model.backbone {name!r}: {library} has no model {word!r}{nearest(word, known)}")
+        raise ModelError(f"model.backbone {name!r}: {library} has no model {word!r}{suggest_similar(word, known)}")
 
 
 @cache
@@ -47,6 +47,6 @@ def _registered(package: str, folder: str) -> frozenset[str]:
     root = Path(spec.submodule_search_locations[0]) / folder
     names: set[str] = set()
     for source in root.rglob("*.py"):
-        if not set(source.relative_to(root).parts) & set(NOT_CLASSIFIERS):
-            names.update(REGISTERED.findall(source.read_text(encoding="utf-8")))
+        if not set(source.relative_to(root).parts) & set(NON_CLASSIFIER_FOLDERS):
+            names.update(REGISTER_PATTERN.findall(source.read_text(encoding="utf-8")))
     return frozenset(names)

@@ -10,9 +10,9 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from finetune.errors import ModelError, some
+from finetune.errors import ModelError, shorten_list
 
-State = dict[str, Tensor]
+StateDict = dict[str, Tensor]
 
 
 def local_file(name: str) -> Path | None:
@@ -22,7 +22,7 @@ def local_file(name: str) -> Path | None:
     return file if file is not None and file.is_file() else None
 
 
-def read_weights(path: Path) -> State:
+def read_weights(path: Path) -> StateDict:
     """Tensors of a .safetensors file, or of a PyTorch checkpoint read with `weights_only`.
 
     A checkpoint may wrap its tensors in `state_dict` or `model` and prefix their names with `module.`; of a whole
@@ -50,11 +50,11 @@ def read_weights(path: Path) -> State:
 
 def load_weights(
     net: nn.Module,
-    state: State,
+    state: StateDict,
     *,
     where: str,
     head_prefixes: Sequence[str],
-    translate: Callable[[State, nn.Module], State] | None = None,
+    translate: Callable[[StateDict, nn.Module], StateDict] | None = None,
 ) -> None:
     """Load all weights but those of the old classifier, whose names start with `head_prefixes`.
 
@@ -72,12 +72,12 @@ def load_weights(
     net.load_state_dict(kept, strict=False)
 
 
-def _without_head(state: State, wanted: State, head_prefixes: Sequence[str]) -> State:
+def _without_head(state: StateDict, wanted: StateDict, head_prefixes: Sequence[str]) -> StateDict:
     prefixes = tuple(f"{prefix}." for prefix in head_prefixes)
     return {key: value for key, value in state.items() if key in wanted or not key.startswith(prefixes)}
 
 
-def _differences(state: State, wanted: State) -> list[str]:
+def _differences(state: StateDict, wanted: StateDict) -> list[str]:
     # A counter that BatchNorm needs only when it has no momentum; files leave it out.
     missing = [key for key in wanted if key not in state and not key.endswith("num_batches_tracked")]
     surplus = [key for key in state if key not in wanted]
@@ -87,4 +87,4 @@ def _differences(state: State, wanted: State) -> list[str]:
         if key in state and state[key].shape != value.shape
     ]
     named = (("missing", missing), ("surplus", surplus), ("of another shape", shapes))
-    return [f"{len(keys)} {what}: {some(keys, limit=20)}" for what, keys in named if keys]
+    return [f"{len(keys)} {what}: {shorten_list(keys, limit=20)}" for what, keys in named if keys]

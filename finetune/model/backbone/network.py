@@ -6,11 +6,11 @@ from dataclasses import dataclass
 from torch import Tensor, nn
 
 from finetune.errors import ModelError
-from finetune.model.backbone.load_weights import State
+from finetune.model.backbone.load_weights import StateDict
 
-NEW_STAGES = ("temporal", "head", "all")
+RESERVED_STAGE_NAMES = ("temporal", "head", "all")
 # Children that hold a network's parts one after the other: each part is a stage.
-CONTAINERS = (
+STAGE_CONTAINERS = (
     "features",
     "blocks",
     "stages",
@@ -53,9 +53,9 @@ class Network:
     spec: InputSpec
     stage_of: dict[str, str]
     feature_map: Callable[[nn.Module, Tensor], Tensor]
-    download: Callable[[], tuple[str, State]]
+    download: Callable[[], tuple[str, StateDict]]
     head_prefixes: tuple[str, ...]
-    translate: Callable[[State, nn.Module], State] | None = None
+    translate: Callable[[StateDict, nn.Module], StateDict] | None = None
     takes_clips: bool = False
     time_stride: int | None = 1
     fixed_frames: bool = False
@@ -67,7 +67,7 @@ def stages_by_name(net: nn.Module) -> dict[str, object]:
     modules = dict(net.named_modules())
     at_start = True
     for name, _ in net.named_parameters():
-        container = next((c for c in CONTAINERS if name.startswith(f"{c}.")), None)
+        container = next((c for c in STAGE_CONTAINERS if name.startswith(f"{c}.")), None)
         depth = 1 if container is None else container.count(".") + 2
         group = ".".join(name.split(".")[:depth])
         alone = container is None and not list(modules.get(group, nn.Identity()).children())
@@ -90,7 +90,7 @@ def name_stages(net: nn.Module, groups: Mapping[str, object]) -> dict[str, str]:
         names[group] = next(
             prefix
             for prefix in prefixes
-            if prefix not in NEW_STAGES and not any(f"{name}.".startswith(f"{prefix}.") for name in others)
+            if prefix not in RESERVED_STAGE_NAMES and not any(f"{name}.".startswith(f"{prefix}.") for name in others)
         )
     stage_of = {name: names[group] for name, group in sorted(groups.items(), key=lambda item: order.index(item[1]))}
     owner = {parameter: stage_of[name] for name, parameter in net.named_parameters()}

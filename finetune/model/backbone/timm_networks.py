@@ -9,9 +9,9 @@ from timm.layers import DropPath, convert_sync_batchnorm
 from timm.models import group_parameters
 from torch import Tensor, nn
 
-from finetune.errors import ModelError, nearest
-from finetune.model.backbone.fetch_weights import from_hub, offline_in_words
-from finetune.model.backbone.load_weights import State, read_weights
+from finetune.errors import ModelError, suggest_similar
+from finetune.model.backbone.fetch_weights import download_from_hub, load_or_explain_offline
+from finetune.model.backbone.load_weights import StateDict, read_weights
 from finetune.model.backbone.network import InputSpec, Network, name_stages, set_drop_path, stages_by_name
 
 
@@ -21,7 +21,7 @@ def timm_network(name: str, *, size: int | None, drop_path: float) -> Network:
         found: Any = timm.models.get_pretrained_cfg(name)
     except RuntimeError as error:
         tags = timm.list_pretrained(f"{name.partition('.')[0]}.*")
-        raise ModelError(f"model.backbone {name!r}: {error}{nearest(name, tags)}") from None
+        raise ModelError(f"model.backbone {name!r}: {error}{suggest_similar(name, tags)}") from None
     options: dict[str, Any] = {}
     if size not in (None, found.input_size[-1]) and found.fixed_input_size:
         options["img_size"] = size
@@ -40,15 +40,17 @@ def timm_network(name: str, *, size: int | None, drop_path: float) -> Network:
     )
 
 
-def download(name: str, config: dict[str, Any]) -> tuple[str, State]:
+def download(name: str, config: dict[str, Any]) -> tuple[str, StateDict]:
     """Where timm publishes the weights of a pretrained configuration, and they."""
     repository, url = config.get("hf_hub_id") or "", config.get("url") or ""
     if not repository and not url:
         raise ModelError(f"model.weights 'imagenet': timm has no pretrained weights for {name!r}; take another tag")
     if not repository:
-        return url, offline_in_words(name, url, lambda: torch.hub.load_state_dict_from_url(url, weights_only=True))
+        return url, load_or_explain_offline(
+            name, url, lambda: torch.hub.load_state_dict_from_url(url, weights_only=True)
+        )
     where, file = f"https://huggingface.co/{repository}", config.get("hf_hub_filename") or "model.safetensors"
-    return where, offline_in_words(name, where, lambda: read_weights(from_hub(repository, file)))
+    return where, load_or_explain_offline(name, where, lambda: read_weights(download_from_hub(repository, file)))
 
 
 def _create(name: str, drop_path: float, options: dict[str, Any]) -> Any:
@@ -85,6 +87,6 @@ def _feature_map(net: Any, pictures_NCHW: Tensor) -> Tensor:
     return features.permute(0, 3, 1, 2) if last_is_channels else features
 
 
-def share_batch_norm(network: nn.Module) -> Any:
+def to_sync_batch_norm(network: nn.Module) -> Any:
     """The network with batch norm over the clips of all processes, in place; timm's layers keep their activations."""
     return convert_sync_batchnorm(network)

@@ -14,14 +14,14 @@ from torchvision import models as tv
 from torchvision.models.vision_transformer import interpolate_embeddings
 from torchvision.ops import StochasticDepth
 
-from finetune.model.backbone.fetch_weights import offline_in_words
-from finetune.model.backbone.load_weights import State
+from finetune.model.backbone.fetch_weights import load_or_explain_offline
+from finetune.model.backbone.load_weights import StateDict
 from finetune.model.backbone.network import InputSpec, Network, name_stages, set_drop_path, stages_by_name
 
 AUXILIARY_HEADS = {"googlenet": ("aux1", "aux2"), "inception_v3": ("AuxLogits",)}
 # Video networks that keep an axis of time to the end, and how many frames become one step on it.
 TIME_STRIDES = {"r3d_18": 8, "mc3_18": 1, "r2plus1d_18": 8, "swin3d_t": 2, "swin3d_s": 2, "swin3d_b": 2}
-POOLS = (F.adaptive_avg_pool2d, F.adaptive_avg_pool3d, F.avg_pool3d, Tensor.mean)
+POOLING_OPS = (F.adaptive_avg_pool2d, F.adaptive_avg_pool3d, F.avg_pool3d, Tensor.mean)
 
 
 def torchvision_network(name: str, *, size: int | None, num_frames: int, drop_path: float) -> Network:
@@ -30,7 +30,7 @@ def torchvision_network(name: str, *, size: int | None, num_frames: int, drop_pa
     published = tv.get_model_weights(architecture).DEFAULT
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", FutureWarning)  # two models announce another initialisation
-        net = tv.get_model(architecture, weights=None, **_sized(architecture, size))
+        net = tv.get_model(architecture, weights=None, **_size_options(architecture, size))
     if isinstance(net, tv.MNASNet):
         net.__class__ = _MNASNet
     auxiliary = AUXILIARY_HEADS.get(architecture, ())
@@ -60,7 +60,7 @@ def torchvision_network(name: str, *, size: int | None, num_frames: int, drop_pa
         feature_map=_feature_map,
         download=lambda: _download(name, published),
         head_prefixes=(classifier, *auxiliary),
-        translate=_translation(architecture),
+        translate=_state_translator(architecture),
         takes_clips=is_video,
         time_stride=TIME_STRIDES.get(architecture) if is_video else 1,
         fixed_frames=architecture.startswith("mvit"),
@@ -73,14 +73,14 @@ class _MNASNet(tv.MNASNet):
     _load_from_state_dict = nn.Module._load_from_state_dict
 
 
-def _sized(architecture: str, size: int | None) -> dict[str, Any]:
+def _size_options(architecture: str, size: int | None) -> dict[str, Any]:
     """What the architectures that are built for one size take it by."""
     if size is not None and architecture.startswith("vit_"):
         return {"image_size": size}
     return {"input_size": (size, size)} if size is not None and architecture.startswith("maxvit") else {}
 
 
-def _translation(architecture: str) -> Callable[[State, nn.Module], State] | None:
+def _state_translator(architecture: str) -> Callable[[StateDict, nn.Module], StateDict] | None:
     if architecture.startswith("vit_"):
         return lambda state, net: dict(interpolate_embeddings(net.image_size, net.patch_size, dict(state)))
     return _resample_positions if architecture.startswith("mvit") else None
@@ -92,33 +92,33 @@ def _resize_mvit(net: nn.Module, size: int, num_frames: int) -> None:
     side = -(-size // 4)
     places.spatial_size, places.temporal_size = (side, side), -(-num_frames // 2)
     if places.spatial_pos is not None:
-        places.spatial_pos = nn.Parameter(_in_square(places.spatial_pos.detach(), side))
-        places.temporal_pos = nn.Parameter(_in_time(places.temporal_pos.detach(), places.temporal_size))
+        places.spatial_pos = nn.Parameter(_resample_grid(places.spatial_pos.detach(), side))
+        places.temporal_pos = nn.Parameter(_resample_time(places.temporal_pos.detach(), places.temporal_size))
 
 
-def _resample_positions(state: State, net: nn.Module) -> State:
+def _resample_positions(state: StateDict, net: nn.Module) -> StateDict:
     places: Any = net.pos_encoding
     for name, table in state.items():
         if name.endswith("spatial_pos"):
-            state[name] = _in_square(table, places.spatial_size[0])
+            state[name] = _resample_grid(table, places.spatial_size[0])
         elif name.endswith("temporal_pos"):
-            state[name] = _in_time(table, places.temporal_size)
+            state[name] = _resample_time(table, places.temporal_size)
     return state
 
 
-def _in_time(positions_TD: Tensor, steps: int) -> Tensor:
+def _resample_time(positions_TD: Tensor, steps: int) -> Tensor:
     return F.interpolate(positions_TD.T[None], steps, mode="linear")[0].T
 
 
-def _in_square(positions_ND: Tensor, side: int) -> Tensor:
+def _resample_grid(positions_ND: Tensor, side: int) -> Tensor:
     before = math.isqrt(len(positions_ND))
     grid_1DHW = positions_ND.T.unflatten(1, (before, before))[None]
     return F.interpolate(grid_1DHW, (side, side), mode="bicubic")[0].flatten(1).T
 
 
-def _download(name: str, published: tv.WeightsEnum) -> tuple[str, State]:
+def _download(name: str, published: tv.WeightsEnum) -> tuple[str, StateDict]:
     load = partial(published.get_state_dict, progress=True, check_hash=True, weights_only=True)
-    return published.url, offline_in_words(name, published.url, load)
+    return published.url, load_or_explain_offline(name, published.url, load)
 
 
 def _remove_classifier(net: nn.Module, num_classes: int) -> tuple[str, int]:
@@ -126,7 +126,7 @@ def _remove_classifier(net: nn.Module, num_classes: int) -> tuple[str, int]:
     layers = [
         (name, module)
         for name, module in net.named_modules()
-        if isinstance(module, nn.Linear | nn.Conv2d | nn.Conv3d) and _outputs(module) == num_classes
+        if isinstance(module, nn.Linear | nn.Conv2d | nn.Conv3d) and _num_outputs(module) == num_classes
     ]
     name, layer = layers[-1]
     parent, _, child = name.rpartition(".")
@@ -134,11 +134,11 @@ def _remove_classifier(net: nn.Module, num_classes: int) -> tuple[str, int]:
     return name, layer.in_features if isinstance(layer, nn.Linear) else layer.in_channels
 
 
-def _outputs(module: nn.Linear | nn.Conv2d | nn.Conv3d) -> int:
+def _num_outputs(module: nn.Linear | nn.Conv2d | nn.Conv3d) -> int:
     return module.out_features if isinstance(module, nn.Linear) else module.out_channels
 
 
-class _BeforePooling(TorchFunctionMode):
+class _CapturePrePooling(TorchFunctionMode):
     """Keeps what entered the last pooling over space, which not all networks have as a module, else the last norm."""
 
     def __init__(self) -> None:
@@ -148,7 +148,7 @@ class _BeforePooling(TorchFunctionMode):
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         result = func(*args, **(kwargs or {}))
-        if func in POOLS and args[0].ndim > 3:
+        if func in POOLING_OPS and args[0].ndim > 3:
             self.pooled = args[0]
         elif func is F.layer_norm:
             self.normed = result
@@ -156,7 +156,7 @@ class _BeforePooling(TorchFunctionMode):
 
 
 def _feature_map(net: nn.Module, pictures: Tensor) -> Tensor:
-    with _BeforePooling() as kept:
+    with _CapturePrePooling() as kept:
         net.forward(pictures)  # not net(): a compiled network shows nothing of its inside
     features = kept.pooled if kept.pooled is not None else kept.normed
     assert features is not None, type(net)

@@ -17,11 +17,11 @@ from torch import Tensor, nn
 from finetune.errors import ModelError
 from finetune.model.backbone.memory_format import is_channels_last
 from finetune.model.backbone.network import Network
-from finetune.model.freezing.freeze import keeps_statistics
+from finetune.model.freezing.freeze import has_running_stats
 
 STITCHES = {"plain": False, "cross_stitch": True}
-OWN, OTHERS = 0.9, 0.1  # shares that a cross-stitch unit starts with; the paper's range of best starts
-PROBES = 2  # pictures or clips that a network is tried with
+OWN_WEIGHT, OTHER_WEIGHT = 0.9, 0.1  # shares that a cross-stitch unit starts with; the paper's range of best starts
+PROBE_BATCH_SIZE = 2  # pictures or clips that a network is tried with
 
 
 class CrossStitch(nn.Module):
@@ -37,7 +37,7 @@ class CrossStitch(nn.Module):
 
     def weights(self) -> Tensor:
         """(2, 2, C): of what tower i goes on with, the share that comes from tower j."""
-        start = [[OWN, OTHERS], [OTHERS, OWN]]
+        start = [[OWN_WEIGHT, OTHER_WEIGHT], [OTHER_WEIGHT, OWN_WEIGHT]]
         return self.change + self.change.new_tensor(start).unsqueeze(2)
 
     def forward(self, first: Tensor, second: Tensor) -> tuple[Tensor, Tensor]:
@@ -46,7 +46,7 @@ class CrossStitch(nn.Module):
         return first * shares[0] + second * shares[1], first * shares[2] + second * shares[3]
 
 
-class Pair(nn.Module):
+class TowerPair(nn.Module):
     """A module of a network and its twin: even rows go through the one, odd rows through the other."""
 
     def __init__(self, module: nn.Module, twin: nn.Module, stitch: CrossStitch | None = None) -> None:
@@ -66,16 +66,16 @@ class Pair(nn.Module):
             raise
 
     def forward(self, rows: Tensor, *rest: Any, **options: Any) -> Tensor:
-        first, second = _parted(rows)
+        first, second = _split_rows(rows)
         # Tower 0 goes last, so that what keeps a layer's latest values, as for a feature map, has tower 0's.
         second = self.towers[1](second, *rest, **options)
         first = self.towers[0](first, *rest, **options)
         if self.stitch is not None:
             first, second = self.stitch(first, second)
-        return _interleaved(first, second)
+        return _interleave(first, second)
 
 
-def into_towers(network: Network, *, stitch: bool, size: int, num_frames: int) -> Network:
+def make_two_towers(network: Network, *, stitch: bool, size: int, num_frames: int) -> Network:
     """The network of two towers, made in place; both begin with the weights that it has.
 
     Modules within one stage become pairs, the outermost ones that its forward calls. Parameters that hang on the
@@ -85,27 +85,27 @@ def into_towers(network: Network, *, stitch: bool, size: int, num_frames: int) -
     """
     net, stages = network.net, network.stage_of
     shape = (3, num_frames, size, size) if network.takes_clips else (3, size, size)
-    pictures = torch.rand((PROBES, *shape), generator=torch.Generator().manual_seed(0))
+    pictures = torch.rand((PROBE_BATCH_SIZE, *shape), generator=torch.Generator().manual_seed(0))
     training = net.training
-    plain, calls = _watched(net, pictures)
+    plain, calls = _record_calls(net, pictures)
     net.train(training)  # some networks keep what they have computed in evaluation mode until they learn again
-    parts = dict(_parts(net, stages, calls))
+    parts = dict(_pairable_modules(net, stages, calls))
     for path, module in parts.items():
         if calls[module].problem:
-            raise _refused(net, f"{path} {calls[module].problem}")
-    stitched = _last_of_stages(parts, stages, calls) if stitch else {}
+            raise _towers_error(net, f"{path} {calls[module].problem}")
+    stitched = _stage_ends(parts, stages, calls) if stitch else {}
     memo: dict[int, Any] = {}  # one for all: what two modules share, their twins share
-    pairs: dict[nn.Module, Pair] = {}
+    pairs: dict[nn.Module, TowerPair] = {}
     for path, module in parts.items():
         unit = CrossStitch(*calls[module].channels) if path in stitched else None
-        pair = pairs.setdefault(module, Pair(module, deepcopy(module, memo), unit))
+        pair = pairs.setdefault(module, TowerPair(module, deepcopy(module, memo), unit))
         parent, _, child = path.rpartition(".")
         setattr(net.get_submodule(parent), child, pair)
-    _compare(net, pictures, plain)
+    _check_equivalence(net, pictures, plain)
     net.train(training)
-    stage_of = {each: stage for name, stage in stages.items() for each in _names(name, parts)}
+    stage_of = {each: stage for name, stage in stages.items() for each in _tower_names(name, parts)}
     stage_of |= {f"{path}.stitch.change": stage for path, stage in stitched.items()}
-    return replace(network, stage_of=stage_of, feature_map=partial(_first_map, network.feature_map))
+    return replace(network, stage_of=stage_of, feature_map=partial(_tower_0_map, network.feature_map))
 
 
 def tower_distance(net: nn.Module) -> Tensor:
@@ -113,14 +113,14 @@ def tower_distance(net: nn.Module) -> Tensor:
 
     What a cross-stitch unit or LoRA adds to a weight counts with it; what both towers share is no distance.
     """
-    pairs = [module for module in net.modules() if isinstance(module, Pair)]
-    both = [each for pair in pairs for each in zip(*map(_weights, pair.towers), strict=True)]
+    pairs = [module for module in net.modules() if isinstance(module, TowerPair)]
+    both = [each for pair in pairs for each in zip(*map(_effective_weights, pair.towers), strict=True)]
     terms = [(one - other).square().sum() for one, other in both if one.requires_grad or other.requires_grad]
     return torch.stack(terms).sum() if terms else next(net.parameters()).new_zeros(())
 
 
 @dataclass
-class _Call:
+class _PairableCall:
     """The latest call of a module: its place among all, the channels that it gives and their axis, what is wrong."""
 
     place: int
@@ -129,15 +129,15 @@ class _Call:
 
 
 @torch.no_grad()
-def _watched(net: nn.Module, pictures: Tensor) -> tuple[Tensor, dict[nn.Module, _Call]]:
+def _record_calls(net: nn.Module, pictures: Tensor) -> tuple[Tensor, dict[nn.Module, _PairableCall]]:
     """What a network gives in evaluation mode, and the modules that it calls on the way."""
-    calls: dict[nn.Module, _Call] = {}
+    calls: dict[nn.Module, _PairableCall] = {}
     places = count()
 
     def note(module: nn.Module, inputs: tuple[Any, ...], options: dict[str, Any], output: Any) -> None:
         earlier = calls[module].problem if module in calls else ""
-        problem = earlier or _problem([*inputs, *options.values()], output)
-        calls[module] = _Call(next(places), (0, 0) if problem else _channels(output), problem)
+        problem = earlier or _pairing_problem([*inputs, *options.values()], output)
+        calls[module] = _PairableCall(next(places), (0, 0) if problem else _channels(output), problem)
 
     watches = [module.register_forward_hook(note, with_kwargs=True) for module in net.modules()]
     try:
@@ -147,14 +147,14 @@ def _watched(net: nn.Module, pictures: Tensor) -> tuple[Tensor, dict[nn.Module, 
             watch.remove()
 
 
-def _problem(inputs: list[Any], output: Any) -> str:
+def _pairing_problem(inputs: list[Any], output: Any) -> str:
     """Why a module with these inputs and this output cannot be one of a pair; empty where it can."""
     first, *rest = inputs or [None]
     for verb, value in (("takes", first), ("gives", output)):
         if not isinstance(value, Tensor):
             return f"{verb} {type(value).__name__}, not one tensor"
-        if not value.ndim or len(value) != PROBES:
-            return f"{verb} a tensor {tuple(value.shape)} for {PROBES} pictures, not a row for each"
+        if not value.ndim or len(value) != PROBE_BATCH_SIZE:
+            return f"{verb} a tensor {tuple(value.shape)} for {PROBE_BATCH_SIZE} pictures, not a row for each"
     return "takes more than one tensor" if any(_holds_tensor(value) for value in rest) else ""
 
 
@@ -171,23 +171,23 @@ def _channels(output: Tensor) -> tuple[int, int]:
     return shape[axis], axis
 
 
-def _parts(
-    module: nn.Module, stage_of: Mapping[str, str], calls: Mapping[nn.Module, _Call], above: str = ""
+def _pairable_modules(
+    module: nn.Module, stage_of: Mapping[str, str], calls: Mapping[nn.Module, _PairableCall], above: str = ""
 ) -> Iterator[tuple[str, nn.Module]]:
     """The outermost modules, by name, that are called, are wholly within one stage, and have something to learn."""
     for name, child in module.named_children():
         path = f"{above}{name}"
         within = {stage_of[f"{path}.{parameter}"] for parameter, _ in child.named_parameters()}
-        if not within and not any(map(keeps_statistics, child.modules())):
+        if not within and not any(map(has_running_stats, child.modules())):
             continue
         if len(within) <= 1 and child in calls:
             yield path, child
         else:
-            yield from _parts(child, stage_of, calls, f"{path}.")
+            yield from _pairable_modules(child, stage_of, calls, f"{path}.")
 
 
-def _last_of_stages(
-    parts: Mapping[str, nn.Module], stage_of: Mapping[str, str], calls: Mapping[nn.Module, _Call]
+def _stage_ends(
+    parts: Mapping[str, nn.Module], stage_of: Mapping[str, str], calls: Mapping[nn.Module, _PairableCall]
 ) -> dict[str, str]:
     """Of each stage but the last, the part that is called last, with the stage."""
     order = sorted(parts, key=lambda path: calls[parts[path]].place)
@@ -199,38 +199,38 @@ def _last_of_stages(
     return {last[stage]: stage for stage in stages if stage in last}
 
 
-def _names(name: str, parts: Mapping[str, nn.Module]) -> list[str]:
+def _tower_names(name: str, parts: Mapping[str, nn.Module]) -> list[str]:
     """What a parameter of the network is called in its towers."""
     path = next((path for path in parts if name.startswith(f"{path}.")), None)
     return [name] if path is None else [f"{path}.towers.{tower}{name.removeprefix(path)}" for tower in (0, 1)]
 
 
 @torch.no_grad()
-def _compare(net: nn.Module, pictures: Tensor, plain: Tensor) -> None:
+def _check_equivalence(net: nn.Module, pictures: Tensor, plain: Tensor) -> None:
     """Raise ModelError unless each tower, with equal weights, gives what the network gave."""
     try:
         towers = net.eval().forward(pictures.repeat_interleave(2, 0))
     except (AssertionError, AttributeError, IndexError, RuntimeError, TypeError, ValueError) as error:
-        raise _refused(net, " ".join(str(error).split())[:200] or type(error).__name__) from None
+        raise _towers_error(net, " ".join(str(error).split())[:200] or type(error).__name__) from None
     whole, most = plain.repeat_interleave(2, 0), float(plain.abs().max())
     if whole.shape != towers.shape or not torch.allclose(whole, towers, rtol=1e-3, atol=1e-4 * most):
-        raise _refused(net, "each gives something else than the network alone")
+        raise _towers_error(net, "each gives something else than the network alone")
 
 
-def _refused(net: nn.Module, reason: str) -> ModelError:
+def _towers_error(net: nn.Module, reason: str) -> ModelError:
     return ModelError(
         f"two towers of a {type(net).__name__} cannot be run side by side: {reason}; share one backbone, or take one "
         "of the families ResNet, RegNet, MobileNet, EfficientNet, ConvNeXt and ViT"
     )
 
 
-def _first_map(feature_map: Callable[[nn.Module, Tensor], Tensor], net: nn.Module, rows: Tensor) -> Tensor:
+def _tower_0_map(feature_map: Callable[[nn.Module, Tensor], Tensor], net: nn.Module, rows: Tensor) -> Tensor:
     """Tower 0's, of a feature map of all rows or of its own alone."""
     maps = feature_map(net, rows)
     return maps[0::2] if len(maps) == len(rows) else maps
 
 
-def _parted(rows: Tensor) -> tuple[Tensor, Tensor]:
+def _split_rows(rows: Tensor) -> tuple[Tensor, Tensor]:
     """Even rows and odd rows, copied, in the layout that they have; some modules write on what they get."""
     last = is_channels_last(rows)
     halves = (rows.movedim(1, -1) if last else rows).unflatten(0, (-1, 2)).unbind(1)
@@ -238,13 +238,13 @@ def _parted(rows: Tensor) -> tuple[Tensor, Tensor]:
     return (first.movedim(-1, 1), second.movedim(-1, 1)) if last else (first, second)
 
 
-def _interleaved(first: Tensor, second: Tensor) -> Tensor:
+def _interleave(first: Tensor, second: Tensor) -> Tensor:
     if is_channels_last(first):
         return torch.stack([first.movedim(1, -1), second.movedim(1, -1)], 1).flatten(0, 1).movedim(-1, 1)
     return torch.stack([first, second], 1).flatten(0, 1)
 
 
-def _weights(tower: nn.Module) -> Iterator[Tensor]:
+def _effective_weights(tower: nn.Module) -> Iterator[Tensor]:
     """A tower's weights, those that LoRA stands beside with what it adds."""
     adapted = {name: module for name, module in tower.named_modules() if hasattr(module, "get_delta_weight")}
     for name, parameter in tower.named_parameters():

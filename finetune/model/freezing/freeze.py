@@ -6,11 +6,11 @@ from typing import Any, Protocol
 from torch import nn
 
 from finetune.errors import ModelError
-from finetune.model.freezing.selectors import What, select
+from finetune.model.freezing.selectors import Selector, select_parameters
 from finetune.model.freezing.stages import Stage
 
 
-class Staged(Protocol):
+class StagedModel(Protocol):
     """A module that is cut into stages, ordered from input to output, and knows how its batch norm learns."""
 
     stages: dict[str, Stage]
@@ -23,7 +23,7 @@ class Staged(Protocol):
     def named_modules(self) -> Iterator[tuple[str, nn.Module]]: ...
 
 
-def set_trainable(model: Staged, what: What, *, batch_norm: str = "frozen") -> list[str]:
+def set_trainable(model: StagedModel, what: Selector, *, batch_norm: str = "frozen") -> list[str]:
     """Let some parts learn and freeze all others; the names of the stages in which something learns.
 
     `what` is one of
@@ -39,7 +39,7 @@ def set_trainable(model: Staged, what: What, *, batch_norm: str = "frozen") -> l
     whose own scale and shift are frozen keeps its statistics too. Raises ModelError for what is not there.
     """
     assert batch_norm in {"frozen", "partial", "train"}, batch_norm
-    learning = select(model.stages, what)
+    learning = select_parameters(model.stages, what)
     if not learning:
         raise ModelError(f"{what!r} names nothing that this model could learn; it has {', '.join(model.stages)}")
     for name, parameter in model.named_parameters():
@@ -48,47 +48,49 @@ def set_trainable(model: Staged, what: What, *, batch_norm: str = "frozen") -> l
             parameter.grad = None
     model.batch_norm = batch_norm
     model.train(model.training)
-    return learning_stages(model)
+    return trainable_stages(model)
 
 
-def learning_stages(model: Staged) -> list[str]:
+def trainable_stages(model: StagedModel) -> list[str]:
     """The stages that learn now: those with a parameter that takes a gradient."""
     learning = {name for name, parameter in model.named_parameters() if parameter.requires_grad}
     return [name for name, stage in model.stages.items() if not learning.isdisjoint(stage.parameters)]
 
 
-def hold_frozen(model: Staged) -> None:
+def set_frozen_to_eval(model: StagedModel) -> None:
     """Put what must not move into evaluation mode: all modules of frozen stages, and batch norm by the model's rule."""
-    learning = set(learning_stages(model))
+    learning = set(trainable_stages(model))
     modules = dict(model.named_modules())
-    norms = [name for name, module in modules.items() if keeps_statistics(module)]
+    norms = [name for name, module in modules.items() if has_running_stats(module)]
     # Of two towers each one's first.
     first = [name for name in norms if name.replace(".towers.1", ".towers.0", 1) == norms[0]]
     moving = {"frozen": [], "partial": first, "train": norms}[model.batch_norm]
     for stage_name, stage in model.stages.items():
         for name in stage.modules:
             module = modules[name]
-            if stage_name not in learning or (keeps_statistics(module) and (name not in moving or _is_frozen(module))):
+            if stage_name not in learning or (
+                has_running_stats(module) and (name not in moving or _has_frozen_affine(module))
+            ):
                 module.training = False
 
 
-def keeps_statistics(module: nn.Module) -> bool:
+def has_running_stats(module: nn.Module) -> bool:
     """Whether a layer normalises by running statistics: batch norm of any dimension or library, SyncBatchNorm."""
     return any(module._buffers.get(name) is not None for name in ("running_mean", "running_var"))
 
 
-def describe(model: Staged, groups: Sequence[Mapping[str, Any]] = ()) -> str:
+def describe(model: StagedModel, groups: Sequence[Mapping[str, Any]] = ()) -> str:
     """A table of the stages: parameters, how many of them learn, what batch norm does, the rate by `param_groups`."""
     parameters = dict(model.named_parameters())
     rates = {group["stage"]: group["lr"] for group in groups}
-    learns = set(learning_stages(model))
+    learns = set(trainable_stages(model))
     lines = [("stage", "parameters", "learning", "batch norm", "rate" if rates else "")]
     for name, stage in model.stages.items():
         count = sum(parameters[each].numel() for each in stage.parameters)
         learning = sum(parameters[each].numel() for each in stage.parameters if parameters[each].requires_grad)
         share = "frozen" if not learning else "all" if learning == count else f"{learning:,}"
         rate = f"{rates[name]:.2g}" if name in rates else ""
-        lines.append((name, f"{count:,}", share, _norms_of(model, stage, learns=name in learns), rate))
+        lines.append((name, f"{count:,}", share, _batch_norm_mode(model, stage, learns=name in learns), rate))
     total = sum(parameter.numel() for parameter in parameters.values())
     learning = sum(parameter.numel() for parameter in parameters.values() if parameter.requires_grad)
     lines.append(("in all", f"{total:,}", f"{learning:,}", "", ""))
@@ -102,10 +104,10 @@ def describe(model: Staged, groups: Sequence[Mapping[str, Any]] = ()) -> str:
     )
 
 
-def _norms_of(model: Staged, stage: Stage, *, learns: bool) -> str:
-    """What the stage's batch norms do in training; `hold_frozen` decides it."""
+def _batch_norm_mode(model: StagedModel, stage: Stage, *, learns: bool) -> str:
+    """What the stage's batch norms do in training; `set_frozen_to_eval` decides it."""
     modules = dict(model.named_modules())
-    norms = [modules[name] for name in stage.modules if keeps_statistics(modules[name])]
+    norms = [modules[name] for name in stage.modules if has_running_stats(modules[name])]
     if not norms:
         return "none"
     before = model.training
@@ -115,6 +117,6 @@ def _norms_of(model: Staged, stage: Stage, *, learns: bool) -> str:
     return "frozen" if not moving or not learns else "train" if moving == len(norms) else f"{moving} of {len(norms)}"
 
 
-def _is_frozen(module: nn.Module) -> bool:
+def _has_frozen_affine(module: nn.Module) -> bool:
     own = list(module.parameters(recurse=False))
     return bool(own) and not any(parameter.requires_grad for parameter in own)

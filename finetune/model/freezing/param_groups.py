@@ -6,16 +6,16 @@ from typing import Any
 
 from torch import nn
 
-from finetune.errors import ModelError, nearest
-from finetune.model.freezing.freeze import Staged, learning_stages
-from finetune.model.freezing.stages import NEW
+from finetune.errors import ModelError, suggest_similar
+from finetune.model.freezing.freeze import StagedModel, trainable_stages
+from finetune.model.freezing.stages import HEAD_STAGES
 
 # Tables of positions and class tokens are offsets, as biases are.
-OFFSETS = re.compile(r"pos_embed|position|token|rel_pos|relative_position")
+NO_DECAY_PATTERN = re.compile(r"pos_embed|position|token|rel_pos|relative_position")
 
 
 def param_groups(
-    model: Staged,
+    model: StagedModel,
     *,
     lr: float,
     weight_decay: float = 0.0,
@@ -33,16 +33,16 @@ def param_groups(
     own_rates = dict(stage_lr or {})
     check_stages(model, own_rates)
     parameters = dict(model.named_parameters())
-    backbone = [name for name in model.stages if name not in NEW]
+    backbone = [name for name in model.stages if name not in HEAD_STAGES]
     groups: dict[str, dict[str, Any]] = {}
-    for stage_name in learning_stages(model):
+    for stage_name in trainable_stages(model):
         rate = lr
         if stage_name in backbone:
             rate = lr * backbone_lr_scale * layer_decay ** (len(backbone) - backbone.index(stage_name))
         for name in model.stages[stage_name].parameters:
             if not parameters[name].requires_grad:
                 continue
-            decays = _is_matrix(parameters[name]) and not OFFSETS.search(name)
+            decays = _is_matrix(parameters[name]) and not NO_DECAY_PATTERN.search(name)
             group_name = f"{stage_name}/{'decay' if decays else 'no_decay'}"
             settings = {
                 "stage": stage_name,
@@ -57,12 +57,12 @@ def param_groups(
     return list(groups.values())
 
 
-def check_stages(model: Staged, names: Iterable[str]) -> None:
+def check_stages(model: StagedModel, names: Iterable[str]) -> None:
     """Raise ModelError for names of stages that are not there."""
     unknown = [name for name in names if name not in model.stages]
     if unknown:
         known = ", ".join(model.stages)
-        raise ModelError(f"unknown stage {unknown[0]!r}{nearest(unknown[0], model.stages)}; there are {known}")
+        raise ModelError(f"unknown stage {unknown[0]!r}{suggest_similar(unknown[0], model.stages)}; there are {known}")
 
 
 def _is_matrix(parameter: nn.Parameter) -> bool:

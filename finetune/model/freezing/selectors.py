@@ -3,79 +3,79 @@
 import re
 from collections.abc import Mapping, Sequence
 
-from finetune.errors import ModelError, nearest, some
-from finetune.model.freezing.stages import NEW, Stage
+from finetune.errors import ModelError, shorten_list, suggest_similar
+from finetune.model.freezing.stages import HEAD_STAGES, Stage
 
-What = str | float | Sequence[str]
-CALL = re.compile(r"\s*(last|match|lora)\((.*)\)\s*", re.DOTALL)
-LORA = re.compile(r"\.lora_")
+Selector = str | float | Sequence[str]
+CALL_PATTERN = re.compile(r"\s*(last|match|lora)\((.*)\)\s*", re.DOTALL)
+LORA_PATTERN = re.compile(r"\.lora_")
 
 
-def select(stages: Mapping[str, Stage], what: What) -> frozenset[str]:
+def select_parameters(stages: Mapping[str, Stage], what: Selector) -> frozenset[str]:
     """Names of the parameters that `what` names; see `set_trainable`. Raises ModelError for what is not there."""
     if isinstance(what, str | float | int):
-        return _of_one(stages, what)
-    return frozenset().union(*(_of_item(stages, item) for item in what))
+        return _select_alone(stages, what)
+    return frozenset().union(*(_select_in_list(stages, item) for item in what))
 
 
 def stages_from(names: Sequence[str], what: str | float) -> list[str]:
     """The stages of a word that stands alone: a stage and all after it, `last(n)`, `all`, or a share of the depth."""
-    new = [name for name in names if name in NEW]
-    backbone = [name for name in names if name not in NEW]
+    new = [name for name in names if name in HEAD_STAGES]
+    backbone = [name for name in names if name not in HEAD_STAGES]
     if isinstance(what, float | int):
         if not 0 <= what <= 1:
             raise ModelError(f"a share of the depth is between 0 and 1, this is {what:g}")
         # Any share learns something: a third of two stages is one.
         count = round(len(backbone) * what) or int(what > 0)
         return backbone[len(backbone) - count :] + new
-    call = CALL.fullmatch(what)
+    call = CALL_PATTERN.fullmatch(what)
     if what == "all":
         return list(names)
-    if what in NEW:
+    if what in HEAD_STAGES:
         return new
     if call and call[1] == "last" and call[2].strip().isdecimal() and int(call[2]) <= len(backbone):
         return backbone[len(backbone) - int(call[2]) :] + new
     if what in names:
         return list(names[list(names).index(what) :])
     known = ", ".join([*names, "all", f"last(n) with n up to {len(backbone)}"])
-    raise ModelError(f"unknown stage {what!r}{nearest(what, names)}; there are {known}")
+    raise ModelError(f"unknown stage {what!r}{suggest_similar(what, names)}; there are {known}")
 
 
-def lora_settings(what: What) -> dict[str, int] | None:
+def lora_settings(what: Selector) -> dict[str, int] | None:
     """The numbers of `lora(r=8, alpha=16)` in a phase's `train`; None where there is no lora."""
     for item in [what] if isinstance(what, str) else what if isinstance(what, Sequence) else ():
-        call = CALL.fullmatch(item)
+        call = CALL_PATTERN.fullmatch(item)
         if call and call[1] == "lora":
-            return _numbers(item, call[2])
+            return _parse_lora(item, call[2])
     return None
 
 
-def _of_one(stages: Mapping[str, Stage], what: str | float) -> frozenset[str]:
-    call = CALL.fullmatch(what) if isinstance(what, str) else None
+def _select_alone(stages: Mapping[str, Stage], what: str | float) -> frozenset[str]:
+    call = CALL_PATTERN.fullmatch(what) if isinstance(what, str) else None
     if call and call[1] == "match":
         return _matching(stages, call[2])
     if call and call[1] == "lora":
-        return _lora(stages) | _of_stages(stages, [name for name in NEW if name in stages])
-    return _of_stages(stages, stages_from(tuple(stages), what))
+        return _lora_parameters(stages) | _stage_parameters(stages, [name for name in HEAD_STAGES if name in stages])
+    return _stage_parameters(stages, stages_from(tuple(stages), what))
 
 
-def _of_item(stages: Mapping[str, Stage], item: str) -> frozenset[str]:
+def _select_in_list(stages: Mapping[str, Stage], item: str) -> frozenset[str]:
     """In a list a stage is meant alone."""
-    call = CALL.fullmatch(item)
+    call = CALL_PATTERN.fullmatch(item)
     if item in stages:
-        return _of_stages(stages, [item])
-    if item in NEW:
+        return _stage_parameters(stages, [item])
+    if item in HEAD_STAGES:
         return frozenset()  # a part that this model does not have
     if call and call[1] == "match":
         return _matching(stages, call[2])
     if call and call[1] == "lora":
-        return _lora(stages)
+        return _lora_parameters(stages)
     if call:
-        return _of_stages(stages, [name for name in stages_from(tuple(stages), item) if name not in NEW])
-    raise ModelError(f"unknown stage {item!r}{nearest(item, tuple(stages))}; there are {', '.join(stages)}")
+        return _stage_parameters(stages, [name for name in stages_from(tuple(stages), item) if name not in HEAD_STAGES])
+    raise ModelError(f"unknown stage {item!r}{suggest_similar(item, tuple(stages))}; there are {', '.join(stages)}")
 
 
-def _of_stages(stages: Mapping[str, Stage], names: Sequence[str]) -> frozenset[str]:
+def _stage_parameters(stages: Mapping[str, Stage], names: Sequence[str]) -> frozenset[str]:
     return frozenset(parameter for name in names for parameter in stages[name].parameters)
 
 
@@ -89,16 +89,17 @@ def _matching(stages: Mapping[str, Stage], pattern: str) -> frozenset[str]:
     found = frozenset(name for name in names if wanted.search(name.removeprefix("backbone.net.")))
     if not found:
         raise ModelError(
-            f"match({pattern}) names no parameter; there are {some([n.removeprefix('backbone.net.') for n in names])}"
+            f"match({pattern}) names no parameter; there are "
+            f"{shorten_list([n.removeprefix('backbone.net.') for n in names])}"
         )
     return found
 
 
-def _lora(stages: Mapping[str, Stage]) -> frozenset[str]:
-    return frozenset(name for stage in stages.values() for name in stage.parameters if LORA.search(name))
+def _lora_parameters(stages: Mapping[str, Stage]) -> frozenset[str]:
+    return frozenset(name for stage in stages.values() for name in stage.parameters if LORA_PATTERN.search(name))
 
 
-def _numbers(item: str, inside: str) -> dict[str, int]:
+def _parse_lora(item: str, inside: str) -> dict[str, int]:
     settings = {"r": 8, "alpha": 0}
     for part in filter(None, (part.strip() for part in inside.split(","))):
         name, _, number = (word.strip() for word in part.partition("="))

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from torch import nn
 
-NEW = ("temporal", "head")
+HEAD_STAGES = ("temporal", "head")
 
 
 @dataclass(frozen=True)
@@ -17,7 +17,7 @@ class Stage:
     modules: tuple[str, ...]
 
 
-def cut_into_stages(model: nn.Module, stage_of: Mapping[str, str]) -> dict[str, Stage]:
+def split_into_stages(model: nn.Module, stage_of: Mapping[str, str]) -> dict[str, Stage]:
     """Stages from the stage of each parameter, ordered as first named; buffers and modules go where they belong.
 
     A module with parameters of its own belongs to their stage. Any other belongs to the stage of its nearest

@@ -9,11 +9,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from finetune.errors import ModelError, nearest
+from finetune.errors import ModelError, suggest_similar
 
 
 @dataclass(frozen=True)
-class Tap:
+class FeatureTap:
     """The end of a stage: the module that it ends with, and what one clip gives there, (T', C, h, w)."""
 
     stage: str
@@ -21,7 +21,7 @@ class Tap:
     shape: tuple[int, ...]
 
 
-def ends_of_stages(
+def find_stage_ends(
     net: nn.Module, stage_of: dict[str, str], run: Callable[[], object]
 ) -> dict[str, tuple[str, tuple[int, ...]]]:
     """Of each stage the module that ends it, and the shape of what that gives.
@@ -30,7 +30,8 @@ def ends_of_stages(
     network run once.
     """
     inside = {
-        name: {stage_of[f"{name}.{part}"] for part, _ in module.named_parameters()} for name, module in _named(net)
+        name: {stage_of[f"{name}.{part}"] for part, _ in module.named_parameters()}
+        for name, module in _modules_with_parameters(net)
     }
     whole = {name: next(iter(stages)) for name, stages in inside.items() if len(stages) == 1}
     outermost = {name: stage for name, stage in whole.items() if _parent(name) not in whole}
@@ -55,7 +56,7 @@ def ends_of_stages(
     return found
 
 
-def _named(net: nn.Module) -> list[tuple[str, nn.Module]]:
+def _modules_with_parameters(net: nn.Module) -> list[tuple[str, nn.Module]]:
     return [(name, module) for name, module in net.named_modules() if name and any(True for _ in module.parameters())]
 
 
@@ -68,20 +69,24 @@ def choose_end(
 ) -> tuple[str, str]:
     """(stage, module) that a task reads: the one that is named, or the last that gives pictures. Raises ModelError."""
     if stage is None:
-        pictures = [name for name in stages if name in ends and _is_map(ends[name][1])]
+        pictures = [name for name in stages if name in ends and _is_feature_map(ends[name][1])]
         if not pictures:
             raise ModelError(f"tasks.{task}: no stage of this backbone gives pictures, in which a place could be found")
         return pictures[-1], ends[pictures[-1]][0]
     if stage not in stages:
-        raise ModelError(f"tasks.{task}.at: there is no stage {stage!r}{nearest(stage, stages)}; {', '.join(stages)}")
-    if stage not in ends or not _is_map(ends[stage][1]):
-        known = [name for name in stages if name in ends and _is_map(ends[name][1])]
+        raise ModelError(
+            f"tasks.{task}.at: there is no stage {stage!r}{suggest_similar(stage, stages)}; {', '.join(stages)}"
+        )
+    if stage not in ends or not _is_feature_map(ends[stage][1]):
+        known = [name for name in stages if name in ends and _is_feature_map(ends[name][1])]
         raise ModelError(f"tasks.{task}.at: the stage {stage!r} gives no picture; take one of {', '.join(known)}")
     return stage, ends[stage][0]
 
 
-def _is_map(shape: tuple[int, ...]) -> bool:
-    """Whether there is more than one place, of what `as_maps` takes: pictures are square, with channels on one side."""
+def _is_feature_map(shape: tuple[int, ...]) -> bool:
+    """Whether there is more than one place, of what `to_feature_maps` takes: pictures are square, with channels on one
+    side.
+    """
     if len(shape) == 3:
         return shape[1] > 3
     if len(shape) not in {4, 5}:
@@ -90,7 +95,7 @@ def _is_map(shape: tuple[int, ...]) -> bool:
     return prod(places) > 1
 
 
-class Taps:
+class FeatureTaps:
     """What the modules of some stages gave when the network last ran; a copy of a model has nothing of it.
 
     `shared` has the places where tasks leave what they share, from the earliest on: each the tensors, of towers perhaps
@@ -101,18 +106,18 @@ class Taps:
         self.taken: dict[str, Tensor] = {}
         self.shared: list[list[Tensor]] = []
 
-    def __deepcopy__(self, memo: dict[int, Any]) -> "Taps":
-        memo[id(self)] = copied = Taps()
+    def __deepcopy__(self, memo: dict[int, Any]) -> "FeatureTaps":
+        memo[id(self)] = copied = FeatureTaps()
         return copied
 
     def attach(self, net: nn.Module, stage: str, module: str) -> None:
-        net.get_submodule(module).register_forward_hook(_Take(self, stage))
+        net.get_submodule(module).register_forward_hook(_TapHook(self, stage))
 
 
-class _Take:
+class _TapHook:
     """A hook that goes along when its module is copied."""
 
-    def __init__(self, taps: Taps, stage: str) -> None:
+    def __init__(self, taps: FeatureTaps, stage: str) -> None:
         self.taps, self.stage = taps, stage
 
     def __call__(self, module: nn.Module, inputs: tuple[Any, ...], output: Tensor) -> None:

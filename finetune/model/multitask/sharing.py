@@ -9,9 +9,9 @@ from torch import Tensor, nn
 
 from finetune.errors import ModelError
 from finetune.model.backbone.backbone import Backbone
-from finetune.model.multitask.feature_taps import Tap, Taps, choose_end, ends_of_stages
-from finetune.model.multitask.task_readers import as_maps, build_readers
-from finetune.recipe.tasks import Several
+from finetune.model.multitask.feature_taps import FeatureTap, FeatureTaps, choose_end, find_stage_ends
+from finetune.model.multitask.task_readers import build_readers, to_feature_maps
+from finetune.recipe.tasks import MultitaskSpec
 
 
 class Sharing(nn.Module):
@@ -21,14 +21,14 @@ class Sharing(nn.Module):
     they share, the earliest first. `gates` (M,), where set, is how much each task's gradient counts in what it shares.
     """
 
-    def __init__(self, backbone: Backbone, several: Several, shared_pooling: str) -> None:
+    def __init__(self, backbone: Backbone, several: MultitaskSpec, shared_pooling: str) -> None:
         super().__init__()
         self.several = several
         self.takes_clips = backbone.takes_clips
         self.has_towers = several.multitask.sharing != "hard"
         self.gates: Tensor | None = None
-        self.taps = Taps()
-        self.tap_of = _taps_of(backbone, several)
+        self.taps = FeatureTaps()
+        self.tap_of = _find_taps(backbone, several)
         self.stages = list(dict.fromkeys(backbone.stage_of.values()))
         for tap in {tap.stage: tap for tap in self.tap_of.values()}.values():
             self.taps.attach(backbone.net, tap.stage, tap.module)
@@ -45,7 +45,7 @@ class Sharing(nn.Module):
         pooled: dict[int, Tensor] = {}
         vectors = {}
         for number, name in enumerate(self.several.tasks):
-            tower = self.several.tower_of(name) if self.has_towers else 0
+            tower = self.several.tower_index(name) if self.has_towers else 0
             if name in self.tap_of:
                 read = maps[self.tap_of[name].stage][tower]
                 vectors[name] = self.readers[name](self._gated(read, number))
@@ -69,15 +69,15 @@ class Sharing(nn.Module):
         """Of each tower (B, T', C, h, w); what towers gave of a picture, or clip, stands next to each other."""
         taken = self.taps.taken[stage]
         return [
-            as_maps(taken[tower :: len(towers)], clips=len(features), takes_clips=self.takes_clips)
+            to_feature_maps(taken[tower :: len(towers)], clips=len(features), takes_clips=self.takes_clips)
             for tower, features in enumerate(towers)
         ]
 
     def _gated(self, value: Tensor, number: int) -> Tensor:
-        return value if self.gates is None else Gate.apply(value, self.gates[number])
+        return value if self.gates is None else GradientGate.apply(value, self.gates[number])
 
 
-class Gate(torch.autograd.Function):
+class GradientGate(torch.autograd.Function):
     """Nothing on the way forward; on the way back the gradient times a number, which may be set in between."""
 
     @staticmethod
@@ -90,16 +90,16 @@ class Gate(torch.autograd.Function):
         return gradient * ctx.gate.to(gradient), None
 
 
-def _taps_of(backbone: Backbone, several: Several) -> dict[str, Tap]:
+def _find_taps(backbone: Backbone, several: MultitaskSpec) -> dict[str, FeatureTap]:
     """Where each task that reads places, or an earlier stage, leaves the backbone."""
-    reading = {name: task for name, task in several.tasks.items() if task.at is not None or task.reads_places}
+    reading = {name: task for name, task in several.tasks.items() if task.at is not None or task.uses_keypoints}
     if not reading:
         return {}
     side = backbone.size
     clips = torch.zeros((1, backbone.frames.count, 3, side, side), dtype=torch.uint8, device=backbone.mean.device)
     training = backbone.training
     backbone.eval()
-    ends = ends_of_stages(backbone.net, backbone.stage_of, partial(backbone, clips))
+    ends = find_stage_ends(backbone.net, backbone.stage_of, partial(backbone, clips))
     backbone.train(training)
     stages = list(dict.fromkeys(backbone.stage_of.values()))
     found = {}
@@ -108,8 +108,8 @@ def _taps_of(backbone: Backbone, several: Several) -> dict[str, Tap]:
         shape = ends[stage][1]
         half = (shape[0] // 2, *shape[1:]) if several.multitask.sharing != "hard" else shape
         try:
-            maps = as_maps(torch.empty(half, device="meta"), clips=1, takes_clips=backbone.takes_clips)
+            maps = to_feature_maps(torch.empty(half, device="meta"), clips=1, takes_clips=backbone.takes_clips)
         except ModelError as error:
             raise ModelError(f"tasks.{name}: at {stage!r} {error}") from None
-        found[name] = Tap(stage, module, tuple(maps.shape[1:]))
+        found[name] = FeatureTap(stage, module, tuple(maps.shape[1:]))
     return found

@@ -8,13 +8,13 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from finetune.errors import ModelError
-from finetune.model.multitask.feature_taps import Tap
+from finetune.model.multitask.feature_taps import FeatureTap
 from finetune.model.temporal_pooling import build_pooling
-from finetune.recipe.tasks import Several, Task
+from finetune.recipe.tasks import MultitaskSpec, Task
 
-POINTS, HIDDEN = 32, 64
-MIDDLE, EVEN = 0.5, 0.29  # of places spread evenly over the picture: their mean, their deviation
-PARTS = 5
+NUM_KEYPOINTS, HIDDEN = 32, 64
+UNIFORM_MEAN, UNIFORM_STD = 0.5, 0.29  # of places spread evenly over the picture: their mean, their deviation
+COORDINATE_SCALE = 5
 
 
 class Keypoints(nn.Module):
@@ -29,7 +29,7 @@ class Keypoints(nn.Module):
         super().__init__()
         self.norm = nn.GroupNorm(1, channels)
         self.mix = nn.Conv2d(channels, HIDDEN, 3, padding=1)
-        self.project = nn.Conv2d(HIDDEN, POINTS, 1, bias=False)  # a softmax over places would cancel one
+        self.project = nn.Conv2d(HIDDEN, NUM_KEYPOINTS, 1, bias=False)  # a softmax over places would cancel one
         self.log_sharpness = nn.Parameter(torch.tensor(2.0).log())
 
     def forward(self, maps_BTChw: Tensor) -> Tensor:
@@ -41,18 +41,18 @@ class Keypoints(nn.Module):
             places = (torch.arange(size, device=along.device) + 0.5) / size
             mean_NP = (along * places).sum(2)
             spread_NP = (along * (places - mean_NP.unsqueeze(2)).square()).sum(2)
-            found += [mean_NP - MIDDLE, (spread_NP + 1e-6).sqrt() - EVEN]
-        return (PARTS * torch.cat(found, 1)).to(maps_BTChw.dtype).unflatten(0, (batch, steps))
+            found += [mean_NP - UNIFORM_MEAN, (spread_NP + 1e-6).sqrt() - UNIFORM_STD]
+        return (COORDINATE_SCALE * torch.cat(found, 1)).to(maps_BTChw.dtype).unflatten(0, (batch, steps))
 
 
-class SpaceMean(nn.Module):
+class SpatialMean(nn.Module):
     """The mean over places: maps (B, T, C, h, w) to (B, T, C)."""
 
     def forward(self, maps_BTChw: Tensor) -> Tensor:
         return maps_BTChw.mean((3, 4))
 
 
-class Middle(nn.Module):
+class MiddleFrame(nn.Module):
     """The frame in the middle of the clip, or the mean of the two next to it."""
 
     def forward(self, features_BTD: Tensor) -> Tensor:
@@ -60,19 +60,19 @@ class Middle(nn.Module):
         return features_BTD[:, (steps - 1) // 2 : steps // 2 + 1].mean(1)
 
 
-class Reader(nn.Module):
+class TaskReader(nn.Module):
     """A task's own way from the shared features, maps (B, T, C, h, w) or pooled (B, T, D), to its head's vector."""
 
     def __init__(self, task: Task, shared_pooling: str, *, width: int, num_steps: int, reads_maps: bool) -> None:
         super().__init__()
         self.space: nn.Module = nn.Identity()
         if reads_maps:
-            self.space = Keypoints(width) if task.reads_places else SpaceMean()
-            width = 4 * POINTS if task.reads_places else width
+            self.space = Keypoints(width) if task.uses_keypoints else SpatialMean()
+            width = 4 * NUM_KEYPOINTS if task.uses_keypoints else width
         pooling = task.pooling(shared_pooling)
         self.temporal: nn.Module
         if pooling == "middle":
-            self.temporal, self.width = Middle(), width
+            self.temporal, self.width = MiddleFrame(), width
         else:
             self.temporal, self.width = build_pooling(pooling, width, num_frames=num_steps)
 
@@ -81,7 +81,7 @@ class Reader(nn.Module):
 
 
 def build_readers(
-    several: Several, shared_pooling: str, *, taps: Mapping[str, Tap], features: tuple[int, int]
+    several: MultitaskSpec, shared_pooling: str, *, taps: Mapping[str, FeatureTap], features: tuple[int, int]
 ) -> tuple[nn.ModuleDict, dict[str, int]]:
     """A reader for each task that does not read what all share, and the width of what it gives.
 
@@ -89,16 +89,16 @@ def build_readers(
     """
     readers, widths = nn.ModuleDict(), {}
     for name, task in several.tasks.items():
-        if not task.reads_by_itself:
+        if not task.has_own_pooling:
             continue
         tap = taps.get(name)
         steps, width = features if tap is None else (tap.shape[0], tap.shape[1])
-        reader = Reader(task, shared_pooling, width=width, num_steps=steps, reads_maps=tap is not None)
+        reader = TaskReader(task, shared_pooling, width=width, num_steps=steps, reads_maps=tap is not None)
         readers[name], widths[name] = reader, reader.width
     return readers, widths
 
 
-def as_maps(values: Tensor, *, clips: int, takes_clips: bool) -> Tensor:
+def to_feature_maps(values: Tensor, *, clips: int, takes_clips: bool) -> Tensor:
     """What a stage gives for so many clips, as (B, T', C, h, w), channels first; class tokens are left out.
 
     Raises ModelError for what is no picture.

@@ -7,13 +7,13 @@ from collections.abc import Callable, Sequence
 from pathlib import PurePath
 from typing import Any, NamedTuple
 
-from finetune.data.labels import SEPARATOR
-from finetune.errors import RunError, some
+from finetune.data.labels import LABEL_SEPARATOR
+from finetune.errors import RunError, shorten_list
 
 Row = dict[str, Any]
 
 
-class Matched(NamedTuple):
+class MatchedClips(NamedTuple):
     """`rows[i][n]` is what run i says of common clip n; `groups` are of the first run that knows them, or None.
 
     `by_name`: paths had nothing in common, so that clips are matched by folder and file name. `left_out` counts for
@@ -27,25 +27,25 @@ class Matched(NamedTuple):
     relabelled: list[dict[str, Any]]
 
 
-def match(names: Sequence[str], tables: Sequence[Sequence[Row]], *, multilabel: bool) -> Matched:
+def match_clips(names: Sequence[str], tables: Sequence[Sequence[Row]], *, multilabel: bool) -> MatchedClips:
     """Raises RunError where no clip is in all of the tables with the same label."""
-    keyed = [_by_key(table, _resolving()) for table in tables]
-    by_name = not _in_all(keyed)
+    keyed = [_by_key(table, _path_resolver()) for table in tables]
+    by_name = not _common_keys(keyed)
     if by_name:
-        keyed = [_by_key(table, _last_parts) for table in tables]
-    common = _in_all(keyed)
+        keyed = [_by_key(table, _folder_and_name) for table in tables]
+    common = _common_keys(keyed)
     if not common:
-        raise RunError(_nothing_shared(names, tables))
-    relabelled = [key for key in common if len({labels_of(table[key]["label"], multilabel) for table in keyed}) > 1]
+        raise RunError(_no_common_clips(names, tables))
+    relabelled = [key for key in common if len({label_set(table[key]["label"], multilabel) for table in keyed}) > 1]
     left_out = set(relabelled)
     counted = [key for key in common if key not in left_out]
     if not counted:
         raise RunError(
-            f"all {len(common)} clips that {some(names)} share have different labels in them; "
+            f"all {len(common)} clips that {shorten_list(names)} share have different labels in them; "
             "compare runs that learned the same task"
         )
     rows = [[table[key] for key in counted] for table in keyed]
-    return Matched(
+    return MatchedClips(
         rows=rows,
         groups=_groups(rows),
         by_name=by_name,
@@ -56,9 +56,9 @@ def match(names: Sequence[str], tables: Sequence[Sequence[Row]], *, multilabel: 
     )
 
 
-def labels_of(text: str, multilabel: bool) -> frozenset[str]:
+def label_set(text: str, multilabel: bool) -> frozenset[str]:
     """A label, or what was predicted, as a set: of several classes, or of one."""
-    return frozenset(filter(None, text.split(SEPARATOR))) if multilabel else frozenset([text])
+    return frozenset(filter(None, text.split(LABEL_SEPARATOR))) if multilabel else frozenset([text])
 
 
 def _by_key(table: Sequence[Row], key_of: Callable[[str], str]) -> dict[str, Row]:
@@ -68,7 +68,7 @@ def _by_key(table: Sequence[Row], key_of: Callable[[str], str]) -> dict[str, Row
     return {key: row for key, row in zip(keys, table, strict=True) if times[key] == 1}
 
 
-def _resolving() -> Callable[[str], str]:
+def _path_resolver() -> Callable[[str], str]:
     """The path without links, and from the root; a folder is followed once, not with each of its clips."""
     folder_of = functools.cache(os.path.realpath)
 
@@ -80,11 +80,11 @@ def _resolving() -> Callable[[str], str]:
     return resolved
 
 
-def _last_parts(path: str) -> str:
+def _folder_and_name(path: str) -> str:
     return "/".join(PurePath(path.replace("\\", "/")).parts[-2:])
 
 
-def _in_all(keyed: Sequence[dict[str, Row]]) -> list[str]:
+def _common_keys(keyed: Sequence[dict[str, Row]]) -> list[str]:
     return [key for key in keyed[0] if all(key in table for table in keyed[1:])]
 
 
@@ -96,13 +96,13 @@ def _groups(rows: Sequence[Sequence[Row]]) -> list[str] | None:
     return None
 
 
-def _nothing_shared(names: Sequence[str], tables: Sequence[Sequence[Row]]) -> str:
+def _no_common_clips(names: Sequence[str], tables: Sequence[Sequence[Row]]) -> str:
     firsts = [
         f"{name} has {table[0]['path']}" if table else f"{name} has none"
         for name, table in zip(names, tables, strict=True)
     ]
     return (
-        f"no clip is in all of these runs: {some(firsts)}; compare runs that were tested on the same clips, or "
+        f"no clip is in all of these runs: {shorten_list(firsts)}; compare runs that were tested on the same clips, or "
         "evaluate them on a split that they share (--split)"
     )
 

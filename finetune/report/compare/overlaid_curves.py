@@ -13,23 +13,23 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.ticker import MaxNLocator, PercentFormatter
 
-from finetune.report.svg import LINE, STYLE, blank_axes, inline_svg
+from finetune.report.svg import LINE, STYLE, axes_in_points, inline_svg
 
 DASHES = ((), (5, 2), (1.2, 1.6), (7, 2, 1.5, 2), (10, 3), (3, 1, 1, 1), (2, 4), (9, 2, 3, 2))  # points on, off, …
-MOST_LINES = len(DASHES)
+MAX_LINES = len(DASHES)
 _MARKERS = "os^DvPX*"
-_COLOURS = [f"#02020{number}" for number in range(1, MOST_LINES + 1)]  # stand-ins for the page's --run-1 … --run-8
+_COLOURS = [f"#02020{number}" for number in range(1, MAX_LINES + 1)]  # stand-ins for the page's --run-1 … --run-8
 
-Line = tuple[str, Sequence[dict[str, Any]]]  # mark of a run, its epochs
+RunCurve = tuple[str, Sequence[dict[str, Any]]]  # mark of a run, its epochs
 
 
 @matplotlib.rc_context(STYLE)
-def overlaid(lines: Sequence[Line], key: str, *, name: str, what: str, is_share: bool) -> str:
+def draw_curves(lines: Sequence[RunCurve], key: str, *, name: str, what: str, is_share: bool) -> str:
     """One figure of each epoch, `key` in metrics.jsonl, of up to MOST_LINES runs; a null is a gap in its line.
 
     A share is drawn on 0 to 100 %, anything else from 0 on.
     """
-    figure, axes = blank_axes(width=375, height=190, margins=(42, 26, 14, 36))
+    figure, axes = axes_in_points(width=375, height=190, margins=(42, 26, 14, 36))
     series = [(mark, _numbers(epochs), _values(epochs, key)) for mark, epochs in lines]
     longest = max((int(numbers[-1]) for _, numbers, _ in series if len(numbers)), default=1)
     for index, (_, numbers, values) in enumerate(series):
@@ -46,8 +46,8 @@ def overlaid(lines: Sequence[Line], key: str, *, name: str, what: str, is_share:
     if is_share:
         axes.yaxis.set_major_formatter(PercentFormatter(1, decimals=0, symbol=" %"))
     axes.grid(axis="y", color=LINE, lw=0.8)
-    _write_marks(axes, series, longest)
-    drawn = inline_svg(figure, name, label=_in_words(what, series, "{:.1%}" if is_share else "{:.3g}"))
+    _draw_run_letters(axes, series, longest)
+    drawn = inline_svg(figure, name, label=_curve_description(what, series, "{:.1%}" if is_share else "{:.3g}"))
     return re.sub("#02020([1-8])", r"var(--run-\1)", drawn)
 
 
@@ -59,7 +59,7 @@ def _values(epochs: Sequence[dict[str, Any]], key: str) -> np.ndarray:
     return np.array([math.nan if epoch.get(key) is None else float(epoch[key]) for epoch in epochs])
 
 
-def _write_marks(axes: Axes, series: Sequence[tuple[str, np.ndarray, np.ndarray]], longest: int) -> None:
+def _draw_run_letters(axes: Axes, series: Sequence[tuple[str, np.ndarray, np.ndarray]], longest: int) -> None:
     """Each letter at the right border, at the height of its line's end; letters that would touch are pushed apart."""
     low, high = axes.get_ylim()
     ends: list[tuple[float, int, str]] = []
@@ -68,11 +68,11 @@ def _write_marks(axes: Axes, series: Sequence[tuple[str, np.ndarray, np.ndarray]
         if len(finite):
             ends.append((float((finite[-1] - low) / (high - low)), index, mark))
     ends.sort()
-    for height, (_, index, mark) in zip(_apart([end[0] for end in ends], gap=0.07), ends, strict=True):
+    for height, (_, index, mark) in zip(_spread_apart([end[0] for end in ends], gap=0.07), ends, strict=True):
         axes.text(1.03, height, mark, transform=axes.transAxes, va="center", color=_COLOURS[index], fontweight="bold")
 
 
-def _apart(heights: Sequence[float], *, gap: float) -> list[float]:
+def _spread_apart(heights: Sequence[float], *, gap: float) -> list[float]:
     """Ascending heights in 0…1, moved as little as is needed for them to be `gap` apart."""
     moved: list[float] = []
     for height in heights:
@@ -84,7 +84,7 @@ def _apart(heights: Sequence[float], *, gap: float) -> list[float]:
     return moved
 
 
-def _in_words(what: str, series: Sequence[tuple[str, np.ndarray, np.ndarray]], form: str) -> str:
+def _curve_description(what: str, series: Sequence[tuple[str, np.ndarray, np.ndarray]], form: str) -> str:
     parts = []
     for mark, _, values in series:
         finite = values[np.isfinite(values)]

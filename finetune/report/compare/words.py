@@ -3,13 +3,13 @@
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
-from finetune.errors import some
+from finetune.errors import shorten_list
 from finetune.metrics import paired_tests as paired
 from finetune.report.words import protocol_rows
 from finetune.text import count, percent
 
-_NAMED = 3  # runs with the same verdict in one sentence
-_NOT_OF_THE_PROTOCOL = {"interval"}  # of the figures in the run's own report, not of those compared here
+_MAX_NAMED_RUNS = 3  # runs with the same verdict in one sentence
+_IGNORED_PROTOCOL_KEYS = {"interval"}  # of the figures in the run's own report, not of those compared here
 
 
 def answer(result: Mapping[str, Any]) -> str:
@@ -19,16 +19,16 @@ def answer(result: Mapping[str, Any]) -> str:
     if result["num_groups"] is not None:
         what += f" of {count(result['num_groups'], 'group')}"
     if len(pairs) == 1:
-        return _answer_of_two(result, what)
+        return _two_run_verdict(result, what)
     by_verdict = {
         verdict: [_quoted(runs[pair["other"]]) for pair in pairs if pair["verdict"] == verdict]
         for verdict in ("other", "first", "none", "unsettled")
     }
     parts = [
-        f"{_listed(by_verdict['other'])} {_is(by_verdict['other'])} better",
-        f"{_listed(by_verdict['first'])} {_is(by_verdict['first'])} worse",
-        f"there is no evidence of a difference for {_listed(by_verdict['none'])}",
-        f"it cannot be settled for {_listed(by_verdict['unsettled'])}",
+        f"{_join_names(by_verdict['other'])} {_is_or_are(by_verdict['other'])} better",
+        f"{_join_names(by_verdict['first'])} {_is_or_are(by_verdict['first'])} worse",
+        f"there is no evidence of a difference for {_join_names(by_verdict['none'])}",
+        f"it cannot be settled for {_join_names(by_verdict['unsettled'])}",
     ]
     said = [part for part, named in zip(parts, by_verdict.values(), strict=True) if named]
     if len(pairs) == len(by_verdict["none"]):
@@ -36,7 +36,7 @@ def answer(result: Mapping[str, Any]) -> str:
     return f"Compared with {_quoted(runs[0])} on {what}, {'; '.join(said)}."
 
 
-def _answer_of_two(result: Mapping[str, Any], what: str) -> str:
+def _two_run_verdict(result: Mapping[str, Any], what: str) -> str:
     (first, other), pair = result["runs"], result["pairs"][0]
     low, high = (100 * end for end in pair["interval"])
     figures = f"{percent(other['right'])} against {percent(first['right'])} right"
@@ -58,13 +58,13 @@ def _answer_of_two(result: Mapping[str, Any], what: str) -> str:
     )
 
 
-def _listed(names: Sequence[str]) -> str:
-    if len(names) > _NAMED:
+def _join_names(names: Sequence[str]) -> str:
+    if len(names) > _MAX_NAMED_RUNS:
         return f"{len(names)} of the others"
     return " and ".join(filter(None, [", ".join(names[:-1]), *names[-1:]]))
 
 
-def _is(names: Sequence[str]) -> str:
+def _is_or_are(names: Sequence[str]) -> str:
     return "is" if len(names) == 1 else "are"
 
 
@@ -76,17 +76,17 @@ def _quoted(run: Mapping[str, Any]) -> str:
 def caveats(result: Mapping[str, Any], results: Sequence[Mapping[str, Any]]) -> list[tuple[str, str]]:
     """(what, what to do): all that a reader should know before believing a comparison."""
     found = [
-        *_of_rows(result),
-        *_of_classes(result),
-        *_of_protocol(result, results),
-        *_of_tests(result),
+        *_clip_caveats(result),
+        *_class_caveats(result),
+        *_protocol_caveats(result, results),
+        *_independence_caveats(result),
     ]
     if result["split"] == "train":
         found.append(("The runs learned from these clips.", "Compare them on the test split."))
-    return [*found, *_of_meaning(result)]
+    return [*found, *_selection_caveats(result)]
 
 
-def _of_meaning(result: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+def _selection_caveats(result: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     keys = {key for key, _ in result["recipes"]}
     if len(result["runs"]) > 2 and result["split"] == "test" and keys - {"seed"}:
         yield (
@@ -95,13 +95,13 @@ def _of_meaning(result: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
         )
 
 
-def _of_rows(result: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+def _clip_caveats(result: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     for run, number in zip(result["runs"], result["left_out"], strict=True):
         if number:
             clips = f"{number:,} of {count(run['num_rows'], 'clip')}"
             yield f"{clips} of {run['mark']} are left out here: not all runs were tested on them.", ""
     if relabelled := result["relabelled"]:
-        paths = some([row["path"] for row in relabelled], limit=3)
+        paths = shorten_list([row["path"] for row in relabelled], limit=3)
         yield (
             f"{count(len(relabelled), 'clip')} labelled differently by these runs, so not counted: {paths}.",
             "See which label is right, and train on the same labels.",
@@ -113,7 +113,7 @@ def _of_rows(result: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
         )
 
 
-def _of_classes(result: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+def _class_caveats(result: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     first = result["runs"][0]
     for run in result["runs"][1:]:
         more, fewer = set(run["classes"]) - set(first["classes"]), set(first["classes"]) - set(run["classes"])
@@ -129,9 +129,9 @@ def _of_classes(result: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
             )
 
 
-def _of_protocol(result: Mapping[str, Any], results: Sequence[Mapping[str, Any]]) -> Iterator[tuple[str, str]]:
+def _protocol_caveats(result: Mapping[str, Any], results: Sequence[Mapping[str, Any]]) -> Iterator[tuple[str, str]]:
     protocols = [each["protocol"] for each in results]
-    keys = dict.fromkeys(key for protocol in protocols for key in protocol if key not in _NOT_OF_THE_PROTOCOL)
+    keys = dict.fromkeys(key for protocol in protocols for key in protocol if key not in _IGNORED_PROTOCOL_KEYS)
     differing = [key for key in keys if len({str(protocol.get(key)) for protocol in protocols}) > 1]
     if not differing:
         return
@@ -150,7 +150,7 @@ def _of_protocol(result: Mapping[str, Any], results: Sequence[Mapping[str, Any]]
     )
 
 
-def _of_tests(result: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+def _independence_caveats(result: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     if result["num_groups"] is None:
         yield (
             "No groups are known, so every clip counts as independent.",
@@ -164,7 +164,7 @@ def _of_tests(result: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
 
 def _disagreement(pair: Mapping[str, Any], which: str, *, grouped: bool) -> tuple[str, str]:
     shown = f"p = {p_value(pair['adjusted_p'])}".replace("= <", "<")
-    sees = "no difference" if pair["adjusted_p"] >= paired.SIGNIFICANT else "a difference"
+    sees = "no difference" if pair["adjusted_p"] >= paired.SIGNIFICANCE_LEVEL else "a difference"
     what = f"McNemar's test sees {sees} between {which} ({shown}), the interval disagrees."
     if grouped:
         return what, "The test takes clips of a group for independent, which they are not: the interval counts."
@@ -176,4 +176,4 @@ def p_value(p: float) -> str:
 
 
 def _names(names: Iterable[str]) -> str:
-    return some([f"“\u2068{name}\u2069”" for name in sorted(names)])
+    return shorten_list([f"“\u2068{name}\u2069”" for name in sorted(names)])

@@ -11,11 +11,11 @@ from typing import Any
 from markupsafe import Markup
 
 from finetune.errors import DataError
-from finetune.report.run.page import script_and_style, template, write_page
+from finetune.report.run.page import load_template, page_assets, write_page
 from finetune.text import count
 
-PICTURES, MOST_OF_A_CLASS = 600, 24
-_COPIES_SHOWN, _FILES_SHOWN = 30, 500
+MAX_PICTURES, MAX_PER_CLASS = 600, 24
+_MAX_DUPLICATES, _MAX_FILES = 30, 500
 _HEADINGS = {"mend": "Must be mended", "warning": "Warnings", "note": "Notes"}
 
 
@@ -26,7 +26,7 @@ def write_check_page(
 
     `pictures` are JPEG files by file name, `mean_pictures` those of `result["marks"]`.
     """
-    html = template("check.html.j2").render(
+    html = load_template("check.html.j2").render(
         result=result,
         answer=_answer(result),
         blocks=[
@@ -34,17 +34,19 @@ def write_check_page(
             for severity, heading in _HEADINGS.items()
         ],
         sheets=_contact_sheets(result, pictures),
-        copies=[each | {"pictures": _shown_of(each, pictures)} for each in result["copies"][:_COPIES_SHOWN]],
+        copies=[
+            each | {"pictures": _duplicate_pictures(each, pictures)} for each in result["copies"][:_MAX_DUPLICATES]
+        ],
         marks=[
             mark | {"picture": _data_uri(pictures[mark["example"]]), "mean_picture": _data_uri(mean)}
             for mark, mean in zip(result["marks"], mean_pictures, strict=True)
         ],
         spread=[
-            each | {key: _amount(each[key], each["fact"]) for key in ("least", "median", "most")}
+            each | {key: _format_value(each[key], each["fact"]) for key in ("least", "median", "most")}
             for each in result["spread"]
         ],
-        most_files=_FILES_SHOWN,
-        **script_and_style("check.css"),
+        most_files=_MAX_FILES,
+        **page_assets("check.css"),
     )
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -72,7 +74,7 @@ def _contact_sheets(result: Mapping[str, Any], pictures: Mapping[str, bytes]) ->
     for each in result["files"]:
         if each["file"] in pictures:
             by_class.setdefault(each["label"], []).append(each)
-    most = min(MOST_OF_A_CLASS, max(1, PICTURES // max(1, len(by_class))))
+    most = min(MAX_PER_CLASS, max(1, MAX_PICTURES // max(1, len(by_class))))
     sheets = []
     for name, files in sorted(by_class.items()):
         number = min(most, len(files))
@@ -82,7 +84,7 @@ def _contact_sheets(result: Mapping[str, Any], pictures: Mapping[str, bytes]) ->
     return sheets
 
 
-def _shown_of(copies: Mapping[str, Any], pictures: Mapping[str, bytes]) -> list[tuple[str, str, str, Markup]]:
+def _duplicate_pictures(copies: Mapping[str, Any], pictures: Mapping[str, bytes]) -> list[tuple[str, str, str, Markup]]:
     """(file, label, split, picture) of the first and last of some copies."""
     parts = list(zip(copies["files"], copies["labels"], copies["splits"], strict=True))
     return [(*part, _data_uri(pictures[part[0]])) for part in (parts[0], parts[-1])]
@@ -92,7 +94,7 @@ def _data_uri(jpeg: bytes) -> Markup:
     return Markup("data:image/jpeg;base64," + base64.b64encode(jpeg).decode())
 
 
-def _amount(value: float, fact: str) -> str:
+def _format_value(value: float, fact: str) -> str:
     if fact == "size":
         return f"{value / 1e6:.3g} million" if value >= 1e6 else f"{value:,.0f}"
     if fact == "bit rate":

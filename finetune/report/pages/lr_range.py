@@ -6,11 +6,11 @@ from pathlib import Path
 import matplotlib
 from matplotlib.figure import Figure
 
-from finetune.storage.atomic import whole_file
+from finetune.storage.atomic import atomic_file
 
 
 @matplotlib.rc_context({"svg.fonttype": "none", "svg.hashsalt": "finetune", "font.size": 10})
-def draw_rate_test(
+def draw_lr_range_test(
     path: Path, rates: Sequence[float], losses: Sequence[float], smoothed: Sequence[float], *, chosen: float | None
 ) -> None:
     """Losses (dots) and their running mean (line) by rate, on a log scale; the chosen rate is marked."""
@@ -26,5 +26,5 @@ def draw_rate_test(
     axes.set_ylabel("loss")
     axes.spines[["top", "right"]].set_visible(False)
     axes.legend(frameon=False)
-    with whole_file(path) as partial:
+    with atomic_file(path) as partial:
         figure.savefig(partial, format="svg", metadata={"Date": None})

@@ -8,8 +8,8 @@ import matplotlib
 from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, NullFormatter, StrMethodFormatter
 
-from finetune.metrics.intervals import WIDENED
-from finetune.storage.atomic import whole_file
+from finetune.metrics.intervals import FOLD_ERROR_NOTE
+from finetune.storage.atomic import atomic_file
 
 COLOURS = ("#0b5494", "#b3541e", "#3b7d3b", "#7a4fa3", "#8a6d00", "#5b5b5b")
 MARKERS = "osD^vP"
@@ -49,7 +49,7 @@ def draw_probes(path: Path, probes: Sequence[dict[str, Any]], *, chance: float) 
     axes.set_ylabel("top-1, cross-validated")
     axes.spines[["top", "right"]].set_visible(False)
     axes.legend(frameon=False, loc="center left", bbox_to_anchor=(1, 0.5))
-    with whole_file(path) as partial:
+    with atomic_file(path) as partial:
         figure.savefig(partial, format="svg", metadata={"Date": None})
 
 
@@ -65,4 +65,4 @@ def probe_table(probes: Sequence[dict[str, Any]]) -> str:
             f"| {each['backbone']} | {each['method']} | {each['top1']:.3f} | {low:.3f} to {high:.3f} "
             f"| {each['seconds_of_features']:.0f} | {each['seconds']:.1f} |"
         )
-    return "\n".join(lines) + f"\n\nIntervals are {WIDENED}.\n"
+    return "\n".join(lines) + f"\n\nIntervals are {FOLD_ERROR_NOTE}.\n"

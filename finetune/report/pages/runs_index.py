@@ -10,26 +10,26 @@ from typing import Any
 from urllib.parse import quote
 
 from finetune.errors import RunError
-from finetune.metrics.headline_keys import HEADLINE, limits_of
-from finetune.recipe.tasks import NAMED, primary_of
+from finetune.metrics.headline_keys import HEADLINE_METRICS, metric_range
+from finetune.recipe.tasks import CATEGORICAL_KINDS, primary_task
 from finetune.report.headline_text import KINDS, headline_row
-from finetune.report.run.page import script_and_style, template, write_page
+from finetune.report.run.page import load_template, page_assets, write_page
 from finetune.run.read import (
     evaluate_command,
-    evaluation_of,
+    evaluation_folder,
     read_epochs,
     read_recipe,
     read_results,
-    seconds_of,
+    training_seconds,
 )
 from finetune.run.results import Environment
-from finetune.storage.atomic import unused
-from finetune.storage.safe_read import NOT_AS_WRITTEN, read_json
+from finetune.storage.atomic import try_exclusive_lock
+from finetune.storage.safe_read import MALFORMED_DATA_ERRORS, read_json
 from finetune.text import count
 
 _SPLITS = ("test", "val", "train")  # the first that a run was scored on is listed
-_OTHER_KINDS = {KINDS[kind] for kind in set(HEADLINE) - set(NAMED)}
-_EPOCHS_OF_A_PHASE = 5  # where a recipe gives neither epochs nor steps
+_REGRESSION_KIND_NAMES = {KINDS[kind] for kind in set(HEADLINE_METRICS) - set(CATEGORICAL_KINDS)}
+_DEFAULT_PHASE_EPOCHS = 5  # where a recipe gives neither epochs nor steps
 
 
 def list_runs(folder: Path) -> list[dict[str, Any]]:
@@ -48,12 +48,12 @@ def list_runs(folder: Path) -> list[dict[str, Any]]:
 def write_index(folder: Path) -> Path:
     """Write `index.html` of the runs in `folder`, beside them."""
     runs = list_runs(folder)
-    html = template("index.html.j2").render(
+    html = load_template("index.html.j2").render(
         folder=folder.resolve().name,
         runs=runs,
         several_tests=several_tests(runs),
-        other_kinds=any(row["kind"] in _OTHER_KINDS for run in runs for row in run["told"]),
-        **script_and_style("index.css"),
+        other_kinds=any(row["kind"] in _REGRESSION_KIND_NAMES for run in runs for row in run["told"]),
+        **page_assets("index.css"),
     )
     path = folder / "index.html"
     try:
@@ -80,7 +80,7 @@ def several_tests(runs: Sequence[Mapping[str, Any]]) -> bool:
 
 def _is_run(run: Path) -> bool:
     with suppress(OSError):
-        scored = any((evaluation_of(run, split) / "results.json").is_file() for split in _SPLITS)
+        scored = any((evaluation_folder(run, split) / "results.json").is_file() for split in _SPLITS)
         return scored or ((run / "recipe.yaml").is_file() and not (run / "study.json").is_file())
     return False
 
@@ -103,47 +103,47 @@ def _row(run: Path, folder: Path) -> dict[str, Any]:
     row |= dict.fromkeys(("model", "source", "progress", "state", "todo", "problem"), "")
     row |= {"name": run.relative_to(folder).as_posix(), "started": "", "time": 0.0}
     with suppress(OSError):
-        row |= _when(run.stat().st_mtime)
+        row |= _format_time(run.stat().st_mtime)
     try:
-        return row | _facts(run, folder)
+        return row | _run_columns(run, folder)
     except (RunError, OSError) as error:
         return row | {"state": "damaged", "problem": str(error).removeprefix(f"{run}{os.sep}")}
-    except NOT_AS_WRITTEN as error:
+    except MALFORMED_DATA_ERRORS as error:
         return row | {
             "state": "damaged",
             "problem": f"a file of it is not as it was written: {error!r}; evaluate it again",
         }
 
 
-def _facts(run: Path, folder: Path) -> dict[str, Any]:
+def _run_columns(run: Path, folder: Path) -> dict[str, Any]:
     recipe, epochs = read_recipe(run) or {}, read_epochs(run)
-    facts = _of_recipe(recipe) | _begun(run)
-    splits = [split for split in _SPLITS if (evaluation_of(run, split) / "results.json").is_file()]
-    facts |= {"progress": _progress(epochs), "seconds": seconds_of(epochs) if epochs else None}
+    facts = _recipe_columns(recipe) | _start_time(run)
+    splits = [split for split in _SPLITS if (evaluation_folder(run, split) / "results.json").is_file()]
+    facts |= {"progress": _progress(epochs), "seconds": training_seconds(epochs) if epochs else None}
     if not splits:
-        return facts | _state(run, epochs, _planned(recipe))
+        return facts | _state(run, epochs, _planned_epochs(recipe))
     results = read_results(run, splits[0])
     if folds := results.get("folds"):
         facts |= {"progress": count(len(folds), "fold"), "seconds": float(results["seconds"])}
-    return facts | _scored(run, splits[0], results, folder) | {"state": "finished"}
+    return facts | _score_columns(run, splits[0], results, folder) | {"state": "finished"}
 
 
-def _of_recipe(recipe: Mapping[str, Any]) -> dict[str, str]:
+def _recipe_columns(recipe: Mapping[str, Any]) -> dict[str, str]:
     model, data = recipe.get("model") or {}, recipe.get("data") or {}
     source = next((str(data[key]) for key in ("manifest", "folder", "packed") if data.get(key)), "")
     parts = [str(model[key]) for key in ("backbone", "temporal") if model.get(key)]
     return {"model": ", ".join(parts), "source": source}
 
 
-def _begun(run: Path) -> dict[str, Any]:
+def _start_time(run: Path) -> dict[str, Any]:
     path = run / "environment.json"
     if not path.is_file():
         return {}
     started = read_json(path, Environment).get("started")
-    return {} if started is None else _when(datetime.fromisoformat(started).timestamp())
+    return {} if started is None else _format_time(datetime.fromisoformat(started).timestamp())
 
 
-def _when(time: float) -> dict[str, Any]:
+def _format_time(time: float) -> dict[str, Any]:
     return {"time": time, "started": datetime.fromtimestamp(time).strftime("%Y-%m-%d %H:%M")}
 
 
@@ -154,18 +154,18 @@ def _progress(epochs: Sequence[Mapping[str, Any]]) -> str:
     return f"{count(phases, 'phase')}, {count(int(epochs[-1]['epoch']), 'epoch')}"
 
 
-def _planned(recipe: Mapping[str, Any]) -> int | None:
+def _planned_epochs(recipe: Mapping[str, Any]) -> int | None:
     """The epochs of a recipe; None where it counts steps or names a schedule."""
     phases = recipe.get("phases")
     if not isinstance(phases, list) or any(phase.get("steps") for phase in phases):
         return None
-    return sum(int(phase.get("epochs") or _EPOCHS_OF_A_PHASE) for phase in phases)
+    return sum(int(phase.get("epochs") or _DEFAULT_PHASE_EPOCHS) for phase in phases)
 
 
 def _state(run: Path, epochs: Sequence[Mapping[str, Any]], planned: int | None) -> dict[str, str]:
     """Of a run that has not been scored."""
     done = int(epochs[-1]["epoch"]) if epochs else 0
-    if _is_held(run / ".lock"):
+    if _is_locked(run / ".lock"):
         return {"state": "training now"}
     if planned is not None and done >= planned:
         return {"state": "trained, not scored", "todo": evaluate_command(run, "test")}
@@ -173,26 +173,26 @@ def _state(run: Path, epochs: Sequence[Mapping[str, Any]], planned: int | None) 
     return {"state": f"stopped after epoch {done}{of}", "todo": f"finetune train --resume {shlex.quote(str(run))}"}
 
 
-def _is_held(lock: Path) -> bool:
+def _is_locked(lock: Path) -> bool:
     """Whether a program is training into the folder; False where that cannot be told."""
     if not lock.is_file() or not os.access(lock, os.W_OK):
         return False
-    with unused(lock) as free:
+    with try_exclusive_lock(lock) as free:
         return not free
 
 
-def _scored(run: Path, split: str, results: Mapping[str, Any], folder: Path) -> dict[str, Any]:
-    name = primary_of(results["tasks"])
+def _score_columns(run: Path, split: str, results: Mapping[str, Any], folder: Path) -> dict[str, Any]:
+    name = primary_task(results["tasks"])
     task = results["tasks"][name]
     row = headline_row(name, task)
-    page = evaluation_of(run, split) / "report.html"
+    page = evaluation_folder(run, split) / "report.html"
     link = quote(os.fsencode(page.relative_to(folder).as_posix())) if page.is_file() else None
-    _refuse_odd(row, task["kind"])
+    _check_range(row, task["kind"])
     return {
         "figure": row["figure"],
         "value": float(row["value"]),
         "ci": [float(end) for end in row["interval"]] if row["interval"] else None,
-        "told": [row, *_told_beside(results["tasks"], name)],
+        "told": [row, *_other_headlines(results["tasks"], name)],
         "split": str(results["split"]),
         "clips": int(results["num_rows"]),
         "classes": len(task["classes"]) if "classes" in task else None,
@@ -200,12 +200,14 @@ def _scored(run: Path, split: str, results: Mapping[str, Any], folder: Path) -> 
     }
 
 
-def _told_beside(tasks: Mapping[str, Mapping[str, Any]], first: str) -> list[dict[str, Any]]:
-    return [headline_row(name, task) for name, task in tasks.items() if name != first and task["kind"] in HEADLINE]
+def _other_headlines(tasks: Mapping[str, Mapping[str, Any]], first: str) -> list[dict[str, Any]]:
+    return [
+        headline_row(name, task) for name, task in tasks.items() if name != first and task["kind"] in HEADLINE_METRICS
+    ]
 
 
-def _refuse_odd(row: Mapping[str, Any], kind: str) -> None:
-    low, high = limits_of(kind)
+def _check_range(row: Mapping[str, Any], kind: str) -> None:
+    low, high = metric_range(kind)
     for value in (row["value"], *(row["interval"] or [])):
         if not low <= float(value) <= high:
             raise ValueError(f"{value} is not between {low:g} and {high:g}")

@@ -11,39 +11,39 @@ from typing import Any
 from finetune.errors import RunError
 from finetune.report import headline_text as headlines
 from finetune.report.run.markdown import name as plain
-from finetune.report.run.page import script_and_style, template, write_page
+from finetune.report.run.page import load_template, page_assets, write_page
 from finetune.report.words import KINDS, relative_link
 from finetune.run.read import SCHEMA
-from finetune.storage.atomic import whole_file
+from finetune.storage.atomic import atomic_file
 from finetune.storage.safe_read import read_json
 from finetune.text import count
 
-FEWEST_SEEDS = 2  # from which chance in training is estimated
-REACHES = (1, 2, 5, 10, 20, 50, 100)  # in percent, of the scale of gains on both sides of 0
+MIN_SEEDS = 2  # from which chance in training is estimated
+AXIS_LIMITS = (1, 2, 5, 10, 20, 50, 100)  # in percent, of the scale of gains on both sides of 0
 
 
 def write_ablation(folder: Path) -> Path:
     """Write `ablation.html` and `ablation.md` beside `ablation.json` in a folder; gives the page."""
     ablation = _read(folder / "ablation.json")
-    if len(ablation["seeds"]) < FEWEST_SEEDS:
+    if len(ablation["seeds"]) < MIN_SEEDS:
         ablation = _without_intervals(ablation)
     rows = [_row(name, task) for name, task in ablation["tasks"].items()]
     mean = _gain(ablation["delta_m"], ablation.get("delta_m_ci"))
-    html = template("ablation.html.j2").render(
+    html = load_template("ablation.html.j2").render(
         ablation=ablation,
         rows=rows,
         mean=mean,
-        reach=_reach([mean, *(row["gain"] for row in rows)]),
+        reach=_axis_limit([mean, *(row["gain"] for row in rows)]),
         verdict=verdict(ablation),
         measured_on=_measured_on(ablation),
-        runs=[_linked(run) for run in ablation.get("runs", [])],
-        **script_and_style("compare.css"),
+        runs=[_run_link(run) for run in ablation.get("runs", [])],
+        **page_assets("compare.css"),
     )
     path = folder / "ablation.html"
     try:
         write_page(path, html)
-        with whole_file(folder / "ablation.md") as partial:
-            partial.write_bytes(_in_markdown(ablation, rows, mean).encode("utf-8", errors="replace"))
+        with atomic_file(folder / "ablation.md") as partial:
+            partial.write_bytes(_render_markdown(ablation, rows, mean).encode("utf-8", errors="replace"))
     except OSError as error:
         raise RunError(f"{folder}: the page cannot be written: {error.strerror or error}") from None
     return path
@@ -53,9 +53,9 @@ def verdict(ablation: Mapping[str, Any]) -> str:
     """Whether tasks are better learned together, in a sentence."""
     number, ends = len(ablation["tasks"]), ablation.get("delta_m_ci")
     seeds = len(ablation["seeds"])
-    mean, tasks = gain_text(ablation["delta_m"]), f"the {count(number, 'task')}"
+    mean, tasks = format_gain(ablation["delta_m"]), f"the {count(number, 'task')}"
     how = f"the mean of their relative gains, ΔM, is {mean}"
-    if seeds < FEWEST_SEEDS:
+    if seeds < MIN_SEEDS:
         return f"One seed cannot settle whether {tasks} are better learned together: {how}. Train with --seeds 3."
     if not ends:
         return f"Whether {tasks} are better learned together cannot be settled without an interval: {how}."
@@ -67,14 +67,14 @@ def verdict(ablation: Mapping[str, Any]) -> str:
     return f"There is no evidence either way whether {tasks} are better learned together: {told}."
 
 
-def gain_text(gain: float) -> str:
+def format_gain(gain: float) -> str:
     """Percent of what a task scores alone, with its sign."""
     text = f"{abs(gain):.1f}"
     return f"{'' if text == '0.0' else '+' if gain > 0 else '−'}{text}\u00a0%"
 
 
 def gain_interval(ends: Sequence[float] | None) -> str:
-    return " to ".join(gain_text(end).removesuffix("\u00a0%") for end in ends) + "\u00a0%" if ends else "unknown"
+    return " to ".join(format_gain(end).removesuffix("\u00a0%") for end in ends) + "\u00a0%" if ends else "unknown"
 
 
 def _read(path: Path) -> dict[str, Any]:
@@ -121,17 +121,17 @@ def _gain(gain: float, ends: Sequence[float] | None) -> dict[str, Any]:
     return {
         "value": gain,
         "ends": list(ends) if ends else None,
-        "text": gain_text(gain),
+        "text": format_gain(gain),
         "interval": gain_interval(ends),
         "told": told or "no evidence either way",
         "shown": shown,
     }
 
 
-def _reach(gains: Sequence[Mapping[str, Any]]) -> float:
+def _axis_limit(gains: Sequence[Mapping[str, Any]]) -> float:
     """To which gain the scale goes on both sides of 0."""
     furthest = max(abs(end) for gain in gains for end in (*(gain["ends"] or []), gain["value"]))
-    return next((reach for reach in REACHES if furthest <= reach), furthest)
+    return next((reach for reach in AXIS_LIMITS if furthest <= reach), furthest)
 
 
 def _measured_on(ablation: Mapping[str, Any]) -> str:
@@ -139,13 +139,13 @@ def _measured_on(ablation: Mapping[str, Any]) -> str:
     return f"{clips}, {count(len(ablation['seeds']), 'seed')}"
 
 
-def _linked(run: Mapping[str, Any]) -> dict[str, Any]:
+def _run_link(run: Mapping[str, Any]) -> dict[str, Any]:
     """A run as it is listed: a folder may come from anyone, so only what lies on the disk beside it is led to."""
     tasks = run["tasks"] if isinstance(run["tasks"], str) else ", ".join(run["tasks"])
     return {"href": relative_link(run["href"]), "tasks": tasks, "seed": run["seed"]}
 
 
-def _in_markdown(ablation: Mapping[str, Any], rows: Sequence[Mapping[str, Any]], mean: Mapping[str, Any]) -> str:
+def _render_markdown(ablation: Mapping[str, Any], rows: Sequence[Mapping[str, Any]], mean: Mapping[str, Any]) -> str:
     lines = [f"# {plain(ablation['recipe'])}: tasks alone and together", "", f"**{verdict(ablation)}**", ""]
     lines += ["| task | figure | alone | together | relative gain | 95 % interval | |", f"|{'---|' * 7}"]
     for row in rows:

@@ -8,16 +8,16 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator, PercentFormatter
 
-from finetune.report.svg import INK, LINE, MUTED, STYLE, TRAIN, VAL, Drawing, blank_axes, inline_svg
+from finetune.report.svg import INK, LINE, MUTED, STYLE, TRAIN, VAL, SvgFigure, axes_in_points, inline_svg
 
 MARGINS = (56, 14, 12, 38)
 WIDTH, HEIGHT = 375, 230
 
 
 @matplotlib.rc_context(STYLE)
-def reliability_diagram(before: dict[str, Any], after: dict[str, Any] | None, *, name: str) -> Drawing:
+def reliability_diagram(before: dict[str, Any], after: dict[str, Any] | None, *, name: str) -> SvgFigure:
     """How often right by how sure, a point a bin, larger with more clips; hollow: calibrated."""
-    figure, axes = _unit_axes("how sure", "how often right")
+    figure, axes = _percent_axes("how sure", "how often right")
     axes.plot([0, 1], [0, 1], color=MUTED, lw=1, ls=(0, (2, 2)))
     axes.annotate("as it should be", (0.33, 0.2), color=MUTED, fontsize=9)
     most = max(each["count"] for each in before["bins"])
@@ -34,9 +34,9 @@ def reliability_diagram(before: dict[str, Any], after: dict[str, Any] | None, *,
 
 
 @matplotlib.rc_context(STYLE)
-def abstain_curve(abstain: dict[str, Any], *, name: str) -> Drawing:
+def coverage_curve(abstain: dict[str, Any], *, name: str) -> SvgFigure:
     """Accuracy on the surest share of clips, for every share."""
-    figure, axes = _unit_axes("share of clips answered, the surest first", "right of these")
+    figure, axes = _percent_axes("share of clips answered, the surest first", "right of these")
     lowest = min(abstain["accuracy"])
     axes.set_ylim(max(0.0, lowest - 0.1 - (1 - lowest) / 4), 1)
     axes.yaxis.set_major_locator(MaxNLocator(5, steps=[1, 2, 5, 10]))
@@ -47,13 +47,13 @@ def abstain_curve(abstain: dict[str, Any], *, name: str) -> Drawing:
 
 
 @matplotlib.rc_context(STYLE)
-def ranking_curve(curves: dict[str, Any], which: str, *, name: str) -> Drawing:
+def ranking_curve(curves: dict[str, Any], which: str, *, name: str) -> SvgFigure:
     """The curve `precision` by recall, or `recall` by rate of false alarms: of each class and the mean."""
     across, up = {
         "precision": ("recall: share of the class that is found", "precision"),
         "recall": ("false alarms: share of the others", "share found"),
     }[which]
-    figure, axes = _unit_axes(across, up)
+    figure, axes = _percent_axes(across, up)
     if which == "recall":
         axes.plot([0, 1], [0, 1], color=MUTED, lw=1, ls=(0, (2, 2)))
     for each in curves["classes"]:
@@ -63,9 +63,9 @@ def ranking_curve(curves: dict[str, Any], which: str, *, name: str) -> Drawing:
     return inline_svg(figure, name, label=f"{up} by {across}: {middle:.1%} at one half, mean over classes.")
 
 
-def _unit_axes(across: str, up: str) -> tuple[Figure, Axes]:
+def _percent_axes(across: str, up: str) -> tuple[Figure, Axes]:
     """Axes from 0 to 100 % both ways."""
-    figure, axes = blank_axes(width=WIDTH, height=HEIGHT - MARGINS[2] - MARGINS[3], margins=MARGINS)
+    figure, axes = axes_in_points(width=WIDTH, height=HEIGHT - MARGINS[2] - MARGINS[3], margins=MARGINS)
     axes.set_xlim(0, 1)
     axes.set_ylim(0, 1)
     for axis in (axes.xaxis, axes.yaxis):

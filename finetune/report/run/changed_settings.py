@@ -10,7 +10,7 @@ from yaml import YAMLError
 from finetune.recipe.schema import Phase, Recipe
 
 
-class Change(NamedTuple):
+class ChangedSetting(NamedTuple):
     """A setting, dotted, and its value here and by default, as text."""
 
     key: str
@@ -18,7 +18,7 @@ class Change(NamedTuple):
     default: str
 
 
-def changes_of(recipe: str) -> list[Change]:
+def recipe_changes(recipe: str) -> list[ChangedSetting]:
     """Of a recipe's YAML, in its order; none of one that cannot be read."""
     try:
         here = OmegaConf.to_container(OmegaConf.create(recipe))
@@ -36,14 +36,14 @@ def changes_of(recipe: str) -> list[Change]:
     return changed
 
 
-def _changed(here: dict[str, Any], defaults: dict[str, Any], prefix: str) -> list[Change]:
+def _changed(here: dict[str, Any], defaults: dict[str, Any], prefix: str) -> list[ChangedSetting]:
     found = []
     for key, value in here.items():
         default = defaults.get(key) if isinstance(defaults, dict) else None
         if isinstance(value, dict) and isinstance(default, dict) and default:
             found += _changed(value, default, f"{prefix}{key}.")
         elif value != default:
-            found.append(Change(f"{prefix}{key}", _text(value), _text(default)))
+            found.append(ChangedSetting(f"{prefix}{key}", _text(value), _text(default)))
     return found
 
 

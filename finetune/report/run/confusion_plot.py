@@ -19,28 +19,28 @@ from finetune.report.svg import (
     ON_FILL,
     POINTS_PER_LETTER,
     STYLE,
-    Drawing,
-    blank_axes,
+    SvgFigure,
+    axes_in_points,
+    fill_with_opacity,
     inline_svg,
-    isolated,
-    letters,
-    opacities,
+    isolate_direction,
     short_label,
+    text_width,
 )
 
-MOST_CLASSES_WITH_TEXT, MOST_CLASSES, BLOCKS = 40, 100, 60
-MOST_CELLS = 3000  # that can be clicked
+MAX_CLASSES_WITH_TEXT, MAX_MATRIX_CLASSES, NUM_BLOCKS = 40, 100, 60
+MAX_CELLS = 3000  # that can be clicked
 
 
-def confusion_figure(classes: Sequence[str], counts: Sequence[Sequence[int]], *, name: str) -> tuple[Drawing, int]:
+def confusion_figure(classes: Sequence[str], counts: Sequence[Sequence[int]], *, name: str) -> tuple[SvgFigure, int]:
     """The matrix of all classes and 0, or that of blocks of classes and how many stand in a block.
 
     More than MOST_CLASSES are put in an order in which those that are taken for one another stand side by side.
     """
-    if len(classes) <= MOST_CLASSES:
+    if len(classes) <= MAX_MATRIX_CLASSES:
         return confusion_matrix(classes, counts, name=name), 0
     table = np.asarray(counts)
-    order, size = alike_side_by_side(table), math.ceil(len(classes) / BLOCKS)
+    order, size = similarity_order(table), math.ceil(len(classes) / NUM_BLOCKS)
     starts = np.arange(0, len(classes), size)
     blocks = np.add.reduceat(np.add.reduceat(table[order][:, order], starts, 0), starts, 1)
     names = [_block_name([classes[code] for code in order[start : start + size]]) for start in starts]
@@ -49,7 +49,7 @@ def confusion_figure(classes: Sequence[str], counts: Sequence[Sequence[int]], *,
     return confusion_matrix(names, blocks.tolist(), name=name, label=label), size
 
 
-def alike_side_by_side(table: np.ndarray) -> np.ndarray:
+def similarity_order(table: np.ndarray) -> np.ndarray:
     """An order of classes by average linkage: the more often two are taken for one another, the nearer they stand."""
     shares = table / np.maximum(table.sum(1, keepdims=True), 1)
     alike = (shares + shares.T) / 2
@@ -68,7 +68,7 @@ def _block_name(classes: Sequence[str]) -> str:
 @matplotlib.rc_context(STYLE)
 def confusion_matrix(
     classes: Sequence[str], counts: Sequence[Sequence[int]], *, name: str, label: str | None = None
-) -> Drawing:
+) -> SvgFigure:
     """Rows are true classes, columns predictions; opacity is the share of the row. `name` starts the ids.
 
     Each cell that has clips says so when pointed at, and carries `data-cell`, "true,predicted" in numbers of classes.
@@ -76,16 +76,16 @@ def confusion_matrix(
     """
     table = np.asarray(counts, dtype=float).reshape(len(classes), len(classes))
     alphas = np.where(table > 0, 0.15 + 0.85 * table / np.maximum(table.sum(axis=1, keepdims=True), 1), 0)
-    with_text = len(classes) <= MOST_CLASSES_WITH_TEXT
+    with_text = len(classes) <= MAX_CLASSES_WITH_TEXT
     cell = min(max(500 / len(classes), 17 if with_text else 4.5), 48)
     side = cell * len(classes)
     step = max(1, math.ceil(9 / cell))
     fontsize = min(10.0, max(7.0, 0.62 * cell * step))
-    longest = max(letters(short_label(name)) for name in classes) * POINTS_PER_LETTER * fontsize / 10
+    longest = max(text_width(short_label(name)) for name in classes) * POINTS_PER_LETTER * fontsize / 10
     left, top = 36 + longest, 22 + (0.75 if with_text else 1) * longest
     right = 0.75 * longest if with_text else 10
-    figure, axes = blank_axes(width=left + side + right, height=side, margins=(left, right, top, 6))
-    axes.imshow(opacities(alphas), interpolation="none", aspect="auto")
+    figure, axes = axes_in_points(width=left + side + right, height=side, margins=(left, right, top, 6))
+    axes.imshow(fill_with_opacity(alphas), interpolation="none", aspect="auto")
     if with_text:
         _count_cells(axes, table, alphas, fontsize=min(11.0, 0.5 * cell))
     axes.add_collection(_cell_borders(len(classes)))
@@ -102,7 +102,7 @@ def confusion_matrix(
     words = f"Confusion matrix of {len(classes)} classes: {np.trace(table):.0f} of {table.sum():.0f} clips are right."
     svg = str(inline_svg(figure, name, label=label or words)).removesuffix("</svg>")
     found = "found" if label is None else "taken for one of them"
-    return Drawing.of(svg + _cells(classes, table, (left, top, cell), found=found) + "</svg>", name, figure)
+    return SvgFigure.of(svg + _cells(classes, table, (left, top, cell), found=found) + "</svg>", name, figure)
 
 
 def _cells(classes: Sequence[str], table: np.ndarray, place: tuple[float, float, float], *, found: str) -> str:
@@ -111,8 +111,8 @@ def _cells(classes: Sequence[str], table: np.ndarray, place: tuple[float, float,
     group = ElementTree.Element("g", {"class": "cells"})
     of_row = table.sum(1)
     filled = list(zip(*np.nonzero(table), strict=True))
-    for row, column in filled if len(filled) <= MOST_CELLS else []:
-        true, said = (isolated(classes[code]) for code in (row, column))
+    for row, column in filled if len(filled) <= MAX_CELLS else []:
+        true, said = (isolate_direction(classes[code]) for code in (row, column))
         number, of = int(table[row, column]), int(of_row[row])
         what = f"{true} {found}" if row == column else f"{true} taken for {said}"
         box = {"x": left + side * column, "y": top + side * row, "width": side, "height": side}
@@ -131,7 +131,7 @@ def _count_cells(axes: Axes, table: np.ndarray, alphas: np.ndarray, *, fontsize:
 
 
 def _cell_borders(count: int) -> LineCollection:
-    edges = np.arange(count + 1) - 0.5 if count <= MOST_CLASSES_WITH_TEXT else np.array([-0.5, count - 0.5])
+    edges = np.arange(count + 1) - 0.5 if count <= MAX_CLASSES_WITH_TEXT else np.array([-0.5, count - 0.5])
     ends = (-0.5, count - 0.5)
     across = [[(ends[0], edge), (ends[1], edge)] for edge in edges]
     down = [[(edge, ends[0]), (edge, ends[1])] for edge in edges]

@@ -10,9 +10,9 @@ from matplotlib.colors import to_hex
 from matplotlib.figure import Figure
 
 from finetune.report import svg
-from finetune.storage.atomic import whole_folder
+from finetune.storage.atomic import atomic_folder
 
-LIGHT = {
+LIGHT_COLOURS = {
     svg.INK: "#15202b",
     svg.MUTED: "#55636f",
     svg.LINE: "#cfd8e0",
@@ -27,17 +27,17 @@ DPI = 160
 _COLOURS = ("color", "facecolor", "edgecolor", "markerfacecolor", "markeredgecolor")
 
 
-def write_figures(folder: Path, drawings: Sequence[svg.Drawing]) -> None:
+def write_figures(folder: Path, drawings: Sequence[svg.SvgFigure]) -> None:
     """Write each as `<name>.svg` and `<name>.png` into a folder, which is made anew."""
-    with whole_folder(folder) as partial, svg.glyphs_may_lack():
+    with atomic_folder(folder) as partial, svg.ignore_missing_glyphs():
         for each in drawings:
-            in_light_colours(each.figure)
+            apply_light_colours(each.figure)
             with rc_context(svg.STYLE):
                 each.figure.savefig(partial / f"{each.name}.svg", facecolor="white", metadata={"Date": None})
                 each.figure.savefig(partial / f"{each.name}.png", facecolor="white", dpi=DPI)
 
 
-def in_light_colours(figure: Figure) -> None:
+def apply_light_colours(figure: Figure) -> None:
     """Put the light page's colours in the place of those that stand for the page's own."""
     for artist in figure.findobj(Artist):
         for name in _COLOURS:
@@ -46,8 +46,8 @@ def in_light_colours(figure: Figure) -> None:
                 continue
             colours = getter()
             if isinstance(colours, str) and re.fullmatch("#01010[1-9]", colours):
-                setter(LIGHT[colours])
+                setter(LIGHT_COLOURS[colours])
             elif not isinstance(colours, str) and len(colours) and hasattr(colours, "shape") and colours.ndim == 2:
-                setter([LIGHT.get(to_hex(each), tuple(each)) for each in colours])
-            elif not isinstance(colours, str) and len(colours) == 4 and to_hex(colours) in LIGHT:
-                setter(LIGHT[to_hex(colours)])
+                setter([LIGHT_COLOURS.get(to_hex(each), tuple(each)) for each in colours])
+            elif not isinstance(colours, str) and len(colours) == 4 and to_hex(colours) in LIGHT_COLOURS:
+                setter(LIGHT_COLOURS[to_hex(colours)])

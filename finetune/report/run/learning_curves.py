@@ -26,16 +26,16 @@ from finetune.report.svg import (
     STYLE,
     TRAIN,
     VAL,
-    Drawing,
-    blank_axes,
+    SvgFigure,
+    axes_in_points,
+    fill_with_opacity,
     inline_svg,
-    letters,
-    opacities,
     short_label,
+    text_width,
 )
 
 
-class Phase(NamedTuple):
+class PhaseSpan(NamedTuple):
     """Epochs in a row with one set of learning stages, from epoch `first` to `last`, both included.
 
     `cache` says what became of its frozen work, in words.
@@ -49,11 +49,11 @@ class Phase(NamedTuple):
     cache: str = ""
 
 
-def phases_of(epochs: Sequence[dict[str, Any]]) -> list[Phase]:
+def phases_from_epochs(epochs: Sequence[dict[str, Any]]) -> list[PhaseSpan]:
     """The phases in running order. They are counted from 1, as people do; metrics.jsonl counts from 0."""
     runs = [list(run) for _, run in itertools.groupby(epochs, key=lambda epoch: epoch["phase"])]
     return [
-        Phase(
+        PhaseSpan(
             run[0]["phase"] + 1,
             run[0]["train"],
             run[0]["epoch"],
@@ -67,33 +67,33 @@ def phases_of(epochs: Sequence[dict[str, Any]]) -> list[Phase]:
 
 def best_epoch(epochs: Sequence[dict[str, Any]]) -> dict[str, Any] | None:
     """Of equally accurate epochs the one with the lower loss, then the first; None without validation."""
-    validated = [epoch for epoch in epochs if _chosen_by(epoch) is not None]
+    validated = [epoch for epoch in epochs if _selection_metric(epoch) is not None]
     return max(
         validated,
-        key=lambda epoch: (_chosen_by(epoch), -(epoch.get("val_loss") or 0.0)),
+        key=lambda epoch: (_selection_metric(epoch), -(epoch.get("val_loss") or 0.0)),
         default=None,
     )
 
 
-def _chosen_by(epoch: dict[str, Any]) -> float | None:
+def _selection_metric(epoch: dict[str, Any]) -> float | None:
     """Of several tasks the mean of their figures, else that of the only one."""
     known = (epoch.get(key) for key in ("val_score", "val_map", "val_top1"))
     return next((value for value in known if value is not None), None)
 
 
 @matplotlib.rc_context(STYLE)
-def loss_curve(epochs: Sequence[dict[str, Any]]) -> Drawing:
+def loss_curve(epochs: Sequence[dict[str, Any]]) -> SvgFigure:
     """Training and validation loss by epoch; a null is a gap in its line."""
     figure, axes = epoch_axes(epochs)
     lines = _draw_lines(axes, epochs, "loss")
     highest = max((value for line in lines for value in line if math.isfinite(value)), default=1.0)
     axes.set_ylim(0, 1.08 * highest or 1.0)
-    _name_lines(axes, lines)
-    return inline_svg(figure, "loss", label=_in_words("Loss", epochs, lines, "{:.3g}"))
+    _label_lines(axes, lines)
+    return inline_svg(figure, "loss", label=_curve_description("Loss", epochs, lines, "{:.3g}"))
 
 
 @matplotlib.rc_context(STYLE)
-def accuracy_curve(epochs: Sequence[dict[str, Any]]) -> Drawing:
+def accuracy_curve(epochs: Sequence[dict[str, Any]]) -> SvgFigure:
     """Training and validation top-1 by epoch, always on 0 to 100 %, the best validation epoch ringed."""
     figure, axes = epoch_axes(epochs)
     lines = _draw_lines(axes, epochs, "top1")
@@ -102,39 +102,39 @@ def accuracy_curve(epochs: Sequence[dict[str, Any]]) -> Drawing:
     best = best_epoch(epochs)
     if best and best.get("val_top1") is not None:
         axes.plot(best["epoch"], best["val_top1"], "o", ms=9, mfc="none", mec=VAL, mew=1.5, clip_on=False)
-    _name_lines(axes, lines)
-    return inline_svg(figure, "accuracy", label=_in_words("Right at the first guess", epochs, lines, "{:.1%}"))
+    _label_lines(axes, lines)
+    return inline_svg(figure, "accuracy", label=_curve_description("Right at the first guess", epochs, lines, "{:.1%}"))
 
 
 @matplotlib.rc_context(STYLE)
-def learning_rates(epochs: Sequence[dict[str, Any]]) -> Drawing:
+def learning_rate_map(epochs: Sequence[dict[str, Any]]) -> SvgFigure:
     """Stages by epochs: stronger colour is a higher learning rate, on a log scale; hatched is frozen."""
     stages = list(epochs[0]["lr"])
     rates = np.array([[_learning_rate(epoch, stage) for epoch in epochs] for stage in stages])
     labels = [short_label(stage) for stage in stages]
-    left = 22 + POINTS_PER_LETTER * max(map(letters, labels))
+    left = 22 + POINTS_PER_LETTER * max(map(text_width, labels))
     height = 20 * len(stages)
-    figure, axes = blank_axes(width=690, height=height, margins=(left, 66, 26, 70))
+    figure, axes = axes_in_points(width=690, height=height, margins=(left, 66, 26, 70))
     first, last = epochs[0]["epoch"] - 0.5, epochs[-1]["epoch"] + 0.5
-    low, high = _rate_limits(rates)
+    low, high = _lr_limits(rates)
     extent = (first, last, len(stages), 0)
-    axes.imshow(_rate_colours(rates, low, high), aspect="auto", interpolation="none", extent=extent)
+    axes.imshow(_lr_colours(rates, low, high), aspect="auto", interpolation="none", extent=extent)
     for row, row_rates in enumerate(rates):
-        _hatch(axes, _runs(np.isnan(row_rates), first), row)
+        _hatch(axes, _true_spans(np.isnan(row_rates), first), row)
         peak = f"{np.nanmax(row_rates):.1e}" if np.isfinite(row_rates).any() else "frozen"
-        _beside(axes, (last, row + 0.5), _short(peak))
+        _label_beside(axes, (last, row + 0.5), _short_exponent(peak))
     axes.hlines(range(1, len(stages)), first, last, color=PAGE, lw=2)
-    _mark_phases(axes, epochs, border=PAGE)
-    _beside(axes, (last, -0.55), "highest")
+    _draw_phases(axes, epochs, border=PAGE)
+    _label_beside(axes, (last, -0.55), "highest")
     axes.set_yticks(np.arange(len(stages)) + 0.5, labels, color=INK, parse_math=False)
     axes.set_ylim(len(stages), 0)
     axes.set_xlim(first, last)
     axes.set_xlabel("epoch")
     axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
-    _rate_legend(figure, low, high, left=left)
+    _lr_legend(figure, low, high, left=left)
     words = "; ".join(
         f"phase {phase.number}, epochs {phase.first} to {phase.last}: {', '.join(phase.learning)} learn"
-        for phase in phases_of(epochs)
+        for phase in phases_from_epochs(epochs)
     )
     return inline_svg(figure, "learning-rates", label=f"Which stages learned when. {words}; all others are frozen.")
 
@@ -144,20 +144,20 @@ def epoch_axes(epochs: Sequence[dict[str, Any]], *, small: bool = False) -> tupl
     size: dict[str, Any] = {"width": 375, "height": 170, "margins": (42, 64, 24, 36)}
     if small:
         size = {"width": 246, "height": 104, "margins": (42, 12, 22, 34)}
-    figure, axes = blank_axes(**size)
+    figure, axes = axes_in_points(**size)
     axes.set_xlim(epochs[0]["epoch"] - 0.5, epochs[-1]["epoch"] + 0.5)
     axes.set_xlabel("epoch")
     axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
     axes.yaxis.set_major_locator(MaxNLocator(5))
     axes.grid(axis="y", color=LINE, lw=0.8)
-    _mark_phases(axes, epochs, border=None)
+    _draw_phases(axes, epochs, border=None)
     return figure, axes
 
 
-def _mark_phases(axes: Axes, epochs: Sequence[dict[str, Any]], *, border: str | None) -> None:
+def _draw_phases(axes: Axes, epochs: Sequence[dict[str, Any]], *, border: str | None) -> None:
     """A band behind curves, or a line of colour `border` across a picture; its name above."""
     points = axes.get_position().width * axes.figure.get_size_inches()[0] * 72  # type: ignore[union-attr]
-    phases = phases_of(epochs)
+    phases = phases_from_epochs(epochs)
     for phase, name in zip(phases, _phase_names(phases, points / len(epochs)), strict=True):
         start, end = phase.first - 0.5, phase.last + 0.5
         if border and phase.first > epochs[0]["epoch"]:
@@ -176,12 +176,12 @@ def _mark_phases(axes: Axes, epochs: Sequence[dict[str, Any]], *, border: str | 
         )
 
 
-def _phase_names(phases: Sequence[Phase], points_per_epoch: float) -> list[str]:
+def _phase_names(phases: Sequence[PhaseSpan], points_per_epoch: float) -> list[str]:
     """The longest kind of name that fits over every phase, or else their numbers."""
     for form in ("phase {}: {}", "{}: {}"):
         names = [form.format(phase.number, short_label(phase.train)) for phase in phases]
         room = [points_per_epoch * (phase.last + 1 - phase.first) for phase in phases]
-        if all(0.85 * POINTS_PER_LETTER * letters(name) <= width for name, width in zip(names, room, strict=True)):
+        if all(0.85 * POINTS_PER_LETTER * text_width(name) <= width for name, width in zip(names, room, strict=True)):
             return names
     return [str(phase.number) for phase in phases]
 
@@ -197,7 +197,7 @@ def _draw_lines(axes: Axes, epochs: Sequence[dict[str, Any]], measure: str) -> l
     return lines
 
 
-def _name_lines(axes: Axes, lines: Sequence[np.ndarray]) -> None:
+def _label_lines(axes: Axes, lines: Sequence[np.ndarray]) -> None:
     """Write each line's name at its end, pushed apart where both ends meet."""
     low, high = axes.get_ylim()
     ends = []
@@ -213,7 +213,7 @@ def _name_lines(axes: Axes, lines: Sequence[np.ndarray]) -> None:
         axes.text(1.02, height, name, transform=axes.transAxes, va="center", color=colour, fontweight="bold")
 
 
-def _in_words(what: str, epochs: Sequence[dict[str, Any]], lines: Sequence[np.ndarray], form: str) -> str:
+def _curve_description(what: str, epochs: Sequence[dict[str, Any]], lines: Sequence[np.ndarray], form: str) -> str:
     parts = []
     for name, values in zip(("training", "validation"), lines, strict=True):
         finite = values[np.isfinite(values)]
@@ -227,24 +227,24 @@ def _learning_rate(epoch: dict[str, Any], stage: str) -> float:
     return float(epoch["lr"].get(stage, 0.0)) if stage in epoch["learning"] else math.nan
 
 
-def _rate_limits(rates: np.ndarray) -> tuple[float, float]:
+def _lr_limits(rates: np.ndarray) -> tuple[float, float]:
     positive = rates[rates > 0]
     return (float(positive.min()), float(positive.max())) if positive.size else (1.0, 1.0)
 
 
-def _rate_colours(rates: np.ndarray, low: float, high: float) -> np.ndarray:
+def _lr_colours(rates: np.ndarray, low: float, high: float) -> np.ndarray:
     span = math.log(high / low) or 1.0
     strength = np.log(np.clip(np.nan_to_num(rates, nan=low), low, high) / low) / span if high > low else 1.0
-    return opacities(np.where(np.isnan(rates), 0.0, 0.3 + 0.7 * strength))
+    return fill_with_opacity(np.where(np.isnan(rates), 0.0, 0.3 + 0.7 * strength))
 
 
-def _runs(flags: np.ndarray, first: float) -> list[tuple[float, float]]:
+def _true_spans(flags: np.ndarray, first: float) -> list[tuple[float, float]]:
     """(start, length) of each run of true, counted from `first`."""
     edges = np.flatnonzero(np.diff(np.concatenate(([0], flags.astype(int), [0]))))
     return [(first + start, end - start) for start, end in zip(edges[::2], edges[1::2], strict=True)]
 
 
-def _beside(axes: Axes, point: tuple[float, float], text: str) -> None:
+def _label_beside(axes: Axes, point: tuple[float, float], text: str) -> None:
     axes.annotate(text, point, (8, 0), textcoords="offset points", va="center", color=MUTED, annotation_clip=False)
 
 
@@ -253,7 +253,7 @@ def _hatch(axes: Axes, runs: list[tuple[float, float]], row: float) -> None:
         axes.broken_barh([(start, length)], (row, 1), facecolor="none", edgecolor=HATCH, hatch="/////", lw=0)
 
 
-def _rate_legend(figure: Figure, low: float, high: float, *, left: float) -> None:
+def _lr_legend(figure: Figure, low: float, high: float, *, left: float) -> None:
     """Under the picture: what hatching means, and the scale from the lowest to the highest rate."""
     width, height = figure.get_size_inches() * 72
     axes = figure.add_axes((left / width, 8 / height, (width - left) / width, 12 / height), frame_on=False)
@@ -263,15 +263,15 @@ def _rate_legend(figure: Figure, low: float, high: float, *, left: float) -> Non
     _hatch(axes, [(0, 26)], 0)
     axes.text(32, 0.5, "frozen: does not learn", va="center", color=MUTED)
     axes.text(172, 0.5, "learning rate", va="center", color=MUTED)
-    scale = opacities(np.linspace(0.3, 1, 64)[None] if high > low else np.ones((1, 1)))
+    scale = fill_with_opacity(np.linspace(0.3, 1, 64)[None] if high > low else np.ones((1, 1)))
     axes.imshow(scale, aspect="auto", interpolation="none", extent=(284, 404, 0, 1))
     if high > low:
-        axes.text(278, 0.5, _short(f"{low:.1e}"), va="center", ha="right", color=MUTED)
-    axes.text(410, 0.5, _short(f"{high:.1e}"), va="center", color=MUTED)
+        axes.text(278, 0.5, _short_exponent(f"{low:.1e}"), va="center", ha="right", color=MUTED)
+    axes.text(410, 0.5, _short_exponent(f"{high:.1e}"), va="center", color=MUTED)
     axes.set_xlim(0, width - left)
 
 
-def _short(rate: str) -> str:
+def _short_exponent(rate: str) -> str:
     """1.0e-04 as 1e-4."""
     return re.sub(r"(?:\.0)?e([+-])0*(\d)", r"e\1\2", rate).replace("e+", "e").removesuffix("e0")
 

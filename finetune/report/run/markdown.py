@@ -6,16 +6,16 @@ from typing import Any
 
 from finetune.report import words
 from finetune.report.run import regression_words as measured
-from finetune.report.run.changed_settings import Change
+from finetune.report.run.changed_settings import ChangedSetting
 
-MOST_CLASSES = 30
+MAX_TABLE_CLASSES = 30
 
 
-def report_in_markdown(
+def render_markdown_report(
     results: dict[str, Any],
     tasks: Sequence[dict[str, Any]],
     warnings: Sequence[tuple[str, str]],
-    changes: Sequence[Change],
+    changes: Sequence[ChangedSetting],
     beside: Sequence[dict[str, Any]] = (),
 ) -> str:
     """All but `results` is what the page shows. Names can do nothing: no link, picture or mention."""
@@ -24,9 +24,9 @@ def report_in_markdown(
     for task in sorted(tasks, key=lambda task: not task["primary"]):
         if "answer" in task:
             called = f"{name(task['name'])}: " if several else ""
-            lines += [f"{called}**{measured.answer(task, results)}**", "", *_figures(task), ""]
+            lines += [f"{called}**{measured.answer(task, results)}**", "", *_metric_rows(task), ""]
         if task["primary"] and len(beside) > 1:
-            lines += [*_beside(beside), ""]
+            lines += [*_task_table(beside), ""]
     lines += [f"- ⚠ {name(what, marked=False)} {name(todo, marked=False)}" for what, todo in warnings]
     for task in tasks:
         of = f" ({name(task['name'])})" if several else ""
@@ -36,7 +36,7 @@ def report_in_markdown(
                 f"- {name(each['true'])} taken for {name(each['predicted'])} in {each['number']} of {each['of']}"
                 for each in task["pairs"][:5]
             ]
-        if len(task.get("rows", [])) and len(task["rows"]) <= MOST_CLASSES:
+        if len(task.get("rows", [])) and len(task["rows"]) <= MAX_TABLE_CLASSES:
             lines += ["", *([f"Class by class{of}:", ""] if several else []), *_classes(task)]
     protocol = ", ".join(f"{key.lower()} {value}" for key, value, _ in words.protocol_rows(results["protocol"]))
     lines += ["", f"Measured on the {results['split']} split: {name(protocol, marked=False)}."]
@@ -46,7 +46,7 @@ def report_in_markdown(
     return "\n".join(lines) + "\n"
 
 
-def _figures(task: dict[str, Any]) -> list[str]:
+def _metric_rows(task: dict[str, Any]) -> list[str]:
     rows = [
         (words.FIGURES[key], words.percent(task[key]), words.interval(task[f"{key}_ci"]))
         for key in words.FIGURES
@@ -71,7 +71,7 @@ def _table(rows: Sequence[tuple[str, str, str]]) -> list[str]:
     return ["| figure | value | 95 % interval |", "|---|---|---|", *(f"| {' | '.join(row)} |" for row in rows)]
 
 
-def _beside(rows: Sequence[dict[str, Any]]) -> list[str]:
+def _task_table(rows: Sequence[dict[str, Any]]) -> list[str]:
     """The tasks of a run, a row each."""
     lines = ["| task | figure | value | 95 % interval | to beat | clips | weight at the end |", f"|{'---|' * 7}"]
     for row in rows:

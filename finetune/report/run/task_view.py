@@ -12,32 +12,34 @@ from typing import Any
 
 from markupsafe import Markup
 
-from finetune.data.labels import SEPARATOR
+from finetune.data.labels import LABEL_SEPARATOR
 from finetune.errors import RunError
 from finetune.evaluation.choose_clips import PAIRS, choose_clips
-from finetune.recipe.tasks import NAMED, primary_of
+from finetune.recipe.tasks import CATEGORICAL_KINDS, primary_task
 from finetune.report import words
 from finetune.report.compare.matched_clips import common_folder
 from finetune.report.run import calibration_plots as trust
 from finetune.report.run import confusion_plot as confusion
 from finetune.report.run import regression_plots as task_figures
 from finetune.report.run import regression_words as measured
-from finetune.run.predictions_csv import Answer
+from finetune.run.predictions_csv import PredictionRow
 from finetune.storage.safe_read import read_json
 
-BEHIND_A_CELL, BEHIND_ALL = 200, 20_000  # paths
-_LARGEST_PICTURE, _MOST_FRAMES = 400_000, 64  # bytes, and frames that a sheet may be said to have
+MAX_CLIPS_PER_CELL, MAX_CELL_CLIPS = 200, 20_000  # paths
+_MAX_PICTURE_BYTES, _MAX_FRAMES = 400_000, 64  # bytes, and frames that a sheet may be said to have
 _NAME = re.compile(r"[0-9a-f]{16}(-cam)?\.jpg")
 
 
-def task_shown(name: str, task: dict[str, Any], results: dict[str, Any], answers: Sequence[Answer]) -> dict[str, Any]:
+def task_context(
+    name: str, task: dict[str, Any], results: dict[str, Any], answers: Sequence[PredictionRow]
+) -> dict[str, Any]:
     """A task of results.json, ready for the page."""
-    index, first = list(results["tasks"]).index(name), name == primary_of(results["tasks"])
+    index, first = list(results["tasks"]).index(name), name == primary_task(results["tasks"])
     shown = {"name": name, "index": index, "primary": first, "behind": None, "trust": None, **task}
-    if task["kind"] in measured.MEASURED:
-        return shown | _of_numbers(task, results, index)
-    if task["kind"] not in NAMED:
-        return shown | {"facts": flat({key: value for key, value in task.items() if key != "kind"})}
+    if task["kind"] in measured.REGRESSION_KINDS:
+        return shown | _regression_context(task, results, index)
+    if task["kind"] not in CATEGORICAL_KINDS:
+        return shown | {"facts": flatten_json({key: value for key, value in task.items() if key != "kind"})}
     training, never = results["class_counts"].get("train", {}), words.never_predicted(task)
     rows = [
         row
@@ -45,44 +47,44 @@ def task_shown(name: str, task: dict[str, Any], results: dict[str, Any], answers
         | ({} if row["support"] else {"recall": None, "f1": None})  # 0 % of no clips would mislead
         for row in task["per_class"]
     ]
-    shown |= {"trust": _trust(task, index), "has_ap": all("ap" in row for row in rows)}
-    shown |= {"answer": measured.answer_marked(task, results), "measures": measured.measures_of(task)}
+    shown |= {"trust": _calibration_section(task, index), "has_ap": all("ap" in row for row in rows)}
+    shown |= {"answer": measured.answer_html(task, results), "measures": measured.metric_rows(task)}
     if task["kind"] == "multilabel":
         return shown | {"rows": sorted(rows, key=lambda row: (_or_infinity(row["ap"]), row["class"]))}
     figure, blocks = confusion.confusion_figure(task["classes"], task["confusion"], name=f"confusion-{index}")
     return shown | {
         "figure": figure,
         "blocks": blocks,
-        "behind": _behind(task, answers) if first and not blocks else None,
+        "behind": _clips_by_cell(task, answers) if first and not blocks else None,
         "rows": sorted(rows, key=lambda row: (_or_infinity(row["recall"]), row["class"])),
-        "pairs": _pairs(task),
+        "pairs": _confused_pairs(task),
     }
 
 
-def _of_numbers(task: dict[str, Any], results: dict[str, Any], index: int) -> dict[str, Any]:
+def _regression_context(task: dict[str, Any], results: dict[str, Any], index: int) -> dict[str, Any]:
     """Of a task whose answers are boxes, motions or numbers."""
     plots = []
     if task.get("histogram"):
-        drawing = task_figures.overlap_histogram(task, name=f"overlaps-{index}")
+        drawing = task_figures.iou_histogram(task, name=f"overlaps-{index}")
         plots.append({"name": "Overlaps of all clips", "drawing": drawing})
     unit = " (px a frame)" if task["kind"] == "motion" else ""
     outputs = task.get("per_output", [])
-    for number, each in enumerate(outputs[: task_figures.MOST_SCATTERS]):
-        drawn = task_figures.true_and_said(
+    for number, each in enumerate(outputs[: task_figures.MAX_SCATTER_PLOTS]):
+        drawn = task_figures.true_vs_predicted(
             each.get("points") or [], called=each["name"], unit=unit, name=f"points-{index}-{number}"
         )
         plots += [{"name": each["name"], "drawing": drawn}] if drawn else []
     return {
-        "answer": measured.answer_marked(task, results),
-        "measures": measured.measures_of(task),
-        "beat": measured.baseline_of(task),
+        "answer": measured.answer_html(task, results),
+        "measures": measured.metric_rows(task),
+        "beat": measured.baseline_row(task),
         "plots": plots,
-        "outputs": measured.outputs_of(task),
-        "undrawn": max(0, len(outputs) - task_figures.MOST_SCATTERS),
+        "outputs": measured.output_table(task),
+        "undrawn": max(0, len(outputs) - task_figures.MAX_SCATTER_PLOTS),
     }
 
 
-def _pairs(task: dict[str, Any]) -> list[dict[str, Any]]:
+def _confused_pairs(task: dict[str, Any]) -> list[dict[str, Any]]:
     """The pairs with most clips; of equal counts, first the one with the larger share of its true class."""
     pairs = [
         {"true": true, "predicted": predicted, "number": number, "of": sum(row)}
@@ -93,24 +95,24 @@ def _pairs(task: dict[str, Any]) -> list[dict[str, Any]]:
     return sorted(pairs, key=lambda pair: (-pair["number"], pair["of"]))[:PAIRS]
 
 
-def _behind(task: dict[str, Any], answers: Sequence[Answer]) -> dict[str, Any] | None:
+def _clips_by_cell(task: dict[str, Any], answers: Sequence[PredictionRow]) -> dict[str, Any] | None:
     """The clips of each cell of the matrix, for a click on it: mistakes first where not all can be listed."""
     if not answers:
         return None
     code_of = {name: code for code, name in enumerate(task["classes"])}
-    root, left = root_of(answers), BEHIND_ALL
+    root, left = common_root(answers), MAX_CELL_CLIPS
     cells: dict[str, list[str]] = {}
-    for each in sorted(answers, key=lambda each: (each.is_right, -each.probability, each.path)):
+    for each in sorted(answers, key=lambda each: (each.is_correct, -each.probability, each.path)):
         if each.label not in code_of or each.predicted not in code_of:
             continue
         listed = cells.setdefault(f"{code_of[each.label]},{code_of[each.predicted]}", [])
-        if left and len(listed) < BEHIND_A_CELL:
-            listed.append(below(root, each.path))
+        if left and len(listed) < MAX_CLIPS_PER_CELL:
+            listed.append(relative_to_root(root, each.path))
             left -= 1
     return {"classes": task["classes"], "cells": cells}
 
 
-def _trust(task: dict[str, Any], index: int) -> dict[str, Any] | None:
+def _calibration_section(task: dict[str, Any], index: int) -> dict[str, Any] | None:
     """None for results that say nothing of it, as older ones."""
     before, after, curves = task.get("calibration"), task.get("calibrated"), task.get("curves", {})
     if before is None:
@@ -119,9 +121,9 @@ def _trust(task: dict[str, Any], index: int) -> dict[str, Any] | None:
     return {
         "before": before,
         "after": after,
-        "words": words.sureness(task),
+        "words": words.calibration_sentence(task),
         "reliability": trust.reliability_diagram(before, after, name=f"reliability-{index}"),
-        "abstain": trust.abstain_curve(task["abstain"], name=f"abstain-{index}") if "abstain" in task else None,
+        "abstain": trust.coverage_curve(task["abstain"], name=f"abstain-{index}") if "abstain" in task else None,
         "precision_recall": trust.ranking_curve(curves, "precision", name=f"pr-{index}") if ranked else None,
         "roc": trust.ranking_curve(curves, "recall", name=f"roc-{index}") if ranked else None,
         "each_class": bool(curves.get("classes")),
@@ -133,19 +135,19 @@ def _trust(task: dict[str, Any], index: int) -> dict[str, Any] | None:
     }
 
 
-def clips_shown(answers: Sequence[Answer], evaluation: Path, *, multilabel: bool) -> dict[str, Any]:
+def clips_context(answers: Sequence[PredictionRow], evaluation: Path, *, multilabel: bool) -> dict[str, Any]:
     """The clips of each kind with their pictures, as far as there are any."""
-    chosen, root = choose_clips(answers, multilabel=multilabel), root_of(answers)
+    chosen, root = choose_clips(answers, multilabel=multilabel), common_root(answers)
     pictures = _pictures(evaluation / "pictures")
 
-    def shown(clips: Sequence[Answer]) -> list[dict[str, Any]]:
+    def shown(clips: Sequence[PredictionRow]) -> list[dict[str, Any]]:
         listed = [_clip(each, root, pictures.get(each.path, {}), evaluation / "pictures") for each in clips]
-        return [_with_several(clip) for clip in listed] if multilabel else listed
+        return [_split_multilabel(clip) for clip in listed] if multilabel else listed
 
     return {
         "root": root,
         "of": len(answers),
-        "number_wrong": sum(not each.is_right for each in answers),
+        "number_wrong": sum(not each.is_correct for each in answers),
         "pictures": bool(pictures),
         "explained": any("cam" in each for each in pictures.values()),
         "attended": any(each.get("weights") for each in pictures.values()),
@@ -156,12 +158,12 @@ def clips_shown(answers: Sequence[Answer], evaluation: Path, *, multilabel: bool
     }
 
 
-def _clip(answer: Answer, root: str, pictures: dict[str, Any], folder: Path) -> dict[str, Any]:
+def _clip(answer: PredictionRow, root: str, pictures: dict[str, Any], folder: Path) -> dict[str, Any]:
     return {
-        "path": below(root, answer.path),
+        "path": relative_to_root(root, answer.path),
         "label": answer.label,
         "predicted": answer.predicted,
-        "right": answer.is_right,
+        "right": answer.is_correct,
         "true": [answer.label],
         "top_k": answer.top_k,
         "frames": _frames(pictures.get("frames")),
@@ -171,10 +173,10 @@ def _clip(answer: Answer, root: str, pictures: dict[str, Any], folder: Path) -> 
     }
 
 
-def _with_several(clip: dict[str, Any]) -> dict[str, Any]:
+def _split_multilabel(clip: dict[str, Any]) -> dict[str, Any]:
     """Of a clip that may have several classes, or none."""
-    true = [name for name in clip["label"].split(SEPARATOR) if name]
-    return clip | {"true": true, **{key: clip[key].replace(SEPARATOR, ", ") for key in ("label", "predicted")}}
+    true = [name for name in clip["label"].split(LABEL_SEPARATOR) if name]
+    return clip | {"true": true, **{key: clip[key].replace(LABEL_SEPARATOR, ", ") for key in ("label", "predicted")}}
 
 
 def _pictures(folder: Path) -> dict[str, dict[str, Any]]:
@@ -188,12 +190,12 @@ def _pictures(folder: Path) -> dict[str, dict[str, Any]]:
 
 
 def _frames(number: object) -> int:
-    return number if isinstance(number, int) and 0 < number <= _MOST_FRAMES else 0
+    return number if isinstance(number, int) and 0 < number <= _MAX_FRAMES else 0
 
 
 def _weights(weights: object) -> list[float]:
     """None at all where one of them is no share, or all are 0."""
-    listed = weights if isinstance(weights, list) and len(weights) <= _MOST_FRAMES else []
+    listed = weights if isinstance(weights, list) and len(weights) <= _MAX_FRAMES else []
     shares = [float(each) for each in listed if isinstance(each, (int, float)) and 0 <= each <= 1]
     return shares if len(shares) == len(listed) and any(shares) else []
 
@@ -205,7 +207,7 @@ def _picture(folder: Path, name: object) -> Markup | None:
     path = folder / name
     try:
         status = path.lstat()
-        if not stat.S_ISREG(status.st_mode) or status.st_size > _LARGEST_PICTURE:
+        if not stat.S_ISREG(status.st_mode) or status.st_size > _MAX_PICTURE_BYTES:
             return None
         jpeg = path.read_bytes()
     except OSError:
@@ -215,21 +217,23 @@ def _picture(folder: Path, name: object) -> Markup | None:
     return Markup("data:image/jpeg;base64," + base64.b64encode(jpeg).decode())
 
 
-def root_of(answers: Sequence[Answer]) -> str:
+def common_root(answers: Sequence[PredictionRow]) -> str:
     """The folder that all clips are below; empty where there is none."""
     root = common_folder([each.path for each in answers])
     return root if any(os.path.dirname(each.path) != root for each in answers) else ""  # noqa: PTH120 (a Path takes long)
 
 
-def below(root: str, path: str) -> str:
+def relative_to_root(root: str, path: str) -> str:
     """A path from a root."""
     return os.path.relpath(path, root) if root else path
 
 
-def flat(value: Any, prefix: str = "") -> list[tuple[str, str]]:
+def flatten_json(value: Any, prefix: str = "") -> list[tuple[str, str]]:
     """Nested JSON as rows of (dotted key, text)."""
     if isinstance(value, dict):
-        return [row for key, part in value.items() for row in flat(part, f"{prefix}.{key}" if prefix else str(key))]
+        return [
+            row for key, part in value.items() for row in flatten_json(part, f"{prefix}.{key}" if prefix else str(key))
+        ]
     parts = value if isinstance(value, list) else [value]
     texts = [part if isinstance(part, str) else json.dumps(part, ensure_ascii=False) for part in parts]
     return [(prefix, ", ".join(texts) or "none")]

@@ -12,8 +12,8 @@ from rich.live import Live
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
-from finetune.metrics.headline_keys import HEADLINE
-from finetune.text import printable
+from finetune.metrics.headline_keys import HEADLINE_METRICS
+from finetune.text import escape_control_characters
 
 ROWS_SHOWN = 14
 SECONDS_BETWEEN_LINES = 60
@@ -50,9 +50,9 @@ class Display:
             self.live.update(self._picture(), refresh=True)
             self.live.stop()
 
-    def say(self, text: str) -> None:
+    def print_line(self, text: str) -> None:
         self.said = time.monotonic()
-        self.console.print(printable(text), highlight=False, markup=False, soft_wrap=True)
+        self.console.print(escape_control_characters(text), highlight=False, markup=False, soft_wrap=True)
 
     def begin_epoch(self, title: str, steps: int) -> None:
         self.bar.reset(self.task, total=steps, description=title, note="")
@@ -60,26 +60,28 @@ class Display:
     def step(self, *, loss: float, clips_per_second: float) -> None:
         self.bar.update(self.task, advance=1, note=f"loss {loss:.3f} · {clips_per_second:.0f} clips/s")
 
-    def filling(self, title: str, done: int, rows: int) -> None:
+    def show_cache_progress(self, title: str, done: int, rows: int) -> None:
         """What is done before a phase's first epoch; without a terminal a line now and then."""
         self.bar.update(self.task, completed=done, total=rows, description=title, note="")
         if not self.console.is_terminal and time.monotonic() - self.said > SECONDS_BETWEEN_LINES:
-            self.say(f"{title}: {done} of {rows}")
+            self.print_line(f"{title}: {done} of {rows}")
 
     def epoch(self, record: dict[str, Any]) -> None:
         self.records.append(record)
         if self.console.is_terminal:
             self.live.update(self._picture())
         else:
-            self.say(" ".join(f"{name} {value}" for name, value in _cells(record).items() if value))
+            self.print_line(" ".join(f"{name} {value}" for name, value in _cells(record).items() if value))
 
     def _picture(self) -> Group:
         table = Table(box=None, padding=(0, 2, 0, 0), header_style="dim")
         shown = [_cells(record) for record in self.records[-ROWS_SHOWN:]]
         for name in shown[0] if shown else ():
-            table.add_column(printable(name), justify="left" if name == "learning" else "right", no_wrap=True)
+            table.add_column(
+                escape_control_characters(name), justify="left" if name == "learning" else "right", no_wrap=True
+            )
         for cells in shown:
-            table.add_row(*map(printable, cells.values()))
+            table.add_row(*map(escape_control_characters, cells.values()))
         return Group(table, self.bar)
 
 
@@ -98,8 +100,8 @@ def _cells(record: dict[str, Any]) -> dict[str, str]:
         "learning": span_of(learning),
         "rate": span,
         "loss": f"{record['train_loss']:.3f}",
-        "top-1": _figure(record["train_top1"]),
-        "val loss": _figure(record["val_loss"]),
+        "top-1": _format_metric(record["train_top1"]),
+        "val loss": _format_metric(record["val_loss"]),
         **_validated(record),
         "clips/s": f"{record['clips_per_second']:.0f}",
         "seconds": f"{sum(record['seconds'].values()):.1f}",
@@ -109,16 +111,16 @@ def _cells(record: dict[str, Any]) -> dict[str, str]:
 def _validated(record: dict[str, Any]) -> dict[str, str]:
     """The figures that models are chosen by, of each task where there are several."""
     if "tasks" not in record:
-        key, name = HEADLINE["multilabel" if "val_map" in record else "classify"]
-        return {f"val {name}": _figure(record[f"val_{key}"])}
-    names = dict(HEADLINE.values())
+        key, name = HEADLINE_METRICS["multilabel" if "val_map" in record else "classify"]
+        return {f"val {name}": _format_metric(record[f"val_{key}"])}
+    names = dict(HEADLINE_METRICS.values())
     return {
-        f"{task} {name}": _figure(told[f"val_{key}"])
+        f"{task} {name}": _format_metric(told[f"val_{key}"])
         for task, told in record["tasks"].items()
         for key, name in names.items()
         if f"val_{key}" in told
     }
 
 
-def _figure(value: float | None) -> str:
+def _format_metric(value: float | None) -> str:
     return "" if value is None else f"{value:.3f}"

@@ -42,7 +42,7 @@ class Tally:
         return self.total_loss / max(1, self.clips)
 
     @property
-    def mean_factor(self) -> float:
+    def mean_lr_factor(self) -> float:
         return self.total_factor / max(1, self.steps)
 
     @property
@@ -58,7 +58,7 @@ class Tally:
         }
 
 
-def timed(loader: Iterable[Batch], tally: Tally) -> Any:
+def time_batches(loader: Iterable[Batch], tally: Tally) -> Any:
     """Batches of a loader; the seconds waited for each, and those worked on each, go to the tally."""
     started = time.perf_counter()
     for batch in loader:

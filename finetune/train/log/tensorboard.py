@@ -13,13 +13,13 @@ from torch.utils.tensorboard import SummaryWriter
 from torchvision.utils import make_grid
 
 from finetune.model.classifier import VideoClassifier
-from finetune.report.svg import glyphs_may_lack
+from finetune.report.svg import ignore_missing_glyphs
 
 CLIPS_SHOWN, PIXELS_SHOWN, CLASSES_SHOWN = 4, 112, 40
 CURVES = ("train_loss", "train_top1", "val_loss", "val_top1", "val_map", "val_score", "clips_per_second")
 
 
-class Board:
+class TensorBoardWriter:
     """The files in a run's `tensorboard/`; what an interrupted run wrote of later epochs is hidden."""
 
     def __init__(self, folder: Path, *, epochs: int) -> None:
@@ -81,7 +81,7 @@ class Board:
         axes.set_yticks(range(len(classes)), classes, parse_math=False)
         axes.set_xlabel("predicted")
         axes.set_ylabel("true")
-        with glyphs_may_lack():
+        with ignore_missing_glyphs():
             self.writer.add_figure("confusion on val", figure, epoch)
 
     def close(self) -> None:

@@ -23,12 +23,12 @@ def check_tracker(name: str) -> None:
 
 
 @contextmanager
-def tracked(accelerator: Accelerator, folder: Path, recipe: Recipe) -> Iterator[None]:
+def run_trackers(accelerator: Accelerator, folder: Path, recipe: Recipe) -> Iterator[None]:
     """A run in each tracker, named as the folder; one that goes on, goes on there too where it can."""
     if recipe.train.trackers and accelerator.is_main_process:
         name = folder.resolve().name
         settings = {
-            "wandb": {"name": name, "id": _id_of(folder), "resume": "allow", "dir": str(folder)},
+            "wandb": {"name": name, "id": _tracker_run_id(folder), "resume": "allow", "dir": str(folder)},
             "mlflow": {"run_name": name},
         }
         sections = recipe.model_dump(mode="json")
@@ -41,7 +41,7 @@ def tracked(accelerator: Accelerator, folder: Path, recipe: Recipe) -> Iterator[
             tracker.finish()
 
 
-def _id_of(folder: Path) -> str:
+def _tracker_run_id(folder: Path) -> str:
     """A run's own, whatever its folder is called; kept there, for when it goes on."""
     path = folder / "tracker.json"
     if not path.exists():
@@ -49,7 +49,7 @@ def _id_of(folder: Path) -> str:
     return read_json(path, dict[str, str])["id"]
 
 
-def track(accelerator: Accelerator, record: dict[str, Any]) -> None:
+def log_to_trackers(accelerator: Accelerator, record: dict[str, Any]) -> None:
     """The numbers of a line of metrics.jsonl."""
     if accelerator.trackers:
         numbers = {name: value for name, value in record.items() if isinstance(value, int | float)}

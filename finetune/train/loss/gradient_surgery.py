@@ -17,11 +17,11 @@ from finetune.video.augment import seeded
 if TYPE_CHECKING:
     from torchjd.linalg import DualConeProjector
 
-RADIUS = 0.4  # CAGrad's c: how far from the mean gradient, as a share of its length; the paper's for NYU-v2
-SMALL = 1e-8  # beside the longest gradient's square, which is 1
+CAGRAD_C = 0.4  # CAGrad's c: how far from the mean gradient, as a share of its length; the paper's for NYU-v2
+EPS = 1e-8  # beside the longest gradient's square, which is 1
 
 
-def without_conflict(name: str, losses_M: Tensor, gramian_MM: Tensor, *, draw: int) -> Tensor:
+def gradient_weights(name: str, losses_M: Tensor, gramian_MM: Tensor, *, draw: int) -> Tensor:
     """Weights (M,) of the tasks' gradients; `draw` seeds what is random, and torch's own generator stays as it was.
 
     A task whose loss is not finite, or whose gradient is zero, is not there for the others; its own weight is 1, and of
@@ -33,7 +33,7 @@ def without_conflict(name: str, losses_M: Tensor, gramian_MM: Tensor, *, draw: i
     if len(gramian_KK) < 2 or not gramian_KK.isfinite().all():
         return weights_M
     with seeded(draw):  # the longest gradient has length 1: TorchJD takes short ones for none
-        weights_K = CONFLICTS[name](gramian_KK / gramian_KK.diagonal().max())
+        weights_K = GRADIENT_METHODS[name](gramian_KK / gramian_KK.diagonal().max())
     if weights_K.isfinite().all():
         weights_M[known_M] = weights_K.to(weights_M)
     return weights_M
@@ -49,23 +49,23 @@ def pcgrad(gramian_KK: Tensor) -> Tensor:
 def cagrad(gramian_KK: Tensor) -> Tensor:
     """Of the directions near the mean gradient, that which lowers most the loss it lowers least: arXiv:2110.14048.
 
-    Near is within `RADIUS` of the mean's length. Where tasks agree the direction is 1 + `RADIUS` times the mean, so it
-    is divided by that.
+    Near is within `CAGRAD_C` of the mean's length. Where tasks agree the direction is 1 + `CAGRAD_C` times the mean, so
+    it is divided by that.
     """
     gramian = gramian_KK.numpy()
     tasks = len(gramian)
-    radius = RADIUS * np.sqrt(max(gramian.mean(), 0))
-    shares = _least_favourable(gramian, radius)
-    weights = 1 / tasks + radius / _length(gramian, shares) * shares
-    return torch.from_numpy(weights * tasks / (1 + RADIUS))
+    radius = CAGRAD_C * np.sqrt(max(gramian.mean(), 0))
+    shares = _cagrad_dual(gramian, radius)
+    weights = 1 / tasks + radius / _combined_norm(gramian, shares) * shares
+    return torch.from_numpy(weights * tasks / (1 + CAGRAD_C))
 
 
-def _least_favourable(gramian: np.ndarray, radius: float) -> np.ndarray:
+def _cagrad_dual(gramian: np.ndarray, radius: float) -> np.ndarray:
     """CAGrad's dual: shares of the tasks. As the authors, with SciPy: TorchJD would need cvxpy and all its solvers."""
     mean = gramian.mean(1)
 
     def gained(shares: np.ndarray) -> tuple[float, np.ndarray]:
-        length = _length(gramian, shares)
+        length = _combined_norm(gramian, shares)
         return shares @ mean + radius * length, mean + radius / length * (gramian @ shares)
 
     found = minimize(
@@ -80,9 +80,9 @@ def _least_favourable(gramian: np.ndarray, radius: float) -> np.ndarray:
     return found.x
 
 
-def _length(gramian: np.ndarray, shares: np.ndarray) -> float:
+def _combined_norm(gramian: np.ndarray, shares: np.ndarray) -> float:
     """Of the gradients' sum, rounded off near 0: there, where shares of the tasks cancel, it would have no gradient."""
-    return float(np.sqrt(max(shares @ gramian @ shares, 0) + SMALL))
+    return float(np.sqrt(max(shares @ gramian @ shares, 0) + EPS))
 
 
 def aligned_mtl(gramian_KK: Tensor) -> Tensor:
@@ -100,10 +100,10 @@ def upgrad(gramian_KK: Tensor) -> Tensor:
     """The sum of the gradients, each projected to where no loss rises: arXiv:2406.16232."""
     from torchjd.aggregation import UPGradWeighting
 
-    return len(gramian_KK) * UPGradWeighting(projector=cast("DualConeProjector", _projected))(gramian_KK)
+    return len(gramian_KK) * UPGradWeighting(projector=cast("DualConeProjector", _project_to_dual_cone))(gramian_KK)
 
 
-def _projected(weights_KK: Tensor, gramian_KK: Tensor) -> Tensor:
+def _project_to_dual_cone(weights_KK: Tensor, gramian_KK: Tensor) -> Tensor:
     """For each row u, the v >= u with the shortest gradient: least squares in v - u, which is not negative.
 
     It is solved for gradients of length 1, so that a short one counts as much as a long one. TorchJD's own needs two
@@ -111,15 +111,15 @@ def _projected(weights_KK: Tensor, gramian_KK: Tensor) -> Tensor:
     """
     lengths_K = gramian_KK.diagonal().sqrt()
     squares_K, axes_KK = torch.linalg.eigh(gramian_KK / lengths_K / lengths_K[:, None])
-    root = ((squares_K.clamp_min(0) + SMALL).sqrt() * axes_KK).T.numpy()
+    root = ((squares_K.clamp_min(0) + EPS).sqrt() * axes_KK).T.numpy()
     rows = [row + nnls(root, -root @ row, maxiter=100 * len(root))[0] for row in (weights_KK * lengths_K).numpy()]
     return torch.from_numpy(np.stack(rows)) / lengths_K
 
 
-CONFLICTS: dict[str, Callable[[Tensor], Tensor]] = {
+GRADIENT_METHODS: dict[str, Callable[[Tensor], Tensor]] = {
     "pcgrad": pcgrad,
     "cagrad": cagrad,
     "aligned_mtl": aligned_mtl,
     "upgrad": upgrad,
 }
-NEED_TORCHJD = CONFLICTS.keys() - {"cagrad"}
+NEED_TORCHJD = GRADIENT_METHODS.keys() - {"cagrad"}

@@ -18,7 +18,7 @@ def build_loss(name: str, *, class_counts: Sequence[int], label_smoothing: float
     share of each clip's target and spreads it evenly over the classes. With `multilabel` each class is by itself,
     there or not, whatever the loss; targets are (B, K), and smoothing moves them towards one half.
     """
-    return partial((SEPARATE if multilabel else LOSSES)[name](class_counts), smoothing=label_smoothing)
+    return partial((MULTILABEL_LOSSES if multilabel else LOSSES)[name](class_counts), smoothing=label_smoothing)
 
 
 def cross_entropy(logits_BK: Tensor, targets: Tensor, *, smoothing: float) -> Tensor:
@@ -31,7 +31,7 @@ def class_balanced(logits_BK: Tensor, targets: Tensor, *, smoothing: float, weig
 
     It is divided by the number of clips, not by their weights: else a batch of rare clips would count no more.
     """
-    shares_BK = _shares(targets, logits_BK, smoothing)
+    shares_BK = _soft_targets(targets, logits_BK, smoothing)
     return F.cross_entropy(logits_BK, shares_BK, weight=weights_K.to(logits_BK))
 
 
@@ -42,35 +42,37 @@ def focal(logits_BK: Tensor, targets: Tensor, *, smoothing: float, gamma: float 
     """
     log_probs_BK = logits_BK.log_softmax(1)
     missing_BK = 1 - log_probs_BK.exp()
-    return -(_shares(targets, logits_BK, smoothing) * missing_BK**gamma * log_probs_BK).sum(1).mean()
+    return -(_soft_targets(targets, logits_BK, smoothing) * missing_BK**gamma * log_probs_BK).sum(1).mean()
 
 
 def bce(logits_BK: Tensor, targets: Tensor, *, smoothing: float) -> Tensor:
     """Each class by itself, there or not: the mean over clips and classes."""
-    return F.binary_cross_entropy_with_logits(logits_BK, _shares(targets, logits_BK, smoothing))
+    return F.binary_cross_entropy_with_logits(logits_BK, _soft_targets(targets, logits_BK, smoothing))
 
 
-def separate_bce(logits_BK: Tensor, targets_BK: Tensor, *, smoothing: float, weights_K: Tensor | None = None) -> Tensor:
+def multilabel_bce(
+    logits_BK: Tensor, targets_BK: Tensor, *, smoothing: float, weights_K: Tensor | None = None
+) -> Tensor:
     """The mean over clips and classes, which may weigh more or less."""
     smooth_BK = targets_BK * (1 - smoothing) + smoothing / 2
     weights_K = None if weights_K is None else weights_K.to(logits_BK)
     return F.binary_cross_entropy_with_logits(logits_BK, smooth_BK, weight=weights_K)
 
 
-def separate_focal(logits_BK: Tensor, targets_BK: Tensor, *, smoothing: float) -> Tensor:
+def multilabel_focal(logits_BK: Tensor, targets_BK: Tensor, *, smoothing: float) -> Tensor:
     """The mean over clips and classes of the focal loss as it was published: arXiv:1708.02002."""
     smooth_BK = targets_BK * (1 - smoothing) + smoothing / 2
     return sigmoid_focal_loss(logits_BK, smooth_BK, alpha=-1, gamma=2, reduction="mean")
 
 
-def balanced_weights(class_counts: Sequence[int], *, beta: float = 0.999) -> Tensor:
+def class_balanced_weights(class_counts: Sequence[int], *, beta: float = 0.999) -> Tensor:
     """A weight for each class, one over its effective number of clips, with a mean of 1. Source: arXiv:1901.05555."""
     counts_K = torch.tensor(class_counts, dtype=torch.float64).clamp_min(1)
     weights_K = 1 / (1 - beta**counts_K)
     return weights_K / weights_K.mean()
 
 
-def _shares(targets: Tensor, logits_BK: Tensor, smoothing: float) -> Tensor:
+def _soft_targets(targets: Tensor, logits_BK: Tensor, smoothing: float) -> Tensor:
     """Targets of either form as (B, K), smoothed."""
     classes = logits_BK.shape[1]
     shares_BK = F.one_hot(targets, classes) if targets.ndim == 1 else targets
@@ -80,12 +82,12 @@ def _shares(targets: Tensor, logits_BK: Tensor, smoothing: float) -> Tensor:
 LOSSES: dict[str, Callable[[Sequence[int]], Callable[..., Tensor]]] = {
     "cross_entropy": lambda counts: cross_entropy,
     "focal": lambda counts: focal,
-    "class_balanced": lambda counts: partial(class_balanced, weights_K=balanced_weights(counts)),
+    "class_balanced": lambda counts: partial(class_balanced, weights_K=class_balanced_weights(counts)),
     "bce": lambda counts: bce,
 }
-SEPARATE: dict[str, Callable[[Sequence[int]], Callable[..., Tensor]]] = {
-    "cross_entropy": lambda counts: separate_bce,
-    "focal": lambda counts: separate_focal,
-    "class_balanced": lambda counts: partial(separate_bce, weights_K=balanced_weights(counts)),
-    "bce": lambda counts: separate_bce,
+MULTILABEL_LOSSES: dict[str, Callable[[Sequence[int]], Callable[..., Tensor]]] = {
+    "cross_entropy": lambda counts: multilabel_bce,
+    "focal": lambda counts: multilabel_focal,
+    "class_balanced": lambda counts: partial(multilabel_bce, weights_K=class_balanced_weights(counts)),
+    "bce": lambda counts: multilabel_bce,
 }

@@ -9,29 +9,33 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from finetune.data.labels import Layout
+from finetune.data.labels import TargetLayout
 from finetune.data.manifest import Manifest
 from finetune.model.backbone.towers import tower_distance
 from finetune.model.classifier import VideoClassifier
-from finetune.recipe.tasks import CLASSED, DEFAULT_LOSS, Output
+from finetune.recipe.tasks import CLASSIFICATION_KINDS, DEFAULT_LOSS, OutputSpec
 from finetune.train.loss.losses import build_loss
-from finetune.train.loss.task_weighting import build_rule
+from finetune.train.loss.task_weighting import build_weighting
 
-DECAY = 0.9  # of the running mean that losses are divided by
-NUMBERS: dict[str, Callable[..., Tensor]] = {"smooth_l1": F.smooth_l1_loss, "mse": F.mse_loss, "l1": F.l1_loss}
-LossOf = Callable[[Tensor, Tensor], Tensor]
+LOSS_EMA_DECAY = 0.9  # of the running mean that losses are divided by
+REGRESSION_LOSSES: dict[str, Callable[..., Tensor]] = {
+    "smooth_l1": F.smooth_l1_loss,
+    "mse": F.mse_loss,
+    "l1": F.l1_loss,
+}
+LossFn = Callable[[Tensor, Tensor], Tensor]
 
 
-class Step(NamedTuple):
+class StepContext(NamedTuple):
     """What a step is besides its clips: the number that its chance follows from, and whether gradients are compared."""
 
     draw: int
-    is_watched: bool
+    compare_gradients: bool
     processes: int = 1
-    is_stand_in: bool = False  # this process has no clip of the step, and computes a black one in its place
+    is_dummy_batch: bool = False  # this process has no clip of the step, and computes a black one in its place
 
 
-class SeveralLosses:
+class MultitaskObjective:
     """The losses of a model's tasks and the rule that weighs them.
 
     Each is the mean over the rows of the whole step, of all processes, that have its label; a row without adds nothing,
@@ -53,13 +57,13 @@ class SeveralLosses:
         assert several is not None and model.sharing is not None
         self.model, self.several, self.reduce = model, several, reduce
         self.names = list(several.tasks)
-        self.layout = Layout(several.outputs)
+        self.layout = TargetLayout(several.outputs)
         rows = manifest.rows("train")
         self.losses = {}
         for name, task in several.tasks.items():
             kind, counts = task.loss or DEFAULT_LOSS.get(task.kind, loss), manifest.tasks[name].counts(rows)
-            self.losses[name] = _loss_of(kind, several.outputs[name], counts, smoothing)
-        self.rule = build_rule(several.multitask.weighting, len(self.names))
+            self.losses[name] = _build_task_loss(kind, several.outputs[name], counts, smoothing)
+        self.rule = build_weighting(several.multitask.weighting, len(self.names))
         self.wants_losses_after = self.rule.wants_losses_after
         self.chosen = torch.tensor([task.weight for task in several.tasks.values()], dtype=torch.float64)
         self.divisors = torch.full((len(self.names),), torch.nan, dtype=torch.float64)
@@ -67,12 +71,12 @@ class SeveralLosses:
             self.divisors.fill_(1.0)
         if self.rule.weighs_gradients:
             model.sharing.gates = torch.ones(len(self.names), device=model.backbone.mean.device)
-        self.epoch = Epoch(len(self.names))
+        self.epoch = TaskEpochSums(len(self.names))
 
-    def begin(self, targets: Tensor, step: Step) -> None:
+    def begin(self, targets: Tensor, step: StepContext) -> None:
         """Learn how many rows of the step have each label."""
         known_M = self._known(targets).sum(0).double().cpu()
-        clips = 0 if step.is_stand_in else len(targets)
+        clips = 0 if step.is_dummy_batch else len(targets)
         totals = self.reduce(torch.cat([known_M, torch.tensor([clips], dtype=torch.float64)]))
         self.step, self.clips = step, totals[-1]
         self.factors = torch.where(totals[:-1] > 0, totals[-1] / totals[:-1].clamp_min(1), torch.nan)
@@ -104,7 +108,7 @@ class SeveralLosses:
     def judged(self, said: Sequence[Mapping[str, Tensor]], targets: Tensor) -> tuple[Tensor, Tensor] | None:
         """Logits and targets of the rows that have the primary task's label, where it has classes."""
         name = self.model.primary
-        if self.several.outputs[name].kind not in CLASSED:
+        if self.several.outputs[name].kind not in CLASSIFICATION_KINDS:
             return None
         known = self._known(targets)[:, self.names.index(name)]
         return torch.cat([each[name].float() for each in said])[known], targets[known, self.layout.places[name]]
@@ -121,7 +125,9 @@ class SeveralLosses:
         self.epoch.add(losses, self.weights * self.gates if self.rule.weighs_gradients else self.weights)
         known = losses.isfinite()
         if self.several.multitask.divide_by == "running":
-            self.divisors = torch.where(known, DECAY * self.divisors + (1 - DECAY) * losses, self.divisors)
+            self.divisors = torch.where(
+                known, LOSS_EMA_DECAY * self.divisors + (1 - LOSS_EMA_DECAY) * losses, self.divisors
+            )
         unseen = known & self.divisors.isnan()  # a step's first part had no row with the label
         self.divisors = torch.where(unseen, losses, self.divisors).clamp_min(1e-8)
 
@@ -131,15 +137,15 @@ class SeveralLosses:
         self.rule.after_epoch(means / self.divisors)
         weights = self.epoch.mean(self.epoch.weights, self.epoch.steps)
         told = {
-            "tasks": {name: {"train_loss": _number(mean)} for name, mean in zip(self.names, means, strict=True)},
-            "weights": dict(zip(self.names, map(_number, weights), strict=True)),
+            "tasks": {name: {"train_loss": _float_or_none(mean)} for name, mean in zip(self.names, means, strict=True)},
+            "weights": dict(zip(self.names, map(_float_or_none, weights), strict=True)),
             "cosines": {
-                f"{self.names[one]} | {self.names[other]}": _number(self.epoch.cosines[one, other] / count)
+                f"{self.names[one]} | {self.names[other]}": _float_or_none(self.epoch.cosines[one, other] / count)
                 for one, other in combinations(range(len(self.names)), 2)
                 if (count := self.epoch.compared[one, other]) > 0
             },
         }
-        self.epoch = Epoch(len(self.names))
+        self.epoch = TaskEpochSums(len(self.names))
         return told
 
     def state(self) -> dict[str, Any]:
@@ -182,7 +188,7 @@ class SeveralLosses:
         self.divisors = torch.where(new, losses.clamp_min(1e-8), self.divisors)
         scale = (self.chosen / self.divisors).nan_to_num()
         gramian = None
-        if self.rule.wants_gradients or self.step.is_watched:
+        if self.rule.wants_gradients or self.step.compare_gradients:
             gramian = self._gramian(means, scale * share / self.step.processes)
         if gramian is not None:
             self.epoch.compare(gramian)
@@ -215,7 +221,7 @@ class SeveralLosses:
         return self.reduce((stacked @ stacked.T).double().cpu())
 
 
-class Epoch:
+class TaskEpochSums:
     """Sums over the steps of an epoch under way."""
 
     def __init__(self, tasks: int) -> None:
@@ -250,9 +256,9 @@ class Epoch:
             setattr(self, name, value.clone())
 
 
-def check_rule(name: str) -> None:
+def check_weighting(name: str) -> None:
     """Raise FinetuneError where a rule needs what is not installed."""
-    build_rule(name, 2)
+    build_weighting(name, 2)
 
 
 def task_distance(model: VideoClassifier) -> Tensor:
@@ -263,10 +269,12 @@ def task_distance(model: VideoClassifier) -> Tensor:
     assert model.sharing is not None
     for name, reader in model.sharing.readers.items():
         own[name] |= {f"reader.{part}": each for part, each in reader.named_parameters()}
-    return torch.stack([(one - other).square().sum() for one, other in _pairs(own)] or [torch.zeros(())]).sum()
+    return torch.stack(
+        [(one - other).square().sum() for one, other in _matching_parameters(own)] or [torch.zeros(())]
+    ).sum()
 
 
-def _pairs(own: Mapping[str, Mapping[str, nn.Parameter]]) -> Iterator[tuple[nn.Parameter, nn.Parameter]]:
+def _matching_parameters(own: Mapping[str, Mapping[str, nn.Parameter]]) -> Iterator[tuple[nn.Parameter, nn.Parameter]]:
     for one, other in combinations(own.values(), 2):
         for part in one.keys() & other.keys():
             learn = one[part].requires_grad or other[part].requires_grad
@@ -274,22 +282,24 @@ def _pairs(own: Mapping[str, Mapping[str, nn.Parameter]]) -> Iterator[tuple[nn.P
                 yield one[part], other[part]
 
 
-def _loss_of(name: str, output: Output, counts: Sequence[int], smoothing: float) -> LossOf:
+def _build_task_loss(name: str, output: OutputSpec, counts: Sequence[int], smoothing: float) -> LossFn:
     """Of what a head says and the targets of rows that have the label: their mean."""
-    if name in NUMBERS:
-        return NUMBERS[name]
+    if name in REGRESSION_LOSSES:
+        return REGRESSION_LOSSES[name]
     if output.kind == "ordinal":
-        return partial(_exceeding, build_loss("bce", class_counts=counts, label_smoothing=smoothing, multilabel=True))
+        return partial(
+            _ordinal_loss, build_loss("bce", class_counts=counts, label_smoothing=smoothing, multilabel=True)
+        )
     multilabel = output.kind == "multilabel"
     return build_loss(name, class_counts=counts, label_smoothing=smoothing, multilabel=multilabel)
 
 
-def _exceeding(loss: LossOf, logits: Tensor, shares_BK: Tensor) -> Tensor:
+def _ordinal_loss(loss: LossFn, logits: Tensor, shares_BK: Tensor) -> Tensor:
     """Of levels: for each but the lowest whether it is reached (arXiv:cs/0107021 puts it so, as binary questions)."""
     reached = shares_BK.flip(1).cumsum(1).flip(1)[:, 1:]
     return loss(logits, reached.clamp(0, 1))
 
 
-def _number(value: Any) -> float | None:
+def _float_or_none(value: Any) -> float | None:
     found = float(value)
     return found if found == found else None

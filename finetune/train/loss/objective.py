@@ -12,10 +12,11 @@ import torch
 from torch import Tensor
 
 from finetune.data.manifest import Manifest
-from finetune.model.classifier import TASK, VideoClassifier
+from finetune.model.classifier import VideoClassifier
 from finetune.recipe.schema import Recipe
+from finetune.recipe.tasks import DEFAULT_TASK
 from finetune.train.loss.losses import build_loss
-from finetune.train.loss.multitask import SeveralLosses, Step
+from finetune.train.loss.multitask import MultitaskObjective, StepContext
 
 Reduce = Callable[[Tensor], Tensor]  # the sum over processes
 
@@ -25,7 +26,7 @@ class Objective(Protocol):
 
     wants_losses_after: bool
 
-    def begin(self, targets: Tensor, step: Step) -> None: ...
+    def begin(self, targets: Tensor, step: StepContext) -> None: ...
     def loss(self, said: Mapping[str, Tensor], targets: Tensor, share: float) -> Tensor: ...
     def penalty(self) -> Tensor | float: ...
     def judged(self, said: Sequence[Mapping[str, Tensor]], targets: Tensor) -> tuple[Tensor, Tensor] | None: ...
@@ -39,9 +40,9 @@ def build_objective(model: VideoClassifier, manifest: Manifest, recipe: Recipe, 
     """By a recipe, for the rows of a manifest that can be read; `reduce` sums over processes."""
     train = recipe.train
     if model.several is not None:
-        return SeveralLosses(model, manifest, train.loss, smoothing=train.label_smoothing, reduce=reduce)
+        return MultitaskObjective(model, manifest, train.loss, smoothing=train.label_smoothing, reduce=reduce)
     counts = list(manifest.counts("train").values())
-    return OneLoss(
+    return SingleTaskObjective(
         build_loss(
             train.loss,
             class_counts=counts,
@@ -52,23 +53,23 @@ def build_objective(model: VideoClassifier, manifest: Manifest, recipe: Recipe, 
 
 
 @dataclass
-class OneLoss:
+class SingleTaskObjective:
     """The loss of a single task, which remembers nothing."""
 
-    loss_of: Callable[[Tensor, Tensor], Tensor]
+    loss_fn: Callable[[Tensor, Tensor], Tensor]
     wants_losses_after: bool = False
 
-    def begin(self, targets: Tensor, step: Step) -> None:
+    def begin(self, targets: Tensor, step: StepContext) -> None:
         """Nothing is to be settled before the step."""
 
     def loss(self, said: Mapping[str, Tensor], targets: Tensor, share: float) -> Tensor:
-        return self.loss_of(said[TASK].float(), targets)
+        return self.loss_fn(said[DEFAULT_TASK].float(), targets)
 
     def penalty(self) -> Tensor | float:
         return 0.0
 
     def judged(self, said: Sequence[Mapping[str, Tensor]], targets: Tensor) -> tuple[Tensor, Tensor]:
-        return torch.cat([each[TASK].float() for each in said]), targets
+        return torch.cat([each[DEFAULT_TASK].float() for each in said]), targets
 
     def after_step(self, again: Sequence[tuple[Mapping[str, Tensor], Tensor]]) -> None:
         """Nothing follows from the step."""

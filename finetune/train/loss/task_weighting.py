@@ -1,8 +1,8 @@
 """How much each of several tasks counts in a step: weights, from the losses or from the tasks' gradients.
 
-Every rule has one scale: M tasks between which it sees no difference weigh 1 each, as with `fixed`, so that a learning
-rate means the same with any of them. `dwa`, `famo`, `gradnorm` and `random` keep a sum of M; `uncertainty` is free to
-weigh all tasks more as their losses fall, which is its point.
+Every rule has one scale: M tasks between which it sees no difference weigh 1 each, as with `fixed_weights`, so that a
+learning rate means the same with any of them. `dwa`, `famo`, `gradnorm` and `random` keep a sum of M; `uncertainty` is
+free to weigh all tasks more as their losses fall, which is its point.
 
 A loss that is NaN or infinite is that of a task which no row of the batch has: no rule learns from it, and the others
 are weighed as if that task were not there. Its own weight is finite and of no matter.
@@ -17,17 +17,17 @@ import torch
 from torch import Tensor
 
 from finetune.errors import RecipeError
-from finetune.train.loss.gradient_surgery import CONFLICTS, NEED_TORCHJD, without_conflict
+from finetune.train.loss.gradient_surgery import GRADIENT_METHODS, NEED_TORCHJD, gradient_weights
 
 RATE = 0.025  # of what a rule learns about the tasks, a step: that of GradNorm's paper and of FAMO's code
-LARGEST = 6.0  # of a log variance, either side of 0: weights of `uncertainty` stay between 1/403 and 403
-TEMPERATURE = 2.0  # of DWA: higher is more even
-DECAY = 1e-3  # of FAMO's logits towards an even weighting
-ALPHA = 1.5  # of GradNorm: how much faster the tasks should learn that lag behind; 0 is equal gradients
-TINY = 1e-8  # below it a loss is as good as 0
+MAX_LOG_VARIANCE = 6.0  # of a log variance, either side of 0: weights of `uncertainty` stay between 1/403 and 403
+DWA_TEMPERATURE = 2.0  # of DWA: higher is more even
+FAMO_DECAY = 1e-3  # of FAMO's logits towards an even weighting
+GRADNORM_ALPHA = 1.5  # of GradNorm: how much faster the tasks should learn that lag behind; 0 is equal gradients
+EPS = 1e-8  # below it a loss is as good as 0
 
 
-class Rule(Protocol):
+class TaskWeighting(Protocol):
     """What weighs the tasks of a run. Losses (M,) and Gramians (M, M) are detached, in float64, on the CPU."""
 
     wants_gradients: bool
@@ -58,18 +58,18 @@ class Rule(Protocol):
         ...
 
 
-def build_rule(name: str, tasks: int) -> Rule:
+def build_weighting(name: str, tasks: int) -> TaskWeighting:
     """Raise RecipeError where the rule needs a package that is not installed."""
     if name in NEED_TORCHJD and find_spec("torchjd") is None:
-        others = ", ".join(rule for rule in RULES if rule not in NEED_TORCHJD)
+        others = ", ".join(rule for rule in WEIGHTINGS if rule not in NEED_TORCHJD)
         raise RecipeError(
             f"multitask.weighting: {name} needs the package torchjd: pip install 'finetune[mtl]'; without it: {others}"
         )
-    return RULES[name](tasks)
+    return WEIGHTINGS[name](tasks)
 
 
 @dataclass
-class Stateless:
+class StatelessWeighting:
     """Weights that hang on the step alone."""
 
     weigh: Callable[[Tensor, Tensor | None, int], Tensor]
@@ -93,12 +93,12 @@ class Stateless:
         pass
 
 
-def fixed(losses_M: Tensor, gramian_MM: Tensor | None, draw: int) -> Tensor:
+def fixed_weights(losses_M: Tensor, gramian_MM: Tensor | None, draw: int) -> Tensor:
     """The weights of the recipe, and no others."""
     return torch.ones_like(losses_M)
 
 
-def at_random(losses_M: Tensor, gramian_MM: Tensor | None, draw: int) -> Tensor:
+def random_weights(losses_M: Tensor, gramian_MM: Tensor | None, draw: int) -> Tensor:
     """Softmax of normals, drawn anew each step: how much a rule gains by chance alone. Source: arXiv:2111.10603."""
     generator = torch.Generator().manual_seed(draw)
     return len(losses_M) * torch.randn(len(losses_M), dtype=torch.float64, generator=generator).softmax(0)
@@ -116,14 +116,14 @@ class Uncertainty:
     wants_gradients = wants_losses_after = weighs_gradients = False
 
     def __init__(self, tasks: int) -> None:
-        self.log_variances = Learned(tasks)
+        self.log_variances = AdamVector(tasks)
 
     def weights(self, losses_M: Tensor, gramian_MM: Tensor | None, *, draw: int) -> Tensor:
         return (-self.log_variances.values_M).exp()
 
     def after_step(self, losses_M: Tensor, losses_after_M: Tensor | None) -> None:
         self.log_variances.step(1 - (-self.log_variances.values_M).exp() * losses_M)
-        self.log_variances.values_M.clamp_(-LARGEST, LARGEST)
+        self.log_variances.values_M.clamp_(-MAX_LOG_VARIANCE, MAX_LOG_VARIANCE)
 
     def after_epoch(self, losses_M: Tensor) -> None:
         pass
@@ -148,8 +148,8 @@ class Dwa:
         self.before_M = self.last_M.clone()
 
     def weights(self, losses_M: Tensor, gramian_MM: Tensor | None, *, draw: int) -> Tensor:
-        ratios_M = self.last_M.clamp_min(TINY) / self.before_M.clamp_min(TINY)
-        return len(ratios_M) * (ratios_M.nan_to_num(1.0) / TEMPERATURE).softmax(0)
+        ratios_M = self.last_M.clamp_min(EPS) / self.before_M.clamp_min(EPS)
+        return len(ratios_M) * (ratios_M.nan_to_num(1.0) / DWA_TEMPERATURE).softmax(0)
 
     def after_step(self, losses_M: Tensor, losses_after_M: Tensor | None) -> None:
         pass
@@ -177,7 +177,7 @@ class Famo:
     wants_losses_after = True
 
     def __init__(self, tasks: int) -> None:
-        self.logits = Learned(tasks)
+        self.logits = AdamVector(tasks)
 
     def weights(self, losses_M: Tensor, gramian_MM: Tensor | None, *, draw: int) -> Tensor:
         known_M = losses_M.isfinite()
@@ -193,7 +193,7 @@ class Famo:
         shares_K = logits_K.softmax(0)
         fallen_K = _above(losses_M[known_M]).log() - _above(losses_after_M[known_M]).log()
         gradient_M = torch.full_like(losses_M, torch.nan)
-        gradient_M[known_M] = shares_K * (fallen_K - (shares_K * fallen_K).sum()) + DECAY * logits_K
+        gradient_M[known_M] = shares_K * (fallen_K - (shares_K * fallen_K).sum()) + FAMO_DECAY * logits_K
         self.logits.step(gradient_M)
 
     def after_epoch(self, losses_M: Tensor) -> None:
@@ -235,7 +235,7 @@ class GradNorm:
         weights_K = self.weights_M[known_M]
         weighted_K = weights_K * lengths_M[known_M]
         left_K = _above(losses_M[known_M]) / _above(self.first_M[known_M])
-        target_K = weighted_K.mean() * (left_K / left_K.mean()) ** ALPHA
+        target_K = weighted_K.mean() * (left_K / left_K.mean()) ** GRADNORM_ALPHA
         moved_K = weights_K * (-RATE * (weighted_K - target_K).sign() * weighted_K / weighted_K.mean()).exp()
         self.weights_M[known_M] = moved_K * weights_K.sum() / moved_K.sum()
 
@@ -252,7 +252,7 @@ class GradNorm:
         self.weights_M, self.first_M = state["weights"].clone(), state["first"].clone()
 
 
-class Learned:
+class AdamVector:
     """A number for each task, which starts at 0 and moves by Adam.
 
     torch's own Adam has a state that is not plain tensors, and cannot leave out one number of a tensor.
@@ -267,7 +267,7 @@ class Learned:
         steps_M = self.steps_M + 1
         means_M = self.means_M.lerp(gradient_M, 0.1)
         squares_M = self.squares_M.lerp(gradient_M**2, 0.001)
-        scale_M = (squares_M / (1 - 0.999**steps_M)).sqrt() + TINY
+        scale_M = (squares_M / (1 - 0.999**steps_M)).sqrt() + EPS
         values_M = self.values_M - RATE * means_M / (1 - 0.9**steps_M) / scale_M
         found = {"values_M": values_M, "means_M": means_M, "squares_M": squares_M, "steps_M": steps_M}
         for name, moved_M in found.items():
@@ -281,23 +281,23 @@ class Learned:
 
 
 def _above(losses_K: Tensor) -> Tensor:
-    return losses_K.clamp_min(0) + TINY
+    return losses_K.clamp_min(0) + EPS
 
 
-def _conflict(name: str) -> Callable[[int], Rule]:
+def _gradient_weighting(name: str) -> Callable[[int], TaskWeighting]:
     def weigh(losses_M: Tensor, gramian_MM: Tensor | None, draw: int) -> Tensor:
         assert gramian_MM is not None
-        return without_conflict(name, losses_M, gramian_MM, draw=draw)
+        return gradient_weights(name, losses_M, gramian_MM, draw=draw)
 
-    return lambda tasks: Stateless(weigh, wants_gradients=True, weighs_gradients=True)
+    return lambda tasks: StatelessWeighting(weigh, wants_gradients=True, weighs_gradients=True)
 
 
-RULES: dict[str, Callable[[int], Rule]] = {
-    "fixed": lambda tasks: Stateless(fixed),
+WEIGHTINGS: dict[str, Callable[[int], TaskWeighting]] = {
+    "fixed": lambda tasks: StatelessWeighting(fixed_weights),
     "uncertainty": Uncertainty,
     "dwa": Dwa,
-    "random": lambda tasks: Stateless(at_random),
+    "random": lambda tasks: StatelessWeighting(random_weights),
     "famo": Famo,
     "gradnorm": GradNorm,
-    **{name: _conflict(name) for name in CONFLICTS},
+    **{name: _gradient_weighting(name) for name in GRADIENT_METHODS},
 }

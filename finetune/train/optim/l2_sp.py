@@ -6,11 +6,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from finetune.model.freezing.freeze import Staged
-from finetune.model.freezing.stages import NEW
+from finetune.model.freezing.freeze import StagedModel
+from finetune.model.freezing.stages import HEAD_STAGES
 
 
-class Anchor:
+class L2SPPenalty:
     """The distance of the backbone's learning parameters to where they were when they first learnt."""
 
     def __init__(self) -> None:
@@ -18,10 +18,10 @@ class Anchor:
         self.strength = 0.0
         self.held: list[nn.Parameter] = []
 
-    def follow(self, model: Staged, strength: float, groups: Sequence[dict[str, Any]]) -> None:
+    def start_phase(self, model: StagedModel, strength: float, groups: Sequence[dict[str, Any]]) -> None:
         """Hold what learns in this phase. The pull takes the place of weight decay: in its groups that becomes 0."""
         self.strength = strength
-        backbone = [group for group in groups if group["stage"] not in NEW]
+        backbone = [group for group in groups if group["stage"] not in HEAD_STAGES]
         self.held = [parameter for group in backbone for parameter in group["params"]] if strength else []
         for group in backbone if strength else ():
             group["weight_decay"] = 0.0

@@ -7,12 +7,12 @@ from typing import Any
 from finetune.model.classifier import VideoClassifier
 from finetune.recipe.schema import Phase, Train
 
-START, FLOOR = 1 / 25, 1e-4  # where the one-cycle policy begins, and where it ends
-RATIO = 1 / 32  # lowest to highest rate of the slanted triangle
+ONE_CYCLE_START, ONE_CYCLE_FLOOR = 1 / 25, 1e-4  # where the one-cycle policy begins, and where it ends
+TRIANGULAR_RATIO = 1 / 32  # lowest to highest rate of the slanted triangle
 MILESTONES = (0.4, 0.8)
 
 
-def rate_factor(step: int, steps: int, *, schedule: str, warmup: float) -> float:
+def lr_factor(step: int, steps: int, *, schedule: str, warmup: float) -> float:
     """The share of the peak rate at `step` of 0…steps-1.
 
     It rises in a line over the first `warmup` share of the steps, then stays (`constant`), falls in a line
@@ -22,10 +22,10 @@ def rate_factor(step: int, steps: int, *, schedule: str, warmup: float) -> float
     """
     rising = math.ceil(steps * warmup)
     if step < rising:
-        return RISES.get(schedule, _line)((step + 1) / (rising + 1))
+        return WARMUP_SHAPES.get(schedule, _line)((step + 1) / (rising + 1))
     if schedule == "step":
         return 0.1 ** sum(step >= share * steps for share in MILESTONES)
-    return FALLS[schedule]((step - rising) / max(1, steps - rising))
+    return DECAY_SHAPES[schedule]((step - rising) / max(1, steps - rising))
 
 
 def _line(done: float) -> float:
@@ -37,27 +37,27 @@ def _half_cosine(done: float) -> float:
     return 0.5 * (1 + math.cos(math.pi * done))
 
 
-RISES: dict[str, Callable[[float], float]] = {
-    "slanted_triangular": lambda done: RATIO + (1 - RATIO) * done,
-    "one_cycle": lambda done: 1 - (1 - START) * _half_cosine(done),
+WARMUP_SHAPES: dict[str, Callable[[float], float]] = {
+    "slanted_triangular": lambda done: TRIANGULAR_RATIO + (1 - TRIANGULAR_RATIO) * done,
+    "one_cycle": lambda done: 1 - (1 - ONE_CYCLE_START) * _half_cosine(done),
 }
-FALLS: dict[str, Callable[[float], float]] = {
+DECAY_SHAPES: dict[str, Callable[[float], float]] = {
     "cosine": _half_cosine,
     "linear": lambda done: 1 - done,
     "constant": lambda done: 1.0,
-    "slanted_triangular": lambda done: 1 - (1 - RATIO) * done,
-    "one_cycle": lambda done: FLOOR + (1 - FLOOR) * _half_cosine(done),
+    "slanted_triangular": lambda done: 1 - (1 - TRIANGULAR_RATIO) * done,
+    "one_cycle": lambda done: ONE_CYCLE_FLOOR + (1 - ONE_CYCLE_FLOOR) * _half_cosine(done),
 }
 
 
-def rate_factor_of(phase: Phase, train: Train, *, in_phase: tuple[int, int], in_run: tuple[int, int]) -> float:
+def phase_lr_factor(phase: Phase, train: Train, *, in_phase: tuple[int, int], in_run: tuple[int, int]) -> float:
     """Of the phase's own schedule, or of the one that runs through all phases."""
     if train.schedule_over == "run":
-        return rate_factor(*in_run, schedule=train.schedule, warmup=train.warmup)
-    return rate_factor(*in_phase, schedule=phase.schedule or train.schedule, warmup=phase.warmup or 0.0)
+        return lr_factor(*in_run, schedule=train.schedule, warmup=train.warmup)
+    return lr_factor(*in_phase, schedule=phase.schedule or train.schedule, warmup=phase.warmup or 0.0)
 
 
-def rates_of(
+def mean_stage_lrs(
     model: VideoClassifier, groups: Sequence[dict[str, Any]], peaks: Sequence[float], factor: float
 ) -> dict[str, float]:
     """The mean learning rate of an epoch for each stage; 0 where frozen."""

@@ -7,7 +7,7 @@ import torch
 from timm.optim import create_optimizer_v2, list_optimizers
 from torch.optim import Optimizer
 
-from finetune.errors import RecipeError, nearest
+from finetune.errors import RecipeError, suggest_similar
 
 # They need libraries that are not here, or the second derivative.
 LEFT_OUT = ("bnb*", "fused*", "kron*", "adahessian")
@@ -22,18 +22,18 @@ def check_optimizer(name: str) -> None:
     """Raise RecipeError for an optimizer that is not there."""
     known = optimizer_names()
     if name not in known:
-        raise RecipeError(f"there is no optimizer {name!r}{nearest(name, known)}; there are {', '.join(known)}")
+        raise RecipeError(f"there is no optimizer {name!r}{suggest_similar(name, known)}; there are {', '.join(known)}")
 
 
 def build_optimizer(name: str, groups: Sequence[dict[str, Any]]) -> Optimizer:
     """An optimizer by timm's name for it, on the groups of `param_groups`; `sgd` has Nesterov momentum 0.9."""
-    if name in FUSED:
-        return FUSED[name](groups)
+    if name in FUSED_OPTIMIZERS:
+        return FUSED_OPTIMIZERS[name](groups)
     check_optimizer(name)
     return create_optimizer_v2(groups, opt=name, lr=groups[0]["lr"])
 
 
-def carry_state(before: Optimizer, now: Optimizer) -> int:
+def transfer_optimizer_state(before: Optimizer, now: Optimizer) -> int:
     """Hand what an optimizer knows of each parameter on to the next one of its kind; for how many it did.
 
     Parameters that are new to it start afresh, and of those that no longer learn it knows nothing.
@@ -48,7 +48,7 @@ def carry_state(before: Optimizer, now: Optimizer) -> int:
 
 
 # Fused: one kernel for all parameters, faster on every device that torch runs on.
-FUSED: dict[str, Callable[[Any], Optimizer]] = {
+FUSED_OPTIMIZERS: dict[str, Callable[[Any], Optimizer]] = {
     "adamw": lambda groups: torch.optim.AdamW(groups, fused=True),
     "sgd": lambda groups: torch.optim.SGD(groups, momentum=0.9, nesterov=True, fused=True),
 }

@@ -6,11 +6,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from finetune.runtime.device import precisely
+from finetune.runtime.device import autocast
 
 
 @torch.no_grad()
-def recalibrate(model: nn.Module, batches: Iterable[Tensor], *, precision: str) -> int:
+def compute_bn_statistics(model: nn.Module, batches: Iterable[Tensor], *, precision: str) -> int:
     """Set the statistics of the batch norms that learn to their means over batches (B, T, C, H, W); how many layers.
 
     While a model trains they trail behind its weights. Those of frozen stages, and those that `batch_norm` keeps, are
@@ -26,7 +26,7 @@ def recalibrate(model: nn.Module, batches: Iterable[Tensor], *, precision: str) 
         norm.reset_running_stats()
         norm.momentum = None  # the plain mean over all batches
     for batch in batches if norms else ():
-        with precisely(precision, device):
+        with autocast(precision, device):
             model(batch.to(device))
     for norm, momentum in zip(norms, momenta, strict=True):
         norm.momentum = momentum

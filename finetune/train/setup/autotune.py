@@ -16,19 +16,19 @@ from finetune.model.classifier import VideoClassifier
 from finetune.model.freezing.freeze import set_trainable
 from finetune.model.lora import merge_lora
 from finetune.recipe.schema import DEFAULT_BATCH_SIZE, Phase, Recipe, Schedule
-from finetune.runtime.device import precisely, settle_device, settle_precision
-from finetune.runtime.processes import decided_once, process_count
+from finetune.runtime.device import autocast, resolve_device, resolve_precision
+from finetune.runtime.processes import on_main_then_broadcast, process_count
 from finetune.train.optim.optimizer import build_optimizer
-from finetune.train.phase_data import frozen_of
+from finetune.train.phase_data import cacheable_part
 
-LARGEST = 64  # clips a batch: more seldom learn better
-FEWEST_BATCHES = 8  # of an epoch
-WORTH_TRYING = 600.0  # seconds of steps in a phase, below which compiling cannot pay
+MAX_BATCH_SIZE = 64  # clips a batch: more seldom learn better
+MIN_BATCHES_PER_EPOCH = 8  # of an epoch
+MIN_SECONDS_TO_COMPILE = 600.0  # seconds of steps in a phase, below which compiling cannot pay
 # Of these the rate follows the batch in proportion, of adaptive ones as its root (arXiv:1706.02677, arXiv:2006.09092).
-IN_PROPORTION = ("sgd", "momentum", "sgdp", "nesterov")
+LINEAR_LR_SCALING = ("sgd", "momentum", "sgdp", "nesterov")
 
 
-def settle_auto(model: VideoClassifier, manifest: Manifest, recipe: Recipe) -> tuple[Recipe, dict[str, Any]]:
+def resolve_auto_settings(model: VideoClassifier, manifest: Manifest, recipe: Recipe) -> tuple[Recipe, dict[str, Any]]:
     """The recipe with `batch_size: auto` and `compile: auto` decided, and what was decided, in numbers.
 
     The rates follow the batch: they are for DEFAULT_BATCH_SIZE clips. The model is left as it was. Raises RecipeError
@@ -38,7 +38,7 @@ def settle_auto(model: VideoClassifier, manifest: Manifest, recipe: Recipe) -> t
     if "auto" not in (train.batch_size, train.compile):
         return recipe, {}
     before = {name: value.detach().to("cpu", copy=True) for name, value in model.state_dict().items()}
-    decided = decided_once(lambda: _decide(model, manifest, recipe))
+    decided = on_main_then_broadcast(lambda: _autotune(model, manifest, recipe))
     model.load_state_dict(before)
     set_trainable(model, "all")
     model.eval()
@@ -53,7 +53,7 @@ def settle_auto(model: VideoClassifier, manifest: Manifest, recipe: Recipe) -> t
     return recipe.model_copy(update={"phases": phases, "train": train.model_copy(update=update)}), decided
 
 
-def in_words(decided: dict[str, Any]) -> list[str]:
+def describe_auto_settings(decided: dict[str, Any]) -> list[str]:
     """The same as lines of text."""
     lines = []
     if size := decided.get("batch_size"):
@@ -67,11 +67,11 @@ def in_words(decided: dict[str, Any]) -> list[str]:
     return lines
 
 
-def _decide(model: VideoClassifier, manifest: Manifest, recipe: Recipe) -> dict[str, Any]:
-    device = settle_device(recipe.train.device)
+def _autotune(model: VideoClassifier, manifest: Manifest, recipe: Recipe) -> dict[str, Any]:
+    device = resolve_device(recipe.train.device)
     model.to(device).checkpointing = recipe.train.checkpointing
     assert not isinstance(recipe.phases, Schedule)
-    rows, phases = len(manifest.rows("train")), [phase.settled(recipe.train) for phase in recipe.phases]
+    rows, phases = len(manifest.rows("train")), [phase.with_train_defaults(recipe.train) for phase in recipe.phases]
     decided: dict[str, Any] = {}
     size = recipe.train.batch_size
     if size == "auto":
@@ -79,7 +79,7 @@ def _decide(model: VideoClassifier, manifest: Manifest, recipe: Recipe) -> dict[
         factor = _rate_factor(recipe.train.optimizer, size)
         decided["batch_size"] = {"clips": size, "rate_factor": round(factor, 4)}
     if recipe.train.compile == "auto":
-        decided["compile"] = _compiling_pays(model, recipe, phases, rows, size, device)
+        decided["compile"] = _benchmark_compile(model, recipe, phases, rows, size, device)
     return decided
 
 
@@ -89,7 +89,7 @@ def _largest_batch(
     """The largest power of two that each phase can learn from; on a CPU, where more are no faster, the default."""
     if device.type == "cpu":
         return min(DEFAULT_BATCH_SIZE, max(1, rows))
-    most = max(1, min(LARGEST, rows // (FEWEST_BATCHES * recipe.train.accumulate * process_count())))
+    most = max(1, min(MAX_BATCH_SIZE, rows // (MIN_BATCHES_PER_EPOCH * recipe.train.accumulate * process_count())))
     size = 2 ** int(math.log2(most))
 
     def halved() -> int:
@@ -100,7 +100,7 @@ def _largest_batch(
     @find_executable_batch_size(starting_batch_size=size, reduce_batch_size_fn=halved)
     def attempt(clips: int) -> int:
         for phase in phases:
-            _seconds_of_a_step(model, phase, recipe, clips, device, steps=2)
+            _time_black_clips_step(model, phase, recipe, clips, device, steps=2)
         return clips
 
     try:
@@ -114,7 +114,7 @@ def _largest_batch(
         ) from None
 
 
-def _compiling_pays(
+def _benchmark_compile(
     model: VideoClassifier, recipe: Recipe, phases: Sequence[Phase], rows: int, size: int, device: torch.device
 ) -> dict[str, Any]:
     """Measured on the phase with most to compute: whether its steps save more than compiling takes."""
@@ -123,15 +123,15 @@ def _compiling_pays(
     for phase in phases:
         if _has_frozen_part(model, phase, recipe, device):
             continue  # where that is done once, the rest is not compiled
-        plain = _seconds_of_a_step(model, phase, recipe, size, device, steps=3)
+        plain = _time_black_clips_step(model, phase, recipe, size, device, steps=3)
         timed.append((plain * phase.steps_of(batches) * recipe.train.accumulate, plain, phase))
     whole, plain, phase = max(timed, key=lambda each: each[0], default=(0.0, 0.0, phases[0]))
-    if whole < WORTH_TRYING:
+    if whole < MIN_SECONDS_TO_COMPILE:
         return {"pays": False, "seconds_of_all_steps": round(whole, 1)}
     tried = copy.deepcopy(model)
     tried.backbone.net.compile()
     started = time.perf_counter()
-    compiled = _seconds_of_a_step(tried, phase, recipe, size, device, steps=4)
+    compiled = _time_black_clips_step(tried, phase, recipe, size, device, steps=4)
     compiling = time.perf_counter() - started - 4 * compiled
     saved = whole * (1 - compiled / plain)
     return {
@@ -145,16 +145,16 @@ def _compiling_pays(
 
 def _has_frozen_part(model: VideoClassifier, phase: Phase, recipe: Recipe, device: torch.device) -> bool:
     begin_phase(model, phase)
-    found = frozen_of(model, recipe, settle_precision(recipe.train.precision, device), lambda text: None)
+    found = cacheable_part(model, recipe, resolve_precision(recipe.train.precision, device), lambda text: None)
     merge_lora(model)
     return found is not None
 
 
-def _seconds_of_a_step(
+def _time_black_clips_step(
     model: VideoClassifier, phase: Phase, recipe: Recipe, clips: int, device: torch.device, *, steps: int
 ) -> float:
     """Of the last of some steps on black clips."""
-    precision = settle_precision(recipe.train.precision, device)
+    precision = resolve_precision(recipe.train.precision, device)
     shape = (clips, model.num_frames, 3, model.size, model.size)
     batch = torch.zeros(shape, dtype=torch.uint8, device=device)
     try:
@@ -163,7 +163,7 @@ def _seconds_of_a_step(
         model.train()
         for _ in range(steps):
             started = time.perf_counter()
-            with precisely(precision, device):
+            with autocast(precision, device):
                 said = model(batch)
             sum(each.float().logsumexp(1).mean() for each in said.values()).backward()
             optimizer.step()
@@ -178,7 +178,7 @@ def _seconds_of_a_step(
 
 def _rate_factor(optimizer: str, clips: int) -> float:
     share = clips / DEFAULT_BATCH_SIZE
-    return share if optimizer in IN_PROPORTION else math.sqrt(share)
+    return share if optimizer in LINEAR_LR_SCALING else math.sqrt(share)
 
 
 def _scaled(phase: Phase, optimizer: str, clips: int) -> Phase:

@@ -11,24 +11,24 @@ from torch.optim import Optimizer
 
 from finetune.data.manifest import Manifest
 from finetune.errors import DataError
-from finetune.feature_cache.frozen_part import entering
+from finetune.feature_cache.frozen_part import cut_activations
 from finetune.inference.forward import probabilities
 from finetune.model.begin_phase import begin_phase
 from finetune.model.classifier import VideoClassifier
 from finetune.model.lora import merge_lora
 from finetune.recipe.schema import Phase, Recipe
-from finetune.train.cache_decision import LEAST_SAVED_SECONDS
+from finetune.train.cache_decision import MIN_SAVED_SECONDS
 from finetune.train.log.console import span_of
 from finetune.train.optim.optimizer import build_optimizer
-from finetune.train.phase_data import drawn_views, frozen_of
-from finetune.train.setup.trial_step import Trial
+from finetune.train.phase_data import cacheable_part, drawn_views
+from finetune.train.setup.trial_step import TrialTrainer
 from finetune.video.loader import Batch, worker_count
 
-STEPS = 2  # the first makes room, the second is timed
+TRIAL_STEPS = 2  # the first makes room, the second is timed
 
 
 @dataclass(frozen=True)
-class Forecast:
+class PhaseEstimate:
     """Of one phase: what learns, how long its steps and its epochs' validation take, and the memory until then.
 
     With `kept`, what its frozen part gives is computed once and then read, which `minutes` includes.
@@ -44,16 +44,16 @@ class Forecast:
     kept: bool = False
 
 
-def forecast(model: VideoClassifier, manifest: Manifest, recipe: Recipe) -> list[Forecast]:
+def estimate_phases(model: VideoClassifier, manifest: Manifest, recipe: Recipe) -> list[PhaseEstimate]:
     """Try each phase on two batches; the model is worth nothing afterwards, and no run folder is made.
 
     Reading is timed in this process and divided by the loading processes that training would have, which read while
     the network works. Raises FinetuneError for all that `fit` would refuse.
     """
     alone = recipe.model_copy(update={"data": recipe.data.model_copy(update={"workers": 0})})
-    trial = Trial(model, manifest, alone)
+    trial = TrialTrainer(model, manifest, alone)
     started = time.perf_counter()
-    first_batches = islice(trial.loaders.of(trial.phases[0])[0], STEPS)
+    first_batches = islice(trial.loaders.of(trial.phases[0])[0], TRIAL_STEPS)
     batches = [batch for batch in first_batches if batch["clips"] is not None]
     if not batches:
         raise DataError(f"{manifest.source}: none of the first clips can be read")
@@ -65,15 +65,15 @@ def forecast(model: VideoClassifier, manifest: Manifest, recipe: Recipe) -> list
     for phase in trial.phases:
         learning, groups = begin_phase(model, phase)
         optimizer = build_optimizer(str(phase.optimizer), groups)
-        computing = _seconds_of_a_step(trial, batches, optimizer)
+        computing = _time_step(trial, batches, optimizer)
         count = len(trial.loaders.of(phase)[1])
         steps, epochs = phase.steps_of(count), phase.epochs_of(count)
         seconds = max(computing, reading) if workers else computing + reading
         whole = steps * seconds + epochs * validating
-        kept = _seconds_when_kept(trial, phase, batches[0], optimizer, reading=reading, steps=steps, epochs=epochs)
-        is_kept = kept is not None and (kept < whole - LEAST_SAVED_SECONDS or recipe.train.cache != "auto")
+        kept = _seconds_when_cached(trial, phase, batches[0], optimizer, reading=reading, steps=steps, epochs=epochs)
+        is_kept = kept is not None and (kept < whole - MIN_SAVED_SECONDS or recipe.train.cache != "auto")
         found.append(
-            Forecast(
+            PhaseEstimate(
                 learns=span_of(learning),
                 parameters=sum(each.numel() for each in model.parameters() if each.requires_grad),
                 steps=steps,
@@ -88,29 +88,31 @@ def forecast(model: VideoClassifier, manifest: Manifest, recipe: Recipe) -> list
     return found
 
 
-def _seconds_of_a_step(trial: Trial, batches: list[Batch], optimizer: Optimizer) -> float:
+def _time_step(trial: TrialTrainer, batches: list[Batch], optimizer: Optimizer) -> float:
     trial.model.train()
-    for batch in [*batches, *batches][:STEPS]:
+    for batch in [*batches, *batches][:TRIAL_STEPS]:
         started = time.perf_counter()
         trial.step(batch, optimizer)
         _wait_for(trial.device)
     return time.perf_counter() - started
 
 
-def _seconds_when_kept(
-    trial: Trial, phase: Phase, batch: Batch, optimizer: Optimizer, *, reading: float, steps: int, epochs: int
+def _seconds_when_cached(
+    trial: TrialTrainer, phase: Phase, batch: Batch, optimizer: Optimizer, *, reading: float, steps: int, epochs: int
 ) -> float | None:
     """Of the whole phase, where what its frozen part gives is computed once; None where nothing may be kept."""
     recipe = trial.recipe
-    frozen = frozen_of(trial.model, recipe, trial.precision, lambda text: None) if recipe.train.cache != "off" else None
+    frozen = (
+        cacheable_part(trial.model, recipe, trial.precision, lambda text: None) if recipe.train.cache != "off" else None
+    )
     if frozen is None:
         return None
     clips = len(batch["clips"])
     started = time.perf_counter()
-    entering_B = entering(trial.model, batch["clips"].flatten(0, 1), frozen).unsqueeze(1)
+    entering_B = cut_activations(trial.model, batch["clips"].flatten(0, 1), frozen).unsqueeze(1)
     once = max(time.perf_counter() - started, reading) / clips
     trial.model.train()
-    for _ in range(STEPS):
+    for _ in range(TRIAL_STEPS):
         started = time.perf_counter()
         trial.step(batch | {"clips": entering_B}, optimizer, cut=frozen.cut)
         _wait_for(trial.device)
@@ -120,10 +122,10 @@ def _seconds_when_kept(
     return once * (rows * views + tested) + steps * step + epochs * tested * step / clips
 
 
-def _seconds_to_validate(trial: Trial, batch: Batch) -> float:
+def _seconds_to_validate(trial: TrialTrainer, batch: Batch) -> float:
     """Of one view of one row."""
     trial.model.eval()
-    for _ in range(STEPS):
+    for _ in range(TRIAL_STEPS):
         started = time.perf_counter()
         probabilities(trial.model, batch["clips"], precision=trial.precision)
     return (time.perf_counter() - started) / len(batch["clips"])

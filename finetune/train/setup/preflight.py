@@ -10,26 +10,26 @@ import torch
 from torch import Tensor
 
 from finetune.data.manifest import Manifest
-from finetune.errors import DataError, FinetuneError, RecipeError, RunError, some
+from finetune.errors import DataError, FinetuneError, RecipeError, RunError, shorten_list
 from finetune.model.classifier import VideoClassifier
 from finetune.model.freezing.param_groups import check_stages
-from finetune.model.freezing.selectors import select
+from finetune.model.freezing.selectors import select_parameters
 from finetune.model.lora import check_lora
 from finetune.recipe.schema import Phase, Recipe, Schedule
-from finetune.recipe.tasks import PLACED
+from finetune.recipe.tasks import SPATIAL_KINDS
 from finetune.runtime.processes import is_main_process
-from finetune.train.loaders import augment_of
+from finetune.train.loaders import phase_augment
 from finetune.train.log.console import Display
 from finetune.train.log.trackers import check_tracker
-from finetune.train.loss.multitask import check_rule
+from finetune.train.loss.multitask import check_weighting
 from finetune.train.optim.optimizer import check_optimizer
 from finetune.video.decode.clip_files import stamp
-from finetune.video.file_facts import Facts
-from finetune.video.geometry import problem_with
-from finetune.video.pack.read import Pack, facts_of
+from finetune.video.file_facts import FileFacts
+from finetune.video.geometry import unsupported_augment_reason
+from finetune.video.pack.read import Pack, manifest_facts
 
 
-def refuse_what_cannot_run(model: VideoClassifier, manifest: Manifest, recipe: Recipe, *, folder: Path) -> None:
+def run_preflight_checks(model: VideoClassifier, manifest: Manifest, recipe: Recipe, *, folder: Path) -> None:
     """Everything that can be known to fail before a video is read, all at once."""
     problems = []
     if model.several is not None:
@@ -43,7 +43,7 @@ def refuse_what_cannot_run(model: VideoClassifier, manifest: Manifest, recipe: R
         problems.append(f"clip.num_frames is {recipe.clip.num_frames}, the model was built for {model.num_frames}")
     if recipe.train.early_stopping is not None and not len(manifest.rows("val")):
         problems.append("train.early_stopping looks at the split val, which has no rows; set data.val, or leave it out")
-    problems += [f"train.trackers: {problem}" for problem in _said(check_tracker, recipe.train.trackers)]
+    problems += [f"train.trackers: {problem}" for problem in _collect_errors(check_tracker, recipe.train.trackers)]
     stopping = recipe.train.early_stopping
     if stopping is not None and stopping.metric == "val_map" and not recipe.data.multilabel:
         problems.append("train.early_stopping.metric is val_map, which only data.multilabel has; take val_top1")
@@ -56,7 +56,9 @@ def refuse_what_cannot_run(model: VideoClassifier, manifest: Manifest, recipe: R
         )
     assert not isinstance(recipe.phases, Schedule)
     for index, phase in enumerate(recipe.phases):
-        problems += [f"phases.{index}.{problem}" for problem in _problems_of(phase.settled(recipe.train), model)]
+        problems += [
+            f"phases.{index}.{problem}" for problem in _problems_of(phase.with_train_defaults(recipe.train), model)
+        ]
     if problems:
         raise RecipeError("\n".join(problems))
     if not is_main_process():
@@ -76,20 +78,22 @@ def problems_with_tasks(model: VideoClassifier, manifest: Manifest, recipe: Reci
     found = {name: (each.kind, each.names) for name, each in manifest.tasks.items()}
     if wanted != found:
         problems.append(f"the model has the tasks {wanted}, the data {found}")
-    numbers = [name for name, each in model.outputs.items() if not each.is_named]
+    numbers = [name for name, each in model.outputs.items() if not each.is_categorical]
     if numbers and (recipe.augment.mixup or recipe.augment.cutmix):
         problems.append(f"augment.mixup and cutmix blend two clips, and {', '.join(numbers)} of two cannot be blended")
-    placed = [name for name, each in model.outputs.items() if each.kind in PLACED]
+    placed = [name for name, each in model.outputs.items() if each.kind in SPATIAL_KINDS]
     assert not isinstance(recipe.phases, Schedule)
-    augments = [augment_of(recipe, phase) for phase in recipe.phases] if placed else []
-    problems += dict.fromkeys(filter(None, map(problem_with, augments)))
+    augments = [phase_augment(recipe, phase) for phase in recipe.phases] if placed else []
+    problems += dict.fromkeys(filter(None, map(unsupported_augment_reason, augments)))
     packed = recipe.data.packed
     if placed and packed is not None and Pack(packed).settings.frames is not None:
         problems.append(
             f"data.packed: {packed} keeps some frames of each video, and {', '.join(placed)} are of frames as videos "
             "have them; pack without --frames"
         )
-    problems += [f"multitask.weighting: {each}" for each in _said(check_rule, [recipe.multitask.weighting])]
+    problems += [
+        f"multitask.weighting: {each}" for each in _collect_errors(check_weighting, [recipe.multitask.weighting])
+    ]
     rows = manifest.rows("train")
     for name, labels in manifest.tasks.items():
         if not labels.known[rows].any():
@@ -99,15 +103,15 @@ def problems_with_tasks(model: VideoClassifier, manifest: Manifest, recipe: Reci
 
 def _problems_of(phase: Phase, model: VideoClassifier) -> list[str]:
     checks: tuple[tuple[str, Callable[[], object]], ...] = (
-        ("train", lambda: select(model.stages, phase.train)),
+        ("train", lambda: select_parameters(model.stages, phase.train)),
         ("train", lambda: check_lora(phase.train)),
         ("stage_lr", lambda: check_stages(model, phase.stage_lr)),
         ("optimizer", lambda: check_optimizer(str(phase.optimizer))),
     )
-    return [f"{key}: {problem}" for key, check in checks for problem in _said(lambda each: each(), [check])]
+    return [f"{key}: {problem}" for key, check in checks for problem in _collect_errors(lambda each: each(), [check])]
 
 
-def _said(check: Callable[[Any], object], items: Sequence[Any]) -> list[str]:
+def _collect_errors(check: Callable[[Any], object], items: Sequence[Any]) -> list[str]:
     """What a check says of those items that are wrong."""
     problems = []
     for item in items:
@@ -129,29 +133,29 @@ def refuse_full_disk(folder: Path, *, needed_bytes: int) -> None:
         )
 
 
-def fingerprint(manifest: Manifest, facts: Facts) -> Tensor:
+def fingerprint(manifest: Manifest, facts: FileFacts) -> Tensor:
     """(N, 4) int64: of each row's file its bytes, frames, height and width; all zero but the first where it is bad."""
     sizes = [stamp(path)[0] if (path := manifest.path(row)).exists() else 0 for row in range(len(manifest))]
     return torch.from_numpy(np.stack([sizes, facts.num_frames, facts.heights, facts.widths], axis=1).astype(np.int64))
 
 
-def refuse_other_files(manifest: Manifest, before: Tensor, now: Tensor) -> None:
+def refuse_changed_files(manifest: Manifest, before: Tensor, now: Tensor) -> None:
     """Raise DataError when files are not what they were when a run began: its clips would be others."""
     if not isinstance(before, Tensor) or before.shape != now.shape:
         raise DataError(f"{manifest.source}: has {len(now)} rows, other than when the run began; start another run")
     changed = (before != now).any(1).nonzero().flatten().tolist()
     if changed:
-        paths = some([str(manifest.path(row)) for row in changed])
+        paths = shorten_list([str(manifest.path(row)) for row in changed])
         raise DataError(
             f"{paths}: changed since the run began ({len(changed)} of {len(manifest)} files); put back what was there, "
             "or start another run"
         )
 
 
-def look(manifest: Manifest, recipe: Recipe, display: Display) -> Facts:
+def load_file_facts(manifest: Manifest, recipe: Recipe, display: Display) -> FileFacts:
     """The facts of all files, once each has been opened; those that cannot be read are an error, or left out."""
     assert recipe.clip.size is not None
-    facts = facts_of(manifest, recipe.data.packed, side=recipe.clip.size)
+    facts = manifest_facts(manifest, recipe.data.packed, side=recipe.clip.size)
     if facts.bad and recipe.data.on_error == "fail":
         listed = "\n".join(facts.bad[row] for row in sorted(facts.bad))
         raise DataError(
@@ -163,15 +167,15 @@ def look(manifest: Manifest, recipe: Recipe, display: Display) -> Facts:
     if untaught:
         raise DataError("\n".join(f"{manifest.source}: {problem}" for problem in untaught))
     if facts.bad:
-        display.say(f"leaving out {len(facts.bad)} files that cannot be read; the report lists them")
+        display.print_line(f"leaving out {len(facts.bad)} files that cannot be read; the report lists them")
     return facts
 
 
 def _lost_with_bad_files(manifest: Manifest, readable: Manifest) -> list[str]:
     """Names of each task that training rows have, but none that can be read."""
     problems = []
-    for task, labels in manifest.labels_of_all.items():
-        left = readable.labels_of_all[task].counts(readable.rows("train"))
+    for task, labels in manifest.labels_by_task.items():
+        left = readable.labels_by_task[task].counts(readable.rows("train"))
         before = labels.counts(manifest.rows("train"))
         lost = [name for name, *counts in zip(labels.names, before, left, strict=False) if counts[0] and not counts[1]]
         if lost:

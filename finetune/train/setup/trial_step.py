@@ -7,20 +7,20 @@ from torch.optim import Optimizer
 from finetune.data.manifest import Manifest
 from finetune.model.classifier import VideoClassifier
 from finetune.model.frozen_prefix import Cut
-from finetune.recipe.phase_presets import phases_of
+from finetune.recipe.phase_presets import resolve_phases
 from finetune.recipe.schema import Phase, Recipe, Schedule
-from finetune.runtime.device import precisely, settle_device, settle_precision
+from finetune.runtime.device import autocast, resolve_device, resolve_precision
 from finetune.train.loaders import TrainLoaders
 from finetune.train.log.console import Display
-from finetune.train.loss.multitask import Step
+from finetune.train.loss.multitask import StepContext
 from finetune.train.loss.objective import build_objective
-from finetune.train.mixup import mix
-from finetune.train.setup.autotune import in_words, settle_auto
-from finetune.train.setup.preflight import look, refuse_what_cannot_run
+from finetune.train.mixup import mix_clips
+from finetune.train.setup.autotune import describe_auto_settings, resolve_auto_settings
+from finetune.train.setup.preflight import load_file_facts, run_preflight_checks
 from finetune.video.loader import Batch
 
 
-class Trial:
+class TrialTrainer:
     """A model on its device with loaders and loss as training has them, and no run folder.
 
     The model is worth nothing afterwards. Raises FinetuneError for all that `fit` would refuse.
@@ -28,21 +28,21 @@ class Trial:
 
     def __init__(self, model: VideoClassifier, manifest: Manifest, recipe: Recipe) -> None:
         clip = recipe.clip.model_copy(update={"size": model.size})
-        phases = phases_of(recipe.phases, tuple(model.stages))
+        phases = resolve_phases(recipe.phases, tuple(model.stages))
         recipe = recipe.model_copy(update={"clip": clip, "phases": phases})
-        refuse_what_cannot_run(model, manifest, recipe, folder=Path("runs") / "trial")
-        recipe, decided = settle_auto(model, manifest, recipe)
-        for line in in_words(decided):
-            Display(quiet=False).say(line)
-        facts = look(manifest, recipe, Display(quiet=False))
+        run_preflight_checks(model, manifest, recipe, folder=Path("runs") / "trial")
+        recipe, decided = resolve_auto_settings(model, manifest, recipe)
+        for line in describe_auto_settings(decided):
+            Display(quiet=False).print_line(line)
+        facts = load_file_facts(manifest, recipe, Display(quiet=False))
         train = recipe.train
         self.rate_factor: float = decided.get("batch_size", {}).get("rate_factor", 1.0)  # on those of the recipe
         assert isinstance(train.batch_size, int)
         assert not isinstance(recipe.phases, Schedule)
         self.recipe, self.manifest, self.model = recipe, manifest, model
-        self.phases: list[Phase] = [phase.settled(train) for phase in recipe.phases]
-        self.device = settle_device(train.device)
-        self.precision = settle_precision(train.precision, self.device)
+        self.phases: list[Phase] = [phase.with_train_defaults(train) for phase in recipe.phases]
+        self.device = resolve_device(train.device)
+        self.precision = resolve_precision(train.precision, self.device)
         self.model.to(self.device).checkpointing = train.checkpointing
         outputs = model.outputs if model.several else None
         self.loaders = TrainLoaders(manifest, recipe, facts, batch_size=train.batch_size, share=(0, 1), outputs=outputs)
@@ -52,16 +52,16 @@ class Trial:
         """Learn from a batch of the loaders, or with a `cut` from one of what enters there; its loss before."""
         train, loss = self.recipe.train, 0.0
         assert isinstance(train.batch_size, int)
-        clips, targets = mix(
+        clips, targets = mix_clips(
             batch["clips"].flatten(0, 1).to(self.device),
             batch["label"].to(self.device),
             augment=self.recipe.augment,
             num_classes=len(self.model.classes),
             seed=number,
         )
-        self.objective.begin(targets, Step(number, is_watched=False))
+        self.objective.begin(targets, StepContext(number, compare_gradients=False))
         for part, labels in zip(clips.split(train.batch_size), targets.split(train.batch_size), strict=True):
-            with precisely(self.precision, self.device):
+            with autocast(self.precision, self.device):
                 said = self.model(part, cut)
             share = len(part) / len(clips)
             part_loss = share * self.objective.loss(said, labels, share)

@@ -10,11 +10,11 @@ import torch
 from torch import Tensor
 
 from finetune.data.manifest import Manifest
-from finetune.errors import DataError, some
+from finetune.errors import DataError, shorten_list
 
 ASPECTS = ("file name", "label", "split", "group", "content")
 ADVICE = "put back what was there, or start another run"
-WHOLE_BYTES, BLOCKS = 256_000, 16  # larger files are read in so many blocks, evenly spaced
+FULL_HASH_BYTES, HASHED_BLOCKS = 256_000, 16  # larger files are read in so many blocks, evenly spaced
 
 
 def digest_data(manifest: Manifest) -> dict[str, Any]:
@@ -22,7 +22,7 @@ def digest_data(manifest: Manifest) -> dict[str, Any]:
 
     A folder may move: of a path the file's name counts, and what is in the file.
     """
-    rows = [[_number(text) for text in _aspects(manifest, row)] for row in range(len(manifest))]
+    rows = [[_hash_int64(text) for text in _aspects(manifest, row)] for row in range(len(manifest))]
     names = {task: list(labels.names) for task, labels in manifest.tasks.items()} or {"": list(manifest.classes)}
     return {"rows": torch.tensor(rows, dtype=torch.int64).reshape(-1, len(ASPECTS)), "classes": names}
 
@@ -37,11 +37,13 @@ def refuse_changed_data(manifest: Manifest, before: Mapping[str, Any], now: Mapp
     for column, aspect in enumerate(ASPECTS):
         changed = (rows[:, column] != now["rows"][:, column]).nonzero().flatten().tolist()
         if changed:
-            changes.append(f"{aspect} of {some([str(manifest.path(row)) for row in changed])}")
+            changes.append(f"{aspect} of {shorten_list([str(manifest.path(row)) for row in changed])}")
     for task, names in now["classes"].items():
         began = before["classes"].get(task, [])
         if began != names:
-            changes.append(f"the names of {f'tasks.{task}' if task else 'the classes'}, which were {some(began)}")
+            changes.append(
+                f"the names of {f'tasks.{task}' if task else 'the classes'}, which were {shorten_list(began)}"
+            )
     if changes:
         listed = "\n".join(f"changed since the run began: {change}" for change in changes)
         raise DataError(f"{listed}\n{manifest.source}: {ADVICE}")
@@ -52,38 +54,38 @@ def _aspects(manifest: Manifest, row: int) -> tuple[bytes, ...]:
     labels = [text for task in manifest.tasks.values() for text in task.text(row)] or [manifest.label(row)]
     group = "" if manifest.groups is None else str(manifest.groups[row])
     texts = (path.name, "\0".join(labels), str(manifest.splits[row]), group)
-    return (*(os.fsencode(text) for text in texts), _content(path))
+    return (*(os.fsencode(text) for text in texts), _hash_file(path))
 
 
-def _content(path: Path) -> bytes:
+def _hash_file(path: Path) -> bytes:
     """A digest of a file, or of parts of a large one; empty where it cannot be read, as files that are packed."""
     try:
         if path.is_dir():
-            return _content_of_folder(path)
+            return _hash_folder(path)
         size = path.stat().st_size
         digest = blake2b(str(size).encode(), digest_size=8)
         with path.open("rb") as file:
-            if size <= WHOLE_BYTES:
+            if size <= FULL_HASH_BYTES:
                 digest.update(file.read())
             else:
-                for block in range(BLOCKS):
-                    file.seek(block * (size - WHOLE_BYTES // BLOCKS) // (BLOCKS - 1))
-                    digest.update(file.read(WHOLE_BYTES // BLOCKS))
+                for block in range(HASHED_BLOCKS):
+                    file.seek(block * (size - FULL_HASH_BYTES // HASHED_BLOCKS) // (HASHED_BLOCKS - 1))
+                    digest.update(file.read(FULL_HASH_BYTES // HASHED_BLOCKS))
         return digest.digest()
     except OSError:
         return b""
 
 
-def _content_of_folder(folder: Path) -> bytes:
+def _hash_folder(folder: Path) -> bytes:
     """Of a clip that is a folder of images: names and sizes of all, and what is in some, evenly spaced."""
     files = sorted(file for file in folder.iterdir() if file.is_file())
     digest = blake2b(digest_size=8)
     for number, file in enumerate(files):
         digest.update(f"{file.name} {file.stat().st_size}\0".encode(errors="surrogateescape"))
-        if number % max(1, len(files) // BLOCKS) == 0:
-            digest.update(_content(file))
+        if number % max(1, len(files) // HASHED_BLOCKS) == 0:
+            digest.update(_hash_file(file))
     return digest.digest()
 
 
-def _number(text: bytes) -> int:
+def _hash_int64(text: bytes) -> int:
     return int.from_bytes(blake2b(text, digest_size=8).digest(), "big", signed=True)

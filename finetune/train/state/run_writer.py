@@ -9,18 +9,18 @@ from pathlib import Path
 from typing import Any
 
 from finetune.data.manifest import Manifest
-from finetune.errors import RunError, some
+from finetune.errors import RunError, shorten_list
 from finetune.model.classifier import VideoClassifier
 from finetune.recipe.schema import Recipe
-from finetune.recipe.tasks import Output
+from finetune.recipe.tasks import OutputSpec
 from finetune.run.checkpoint import begin_run, save_checkpoint
 from finetune.run.read import read_epochs
-from finetune.storage.atomic import locked, standing, tidy, whole_file, write_json
-from finetune.train.log.tensorboard import Board
-from finetune.train.state.state import Moving, Position, State
+from finetune.storage.atomic import atomic_file, current_version, exclusive_lock, remove_leftovers, write_json
+from finetune.train.log.tensorboard import TensorBoardWriter
+from finetune.train.state.state import LoopPosition, State, TrainState
 
 
-class RunFiles:
+class RunWriter:
     """The files of a run that grow; only the main process writes, whole files or none."""
 
     def __init__(
@@ -33,7 +33,7 @@ class RunFiles:
         bad: dict[int, str],
         state: State | None,
         decided: dict[str, Any] | None,
-        outputs: Mapping[str, Output] | None,
+        outputs: Mapping[str, OutputSpec] | None,
         is_writer: bool,
     ) -> None:
         """`outputs` are those of several tasks. `began` goes into each state; `bad`: why rows cannot be read.
@@ -48,13 +48,13 @@ class RunFiles:
         self.skipped = bad | ({} if state is None else state["skipped"])
         self.is_writer = is_writer
         self.held = ExitStack()
-        self.board: Board | None = None
+        self.board: TensorBoardWriter | None = None
         if is_writer:
             self._begin(epochs, is_new=state is None, decided=decided or {}, outputs=outputs)
         self.records = read_records(folder, epochs=epochs)
         self.saved = time.monotonic()
 
-    def __enter__(self) -> "RunFiles":
+    def __enter__(self) -> "RunWriter":
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -63,24 +63,24 @@ class RunFiles:
         self.held.close()
 
     def _begin(
-        self, epochs: int, *, is_new: bool, decided: dict[str, Any], outputs: Mapping[str, Output] | None
+        self, epochs: int, *, is_new: bool, decided: dict[str, Any], outputs: Mapping[str, OutputSpec] | None
     ) -> None:
         """Write what a run is; no other program may, until this one ends."""
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
             refusal = f"{self.folder}: another program is training into it; wait for its end, or end it"
-            self.held.enter_context(locked(self.folder / ".lock", refusal))
+            self.held.enter_context(exclusive_lock(self.folder / ".lock", refusal))
             begin_run(self.folder, self.recipe, self.manifest, decided=decided, outputs=outputs)
         except OSError as error:
             raise RunError(f"{self.folder}: a run folder cannot be written there: {error.strerror}") from None
         if is_new:  # a run that ended before its first checkpoint may have left the start of one
             shutil.rmtree(self.folder / "checkpoints", ignore_errors=True)
         for which in ("start", "best", "last"):
-            tidy(self.folder / "checkpoints" / which)
-        self.board = Board(self.folder / "tensorboard", epochs=epochs)
+            remove_leftovers(self.folder / "checkpoints" / which)
+        self.board = TensorBoardWriter(self.folder / "tensorboard", epochs=epochs)
         self._write_skipped()
 
-    def note_skipped(self, items: Sequence[tuple[int, str]]) -> None:
+    def record_skipped(self, items: Sequence[tuple[int, str]]) -> None:
         new = [item for item in items if item[0] not in self.skipped]
         self.skipped.update(new)
         if new:
@@ -94,7 +94,7 @@ class RunFiles:
         path = self.folder / "metrics.jsonl"
         lines = [json.dumps(each, ensure_ascii=False) + "\n" for each in self.records]
         try:
-            with whole_file(path) as partial:
+            with atomic_file(path) as partial:
                 partial.write_text("".join(lines), encoding="utf-8")
             assert self.board is not None
             self.board.epoch(record)
@@ -103,16 +103,16 @@ class RunFiles:
                 f"{path}: could not be written: {error.strerror}; once it can: finetune train --resume {self.folder}"
             ) from error
 
-    def keep_start(self, model: VideoClassifier, at: Position) -> None:
+    def save_start(self, model: VideoClassifier, at: LoopPosition) -> None:
         """The weights before the backbone first learns: a trained head on the pretrained backbone, to average with."""
-        if self.is_writer and not standing(self.folder / "checkpoints" / "start").exists():
+        if self.is_writer and not current_version(self.folder / "checkpoints" / "start").exists():
             save_checkpoint(self.folder, "start", model, {"epoch": at.epochs})
 
     def save_best(self, model: VideoClassifier, record: dict[str, Any]) -> None:
         if self.is_writer:
             save_checkpoint(self.folder, "best", model, record)
 
-    def keep_epoch(self, model: VideoClassifier, record: dict[str, Any]) -> None:
+    def save_epoch(self, model: VideoClassifier, record: dict[str, Any]) -> None:
         """The weights of the last epochs, as many as the recipe says, each in `checkpoints/epoch-<n>`."""
         if not self.is_writer or not self.recipe.train.keep:
             return
@@ -120,7 +120,7 @@ class RunFiles:
         too_old = record["epoch"] - self.recipe.train.keep
         shutil.rmtree(self.folder / "checkpoints" / f"epoch-{too_old}", ignore_errors=True)
 
-    def save_last(self, moving: Moving, at: Position) -> None:
+    def save_last(self, moving: TrainState, at: LoopPosition) -> None:
         """The weights as they are now, and all that the run needs to go on from here."""
         self.saved = time.monotonic()
         if not self.is_writer:
@@ -128,7 +128,7 @@ class RunFiles:
         meta = self.records[-1] if at.batches == 0 and self.records else {"epoch": at.epochs, "batches": at.batches}
         recipe = self.recipe.model_dump(mode="json")
         state = moving.state(at) | self.began | {"skipped": self.skipped, "recipe": recipe}
-        with moving.ema.in_place(moving.model):
+        with moving.ema.averaged_weights(moving.model):
             save_checkpoint(self.folder, "last", moving.model, meta, state=state)
 
     @property
@@ -151,5 +151,5 @@ def read_records(folder: Path, *, epochs: int) -> list[dict[str, Any]]:
     for record in records:
         if lacking := {"phase", "val_loss", "val_top1"} - record.keys():
             where = f"{folder / 'metrics.jsonl'}, epoch {record['epoch']}"
-            raise RunError(f"{where}: has no {some(sorted(lacking))}; the run cannot go on, start another")
+            raise RunError(f"{where}: has no {shorten_list(sorted(lacking))}; the run cannot go on, start another")
     return records

@@ -8,14 +8,14 @@ from types import FrameType, TracebackType
 from typing import Any
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM, *((signal.SIGHUP,) if hasattr(signal, "SIGHUP") else ()))
-ONE_PRESS = 2.0  # seconds in which launchers pass on what the terminal has sent already
+REPEATED_SIGNAL_SECONDS = 2.0  # seconds in which launchers pass on what the terminal has sent already
 
 
-class Stopped(KeyboardInterrupt):
+class StopRequested(KeyboardInterrupt):
     """A run was asked to stop, and did so where it can go on."""
 
 
-class Stopping:
+class StopSignalHandler:
     """A context manager: the first signal to stop is noted, `check` obeys it, a second Ctrl-C ends at once."""
 
     def __init__(self) -> None:
@@ -23,7 +23,7 @@ class Stopping:
         self.asked_at = 0.0
         self.before: dict[int, Any] = {}
 
-    def __enter__(self) -> "Stopping":
+    def __enter__(self) -> "StopSignalHandler":
         if threading.current_thread() is threading.main_thread():  # elsewhere signals cannot be caught
             for number in SIGNALS:
                 if signal.getsignal(number) not in {signal.SIG_IGN, None}:
@@ -39,11 +39,11 @@ class Stopping:
     def check(self) -> None:
         """Raise Stopped when a signal has come."""
         if self.asked:
-            raise Stopped
+            raise StopRequested
 
     def _note(self, number: int, frame: FrameType | None) -> None:
         if self.asked:
-            if number == signal.SIGINT and time.monotonic() > self.asked_at + ONE_PRESS:
+            if number == signal.SIGINT and time.monotonic() > self.asked_at + REPEATED_SIGNAL_SECONDS:
                 raise KeyboardInterrupt
             return
         self.asked, self.asked_at = True, time.monotonic()

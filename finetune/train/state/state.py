@@ -12,18 +12,18 @@ from torch import Tensor
 from torch.optim import Optimizer
 from typing_extensions import TypedDict
 
-from finetune.errors import RunError, some
+from finetune.errors import RunError, shorten_list
 from finetune.model.classifier import VideoClassifier
-from finetune.model.lora import is_adapted
-from finetune.run.results import OPEN, Count
-from finetune.storage.atomic import standing
-from finetune.storage.safe_read import NOT_AS_WRITTEN, checked
+from finetune.model.lora import has_lora
+from finetune.run.results import ALLOW_EXTRA, Count
+from finetune.storage.atomic import current_version
+from finetune.storage.safe_read import MALFORMED_DATA_ERRORS, validate_type
 from finetune.train.log.epoch_metrics import Tally
 from finetune.train.loss.objective import Objective
 from finetune.train.optim.ema import Ema
-from finetune.train.optim.l2_sp import Anchor
+from finetune.train.optim.l2_sp import L2SPPenalty
 
-ANEW = "start another run, in another folder"
+START_NEW_RUN = "start another run, in another folder"
 State = dict[str, Any]  # tensors, numbers and strings, so that nothing has to be trusted to read it
 
 
@@ -61,7 +61,7 @@ class _SavedData(TypedDict):
 class SavedState(TypedDict, total=False):
     """state.pt, as far as it can be checked before the run that it is of has been set up."""
 
-    __pydantic_config__ = OPEN  # type: ignore[misc]
+    __pydantic_config__ = ALLOW_EXTRA  # type: ignore[misc]
     position: Required[_SavedPosition]
     optimizer: Required[dict[str, Any]]
     ema: Required[_SavedEma]
@@ -78,7 +78,7 @@ class SavedState(TypedDict, total=False):
 
 
 @dataclass
-class Position:
+class LoopPosition:
     """Where a run is: what it has behind it."""
 
     phase: int = 0  # the one under way
@@ -102,19 +102,19 @@ class Position:
 
 
 @dataclass
-class Moving:
+class TrainState:
     """What changes while a phase learns, beside the position."""
 
     model: VideoClassifier
     optimizer: Optimizer
     ema: Ema
-    anchor: Anchor
+    anchor: L2SPPenalty
     objective: Objective
     scaler: Any  # of fp16, else None
 
-    def state(self, at: Position) -> State:
+    def state(self, at: LoopPosition) -> State:
         """The model's own weights are in it only where those of the checkpoint are others: an average, or merged."""
-        own = bool(self.ema.average) or is_adapted(self.model)
+        own = bool(self.ema.average) or has_lora(self.model)
         return {
             "schema": 1,
             "position": asdict(at),
@@ -131,8 +131,10 @@ class Moving:
         fresh = self.optimizer.state_dict()
         try:
             self._restore(state)
-        except (*NOT_AS_WRITTEN, RuntimeError) as error:
-            raise RunError(f"state.pt does not fit this run: {' '.join(str(error).split())[:300]}; {ANEW}") from None
+        except (*MALFORMED_DATA_ERRORS, RuntimeError) as error:
+            raise RunError(
+                f"state.pt does not fit this run: {' '.join(str(error).split())[:300]}; {START_NEW_RUN}"
+            ) from None
         refuse_other_optimizer(self.optimizer, fresh)
 
     def _restore(self, state: State) -> None:
@@ -152,9 +154,9 @@ def _copied(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
     return {name: value.detach().to("cpu", copy=True) for name, value in tensors.items()}
 
 
-def position_of(state: State) -> Position:
+def restore_position(state: State) -> LoopPosition:
     values = dict(state["position"])
-    return Position(**values | {"tally": Tally(**values["tally"])})
+    return LoopPosition(**values | {"tally": Tally(**values["tally"])})
 
 
 def refuse_other_optimizer(optimizer: Optimizer, fresh: Mapping[str, Any]) -> None:
@@ -166,7 +168,7 @@ def refuse_other_optimizer(optimizer: Optimizer, fresh: Mapping[str, Any]) -> No
             tensors = [value for value in kept.values() if isinstance(value, Tensor) and value.ndim]
             odd += ["a tensor's shape"] if not all(_belongs_to(each.shape, parameter.shape) for each in tensors) else []
         if odd:
-            raise RunError(f"state.pt does not fit this run: the optimizer's {some(odd)}; {ANEW}")
+            raise RunError(f"state.pt does not fit this run: the optimizer's {shorten_list(odd)}; {START_NEW_RUN}")
 
 
 def _belongs_to(shape: Sequence[int], parameter_shape: Sequence[int]) -> bool:
@@ -184,10 +186,10 @@ def _is_alike(value: object, began: object) -> bool:
 
 def read_state(folder: Path) -> State:
     """The state of a run's last checkpoint; nothing in it is executed. Raises RunError where there is none."""
-    path = standing(folder / "checkpoints" / "last") / "state.pt"
+    path = current_version(folder / "checkpoints" / "last") / "state.pt"
     try:
         state = torch.load(path, map_location="cpu", weights_only=True)
-        return checked(state, SavedState, path)
+        return validate_type(state, SavedState, path)
     except RunError:
         raise
     except FileNotFoundError:
@@ -196,4 +198,6 @@ def read_state(folder: Path) -> State:
             "was not left by training. Start it anew, in another folder"
         ) from None
     except Exception as error:  # torch raises pickle's own errors for what it refuses to execute
-        raise RunError(f"{path}: cannot be read ({type(error).__name__}), and is not executed; {ANEW}") from None
+        raise RunError(
+            f"{path}: cannot be read ({type(error).__name__}), and is not executed; {START_NEW_RUN}"
+        ) from None

@@ -6,16 +6,16 @@ from pathlib import Path
 from stat import S_ISDIR
 
 from finetune.errors import VideoError
-from finetune.storage.numbered_images import frame_names, is_media, kind_of, why_unclear
+from finetune.storage.numbered_images import describe_unclear, folder_kind, frame_names, is_media
 
 
-def images_of(folder: Path) -> list[Path]:
+def list_sequence_images(folder: Path) -> list[Path]:
     """The images of an image sequence, in order. Raises VideoError where the folder is none."""
     names = _media_in(folder)
     if not names:
         raise VideoError(f"{folder}: is a folder that holds no image")
-    if len(names) > 1 and kind_of(names) != "sequence":
-        raise VideoError(f"{folder}: is a folder, and cannot be read as one clip: it {why_unclear(names)}")
+    if len(names) > 1 and folder_kind(names) != "sequence":
+        raise VideoError(f"{folder}: is a folder, and cannot be read as one clip: it {describe_unclear(names)}")
     return [folder / name for name in frame_names(names)]
 
 

@@ -14,15 +14,15 @@ from av.video.frame import VideoFrame
 from av.video.stream import VideoStream
 
 from finetune.errors import VideoError
-from finetune.video.worker_pool import still_working
+from finetune.video.worker_pool import send_heartbeat
 
 # IndexError: PyAV does not know streams that turn up in the middle of a damaged file.
 PYAV_ERRORS = (av.FFmpegError, OSError, ValueError, IndexError)
-LARGEST_HEADER_BYTES = 2**24
+MAX_HEADER_BYTES = 2**24
 FILE_PREFIX = "file:"
-ENCRYPTED = "is encrypted, and its frames cannot be decoded; decrypt it first"
-HIGHEST_RATE = 1000.0  # frames a second; DV files say 60,000
-LARGEST_PIXELS = 2**25  # 8K video has 33 million: what a header can claim, and memory has to be found for
+ENCRYPTED_REASON = "is encrypted, and its frames cannot be decoded; decrypt it first"
+MAX_FRAME_RATE = 1000.0  # frames a second; DV files say 60,000
+MAX_PIXELS = 2**25  # 8K video has 33 million: what a header can claim, and memory has to be found for
 # Looking into a file before it is read decodes several frames of it. Without that, an H.264 decoder has to be told
 # to expect frames in any order.
 QUICK_OPEN = {"skip_frame": "all"}
@@ -37,8 +37,8 @@ def open_video(path: Path, *, quick: bool = False) -> Iterator[tuple[InputContai
     `quick` skips the look into the stream: no frame rate is guessed, and the first frames may come in another order
     than a decoder that has looked would hand them out. Raises VideoError.
     """
-    _refuse_what_is_no_video(path)
-    limits = {"max_pixels": str(LARGEST_PIXELS)}
+    _require_video_file(path)
+    limits = {"max_pixels": str(MAX_PIXELS)}
     try:
         # The file: prefix keeps a name with a colon or a percent sign from being read as a protocol or pattern.
         container = av.open(
@@ -48,7 +48,7 @@ def open_video(path: Path, *, quick: bool = False) -> Iterator[tuple[InputContai
             container_options=QUICK_CONTAINER if quick else {},
         )
     except PYAV_ERRORS as error:
-        reason = or_encrypted(path, f"is no video, or cut off: {reason_of(error)}")
+        reason = reason_or_encrypted(path, f"is no video, or cut off: {error_text(error)}")
         raise VideoError(f"{path}: {reason}") from None
     with container:
         streams = [s for s in container.streams.video if not s.disposition & av.stream.Disposition.attached_pic]
@@ -63,26 +63,26 @@ def open_video(path: Path, *, quick: bool = False) -> Iterator[tuple[InputContai
         yield container, stream
 
 
-def packets_of(container: InputContainer, stream: VideoStream) -> Iterator[Packet]:
+def read_packets(container: InputContainer, stream: VideoStream) -> Iterator[Packet]:
     """The packets that hold something, from where the container is, in the order in which they are stored.
 
     Raises VideoError where their pictures are encrypted: some decoders would make other pictures of them.
     """
     for packet in container.demux(stream):
-        still_working()
+        send_heartbeat()
         if packet.size:
             if packet.has_sidedata("encryption_info"):
-                raise VideoError(f"{container.name.removeprefix(FILE_PREFIX)}: {ENCRYPTED}")
+                raise VideoError(f"{container.name.removeprefix(FILE_PREFIX)}: {ENCRYPTED_REASON}")
             yield packet
 
 
-def decoded(path: Path, container: InputContainer, stream: VideoStream) -> Iterator[VideoFrame]:
+def decode_frames(path: Path, container: InputContainer, stream: VideoStream) -> Iterator[VideoFrame]:
     """Every frame in the order in which the decoder hands them out. Raises VideoError where it cannot go on."""
-    return decoded_from(path, stream, packets_of(container, stream))
+    return decode_packets(path, stream, read_packets(container, stream))
 
 
-def decoded_from(path: Path, stream: VideoStream, packets: Iterable[Packet]) -> Iterator[VideoFrame]:
-    """`decoded` of these packets. What comes before the first keyframe may give nothing."""
+def decode_packets(path: Path, stream: VideoStream, packets: Iterable[Packet]) -> Iterator[VideoFrame]:
+    """`decode_frames` of these packets. What comes before the first keyframe may give nothing."""
     count, has_begun = 0, False
     try:
         for packet in packets:
@@ -95,7 +95,7 @@ def decoded_from(path: Path, stream: VideoStream, packets: Iterable[Packet]) -> 
             count += 1
             yield frame
     except PYAV_ERRORS as error:
-        reason = or_encrypted(path, f"cannot be decoded after frame {count}: {reason_of(error)}")
+        reason = reason_or_encrypted(path, f"cannot be decoded after frame {count}: {error_text(error)}")
         raise VideoError(f"{path}: {reason}") from None
 
 
@@ -111,21 +111,21 @@ def _frames_of(stream: VideoStream, packet: Packet, *, may_fail: bool) -> list[V
 def frame_rate(stream: VideoStream) -> float:
     """Frames a second as the file says; 0 where it does not, or says what no camera takes."""
     rates = (float(rate or 0) for rate in (stream.average_rate, stream.guessed_rate, stream.base_rate))
-    return next((rate for rate in rates if 0 < rate <= HIGHEST_RATE), 0.0)
+    return next((rate for rate in rates if 0 < rate <= MAX_FRAME_RATE), 0.0)
 
 
-def has_no_times(container: InputContainer) -> bool:
+def lacks_timestamps(container: InputContainer) -> bool:
     """Whether the container has a rate and no times: AVI, for which PyAV makes some up."""
     return "avi" in container.format.name
 
 
-def reason_of(error: Exception) -> str:
+def error_text(error: Exception) -> str:
     return getattr(error, "strerror", None) or str(error)
 
 
-def or_encrypted(path: Path, reason: str) -> str:
+def reason_or_encrypted(path: Path, reason: str) -> str:
     """A reason why a file cannot be read, unless that is its encryption."""
-    return ENCRYPTED if _is_encrypted(path) else reason
+    return ENCRYPTED_REASON if _is_encrypted(path) else reason
 
 
 def _is_encrypted(path: Path) -> bool:
@@ -137,14 +137,14 @@ def _is_encrypted(path: Path) -> bool:
             size = int.from_bytes(start[8:16], "big") if size == 1 else size
             file.seek(header - len(start), os.SEEK_CUR)
             if kind == b"moov":
-                return b"encv" in file.read(min(max(size - header, 0), LARGEST_HEADER_BYTES))
+                return b"encv" in file.read(min(max(size - header, 0), MAX_HEADER_BYTES))
             if size < header:  # to the end of the file, or damaged
                 return False
             file.seek(size - header, os.SEEK_CUR)
     return False
 
 
-def _refuse_what_is_no_video(path: Path) -> None:
+def _require_video_file(path: Path) -> None:
     try:
         mode = path.stat().st_mode
         if not stat.S_ISREG(mode):  # to open a named pipe waits for somebody who writes

@@ -6,36 +6,36 @@ each packet has to show one. Sources: the VP9 bitstream specification (annex B, 
 
 from collections.abc import Callable, Iterator
 
-from finetune.video.decode.picture_order_count import H264, Hevc, OrderUnknown, Rank
+from finetune.video.decode.picture_order_count import H264OrderReader, HevcOrderReader, Rank, UnknownOrderError
 
 
-def order_reader(codec: str, header: bytes) -> Callable[[memoryview], Rank]:
+def display_order_reader(codec: str, header: bytes) -> Callable[[memoryview], Rank]:
     """What gives the rank of each packet's picture, for packets one after the other from a keyframe on.
 
     `header` is what the container stores once for all packets: avcC and hvcC for H.264 and HEVC. Decoders of other
     codecs hand pictures out as they are stored. Raises OrderUnknown.
     """
     try:
-        rank_of = READERS.get(codec, _AsStored)(header)
+        rank_of = READERS.get(codec, _StoredOrderReader)(header)
     except (IndexError, KeyError, ValueError) as error:
-        raise OrderUnknown(f"header: {error}") from None
+        raise UnknownOrderError(f"header: {error}") from None
 
     def checked(packet: memoryview) -> Rank:
         try:
             return rank_of(packet)
         except (IndexError, KeyError, ValueError) as error:
-            raise OrderUnknown(f"packet: {error}") from None
+            raise UnknownOrderError(f"packet: {error}") from None
 
     return checked
 
 
-class _AsStored:
+class _StoredOrderReader:
     def __init__(self, _: bytes) -> None:
         self.count = 0
 
     def __call__(self, packet: memoryview) -> Rank:
         if self.shown(packet) != 1:
-            raise OrderUnknown("a packet that is not one picture")
+            raise UnknownOrderError("a packet that is not one picture")
         self.count += 1
         return 0, self.count
 
@@ -44,7 +44,7 @@ class _AsStored:
         return 1
 
 
-class _Vp9(_AsStored):
+class _Vp9OrderReader(_StoredOrderReader):
     def shown(self, packet: memoryview) -> int:
         return sum(_is_shown_by_vp9(frame[0]) for frame in _vp9_frames(packet) if len(frame))
 
@@ -71,7 +71,7 @@ def _is_shown_by_vp9(first: int) -> bool:
     return bool(shows_existing or first >> (0 if reserved else 1) & 1)
 
 
-class _Av1(_AsStored):
+class _Av1OrderReader(_StoredOrderReader):
     """Frames and frame headers in OBUs; a header that is repeated is not counted, as it is of another type."""
 
     def __init__(self, header: bytes) -> None:
@@ -108,9 +108,9 @@ def _obus(packet: memoryview) -> Iterator[tuple[int, memoryview]]:
 
 
 READERS: dict[str, Callable[[bytes], Callable[[memoryview], Rank]]] = {
-    "h264": H264,
-    "hevc": Hevc,
-    "vp9": _Vp9,
-    "av1": _Av1,
-    "libdav1d": _Av1,
+    "h264": H264OrderReader,
+    "hevc": HevcOrderReader,
+    "vp9": _Vp9OrderReader,
+    "av1": _Av1OrderReader,
+    "libdav1d": _Av1OrderReader,
 }

@@ -3,9 +3,9 @@
 from pathlib import Path
 
 from finetune.errors import VideoError
-from finetune.video.decode.clip_files import images_of
-from finetune.video.decode.container import decoded, open_video
-from finetune.video.decode.image_sequence import named_in
+from finetune.video.decode.clip_files import list_sequence_images
+from finetune.video.decode.container import decode_frames, open_video
+from finetune.video.decode.image_sequence import prefix_errors_with
 from finetune.video.decode.orientation import ClipOrientation
 
 STRICT = {"err_detect": "explode"}  # what decoders would fill in where bytes are damaged is an error
@@ -14,15 +14,15 @@ STRICT = {"err_detect": "explode"}  # what decoders would fill in where bytes ar
 def check_every_frame(path: Path, *, num_frames: int) -> None:
     """Raises VideoError that names the first frame that is damaged or not there, and its time."""
     if path.is_dir():
-        with named_in(path):
-            for image in images_of(path):
+        with prefix_errors_with(path):
+            for image in list_sequence_images(path):
                 check_every_frame(image, num_frames=1)
         return
     count, seconds, orientation = 0, 0.0, ClipOrientation(path)
     with open_video(path) as (container, stream):
         stream.codec_context.options = {**stream.codec_context.options, **STRICT}
         try:
-            for frame in decoded(path, container, stream):
+            for frame in decode_frames(path, container, stream):
                 if frame.is_corrupt:
                     raise VideoError(f"{path}: its bytes are damaged")
                 orientation.of(frame)

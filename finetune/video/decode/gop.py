@@ -12,12 +12,12 @@ from itertools import groupby
 import numpy as np
 
 # A group that is larger is not held in memory to sort it; the whole file is gone through once instead.
-LARGEST_GROUP_BYTES = 64 * 2**20
-LARGEST_STEP_BACK = 1.0  # seconds by which times may be out of order, and not be of a clock that was set anew
+MAX_GROUP_BYTES = 64 * 2**20
+MAX_STEP_BACK_SECONDS = 1.0  # seconds by which times may be out of order, and not be of a clock that was set anew
 
 
 @dataclass(frozen=True, eq=False)
-class Layout:
+class GopLayout:
     """Groups of pictures of a video, and when each frame is shown.
 
     Where `packets` is None, each group's frames are those of its own packets in the order of their times. Without any
@@ -28,7 +28,7 @@ class Layout:
     frames_before: np.ndarray  # (K + 1,) frames that come out of the packets before each start
     seek_times: np.ndarray  # (K,) time of each group's first packet, as seeking wants it
     packets: np.ndarray | None = None  # (N,) the packet that frame i comes out of
-    one_each: bool = True  # no packet holds the picture of another's frame
+    one_frame_per_packet: bool = True  # no packet holds the picture of another's frame
     times: np.ndarray | None = None  # (N,) seconds at which each frame is shown, never falling
 
     def __post_init__(self) -> None:
@@ -62,30 +62,30 @@ class Layout:
         return dict(zip(self.packets[frames].tolist(), frames.tolist(), strict=True))
 
 
-def layout_by_index(
+def layout_from_index_entries(
     keys: np.ndarray, discards: np.ndarray, *, key_positions: Sequence[int], key_times: Sequence[int]
-) -> Layout | None:
+) -> GopLayout | None:
     """The layout by a container's index that lists every packet: one frame each, less those to discard.
 
     None where the first is no keyframe, or a group is too large to be sorted in memory.
     """
     starts = np.flatnonzero(keys)
-    if not len(starts) or starts[0] != 0 or np.diff(key_positions).max(initial=0) > LARGEST_GROUP_BYTES:
+    if not len(starts) or starts[0] != 0 or np.diff(key_positions).max(initial=0) > MAX_GROUP_BYTES:
         return None
     shown = np.concatenate([[0], np.cumsum(~discards)])
     ends = np.append(starts, len(keys))
-    return Layout(ends, shown[ends], np.asarray(key_times, dtype=np.int64))
+    return GopLayout(ends, shown[ends], np.asarray(key_times, dtype=np.int64))
 
 
-def layout_by_packets(
+def layout_from_frame_packets(
     frame_packets: Sequence[int],
     keys: Sequence[int],
     seek_times: Sequence[int | None],
     *,
     num_packets: int,
-    one_each: bool = True,
+    one_frame_per_packet: bool = True,
     times: np.ndarray | None = None,
-) -> Layout | None:
+) -> GopLayout | None:
     """The layout where the packet of every frame is known, in the order in which frames are handed out.
 
     A packet that is not known is negative. None where that says too little to decode by: no keyframe at the start,
@@ -100,16 +100,16 @@ def layout_by_packets(
     if (np.diff(np.searchsorted(starts, packets, side="right")) < 0).any():
         return None
     before = np.searchsorted(np.sort(packets), starts)
-    return Layout(starts, before, np.asarray(seek_times, dtype=np.int64), packets, one_each, times)
+    return GopLayout(starts, before, np.asarray(seek_times, dtype=np.int64), packets, one_frame_per_packet, times)
 
 
-def without_groups(times: np.ndarray) -> Layout:
+def layout_without_groups(times: np.ndarray) -> GopLayout:
     """The layout of a file whose frames, shown at `times` in seconds, can only be counted from its start."""
     nothing = np.zeros(1, dtype=np.int64)
-    return Layout(nothing, nothing, nothing[1:], times=times)
+    return GopLayout(nothing, nothing, nothing[1:], times=times)
 
 
-def without_starts(layout: Layout, groups: Collection[int]) -> Layout:
+def merge_into_previous(layout: GopLayout, groups: Collection[int]) -> GopLayout:
     """The layout where decoding cannot start at these groups: they belong to the one before."""
     kept = [group for group in range(len(layout.seek_times)) if group == 0 or group not in groups]
     ends = [*kept, len(layout.seek_times)]
@@ -117,7 +117,7 @@ def without_starts(layout: Layout, groups: Collection[int]) -> Layout:
     return replace(layout, starts=starts, frames_before=before, seek_times=seek_times)
 
 
-def rising(seconds: np.ndarray, rate: float) -> np.ndarray:
+def monotonic_times(seconds: np.ndarray, rate: float) -> np.ndarray:
     """Times of frames in the order in which they are shown, made never to fall: as given wherever they do not.
 
     The times of frames that are out of order are put into order. Those that are missing (NaN) go on at `rate` frames a
@@ -130,9 +130,9 @@ def rising(seconds: np.ndarray, rate: float) -> np.ndarray:
     known = seconds[places]
     gaps = np.diff(known)
     step = float(np.median(gaps[gaps > 0])) if (gaps > 0).any() else step
-    for place in np.flatnonzero(gaps < -LARGEST_STEP_BACK).tolist():
+    for place in np.flatnonzero(gaps < -MAX_STEP_BACK_SECONDS).tolist():
         before = known[max(0, place - 2) : place + 1]  # more than one, as a single time may be too late
-        if known[place + 1] < before.min() - LARGEST_STEP_BACK:
+        if known[place + 1] < before.min() - MAX_STEP_BACK_SECONDS:
             known[place + 1 :] += known[place] + step - known[place + 1]
     numbers = np.arange(len(seconds))
     outside = np.minimum(numbers - places[0], 0) + np.maximum(numbers - places[-1], 0)

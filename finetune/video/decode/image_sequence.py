@@ -11,7 +11,7 @@ from pathlib import Path
 from av.video.frame import VideoFrame
 
 from finetune.errors import VideoError
-from finetune.video.decode.container import decoded, open_video
+from finetune.video.decode.container import decode_frames, open_video
 
 NO_TIME = float("nan")
 
@@ -21,15 +21,15 @@ def image_frames(folder: Path, images: Sequence[Path], indices: Sequence[int]) -
     for index in indices:
         if index >= len(images):
             raise VideoError(f"{folder}: frame {index} was asked for, but it has {len(images)} images")
-        with named_in(folder), open_video(images[index]) as (container, stream):
-            frame = next(decoded(images[index], container, stream), None)
+        with prefix_errors_with(folder), open_video(images[index]) as (container, stream):
+            frame = next(decode_frames(images[index], container, stream), None)
             if frame is None:
                 raise VideoError(f"{images[index]}: holds no picture that can be decoded")
             yield index, frame
 
 
 @contextmanager
-def named_in(folder: Path) -> Iterator[None]:
+def prefix_errors_with(folder: Path) -> Iterator[None]:
     """A VideoError about an image begins with its folder, as all about one clip begin with the clip's path."""
     try:
         yield

@@ -10,17 +10,17 @@ import cv2
 import numpy as np
 
 from finetune.errors import VideoError
-from finetune.video.decode.container import decoded, open_video
-from finetune.video.decode.gop import Layout
+from finetune.video.decode.container import decode_frames, open_video
+from finetune.video.decode.gop import GopLayout
 from finetune.video.decode.orientation import ClipOrientation, Orientation
-from finetune.video.decode.packet_index import by_packets, has_true_times
-from finetune.video.decode.stack_frames import stacked
+from finetune.video.decode.packet_index import has_reliable_times, layout_by_demuxing
+from finetune.video.decode.stack_frames import stack_pictures
 
 PROGRESSIVE = 1  # and 0 is unknown
 
 
 def read_with_opencv(
-    path: Path, indices: Sequence[int], size: tuple[int, int] | None, layout: Layout | None
+    path: Path, indices: Sequence[int], size: tuple[int, int] | None, layout: GopLayout | None
 ) -> tuple[np.ndarray, np.ndarray]:
     """`read_frames` by taking every frame in turn up to the last: OpenCV's own seeking is not exact."""
     wanted, found = set(indices), {}
@@ -41,7 +41,7 @@ def read_with_opencv(
                 if not there:
                     break
                 if size is not None:
-                    stored_size = orientation.swapped(size)
+                    stored_size = orientation.swap_if_transposed(size)
                     picture_HWC = cv2.resize(picture_HWC, stored_size[::-1], interpolation=cv2.INTER_AREA)
                 seconds = capture.get(cv2.CAP_PROP_POS_MSEC) / 1000
                 found[count] = orientation.shown(cv2.cvtColor(picture_HWC, cv2.COLOR_BGR2RGB)), seconds
@@ -49,11 +49,11 @@ def read_with_opencv(
         capture.release()
     if len(found) < len(wanted):
         raise VideoError(f"{path}: frame {max(wanted)} was asked for, but OpenCV can read only {count} frames")
-    return stacked(path, found, indices)
+    return stack_pictures(path, found, indices)
 
 
 def read_with_torchcodec(
-    path: Path, indices: Sequence[int], size: tuple[int, int] | None, layout: Layout | None
+    path: Path, indices: Sequence[int], size: tuple[int, int] | None, layout: GopLayout | None
 ) -> tuple[np.ndarray, np.ndarray]:
     """`read_frames` by torchcodec's exact mode, which sorts frames by their times: refused where those are not true."""
     try:
@@ -64,7 +64,7 @@ def read_with_torchcodec(
         raise VideoError(f"{path}: torchcodec cannot be used ({reason}); install it, or use decoder pyav") from None
     with open_video(path, quick=True) as (container, stream):
         index = stream.index
-        has_times = has_true_times(container, stream) and by_packets(container, stream) is not None
+        has_times = has_reliable_times(container, stream) and layout_by_demuxing(container, stream) is not None
     if not has_times:
         raise VideoError(f"{path}: has no reliable timestamps, by which torchcodec finds frames; use decoder pyav")
     if _orientation_of_first(path) != Orientation():
@@ -82,5 +82,5 @@ def read_with_torchcodec(
 
 def _orientation_of_first(path: Path) -> Orientation:
     with open_video(path, quick=True) as (container, stream):
-        first = next(decoded(path, container, stream), None)
+        first = next(decode_frames(path, container, stream), None)
         return Orientation() if first is None else ClipOrientation(path).of(first)

@@ -21,12 +21,10 @@ from av.video.stream import VideoStream
 from finetune.errors import VideoError
 
 # Codecs in which a frame may state an orientation by itself: in a message (SEI), by the type of its unit, or as EXIF.
-MESSAGE_UNITS = {"h264": 6, "hevc": 39, "vvc": 23}
-WITH_EXIF = {"mjpeg", "png", "apng", "webp"}
-ORIENTATION_MESSAGE = re.compile(
-    rb"\x2f[\x01-\x10]"
-)  # its type, and a length; letters follow a slash in other messages
-NEWER_TYPES = 16  # kinds of side data that FFmpeg may have and PyAV has no name for
+SEI_UNIT_TYPES = {"h264": 6, "hevc": 39, "vvc": 23}
+EXIF_CODECS = {"mjpeg", "png", "apng", "webp"}
+ORIENTATION_SEI = re.compile(rb"\x2f[\x01-\x10]")  # its type, and a length; letters follow a slash in other messages
+UNNAMED_TYPES = 16  # kinds of side data that FFmpeg may have and PyAV has no name for
 
 
 class Orientation(NamedTuple):
@@ -42,7 +40,7 @@ class Orientation(NamedTuple):
             picture_HWC = picture_HWC.swapaxes(0, 1)
         return picture_HWC[:: -1 if self.upside_down else 1, :: -1 if self.mirrored else 1]
 
-    def swapped(self, sides: tuple[int, int]) -> tuple[int, int]:
+    def swap_if_transposed(self, sides: tuple[int, int]) -> tuple[int, int]:
         """Two sides as shown from those stored, and the other way round."""
         return sides[::-1] if self.transposed else sides
 
@@ -86,11 +84,11 @@ def orientation_of(frame: VideoFrame) -> Orientation | None:
 def may_state_orientation(stream: VideoStream, first: Packet) -> bool:
     """Whether the first packet of a stream may state an orientation that later ones leave out."""
     codec = stream.codec_context.name
-    if codec not in MESSAGE_UNITS:
-        return codec in WITH_EXIF and b"exif" in bytes(first).lower()
+    if codec not in SEI_UNIT_TYPES:
+        return codec in EXIF_CODECS and b"exif" in bytes(first).lower()
     try:
-        messages = BitStreamFilterContext(f"filter_units=pass_types={MESSAGE_UNITS[codec]}", stream)
-        return any(ORIENTATION_MESSAGE.search(bytes(unit)) for unit in messages.filter(Packet(bytes(first))))
+        messages = BitStreamFilterContext(f"filter_units=pass_types={SEI_UNIT_TYPES[codec]}", stream)
+        return any(ORIENTATION_SEI.search(bytes(unit)) for unit in messages.filter(Packet(bytes(first))))
     except av.FFmpegError:  # damaged
         return True
 
@@ -100,18 +98,18 @@ def _display_matrix(frame: VideoFrame) -> tuple[int, ...] | None:
     try:
         side_data = frame.side_data
     except ValueError:  # PyAV lists none of it where there is a kind that it has no name for, as EXIF
-        side_data = _without_newer_types(frame).side_data
+        side_data = _without_unnamed_types(frame).side_data
     if Type.DISPLAYMATRIX not in side_data:
         return None
     return struct.unpack("=9i", bytes(side_data[Type.DISPLAYMATRIX])[:36])
 
 
-def _without_newer_types(frame: VideoFrame) -> VideoFrame:
+def _without_unnamed_types(frame: VideoFrame) -> VideoFrame:
     graph = Graph()
     source = graph.add_buffer(
         width=frame.width, height=frame.height, format=frame.format, time_base=frame.time_base or Fraction(1)
     )
-    newer = range(len(Type), len(Type) + NEWER_TYPES)
+    newer = range(len(Type), len(Type) + UNNAMED_TYPES)
     deletions = [graph.add("sidedata", f"mode=delete:type={number}") for number in newer]
     graph.link_nodes(source, *deletions, graph.add("buffersink")).configure()
     graph.push(frame)

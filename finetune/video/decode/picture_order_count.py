@@ -9,11 +9,11 @@ HEADER_BYTES = 48  # of a slice: more than what is read of it ever takes
 Rank = tuple[int, int]  # pictures are shown in rising order of these; the first counts up wherever decoding begins anew
 
 
-class OrderUnknown(Exception):
+class UnknownOrderError(Exception):
     """The headers are written in a way that is not read here, or a packet is not one picture that is shown."""
 
 
-class _Bits:
+class _BitReader:
     """Reads bits from the left."""
 
     def __init__(self, unit: bytes) -> None:
@@ -27,7 +27,7 @@ class _Bits:
             raise ValueError("ends too early")
         return self.value >> self.left & (1 << count) - 1
 
-    def golomb(self) -> int:
+    def exp_golomb(self) -> int:
         """Exp-Golomb: as many bits as there are zeros before the first one, and that one, less 1."""
         rest = self.value & (1 << self.left) - 1
         zeros = self.left - rest.bit_length()
@@ -35,11 +35,11 @@ class _Bits:
         return self.take(zeros + 1) - 1
 
     def signed(self) -> int:
-        code = self.golomb()
+        code = self.exp_golomb()
         return (code + 1) // 2 if code & 1 else -(code // 2)
 
 
-class _Counter:
+class _PocCounter:
     """Picture order counts of which packets hold the last bits only (H.264 8.2.1.1, H.265 8.3.1)."""
 
     def __init__(self) -> None:
@@ -62,7 +62,7 @@ class _Counter:
         return self.period, count
 
 
-def _units(packet: memoryview, width: int) -> Iterator[memoryview]:
+def _nal_units(packet: memoryview, width: int) -> Iterator[memoryview]:
     """NAL units, each behind its length."""
     at = 0
     while at + width < len(packet):
@@ -73,14 +73,14 @@ def _units(packet: memoryview, width: int) -> Iterator[memoryview]:
         at += width + size
 
 
-class H264:
+class H264OrderReader:
     def __init__(self, header: bytes) -> None:
         if len(header) < 7 or header[0] != 1:
-            raise OrderUnknown("no avcC header")
+            raise UnknownOrderError("no avcC header")
         self.width = (header[4] & 3) + 1
-        self.sequences: dict[int, _Sequence] = {}
+        self.sequences: dict[int, _SequenceParameterSet] = {}
         self.sequence_of: dict[int, int] = {}  # by picture parameter set
-        self.counter, self.stored = _Counter(), 0
+        self.counter, self.stored = _PocCounter(), 0
         at = 6
         for count in (header[5] & 31, None):
             count, at = (header[at], at + 1) if count is None else (count, at)
@@ -92,7 +92,7 @@ class H264:
     def __call__(self, packet: memoryview) -> Rank:
         self.stored += 1
         ranks, fields = [], []
-        for unit in _units(packet, self.width):
+        for unit in _nal_units(packet, self.width):
             kind = unit[0] & 31
             if kind in {7, 8}:
                 self._learn(unit)
@@ -101,26 +101,26 @@ class H264:
                 ranks.append(rank)
                 fields.append(field)
         if fields not in ([None], [0, 1], [1, 0]):  # a frame, or both fields of one
-            raise OrderUnknown("a packet that is not one picture")
+            raise UnknownOrderError("a packet that is not one picture")
         return min(ranks)
 
     def _learn(self, unit: memoryview) -> None:
         if unit[0] & 31 == 7:
-            sequence = _Sequence(bytes(unit[1:]))
+            sequence = _SequenceParameterSet(bytes(unit[1:]))
             self.sequences[sequence.number] = sequence
         elif unit[0] & 31 == 8:
-            bits = _Bits(bytes(unit[1:HEADER_BYTES]))
-            self.sequence_of[bits.golomb()] = bits.golomb()
+            bits = _BitReader(bytes(unit[1:HEADER_BYTES]))
+            self.sequence_of[bits.exp_golomb()] = bits.exp_golomb()
 
     def _slice(self, unit: memoryview, is_idr: bool) -> tuple[Rank, int | None]:
         """The rank, and which field it is, 0 or 1, or None for a frame."""
-        bits = _Bits(bytes(unit[1:HEADER_BYTES]))
-        bits.golomb(), bits.golomb()
-        sequence = self.sequences[self.sequence_of[bits.golomb()]]
+        bits = _BitReader(bytes(unit[1:HEADER_BYTES]))
+        bits.exp_golomb(), bits.exp_golomb()
+        sequence = self.sequences[self.sequence_of[bits.exp_golomb()]]
         bits.take(sequence.frame_num_bits)
         field = bits.take(1) if sequence.has_fields and bits.take(1) else None
         if is_idr:
-            bits.golomb()
+            bits.exp_golomb()
             self.counter.begin()
         if sequence.order_type == 2:
             return (self.counter.period, self.stored), field
@@ -128,31 +128,31 @@ class H264:
         return self.counter.rank(bits.take(sequence.order_bits), sequence.order_bits, is_reference=is_reference), field
 
 
-class _Sequence:
+class _SequenceParameterSet:
     """What of a sequence parameter set tells where slices have their picture order count."""
 
     def __init__(self, unit: bytes) -> None:
-        profile, bits = unit[0], _Bits(unit[3:])
-        self.number = bits.golomb()
+        profile, bits = unit[0], _BitReader(unit[3:])
+        self.number = bits.exp_golomb()
         if profile in {100, 110, 122, 244, 44, 83, 86, 118, 128, 138, 139, 134, 135}:
-            chroma = bits.golomb()
+            chroma = bits.exp_golomb()
             if chroma == 3 and bits.take(1):
-                raise OrderUnknown("colour planes that are coded apart")
-            bits.golomb(), bits.golomb(), bits.take(1)
+                raise UnknownOrderError("colour planes that are coded apart")
+            bits.exp_golomb(), bits.exp_golomb(), bits.take(1)
             if bits.take(1):
                 for number in range(12 if chroma == 3 else 8):
                     if bits.take(1):
                         _skip_scaling_list(bits, 16 if number < 6 else 64)
-        self.frame_num_bits = bits.golomb() + 4
-        self.order_type = bits.golomb()
+        self.frame_num_bits = bits.exp_golomb() + 4
+        self.order_type = bits.exp_golomb()
         if self.order_type == 1:
-            raise OrderUnknown("picture order counts of type 1")
-        self.order_bits = bits.golomb() + 4 if self.order_type == 0 else 0
-        bits.golomb(), bits.take(1), bits.golomb(), bits.golomb()
+            raise UnknownOrderError("picture order counts of type 1")
+        self.order_bits = bits.exp_golomb() + 4 if self.order_type == 0 else 0
+        bits.exp_golomb(), bits.take(1), bits.exp_golomb(), bits.exp_golomb()
         self.has_fields = bits.take(1) == 0
 
 
-def _skip_scaling_list(bits: _Bits, size: int) -> None:
+def _skip_scaling_list(bits: _BitReader, size: int) -> None:
     last = following = 8
     for _ in range(size):
         if following:
@@ -160,14 +160,14 @@ def _skip_scaling_list(bits: _Bits, size: int) -> None:
         last = following or last
 
 
-class Hevc:
+class HevcOrderReader:
     def __init__(self, header: bytes) -> None:
         if len(header) < 23 or header[0] != 1:
-            raise OrderUnknown("no hvcC header")
+            raise UnknownOrderError("no hvcC header")
         self.width = (header[21] & 3) + 1
         self.sequences: dict[int, tuple[int, bool]] = {}  # bits of the count, and whether colour planes are apart
         self.pictures: dict[int, tuple[int, bool, int]] = {}  # sequence, whether output is flagged, extra bits
-        self.counter, self.has_ended = _Counter(), True
+        self.counter, self.has_ended = _PocCounter(), True
         at = 23
         for _ in range(header[22]):
             count, at = int.from_bytes(header[at + 1 : at + 3], "big"), at + 3
@@ -178,7 +178,7 @@ class Hevc:
 
     def __call__(self, packet: memoryview) -> Rank:
         ranks = []
-        for unit in _units(packet, self.width):
+        for unit in _nal_units(packet, self.width):
             kind, layer = unit[0] >> 1 & 63, (unit[0] & 1) << 5 | unit[1] >> 3
             if layer:
                 continue
@@ -189,7 +189,7 @@ class Hevc:
             elif kind < 32 and unit[2] & 128:  # a picture's first slice
                 ranks.append(self._slice(unit, kind))
         if len(ranks) != 1:
-            raise OrderUnknown("a packet that is not one picture")
+            raise UnknownOrderError("a packet that is not one picture")
         return ranks[0]
 
     def _learn(self, unit: memoryview) -> None:
@@ -197,13 +197,13 @@ class Hevc:
         if kind == 33:
             self._learn_sequence(bytes(unit[2:]))
         elif kind == 34:
-            bits = _Bits(bytes(unit[2:HEADER_BYTES]))
-            number, sequence = bits.golomb(), bits.golomb()
+            bits = _BitReader(bytes(unit[2:HEADER_BYTES]))
+            number, sequence = bits.exp_golomb(), bits.exp_golomb()
             bits.take(1)
             self.pictures[number] = sequence, bool(bits.take(1)), bits.take(3)
 
     def _learn_sequence(self, unit: bytes) -> None:
-        bits = _Bits(unit)
+        bits = _BitReader(unit)
         bits.take(4)
         layers = bits.take(3)
         bits.take(1 + 96)  # general profile and level
@@ -211,24 +211,24 @@ class Hevc:
         bits.take(2 * (8 - layers) if layers else 0)
         for profile, level in present:
             bits.take(88 * profile + 8 * level)
-        number = bits.golomb()
-        planes_apart = bits.golomb() == 3 and bool(bits.take(1))
-        bits.golomb(), bits.golomb()
+        number = bits.exp_golomb()
+        planes_apart = bits.exp_golomb() == 3 and bool(bits.take(1))
+        bits.exp_golomb(), bits.exp_golomb()
         if bits.take(1):
-            bits.golomb(), bits.golomb(), bits.golomb(), bits.golomb()
-        bits.golomb(), bits.golomb()
-        self.sequences[number] = bits.golomb() + 4, planes_apart
+            bits.exp_golomb(), bits.exp_golomb(), bits.exp_golomb(), bits.exp_golomb()
+        bits.exp_golomb(), bits.exp_golomb()
+        self.sequences[number] = bits.exp_golomb() + 4, planes_apart
 
     def _slice(self, unit: memoryview, kind: int) -> Rank:
         is_random_access, is_idr, is_broken_link = 16 <= kind <= 23, kind in {19, 20}, 16 <= kind <= 18
-        bits = _Bits(bytes(unit[2:HEADER_BYTES]))
+        bits = _BitReader(bytes(unit[2:HEADER_BYTES]))
         bits.take(1 + is_random_access)
-        sequence, has_output_flag, extra = self.pictures[bits.golomb()]
+        sequence, has_output_flag, extra = self.pictures[bits.exp_golomb()]
         order_bits, planes_apart = self.sequences[sequence]
         bits.take(extra)
-        bits.golomb()
+        bits.exp_golomb()
         if has_output_flag and not bits.take(1):
-            raise OrderUnknown("a picture that is not shown")
+            raise UnknownOrderError("a picture that is not shown")
         bits.take(2 * planes_apart)
         low = 0 if is_idr else bits.take(order_bits)
         if is_idr or is_broken_link or (is_random_access and self.has_ended):

@@ -18,28 +18,28 @@ from av.video.reformatter import Interpolation, VideoReformatter
 from av.video.stream import VideoStream
 
 from finetune.errors import VideoError
-from finetune.video.decode.clip_files import images_of
+from finetune.video.decode.clip_files import list_sequence_images
 from finetune.video.decode.container import (
     PYAV_ERRORS,
-    decoded,
+    decode_frames,
     frame_rate,
-    has_no_times,
+    lacks_timestamps,
     open_video,
-    or_encrypted,
+    reason_or_encrypted,
 )
-from finetune.video.decode.gop import Layout
-from finetune.video.decode.image_sequence import NO_TIME, image_frames, named_in
+from finetune.video.decode.gop import GopLayout
+from finetune.video.decode.image_sequence import NO_TIME, image_frames, prefix_errors_with
 from finetune.video.decode.opencv_torchcodec import read_with_opencv, read_with_torchcodec
 from finetune.video.decode.orientation import ClipOrientation, OrientationError
-from finetune.video.decode.packet_index import by_decoding, by_index, by_packets, is_mp4
+from finetune.video.decode.packet_index import is_mp4, layout_by_container_index, layout_by_decoding, layout_by_demuxing
 from finetune.video.decode.sparse import LayoutError, decode_groups
-from finetune.video.decode.stack_frames import stacked
-from finetune.video.decode.verify_index import proven
+from finetune.video.decode.stack_frames import stack_pictures
+from finetune.video.decode.verify_index import verified_layout
 
-PICTURES_VERSION = 2  # one more when the same file gives other pictures: features kept of the old ones are not used
+DECODING_VERSION = 2  # one more when the same file gives other pictures: features kept of the old ones are not used
 Decoder = Literal["auto", "pyav", "opencv", "torchcodec"]
-Frames = Iterator[tuple[int, VideoFrame, float]]
-MOST_ENTRIES = 1000  # of an index, to tell how long a frame is shown
+TimedFrames = Iterator[tuple[int, VideoFrame, float]]
+MAX_INDEX_ENTRIES = 1000  # of an index, to tell how long a frame is shown
 
 
 @dataclass(frozen=True)
@@ -68,34 +68,34 @@ def probe(path: str | Path) -> VideoInfo:
 
     Raises VideoError in plain words for a file that is empty, no video, audio only or cut off.
     """
-    return _scan(Path(path), prove=False)[0]
+    return _scan(Path(path), verify=False)[0]
 
 
-def scan(path: str | Path) -> tuple[VideoInfo, Layout | None]:
+def scan(path: str | Path) -> tuple[VideoInfo, GopLayout | None]:
     """`probe`, and the layout of a file that takes time to find it: not where the container's index says it."""
-    return _scan(Path(path), prove=True)
+    return _scan(Path(path), verify=True)
 
 
-def _scan(path: Path, *, prove: bool) -> tuple[VideoInfo, Layout | None]:
+def _scan(path: Path, *, verify: bool) -> tuple[VideoInfo, GopLayout | None]:
     if path.is_dir():
         return _info_of_images(path), None
     with open_video(path) as (container, stream):
-        _refuse_cut_off(path, container, stream)
-        layout, counted = by_index(container, stream), "index"
+        _require_not_truncated(path, container, stream)
+        layout, counted = layout_by_container_index(container, stream), "index"
         codec, has_audio = stream.codec_context.name, bool(container.streams.audio)
         fps = frame_rate(stream)
-        frame_seconds = _typical_seconds(stream) or (1 / fps if fps else 0.0)
-        first = next(decoded(path, container, stream), None)
+        frame_seconds = _typical_frame_seconds(stream) or (1 / fps if fps else 0.0)
+        first = next(decode_frames(path, container, stream), None)
         if first is None:
-            raise VideoError(f"{path}: {or_encrypted(path, 'holds no frame that can be decoded')}")
-        height, width = ClipOrientation(path).of(first).swapped((first.height, first.width))
+            raise VideoError(f"{path}: {reason_or_encrypted(path, 'holds no frame that can be decoded')}")
+        height, width = ClipOrientation(path).of(first).swap_if_transposed((first.height, first.width))
     if layout is None:
         with open_video(path) as (container, stream):
-            layout, counted = by_packets(container, stream), "packets"
+            layout, counted = layout_by_demuxing(container, stream), "packets"
     last = None if layout is None else _time_of_last(path, layout)
     if layout is None or last is None:
         listed = 0 if layout is None else layout.num_frames
-        layout, counted = _by_decoding(path, listed=listed, prove=prove), "decoded"
+        layout, counted = _by_decoding(path, listed=listed, verify=verify), "decoded"
     info = VideoInfo(
         num_frames=layout.num_frames,
         counted=counted,
@@ -116,7 +116,7 @@ def read_frames(
     *,
     size: tuple[int, int] | None = None,
     decoder: Decoder = "auto",
-    layout: Layout | None = None,
+    layout: GopLayout | None = None,
 ) -> tuple[np.ndarray, np.ndarray]:
     """Frames as uint8 (T, 3, H, W) RGB, channels last in memory, and their `pts_seconds` (T,).
 
@@ -133,40 +133,42 @@ def read_frames(
 
 
 def _read_with_pyav(
-    path: Path, indices: Sequence[int], size: tuple[int, int] | None, layout: Layout | None
+    path: Path, indices: Sequence[int], size: tuple[int, int] | None, layout: GopLayout | None
 ) -> tuple[np.ndarray, np.ndarray]:
     wanted, listed = sorted(set(indices)), 0
     if layout is None or layout.has_groups:
         with suppress(LayoutError, *PYAV_ERRORS), open_video(path, quick=True) as (container, stream):
-            known = layout or by_index(container, stream) or by_packets(container, stream)
+            known = layout or layout_by_container_index(container, stream) or layout_by_demuxing(container, stream)
             if known is not None and wanted[-1] < known.num_frames:
                 listed = known.num_frames
                 frames = decode_groups(container, stream, known, wanted)
-                return _as_arrays(path, _timed(frames, container, known), indices, size=size)
+                return _as_arrays(path, _with_layout_times(frames, container, known), indices, size=size)
     with open_video(path) as (container, stream):
-        frames = _counted_off(path, container, stream, wanted[-1], listed=listed)
-        return _as_arrays(path, _timed(frames, container, layout), indices, size=size)
+        frames = _decode_from_start(path, container, stream, wanted[-1], listed=listed)
+        return _as_arrays(path, _with_layout_times(frames, container, layout), indices, size=size)
 
 
-def _counted_off(path: Path, container: InputContainer, stream: VideoStream, last: int, *, listed: int) -> Frames:
+def _decode_from_start(
+    path: Path, container: InputContainer, stream: VideoStream, last: int, *, listed: int
+) -> TimedFrames:
     """Every frame from the first to `last`.
 
     Raises VideoError where fewer frames than a file lists come out: those behind a missing one have wrong numbers.
     """
     count, last = 0, max(last, listed - 1)
-    for count, frame in enumerate(decoded(path, container, stream), start=1):
+    for count, frame in enumerate(decode_frames(path, container, stream), start=1):
         yield count - 1, frame, float("nan") if frame.time is None else frame.time
         if count > last:
             return
     if listed:
-        raise VideoError(f"{path}: {_damaged(listed, f'only {count} can be decoded')}")
+        raise VideoError(f"{path}: {_damage_reason(listed, f'only {count} can be decoded')}")
     raise VideoError(f"{path}: frame {last} was asked for, but only {count} frames can be decoded")
 
 
-def _timed(frames: Frames, container: InputContainer, layout: Layout | None) -> Frames:
+def _with_layout_times(frames: TimedFrames, container: InputContainer, layout: GopLayout | None) -> TimedFrames:
     """The frames with the times that are known of them: the layout's, or by the rate where the container has none."""
     times = None if layout is None else layout.times
-    rate = frame_rate(container.streams.video[0]) if has_no_times(container) else 0
+    rate = frame_rate(container.streams.video[0]) if lacks_timestamps(container) else 0
     for number, frame, seconds in frames:
         if times is not None and number < len(times):
             seconds = float(times[number])
@@ -176,20 +178,20 @@ def _timed(frames: Frames, container: InputContainer, layout: Layout | None) -> 
 
 
 def _as_arrays(
-    path: Path, frames: Frames, indices: Sequence[int], *, size: tuple[int, int] | None
+    path: Path, frames: TimedFrames, indices: Sequence[int], *, size: tuple[int, int] | None
 ) -> tuple[np.ndarray, np.ndarray]:
     """Those asked for, converted and stacked; a frame is let go as soon as it is converted."""
-    wanted, to_rgb = set(indices), ToRgb(path)
+    wanted, to_rgb = set(indices), RgbConverter(path)
     found: dict[int, tuple[np.ndarray, float]] = {}
     for number, frame, seconds in frames:
         if number in wanted:
             found[number] = to_rgb(frame, size), seconds
         else:
             to_rgb.orientation.of(frame)
-    return stacked(path, found, indices)
+    return stack_pictures(path, found, indices)
 
 
-def frame_times(path: str | Path, layout: Layout | None = None) -> np.ndarray:
+def frame_times(path: str | Path, layout: GopLayout | None = None) -> np.ndarray:
     """Seconds at which each frame is shown (N,), never falling: one for each frame that `read_frames` gives.
 
     By the timestamps of packets where those are true, else by those of the frames that decoding in order gives, and
@@ -198,23 +200,23 @@ def frame_times(path: str | Path, layout: Layout | None = None) -> np.ndarray:
     """
     path = Path(path)
     if path.is_dir():
-        return np.full(len(images_of(path)), NO_TIME)
+        return np.full(len(list_sequence_images(path)), NO_TIME)
     listed = 0
     if layout is None:
         with open_video(path, quick=True) as (container, stream):
-            index, layout = by_index(container, stream), by_packets(container, stream)
+            index, layout = layout_by_container_index(container, stream), layout_by_demuxing(container, stream)
             listed = 0 if index is None else index.num_frames
     if layout is None or layout.times is None:
-        layout = _by_decoding(path, listed=listed, prove=False)
+        layout = _by_decoding(path, listed=listed, verify=False)
     assert layout.times is not None
     return layout.times
 
 
-def _by_decoding(path: Path, *, listed: int, prove: bool) -> Layout:
+def _by_decoding(path: Path, *, listed: int, verify: bool) -> GopLayout:
     """The layout by decoding everything. Raises VideoError where that gives fewer frames than the file lists."""
     try:
         with open_video(path) as (container, stream):
-            layout, digests = by_decoding(path, container, stream)
+            layout, digests = layout_by_decoding(path, container, stream)
         if not layout.num_frames:
             raise VideoError(f"{path}: holds no frame that can be decoded")
         if layout.num_frames < listed:
@@ -225,34 +227,34 @@ def _by_decoding(path: Path, *, listed: int, prove: bool) -> Layout:
         if not listed:
             raise
         reason = str(error).removeprefix(f"{path}: ")
-        raise VideoError(f"{path}: {_damaged(listed, reason)}") from None
-    return proven(path, layout, digests) if prove and layout.has_groups else layout
+        raise VideoError(f"{path}: {_damage_reason(listed, reason)}") from None
+    return verified_layout(path, layout, digests) if verify and layout.has_groups else layout
 
 
-def _damaged(listed: int, reason: str) -> str:
+def _damage_reason(listed: int, reason: str) -> str:
     return f"is damaged or cut off: it lists {listed} frames, but {reason}"
 
 
-def _time_of_last(path: Path, layout: Layout) -> float | None:
+def _time_of_last(path: Path, layout: GopLayout) -> float | None:
     """When the last frame is shown; None where it does not come out, or the layout turns out not to be true."""
     with suppress(LayoutError, *PYAV_ERRORS), open_video(path, quick=True) as (container, stream):
         frames, orientation = decode_groups(container, stream, layout, [layout.num_frames - 1]), ClipOrientation(path)
         last = float("nan")
-        for _, frame, seconds in _timed(frames, container, layout):
+        for _, frame, seconds in _with_layout_times(frames, container, layout):
             orientation.of(frame)
             last = seconds
         return last
     return None
 
 
-def _typical_seconds(stream: VideoStream) -> float:
+def _typical_frame_seconds(stream: VideoStream) -> float:
     """How long a frame is shown, typically, by the container's index; 0 where it has none."""
-    times = [entry.timestamp for entry in islice(stream.index_entries, MOST_ENTRIES)]
+    times = [entry.timestamp for entry in islice(stream.index_entries, MAX_INDEX_ENTRIES)]
     gaps = np.diff(np.array(times, dtype=np.int64))
     return float(np.median(gaps[gaps > 0])) * float(stream.time_base or 0) if (gaps > 0).any() else 0.0
 
 
-def _duration(layout: Layout, first: VideoFrame, last: float | None, frame_seconds: float) -> float:
+def _duration(layout: GopLayout, first: VideoFrame, last: float | None, frame_seconds: float) -> float:
     """From the first frame's time to the last one's, and as long as a frame is typically shown."""
     if layout.times is not None:
         gaps = np.diff(layout.times)
@@ -263,10 +265,10 @@ def _duration(layout: Layout, first: VideoFrame, last: float | None, frame_secon
 
 def _info_of_images(folder: Path) -> VideoInfo:
     """Of the folder's first image, once the last one can be read as well."""
-    images = images_of(folder)
-    with named_in(folder):
+    images = list_sequence_images(folder)
+    with prefix_errors_with(folder):
         first, last = probe(images[0]), probe(images[-1])
-    _refuse_two_sizes(
+    _require_one_size(
         folder, {(info.width, info.height): image for info, image in ((first, images[0]), (last, images[-1]))}
     )
     return replace(
@@ -281,24 +283,24 @@ def _info_of_images(folder: Path) -> VideoInfo:
 
 def _read_images(folder: Path, indices: Sequence[int], size: tuple[int, int] | None) -> tuple[np.ndarray, np.ndarray]:
     """`read_frames` of a folder of images, each upright by what it says itself."""
-    images, found, sizes = images_of(folder), {}, {}
+    images, found, sizes = list_sequence_images(folder), {}, {}
     for index, frame in image_frames(folder, images, sorted(set(indices))):
-        to_rgb = ToRgb(images[index])
-        sizes[to_rgb.orientation.of(frame).swapped((frame.width, frame.height))] = images[index]
-        _refuse_two_sizes(folder, sizes)
+        to_rgb = RgbConverter(images[index])
+        sizes[to_rgb.orientation.of(frame).swap_if_transposed((frame.width, frame.height))] = images[index]
+        _require_one_size(folder, sizes)
         found[index] = to_rgb(frame, size)
     frames_THWC = np.stack([found[index] for index in indices])
     return frames_THWC.transpose(0, 3, 1, 2), np.full(len(indices), NO_TIME)
 
 
-def _refuse_two_sizes(folder: Path, sizes: Mapping[tuple[int, int], Path]) -> None:
+def _require_one_size(folder: Path, sizes: Mapping[tuple[int, int], Path]) -> None:
     """By the (width, height) of images as they are shown."""
     if len(sizes) > 1:
         listed = " and ".join(f"{image.name} {width} x {height}" for (width, height), image in sizes.items())
         raise VideoError(f"{folder}: its images differ in size: {listed} pixels; bring them to one size")
 
 
-def _refuse_cut_off(path: Path, container: InputContainer, stream: VideoStream) -> None:
+def _require_not_truncated(path: Path, container: InputContainer, stream: VideoStream) -> None:
     listed = len(stream.index_entries)
     if listed > container.size:
         raise VideoError(f"{path}: is damaged: its header lists {listed} frames, in {container.size} bytes")
@@ -309,7 +311,7 @@ def _refuse_cut_off(path: Path, container: InputContainer, stream: VideoStream) 
         raise VideoError(f"{path}: is cut off: its header promises {len(ends)} frames, {there} are in the file")
 
 
-class ToRgb:
+class RgbConverter:
     """Turns a file's frames, the first of them first, into uint8 (H, W, 3) as they are shown.
 
     Keeps the scaler's tables from frame to frame. Errors name `path`.
@@ -326,7 +328,7 @@ class ToRgb:
         """
         orientation, flags = self.orientation.of(frame), Interpolation.BILINEAR
         if size is not None:
-            height, width = orientation.swapped(size)
+            height, width = orientation.swap_if_transposed(size)
             if not frame.format.is_rgb:  # the same picture as in one step, in little more than half the time
                 frame = self.scaler.reformat(frame, width, height, format="yuv444p", interpolation=flags, threads=1)
             # Without full chroma white comes out as 253, and colours bleed at edges.

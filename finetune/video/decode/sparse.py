@@ -23,21 +23,21 @@ from av.packet import Packet
 from av.video.frame import VideoFrame
 from av.video.stream import VideoStream
 
-from finetune.video.decode.container import packets_of
-from finetune.video.decode.gop import Layout
+from finetune.video.decode.container import read_packets
+from finetune.video.decode.gop import GopLayout
 from finetune.video.decode.orientation import may_state_orientation
-from finetune.video.decode.packet_index import in_order, is_mp4, ranks_of, seek_time
-from finetune.video.decode.picture_order_count import OrderUnknown
+from finetune.video.decode.packet_index import is_mp4, seek_time, sort_by_display_order, stream_order_reader
+from finetune.video.decode.picture_order_count import UnknownOrderError
 
 # Codecs whose decoders know before decoding that no other frame refers to one, and skip it when told to.
-KNOWS_UNREFERENCED = {"h264", "hevc", "mpeg4", "mpeg2video", "mpeg1video"}
+NONREF_SKIPPING_CODECS = {"h264", "hevc", "mpeg4", "mpeg2video", "mpeg1video"}
 # Packets up to this many ahead are read over; those further on are jumped to.
-WORTH_A_SEEK = 64
+SEEK_THRESHOLD_PACKETS = 64
 NO_FRAME = -1
 NO_GROUP = -2
 
-Numbered = Iterator[tuple[int, Packet]]
-Frames = Iterator[tuple[int, VideoFrame, float]]
+NumberedPackets = Iterator[tuple[int, Packet]]
+TimedFrames = Iterator[tuple[int, VideoFrame, float]]
 
 
 class LayoutError(Exception):
@@ -45,7 +45,7 @@ class LayoutError(Exception):
 
 
 def decode_groups(
-    container: InputContainer, stream: VideoStream, layout: Layout, frames: Iterable[int]
+    container: InputContainer, stream: VideoStream, layout: GopLayout, frames: Iterable[int]
 ) -> Iterator[tuple[int, VideoFrame, float]]:
     """(frame number, frame, its time in seconds or NaN) for the frames asked for, in rising order.
 
@@ -53,13 +53,13 @@ def decode_groups(
 
     Raises LayoutError, or what PyAV raises.
     """
-    reader = _Reader(container, stream, layout)
-    decoder = _Decoder(stream, one_each=layout.one_each)
-    _tell_encoder(stream, reader.first)
+    reader = _PacketReader(container, stream, layout)
+    decoder = _GroupDecoder(stream, one_frame_per_packet=layout.one_frame_per_packet)
+    _read_encoder_info(stream, reader.first)
     if may_state_orientation(stream, reader.first):
         frames = {0, *frames}
     before = NO_GROUP
-    rest: Numbered = iter(())  # the group in the decoder, and its packets that were not needed
+    rest: NumberedPackets = iter(())  # the group in the decoder, and its packets that were not needed
     for group, targets in layout.groups(list(frames)):
         if before != group - 1:  # jumping empties the decoder
             yield from decoder.drain()
@@ -67,19 +67,19 @@ def decode_groups(
         if targets[0] < frame_of.get(start, NO_FRAME):  # shown before its group's keyframe: needs the group before
             if before != group - 1:
                 decoder.begin(reader.frames_of(group - 1), int(layout.starts[group - 1]))
-                rest = reader.packets_of(group - 1)
+                rest = reader.read_packets(group - 1)
             yield from decoder.feed(rest)
-            decoder.go_on(frame_of, targets)
+            decoder.add_group(frame_of, targets)
         else:
             yield from decoder.drain()
             decoder.begin(frame_of, start, targets)
-        packets = reader.packets_of(group)
+        packets = reader.read_packets(group)
         yield from decoder.feed(packets, last=decoder.last_needed(targets))
         before, rest = group, packets
     yield from decoder.drain()
 
 
-def _tell_encoder(stream: VideoStream, first: Packet) -> None:
+def _read_encoder_info(stream: VideoStream, first: Packet) -> None:
     """Old x264 wrote 4:4:4 in a way of its own, and says so in the first packet alone."""
     decoder = stream.codec_context
     if decoder.name == "h264" and "4:4:4" in (decoder.profile or ""):
@@ -88,15 +88,17 @@ def _tell_encoder(stream: VideoStream, first: Packet) -> None:
         decoder.flush_buffers()
 
 
-class _Decoder:
+class _GroupDecoder:
     """The stream's decoder, from one keyframe until it is drained."""
 
-    def __init__(self, stream: VideoStream, *, one_each: bool) -> None:
+    def __init__(self, stream: VideoStream, *, one_frame_per_packet: bool) -> None:
         self.context = stream.codec_context
-        self.one_each = one_each
-        self.may_skip = one_each and _knows_unreferenced(stream)
+        self.one_frame_per_packet = one_frame_per_packet
+        self.may_skip = one_frame_per_packet and _can_skip_nonref(stream)
         self.left_out: set[int] = set()  # packets
-        self.too_early: set[int] = set()  # frames that come out before the first keyframe, and are thrown away
+        self.undecodable_leading: set[int] = (
+            set()
+        )  # frames that come out before the first keyframe, and are thrown away
         self.frame_of: dict[int, int] = {}  # by packet number; those shown before the first keyframe are left out
         self.key = NO_FRAME  # the first keyframe's frame, where it is shown
         self.wanted: set[int] = set()
@@ -109,13 +111,13 @@ class _Decoder:
         """Start at the packet of a group's keyframe; frames shown before that need a group that is not there."""
         self.key = frame_of.get(start, NO_FRAME)  # an edit list may take it away, and keep what refers to it
         early = {number: frame for number, frame in frame_of.items() if frame < self.key}
-        self.left_out = set(early) if self.one_each else set()
-        self.too_early = set() if self.one_each else set(early.values())
+        self.left_out = set(early) if self.one_frame_per_packet else set()
+        self.undecodable_leading = set() if self.one_frame_per_packet else set(early.values())
         self.frame_of, self.last, self.has_begun = {}, NO_FRAME, True
         self.context.skip_frame = "NONREF" if self.may_skip else "DEFAULT"
-        self.go_on(frame_of, targets)
+        self.add_group(frame_of, targets)
 
-    def go_on(self, frame_of: dict[int, int], targets: Iterable[int]) -> None:
+    def add_group(self, frame_of: dict[int, int], targets: Iterable[int]) -> None:
         """Take up the next group, without a break."""
         self.frame_of |= {number: frame for number, frame in frame_of.items() if number not in self.left_out}
         self.wanted |= set(targets)
@@ -126,7 +128,7 @@ class _Decoder:
         own = max((number for number, frame in self.frame_of.items() if frame in targets), default=-1)
         return min((number for number in self.frame_of if number > own), default=own + 2) - 1
 
-    def feed(self, packets: Numbered, *, last: int | None = None) -> Frames:
+    def feed(self, packets: NumberedPackets, *, last: int | None = None) -> TimedFrames:
         for number, packet in packets:
             if number not in self.left_out:
                 frame = self.frame_of.get(number, NO_FRAME)
@@ -139,24 +141,24 @@ class _Decoder:
                 packet.pts = frame
                 pictures = self.context.decode(packet)
                 if pictures:
-                    yield from self._taken(pictures)
+                    yield from self._checked_output(pictures)
             if number == last:
                 return
 
-    def drain(self) -> Frames:
+    def drain(self) -> TimedFrames:
         """What is still in the decoder; it can begin anew after that."""
         if self.has_begun:
-            yield from self._taken(self.context.decode(None))
+            yield from self._checked_output(self.context.decode(None))
             self.context.flush_buffers()
         if self.wanted:
             raise LayoutError(f"frames {sorted(self.wanted)} did not come out")
         self.frame_of, self.fed, self.times, self.has_begun = {}, set(), {}, False
 
-    def _taken(self, pictures: Iterable[VideoFrame]) -> Frames:
+    def _checked_output(self, pictures: Iterable[VideoFrame]) -> TimedFrames:
         """What comes out, checked."""
         for picture in pictures:
             number = picture.pts
-            if number in self.too_early:
+            if number in self.undecodable_leading:
                 continue
             if number not in self.fed or picture.is_corrupt:
                 raise LayoutError(f"a frame that was not expected, or is damaged: {number}")
@@ -169,19 +171,19 @@ class _Decoder:
             yield number, picture, self.times.get(number, float("nan"))
 
 
-def _knows_unreferenced(stream: VideoStream) -> bool:
+def _can_skip_nonref(stream: VideoStream) -> bool:
     """Whether frames that no other refers to can be told; with temporal layers the mark holds within a layer only."""
     decoder = stream.codec_context
     if decoder.name != "hevc":
-        return decoder.name in KNOWS_UNREFERENCED
+        return decoder.name in NONREF_SKIPPING_CODECS
     header = decoder.extradata or b""
     return len(header) > 21 and header[0] == 1 and (header[21] >> 3 & 7) == 1  # ISO/IEC 14496-15: numTemporalLayers
 
 
-class _Reader:
+class _PacketReader:
     """Packets of one stream by number, read in order or jumped to."""
 
-    def __init__(self, container: InputContainer, stream: VideoStream, layout: Layout) -> None:
+    def __init__(self, container: InputContainer, stream: VideoStream, layout: GopLayout) -> None:
         self.container = container
         self.stream = stream
         self.layout = layout
@@ -201,11 +203,13 @@ class _Reader:
         """The frame of each packet of a group that gives one, by packet number."""
         if self.layout.packets is not None:
             return self.layout.frames_of_group(group)
-        held = self._hold(group)
+        held = self._buffer_group(group)
         try:
-            rank_of = ranks_of(self.stream)
-            order = in_order([packet.pts for _, packet in held], [rank_of(memoryview(packet)) for _, packet in held])
-        except OrderUnknown as error:
+            rank_of = stream_order_reader(self.stream)
+            order = sort_by_display_order(
+                [packet.pts for _, packet in held], [rank_of(memoryview(packet)) for _, packet in held]
+            )
+        except UnknownOrderError as error:
             raise LayoutError(str(error)) from None
         shown = [held[place][0] for place in order if not held[place][1].is_discard]
         first_frame, after = self.layout.frames_before[group : group + 2].tolist()
@@ -213,24 +217,24 @@ class _Reader:
             raise LayoutError("packets are missing")
         return {number: first_frame + place for place, number in enumerate(shown)}
 
-    def packets_of(self, group: int) -> Numbered:
+    def read_packets(self, group: int) -> NumberedPackets:
         """A group's packets with their numbers."""
-        return self._read(group) if self.layout.packets is not None else iter(self._hold(group))
+        return self._read(group) if self.layout.packets is not None else iter(self._buffer_group(group))
 
-    def _hold(self, group: int) -> list[tuple[int, Packet]]:
+    def _buffer_group(self, group: int) -> list[tuple[int, Packet]]:
         if group not in self.held:
             self.held = {group: list(self._read(group))}
         return self.held[group]
 
-    def _read(self, group: int) -> Numbered:
+    def _read(self, group: int) -> NumberedPackets:
         start, end = self.layout.starts[group : group + 2].tolist()
-        if not self.position <= start <= self.position + WORTH_A_SEEK:
+        if not self.position <= start <= self.position + SEEK_THRESHOLD_PACKETS:
             self._jump(group)
         while self.position < start:
             self._next()
         return self._until(end)
 
-    def _until(self, end: int) -> Numbered:
+    def _until(self, end: int) -> NumberedPackets:
         while self.position < end:
             yield self.position, self._next()
 
@@ -268,4 +272,4 @@ class _Reader:
         return first
 
     def _demux(self) -> Iterator[Packet]:
-        return packets_of(self.container, self.stream)
+        return read_packets(self.container, self.stream)

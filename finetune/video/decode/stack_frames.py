@@ -8,7 +8,7 @@ import numpy as np
 from finetune.errors import VideoError
 
 
-def stacked(
+def stack_pictures(
     path: Path, pictures: Mapping[int, tuple[np.ndarray, float]], indices: Sequence[int]
 ) -> tuple[np.ndarray, np.ndarray]:
     """Pictures (H, W, 3) with their seconds, by frame, as (T, 3, H, W) and (T,) in the order of `indices`.

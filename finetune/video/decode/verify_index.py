@@ -5,34 +5,34 @@ from pathlib import Path
 import numpy as np
 
 from finetune.video.decode.container import PYAV_ERRORS, open_video
-from finetune.video.decode.gop import Layout, without_groups, without_starts
-from finetune.video.decode.packet_index import Digest, Digests
+from finetune.video.decode.gop import GopLayout, layout_without_groups, merge_into_previous
+from finetune.video.decode.packet_index import FrameDigest, FrameDigests
 from finetune.video.decode.sparse import LayoutError, decode_groups
 
 COMPARED_GROUPS = 32  # of a layout that was found by decoding
 COMPARED_FRAMES = 3  # of each of these groups, from its keyframe on
 COMPARED_WITH_LEADING = 2  # so many of them with the frames that are shown before the keyframe
-MOST_ATTEMPTS = 4
+MAX_ATTEMPTS = 4
 
 
-def proven(path: Path, layout: Layout, digests: Digests) -> Layout:
+def verified_layout(path: Path, layout: GopLayout, digests: FrameDigests) -> GopLayout:
     """A layout that was found by decoding, less the groups at which decoding cannot start after all.
 
     Frames of groups spread over the file are decoded again, and compared with what decoding in order gave.
     """
-    for _ in range(MOST_ATTEMPTS):
+    for _ in range(MAX_ATTEMPTS):
         wrong = _wrong_groups(path, layout, digests)
         if not wrong:
             return layout
-        layout = without_starts(layout, wrong)
+        layout = merge_into_previous(layout, wrong)
     assert layout.times is not None
-    return without_groups(layout.times)
+    return layout_without_groups(layout.times)
 
 
-def _wrong_groups(path: Path, layout: Layout, digests: Digests) -> set[int]:
+def _wrong_groups(path: Path, layout: GopLayout, digests: FrameDigests) -> set[int]:
     """Of the groups compared, those whose frames come out otherwise, or not at all."""
-    group_of = _compared(layout)
-    wrong, left, digest = set(), sorted(group_of), Digest()
+    group_of = _frames_to_compare(layout)
+    wrong, left, digest = set(), sorted(group_of), FrameDigest()
     try:
         with open_video(path, quick=True) as (container, stream):
             for number, frame, _ in decode_groups(container, stream, layout, left):
@@ -46,7 +46,7 @@ def _wrong_groups(path: Path, layout: Layout, digests: Digests) -> set[int]:
     return wrong
 
 
-def _compared(layout: Layout) -> dict[int, int]:
+def _frames_to_compare(layout: GopLayout) -> dict[int, int]:
     """The frames to compare, by number, each with its group: those of the first group come from the start anyway."""
     last = len(layout.seek_times) - 1
     group_of: dict[int, int] = {}

@@ -16,14 +16,14 @@ from pathlib import Path
 import numpy as np
 
 from finetune.errors import RunError
-from finetune.storage.atomic import whole_file
+from finetune.storage.atomic import atomic_file
 from finetune.storage.safe_read import read_array
 from finetune.video.decode import clip_files
 
 SCHEMA = 2  # one more when the files change, or the same video gives other pictures
 JPEG_QUALITY = 90
-FRAME = np.dtype([("start", "<u8"), ("length", "<u4"), ("crc", "<u4"), ("seconds", "<f8")])  # start: in its video
-FIELDS = [
+FRAME_DTYPE = np.dtype([("start", "<u8"), ("length", "<u4"), ("crc", "<u4"), ("seconds", "<f8")])  # start: in its video
+ENTRY_FIELDS = [
     *(("size", "<i8"), ("mtime_ns", "<i8")),  # of the source when it was packed
     *(("height", "<i4"), ("width", "<i4")),  # of the source, in pixels, as shown
     *(("shard", "<i4"), ("start", "<i8")),  # where its first JPEG is
@@ -32,7 +32,7 @@ FIELDS = [
 
 
 @dataclass(frozen=True)
-class Settings:
+class PackSettings:
     """What the frames of a pack are: their short side in pixels, at most, and how many a video; None: all."""
 
     short_side: int
@@ -44,11 +44,11 @@ class Settings:
         return f"--short-side {self.short_side} --frames {self.frames or 'all'}"
 
 
-def read_settings(folder: Path) -> Settings:
+def read_settings(folder: Path) -> PackSettings:
     """Raises RunError for a folder that is no pack, or one of another version."""
     file = folder / "pack.json"
     try:
-        settings = Settings(**json.loads(file.read_text(encoding="utf-8")))
+        settings = PackSettings(**json.loads(file.read_text(encoding="utf-8")))
     except FileNotFoundError:
         raise RunError(f"{folder}: is not a pack; make one with `finetune data pack MANIFEST --out {folder}`") from None
     except (OSError, ValueError, TypeError) as error:
@@ -58,14 +58,14 @@ def read_settings(folder: Path) -> Settings:
     return settings
 
 
-def write_settings(folder: Path, settings: Settings) -> None:
+def write_settings(folder: Path, settings: PackSettings) -> None:
     _write(folder / "pack.json", json.dumps(asdict(settings), indent=1))
 
 
 def entries(rows: Sequence[tuple]) -> np.ndarray:
     """An index of (path as bytes, *FIELDS)."""
     longest = max((len(row[0]) for row in rows), default=1)
-    return np.array(rows, [("path", f"S{longest}"), *FIELDS])
+    return np.array(rows, [("path", f"S{longest}"), *ENTRY_FIELDS])
 
 
 def read_index(folder: Path) -> np.ndarray:
@@ -79,7 +79,7 @@ def read_index(folder: Path) -> np.ndarray:
 
 def write_index(folder: Path, index: np.ndarray) -> None:
     """Sort by path, and replace the index at once."""
-    with whole_file(folder / "index.npy") as partial, partial.open("wb") as file:
+    with atomic_file(folder / "index.npy") as partial, partial.open("wb") as file:
         np.save(file, index[np.argsort(index["path"], kind="stable")])
 
 
@@ -98,7 +98,7 @@ def broken_shards(folder: Path, index: np.ndarray) -> dict[int, str]:
     """Shards of the index that are not there, or shorter than it says, each with what is wrong."""
     broken = {}
     ends = np.zeros(1 + index["shard"].max(initial=-1), np.int64)
-    np.maximum.at(ends, index["shard"], index["table"] + index["num_frames"] * FRAME.itemsize)
+    np.maximum.at(ends, index["shard"], index["table"] + index["num_frames"] * FRAME_DTYPE.itemsize)
     for shard in np.flatnonzero(ends).tolist():
         file, needed = shard_file(folder, shard), int(ends[shard])
         if not file.is_file():
@@ -133,5 +133,5 @@ def write_bad(folder: Path, bad: dict[str, str]) -> None:
 
 
 def _write(file: Path, text: str) -> None:
-    with whole_file(file) as partial:
+    with atomic_file(file) as partial:
         partial.write_text(text + "\n", encoding="utf-8")

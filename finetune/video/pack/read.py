@@ -11,19 +11,19 @@ import torch
 from torch.nn import functional as F
 
 from finetune.data.manifest import Manifest
-from finetune.errors import DataError, RecipeError, RunError, VideoError, some
-from finetune.storage.object_store import fetched, is_url
-from finetune.video.file_facts import Facts
+from finetune.errors import DataError, RecipeError, RunError, VideoError, shorten_list
+from finetune.storage.object_store import is_url, local_copy
+from finetune.video.file_facts import FileFacts
 from finetune.video.pack import format as form
-from finetune.video.pack.format import FRAME
-from finetune.video.probe_files import look_at_files
+from finetune.video.pack.format import FRAME_DTYPE
+from finetune.video.probe_files import scan_files
 
 OPEN_SHARDS = 64  # each holds a file open, of which a process may have about a thousand
 
 
-def facts_of(manifest: Manifest, packed: Path | str | None, *, side: int) -> Facts:
+def manifest_facts(manifest: Manifest, packed: Path | str | None, *, side: int) -> FileFacts:
     """Facts of a manifest's rows: from a pack for clips of `side` pixels, or, without one, from the files."""
-    return look_at_files(manifest) if packed is None else Pack(packed).facts(manifest, side=side)
+    return scan_files(manifest) if packed is None else Pack(packed).facts(manifest, side=side)
 
 
 class Pack:
@@ -34,7 +34,7 @@ class Pack:
     """
 
     def __init__(self, folder: str | Path) -> None:
-        self.folder = fetched(folder) if isinstance(folder, str) and is_url(folder) else Path(folder)
+        self.folder = local_copy(folder) if isinstance(folder, str) and is_url(folder) else Path(folder)
         self.settings = form.read_settings(self.folder)
         self.index = form.read_index(self.folder)
         if broken := form.broken_shards(self.folder, self.index):
@@ -64,7 +64,7 @@ class Pack:
         wanted, places = np.unique(indices, return_inverse=True)
         shard, start = int(entry["shard"]), int(entry["start"])
         bytes_of_shard = self._shard(shard)
-        frames = np.frombuffer(bytes_of_shard, FRAME, int(entry["num_frames"]), int(entry["table"]))[wanted]
+        frames = np.frombuffer(bytes_of_shard, FRAME_DTYPE, int(entry["num_frames"]), int(entry["table"]))[wanted]
         pictures = []
         for number, frame in zip(wanted, frames, strict=True):
             jpeg = bytes_of_shard[start + int(frame["start"]) :][: int(frame["length"])]
@@ -83,7 +83,7 @@ class Pack:
         if entry is None:
             raise VideoError(f"{path}: is not in the pack {self.folder}")
         shard = self._shard(int(entry["shard"]))
-        return np.frombuffer(shard, FRAME, int(entry["num_frames"]), int(entry["table"]))["seconds"]
+        return np.frombuffer(shard, FRAME_DTYPE, int(entry["num_frames"]), int(entry["table"]))["seconds"]
 
     def stamp(self, path: str | Path) -> tuple[int, int]:
         """Bytes and time of change in nanoseconds of the source `path` when it was packed."""
@@ -91,7 +91,7 @@ class Pack:
         assert entry is not None, path
         return int(entry["size"]), int(entry["mtime_ns"])
 
-    def facts(self, manifest: Manifest, *, side: int) -> Facts:
+    def facts(self, manifest: Manifest, *, side: int) -> FileFacts:
         """Facts of a manifest's rows: those of the sources, but for the number of frames, which is that packed.
 
         A row that is not in the pack is bad. Raises DataError where a source has changed since, and RecipeError
@@ -118,9 +118,9 @@ class Pack:
         if changed:
             raise DataError(
                 f"{self.folder}: {len(changed)} of {len(manifest)} videos have changed since they were packed: "
-                f"{some(changed)}; run `finetune data pack MANIFEST --out {self.folder}` again"
+                f"{shorten_list(changed)}; run `finetune data pack MANIFEST --out {self.folder}` again"
             )
-        return Facts(num_frames, heights, widths, bad)
+        return FileFacts(num_frames, heights, widths, bad)
 
     def _open_shard(self, shard: int) -> np.ndarray:
         return np.memmap(form.shard_file(self.folder, shard), np.uint8, "r")

@@ -20,17 +20,17 @@ import numpy as np
 
 from finetune.data.manifest import Manifest
 from finetune.errors import RunError, VideoError
-from finetune.storage.atomic import locked
-from finetune.video.decode.container import decoded, open_video
-from finetune.video.decode.gop import Layout
-from finetune.video.decode.read import ToRgb, VideoInfo, frame_times, read_frames, scan
+from finetune.storage.atomic import exclusive_lock
+from finetune.video.decode.container import decode_frames, open_video
+from finetune.video.decode.gop import GopLayout
+from finetune.video.decode.read import RgbConverter, VideoInfo, frame_times, read_frames, scan
 from finetune.video.pack import format as form
-from finetune.video.pack.format import FRAME, JPEG_QUALITY, Settings
-from finetune.video.worker_pool import Failure, supervised_map
+from finetune.video.pack.format import FRAME_DTYPE, JPEG_QUALITY, PackSettings
+from finetune.video.worker_pool import WorkerFailure, process_map
 
 SHARD_BYTES = 2**28
 TIME_LIMIT_SECONDS = 3600  # for one video; an hour of Full HD takes about a quarter of that
-CHUNK = 64  # frames in memory at a time
+FRAMES_PER_CHUNK = 64  # frames in memory at a time
 Progress = Callable[[int, int], None]
 Pictures = Iterator[tuple[np.ndarray, float]]
 
@@ -62,8 +62,8 @@ def pack(
     folder = Path(folder)
     try:
         with _locked(folder):
-            _settle(folder, Settings(short_side, frames))
-            return _pack(manifest, folder, Settings(short_side, frames), progress)
+            _check_settings(folder, PackSettings(short_side, frames))
+            return _pack(manifest, folder, PackSettings(short_side, frames), progress)
     except OSError as error:
         if error.errno in {errno.ENOSPC, errno.EDQUOT}:
             reason = "the disk is full; make room and run the command again: it goes on after the last finished shard"
@@ -72,14 +72,14 @@ def pack(
         raise RunError(f"{folder}: {reason}") from None
 
 
-def _pack(manifest: Manifest, folder: Path, settings: Settings, progress: Progress | None) -> PackResult:
-    shards = _Shards(folder, _clean(folder))
+def _pack(manifest: Manifest, folder: Path, settings: PackSettings, progress: Progress | None) -> PackResult:
+    shards = _ShardWriter(folder, _remove_broken(folder))
     paths = sorted({os.fsdecode(path) for path in manifest.paths})
     left = [path for path in paths if form.find(shards.index, path) is None]
     bad = {path: reason for path, reason in form.read_bad(folder).items() if path not in set(paths)}
     parts = folder / "parts"
     parts.mkdir()
-    results = supervised_map(
+    results = process_map(
         partial(_pack_video, settings=settings, parts=parts),
         enumerate(left),
         count=len(os.sched_getaffinity(0)),
@@ -89,12 +89,12 @@ def _pack(manifest: Manifest, folder: Path, settings: Settings, progress: Progre
     try:
         with closing(results), shards:
             for done, (path, result) in enumerate(zip(left, results, strict=True), start=len(paths) - len(left) + 1):
-                if isinstance(result, _Part):
+                if isinstance(result, _PackedVideo):
                     shards.add(result)
                 elif isinstance(result, OSError):
                     raise result
                 else:
-                    found[path] = f"{path}: {result.reason}" if isinstance(result, Failure) else str(result)
+                    found[path] = f"{path}: {result.reason}" if isinstance(result, WorkerFailure) else str(result)
                 if progress is not None:
                     progress(done, len(paths))
     finally:
@@ -109,7 +109,9 @@ def _locked(folder: Path) -> Iterator[None]:
     folder.mkdir(parents=True, exist_ok=True)
     if not (folder / "pack.json").exists() and any(not _is_ours(path) for path in folder.iterdir()):
         raise RunError(f"{folder}: is not a pack and not empty; choose a folder of its own")
-    with locked(folder / "lock", f"{folder}: another run is packing into it; wait for that, or choose another --out"):
+    with exclusive_lock(
+        folder / "lock", f"{folder}: another run is packing into it; wait for that, or choose another --out"
+    ):
         yield
 
 
@@ -117,14 +119,14 @@ def _is_ours(path: Path) -> bool:
     return path.name in {"lock", "pack.json.partial"}
 
 
-def _settle(folder: Path, settings: Settings) -> None:
+def _check_settings(folder: Path, settings: PackSettings) -> None:
     if not (folder / "pack.json").exists():
         form.write_settings(folder, settings)
     elif (there := form.read_settings(folder)) != settings:
         raise RunError(f"{folder}: was packed with {there}, not {settings}; say the same, or choose another --out")
 
 
-def _clean(folder: Path) -> np.ndarray:
+def _remove_broken(folder: Path) -> np.ndarray:
     """The index less what has changed or is broken; what no entry is left of, or a run has left behind, is removed."""
     index = form.read_index(folder)
     broken = form.broken_shards(folder, index)
@@ -138,7 +140,7 @@ def _clean(folder: Path) -> np.ndarray:
     return index
 
 
-class _Shards:
+class _ShardWriter:
     """The shard under way, and the index of those that are finished.
 
     As a context manager it finishes the last one, also when interrupted; where the disk fails it removes that.
@@ -152,14 +154,14 @@ class _Shards:
         self.entries: list[tuple] = []
         self.end = 0
 
-    def add(self, part: "_Part") -> None:
+    def add(self, part: "_PackedVideo") -> None:
         """Append a packed video, and remove the file that it comes from."""
         if self.file is None:
             self.file = (self.folder / "shard.partial").open("wb")
         with part.file.open("rb") as source:
             shutil.copyfileobj(source, self.file, 2**20)
         self.entries.append((*part.source, self.number, self.end, self.end + part.table, part.num_frames))
-        self.end += part.table + part.num_frames * FRAME.itemsize
+        self.end += part.table + part.num_frames * FRAME_DTYPE.itemsize
         part.file.unlink()
         if self.end >= SHARD_BYTES:
             self.finish()
@@ -177,7 +179,7 @@ class _Shards:
         form.write_index(self.folder, self.index)
         self.number, self.file, self.entries, self.end = self.number + 1, None, [], 0
 
-    def __enter__(self) -> "_Shards":
+    def __enter__(self) -> "_ShardWriter":
         return self
 
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
@@ -190,7 +192,7 @@ class _Shards:
 
 
 @dataclass(frozen=True)
-class _Part:
+class _PackedVideo:
     """A packed video in a file of its own: its JPEGs, and from `table` on a FRAME for each."""
 
     file: Path
@@ -199,7 +201,7 @@ class _Part:
     num_frames: int
 
 
-def _pack_video(item: tuple[int, str], *, settings: Settings, parts: Path) -> _Part | VideoError | OSError:
+def _pack_video(item: tuple[int, str], *, settings: PackSettings, parts: Path) -> _PackedVideo | VideoError | OSError:
     """Pack one video, in a process that may be killed. An OSError comes from the disk that is written to."""
     cv2.setNumThreads(1)
     number, path = item
@@ -214,7 +216,7 @@ def _pack_video(item: tuple[int, str], *, settings: Settings, parts: Path) -> _P
     except (VideoError, OSError) as error:
         target.unlink(missing_ok=True)
         return error
-    return _Part(target, (os.fsencode(path), *stamp, info.height, info.width), table, num_frames)
+    return _PackedVideo(target, (os.fsencode(path), *stamp, info.height, info.width), table, num_frames)
 
 
 def _write_frames(file: IO[bytes], pictures: Pictures) -> tuple[int, int]:
@@ -226,35 +228,35 @@ def _write_frames(file: IO[bytes], pictures: Pictures) -> tuple[int, int]:
         file.write(jpeg)
         frames.append((end, len(jpeg), zlib.crc32(jpeg), seconds))
         end += len(jpeg)
-    file.write(np.array(frames, FRAME).tobytes())
+    file.write(np.array(frames, FRAME_DTYPE).tobytes())
     return len(frames), end
 
 
-def _pictures(path: Path, info: VideoInfo, layout: Layout | None, settings: Settings) -> Pictures:
+def _pictures(path: Path, info: VideoInfo, layout: GopLayout | None, settings: PackSettings) -> Pictures:
     """The frames to pack, uint8 (H, W, 3), and their times in seconds: as `read_frames` gives them."""
     size = packed_size(info.height, info.width, settings.short_side)
     count = min(settings.frames or info.num_frames, info.num_frames)
     if count == info.num_frames and not path.is_dir():
         yield from _all_pictures(path, size, frame_times(path, layout))
         return
-    indices = kept_frames(info.num_frames, count)
-    for start in range(0, len(indices), CHUNK):
-        frames_TCHW, seconds = read_frames(path, indices[start : start + CHUNK], size=size, layout=layout)
+    indices = evenly_spaced_frames(info.num_frames, count)
+    for start in range(0, len(indices), FRAMES_PER_CHUNK):
+        frames_TCHW, seconds = read_frames(path, indices[start : start + FRAMES_PER_CHUNK], size=size, layout=layout)
         yield from zip(frames_TCHW.transpose(0, 2, 3, 1), seconds.tolist(), strict=True)
 
 
 def _all_pictures(path: Path, size: tuple[int, int], times: np.ndarray) -> Pictures:
     """Every frame as the decoder hands them out, one in memory at a time."""
-    count, to_rgb = 0, ToRgb(path)
+    count, to_rgb = 0, RgbConverter(path)
     with open_video(path) as (container, stream):
-        for count, frame in enumerate(decoded(path, container, stream), start=1):
+        for count, frame in enumerate(decode_frames(path, container, stream), start=1):
             if count <= len(times):
                 yield np.ascontiguousarray(to_rgb(frame, size)), float(times[count - 1])
     if count != len(times):
         raise VideoError(f"{path}: lists {len(times)} frames, but {count} can be decoded")
 
 
-def kept_frames(video_frames: int, frames: int) -> list[int]:
+def evenly_spaced_frames(video_frames: int, frames: int) -> list[int]:
     """The middle frame of each of `frames` equal parts of a video."""
     return [(2 * part + 1) * video_frames // (2 * frames) for part in range(frames)]
 

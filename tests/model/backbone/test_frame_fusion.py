@@ -9,8 +9,8 @@ from grey import TINY
 import finetune as ft
 from finetune.errors import ModelError
 from finetune.model.backbone.backbone import build_backbone
-from finetune.model.backbone.frame_fusion import Frames, Shift
-from finetune.model.classifier import model_of
+from finetune.model.backbone.frame_fusion import FrameCount, TemporalShift
+from finetune.model.classifier import build_from_settings
 from finetune.recipe.schema import Clip, Model, Phase, Train
 
 SHIFTED = [
@@ -70,7 +70,7 @@ def test_tsm_tells_a_clip_from_its_reverse_and_the_plain_network_cannot(name):
 
 def test_a_shift_takes_an_eighth_of_the_channels_from_the_next_frame_and_an_eighth_from_the_last():
     pictures = torch.arange(2 * 3 * 16.0).view(6, 16, 1, 1) + 1
-    (shifted,) = Shift(Frames(3))(None, (pictures,))
+    (shifted,) = TemporalShift(FrameCount(3))(None, (pictures,))
     before, after = (x.view(2, 3, 16) for x in (pictures, shifted))
     assert torch.equal(after[:, 0, :2], before[:, 1, :2]) and torch.equal(after[:, 1, :2], before[:, 2, :2])
     assert torch.equal(after[:, 1, 2:4], before[:, 0, 2:4]) and torch.equal(after[:, 2, 2:4], before[:, 1, 2:4])
@@ -162,7 +162,7 @@ def snapshot(model):
 def test_a_fused_model_freezes_and_a_copy_of_it_is_its_own(fusion):
     torch.manual_seed(0)
     settings = Model(backbone=TINY, weights="none", fusion=fusion)
-    model = model_of(settings, ["a", "b"], num_frames=4, size=32)
+    model = build_from_settings(settings, ["a", "b"], num_frames=4, size=32)
     new = ["temporal", "head"] if fusion == "slow" else ["head"]
     assert ft.set_trainable(model, "head") == new
     before = snapshot(model)
@@ -184,7 +184,9 @@ def test_a_fused_model_freezes_and_a_copy_of_it_is_its_own(fusion):
 @pytest.mark.parametrize("name", [TINY, "tinynet_e", "test_vit", "torchvision/swin_t"])
 def test_drop_path_drops_in_learning_stages_and_not_in_frozen_ones(name):
     size = 32 if name.startswith("torchvision") else 64
-    model = model_of(Model(backbone=name, weights="none", drop_path=0.5), ["a", "b"], num_frames=4, size=size).train()
+    model = build_from_settings(
+        Model(backbone=name, weights="none", drop_path=0.5), ["a", "b"], num_frames=4, size=size
+    ).train()
     enliven(model)
     frames = clips(size=size)
     ft.set_trainable(model, "head")
@@ -216,7 +218,7 @@ def test_drop_path_is_refused_where_there_is_none(name):
 def test_a_trained_model_is_loaded_with_its_fusion(fusion, clip_folder, tmp_path):
     manifest = ft.Manifest.from_folder(clip_folder)
     settings = Model(backbone=TINY, weights="none", fusion=fusion)
-    model = model_of(settings, manifest.classes, num_frames=4, size=32)
+    model = build_from_settings(settings, manifest.classes, num_frames=4, size=32)
     phases, train = [Phase(train="all", epochs=1)], Train(batch_size=4, precision="fp32", device="cpu")
     run = ft.fit(model, manifest, phases, clip=Clip(num_frames=4), train=train, out=tmp_path / "run", quiet=True)
     frames = clips(size=32)

@@ -10,15 +10,15 @@ from torch import nn
 
 import finetune as ft
 from finetune.errors import ModelError
-from finetune.evaluation.gradcam import look
-from finetune.model.activation_checkpointing import learning_blocks
+from finetune.evaluation.gradcam import grad_cam
+from finetune.model.activation_checkpointing import trainable_blocks
 from finetune.model.backbone.backbone import build_backbone
-from finetune.model.backbone.towers import CrossStitch, Pair, tower_distance
+from finetune.model.backbone.towers import CrossStitch, TowerPair, tower_distance
 from finetune.model.classifier import VideoClassifier
-from finetune.model.freezing.freeze import keeps_statistics
-from finetune.model.freezing.stages import cut_into_stages
-from finetune.model.frozen_prefix import FEATURES, after, before, find_cut
-from finetune.model.lora import add_lora, merge_lora, plain_state
+from finetune.model.freezing.freeze import has_running_stats
+from finetune.model.freezing.stages import split_into_stages
+from finetune.model.frozen_prefix import FEATURES, find_cut, forward_after_cut, forward_before_cut
+from finetune.model.lora import add_lora, merge_lora, merged_state_dict
 from finetune.recipe.schema import Model
 
 FAMILIES = [
@@ -74,7 +74,7 @@ def model_of(name=TINY, size=64, *, towers="cross_stitch", num_frames=2):
     settings = Model(backbone=name, weights="none", dropout=0)
     model = VideoClassifier(backbone, classes=("a", "b"), settings=settings, num_frames=num_frames, several=None)
     model.temporal = Both()
-    model.stages = cut_into_stages(model, model.stage_of_parameters())
+    model.stages = split_into_stages(model, model.stage_of_parameters())
     return model.train()
 
 
@@ -173,7 +173,7 @@ def test_batch_norm_learns_the_statistics_of_its_own_towers_pictures():
     for tower, network in enumerate((plain, louder)):
         assert torch.equal(features[tower], each[tower])
         for name, norm in network.net.named_modules():
-            if keeps_statistics(norm):
+            if has_running_stats(norm):
                 part, _, inner = name.partition(".")
                 own = both.net.get_submodule(f"{part}.towers.{tower}" + (f".{inner}" if inner else ""))
                 assert torch.equal(own.running_mean, norm.running_mean), name
@@ -184,7 +184,7 @@ def test_partial_batch_norm_moves_the_first_of_each_tower():
     model = model_of("resnet18")
     ft.set_trainable(model, "all", batch_norm="partial")
     model.train()
-    moving = [name for name, each in model.named_modules() if keeps_statistics(each) and each.training]
+    moving = [name for name, each in model.named_modules() if has_running_stats(each) and each.training]
     assert moving == ["backbone.net.bn1.towers.0", "backbone.net.bn1.towers.1"]
 
 
@@ -196,7 +196,7 @@ def test_what_is_frozen_stays_in_both_towers_and_what_learns_learns_in_both(name
     begun = snapshot(model)
     ema = train_steps(model, 2)
     assert moved(model, begun) == learning
-    with ema.in_place(model):
+    with ema.averaged_weights(model):
         assert moved(model, begun) == learning
     now = snapshot(model)
     changed = {each for each in begun if not torch.equal(begun[each], now[each])}
@@ -230,14 +230,16 @@ def test_the_rest_of_two_towers_gives_what_the_whole_gives_and_learns_the_same(n
     model = apart(model_of(name, size))
     ft.set_trainable(model, stage)
     cut = find_cut(model.train(), 2)
-    assert cut is not None and cut.entry != FEATURES and isinstance(model.backbone.net.get_submodule(cut.entry), Pair)
+    assert (
+        cut is not None and cut.entry != FEATURES and isinstance(model.backbone.net.get_submodule(cut.entry), TowerPair)
+    )
     model.eval()
     seen = clips_of(model)
     whole = model(seen)["label"]
     whole.sum().backward()
     gradients = {name: each.grad.clone() for name, each in model.named_parameters() if each.grad is not None}
     model.zero_grad()
-    entering = before(model, seen, cut)
+    entering = forward_before_cut(model, seen, cut)
     assert tuple(entering.shape[1:]) == cut.item and not entering.requires_grad
     parted = model(entering, cut)["label"]
     parted.sum().backward()
@@ -253,8 +255,8 @@ def test_of_wholly_frozen_towers_the_features_of_both_enter_by_clip():
     cut = find_cut(model, 2)
     assert cut.entry == FEATURES and cut.item == (2, 2, 512)
     seen = clips_of(model)
-    kept, features = before(model.eval(), seen, cut), model.backbone(seen)
-    assert torch.equal(kept[1], features[:, 1]) and torch.equal(after(model, kept, cut), features)
+    kept, features = forward_before_cut(model.eval(), seen, cut), model.backbone(seen)
+    assert torch.equal(kept[1], features[:, 1]) and torch.equal(forward_after_cut(model, kept, cut), features)
     assert torch.equal(model(kept, cut)["label"], model(seen)["label"])
 
 
@@ -267,7 +269,7 @@ def test_checkpointed_towers_give_the_same_gradients(name):
         ft.set_trainable(model, "all", batch_norm="train")
         model(clips_of(model))["label"].square().sum().backward()
         gradients.append({each: value.grad for each, value in model.named_parameters()})
-    assert any(isinstance(block, Pair) for block in learning_blocks(model))
+    assert any(isinstance(block, TowerPair) for block in trainable_blocks(model))
     for each, value in gradients[0].items():
         assert torch.equal(value, gradients[1][each]), each
 
@@ -298,13 +300,13 @@ def test_the_heat_is_that_of_tower_0():
     model.temporal = First()
     with torch.no_grad():
         for each in model.backbone.net.modules():
-            if isinstance(each, Pair):
+            if isinstance(each, TowerPair):
                 for parameter in each.towers[1].parameters():
                     parameter.mul_(-1)
     alone = VideoClassifier(plain, classes=("a", "b"), settings=model.settings, num_frames=2, several=None)
     alone.heads.load_state_dict(model.heads.state_dict())
     seen = clips()[0]
-    assert torch.equal(look(model, seen).heat_THW, look(alone, seen).heat_THW)
+    assert torch.equal(grad_cam(model, seen).heatmap_THW, grad_cam(alone, seen).heatmap_THW)
 
 
 @pytest.mark.parametrize("name", [TINY, "test_vit"])
@@ -317,7 +319,7 @@ def test_low_rank_matrices_learn_in_both_towers_and_their_products_count_as_dist
     assert tower_distance(model).item() == 0
     train_steps(model, 3, lr=0.1)
     apart_now = tower_distance(model)
-    kept, seen, answers = plain_state(model), clips_of(model), model.eval()(clips_of(model))["label"]
+    kept, seen, answers = merged_state_dict(model), clips_of(model), model.eval()(clips_of(model))["label"]
     assert kept.keys() == names
     merge_lora(model)
     assert set(model.state_dict()) == names
@@ -347,5 +349,5 @@ def test_frames_do_not_meet_inside_towers():
 
 def test_without_towers_there_is_one_network():
     backbone = backbone_of()
-    assert backbone.towers is None and not any(isinstance(each, Pair) for each in backbone.modules())
+    assert backbone.towers is None and not any(isinstance(each, TowerPair) for each in backbone.modules())
     assert backbone(clips()).shape == (3, 2, backbone.width)

@@ -10,7 +10,7 @@ from torch import nn
 import finetune as ft
 from finetune.errors import ModelError
 from finetune.model.classifier import build_model
-from finetune.model.freezing.freeze import keeps_statistics, learning_stages
+from finetune.model.freezing.freeze import has_running_stats, trainable_stages
 
 FAMILIES = [
     TINY,
@@ -61,7 +61,7 @@ def test_frozen_stages_stay_bit_identical_and_all_others_learn(name, batch_norm)
         learning = ft.set_trainable(model, what, batch_norm=batch_norm)
         before = snapshot(model)
         train_steps(model)
-        assert moved(model, before) == learning == learning_stages(model)
+        assert moved(model, before) == learning == trainable_stages(model)
 
 
 def test_a_list_is_surgical():
@@ -154,8 +154,8 @@ def test_batch_norm_with_a_frozen_scale_keeps_its_statistics():
 
 @pytest.mark.parametrize("norm", [nn.BatchNorm1d, nn.BatchNorm3d, nn.SyncBatchNorm, EvoNorm2dB0])
 def test_every_kind_of_layer_with_running_statistics_is_held(norm):
-    assert keeps_statistics(norm(4))
-    assert not keeps_statistics(nn.LayerNorm(4))
+    assert has_running_stats(norm(4))
+    assert not has_running_stats(nn.LayerNorm(4))
 
 
 def test_nothing_to_learn_is_refused():

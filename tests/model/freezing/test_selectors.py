@@ -3,7 +3,7 @@
 import pytest
 
 from finetune.errors import ModelError
-from finetune.model.freezing.selectors import lora_settings, select, stages_from
+from finetune.model.freezing.selectors import lora_settings, select_parameters, stages_from
 from finetune.model.freezing.stages import Stage
 
 NAMES = ["stem", "layer1", "layer2", "layer3", "layer4", "temporal", "head"]
@@ -35,24 +35,24 @@ def stages_of(parameters):
     ],
 )
 def test_what_learns_is_named(what, learning):
-    chosen = select(STAGES, what)
+    chosen = select_parameters(STAGES, what)
     assert stages_of(chosen) == learning
     assert chosen == {parameter for name in learning for parameter in STAGES[name].parameters}
 
 
 def test_a_pattern_names_parameters_and_nothing_else():
-    assert select(STAGES, "match(^layer[12].*bias$)") == {"layer1.bias", "layer2.bias"}
-    assert select(STAGES, ["match(bias$)", "head"]) == {f"{name}.bias" for name in NAMES} | {"head.weight"}
+    assert select_parameters(STAGES, "match(^layer[12].*bias$)") == {"layer1.bias", "layer2.bias"}
+    assert select_parameters(STAGES, ["match(bias$)", "head"]) == {f"{name}.bias" for name in NAMES} | {"head.weight"}
 
 
 def test_names_match_as_the_backbone_gives_them():
     stages = {"stem": Stage(("backbone.net.conv1.weight", "backbone.net.bn1.weight"), (), ())}
-    assert select(stages, "match(^conv1)") == {"backbone.net.conv1.weight"}
+    assert select_parameters(stages, "match(^conv1)") == {"backbone.net.conv1.weight"}
 
 
 def test_a_part_that_a_model_does_not_have_learns_nothing_in_a_list():
     without = {name: stage for name, stage in STAGES.items() if name != "temporal"}
-    assert select(without, ["layer4", "temporal", "head"]) == select(without, ["layer4", "head"])
+    assert select_parameters(without, ["layer4", "temporal", "head"]) == select_parameters(without, ["layer4", "head"])
     assert stages_from(tuple(without), "head") == ["head"]
 
 
@@ -69,7 +69,7 @@ def test_a_part_that_a_model_does_not_have_learns_nothing_in_a_list():
 )
 def test_what_is_not_there_is_refused_with_what_is(what, message):
     with pytest.raises(ModelError, match=message):
-        select(STAGES, what)
+        select_parameters(STAGES, what)
 
 
 @pytest.mark.parametrize(

@@ -11,9 +11,9 @@ from torch import nn
 from finetune.errors import ModelError
 from finetune.model.classifier import build_model
 from finetune.model.freezing.freeze import set_trainable
-from finetune.model.frozen_prefix import before, find_cut
-from finetune.model.multitask.feature_taps import Taps, choose_end, ends_of_stages
-from finetune.model.multitask.task_readers import as_maps
+from finetune.model.frozen_prefix import find_cut, forward_before_cut
+from finetune.model.multitask.feature_taps import FeatureTaps, choose_end, find_stage_ends
+from finetune.model.multitask.task_readers import to_feature_maps
 from finetune.recipe.tasks import Task
 
 # Of each network some stages, the modules that end them, and the shape of what one picture of 64 pixels gives there.
@@ -53,7 +53,7 @@ def test_what_is_taken_is_what_the_module_that_ends_the_stage_gives(name, stage,
     said = model(clips)
     handle.remove()
     assert len(by_hand) == 1 and torch.equal(model.sharing.taps.taken[stage], by_hand[0])
-    maps = as_maps(by_hand[0], clips=2, takes_clips=False)
+    maps = to_feature_maps(by_hand[0], clips=2, takes_clips=False)
     assert maps.shape == (2, 4, *shape)
     torch.testing.assert_close(said["it"], model.heads["it"](maps.mean((1, 3, 4))))
 
@@ -67,7 +67,7 @@ def test_what_is_taken_is_what_timm_gives_for_that_place(name, stage, place):
     model = tasked({"it": Task(kind="classify", at=stage)}, backbone=name).eval()
     clips = clips_of(model)
     model(clips)
-    maps = as_maps(model.sharing.taps.taken[stage], clips=2, takes_clips=False)
+    maps = to_feature_maps(model.sharing.taps.taken[stage], clips=2, takes_clips=False)
     pictures = model.backbone.pictures(clips)
     (wanted,) = model.backbone.net.forward_intermediates(pictures, indices=[place], intermediates_only=True)
     torch.testing.assert_close(maps.flatten(0, 1), wanted)
@@ -111,7 +111,7 @@ def test_the_end_is_the_part_called_last_and_what_gives_no_tensor_ends_nothing()
     stage_of = {name: name.split(".")[0] for name, _ in net.named_parameters()}
     order = []
     net.first.register_forward_hook(lambda *call: order.append(call[2].shape))
-    ends = ends_of_stages(net, stage_of, lambda: net(torch.zeros(4, 2)))
+    ends = find_stage_ends(net, stage_of, lambda: net(torch.zeros(4, 2)))
     assert ends == {"first": ("first", (4, 2)), "last": ("last", (4, 3))}
     assert len(order) == 2 and not net.last._forward_hooks
 
@@ -170,7 +170,7 @@ def test_a_picture_has_more_than_one_place(shape, is_picture):
 
 
 def test_a_copy_has_nothing_of_what_was_taken_and_takes_its_own():
-    net, taps = nn.Sequential(nn.Linear(2, 2)), Taps()
+    net, taps = nn.Sequential(nn.Linear(2, 2)), FeatureTaps()
     taps.attach(net, "it", "0")
     net(torch.ones(1, 2))
     taken = taps.taken["it"]
@@ -188,7 +188,7 @@ def test_a_cut_before_all_that_tasks_read_takes_what_enters_and_nothing_else():
     assert cut is not None and not cut.taps and len(cut.item) == 4
     clips = torch.randint(0, 256, (2, 4, 3, 32, 32), dtype=torch.uint8)
     with torch.no_grad():
-        entering = before(model, clips, cut)
+        entering = forward_before_cut(model, clips, cut)
         assert entering.shape == (2, *cut.item)
         whole, parted = model(clips), model(entering, cut)
     assert all(torch.allclose(whole[task], parted[task], atol=1e-5) for task in whole)

@@ -13,7 +13,7 @@ from torch.nn import functional as F
 
 import finetune as ft
 from finetune.errors import ModelError
-from finetune.model.frozen_prefix import FEATURES, before, find_cut
+from finetune.model.frozen_prefix import FEATURES, find_cut, forward_before_cut
 from finetune.recipe.tasks import Task
 
 TASKS = {
@@ -232,7 +232,7 @@ def test_a_model_of_tasks_that_is_run_in_two_parts_is_the_model(name, stage, wha
     model.eval()
     clips = clips_of(model)
     said, whole = model(clips), backward_of(model, clips)
-    kept = before(model, clips, cut)
+    kept = forward_before_cut(model, clips, cut)
     assert tuple(kept.shape[1:]) == cut.item and not kept.requires_grad
     model(clips_of(model, seed=9))  # another pass leaves nothing behind that is read
     parted = model(kept, cut)
@@ -251,8 +251,8 @@ def test_what_is_kept_of_some_clips_is_each_ones_own(sharing):
     cut = find_cut(model.train(), 4)
     model.eval()
     clips = clips_of(model, batch=3)
-    kept = before(model, clips, cut)
-    torch.testing.assert_close(kept[2:], before(model, clips[2:], cut), rtol=1e-4, atol=1e-5)
+    kept = forward_before_cut(model, clips, cut)
+    torch.testing.assert_close(kept[2:], forward_before_cut(model, clips[2:], cut), rtol=1e-4, atol=1e-5)
     with torch.no_grad():
         said, turned = model(clips), model(kept.flip(0), cut)
     for task, each in said.items():
@@ -277,7 +277,7 @@ def test_over_views_numbers_are_averaged_and_classes_agree():
     torch.testing.assert_close(F.softmax(said["action"], 1), probs)
 
 
-@pytest.mark.parametrize("name", ["type", "values", "train", "float", "start_at_zero", "training"])
+@pytest.mark.parametrize("name", ["type", "values", "train", "float", "init_bias_to_zero", "training"])
 def test_a_task_with_the_name_of_a_part_of_pytorch_is_refused(name):
     with pytest.raises(ModelError, match=f"a task cannot be named {name}, as a part of PyTorch's modules is"):
         tasked({name: "classify", "box": "box"})

@@ -7,7 +7,16 @@ from hypothesis import strategies as st
 from torch import nn
 
 from finetune.errors import ModelError
-from finetune.model.multitask.task_readers import EVEN, PARTS, POINTS, Keypoints, Middle, Reader, SpaceMean, as_maps
+from finetune.model.multitask.task_readers import (
+    COORDINATE_SCALE,
+    NUM_KEYPOINTS,
+    UNIFORM_STD,
+    Keypoints,
+    MiddleFrame,
+    SpatialMean,
+    TaskReader,
+    to_feature_maps,
+)
 from finetune.recipe.tasks import Task
 
 
@@ -24,9 +33,9 @@ def keypoints_of_brightness(channels=1):
 
 def first_point(reader, maps):
     """(x, y, spread in x, spread in y) of the first point, in shares of the picture, and those of all others."""
-    found = reader(maps)[0, 0].detach().view(4, POINTS) / PARTS
+    found = reader(maps)[0, 0].detach().view(4, NUM_KEYPOINTS) / COORDINATE_SCALE
     mean_x, spread_x, mean_y, spread_y = found
-    points = torch.stack([mean_x + 0.5, mean_y + 0.5, spread_x + EVEN, spread_y + EVEN])
+    points = torch.stack([mean_x + 0.5, mean_y + 0.5, spread_x + UNIFORM_STD, spread_y + UNIFORM_STD])
     return points[:, 0].tolist(), points[:, 1:]
 
 
@@ -51,8 +60,8 @@ def test_a_point_between_two_places_says_how_far_they_are_apart():
 
 def test_places_that_are_all_the_same_give_about_nothing():
     found = keypoints_of_brightness()(torch.full((2, 3, 1, 14, 14), 7.0))
-    assert found.shape == (2, 3, 4 * POINTS)
-    assert found.abs().max() < 0.02 * PARTS
+    assert found.shape == (2, 3, 4 * NUM_KEYPOINTS)
+    assert found.abs().max() < 0.02 * COORDINATE_SCALE
 
 
 def test_points_of_each_picture_are_its_own():
@@ -64,13 +73,13 @@ def test_points_of_each_picture_are_its_own():
 
 def test_points_learn_to_follow_what_is_to_be_found():
     torch.manual_seed(0)
-    reader, head = Keypoints(4), nn.Linear(4 * POINTS, 2)
+    reader, head = Keypoints(4), nn.Linear(4 * NUM_KEYPOINTS, 2)
     optimizer = torch.optim.AdamW([*reader.parameters(), *head.parameters()], lr=1e-2)
     for _ in range(60):
         places = torch.randint(0, 8, (32, 2))
         maps = 0.3 * torch.randn(32, 1, 4, 8, 8)
         maps[torch.arange(32), 0, 2, places[:, 1], places[:, 0]] += 3
-        error = (head(reader(maps)[:, 0]) - PARTS * (places / 8 - 0.5)).square().mean()
+        error = (head(reader(maps)[:, 0]) - COORDINATE_SCALE * (places / 8 - 0.5)).square().mean()
         optimizer.zero_grad()
         error.backward()
         assert all(each.grad is not None for each in reader.parameters())
@@ -87,7 +96,7 @@ def test_numbers_of_half_the_bits_stay_so():
 )
 def test_the_middle_is_one_frame_or_the_mean_of_two(steps, wanted):
     features = torch.arange(float(steps)).view(1, steps, 1).expand(2, steps, 3)
-    assert torch.equal(Middle()(features), torch.full((2, 3), wanted))
+    assert torch.equal(MiddleFrame()(features), torch.full((2, 3), wanted))
 
 
 CLIPS, STEPS, CHANNELS, SIDE = 2, 3, 5, 4
@@ -111,15 +120,15 @@ TOKENS = FRAMES.flatten(2).transpose(1, 2)
     ids=["conv", "channels last in memory", "NHWC", "tokens", "a class token", "registers", "clips", "clips NHWC"],
 )
 def test_pictures_are_found_in_each_layout(given_as, takes_clips):
-    assert torch.equal(as_maps(given_as, clips=CLIPS, takes_clips=takes_clips), MAPS)
+    assert torch.equal(to_feature_maps(given_as, clips=CLIPS, takes_clips=takes_clips), MAPS)
 
 
 @pytest.mark.parametrize("steps", [1, 2, 4, 8])
 @pytest.mark.parametrize("side", [2, 4, 8])
 def test_clips_are_told_from_pictures_with_channels_last_whatever_their_length(steps, side):
     maps = torch.randn(2, steps, 24, side, side)
-    assert torch.equal(as_maps(maps.transpose(1, 2), clips=2, takes_clips=True), maps)
-    assert torch.equal(as_maps(maps.movedim(2, 4), clips=2, takes_clips=True), maps)
+    assert torch.equal(to_feature_maps(maps.transpose(1, 2), clips=2, takes_clips=True), maps)
+    assert torch.equal(to_feature_maps(maps.movedim(2, 4), clips=2, takes_clips=True), maps)
 
 
 @pytest.mark.parametrize(
@@ -127,27 +136,32 @@ def test_clips_are_told_from_pictures_with_channels_last_whatever_their_length(s
 )
 def test_what_is_no_picture_is_refused_with_its_shape(shape, takes_clips):
     with pytest.raises(ModelError, match=rf"gives \({shape[0]}, .*no places of a picture"):
-        as_maps(torch.zeros(shape), clips=2, takes_clips=takes_clips)
+        to_feature_maps(torch.zeros(shape), clips=2, takes_clips=takes_clips)
 
 
 @pytest.mark.parametrize(
     ("task", "space", "temporal", "width"),
     [
-        (Task(kind="box"), "Keypoints", "Middle", 4 * POINTS),
-        (Task(kind="motion"), "Keypoints", "Slope", 2 * 4 * POINTS),
-        (Task(kind="motion", space="mean", temporal="concat"), "SpaceMean", "Concat", 4 * 7),
-        (Task(kind="classify", at="layer1"), "SpaceMean", "Max", 7),
-        (Task(kind="regress", at="layer1", space="keypoints", temporal="mean"), "Keypoints", "Mean", 4 * POINTS),
+        (Task(kind="box"), "Keypoints", "MiddleFrame", 4 * NUM_KEYPOINTS),
+        (Task(kind="motion"), "Keypoints", "SlopePooling", 2 * 4 * NUM_KEYPOINTS),
+        (Task(kind="motion", space="mean", temporal="concat"), "SpatialMean", "ConcatPooling", 4 * 7),
+        (Task(kind="classify", at="layer1"), "SpatialMean", "MaxPooling", 7),
+        (
+            Task(kind="regress", at="layer1", space="keypoints", temporal="mean"),
+            "Keypoints",
+            "MeanPooling",
+            4 * NUM_KEYPOINTS,
+        ),
     ],
 )
 def test_a_reader_is_as_its_task_says_and_gives_the_width_that_it_says(task, space, temporal, width):
-    reader = Reader(task, "max", width=7, num_steps=4, reads_maps=True)
+    reader = TaskReader(task, "max", width=7, num_steps=4, reads_maps=True)
     assert (type(reader.space).__name__, type(reader.temporal).__name__) == (space, temporal)
     assert reader(torch.randn(3, 4, 7, 5, 5)).shape == (3, reader.width) and reader.width == width
 
 
 def test_a_reader_of_pooled_features_leaves_space_alone():
-    reader = Reader(Task(kind="regress", temporal="middle"), "mean", width=7, num_steps=3, reads_maps=False)
+    reader = TaskReader(Task(kind="regress", temporal="middle"), "mean", width=7, num_steps=3, reads_maps=False)
     features = torch.randn(2, 3, 7)
     assert torch.equal(reader(features), features[:, 1]) and reader.width == 7
-    assert torch.equal(SpaceMean()(MAPS), MAPS.mean((3, 4)))
+    assert torch.equal(SpatialMean()(MAPS), MAPS.mean((3, 4)))

@@ -8,7 +8,7 @@ import pytest
 from written import KINDS, answers_of, change, write_run
 
 from finetune.errors import RunError
-from finetune.report.compare.page import compare_runs, flattened, write_compare_page
+from finetune.report.compare.page import compare_runs, flatten_settings, write_compare_page
 
 ODD = "<img src=x onerror=alert(1)>"
 
@@ -215,7 +215,7 @@ def test_what_is_in_the_recipes_twice_is_left_out(run, tmp_path):
         ("extra", [None, "[1, 2]"]),
     ]
     assert "phases.0.epochs 3 5" in page_of(result, tmp_path).rows
-    assert flattened({"a": {"b": True, "c": None}, "d": {}}) == {"a.b": "true", "a.c": "null", "d": "{}"}
+    assert flatten_settings({"a": {"b": True, "c": None}, "d": {}}) == {"a.b": "true", "a.c": "null", "d": "{}"}
 
 
 def test_seeds_alone_are_called_luck(run, tmp_path):

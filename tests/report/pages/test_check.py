@@ -7,7 +7,7 @@ from html.parser import HTMLParser
 import pytest
 
 from finetune.errors import DataError
-from finetune.report.pages.check import MOST_OF_A_CLASS, PICTURES, write_check_page
+from finetune.report.pages.check import MAX_PER_CLASS, MAX_PICTURES, write_check_page
 
 EVIL = "<img src=x onerror=alert(1)>.mp4\"'&{{ 7 * 7 }}"
 
@@ -130,7 +130,7 @@ def test_the_page_needs_nothing_from_elsewhere(tmp_path):
 def test_pictures_are_bounded_and_taken_evenly_over_each_class(tmp_path, classes, each):
     files = [(f"{label}/{number}", f"class {label:03}") for label in range(classes) for number in range(each)]
     page = shown(tmp_path, result(files), {name: b"jpeg" for name, _ in files})
-    most = min(each, MOST_OF_A_CLASS, max(1, PICTURES // classes))
+    most = min(each, MAX_PER_CLASS, max(1, MAX_PICTURES // classes))
     assert len(page.attributes("img")) == classes * most
     titles = [a["title"] for a in page.attributes("li") if "title" in a and a["title"].startswith("0/")]
     assert titles == [f"0/{number * each // most}" for number in range(most)]

@@ -9,9 +9,9 @@ import pytest
 from written import answers_of, change, write_run
 
 from finetune.errors import RunError
-from finetune.metrics.headline_keys import HEADLINE
+from finetune.metrics.headline_keys import HEADLINE_METRICS
 from finetune.report.pages.runs_index import list_runs, several_tests, write_index
-from finetune.storage.atomic import locked
+from finetune.storage.atomic import exclusive_lock
 
 
 class Elements(HTMLParser):
@@ -105,7 +105,7 @@ def test_a_trained_run_without_a_score_is_to_be_evaluated(tmp_path):
 
 def test_a_run_that_a_program_trains_into_is_not_called_stopped(tmp_path):
     run = stopped(tmp_path / "run", epochs=2)
-    with locked(run / ".lock", "held"):
+    with exclusive_lock(run / ".lock", "held"):
         assert list_runs(tmp_path)[0]["state"] == "training now"
     assert list_runs(tmp_path)[0]["state"] == "stopped after epoch 2 of 3"
 
@@ -162,7 +162,7 @@ def test_a_figure_that_is_no_share_is_damage(tmp_path, value):
 )
 def test_a_figure_of_numbers_is_listed_as_it_is(tmp_path, kind, value, ends, printed):
     path = scored(tmp_path / "run") / "evaluation/results.json"
-    key = HEADLINE[kind][0]
+    key = HEADLINE_METRICS[kind][0]
     change(path, tasks={"numbers": {"kind": kind, key: value, f"{key}_ci": ends}})
     (row,) = list_runs(tmp_path)
     assert (row["state"], row["value"], row["ci"], row["classes"]) == ("finished", value, ends, None)

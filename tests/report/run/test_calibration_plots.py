@@ -10,12 +10,12 @@ import pytest
 from report.run.test_page import change, shown, write_run
 from scipy.special import softmax
 
-from finetune.metrics.calibration import calibration, tempered
-from finetune.metrics.headline import scores_of
+from finetune.metrics.calibration import apply_temperature, calibration
+from finetune.metrics.headline import score_classification
 from finetune.metrics.slices import slices
 from finetune.report import words
 from finetune.report.run import regression_words as measured
-from finetune.report.run.calibration_plots import abstain_curve, ranking_curve, reliability_diagram
+from finetune.report.run.calibration_plots import coverage_curve, ranking_curve, reliability_diagram
 
 CLASSES = ["wave", "clap", "jump"]
 
@@ -25,11 +25,11 @@ def task_of(*, spoilt=1.0, rows=240, calibrated=True):
     rng = np.random.default_rng(0)
     labels = rng.integers(3, size=rows)
     probs = softmax(spoilt * (1.5 * np.eye(3)[labels] + rng.normal(size=(rows, 3))), axis=1)
-    task = scores_of(labels, probs, classes=CLASSES, groups=np.arange(rows) // 8)
+    task = score_classification(labels, probs, classes=CLASSES, groups=np.arange(rows) // 8)
     facts = {"duration": np.arange(rows) / 10 + 1, "frame rate": np.where(np.arange(rows) % 2, 25.0, 29.97)}
     task["slices"] = slices(facts, probs.argmax(1) == labels, None)
     if calibrated:
-        after = calibration(labels, tempered(probs, spoilt), None)
+        after = calibration(labels, apply_temperature(probs, spoilt), None)
         task["calibrated"] = after | {"temperature": spoilt, "rows": 80}
         task["temperature"] = spoilt
     return task
@@ -95,15 +95,15 @@ def test_sureness_is_spoken_of_where_it_is_shown_and_warned_of_where_it_matters(
     task["temperature"] = None if after is None else 1.3
     if after is not None:
         task["calibrated"] = {"gap": after}
-    assert words.sureness(task).startswith(sentence)
-    found = [todo for what, todo in words._warnings_of_task(task) if "than it is right" in what]
+    assert words.calibration_sentence(task).startswith(sentence)
+    found = [todo for what, todo in words._class_warnings(task) if "than it is right" in what]
     assert [warned in todo for todo in found] == ([] if warned is None else [True])
 
 
 @pytest.mark.parametrize(("low", "is_warned"), [(-0.02, True), (0.0, True), (0.01, False)])
 def test_an_unfreezing_that_did_not_help_is_warned_of(low, is_warned):
     task = task_of() | {"frozen": {"top1": 0.8, "difference": 0.05, "difference_ci": [low, 0.1]}}
-    found = [what for what, _ in words._warnings_of_task(task) if what.startswith("Unfreezing")]
+    found = [what for what, _ in words._class_warnings(task) if what.startswith("Unfreezing")]
     assert bool(found) is is_warned
     if found:
         assert "with the backbone frozen 80\u00a0% were right" in found[0]
@@ -155,7 +155,7 @@ def test_the_answer_of_folds_and_of_several_classes():
         "On 2,000 training clips of 3 groups the model finds the classes with a mean average precision of 50\u00a0% "
         "(95\u00a0% interval 40–60\u00a0%); a list in random order would get 20\u00a0%."
     )
-    marked = str(measured.answer_marked(task | {"top1": 0.25}, results))
+    marked = str(measured.answer_html(task | {"top1": 0.25}, results))
     assert marked.count("<strong>") == 1 and "right class in <strong>25\u00a0%</strong>" in marked
 
 
@@ -167,7 +167,7 @@ def test_figures_speak_their_numbers():
         assert f"{each['sure']:.0%} sure, {each['right']:.0%} right, {each['count']}" in label
     assert "calibrated" in diagram
     assert "calibrated" not in reliability_diagram(task["calibration"], None, name="reliability-0")
-    label = ElementTree.fromstring(abstain_curve(task["abstain"], name="abstain-0")).get("aria-label")
+    label = ElementTree.fromstring(coverage_curve(task["abstain"], name="abstain-0")).get("aria-label")
     assert f"100% answered, {task['top1']:.1%} right" in label
     for which in ("precision", "recall"):
         drawing = ranking_curve(task["curves"], which, name="curve-0")

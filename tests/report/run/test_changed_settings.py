@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from finetune.recipe.schema import Phase, Recipe
-from finetune.report.run.changed_settings import Change, changes_of
+from finetune.report.run.changed_settings import ChangedSetting, recipe_changes
 
 
 def test_what_differs_is_told_with_both_values_in_the_order_of_the_recipe():
@@ -16,20 +16,20 @@ model: {backbone: resnet18.a1_in1k, temporal: mean}
 clip: {num_frames: 8, fps: 12.5}
 phases: [{train: head, epochs: 2, lr: 0.001}, {train: all, lr: 0.01}]
 """
-    assert changes_of(recipe) == [
-        Change("seed", "3", "0"),
-        Change("model.backbone", "resnet18.a1_in1k", Recipe().model.backbone),
-        Change("clip.fps", "12.5", "null"),
-        Change("phases.0.train", "head", "none"),
-        Change("phases.0.epochs", "2", "null"),
-        Change("phases.1.train", "all", "none"),
-        Change("phases.1.lr", "0.01", str(Phase(train="head").lr)),
+    assert recipe_changes(recipe) == [
+        ChangedSetting("seed", "3", "0"),
+        ChangedSetting("model.backbone", "resnet18.a1_in1k", Recipe().model.backbone),
+        ChangedSetting("clip.fps", "12.5", "null"),
+        ChangedSetting("phases.0.train", "head", "none"),
+        ChangedSetting("phases.0.epochs", "2", "null"),
+        ChangedSetting("phases.1.train", "all", "none"),
+        ChangedSetting("phases.1.lr", "0.01", str(Phase(train="head").lr)),
     ]
 
 
 def test_the_defaults_written_out_change_nothing():
     written = yaml.safe_dump(Recipe().model_dump(mode="json", exclude={"phases"}))
-    assert changes_of(written) == []
+    assert recipe_changes(written) == []
 
 
 @pytest.mark.parametrize(
@@ -40,16 +40,16 @@ def test_the_defaults_written_out_change_nothing():
     ],
 )
 def test_of_what_is_no_recipe_nothing_is_told(text):
-    assert changes_of(text) == []
+    assert recipe_changes(text) == []
 
 
 def test_settings_that_no_recipe_has_are_told_and_nothing_is_looked_up():
     recipe = "a: !!binary aGk=\nb: ${oc.env:HOME}\nmodel: 5\ntrain: null\n"
-    here = {each.key: each.here for each in changes_of(recipe)}
+    here = {each.key: each.here for each in recipe_changes(recipe)}
     assert here == {"a": "\"b'hi'\"", "b": "${oc.env:HOME}", "model": "5", "train": "null"}
 
 
 @settings(max_examples=150, deadline=None)
 @given(st.text(alphabet="ab:{}[]-!&*\"'|>\n 1.#?%@`$,", max_size=30))
 def test_no_text_makes_it_fail(text):
-    assert all(isinstance(part, str) for each in changes_of(text) for part in each)
+    assert all(isinstance(part, str) for each in recipe_changes(text) for part in each)

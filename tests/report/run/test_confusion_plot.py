@@ -9,11 +9,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from finetune.report.run.confusion_plot import (
-    BLOCKS,
-    MOST_CLASSES,
-    alike_side_by_side,
+    MAX_MATRIX_CLASSES,
+    NUM_BLOCKS,
     confusion_figure,
     confusion_matrix,
+    similarity_order,
 )
 
 
@@ -46,10 +46,10 @@ def test_each_cell_that_has_clips_says_what_it_is():
 
 
 def test_up_to_a_hundred_classes_are_shown_one_by_one():
-    names = [f"class {number}" for number in range(MOST_CLASSES)]
-    drawing, size = confusion_figure(names, pairs_of(MOST_CLASSES), name="confusion-0")
+    names = [f"class {number}" for number in range(MAX_MATRIX_CLASSES)]
+    drawing, size = confusion_figure(names, pairs_of(MAX_MATRIX_CLASSES), name="confusion-0")
     assert size == 0
-    assert len(cells(drawing)) == 2 * MOST_CLASSES
+    assert len(cells(drawing)) == 2 * MAX_MATRIX_CLASSES
 
 
 def test_more_are_put_into_blocks_of_classes_that_are_taken_for_one_another():
@@ -57,7 +57,7 @@ def test_more_are_put_into_blocks_of_classes_that_are_taken_for_one_another():
     drawing, size = confusion_figure(names, pairs_of(120), name="confusion-0")
     assert size == 2
     found = cells(drawing)
-    assert set(found) == {f"{block},{block}" for block in range(BLOCKS)}, "each block is a pair"
+    assert set(found) == {f"{block},{block}" for block in range(NUM_BLOCKS)}, "each block is a pair"
     for title, _ in found.values():
         assert re.search(r"class \d+ \+1", title)
         assert title.endswith(" taken for one of them: 10 of 10 clips")
@@ -70,7 +70,7 @@ def test_every_clip_is_in_a_block(number):
     table = np.random.default_rng(0).integers(0, 2, (number, number))
     drawing, size = confusion_figure([str(code) for code in range(number)], table, name="confusion-0")
     blocks = -(-number // size)
-    assert blocks <= BLOCKS
+    assert blocks <= NUM_BLOCKS
     found = cells(drawing)
     if found:  # of very many cells none can be clicked
         assert sum(int(re.search(r": (\d+) of", title)[1]) for title, _ in found.values()) == table.sum()
@@ -81,13 +81,13 @@ def test_every_clip_is_in_a_block(number):
 @given(st.integers(2, 12), st.randoms(use_true_random=False))
 def test_the_order_has_each_class_once_whatever_the_counts(number, random):
     table = np.array([[random.choice([0, 0, 0, 1, 5]) for _ in range(number)] for _ in range(number)])
-    assert sorted(alike_side_by_side(table).tolist()) == list(range(number))
+    assert sorted(similarity_order(table).tolist()) == list(range(number))
 
 
 def test_those_that_are_taken_for_one_another_most_stand_side_by_side():
     table = np.diag([10] * 6)
     table[0, 5] = table[5, 0] = 8
     table[1, 3] = 4
-    order = alike_side_by_side(table).tolist()
+    order = similarity_order(table).tolist()
     for one, other in ((0, 5), (1, 3)):
         assert abs(order.index(one) - order.index(other)) == 1

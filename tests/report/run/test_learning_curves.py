@@ -14,7 +14,7 @@ from finetune.report.run.confusion_plot import confusion_figure, confusion_matri
 DRAWN = {
     "loss": lambda: figures.loss_curve(epochs_of(("head", 2), ("all", 3))),
     "accuracy": lambda: figures.accuracy_curve(epochs_of(("head", 2), ("all", 3))),
-    "learning-rates": lambda: figures.learning_rates(epochs_of(("head", 2), ("all", 3))),
+    "learning-rates": lambda: figures.learning_rate_map(epochs_of(("head", 2), ("all", 3))),
     "confusion": lambda: confusion_matrix(["a", "b"], [[3, 1], [0, 4]], name="confusion"),
 }
 
@@ -47,7 +47,7 @@ def test_a_figure_is_drawn_twice_alike(name):
 
 def test_phases_are_counted_from_one_and_named_over_the_curves():
     epochs = epochs_of(("head", 4), ("layer4", 5), ("all", 6))
-    first, second, third = figures.phases_of(epochs)
+    first, second, third = figures.phases_from_epochs(epochs)
     assert (first.number, first.train, first.first, first.last) == (1, "head", 1, 4)
     assert (second.first, second.last, second.learning) == (5, 9, ("layer4", "head"))
     assert (third.number, third.last) == (3, 15)
@@ -70,7 +70,7 @@ def test_a_run_without_validation_shows_only_training():
 @pytest.mark.parametrize("number", [1, 300])
 def test_one_epoch_and_many_are_drawn(number):
     epochs = epochs_of(("all", number))
-    for draw in (figures.loss_curve, figures.accuracy_curve, figures.learning_rates):
+    for draw in (figures.loss_curve, figures.accuracy_curve, figures.learning_rate_map):
         assert len(draw(epochs)) < 100_000
 
 
@@ -81,7 +81,7 @@ def test_of_equally_accurate_epochs_the_one_with_the_lower_loss_is_best():
 
 
 def test_each_stage_shows_its_highest_rate_or_that_it_never_learned():
-    words = texts(figures.learning_rates(epochs_of(("head", 2), ("layer4", 3))))
+    words = texts(figures.learning_rate_map(epochs_of(("head", 2), ("layer4", 3))))
     assert [word for word in words if word in ("stem", "layer4", "head")] == ["stem", "layer4", "head"]
     assert [word for word in words if word in ("frozen", "5e-3", "1e-2")].count("frozen") == 1
     assert {"5e-3", "1e-2"} <= set(words)
@@ -90,7 +90,7 @@ def test_each_stage_shows_its_highest_rate_or_that_it_never_learned():
 def test_learning_at_the_rate_zero_is_not_frozen():
     epochs = epochs_of(("all", 2))
     epochs[0]["lr"] = dict.fromkeys(epochs[0]["lr"], 0.0)
-    svg = figures.learning_rates(epochs)
+    svg = figures.learning_rate_map(epochs)
     in_the_legend_only = 1
     assert svg.count("fill: url(#") == in_the_legend_only
 

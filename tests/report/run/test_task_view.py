@@ -8,12 +8,12 @@ import numpy as np
 import pytest
 from report.run.test_page import shown, write_run
 
-from finetune.report.run.task_view import below, clips_shown, root_of, task_shown
-from finetune.run.predictions_csv import Answer
-from finetune.video.encode import jpeg_of
+from finetune.report.run.task_view import clips_context, common_root, relative_to_root, task_context
+from finetune.run.predictions_csv import PredictionRow
+from finetune.video.encode import encode_jpeg
 
 NAME = "0123456789abcdef"
-JPEG = jpeg_of(np.zeros((3, 16, 16), np.uint8))
+JPEG = encode_jpeg(np.zeros((3, 16, 16), np.uint8))
 
 
 @pytest.fixture
@@ -25,8 +25,8 @@ def pictures(tmp_path):
 def the_clip(pictures, **said):
     index = {"/c/x.mp4": said}
     (pictures / "index.json").write_text(json.dumps(index))
-    answers = [Answer("/c/x.mp4", "a", "b", 0.7, {"b": 0.7, "a": 0.3}, "")]
-    return clips_shown(answers, pictures.parent, multilabel=False)["mistakes"][0]
+    answers = [PredictionRow("/c/x.mp4", "a", "b", 0.7, {"b": 0.7, "a": 0.3}, "")]
+    return clips_context(answers, pictures.parent, multilabel=False)["mistakes"][0]
 
 
 def picture(pictures, name):
@@ -98,8 +98,8 @@ def test_weights_that_are_no_shares_are_none(pictures, weights):
 @pytest.mark.parametrize("index", ["[]", "5", "null", "{", '{"/c/x.mp4": 5}', '{"/c/x.mp4": ["cam"]}', "[" * 100_000])
 def test_an_index_that_is_none_leaves_a_page_without_pictures(pictures, index):
     (pictures / "index.json").write_text(index)
-    answers = [Answer("/c/x.mp4", "a", "b", 0.7, {}, "")]
-    found = clips_shown(answers, pictures.parent, multilabel=False)
+    answers = [PredictionRow("/c/x.mp4", "a", "b", 0.7, {}, "")]
+    found = clips_context(answers, pictures.parent, multilabel=False)
     assert (found["pictures"], found["explained"], found["attended"]) == (False, False, False)
     assert found["mistakes"][0]["sheet"] is None
 
@@ -126,9 +126,12 @@ def test_the_page_of_a_run_with_odd_pictures_shows_the_good_ones_alone(tmp_path)
 
 def clips_of(run):
     from finetune.evaluation.choose_clips import choose_clips
-    from finetune.run.predictions_csv import read_answers
+    from finetune.run.predictions_csv import read_prediction_rows
 
-    return [{"path": each.path} for each in choose_clips(read_answers(run / "evaluation"), multilabel=False).mistakes]
+    return [
+        {"path": each.path}
+        for each in choose_clips(read_prediction_rows(run / "evaluation"), multilabel=False).mistakes
+    ]
 
 
 @pytest.mark.parametrize(
@@ -142,22 +145,22 @@ def clips_of(run):
     ],
 )
 def test_paths_are_told_below_the_folder_that_holds_them_all(paths, root, left):
-    answers = [Answer(path, "a", "a", 1.0, {}, "") for path in paths]
-    assert root_of(answers) == root
-    assert [below(root, path) for path in paths] == left
+    answers = [PredictionRow(path, "a", "a", 1.0, {}, "") for path in paths]
+    assert common_root(answers) == root
+    assert [relative_to_root(root, path) for path in paths] == left
 
 
 def test_behind_a_cell_are_its_clips_with_the_surest_first(tmp_path):
     results = write_run(tmp_path, wrong=0.3)
-    from finetune.run.predictions_csv import read_answers
+    from finetune.run.predictions_csv import read_prediction_rows
 
-    answers = read_answers(tmp_path / "evaluation")
-    behind = task_shown("label", results["tasks"]["label"], results, answers)["behind"]
+    answers = read_prediction_rows(tmp_path / "evaluation")
+    behind = task_context("label", results["tasks"]["label"], results, answers)["behind"]
     table = results["tasks"]["label"]["confusion"]
     told = {tuple(map(int, cell.split(","))): paths for cell, paths in behind["cells"].items()}
     assert {cell: len(paths) for cell, paths in told.items()} == {
         (true, said): number for true, row in enumerate(table) for said, number in enumerate(row) if number
     }
-    sure = {below("data", each.path): each.probability for each in answers}
+    sure = {relative_to_root("data", each.path): each.probability for each in answers}
     for paths in told.values():
         assert [sure[path] for path in paths] == sorted((sure[path] for path in paths), reverse=True)

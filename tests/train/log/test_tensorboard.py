@@ -14,7 +14,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 import finetune as ft
 from finetune.errors import RecipeError
 from finetune.train.log import trackers
-from finetune.train.log.tensorboard import Board
+from finetune.train.log.tensorboard import TensorBoardWriter
 
 PHASES = (ft.Phase(train="head", epochs=2, lr=1e-2), ft.Phase(train="layer4", epochs=1, lr=1e-3))
 
@@ -123,7 +123,7 @@ def test_a_tracker_that_is_not_installed_is_said_before_anything_trains(manifest
 
 
 def test_names_that_the_font_has_not_are_drawn_without_a_word(tmp_path, recwarn):
-    board = Board(tmp_path, epochs=0)
+    board = TensorBoardWriter(tmp_path, epochs=0)
     board.confusion(("走る", "يركض"), np.array([0, 1]), np.array([0, 1]), epoch=1)
     board.close()
     assert not [each for each in recwarn if "glyph" in str(each.message).lower()]

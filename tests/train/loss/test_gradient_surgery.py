@@ -6,20 +6,20 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from finetune.train.loss.gradient_surgery import CONFLICTS, RADIUS, without_conflict
+from finetune.train.loss.gradient_surgery import CAGRAD_C, GRADIENT_METHODS, gradient_weights
 
 pytest.importorskip("torchjd")
 
 OPPOSED = [[1.0, 0.0], [-1.0, 1.0]]  # at 135 degrees
 CLASHING = [[1.0, 0.0], [-2.0, 0.0]]
 LONG_AND_SHORT = [[1.0, 0.0], [0.0, 100.0]]
-HALF = 1 / (1 + RADIUS)
+HALF = 1 / (1 + CAGRAD_C)
 
 
 def weigh(name, gradients, *, losses=None, draw=0):
     gradients = torch.tensor(np.array(gradients), dtype=torch.float64)
     losses = torch.ones(len(gradients), dtype=torch.float64) if losses is None else torch.tensor(losses).double()
-    return without_conflict(name, losses, gradients @ gradients.T, draw=draw).numpy()
+    return gradient_weights(name, losses, gradients @ gradients.T, draw=draw).numpy()
 
 
 def any_gradients(*, tasks=(2, 5), longest=2.0):
@@ -45,7 +45,7 @@ def any_gradients(*, tasks=(2, 5), longest=2.0):
         ("upgrad", OPPOSED, [2, 1.5]),  # of two tasks both are projected alike
         ("upgrad", LONG_AND_SHORT, [1, 1]),
         # the mean gradient is (-1/2, 0); the first task is worst off, so RADIUS / 2 of its direction is added
-        ("cagrad", CLASHING, [2 * HALF * (1 / 2 + RADIUS / 2), 2 * HALF / 2]),
+        ("cagrad", CLASHING, [2 * HALF * (1 / 2 + CAGRAD_C / 2), 2 * HALF / 2]),
         # made orthogonal and as long as the shortest
         ("aligned_mtl", LONG_AND_SHORT, [1, 0.01]),
         ("aligned_mtl", [[3.0, 0.0], [0.0, 3.0]], [1, 1]),
@@ -55,7 +55,7 @@ def test_by_hand(name, gradients, wanted):
     assert weigh(name, gradients) == pytest.approx(wanted, abs=1e-5)
 
 
-@pytest.mark.parametrize("name", CONFLICTS)
+@pytest.mark.parametrize("name", GRADIENT_METHODS)
 @pytest.mark.parametrize("tasks", [2, 3, 7])
 def test_equal_gradients_are_summed(name, tasks):
     assert weigh(name, [[3.0, 4.0]] * tasks) == pytest.approx([1] * tasks, abs=1e-4)
@@ -112,8 +112,8 @@ def test_upgrad_is_each_gradient_plus_the_least_that_ends_its_conflicts(gradient
 @settings(max_examples=50, deadline=None)
 def test_cagrad_is_near_the_mean_and_no_direction_there_does_more_for_the_worst_task(gradients):
     mean = gradients.mean(0)
-    found = weigh("cagrad", gradients) @ gradients * (1 + RADIUS) / len(gradients)
-    radius = RADIUS * np.linalg.norm(mean)
+    found = weigh("cagrad", gradients) @ gradients * (1 + CAGRAD_C) / len(gradients)
+    radius = CAGRAD_C * np.linalg.norm(mean)
     assert np.linalg.norm(found - mean) <= radius + 1e-9
     random = np.random.default_rng(0).normal(size=(2000, gradients.shape[1]))
     others = mean + radius * random / np.linalg.norm(random, axis=1, keepdims=True)
@@ -123,7 +123,7 @@ def test_cagrad_is_near_the_mean_and_no_direction_there_does_more_for_the_worst_
 
 
 def test_cagrad_with_no_radius_is_the_plain_sum(monkeypatch):
-    monkeypatch.setattr("finetune.train.loss.gradient_surgery.RADIUS", 0.0)
+    monkeypatch.setattr("finetune.train.loss.gradient_surgery.CAGRAD_C", 0.0)
     assert weigh("cagrad", OPPOSED) == pytest.approx([1, 1])
     assert weigh("cagrad", CLASHING) == pytest.approx([1, 1])
 
@@ -180,7 +180,7 @@ def test_the_gentle_loss_is_not_sacrificed_to_the_steep_one_as_in_their_sum(name
     assert after[1] < 0.5 * steep
 
 
-@pytest.mark.parametrize("name", CONFLICTS)
+@pytest.mark.parametrize("name", GRADIENT_METHODS)
 @given(gradients=any_gradients(), scale=st.sampled_from([1e-9, 1e-3, 1e6]))
 @settings(max_examples=20, deadline=None)
 def test_the_length_of_all_gradients_does_not_matter(name, gradients, scale):
@@ -189,7 +189,7 @@ def test_the_length_of_all_gradients_does_not_matter(name, gradients, scale):
     assert found == pytest.approx(scaled, rel=1e-2, abs=1e-2)
 
 
-@pytest.mark.parametrize("name", CONFLICTS)
+@pytest.mark.parametrize("name", GRADIENT_METHODS)
 @pytest.mark.parametrize("absent", ["loss", "gradient"])
 def test_a_task_that_is_absent_changes_nothing_for_the_others(name, absent):
     losses = [1.0, torch.nan, 1.0] if absent == "loss" else [1.0, 1.0, 1.0]
@@ -199,7 +199,7 @@ def test_a_task_that_is_absent_changes_nothing_for_the_others(name, absent):
     assert between == 1
 
 
-@pytest.mark.parametrize("name", CONFLICTS)
+@pytest.mark.parametrize("name", GRADIENT_METHODS)
 @pytest.mark.parametrize(
     "gramian",
     [
@@ -212,18 +212,18 @@ def test_a_task_that_is_absent_changes_nothing_for_the_others(name, absent):
     ids=["zeros", "one", "nan", "inf", "nan between"],
 )
 def test_without_gradients_to_compare_all_weigh_1(name, gramian):
-    found = without_conflict(name, torch.ones(2).double(), torch.tensor(gramian).double(), draw=0)
+    found = gradient_weights(name, torch.ones(2).double(), torch.tensor(gramian).double(), draw=0)
     assert found.tolist() == [1, 1]
 
 
-@pytest.mark.parametrize("name", CONFLICTS)
+@pytest.mark.parametrize("name", GRADIENT_METHODS)
 @given(entries=st.lists(st.floats(-1, 1), min_size=16, max_size=16))
 @settings(max_examples=50, deadline=None)
 def test_a_gramian_that_rounding_spoiled_gives_finite_weights(name, entries):
     gramian = torch.tensor(entries, dtype=torch.float64).reshape(4, 4).tril()
     gramian = gramian + gramian.T
     gramian.diagonal().abs_()
-    assert without_conflict(name, torch.ones(4).double(), gramian, draw=0).isfinite().all()
+    assert gradient_weights(name, torch.ones(4).double(), gramian, draw=0).isfinite().all()
 
 
 def test_pcgrads_order_of_tasks_is_drawn_and_torchs_generator_is_left_alone():

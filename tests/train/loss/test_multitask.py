@@ -6,9 +6,9 @@ import torch
 from tasked import TASKS, draw_clips, manifest_of, recipe_of
 from torch.nn import functional as F
 
-from finetune.data.labels import Layout
+from finetune.data.labels import TargetLayout
 from finetune.train.from_recipe import new_model
-from finetune.train.loss.multitask import DECAY, SeveralLosses, Step
+from finetune.train.loss.multitask import LOSS_EMA_DECAY, MultitaskObjective, StepContext
 
 TWO = {"way": TASKS["way"], "box": TASKS["box"] | {"temporal": "mean", "space": "mean"}}
 NUMBERS = {"one": {"kind": "regress", "columns": "shade"}, "other": {"kind": "regress", "columns": "shade"}}
@@ -29,14 +29,14 @@ def begin(data):
         manifest = manifest_of(recipe)
         torch.manual_seed(1)
         model = new_model(recipe, manifest).train()
-        return SeveralLosses(model, manifest, "cross_entropy", smoothing=0.0, reduce=lambda sums: sums)
+        return MultitaskObjective(model, manifest, "cross_entropy", smoothing=0.0, reduce=lambda sums: sums)
 
     return build
 
 
 def targets_of(objective, rows):
     """Of rows {task: target or None}."""
-    layout = Layout(objective.several.outputs)
+    layout = TargetLayout(objective.several.outputs)
     return torch.from_numpy(
         np.stack([layout.vector({name: row.get(name) for name in objective.names}) for row in rows])
     )
@@ -51,7 +51,7 @@ def said_at_random(objective, rows, seed=0):
 
 def step(objective, said, targets, *, size=None, draw=0, watched=False):
     """The loss of a step, in parts of so many clips, as training takes it; gradients are left in what was said."""
-    objective.begin(targets, Step(draw, watched))
+    objective.begin(targets, StepContext(draw, watched))
     total, size = 0.0, size or len(targets)
     for first in range(0, len(targets), size):
         part = slice(first, first + size)
@@ -134,7 +134,7 @@ def test_losses_are_divided_by_the_first_or_by_a_running_mean(begin):
             )
             divisor = losses[0]
             if divide_by == "running" and number == 2:
-                divisor = DECAY * losses[0] + (1 - DECAY) * losses[1]
+                divisor = LOSS_EMA_DECAY * losses[0] + (1 - LOSS_EMA_DECAY) * losses[1]
             found = step(objective, said, targets)
             assert found == pytest.approx(float((losses[-1] / divisor).sum()), rel=1e-5), (divide_by, number)
 
@@ -149,8 +149,8 @@ def test_a_task_that_first_comes_in_a_later_part_of_a_step_is_divided_by_what_it
 def test_a_clip_that_stands_in_for_unreadable_ones_is_not_counted(begin):
     objective, handed = begin(), []
     objective.reduce = lambda sums: handed.append(sums.tolist()) or sums
-    objective.begin(targets_of(objective, [{}]), Step(0, False, 2, is_stand_in=True))
-    objective.begin(one_box_of_four(objective), Step(0, False, 2))
+    objective.begin(targets_of(objective, [{}]), StepContext(0, False, 2, is_dummy_batch=True))
+    objective.begin(one_box_of_four(objective), StepContext(0, False, 2))
     assert handed == [[0, 0, 0], [4, 1, 4]]
 
 

@@ -9,7 +9,16 @@ import pytest
 import torch
 
 from finetune.errors import RecipeError
-from finetune.train.loss.task_weighting import ALPHA, DECAY, LARGEST, RATE, RULES, TEMPERATURE, Learned, build_rule
+from finetune.train.loss.task_weighting import (
+    DWA_TEMPERATURE,
+    FAMO_DECAY,
+    GRADNORM_ALPHA,
+    MAX_LOG_VARIANCE,
+    RATE,
+    WEIGHTINGS,
+    AdamVector,
+    build_weighting,
+)
 
 NAN = math.nan
 
@@ -27,7 +36,7 @@ def gramian_of(*lengths):
     return torch.diag(numbers(*lengths) ** 2)
 
 
-@pytest.fixture(params=RULES)
+@pytest.fixture(params=WEIGHTINGS)
 def name(request):
     pytest.importorskip("torchjd")
     return request.param
@@ -55,8 +64,8 @@ def take(rule, steps, *, absent=None):
 
 
 def test_a_rule_taken_up_again_gives_the_same_weights_to_the_bit(name):
-    whole = take(build_rule(name, 3), range(30))
-    first, second, file = build_rule(name, 3), build_rule(name, 3), io.BytesIO()
+    whole = take(build_weighting(name, 3), range(30))
+    first, second, file = build_weighting(name, 3), build_weighting(name, 3), io.BytesIO()
     take(first, range(17))
     torch.save(first.state(), file)
     take(first, range(17, 20))  # what was saved does not move with it
@@ -66,7 +75,7 @@ def test_a_rule_taken_up_again_gives_the_same_weights_to_the_bit(name):
 
 
 def test_what_is_restored_is_not_moved_by_the_rule_that_took_it_up(name):
-    rule = build_rule(name, 3)
+    rule = build_weighting(name, 3)
     take(rule, range(12))
     kept = rule.state()
     copies = {key: value.clone() for key, value in kept.items()}
@@ -77,7 +86,7 @@ def test_what_is_restored_is_not_moved_by_the_rule_that_took_it_up(name):
 
 def test_a_step_is_a_function_of_its_draw_and_leaves_torchs_generator_alone(name):
     before = torch.get_rng_state()
-    one, other = take(build_rule(name, 3), range(12)), take(build_rule(name, 3), range(12))
+    one, other = take(build_weighting(name, 3), range(12)), take(build_weighting(name, 3), range(12))
     assert torch.equal(one, other)
     assert torch.equal(torch.get_rng_state(), before)
 
@@ -85,7 +94,7 @@ def test_a_step_is_a_function_of_its_draw_and_leaves_torchs_generator_alone(name
 def test_tasks_between_which_there_is_no_difference_weigh_1(name):
     if name == "random":
         return  # in the mean, see below
-    rule = build_rule(name, 3)
+    rule = build_weighting(name, 3)
     for _ in range(5):
         found = weights(rule, 1.0, 1.0, 1.0, gramian=torch.full((3, 3), 4.0, dtype=torch.float64))
         rule.after_step(numbers(1, 1, 1), numbers(1, 1, 1))
@@ -95,14 +104,14 @@ def test_tasks_between_which_there_is_no_difference_weigh_1(name):
 
 @pytest.mark.parametrize("absent", [0, 2])
 def test_a_task_that_is_always_absent_leaves_the_weights_finite(name, absent):
-    assert take(build_rule(name, 3), range(20), absent=absent).isfinite().all()
+    assert take(build_weighting(name, 3), range(20), absent=absent).isfinite().all()
 
 
 def test_a_task_that_was_absent_for_a_while_finds_the_rule_as_if_it_had_not_been_asked(name):
     """Two steps with one task alone: rules that compare tasks learn nothing, and forget nothing."""
     if name == "uncertainty":
         return  # learns about each task by itself
-    rule = build_rule(name, 3)
+    rule = build_weighting(name, 3)
     take(rule, range(12))
     before = rule.state()
     for step in (13, 14):
@@ -120,7 +129,7 @@ def test_absent_tasks_are_not_counted_in_the_weights_of_the_others(name):
     """What three tasks weigh, of which one never comes, is what two weigh."""
     if name in {"random", "dwa"}:
         return  # their weights are of all tasks, whoever comes
-    three, two = build_rule(name, 3), build_rule(name, 2)
+    three, two = build_weighting(name, 3), build_weighting(name, 2)
     for step in range(20):
         losses, after, gramian = drawn_step(step, absent=2)
         found = three.weights(losses, gramian, draw=step)[:2]
@@ -135,16 +144,16 @@ def test_without_torchjd_it_is_said_how_to_install_it(monkeypatch):
     monkeypatch.setattr("finetune.train.loss.task_weighting.find_spec", lambda package: None)
     for name in ("pcgrad", "aligned_mtl", "upgrad"):
         with pytest.raises(RecipeError, match=rf"{name} needs the package torchjd: pip install 'finetune\[mtl\]'"):
-            build_rule(name, 2)
-    assert weights(build_rule("cagrad", 2), 1.0, 1.0, gramian=gramian_of(1, 1)) == pytest.approx([1, 1], abs=1e-4)
+            build_weighting(name, 2)
+    assert weights(build_weighting("cagrad", 2), 1.0, 1.0, gramian=gramian_of(1, 1)) == pytest.approx([1, 1], abs=1e-4)
 
 
 def test_fixed_weighs_1():
-    assert weights(build_rule("fixed", 3), 5.0, NAN, 0.1).tolist() == [1, 1, 1]
+    assert weights(build_weighting("fixed", 3), 5.0, NAN, 0.1).tolist() == [1, 1, 1]
 
 
 def test_random_weights_are_positive_sum_to_the_number_of_tasks_and_are_1_in_the_mean():
-    rule = build_rule("random", 3)
+    rule = build_weighting("random", 3)
     found = np.stack([weights(rule, 1.0, 1.0, 1.0, draw=draw) for draw in range(4000)])
     assert found.sum(1) == pytest.approx(np.full(4000, 3.0))
     assert (found > 0).all()
@@ -155,27 +164,27 @@ def test_random_weights_are_positive_sum_to_the_number_of_tasks_and_are_1_in_the
 
 
 def test_dwa_by_hand():
-    rule = build_rule("dwa", 2)
+    rule = build_weighting("dwa", 2)
     assert weights(rule, 1.0, 1.0).tolist() == [1, 1]
     rule.after_epoch(numbers(4.0, 10.0))
     assert weights(rule, 1.0, 1.0).tolist() == [1, 1]
     rule.after_epoch(numbers(2.0, 9.0))  # to 1/2 and to 9/10
-    powers = np.exp(np.array([0.5, 0.9]) / TEMPERATURE)
+    powers = np.exp(np.array([0.5, 0.9]) / DWA_TEMPERATURE)
     assert weights(rule, 1.0, 1.0) == pytest.approx(2 * powers / powers.sum())
     rule.after_epoch(numbers(NAN, 9.0))  # an epoch without a row of the first: it keeps its ratio
-    powers = np.exp(np.array([0.5, 1.0]) / TEMPERATURE)
+    powers = np.exp(np.array([0.5, 1.0]) / DWA_TEMPERATURE)
     assert weights(rule, 1.0, 1.0) == pytest.approx(2 * powers / powers.sum())
 
 
 def test_dwa_of_a_loss_that_was_0_is_finite():
-    rule = build_rule("dwa", 2)
+    rule = build_weighting("dwa", 2)
     for losses in ((1.0, 0.0), (1.0, 0.0), (1.0, 2.0), (0.0, 0.0)):
         rule.after_epoch(numbers(*losses))
         assert np.isfinite(weights(rule, 1.0, 1.0)).all()
 
 
 def test_what_is_learned_moves_as_torchs_adam_has_it():
-    found, wanted = Learned(3), torch.zeros(3, dtype=torch.float64, requires_grad=True)
+    found, wanted = AdamVector(3), torch.zeros(3, dtype=torch.float64, requires_grad=True)
     adam = torch.optim.Adam([wanted], lr=RATE)
     for step in range(50):
         wanted.grad = torch.tensor(np.random.default_rng(step).normal(size=3) * [1, 10, 0.01])
@@ -185,7 +194,7 @@ def test_what_is_learned_moves_as_torchs_adam_has_it():
 
 
 def test_what_has_no_gradient_does_not_move():
-    found, other = Learned(2), Learned(2)
+    found, other = AdamVector(2), AdamVector(2)
     for step in range(6):
         found.step(numbers(1.0 + step, NAN if step % 2 else 3.0 - step))
         if step % 2 == 0:
@@ -195,31 +204,31 @@ def test_what_has_no_gradient_does_not_move():
 
 def test_uncertainty_by_hand():
     """The gradient of exp(-s) L + s at s = 0 is 1 - L: Adam's first step is of one length, against it."""
-    rule = build_rule("uncertainty", 3)
+    rule = build_weighting("uncertainty", 3)
     assert weights(rule, 4.0, 0.25, 1.0).tolist() == [1, 1, 1]
     rule.after_step(numbers(4.0, 0.25, 1.0), None)
     assert weights(rule, 4.0, 0.25, 1.0) == pytest.approx(np.exp([-RATE, RATE, 0]))
 
 
 def test_uncertainty_comes_to_weigh_each_constant_loss_to_1_within_its_bounds():
-    rule, losses = build_rule("uncertainty", 4), (0.5, 2.0, 100.0, 1e9)
+    rule, losses = build_weighting("uncertainty", 4), (0.5, 2.0, 100.0, 1e9)
     for _ in range(2000):
         rule.after_step(numbers(*losses), None)
     found = weights(rule, *losses)
     assert np.log(found[:3]) == pytest.approx(-np.log(losses[:3]), abs=0.02)
-    assert found[3] == pytest.approx(math.exp(-LARGEST))
+    assert found[3] == pytest.approx(math.exp(-MAX_LOG_VARIANCE))
 
 
 def test_uncertainty_holds_a_loss_of_0_within_its_bounds():
-    rule = build_rule("uncertainty", 1)
+    rule = build_weighting("uncertainty", 1)
     for _ in range(1000):
         rule.after_step(numbers(0.0), None)
-    assert weights(rule, 0.0) == pytest.approx([math.exp(LARGEST)])
+    assert weights(rule, 0.0) == pytest.approx([math.exp(MAX_LOG_VARIANCE)])
 
 
 def test_famo_by_hand():
     """z = (1/2, 1/2) at first, so weights are as 1 / L; then z moves from the loss that fell to the one that rose."""
-    rule = build_rule("famo", 2)
+    rule = build_weighting("famo", 2)
     assert weights(rule, 4.0, 1.0) == pytest.approx([2 * 0.2, 2 * 0.8])
     rule.after_step(numbers(4.0, 1.0), numbers(2.0, 1.1))
     powers = np.exp([-RATE, RATE])
@@ -229,7 +238,7 @@ def test_famo_by_hand():
     first = shares * (fallen - shares @ fallen)
     logits, shares = np.array([-RATE, RATE]), powers / powers.sum()
     fallen = np.array([math.log(3 / 2.9), math.log(3 / 2.5)])
-    second = shares * (fallen - shares @ fallen) + DECAY * logits
+    second = shares * (fallen - shares @ fallen) + FAMO_DECAY * logits
     rule.after_step(numbers(3.0, 3.0), numbers(2.9, 2.5))
     mean, square = 0.1 * (0.9 * first + second) / (1 - 0.9**2), 0.001 * (0.999 * first**2 + second**2)
     logits = logits - RATE * mean / np.sqrt(square / (1 - 0.999**2))
@@ -238,7 +247,7 @@ def test_famo_by_hand():
 
 
 def test_famo_of_a_loss_that_came_to_0_is_finite():
-    rule = build_rule("famo", 2)
+    rule = build_weighting("famo", 2)
     rule.after_step(numbers(1.0, 1.0), numbers(0.0, 1.0))
     assert np.isfinite(weights(rule, 0.0, 1.0)).all()
 
@@ -256,26 +265,26 @@ def test_famo_lowers_log_losses_alike_where_their_sum_lowers_the_steep_one_alone
             rule.after_step(numbers(*losses), numbers(*scales * at**2))
         return np.log(start) - np.log(scales * at**2)
 
-    slow, fast = fallen(build_rule("fixed", 2))
+    slow, fast = fallen(build_weighting("fixed", 2))
     assert fast > 50 * slow
-    one, other = fallen(build_rule("famo", 2))
+    one, other = fallen(build_weighting("famo", 2))
     assert one == pytest.approx(other, rel=0.1)
     assert one > 2 * slow / 100
 
 
 def test_gradnorm_by_hand():
     """Lengths 1 and 3; the first loss is at a half of its start, the second at 3/2, so the second should be longer."""
-    rule = build_rule("gradnorm", 2)
+    rule = build_weighting("gradnorm", 2)
     assert weights(rule, 2.0, 2.0, gramian=gramian_of(1, 1)).tolist() == [1, 1]
     assert weights(rule, 1.0, 3.0, gramian=gramian_of(1, 3)).tolist() == [1, 1]
     # the mean length is 2; targets 2 * 0.5 ** 1.5 = 0.71 and 2 * 1.5 ** 1.5 = 3.67: the first is too long
-    assert ALPHA == 1.5
+    assert GRADNORM_ALPHA == 1.5
     powers = np.exp([-RATE * 1 / 2, RATE * 3 / 2])
     assert weights(rule, 1.0, 3.0, gramian=gramian_of(1, 3)) == pytest.approx(2 * powers / powers.sum())
 
 
 def test_gradnorm_makes_gradients_equally_long_where_losses_fall_alike():
-    rule = build_rule("gradnorm", 3)
+    rule = build_weighting("gradnorm", 3)
     for _ in range(500):
         found = weights(rule, 1.0, 5.0, 9.0, gramian=gramian_of(1, 100, 10))
     lengths = found * [1, 100, 10]
@@ -286,16 +295,16 @@ def test_gradnorm_makes_gradients_equally_long_where_losses_fall_alike():
 
 def test_gradnorm_gives_the_task_that_lags_a_longer_gradient():
     """Of losses at 1/2 and 1 of their start the second lags: 4/3 of the mean, and the mean length is 1."""
-    rule = build_rule("gradnorm", 2)
+    rule = build_weighting("gradnorm", 2)
     weights(rule, 1.0, 1.0, gramian=gramian_of(1, 1))
     for _ in range(500):
         found = weights(rule, 0.5, 1.0, gramian=gramian_of(1, 1))
-    assert found[1] == pytest.approx((4 / 3) ** ALPHA, rel=2 * RATE)
+    assert found[1] == pytest.approx((4 / 3) ** GRADNORM_ALPHA, rel=2 * RATE)
 
 
 @pytest.mark.parametrize("broken", [0.0, NAN, math.inf])
 def test_gradnorm_learns_nothing_from_a_gramian_that_compares_no_two_tasks(broken):
-    rule = build_rule("gradnorm", 2)
+    rule = build_weighting("gradnorm", 2)
     for _ in range(3):
         assert weights(rule, 1.0, 2.0, gramian=gramian_of(1, broken)).tolist() == [1, 1]
 
@@ -303,5 +312,5 @@ def test_gradnorm_learns_nothing_from_a_gramian_that_compares_no_two_tasks(broke
 def test_a_rule_moves_in_small_steps():
     """No step of learning changes a weight by more than a few rates, so that no batch alone decides."""
     for name in ("uncertainty", "gradnorm"):
-        found = take(build_rule(name, 3), range(100))
+        found = take(build_weighting(name, 3), range(100))
         assert all((after / before).log().abs().max() < 5 * RATE for before, after in pairwise(found))

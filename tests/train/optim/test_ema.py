@@ -26,7 +26,7 @@ def shake(model):
 
 def test_the_average_is_that_of_the_formula():
     model, ema = build(), Ema(0.9)
-    ema.follow(model)
+    ema.start_phase(model)
     name, parameter = next((n, p) for n, p in model.named_parameters() if p.requires_grad)
     wanted = parameter.detach().clone()
     for step in range(1, 6):
@@ -40,12 +40,12 @@ def test_the_average_is_that_of_the_formula():
 def test_what_is_frozen_is_the_same_to_the_bit_in_the_average():
     model, ema = build(), Ema(0.5)
     before = copy.deepcopy(model.state_dict())
-    ema.follow(model)
+    ema.start_phase(model)
     for _ in range(5):
         shake(model)
         ema.update(model)
     own = copy.deepcopy(model.state_dict())
-    with ema.in_place(model):
+    with ema.averaged_weights(model):
         averaged = copy.deepcopy(model.state_dict())
     frozen = {part for name in ("stem", "layer1", "layer3") for part in model.stages[name].parameters}
     frozen |= {part for name in ("stem", "layer1", "layer3") for part in model.stages[name].buffers}
@@ -57,23 +57,23 @@ def test_what_is_frozen_is_the_same_to_the_bit_in_the_average():
 
 def test_the_model_has_its_own_weights_again_afterwards_also_after_an_error():
     model, ema = build(), Ema(0.5)
-    ema.follow(model)
+    ema.start_phase(model)
     shake(model)
     ema.update(model)
     own = copy.deepcopy(model.state_dict())
-    with pytest.raises(KeyError), ema.in_place(model):
+    with pytest.raises(KeyError), ema.averaged_weights(model):
         raise KeyError
     assert all(torch.equal(own[name], value) for name, value in model.state_dict().items())
 
 
 def test_a_new_phase_keeps_the_average_of_what_goes_on_and_drops_what_is_frozen():
     model, ema = build("layer4"), Ema(0.5)
-    ema.follow(model)
+    ema.start_phase(model)
     shake(model)
     ema.update(model)
     kept = {name: value.clone() for name, value in ema.average.items()}
     ft.set_trainable(model, ["layer3", "head"])
-    ema.follow(model.train())
+    ema.start_phase(model.train())
     assert all(torch.equal(kept[name], ema.average[name]) for name in model.stages["head"].parameters)
     assert set(ema.average) == {name for name, p in model.named_parameters() if p.requires_grad}
     assert set(model.stages["layer4"].parameters).isdisjoint(ema.average)
@@ -81,9 +81,9 @@ def test_a_new_phase_keeps_the_average_of_what_goes_on_and_drops_what_is_frozen(
 
 def test_without_a_decay_nothing_is_kept():
     model, ema = build(), Ema(0.0)
-    ema.follow(model)
+    ema.start_phase(model)
     ema.update(model)
     own = copy.deepcopy(model.state_dict())
-    with ema.in_place(model):
+    with ema.averaged_weights(model):
         assert all(torch.equal(own[name], value) for name, value in model.state_dict().items())
     assert not ema.average

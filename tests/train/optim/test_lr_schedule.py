@@ -4,13 +4,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from finetune.train.optim.lr_schedule import FALLS, rate_factor
+from finetune.train.optim.lr_schedule import DECAY_SHAPES, lr_factor
 
-SHAPES = [*FALLS, "step"]
+SHAPES = [*DECAY_SHAPES, "step"]
 
 
 def rates(schedule, steps=100, warmup=0.0):
-    return [rate_factor(step, steps, schedule=schedule, warmup=warmup) for step in range(steps)]
+    return [lr_factor(step, steps, schedule=schedule, warmup=warmup) for step in range(steps)]
 
 
 def test_the_rate_rises_and_then_falls_along_a_cosine():

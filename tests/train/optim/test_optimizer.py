@@ -2,7 +2,7 @@ import pytest
 import torch
 
 from finetune.errors import RecipeError
-from finetune.train.optim.optimizer import build_optimizer, carry_state, optimizer_names
+from finetune.train.optim.optimizer import build_optimizer, optimizer_names, transfer_optimizer_state
 
 
 def steps(optimizer, *weights, count=30):
@@ -44,7 +44,7 @@ def test_what_goes_on_learning_keeps_its_averages_and_what_is_new_starts_afresh(
     steps(first, old, gone, count=5)
     known = {key: value.clone() for key, value in first.state[old].items() if torch.is_tensor(value)}
     second = build_optimizer(name, [{"params": [new], "lr": 0.1}, {"params": [old], "lr": 0.1}])
-    assert carry_state(first, second) == 1
+    assert transfer_optimizer_state(first, second) == 1
     assert known
     assert all(torch.equal(second.state[old][key], value) for key, value in known.items())
     assert new not in second.state
@@ -56,4 +56,4 @@ def test_another_optimizer_takes_nothing_over():
     only = weight()
     first = build_optimizer("sgd", [{"params": [only], "lr": 0.01}])
     steps(first, only, count=2)
-    assert carry_state(first, build_optimizer("adamw", [{"params": [only], "lr": 0.01}])) == 0
+    assert transfer_optimizer_state(first, build_optimizer("adamw", [{"params": [only], "lr": 0.01}])) == 0

@@ -4,7 +4,7 @@ import torch
 from grey import TINY
 
 import finetune as ft
-from finetune.train.optim.precise_bn import recalibrate
+from finetune.train.optim.precise_bn import compute_bn_statistics
 
 
 def build(what="layer4", batch_norm="train"):
@@ -25,7 +25,7 @@ def test_statistics_become_the_mean_over_the_batches():
     watch = norm.register_forward_pre_hook(
         lambda module, args: seen.setdefault(name, []).append(args[0].mean((0, 2, 3)))
     )
-    layers = recalibrate(model, clips, precision="fp32")
+    layers = compute_bn_statistics(model, clips, precision="fp32")
     watch.remove()
     torch.testing.assert_close(norm.running_mean, torch.stack(seen[name]).mean(0))
     assert layers == sum("layer4" in n and isinstance(m, torch.nn.BatchNorm2d) for n, m in model.named_modules())
@@ -36,11 +36,11 @@ def test_statistics_become_the_mean_over_the_batches():
 def test_frozen_stages_and_weights_are_left_alone():
     model = build()
     before = copy.deepcopy(model.state_dict())
-    recalibrate(model, batches(2), precision="fp32")
+    compute_bn_statistics(model, batches(2), precision="fp32")
     changed = {name for name, value in model.state_dict().items() if not torch.equal(before[name], value)}
     assert changed
     assert changed <= set(model.stages["layer4"].buffers)
 
 
 def test_without_statistics_that_move_no_batch_is_read():
-    assert recalibrate(build(batch_norm="frozen"), iter(lambda: 1 / 0, None), precision="fp32") == 0
+    assert compute_bn_statistics(build(batch_norm="frozen"), iter(lambda: 1 / 0, None), precision="fp32") == 0

@@ -39,7 +39,7 @@ def out_of_memory_above(clips):
 
 @pytest.mark.parametrize(("fits", "rows", "wanted"), [(64, 10_000, 64), (23, 10_000, 16), (64, 100, 8), (1, 9, 1)])
 def test_the_largest_power_of_two_that_fits_is_taken(fits, rows, wanted, manifest, monkeypatch):
-    monkeypatch.setattr(settle, "_seconds_of_a_step", out_of_memory_above(fits))
+    monkeypatch.setattr(settle, "_time_black_clips_step", out_of_memory_above(fits))
     assert settle._largest_batch(model_for(manifest), recipe(), PHASES, rows, torch.device("cuda")) == wanted
 
 
@@ -52,16 +52,16 @@ def test_memory_that_ends_within_a_phase_of_lora_leaves_none_of_it(manifest, mon
         raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 GiB")
 
     monkeypatch.setattr(settle, "build_optimizer", too_much)
-    phase, cpu = ft.Phase(train="lora(r=2)", epochs=1).settled(ft.Train()), torch.device("cpu")
+    phase, cpu = ft.Phase(train="lora(r=2)", epochs=1).with_train_defaults(ft.Train()), torch.device("cpu")
     with pytest.raises(torch.OutOfMemoryError):
-        settle._seconds_of_a_step(model, phase, recipe(), 2, cpu, steps=1)
-    assert settle._seconds_of_a_step(model, phase, recipe(), 1, cpu, steps=1) > 0
+        settle._time_black_clips_step(model, phase, recipe(), 2, cpu, steps=1)
+    assert settle._time_black_clips_step(model, phase, recipe(), 1, cpu, steps=1) > 0
     assert list(model.state_dict()) == names
     assert all(parameter.grad is None for parameter in model.parameters())
 
 
 def test_where_nothing_fits_it_is_said(manifest, monkeypatch):
-    monkeypatch.setattr(settle, "_seconds_of_a_step", out_of_memory_above(0))
+    monkeypatch.setattr(settle, "_time_black_clips_step", out_of_memory_above(0))
     with pytest.raises(RecipeError, match="not even one clip fits"):
         settle._largest_batch(model_for(manifest), recipe(), PHASES, 100, torch.device("cuda"))
 
@@ -71,22 +71,24 @@ def test_rates_follow_the_batch_and_the_model_is_left_as_it_was(optimizer, facto
     monkeypatch.setattr(settle, "_largest_batch", lambda *_: 4)
     model = model_for(manifest)
     before = {name: value.clone() for name, value in model.state_dict().items()}
-    found, decided = settle.settle_auto(model, manifest, recipe(batch_size="auto", optimizer=optimizer))
+    found, decided = settle.resolve_auto_settings(model, manifest, recipe(batch_size="auto", optimizer=optimizer))
     assert found.train.batch_size == 4
     assert [phase.lr for phase in found.phases] == pytest.approx([1e-2 * factor, 1e-3 * factor])
     assert found.phases[1].stage_lr["stem"] == pytest.approx(1e-5 * factor)
-    assert settle.in_words(decided) == [f"batch_size auto: 4 clips; rates are those of the recipe times {factor:.4g}"]
+    assert settle.describe_auto_settings(decided) == [
+        f"batch_size auto: 4 clips; rates are those of the recipe times {factor:.4g}"
+    ]
     assert all(torch.equal(before[name], value) for name, value in model.state_dict().items())
 
 
 def test_steps_that_are_tried_leave_no_trace(manifest, monkeypatch):
-    monkeypatch.setattr(settle, "WORTH_TRYING", 0.0)
+    monkeypatch.setattr(settle, "MIN_SECONDS_TO_COMPILE", 0.0)
     monkeypatch.setattr(torch.nn.Module, "compile", lambda module: None)
     model = model_for(manifest)
     before = {name: value.clone() for name, value in model.state_dict().items()}
     lora = (ft.Phase(train="lora(r=2)", epochs=1), *PHASES)
     wanted = recipe(compile="auto").model_copy(update={"phases": lora})
-    found, decided = settle.settle_auto(model, manifest, wanted)
+    found, decided = settle.resolve_auto_settings(model, manifest, wanted)
     assert found.train.compile is decided["compile"]["pays"]
     assert model.state_dict().keys() == before.keys()
     assert all(torch.equal(before[name], value) for name, value in model.state_dict().items())
@@ -102,9 +104,9 @@ def test_compiling_is_chosen_where_it_saves_more_than_it_takes(manifest, monkeyp
     def step(model, phase, recipe, size, device, *, steps):
         return seconds[phase.train] / (2 if hasattr(model.backbone.net, "was_compiled") else 1)
 
-    monkeypatch.setattr(settle, "_seconds_of_a_step", step)
+    monkeypatch.setattr(settle, "_time_black_clips_step", step)
     model, cpu = model_for(manifest), torch.device("cpu")
-    long = settle._compiling_pays(model, recipe(), PHASES, 8000, 8, cpu)  # 2,000 steps of 4 s, or of 2
+    long = settle._benchmark_compile(model, recipe(), PHASES, 8000, 8, cpu)  # 2,000 steps of 4 s, or of 2
     assert long == {
         "pays": True,
         "seconds_of_a_step": 4.0,
@@ -113,8 +115,8 @@ def test_compiling_is_chosen_where_it_saves_more_than_it_takes(manifest, monkeyp
         "seconds_saved": 4000.0,
     }
     clock = iter([0.0, 5000.0])
-    assert not settle._compiling_pays(model, recipe(), PHASES, 8000, 8, cpu)["pays"]
-    short = settle._compiling_pays(model, recipe(), PHASES, 400, 8, cpu)  # 400 s: not tried
+    assert not settle._benchmark_compile(model, recipe(), PHASES, 8000, 8, cpu)["pays"]
+    short = settle._benchmark_compile(model, recipe(), PHASES, 400, 8, cpu)  # 400 s: not tried
     assert short == {"pays": False, "seconds_of_all_steps": 400.0}
 
 

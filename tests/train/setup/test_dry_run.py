@@ -6,7 +6,7 @@ from grey import TINY
 
 import finetune as ft
 from finetune.errors import RecipeError
-from finetune.train.setup.dry_run import forecast
+from finetune.train.setup.dry_run import estimate_phases
 
 PHASES = (
     ft.Phase(train="head", epochs=3),
@@ -37,7 +37,7 @@ def model_for(manifest):
 
 def test_each_phase_is_forecast_and_no_run_is_made(manifest, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    found = forecast(model_for(manifest), manifest, recipe(accumulate=2))
+    found = estimate_phases(model_for(manifest), manifest, recipe(accumulate=2))
     assert [phase.steps for phase in found] == [6, 7, 4]  # 8 training clips by 2 × 2
     assert found[0].parameters < found[1].parameters < found[2].parameters
     assert all(phase.seconds_per_step > 0 and phase.minutes > 0 and phase.peak_gb > 0.05 for phase in found)
@@ -47,7 +47,7 @@ def test_each_phase_is_forecast_and_no_run_is_made(manifest, tmp_path, monkeypat
 def test_what_training_would_refuse_is_refused(manifest):
     wrong = recipe().model_copy(update={"phases": (ft.Phase(train="layer9"),)})
     with pytest.raises(RecipeError, match="unknown stage 'layer9'"):
-        forecast(model_for(manifest), manifest, wrong)
+        estimate_phases(model_for(manifest), manifest, wrong)
 
 
 def test_the_command_says_it_in_a_table(clip_folder, tmp_path, monkeypatch, finetune):
@@ -70,7 +70,7 @@ def test_the_timed_step_is_a_step(manifest):
     """All that learns has moved, and nothing else."""
     model = model_for(manifest)
     before = {name: value.clone() for name, value in model.state_dict().items()}
-    forecast(model, manifest, recipe().model_copy(update={"phases": (ft.Phase(train="layer4"),)}))
+    estimate_phases(model, manifest, recipe().model_copy(update={"phases": (ft.Phase(train="layer4"),)}))
     changed = {name for name, value in model.state_dict().items() if not torch.equal(value, before[name])}
     assert changed
     assert all("layer4" in name or name.startswith("heads.") for name in changed)

@@ -11,7 +11,7 @@ import torch
 
 import finetune as ft
 from finetune.errors import DataError
-from finetune.train.state.data_digest import BLOCKS, WHOLE_BYTES, digest_data, refuse_changed_data
+from finetune.train.state.data_digest import FULL_HASH_BYTES, HASHED_BLOCKS, digest_data, refuse_changed_data
 
 
 @pytest.fixture
@@ -49,12 +49,12 @@ def test_what_changed_is_named_with_its_rows(manifest, changes, reason):
         refuse_changed_data(changed, before, digest_data(changed))
 
 
-@pytest.mark.parametrize("size", [1000, WHOLE_BYTES + 1, 3 * WHOLE_BYTES])
+@pytest.mark.parametrize("size", [1000, FULL_HASH_BYTES + 1, 3 * FULL_HASH_BYTES])
 def test_a_file_of_the_same_size_with_other_content_is_noticed(manifest, size):
     path = manifest.path(1)
     path.write_bytes(bytes(size))
     before = digest_data(manifest)
-    for place in (0, size - 1, size // (BLOCKS - 1)):
+    for place in (0, size - 1, size // (HASHED_BLOCKS - 1)):
         content = bytearray(size)
         content[place] = 1
         path.write_bytes(content)

@@ -12,9 +12,9 @@ import pytest
 
 from finetune.data.manifest import Manifest
 from finetune.errors import VideoError
-from finetune.video.decode.container import decoded, has_no_times, open_video
-from finetune.video.decode.read import ToRgb, frame_times, read_frames, scan
-from finetune.video.file_facts import Kept
+from finetune.video.decode.container import decode_frames, lacks_timestamps, open_video
+from finetune.video.decode.read import RgbConverter, frame_times, read_frames, scan
+from finetune.video.file_facts import FactsCache
 
 pytestmark = pytest.mark.skipif(shutil.which("ffmpeg") is None, reason="the ffmpeg program is not installed")
 LEAST_FILES = 120
@@ -53,19 +53,19 @@ def facts(folder):
     (folder / "clips.csv").write_text("path,label\n" + "".join(f"{name},{len(name) % 2}\n" for name in scans))
     manifest = Manifest.from_csv(folder / "clips.csv")
     row_of = {manifest.path(row).name: row for row in range(len(manifest))}
-    Kept(manifest).with_new({row_of[name]: result for name, result in scans.items()})
-    kept = Kept(manifest)
+    FactsCache(manifest).add_scanned({row_of[name]: result for name, result in scans.items()})
+    kept = FactsCache(manifest)
     assert not kept.unknown()
-    return {name: (scans[name][0], kept.with_new({}), row) for name, row in row_of.items()}
+    return {name: (scans[name][0], kept.add_scanned({}), row) for name, row in row_of.items()}
 
 
 def in_order(path):
     """Every frame as the decoder hands them out, uint8 (N, 3, H, W), and its time, NaN where it has none."""
-    frames, seconds, to_rgb = [], [], ToRgb(path)
+    frames, seconds, to_rgb = [], [], RgbConverter(path)
     with open_video(path) as (container, stream):
-        for frame in decoded(path, container, stream):
+        for frame in decode_frames(path, container, stream):
             frames.append(np.ascontiguousarray(to_rgb(frame, None)))
-            seconds.append(np.nan if frame.time is None or has_no_times(container) else frame.time)
+            seconds.append(np.nan if frame.time is None or lacks_timestamps(container) else frame.time)
     return np.stack(frames).transpose(0, 3, 1, 2), np.array(seconds)
 
 
@@ -132,5 +132,7 @@ def test_decoding_in_order_gives_what_the_ffmpeg_program_decodes(folder):
     for name in names:
         lines = [line for line in (folder / f"{name}.md5").read_text().splitlines() if line[0] != "#"]
         with open_video(folder / name) as (container, stream):
-            frames = [md5(frame.to_ndarray().tobytes()).hexdigest() for frame in decoded(folder, container, stream)]
+            frames = [
+                md5(frame.to_ndarray().tobytes()).hexdigest() for frame in decode_frames(folder, container, stream)
+            ]
         assert [line.split()[-1] for line in lines] == frames, name

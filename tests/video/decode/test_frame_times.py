@@ -11,10 +11,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from finetune.recipe.schema import Clip
-from finetune.video.decode.container import decoded, open_video
-from finetune.video.decode.gop import rising
+from finetune.video.decode.container import decode_frames, open_video
+from finetune.video.decode.gop import monotonic_times
 from finetune.video.decode.read import frame_times, probe, read_frames, scan
-from finetune.video.sampling import SECOND, sample_indices
+from finetune.video.sampling import MICROSECONDS_PER_SECOND, sample_indices
 
 needs_ffmpeg = pytest.mark.skipif(shutil.which("ffmpeg") is None, reason="the ffmpeg program is not installed")
 SOURCE = "-f lavfi -i testsrc2=s=320x240:r=30:d=4"
@@ -30,7 +30,7 @@ def ffmpeg(folder, *commands):
 
 def in_order(path):
     with open_video(path) as (container, stream):
-        frames = [frame.to_ndarray(format="rgb24") for frame in decoded(path, container, stream)]
+        frames = [frame.to_ndarray(format="rgb24") for frame in decode_frames(path, container, stream)]
     return np.stack(frames).transpose(0, 3, 1, 2)
 
 
@@ -46,7 +46,7 @@ def test_no_frame_of_a_packed_bitstream_is_wrong(tmp_path):
     """A keyframe's packet holds the picture before it as well, which comes out with the next packet."""
     ffmpeg(tmp_path, f"{SOURCE} -c:v libxvid -bf 2 -g 30 -qscale:v 4 a.avi")
     layout = scan(tmp_path / "a.avi")[1]
-    assert layout.has_groups and not layout.one_each
+    assert layout.has_groups and not layout.one_frame_per_packet
     assert number_wrong(tmp_path / "a.avi", layout=layout) == (0, 118)  # 79 were
 
 
@@ -93,7 +93,7 @@ def test_fps_sampling_takes_frames_at_their_true_times(tmp_path, name, codec):
     path = tmp_path / name
     info, layout = scan(path)
     for known in (None, layout):
-        times = np.rint(frame_times(path, known) * SECOND).astype(np.int64).tolist()
+        times = np.rint(frame_times(path, known) * MICROSECONDS_PER_SECOND).astype(np.int64).tolist()
         indices = sample_indices(Clip(num_frames=8, sampling="fps", fps=2, size=32), info.num_frames, times=times)
         assert indices == ONLY.get(name, [8, 23, 29, 29, 29, 29, 37, 52])
     assert info.duration_seconds == pytest.approx(4, abs=0.05)
@@ -146,7 +146,7 @@ def test_a_time_that_no_clock_shows_is_one_that_is_missing(tmp_path, codec):
     rate=st.sampled_from([0.0, 25.0, 60.0]),
 )
 def test_times_never_fall_and_there_is_one_for_each_frame(seconds, rate):
-    times = rising(np.array(seconds), rate)
+    times = monotonic_times(np.array(seconds), rate)
     assert len(times) == len(seconds)
     assert np.isfinite(times).all()
     assert (np.diff(times) >= 0).all()
@@ -154,13 +154,13 @@ def test_times_never_fall_and_there_is_one_for_each_frame(seconds, rate):
 
 def test_times_that_rise_stay_as_they_are():
     seconds = np.cumsum(np.random.default_rng(3).random(50))
-    np.testing.assert_array_equal(rising(seconds, 25), seconds)
+    np.testing.assert_array_equal(monotonic_times(seconds, 25), seconds)
 
 
 def test_a_clock_that_is_set_back_goes_on_and_one_late_time_does_not_count_as_that():
     steps = np.arange(10) / 10
-    np.testing.assert_allclose(rising(np.concatenate([50 + steps, steps]), 25), 50 + np.arange(20) / 10)
+    np.testing.assert_allclose(monotonic_times(np.concatenate([50 + steps, steps]), 25), 50 + np.arange(20) / 10)
     late = np.arange(10.0)
     late[4] = 7.5
-    np.testing.assert_allclose(rising(late, 25), np.sort(late))
-    assert rising(np.array([np.nan, 1.0, np.nan, 2.0, np.nan]), 10).tolist() == [0, 1, 1.5, 2, 3]
+    np.testing.assert_allclose(monotonic_times(late, 25), np.sort(late))
+    assert monotonic_times(np.array([np.nan, 1.0, np.nan, 2.0, np.nan]), 10).tolist() == [0, 1, 1.5, 2, 3]

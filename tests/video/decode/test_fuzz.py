@@ -14,7 +14,7 @@ from moving import KINDS, write
 
 from finetune.errors import VideoError
 from finetune.video.decode.read import read_frames, scan
-from finetune.video.worker_pool import Failure, supervised_map
+from finetune.video.worker_pool import WorkerFailure, process_map
 
 MUTANTS = int(os.environ.get("FINETUNE_FUZZ", "200"))
 MOST_BYTES = 1_500_000_000
@@ -108,11 +108,11 @@ def seed_files(tmp_path_factory):
 def test_damaged_files_are_read_or_refused_in_plain_words(seed_files, tmp_path):
     rng = random.Random(0)
     tasks = [(*rng.sample(seed_files, 2), seed, tmp_path) for seed in range(MUTANTS)]
-    results = list(supervised_map(read_mutant, tasks, count=2, time_limit=8))
+    results = list(process_map(read_mutant, tasks, count=2, time_limit=8))
     lost = [
         (str(tmp_path / f"{task[2]}{task[0].suffix}"), task[0].name, result.reason)
         for task, result in zip(tasks, results, strict=True)
-        if isinstance(result, Failure)
+        if isinstance(result, WorkerFailure)
     ]
     assert not lost, "\n".join(map(str, lost))
     outcomes = [said for said, _ in results]

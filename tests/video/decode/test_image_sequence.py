@@ -15,10 +15,10 @@ from finetune.recipe.schema import Clip
 from finetune.video.dataset import ClipDataset
 from finetune.video.decode.clip_files import stamp
 from finetune.video.decode.read import frame_times, probe, read_frames
-from finetune.video.fingerprints import same_to_the_byte
+from finetune.video.fingerprints import exact_duplicates
 from finetune.video.pack.read import Pack
 from finetune.video.pack.write import pack
-from finetune.video.probe_files import look_at_files, look_closely
+from finetune.video.probe_files import inspect_files, scan_files
 
 
 def test_its_frames_are_its_images_in_the_order_of_their_numbers(tmp_path):
@@ -65,7 +65,7 @@ def test_a_folder_that_cannot_be_read_says_why(tmp_path, spoil, words):
     spoil(folder)
     with pytest.raises(VideoError, match=words):
         probe(folder)
-    (look,) = look_closely([folder], seconds=60)
+    (look,) = inspect_files([folder], seconds=60)
     assert isinstance(look, VideoError)
 
 
@@ -101,7 +101,7 @@ def test_a_change_of_any_image_changes_the_stamp(tmp_path):
 def test_folders_with_the_same_images_are_copies(tmp_path):
     one, other = make_images(tmp_path / "a"), make_images(tmp_path / "b", first=100)
     third = make_images(tmp_path / "c", start=17)
-    assert same_to_the_byte([one, third, other, make_clip(tmp_path / "d.mp4")]) == [[0, 2]]
+    assert exact_duplicates([one, third, other, make_clip(tmp_path / "d.mp4")]) == [[0, 2]]
 
 
 @pytest.fixture
@@ -128,7 +128,7 @@ def test_the_rate_is_the_manifests(manifest):
     levels = {}
     for rate in (25.0, 5.0, 10.0):
         at_rate = replace(manifest, image_rate=rate)
-        facts = look_at_files(at_rate)
+        facts = scan_files(at_rate)
         assert facts.rates.tolist() == [25, rate, 25, rate]
         assert facts.seconds.tolist() == [0.8, 20 / rate, 0.8, 20 / rate]
         dataset = ClipDataset(at_rate, "train", clip=clip, facts=facts)
@@ -140,13 +140,13 @@ def test_the_rate_is_the_manifests(manifest):
 
 
 def test_facts_of_a_folder_are_kept_until_one_of_its_images_changes(manifest):
-    from finetune.video.file_facts import Kept
+    from finetune.video.file_facts import FactsCache
 
-    look_at_files(manifest)
-    assert Kept(manifest).unknown() == []
+    scan_files(manifest)
+    assert FactsCache(manifest).unknown() == []
     make_images(manifest.path(3), 1, first=21)
-    assert Kept(manifest).unknown() == [3]
-    assert look_at_files(manifest).num_frames.tolist() == [20, 20, 20, 21]
+    assert FactsCache(manifest).unknown() == [3]
+    assert scan_files(manifest).num_frames.tolist() == [20, 20, 20, 21]
 
 
 @pytest.mark.parametrize("frames", [None, 6])
@@ -171,7 +171,7 @@ def test_a_pack_holds_the_images_and_their_rate_stays_the_manifests(manifest, tm
 
 def test_a_close_look_has_the_rate_that_is_given(tmp_path):
     folder = make_images(tmp_path / "v", 12)
-    (look,) = look_closely([folder], seconds=60, image_rate=6)
+    (look,) = inspect_files([folder], seconds=60, image_rate=6)
     assert (look.info.fps, look.info.duration_seconds) == (6, 2.0)
     assert look.file_bytes == sum(image.stat().st_size for image in folder.iterdir())
     assert [int(picture.mean()) for picture in look.pictures_3SS] == [16, 58, 93]

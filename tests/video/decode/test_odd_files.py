@@ -16,8 +16,8 @@ from moving import write
 from finetune.errors import VideoError
 from finetune.video.decode.every_frame import check_every_frame
 from finetune.video.decode.read import frame_times, probe, read_frames, scan
-from finetune.video.probe_files import look_at, look_closely
-from finetune.video.worker_pool import Failure, still_working, supervised_map
+from finetune.video.probe_files import inspect_files, probe_many
+from finetune.video.worker_pool import WorkerFailure, process_map, send_heartbeat
 
 ffmpeg = pytest.mark.skipif(shutil.which("ffmpeg") is None, reason="needs the ffmpeg program")
 KEY = ("-encryption_scheme", "cenc-aes-ctr", "-encryption_key", "76a6c65c5ea762046bd749a2e632ccbb")
@@ -45,7 +45,7 @@ def test_what_is_no_file_is_refused_before_it_is_opened(tmp_path):
                 with pytest.raises(VideoError, match=f"^{path}: cannot be read: is {kind}, not a file"):
                     read(path)
         paths = [pipe, local, make_clip(tmp_path / "good.mp4", 3)]
-        for results in (look_at(paths), look_closely(paths, seconds=30)):
+        for results in (probe_many(paths), inspect_files(paths, seconds=30)):
             assert [isinstance(result, VideoError) for result in results] == [True, True, False]
             assert "is a named pipe" in str(results[0])
 
@@ -85,20 +85,20 @@ def wait_and_report(seconds):
     while time.monotonic() < end:
         time.sleep(0.05)
         if seconds > 0:
-            still_working()
+            send_heartbeat()
     return seconds
 
 
 def test_the_time_limit_starts_anew_while_a_file_is_read(monkeypatch):
-    found = list(supervised_map(wait_and_report, [3, -3, 0.1], count=3, time_limit=1.5, restart_limit=True))
-    assert found == [3, Failure("took longer than 1.5 s to read"), 0.1]
-    (found,) = supervised_map(wait_and_report, [3], count=1, time_limit=1.5)
-    assert found == Failure("took longer than 1.5 s to read")
+    found = list(process_map(wait_and_report, [3, -3, 0.1], count=3, time_limit=1.5, extend_on_heartbeat=True))
+    assert found == [3, WorkerFailure("took longer than 1.5 s to read"), 0.1]
+    (found,) = process_map(wait_and_report, [3], count=1, time_limit=1.5)
+    assert found == WorkerFailure("took longer than 1.5 s to read")
 
 
 def test_reading_packets_restarts_the_limit(tmp_path, monkeypatch):
     calls = []
-    monkeypatch.setattr("finetune.video.decode.container.still_working", lambda: calls.append(1))
+    monkeypatch.setattr("finetune.video.decode.container.send_heartbeat", lambda: calls.append(1))
     probe(write(tmp_path, "h264_ts", 30))
     assert len(calls) > 30
 
@@ -120,9 +120,9 @@ def test_damage_behind_the_frames_that_are_looked_at_is_named(tmp_path, kind, is
     middle = len(data) * 2 // 3
     data[middle : middle + 400] = bytes(400)
     path.write_bytes(data)
-    (plain,) = look_closely([path], seconds=30)
+    (plain,) = inspect_files([path], seconds=30)
     assert not isinstance(plain, VideoError)
-    (found,) = look_closely([path], seconds=30, every_frame=True)
+    (found,) = inspect_files([path], seconds=30, every_frame=True)
     assert isinstance(found, VideoError) and is_named_by in str(found)
     number, seconds = (float(part) for part in str(found).replace("(", "").split("frame ")[1].split(" s)")[0].split())
     assert 25 < number < 55
@@ -159,9 +159,9 @@ def test_every_image_of_a_folder_is_decoded(tmp_path):
         cv2.imwrite(str(tmp_path / f"{number:03}.jpg"), np.full((32, 32, 3), 200, np.uint8))
     whole = (tmp_path / "003.jpg").read_bytes()
     (tmp_path / "003.jpg").write_bytes(whole[:200])
-    (plain,) = look_closely([tmp_path], seconds=30)
+    (plain,) = inspect_files([tmp_path], seconds=30)
     assert not isinstance(plain, VideoError)
-    (found,) = look_closely([tmp_path], seconds=30, every_frame=True)
+    (found,) = inspect_files([tmp_path], seconds=30, every_frame=True)
     assert str(found).startswith(f"{tmp_path}: 003.jpg: ")
 
 

@@ -11,7 +11,7 @@ from PIL import Image, ImageOps
 
 from finetune.data.manifest import Manifest
 from finetune.errors import VideoError
-from finetune.prediction.overlay import Marks, draw_video
+from finetune.prediction.overlay import Overlay, draw_video
 from finetune.video.decode.read import DECODERS, probe, read_frames, scan
 from finetune.video.pack.read import Pack
 from finetune.video.pack.write import pack
@@ -130,7 +130,7 @@ def test_packs_show_all_eight(tmp_path):
 def test_drawings_and_other_decoders_show_the_same(tmp_path, name):
     path = make_video(tmp_path / "a.mp4", MATRICES[name])
     expected = as_shown(pictures(), MATRICES[name])
-    draw_video(path, tmp_path / "drawn.mp4", Marks())
+    draw_video(path, tmp_path / "drawn.mp4", Overlay())
     assert distance(read_frames(tmp_path / "drawn.mp4", range(FRAMES))[0], expected) < 20
     for decoder in DECODERS:
         try:

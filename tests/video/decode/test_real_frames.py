@@ -13,7 +13,7 @@ import pytest
 from av.stream import Disposition
 
 from finetune.errors import VideoError
-from finetune.video.decode.read import ToRgb, read_frames, scan
+from finetune.video.decode.read import RgbConverter, read_frames, scan
 
 SMALL = (48, 64)
 
@@ -35,7 +35,7 @@ def in_order(path, wanted):
     with av.open(str(path), metadata_errors="ignore") as container:
         stream = next(s for s in container.streams.video if not s.disposition & Disposition.attached_pic)
         stream.codec_context.thread_count = 1
-        to_rgb = ToRgb(path)
+        to_rgb = RgbConverter(path)
         for number, frame in enumerate(container.decode(stream)):
             small.append(to_rgb(frame, SMALL).transpose(2, 0, 1))
             if number in wanted:

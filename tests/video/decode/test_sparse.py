@@ -9,7 +9,7 @@ from moving import KINDS, in_order, write
 from finetune.errors import VideoError
 from finetune.video.decode import read as decode
 from finetune.video.decode import sparse
-from finetune.video.decode.gop import Layout
+from finetune.video.decode.gop import GopLayout
 from finetune.video.decode.read import frame_times, probe, read_frames, scan
 
 COUNT = 61
@@ -65,9 +65,9 @@ def test_frames_are_found_and_not_counted_off(clips, kind, gap, monkeypatch):
     path, frames = clips(kind)
     if kind in CANNOT_JUMP and gap == 0:
         pytest.skip("its container has no index")
-    monkeypatch.setattr(sparse, "WORTH_A_SEEK", gap)
+    monkeypatch.setattr(sparse, "SEEK_THRESHOLD_PACKETS", gap)
     _, layout = scan(path)
-    monkeypatch.setattr(decode, "_counted_off", refuse_to_count)
+    monkeypatch.setattr(decode, "_decode_from_start", refuse_to_count)
     for wanted in wanted_sets(len(frames)):
         np.testing.assert_array_equal(read_frames(path, wanted, layout=layout)[0], frames[wanted])
         if kind not in UNTRUE_TIMES:
@@ -84,14 +84,14 @@ def test_without_a_layout_frames_of_files_with_untrue_times_are_counted_off(clip
 
 def pictures_decoded(monkeypatch, path, wanted):
     seen = []
-    taken = sparse._Decoder._taken
+    taken = sparse._GroupDecoder._checked_output
 
     def counting(self, pictures):
         seen.extend(pictures)
         return taken(self, pictures)
 
     with monkeypatch.context() as patch:
-        patch.setattr(sparse._Decoder, "_taken", counting)
+        patch.setattr(sparse._GroupDecoder, "_taken", counting)
         read_frames(path, wanted)
     return len(seen)
 
@@ -112,18 +112,20 @@ def test_frames_that_nothing_refers_to_are_not_decoded(clips, monkeypatch):
 
 def test_a_file_that_is_not_laid_out_as_it_says_is_read_by_counting(clips, monkeypatch):
     path, frames = clips("h264_b")
-    true_layout, counted = decode.by_index, []
-    counted_off = decode._counted_off
+    true_layout, counted = decode.layout_by_container_index, []
+    counted_off = decode._decode_from_start
 
     def false_layout(container, stream):
         """Says that decoding can start at every P frame."""
         assert true_layout(container, stream)
         starts = np.array([0, *range(1, 12, 4), COUNT])
         times = [stream.index_entries[int(start)].timestamp for start in starts[:-1]]
-        return Layout(starts, starts, np.array(times))
+        return GopLayout(starts, starts, np.array(times))
 
-    monkeypatch.setattr(decode, "by_index", false_layout)
-    monkeypatch.setattr(decode, "_counted_off", lambda *args, **more: counted.append(1) or counted_off(*args, **more))
+    monkeypatch.setattr(decode, "layout_by_container_index", false_layout)
+    monkeypatch.setattr(
+        decode, "_decode_from_start", lambda *args, **more: counted.append(1) or counted_off(*args, **more)
+    )
     for index in range(12):
         np.testing.assert_array_equal(read_frames(path, [index])[0], frames[[index]])
     assert len(counted) >= 6

@@ -5,7 +5,7 @@ from scenes import make_scene
 
 from finetune.video.decode.read import probe
 from finetune.video.decode.truncation import missing_bytes
-from finetune.video.probe_files import look_closely
+from finetune.video.probe_files import inspect_files
 
 
 @pytest.mark.parametrize("suffix", [".avi", ".mkv"])
@@ -16,7 +16,7 @@ def test_a_file_that_was_cut_off_is_refused_though_its_start_decodes(tmp_path, s
     cut = tmp_path / f"cut{suffix}"
     cut.write_bytes(whole.read_bytes()[: int(part * whole.stat().st_size)])
     assert missing_bytes(cut) == whole.stat().st_size - cut.stat().st_size
-    sound, error = look_closely([whole, cut], seconds=60)
+    sound, error = inspect_files([whole, cut], seconds=60)
     assert sound.info == probe(whole)
     found = re.search(
         r"is cut off after frame (\d+): its header promises ([\d,]+) bytes, ([\d,]+) are there", str(error)
@@ -34,7 +34,7 @@ def test_a_file_that_is_cut_off_is_called_that_when_its_start_does_not_decode_ei
     data[second_picture : second_picture + 40] = b"\0\0\0\1\x65" + b"\xff" * 35
     cut = tmp_path / "cut.avi"
     cut.write_bytes(data[: len(data) * 85 // 100])
-    (error,) = look_closely([cut], seconds=60)
+    (error,) = inspect_files([cut], seconds=60)
     assert f"cut.avi: is cut off: its header promises {len(data):,} bytes" in str(error)
 
 
