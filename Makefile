@@ -6,7 +6,7 @@ BIN := .venv/bin
 STAMP := .venv/installed
 DATA := $(if $(filter quickstart%,$(RECIPE)),data/quickstart/manifest.csv)
 
-.PHONY: help setup finetune test lint check bench clean
+.PHONY: help setup finetune quick test format lint check bench clean
 
 help: ## what can be made
 	@grep -E '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## /  make \1\t/' | expand -t 18
@@ -16,8 +16,15 @@ setup: $(STAMP) ## install into .venv, once
 finetune: $(STAMP) $(DATA) ## train by RECIPE (quickstart), settings in ARGS="train.batch_size=16", and write a report
 	@$(BIN)/finetune train $(RECIPE) $(ARGS)
 
-test: $(STAMP) ## run the tests, in two processes of one thread each
+quick: $(STAMP) ## run the tests that take at most about a second each: under two minutes
+	OMP_NUM_THREADS=1 $(BIN)/pytest -q -n 2 --dist worksteal -m "not slow" --durations 10 --durations-min 1
+
+test: $(STAMP) ## run all tests, in two processes of one thread each
 	OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 --dist worksteal
+
+format: $(STAMP) ## format the code and fix what ruff can fix
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
 
 lint: $(STAMP) ## formatting, rules and types
 	$(BIN)/ruff format --check .

@@ -8,6 +8,11 @@ from pathlib import Path
 import pytest
 from grey import TINY, make_clip
 
+# A process started in the background may ignore Ctrl-C, nohup ignores hang-ups; tests send both.
+for number in (signal.SIGINT, signal.SIGHUP):
+    if signal.getsignal(number) == signal.SIG_IGN:
+        signal.signal(number, signal.default_int_handler)
+
 
 def pytest_addoption(parser):
     parser.addoption("--write", action="store_true", help="write what the docs generate from the code")
@@ -73,12 +78,7 @@ def signal_at(monkeypatch):
     """Have a signal come in the n-th step from now."""
     from finetune.train.log.epoch_metrics import Tally
 
-    ignored = []
-
     def arrange(number, kind=signal.SIGINT):
-        if signal.getsignal(kind) == signal.SIG_IGN:  # of whoever started the tests, as nohup and & do
-            signal.signal(kind, signal.default_int_handler)
-            ignored.append(kind)
         add, left = Tally.add, [number]
 
         def counted(self, *arguments):
@@ -89,9 +89,7 @@ def signal_at(monkeypatch):
 
         monkeypatch.setattr(Tally, "add", counted)
 
-    yield arrange
-    for kind in ignored:
-        signal.signal(kind, signal.SIG_IGN)
+    return arrange
 
 
 @pytest.fixture(scope="session")

@@ -55,6 +55,7 @@ def test_the_table_of_recipe_keys_is_that_of_the_code(request):
     assert page.read_text(encoding="utf-8") == wanted
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 def test_python_in_the_pages_runs(page, tmp_path, clip_folder, monkeypatch):
     found = blocks(page, "python")

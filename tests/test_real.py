@@ -8,6 +8,7 @@ import pytest
 pytestmark = pytest.mark.real
 
 
+@pytest.mark.slow
 def test_clips_of_ten_people_train_to_a_report_whose_test_sequences_are_in_no_other_split(
     real, tmp_path, monkeypatch, finetune
 ):

@@ -41,6 +41,7 @@ def folder(tmp_path):
     return root
 
 
+@pytest.mark.slow
 def test_in_data_without_faults_none_is_found(folder):
     rows, found, result, left = look_into(folder)
     assert found == {} and left == list(range(20)) and len(rows) == 20

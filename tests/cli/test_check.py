@@ -108,6 +108,7 @@ def test_a_page_that_cannot_be_written_is_said(check, folder, tmp_path):
     assert "page.html: cannot be written" in err
 
 
+@pytest.mark.slow
 @pytest.mark.real
 def test_every_real_odd_file_that_cannot_be_read_is_named(check, real):
     status, out, _ = check(real / "data/odd", "--seconds", 120)
@@ -129,6 +130,7 @@ def test_every_real_odd_file_that_cannot_be_read_is_named(check, real):
     assert "11 of 54 files cannot be read" in out and "“file” was read instead" in out
 
 
+@pytest.mark.slow
 @pytest.mark.real
 def test_that_pointing_is_filmed_upright_is_said_and_of_the_yoga_poses_nothing(check, real):
     status, out, _ = check(real / "data/ut_interaction/clips.csv", "--seconds", 120)

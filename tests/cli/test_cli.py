@@ -50,6 +50,7 @@ def test_the_head_starts_at_the_training_rows_classes_unless_all_are_to_count_al
     assert built[0].settings.head == ("mlp" if "mlp" in override else "linear")
 
 
+@pytest.mark.slow
 def test_train_evaluate_predict_and_report_from_the_command_line(finetune, recipe, tmp_path, clip_folder):
     out = tmp_path / "run"
     status, printed, _ = finetune("train", recipe, "phases.0.epochs=2", "--out", out)

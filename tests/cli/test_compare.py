@@ -80,6 +80,7 @@ def test_a_folder_without_runs_is_said(finetune, tmp_path, monkeypatch):
     )
 
 
+@pytest.mark.slow
 def test_comparing_and_listing_wait_for_no_torch(runs, tmp_path):
     code = (
         "import sys; from finetune.cli.main import app; app(sys.argv[1:], standalone_mode=False); "

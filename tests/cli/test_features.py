@@ -29,6 +29,7 @@ def settings(clip_folder, tmp_path):
     ]
 
 
+@pytest.mark.slow
 def test_what_is_filled_ahead_is_what_a_run_reads(finetune, settings, tmp_path):
     status, out, _ = finetune("features", "folder", *settings)
     assert status == 0

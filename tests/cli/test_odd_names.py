@@ -5,6 +5,7 @@ import json
 import os
 from pathlib import Path
 
+import pytest
 from grey import TINY, make_clip
 
 from finetune.cli.run import load_manifest
@@ -31,6 +32,7 @@ def odd_clips(root):
                 )
 
 
+@pytest.mark.slow
 def test_odd_names_go_through_a_whole_run(finetune, tmp_path):
     data, recipe, run = tmp_path / "my clips; #1, [x]", tmp_path / "tiny.yaml", tmp_path / "run"
     recipe.write_text(RECIPE)

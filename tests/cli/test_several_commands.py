@@ -61,6 +61,7 @@ def test_what_a_run_would_take_and_which_rate_it_bears_is_said(finetune, written
     assert status == 0, err
 
 
+@pytest.mark.slow
 def test_several_seeds_are_compared_where_no_task_has_classes(finetune, written, tmp_path):
     status, out, err = finetune("train", written(("box",)), "--seeds", "2", "--out", "seeds")
     assert status == 0 and "mean IoU" in out and "standard deviation between seeds" in out, err
@@ -68,6 +69,7 @@ def test_several_seeds_are_compared_where_no_task_has_classes(finetune, written,
     assert "2 seeds were trained" in (tmp_path / "seeds/seed-0/evaluation/report.html").read_text(encoding="utf-8")
 
 
+@pytest.mark.slow
 def test_every_clip_is_tested_once_in_a_cross_validation(finetune, written, tmp_path):
     status, _, err = finetune("kfold", written(), "data.val=0", "--folds", "2", "--out", "folds")
     assert status == 0, err
@@ -75,12 +77,14 @@ def test_every_clip_is_tested_once_in_a_cross_validation(finetune, written, tmp_
     assert results["num_rows"] == 16 and list(results["tasks"]) == list(THREE)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("tasks", [THREE, ("shade",)])
 def test_settings_are_swept(finetune, written, tasks):
     status, _, err = finetune("sweep", written(tasks), "multitask.divide_by=none,initial", "--out", "sweep")
     assert status == 0, err
 
 
+@pytest.mark.slow
 def test_each_task_alone_stands_beside_all_together(finetune, written, tmp_path):
     status, out, err = finetune("tasks-ablation", written(("box", "way")), "--seeds", "1", "--out", "both")
     assert status == 0, err
@@ -122,6 +126,7 @@ def test_data_with_empty_cells_are_checked(finetune, written, data, tmp_path):
     assert finetune("check", data)[0] == 1
 
 
+@pytest.mark.slow
 def test_probes_are_for_classes_and_averages_know_tasks(finetune, written, run, data):
     status, out, err = finetune("probe", written())
     assert status == 0 and "always" in out, err

@@ -120,6 +120,7 @@ def frames_of_scenes(folder, *, name, seeds, loose=False, count=6):
             cv2.imwrite(str(path), np.ascontiguousarray(frame_HWC))
 
 
+@pytest.mark.slow
 def test_check_takes_folders_as_clips_and_names_the_image_that_is_broken(tmp_path):
     for split, start in (("train", 0), ("val", 10), ("test", 20)):
         for number, label in enumerate(("jumps", "waves")):

@@ -264,6 +264,7 @@ def test_resumed_it_is_the_same_run(run, manifest, tmp_path, signal_at):
         }
 
 
+@pytest.mark.slow
 def test_folds_are_pooled_each_with_its_own_thresholds(table, tmp_path):
     whole = ft.Manifest.from_csv(table, val=0, test=0, multilabel=True)
     recipe = ft.Recipe(
@@ -285,6 +286,7 @@ def test_folds_are_pooled_each_with_its_own_thresholds(table, tmp_path):
     assert "Mean average precision of a fold" in (out / "evaluation/report.html").read_text()
 
 
+@pytest.mark.slow
 def test_commands_say_map_and_refuse_folders(table, tmp_path, finetune, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "grey.yaml").write_text(

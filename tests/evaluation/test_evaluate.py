@@ -77,6 +77,7 @@ def noted(run, **changes):
     return meta
 
 
+@pytest.mark.slow
 def test_calibrated_figures_are_those_of_tempered_probabilities(run):
     task, (labels, probs) = results_of(run)["tasks"]["label"], answers_of(run / "evaluation")
     temperature = json.loads((run / "checkpoints/best/meta.json").read_text())["temperature"]
@@ -89,6 +90,7 @@ def test_calibrated_figures_are_those_of_tempered_probabilities(run):
     assert temperature != 1
 
 
+@pytest.mark.slow
 def test_the_frozen_baseline_is_what_the_weights_before_unfreezing_score(run, own_run, tmp_path):
     shutil.rmtree(own_run / "checkpoints/best")
     shutil.copytree(own_run / "checkpoints/start", own_run / "checkpoints/best")
@@ -107,6 +109,7 @@ def test_the_frozen_baseline_is_what_the_weights_before_unfreezing_score(run, ow
     assert any(not torch.equal(one, other) for one, other in zip(trained.parameters(), start.parameters(), strict=True))
 
 
+@pytest.mark.slow
 def test_a_run_that_began_with_no_weights_or_learned_no_head_first_has_no_such_baseline(trained_run, own_run, tmp_path):
     assert (trained_run / "checkpoints/start").is_dir()
     found = ft.evaluate(trained_run, out=tmp_path / "none", pictures=False)
@@ -118,6 +121,7 @@ def test_a_run_that_began_with_no_weights_or_learned_no_head_first_has_no_such_b
     assert not (own_run / "evaluation/frozen.npy").exists(), "one of before is taken away"
 
 
+@pytest.mark.slow
 def test_a_run_of_before_temperatures_is_evaluated_reported_and_not_calibrated(own_run, manifest, finetune):
     noted(own_run, temperature=None)
     assert "calibrated" not in ft.evaluate(own_run)["tasks"]["label"]
@@ -130,6 +134,7 @@ def test_a_run_of_before_temperatures_is_evaluated_reported_and_not_calibrated(o
     assert (status, "has no temperature" in err) == (2, True)
 
 
+@pytest.mark.slow
 def test_calibrated_predictions_are_those_of_the_evaluation_and_name_the_same_class(own_run, manifest, finetune):
     noted(own_run, temperature=3.5)
     videos = [manifest.path(row) for row in manifest.rows("test")][:6]
@@ -149,11 +154,13 @@ def test_calibrated_predictions_are_those_of_the_evaluation_and_name_the_same_cl
         ft.predict(own_run, videos[:1], calibrated=True, views=3)
 
 
+@pytest.mark.slow
 def test_other_views_and_other_splits_have_no_temperature(run, tmp_path):
     assert "calibrated" not in ft.evaluate(run, views=2, out=tmp_path / "views", pictures=False)["tasks"]["label"]
     assert "calibrated" not in ft.evaluate(run, split="val", out=tmp_path / "val", pictures=False)["tasks"]["label"]
 
 
+@pytest.mark.slow
 def test_slices_are_by_facts_of_the_files(run, manifest):
     found = {each["fact"]: each["parts"] for each in results_of(run)["tasks"]["label"]["slices"]}
     assert set(found) == {"duration", "short side"}  # they have one rate
@@ -170,6 +177,7 @@ def test_slices_are_by_facts_of_the_files(run, manifest):
             assert part["accuracy"] == pytest.approx(right[values == value].mean())
 
 
+@pytest.mark.slow
 def test_a_copy_among_those_to_learn_from_and_a_lack_of_groups_are_told(run):
     leak, groups = (each["what"] for each in results_of(run)["warnings"])
     assert leak.startswith("A leak: 1 tested file is, to the byte, also among those that the model learned from")
@@ -178,6 +186,7 @@ def test_a_copy_among_those_to_learn_from_and_a_lack_of_groups_are_told(run):
     assert "A leak: 1 tested file" in page and "It is not known which clips belong together" in page
 
 
+@pytest.mark.slow
 def test_frames_are_of_the_clips_that_the_report_shows_and_go_when_there_are_to_be_none(own_run, finetune):
     pictures = own_run / "evaluation/pictures"
     index = json.loads((pictures / "index.json").read_text())
@@ -193,6 +202,7 @@ def test_frames_are_of_the_clips_that_the_report_shows_and_go_when_there_are_to_
     assert out.splitlines()[0].startswith("top1 ")
 
 
+@pytest.mark.slow
 def test_what_is_no_number_is_refused_with_the_clips(own_run, monkeypatch):
     def broken(model, loader, **_):
         said = found(model, loader, **_)
@@ -205,6 +215,7 @@ def test_what_is_no_number_is_refused_with_the_clips(own_run, monkeypatch):
         ft.evaluate(own_run)
 
 
+@pytest.mark.slow
 def test_other_seeds_stay_noted_while_the_test_is_the_same(own_run):
     path = own_run / "evaluation/results.json"
     results = json.loads(path.read_text()) | {"seeds": [{"seed": 0, "value": 0.5, "href": "x"}]}
@@ -213,6 +224,7 @@ def test_other_seeds_stay_noted_while_the_test_is_the_same(own_run):
     assert "seeds" not in ft.evaluate(own_run, views=2)
 
 
+@pytest.mark.slow
 def test_a_folder_that_cannot_be_written_is_said_and_the_page_comes_first(own_run, monkeypatch):
     def refuse(*_):
         raise OSError(30, "Read-only file system")

@@ -256,6 +256,7 @@ def test_without_frames_there_is_nothing_to_explain(trained_run, tmp_path):
         explain(run)
 
 
+@pytest.mark.slow
 def test_commands_explain(trained_run, tmp_path, finetune):
     run = shutil.copytree(trained_run, tmp_path / "run")
     status, _, err = finetune("evaluate", run, "--explain", "--no-pictures")

@@ -71,6 +71,7 @@ MORE = [
 ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("backbone", "stage", "size", "entry"), [*FAMILIES, *slowly(MORE)])
 def test_of_each_family_of_backbones(train, backbone, stage, size, entry):
     phases = [ft.Phase(train="head", epochs=1, lr=1e-2), ft.Phase(train=stage, epochs=2, lr=1e-3)]
@@ -87,6 +88,7 @@ def test_of_each_kind_of_temporal_pooling(train, temporal):
     assert same(computed, kept)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "settings",
     [
@@ -107,6 +109,7 @@ def test_whatever_else_the_recipe_says(train, settings):
     assert same(computed, kept)
 
 
+@pytest.mark.slow
 def test_what_auto_decides_changes_nothing(train):
     phases = [ft.Phase(train="head", epochs=2), ft.Phase(train="layer4", epochs=1)]
     auto, kept = (train(cache, phases=phases, views=None) for cache in ("auto", "boundary"))
@@ -134,6 +137,7 @@ def test_features_alone_leaves_other_phases_as_they_were(train):
     assert entries(train("features", phases=phases)) == [("features", True), None]
 
 
+@pytest.mark.slow
 def test_a_run_that_was_stopped_goes_on_as_if_it_had_not_been(train, signal_at):
     phases = [ft.Phase(train="head", epochs=2, lr=1e-2), ft.Phase(train="layer4", epochs=3, lr=1e-3)]
     whole = train("boundary", phases=phases)

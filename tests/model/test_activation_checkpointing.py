@@ -130,6 +130,7 @@ def test_without_a_gradient_nothing_is_checkpointed(monkeypatch):
         model(clips_of(model))
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(shutil.which("g++") is None, reason="no C++ compiler")
 @pytest.mark.filterwarnings("ignore")  # of the compiler's own modules
 @pytest.mark.parametrize("backend", ["aot_eager", *slowly([("inductor",)])])
@@ -151,6 +152,7 @@ def test_a_compiled_backbone_gives_the_same_and_freezes_the_same(backend):
         assert moved(model, before) == learning
 
 
+@pytest.mark.slow
 def test_a_run_gives_the_same_with_checkpointing(clip_folder, tmp_path):
     manifest = Manifest.from_folder(clip_folder)
     losses = []

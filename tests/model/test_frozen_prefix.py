@@ -47,6 +47,7 @@ def model_at(name, stage, size, **settings):
     return model.train()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("name", "stage", "size"), [*FAMILIES, *slowly(MORE)])
 def test_the_rest_of_a_network_gives_what_the_whole_gives_and_learns_the_same(name, stage, size):
     model = model_at(name, stage, size)

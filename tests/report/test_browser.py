@@ -130,6 +130,7 @@ def show(browser):
     assert [each for each in heard if not each.startswith("request: data:")] == []
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", PAGES)
 def test_a_page_opens_quietly_and_is_no_wider_than_its_window_light_and_dark(pages, show, name):
     page = show(pages[name])
@@ -146,6 +147,7 @@ def test_a_page_opens_quietly_and_is_no_wider_than_its_window_light_and_dark(pag
         assert brightness > 240 if scheme == "light" else brightness < 40
 
 
+@pytest.mark.slow
 def test_names_that_try_to_be_markup_are_shown_as_they_are(pages, show):
     for name, texts in {
         "report": [*ODD, ODD_CLIP],
@@ -162,6 +164,7 @@ def test_names_that_try_to_be_markup_are_shown_as_they_are(pages, show):
         assert page.locator("img:not([src^='data:image/jpeg']), u, s, script:not(:last-of-type)[src]").count() == 0
 
 
+@pytest.mark.slow
 def test_a_name_written_from_right_to_left_turns_no_neighbour_round(pages, show):
     page = show(pages["report"])
     row = page.locator("#classes-of-0 tr", has_text="right to left")
@@ -181,6 +184,7 @@ def column(page, table, number):
     return page.locator(table).evaluate(f"(table) => {cells}.map((cell) => cell.dataset.value ?? cell.textContent)")
 
 
+@pytest.mark.slow
 def test_a_click_on_a_heading_sorts_by_number_and_another_turns_the_order_round(pages, show):
     page, table = show(pages["report"]), "#classes-of-0 table"
     heading = page.locator(f"{table} th", has_text="Test clips")
@@ -194,6 +198,7 @@ def test_a_click_on_a_heading_sorts_by_number_and_another_turns_the_order_round(
     assert heading.get_attribute("aria-sort") == "descending"
 
 
+@pytest.mark.slow
 def test_what_is_not_known_stays_last_in_either_order(pages, show):
     page, table = show(pages["report"]), "#classes-of-0 table"
     button = page.locator(f"{table} th button", has_text="F1")
@@ -208,6 +213,7 @@ def test_what_is_not_known_stays_last_in_either_order(pages, show):
         assert [text.strip() for text in column(page, table, 2)] == ["test"] * 4 + ["–"]
 
 
+@pytest.mark.slow
 def test_a_table_is_sorted_by_keyboard_too(pages, show):
     for name, heading, place in (("index", "Clips", 3), ("compare", "In all", 5), ("check", "Files", 1)):
         page = show(pages[name])
@@ -226,6 +232,7 @@ def predictions(report):
         return list(csv.DictReader(file))
 
 
+@pytest.mark.slow
 def test_each_cell_of_the_matrix_lists_exactly_the_clips_behind_it(pages, show):
     behind = defaultdict(list)
     for row in predictions(pages["report"]):
@@ -247,6 +254,7 @@ def test_each_cell_of_the_matrix_lists_exactly_the_clips_behind_it(pages, show):
         assert page.locator("[data-behind] h3").text_content() == f"{what}: {len(rows)} of {of} clips"
 
 
+@pytest.mark.slow
 def test_what_is_behind_a_cell_comes_into_view_wherever_the_cell_is(pages, show):
     page = show(pages["report"], width=390, reduced_motion="reduce")
     page.locator(".cells rect").first.click()
@@ -255,6 +263,7 @@ def test_what_is_behind_a_cell_comes_into_view_wherever_the_cell_is(pages, show)
     assert panel["y"] + panel["height"] <= 901
 
 
+@pytest.mark.slow
 def test_the_arrow_keys_go_from_cell_to_cell_and_enter_lists_the_clips(pages, show):
     page = show(pages["report"])
     filled = [tuple(map(int, cell.get_attribute("data-cell").split(","))) for cell in page.locator(".cells rect").all()]
@@ -277,6 +286,7 @@ def test_the_arrow_keys_go_from_cell_to_cell_and_enter_lists_the_clips(pages, sh
         assert page.evaluate(focused) == f"{beyond[0] if beyond else row},{place}"
 
 
+@pytest.mark.slow
 def test_the_picture_of_a_clip_is_beside_its_path_behind_a_cell(pages, show):
     page = show(pages["report"])
     path = page.locator("#clips img[data-clip]").first.get_attribute("data-clip")
@@ -286,6 +296,7 @@ def test_the_picture_of_a_clip_is_beside_its_path_behind_a_cell(pages, show):
     assert picture.evaluate("(img) => [img.naturalWidth, img.naturalHeight]") == [8 * 112, 112]
 
 
+@pytest.mark.slow
 def test_without_javascript_all_is_there_and_no_dead_control_shows(pages, show):
     for name in PAGES:
         page, html = show(pages[name], java_script_enabled=False), pages[name].read_text(encoding="utf-8")
@@ -297,6 +308,7 @@ def test_without_javascript_all_is_there_and_no_dead_control_shows(pages, show):
         assert page.locator("button, [role=button], .scripted:visible, [data-behind]:visible").count() == 0
 
 
+@pytest.mark.slow
 def test_what_is_folded_away_is_printed_and_folded_again(pages, show):
     page = show(pages["report"])
     count = "document.querySelectorAll('details[open]').length"

@@ -74,6 +74,7 @@ def wrong_with(finetune, command):
     return "" if status == 0 or (status == 2 and err.strip()) else f"status {status} {err!r}", status
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("make_run", [one_task, several_tasks])
 def test_whatever_is_damaged_a_command_works_or_ends_in_words(tmp_path, finetune, monkeypatch, make_run):
     global seen

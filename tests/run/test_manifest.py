@@ -50,6 +50,7 @@ def told(results):
     return [each["what"] for each in results["warnings"]]
 
 
+@pytest.mark.slow
 def test_another_set_is_scored_in_a_folder_of_its_own_and_changes_nothing_else(run, other, finetune):
     ft.evaluate(run)
     before = files_of(run)
@@ -166,6 +167,7 @@ def test_tasks_that_the_other_set_lacks_are_left_out(tmp_path):
     assert whole["tasks"]["box"]["mean_iou"] == pytest.approx(results["tasks"]["box"]["mean_iou"])
 
 
+@pytest.mark.slow
 def test_moved_files_are_found_below_the_folder_that_stands_for_theirs(run, clip_folder, tmp_path, finetune):
     before = ft.evaluate(run, pictures=False)
     old = tmp_path / "old/place"

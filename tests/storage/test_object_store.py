@@ -64,6 +64,7 @@ def test_an_object_is_copied_once_and_anew_when_it_has_changed(store):
     assert {path.name for path in local.parent.iterdir()} == {"clips.csv", ".clips.csv.json"}
 
 
+@pytest.mark.slow
 def test_a_folder_is_copied_by_several_processes_at_once_and_what_is_gone_goes(store, tmp_path):
     for number in range(40):
         store.pipe(f"lab/many/{number}.bin", bytes([number]))
@@ -92,6 +93,7 @@ def test_what_is_not_there_is_said(store):
         local_copy("nowhere://a/b")
 
 
+@pytest.mark.slow
 def test_a_run_reads_manifest_and_pack_from_a_store_where_the_videos_are_not(
     store, clip_folder, tmp_path, finetune, monkeypatch
 ):

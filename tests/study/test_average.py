@@ -43,6 +43,7 @@ def train(manifest, out, *, lr=1e-3, phases=None, temporal="mean"):
     )
 
 
+@pytest.mark.slow
 def test_between_the_two_ends_the_best_on_val_is_taken(runs, tmp_path):
     run, tried = wise_ft(runs[0], out=tmp_path / "averaged")
     (taken,) = (candidate for candidate in tried if candidate.taken)
@@ -56,24 +57,28 @@ def test_between_the_two_ends_the_best_on_val_is_taken(runs, tmp_path):
     assert json.loads((run / "checkpoints/best/meta.json").read_text())["val_top1"] == taken.figures["val_top1"]
 
 
+@pytest.mark.slow
 def test_the_ends_are_the_ends(runs, tmp_path):
     _, tried = wise_ft(runs[0], out=tmp_path / "averaged")
     meta = json.loads((runs[0] / "checkpoints/best/meta.json").read_text())
     assert tried[-1].figures == pytest.approx({key: meta[key] for key in tried[-1].figures}, abs=2e-3)
 
 
+@pytest.mark.slow
 def test_the_result_is_evaluated_like_any_run(runs, tmp_path):
     run, _ = wise_ft(runs[0], out=tmp_path / "averaged")
     assert 0 <= ft.evaluate(run)["tasks"]["label"]["top1"] <= 1
     assert ft.write_report(run).is_file()
 
 
+@pytest.mark.slow
 def test_a_run_whose_backbone_never_learnt_has_nothing_between(manifest, tmp_path):
     run = train(manifest, tmp_path / "run", phases=(ft.Phase(train="head", epochs=1),))
     with pytest.raises(RunError, match="its backbone never learnt"):
         wise_ft(run, out=tmp_path / "averaged")
 
 
+@pytest.mark.slow
 def test_a_uniform_soup_is_the_mean(runs, tmp_path):
     run, tried = soup(runs, greedy=False, out=tmp_path / "soup")
     mixed, parts = weights(run), [weights(each) for each in runs]
@@ -84,6 +89,7 @@ def test_a_uniform_soup_is_the_mean(runs, tmp_path):
     assert [candidate.name for candidate in tried][-1] == "soup"
 
 
+@pytest.mark.slow
 def test_a_greedy_soup_is_no_worse_on_val_than_its_best_run(runs, tmp_path):
     run, tried = soup(runs, out=tmp_path / "soup")
     *single, mixed = tried
@@ -93,12 +99,14 @@ def test_a_greedy_soup_is_no_worse_on_val_than_its_best_run(runs, tmp_path):
     torch.testing.assert_close(weights(run)[name], torch.stack([part[name] for part in inside]).mean(0))
 
 
+@pytest.mark.slow
 def test_runs_that_are_not_alike_are_refused(runs, manifest, tmp_path):
     other = train(manifest, tmp_path / "other", temporal="max")
     with pytest.raises(RunError, match="has another model, clip, classes or tasks than"):
         soup([runs[0], other], out=tmp_path / "soup")
 
 
+@pytest.mark.slow
 def test_runs_on_other_splits_are_refused(runs, manifest, tmp_path):
     other = train(manifest, tmp_path / "other")
     listed = other / "manifest.csv"

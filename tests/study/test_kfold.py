@@ -50,6 +50,7 @@ def lines_of(path):
         return list(csv.DictReader(file))
 
 
+@pytest.mark.slow
 def test_every_clip_is_tested_once_by_a_model_that_did_not_see_its_group(folder, whole):
     results = json.loads((folder / "evaluation/results.json").read_text())
     assert np.array(results["tasks"]["label"]["confusion"]).sum() == results["num_rows"] == 36
@@ -66,6 +67,7 @@ def test_every_clip_is_tested_once_by_a_model_that_did_not_see_its_group(folder,
     assert not pooled
 
 
+@pytest.mark.slow
 def test_the_pooled_figures_are_those_of_the_predictions(folder):
     lines = lines_of(folder / "evaluation/predictions.csv")
     results = json.loads((folder / "evaluation/results.json").read_text())
@@ -79,6 +81,7 @@ def test_the_pooled_figures_are_those_of_the_predictions(folder):
     ]
 
 
+@pytest.mark.slow
 def test_the_page_shows_the_folds(folder):
     page = (folder / "evaluation/report.html").read_text()
     assert "Fold by fold" in page
@@ -87,6 +90,7 @@ def test_the_page_shows_the_folds(folder):
     assert "metrics.jsonl</b> for this run" not in page
 
 
+@pytest.mark.slow
 def test_interrupted_it_goes_on_with_the_fold_under_way(whole, folder, tmp_path, signal_at):
     signal_at(6)
     with pytest.raises(KeyboardInterrupt):
@@ -135,6 +139,7 @@ def test_what_cannot_be_divided_is_said(whole, tmp_path):
     assert not (tmp_path / "run").exists()
 
 
+@pytest.mark.slow
 def test_the_command_ends_with_the_folder(table, tmp_path, monkeypatch, finetune):
     recipe = tmp_path / "grey.yaml"
     recipe.write_text(
@@ -150,6 +155,7 @@ def test_the_command_ends_with_the_folder(table, tmp_path, monkeypatch, finetune
     assert "on 36 clips" in out[-3]
 
 
+@pytest.mark.slow
 def test_folds_share_what_is_kept(whole, tmp_path):
     kept = RECIPE.train.model_copy(update={"cache": "features", "cache_dir": tmp_path / "kept"})
     out = kfold(RECIPE.model_copy(update={"train": kept}), whole, folds=3, out=tmp_path / "run")

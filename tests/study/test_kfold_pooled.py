@@ -69,6 +69,7 @@ def truth(folder):
     return labels, np.array([row["group"] for row in rows_of(folder)])
 
 
+@pytest.mark.slow
 def test_calibrated_is_each_fold_by_its_own_temperature(folder):
     labels, groups = truth(folder)
     calibrated = of_folds(folder, tempered_by_fold)
@@ -86,6 +87,7 @@ def test_calibrated_is_each_fold_by_its_own_temperature(folder):
     assert temperatures[0] != temperatures[1]
 
 
+@pytest.mark.slow
 def test_the_frozen_baseline_is_that_of_the_folds(folder):
     labels, groups = truth(folder)
     wanted = of_folds(folder, lambda run: np.load(run / "evaluation/frozen.npy"))
@@ -100,6 +102,7 @@ def test_the_frozen_baseline_is_that_of_the_folds(folder):
     assert found == {"top1": frozen_right.mean(), "difference": difference, "difference_ci": list(interval)}
 
 
+@pytest.mark.slow
 def test_the_page_of_all_folds_has_frames_of_their_clips_and_what_was_calibrated(folder):
     index = json.loads((folder / "evaluation/pictures/index.json").read_text())
     assert index and set(index) <= {row["path"] for row in rows_of(folder)}

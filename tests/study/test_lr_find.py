@@ -42,6 +42,7 @@ def test_where_no_rate_helps_none_is_named():
     assert (test.lowest, test.steepest) == (None, None)
 
 
+@pytest.mark.slow
 def test_a_real_model_has_a_rate_and_is_stopped_when_it_breaks(manifest):
     test = find_lr(RECIPE, manifest, low=1e-5, high=1e3, steps=80)
     assert test.steepest is not None
@@ -55,6 +56,7 @@ def test_a_phase_that_is_not_there_is_said(manifest):
         find_lr(RECIPE, manifest, phase=2)
 
 
+@pytest.mark.slow
 def test_of_a_schedule_by_name_the_rate_is_that_of_the_schedule(clip_folder, tmp_path, finetune, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "grey.yaml").write_text(

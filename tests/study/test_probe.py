@@ -49,6 +49,7 @@ def recipe_of(csv, tmp_path, **data):
     )
 
 
+@pytest.mark.slow
 def test_every_method_is_tried_on_every_backbone_and_listed_best_first(csv, tmp_path, monkeypatch):
     manifest = Manifest.from_csv(csv, val=0, test=0)
     found = probe(recipe_of(csv, tmp_path), manifest, [TINY, "mobilenetv3_small_050"])

@@ -30,6 +30,7 @@ def clips(tmp_path_factory):
     return folder
 
 
+@pytest.mark.slow
 def test_seeds_train_on_the_same_rows_and_name_each_other(finetune, clips, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     command = ["train", *SETTINGS, f"data.folder={clips}", "seed=5", "--seeds", "2"]
@@ -59,6 +60,7 @@ def test_seeds_train_on_the_same_rows_and_name_each_other(finetune, clips, tmp_p
     assert finetune("train", *SETTINGS, f"data.folder={clips}", "--seeds", "3", "--out", str(folder))[0] == 2
 
 
+@pytest.mark.slow
 def test_the_list_of_runs_is_kept_new_only_where_it_is_ours(finetune, clips, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     command = ["train", *SETTINGS, f"data.folder={clips}"]

@@ -59,6 +59,7 @@ def test_a_grid_is_every_combination_and_brackets_hold_a_value_together():
     assert all(len(name) < 200 and "/" not in name for name in names)
 
 
+@pytest.mark.slow
 def test_every_setting_is_a_run_of_its_own_and_the_best_comes_first(recipe, manifest, tmp_path):
     out = tmp_path / "sweep"
     points = sweep(str(recipe), grid(KEYS), manifest, out=out)
@@ -112,6 +113,7 @@ def test_the_best_setting_is_called_better_only_where_intervals_show_it(others, 
     assert re.search(words, _evidence([first, *points], units, "group"), re.IGNORECASE)
 
 
+@pytest.mark.slow
 def test_interrupted_it_goes_on_and_it_may_be_widened(recipe, manifest, tmp_path, signal_at):
     out = tmp_path / "sweep"
     signal_at(5)
@@ -128,6 +130,7 @@ def test_interrupted_it_goes_on_and_it_may_be_widened(recipe, manifest, tmp_path
         sweep(str(recipe), grid((*KEYS[:2], "train.batch_size=2")), manifest, out=out)
 
 
+@pytest.mark.slow
 def test_a_setting_that_diverges_is_listed_and_the_others_go_on(recipe, manifest, tmp_path, monkeypatch):
     build = objective.build_loss
     monkeypatch.setattr(
@@ -157,6 +160,7 @@ def test_what_cannot_be_is_said_before_anything_trains(recipe, manifest, tmp_pat
         sweep(str(recipe), grid(KEYS), ft.Manifest.from_folder(tmp_path / "data"), out=tmp_path / "sweep")
 
 
+@pytest.mark.slow
 def test_a_search_stays_in_its_ranges_and_goes_on_for_more(recipe, manifest, tmp_path, signal_at):
     pytest.importorskip("optuna")
     out, space = tmp_path / "search", ("phases.0.lr=1e-4..1e-1", "model.dropout=0.0,0.5", "train.batch_size=4")
@@ -178,6 +182,7 @@ def test_a_search_stays_in_its_ranges_and_goes_on_for_more(recipe, manifest, tmp
         search(str(recipe), ("phases.0.lr=1e-4..1e-2", *space[1:]), manifest, trials=2, out=out)
 
 
+@pytest.mark.slow
 def test_a_hopeless_trial_is_ended_early(recipe, manifest, tmp_path, monkeypatch):
     pytest.importorskip("optuna")
     validate, seen = loop.validate, []
@@ -223,6 +228,7 @@ def test_ranges_are_of_whole_numbers_where_the_recipe_takes_no_others_and_wide_o
     assert fixed == ("data.folder=../here",)
 
 
+@pytest.mark.slow
 def test_precisions_can_be_swept(recipe, manifest, tmp_path):
     points = sweep(str(recipe), grid(["train.precision=fp32,bf16"]), manifest, out=tmp_path / "sweep")
     for point in points:
@@ -230,6 +236,7 @@ def test_precisions_can_be_swept(recipe, manifest, tmp_path):
         assert f"train.precision={results['protocol']['precision']}" in point.settings
 
 
+@pytest.mark.slow
 def test_a_folder_that_another_program_sweeps_into_is_left_alone(recipe, manifest, tmp_path):
     out = tmp_path / "sweep"
     sweep(str(recipe), grid(["model.dropout=0.1,0.2"]), manifest, out=out)
@@ -237,6 +244,7 @@ def test_a_folder_that_another_program_sweeps_into_is_left_alone(recipe, manifes
         sweep(str(recipe), grid(["model.dropout=0.1,0.2"]), manifest, out=out)
 
 
+@pytest.mark.slow
 def test_the_command_lists_settings_and_ends_with_the_folder(recipe, tmp_path, finetune, monkeypatch):
     monkeypatch.chdir(tmp_path)
     status, out, err = finetune("sweep", recipe, "phases.0.lr=1e-3,1e-2", "train.batch_size=4")

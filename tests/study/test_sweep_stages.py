@@ -29,6 +29,7 @@ def swept(clip_folder, tmp_path_factory):
     return manifest, out, sweep_stages(RECIPE, manifest, probe_epochs=1, epochs=1, lr=1e-3, out=out)
 
 
+@pytest.mark.slow
 def test_each_stage_is_tried_alone_from_the_same_probe(swept):
     _, out, outcomes = swept
     assert {outcome.what for outcome in outcomes} == {"head", "stem", "layer1", "layer2", "layer3", "layer4", "all"}
@@ -42,6 +43,7 @@ def test_each_stage_is_tried_alone_from_the_same_probe(swept):
     assert [outcome.gain for outcome in outcomes] == sorted((outcome.gain for outcome in outcomes), reverse=True)
 
 
+@pytest.mark.slow
 def test_what_is_finished_is_not_done_again_and_what_is_half_done_is(swept):
     manifest, out, before = swept
     kept = (out / "layer1/metrics.jsonl").stat().st_mtime_ns

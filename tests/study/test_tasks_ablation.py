@@ -32,6 +32,7 @@ def spoilt(run, share):
     np.save(run / "evaluation/probabilities.npy", np.eye(2)[(right ^ wrong).astype(int)])
 
 
+@pytest.mark.slow
 def test_all_together_and_each_alone_are_trained_on_the_same_rows(study):
     _, _, out, said = study
     assert said == ["all together, seed 0: 1 of 3", "way, seed 0: 2 of 3", "box, seed 0: 3 of 3"]
@@ -40,6 +41,7 @@ def test_all_together_and_each_alone_are_trained_on_the_same_rows(study):
     assert (list(rows[0]["tasks"]), list(rows[1]["tasks"])) == (["way", "box"], ["way"])
 
 
+@pytest.mark.slow
 def test_what_is_told_is_what_the_runs_scored(study):
     _, _, out, _ = study
     told = json.loads((out / "ablation.json").read_text())
@@ -58,6 +60,7 @@ def test_what_is_told_is_what_the_runs_scored(study):
     }
 
 
+@pytest.mark.slow
 def test_what_is_finished_is_not_done_again(study):
     recipe, manifest, out, _ = study
     before = {path: path.stat().st_mtime_ns for path in out.rglob("model.safetensors")}
@@ -65,6 +68,7 @@ def test_what_is_finished_is_not_done_again(study):
     assert {path: path.stat().st_mtime_ns for path in out.rglob("model.safetensors")} == before
 
 
+@pytest.mark.slow
 def test_a_gain_is_the_share_by_which_the_mean_figure_is_higher(study):
     _, _, out, _ = study
     together, alone = out / "seed-0/together", out / "seed-0/way"
@@ -113,6 +117,7 @@ def test_gains_of_equally_good_runs_are_called_better_5_times_of_100_at_most(mon
     assert called <= 0.1 * simulations
 
 
+@pytest.mark.slow
 def test_one_task_has_nothing_to_be_compared_with(study, tmp_path):
     recipe, manifest, _, _ = study
     part = recipe.model_copy(update={"tasks": {"way": recipe.tasks["way"]}})

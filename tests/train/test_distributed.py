@@ -69,6 +69,7 @@ def records(run):
     return [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
 
 
+@pytest.mark.slow
 def test_two_processes_that_keep_frozen_work_are_the_run_of_one_with_the_doubled_batch(data, alone, tmp_path):
     run = tmp_path / "run"
     train(2, data, run, "kept")
@@ -88,6 +89,7 @@ def test_two_processes_that_keep_frozen_work_are_the_run_of_one_with_the_doubled
     assert len(sets) == 4 and all(len(list(each.glob("*.shard"))) == 2 for each in sets), "one shard of each process"
 
 
+@pytest.mark.slow
 def test_two_processes_with_several_tasks_are_the_run_of_one_with_the_doubled_batch(tmp_path):
     """Of nine training clips the last batch holds three, of which each process has another number; rows lack labels."""
     pytest.importorskip("torchjd")
@@ -104,6 +106,7 @@ def test_two_processes_with_several_tasks_are_the_run_of_one_with_the_doubled_ba
         assert losses[0] == pytest.approx(losses[1], abs=TOLERANCE)
 
 
+@pytest.mark.slow
 def test_a_last_batch_of_fewer_clips_than_processes_is_a_step_as_it_is_of_one_process(tmp_path):
     """17 rows in batches of 8: 3 steps an epoch, as one process takes them; accumulating two, 2 steps."""
     data = draw_clips(tmp_path, train=17, val=2, test=0)
@@ -122,17 +125,20 @@ def test_a_last_batch_of_fewer_clips_than_processes_is_a_step_as_it_is_of_one_pr
         assert len({(record["learning"][0], "cache" in record) for record in records(two)}) == 2
 
 
+@pytest.mark.slow
 def test_batch_norm_that_learns_its_statistics_ends_with_those_of_the_main_process(data, tmp_path):
     train(2, data, tmp_path / "run", "statistics")
     assert len(records(tmp_path / "run")) == 1
 
 
+@pytest.mark.slow
 def test_a_network_that_is_not_wrapped_anew_is_caught(data, tmp_path):
     status, err = launch(2, data, tmp_path / "run", "wrapped once")
     assert status != 0
     assert "weights differ between processes after a phase" in err, err
 
 
+@pytest.mark.slow
 def test_when_one_dies_all_end_and_the_run_goes_on_in_another_number(data, alone, tmp_path):
     run, started = tmp_path / "run", time.monotonic()
     status, err = launch(2, data, run, "one dies")
@@ -144,6 +150,7 @@ def test_when_one_dies_all_end_and_the_run_goes_on_in_another_number(data, alone
     assert difference(run, alone) < TOLERANCE
 
 
+@pytest.mark.slow
 def test_sharding_is_refused_in_words():
     for kind in (DistributedType.FSDP, DistributedType.DEEPSPEED):
         with pytest.raises(RunError, match=f"asks for {kind.value}, which shards the model"):
@@ -151,6 +158,7 @@ def test_sharding_is_refused_in_words():
     refuse_sharding(SimpleNamespace(distributed_type=DistributedType.MULTI_GPU))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("backbone", [TINY, "mobilenetv3_small_050"])
 def test_shared_statistics_are_for_several_gpus_and_change_neither_names_nor_answers(backbone):
     model = ft.build_model(backbone, ["a", "b"], weights="none", num_frames=2, size=32)

@@ -37,6 +37,7 @@ def records(run):
     return [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
 
 
+@pytest.mark.slow
 def test_parts_of_a_batch_make_the_step_of_the_whole(manifest, tmp_path):
     one = fit(manifest, tmp_path / "one", phases=ALL, batch_size=6)
     parts = fit(manifest, tmp_path / "parts", phases=ALL, batch_size=2, accumulate=3)

@@ -81,6 +81,7 @@ def test_a_recipe_of_the_run_reads_back(trained_run):
     assert len(recipe.phases) == 3
 
 
+@pytest.mark.slow
 def test_the_same_seed_gives_the_same_weights_and_another_does_not(manifest, tmp_path):
     phases = (ft.Phase(train="head", epochs=1, lr=1e-2), ft.Phase(train="all", epochs=1, lr=1e-3))
     one, two, other = (
@@ -203,6 +204,7 @@ def differ(one, two):
     return any(not torch.equal(one[name], two[name]) for name in one)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "change",
     [
@@ -224,6 +226,7 @@ def test_each_setting_of_a_phase_changes_what_is_learnt(manifest, tmp_path, chan
     assert differ(run("plain"), run("changed", **change))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("change", [{"ema": 0.9}, {"schedule_over": "run"}, {"optimizer": "lion"}], ids=str)
 def test_each_setting_of_training_changes_what_is_kept(manifest, tmp_path, change):
     phases = (ft.Phase(train="layer4", epochs=1), ft.Phase(train="all", epochs=1))

@@ -90,6 +90,7 @@ def test_every_way_of_sharing_trains_and_loads_to_the_same_answers(train, sharin
     assert all(torch.equal(told[name], other[name]) for name in told)
 
 
+@pytest.mark.slow
 def test_a_single_task_learns_as_a_recipe_without_tasks(data, train, tmp_path):
     """The rows without the class are left out, which only a recipe with tasks can do."""
     labelled = tmp_path / "labelled.csv"
@@ -111,6 +112,7 @@ def test_a_single_task_learns_as_a_recipe_without_tasks(data, train, tmp_path):
     assert all(torch.allclose(value, weights(other)[name], atol=1e-6) for name, value in weights(one).items())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("weighting", ["fixed", "uncertainty", "famo", "gradnorm", "dwa", "pcgrad"])
 def test_stopped_inside_an_epoch_a_run_goes_on_bit_for_bit(train, tmp_path, signal_at, weighting):
     settings = {
@@ -130,6 +132,7 @@ def test_stopped_inside_an_epoch_a_run_goes_on_bit_for_bit(train, tmp_path, sign
     assert_same(tmp_path / "stopped", whole)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("sharing", ["hard", "cross_stitch"])
 def test_what_is_kept_is_what_is_computed_with_what_tasks_read_of_stages(train, tmp_path, monkeypatch, sharing):
     """Where boxes were drawn is found out by the thread that learns: it seeds the generator that others draw from."""
@@ -185,6 +188,7 @@ def test_a_phase_ends_when_the_mean_over_tasks_gets_no_better(train):
     assert len(found) == 2
 
 
+@pytest.mark.slow
 def test_trials_forecasts_and_what_is_left_to_the_machine_know_several_tasks(data, train):
     recipe = recipe_of(data, TAPPED, multitask={"weighting": "pcgrad"}, phases=[{"train": "layer4", "epochs": 1}])
     manifest = manifest_of(recipe)

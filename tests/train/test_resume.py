@@ -61,6 +61,7 @@ def unbroken(clip_folder, tmp_path_factory):
     return {kind: root / kind for kind in KINDS if run_to_the_end(kind, clip_folder, root / kind)}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", KINDS)
 def test_killed_at_any_moment_a_run_goes_on_as_if_it_had_not_been(kind, unbroken, clip_folder, tmp_path):
     """SIGKILL at random events, again and again in one run until it comes to its end, or has been killed enough."""
@@ -90,6 +91,7 @@ def fit(manifest, out, *, phases=PHASES, **train):
     return ft.fit(model, manifest, phases, clip=ft.Clip(num_frames=2), train=ft.Train(**settings), out=out, quiet=True)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 def test_asked_to_stop_a_run_finishes_the_step_and_saves(manifest, tmp_path, signal_at, kind):
     handlers = signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM)
@@ -103,6 +105,7 @@ def test_asked_to_stop_a_run_finishes_the_step_and_saves(manifest, tmp_path, sig
     assert_same_run(ft.resume(tmp_path / "run", quiet=True), whole)
 
 
+@pytest.mark.slow
 def test_it_stops_while_it_validates_and_validates_again(manifest, tmp_path, monkeypatch):
     whole = fit(manifest, tmp_path / "whole")
     evaluated = ft.model.model.VideoClassifier.eval
@@ -128,6 +131,7 @@ def test_a_finished_run_is_left_as_it_is(manifest, tmp_path):
     )
 
 
+@pytest.mark.slow
 def test_a_run_may_be_lengthened_and_nothing_else_of_it_changed(manifest, tmp_path):
     run = fit(manifest, tmp_path / "run")
     refused = ["train.batch_size=2", "phases.0.epochs=3", "phases.1.lr=0.1", "phases.1.epochs=1", "data.workers=1"]
@@ -165,6 +169,7 @@ def test_files_that_have_changed_since_are_named(tmp_path, signal_at):
         ft.resume(tmp_path / "run", quiet=True)
 
 
+@pytest.mark.slow
 def test_with_loading_processes_it_goes_on_all_the_same(manifest, tmp_path, signal_at):
     def run(out):
         torch.manual_seed(0)
@@ -179,6 +184,7 @@ def test_with_loading_processes_it_goes_on_all_the_same(manifest, tmp_path, sign
     assert_same_run(ft.resume(tmp_path / "run", quiet=True), whole)
 
 
+@pytest.mark.slow
 def test_two_programs_do_not_train_into_one_folder(manifest, tmp_path):
     run = fit(manifest, tmp_path / "run")
     with exclusive_lock(run / ".lock", ""), pytest.raises(RunError, match="another program is training into it"):
@@ -197,6 +203,7 @@ def test_one_press_that_arrives_twice_is_one(monkeypatch):
             os.kill(os.getpid(), signal.SIGINT)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("file", ["state.pt", "model.safetensors", "metrics.jsonl"])
 def test_when_the_disk_is_full_the_checkpoint_before_stays_and_the_run_goes_on(manifest, tmp_path, monkeypatch, file):
     """A limit on the size of files stands in for the disk: it fails within the write, as a full disk does."""
@@ -223,6 +230,7 @@ def test_when_the_disk_is_full_the_checkpoint_before_stays_and_the_run_goes_on(m
     assert_same_run(ft.resume(tmp_path / "run", quiet=True), whole)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["sgd", "lamb", "adafactor", "lion", "radam", "muon"])
 def test_any_optimizer_goes_on(manifest, tmp_path, signal_at, name):
     assert name in optimizer_names()

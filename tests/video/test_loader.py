@@ -101,6 +101,7 @@ class Touchy(ClipDataset):
         return super().__getitem__(key)
 
 
+@pytest.mark.slow
 def test_files_that_crash_or_hang_their_reader_are_skipped_and_listed_and_not_tried_again(tmp_path):
     for name in ("a", "b"):
         for stem in ("0", "1", "crash" if name == "a" else "hang", "3"):

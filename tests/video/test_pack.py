@@ -405,6 +405,7 @@ def test_the_command_packs_names_bad_files_and_ends_with_the_folder(own, tmp_pat
     assert "--frames is all or a number of frames, not 'few'" in err
 
 
+@pytest.mark.slow
 def test_a_recipe_trains_and_is_evaluated_from_a_pack_alone(clip_folder, tmp_path, monkeypatch, finetune):
     import finetune.video.decode.read as decode
 

@@ -51,6 +51,7 @@ def test_what_is_found_is_the_same_in_processes_and_without(tmp_path, monkeypatc
     assert probe_many([]) == inspect_files([], seconds=1) == []
 
 
+@pytest.mark.slow
 @pytest.mark.real
 def test_of_the_real_odd_files_those_that_no_decoder_reads_are_bad_and_no_others(real):
     paths = sorted(path for path in (real / "data/odd").iterdir() if path.suffix != ".csv")

@@ -71,6 +71,7 @@ def test_where_no_process_can_be_started_the_work_is_done_in_this_one(monkeypatc
         results([1, "raise", 2])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("item", "time_limit", "reason"),
     [
@@ -206,6 +207,7 @@ def test_ctrl_c_ends_everything_quickly_and_workers_say_nothing(tmp_path, delay)
     wait_until(lambda: is_empty(script.pid))
 
 
+@pytest.mark.slow
 def test_workers_that_hang_end_when_their_maker_is_killed(tmp_path):
     script = start_script(tmp_path)
     workers = wait_for_workers(tmp_path)

@@ -58,6 +58,7 @@ def mean_of(backbone, frames):
     return backbone(frames).mean(1)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", SHIFTED)
 def test_tsm_tells_a_clip_from_its_reverse_and_the_plain_network_cannot(name):
     fused, plain = pair(name, "tsm")

@@ -225,6 +225,7 @@ def test_a_saved_state_is_loaded_again():
     assert torch.equal(model(seen)["label"], other(seen)["label"])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("name", "stage", "size"), CUTS)
 def test_the_rest_of_two_towers_gives_what_the_whole_gives_and_learns_the_same(name, stage, size):
     model = apart(model_of(name, size))

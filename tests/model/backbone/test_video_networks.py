@@ -18,6 +18,7 @@ QUICK = [
 SLOW = [("s3d", 224, 16, 1)]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("name", "size", "num_frames", "steps"), [*QUICK, *slowly(SLOW)])
 def test_a_video_backbone_keeps_the_contract_and_its_axis_of_time(name, size, num_frames, steps):
     model = keeps_the_contract(f"torchvision/{name}", size=size, num_frames=num_frames).eval()

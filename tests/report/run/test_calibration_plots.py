@@ -174,6 +174,7 @@ def test_figures_speak_their_numbers():
         assert f"{task['curves'][which][25]:.1%} at one half" in ElementTree.fromstring(drawing).get("aria-label")
 
 
+@pytest.mark.slow
 def test_a_report_is_written_where_neither_torch_nor_scikit_learn_can_be_imported(tmp_path):
     write_run(tmp_path, classes=CLASSES, per_class=80)
     change(tmp_path, tasks={"label": task_of(spoilt=2.0)})

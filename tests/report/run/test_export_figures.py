@@ -50,6 +50,7 @@ def test_they_are_the_same_each_time(folder, tmp_path):
         assert (tmp_path / "figures" / path.name).read_bytes() == path.read_bytes(), path.name
 
 
+@pytest.mark.slow
 def test_a_report_has_those_of_its_page_unless_told_not_to(tmp_path):
     write_run(tmp_path)
     write_report(tmp_path, figures_too=False)

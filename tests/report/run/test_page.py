@@ -51,6 +51,7 @@ def test_the_page_shows_the_numbers_of_the_results(tmp_path):
     assert Counter(text for text in page.svg_texts["confusion-0"] if text.isdigit()) == counts
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("number", "is_shown"), [(2, False), (5, False), (6, True)])
 def test_five_guesses_count_only_where_there_are_more_classes(tmp_path, number, is_shown):
     write_run(tmp_path, classes=SIX[:number])
@@ -77,6 +78,7 @@ def test_names_that_no_encoding_holds_are_shown_as_far_as_they_can_be(tmp_path):
     assert {"bell\ufffd", "half \ufffd", "line\ufffdbreak"} <= set(shown(tmp_path).svg_texts["confusion-0"])
 
 
+@pytest.mark.slow
 def test_the_same_files_give_the_same_bytes(tmp_path):
     write_run(tmp_path)
     first = write_report(tmp_path, figures_too=False).read_bytes()

@@ -167,6 +167,7 @@ def test_a_task_that_may_know_nothing_is_warned_of(tmp_path, kind, changes, warn
     assert "no better" not in text if warned is None else warned in text
 
 
+@pytest.mark.slow
 def test_names_of_tasks_and_columns_show_as_text_and_never_become_markup(tmp_path):
     write_run_of_tasks(tmp_path, dict(zip(ODD, ("classify", "box", "motion", "regress", "ordinal"), strict=False)))
     results = results_of(tmp_path)
@@ -185,6 +186,7 @@ def test_ids_are_unique_and_links_lead_somewhere(page):
     assert {attributes["href"][1:] for tag, attributes in page.elements if tag in ("a", "use")} <= set(ids)
 
 
+@pytest.mark.slow
 def test_the_same_files_give_the_same_bytes(tmp_path):
     write_run_of_tasks(tmp_path)
     first = write_report(tmp_path, figures_too=False).read_bytes()
@@ -212,6 +214,7 @@ def test_the_same_table_is_in_markdown(tmp_path):
     assert text.index("On 120 test clips") < text.index("| task |") < text.index("box overlaps")
 
 
+@pytest.mark.slow
 def test_of_very_many_columns_some_are_drawn_and_all_told(tmp_path):
     write_run_of_tasks(tmp_path, {"it": "regress"})
     task = results_of(tmp_path)["tasks"]["it"]

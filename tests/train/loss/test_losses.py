@@ -152,6 +152,7 @@ def test_a_loss_of_logits_that_are_quite_sure_is_a_number_with_a_gradient(name):
     assert at.grad[1, 0] < 0
 
 
+@pytest.mark.slow
 def test_training_uses_the_loss_of_the_recipe_and_the_counts_of_its_rows(clip_folder, tmp_path):
     manifest = ft.Manifest.from_folder(clip_folder)
     manifest = manifest.without(manifest.rows("train")[:3])  # one dark clip and four bright ones are left

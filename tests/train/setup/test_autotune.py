@@ -60,6 +60,7 @@ def test_memory_that_ends_within_a_phase_of_lora_leaves_none_of_it(manifest, mon
     assert all(parameter.grad is None for parameter in model.parameters())
 
 
+@pytest.mark.slow
 def test_where_nothing_fits_it_is_said(manifest, monkeypatch):
     monkeypatch.setattr(settle, "_time_black_clips_step", out_of_memory_above(0))
     with pytest.raises(RecipeError, match="not even one clip fits"):
@@ -120,6 +121,7 @@ def test_compiling_is_chosen_where_it_saves_more_than_it_takes(manifest, monkeyp
     assert short == {"pays": False, "seconds_of_all_steps": 400.0}
 
 
+@pytest.mark.slow
 def test_a_run_keeps_what_was_decided_and_goes_on_with_it(manifest, tmp_path, signal_at, capfd):
     signal_at(2)
     train = ft.Train(batch_size="auto", compile="auto")

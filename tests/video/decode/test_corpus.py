@@ -79,10 +79,12 @@ def orders(count):
     yield [count - 1, 0, count // 2, 0]
 
 
+@pytest.mark.slow
 def test_the_corpus_is_large(folder):
     assert sum((folder / name).exists() for name in corpus.NAMES) >= LEAST_FILES
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", corpus.NAMES)
 def test_frame_i_is_frame_i_at_its_time(folder, facts, name):
     path = folder / name
@@ -112,6 +114,7 @@ def assert_times_are_those_of_frames(times, seconds, info):
         np.testing.assert_allclose(times, seconds, atol=1e-6)
 
 
+@pytest.mark.slow
 def test_frames_are_found_and_not_counted_wherever_a_file_can_be_entered(facts):
     """Of what ffmpeg encodes, but for codecs that say no keyframes, or packets that have no time to go back to."""
     counted = {name for name, (_, kept, row) in facts.items() if (layout := kept.layout(row)) and not layout.has_groups}
@@ -119,6 +122,7 @@ def test_frames_are_found_and_not_counted_wherever_a_file_can_be_entered(facts):
     assert len(counted) < len(facts) / 5
 
 
+@pytest.mark.slow
 def test_decoding_in_order_gives_what_the_ffmpeg_program_decodes(folder):
     """Bit for bit, by another build of the decoders: every frame of a part of the corpus."""
     names = [name for name in corpus.NAMES if name.startswith(LIKE_FFMPEG) and (folder / name).exists()]

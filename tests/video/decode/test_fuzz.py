@@ -105,6 +105,7 @@ def seed_files(tmp_path_factory):
     return files + [path for path in odd if 0 < path.stat().st_size < LARGEST_SEED_FILE and path.suffix != ".csv"]
 
 
+@pytest.mark.slow
 def test_damaged_files_are_read_or_refused_in_plain_words(seed_files, tmp_path):
     rng = random.Random(0)
     tasks = [(*rng.sample(seed_files, 2), seed, tmp_path) for seed in range(MUTANTS)]

@@ -89,6 +89,7 @@ def wait_and_report(seconds):
     return seconds
 
 
+@pytest.mark.slow
 def test_the_time_limit_starts_anew_while_a_file_is_read(monkeypatch):
     found = list(process_map(wait_and_report, [3, -3, 0.1], count=3, time_limit=1.5, extend_on_heartbeat=True))
     assert found == [3, WorkerFailure("took longer than 1.5 s to read"), 0.1]

@@ -122,6 +122,7 @@ def test_a_file_that_is_cut_off_is_refused(tmp_path, part):
             probe(cut)
 
 
+@pytest.mark.slow
 @pytest.mark.real
 def test_real_odd_files_are_read_right_or_refused_in_plain_words(real):
     with (real / "data/odd/clips.csv").open() as file:

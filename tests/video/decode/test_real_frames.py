@@ -43,6 +43,7 @@ def in_order(path, wanted):
     return np.stack(small), full
 
 
+@pytest.mark.slow
 @pytest.mark.real
 @pytest.mark.parametrize("path", real_files(), ids=lambda path: f"{path.parent.name}/{path.name}")
 def test_every_frame_is_the_frame_of_decoding_in_order(path):
