@@ -26,7 +26,7 @@ def tasked(tasks, *, backbone=TINY, size=64, num_frames=4, temporal="mean", **mu
     tasks = {name: task if isinstance(task, Task) else Task(kind=task) for name, task in tasks.items()}
     settings = Model(backbone=backbone, weights="none", temporal=temporal, dropout=0)
     return build_from_settings(
-        settings, NAMES, num_frames=num_frames, size=size, several=several_of(tasks, **multitask)
+        settings, NAMES, num_frames=num_frames, size=size, multitask_spec=several_of(tasks, **multitask)
     )
 
 

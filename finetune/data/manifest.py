@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import csv
 import os
+import warnings
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -120,6 +121,12 @@ class Manifest:
     def multitask_spec(self, tasks: Mapping[str, Task], multitask: Multitask | None = None) -> MultitaskSpec:
         """The tasks that these rows were read with, for a model: what its heads have to give, and how they share."""
         return MultitaskSpec(tasks, output_specs(self.tasks, self.rows("train")), multitask or Multitask())
+
+    def several(self, tasks: Mapping[str, Task], multitask: Multitask | None = None) -> MultitaskSpec:
+        """The deprecated name of `multitask_spec`."""
+        message = "Manifest.several is deprecated and will be removed in the next version; use Manifest.multitask_spec"
+        warnings.warn(message, DeprecationWarning, stacklevel=2)
+        return self.multitask_spec(tasks, multitask)
 
     def for_task(self, task: str) -> Manifest:
         """The same rows, with the classes and labels of a task that chooses among names."""

@@ -1,5 +1,6 @@
 """A video classifier: backbone, temporal pooling over T, heads, consensus over views."""
 
+import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import cached_property
@@ -43,12 +44,12 @@ class VideoClassifier(nn.Module):
         classes: Sequence[str],
         settings: Model,
         num_frames: int,
-        several: MultitaskSpec | None,
+        multitask_spec: MultitaskSpec | None = None,
     ) -> None:
         super().__init__()
         self.classes = tuple(classes)
         self.settings = settings
-        self.several = several
+        self.multitask_spec = multitask_spec
         self.num_frames = num_frames
         self.size = backbone.size
         self.batch_norm = "frozen"
@@ -58,9 +59,9 @@ class VideoClassifier(nn.Module):
         self.checkpointing = False
         self.backbone = backbone
         steps = backbone.steps(num_frames)
-        shared = settings.temporal if several is None or several.uses_shared_pooling else "mean"
+        shared = settings.temporal if multitask_spec is None or multitask_spec.uses_shared_pooling else "mean"
         self.temporal, width = build_pooling(shared, backbone.width, num_frames=steps)
-        self.sharing = None if several is None else Sharing(backbone, several, settings.temporal)
+        self.sharing = None if multitask_spec is None else Sharing(backbone, multitask_spec, settings.temporal)
         self.heads = Heads(self._head_shapes(width), dropout=settings.dropout)
         self.stages = split_into_stages(self, self.stage_of_parameters())
         set_trainable(self, "all")
@@ -100,7 +101,7 @@ class VideoClassifier(nn.Module):
     def _head_shapes(self, width: int) -> dict[str, HeadShape]:
         shapes = {}
         for name, output in self.outputs.items():
-            kind = (self.several.tasks[name].head if self.several else None) or self.settings.head
+            kind = (self.multitask_spec.tasks[name].head if self.multitask_spec else None) or self.settings.head
             own = None if self.sharing is None else self.sharing.width_of(name)
             shapes[name] = HeadShape(own or width, output.width, kind)
         return shapes
@@ -136,10 +137,16 @@ class VideoClassifier(nn.Module):
             self.train(was_training)
 
     @property
+    def several(self) -> MultitaskSpec | None:
+        """The deprecated name of `multitask_spec`."""
+        _warn_renamed("VideoClassifier.several", "VideoClassifier.multitask_spec")
+        return self.multitask_spec
+
+    @property
     def outputs(self) -> Mapping[str, OutputSpec]:
         """What is said of each task."""
-        if self.several is not None:
-            return self.several.outputs
+        if self.multitask_spec is not None:
+            return self.multitask_spec.outputs
         return {DEFAULT_TASK: OutputSpec("multilabel" if self.multilabel else "classify", self.classes)}
 
     def stage_of_parameters(self) -> dict[str, str]:
@@ -164,19 +171,25 @@ def build_model(
     num_frames: int = 8,
     size: int | None = None,
     class_counts: Sequence[int] | None = None,
+    multitask_spec: MultitaskSpec | None = None,
     several: MultitaskSpec | None = None,
 ) -> VideoClassifier:
-    """A classifier of `classes` on a pretrained backbone, or a model of `several` tasks; see `Model` for the settings.
+    """A classifier of `classes` on a pretrained backbone, or with `multitask_spec` a multi-task model.
+
+    `Model` describes the settings. `several` is the deprecated name of `multitask_spec`.
 
     The head starts at random, from PyTorch's generator; its bias starts at how often each class occurs where
     `class_counts`, the training rows of each class in order, are given. `size` in pixels defaults to what the
     backbone was trained at. Raises ModelError for a backbone or weights that are not there.
     """
+    if several is not None:
+        _warn_renamed("build_model(several=...)", "build_model(multitask_spec=...)")
+        multitask_spec = several
     settings = Model.model_validate(
         {"backbone": backbone, "weights": weights, "temporal": temporal, "head": head, "dropout": dropout}
     )
     return build_from_settings(
-        settings, classes, num_frames=num_frames, size=size, class_counts=class_counts, several=several
+        settings, classes, num_frames=num_frames, size=size, class_counts=class_counts, multitask_spec=multitask_spec
     )
 
 
@@ -188,18 +201,20 @@ def build_from_settings(
     size: int | None,
     class_counts: Sequence[int] | None = None,
     clips: int | None = None,
-    several: MultitaskSpec | None = None,
+    multitask_spec: MultitaskSpec | None = None,
 ) -> VideoClassifier:
     """A classifier by a recipe's section `model`; see `build_model`.
 
     With `clips`, of how many `class_counts` are, each may show several classes. `class_counts` are not for several
     tasks.
     """
-    if several is not None and (odd := [name for name in several.tasks if hasattr(Heads({}, dropout=0), name)]):
+    if multitask_spec is not None and (
+        odd := [name for name in multitask_spec.tasks if hasattr(Heads({}, dropout=0), name)]
+    ):
         raise ModelError(
             f"a task cannot be named {shorten_list(odd)}, as a part of PyTorch's modules is; take another name"
         )
-    if several is None and (len(set(classes)) < 2 or len(set(classes)) < len(classes)):
+    if multitask_spec is None and (len(set(classes)) < 2 or len(set(classes)) < len(classes)):
         raise ModelError(
             f"a classifier needs two or more different classes; got {shorten_list(list(classes)) or 'none'}"
         )
@@ -212,12 +227,18 @@ def build_from_settings(
         num_frames=num_frames,
         drop_path=settings.drop_path,
         fusion=settings.fusion,
-        towers=None if several is None else TOWER_MODES[several.multitask.sharing],
+        towers=None if multitask_spec is None else TOWER_MODES[multitask_spec.multitask.sharing],
     )
-    model = VideoClassifier(backbone, classes=classes, settings=settings, num_frames=num_frames, several=several)
+    model = VideoClassifier(
+        backbone, classes=classes, settings=settings, num_frames=num_frames, multitask_spec=multitask_spec
+    )
     for name, output in model.outputs.items():
         if not output.is_categorical:
             model.heads.init_bias_to_zero(name)
     if class_counts is not None:
         model.heads.init_bias_from_prior(DEFAULT_TASK, class_counts, clips=clips)
     return model
+
+
+def _warn_renamed(old: str, new: str) -> None:
+    warnings.warn(f"{old} is deprecated and will be removed in the next version; use {new}", DeprecationWarning, 3)

@@ -157,13 +157,13 @@ def load(run: str | Path, *, checkpoint: str = "best") -> VideoClassifier:
 def build_empty_model(run: Path, recipe: Recipe, classes: tuple[str, ...]) -> VideoClassifier:
     """A model as a run's is built, into which its weights can be loaded."""
     settings = recipe.model.model_copy(update={"weights": "none"})
-    several = MultitaskSpec(recipe.tasks, read_task_outputs(run), recipe.multitask) if recipe.tasks else None
-    if several is not None and {name: each.kind for name, each in several.outputs.items()} != {
+    multitask_spec = MultitaskSpec(recipe.tasks, read_task_outputs(run), recipe.multitask) if recipe.tasks else None
+    if multitask_spec is not None and {name: each.kind for name, each in multitask_spec.outputs.items()} != {
         name: task.kind for name, task in recipe.tasks.items()
     }:
         raise RunError(f"{run / 'tasks.json'}: has other tasks than recipe.yaml; train again")
     frames, size = recipe.clip.num_frames, recipe.clip.size
-    return build_from_settings(settings, classes, num_frames=frames, size=size, several=several)
+    return build_from_settings(settings, classes, num_frames=frames, size=size, multitask_spec=multitask_spec)
 
 
 def read_task_outputs(run: Path) -> dict[str, OutputSpec]:

@@ -119,7 +119,7 @@ def _scorer(folder: Path) -> Score:
             said = predict_rows(model, loader, precision=precision)
         if not len(said.rows):
             raise RunError(f"{folder}: none of its val rows can be read")
-        if model.several is not None:
+        if model.multitask_spec is not None:
             return multitask_val_metrics(tested, said)
         return validation_metrics(tested.truth[said.rows], said.tasks[model.primary])
 

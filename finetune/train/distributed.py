@@ -56,7 +56,7 @@ def dummy_batch(model: VideoClassifier) -> dict[str, Tensor]:
     """A black clip with weight zero, for a process whose share of a batch is empty: it must take part in the step."""
     shape = (1, 1, model.num_frames, 3, model.size, model.size)
     label = torch.zeros(1, dtype=torch.long)
-    if model.several is not None:
+    if model.multitask_spec is not None:
         label = torch.zeros((1, TargetLayout(model.outputs).width))
     elif model.multilabel:
         label = torch.zeros((1, len(model.classes)), dtype=torch.bool)

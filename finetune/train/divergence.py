@@ -31,7 +31,7 @@ def should_stop_early(records: Sequence[dict[str, Any]], phase: int, rule: Early
 def hint_at_first_loss(loss: float, model: VideoClassifier, kind: str) -> str | None:
     """A word where the first loss is far from ln K, what guessing among K classes costs; of several tasks, none."""
     classes = model.classes
-    if model.several is not None:
+    if model.multitask_spec is not None:
         return None
     guessing = math.log(len(classes))
     if kind != "cross_entropy" or not math.isfinite(loss) or loss < HIGH_FIRST_LOSS * guessing:

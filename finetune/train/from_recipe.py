@@ -43,9 +43,11 @@ def new_model(recipe: Recipe, manifest: Manifest) -> VideoClassifier:
     """
     even = recipe.train.sampler == "balanced" or recipe.train.loss == "class_balanced"
     if recipe.tasks:
-        several = manifest.multitask_spec(recipe.tasks, recipe.multitask)
+        multitask_spec = manifest.multitask_spec(recipe.tasks, recipe.multitask)
         frames, size = recipe.clip.num_frames, recipe.clip.size
-        model = build_from_settings(recipe.model, manifest.classes, num_frames=frames, size=size, several=several)
+        model = build_from_settings(
+            recipe.model, manifest.classes, num_frames=frames, size=size, multitask_spec=multitask_spec
+        )
         if not even:
             init_bias_from_priors(model, manifest)
         return model

@@ -106,8 +106,8 @@ def fit(
         clip=clip,
         augment=augment,
         model=model.settings,
-        tasks=dict(model.several.tasks) if model.several else {},
-        multitask=model.several.multitask if model.several else Multitask(),
+        tasks=dict(model.multitask_spec.tasks) if model.multitask_spec else {},
+        multitask=model.multitask_spec.multitask if model.multitask_spec else Multitask(),
         phases=resolve_phases(phases, tuple(model.stages)),
         train=train,
         evaluate=evaluate,
@@ -164,7 +164,7 @@ def run_training(
     )
     refuse_sharding(accelerator)
     is_writer = accelerator.is_main_process
-    outputs = model.outputs if model.several else None
+    outputs = model.outputs if model.multitask_spec else None
     run = RunWriter(
         folder,
         manifest,

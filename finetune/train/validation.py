@@ -44,7 +44,11 @@ def validate(
     known = truth < len(model.classes) if truth.ndim == 1 else np.ones(len(truth), dtype=bool)
     if run.board is not None and truth.ndim == 1 and model.outputs[model.primary].is_categorical:
         run.board.confusion(model.classes, truth[known], primary[known].argmax(1), epoch=len(run.records) + 1)
-    return validation_metrics(truth, primary) if model.several is None else multitask_val_metrics(run.manifest, said)
+    return (
+        validation_metrics(truth, primary)
+        if model.multitask_spec is None
+        else multitask_val_metrics(run.manifest, said)
+    )
 
 
 def multitask_val_metrics(manifest: Manifest, said: Predictions) -> dict[str, Any]:

@@ -71,9 +71,7 @@ def brightness_model(likes="bright", stride=None):
         time_stride=stride or 1,
     )
     backbone = Backbone(network, num_frames=4, fusion="late", size=SIDE)
-    model = VideoClassifier(
-        backbone, classes=("bright", "dark"), settings=Model(temporal="mean"), num_frames=4, several=None
-    )
+    model = VideoClassifier(backbone, classes=("bright", "dark"), settings=Model(temporal="mean"), num_frames=4)
     layer = model.heads["label"][-1]
     with torch.no_grad():
         layer.weight[:] = torch.eye(2)

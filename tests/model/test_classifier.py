@@ -42,6 +42,28 @@ def test_a_classifier_needs_different_classes(classes):
         ft.build_model(TINY, classes, weights="none")
 
 
+def test_the_old_name_several_still_works_and_names_the_new_one(multitask_manifest):
+    manifest, tasks = multitask_manifest
+    with pytest.warns(DeprecationWarning, match=r"use Manifest\.multitask_spec"):
+        spec = manifest.several(tasks)
+    assert spec == manifest.multitask_spec(tasks)
+    with pytest.warns(DeprecationWarning, match=r"use build_model\(multitask_spec=\.\.\.\)"):
+        model = ft.build_model(TINY, manifest.classes, weights="none", num_frames=2, size=32, several=spec)
+    assert model.multitask_spec is spec
+    with pytest.warns(DeprecationWarning, match=r"use VideoClassifier\.multitask_spec"):
+        assert model.several is spec
+
+
+@pytest.fixture
+def multitask_manifest(tmp_path):
+    tasks = {"shade": ft.Task(kind="regress"), "way": ft.Task(kind="classify", columns="label")}
+    table = "path,label,shade,split\na.mp4,left,0.5,train\nb.mp4,right,0.25,train\nc.mp4,left,0.75,val\n"
+    (tmp_path / "clips.csv").write_text(table, encoding="utf-8")
+    for name in "abc":
+        (tmp_path / f"{name}.mp4").touch()
+    return ft.Manifest.from_csv(tmp_path / "clips.csv", tasks=tasks), tasks
+
+
 def test_names_read_from_the_sources_are_those_that_the_libraries_register():
     from torchvision import models
 

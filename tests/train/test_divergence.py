@@ -23,7 +23,7 @@ def manifest(clip_folder):
     return ft.Manifest.from_folder(clip_folder)
 
 
-TWO = SimpleNamespace(classes=("a", "b"), several=None)
+TWO = SimpleNamespace(classes=("a", "b"), multitask_spec=None)
 
 
 def fit(manifest, out, *, phases=HEAD, **train):

@@ -21,19 +21,19 @@ class Sharing(nn.Module):
     they share, the earliest first. `gates` (M,), where set, is how much each task's gradient counts in what it shares.
     """
 
-    def __init__(self, backbone: Backbone, several: MultitaskSpec, shared_pooling: str) -> None:
+    def __init__(self, backbone: Backbone, spec: MultitaskSpec, shared_pooling: str) -> None:
         super().__init__()
-        self.several = several
+        self.spec = spec
         self.takes_clips = backbone.takes_clips
-        self.has_towers = several.multitask.sharing != "hard"
+        self.has_towers = spec.multitask.sharing != "hard"
         self.gates: Tensor | None = None
         self.taps = FeatureTaps()
-        self.tap_of = _find_taps(backbone, several)
+        self.tap_of = _find_taps(backbone, spec)
         self.stages = list(dict.fromkeys(backbone.stage_of.values()))
         for tap in {tap.stage: tap for tap in self.tap_of.values()}.values():
             self.taps.attach(backbone.net, tap.stage, tap.module)
         features = backbone.steps(backbone.frames.count), backbone.width
-        self.readers, self.widths = build_readers(several, shared_pooling, taps=self.tap_of, features=features)
+        self.readers, self.widths = build_readers(spec, shared_pooling, taps=self.tap_of, features=features)
 
     def width_of(self, task: str) -> int | None:
         """Of the vector that a task reads for itself; None where it is the one that is shared."""
@@ -44,8 +44,8 @@ class Sharing(nn.Module):
         maps = {stage: self._maps(stage, towers) for stage in self._stages_read()}
         pooled: dict[int, Tensor] = {}
         vectors = {}
-        for number, name in enumerate(self.several.tasks):
-            tower = self.several.tower_index(name) if self.has_towers else 0
+        for number, name in enumerate(self.spec.tasks):
+            tower = self.spec.tower_index(name) if self.has_towers else 0
             if name in self.tap_of:
                 read = maps[self.tap_of[name].stage][tower]
                 vectors[name] = self.readers[name](self._gated(read, number))
@@ -90,9 +90,9 @@ class GradientGate(torch.autograd.Function):
         return gradient * ctx.gate.to(gradient), None
 
 
-def _find_taps(backbone: Backbone, several: MultitaskSpec) -> dict[str, FeatureTap]:
+def _find_taps(backbone: Backbone, spec: MultitaskSpec) -> dict[str, FeatureTap]:
     """Where each task that reads places, or an earlier stage, leaves the backbone."""
-    reading = {name: task for name, task in several.tasks.items() if task.at is not None or task.uses_keypoints}
+    reading = {name: task for name, task in spec.tasks.items() if task.at is not None or task.uses_keypoints}
     if not reading:
         return {}
     side = backbone.size
@@ -106,7 +106,7 @@ def _find_taps(backbone: Backbone, several: MultitaskSpec) -> dict[str, FeatureT
     for name, task in reading.items():
         stage, module = choose_end(ends, task.at, stages, task=name)
         shape = ends[stage][1]
-        half = (shape[0] // 2, *shape[1:]) if several.multitask.sharing != "hard" else shape
+        half = (shape[0] // 2, *shape[1:]) if spec.multitask.sharing != "hard" else shape
         try:
             maps = to_feature_maps(torch.empty(half, device="meta"), clips=1, takes_clips=backbone.takes_clips)
         except ModelError as error:

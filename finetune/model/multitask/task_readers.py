@@ -81,14 +81,14 @@ class TaskReader(nn.Module):
 
 
 def build_readers(
-    several: MultitaskSpec, shared_pooling: str, *, taps: Mapping[str, FeatureTap], features: tuple[int, int]
+    spec: MultitaskSpec, shared_pooling: str, *, taps: Mapping[str, FeatureTap], features: tuple[int, int]
 ) -> tuple[nn.ModuleDict, dict[str, int]]:
     """A reader for each task that does not read what all share, and the width of what it gives.
 
     `features` are the backbone's steps in time and its width.
     """
     readers, widths = nn.ModuleDict(), {}
-    for name, task in several.tasks.items():
+    for name, task in spec.tasks.items():
         if not task.has_own_pooling:
             continue
         tap = taps.get(name)

@@ -53,21 +53,21 @@ class MultitaskObjective:
         smoothing: float,
         reduce: Callable[[Tensor], Tensor],
     ) -> None:
-        several = model.several
-        assert several is not None and model.sharing is not None
-        self.model, self.several, self.reduce = model, several, reduce
-        self.names = list(several.tasks)
-        self.layout = TargetLayout(several.outputs)
+        spec = model.multitask_spec
+        assert spec is not None and model.sharing is not None
+        self.model, self.spec, self.reduce = model, spec, reduce
+        self.names = list(spec.tasks)
+        self.layout = TargetLayout(spec.outputs)
         rows = manifest.rows("train")
         self.losses = {}
-        for name, task in several.tasks.items():
+        for name, task in spec.tasks.items():
             kind, counts = task.loss or DEFAULT_LOSS.get(task.kind, loss), manifest.tasks[name].counts(rows)
-            self.losses[name] = _build_task_loss(kind, several.outputs[name], counts, smoothing)
-        self.rule = build_weighting(several.multitask.weighting, len(self.names))
+            self.losses[name] = _build_task_loss(kind, spec.outputs[name], counts, smoothing)
+        self.rule = build_weighting(spec.multitask.weighting, len(self.names))
         self.wants_losses_after = self.rule.wants_losses_after
-        self.chosen = torch.tensor([task.weight for task in several.tasks.values()], dtype=torch.float64)
+        self.chosen = torch.tensor([task.weight for task in spec.tasks.values()], dtype=torch.float64)
         self.divisors = torch.full((len(self.names),), torch.nan, dtype=torch.float64)
-        if several.multitask.divide_by == "none":
+        if spec.multitask.divide_by == "none":
             self.divisors.fill_(1.0)
         if self.rule.weighs_gradients:
             model.sharing.gates = torch.ones(len(self.names), device=model.backbone.mean.device)
@@ -98,7 +98,7 @@ class MultitaskObjective:
 
     def penalty(self) -> Tensor | float:
         """The pulls between tasks (relation) and between towers (structure)."""
-        settings, total = self.several.multitask, torch.zeros(())
+        settings, total = self.spec.multitask, torch.zeros(())
         if settings.relation:
             total = total + settings.relation * task_distance(self.model)
         if settings.structure:
@@ -108,7 +108,7 @@ class MultitaskObjective:
     def judged(self, said: Sequence[Mapping[str, Tensor]], targets: Tensor) -> tuple[Tensor, Tensor] | None:
         """Logits and targets of the rows that have the primary task's label, where it has classes."""
         name = self.model.primary
-        if self.several.outputs[name].kind not in CLASSIFICATION_KINDS:
+        if self.spec.outputs[name].kind not in CLASSIFICATION_KINDS:
             return None
         known = self._known(targets)[:, self.names.index(name)]
         return torch.cat([each[name].float() for each in said])[known], targets[known, self.layout.places[name]]
@@ -124,7 +124,7 @@ class MultitaskObjective:
         self.rule.after_step(losses / self.divisors, after)
         self.epoch.add(losses, self.weights * self.gates if self.rule.weighs_gradients else self.weights)
         known = losses.isfinite()
-        if self.several.multitask.divide_by == "running":
+        if self.spec.multitask.divide_by == "running":
             self.divisors = torch.where(
                 known, LOSS_EMA_DECAY * self.divisors + (1 - LOSS_EMA_DECAY) * losses, self.divisors
             )

@@ -39,7 +39,7 @@ class Objective(Protocol):
 def build_objective(model: VideoClassifier, manifest: Manifest, recipe: Recipe, reduce: Reduce) -> Objective:
     """By a recipe, for the rows of a manifest that can be read; `reduce` sums over processes."""
     train = recipe.train
-    if model.several is not None:
+    if model.multitask_spec is not None:
         return MultitaskObjective(model, manifest, train.loss, smoothing=train.label_smoothing, reduce=reduce)
     counts = list(manifest.counts("train").values())
     return SingleTaskObjective(

@@ -32,7 +32,7 @@ from finetune.video.pack.read import Pack, manifest_facts
 def run_preflight_checks(model: VideoClassifier, manifest: Manifest, recipe: Recipe, *, folder: Path) -> None:
     """Everything that can be known to fail before a video is read, all at once."""
     problems = []
-    if model.several is not None:
+    if model.multitask_spec is not None:
         problems += problems_with_tasks(model, manifest, recipe)
     elif manifest.tasks:
         problems.append(f"the data have the tasks {', '.join(manifest.tasks)}, the model was built for classes alone")
@@ -47,7 +47,7 @@ def run_preflight_checks(model: VideoClassifier, manifest: Manifest, recipe: Rec
     stopping = recipe.train.early_stopping
     if stopping is not None and stopping.metric == "val_map" and not recipe.data.multilabel:
         problems.append("train.early_stopping.metric is val_map, which only data.multilabel has; take val_top1")
-    if stopping is not None and stopping.metric == "val_score" and model.several is None:
+    if stopping is not None and stopping.metric == "val_score" and model.multitask_spec is None:
         problems.append("train.early_stopping.metric is val_score, the mean over several tasks; take val_top1")
     if recipe.augment.cutmix and (recipe.train.cache in {"features", "boundary"} or recipe.augment.views):
         problems.append(

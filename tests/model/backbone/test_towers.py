@@ -72,7 +72,7 @@ def model_of(name=TINY, size=64, *, towers="cross_stitch", num_frames=2):
     """A classifier on what both towers give."""
     backbone = backbone_of(name, size, towers=towers, num_frames=num_frames)
     settings = Model(backbone=name, weights="none", dropout=0)
-    model = VideoClassifier(backbone, classes=("a", "b"), settings=settings, num_frames=num_frames, several=None)
+    model = VideoClassifier(backbone, classes=("a", "b"), settings=settings, num_frames=num_frames)
     model.temporal = Both()
     model.stages = split_into_stages(model, model.stage_of_parameters())
     return model.train()
@@ -304,7 +304,7 @@ def test_the_heat_is_that_of_tower_0():
             if isinstance(each, TowerPair):
                 for parameter in each.towers[1].parameters():
                     parameter.mul_(-1)
-    alone = VideoClassifier(plain, classes=("a", "b"), settings=model.settings, num_frames=2, several=None)
+    alone = VideoClassifier(plain, classes=("a", "b"), settings=model.settings, num_frames=2)
     alone.heads.load_state_dict(model.heads.state_dict())
     seen = clips()[0]
     assert torch.equal(grad_cam(model, seen).heatmap_THW, grad_cam(alone, seen).heatmap_THW)

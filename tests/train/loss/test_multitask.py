@@ -36,14 +36,14 @@ def begin(data):
 
 def targets_of(objective, rows):
     """Of rows {task: target or None}."""
-    layout = TargetLayout(objective.several.outputs)
+    layout = TargetLayout(objective.spec.outputs)
     return torch.from_numpy(
         np.stack([layout.vector({name: row.get(name) for name in objective.names}) for row in rows])
     )
 
 
 def said_at_random(objective, rows, seed=0):
-    generator, outputs = torch.Generator().manual_seed(seed), objective.several.outputs
+    generator, outputs = torch.Generator().manual_seed(seed), objective.spec.outputs
     return {
         name: torch.randn((rows, each.width), generator=generator).requires_grad_() for name, each in outputs.items()
     }
