@@ -14,6 +14,7 @@ import finetune as ft
 from finetune.errors import DataError, RecipeError
 from finetune.inference.forward import predict_batch
 from finetune.report.run.page import write_report
+from finetune.run.checkpoint import open_run
 from finetune.study.lr_find import find_lr
 from finetune.train.from_recipe import new_model, train_from_recipe
 from finetune.train.loss.task_weighting import WEIGHTINGS
@@ -81,7 +82,7 @@ def test_every_way_of_sharing_trains_and_loads_to_the_same_answers(train, sharin
         phases=[{"train": "layer3", "steps": 2, "lr": 1e-2}],
         train={"checkpointing": True, "cache": "off", "ema": 0.9, "accumulate": 2, "batch_size": 2},
     )
-    recipe, _ = ft.checkpoint.open_run(run)
+    recipe, _ = open_run(run)
     again = new_model(recipe, manifest_of(recipe)).eval()
     again.load_state_dict(weights(run, "best"))
     clips = torch.randint(0, 256, (2, 1, 4, 3, 32, 32), dtype=torch.uint8)

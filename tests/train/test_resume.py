@@ -108,9 +108,9 @@ def test_asked_to_stop_a_run_finishes_the_step_and_saves(manifest, tmp_path, sig
 @pytest.mark.slow
 def test_it_stops_while_it_validates_and_validates_again(manifest, tmp_path, monkeypatch):
     whole = fit(manifest, tmp_path / "whole")
-    evaluated = ft.model.model.VideoClassifier.eval
+    evaluated = ft.VideoClassifier.eval
     monkeypatch.setattr(
-        ft.model.model.VideoClassifier, "eval", lambda model: (os.kill(os.getpid(), signal.SIGINT), evaluated(model))[1]
+        ft.VideoClassifier, "eval", lambda model: (os.kill(os.getpid(), signal.SIGINT), evaluated(model))[1]
     )
     with pytest.raises(KeyboardInterrupt):
         fit(manifest, tmp_path / "run")

@@ -234,7 +234,7 @@ def test_main_is_itself_for_others_while_processes_start(tmp_path):
     script.write_text(
         "import sys, time\n"
         "from os.path import basename\n"
-        "from finetune.video.worker_pool import Workers\n"
+        "from finetune.video.worker_pool import WorkerPool\n"
         "main = sys.modules['__main__']\n"
         "with WorkerPool(basename, count=2, time_limit=20) as workers:\n"
         "    future, seen = workers.submit('a/b'), set()\n"

@@ -91,7 +91,7 @@ def pictures_decoded(monkeypatch, path, wanted):
         return taken(self, pictures)
 
     with monkeypatch.context() as patch:
-        patch.setattr(sparse._GroupDecoder, "_taken", counting)
+        patch.setattr(sparse._GroupDecoder, "_checked_output", counting)
         read_frames(path, wanted)
     return len(seen)
 
