@@ -1,4 +1,4 @@
-"""`finetune check`: what is wrong with labelled videos, everything at once, before anything trains."""
+"""`finetune check`: find all problems of a labelled data set before training."""
 
 import json
 import sys
@@ -13,27 +13,28 @@ from finetune.recipe.load import list_recipes, load_recipe
 from finetune.recipe.schema import Data, Recipe
 
 FILES_SHOWN = 10
+_SEVERITY_LABELS = {"mend": ("error", "bold red"), "warning": ("warning", "yellow"), "note": ("note", "dim")}
 
 
 def check(
-    source: Annotated[str, typer.Argument(help="A recipe, a CSV with path,label, or a folder of videos.")],
+    source: Annotated[str, typer.Argument(help="Recipe, CSV with columns path,label, or folder of videos.")],
     overrides: Annotated[
-        list[str] | None, typer.Argument(help="With a recipe, settings to change, each key.sub=value.")
+        list[str] | None, typer.Argument(help="With a recipe: settings to override, as key.sub=value.")
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
-    fix: Annotated[Path | None, typer.Option(help="Write a CSV without the rows that have to go.")] = None,
-    out: Annotated[Path | None, typer.Option(help="The page: an .html file, or a folder for check.html.")] = None,
+    fix: Annotated[Path | None, typer.Option(help="Write a CSV without the faulty rows.")] = None,
+    out: Annotated[Path | None, typer.Option(help="HTML page to write, or a folder for check.html.")] = None,
     seconds: Annotated[
-        float, typer.Option(min=0.1, help="Give up on a file when reading makes no progress for this many seconds.")
+        float, typer.Option(min=0.1, metavar="S", help="Skip a file when reading makes no progress for this long.")
     ] = 8.0,
     every_frame: Annotated[
-        bool, typer.Option("--every-frame", help="Decode every frame, and name where a file is damaged; slow.")
+        bool, typer.Option("--every-frame", help="Decode every frame to locate damage; slow.")
     ] = False,
 ) -> None:
-    """Look into every file and at what the labels, splits and groups say; write a page of it.
+    """Find unreadable files, duplicates, leaks and shortcuts; writes an HTML page.
 
-    Ends with 1 when something must be mended: files that cannot be read, copies or groups in more than one split,
-    classes that training lacks. Warnings and notes end with 0.
+    Errors give exit status 1: unreadable files, duplicates or groups in more
+    than one split, classes without training clips. Warnings and notes give 0.
     """
     settings = _settings_of(source, overrides or [])
     data, seed = settings.data, settings.seed
@@ -56,7 +57,7 @@ def check(
         tasks=settings.tasks,
         image_sequences=data.image_sequences,
     )
-    with progress_bar("looking") as progress:
+    with progress_bar("checking files") as progress:
         compared = {rows.paths[row] for row in rows_to_compare(rows)}
         looks = inspect_files(
             rows.paths,
@@ -84,25 +85,25 @@ def check(
         _print(result)
         print(f"page  {page}")
         if fix is not None:
-            print(f"fixed {fix}: {len(left)} of {len(rows)} rows are left")
+            print(f"fixed {fix}: {len(left)} of {len(rows)} rows kept")
     if any(finding["severity"] == "mend" for finding in result["findings"]):
         raise typer.Exit(1)
 
 
 def _settings_of(source: str, overrides: list[str]) -> Recipe:
-    """A recipe, or its defaults for a folder or a CSV."""
+    """The settings of a recipe, or the defaults for a folder or a CSV."""
     path = Path(source)
     if source in list_recipes() or path.suffix in {".yaml", ".yml"}:
         settings = load_recipe(source, overrides)
         if (settings.data.manifest is None) == (settings.data.folder is None):
-            raise RecipeError(f"{source}: needs one of data.manifest=FILE.csv and data.folder=DIR to be checked")
+            raise RecipeError(f"{source}: set one of data.manifest=FILE.csv and data.folder=DIR")
         if settings.data.folder is not None and not settings.data.folder.is_dir():
             raise DataError(f"there is no folder {str(settings.data.folder)!r}")
         return settings
     if overrides:
         raise RecipeError(
-            f"{overrides[0]!r} is a setting of a recipe; "
-            f"write: finetune check folder data.{'folder' if path.is_dir() else 'manifest'}={source} {overrides[0]}"
+            f"{overrides[0]!r} overrides a recipe, and {source} is none; "
+            f"use: finetune check folder data.{'folder' if path.is_dir() else 'manifest'}={source} {overrides[0]}"
         )
     if path.is_dir():
         return Recipe(data=Data(folder=path))
@@ -125,30 +126,27 @@ def _print(result: dict[str, Any]) -> None:
     console.print(
         Text(f"{result['source']}: {result['num_files']} files, {len(result['unreadable'])} cannot be read\n")
     )
-    styles = {"mend": "bold red", "warning": "yellow", "note": "dim"}
     for finding in result["findings"]:
-        severity = finding["severity"]
-        console.print(
-            Text.assemble((f"{severity:8}", styles[severity]), finding["what"], (f" {finding['todo']}".rstrip(), "dim"))
-        )
+        label, style = _SEVERITY_LABELS[finding["severity"]]
+        console.print(Text.assemble((f"{label:8}", style), finding["what"], (f" {finding['todo']}".rstrip(), "dim")))
         for line in _lines(finding, result):
             console.print(Text(f"          {line}"))
     if not result["findings"]:
-        console.print("nothing is wrong")
+        console.print("No problems found.")
     console.print()
 
 
 def _lines(finding: dict[str, Any], result: dict[str, Any]) -> list[str]:
-    """The files of a finding, with what is known of each; not all of very many."""
+    """One line for each file of a finding, or for each set of duplicates; at most FILES_SHOWN of them."""
     if finding["kind"] == "unreadable":
-        return [f"{each['file']}: {each['reason']}" for each in result["unreadable"]]
+        return [f"{file['file']}: {file['reason']}" for file in result["unreadable"]]
     lines = finding["files"]
     if finding["kind"] in {"exact_copies", "near_copies"}:
         exact, across = finding["kind"] == "exact_copies", finding["severity"] == "mend"
-        chosen = [each for each in result["copies"] if (each["exact"], each["across"]) == (exact, across)]
+        duplicates = [entry for entry in result["copies"] if (entry["exact"], entry["across"]) == (exact, across)]
         lines = [
-            " = ".join(map(_with_split, each["files"], each["splits"])) + " (mirrored)" * each["mirrored"]
-            for each in chosen
+            " = ".join(map(_with_split, entry["files"], entry["splits"])) + " (mirrored)" * entry["mirrored"]
+            for entry in duplicates
         ]
     shown = lines[:FILES_SHOWN]
     return shown if len(lines) <= FILES_SHOWN else [*shown, f"and {len(lines) - FILES_SHOWN} more"]

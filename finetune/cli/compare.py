@@ -1,4 +1,4 @@
-"""`finetune compare` and `finetune runs`: several runs beside each other, and all that lie in a folder."""
+"""`finetune compare` and `finetune runs`: compare runs, and list the runs in a folder."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -6,18 +6,21 @@ from typing import Annotated, Any
 
 import typer
 
-_MIN_FIGURE_WIDTH = 11  # letters, of "top-1 0.958"
-_MAX_NAME_LENGTH = 60  # of a run, in the name of the page
+_MIN_METRIC_WIDTH = 11  # characters of "top-1 0.958"
+_MAX_NAME_LENGTH = 60  # characters of a run's name in the file name of the page
 
 
 def compare(
-    runs: Annotated[list[Path] | None, typer.Argument(help="Run folders: one, and those to hold against it.")] = None,
+    runs: Annotated[list[Path] | None, typer.Argument(help="Run folders; all are compared with the first.")] = None,
     split: Annotated[
-        str | None, typer.Option(help="train, val or test: on which clips; by default those scored in training.")
+        str | None, typer.Option(help="train, val or test. Default: the split evaluated after training.")
     ] = None,
-    out: Annotated[Path | None, typer.Option(help="The page; by default compare-….html beside the first run.")] = None,
+    out: Annotated[Path | None, typer.Option(help="HTML page. Default: compare-….html next to the first run.")] = None,
 ) -> None:
-    """Say whether runs differ by more than luck, on the clips that all were tested on, and write a page of it."""
+    """Test whether runs differ significantly on the clips they share.
+
+    Writes an HTML page.
+    """
     from finetune.report.compare.page import compare_runs, write_compare_page
 
     folders = runs or []
@@ -26,7 +29,7 @@ def compare(
     write_compare_page(result, page)
     print(_table(result))
     for what, todo in result["caveats"]:
-        print(f"mind: {what} {todo}".rstrip())
+        print(f"note: {what} {todo}".rstrip())
     print(f"page  {page}")
 
 
@@ -36,56 +39,59 @@ def _page_name(runs: list[Path]) -> str:
 
 
 def _table(result: Mapping[str, Any]) -> str:
-    """The runs, then each against the first."""
+    """The runs with their accuracy, then each compared with the first."""
     runs = result["runs"]
     width = max(len("run"), *(len(run["name"]) for run in runs))
-    what = "all right" if result["kind"] == "multilabel" else "top-1"
-    lines = [f"   {'run':{width}}  {what} on {result['num_rows']} common {result['split']} clips"]
+    metric = "all labels right" if result["kind"] == "multilabel" else "top-1"
+    lines = [f"   {'run':{width}}  {metric} on {result['num_rows']} common {result['split']} clips"]
     for run in runs:
         low, high = run["right_ci"]
         lines.append(
             f"{run['mark']}  {run['name']:{width}}  {run['right']:.3f} (95 % interval {low:.3f} to {high:.3f})"
         )
     for task in result["tasks"]:
-        told = (f"{run['mark']} {cell['text']}" for run, cell in zip(runs, task["runs"], strict=True) if cell)
-        lines.append(f"   {task['name']}: {task['figure']} {', '.join(told)}")
+        metrics = (f"{run['mark']} {cell['text']}" for run, cell in zip(runs, task["runs"], strict=True) if cell)
+        lines.append(f"   {task['name']}: {task['figure']} {', '.join(metrics)}")
     lines.append("")
     for pair in result["pairs"]:
         first, other = (runs[pair[side]]["mark"] for side in ("first", "other"))
         low, high = (100 * end for end in pair["interval"])
-        reach = "" if pair["verdict"] == "unsettled" else f" (95 % interval {low:+.1f} to {high:+.1f})"
+        interval = "" if pair["verdict"] == "unsettled" else f" (95 % interval {low:+.1f} to {high:+.1f})"
         lines.append(
-            f"{other} against {first}: {pair['words']}; {100 * pair['difference']:+.1f} points{reach}, "
-            f"only {first} right {pair['only_first']}, only {other} right {pair['only_other']}"
+            f"{other} against {first}: {pair['words']}; {100 * pair['difference']:+.1f} points{interval}, "
+            f"only {first} correct on {pair['only_first']} clips, only {other} on {pair['only_other']}"
         )
     return "\n".join(lines)
 
 
 def runs(
-    folder: Annotated[Path, typer.Argument(help="The folder that runs are in.")] = Path("runs"),
+    folder: Annotated[Path, typer.Argument(help="Folder that contains the runs.")] = Path("runs"),
 ) -> None:
-    """List the runs in a folder, newest first, and write index.html, a page that leads to their reports."""
+    """List the runs in a folder, newest first.
+
+    Writes index.html, a page with links to their reports.
+    """
     from finetune.report.pages.runs_index import list_runs, several_tests, write_index
 
     listed = list_runs(folder)
     width = max(len("run"), *(len(run["name"]) for run in listed))
-    figures = [_figure(run) for run in listed]
-    wide = max(_MIN_FIGURE_WIDTH, *map(len, figures))
-    print(f"{'started':16}  {'run':{width}}  {'figure':{wide}}  {'95 % interval':14}  split  clips  state")
-    for run, figure in zip(listed, figures, strict=True):
-        print(_line(run, width, f"{figure:{wide}}"))
+    metrics = [_metric(run) for run in listed]
+    metric_width = max(_MIN_METRIC_WIDTH, *map(len, metrics))
+    print(f"{'started':16}  {'run':{width}}  {'metric':{metric_width}}  {'95 % interval':14}  split  clips  state")
+    for run, metric in zip(listed, metrics, strict=True):
+        print(_line(run, width, f"{metric:{metric_width}}"))
     if several_tests(listed):
-        print("mind: not all figures are of the same test: data, split, number of clips or kind differ")
+        print("note: the runs were not all evaluated alike: data, split, number of clips or kind of task differ")
     print(f"page  {write_index(folder)}")
 
 
-def _figure(run: Mapping[str, Any]) -> str:
+def _metric(run: Mapping[str, Any]) -> str:
     return "" if run["value"] is None else f"{run['figure']:5} {run['value']:.3f}"
 
 
-def _line(run: Mapping[str, Any], width: int, figure: str) -> str:
-    reach = f"{run['ci'][0]:.3f} to {run['ci'][1]:.3f}" if run["ci"] else ""
+def _line(run: Mapping[str, Any], width: int, metric: str) -> str:
+    interval = f"{run['ci'][0]:.3f} to {run['ci'][1]:.3f}" if run["ci"] else ""
     clips = "" if run["clips"] is None else run["clips"]
     state = ": ".join(filter(None, (run["state"], run["todo"] or run["problem"])))
-    left = f"{run['started']:16}  {run['name']:{width}}  {figure}  {reach:14}"
+    left = f"{run['started']:16}  {run['name']:{width}}  {metric}  {interval:14}"
     return f"{left}  {run['split'] or '':5}  {clips:5}  {state}"

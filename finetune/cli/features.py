@@ -44,7 +44,7 @@ def features(
 
     import torch
 
-    from finetune.cli.run import load_manifest
+    from finetune.cli.manifest import load_manifest
     from finetune.feature_cache.cache_folder import cache_root
     from finetune.train.from_recipe import new_model
     from finetune.train.prefill_cache import prefill_features
@@ -80,7 +80,7 @@ def probe(
     settings = load_recipe(recipe, overrides or [])
     names = [name.strip() for name in (backbones or settings.model.backbone).split(",") if name.strip()]
 
-    from finetune.cli.run import load_manifest
+    from finetune.cli.manifest import load_manifest
     from finetune.model.backbone.known_names import check_name
     from finetune.report.pages.probes import draw_probes, probe_table
     from finetune.storage.atomic import atomic_file, write_json

@@ -1,19 +1,42 @@
 """The `finetune` command: all groups of commands, and how a run of it ends.
 
-Exit status: 0 done · 1 what was checked must be mended, some files of many could not be predicted, or a bug of ours,
-with its traceback · 2 something the user can mend, in plain words on stderr · 130 interrupted.
+Exit status: 0 success · 1 `check` found errors, `predict` could not read some files, or a bug of ours, with its
+traceback · 2 a mistake that the user can fix, explained on stderr · 130 interrupted.
 """
 
 import sys
-from typing import Annotated
+from collections.abc import Callable
+from typing import Annotated, Any
 
 import typer
 import typer.exceptions
 
-from finetune.cli import check, compare, data, features, predict, recipes, results, run, search, study
+from finetune.cli import check, compare, data, features, predict, recipes, results, search, study, train
 from finetune.cli.terminal import sanitized_output
 from finetune.errors import FinetuneError
 from finetune.version import VERSION
+
+DATA, TRAIN, EVALUATE, USE = "Data", "Train", "Evaluate", "Use"
+# Groups in the order of `finetune --help`; each command with its line there, which fits into 80 columns.
+COMMANDS: tuple[tuple[str, str, Callable[..., Any] | typer.Typer, str], ...] = (
+    (DATA, "data", data.app, "Generate, download or pack labelled videos."),
+    (DATA, "check", check.check, "Find unreadable files, duplicates, leaks and shortcuts."),
+    (DATA, "probe", features.probe, "Score simple classifiers on frozen features."),
+    (DATA, "features", features.features, "Precompute and cache frozen-stage features."),
+    (TRAIN, "recipes", recipes.app, "List, show, copy and validate recipes."),
+    (TRAIN, "train", train.train, "Train from a recipe, evaluate, and write a report."),
+    (TRAIN, "lr-find", search.lr_find, "Run a learning-rate range test."),
+    (TRAIN, "sweep", search.sweep, "Compare recipe settings by grid or Optuna search."),
+    (TRAIN, "sweep-stages", study.sweep_stages, "Fine-tune each backbone stage alone and compare them."),
+    (TRAIN, "tasks-ablation", study.tasks_ablation, "Compare multi-task training with one model per task."),
+    (TRAIN, "kfold", study.kfold, "Cross-validate: train one model per fold."),
+    (TRAIN, "average", study.average, "Average weights: WiSE-FT of one run, a soup of several."),
+    (EVALUATE, "evaluate", results.evaluate, "Score a run on a split or on another labelled set."),
+    (EVALUATE, "report", results.report, "Rebuild a report from the saved results of a run."),
+    (EVALUATE, "compare", compare.compare, "Test whether runs differ significantly on shared clips."),
+    (EVALUATE, "runs", compare.runs, "List the runs in a folder."),
+    (USE, "predict", predict.predict, "Predict classes, boxes, motion or numbers for videos."),
+)
 
 app = typer.Typer(
     name="finetune",
@@ -23,23 +46,11 @@ app = typer.Typer(
     add_completion=False,
     rich_markup_mode="rich",
 )
-app.command()(check.check)
-app.command()(features.probe)
-app.command()(run.train)
-app.command()(study.kfold)
-app.command("tasks-ablation")(study.tasks_ablation)
-app.command("lr-find")(search.lr_find)
-app.command()(search.sweep)
-app.command("sweep-stages")(study.sweep_stages)
-app.command()(study.average)
-app.command()(features.features)
-app.command()(results.evaluate)
-app.command()(predict.predict)
-app.command()(results.report)
-app.command()(compare.compare)
-app.command()(compare.runs)
-app.add_typer(recipes.app, name="recipes")
-app.add_typer(data.app, name="data")
+for panel, name, command, line in COMMANDS:
+    if isinstance(command, typer.Typer):
+        app.add_typer(command, name=name, help=line, rich_help_panel=panel)
+    else:
+        app.command(name, short_help=line, rich_help_panel=panel)(command)
 
 
 def _version(show: bool) -> None:
@@ -70,16 +81,14 @@ def _status() -> int:
     except FinetuneError as error:
         print(f"finetune: {error}", file=sys.stderr)
         status = 2
-    except typer.exceptions.TyperException as error:  # a command or option that is not there, and the like
+    except typer.exceptions.TyperException as error:  # an unknown command or option, and the like
         show = getattr(error, "show", None)
         if show is None:
             raise
         show()
         status = getattr(error, "exit_code", 2)
     except MemoryError:
-        print(
-            "finetune: needs more memory than there is; take fewer frames, smaller pictures or batches", file=sys.stderr
-        )
+        print("finetune: out of memory; use fewer frames, smaller frames or smaller batches", file=sys.stderr)
         status = 2
     except (KeyboardInterrupt, typer.Abort):
         print("finetune: interrupted", file=sys.stderr)

@@ -1,4 +1,4 @@
-"""`finetune predict`: what a trained run says of videos, as text, JSON or CSV, and drawn on them."""
+"""`finetune predict`: predictions for videos, as text, JSON or CSV, and drawn on the videos."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from typing import IO, TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from finetune.cli.arguments import RunFolder, Views
 from finetune.cli.progress import progress_bars
-from finetune.cli.results import RunFolder
 from finetune.errors import DataError, RunError, VideoError
 from finetune.storage.atomic import check_writable
 from finetune.text import escape_control_characters, spreadsheet_row
@@ -29,31 +29,32 @@ def predict(
     paths: Annotated[list[Path], typer.Argument(help="Videos, images, or folders of them.")],
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
     csv_file: Annotated[Path | None, typer.Option("--csv", help="Write a CSV file instead of printing.")] = None,
-    top_k: Annotated[int, typer.Option(min=1, help="Classes a video.")] = 5,
-    views: Annotated[int | None, typer.Option(min=1, help="Clips a video whose answers become one.")] = None,
+    top_k: Annotated[int, typer.Option(min=1, metavar="N", help="Number of classes listed per video.")] = 5,
+    views: Views = None,
     calibrated: Annotated[
-        bool, typer.Option("--calibrated", help="Probabilities at the temperature fitted on val; same answers.")
+        bool, typer.Option("--calibrated", help="Calibrate probabilities by the temperature fitted on val.")
     ] = False,
     image_sequences: Annotated[
         bool | None,
         typer.Option(
-            help="Folders of numbered images: one clip each, or each image a clip; by default as in training."
+            help="Treat a folder of numbered images as one clip, or each image as one. Default: as in training."
         ),
     ] = None,
     drawn: Annotated[
-        Path | None, typer.Option("--draw", help="Write the video with it drawn on; of several videos a folder.")
+        Path | None,
+        typer.Option("--draw", help="Draw predictions on a copy of the video; with several videos, a folder."),
     ] = None,
     on_error: Annotated[
-        str, typer.Option(help="skip: predict the other files, exit with 1; fail: stop at files that cannot be read.")
+        str, typer.Option(help="Unreadable files. skip: predict the others, exit with 1; fail: stop.")
     ] = "skip",
 ) -> None:
     """Predict classes, boxes, motion or numbers for videos.
 
-    Predictions are written as they are made: Ctrl-C keeps those of finished files. Ends with 1 when files cannot be
-    read; each is named, and the others are predicted.
+    Predictions are written file by file: Ctrl-C keeps those of finished files.
+    If files are unreadable, the others are predicted and the exit status is 1.
     """
     if on_error not in {"fail", "skip"}:
-        raise RunError(f"--on-error is fail or skip, not {on_error!r}")
+        raise RunError(f"--on-error must be fail or skip, not {on_error!r}")
     from finetune.prediction import predict as prediction
     from finetune.prediction.render import draw, output_paths
     from finetune.run.checkpoint import open_run
@@ -94,10 +95,10 @@ def predict(
 
 
 def _check_outputs(paths: Sequence[Path], csv_file: Path | None, targets: Sequence[Path]) -> None:
-    """Raises RunError where what is asked for cannot be written."""
+    """Raises RunError where an output cannot be written."""
     if csv_file is not None:
         if any(csv_file.resolve() == path.resolve() for path in paths):
-            raise RunError(f"{csv_file}: is one of the files to predict; write the CSV to another place")
+            raise RunError(f"{csv_file}: is also an input file; write the CSV to another file")
         check_writable(csv_file)
     for target in targets[:1]:
         check_writable(target)
@@ -106,7 +107,7 @@ def _check_outputs(paths: Sequence[Path], csv_file: Path | None, targets: Sequen
 def _write_predictions(
     results: Iterator[tuple[Path, Prediction | VideoError]], finish: Callable[[int, Prediction], None]
 ) -> tuple[int, int]:
-    """How many files were predicted and written, and how many cannot be read, which are named on stderr."""
+    """Write predictions; count files predicted and files skipped, which are named on stderr."""
     predicted = skipped = 0
     try:
         for number, (_, result) in enumerate(results):
@@ -119,14 +120,14 @@ def _write_predictions(
                 skipped += 1
                 print(f"finetune: {error}", file=sys.stderr)
     except KeyboardInterrupt:
-        print(f"finetune: stopped; the predictions of {predicted} files are complete", file=sys.stderr)
+        print(f"Stopped; predictions of {predicted} files are complete", file=sys.stderr)
         raise
     return predicted, skipped
 
 
 @contextmanager
 def _writer(csv_file: Path | None, as_json: bool) -> Iterator[Write]:
-    """What writes one prediction; what is written is valid whenever this ends."""
+    """A function that writes one prediction; the output is valid even if it is interrupted."""
     if csv_file is not None:
         with ExitStack() as opened:
             yield _CsvRows(csv_file, opened)
@@ -137,14 +138,14 @@ def _writer(csv_file: Path | None, as_json: bool) -> Iterator[Write]:
         finally:
             items.close()
     else:
-        # Beside bars of Rich, which takes over standard output, nobody else makes it plain.
+        # Progress bars of Rich replace sys.stdout, and with it SanitizedOutput.
         yield lambda prediction: print(
             escape_control_characters(f"{prediction.path}\n{_prediction_text(prediction)}"), flush=True
         )
 
 
 class _JsonItems:
-    """A list in JSON on stdout, of which each item is written as it comes; nothing where there is none."""
+    """A JSON list on stdout, written item by item; without items, nothing is written."""
 
     def __init__(self) -> None:
         self.count = 0
@@ -160,9 +161,10 @@ class _JsonItems:
 
 
 class _CsvRows:
-    """A CSV file, opened with the first prediction, of which each row is written as it comes.
+    """A CSV file, opened with the first prediction and written row by row.
 
-    Columns of the first task with classes, then, of all others, as `box.x` and `box.frame`, or `level.predicted`.
+    The first columns are those of the primary task if it has classes. Columns of the other tasks carry the task's name:
+    `box.x`, `box.frame`, `level.predicted`.
     """
 
     def __init__(self, path: Path, opened: ExitStack) -> None:
@@ -202,7 +204,7 @@ class _CsvRows:
 
 
 def _print_image_sequence_mode(paths: Sequence[Path], together: bool) -> None:
-    """What was decided about folders of numbered images, where there are any."""
+    """Print how folders of numbered images are read, if there are any."""
     from finetune.data.read import find_media
     from finetune.storage.numbered_images import group_into_clips
     from finetune.text import count
@@ -212,60 +214,61 @@ def _print_image_sequence_mode(paths: Sequence[Path], together: bool) -> None:
     if not folders:
         return
     if together:
-        words = "one clip each; --no-image-sequences takes each image by itself"
+        words = "one clip each; --no-image-sequences treats each image as a clip"
     else:
-        words = "taken image by image, as in training; --image-sequences takes each as one clip"
+        words = "each image is a clip, as in training; --image-sequences treats each folder as one clip"
     print(f"{count(folders, 'folder')} of numbered images: {words}", file=sys.stderr)
 
 
-def _prediction_text(each: Prediction) -> str:
-    if not each.tasks:
-        verdict = "" if each.named is None else f"    is {', '.join(each.named) or 'none of the classes'}\n"
-        return f"{verdict}    {_top_k_text(each.top_k)}"
-    longest = max(map(len, each.tasks))
-    return "\n".join(f"    {name:{longest}}   {_task_text(said)}" for name, said in each.tasks.items())
+def _prediction_text(prediction: Prediction) -> str:
+    if not prediction.tasks:
+        named = prediction.named
+        verdict = "" if named is None else f"    is {', '.join(named) or 'none of the classes'}\n"
+        return f"{verdict}    {_top_k_text(prediction.top_k)}"
+    longest = max(map(len, prediction.tasks))
+    return "\n".join(f"    {name:{longest}}   {_task_text(task)}" for name, task in prediction.tasks.items())
 
 
-def _task_text(said: TaskPrediction) -> str:
-    if not said.top_k:
-        where = "" if said.frame is None else f"   at frame {said.frame}"
-        return "   ".join(f"{name} {value:.6g}" for name, value in said.numbers.items()) + where
-    verdict = "" if said.named is None else f"is {', '.join(said.named) or 'none of the classes'}:   "
-    return verdict + _top_k_text(said.top_k)
+def _task_text(task: TaskPrediction) -> str:
+    if not task.top_k:
+        frame = "" if task.frame is None else f"   at frame {task.frame}"
+        return "   ".join(f"{name} {value:.6g}" for name, value in task.numbers.items()) + frame
+    verdict = "" if task.named is None else f"is {', '.join(task.named) or 'none of the classes'}:   "
+    return verdict + _top_k_text(task.top_k)
 
 
 def _top_k_text(top_k: Sequence[tuple[str, float]]) -> str:
     return "   ".join(f"{name} {probability:.3f}" for name, probability in top_k)
 
 
-def _prediction_json(each: Prediction) -> dict[str, Any]:
+def _prediction_json(prediction: Prediction) -> dict[str, Any]:
     return {
-        "path": str(each.path),
-        "predicted": each.predicted,
-        "probability": each.probability,
-        **({} if each.named is None else {"named": list(each.named)}),
-        "top_k": _top_k_json("class", each.top_k),
-        **({"tasks": {name: _task_json(said) for name, said in each.tasks.items()}} if each.tasks else {}),
+        "path": str(prediction.path),
+        "predicted": prediction.predicted,
+        "probability": prediction.probability,
+        **({} if prediction.named is None else {"named": list(prediction.named)}),
+        "top_k": _top_k_json("class", prediction.top_k),
+        **({"tasks": {name: _task_json(task) for name, task in prediction.tasks.items()}} if prediction.tasks else {}),
     }
 
 
-def _task_json(said: TaskPrediction) -> dict[str, Any]:
-    if not said.top_k:
-        return {"kind": said.kind, **said.numbers, **({} if said.frame is None else {"frame": said.frame})}
-    if said.named is not None:
-        return {"kind": said.kind, "classes": list(said.named), "top_k": _top_k_json("class", said.top_k)}
-    what = "level" if said.kind == "ordinal" else "class"
-    likeliest, probability = said.top_k[0]
-    return {"kind": said.kind, what: likeliest, "probability": probability, "top_k": _top_k_json(what, said.top_k)}
+def _task_json(task: TaskPrediction) -> dict[str, Any]:
+    if not task.top_k:
+        return {"kind": task.kind, **task.numbers, **({} if task.frame is None else {"frame": task.frame})}
+    if task.named is not None:
+        return {"kind": task.kind, "classes": list(task.named), "top_k": _top_k_json("class", task.top_k)}
+    what = "level" if task.kind == "ordinal" else "class"
+    likeliest, probability = task.top_k[0]
+    return {"kind": task.kind, what: likeliest, "probability": probability, "top_k": _top_k_json(what, task.top_k)}
 
 
 def _top_k_json(what: str, top_k: Sequence[tuple[str, float]]) -> list[dict[str, Any]]:
     return [{what: name, "probability": probability} for name, probability in top_k]
 
 
-def _task_csv_cells(said: TaskPrediction) -> dict[str, Any]:
-    if said.top_k:
-        listed = json.dumps(said.top_k, ensure_ascii=False)
-        return {"predicted": said.predicted, "probability": said.top_k[0][1], "top_k": listed}
-    numbers = {name: f"{value:.6g}" for name, value in said.numbers.items()}
-    return numbers if said.frame is None else numbers | {"frame": said.frame}
+def _task_csv_cells(task: TaskPrediction) -> dict[str, Any]:
+    if task.top_k:
+        listed = json.dumps(task.top_k, ensure_ascii=False)
+        return {"predicted": task.predicted, "probability": task.top_k[0][1], "top_k": listed}
+    numbers = {name: f"{value:.6g}" for name, value in task.numbers.items()}
+    return numbers if task.frame is None else numbers | {"frame": task.frame}

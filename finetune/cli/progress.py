@@ -1,4 +1,4 @@
-"""Progress of commands on stderr: bars in a terminal, else a line now and then, with the time that is left."""
+"""Progress of commands on stderr: bars in a terminal, else a line every few seconds with the time left."""
 
 import sys
 import time
@@ -10,14 +10,14 @@ SECONDS_BETWEEN_LINES = 10.0  # where stderr is a file or a pipe
 
 @contextmanager
 def progress_bar(what: str) -> Iterator[Callable[[int, int], None]]:
-    """Progress of one thing, by (done, total)."""
+    """Show the progress of one task; yields a function of (done, total)."""
     with progress_bars() as show:
         yield lambda done, total: show(what, done, total)
 
 
 @contextmanager
 def progress_bars() -> Iterator[Callable[[str, int, int | None], None]]:
-    """Progress by (what, done, total) of one thing after the other."""
+    """Show the progress of several tasks in turn; yields a function of (what, done, total)."""
     from rich.console import Console
     from rich.progress import Progress, TaskID
 
@@ -25,7 +25,7 @@ def progress_bars() -> Iterator[Callable[[str, int, int | None], None]]:
     if not console.is_terminal:
         yield _ProgressLines()
         return
-    # What is printed meanwhile goes above the bars, unless stdout is a file or a pipe.
+    # Other output on a terminal appears above the bars; a file or a pipe is left alone.
     with Progress(console=console, redirect_stdout=sys.stdout.isatty()) as bar:
         tasks: dict[str, TaskID] = {}
 
@@ -38,7 +38,7 @@ def progress_bars() -> Iterator[Callable[[str, int, int | None], None]]:
 
 
 class _ProgressLines:
-    """A line of progress every SECONDS_BETWEEN_LINES, and one when a thing is done."""
+    """Prints a line every SECONDS_BETWEEN_LINES, and one when a task is done."""
 
     def __init__(self) -> None:
         self.what = ""

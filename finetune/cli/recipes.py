@@ -8,18 +8,17 @@ from typing import Annotated
 import typer
 import yaml
 
+from finetune.cli.arguments import Overrides, RecipeName
 from finetune.errors import RecipeError, shorten_list
 from finetune.recipe.load import find_recipe, list_recipes, load_recipe
 from finetune.recipe.schema import Phase, Schedule
 
-app = typer.Typer(help="List, show, copy and validate recipes.", no_args_is_help=True)
-Overrides = Annotated[list[str] | None, typer.Argument(help="Settings to change, each key.sub=value.")]
-RecipeName = Annotated[str, typer.Argument(help="Name of a recipe or a YAML file.")]
+app = typer.Typer(no_args_is_help=True)
 
 
 @app.command("list")
 def list_command() -> None:
-    """Every recipe with the first line of its opening comment."""
+    """List all recipes, each with the first line of its description."""
     recipes = list_recipes()
     width = max(map(len, recipes), default=0)
     for name, path in sorted(recipes.items()):
@@ -28,21 +27,19 @@ def list_command() -> None:
 
 @app.command()
 def show(recipe: RecipeName) -> None:
-    """Print a recipe as it is written."""
+    """Print a recipe file."""
     print(find_recipe(recipe).read_text(encoding="utf-8"), end="")
 
 
 @app.command()
-def copy(
-    recipe: RecipeName, target: Annotated[Path, typer.Argument(help="New file, or a folder to put it in.")]
-) -> None:
-    """Copy a recipe to a file of yours, to edit it."""
+def copy(recipe: RecipeName, target: Annotated[Path, typer.Argument(help="New file, or folder to copy into.")]) -> None:
+    """Copy a recipe to a file that you can edit."""
     source = find_recipe(recipe)
     target = target / source.name if target.is_dir() else target
     if target.exists():
-        raise RecipeError(f"{target}: is there already")
+        raise RecipeError(f"{target}: already exists; give another name")
     if target.suffix not in {".yaml", ".yml"}:
-        raise RecipeError(f"{target}: a recipe's name ends in .yaml")
+        raise RecipeError(f"{target}: a recipe file must end in .yaml")
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(source, target)
@@ -56,13 +53,13 @@ def validate(
     recipe: RecipeName,
     overrides: Overrides = None,
 ) -> None:
-    """Check a recipe's keys, types and ranges, and the name of its backbone; looks at no data."""
+    """Check the keys, types and ranges of a recipe; reads no data."""
     from finetune.model.backbone.known_names import check_name
 
     settings = load_recipe(recipe, overrides or [])
     check_name(settings.model.backbone)
     if isinstance(settings.phases, Schedule):
-        print(f"{find_recipe(recipe)}: valid, phases by the schedule {settings.phases.schedule}")
+        print(f"{find_recipe(recipe)}: valid, phases from schedule {settings.phases.schedule}")
         return
     lengths = [f"{phase.steps} steps" if phase.steps else f"{phase.epochs_of(1)} epochs" for phase in settings.phases]
     print(f"{find_recipe(recipe)}: valid, {shorten_list(lengths)} in {len(lengths)} phases")
@@ -70,7 +67,10 @@ def validate(
 
 @app.command()
 def phases(recipe: RecipeName, overrides: Overrides = None) -> None:
-    """Print a recipe's phases, those of a built-in schedule written out, and what each lets learn at which rate."""
+    """Print the phases of a recipe with the learning rates of all stages.
+
+    The phases of a built-in schedule are written out.
+    """
     settings = load_recipe(recipe, overrides or [])
 
     from finetune.model.begin_phase import begin_phase
@@ -93,12 +93,12 @@ def phases(recipe: RecipeName, overrides: Overrides = None) -> None:
 
 
 def phase_as_yaml(phase: Phase) -> str:
-    """A phase on one line, as a recipe has it; what is left to defaults is left out."""
+    """A phase as one line of YAML, without the keys that have their default value."""
     chosen = {"train": phase.train, **phase.model_dump(mode="json", exclude_defaults=True)}
     return yaml.safe_dump(chosen, default_flow_style=True, sort_keys=False, width=1000).strip()
 
 
 def first_comment_line(path: Path) -> str:
-    """The first line of a recipe's opening comment."""
+    """First line of the comment at the top of a recipe."""
     first = path.read_text(encoding="utf-8").partition("\n")[0]
     return re.sub(r"^#\s*", "", first)

@@ -1,4 +1,4 @@
-"""`finetune evaluate` and `report`: how good a trained run is."""
+"""`finetune evaluate` and `finetune report`: score a run, and rebuild its report."""
 
 import sys
 from pathlib import Path
@@ -6,7 +6,8 @@ from typing import Annotated
 
 import typer
 
-from finetune.cli.data import print_data_root_mapping
+from finetune.cli.arguments import DataRoot, RunFolder, Views
+from finetune.cli.manifest import print_data_root_mapping
 from finetune.errors import RunError
 
 _PRINTED_METRICS = {
@@ -17,38 +18,41 @@ _PRINTED_METRICS = {
     "motion": ("correlation", "endpoint_error"),
     "regress": ("r2", "mae", "correlation"),
 }
-DataRoot = Annotated[Path | None, typer.Option(help="The folder where the run's files are now, if they were moved.")]
-RunFolder = Annotated[Path, typer.Argument(help="Run folder, as `finetune train` printed it.")]
 
 
 def evaluate(
     run: RunFolder,
     overrides: Annotated[
         list[str] | None,
-        typer.Argument(help="Another labelled set to score: data.manifest=FILE.csv or data.folder=DIR."),
+        typer.Argument(help="Another labelled set: data.manifest=FILE.csv or data.folder=DIR."),
     ] = None,
     split: Annotated[
-        str | None, typer.Option(help="train, val or test; by default test, or all rows of another set.")
+        str | None, typer.Option(help="train, val or test. Default: test, or all rows of another set.")
     ] = None,
     unknown_classes: Annotated[
-        str, typer.Option(help="fail or skip: rows of another set with a class that the run does not know.")
+        str, typer.Option(help="fail or skip: rows of another set whose class the run does not know.")
     ] = "fail",
     data_root: DataRoot = None,
-    views: Annotated[int | None, typer.Option(min=1, help="Clips a video whose answers become one.")] = None,
-    on_error: Annotated[str | None, typer.Option(help="fail or skip: files that cannot be read.")] = None,
-    out: Annotated[Path | None, typer.Option(help="Folder for results; by default in the run folder.")] = None,
-    pictures: Annotated[bool, typer.Option(help="Put frames of the clips that matter into the report.")] = True,
-    explain: Annotated[bool, typer.Option("--explain", help="Show where the model looked in these frames.")] = False,
+    views: Views = None,
+    on_error: Annotated[
+        str | None, typer.Option(help="Unreadable files: fail or skip. Default: as in the recipe.")
+    ] = None,
+    out: Annotated[Path | None, typer.Option(help="Output folder. Default: in the run folder.")] = None,
+    pictures: Annotated[bool, typer.Option(help="Show frames of selected clips in the report.")] = True,
+    explain: Annotated[bool, typer.Option("--explain", help="Overlay Grad-CAM heat maps on these frames.")] = False,
 ) -> None:
-    """Score a run on one split, or on another labelled set; write results.json, predictions.csv and report.html."""
+    """Score a run on a split or on another labelled set.
+
+    Writes results.json, predictions.csv and report.html.
+    """
     if unknown_classes not in {"fail", "skip"}:
-        raise RunError(f"--unknown-classes is fail or skip, not {unknown_classes!r}")
+        raise RunError(f"--unknown-classes must be fail or skip, not {unknown_classes!r}")
     if on_error not in {None, "fail", "skip"}:
-        raise RunError(f"--on-error is fail or skip, not {on_error!r}")
+        raise RunError(f"--on-error must be fail or skip, not {on_error!r}")
     if explain and not pictures:
-        raise RunError("--explain draws on frames; leave out --no-pictures")
+        raise RunError("--explain draws on the frames of the report; leave out --no-pictures")
     from finetune.evaluation import evaluate as evaluation
-    from finetune.evaluation.gradcam import explain as look
+    from finetune.evaluation.gradcam import explain as add_heat_maps
     from finetune.evaluation.other_set import external_set_folder
     from finetune.report.run.page import write_report
     from finetune.run.read import evaluation_folder
@@ -70,30 +74,34 @@ def evaluate(
     if not is_main_process():
         return
     if explain:
-        look(run, overrides or (), evaluation=folder, data_root=data_root)
+        add_heat_maps(run, overrides or (), evaluation=folder, data_root=data_root)
     page = write_report(run, evaluation=folder)
     for warning in results["warnings"] if overrides else []:
         print(f"warning   {warning['what']}", file=sys.stderr)
     several = len(results["tasks"]) > 1
-    for task, figures in results["tasks"].items():
-        for name in _PRINTED_METRICS[figures["kind"]]:
-            interval = "" if (ends := figures[f"{name}_ci"]) is None else f"{ends[0]:.3f} to {ends[1]:.3f}"
-            what = f"{task} {name}" if several else f"{name:9}"
-            print(f"{what} {figures[name]:.3f}  (95 % interval {interval or 'unknown'})")
+    for task, metrics in results["tasks"].items():
+        for name in _PRINTED_METRICS[metrics["kind"]]:
+            interval = "" if (ends := metrics[f"{name}_ci"]) is None else f"{ends[0]:.3f} to {ends[1]:.3f}"
+            label = f"{task} {name}" if several else f"{name:9}"
+            print(f"{label} {metrics[name]:.3f}  (95 % interval {interval or 'unknown'})")
     print(f"clips     {results['num_rows']}" + f", {len(results['skipped'])} skipped" * bool(results["skipped"]))
     print(f"report    {page}")
 
 
 def report(
     run: RunFolder,
-    split: Annotated[str, typer.Option(help="train, val or test: which evaluation.")] = "test",
+    split: Annotated[str, typer.Option(help="Evaluated split: train, val or test.")] = "test",
     data: Annotated[
-        str | None, typer.Option(help="Name of another set that was evaluated: its folder in RUN/evaluation.")
+        str | None, typer.Option(help="Another evaluated set: the name of its folder in RUN/evaluation.")
     ] = None,
-    explain: Annotated[bool, typer.Option("--explain", help="Show where the model looked; needs the videos.")] = False,
+    explain: Annotated[bool, typer.Option("--explain", help="Overlay Grad-CAM heat maps; needs the videos.")] = False,
     data_root: DataRoot = None,
 ) -> None:
-    """Write report.html, report.md and figures of a run anew from its results.json; needs no torch and no videos."""
+    """Rebuild the report of a run from its saved results.
+
+    Writes report.html, report.md and the figures from results.json.
+    Needs neither torch nor videos, unless --explain is given.
+    """
     from finetune.report.run.page import write_report
     from finetune.run.read import find_evaluation
 
@@ -102,12 +110,12 @@ def report(
     folder = find_evaluation(run, split) if data is None else run / "evaluation" / data
     if not (folder / "results.json").is_file():
         option = " data.manifest=FILE.csv" if data is not None else "" if split == "test" else f" --split {split}"
-        raise RunError(f"{folder}: has no results.json; make it with `finetune evaluate {run}{option}`")
+        raise RunError(f"{folder}: has no results.json; create it with `finetune evaluate {run}{option}`")
     if explain:
-        from finetune.evaluation.gradcam import explain as look
+        from finetune.evaluation.gradcam import explain as add_heat_maps
 
         print_data_root_mapping(run, data_root)
-        look(run, evaluation=folder, data_root=data_root)
+        add_heat_maps(run, evaluation=folder, data_root=data_root)
     elif data_root is not None:
-        raise RunError("--data-root is for --explain: a report without it reads no videos")
+        raise RunError("--data-root is only for --explain: a report without heat maps reads no videos")
     print(write_report(run, evaluation=folder))

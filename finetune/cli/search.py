@@ -32,7 +32,7 @@ def lr_find(
     if not 0 < low < high:
         raise RecipeError(f"--low {low} and --high {high} are no range of rates")
 
-    from finetune.cli.run import load_manifest
+    from finetune.cli.manifest import load_manifest
     from finetune.report.pages.lr_range import draw_lr_range_test
     from finetune.study.lr_find import find_lr
 
@@ -74,7 +74,7 @@ def sweep(
     """
     load_recipe(recipe)
 
-    from finetune.cli.run import load_manifest
+    from finetune.cli.manifest import load_manifest
     from finetune.study.study_runs import val_units
     from finetune.study.sweep import fixed_settings, grid, load_point_recipes, sweep, swept_keys
 

@@ -28,7 +28,7 @@ def kfold(
 
     import statistics
 
-    from finetune.cli.run import load_manifest
+    from finetune.cli.manifest import load_manifest
     from finetune.metrics.headline import format_headline
     from finetune.metrics.headline_keys import HEADLINE_METRICS, metric_range
     from finetune.metrics.intervals import FOLD_ERROR_NOTE
@@ -63,7 +63,7 @@ def tasks_ablation(
     """Train each task alone and all together, and say what training together gains. The last line is the folder."""
     settings = load_recipe(recipe, overrides or [])
 
-    from finetune.cli.run import load_manifest
+    from finetune.cli.manifest import load_manifest
     from finetune.report.pages.tasks_ablation import verdict
     from finetune.storage.safe_read import read_json
     from finetune.study import tasks_ablation as ablation
@@ -106,7 +106,7 @@ def sweep_stages(
     """
     settings = load_recipe(recipe, overrides or [])
 
-    from finetune.cli.run import load_manifest
+    from finetune.cli.manifest import load_manifest
     from finetune.study import sweep_stages as stages
     from finetune.study.study_runs import val_units
 
@@ -134,7 +134,7 @@ def average(
             f"{chosen} takes {'one run' if chosen == 'wise_ft' else 'two runs or more'}, these are {len(runs)}"
         )
 
-    from finetune.cli.run import evaluate_and_report
+    from finetune.cli.train import evaluate_and_report
     from finetune.metrics.headline import epoch_sort_key
     from finetune.study.average import soup, wise_ft
 

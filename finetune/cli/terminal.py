@@ -1,4 +1,4 @@
-"""What commands print, made safe for a terminal in one place: names in it may be anybody's."""
+"""Make all output safe for a terminal: names in it may contain control characters."""
 
 import sys
 from collections.abc import Iterator
@@ -9,9 +9,9 @@ from finetune.text import escape_control_characters
 
 
 class SanitizedOutput:
-    """A stream to which `print` and the like write text without control characters.
+    """A stream that escapes control characters in all text written to it.
 
-    Rich draws tables and bars with them: it finds the stream itself by the name `rich_proxied_file`.
+    Rich needs control characters for tables and bars: it finds the real stream by the attribute `rich_proxied_file`.
     """
 
     def __init__(self, stream: TextIO) -> None:
@@ -30,7 +30,7 @@ class SanitizedOutput:
 
 @contextmanager
 def sanitized_output() -> Iterator[None]:
-    """Standard output and error, for as long as the block lasts."""
+    """Escape control characters in standard output and standard error inside the block."""
     out: Any = SanitizedOutput(sys.stdout)
     err: Any = SanitizedOutput(sys.stderr)
     with redirect_stdout(out), redirect_stderr(err):

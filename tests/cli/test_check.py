@@ -29,25 +29,25 @@ def test_clean_data_ends_with_0_and_a_page_in_the_current_folder(check, folder, 
     status, out, _ = check(folder)
     assert status == 0
     assert out.splitlines()[0] == f"{folder}: 14 files, 0 cannot be read"
-    (warning,) = (line for line in out.splitlines() if line.startswith(("mend", "warning")))
+    (warning,) = (line for line in out.splitlines() if line.startswith(("error", "warning")))
     assert warning.startswith("warning It is not known which clips belong together")
     assert out.splitlines()[-1] == "page  check-data.html"
     assert "Nothing must be mended in 14 files; mind 1 warning." in (tmp_path / "here/check-data.html").read_text()
-    assert "looking" not in out
+    assert "checking files" not in out
 
 
-def test_what_must_be_mended_ends_with_1_and_the_mended_rows_with_0(check, folder, tmp_path):
+def test_errors_give_status_1_and_the_fixed_rows_status_0(check, folder, tmp_path):
     reasons = make_bad_files(folder / "train/b")
-    status, out, _ = check(folder, "--fix", tmp_path / "mended.csv", "--out", tmp_path / "page.html")
+    status, out, _ = check(folder, "--fix", tmp_path / "fixed.csv", "--out", tmp_path / "page.html")
     assert status == 1
-    assert "mend    5 of 19 files cannot be read. Mend them or take them out." in out
+    assert "error   5 of 19 files cannot be read. Mend them or take them out." in out
     for name, words in reasons.items():
         assert re.search(rf"^ +train/b/{re.escape(name)}: .*{re.escape(words)}", out, flags=re.MULTILINE)
-    assert f"fixed {tmp_path / 'mended.csv'}: 14 of 19 rows are left" in out
-    with (tmp_path / "mended.csv").open() as file:
+    assert f"fixed {tmp_path / 'fixed.csv'}: 14 of 19 rows kept" in out
+    with (tmp_path / "fixed.csv").open() as file:
         rows = list(csv.DictReader(file))
     assert len(rows) == 14 and set(rows[0]) == {"path", "label", "split"}
-    assert check(tmp_path / "mended.csv", "--out", tmp_path / "pages")[0] == 0
+    assert check(tmp_path / "fixed.csv", "--out", tmp_path / "pages")[0] == 0
     assert (tmp_path / "page.html").is_file() and (tmp_path / "pages/check.html").is_file()
 
 
@@ -85,8 +85,8 @@ def test_a_recipe_says_what_to_check_and_takes_settings(check, folder, tmp_path)
     [
         (["nowhere"], "there is no folder, CSV file or recipe 'nowhere'"),
         (["foldr"], "(nearest: folder)"),
-        (["folder"], "needs one of data.manifest=FILE.csv and data.folder=DIR"),
-        ([".", "data.val=0.1"], "write: finetune check folder data.folder=. data.val=0.1"),
+        (["folder"], "set one of data.manifest=FILE.csv and data.folder=DIR"),
+        ([".", "data.val=0.1"], "use: finetune check folder data.folder=. data.val=0.1"),
         (["."], "no video or image in this folder"),
         (["folder", "data.folder=nowhere"], "there is no folder 'nowhere'"),
         (["folder", "data.manifest=no.csv"], "there is no manifest 'no.csv'"),
@@ -141,4 +141,4 @@ def test_that_pointing_is_filmed_upright_is_said_and_of_the_yoga_poses_nothing(c
     assert "mark in the picture" not in out and "background" not in out
     status, out, _ = check(real / "data/yoga_poses/clips.csv", "--seconds", 120)
     assert status == 0
-    assert "nothing is wrong" in out
+    assert "No problems found." in out

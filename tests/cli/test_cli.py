@@ -119,9 +119,9 @@ def test_a_mistake_is_exit_status_2_and_plain_words(finetune, recipe, arguments,
         (["train", "nothing_like_it"], "there is no recipe 'nothing_like_it'; there are "),
         (["evaluate", "."], "is not a run folder"),
         (["predict", ".", "x.mp4"], "is not a run folder"),
-        (["report", "."], "has no results.json; make it with `finetune evaluate .`"),
+        (["report", "."], "has no results.json; create it with `finetune evaluate .`"),
         (["recipes", "show", "foldr"], "(nearest: folder)"),
-        (["recipes", "copy", "folder", "mine.txt"], "a recipe's name ends in .yaml"),
+        (["recipes", "copy", "folder", "mine.txt"], "a recipe file must end in .yaml"),
         (["nonsense"], "No such command"),
     ],
 )
@@ -147,8 +147,9 @@ def test_an_interrupted_run_says_how_to_go_on_and_does(finetune, recipe, tmp_pat
     assert status == 130
     assert "stopping after this step" in err
     assert "Traceback" not in err
-    (line,) = (line for line in err.splitlines() if "to go on: " in line)
-    program, *arguments = shlex.split(line.partition("to go on: ")[2])
+    (line,) = (line for line in err.splitlines() if "Resume with: " in line)
+    assert line.startswith("Stopped and saved (epoch 2, step 1). Resume with: ")
+    program, *arguments = shlex.split(line.partition("Resume with: ")[2])
     assert program == "finetune"
     assert finetune(*arguments, "train.batch_size=5")[0] == 2
     status, out, _ = finetune(*arguments)
@@ -160,9 +161,9 @@ def test_an_interrupted_run_says_how_to_go_on_and_does(finetune, recipe, tmp_pat
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        (("train",), "a recipe is missing: finetune train RECIPE"),
-        (("train", "--resume", "run", "--out", "other"), "--resume goes on in its own folder"),
-        (("train", "quickstart", "--resume", "run"), "takes its recipe from run; leave out 'quickstart'"),
+        (("train",), "no recipe given: finetune train RECIPE"),
+        (("train", "--resume", "run", "--out", "other"), "--resume continues in the run's own folder"),
+        (("train", "quickstart", "--resume", "run"), "reads the recipe from run; leave out 'quickstart'"),
         (("train", "--resume", "nowhere"), "is not a run folder"),
     ],
 )
@@ -173,7 +174,7 @@ def test_what_resume_does_not_take_is_said(finetune, arguments, said):
 
 
 def test_a_bug_of_ours_keeps_its_traceback(finetune, recipe, monkeypatch):
-    monkeypatch.setattr("finetune.cli.run.load_manifest", lambda *args, **kwargs: 1 / 0)
+    monkeypatch.setattr("finetune.cli.train.load_manifest", lambda *args, **kwargs: 1 / 0)
     monkeypatch.setattr(sys, "argv", ["finetune", "train", str(recipe)])
     with pytest.raises(ZeroDivisionError):
         main()

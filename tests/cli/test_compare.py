@@ -20,7 +20,7 @@ def test_a_comparison_prints_its_table_and_verdicts_and_writes_a_page_beside_the
     assert lines[1].startswith("A  a    0.950 (95 % interval 0.")
     assert lines[2].startswith("B  b    0.975 (95 % interval 0.")
     assert lines[4].startswith("B against A: no evidence of a difference; +2.5 points (95 % interval -")
-    assert lines[4].endswith("only A right 0, only B right 1")
+    assert lines[4].endswith("only A correct on 0 clips, only B on 1")
     assert lines[-1] == f"page  {tmp_path / 'compare-a-b.html'}"
     assert "no evidence of a difference" in (tmp_path / "compare-a-b.html").read_text()
 
@@ -35,8 +35,8 @@ def test_the_page_of_several_runs_says_how_many_and_out_names_another(finetune, 
 def test_what_weakens_a_comparison_is_printed_too(finetune, runs, tmp_path):
     write_run(tmp_path / "fewer", answers_of(clips=30), protocol={"views": 3})
     out = finetune("compare", runs[0], tmp_path / "fewer")[1]
-    assert "mind: 10 of 40 clips of A are left out here: not all runs were tested on them.\n" in out
-    assert "mind: The runs were not measured in the same way: views of a clip 1 (A) or 3 (B)." in out
+    assert "note: 10 of 40 clips of A are left out here: not all runs were tested on them.\n" in out
+    assert "note: The runs were not measured in the same way: views of a clip 1 (A) or 3 (B)." in out
 
 
 def test_one_run_or_none_is_a_mistake_that_says_what_to_do(finetune, runs):

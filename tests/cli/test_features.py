@@ -91,6 +91,6 @@ def test_a_dry_run_says_where_frozen_work_is_done_once(finetune, settings):
     status, out, _ = finetune("train", "folder", *settings, "train.cache=boundary", "--dry-run")
     assert status == 0
     lines = [line for line in out.splitlines() if line.strip().startswith(("1 ", "2 ", "3 ", "4 "))]
-    assert ["frozen work done once" in line for line in lines] == [True, True, True, False]
+    assert ["frozen features cached" in line for line in lines] == [True, True, True, False]
     out = finetune("train", "folder", *settings, "train.cache=off", "--dry-run")[1]
-    assert "frozen work done once" not in out
+    assert "frozen features cached" not in out

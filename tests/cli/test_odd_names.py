@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from grey import TINY, make_clip
 
-from finetune.cli.run import load_manifest
+from finetune.cli.manifest import load_manifest
 from finetune.recipe.schema import Data, Recipe
 from finetune.text import from_spreadsheet_cell
 

@@ -93,7 +93,7 @@ def test_an_interrupt_keeps_what_is_predicted(trained_run, files, tmp_path, fine
     place = [tmp_path / "x.csv"] if option == "--csv" else []
     status, printed, err = finetune("predict", trained_run, files, option, *place)
     assert status == 130
-    assert "the predictions of 3 files are complete" in err
+    assert "predictions of 3 files are complete" in err
     if option == "--json":
         assert [item["predicted"] for item in json.loads(printed)] == ["jump, high"] * 3
     else:
@@ -110,7 +110,7 @@ def test_places_are_tried_before_the_work(trained_run, files, tmp_path, finetune
         ("--csv", tmp_path, "is a folder"),
         ("--csv", tmp_path / "file" / "x.csv", "cannot be written: Not a directory"),
         ("--csv", "/proc/x.csv", "cannot be written: "),
-        ("--csv", clip, "is one of the files to predict"),
+        ("--csv", clip, "is also an input file"),
         ("--draw", tmp_path / "file" / "x.mp4", "cannot be written: Not a directory"),
         ("--draw", "/proc/x.mp4", "cannot be written: "),
     ):

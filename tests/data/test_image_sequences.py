@@ -13,7 +13,7 @@ from scenes import make_scene, scene
 import finetune as ft
 from finetune.checks.check_data import audit
 from finetune.checks.rows import read_rows
-from finetune.cli.run import load_manifest
+from finetune.cli.manifest import load_manifest
 from finetune.errors import RunError
 from finetune.prediction.render import output_paths
 from finetune.train.from_recipe import train_from_recipe
@@ -58,7 +58,7 @@ def test_what_predict_says_of_a_folder_is_what_evaluation_says(run, data, tmp_pa
     status, printed, err = finetune("predict", run, data / "test", "--json")
     assert status == 0
     assert {each["path"]: each["probability"] for each in json.loads(printed)} == evaluated
-    assert "4 folders of numbered images: one clip each; --no-image-sequences takes each image by itself" in err
+    assert "4 folders of numbered images: one clip each; --no-image-sequences treats each image as a clip" in err
     status, printed, err = finetune("predict", run, data / "test/dark/v0.avi", "--no-image-sequences", "--json")
     assert status == 0 and len(json.loads(printed)) == 6 and "numbered images" not in err
 
@@ -89,7 +89,7 @@ def test_a_run_of_images_by_themselves_predicts_images_by_themselves(run, data, 
     status, printed, err = finetune("predict", alone, data / "test/dark/v0.avi", "--json")
     images = [each["path"] for each in json.loads(printed)]
     assert status == 0 and images == [str(path) for path in sorted((data / "test/dark/v0.avi").iterdir())]
-    assert "1 folder of numbered images: taken image by image, as in training" in err
+    assert "1 folder of numbered images: each image is a clip, as in training" in err
 
 
 def test_a_run_notices_that_an_image_has_changed_before_it_goes_on(data, tmp_path):

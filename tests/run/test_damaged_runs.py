@@ -17,7 +17,7 @@ from mutated import mutate
 from tasked import TASKS, draw_clips, manifest_of, recipe_of
 
 import finetune as ft
-from finetune.cli.run import evaluate_and_report
+from finetune.cli.train import evaluate_and_report
 from finetune.train.from_recipe import train_from_recipe
 
 DAMAGES = 2000 if os.environ.get("FINETUNE_ALL") else 80

@@ -397,12 +397,12 @@ def test_the_command_packs_names_bad_files_and_ends_with_the_folder(own, tmp_pat
     command = "data", "pack", listed, "--out", tmp_path / "pack", "--frames", 3, "--short-side", 16
     status, out, err = finetune(*command)
     assert status == 0
-    assert out.splitlines() == ["2 videos packed, 0 were there already, 1 cannot be read", str(tmp_path / "pack")]
+    assert out.splitlines() == ["2 videos packed, 0 already packed, 1 cannot be read", str(tmp_path / "pack")]
     assert "bad.mp4: is empty (0 bytes)" in err
     assert Pack(tmp_path / "pack").read_frames(own / "b" / "1.mp4", [2])[0].shape == (1, 3, 16, 16)
     status, _, err = finetune(*command[:-3], "few")
     assert status == 2
-    assert "--frames is all or a number of frames, not 'few'" in err
+    assert "--frames must be a number or all, not 'few'" in err
 
 
 @pytest.mark.slow

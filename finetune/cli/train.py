@@ -1,16 +1,15 @@
-"""`finetune train`: from a recipe to a run folder with its report."""
+"""`finetune train`: train from a recipe, evaluate the run, write its report."""
 
 import shlex
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from finetune.cli.data import print_data_root_mapping, print_manifest_notes
+from finetune.cli.manifest import load_manifest, print_data_root_mapping
 from finetune.errors import FinetuneError, RecipeError
 from finetune.recipe.load import load_recipe
 from finetune.recipe.schema import Recipe
@@ -22,30 +21,32 @@ if TYPE_CHECKING:
 
 def train(
     recipe: Annotated[
-        str | None, typer.Argument(help="Name of a recipe (see `finetune recipes list`) or a YAML file.")
+        str | None, typer.Argument(help="Recipe name (see `finetune recipes list`) or YAML file.")
     ] = None,
     overrides: Annotated[
-        list[str] | None, typer.Argument(help="Settings to change, each key.sub=value: train.batch_size=16")
+        list[str] | None, typer.Argument(help="Recipe settings to override, e.g. train.batch_size=16")
     ] = None,
-    out: Annotated[Path | None, typer.Option(help="The run folder itself; by default runs/<recipe>-<time>.")] = None,
-    resume: Annotated[
-        Path | None, typer.Option(help="Go on with this run folder, stopped or killed, instead of a recipe.")
-    ] = None,
+    out: Annotated[Path | None, typer.Option(help="Run folder. Default: runs/<recipe>-<time>.")] = None,
+    resume: Annotated[Path | None, typer.Option(help="Resume this interrupted run; takes no recipe.")] = None,
     data_root: Annotated[
-        Path | None, typer.Option(help="With --resume: the folder where the run's files are now, if they were moved.")
+        Path | None, typer.Option(help="With --resume: folder that now holds the run's files, if they were moved.")
     ] = None,
     seeds: Annotated[
         int | None,
-        typer.Option(min=2, max=26, help="Train so many times, each with another seed: how far chance goes."),
+        typer.Option(min=2, max=26, metavar="N", help="Train with N seeds and report the spread."),
     ] = None,
     dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Try two steps of each phase, and print_line what the run would take.")
+        bool, typer.Option("--dry-run", help="Estimate time and memory from two steps per phase; train nothing.")
     ] = False,
 ) -> None:
-    """Train by a recipe, test the result, write its report. The last line printed is the run folder."""
+    """Train from a recipe, evaluate, and write a report.
+
+    The run is evaluated on the test split, or on val if there is no test split.
+    The last line printed is the run folder.
+    """
     if resume is not None:
         if out is not None:
-            raise RecipeError(f"--resume goes on in its own folder, {resume}; leave out --out")
+            raise RecipeError(f"--resume continues in the run's own folder, {resume}; leave out --out")
         if dry_run or seeds is not None:
             raise RecipeError(f"{'--dry-run' if dry_run else '--seeds'} is for a new run; leave out --resume")
         _resume_run(resume, [*([recipe] if recipe else []), *(overrides or [])], data_root)
@@ -53,7 +54,7 @@ def train(
     if data_root is not None:
         raise RecipeError("--data-root goes with --resume; for a new run, set data.manifest or data.folder")
     if recipe is None:
-        raise RecipeError("a recipe is missing: finetune train RECIPE (see `finetune recipes list`), or --resume RUN")
+        raise RecipeError("no recipe given: finetune train RECIPE (see `finetune recipes list`), or --resume RUN")
     settings = load_recipe(recipe, overrides or [])
     manifest = load_manifest(settings)
     _check_model_names(settings)
@@ -91,7 +92,7 @@ def _train_seeds(settings: Recipe, manifest: "Manifest", seeds: int, out: Path) 
             settings, manifest, seeds=seeds, out=out, announce=lambda text: print(text, file=sys.stderr)
         )
     except KeyboardInterrupt:
-        print(f"finetune: to go on: the same command again, with --out {shlex.quote(str(out))}", file=sys.stderr)
+        print(f"Stopped. Resume with the same command and --out {shlex.quote(str(out))}", file=sys.stderr)
         raise
     values = []
     for run in runs:
@@ -101,9 +102,9 @@ def _train_seeds(settings: Recipe, manifest: "Manifest", seeds: int, out: Path) 
     print(f"mean {statistics.mean(values):.3f}, standard deviation between seeds {statistics.stdev(values):.3f}")
     for run in runs:
         print(f"report {evaluation_folder(run, split) / 'report.html'}")
-    if primary_task_metrics(runs[0], split)["kind"] in CATEGORICAL_KINDS:  # of numbers no clip is right or wrong
+    if primary_task_metrics(runs[0], split)["kind"] in CATEGORICAL_KINDS:  # others have no correct or wrong clips
         write_compare_page(compare_runs(runs, split=split), out / "compare.html")
-        print(f"beside each other {out / 'compare.html'}")
+        print(f"comparison {out / 'compare.html'}")
     print(out, flush=True)
 
 
@@ -113,22 +114,22 @@ def _print_forecast(settings: Recipe, manifest: "Manifest") -> None:
 
     phases = estimate_phases(new_model(settings, manifest), manifest, settings)
     width = max(len(phase.learns) for phase in phases)
-    print(f"phase  {'learns':{width}}   parameters   steps  s a step  minutes  peak GB")
-    for number, each in enumerate(phases, 1):
+    print(f"phase  {'trains':{width}}   parameters   steps  s / step  minutes  peak GB")
+    for number, phase in enumerate(phases, 1):
         print(
-            f"{number:5}  {each.learns:{width}}  {each.parameters:11,}  {each.steps:6,}  {each.seconds_per_step:8.2f}"
-            f"  {each.minutes:7.1f}  {each.peak_gb:7.1f}"
-            + "  frozen work done once" * each.kept
-            + "  waits for videos" * (each.waits_for_data and not each.kept)
+            f"{number:5}  {phase.learns:{width}}  {phase.parameters:11,}  {phase.steps:6,}"
+            f"  {phase.seconds_per_step:8.2f}  {phase.minutes:7.1f}  {phase.peak_gb:7.1f}"
+            + "  frozen features cached" * phase.kept
+            + "  waits for videos" * (phase.waits_for_data and not phase.kept)
         )
-    if any(each.waits_for_data and not each.kept for each in phases):
-        print("videos come slower than the network learns: `finetune data pack`, or more data.workers, helps")
-    print(f"about {sum(each.minutes for each in phases):.0f} minutes of training; nothing was trained or written")
+    if any(phase.waits_for_data and not phase.kept for phase in phases):
+        print("Decoding videos is slower than training: try `finetune data pack`, or more data.workers.")
+    print(f"About {sum(phase.minutes for phase in phases):.0f} minutes of training; nothing was trained or written.")
 
 
 def _resume_run(folder: Path, overrides: list[str], data_root: Path | None) -> None:
     if strays := [override for override in overrides if "=" not in override]:
-        raise RecipeError(f"--resume takes its recipe from {folder}; leave out {strays[0]!r}")
+        raise RecipeError(f"--resume reads the recipe from {folder}; leave out {strays[0]!r}")
 
     from finetune.train.resume import resume
 
@@ -140,11 +141,21 @@ def _resume_run(folder: Path, overrides: list[str], data_root: Path | None) -> N
 
 @contextmanager
 def _resume_hint_on_interrupt(folder: Path) -> Iterator[None]:
+    """When training is interrupted, print where the last checkpoint stands and how to resume from it."""
     try:
         yield
-    except KeyboardInterrupt:
+    except KeyboardInterrupt as interrupt:
         if current_version(folder / "checkpoints" / "last").is_dir():
-            print(f"finetune: to go on: finetune train --resume {shlex.quote(str(folder))}", file=sys.stderr)
+            from finetune.train.state.signals import StopRequested
+            from finetune.train.state.state import read_state, restore_position
+
+            at = restore_position(read_state(folder))
+            saved = "and saved" if isinstance(interrupt, StopRequested) else "without saving; last checkpoint:"
+            print(
+                f"Stopped {saved} (epoch {at.epochs + 1}, step {at.batches}). "
+                f"Resume with: finetune train --resume {shlex.quote(str(folder))}",
+                file=sys.stderr,
+            )
         raise
 
 
@@ -165,14 +176,14 @@ def evaluate_and_report(folder: Path, *, data_root: Path | None = None) -> None:
     page = write_report(folder)
     _refresh_index(folder.absolute().parent)
     for name, task in results["tasks"].items():
-        of_task = f" {name}" if len(results["tasks"]) > 1 else ""
-        print(f"{split}{of_task} {format_headline(task)} on {task.get('num_rows', results['num_rows'])} clips")
+        task_name = f" {name}" if len(results["tasks"]) > 1 else ""
+        print(f"{split}{task_name} {format_headline(task)} on {task.get('num_rows', results['num_rows'])} clips")
     print(f"report {page}")
     print(folder, flush=True)
 
 
 def _refresh_index(folder: Path) -> None:
-    """The list of runs is kept new where runs lie by default, or where `finetune runs` has written one."""
+    """Update index.html in the default folder `runs`, or wherever `finetune runs` has written one."""
     from finetune.report.pages.runs_index import is_index, write_index
 
     if is_index(folder / "index.html") or (folder.name == "runs" and not (folder / "index.html").exists()):
@@ -180,54 +191,11 @@ def _refresh_index(folder: Path) -> None:
             write_index(folder)
 
 
-def load_manifest(recipe: Recipe, *, whole: bool = False) -> "Manifest":
-    """The rows that a recipe's `data` names, with the labels of its tasks.
-
-    `whole`: all of them to learn from, whatever splits they have.
-
-    Raises RecipeError unless it names exactly one of manifest and folder.
-    """
-    from finetune.data.manifest import Manifest
-
-    data = recipe.data
-    if (data.manifest is None) == (data.folder is None):
-        raise RecipeError(
-            "a recipe needs one of data.manifest and data.folder: "
-            "add data.folder=DIR (a folder for each class) or data.manifest=FILE.csv (columns path,label)"
-        )
-    shares: dict[str, Any] = {"val": data.val, "test": data.test, "seed": recipe.seed, "whole": whole}
-    shares["tasks"] = recipe.tasks
-    if data.manifest is not None:
-        shares |= {"multilabel": data.multilabel, "packed": data.packed is not None}
-        manifest = print_manifest_notes(Manifest.from_csv(data.manifest, group_pattern=data.group_pattern, **shares))
-        return _at_image_rate(manifest, data.image_rate)
-    if data.multilabel:
-        raise RecipeError("data.multilabel needs data.manifest: a file in a class's folder has that class alone")
-    assert data.folder is not None
-    shares["image_sequences"] = data.image_sequences
-    manifest = print_manifest_notes(Manifest.from_folder(data.folder, group_pattern=data.group_pattern, **shares))
-    return _at_image_rate(manifest, data.image_rate)
-
-
-def _at_image_rate(manifest: "Manifest", rate: float) -> "Manifest":
-    """The manifest with the frame rate of its folders of numbered images; prints how many there are."""
-    from finetune.text import count
-
-    sequences = sum(manifest.path(row).is_dir() for row in range(len(manifest)))
-    if sequences:
-        print(
-            f"{count(sequences, 'folder')} of numbered images: one clip each, at {rate:g} frames a second "
-            "(data.image_sequences, data.image_rate)",
-            file=sys.stderr,
-        )
-    return replace(manifest, image_rate=rate)
-
-
 def _check_model_names(settings: Recipe) -> None:
-    """What can be said of the model before the libraries are imported, which takes seconds."""
+    """Check the names of backbone and weights before torch is imported, which takes seconds."""
     from finetune.model.backbone.known_names import check_name
 
     check_name(settings.model.backbone)
     weights = settings.model.weights
     if weights not in {"imagenet", "bundled", "none"} and not Path(weights).is_file():
-        raise RecipeError(f"model.weights: there is no file {weights!r}; or say imagenet, bundled or none")
+        raise RecipeError(f"model.weights: there is no file {weights!r}; give a file, or imagenet, bundled or none")

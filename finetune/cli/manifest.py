@@ -1,0 +1,78 @@
+"""Load the manifest that a recipe names, and print what the user should know about it."""
+
+import os
+import sys
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from finetune.errors import RecipeError
+
+if TYPE_CHECKING:
+    from finetune.data.manifest import Manifest
+    from finetune.recipe.schema import Recipe
+
+
+def load_manifest(recipe: "Recipe", *, whole: bool = False) -> "Manifest":
+    """The rows that a recipe's `data` names, with the labels of its tasks.
+
+    `whole` puts every row into train, whatever its split.
+
+    Raises RecipeError unless exactly one of data.manifest and data.folder is set.
+    """
+    from finetune.data.manifest import Manifest
+
+    data = recipe.data
+    if (data.manifest is None) == (data.folder is None):
+        raise RecipeError(
+            "a recipe needs one of data.manifest and data.folder: "
+            "add data.folder=DIR (one subfolder per class) or data.manifest=FILE.csv (columns path,label)"
+        )
+    options: dict[str, Any] = {
+        "val": data.val,
+        "test": data.test,
+        "seed": recipe.seed,
+        "whole": whole,
+        "tasks": recipe.tasks,
+        "group_pattern": data.group_pattern,
+    }
+    if data.manifest is not None:
+        manifest = Manifest.from_csv(
+            data.manifest, multilabel=data.multilabel, packed=data.packed is not None, **options
+        )
+    elif data.multilabel:
+        raise RecipeError("data.multilabel needs data.manifest: a file in a class folder has only that class")
+    else:
+        assert data.folder is not None
+        manifest = Manifest.from_folder(data.folder, image_sequences=data.image_sequences, **options)
+    return _with_image_rate(print_manifest_notes(manifest), data.image_rate)
+
+
+def _with_image_rate(manifest: "Manifest", rate: float) -> "Manifest":
+    """The manifest with the frame rate of its folders of numbered images; prints how many there are."""
+    from finetune.text import count
+
+    sequences = sum(manifest.path(row).is_dir() for row in range(len(manifest)))
+    if sequences:
+        print(
+            f"{count(sequences, 'folder')} of numbered images: one clip each, at {rate:g} frames per second "
+            "(data.image_sequences, data.image_rate)",
+            file=sys.stderr,
+        )
+    return replace(manifest, image_rate=rate)
+
+
+def print_manifest_notes(manifest: "Manifest") -> "Manifest":
+    """The manifest itself; the first of several processes prints its notes on stderr."""
+    for note in manifest.notes if os.environ.get("RANK", "0") == "0" else ():
+        print(f"note: {note}", file=sys.stderr)
+    return manifest
+
+
+def print_data_root_mapping(run: Path, data_root: Path | None) -> None:
+    """With --data-root, print which recorded folder is read from which folder now."""
+    if data_root is not None and os.environ.get("RANK", "0") == "0":
+        from finetune.run.checkpoint import open_run
+        from finetune.run.manifest import describe_relocation
+
+        print(f"finetune: {describe_relocation(run, *open_run(run), data_root)}", file=sys.stderr)

@@ -1,0 +1,51 @@
+"""`finetune --help`: every command in a group, each line within 80 columns, and no heavy library imported."""
+
+import inspect
+import subprocess
+import sys
+
+import pytest
+
+from finetune.cli.main import COMMANDS, app
+
+HEAVY = ("torch", "timm", "numpy", "scipy", "sklearn", "av", "cv2", "matplotlib", "accelerate")
+
+
+def functions():
+    """Every command, with those of groups, as (name, function)."""
+    for _, name, command, _ in COMMANDS:
+        if callable(command) and not hasattr(command, "registered_commands"):
+            yield name, command
+        else:
+            yield from ((f"{name} {each.callback.__name__}", each.callback) for each in command.registered_commands)
+
+
+def test_every_command_stands_in_one_group_with_one_line(finetune, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "80")
+    monkeypatch.setenv("TERMINAL_WIDTH", "80")
+    status, out, _ = finetune("--help")
+    assert status == 0
+    rows = [line.strip("│ \n") for line in out.splitlines()]
+    for _, name, _, text in COMMANDS:
+        assert sum(row.split() == [name, *text.split()] for row in rows) == 1, name
+    headings = [line.strip("╭─╮ ") for line in out.splitlines() if line.startswith("╭")]
+    assert headings == ["Options", "Data", "Train", "Evaluate", "Use"]
+    assert len(app.registered_commands) + len(app.registered_groups) == len(COMMANDS)
+
+
+@pytest.mark.parametrize(
+    ("name", "function"),
+    [each for each in functions() if each[1].__module__.split(".")[-1] not in {"study", "search", "features"}],
+)
+def test_the_description_of_a_command_fits_into_80_columns(name, function):
+    lines = inspect.cleandoc(function.__doc__).splitlines()
+    assert max(map(len, lines)) <= 78, lines
+
+
+def test_help_imports_no_heavy_library():
+    code = (
+        "import sys; from finetune.cli.main import app; app(['--help'], standalone_mode=False); "
+        f"assert not {set(HEAVY)} & set(sys.modules), {set(HEAVY)} & set(sys.modules)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120, check=False)
+    assert done.returncode == 0, done.stderr
