@@ -6,7 +6,7 @@ BIN := .venv/bin
 STAMP := .venv/installed
 DATA := $(if $(filter quickstart%,$(RECIPE)),data/quickstart/manifest.csv)
 
-.PHONY: help setup finetune quick test format lint check bench clean
+.PHONY: help setup finetune quick test format lint check coverage bench clean
 
 help: ## what can be made
 	@grep -E '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## /  make \1\t/' | expand -t 18
@@ -32,6 +32,9 @@ lint: $(STAMP) ## formatting, rules and types
 	$(BIN)/mypy
 
 check: lint test ## all that has to pass before a commit
+
+coverage: $(STAMP) ## run the quick tests and print which lines they do not reach; fails under the floor
+	OMP_NUM_THREADS=1 $(BIN)/pytest -q -n 2 --dist worksteal -m "not slow" --cov --cov-report term:skip-covered --cov-fail-under 80
 
 bench: $(STAMP) ## benchmarks, each a table of ratios
 	@for script in benchmarks/*.py; do echo "$$script"; $(BIN)/python $$script || exit 1; done

@@ -117,3 +117,10 @@ def test_the_picture_of_the_schedules_is_that_of_the_code(request):
     if request.config.getoption("--write"):
         picture.write_text(drawn, encoding="utf-8")
     assert picture.read_text(encoding="utf-8") == drawn
+
+
+def test_changelog_fragments_have_a_kind_and_a_text():
+    for path in (ROOT / "changelog.d").iterdir():
+        if path.name != "README.md":
+            assert re.fullmatch(r"\+[a-z0-9-]+\.(added|changed|fixed|removed)\.md", path.name), path
+            assert path.read_text(encoding="utf-8").strip(), path

@@ -1,14 +1,10 @@
-"""`finetune --help`: every command in a group, each line within 80 columns, and no heavy library imported."""
+"""`finetune --help`: every command in a group, each line within 80 columns."""
 
 import inspect
-import subprocess
-import sys
 
 import pytest
 
 from finetune.cli.main import COMMANDS, app
-
-HEAVY = ("torch", "timm", "numpy", "scipy", "sklearn", "av", "cv2", "matplotlib", "accelerate")
 
 
 def functions():
@@ -40,12 +36,3 @@ def test_every_command_stands_in_one_group_with_one_line(finetune, monkeypatch):
 def test_the_description_of_a_command_fits_into_80_columns(name, function):
     lines = inspect.cleandoc(function.__doc__).splitlines()
     assert max(map(len, lines)) <= 78, lines
-
-
-def test_help_imports_no_heavy_library():
-    code = (
-        "import sys; from finetune.cli.main import app; app(['--help'], standalone_mode=False); "
-        f"assert not {set(HEAVY)} & set(sys.modules), {set(HEAVY)} & set(sys.modules)"
-    )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120, check=False)
-    assert done.returncode == 0, done.stderr
