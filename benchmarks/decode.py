@@ -22,8 +22,9 @@ import torch
 from clips import B_FRAMES, HOURS, Clip, clips
 
 from finetune.recipe.schema import Clip as Sampling
-from finetune.video.decode.read import probe, read_frames, scan
-from finetune.video.geometry import scaled_size
+from finetune.video.augment import scaled_size
+from finetune.video.decode.probe import probe, scan
+from finetune.video.decode.read import read_frames
 from finetune.video.sampling import sample_indices
 
 OURS = ("ours", "scanned")

@@ -16,9 +16,10 @@ import torch
 
 from finetune.data.manifest import Manifest
 from finetune.recipe.schema import Clip
-from finetune.video.decode.read import probe, read_frames
+from finetune.video.augment import scaled_size
+from finetune.video.decode.probe import probe
+from finetune.video.decode.read import read_frames
 from finetune.video.encode import write_video
-from finetune.video.geometry import scaled_size
 from finetune.video.pack.read import Pack
 from finetune.video.pack.write import pack
 from finetune.video.sampling import sample_indices

@@ -24,7 +24,8 @@ if TYPE_CHECKING:
     from finetune.train.loop import fit
     from finetune.train.resume import resume
     from finetune.video.dataset import ClipDataset
-    from finetune.video.decode.read import VideoInfo, probe, read_frames
+    from finetune.video.decode.probe import VideoInfo, probe
+    from finetune.video.decode.read import read_frames
 
 wait_without_spinning()
 
@@ -52,7 +53,8 @@ _EXPORTS = {
     "finetune.train.loop": ("fit",),
     "finetune.train.resume": ("resume",),
     "finetune.video.dataset": ("ClipDataset",),
-    "finetune.video.decode.read": ("VideoInfo", "probe", "read_frames"),
+    "finetune.video.decode.probe": ("VideoInfo", "probe"),
+    "finetune.video.decode.read": ("read_frames",),
 }
 _EXPORT_MODULE = {name: module for module, names in _EXPORTS.items() for name in names}
 

@@ -35,7 +35,7 @@ def make_bad_files(folder):
         "empty.mp4": (b"", "is empty (0 bytes)"),
         "pointer.mp4": (b"version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 3\n", "is a Git-LFS pointer"),
         "cut off.mp4": (data[: len(data) // 2], "cut off"),
-        "text.mp4": (b"This is no video at all.\n" * 40, "is no video, or cut off"),
+        "text.mp4": (b"This is no video at all.\n" * 40, "is not a video, or is cut off"),
     }
     for name, (content, _) in contents.items():
         (folder / name).write_bytes(content)

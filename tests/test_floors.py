@@ -28,7 +28,10 @@ HOMES = {
     "timm": {"model/backbone/timm_networks.py", "train/optim/optimizer.py"},
     "torchvision.models": {"model/backbone/torchvision_networks.py"},
     "av": {
-        *(f"video/decode/{name}.py" for name in ("container", "packet_index", "sparse", "read", "orientation")),
+        *(
+            f"video/decode/{name}.py"
+            for name in ("container", "packet_index", "sparse", "read", "probe", "orientation")
+        ),
         *("video/decode/image_sequence.py", "video/encode.py"),
     },
     "torchcodec": {"video/decode/opencv_torchcodec.py"},

@@ -15,7 +15,8 @@ from finetune.prediction.text import render_text
 from finetune.storage.atomic import atomic_file
 from finetune.storage.numbered_images import DEFAULT_IMAGE_FPS
 from finetune.video.decode.container import decode_frames, open_video
-from finetune.video.decode.read import RgbConverter, probe, read_frames
+from finetune.video.decode.probe import probe
+from finetune.video.decode.read import RgbConverter, read_frames
 from finetune.video.encode import write_frames
 
 Colour = tuple[int, int, int]  # red, green, blue

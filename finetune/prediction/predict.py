@@ -23,7 +23,7 @@ from finetune.run.predictions_csv import top_classes
 from finetune.runtime.device import resolve_device, resolve_precision
 from finetune.storage.numbered_images import IMAGE_SUFFIXES
 from finetune.video.dataset import FrameSource, read_views, view_placements
-from finetune.video.decode.read import VideoInfo
+from finetune.video.decode.probe import VideoInfo
 from finetune.video.probe_files import probe_many
 
 CHECKING, PREDICTING = "checking files", "predicting"

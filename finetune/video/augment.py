@@ -115,6 +115,21 @@ def read_size(augment: Augment, size: int) -> int:
     return size if resolve_augment_params(augment).crop == "center" else round(size * CROP_MARGIN)
 
 
+def frame_size(video_size: tuple[int, int], clip: Clip, augment: Augment | None) -> tuple[int, int]:
+    """(height, width) in pixels at which the frames of a clip are read; without `augment`, as evaluation does."""
+    assert clip.size is not None
+    return scaled_size(video_size, clip.size if augment is None else read_size(augment, clip.size), fit=clip.fit)
+
+
+def scaled_size(video_size: tuple[int, int], side: int, *, fit: str) -> tuple[int, int]:
+    """(height, width) with a short side of `side` pixels, or, where `fit` is "squash", a square of that side."""
+    if fit == "squash":
+        return side, side
+    height, width = video_size
+    short = min(height, width)
+    return max(side, round(height * side / short)), max(side, round(width * side / short))
+
+
 def center_crop(frames_TCHW: Tensor, size: int) -> Tensor:
     """The middle `size` × `size` pixels; what evaluation and prediction see."""
     return v2.functional.center_crop(frames_TCHW, [size, size])

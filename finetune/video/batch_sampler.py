@@ -1,19 +1,19 @@
-"""Which items make up each batch of an epoch: a function of (seed, epoch) alone, shared out between processes."""
+"""Which items make up each batch of an epoch: a function of (seed, epoch) alone, divided between processes."""
 
 from collections.abc import Iterator
 from math import ceil
 
 import numpy as np
 
-MAX_DRAWS = 5  # of one row in an epoch: a class of three clips is not shown for hours
+MAX_DRAWS = 5  # of one row in an epoch, so that a class of three clips does not fill it
 
 
 class EpochBatchSampler:
-    """Batches of (epoch, position), shuffled by (seed, epoch); `begin` an epoch before each pass.
+    """Batches of (epoch, position), shuffled by (seed, epoch); call `begin` before each epoch.
 
-    With `draws` (length,), an epoch draws each position that many times on average, and to within one in every
-    epoch. Of every global batch of `batch_size` × `world` items a process takes its `rank`-th share, so that all have
-    as many batches. Where a last global batch has fewer items than there are processes, the shares of some are empty.
+    With `draws`, float (length,), each position is drawn that many times on average, rounded up or down in each epoch.
+    `share` is (rank, world): of every global batch of `batch_size` × `world` items each process takes its part, so that
+    all have equally many batches. The last global batch may have fewer items than processes; then some parts are empty.
     """
 
     def __init__(
@@ -35,7 +35,7 @@ class EpochBatchSampler:
         self.epoch, self.first = 0, 0
 
     def begin(self, epoch: int, *, first: int = 0) -> None:
-        """The next passes are those of this epoch, from its batch `first` on."""
+        """The next iteration gives the batches of this epoch, from batch `first` on."""
         self.epoch, self.first = epoch, first
 
     def __len__(self) -> int:
@@ -55,27 +55,27 @@ class EpochBatchSampler:
 
 
 def class_balanced_draws(labels: np.ndarray) -> np.ndarray:
-    """How often an epoch of N draws should show each of N rows for all classes to be shown equally often.
+    """How often to draw each of N rows, float (N,), so that an epoch of N draws has equally many of each class.
 
-    A row of a class of n in K classes: N / (K n). Where that is more than MOST_DRAWS it is MOST_DRAWS, and what is
-    left is shared equally by the other classes. Sums to N.
+    `labels` are class numbers (N,). A row of a class of n rows, of K classes, is drawn N / (K n) times, at most
+    MAX_DRAWS; what such classes leave is divided equally between the others. Sums to N.
     """
     counts = np.bincount(labels)
     draws, left = np.zeros(len(counts)), float(len(labels))
     smallest_first = [code for code in np.argsort(counts, kind="stable") if counts[code]]
     for place, code in enumerate(smallest_first):
-        share = left / (len(smallest_first) - place)
-        draws[code] = min(share / counts[code], MAX_DRAWS)
+        class_draws = left / (len(smallest_first) - place)
+        draws[code] = min(class_draws / counts[code], MAX_DRAWS)
         left -= draws[code] * counts[code]
     return draws[labels]
 
 
 def task_balanced_draws(known_MN: np.ndarray) -> np.ndarray:
-    """How often an epoch of N draws should show each of N rows for the labels of all M tasks to be shown equally often.
+    """How often to draw each of N rows, float (N,), so that an epoch of N draws has equally many labels of all M tasks.
 
-    A row is drawn for each task whose label it has, N / M times in all for each task: where tasks have rows of their
-    own that is equal, and where all share all rows each is drawn once. A row is drawn at most MOST_DRAWS times, and
-    the others then take what is left; more often only where so few rows have labels. Sums to N.
+    `known_MN` is bool: whether a row has a label of a task. Each task has N / M draws, divided equally between its
+    rows, and a row gets the sum over its tasks. A row is drawn at most MAX_DRAWS times and the others take the rest,
+    unless so few rows have labels that they must be drawn more often. Sums to N.
     """
     counts_M = known_MN.sum(1)
     there = counts_M > 0
@@ -94,9 +94,9 @@ def task_balanced_draws(known_MN: np.ndarray) -> np.ndarray:
 
 
 def systematic_sample(draws: np.ndarray, generator: np.random.Generator) -> np.ndarray:
-    """As many positions as `draws` sum to, each drawn its number of times rounded up or down by chance, in order.
+    """Sorted positions, round(sum of draws) of them: each `draws[position]` times, rounded up or down at random.
 
-    Systematic sampling: one random start, equal steps (Madow 1949); less noise than drawing with replacement.
+    Systematic sampling: one random start, equal steps (Madow 1949); less variance than drawing with replacement.
     """
     total = round(float(draws.sum()))
     marks = (np.arange(total) + generator.random()) * (draws.sum() / total)

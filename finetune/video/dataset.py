@@ -23,11 +23,12 @@ from finetune.errors import VideoError
 from finetune.recipe.schema import Augment, Clip
 from finetune.recipe.tasks import OutputSpec
 from finetune.storage.numbered_images import DEFAULT_IMAGE_FPS
-from finetune.video.augment import build_augmentation, center_crop
+from finetune.video.augment import build_augmentation, center_crop, frame_size
 from finetune.video.decode.clip_files import stamp
-from finetune.video.decode.read import frame_times, read_frames
+from finetune.video.decode.probe import frame_times
+from finetune.video.decode.read import read_frames
 from finetune.video.file_facts import FileFacts
-from finetune.video.geometry import Placement, frame_size, placement
+from finetune.video.geometry import Placement, placement
 from finetune.video.pack.read import Pack, manifest_facts
 from finetune.video.sampling import MICROSECONDS_PER_SECOND, Jitter, sample_indices
 from finetune.video.targets import clip_targets

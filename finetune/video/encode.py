@@ -1,7 +1,7 @@
-"""Write frames to a video file. The same frames give the same bytes.
+"""Encode frames to a video file, or one frame to JPEG. The same frames always give the same bytes.
 
-The encoder therefore runs in one thread and without x264's macroblock tree, whose vector code reads memory that was
-never written: with it, about one small file in a hundred differed.
+For that, the encoder runs in one thread and without x264's macroblock tree, whose SIMD code reads uninitialized memory:
+with it, about one small file in a hundred differed.
 """
 
 from collections.abc import Iterable
@@ -15,9 +15,9 @@ ENCODER_OPTIONS = {"preset": "veryfast", "crf": "20", "g": "12", "threads": "1",
 
 
 def write_video(path: Path | str, frames_THWC: np.ndarray, *, fps: int | Fraction = 25) -> None:
-    """Encode RGB uint8 frames as H.264 (yuv420p, a keyframe every 12 frames) in the container of the suffix.
+    """Encode RGB frames, uint8 (T, H, W, 3), as H.264 (yuv420p, a keyframe every 12 frames).
 
-    Height and width have to be even, and T at least 1. An existing file is replaced.
+    The suffix of `path` chooses the container. H and W must be even, T at least 1. An existing file is replaced.
     """
     assert frames_THWC.dtype == np.uint8 and frames_THWC.ndim == 4 and frames_THWC.shape[3] == 3
     assert len(frames_THWC) > 0
@@ -25,7 +25,7 @@ def write_video(path: Path | str, frames_THWC: np.ndarray, *, fps: int | Fractio
 
 
 def write_frames(path: Path | str, frames: Iterable[np.ndarray], *, fps: int | Fraction) -> int:
-    """The same of frames (H, W, C) that come one after the other, and how many there were; of none no file is left."""
+    """The same for an iterable of frames (H, W, 3); returns how many there were. No frames leave no file."""
     with av.open(str(path), "w") as container:
         stream, count = container.add_stream("libx264", rate=fps, options=ENCODER_OPTIONS), 0
         for count, frame_HWC in enumerate(frames, 1):
@@ -41,7 +41,7 @@ def write_frames(path: Path | str, frames: Iterable[np.ndarray], *, fps: int | F
 
 
 def encode_jpeg(frame_3HW: np.ndarray) -> bytes:
-    """A picture as a small JPEG file, of middling quality."""
+    """The bytes of a JPEG file of medium quality; `frame_3HW` is RGB uint8."""
     picture_HWC = np.ascontiguousarray(frame_3HW.transpose(1, 2, 0))
     encoder = av.CodecContext.create("mjpeg", "w")
     encoder.height, encoder.width = picture_HWC.shape[:2]

@@ -1,6 +1,6 @@
-"""What is known of a manifest's files, kept beside it: none is looked at twice while it stays as it is.
+"""Facts about the files of a manifest, cached beside it: a file is examined again only when it has changed.
 
-Beside `clips.csv` that is the folder `.clips.csv.facts`. Where nothing can be written, nothing is kept.
+The cache of `clips.csv` is the folder `.clips.csv.facts` beside it. Where that cannot be written, nothing is cached.
 """
 
 from collections.abc import Sequence
@@ -17,22 +17,22 @@ from finetune.errors import RunError, VideoError
 from finetune.storage.safe_read import BAD_ARRAY_ERRORS, read_array
 from finetune.video.decode.clip_files import stamp
 from finetune.video.decode.gop import GopLayout
-from finetune.video.decode.read import VideoInfo
+from finetune.video.decode.probe import VideoInfo
 
-FORMAT = 4  # of the files; one more when they, or what is looked at, change
+FORMAT = 4  # increase when the files of the cache, or the facts in them, change
 NO_LAYOUT = -1
-HEADER_LENGTH = 4  # numbers before a layout's arrays
+HEADER_LENGTH = 4  # integers before a layout's arrays
 UNKNOWN = -1
 COLUMNS_FILE = "facts.npz"
 ScanResult = tuple[VideoInfo, GopLayout | None] | VideoError
 
 
 class GopLayoutStore:
-    """The layout of each row that has one, read from a file as it is needed: workers share its pages."""
+    """The layout of each row that has one, read from a memory-mapped file when needed: workers share its pages."""
 
     def __init__(self, path: Path, positions: np.ndarray) -> None:
         self.path = path
-        self.positions = positions  # of each row in the file; NO_LAYOUT where there is none
+        self.positions = positions  # (N,) int64 offset of each row's layout in the file, or NO_LAYOUT
         self.flat: np.ndarray | None = None
         with suppress(RunError):
             flat = read_array(path, mapped=True)
@@ -51,7 +51,7 @@ class GopLayoutStore:
         lengths = np.cumsum([start + HEADER_LENGTH, groups + 1, groups + 1, groups, frames, timed])
         starts, before, seek_times, packets, times = (np.array(self.flat[a:b]) for a, b in pairwise(lengths))
         seconds = times.view(np.float64) if timed else None
-        with suppress(AssertionError):  # of a file that was not written here
+        with suppress(AssertionError):  # a file that another program wrote
             return GopLayout(
                 starts, before, seek_times, packets if frames else None, bool(one_frame_per_packet), seconds
             )
@@ -59,7 +59,7 @@ class GopLayoutStore:
 
 
 def _serialize_layout(layout: GopLayout) -> np.ndarray:
-    """A layout as int64: the lengths of its arrays, then the arrays, of which the times are the bits of float64."""
+    """A layout as int64: the lengths of its arrays, then the arrays; times are stored as the bits of float64."""
     packets = np.zeros(0) if layout.packets is None else layout.packets
     times = np.zeros(0) if layout.times is None else layout.times
     head = [len(layout.seek_times), len(packets), len(times), layout.one_frame_per_packet]
@@ -69,15 +69,15 @@ def _serialize_layout(layout: GopLayout) -> np.ndarray:
 
 @dataclass(frozen=True, eq=False)
 class FileFacts:
-    """Facts of a manifest's rows as arrays, one item a row; a bad file's are zero, and `bad` has its reason.
+    """Facts about a manifest's N rows as arrays (N,). Where a file cannot be read they are 0, and `bad` says why.
 
-    Frames a second and seconds are to a thousandth, and zero where they are not known, as of a pack.
+    `rates`, in frames a second, and `seconds` are rounded to thousandths, and 0 where unknown; a pack has neither.
     """
 
     num_frames: np.ndarray
     heights: np.ndarray
     widths: np.ndarray
-    bad: dict[int, str]
+    bad: dict[int, str]  # by row
     layouts: GopLayoutStore | None = None
     rates: np.ndarray | None = None
     seconds: np.ndarray | None = None
@@ -87,7 +87,7 @@ class FileFacts:
 
 
 class FactsCache:
-    """The facts beside a manifest: columns with one item a file, and the layouts in a file of their own."""
+    """The facts cached beside a manifest: columns with one item for each file, and a separate file of layouts."""
 
     def __init__(self, manifest: Manifest) -> None:
         source = manifest.source.absolute()
@@ -104,26 +104,26 @@ class FactsCache:
         self.places = np.where(same, places, UNKNOWN)
 
     def unknown(self) -> list[int]:
-        """Rows whose file is new or has changed."""
+        """Rows whose file is new or has changed since it was cached."""
         return np.flatnonzero(self.places == UNKNOWN).tolist()
 
-    def add_scanned(self, found: dict[int, ScanResult]) -> FileFacts:
-        """The facts of all rows, those just found included, which are kept for another time."""
-        bad = {row: str(result) for row, result in found.items() if isinstance(result, VideoError)}
+    def add_scanned(self, results: dict[int, ScanResult]) -> FileFacts:
+        """The facts of all rows, given those of the `unknown` rows, which are added to the cache."""
+        bad = {row: str(result) for row, result in results.items() if isinstance(result, VideoError)}
         facts_N5 = np.zeros((len(self.paths), 5), dtype=np.int64)
-        kept = self.places != UNKNOWN
-        facts_N5[kept] = self.columns["facts"][self.places[kept]]
+        is_cached = self.places != UNKNOWN
+        facts_N5[is_cached] = self.columns["facts"][self.places[is_cached]]
         positions = np.full(len(self.paths), NO_LAYOUT)
-        positions[kept] = self.columns["positions"][self.places[kept]]
-        known = GopLayoutStore(self.folder / Path(str(self.columns["layouts"])).name, positions)
-        layouts: GopLayoutStore | None = known
-        if len(found) > len(bad):
-            new = {row: result[1] for row, result in found.items() if not isinstance(result, VideoError)}
-            for row, result in found.items():
+        positions[is_cached] = self.columns["positions"][self.places[is_cached]]
+        cached = GopLayoutStore(self.folder / Path(str(self.columns["layouts"])).name, positions)
+        layouts: GopLayoutStore | None = cached
+        if len(results) > len(bad):
+            new = {row: result[1] for row, result in results.items() if not isinstance(result, VideoError)}
+            for row, result in results.items():
                 if not isinstance(result, VideoError):
                     facts_N5[row] = _info_as_ints(result[0])
-            every = [new[row] if row in new else known[row] for row in range(len(self.paths))]
-            layouts = self._save(facts_N5, every, bad)
+            all_layouts = [new[row] if row in new else cached[row] for row in range(len(self.paths))]
+            layouts = self._save(facts_N5, all_layouts, bad)
         num_frames, heights, widths, rates, seconds = facts_N5.T.copy()
         return FileFacts(num_frames, heights, widths, bad, layouts, rates / 1000, seconds / 1000)
 
@@ -144,7 +144,7 @@ class FactsCache:
     def _save(
         self, facts_N5: np.ndarray, layouts: Sequence[GopLayout | None], bad: dict[int, str]
     ) -> GopLayoutStore | None:
-        """Write under new names, then put them in place; None where that cannot be done."""
+        """Write under new names, then replace the old files; None where that fails."""
         pieces = [np.zeros(0, dtype=np.int64) if layout is None else _serialize_layout(layout) for layout in layouts]
         starts = np.cumsum([0, *map(len, pieces)])[:-1]
         positions = np.where([layout is None for layout in layouts], NO_LAYOUT, starts)
@@ -162,13 +162,13 @@ class FactsCache:
             partial.replace(self.folder / COLUMNS_FILE)
         except OSError:
             return None
-        for old in before:  # who has one open goes on reading it
+        for old in before:  # a process that has it open can go on reading it
             old.unlink(missing_ok=True)
         return GopLayoutStore(path, positions)
 
 
 def _are_consistent(columns: dict[str, np.ndarray]) -> bool:
-    """Whether columns are of as many files, and of whole numbers: a manifest's folder may come from anyone."""
+    """Whether columns have the right shapes and types: the folder of a manifest may come from anyone."""
     count = len(columns["paths"])
     shapes = {"stats": (count, 2), "facts": (count, 5), "positions": (count,)}
     fit = all(columns[name].shape == shape and columns[name].dtype == np.int64 for name, shape in shapes.items())

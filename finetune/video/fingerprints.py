@@ -1,7 +1,7 @@
-"""Which videos are the same: to the byte, or to the eye (re-encoded, scaled, mirrored).
+"""Find duplicate videos: exact ones, byte for byte, and near duplicates (re-encoded, scaled, mirrored).
 
-Each video is known here by three small grey pictures, of its first, middle and last frame. Arithmetic on arrays
-only: no decoder, no tensors.
+Near duplicates are compared by three small grey pictures of each video: its first, middle and last frame. Arithmetic on
+arrays only: no decoder, no tensors. Axes: N videos, P pairs, S = THUMBNAIL_SIDE.
 """
 
 import hashlib
@@ -17,18 +17,19 @@ import numpy as np
 
 from finetune.video.decode.clip_files import files_of, stamp
 
-THUMBNAIL_SIDE = 32  # pixels a side of a small grey picture
-MAX_PAIRS = 20_000  # of near duplicates; beyond them no more are looked for
-# Measured on re-encoded, halved and mirrored copies of real clips, and on clips of one unmoved camera: copies differ in
-# at most 8 bits and in a hundredth of their pixels by at most 0.65 of a picture's spread, others from 12 bits and 1.18.
+THUMBNAIL_SIDE = 32  # pixels
+MAX_PAIRS = 20_000  # the search for near duplicates stops after this many
+# Measured on re-encoded, half-size and mirrored copies of real clips, and on different clips of one fixed camera:
+# copies differ in at most 8 bits, and 99 % of their pixels by at most 0.65 standard deviations; others in 12 bits or
+# more, and by 1.18 or more.
 _MAX_HASH_DISTANCE, _MAX_PIXEL_DIFFERENCE, _MAX_DIFFERENT_SHARE = 24, 0.8, 0.01
-_MIN_STD = 3.0  # grey levels of spread; a picture with less shows nothing to compare
+_MIN_STD = 3.0  # grey levels; a flatter picture has nothing to compare
 _BLOCK, _CHUNK = 512, 2048
-END_BYTES = 65_536  # of a file, looked at before all of it is
+END_BYTES = 65_536  # of both ends of a file, compared before the whole file
 
 
 def thumbnail(frame_3HW: np.ndarray) -> np.ndarray:
-    """A picture averaged down to uint8 (SIDE, SIDE) grey, whatever its shape was."""
+    """An RGB frame averaged down to grey uint8 (S, S), whatever its aspect ratio."""
     grey_HW = np.tensordot(np.array([0.299, 0.587, 0.114], np.float32), frame_3HW.astype(np.float32), 1)
     height, width = grey_HW.shape
     return np.rint(_averaging_matrix(height) @ grey_HW @ _averaging_matrix(width).T).astype(np.uint8)
@@ -36,7 +37,7 @@ def thumbnail(frame_3HW: np.ndarray) -> np.ndarray:
 
 @cache
 def _averaging_matrix(length: int) -> np.ndarray:
-    """float32 (SIDE, length): row i averages what lies in the i-th of SIDE equal parts of `length` pixels."""
+    """float32 (S, length): row i averages the i-th of S equal parts of `length` pixels."""
     edges = np.linspace(0, length, THUMBNAIL_SIDE + 1)
     pixels = np.arange(length)
     overlap = np.minimum(edges[1:, None], pixels + 1) - np.maximum(edges[:-1, None], pixels)
@@ -45,30 +46,30 @@ def _averaging_matrix(length: int) -> np.ndarray:
 
 
 def exact_duplicates(paths: Sequence[Path]) -> list[list[int]]:
-    """Positions of files, or folders of images, with equal contents, in sets of two and more.
+    """Sets of two or more positions in `paths` whose files, or folders of images, have equal contents.
 
-    Only those of equal size are read, and only those whose ends are the same are read whole.
+    Only files of equal size are read, and only those whose ends are equal are read whole.
     """
     sets = _split_by_key([list(range(len(paths)))], [stamp(path)[0] for path in paths])
     with ThreadPoolExecutor(os.cpu_count()) as pool:
         for digest in (_digest_of_ends, _digest):
-            positions = [position for each in sets for position in each]
+            positions = [position for same in sets for position in same]
             digests = pool.map(digest, [paths[position] for position in positions])
             sets = _split_by_key(sets, dict(zip(positions, digests, strict=True)))
     return sets
 
 
 def _split_by_key(sets: Sequence[Sequence[int]], keys: Sequence[Any] | Mapping[int, Any]) -> list[list[int]]:
-    """Each set by the key of its members; what stands alone is left out."""
+    """Each set divided by the keys of its positions; positions left alone are dropped."""
     by_key: dict[tuple[int, Any], list[int]] = defaultdict(list)
-    for number, each in enumerate(sets):
-        for position in each:
+    for number, positions in enumerate(sets):
+        for position in positions:
             by_key[number, keys[position]].append(position)
     return [positions for positions in by_key.values() if len(positions) > 1]
 
 
 def _digest_of_ends(path: Path) -> bytes:
-    """Of the first bytes of its first file and the last bytes of its last one."""
+    """A digest of both ends of a clip's first and last file."""
     digest, files = hashlib.sha256(), files_of(path)
     for file in files[:1] + files[-1:]:
         with file.open("rb") as opened:
@@ -87,10 +88,10 @@ def _digest(path: Path) -> bytes:
 
 
 def near_duplicates(pictures_N3SS: np.ndarray) -> list[tuple[int, int, bool]]:
-    """Pairs (one, other, mirrored) whose three pictures agree, of uint8 (N, 3, SIDE, SIDE).
+    """Pairs (one, other, mirrored) of positions whose three pictures match; `pictures_N3SS` are uint8.
 
-    A sieve of 64-bit hashes first, all pairs in blocks of matrix products; then the pictures themselves. Videos of
-    one grey throughout agree with none. Gives about MOST_PAIRS pairs at most.
+    First all pairs are compared by 64-bit hashes, as matrix products of blocks, then the remaining ones by their
+    pictures. Videos that are uniform grey throughout match none. Stops soon after MAX_PAIRS pairs.
     """
     chunks = range(0, len(pictures_N3SS), _CHUNK)
     shows = [_has_contrast(pictures_N3SS[start : start + _CHUNK]).any(1) for start in chunks]
@@ -107,7 +108,7 @@ def near_duplicates(pictures_N3SS: np.ndarray) -> list[tuple[int, int, bool]]:
 
 
 def _candidate_pairs(pictures_N3SS: np.ndarray) -> Iterator[tuple[np.ndarray, np.ndarray, bool]]:
-    """Chunks of pairs, one < other, whose hashes are close; as they are, then mirrored."""
+    """Chunks (one, other, mirrored) of pairs, one < other, whose hashes are close; one and other are int (P,)."""
     signs, mirrored_signs = _perceptual_hashes(pictures_N3SS), _perceptual_hashes(pictures_N3SS[..., ::-1])
     for start in range(0, len(signs), _BLOCK):
         block = signs[start : start + _BLOCK]
@@ -120,9 +121,9 @@ def _candidate_pairs(pictures_N3SS: np.ndarray) -> Iterator[tuple[np.ndarray, np
 
 
 def _perceptual_hashes(pictures_N3SS: np.ndarray) -> np.ndarray:
-    """Hashes as float32 (N, 192) of +1 and -1, so that a product counts bits.
+    """Hashes as float32 (N, 192) of +1 and -1, so that a matrix product counts equal bits.
 
-    Of each picture 64 low frequencies, over their median or not.
+    A bit says whether one of the 64 lowest frequencies of a picture's cosine transform is above their median.
     """
     cosines_8S = np.cos(np.pi / THUMBNAIL_SIDE * np.outer(np.arange(8), np.arange(THUMBNAIL_SIDE) + 0.5)).astype(
         np.float32
@@ -132,23 +133,23 @@ def _perceptual_hashes(pictures_N3SS: np.ndarray) -> np.ndarray:
         pictures = pictures_N3SS[start : start + _CHUNK]
         spectrum = (cosines_8S @ pictures.astype(np.float32) @ cosines_8S.T).reshape(-1, 3, 64)
         above = spectrum > np.median(spectrum, axis=2, keepdims=True)
-        above &= _has_contrast(pictures)[..., None]  # of a flat picture the frequencies are noise
+        above &= _has_contrast(pictures)[..., None]  # in a flat picture the frequencies are noise
         signs[start : start + _CHUNK] = np.where(above, 1, -1)
     return signs.reshape(len(signs), -1)
 
 
 def _has_contrast(pictures_N3SS: np.ndarray) -> np.ndarray:
-    """Whether a picture is of more than one grey: bool (N, 3)."""
+    """Whether each picture has any contrast: bool (N, 3)."""
     return pictures_N3SS.std(axis=(2, 3), dtype=np.float32) > _MIN_STD
 
 
 def _pictures_match(one_P3SS: np.ndarray, other_P3SS: np.ndarray) -> np.ndarray:
-    """Which pairs agree in all three pictures, whatever their brightness and contrast: bool (P,)."""
+    """Which pairs match in all three pictures, whatever their brightness and contrast: bool (P,)."""
     apart = np.abs(standardize(one_P3SS) - standardize(other_P3SS)) > _MAX_PIXEL_DIFFERENCE
     return (apart.mean(axis=(2, 3)) <= _MAX_DIFFERENT_SHARE).all(1)
 
 
 def standardize(pictures_P3SS: np.ndarray) -> np.ndarray:
-    """Pictures of one brightness and contrast, float32."""
+    """Pictures with mean 0 and standard deviation 1, float32 of the same shape; less for flat pictures."""
     pictures = pictures_P3SS - pictures_P3SS.mean(axis=(2, 3), keepdims=True, dtype=np.float32)
     return pictures / np.maximum(pictures.std(axis=(2, 3), keepdims=True), _MIN_STD)

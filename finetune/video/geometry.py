@@ -17,7 +17,7 @@ from torchvision.transforms.v2.functional import register_kernel
 from torchvision.tv_tensors import TVTensor, Video
 
 from finetune.recipe.schema import Augment, Clip
-from finetune.video.augment import Augmentation, read_size, resolve_augment_params
+from finetune.video.augment import Augmentation, frame_size, resolve_augment_params
 
 MIN_VISIBLE_AREA = 1 / 4  # of a box's area
 VISIBILITY_GRID = 32  # points a side that stand for a box
@@ -61,21 +61,6 @@ def unsupported_augment_reason(augment: Augment) -> str | None:
         return None
     which = f"augment.auto is {auto!r}" + ("" if augment.auto else f" in the preset {augment.preset!r}")
     return f"{which}, which moves pixels in ways that boxes and movement cannot follow; set augment.auto=none"
-
-
-def frame_size(video_size: tuple[int, int], clip: Clip, augment: Augment | None) -> tuple[int, int]:
-    """(height, width) at which the frames of a clip are read."""
-    assert clip.size is not None
-    return scaled_size(video_size, clip.size if augment is None else read_size(augment, clip.size), fit=clip.fit)
-
-
-def scaled_size(video_size: tuple[int, int], side: int, *, fit: str) -> tuple[int, int]:
-    """(height, width) with the short side at `side` pixels, or a square of it."""
-    if fit == "squash":
-        return side, side
-    height, width = video_size
-    short = min(height, width)
-    return max(side, round(height * side / short)), max(side, round(width * side / short))
 
 
 def boxes_to_crop(boxes_N4: np.ndarray, placement: Placement) -> np.ndarray:

@@ -1,7 +1,7 @@
-"""Look at every file before anything trains: what is true of each, and which cannot be read.
+"""Examine many files before training: facts about each, and why some cannot be read.
 
-The one place where files are looked at. `probe_many` finds what training, evaluation and prediction need to know,
-`inspect_files` also what the check of a whole data set compares and shows.
+`scan_files` and `probe_many` find the facts that training, evaluation and prediction need; `inspect_files` also the
+pictures that `finetune check` compares and shows.
 """
 
 import os
@@ -19,7 +19,8 @@ from finetune.storage.numbered_images import DEFAULT_IMAGE_FPS
 from finetune.video.decode.clip_files import stamp
 from finetune.video.decode.every_frame import check_every_frame
 from finetune.video.decode.gop import GopLayout
-from finetune.video.decode.read import VideoInfo, probe, read_frames, scan
+from finetune.video.decode.probe import VideoInfo, probe, scan
+from finetune.video.decode.read import read_frames
 from finetune.video.decode.truncation import missing_bytes
 from finetune.video.encode import encode_jpeg
 from finetune.video.file_facts import FactsCache, FileFacts
@@ -28,40 +29,40 @@ from finetune.video.still_edges import to_grey
 from finetune.video.worker_pool import WorkerFailure, process_map
 
 Progress = Callable[[int, int], None]
-STALL_LIMIT_SECONDS = 300.0  # in which nothing of a file is read
-TIMEOUT_REASON = "took longer than"  # in the reason given for a file that hangs its decoder
-MAX_MISSING_SHARE = 0.01  # of a file: programs that count their own header wrong miss by less
+STALL_LIMIT_SECONDS = 300.0  # without reading anything of a file
+TIMEOUT_REASON = "took longer than"  # part of the reason for a file whose decoder hangs
+MAX_MISSING_SHARE = 0.01  # of a file: programs that write a wrong size into the header are off by less
 MIN_FILES_FOR_PROCESSES, MAX_PROCESSES = 32, 16
-_PICTURE_SIDE = 176  # pixels of the longer side of the pictures that are compared and shown
+_PICTURE_SIDE = 176  # longer side in pixels of the pictures that are compared and shown
 
 
 @dataclass(frozen=True, eq=False)
 class FileInspection:
-    """What a check keeps of a file, about 6 KB: its facts, and its first, middle and last frame, small and grey.
+    """What `finetune check` keeps in memory of a file, about 6 KB: its facts, and three small pictures.
 
-    Of files that are compared with those of other classes these frames are kept larger too, in at most 93 KB.
+    Files that are searched for burnt-in marks also keep larger grey frames, at most 93 KB.
     """
 
     info: VideoInfo
     file_bytes: int
-    pictures_3SS: np.ndarray  # uint8
-    middle_jpeg: bytes  # in colour
-    grey_3HW: np.ndarray | None = None  # uint8
+    pictures_3SS: np.ndarray  # uint8: thumbnails of the first, middle and last frame
+    middle_jpeg: bytes  # the middle frame in colour
+    grey_3HW: np.ndarray | None = None  # uint8: the first, middle and last frame
 
 
 def scan_files(manifest: Manifest, *, progress: Progress | None = None) -> FileFacts:
-    """What is known of each file of a manifest; those that are new or have changed are looked at now.
+    """Facts about each file of a manifest; only files that are new or have changed are opened.
 
     `progress` is called with (files done, files).
     """
-    kept = FactsCache(manifest)
-    rows = kept.unknown()
+    cache = FactsCache(manifest)
+    rows = cache.unknown()
     results = _map_files(_scan, [manifest.path(row) for row in rows], progress=progress)
-    return _at_image_rate(kept.add_scanned(dict(zip(rows, results, strict=True))), manifest)
+    return _at_image_rate(cache.add_scanned(dict(zip(rows, results, strict=True))), manifest)
 
 
 def _at_image_rate(facts: FileFacts, manifest: Manifest) -> FileFacts:
-    """Kept facts of folders of numbered images have no rate, and so no duration: both follow from the manifest's."""
+    """Folders of numbered images have no frame rate in the cache, so rate and duration follow from the manifest's."""
     assert facts.rates is not None and facts.seconds is not None
     for row in np.flatnonzero((facts.rates == 0) & (facts.num_frames > 0)).tolist():
         if manifest.path(row).is_dir():
@@ -71,15 +72,15 @@ def _at_image_rate(facts: FileFacts, manifest: Manifest) -> FileFacts:
 
 
 def probe_many(paths: Sequence[Path], *, progress: Progress | None = None) -> list[VideoInfo | VideoError]:
-    """For each path its facts, or the error that says why it cannot be read."""
+    """For each path its facts, or why it cannot be read."""
     return _map_files(_info, paths, progress=progress)
 
 
 def _map_files(function: Callable, paths: Sequence[Path], *, progress: Progress | None) -> list:
-    """Of many files each is read in a process on which nothing else depends; for few that is not worth starting."""
+    """The function's result for each path: in threads, or, where there are many, in worker processes that may crash."""
     if len(paths) >= MIN_FILES_FOR_PROCESSES:
         return _in_processes(function, paths, (STALL_LIMIT_SECONDS, progress))
-    # The decoder lets go of the interpreter lock while it works, so threads use all cores.
+    # The decoder releases the interpreter lock, so threads use all cores.
     with ThreadPoolExecutor(os.cpu_count()) as pool:
         return _collected(pool.map(function, paths), len(paths), progress)
 
@@ -93,14 +94,15 @@ def inspect_files(
     every_frame: bool = False,
     progress: Progress | None = None,
 ) -> list[FileInspection | VideoError]:
-    """For each path what `FileInspection` holds, or the error that says why its frames cannot be read.
+    """For each path a `FileInspection`, or why its frames cannot be read.
 
-    Each file is decoded in a process that is ended when it comes on with nothing for `seconds`. Folders of numbered
-    images have `image_rate` frames a second. `keep_frames_of` are the files whose frames are kept for `Look.grey_3HW`.
-    With `every_frame` a file with any damaged frame cannot be read.
+    Each file is decoded in a worker process, which is killed after `seconds` without progress. Folders of numbered
+    images have `image_rate` frames a second. The files in `keep_frames_of` get a `FileInspection.grey_3HW`. With
+    `every_frame` all frames are decoded, and a file with a damaged one counts as unreadable.
     """
-    look = partial(_inspect, image_rate=image_rate, keep_frames_of=frozenset(keep_frames_of), every_frame=every_frame)
-    return _in_processes(look, paths, (seconds, progress))
+    kept = frozenset(keep_frames_of)
+    inspect = partial(_inspect, image_rate=image_rate, keep_frames_of=kept, every_frame=every_frame)
+    return _in_processes(inspect, paths, (seconds, progress))
 
 
 def _in_processes(function: Callable, paths: Sequence[Path], limit_and_progress: tuple[float, Progress | None]) -> list:
@@ -108,13 +110,13 @@ def _in_processes(function: Callable, paths: Sequence[Path], limit_and_progress:
     if not paths:
         return []
     count = min(len(os.sched_getaffinity(0)), MAX_PROCESSES, len(paths))
-    answers = process_map(function, paths, count=count, time_limit=seconds, extend_on_heartbeat=True)
-    named = (_with_path(path, answer) for path, answer in zip(paths, answers, strict=True))
+    results = process_map(function, paths, count=count, time_limit=seconds, extend_on_heartbeat=True)
+    named = (_with_path(path, result) for path, result in zip(paths, results, strict=True))
     return _collected(named, len(paths), progress)
 
 
-def _with_path(path: Path, answer: object) -> object:
-    return VideoError(f"{path}: {answer.reason}") if isinstance(answer, WorkerFailure) else answer
+def _with_path(path: Path, result: object) -> object:
+    return VideoError(f"{path}: {result.reason}") if isinstance(result, WorkerFailure) else result
 
 
 def _collected(results: Iterable, number: int, progress: Progress | None) -> list:
@@ -151,8 +153,8 @@ def _inspect(
         size = max(1, round(scale * info.height)), max(1, round(scale * info.width))
         last = info.num_frames - 1
         frames_TCHW, _ = read_frames(path, [0, info.num_frames // 2, last], size=size, layout=layout)
-        if cut_off := _truncation_error(path, after=f" after frame {info.num_frames}"):
-            return cut_off
+        if truncation := _truncation_error(path, after=f" after frame {info.num_frames}"):
+            return truncation
         if every_frame:
             check_every_frame(path, num_frames=info.num_frames)
     except VideoError as error:
@@ -163,11 +165,11 @@ def _inspect(
 
 
 def _truncation_error(path: Path, *, after: str = "") -> VideoError | None:
-    """Training would take a file of which the end is missing, as its start decodes; but it is not the clip it was."""
+    """The error for a file whose end is missing. Training would accept it, as its start decodes; a check does not."""
     try:
-        missing, there = (missing_bytes(path), path.stat().st_size) if path.is_file() else (0, 0)
+        missing, size = (missing_bytes(path), path.stat().st_size) if path.is_file() else (0, 0)
     except OSError:
         return None
-    if missing <= MAX_MISSING_SHARE * there:
+    if missing <= MAX_MISSING_SHARE * size:
         return None
-    return VideoError(f"{path}: is cut off{after}: its header promises {there + missing:,} bytes, {there:,} are there")
+    return VideoError(f"{path}: is cut off{after}: its header states {size + missing:,} bytes, but it has {size:,}")

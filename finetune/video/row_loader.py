@@ -1,4 +1,4 @@
-"""Loaders of the rows of a split in order, as evaluation sees them."""
+"""Loaders of the rows of a split in order, without augmentation."""
 
 from finetune.data.manifest import Manifest
 from finetune.recipe.schema import Data, Recipe
@@ -11,7 +11,7 @@ from finetune.video.pack.read import manifest_facts
 def evaluation_loader(
     manifest: Manifest, split: str, recipe: Recipe, *, size: int, views: int
 ) -> tuple[ClipLoader, dict[int, str]]:
-    """A loader of a split as evaluation sees it, and the reason for each row of the manifest that cannot be read."""
+    """A loader of a split for evaluation, and, by row of the manifest, why a file cannot be read."""
     clip, packed = recipe.clip.model_copy(update={"size": size}), recipe.data.packed
     facts = manifest_facts(manifest, packed, side=size)
     dataset = ClipDataset(manifest, split, clip=clip, views=views, facts=facts, packed=packed)
@@ -19,7 +19,7 @@ def evaluation_loader(
 
 
 def row_loader(dataset: ClipDataset, data: Data, *, batch_size: int = 1, least_workers: int = 0) -> ClipLoader:
-    """Rows in order; loading processes only where there are enough rows to be worth starting them, or at least some."""
+    """A loader of all rows in order. Few rows get no worker processes, or `least_workers`: starting them takes time."""
     batches = EpochBatchSampler(len(dataset), batch_size, seed=0, shuffle=False)
     workers = min(worker_count(data.workers), max(least_workers, len(dataset) // 16))
     return ClipLoader(dataset, batches, workers=workers, time_limit=data.time_limit)

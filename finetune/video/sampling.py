@@ -1,7 +1,7 @@
 """Choose frame indices. Integer arithmetic only: no decoder, no tensors, no global random state.
 
-Every sampler takes the number of frames of the video and the clip's settings, and gives `num_frames` indices.
-`view` of `views` shifts the choice evenly for evaluation; `jitter` draws it for training.
+Every sampler takes the number of frames of the video and the clip's settings, and returns `num_frames` indices. In
+evaluation, `view` of `views` shifts them evenly; in training, `jitter` draws them at random.
 """
 
 from bisect import bisect_right
@@ -18,10 +18,10 @@ MICROSECONDS_PER_SECOND = 1_000_000  # times are in microseconds
 
 @dataclass(frozen=True)
 class Jitter:
-    """What is drawn for a training clip, all of it from `random`.
+    """Random temporal augmentation of one training clip; every random number comes from `random`.
 
-    `speed` is a range of factors: at 2 the clip goes through the video twice as fast. Of its frames, the share
-    `frame_dropout` is replaced by the one before.
+    `speed` is a range of factors: at 2 the clip covers the video twice as fast. `frame_dropout` is the probability, 0
+    to 1, that a frame is replaced by the one before it.
     """
 
     random: Random
@@ -29,7 +29,7 @@ class Jitter:
     frame_dropout: float = 0.0
 
     def draw_speed(self) -> int:
-        """In thousandths."""
+        """A speed in thousandths."""
         low, high = self.speed_per_mille
         return self.random.randint(low, high) if low < high else low
 
@@ -38,7 +38,7 @@ class Jitter:
         return round(1000 * self.speed[0]), round(1000 * self.speed[1])
 
 
-View = tuple[int, int]  # which, of how many
+View = tuple[int, int]  # (view, views): which view, counted from 0, of how many
 
 
 def sample_indices(
@@ -50,10 +50,10 @@ def sample_indices(
     jitter: Jitter | None = None,
     times: Sequence[int] | None = None,
 ) -> list[int]:
-    """The frames of one view of a video, by `clip.sampling`.
+    """The indices of the frames of one view of a video, by `clip.sampling`.
 
-    `times` are the frames' in microseconds, rising; `fps` sampling needs them. Raises VideoError where the video is
-    shorter than the clip and `clip.short` is `error`.
+    `times` are the presentation times of all frames in microseconds, rising; only `fps` sampling needs them. Raises
+    VideoError where the video is shorter than the clip and `clip.short` is `error`.
     """
     assert video_frames > 0 and 0 <= view < views
     if clip.sampling == "fps":
@@ -81,10 +81,10 @@ def segment_indices(clip: Clip, video_frames: int, view: View, jitter: Jitter | 
 
 
 def dense_indices(clip: Clip, video_frames: int, view: View, jitter: Jitter | None) -> list[int]:
-    """`num_frames` frames `frame_stride` apart, from a drawn start, or with the views' clips spread evenly.
+    """`num_frames` frames `frame_stride` apart, from a random start, or with the clips of all views spread evenly.
 
-    One view is centred. A video shorter than the clip ends in its last frame again and again (`repeat_last`),
-    starts anew (`loop`) or is an error, by `clip.short`.
+    A single view is centred. Where the video is shorter than the clip, `clip.short` repeats the last frame
+    (`repeat_last`), starts again from the first (`loop`) or raises VideoError (`error`).
     """
     speed = 1000 if jitter is None else jitter.draw_speed()
     steps = [step * clip.frame_stride * speed // 1000 for step in range(clip.num_frames)]
@@ -98,9 +98,9 @@ def dense_indices(clip: Clip, video_frames: int, view: View, jitter: Jitter | No
 
 
 def uniform_indices(clip: Clip, video_frames: int, view: View, jitter: Jitter | None) -> list[int]:
-    """`num_frames` frames from the first to the last, both included, the same for every draw.
+    """`num_frames` frames evenly from the first to the last, both included; `jitter` changes only their speed.
 
-    Several views take turns on as many times more frames. A shorter video repeats frames, in order.
+    V views interleave: they share V times as many evenly spaced frames. A shorter video repeats frames, in order.
     """
     _refuse_short(clip, video_frames, needed=clip.num_frames)
     this, views = view
@@ -112,11 +112,10 @@ def uniform_indices(clip: Clip, video_frames: int, view: View, jitter: Jitter | 
 
 
 def fps_indices(clip: Clip, times: Sequence[int], view: View, jitter: Jitter | None) -> list[int]:
-    """The frames that are on show at `num_frames` instants, `1 / clip.fps` seconds apart: from a drawn start, or with
-    the views' clips spread evenly, one being centred.
+    """The frames displayed at `num_frames` instants `1 / clip.fps` seconds apart, from a random start or as views.
 
-    Videos of any rate, and of a rate that varies, are so brought to one. Short videos are treated as in dense
-    sampling; a video lasts until its last frame has been shown for as long as the frames before it were on average.
+    This resamples videos of any frame rate, constant or variable, to one rate. Short videos are treated as in dense
+    sampling. The last frame is taken to last as long as the others on average.
     """
     assert clip.fps is not None
     speed = 1000 if jitter is None else jitter.draw_speed()
@@ -138,7 +137,7 @@ def fps_indices(clip: Clip, times: Sequence[int], view: View, jitter: Jitter | N
 
 
 def _start(spare: int, view: View, jitter: Jitter | None) -> int:
-    """Where a clip starts that leaves `spare` places; 0 where it does not fit."""
+    """The start of a clip among `spare` + 1 possible ones; 0 where the video is too short."""
     if spare <= 0:
         return 0
     if jitter is not None:
@@ -148,7 +147,7 @@ def _start(spare: int, view: View, jitter: Jitter | None) -> int:
 
 
 def _jittered_span(video_frames: int, jitter: Jitter) -> tuple[int, int]:
-    """Start and length of the part that is spread over the clip: all at the highest speed, less at a lower one."""
+    """Start and length in frames of the part that a clip covers: all at the highest speed, less at a lower one."""
     low, high = jitter.speed_per_mille
     if low == high:
         return 0, video_frames
@@ -157,13 +156,14 @@ def _jittered_span(video_frames: int, jitter: Jitter) -> tuple[int, int]:
 
 
 def _drop_frames(indices: list[int], jitter: Jitter) -> list[int]:
-    share = round(1000 * jitter.frame_dropout)
-    if not share:
+    """Replace each index, with probability `frame_dropout`, by the one before it."""
+    per_mille = round(1000 * jitter.frame_dropout)
+    if not per_mille:
         return indices
-    kept = indices[:1]
+    result = indices[:1]
     for index in indices[1:]:
-        kept.append(kept[-1] if jitter.random.randrange(1000) < share else index)
-    return kept
+        result.append(result[-1] if jitter.random.randrange(1000) < per_mille else index)
+    return result
 
 
 def _refuse_short(clip: Clip, video_frames: int, *, needed: int) -> None:

@@ -1,7 +1,7 @@
-"""Still edges of a clip, on a grid that clips of any size share: where the picture is sharp and does not move.
+"""Static edges of a clip, on one grid for clips of any size: where the picture has an edge that does not move.
 
-The median over frames of the picture's gradient keeps what stays in place and drops what moves (Weiss, "Deriving
-intrinsic images from image sequences", ICCV 2001).
+The median over frames of the image gradient keeps static edges and drops moving ones (Weiss, "Deriving intrinsic images
+from image sequences", ICCV 2001).
 """
 
 from collections.abc import Sequence
@@ -9,24 +9,24 @@ from collections.abc import Sequence
 import cv2
 import numpy as np
 
-Window = tuple[float, float, float, float]  # left, top, right, bottom as shares of the picture
+Window = tuple[float, float, float, float]  # left, top, right, bottom as shares of the picture, 0 to 1
 WHOLE_FRAME: Window = (0.0, 0.0, 1.0, 1.0)
-_BLUR = 1.0  # standard deviation in grid points: edges that lie a grid point apart still agree
-_NOISE = 2.0  # grey levels a grid point; an edge this strong counts half
+_BLUR = 1.0  # standard deviation in grid points, so that edges one grid point apart still agree
+_NOISE = 2.0  # grey levels per grid point; an edge of this strength gets length 0.5
 _RED_GREEN_BLUE = np.array([0.299, 0.587, 0.114], np.float32)
 
 
 def to_grey(frames_T3HW: np.ndarray) -> np.ndarray:
-    """uint8 (T, H, W)."""
+    """Grey uint8 (T, H, W) from RGB uint8 (T, 3, H, W)."""
     return np.rint(np.einsum("c,tchw->thw", _RED_GREEN_BLUE, frames_T3HW.astype(np.float32))).astype(np.uint8)
 
 
 def still_edges(frames_3HW: np.ndarray, *, window: Window, grid: tuple[int, int]) -> np.ndarray:
-    """float16 (2, 2, height, width of the grid): vectors of length 0 to 1, for the strength of each still edge.
+    """Two fields of edge vectors (down, right), float16 (2, 2, rows, columns), of length 0 (no edge) to 1 (strong).
 
-    The first ones, (down, right), point to what is lighter. The second ones have twice the angle, so that an edge is
-    the same whether what lies behind a mark is lighter or darker than the mark. `frames_3HW` are grey, `window` is
-    the part of the picture that the grid covers.
+    `frames_3HW` are three grey frames; `window` is the part of the picture that the `grid` of (rows, columns) covers.
+    The vectors of the first field point to the lighter side. Those of the second have twice the angle, so that an edge
+    of a mark is the same on a lighter and on a darker background.
     """
     first, middle, last = (_edges(_sample_window(frame_HW.astype(np.float32), window, grid)) for frame_HW in frames_3HW)
     median = np.maximum(np.minimum(first, middle), np.minimum(np.maximum(first, middle), last))
@@ -42,7 +42,7 @@ def _edges(picture_HW: np.ndarray) -> np.ndarray:
 
 
 def mean_picture(jpegs: Sequence[bytes], windows: Sequence[Window], *, grid: tuple[int, int]) -> np.ndarray:
-    """uint8 (3, height, width): the mean over pictures of the part that each one's window covers, in colour."""
+    """The mean RGB picture, uint8 (3, rows, columns), of the part of each JPEG that its window covers."""
     total_HW3 = np.zeros((*grid, 3))
     for jpeg, window in zip(jpegs, windows, strict=True):
         picture_HW3 = cv2.imdecode(np.frombuffer(jpeg, np.uint8), cv2.IMREAD_COLOR)
@@ -52,7 +52,7 @@ def mean_picture(jpegs: Sequence[bytes], windows: Sequence[Window], *, grid: tup
 
 
 def _sample_window(picture: np.ndarray, window: Window, grid: tuple[int, int], *, blur: float = _BLUR) -> np.ndarray:
-    """The part of a picture that a window covers, at the points of a grid, blurred by `blur` of their distance."""
+    """The part of a picture (H, W, ...) that a window covers, sampled on a grid; `blur` is in grid points."""
     (height, width), (rows, columns) = picture.shape[:2], grid
     left, top, right, bottom = window
     step_y, step_x = (bottom - top) * height / rows, (right - left) * width / columns

@@ -49,26 +49,24 @@ class _RaisedError:
 
 
 @dataclass(frozen=True)
-class _Heartbeat:
-    """Sent instead of a result by a function that comes on."""
+class _Progress:
+    """Sent instead of a result: the function still makes progress."""
 
 
-class _HeartbeatState:
-    """Where a process reports that it comes on, and how often: nowhere, unless its Workers restart their limit."""
+class Heartbeat:
+    """How a worker process reports progress on an item; `every_seconds` is None where nobody waits for it."""
 
-    connection: Connection | None = None
     every_seconds: float | None = None
+    connection: Connection | None = None
     last: float = 0.0
 
-
-def send_heartbeat() -> None:
-    """Called by a function while it comes on with an item; see `WorkerPool`."""
-    if _HeartbeatState.every_seconds is None or _HeartbeatState.connection is None:
-        return
-    now = time.monotonic()
-    if now - _HeartbeatState.last >= _HeartbeatState.every_seconds:
-        _HeartbeatState.last = now
-        _HeartbeatState.connection.send(_Heartbeat())
+    @classmethod
+    def send(cls) -> None:
+        """Called by a function while it makes progress with an item; see `WorkerPool`."""
+        now = time.monotonic()
+        if cls.every_seconds is not None and cls.connection is not None and now - cls.last >= cls.every_seconds:
+            cls.last = now
+            cls.connection.send(_Progress())
 
 
 class _CannotStartProcess(Exception):
@@ -232,7 +230,7 @@ class _WorkerThread(threading.Thread):
         try:
             while self.connection.poll(min(limit, max(0.0, longest - time.monotonic()))):
                 answer = self.connection.recv()
-                if not isinstance(answer, _Heartbeat):
+                if not isinstance(answer, _Progress):
                     return answer
             reason = f"took longer than {limit:g} s to read"
         except (EOFError, OSError):
@@ -329,7 +327,7 @@ def _context() -> Any:
 
 
 def _init_heartbeat(seconds: float, begin: Callable[[], None] | None) -> None:
-    _HeartbeatState.every_seconds = seconds
+    Heartbeat.every_seconds = seconds
     if begin is not None:
         begin()
 
@@ -337,7 +335,7 @@ def _init_heartbeat(seconds: float, begin: Callable[[], None] | None) -> None:
 def _worker_main(connection: Connection, function: Callable[[Any], Any], begin: Callable[[], None] | None) -> None:
     """The life of a process: until its pipe is closed, by whoever made it or by that one's end."""
     threading.Thread(target=_exit_with_parent, daemon=True).start()
-    _HeartbeatState.connection = connection
+    Heartbeat.connection = connection
     try:
         if begin is not None:
             begin()

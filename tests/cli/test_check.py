@@ -119,9 +119,9 @@ def test_every_real_odd_file_that_cannot_be_read_is_named(check, real):
         "corrupted.mp4: is damaged or cut off: it lists 50 frames, but cannot be decoded after frame 28",
         "afconvert-aac-0.5s.mp4: holds only audio",
         "cenc-video-key1-init.mp4: is encrypted",
-        "nonfragment_header.mp4: is cut off: its header promises 25 frames, 0 are in the file",
-        "__video2.mp4: is no video, or cut off",
-        "ImgVideo.mp4: holds no stream of pictures",
+        "nonfragment_header.mp4: is cut off: its index lists 25 frames, only 0 are in the file",
+        "__video2.mp4: is not a video, or is cut off",
+        "ImgVideo.mp4: holds no video stream",
     ):
         assert line in out
     assert "2 × not a video or image (.csv, .wav)" in out

@@ -31,7 +31,7 @@ def test_good_files_are_predicted_and_bad_ones_named(trained_run, files, tmp_pat
     assert [(row["path"], row["predicted"], row["probability"]) for row in rows] == [
         (str(each.path), each.predicted, str(each.probability)) for each in expected
     ]
-    assert f"finetune: {files / 'b.mp4'}: is no video, or cut off" in err
+    assert f"finetune: {files / 'b.mp4'}: is not a video, or is cut off" in err
     assert f"finetune: {files / 'c.mp4'}: " in err
     assert "2 of 4 files have no complete prediction" in err
     status, printed, _ = finetune("predict", trained_run, files, "--json", "--top-k", 1)
@@ -42,7 +42,7 @@ def test_good_files_are_predicted_and_bad_ones_named(trained_run, files, tmp_pat
 def test_on_error_fail_predicts_nothing_where_a_file_is_bad(trained_run, files, tmp_path, finetune):
     status, printed, err = finetune("predict", trained_run, files, "--on-error", "fail", "--csv", tmp_path / "x.csv")
     assert (status, printed) == (2, "")
-    assert "b.mp4: is no video" in err and "c.mp4: " in err
+    assert "b.mp4: is not a video" in err and "c.mp4: " in err
     assert not (tmp_path / "x.csv").exists()
     with pytest.raises(DataError, match=r"(?s)b.mp4: is no.*c.mp4: "):
         ft.predict(trained_run, [files])
@@ -55,14 +55,14 @@ def test_from_python_the_skipped_files_are_listed(trained_run, files):
     found = ft.predict(trained_run, [files], on_error="skip")
     assert [each.path.name for each in found] == ["a.mp4", "d.mp4"]
     assert [path.name for path in found.skipped] == ["b.mp4", "c.mp4"]
-    assert "is no video, or cut off" in found.skipped[files / "b.mp4"]
+    assert "is not a video, or is cut off" in found.skipped[files / "b.mp4"]
     assert found == ft.predict(trained_run, [files / "a.mp4", files / "d.mp4"])
 
 
 def test_only_bad_files_are_an_error(trained_run, files, finetune):
     status, printed, err = finetune("predict", trained_run, files / "b.mp4", "--json")
     assert (status, printed) == (2, "")
-    assert "b.mp4: is no video" in err
+    assert "b.mp4: is not a video" in err
 
 
 def test_a_file_that_breaks_while_it_is_drawn_is_named(trained_run, files, tmp_path, finetune, monkeypatch):

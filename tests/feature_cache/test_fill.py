@@ -11,8 +11,8 @@ import torch
 from grey import TINY, make_clip
 
 import finetune as ft
+import finetune.feature_cache.frozen_part as frozen_part_module
 from finetune.errors import RecipeError, RunError, VideoError
-from finetune.feature_cache import frozen_part as freezing
 from finetune.feature_cache.cache_folder import list_cache_entries, remove_cache_entry
 from finetune.feature_cache.cached_clips import CachedClips, open_cached_clips
 from finetune.feature_cache.fill import fill_cache
@@ -144,8 +144,8 @@ def test_another_size_architecture_fusion_or_cut_misses(tmp_path, clips):
 @pytest.mark.parametrize("package", ["torch", "torchvision", "timm", "av", "opencv-python-headless", "numpy"])
 def test_another_version_of_a_library_misses(tmp_path, clips, package, monkeypatch):
     filled(tmp_path, clips)
-    versions = freezing.package_versions
-    monkeypatch.setattr(freezing, "package_versions", lambda names: {**versions(names), package: "another"})
+    versions = frozen_part_module.package_versions
+    monkeypatch.setattr(frozen_part_module, "package_versions", lambda names: {**versions(names), package: "another"})
     assert filled(tmp_path, clips) == 6
     monkeypatch.undo()
     assert filled(tmp_path, clips) == 0
@@ -287,7 +287,7 @@ def test_numbers_that_do_not_fit_become_the_largest_that_does():
 
 def test_what_is_not_a_number_stays_so():
     numbers = torch.tensor([float("nan"), 1.0])
-    assert freezing._to_dtype(numbers, torch.float16).isnan().tolist() == [True, False]
+    assert frozen_part_module._to_dtype(numbers, torch.float16).isnan().tolist() == [True, False]
 
 
 def fit(clips, out, root, **train):

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from finetune.errors import RunError
-from finetune.feature_cache import shard_store as storing
+from finetune.feature_cache import shard_store
 from finetune.feature_cache.cache_folder import list_cache_entries, make_room, remove_cache_entry
 from finetune.feature_cache.shard_store import MISSING, ShardStore, item_keys
 
@@ -57,14 +57,14 @@ def test_shards_of_several_writers_are_one_set(tmp_path):
 
 
 def test_a_writer_ends_a_shard_by_bytes_and_by_the_clock(tmp_path, monkeypatch):
-    monkeypatch.setattr(storing, "SHARD_BYTES", 2 * 12)
+    monkeypatch.setattr(shard_store, "SHARD_BYTES", 2 * 12)
     store = open_store(tmp_path)
     with store.writer() as writer:
         for number in range(5):
             writer.add(item_keys([(number,)]), items(5)[number : number + 1].half())
     store.refresh()
     assert len(store.shards) == 3
-    monkeypatch.setattr(storing, "SHARD_SECONDS", 0.0)
+    monkeypatch.setattr(shard_store, "SHARD_SECONDS", 0.0)
     with store.writer() as writer:
         time.sleep(0.01)
         writer.add(item_keys([("late",)]), items(1).half())

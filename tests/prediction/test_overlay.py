@@ -20,7 +20,8 @@ from finetune.prediction.overlay import (
 )
 from finetune.prediction.text import render_text
 from finetune.video.decode.container import decode_frames
-from finetune.video.decode.read import probe, read_frames
+from finetune.video.decode.probe import probe
+from finetune.video.decode.read import read_frames
 from finetune.video.encode import write_video
 
 BOX, ARROW = COLOURS[:2]

@@ -17,7 +17,8 @@ from finetune.prediction.overlay import COLOURS
 from finetune.prediction.predict import Prediction, TaskPrediction
 from finetune.prediction.render import build_overlay, output_paths
 from finetune.train.from_recipe import train_from_recipe
-from finetune.video.decode.read import probe, read_frames
+from finetune.video.decode.probe import probe
+from finetune.video.decode.read import read_frames
 
 TASKS = {
     "action": {"kind": "classify", "columns": "label"},

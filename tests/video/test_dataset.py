@@ -68,8 +68,8 @@ def test_a_file_that_goes_bad_is_an_error_item_and_not_replaced(tmp_path):
     batch = next(iter(ClipLoader(dataset, EpochBatchSampler(4, 4, seed=0, shuffle=False), workers=0)))
     assert batch["row"].tolist() == [0, 1, 3]
     assert [row for row, _ in batch["skipped"]] == [2]
-    assert "is no video" in batch["skipped"][0][1]
-    with pytest.raises(VideoError, match=r"0.mp4: is no video"):
+    assert "is not a video" in batch["skipped"][0][1]
+    with pytest.raises(VideoError, match=r"0.mp4: is not a video"):
         ClipDataset(manifest, "train", clip=CLIP)
 
 

@@ -9,8 +9,9 @@ from grey import make_clip
 from moving import in_order, write
 
 from finetune.data.manifest import Manifest
-from finetune.video import probe_files as check
-from finetune.video.decode import read as decode
+from finetune.video import probe_files
+from finetune.video.decode import read
+from finetune.video.decode.probe import probe
 from finetune.video.decode.read import read_frames
 from finetune.video.file_facts import FactsCache
 from finetune.video.probe_files import scan_files
@@ -34,7 +35,7 @@ def same(one, other):
 
 def test_files_are_looked_at_once(manifest, monkeypatch):
     first = scan_files(manifest)
-    monkeypatch.setattr(check, "scan", lambda path: pytest.fail(f"{path} was looked at again"))
+    monkeypatch.setattr(probe_files, "scan", lambda path: pytest.fail(f"{path} was looked at again"))
     again = scan_files(manifest)
     same(first, again)
     assert first.num_frames.tolist() == [5, 31, 5, 31]
@@ -47,7 +48,7 @@ def test_a_kept_layout_finds_frames_without_counting_them(manifest, monkeypatch)
     scan_files(manifest)
     facts = pickle.loads(pickle.dumps(scan_files(manifest)))  # as it reaches a loading process
     frames = in_order(manifest.path(1))
-    monkeypatch.setattr(decode, "_decode_from_start", lambda *args: pytest.fail("frames were counted off"))
+    monkeypatch.setattr(read, "_decode_from_start", lambda *args: pytest.fail("frames were counted off"))
     found, _ = read_frames(manifest.path(1), [30, 4, 17], layout=facts.layout(1))
     np.testing.assert_array_equal(found, frames[[30, 4, 17]])
 
@@ -55,8 +56,8 @@ def test_a_kept_layout_finds_frames_without_counting_them(manifest, monkeypatch)
 def test_a_file_that_changes_is_looked_at_again_and_others_are_not(manifest, monkeypatch):
     scan_files(manifest)
     make_clip(manifest.path(2), 9)
-    looked, scan = [], check.scan
-    monkeypatch.setattr(check, "scan", lambda path: looked.append(path) or scan(path))
+    looked, scan = [], probe_files.scan
+    monkeypatch.setattr(probe_files, "scan", lambda path: looked.append(path) or scan(path))
     facts = scan_files(manifest)
     assert looked == [manifest.path(2)]
     assert facts.num_frames.tolist() == [5, 31, 9, 31]
@@ -115,6 +116,6 @@ def test_rates_and_seconds_are_kept_to_a_thousandth_and_zero_of_bad_files(manife
     np.testing.assert_array_equal(first.seconds, again.seconds)
     assert first.rates.tolist() == [25, 25, 25, 0]
     assert first.seconds == pytest.approx([10 / 25, 31 / 25, 5 / 25, 0], abs=1e-3)
-    infos = [decode.probe(manifest.path(row)) for row in range(3)]
+    infos = [probe(manifest.path(row)) for row in range(3)]
     assert first.seconds[:3] == pytest.approx([info.duration_seconds for info in infos], abs=6e-4)
     assert first.rates[:3] == pytest.approx([info.fps for info in infos], abs=6e-4)

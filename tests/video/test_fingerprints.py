@@ -6,8 +6,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scenes import scene
 
-from finetune.video import fingerprints as duplicates
-from finetune.video.decode.read import probe, read_frames
+from finetune.video import fingerprints
+from finetune.video.decode.probe import probe
+from finetune.video.decode.read import read_frames
 from finetune.video.encode import write_video
 from finetune.video.fingerprints import THUMBNAIL_SIDE, exact_duplicates, near_duplicates, thumbnail
 
@@ -71,7 +72,7 @@ def test_a_planted_pair_is_found_wherever_it_stands_and_no_other(one, other, mir
 
 
 def test_very_many_copies_end_the_search(monkeypatch):
-    monkeypatch.setattr(duplicates, "MAX_PAIRS", 10)
+    monkeypatch.setattr(fingerprints, "MAX_PAIRS", 10)
     found = near_duplicates(np.tile(noise(4, 1), (100, 1, 1, 1)))
     assert 10 <= len(found) < 100 * 99 / 2 + 1
     assert all(one < other for one, other, _ in found)
@@ -92,14 +93,14 @@ def test_copies_to_the_byte_are_found_and_only_files_of_one_size_are_read(tmp_pa
         (tmp_path / name).write_bytes(content)
     read = []
     monkeypatch.setattr(
-        duplicates, "_digest", lambda path: (read.append(path.name), hashlib.sha256(path.read_bytes()).digest())[1]
+        fingerprints, "_digest", lambda path: (read.append(path.name), hashlib.sha256(path.read_bytes()).digest())[1]
     )
     assert exact_duplicates([tmp_path / name for name in "abcde"]) == [[0, 2], [1, 4]]
     assert sorted(read) == ["a", "b", "c", "e"]
 
 
 def test_files_that_differ_in_the_middle_alone_are_no_copies(tmp_path):
-    ends = b"e" * duplicates.END_BYTES
+    ends = b"e" * fingerprints.END_BYTES
     for name, middle in (("a", b"1"), ("b", b"2"), ("c", b"1")):
         (tmp_path / name).write_bytes(ends + middle + ends)
     assert exact_duplicates([tmp_path / name for name in "abc"]) == [[0, 2]]

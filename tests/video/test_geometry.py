@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from finetune.data.manifest import Manifest
 from finetune.recipe.schema import Augment, Clip
-from finetune.video.augment import build_augmentation
+from finetune.video.augment import build_augmentation, scaled_size
 from finetune.video.dataset import ClipDataset, view_placements
 from finetune.video.geometry import (
     Placement,
@@ -18,7 +18,6 @@ from finetune.video.geometry import (
     motion_to_crop,
     motion_to_source,
     placement,
-    scaled_size,
     unsupported_augment_reason,
 )
 from finetune.video.pack.write import pack

@@ -23,7 +23,8 @@ from finetune.errors import DataError, RecipeError, RunError, VideoError
 from finetune.recipe.schema import Augment, Clip
 from finetune.video.batch_sampler import EpochBatchSampler
 from finetune.video.dataset import ClipDataset
-from finetune.video.decode.read import probe, read_frames
+from finetune.video.decode.probe import probe
+from finetune.video.decode.read import read_frames
 from finetune.video.encode import write_video
 from finetune.video.loader import ClipLoader
 from finetune.video.pack import write as pack_module
@@ -230,8 +231,8 @@ def test_a_bad_file_is_listed_and_the_others_are_packed(own, tmp_path):
     assert calls == [(1, 3), (2, 3), (3, 3)]
     facts = manifest_facts(manifest_of(own), folder, side=32)
     assert list(facts.bad) == [1]
-    assert "bad.mp4: is no video, or cut off" in facts.bad[1]
-    with pytest.raises(VideoError, match="bad.mp4: is no video"):
+    assert "bad.mp4: is not a video, or is cut off" in facts.bad[1]
+    with pytest.raises(VideoError, match="bad.mp4: is not a video"):
         ClipDataset(manifest_of(own), "train", clip=Clip(num_frames=2, size=16), packed=folder)
     make_clip(own / "a" / "bad.mp4", 3)
     assert pack(manifest_of(own), folder).bad == {}

@@ -4,8 +4,8 @@ from grey import grey_frames, make_clip
 from scenes import CrashingPath, HangingPath, make_bad_files, make_scene
 
 from finetune.errors import VideoError
-from finetune.video import probe_files as check
-from finetune.video.decode.read import probe
+from finetune.video import probe_files
+from finetune.video.decode.probe import probe
 from finetune.video.fingerprints import THUMBNAIL_SIDE
 from finetune.video.probe_files import inspect_files, probe_many
 
@@ -40,13 +40,13 @@ def test_a_file_that_hangs_or_crashes_its_decoder_costs_that_file_alone(tmp_path
     assert str(hung) == f"{hanging}: took longer than 2 s to read"
     assert str(crashed) == f"{tmp_path / 'crash.mp4'}: crashed the process that read it (SIGSEGV)"
     assert first.info == second.info == probe(good)
-    assert check.TIMEOUT_REASON in str(hung)
+    assert probe_files.TIMEOUT_REASON in str(hung)
 
 
 def test_what_is_found_is_the_same_in_processes_and_without(tmp_path, monkeypatch):
     paths = [*(tmp_path / name for name in make_bad_files(tmp_path)), make_clip(tmp_path / "good.mp4", 7)]
     alone = probe_many(paths)
-    monkeypatch.setattr(check, "MIN_FILES_FOR_PROCESSES", 1)
+    monkeypatch.setattr(probe_files, "MIN_FILES_FOR_PROCESSES", 1)
     assert list(map(str, probe_many(paths))) == list(map(str, alone))
     assert probe_many([]) == inspect_files([], seconds=1) == []
 

@@ -1,4 +1,4 @@
-"""Which files hold a clip, one or a folder of numbered images, and what tells that they have changed. No decoder."""
+"""Which files make up a clip: one file or a folder of numbered images; and whether they changed. No decoder."""
 
 import hashlib
 import os
@@ -10,35 +10,35 @@ from finetune.storage.numbered_images import describe_unclear, folder_kind, fram
 
 
 def list_sequence_images(folder: Path) -> list[Path]:
-    """The images of an image sequence, in order. Raises VideoError where the folder is none."""
+    """The images of an image sequence, in order. Raises VideoError where the folder is not one sequence."""
     names = _media_in(folder)
     if not names:
-        raise VideoError(f"{folder}: is a folder that holds no image")
+        raise VideoError(f"{folder}: is a folder without images")
     if len(names) > 1 and folder_kind(names) != "sequence":
         raise VideoError(f"{folder}: is a folder, and cannot be read as one clip: it {describe_unclear(names)}")
     return [folder / name for name in frame_names(names)]
 
 
 def files_of(path: Path) -> list[Path]:
-    """The path itself, or the images of a folder in order, whether they are a sequence or not."""
+    """The path itself, or the images of a folder in order, even where they are not one sequence."""
     return [path / name for name in frame_names(_media_in(path))] if path.is_dir() else [path]
 
 
 def stamp(path: Path) -> tuple[int, int]:
-    """The bytes of a clip, and its time of change in nanoseconds.
+    """The size of a clip in bytes, and its modification time in nanoseconds: what changes when the file does.
 
-    Of a folder the bytes of its images, and a digest of their names, bytes and times of change. Raises OSError.
+    For a folder, the size of its images, and a digest of their names, sizes and modification times. Raises OSError.
     """
     status = path.stat()
     if not S_ISDIR(status.st_mode):
         return status.st_size, status.st_mtime_ns
-    known = [(os.fsencode(name), *_stamp_of_image(path / name)) for name in _media_in(path)]
-    digest = hashlib.blake2b(repr(known).encode(), digest_size=8).digest()
-    return sum(size for _, size, _ in known), int.from_bytes(digest, "big") >> 1
+    images = [(os.fsencode(name), *_stamp_of_image(path / name)) for name in _media_in(path)]
+    digest = hashlib.blake2b(repr(images).encode(), digest_size=8).digest()
+    return sum(size for _, size, _ in images), int.from_bytes(digest, "big") >> 1
 
 
 def _stamp_of_image(path: Path) -> tuple[int, int]:
-    """Zeros for a link to nothing."""
+    """(size, modification time); zeros for a broken link."""
     try:
         status = path.stat()
     except OSError:
@@ -47,6 +47,6 @@ def _stamp_of_image(path: Path) -> tuple[int, int]:
 
 
 def _media_in(folder: Path) -> list[str]:
-    """Names of the videos and images directly in a folder, sorted; links to nothing too, so that they are named."""
+    """Names of the videos and images directly in a folder, sorted; with broken links, so that errors name them."""
     with os.scandir(folder) as entries:
         return sorted(entry.name for entry in entries if is_media(entry.name) and not entry.is_dir())

@@ -1,4 +1,4 @@
-"""Open a video file with PyAV, or say in plain words why it cannot be."""
+"""Open a video file with PyAV, demux it and decode it, or say why that is not possible."""
 
 import os
 import stat
@@ -14,17 +14,17 @@ from av.video.frame import VideoFrame
 from av.video.stream import VideoStream
 
 from finetune.errors import VideoError
-from finetune.video.worker_pool import send_heartbeat
+from finetune.video.worker_pool import Heartbeat
 
-# IndexError: PyAV does not know streams that turn up in the middle of a damaged file.
+# IndexError: PyAV raises it for a stream that first appears in the middle of a damaged file.
 PYAV_ERRORS = (av.FFmpegError, OSError, ValueError, IndexError)
 MAX_HEADER_BYTES = 2**24
 FILE_PREFIX = "file:"
 ENCRYPTED_REASON = "is encrypted, and its frames cannot be decoded; decrypt it first"
-MAX_FRAME_RATE = 1000.0  # frames a second; DV files say 60,000
-MAX_PIXELS = 2**25  # 8K video has 33 million: what a header can claim, and memory has to be found for
-# Looking into a file before it is read decodes several frames of it. Without that, an H.264 decoder has to be told
-# to expect frames in any order.
+MAX_FRAME_RATE = 1000.0  # frames a second; DV files state 60,000
+MAX_PIXELS = 2**25  # an 8K video has 33 million; a damaged header can claim more than memory holds
+# FFmpeg probes a file by decoding several frames of it. Without that, an H.264 decoder has to be told to expect frames
+# in any order.
 QUICK_OPEN = {"skip_frame": "all"}
 QUICK_CONTAINER = {"analyzeduration": "1"}
 QUICK_DECODER = {"strict": "1"}
@@ -32,10 +32,10 @@ QUICK_DECODER = {"strict": "1"}
 
 @contextmanager
 def open_video(path: Path, *, quick: bool = False) -> Iterator[tuple[InputContainer, VideoStream]]:
-    """The container and its first stream of pictures, set to decode in one thread.
+    """The container and its first video stream, set to decode in one thread.
 
-    `quick` skips the look into the stream: no frame rate is guessed, and the first frames may come in another order
-    than a decoder that has looked would hand them out. Raises VideoError.
+    `quick` skips FFmpeg's probing of the stream: no frame rate is guessed, and the first frames may be output in
+    another order than with it. Raises VideoError.
     """
     _require_video_file(path)
     limits = {"max_pixels": str(MAX_PIXELS)}
@@ -48,28 +48,29 @@ def open_video(path: Path, *, quick: bool = False) -> Iterator[tuple[InputContai
             container_options=QUICK_CONTAINER if quick else {},
         )
     except PYAV_ERRORS as error:
-        reason = reason_or_encrypted(path, f"is no video, or cut off: {error_text(error)}")
+        reason = reason_or_encrypted(path, f"is not a video, or is cut off: {error_text(error)}")
         raise VideoError(f"{path}: {reason}") from None
     with container:
         streams = [s for s in container.streams.video if not s.disposition & av.stream.Disposition.attached_pic]
         if not streams:
-            kind = "only audio" if container.streams.audio else "no stream of pictures"
+            kind = "only audio" if container.streams.audio else "no video stream"
             raise VideoError(f"{path}: holds {kind}")
         stream = streams[0]
         if stream.codec_context is None:
-            raise VideoError(f"{path}: its pictures are in a format that no decoder here reads")
+            raise VideoError(f"{path}: there is no decoder for its video format")
         stream.codec_context.thread_count = 1
         stream.codec_context.options = limits | (QUICK_DECODER if quick else {})
         yield container, stream
 
 
 def read_packets(container: InputContainer, stream: VideoStream) -> Iterator[Packet]:
-    """The packets that hold something, from where the container is, in the order in which they are stored.
+    """The packets that are not empty, in decode order, from the container's current position.
 
-    Raises VideoError where their pictures are encrypted: some decoders would make other pictures of them.
+    Raises VideoError where they are encrypted: some decoders would output garbage for them.
     """
     for packet in container.demux(stream):
-        send_heartbeat()
+        if Heartbeat.every_seconds is not None:
+            Heartbeat.send()
         if packet.size:
             if packet.has_sidedata("encryption_info"):
                 raise VideoError(f"{container.name.removeprefix(FILE_PREFIX)}: {ENCRYPTED_REASON}")
@@ -77,12 +78,12 @@ def read_packets(container: InputContainer, stream: VideoStream) -> Iterator[Pac
 
 
 def decode_frames(path: Path, container: InputContainer, stream: VideoStream) -> Iterator[VideoFrame]:
-    """Every frame in the order in which the decoder hands them out. Raises VideoError where it cannot go on."""
+    """Every frame in display order, as the decoder outputs them. Raises VideoError where decoding fails."""
     return decode_packets(path, stream, read_packets(container, stream))
 
 
 def decode_packets(path: Path, stream: VideoStream, packets: Iterable[Packet]) -> Iterator[VideoFrame]:
-    """`decode_frames` of these packets. What comes before the first keyframe may give nothing."""
+    """`decode_frames` of these packets. Packets before the first keyframe may give no frame."""
     count, has_begun = 0, False
     try:
         for packet in packets:
@@ -109,13 +110,13 @@ def _frames_of(stream: VideoStream, packet: Packet, *, may_fail: bool) -> list[V
 
 
 def frame_rate(stream: VideoStream) -> float:
-    """Frames a second as the file says; 0 where it does not, or says what no camera takes."""
+    """Frames a second as the file states; 0 where it states none, or one above MAX_FRAME_RATE."""
     rates = (float(rate or 0) for rate in (stream.average_rate, stream.guessed_rate, stream.base_rate))
     return next((rate for rate in rates if 0 < rate <= MAX_FRAME_RATE), 0.0)
 
 
 def lacks_timestamps(container: InputContainer) -> bool:
-    """Whether the container has a rate and no times: AVI, for which PyAV makes some up."""
+    """Whether the container has a frame rate but no timestamps: AVI, for which PyAV makes some up."""
     return "avi" in container.format.name
 
 
@@ -124,12 +125,12 @@ def error_text(error: Exception) -> str:
 
 
 def reason_or_encrypted(path: Path, reason: str) -> str:
-    """A reason why a file cannot be read, unless that is its encryption."""
+    """The given reason why a file cannot be read, or that it is encrypted, where it is."""
     return ENCRYPTED_REASON if _is_encrypted(path) else reason
 
 
 def _is_encrypted(path: Path) -> bool:
-    """Whether the header of an MP4 file marks its pictures as encrypted (ISO/IEC 14496-12: an `encv` sample entry)."""
+    """Whether the header of an MP4 file marks its video as encrypted (ISO/IEC 14496-12: an `encv` sample entry)."""
     with path.open("rb") as file:
         while len(start := file.read(16)) >= 8:
             size, kind = int.from_bytes(start[:4], "big"), start[4:8]
@@ -147,8 +148,8 @@ def _is_encrypted(path: Path) -> bool:
 def _require_video_file(path: Path) -> None:
     try:
         mode = path.stat().st_mode
-        if not stat.S_ISREG(mode):  # to open a named pipe waits for somebody who writes
-            raise VideoError(f"{path}: cannot be read: is {_kind_of(mode)}, not a file")
+        if not stat.S_ISREG(mode):  # opening a named pipe would wait for a writer
+            raise VideoError(f"{path}: is {_kind_of(mode)}, not a file")
         with path.open("rb") as file:
             start = file.read(64)
     except FileNotFoundError:

@@ -1,4 +1,4 @@
-"""Decode every frame of a clip, strictly: where a file is damaged behind the frames that are looked at otherwise."""
+"""Decode every frame of a clip strictly, to find damage that decoding a few frames would miss."""
 
 from pathlib import Path
 
@@ -8,11 +8,11 @@ from finetune.video.decode.container import decode_frames, open_video
 from finetune.video.decode.image_sequence import prefix_errors_with
 from finetune.video.decode.orientation import ClipOrientation
 
-STRICT = {"err_detect": "explode"}  # what decoders would fill in where bytes are damaged is an error
+STRICT = {"err_detect": "explode"}  # a decoder that meets damaged bytes fails, instead of concealing the error
 
 
 def check_every_frame(path: Path, *, num_frames: int) -> None:
-    """Raises VideoError that names the first frame that is damaged or not there, and its time."""
+    """Raises VideoError with the number and time of the first frame that is damaged or missing."""
     if path.is_dir():
         with prefix_errors_with(path):
             for image in list_sequence_images(path):
@@ -32,4 +32,4 @@ def check_every_frame(path: Path, *, num_frames: int) -> None:
             reason = str(error).rpartition(": ")[2]
             raise VideoError(f"{path}: is damaged after frame {count} ({seconds:.2f} s): {reason}") from None
     if count < num_frames:
-        raise VideoError(f"{path}: breaks off after frame {count} ({seconds:.2f} s): it lists {num_frames} frames")
+        raise VideoError(f"{path}: ends after frame {count} ({seconds:.2f} s), but lists {num_frames} frames")

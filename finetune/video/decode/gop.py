@@ -1,6 +1,7 @@
-"""Where decoding can start in a file, and which packet each frame comes out of. Arithmetic only: no decoder.
+"""Where decoding can start in a file, and which packet each frame comes from. Arithmetic only: no decoder.
 
-Packets are numbered as they are stored; a group of pictures is a keyframe's packet and those up to the next one.
+Packets are numbered in the order in which they are stored (decode order). A group of pictures (GOP) is the packet of a
+keyframe and all packets up to the next keyframe.
 """
 
 from __future__ import annotations
@@ -11,25 +12,25 @@ from itertools import groupby
 
 import numpy as np
 
-# A group that is larger is not held in memory to sort it; the whole file is gone through once instead.
+# The packets of a larger group are not held in memory to sort them; one pass over the whole file is made instead.
 MAX_GROUP_BYTES = 64 * 2**20
-MAX_STEP_BACK_SECONDS = 1.0  # seconds by which times may be out of order, and not be of a clock that was set anew
+MAX_STEP_BACK_SECONDS = 1.0  # a larger step back means a reset clock, not frames out of order
 
 
 @dataclass(frozen=True, eq=False)
 class GopLayout:
-    """Groups of pictures of a video, and when each frame is shown.
+    """The groups of pictures of a video with K groups and N frames, and when each frame is shown.
 
-    Where `packets` is None, each group's frames are those of its own packets in the order of their times. Without any
-    group, frames can only be counted from the start of the file.
+    Where `packets` is None, the frames of a group are those of its own packets in the order of their timestamps.
+    Without any group, frames can only be counted from the start of the file.
     """
 
-    starts: np.ndarray  # (K + 1,) number of each group's first packet, and of all packets
-    frames_before: np.ndarray  # (K + 1,) frames that come out of the packets before each start
-    seek_times: np.ndarray  # (K,) time of each group's first packet, as seeking wants it
-    packets: np.ndarray | None = None  # (N,) the packet that frame i comes out of
-    one_frame_per_packet: bool = True  # no packet holds the picture of another's frame
-    times: np.ndarray | None = None  # (N,) seconds at which each frame is shown, never falling
+    starts: np.ndarray  # (K + 1,) number of each group's first packet, then the number of packets
+    frames_before: np.ndarray  # (K + 1,) how many frames come from the packets before each start
+    seek_times: np.ndarray  # (K,) time of each group's first packet, in ticks, as seeking expects it
+    packets: np.ndarray | None = None  # (N,) the packet that frame i comes from
+    one_frame_per_packet: bool = True  # False where a packet may hold two pictures (a packed bitstream)
+    times: np.ndarray | None = None  # (N,) presentation time of each frame in seconds, never falling
 
     def __post_init__(self) -> None:
         assert len(self.starts) == len(self.frames_before) == len(self.seek_times) + 1
@@ -45,17 +46,17 @@ class GopLayout:
         return len(self.seek_times) > 0
 
     def groups(self, frames: Sequence[int]) -> Iterator[tuple[int, list[int]]]:
-        """The frames, sorted, by the group that holds their packets."""
+        """(group, frames) for each group that holds packets of these frames, in rising order."""
         frames = sorted(set(frames))
         if self.packets is None:
-            found = np.searchsorted(self.frames_before, frames, side="right") - 1
+            group_of = np.searchsorted(self.frames_before, frames, side="right") - 1
         else:
-            found = np.searchsorted(self.starts, self.packets[frames], side="right") - 1
-        for group, members in groupby(sorted(zip(found.tolist(), frames, strict=True)), key=lambda pair: pair[0]):
+            group_of = np.searchsorted(self.starts, self.packets[frames], side="right") - 1
+        for group, members in groupby(sorted(zip(group_of.tolist(), frames, strict=True)), key=lambda pair: pair[0]):
             yield group, [frame for _, frame in members]
 
     def frames_of_group(self, group: int) -> dict[int, int]:
-        """The frame that comes out of each packet of a group, by packet number; needs `packets`."""
+        """The frame that comes from each packet of a group, by packet number; needs `packets`."""
         assert self.packets is not None
         inside = (self.packets >= self.starts[group]) & (self.packets < self.starts[group + 1])
         frames = np.flatnonzero(inside)
@@ -65,9 +66,10 @@ class GopLayout:
 def layout_from_index_entries(
     keys: np.ndarray, discards: np.ndarray, *, key_positions: Sequence[int], key_times: Sequence[int]
 ) -> GopLayout | None:
-    """The layout by a container's index that lists every packet: one frame each, less those to discard.
+    """The layout by a container index that lists all N packets: one frame each, less those that an edit list discards.
 
-    None where the first is no keyframe, or a group is too large to be sorted in memory.
+    `keys` and `discards` are bool (N,); `key_positions` (bytes in the file) and `key_times` (ticks) have an item for
+    each keyframe. None where the first packet is not a keyframe, or a group is too large to be sorted in memory.
     """
     starts = np.flatnonzero(keys)
     if not len(starts) or starts[0] != 0 or np.diff(key_positions).max(initial=0) > MAX_GROUP_BYTES:
@@ -86,10 +88,11 @@ def layout_from_frame_packets(
     one_frame_per_packet: bool = True,
     times: np.ndarray | None = None,
 ) -> GopLayout | None:
-    """The layout where the packet of every frame is known, in the order in which frames are handed out.
+    """The layout where the packet of every frame is known; `frame_packets` is in display order, negative where unknown.
 
-    A packet that is not known is negative. None where that says too little to decode by: no keyframe at the start,
-    a packet that gives two frames, none known for a frame, or a frame between those of an earlier group.
+    `keys` are the packets of keyframes, `seek_times` their times in ticks. None where that is not enough to decode by:
+    no keyframe at the start, a packet that gives two frames, a frame whose packet is unknown, or one that is shown
+    between the frames of an earlier group.
     """
     if min(frame_packets, default=0) < 0 or None in seek_times:
         return None
@@ -104,13 +107,13 @@ def layout_from_frame_packets(
 
 
 def layout_without_groups(times: np.ndarray) -> GopLayout:
-    """The layout of a file whose frames, shown at `times` in seconds, can only be counted from its start."""
+    """The layout of a file whose frames, shown at `times` (N,) in seconds, can only be counted from its start."""
     nothing = np.zeros(1, dtype=np.int64)
     return GopLayout(nothing, nothing, nothing[1:], times=times)
 
 
 def merge_into_previous(layout: GopLayout, groups: Collection[int]) -> GopLayout:
-    """The layout where decoding cannot start at these groups: they belong to the one before."""
+    """The layout where decoding cannot start at these groups: each is joined to the group before it."""
     kept = [group for group in range(len(layout.seek_times)) if group == 0 or group not in groups]
     ends = [*kept, len(layout.seek_times)]
     starts, before, seek_times = layout.starts[ends], layout.frames_before[ends], layout.seek_times[kept]
@@ -118,22 +121,22 @@ def merge_into_previous(layout: GopLayout, groups: Collection[int]) -> GopLayout
 
 
 def monotonic_times(seconds: np.ndarray, rate: float) -> np.ndarray:
-    """Times of frames in the order in which they are shown, made never to fall: as given wherever they do not.
+    """Presentation times (N,) of frames in display order, in seconds, changed only where they fall or are missing.
 
-    The times of frames that are out of order are put into order. Those that are missing (NaN) go on at `rate` frames a
-    second. A clock that is set back by more than a second goes on where it was.
+    Times that are out of order are sorted. Missing times (NaN) continue at `rate` frames a second. A clock that is set
+    back by more than a second continues where it was.
     """
     step = 1 / rate if rate > 0 else 1.0
-    places = np.flatnonzero(np.isfinite(seconds))
-    if not len(places):
+    known_frames = np.flatnonzero(np.isfinite(seconds))
+    if not len(known_frames):
         return np.arange(len(seconds)) * step
-    known = seconds[places]
+    known = seconds[known_frames]
     gaps = np.diff(known)
     step = float(np.median(gaps[gaps > 0])) if (gaps > 0).any() else step
     for place in np.flatnonzero(gaps < -MAX_STEP_BACK_SECONDS).tolist():
-        before = known[max(0, place - 2) : place + 1]  # more than one, as a single time may be too late
+        before = known[max(0, place - 2) : place + 1]  # several, as a single one may be too late by mistake
         if known[place + 1] < before.min() - MAX_STEP_BACK_SECONDS:
             known[place + 1 :] += known[place] + step - known[place + 1]
     numbers = np.arange(len(seconds))
-    outside = np.minimum(numbers - places[0], 0) + np.maximum(numbers - places[-1], 0)
-    return np.interp(numbers, places, np.sort(known)) + step * outside
+    outside = np.minimum(numbers - known_frames[0], 0) + np.maximum(numbers - known_frames[-1], 0)
+    return np.interp(numbers, known_frames, np.sort(known)) + step * outside

@@ -1,6 +1,6 @@
-"""How stored pictures are turned and mirrored to be shown: by the display matrix of a frame.
+"""How stored pictures are rotated and mirrored for display: by the display matrix of a frame.
 
-A frame has it from its container, from a message in its stream (H.264, HEVC) or from EXIF (JPEG, PNG, WebP, TIFF).
+It comes from the container, from an SEI message in the stream (H.264, HEVC) or from EXIF (JPEG, PNG, WebP, TIFF).
 """
 
 import re
@@ -20,57 +20,57 @@ from av.video.stream import VideoStream
 
 from finetune.errors import VideoError
 
-# Codecs in which a frame may state an orientation by itself: in a message (SEI), by the type of its unit, or as EXIF.
+# Codecs in which a frame itself may state an orientation: in an SEI message (in NAL units of this type), or as EXIF.
 SEI_UNIT_TYPES = {"h264": 6, "hevc": 39, "vvc": 23}
 EXIF_CODECS = {"mjpeg", "png", "apng", "webp"}
-ORIENTATION_SEI = re.compile(rb"\x2f[\x01-\x10]")  # its type, and a length; letters follow a slash in other messages
-UNNAMED_TYPES = 16  # kinds of side data that FFmpeg may have and PyAV has no name for
+ORIENTATION_SEI = re.compile(rb"\x2f[\x01-\x10]")  # payload type and length; in other messages a letter follows
+UNNAMED_TYPES = 16  # types of side data that FFmpeg may know and PyAV does not
 
 
 class Orientation(NamedTuple):
-    """One of the eight: rows become columns first, then the picture is turned upside down, then mirrored."""
+    """One of the eight orientations: first rows and columns are swapped, then rows are reversed, then columns."""
 
     transposed: bool = False
     upside_down: bool = False
     mirrored: bool = False
 
     def shown(self, picture_HWC: np.ndarray) -> np.ndarray:
-        """A stored picture as it is shown, without a copy."""
+        """A stored picture (H, W, C) as it is displayed, (W, H, C) where transposed; a view, not a copy."""
         if self.transposed:
             picture_HWC = picture_HWC.swapaxes(0, 1)
         return picture_HWC[:: -1 if self.upside_down else 1, :: -1 if self.mirrored else 1]
 
     def swap_if_transposed(self, sides: tuple[int, int]) -> tuple[int, int]:
-        """Two sides as shown from those stored, and the other way round."""
+        """(height, width) as displayed from (height, width) as stored, and the reverse."""
         return sides[::-1] if self.transposed else sides
 
 
 class OrientationError(VideoError):
-    """A file whose frames are to be shown turned or mirrored in different ways."""
+    """The frames of a file state different orientations."""
 
 
 class ClipOrientation:
-    """The orientation of all frames of a file: that of its first, which has to be given first."""
+    """The orientation of all frames of a file: that of its first frame, which must be passed to `of` first."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
         self.orientation: Orientation | None = None
 
     def of(self, frame: VideoFrame) -> Orientation:
-        """Raises OrientationError where a later frame states another than the first; it may state none."""
+        """The orientation. Raises OrientationError where a later frame states another; it may state none."""
         stated = orientation_of(frame)
         if self.orientation is None:
             self.orientation = stated or Orientation()
         elif stated not in {None, self.orientation}:
             raise OrientationError(
-                f"{self.path}: changes its orientation: a later frame is turned or mirrored in another way than the "
-                "first; write it anew, for example with `ffmpeg -i IN OUT`"
+                f"{self.path}: its orientation changes: a later frame is rotated or mirrored unlike the first; "
+                "re-encode it, for example with `ffmpeg -i IN OUT`"
             )
         return self.orientation
 
 
 def orientation_of(frame: VideoFrame) -> Orientation | None:
-    """The orientation that a frame states, or None; one between right angles is brought to the nearest."""
+    """The orientation that a frame states, or None; other angles are rounded to the nearest right angle."""
     matrix = _display_matrix(frame)
     if matrix is None:
         return None
@@ -82,7 +82,7 @@ def orientation_of(frame: VideoFrame) -> Orientation | None:
 
 
 def may_state_orientation(stream: VideoStream, first: Packet) -> bool:
-    """Whether the first packet of a stream may state an orientation that later ones leave out."""
+    """Whether the first packet of a stream may state an orientation that later packets do not repeat."""
     codec = stream.codec_context.name
     if codec not in SEI_UNIT_TYPES:
         return codec in EXIF_CODECS and b"exif" in bytes(first).lower()
@@ -97,7 +97,7 @@ def _display_matrix(frame: VideoFrame) -> tuple[int, ...] | None:
     side_data: Any  # PyAV's stubs know other keys
     try:
         side_data = frame.side_data
-    except ValueError:  # PyAV lists none of it where there is a kind that it has no name for, as EXIF
+    except ValueError:  # PyAV lists no side data at all where one type is unknown to it, such as EXIF
         side_data = _without_unnamed_types(frame).side_data
     if Type.DISPLAYMATRIX not in side_data:
         return None

@@ -1,8 +1,8 @@
-"""How a file is laid out: by its container's index, by its packets, or by decoding all of it."""
+"""Find the groups of pictures of a file: by its container's index, by its packets, or by decoding all of it."""
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
-from itertools import islice, pairwise
+from itertools import islice
 from pathlib import Path
 from zlib import crc32
 
@@ -14,7 +14,12 @@ from av.video.reformatter import Interpolation, VideoReformatter
 from av.video.stream import VideoStream
 
 from finetune.video.decode.container import PYAV_ERRORS, decode_packets, frame_rate, lacks_timestamps, read_packets
-from finetune.video.decode.display_order import display_order_reader
+from finetune.video.decode.display_order import (
+    Rank,
+    UnknownOrderError,
+    display_order_reader,
+    sort_by_display_order,
+)
 from finetune.video.decode.gop import (
     GopLayout,
     layout_from_frame_packets,
@@ -23,33 +28,32 @@ from finetune.video.decode.gop import (
     monotonic_times,
 )
 from finetune.video.decode.orientation import ClipOrientation
-from finetune.video.decode.picture_order_count import Rank, UnknownOrderError
 
-# In these every packet is one frame that comes out, and frames are shown in the order of their packets' times:
-# wherever headers and times say so of each packet that is looked at.
+# In these, each packet is one frame, and frames are shown in the order of their packets' timestamps, as long as the
+# headers of the packets agree with the timestamps.
 ONE_FRAME_PER_PACKET_CODECS = {"h264", "hevc", "vp9", "av1", "libdav1d"}
-# In these, besides, no frame refers to another: they come out as they are stored.
+# In these, in addition, no frame refers to another: they are output in the order in which they are stored.
 INTRA_ONLY_CODECS = {"mjpeg", "png", "prores", "dnxhd", "rawvideo"}
-# Its decoder splits packets first, and leaves out the frame behind those to discard as well.
+# Its decoder splits packets first, and also drops the frame after those to discard.
 DISCARDS_EXTRA_CODECS = {"vp9"}
 UNKNOWN = -1
-MAX_LEADING_PACKETS = 8  # packets that may follow a keyframe and be shown before it; they come at once
+MAX_LEADING_PACKETS = 8  # packets after a keyframe in which leading frames, shown before it, are looked for
 KEYFRAME, DISCARD = 1, 2  # flags of an index entry
 NO_TIMESTAMPS = 0x80  # flag of a container: AVFMT_NOTIMESTAMPS
-MAX_TIME_SECONDS = 1e9  # seconds; a time that is later was not set by anybody
-DIGEST_SIZE = 64  # pixels a side of the pictures by which frames are compared
-FrameDigests = list[int]  # one a frame
+MAX_TIME_SECONDS = 1e9  # a later time is taken for garbage
+DIGEST_SIZE = 64  # side in pixels of the pictures by which frames are compared
+FrameDigests = list[int]  # one for each frame
 
 
 def layout_by_container_index(container: InputContainer, stream: VideoStream) -> GopLayout | None:
-    """By the container's own index, where it lists every frame: MP4 and MOV that are not in fragments."""
+    """The layout by the container's index, where that lists every frame: MP4 and MOV that are not fragmented."""
     with suppress(UnknownOrderError, *PYAV_ERRORS):
         return _by_index(container, stream)
     return None
 
 
 def layout_by_demuxing(container: InputContainer, stream: VideoStream) -> GopLayout | None:
-    """By going through all packets without decoding them; the container is left at its start again."""
+    """The layout by demuxing all packets without decoding them; the container is back at its start afterwards."""
     with suppress(UnknownOrderError, *PYAV_ERRORS):
         return _by_packets(container, stream)
     return None
@@ -57,12 +61,17 @@ def layout_by_demuxing(container: InputContainer, stream: VideoStream) -> GopLay
 
 def _by_index(container: InputContainer, stream: VideoStream) -> GopLayout | None:
     entries = stream.index_entries
-    if len(entries) > container.size:  # a header that was damaged, and claims millions
+    if len(entries) > container.size:  # a damaged header that claims millions of frames
         return None
-    known = is_mp4(container) and (
+    is_reliable = is_mp4(container) and (
         has_reliable_times(container, stream) or stream.codec_context.name in INTRA_ONLY_CODECS
     )
-    if not known or not stream.frames or len(entries) != stream.frames or not all(entry.size for entry in entries):
+    if (
+        not is_reliable
+        or not stream.frames
+        or len(entries) != stream.frames
+        or not all(entry.size for entry in entries)
+    ):
         return None
     flags = np.fromiter((entry.flags for entry in entries), np.int8, len(entries))
     if stream.codec_context.name in DISCARDS_EXTRA_CODECS and (flags & DISCARD).any():
@@ -78,9 +87,9 @@ def _by_index(container: InputContainer, stream: VideoStream) -> GopLayout | Non
 
 
 def _by_packets(container: InputContainer, stream: VideoStream) -> GopLayout | None:
-    is_raw = container.format.flags & NO_TIMESTAMPS  # times come from looking into the stream
-    alone = stream.codec_context.name in INTRA_ONLY_CODECS and not is_raw
-    if not alone and not has_reliable_times(container, stream):
+    is_raw = container.format.flags & NO_TIMESTAMPS  # its timestamps are guesses of the demuxer
+    intra_only = stream.codec_context.name in INTRA_ONLY_CODECS and not is_raw
+    if not intra_only and not has_reliable_times(container, stream):
         return None
     rank_of = stream_order_reader(stream)
     times, ranks, keys, seek_times, discards = [], [], [], [], []
@@ -91,62 +100,47 @@ def _by_packets(container: InputContainer, stream: VideoStream) -> GopLayout | N
         times.append(packet.pts)
         ranks.append(rank_of(memoryview(packet)))
         discards.append(packet.is_discard)
-        if packet.is_keyframe or alone:
+        if packet.is_keyframe or intra_only:
             keys.append(number)
             seek_times.append(key_time)
     if not keys or (stream.codec_context.name in DISCARDS_EXTRA_CODECS and any(discards)):
         return None
     container.seek(seek_times[0], stream=stream)
-    order = range(len(times)) if alone else sort_by_display_order(times, ranks)
+    order = range(len(times)) if intra_only else sort_by_display_order(times, ranks)
     shown = [number for number in order if not discards[number]]
-    if shown and shown[0] > 0 and not discards[0]:  # begins in the middle
+    if shown and shown[0] > 0 and not discards[0]:  # the file starts in the middle of a group of pictures
         return None
     seconds = times_in_seconds(container, stream, [times[number] for number in shown])
     return layout_from_frame_packets(shown, keys, seek_times, num_packets=len(times), times=seconds)
 
 
 def stream_order_reader(stream: VideoStream) -> Callable[[memoryview], Rank]:
-    """What gives the rank of each of a stream's packets in the order in which they are shown; see
-    `display_order_reader`.
-    """
+    """A function that gives the display rank of each packet of a stream, see `display_order_reader`."""
     return display_order_reader(stream.codec_context.name, stream.codec_context.extradata or b"")
 
 
-def sort_by_display_order(times: Sequence[int | None], ranks: Sequence[Rank]) -> list[int]:
-    """The places of packets in the order in which they are shown.
-
-    Raises OrderUnknown where their times are missing, repeat, or say something else than their headers.
-    """
-    if None in times or len(set(times)) < len(times):
-        raise UnknownOrderError("times are missing or repeat")
-    order = np.argsort(np.asarray(times, dtype=np.int64)).tolist()
-    if any(ranks[after] <= ranks[before] for before, after in pairwise(order)):
-        raise UnknownOrderError("times are in another order than the pictures")
-    return order
-
-
 def layout_by_decoding(path: Path, container: InputContainer, stream: VideoStream) -> tuple[GopLayout, FrameDigests]:
-    """The layout by decoding everything, not tried yet, and a digest of each frame.
+    """The layout by decoding everything, not verified yet, and a digest of each frame.
 
-    Raises VideoError where decoding stops.
+    Raises VideoError where decoding fails.
     """
-    came_from: list[int] = []
+    frame_packets: list[int] = []
     keys: list[int] = []
     digests: FrameDigests = []
     packets = _NumberedPackets(container, stream)
     digest, orientation = FrameDigest(), ClipOrientation(path)
     for frame in decode_packets(path, stream, packets):
         orientation.of(frame)
-        came_from.append(UNKNOWN if frame.pts is None else frame.pts)
+        frame_packets.append(UNKNOWN if frame.pts is None else frame.pts)
         if frame.key_frame:
-            keys.append(came_from[-1])
+            keys.append(frame_packets[-1])
         digests.append(digest(frame))
-    known = min(came_from, default=UNKNOWN) > UNKNOWN
-    ticks = [packets.times[number] if known else None for number in came_from]
+    known = min(frame_packets, default=UNKNOWN) > UNKNOWN
+    ticks = [packets.times[number] if known else None for number in frame_packets]
     seconds = times_in_seconds(container, stream, ticks)
     keys = sorted(set(keys))
     layout = layout_from_frame_packets(
-        came_from,
+        frame_packets,
         keys,
         [packets.seek_times[key] for key in keys],
         num_packets=len(packets.times),
@@ -157,7 +151,7 @@ def layout_by_decoding(path: Path, container: InputContainer, stream: VideoStrea
 
 
 class _NumberedPackets:
-    """The packets of a stream, each with its number as its time, which goes on to the frame that comes out of it."""
+    """The packets of a stream, each with its number as its timestamp, which the decoder passes on to its frame."""
 
     def __init__(self, container: InputContainer, stream: VideoStream) -> None:
         self.container, self.stream = container, stream
@@ -175,7 +169,7 @@ class _NumberedPackets:
 
 
 class FrameDigest:
-    """What tells frames apart: a small grey picture."""
+    """A checksum of a small grey copy of a frame, to compare frames by."""
 
     def __init__(self) -> None:
         self.scaler = VideoReformatter()
@@ -187,7 +181,7 @@ class FrameDigest:
 
 
 def times_in_seconds(container: InputContainer, stream: VideoStream, ticks: Sequence[int | None]) -> np.ndarray:
-    """When each frame is shown, in seconds, from the times of their packets in the order of the frames."""
+    """Presentation times of frames, float64 (N,) in seconds, from the timestamps of their packets in display order."""
     rate = frame_rate(stream)
     if lacks_timestamps(container):
         ticks = [None] * len(ticks)
@@ -200,12 +194,12 @@ def times_in_seconds(container: InputContainer, stream: VideoStream, ticks: Sequ
 
 
 def has_reliable_times(container: InputContainer, stream: VideoStream) -> bool:
-    """Whether each packet is one frame and has the time at which that is shown, unless its header says otherwise."""
+    """Whether each packet is one frame with its own presentation timestamp, unless its header says otherwise."""
     return stream.codec_context.name in ONE_FRAME_PER_PACKET_CODECS and (is_mp4(container) or is_matroska(container))
 
 
 def _starts_mid_gop(container: InputContainer, stream: VideoStream) -> bool:
-    """Whether frames that refer to a part that was cut off follow the first keyframe: no decoder hands them out."""
+    """Whether leading frames, which refer to a part that was cut off, follow the first keyframe: decoders drop them."""
     packets = list(islice(read_packets(container, stream), MAX_LEADING_PACKETS))
     container.seek(stream.start_time or 0, stream=stream)
     rank_of = stream_order_reader(stream)
@@ -214,12 +208,12 @@ def _starts_mid_gop(container: InputContainer, stream: VideoStream) -> bool:
 
 
 def _is_packed_bitstream(stream: VideoStream, packet: Packet) -> bool:
-    """DivX puts a picture into the packet before its own, which is left with a placeholder."""
+    """Whether a packet holds two pictures, as DivX writes them, or none, as its picture is in the packet before."""
     return stream.codec_context.name == "mpeg4" and bytes(packet).count(b"\0\0\1\xb6") != 1
 
 
 def seek_time(container: InputContainer, packet: Packet) -> int | None:
-    """The time by which a keyframe's packet is known again after a jump: when it is shown, or by MP4 decoded."""
+    """The time that identifies a keyframe's packet after a seek: its pts in Matroska, else its dts."""
     return packet.pts if is_matroska(container) else packet.dts
 
 

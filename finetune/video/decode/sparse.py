@@ -1,17 +1,17 @@
-"""Decode the frames asked for and as little else as they need: their groups of pictures, less what nobody refers to.
+"""Decode only the groups of pictures that hold wanted frames, and in them only what the wanted frames need.
 
-Packets are stamped with the number of the frame they should give. Every frame that comes out must have been asked of
-the decoder and come after the one before it: wherever a file turns out not to be laid out as it says, `LayoutError`
-sends the caller back to counting.
+The timestamp of each packet is replaced by the number of the frame it should give. Every frame that the decoder outputs
+must carry such a number, in rising order. Where it does not, the file is not laid out as its index says: `LayoutError`
+tells the caller to count frames from the start of the file instead.
 
-What lets packets be left out, and on what it rests:
-- Decoding starts at a group's keyframe. It must come out as a keyframe, undamaged; where a layout was found by
-  decoding, `proof` has compared the first frames of groups with those of decoding in order.
+Which packets are left out, and why that is safe:
+- Decoding starts at a group's keyframe, which must be output as an undamaged keyframe. Where a layout was found by
+  decoding, verify_index.py has compared the first frames of groups with those of decoding in order.
 - Frames shown before that keyframe are left out, unless a packet may hold two pictures: then they are decoded and
-  thrown away, as the decoder holds the second picture back until the next packet.
-- Frames that no other refers to are skipped by decoders that know them, unless a packet may hold two pictures.
-- Which packet gives which frame of a group: by the times of its packets where their headers say the same order, or as
-  decoding in order has shown.
+  dropped, as the decoder delays the second picture until the next packet.
+- Non-reference frames are skipped by decoders that recognize them, unless a packet may hold two pictures.
+- Which packet gives which frame of a group follows from the timestamps of its packets, where their headers state the
+  same order, or was found by decoding in order.
 """
 
 from collections.abc import Iterable, Iterator
@@ -24,48 +24,46 @@ from av.video.frame import VideoFrame
 from av.video.stream import VideoStream
 
 from finetune.video.decode.container import read_packets
+from finetune.video.decode.display_order import UnknownOrderError, sort_by_display_order
 from finetune.video.decode.gop import GopLayout
 from finetune.video.decode.orientation import may_state_orientation
-from finetune.video.decode.packet_index import is_mp4, seek_time, sort_by_display_order, stream_order_reader
-from finetune.video.decode.picture_order_count import UnknownOrderError
+from finetune.video.decode.packet_index import is_mp4, seek_time, stream_order_reader
 
-# Codecs whose decoders know before decoding that no other frame refers to one, and skip it when told to.
+# Codecs whose decoders recognize a non-reference frame before decoding it, and can skip it.
 NONREF_SKIPPING_CODECS = {"h264", "hevc", "mpeg4", "mpeg2video", "mpeg1video"}
-# Packets up to this many ahead are read over; those further on are jumped to.
+# Up to this many packets are read and dropped to reach a group; one further on is seeked to.
 SEEK_THRESHOLD_PACKETS = 64
 NO_FRAME = -1
 NO_GROUP = -2
 
 NumberedPackets = Iterator[tuple[int, Packet]]
-TimedFrames = Iterator[tuple[int, VideoFrame, float]]
+TimedFrames = Iterator[tuple[int, VideoFrame, float]]  # frame number, frame, its time in seconds or NaN
 
 
 class LayoutError(Exception):
-    """The file is not laid out as its index or its times say."""
+    """The file is not laid out as its index or its timestamps say."""
 
 
 def decode_groups(
     container: InputContainer, stream: VideoStream, layout: GopLayout, frames: Iterable[int]
-) -> Iterator[tuple[int, VideoFrame, float]]:
-    """(frame number, frame, its time in seconds or NaN) for the frames asked for, in rising order.
+) -> TimedFrames:
+    """The frames asked for, in rising order, and others that are decoded on the way.
 
-    Others that come out on the way are among them, and the first where it states the orientation of all.
-
-    Raises LayoutError, or what PyAV raises.
+    The first frame is among them where it may state the orientation of all. Raises LayoutError, or what PyAV raises.
     """
     reader = _PacketReader(container, stream, layout)
     decoder = _GroupDecoder(stream, one_frame_per_packet=layout.one_frame_per_packet)
     _read_encoder_info(stream, reader.first)
     if may_state_orientation(stream, reader.first):
         frames = {0, *frames}
-    before = NO_GROUP
-    rest: NumberedPackets = iter(())  # the group in the decoder, and its packets that were not needed
+    previous = NO_GROUP  # the group in the decoder
+    rest: NumberedPackets = iter(())  # its packets that were not needed
     for group, targets in layout.groups(list(frames)):
-        if before != group - 1:  # jumping empties the decoder
+        if previous != group - 1:  # seeking ends the stream of packets
             yield from decoder.drain()
         frame_of, start = reader.frames_of(group), int(layout.starts[group])
-        if targets[0] < frame_of.get(start, NO_FRAME):  # shown before its group's keyframe: needs the group before
-            if before != group - 1:
+        if targets[0] < frame_of.get(start, NO_FRAME):  # a leading frame also needs the group before
+            if previous != group - 1:
                 decoder.begin(reader.frames_of(group - 1), int(layout.starts[group - 1]))
                 rest = reader.read_packets(group - 1)
             yield from decoder.feed(rest)
@@ -75,12 +73,12 @@ def decode_groups(
             decoder.begin(frame_of, start, targets)
         packets = reader.read_packets(group)
         yield from decoder.feed(packets, last=decoder.last_needed(targets))
-        before, rest = group, packets
+        previous, rest = group, packets
     yield from decoder.drain()
 
 
 def _read_encoder_info(stream: VideoStream, first: Packet) -> None:
-    """Old x264 wrote 4:4:4 in a way of its own, and says so in the first packet alone."""
+    """Decode the first packet, the only one in which old x264 versions mark their non-standard 4:4:4."""
     decoder = stream.codec_context
     if decoder.name == "h264" and "4:4:4" in (decoder.profile or ""):
         decoder.decode(first)
@@ -89,50 +87,49 @@ def _read_encoder_info(stream: VideoStream, first: Packet) -> None:
 
 
 class _GroupDecoder:
-    """The stream's decoder, from one keyframe until it is drained."""
+    """The stream's decoder, and what it should output until it is drained."""
 
     def __init__(self, stream: VideoStream, *, one_frame_per_packet: bool) -> None:
         self.context = stream.codec_context
         self.one_frame_per_packet = one_frame_per_packet
         self.may_skip = one_frame_per_packet and _can_skip_nonref(stream)
-        self.left_out: set[int] = set()  # packets
-        self.undecodable_leading: set[int] = (
-            set()
-        )  # frames that come out before the first keyframe, and are thrown away
-        self.frame_of: dict[int, int] = {}  # by packet number; those shown before the first keyframe are left out
-        self.key = NO_FRAME  # the first keyframe's frame, where it is shown
-        self.wanted: set[int] = set()
-        self.fed: set[int] = set()
-        self.last = NO_FRAME  # the frame that came out last
+        self.left_out: set[int] = set()  # packets that are not decoded
+        self.dropped: set[int] = set()  # frames shown before the first keyframe, which are decoded and dropped
+        self.frame_of: dict[int, int] = {}  # by packet number; without those shown before the first keyframe
+        self.key = NO_FRAME  # the first keyframe's frame, if it is shown
+        self.wanted: set[int] = set()  # frames that are still to be output
+        self.fed: set[int] = set()  # frames whose packets were decoded
+        self.last = NO_FRAME  # the last frame that was output
         self.has_begun = False
-        self.times: dict[int, float] = {}
+        self.times: dict[int, float] = {}  # of wanted frames, in seconds
 
     def begin(self, frame_of: dict[int, int], start: int, targets: Iterable[int] = ()) -> None:
-        """Start at the packet of a group's keyframe; frames shown before that need a group that is not there."""
-        self.key = frame_of.get(start, NO_FRAME)  # an edit list may take it away, and keep what refers to it
+        """Start at `start`, the packet of a group's keyframe. Frames shown before it would need the group before."""
+        self.key = frame_of.get(start, NO_FRAME)  # an edit list may hide the keyframe alone
         early = {number: frame for number, frame in frame_of.items() if frame < self.key}
         self.left_out = set(early) if self.one_frame_per_packet else set()
-        self.undecodable_leading = set() if self.one_frame_per_packet else set(early.values())
+        self.dropped = set() if self.one_frame_per_packet else set(early.values())
         self.frame_of, self.last, self.has_begun = {}, NO_FRAME, True
         self.context.skip_frame = "NONREF" if self.may_skip else "DEFAULT"
         self.add_group(frame_of, targets)
 
     def add_group(self, frame_of: dict[int, int], targets: Iterable[int]) -> None:
-        """Take up the next group, without a break."""
+        """Continue with the next group, without draining the decoder."""
         self.frame_of |= {number: frame for number, frame in frame_of.items() if number not in self.left_out}
         self.wanted |= set(targets)
 
     def last_needed(self, targets: Iterable[int]) -> int:
-        """The last packet that these frames need: one's own, or a second field that comes after it."""
+        """The number of the last packet that these frames need: of a frame, or of a second field after it."""
         targets = set(targets)
-        own = max((number for number, frame in self.frame_of.items() if frame in targets), default=-1)
-        return min((number for number in self.frame_of if number > own), default=own + 2) - 1
+        last = max((number for number, frame in self.frame_of.items() if frame in targets), default=-1)
+        return min((number for number in self.frame_of if number > last), default=last + 2) - 1
 
     def feed(self, packets: NumberedPackets, *, last: int | None = None) -> TimedFrames:
+        """Decode packets up to number `last`, or all of them, and give the frames that are output."""
         for number, packet in packets:
             if number not in self.left_out:
                 frame = self.frame_of.get(number, NO_FRAME)
-                if frame != NO_FRAME:  # else a second field, which goes with the frame before it
+                if frame != NO_FRAME:  # else it is a second field, part of the frame before it
                     self.fed.add(frame)
                     is_wanted = frame in self.wanted
                     if is_wanted and packet.pts is not None:
@@ -146,33 +143,33 @@ class _GroupDecoder:
                 return
 
     def drain(self) -> TimedFrames:
-        """What is still in the decoder; it can begin anew after that."""
+        """The frames still in the decoder, which can begin at another keyframe afterwards."""
         if self.has_begun:
             yield from self._checked_output(self.context.decode(None))
             self.context.flush_buffers()
         if self.wanted:
-            raise LayoutError(f"frames {sorted(self.wanted)} did not come out")
+            raise LayoutError(f"frames {sorted(self.wanted)} were not output")
         self.frame_of, self.fed, self.times, self.has_begun = {}, set(), {}, False
 
     def _checked_output(self, pictures: Iterable[VideoFrame]) -> TimedFrames:
-        """What comes out, checked."""
+        """The pictures that the decoder output, as frames; raises LayoutError where they are not those expected."""
         for picture in pictures:
             number = picture.pts
-            if number in self.undecodable_leading:
+            if number in self.dropped:
                 continue
             if number not in self.fed or picture.is_corrupt:
-                raise LayoutError(f"a frame that was not expected, or is damaged: {number}")
+                raise LayoutError(f"frame {number} is unexpected or damaged")
             if number == self.key and not picture.key_frame:
-                raise LayoutError(f"frame {number} is no keyframe")
+                raise LayoutError(f"frame {number} is not a keyframe")
             if number <= self.last:
-                raise LayoutError(f"frame {number} came out after frame {self.last}")
+                raise LayoutError(f"frame {number} was output after frame {self.last}")
             self.last = number
             self.wanted.discard(number)
             yield number, picture, self.times.get(number, float("nan"))
 
 
 def _can_skip_nonref(stream: VideoStream) -> bool:
-    """Whether frames that no other refers to can be told; with temporal layers the mark holds within a layer only."""
+    """Whether non-reference frames can be skipped; HEVC with temporal layers marks them within a layer only."""
     decoder = stream.codec_context
     if decoder.name != "hevc":
         return decoder.name in NONREF_SKIPPING_CODECS
@@ -181,26 +178,26 @@ def _can_skip_nonref(stream: VideoStream) -> bool:
 
 
 class _PacketReader:
-    """Packets of one stream by number, read in order or jumped to."""
+    """The packets of one stream by number, read in order or seeked to."""
 
     def __init__(self, container: InputContainer, stream: VideoStream, layout: GopLayout) -> None:
         self.container = container
         self.stream = stream
         self.layout = layout
-        self.position = 0  # number of the packet that comes next
-        self.held: dict[int, list[tuple[int, Packet]]] = {}  # packets of the group that was put into order last
+        self.position = 0  # number of the next packet
+        self.held: dict[int, list[tuple[int, Packet]]] = {}  # packets of the group that was sorted last
         self.packets = self._demux()
         first = next(self.packets, None)
         if first is None:
-            raise LayoutError("no packet")
+            raise LayoutError("the stream has no packet")
         self.first = first
-        # MP4 is asked for the time at which a keyframe is shown, and its index has when that is decoded.
-        known = is_mp4(container) and first.pts is not None and first.dts is not None
-        self.lead = (first.pts or 0) - (first.dts or 0) if known else 0
+        # MP4 seeks by presentation time, but its index has decode times.
+        has_lead = is_mp4(container) and first.pts is not None and first.dts is not None
+        self.lead = (first.pts or 0) - (first.dts or 0) if has_lead else 0
         self.packets = chain([first], self.packets)
 
     def frames_of(self, group: int) -> dict[int, int]:
-        """The frame of each packet of a group that gives one, by packet number."""
+        """The frame of each packet of a group, by packet number; packets without a displayed frame are left out."""
         if self.layout.packets is not None:
             return self.layout.frames_of_group(group)
         held = self._buffer_group(group)
@@ -212,9 +209,9 @@ class _PacketReader:
         except UnknownOrderError as error:
             raise LayoutError(str(error)) from None
         shown = [held[place][0] for place in order if not held[place][1].is_discard]
-        first_frame, after = self.layout.frames_before[group : group + 2].tolist()
-        if len(shown) != after - first_frame:
-            raise LayoutError("packets are missing")
+        first_frame, end_frame = self.layout.frames_before[group : group + 2].tolist()
+        if len(shown) != end_frame - first_frame:
+            raise LayoutError("packets of a group are missing")
         return {number: first_frame + place for place, number in enumerate(shown)}
 
     def read_packets(self, group: int) -> NumberedPackets:
@@ -229,7 +226,7 @@ class _PacketReader:
     def _read(self, group: int) -> NumberedPackets:
         start, end = self.layout.starts[group : group + 2].tolist()
         if not self.position <= start <= self.position + SEEK_THRESHOLD_PACKETS:
-            self._jump(group)
+            self._seek_group(group)
         while self.position < start:
             self._next()
         return self._until(end)
@@ -241,30 +238,27 @@ class _PacketReader:
     def _next(self) -> Packet:
         packet = next(self.packets, None)
         if packet is None:
-            raise LayoutError(f"packet {self.position} is not there")
+            raise LayoutError(f"packet {self.position} is missing")
         self.position += 1
         return packet
 
-    def _jump(self, group: int) -> None:
-        """To the group's first packet or one shortly before it, or to the first of all where seeking fails."""
+    def _seek_group(self, group: int) -> None:
+        """Seek to the group's first packet or one before it, or to the file's first packet where that fails."""
         wanted = int(self.layout.seek_times[group])
         for time in (wanted + self.lead, wanted):
             first = self._seek(time)
-            there = (
-                []
-                if first is None
-                else np.flatnonzero(self.layout.seek_times == seek_time(self.container, first)).tolist()
-            )
-            if len(there) == 1 and there[0] <= group:
-                self.position = int(self.layout.starts[there[0]])
+            time_of_first = None if first is None else seek_time(self.container, first)
+            reached = np.flatnonzero(self.layout.seek_times == time_of_first).tolist()
+            if len(reached) == 1 and reached[0] <= group:
+                self.position = int(self.layout.starts[reached[0]])
                 return
         first = self._seek(int(self.layout.seek_times[0]))
         if first is None or (first.pos, first.size) != (self.first.pos, self.first.size):
-            raise LayoutError(f"the group at {wanted} cannot be found by its time")
+            raise LayoutError(f"cannot seek to the group at time {wanted}")
         self.position = 0
 
     def _seek(self, time: int) -> Packet | None:
-        """The first packet there, which comes next."""
+        """Seek to a time in ticks; the first packet there, which is the next to be read."""
         self.container.seek(time, stream=self.stream)
         self.packets = self._demux()
         first = next(self.packets, None)

@@ -1,6 +1,6 @@
-"""How many bytes a file's own header promises: fewer there mean that it was cut off, though it decodes up to there.
+"""How many bytes a file should have by its own header: a smaller file was cut off, even if its start decodes.
 
-Of MP4 and MOV the index tells that frame by frame, in decode.py; AVI and Matroska (WebM) say it once, at their start.
+AVI and Matroska (WebM) state their size at the start. MP4 and MOV list each frame in their index, see probe.py.
 """
 
 from pathlib import Path
@@ -9,20 +9,20 @@ _EBML, _SEGMENT = b"\x1a\x45\xdf\xa3", b"\x18\x53\x80\x67"
 
 
 def missing_bytes(path: Path) -> int:
-    """Bytes that the header promises beyond those that are there; 0 where it promises nothing."""
+    """Bytes that the file lacks by its header; 0 where the header states no size."""
     with path.open("rb") as file:
         start = file.read(256)
-    promised = _riff(start) if start.startswith(b"RIFF") else _matroska(start) if start.startswith(_EBML) else None
-    return max(0, (promised or 0) - path.stat().st_size)
+    stated = _riff(start) if start.startswith(b"RIFF") else _matroska(start) if start.startswith(_EBML) else None
+    return max(0, (stated or 0) - path.stat().st_size)
 
 
 def _riff(start: bytes) -> int | None:
     size = int.from_bytes(start[4:8], "little")
-    return None if size in {0, 2**32 - 1} else size + 8  # written while it was recorded, and never filled in
+    return None if size in {0, 2**32 - 1} else size + 8  # a recorder wrote a placeholder and never replaced it
 
 
 def _matroska(start: bytes) -> int | None:
-    """The end of the segment, which holds everything. Source: RFC 8794 (EBML), RFC 9559 (Matroska)."""
+    """Where the segment, which contains everything, ends. Source: RFC 8794 (EBML), RFC 9559 (Matroska)."""
     header = _variable_int(start, 4)
     if header is None or start[header[1] + header[0] :][:4] != _SEGMENT:
         return None
@@ -31,7 +31,7 @@ def _matroska(start: bytes) -> int | None:
 
 
 def _variable_int(data: bytes, at: int) -> tuple[int, int] | None:
-    """(value, where it ends); None for one that is not known, which is written as all ones, or not there."""
+    """(value, offset after it); None where the value is unknown (all ones) or missing."""
     if at >= len(data) or not data[at]:
         return None
     length = 9 - data[at].bit_length()

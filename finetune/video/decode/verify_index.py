@@ -1,4 +1,4 @@
-"""Try a layout that was found by decoding, before frames are found by it."""
+"""Test a layout that was found by decoding everything, before frames are sought by it."""
 
 from pathlib import Path
 
@@ -9,16 +9,17 @@ from finetune.video.decode.gop import GopLayout, layout_without_groups, merge_in
 from finetune.video.decode.packet_index import FrameDigest, FrameDigests
 from finetune.video.decode.sparse import LayoutError, decode_groups
 
-COMPARED_GROUPS = 32  # of a layout that was found by decoding
-COMPARED_FRAMES = 3  # of each of these groups, from its keyframe on
-COMPARED_WITH_LEADING = 2  # so many of them with the frames that are shown before the keyframe
+COMPARED_GROUPS = 32  # groups, spread evenly over the file
+COMPARED_FRAMES = 3  # frames of each of these groups, from its keyframe on
+COMPARED_WITH_LEADING = 2  # in the first groups the leading frames, shown before the keyframe, are compared too
 MAX_ATTEMPTS = 4
 
 
 def verified_layout(path: Path, layout: GopLayout, digests: FrameDigests) -> GopLayout:
-    """A layout that was found by decoding, less the groups at which decoding cannot start after all.
+    """The layout without the groups at which decoding turns out not to be able to start.
 
-    Frames of groups spread over the file are decoded again, and compared with what decoding in order gave.
+    Frames of groups spread over the file are decoded again, starting there, and compared with `digests`, those of
+    decoding in order.
     """
     for _ in range(MAX_ATTEMPTS):
         wrong = _wrong_groups(path, layout, digests)
@@ -30,7 +31,7 @@ def verified_layout(path: Path, layout: GopLayout, digests: FrameDigests) -> Gop
 
 
 def _wrong_groups(path: Path, layout: GopLayout, digests: FrameDigests) -> set[int]:
-    """Of the groups compared, those whose frames come out otherwise, or not at all."""
+    """Those of the compared groups whose frames differ or are missing."""
     group_of = _frames_to_compare(layout)
     wrong, left, digest = set(), sorted(group_of), FrameDigest()
     try:
@@ -47,13 +48,13 @@ def _wrong_groups(path: Path, layout: GopLayout, digests: FrameDigests) -> set[i
 
 
 def _frames_to_compare(layout: GopLayout) -> dict[int, int]:
-    """The frames to compare, by number, each with its group: those of the first group come from the start anyway."""
+    """The group of each frame to compare, by frame number. The first group is decoded from the start anyway."""
     last = len(layout.seek_times) - 1
     group_of: dict[int, int] = {}
     for group in np.unique(np.linspace(min(1, last), last, COMPARED_GROUPS).astype(int)).tolist():
         keyframe = min(layout.frames_of_group(group).items())[1]
-        first, after = layout.frames_before[group : group + 2].tolist()
-        if group > COMPARED_WITH_LEADING:  # what is shown before a keyframe needs all of the group before
+        first, end = layout.frames_before[group : group + 2].tolist()
+        if group > COMPARED_WITH_LEADING:  # leading frames need all of the group before
             first = keyframe
-        group_of |= dict.fromkeys(range(first, min(after, keyframe + COMPARED_FRAMES)), group)
+        group_of |= dict.fromkeys(range(first, min(end, keyframe + COMPARED_FRAMES)), group)
     return group_of

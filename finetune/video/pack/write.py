@@ -23,7 +23,8 @@ from finetune.errors import RunError, VideoError
 from finetune.storage.atomic import exclusive_lock
 from finetune.video.decode.container import decode_frames, open_video
 from finetune.video.decode.gop import GopLayout
-from finetune.video.decode.read import RgbConverter, VideoInfo, frame_times, read_frames, scan
+from finetune.video.decode.probe import VideoInfo, frame_times, scan
+from finetune.video.decode.read import RgbConverter, read_frames
 from finetune.video.pack import format as form
 from finetune.video.pack.format import FRAME_DTYPE, JPEG_QUALITY, PackSettings
 from finetune.video.worker_pool import WorkerFailure, process_map

@@ -13,7 +13,8 @@ import pytest
 from finetune.data.manifest import Manifest
 from finetune.errors import VideoError
 from finetune.video.decode.container import decode_frames, lacks_timestamps, open_video
-from finetune.video.decode.read import RgbConverter, frame_times, read_frames, scan
+from finetune.video.decode.probe import frame_times, scan
+from finetune.video.decode.read import RgbConverter, read_frames
 from finetune.video.file_facts import FactsCache
 
 pytestmark = pytest.mark.skipif(shutil.which("ffmpeg") is None, reason="the ffmpeg program is not installed")

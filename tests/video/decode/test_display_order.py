@@ -7,8 +7,7 @@ import pytest
 from av.bitstream import BitStreamFilterContext
 from moving import write
 
-from finetune.video.decode.display_order import display_order_reader
-from finetune.video.decode.picture_order_count import UnknownOrderError
+from finetune.video.decode.display_order import UnknownOrderError, display_order_reader
 
 COUNT = 26
 READ = ["h264", "h264_b", "h264_open", "h264_mkv", "h264_interlaced", "h264_444", "hevc", "hevc_layers", "vp9", "av1"]
@@ -44,7 +43,7 @@ def test_a_packet_that_holds_two_pictures_is_refused(tmp_path, kind):
     if kind == "vp9":  # how many, and their sizes in two bytes each, between two marks
         mark = bytes([0b110_01_001])
         both += mark + len(first).to_bytes(2, "little") + len(second).to_bytes(2, "little") + mark
-    with pytest.raises(UnknownOrderError, match="not one picture"):
+    with pytest.raises(UnknownOrderError, match="exactly one picture"):
         display_order_reader(codec, header)(memoryview(both))
 
 
@@ -52,12 +51,12 @@ def test_a_packet_whose_picture_is_not_shown_is_refused(tmp_path):
     codec, header, packets = read_packets(write(tmp_path, "vp9", COUNT))
     data = packets[3][0]
     display_order_reader(codec, header)(memoryview(data))
-    with pytest.raises(UnknownOrderError, match="not one picture"):
+    with pytest.raises(UnknownOrderError, match="exactly one picture"):
         display_order_reader(codec, header)(memoryview(bytes([data[0] & ~2]) + data[1:]))  # the flag show_frame
     codec, header, packets = read_packets(write(tmp_path, "av1", COUNT), split_by="av1_frame_split")
     assert len(packets) > COUNT
     read = display_order_reader(codec, header)
-    with pytest.raises(UnknownOrderError, match="not one picture"):
+    with pytest.raises(UnknownOrderError, match="exactly one picture"):
         _ = [read(memoryview(data)) for data, _ in packets]
 
 

@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 from finetune.recipe.schema import Clip
 from finetune.video.decode.container import decode_frames, open_video
 from finetune.video.decode.gop import monotonic_times
-from finetune.video.decode.read import frame_times, probe, read_frames, scan
+from finetune.video.decode.probe import frame_times, probe, scan
+from finetune.video.decode.read import read_frames
 from finetune.video.sampling import MICROSECONDS_PER_SECOND, sample_indices
 
 needs_ffmpeg = pytest.mark.skipif(shutil.which("ffmpeg") is None, reason="the ffmpeg program is not installed")

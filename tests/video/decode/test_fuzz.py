@@ -13,7 +13,8 @@ import pytest
 from moving import KINDS, write
 
 from finetune.errors import VideoError
-from finetune.video.decode.read import read_frames, scan
+from finetune.video.decode.probe import scan
+from finetune.video.decode.read import read_frames
 from finetune.video.worker_pool import WorkerFailure, process_map
 
 MUTANTS = int(os.environ.get("FINETUNE_FUZZ", "200"))

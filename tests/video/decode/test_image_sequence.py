@@ -14,7 +14,8 @@ from finetune.errors import VideoError
 from finetune.recipe.schema import Clip
 from finetune.video.dataset import ClipDataset
 from finetune.video.decode.clip_files import stamp
-from finetune.video.decode.read import frame_times, probe, read_frames
+from finetune.video.decode.probe import frame_times, probe
+from finetune.video.decode.read import read_frames
 from finetune.video.fingerprints import exact_duplicates
 from finetune.video.pack.read import Pack
 from finetune.video.pack.write import pack
@@ -57,7 +58,7 @@ def test_only_the_images_asked_for_are_read(tmp_path):
         (lambda folder: make_images(folder, 1, first=8, size=40), "img_00001.png 32 x 32 and img_00008.png 40 x 40"),
         (lambda folder: make_images(folder, 3, name="b_{}.png"), r"holds b_\*.png, img_\*.png, which are not the"),
         (lambda folder: make_clip(folder / "a.mp4"), r"holds img_\*.png, a.mp4"),
-        (lambda folder: shutil.rmtree(folder) or folder.mkdir(), "v: is a folder that holds no image"),
+        (lambda folder: shutil.rmtree(folder) or folder.mkdir(), "v: is a folder without images"),
     ],
 )
 def test_a_folder_that_cannot_be_read_says_why(tmp_path, spoil, words):

@@ -12,7 +12,8 @@ from PIL import Image, ImageOps
 from finetune.data.manifest import Manifest
 from finetune.errors import VideoError
 from finetune.prediction.overlay import Overlay, draw_video
-from finetune.video.decode.read import DECODERS, probe, read_frames, scan
+from finetune.video.decode.probe import probe, scan
+from finetune.video.decode.read import DECODERS, read_frames
 from finetune.video.pack.read import Pack
 from finetune.video.pack.write import pack
 
@@ -247,5 +248,5 @@ def test_a_clip_whose_orientation_changes_is_refused(tmp_path):
     run_ffmpeg("-i", tmp_path / "joined.ts", "-c", "copy", tmp_path / "joined.mkv")
     for path in (against, tmp_path / "joined.ts", tmp_path / "joined.mkv"):
         for read in (probe, lambda path: read_frames(path, range(2 * FRAMES if "joined" in path.name else FRAMES))):
-            with pytest.raises(VideoError, match=rf"^{path}: changes its orientation"):
+            with pytest.raises(VideoError, match=rf"^{path}: its orientation changes"):
                 read(path)

@@ -7,7 +7,8 @@ import pytest
 from grey import grey_frames, level_of, make_clip
 
 from finetune.errors import VideoError
-from finetune.video.decode.read import probe, read_frames
+from finetune.video.decode.probe import probe
+from finetune.video.decode.read import read_frames
 from finetune.video.encode import write_video
 
 
@@ -83,7 +84,7 @@ def test_what_is_no_video_is_refused_in_plain_words(tmp_path):
     pointer.write_text("version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 3\n")
     for path, message in (
         (empty, "is empty"),
-        (text, "is no video, or cut off"),
+        (text, "is not a video, or is cut off"),
         (pointer, "is a Git-LFS pointer"),
         (tmp_path / "nowhere.mp4", "there is no such file"),
         (tmp_path, "cannot be read"),

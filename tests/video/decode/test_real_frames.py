@@ -13,7 +13,8 @@ import pytest
 from av.stream import Disposition
 
 from finetune.errors import VideoError
-from finetune.video.decode.read import RgbConverter, read_frames, scan
+from finetune.video.decode.probe import scan
+from finetune.video.decode.read import RgbConverter, read_frames
 
 SMALL = (48, 64)
 

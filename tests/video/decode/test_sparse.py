@@ -7,10 +7,10 @@ import pytest
 from moving import KINDS, in_order, write
 
 from finetune.errors import VideoError
-from finetune.video.decode import read as decode
-from finetune.video.decode import sparse
+from finetune.video.decode import read, sparse
 from finetune.video.decode.gop import GopLayout
-from finetune.video.decode.read import frame_times, probe, read_frames, scan
+from finetune.video.decode.probe import frame_times, probe, scan
+from finetune.video.decode.read import read_frames
 
 COUNT = 61
 UNTRUE_TIMES = {"h264_ts", "h264_flv", "h264_avi", "mpeg4_avi", "mpeg4_mp4", "mpeg2_mpg", "gif"}
@@ -67,7 +67,7 @@ def test_frames_are_found_and_not_counted_off(clips, kind, gap, monkeypatch):
         pytest.skip("its container has no index")
     monkeypatch.setattr(sparse, "SEEK_THRESHOLD_PACKETS", gap)
     _, layout = scan(path)
-    monkeypatch.setattr(decode, "_decode_from_start", refuse_to_count)
+    monkeypatch.setattr(read, "_decode_from_start", refuse_to_count)
     for wanted in wanted_sets(len(frames)):
         np.testing.assert_array_equal(read_frames(path, wanted, layout=layout)[0], frames[wanted])
         if kind not in UNTRUE_TIMES:
@@ -112,8 +112,8 @@ def test_frames_that_nothing_refers_to_are_not_decoded(clips, monkeypatch):
 
 def test_a_file_that_is_not_laid_out_as_it_says_is_read_by_counting(clips, monkeypatch):
     path, frames = clips("h264_b")
-    true_layout, counted = decode.layout_by_container_index, []
-    counted_off = decode._decode_from_start
+    true_layout, counted = read.layout_by_container_index, []
+    counted_off = read._decode_from_start
 
     def false_layout(container, stream):
         """Says that decoding can start at every P frame."""
@@ -122,9 +122,9 @@ def test_a_file_that_is_not_laid_out_as_it_says_is_read_by_counting(clips, monke
         times = [stream.index_entries[int(start)].timestamp for start in starts[:-1]]
         return GopLayout(starts, starts, np.array(times))
 
-    monkeypatch.setattr(decode, "layout_by_container_index", false_layout)
+    monkeypatch.setattr(read, "layout_by_container_index", false_layout)
     monkeypatch.setattr(
-        decode, "_decode_from_start", lambda *args, **more: counted.append(1) or counted_off(*args, **more)
+        read, "_decode_from_start", lambda *args, **more: counted.append(1) or counted_off(*args, **more)
     )
     for index in range(12):
         np.testing.assert_array_equal(read_frames(path, [index])[0], frames[[index]])

@@ -3,7 +3,7 @@ import re
 import pytest
 from scenes import make_scene
 
-from finetune.video.decode.read import probe
+from finetune.video.decode.probe import probe
 from finetune.video.decode.truncation import missing_bytes
 from finetune.video.probe_files import inspect_files
 
@@ -19,7 +19,7 @@ def test_a_file_that_was_cut_off_is_refused_though_its_start_decodes(tmp_path, s
     sound, error = inspect_files([whole, cut], seconds=60)
     assert sound.info == probe(whole)
     found = re.search(
-        r"is cut off after frame (\d+): its header promises ([\d,]+) bytes, ([\d,]+) are there", str(error)
+        r"is cut off after frame (\d+): its header states ([\d,]+) bytes, but it has ([\d,]+)", str(error)
     )
     assert found, error
     frames, promised, there = found.groups()
@@ -35,7 +35,7 @@ def test_a_file_that_is_cut_off_is_called_that_when_its_start_does_not_decode_ei
     cut = tmp_path / "cut.avi"
     cut.write_bytes(data[: len(data) * 85 // 100])
     (error,) = inspect_files([cut], seconds=60)
-    assert f"cut.avi: is cut off: its header promises {len(data):,} bytes" in str(error)
+    assert f"cut.avi: is cut off: its header states {len(data):,} bytes" in str(error)
 
 
 @pytest.mark.parametrize(
