@@ -383,7 +383,7 @@ def test_control_c_keeps_what_is_packed_and_leaves_no_process(videos, tmp_path):
         _, err = program.communicate(timeout=30)
         assert time.monotonic() - started < 5
     assert program.returncode == 130
-    assert "what is packed is kept; the same command goes on" in err
+    assert "packed videos are kept. Resume with the same command" in err
     assert "Traceback" not in err
     wait_until_gone(program.pid)
     assert not (folder / "parts").exists()
