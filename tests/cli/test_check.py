@@ -113,7 +113,7 @@ def test_a_page_that_cannot_be_written_is_said(check, folder, tmp_path):
 def test_every_real_odd_file_that_cannot_be_read_is_named(check, real):
     status, out, _ = check(real / "data/odd", "--seconds", 120)
     assert status == 1
-    assert "mend    10 of 52 files cannot be read." in out
+    assert "error   10 of 52 files cannot be read." in out
     for line in (
         "XX.flv: is a Git-LFS pointer",
         "corrupted.mp4: is damaged or cut off: it lists 50 frames, but cannot be decoded after frame 28",
