@@ -119,9 +119,8 @@ def _grad_cam(model: VideoClassifier, clips_BTCHW: Tensor) -> GradCamResult:
     for output, gradient in reversed(list(zip(outputs, gradients, strict=True))):
         if gradient is None:
             continue
-        heat = _heatmap(output.detach(), gradient, tuple(map_shape), takes_clips=model.backbone.takes_clips)
-        if model.backbone.towers is not None and len(heat) == 2 * len(clips_BTCHW[0]):
-            heat = heat[0::2]  # of two towers' pictures, interleaved, tower 0's
+        values, gradient = (model.backbone.first_tower(rows, clips=1) for rows in (output.detach(), gradient))
+        heat = _heatmap(values, gradient, tuple(map_shape), takes_clips=model.backbone.takes_clips)
         if heat.amax() > 0:
             return GradCamResult(
                 (heat / heat.amax()).cpu(), None if not weights else weights[0].detach().mean(2)[0].cpu()

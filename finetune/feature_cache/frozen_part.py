@@ -66,8 +66,8 @@ def cut_activations(model: VideoClassifier, clips_BTCHW: Tensor, frozen: FrozenP
             return _to_dtype(forward_before_cut(model, part_BTCHW.to(device), frozen.cut), DTYPES[frozen.storage_dtype])
 
     parts = clips_BTCHW.split(1 if device.type == "cpu" else FORWARD_BATCH_SIZE)
-    # Elsewhere in the network hooks take what enters: those of several threads would meet.
-    if model.fits_one_thread and model.sharing is None and frozen.cut.entry == FEATURES:
+    # A cut inside the network uses a hook, which two threads must not share.
+    if model.runs_in_threads and frozen.cut.entry == FEATURES:
         return torch.cat(map_in_threads(compute, parts))
     with limit_threads(small=model.fits_one_thread):
         return torch.cat([compute(part) for part in parts])

@@ -83,7 +83,7 @@ def _batches_with_outputs(
             clips_BV = cut_activations(model, clips_BV.flatten(0, 1), frozen).unflatten(0, clips_BV.shape[:2])
         return predict_batch(model, clips_BV, precision=precision, cut=cut)
 
-    if not (model.fits_one_thread and model.sharing is None and cut is None):
+    if not (model.runs_in_threads and cut is None):
         yield from ((batch, compute(batch)) for batch in loader)
         return
     batches = iter(loader)

@@ -1,4 +1,4 @@
-"""A video classifier: backbone, temporal pooling over T, heads, consensus over views."""
+"""The whole model: backbone, temporal pooling, heads, and the consensus over views of a clip."""
 
 import warnings
 from collections.abc import Mapping, Sequence
@@ -17,6 +17,7 @@ from finetune.model.freezing.freeze import set_frozen_to_eval, set_trainable
 from finetune.model.freezing.stages import split_into_stages
 from finetune.model.frozen_prefix import Cut, forward_after_cut
 from finetune.model.heads import Heads, HeadShape
+from finetune.model.multitask.feature_taps import FeatureTaps
 from finetune.model.multitask.sharing import Sharing
 from finetune.model.temporal_pooling import build_pooling
 from finetune.model.view_consensus import combine_views
@@ -24,17 +25,17 @@ from finetune.recipe.schema import Model
 from finetune.recipe.tasks import DEFAULT_TASK, MultitaskSpec, OutputSpec, primary_task
 from finetune.runtime.threads import fits_one_thread
 
-TOWER_MODES = {"hard": None, "towers": "plain", "cross_stitch": "cross_stitch"}
-
 
 class VideoClassifier(nn.Module):
-    """uint8 clips (B, T, C, H, W), or with views (B, V, T, C, H, W), to {task: logits (B, K)}.
+    """uint8 clips (B, T, C, H, W), or with V views (B, V, T, C, H, W), to {task: logits (B, K)}.
 
-    Over views the logarithm of the probabilities that they agree on is given; `consensus` says how. With `multilabel`
-    each class is by itself, there or not. `settings` are those it was built by. A new model learns in all stages.
+    Views are combined by `consensus`; the result is then the log of probabilities (logits of them for independent
+    classes). With `multilabel` classes are independent. `settings` are the recipe's section `model`. All stages of a
+    new model are trainable.
 
-    `several` are its tasks; without, it has one, `label`, of `classes`. What they share, and what each reads of it,
-    is in `sharing`. Of numbers the heads give what `outputs` scales.
+    A multi-task model has a `multitask_spec`, and `sharing` from the backbone's features to each task's vector;
+    without one the only task is `label`, with `classes`. Heads of numeric tasks return standardised numbers, which
+    `outputs` scales back.
     """
 
     def __init__(
@@ -67,7 +68,7 @@ class VideoClassifier(nn.Module):
         set_trainable(self, "all")
 
     def forward(self, clips: Tensor, cut: Cut | None = None) -> dict[str, Tensor]:
-        """Logits of clips; with a `cut`, of what enters there, (B, *cut.item), as `before` gives it."""
+        """Logits of clips, or with a `cut`, of activations (B, *cut.item) from `forward_before_cut`."""
         if self.training:
             set_frozen_to_eval(self)
         if cut is not None:
@@ -77,21 +78,21 @@ class VideoClassifier(nn.Module):
             return self._logits(self._features(clips))
         views = clips.shape[1]
         logits = self._logits(self._features(clips.flatten(0, 1)))
-        return {task: self._combine_views(task, each.unflatten(0, (-1, views))) for task, each in logits.items()}
+        return {task: self._combine_views(task, rows.unflatten(0, (-1, views))) for task, rows in logits.items()}
 
-    def _logits(self, features_BTD: Tensor) -> dict[str, Tensor]:
+    def _logits(self, features: Tensor) -> dict[str, Tensor]:
         if self.sharing is None:
-            return self.heads(self.temporal(features_BTD))
-        return self.heads(self.sharing(features_BTD, self.temporal))
+            return self.heads(self.temporal(features))
+        return self.heads(self.sharing(features, self.temporal))
 
     def train(self, mode: bool = True) -> Self:
-        """Training mode for the stages that learn; frozen ones stay in evaluation mode."""
+        """Set training mode for trainable stages; frozen stages stay in evaluation mode."""
         super().train(mode)
         set_frozen_to_eval(self)
         return self
 
     def _features(self, clips: Tensor) -> Tensor:
-        """The backbone's features; with `checkpointing`, what led to them is computed again in the backward pass."""
+        """The backbone's features; with `checkpointing`, the backward pass recomputes activations inside blocks."""
         with checkpoint_blocks(self._blocks_to_checkpoint(), self.backbone.frames):
             return self.backbone(clips)
 
@@ -117,11 +118,19 @@ class VideoClassifier(nn.Module):
 
     @cached_property
     def fits_one_thread(self) -> bool:
-        """Whether a clip takes so little arithmetic that one thread of a CPU does it best."""
+        """Whether a forward pass of one clip is so small that one CPU thread is fastest."""
         return self.is_small_work()
 
+    @property
+    def runs_in_threads(self) -> bool:
+        """Whether several threads should compute clips at once.
+
+        A large network uses all threads itself, and hooks of tasks that read earlier stages keep state of one pass.
+        """
+        return self.fits_one_thread and self.sharing is None
+
     def is_small_work(self, times: int = 1, *, cut: Cut | None = None) -> bool:
-        """Whether one thread of a CPU does it best to compute a clip so many times, or of it what comes after a cut."""
+        """Whether one CPU thread is fastest for `times` forward passes of one clip, or of the part after a cut."""
         device = self.backbone.mean.device
         if device.type != "cpu" or self.backbone.net._compiled_call_impl is not None:
             return False
@@ -144,10 +153,26 @@ class VideoClassifier(nn.Module):
 
     @property
     def outputs(self) -> Mapping[str, OutputSpec]:
-        """What is said of each task."""
+        """What the head of each task returns."""
         if self.multitask_spec is not None:
             return self.multitask_spec.outputs
         return {DEFAULT_TASK: OutputSpec("multilabel" if self.multilabel else "classify", self.classes)}
+
+    @property
+    def taps(self) -> FeatureTaps:
+        """Outputs of stages that tasks read before the backbone's end; empty where none does."""
+        return FeatureTaps() if self.sharing is None else self.sharing.taps
+
+    def task_parameters(self) -> dict[str, dict[str, nn.Parameter]]:
+        """The parameters of each task's own head and reader, {task: {name: parameter}}."""
+        own = {
+            task: {f"head.{name}": parameter for name, parameter in head.named_parameters()}
+            for task, head in self.heads.items()
+        }
+        readers = {} if self.sharing is None else dict(self.sharing.readers.items())
+        for task, reader in readers.items():
+            own[task] |= {f"reader.{name}": parameter for name, parameter in reader.named_parameters()}
+        return own
 
     def stage_of_parameters(self) -> dict[str, str]:
         """The stage of each parameter, from input to output."""
@@ -176,11 +201,10 @@ def build_model(
 ) -> VideoClassifier:
     """A classifier of `classes` on a pretrained backbone, or with `multitask_spec` a multi-task model.
 
-    `Model` describes the settings. `several` is the deprecated name of `multitask_spec`.
-
-    The head starts at random, from PyTorch's generator; its bias starts at how often each class occurs where
-    `class_counts`, the training rows of each class in order, are given. `size` in pixels defaults to what the
-    backbone was trained at. Raises ModelError for a backbone or weights that are not there.
+    The settings are those of `Model`. `size` in pixels defaults to the backbone's pretraining size. Heads are
+    initialised at random from PyTorch's global generator; with `class_counts`, the number of training rows per class,
+    the bias starts at the class prior. `several` is the deprecated name of `multitask_spec`. Raises ModelError for an
+    unknown backbone or missing weights.
     """
     if several is not None:
         _warn_renamed("build_model(several=...)", "build_model(multitask_spec=...)")
@@ -203,21 +227,12 @@ def build_from_settings(
     clips: int | None = None,
     multitask_spec: MultitaskSpec | None = None,
 ) -> VideoClassifier:
-    """A classifier by a recipe's section `model`; see `build_model`.
+    """A model by a recipe's section `model`; see `build_model`.
 
-    With `clips`, of how many `class_counts` are, each may show several classes. `class_counts` are not for several
-    tasks.
+    `clips` is for multi-label tasks: the number of training rows that `class_counts` were counted in. `class_counts`
+    are not used with a `multitask_spec`.
     """
-    if multitask_spec is not None and (
-        odd := [name for name in multitask_spec.tasks if hasattr(Heads({}, dropout=0), name)]
-    ):
-        raise ModelError(
-            f"a task cannot be named {shorten_list(odd)}, as a part of PyTorch's modules is; take another name"
-        )
-    if multitask_spec is None and (len(set(classes)) < 2 or len(set(classes)) < len(classes)):
-        raise ModelError(
-            f"a classifier needs two or more different classes; got {shorten_list(list(classes)) or 'none'}"
-        )
+    _check_names(classes, multitask_spec)
     if class_counts is not None and len(class_counts) != len(classes):
         raise ModelError(f"class_counts has {len(class_counts)} numbers for {len(classes)} classes")
     backbone = build_backbone(
@@ -227,7 +242,7 @@ def build_from_settings(
         num_frames=num_frames,
         drop_path=settings.drop_path,
         fusion=settings.fusion,
-        towers=None if multitask_spec is None else TOWER_MODES[multitask_spec.multitask.sharing],
+        sharing="hard" if multitask_spec is None else multitask_spec.multitask.sharing,
     )
     model = VideoClassifier(
         backbone, classes=classes, settings=settings, num_frames=num_frames, multitask_spec=multitask_spec
@@ -238,6 +253,19 @@ def build_from_settings(
     if class_counts is not None:
         model.heads.init_bias_from_prior(DEFAULT_TASK, class_counts, clips=clips)
     return model
+
+
+def _check_names(classes: Sequence[str], multitask_spec: MultitaskSpec | None) -> None:
+    """Raise ModelError for names of tasks that modules cannot have, or classes of which there are too few."""
+    if multitask_spec is None:
+        if len(set(classes)) < 2 or len(set(classes)) < len(classes):
+            raise ModelError(
+                f"a classifier needs two or more different classes; got {shorten_list(list(classes)) or 'none'}"
+            )
+        return
+    taken = [name for name in multitask_spec.tasks if hasattr(Heads({}, dropout=0), name)]
+    if taken:
+        raise ModelError(f"a task cannot be named {shorten_list(taken)}: PyTorch uses this name; choose another")
 
 
 def _warn_renamed(old: str, new: str) -> None:

@@ -173,6 +173,9 @@ class MultitaskSpec:
         return not all(task.has_own_pooling for task in self.tasks.values())
 
     def tower_index(self, name: str) -> int:
+        """The tower, 0 or 1, that a task reads; 0 where all share one backbone."""
+        if self.multitask.sharing == "hard":
+            return 0
         chosen = self.tasks[name].tower
         return int(next(iter(self.tasks)) != name) if chosen is None else chosen
 

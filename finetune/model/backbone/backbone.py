@@ -1,4 +1,4 @@
-"""Pretrained backbones of timm and torchvision behind one interface: clips in, features over time out."""
+"""Pretrained backbones of timm and torchvision behind one interface: uint8 clips in, features over time out."""
 
 from collections.abc import Callable
 from contextlib import suppress
@@ -14,41 +14,45 @@ from finetune.model.backbone.load_weights import load_weights
 from finetune.model.backbone.network import Network
 from finetune.model.backbone.timm_networks import timm_network
 from finetune.model.backbone.torchvision_networks import torchvision_network
-from finetune.model.backbone.towers import STITCHES, make_two_towers
+from finetune.model.backbone.towers import make_two_towers, tower_distance
 
 
 class Backbone(nn.Module):
-    """Normalises uint8 clips (B, T, C, H, W) and gives their features (B, T', D), with D in `width`.
+    """Normalises uint8 clips (B, T, C, H, W) and computes features (B, T', D); D is `width`.
 
-    `spec` says what it was trained on; `stage_of` names the stage of each parameter of `net`, in order from input to
-    output. An image backbone sees each frame alone, unless `fusion` lets them meet inside; `merges` are the new
-    parameters of that.
+    With `sharing` `towers` or `cross_stitch` the network is copied, `num_towers` is 2, and features are
+    (B, 2, T', D). `spec` describes the pretraining input; `stage_of` names the stage of each parameter of `net`, in
+    order from input to output. An image backbone processes each frame alone unless `fusion` mixes frames inside it;
+    `merges` holds the parameters that slow fusion adds.
     """
 
     mean: Tensor
     std: Tensor
 
-    def __init__(self, network: Network, *, num_frames: int, fusion: str, size: int, towers: str | None = None) -> None:
+    def __init__(self, network: Network, *, num_frames: int, fusion: str, size: int, sharing: str = "hard") -> None:
         super().__init__()
-        if towers is not None:
-            if fusion != "late":
-                raise ModelError(f"model.fusion {fusion!r}: frames do not meet inside two towers; say late")
-            network = make_two_towers(network, stitch=STITCHES[towers], size=size, num_frames=num_frames)
-        self.towers = towers
+        if fusion != "late" and sharing != "hard":
+            raise ModelError(
+                f"model.fusion {fusion!r} does not work with multitask.sharing {sharing!r}; set it to late"
+            )
         if fusion != "late" and network.takes_clips:
-            raise ModelError(f"model.fusion {fusion!r}: a video backbone sees the clip whole already; say late")
+            raise ModelError(f"model.fusion {fusion!r}: a video backbone mixes frames itself; set model.fusion to late")
+        if sharing != "hard":
+            stitch = sharing == "cross_stitch"
+            network = make_two_towers(network, stitch=stitch, size=size, num_frames=num_frames)
+        self.num_towers = 1 if sharing == "hard" else 2
         self.frames = FrameCount(num_frames)
         stages = list(dict.fromkeys(network.stage_of.values()))
         self.merges: nn.ModuleList = FUSIONS[fusion](network.net, self.frames, stages, size)
-        # Channels last is the layout that convolutions are fastest in, on CPUs and GPUs alike.
+        # Convolutions are fastest in channels-last memory format, on CPUs and GPUs alike.
         self.layout = torch.channels_last_3d if network.takes_clips else torch.channels_last
         self.net = network.net.to(memory_format=self.layout)
         self.size = size
         self.width, self.spec, self.stage_of = network.width, network.spec, network.stage_of
         self.takes_clips = network.takes_clips
-        self.takes_stacks = fusion == "early"
-        self.fixed_frames = num_frames if network.fixed_frames or self.takes_stacks else None
-        one_step = network.time_stride is None or self.takes_stacks
+        self.stacks_frames = fusion == "early"
+        self.fixed_frames = num_frames if network.fixed_frames or self.stacks_frames else None
+        one_step = network.time_stride is None or self.stacks_frames
         self.time_stride = None if one_step else (network.time_stride or 1) * 2 ** len(self.merges)
         self._feature_map = network.feature_map
         for name, values in (("mean", self.spec.mean), ("std", self.spec.std)):
@@ -58,43 +62,59 @@ class Backbone(nn.Module):
         return self.over_time(self.net(self.pictures(clips_BTCHW)), len(clips_BTCHW))
 
     def over_time(self, vectors: Tensor, clips: int) -> Tensor:
-        """What the network gives for so many clips, as (B, T', D); of two towers (2, B, T', D)."""
+        """The network's output rows, (B T', D) or (B, D T') of a video network, as (B, T', D) or (B, 2, T', D)."""
         if self.takes_clips:
             vectors = vectors.unflatten(1, (self.width, -1)).transpose(1, 2)
-            return vectors if self.towers is None else vectors.unflatten(0, (clips, 2)).movedim(1, 0)
+            return vectors if self.num_towers == 1 else vectors.unflatten(0, (clips, 2))
         vectors = vectors.unflatten(0, (clips, -1))
-        return vectors if self.towers is None else vectors.unflatten(1, (-1, 2)).movedim(2, 0)
+        return vectors if self.num_towers == 1 else vectors.unflatten(1, (-1, 2)).movedim(2, 1)
 
     def feature_map(self, clips_BTCHW: Tensor) -> Tensor:
-        """Features before they are pooled over space: (B, T', C, h, w), or tokens (B, T', N, C), class tokens first.
+        """Features before spatial pooling: (B, T', C, h, w), or tokens (B, T', N, C), class tokens first.
 
-        C is not always `width`: some networks have a layer after the pooling. Of two towers the map is tower 0's.
-        Raises ModelError for the few networks without one such map.
+        C is not always `width`: some networks have a layer after the pooling. With two towers it is tower 0's map.
+        Raises ModelError for the few networks that have no single feature map.
         """
-        features = self._feature_map(self.net, self.pictures(clips_BTCHW))
+        features = self.first_tower(self._feature_map(self.net, self.pictures(clips_BTCHW)), len(clips_BTCHW))
         if not self.takes_clips:
             return features.unflatten(0, (len(clips_BTCHW), -1))
         return features.transpose(1, 2) if features.ndim == 5 else features.unsqueeze(1)
 
+    def first_tower(self, rows: Tensor, clips: int) -> Tensor:
+        """Tower 0's rows of a module's output in the latest pass over `clips` clips.
+
+        Rows (N, ...) of a single network, or of a module inside one tower, are returned as they are.
+        """
+        pictures = clips if self.takes_clips or self.stacks_frames else clips * self.frames.count
+        return rows[:: self.num_towers] if len(rows) == self.num_towers * pictures else rows
+
+    def tower_distance(self) -> Tensor:
+        """Sum of squared differences between the trainable weights of both towers, 0-dim; 0 for a single network."""
+        return tower_distance(self.net)
+
     def steps(self, num_frames: int) -> int:
-        """T' for clips of T frames."""
+        """T', the number of time steps of features, for clips of T frames."""
         return 1 if self.time_stride is None else -(-num_frames // self.time_stride)
 
     def pictures(self, clips_BTCHW: Tensor) -> Tensor:
-        """What the network takes, normalised: (B T, C, H, W), of all frames at once (B, T C, H, W), (B, C, T, H, W).
+        """The network's normalised input.
 
-        For two towers each row comes twice, one after the other.
+        (B T, C, H, W) for image networks, (B, T C, H, W) with early fusion, (B, C, T, H, W) for video networks.
+        With two towers each row is repeated: row 0, row 0, row 1, row 1, …
         """
         num_frames = clips_BTCHW.shape[1]
         if self.fixed_frames not in (None, num_frames):
-            raise ModelError(f"the backbone was built for clips of {self.fixed_frames} frames and got {num_frames}")
+            raise ModelError(
+                f"this backbone was built for clips of {self.fixed_frames} frames and got {num_frames}; "
+                f"set clip.num_frames to {self.fixed_frames}"
+            )
         self.frames.count = num_frames
         pictures = (clips_BTCHW.to(self.mean.dtype) - self.mean) / self.std
         if self.takes_clips:
             pictures = pictures.transpose(1, 2)
         else:
-            pictures = pictures.flatten(1, 2) if self.takes_stacks else pictures.flatten(0, 1)
-        if self.towers is not None:
+            pictures = pictures.flatten(1, 2) if self.stacks_frames else pictures.flatten(0, 1)
+        if self.num_towers == 2:
             pictures = pictures.repeat_interleave(2, 0)
         return pictures.contiguous(memory_format=self.layout)
 
@@ -107,16 +127,16 @@ def build_backbone(
     num_frames: int = 8,
     drop_path: float = 0.0,
     fusion: str = "late",
-    towers: str | None = None,
+    sharing: str = "hard",
 ) -> Backbone:
-    """A backbone by its timm name (`resnet50.a1_in1k`) or as `torchvision/<name>`, its classifier removed.
+    """A backbone without its classifier, by its timm name (`resnet50.a1_in1k`) or as `torchvision/<name>`.
 
-    `weights`: `imagenet` (a video model's own: Kinetics), `bundled`, `none`, or a file. `imagenet` takes
-    `<name>.safetensors` from $FINETUNE_WEIGHTS, else the library's cache, else downloads. `size` is the side of
-    the pictures in pixels, else what it was trained at; positions learnt at another size are resampled.
-    `drop_path` is the share of clips for which the last residual path is left out in training, less in those before
-    it; `fusion` is how frames meet inside (see fusion.py), `towers` makes two copies of the network (see towers.py),
-    which both begin with the weights. Raises ModelError.
+    `weights`: `imagenet` (for video networks: Kinetics), `bundled`, `none` (random), or a file. `imagenet` takes
+    `<name>.safetensors` from $FINETUNE_WEIGHTS, else the library's cache, else downloads. `size` is the side of the
+    pictures in pixels, by default the one used in pretraining; position embeddings of another size are resampled.
+    `drop_path` is the stochastic depth rate of the last residual block; it grows linearly over the blocks. `fusion`
+    is how frames mix inside the network (frame_fusion.py). `sharing` is a recipe's `multitask.sharing`: with `towers`
+    or `cross_stitch` the network is copied, and both copies start with the weights (towers.py). Raises ModelError.
     """
     check_name(name)
 
@@ -133,21 +153,21 @@ def build_backbone(
             file = f"{file}, at {side} pixels instead of {network.spec.size}"
         prefixes = network.head_prefixes
         load_weights(network.net, state, where=file, head_prefixes=prefixes, translate=network.translate)
-    backbone = Backbone(network, num_frames=num_frames, fusion=fusion, size=side, towers=towers)
+    backbone = Backbone(network, num_frames=num_frames, fusion=fusion, size=side, sharing=sharing)
     if fusion != "late":
         try:
             _run_once(backbone, torch.zeros(1, num_frames, 3, side, side))
         except BUILD_ERRORS as error:
-            raise ModelError(f"model.fusion {fusion!r} does not go with {name!r}: {_first_line(error)}") from None
+            raise ModelError(f"model.fusion {fusion!r} does not work with {name!r}: {_first_line(error)}") from None
     return backbone
 
 
 BuildNetwork = Callable[[int | None, int], Network]
-BUILD_ERRORS = (AssertionError, RuntimeError, ValueError, TypeError, IndexError)  # of a network given a wrong size
+BUILD_ERRORS = (AssertionError, RuntimeError, ValueError, TypeError, IndexError)  # raised by networks for a wrong size
 
 
 def _build_for_size(build: BuildNetwork, name: str, size: int | None, num_frames: int) -> Network:
-    """The network built for a size. Raises ModelError that names sizes near it for one that it cannot take."""
+    """The network built for `size`. Raises ModelError that suggests sizes nearby where the network cannot take it."""
     try:
         return _build_and_try(build, size, num_frames)
     except BUILD_ERRORS as error:
@@ -157,24 +177,24 @@ def _build_for_size(build: BuildNetwork, name: str, size: int | None, num_frames
     if spec.num_frames is None:
         wanted, setting = f"pictures of {side} pixels", "clip.size"
         near = {side // step * step + more for step in (14, 16, 32) for more in (0, step)} - {0, side}
-        others = [(other, num_frames) for other in sorted(near | {spec.size}, key=lambda other: abs(other - side))]
+        options = [(other, num_frames) for other in sorted(near | {spec.size}, key=lambda other: abs(other - side))]
     else:
         wanted, setting = f"clips of {num_frames} frames of {side} pixels", "clip.num_frames and clip.size"
-        others = [(side, 16), (spec.size, num_frames), (spec.size, 16)]
-    taken: list[str] = []
-    for other, frames in others:
+        options = [(side, 16), (spec.size, num_frames), (spec.size, 16)]
+    accepted: list[str] = []
+    for other, frames in options:
         with suppress(*BUILD_ERRORS):
             _build_and_try(build, other, frames)
-            taken.append(str(other) if spec.num_frames is None else f"{frames} frames of {other}")
-        if len(taken) == 3:
+            accepted.append(str(other) if spec.num_frames is None else f"{frames} frames of {other}")
+        if len(accepted) == 3:
             break
     raise ModelError(
-        f"model.backbone {name!r} cannot take {wanted}: {reason}; it takes {' or '.join(taken)}: set {setting}"
+        f"model.backbone {name!r} cannot take {wanted}: {reason}; it takes {' or '.join(accepted)}: set {setting}"
     )
 
 
 def _build_and_try(build: BuildNetwork, size: int | None, num_frames: int) -> Network:
-    """The network, run once where it is given something else than what it was trained on."""
+    """The network; it is run once if its input differs from that of pretraining, so that a wrong size fails here."""
     network = build(size, num_frames)
     spec, side = network.spec, size or network.spec.size
     if side != spec.size or (network.takes_clips and num_frames != spec.num_frames):

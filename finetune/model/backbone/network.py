@@ -1,5 +1,6 @@
 """What the two libraries' networks have in common: the module without its classifier, and what is known of it."""
 
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
@@ -8,6 +9,7 @@ from torch import Tensor, nn
 from finetune.errors import ModelError
 from finetune.model.backbone.load_weights import StateDict
 
+TOWER_PATTERN = re.compile(r"\.towers\.[01](?=\.|$)")  # in names of modules of a TowerPair
 RESERVED_STAGE_NAMES = ("temporal", "head", "all")
 # Children that hold a network's parts one after the other: each part is a stage.
 STAGE_CONTAINERS = (
@@ -96,6 +98,11 @@ def name_stages(net: nn.Module, groups: Mapping[str, object]) -> dict[str, str]:
     owner = {parameter: stage_of[name] for name, parameter in net.named_parameters()}
     every = {name: owner[parameter] for name, parameter in net.named_parameters(remove_duplicate=False)}
     return stage_of | every
+
+
+def name_without_tower(name: str) -> str:
+    """The name that a module or parameter has in the single network, whichever tower it belongs to."""
+    return TOWER_PATTERN.sub("", name)
 
 
 def set_drop_path(net: nn.Module, kind: type[nn.Module], attribute: str, rate: float) -> None:

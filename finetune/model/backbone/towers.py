@@ -1,13 +1,13 @@
-"""Soft sharing: two copies of a backbone that run side by side, each with weights of its own.
+"""Two copies of a backbone ("towers") that run side by side, each with its own weights: plain, or with cross-stitch.
 
-The network's own forward takes each picture twice, interleaved: even rows are tower 0's, odd rows tower 1's. Its
-modules are pairs, which give each tower its rows; the glue between modules works on rows and knows of no towers.
+The network's own forward runs once on a batch that has every picture twice, interleaved: even rows belong to tower 0,
+odd rows to tower 1. Its modules are replaced by pairs, which send each row to its tower. The code between modules
+works on rows and does not know about towers. Only `Backbone` and `Sharing` know that there are two.
 """
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from copy import deepcopy
 from dataclasses import dataclass, replace
-from functools import partial
 from itertools import count
 from typing import Any
 
@@ -19,15 +19,15 @@ from finetune.model.backbone.memory_format import is_channels_last
 from finetune.model.backbone.network import Network
 from finetune.model.freezing.freeze import has_running_stats
 
-STITCHES = {"plain": False, "cross_stitch": True}
-OWN_WEIGHT, OTHER_WEIGHT = 0.9, 0.1  # shares that a cross-stitch unit starts with; the paper's range of best starts
-PROBE_BATCH_SIZE = 2  # pictures or clips that a network is tried with
+OWN_WEIGHT, OTHER_WEIGHT = 0.9, 0.1  # initial weights of a cross-stitch unit, from the paper's best range
+PROBE_BATCH_SIZE = 2  # pictures or clips in the trial pass
 
 
 class CrossStitch(nn.Module):
-    """Mixes what the towers give, channel by channel (arXiv:1604.03539).
+    """Cross-stitch unit: each tower's output becomes a learned mix of both, per channel.
 
-    `change` is learnt on top of the start, so that weight decay draws to the start and not to nothing.
+    Two tensors of one shape, with C channels on `axis`, to two of the same shape. The parameter `change` is added to
+    the initial weights, so that weight decay pulls towards these and not towards 0. Source: arXiv:1604.03539.
     """
 
     def __init__(self, width: int, axis: int) -> None:
@@ -36,7 +36,7 @@ class CrossStitch(nn.Module):
         self.change = nn.Parameter(torch.zeros(2, 2, width))
 
     def weights(self) -> Tensor:
-        """(2, 2, C): of what tower i goes on with, the share that comes from tower j."""
+        """Mixing weights (2, 2, C): entry [i, j] is the weight of tower j's output in the new output of tower i."""
         start = [[OWN_WEIGHT, OTHER_WEIGHT], [OTHER_WEIGHT, OWN_WEIGHT]]
         return self.change + self.change.new_tensor(start).unsqueeze(2)
 
@@ -47,7 +47,10 @@ class CrossStitch(nn.Module):
 
 
 class TowerPair(nn.Module):
-    """A module of a network and its twin: even rows go through the one, odd rows through the other."""
+    """A module and its copy: even rows (N, ...) go through the module, odd rows through the copy.
+
+    The output has the rows in the same order. `stitch`, if given, mixes the two outputs.
+    """
 
     def __init__(self, module: nn.Module, twin: nn.Module, stitch: CrossStitch | None = None) -> None:
         super().__init__()
@@ -55,7 +58,7 @@ class TowerPair(nn.Module):
         self.stitch = stitch
 
     def __getattr__(self, name: str) -> Any:
-        """Plain facts of the module, as the grid of a patch embedding, which networks ask for; never a weight."""
+        """Plain attributes of the module that networks read, such as a patch embedding's grid size; never a weight."""
         try:
             return super().__getattr__(name)
         except AttributeError:
@@ -67,7 +70,7 @@ class TowerPair(nn.Module):
 
     def forward(self, rows: Tensor, *rest: Any, **options: Any) -> Tensor:
         first, second = _split_rows(rows)
-        # Tower 0 goes last, so that what keeps a layer's latest values, as for a feature map, has tower 0's.
+        # Tower 0 runs last: code that captures a layer's latest output, as for a feature map, then has tower 0's.
         second = self.towers[1](second, *rest, **options)
         first = self.towers[0](first, *rest, **options)
         if self.stitch is not None:
@@ -76,52 +79,56 @@ class TowerPair(nn.Module):
 
 
 def make_two_towers(network: Network, *, stitch: bool, size: int, num_frames: int) -> Network:
-    """The network of two towers, made in place; both begin with the weights that it has.
+    """Turn a network into two towers, in place; both start with its weights.
 
-    Modules within one stage become pairs, the outermost ones that its forward calls. Parameters that hang on the
-    network itself or on a module around several stages (class tokens, positions) stay one for both. With `stitch`
-    the towers are mixed behind each stage but the last. `size` and `num_frames` are those it was built for. Raises
-    ModelError for a network whose modules hand on anything but one tensor with a row a picture.
+    The outermost modules that lie within one stage and are called in the forward pass become pairs. Parameters of the
+    network itself, or of a module that spans several stages (class tokens, position embeddings), stay shared. With
+    `stitch`, a cross-stitch unit follows each stage except the last. `size` and `num_frames` are those the network was
+    built for. Raises ModelError if a module takes or returns anything but one tensor with one row per picture.
     """
     net, stages = network.net, network.stage_of
     shape = (3, num_frames, size, size) if network.takes_clips else (3, size, size)
     pictures = torch.rand((PROBE_BATCH_SIZE, *shape), generator=torch.Generator().manual_seed(0))
     training = net.training
-    plain, calls = _record_calls(net, pictures)
-    net.train(training)  # some networks keep what they have computed in evaluation mode until they learn again
+    output, calls = _record_calls(net, pictures)
+    net.train(training)  # some networks cache results in evaluation mode and drop them on a switch to training mode
     parts = dict(_pairable_modules(net, stages, calls))
     for path, module in parts.items():
         if calls[module].problem:
             raise _towers_error(net, f"{path} {calls[module].problem}")
     stitched = _stage_ends(parts, stages, calls) if stitch else {}
-    memo: dict[int, Any] = {}  # one for all: what two modules share, their twins share
+    memo: dict[int, Any] = {}  # one for all copies: what two modules share, their copies share too
     pairs: dict[nn.Module, TowerPair] = {}
     for path, module in parts.items():
         unit = CrossStitch(*calls[module].channels) if path in stitched else None
         pair = pairs.setdefault(module, TowerPair(module, deepcopy(module, memo), unit))
         parent, _, child = path.rpartition(".")
         setattr(net.get_submodule(parent), child, pair)
-    _check_equivalence(net, pictures, plain)
+    _check_equivalence(net, pictures, output)
     net.train(training)
-    stage_of = {each: stage for name, stage in stages.items() for each in _tower_names(name, parts)}
+    stage_of = {tower_name: stage for name, stage in stages.items() for tower_name in _tower_names(name, parts)}
     stage_of |= {f"{path}.stitch.change": stage for path, stage in stitched.items()}
-    return replace(network, stage_of=stage_of, feature_map=partial(_tower_0_map, network.feature_map))
+    return replace(network, stage_of=stage_of)
 
 
 def tower_distance(net: nn.Module) -> Tensor:
-    """The sum of the squared differences between the towers' weights that learn, 0-dim (Duong et al. 2015).
+    """Sum of squared differences between the trainable weights of both towers, 0-dim (Duong et al. 2015).
 
-    What a cross-stitch unit or LoRA adds to a weight counts with it; what both towers share is no distance.
+    Weights include what LoRA adds to them. Parameters that both towers share add nothing; without towers it is 0.
     """
     pairs = [module for module in net.modules() if isinstance(module, TowerPair)]
-    both = [each for pair in pairs for each in zip(*map(_effective_weights, pair.towers), strict=True)]
-    terms = [(one - other).square().sum() for one, other in both if one.requires_grad or other.requires_grad]
+    weights = [both for pair in pairs for both in zip(*map(_effective_weights, pair.towers), strict=True)]
+    terms = [(one - other).square().sum() for one, other in weights if one.requires_grad or other.requires_grad]
     return torch.stack(terms).sum() if terms else next(net.parameters()).new_zeros(())
 
 
 @dataclass
 class _PairableCall:
-    """The latest call of a module: its place among all, the channels that it gives and their axis, what is wrong."""
+    """The latest call of a module.
+
+    `place` is its position among all calls; `channels` are the number of output channels and their axis; `problem`
+    says why the module cannot be paired, empty where it can.
+    """
 
     place: int
     channels: tuple[int, int] = (0, 0)
@@ -130,7 +137,7 @@ class _PairableCall:
 
 @torch.no_grad()
 def _record_calls(net: nn.Module, pictures: Tensor) -> tuple[Tensor, dict[nn.Module, _PairableCall]]:
-    """What a network gives in evaluation mode, and the modules that it calls on the way."""
+    """The network's output for pictures (N, ...) in evaluation mode, and the latest call of each of its modules."""
     calls: dict[nn.Module, _PairableCall] = {}
     places = count()
 
@@ -139,22 +146,22 @@ def _record_calls(net: nn.Module, pictures: Tensor) -> tuple[Tensor, dict[nn.Mod
         problem = earlier or _pairing_problem([*inputs, *options.values()], output)
         calls[module] = _PairableCall(next(places), (0, 0) if problem else _channels(output), problem)
 
-    watches = [module.register_forward_hook(note, with_kwargs=True) for module in net.modules()]
+    handles = [module.register_forward_hook(note, with_kwargs=True) for module in net.modules()]
     try:
         return net.eval().forward(pictures), calls
     finally:
-        for watch in watches:
-            watch.remove()
+        for handle in handles:
+            handle.remove()
 
 
 def _pairing_problem(inputs: list[Any], output: Any) -> str:
-    """Why a module with these inputs and this output cannot be one of a pair; empty where it can."""
+    """Why a module with these inputs and this output cannot be paired; an empty string where it can."""
     first, *rest = inputs or [None]
-    for verb, value in (("takes", first), ("gives", output)):
+    for verb, value in (("takes", first), ("returns", output)):
         if not isinstance(value, Tensor):
             return f"{verb} {type(value).__name__}, not one tensor"
         if not value.ndim or len(value) != PROBE_BATCH_SIZE:
-            return f"{verb} a tensor {tuple(value.shape)} for {PROBE_BATCH_SIZE} pictures, not a row for each"
+            return f"{verb} a tensor {tuple(value.shape)} for {PROBE_BATCH_SIZE} pictures, not one row per picture"
     return "takes more than one tensor" if any(_holds_tensor(value) for value in rest) else ""
 
 
@@ -164,9 +171,9 @@ def _holds_tensor(value: Any) -> bool:
 
 
 def _channels(output: Tensor) -> tuple[int, int]:
-    """How many channels there are, and on which axis: the last of tokens (N, L, C) and of pictures (N, H, W, C)."""
+    """Number of channels and their axis: 1 in (N, C, H, W) and (N, C, T, H, W), else the last, as in (N, L, C)."""
     shape = output.shape
-    # Pictures are square, so that two equal sides at the end come behind the channels.
+    # Pictures are square: if the last two axes are equal, they are height and width, and channels come first.
     axis = 1 if len(shape) in {4, 5} and shape[-2] == shape[-1] else len(shape) - 1
     return shape[axis], axis
 
@@ -174,7 +181,7 @@ def _channels(output: Tensor) -> tuple[int, int]:
 def _pairable_modules(
     module: nn.Module, stage_of: Mapping[str, str], calls: Mapping[nn.Module, _PairableCall], above: str = ""
 ) -> Iterator[tuple[str, nn.Module]]:
-    """The outermost modules, by name, that are called, are wholly within one stage, and have something to learn."""
+    """Name and module of the outermost modules that are called, lie within one stage, and have state to copy."""
     for name, child in module.named_children():
         path = f"{above}{name}"
         within = {stage_of[f"{path}.{parameter}"] for parameter, _ in child.named_parameters()}
@@ -189,7 +196,7 @@ def _pairable_modules(
 def _stage_ends(
     parts: Mapping[str, nn.Module], stage_of: Mapping[str, str], calls: Mapping[nn.Module, _PairableCall]
 ) -> dict[str, str]:
-    """Of each stage but the last, the part that is called last, with the stage."""
+    """{path: stage} of the module that is called last in each stage, except the last stage."""
     order = sorted(parts, key=lambda path: calls[parts[path]].place)
     *stages, _ = dict.fromkeys(stage_of.values())
     last: dict[str, str] = {}
@@ -200,38 +207,34 @@ def _stage_ends(
 
 
 def _tower_names(name: str, parts: Mapping[str, nn.Module]) -> list[str]:
-    """What a parameter of the network is called in its towers."""
+    """The names that a parameter of the network has in the towers; its own name if the towers share it."""
     path = next((path for path in parts if name.startswith(f"{path}.")), None)
     return [name] if path is None else [f"{path}.towers.{tower}{name.removeprefix(path)}" for tower in (0, 1)]
 
 
 @torch.no_grad()
-def _check_equivalence(net: nn.Module, pictures: Tensor, plain: Tensor) -> None:
-    """Raise ModelError unless each tower, with equal weights, gives what the network gave."""
+def _check_equivalence(net: nn.Module, pictures: Tensor, output: Tensor) -> None:
+    """Raise ModelError unless each tower, with equal weights, gives the output of the single network."""
     try:
-        towers = net.eval().forward(pictures.repeat_interleave(2, 0))
+        tower_output = net.eval().forward(pictures.repeat_interleave(2, 0))
     except (AssertionError, AttributeError, IndexError, RuntimeError, TypeError, ValueError) as error:
         raise _towers_error(net, " ".join(str(error).split())[:200] or type(error).__name__) from None
-    whole, most = plain.repeat_interleave(2, 0), float(plain.abs().max())
-    if whole.shape != towers.shape or not torch.allclose(whole, towers, rtol=1e-3, atol=1e-4 * most):
-        raise _towers_error(net, "each gives something else than the network alone")
+    expected, largest = output.repeat_interleave(2, 0), float(output.abs().max())
+    if expected.shape != tower_output.shape or not torch.allclose(
+        expected, tower_output, rtol=1e-3, atol=1e-4 * largest
+    ):
+        raise _towers_error(net, "their output differs from that of the single network")
 
 
 def _towers_error(net: nn.Module, reason: str) -> ModelError:
     return ModelError(
-        f"two towers of a {type(net).__name__} cannot be run side by side: {reason}; share one backbone, or take one "
-        "of the families ResNet, RegNet, MobileNet, EfficientNet, ConvNeXt and ViT"
+        f"a {type(net).__name__} cannot be split into two towers: {reason}; set multitask.sharing=hard, or take a "
+        "backbone of the families ResNet, RegNet, MobileNet, EfficientNet, ConvNeXt and ViT"
     )
 
 
-def _tower_0_map(feature_map: Callable[[nn.Module, Tensor], Tensor], net: nn.Module, rows: Tensor) -> Tensor:
-    """Tower 0's, of a feature map of all rows or of its own alone."""
-    maps = feature_map(net, rows)
-    return maps[0::2] if len(maps) == len(rows) else maps
-
-
 def _split_rows(rows: Tensor) -> tuple[Tensor, Tensor]:
-    """Even rows and odd rows, copied, in the layout that they have; some modules write on what they get."""
+    """Even rows and odd rows, copied because some modules work in place; the memory format is kept."""
     last = is_channels_last(rows)
     halves = (rows.movedim(1, -1) if last else rows).unflatten(0, (-1, 2)).unbind(1)
     first, second = (half.clone(memory_format=torch.contiguous_format) for half in halves)
@@ -245,7 +248,7 @@ def _interleave(first: Tensor, second: Tensor) -> Tensor:
 
 
 def _effective_weights(tower: nn.Module) -> Iterator[Tensor]:
-    """A tower's weights, those that LoRA stands beside with what it adds."""
+    """A tower's weights; where a layer has LoRA, with its update added."""
     adapted = {name: module for name, module in tower.named_modules() if hasattr(module, "get_delta_weight")}
     for name, parameter in tower.named_parameters():
         if ".lora_" not in f".{name}":

@@ -6,6 +6,7 @@ from typing import Any, Protocol
 from torch import nn
 
 from finetune.errors import ModelError
+from finetune.model.backbone.network import name_without_tower
 from finetune.model.freezing.selectors import Selector, select_parameters
 from finetune.model.freezing.stages import Stage
 
@@ -62,8 +63,7 @@ def set_frozen_to_eval(model: StagedModel) -> None:
     learning = set(trainable_stages(model))
     modules = dict(model.named_modules())
     norms = [name for name, module in modules.items() if has_running_stats(module)]
-    # Of two towers each one's first.
-    first = [name for name in norms if name.replace(".towers.1", ".towers.0", 1) == norms[0]]
+    first = [name for name in norms if name_without_tower(name) == name_without_tower(norms[0])]
     moving = {"frozen": [], "partial": first, "train": norms}[model.batch_norm]
     for stage_name, stage in model.stages.items():
         for name in stage.modules:

@@ -1,10 +1,10 @@
-"""Features taken from the middle of a network, where a stage ends, while it runs as it always does."""
+"""Which module ends each stage of a network, and hooks that keep its output while the network runs."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from math import prod
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -12,40 +12,44 @@ from torch import Tensor, nn
 from finetune.errors import ModelError, suggest_similar
 
 
+class StageEnd(NamedTuple):
+    """The module that ends a stage, and the shape of its output."""
+
+    module: str
+    shape: tuple[int, ...]
+
+
 @dataclass(frozen=True)
 class FeatureTap:
-    """The end of a stage: the module that it ends with, and what one clip gives there, (T', C, h, w)."""
+    """Where a task reads a stage's output: the module that ends it, and the shape (T', C, h, w) of one clip there."""
 
     stage: str
     module: str
     shape: tuple[int, ...]
 
 
-def find_stage_ends(
-    net: nn.Module, stage_of: dict[str, str], run: Callable[[], object]
-) -> dict[str, tuple[str, tuple[int, ...]]]:
-    """Of each stage the module that ends it, and the shape of what that gives.
+def find_stage_ends(net: nn.Module, stage_of: Mapping[str, str], run: Callable[[], object]) -> dict[str, StageEnd]:
+    """The end of each stage whose last module returns a tensor; `run` has to run the network once.
 
-    It is the one called last among the outermost modules all of whose parameters are the stage's. `run` lets the
-    network run once.
+    The end is the module called last among the outermost modules whose parameters all belong to the stage.
     """
-    inside = {
-        name: {stage_of[f"{name}.{part}"] for part, _ in module.named_parameters()}
+    stages_in = {
+        name: {stage_of[f"{name}.{parameter}"] for parameter, _ in module.named_parameters()}
         for name, module in _modules_with_parameters(net)
     }
-    whole = {name: next(iter(stages)) for name, stages in inside.items() if len(stages) == 1}
-    outermost = {name: stage for name, stage in whole.items() if _parent(name) not in whole}
-    found: dict[str, tuple[str, tuple[int, ...]]] = {}
+    single = {name: next(iter(stages)) for name, stages in stages_in.items() if len(stages) == 1}
+    outermost = {name: stage for name, stage in single.items() if _parent(name) not in single}
+    ends: dict[str, StageEnd] = {}
 
     def note(module: nn.Module, inputs: tuple[Any, ...], output: Any, name: str, stage: str) -> None:
         if isinstance(output, Tensor):
-            found[stage] = (name, tuple(output.shape))
+            ends[stage] = StageEnd(name, tuple(output.shape))
         else:
-            found.pop(stage, None)
+            ends.pop(stage, None)
 
-    modules = dict(net.named_modules())
     handles = [
-        modules[name].register_forward_hook(partial(note, name=name, stage=stage)) for name, stage in outermost.items()
+        net.get_submodule(name).register_forward_hook(partial(note, name=name, stage=stage))
+        for name, stage in outermost.items()
     ]
     try:
         with torch.no_grad():
@@ -53,7 +57,7 @@ def find_stage_ends(
     finally:
         for handle in handles:
             handle.remove()
-    return found
+    return ends
 
 
 def _modules_with_parameters(net: nn.Module) -> list[tuple[str, nn.Module]]:
@@ -64,28 +68,29 @@ def _parent(name: str) -> str:
     return name.rpartition(".")[0]
 
 
-def choose_end(
-    ends: dict[str, tuple[str, tuple[int, ...]]], stage: str | None, stages: Sequence[str], *, task: str
-) -> tuple[str, str]:
-    """(stage, module) that a task reads: the one that is named, or the last that gives pictures. Raises ModelError."""
-    if stage is None:
-        pictures = [name for name in stages if name in ends and _is_feature_map(ends[name][1])]
-        if not pictures:
-            raise ModelError(f"tasks.{task}: no stage of this backbone gives pictures, in which a place could be found")
-        return pictures[-1], ends[pictures[-1]][0]
-    if stage not in stages:
+def choose_stage(ends: Mapping[str, StageEnd], at: str | None, stages: Sequence[str], *, task: str) -> str:
+    """The stage that a task reads: `at`, or without it the last stage that returns a feature map. Raises ModelError."""
+    readable = [name for name in stages if name in ends and _is_feature_map(ends[name].shape)]
+    if at is None:
+        if not readable:
+            raise ModelError(
+                f"tasks.{task}: no stage of this backbone returns a feature map (more than one position in the "
+                "picture), which this task needs; take another model.backbone"
+            )
+        return readable[-1]
+    if at not in stages:
         raise ModelError(
-            f"tasks.{task}.at: there is no stage {stage!r}{suggest_similar(stage, stages)}; {', '.join(stages)}"
+            f"tasks.{task}.at: unknown stage {at!r}{suggest_similar(at, stages)}; the stages are {', '.join(stages)}"
         )
-    if stage not in ends or not _is_feature_map(ends[stage][1]):
-        known = [name for name in stages if name in ends and _is_feature_map(ends[name][1])]
-        raise ModelError(f"tasks.{task}.at: the stage {stage!r} gives no picture; take one of {', '.join(known)}")
-    return stage, ends[stage][0]
+    if at not in readable:
+        raise ModelError(f"tasks.{task}.at: stage {at!r} returns no feature map; take one of {', '.join(readable)}")
+    return at
 
 
 def _is_feature_map(shape: tuple[int, ...]) -> bool:
-    """Whether there is more than one place, of what `to_feature_maps` takes: pictures are square, with channels on one
-    side.
+    """Whether `to_feature_maps` finds more than one position in an output of this shape.
+
+    Pictures are square, with channels first or last.
     """
     if len(shape) == 3:
         return shape[1] > 3
@@ -96,10 +101,11 @@ def _is_feature_map(shape: tuple[int, ...]) -> bool:
 
 
 class FeatureTaps:
-    """What the modules of some stages gave when the network last ran; a copy of a model has nothing of it.
+    """Activations of the latest forward pass; a copy of a model has taps of its own, which are empty.
 
-    `shared` has the places where tasks leave what they share, from the earliest on: each the tensors, of towers perhaps
-    two, through which all goes that is read there or later.
+    `taken` has the output rows (N, ...) of the module that ends a stage, by stage. `shared` lists the places where
+    tasks leave the shared part, from input to output: each is the list of tensors, one per tower in use, that
+    everything which tasks read there or later is computed from.
     """
 
     def __init__(self) -> None:
@@ -111,11 +117,12 @@ class FeatureTaps:
         return copied
 
     def attach(self, net: nn.Module, stage: str, module: str) -> None:
+        """Keep the output of a module of `net` as that of the stage."""
         net.get_submodule(module).register_forward_hook(_TapHook(self, stage))
 
 
 class _TapHook:
-    """A hook that goes along when its module is copied."""
+    """A forward hook that is copied with its module; a closure would keep pointing at the old taps."""
 
     def __init__(self, taps: FeatureTaps, stage: str) -> None:
         self.taps, self.stage = taps, stage

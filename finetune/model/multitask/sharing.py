@@ -1,4 +1,4 @@
-"""What several tasks share of a backbone, where each leaves it, and how much each one's gradient counts there."""
+"""What several tasks share of a backbone, where each task reads it, and how much each task's gradient counts there."""
 
 from collections.abc import Sequence
 from functools import partial
@@ -9,46 +9,49 @@ from torch import Tensor, nn
 
 from finetune.errors import ModelError
 from finetune.model.backbone.backbone import Backbone
-from finetune.model.multitask.feature_taps import FeatureTap, FeatureTaps, choose_end, find_stage_ends
+from finetune.model.multitask.feature_taps import FeatureTap, FeatureTaps, choose_stage, find_stage_ends
 from finetune.model.multitask.task_readers import build_readers, to_feature_maps
 from finetune.recipe.tasks import MultitaskSpec
 
 
 class Sharing(nn.Module):
-    """From a backbone's features (B, T', D), of two towers (2, B, T', D), to each task's vector {task: (B, D)}.
+    """From a backbone's features (B, T', D), or (B, 2, T', D) of two towers, to one vector per task {task: (B, D)}.
 
-    `taps` has what stages gave that tasks read before the backbone's end, and, after a pass, where tasks leave what
-    they share, the earliest first. `gates` (M,), where set, is how much each task's gradient counts in what it shares.
+    `taps` holds activations of the latest forward pass. `gates` (M,), if set, scales the gradient that each of the M
+    tasks sends into the shared part.
     """
 
     def __init__(self, backbone: Backbone, spec: MultitaskSpec, shared_pooling: str) -> None:
         super().__init__()
         self.spec = spec
         self.takes_clips = backbone.takes_clips
-        self.has_towers = spec.multitask.sharing != "hard"
+        self.num_towers = backbone.num_towers
         self.gates: Tensor | None = None
         self.taps = FeatureTaps()
         self.tap_of = _find_taps(backbone, spec)
-        self.stages = list(dict.fromkeys(backbone.stage_of.values()))
-        for tap in {tap.stage: tap for tap in self.tap_of.values()}.values():
+        tapped = {tap.stage: tap for tap in self.tap_of.values()}
+        for tap in tapped.values():
             self.taps.attach(backbone.net, tap.stage, tap.module)
+        self.tapped_stages = [stage for stage in dict.fromkeys(backbone.stage_of.values()) if stage in tapped]
         features = backbone.steps(backbone.frames.count), backbone.width
         self.readers, self.widths = build_readers(spec, shared_pooling, taps=self.tap_of, features=features)
 
     def width_of(self, task: str) -> int | None:
-        """Of the vector that a task reads for itself; None where it is the one that is shared."""
+        """Width of the vector that a task reads by its own reader; None if it reads the shared pooled vector."""
         return self.widths.get(task)
 
     def forward(self, features: Tensor, pooling: nn.Module) -> dict[str, Tensor]:
-        towers = list(features) if self.has_towers else [features]
-        maps = {stage: self._maps(stage, towers) for stage in self._stages_read()}
+        if self.num_towers > 1:
+            features = features.movedim(1, 0)
+        towers = list(features) if self.num_towers > 1 else [features]
+        maps = {stage: self._maps(stage, towers) for stage in self.tapped_stages}
         pooled: dict[int, Tensor] = {}
         vectors = {}
         for number, name in enumerate(self.spec.tasks):
-            tower = self.spec.tower_index(name) if self.has_towers else 0
+            tower = self.spec.tower_index(name)
             if name in self.tap_of:
-                read = maps[self.tap_of[name].stage][tower]
-                vectors[name] = self.readers[name](self._gated(read, number))
+                stage_output = maps[self.tap_of[name].stage][tower]
+                vectors[name] = self.readers[name](self._gated(stage_output, number))
             elif name in self.readers:
                 vectors[name] = self.readers[name](self._gated(towers[tower], number))
             else:
@@ -61,12 +64,13 @@ class Sharing(nn.Module):
         self.taps.shared.append(list(pooled.values()))
         return vectors
 
-    def _stages_read(self) -> list[str]:
-        read = {tap.stage for tap in self.tap_of.values()}
-        return [stage for stage in self.stages if stage in read]
+    def shared_activations(self) -> list[Tensor]:
+        """The earliest shared activations of the latest pass that take a gradient; empty where none does."""
+        trainable = ([tensor for tensor in place if tensor.requires_grad] for place in self.taps.shared)
+        return next(filter(None, trainable), [])
 
     def _maps(self, stage: str, towers: Sequence[Tensor]) -> list[Tensor]:
-        """Of each tower (B, T', C, h, w); what towers gave of a picture, or clip, stands next to each other."""
+        """A stage's output for each tower, (B, T', C, h, w); rows of the towers are interleaved."""
         taken = self.taps.taken[stage]
         return [
             to_feature_maps(taken[tower :: len(towers)], clips=len(features), takes_clips=self.takes_clips)
@@ -78,11 +82,14 @@ class Sharing(nn.Module):
 
 
 class GradientGate(torch.autograd.Function):
-    """Nothing on the way forward; on the way back the gradient times a number, which may be set in between."""
+    """Identity in the forward pass; in the backward pass the gradient is multiplied by a number.
+
+    The number may be set between the two passes.
+    """
 
     @staticmethod
     def forward(ctx: Any, value: Tensor, gate: Tensor) -> Tensor:
-        ctx.gate = gate  # not saved for backward, which would refuse what changes on the way
+        ctx.gate = gate  # not by save_for_backward, which refuses tensors that change before the backward pass
         return value.view_as(value)
 
     @staticmethod
@@ -91,9 +98,9 @@ class GradientGate(torch.autograd.Function):
 
 
 def _find_taps(backbone: Backbone, spec: MultitaskSpec) -> dict[str, FeatureTap]:
-    """Where each task that reads places, or an earlier stage, leaves the backbone."""
-    reading = {name: task for name, task in spec.tasks.items() if task.at is not None or task.uses_keypoints}
-    if not reading:
+    """The tap of each task that reads an earlier stage or positions in the picture."""
+    tapping = {name: task for name, task in spec.tasks.items() if task.at is not None or task.uses_keypoints}
+    if not tapping:
         return {}
     side = backbone.size
     clips = torch.zeros((1, backbone.frames.count, 3, side, side), dtype=torch.uint8, device=backbone.mean.device)
@@ -102,14 +109,17 @@ def _find_taps(backbone: Backbone, spec: MultitaskSpec) -> dict[str, FeatureTap]
     ends = find_stage_ends(backbone.net, backbone.stage_of, partial(backbone, clips))
     backbone.train(training)
     stages = list(dict.fromkeys(backbone.stage_of.values()))
-    found = {}
-    for name, task in reading.items():
-        stage, module = choose_end(ends, task.at, stages, task=name)
-        shape = ends[stage][1]
-        half = (shape[0] // 2, *shape[1:]) if spec.multitask.sharing != "hard" else shape
+    taps = {}
+    for name, task in tapping.items():
+        stage = choose_stage(ends, task.at, stages, task=name)
+        rows, *shape = ends[stage].shape
         try:
-            maps = to_feature_maps(torch.empty(half, device="meta"), clips=1, takes_clips=backbone.takes_clips)
+            maps = to_feature_maps(
+                torch.empty((rows // backbone.num_towers, *shape), device="meta"),
+                clips=1,
+                takes_clips=backbone.takes_clips,
+            )
         except ModelError as error:
             raise ModelError(f"tasks.{name}: at {stage!r} {error}") from None
-        found[name] = FeatureTap(stage, module, tuple(maps.shape[1:]))
-    return found
+        taps[name] = FeatureTap(stage, ends[stage].module, tuple(maps.shape[1:]))
+    return taps

@@ -1,4 +1,4 @@
-"""What a task reads of the shared features: those of an earlier stage, of places in the picture, pooled for itself."""
+"""How a task reads shared features: of an earlier stage, as keypoints or a mean, with a temporal pooling of its own."""
 
 import math
 from collections.abc import Mapping
@@ -13,47 +13,48 @@ from finetune.model.temporal_pooling import build_pooling
 from finetune.recipe.tasks import MultitaskSpec, Task
 
 NUM_KEYPOINTS, HIDDEN = 32, 64
-UNIFORM_MEAN, UNIFORM_STD = 0.5, 0.29  # of places spread evenly over the picture: their mean, their deviation
+UNIFORM_MEAN, UNIFORM_STD = 0.5, 0.29  # mean and standard deviation of positions spread evenly over 0…1
 COORDINATE_SCALE = 5
 
 
 class Keypoints(nn.Module):
-    """Where 32 learnt points lie in each picture, and how far they spread: maps (B, T, C, h, w) to (B, T, 128).
+    """Positions and spreads of 32 learned keypoints in each picture: maps (B, T', C, h, w) to (B, T', 128).
 
-    Each is the mean place and the deviation, in x and y, of a softmax over places: the spatial softmax of
-    arXiv:1509.06113, after one convolution more. They are in fifths of the picture, from its middle, so that a head
-    gets numbers of about the size of other features: in shares of the picture it learns many times more slowly.
+    Each keypoint is a softmax over the h × w positions of a learned score map; it gives the mean and the standard
+    deviation of x and of y under that softmax (spatial softmax, arXiv:1509.06113, after one more convolution).
+    Values are centred at those of an even spread and given in fifths of the picture, so that they have about the size
+    of other features: in fractions of the picture a head learns many times more slowly.
     """
 
     def __init__(self, channels: int) -> None:
         super().__init__()
         self.norm = nn.GroupNorm(1, channels)
         self.mix = nn.Conv2d(channels, HIDDEN, 3, padding=1)
-        self.project = nn.Conv2d(HIDDEN, NUM_KEYPOINTS, 1, bias=False)  # a softmax over places would cancel one
+        self.project = nn.Conv2d(HIDDEN, NUM_KEYPOINTS, 1, bias=False)  # the softmax over positions cancels a bias
         self.log_sharpness = nn.Parameter(torch.tensor(2.0).log())
 
     def forward(self, maps_BTChw: Tensor) -> Tensor:
         batch, steps, _, height, width = maps_BTChw.shape
         scores = self.project(F.gelu(self.mix(self.norm(maps_BTChw.flatten(0, 1)))))
         shares_NPhw = (self.log_sharpness.exp() * scores.float()).flatten(2).softmax(2).unflatten(2, (height, width))
-        found = []
-        for along, size in ((shares_NPhw.sum(2), width), (shares_NPhw.sum(3), height)):
-            places = (torch.arange(size, device=along.device) + 0.5) / size
-            mean_NP = (along * places).sum(2)
-            spread_NP = (along * (places - mean_NP.unsqueeze(2)).square()).sum(2)
-            found += [mean_NP - UNIFORM_MEAN, (spread_NP + 1e-6).sqrt() - UNIFORM_STD]
-        return (COORDINATE_SCALE * torch.cat(found, 1)).to(maps_BTChw.dtype).unflatten(0, (batch, steps))
+        coordinates = []
+        for marginal_NPs, size in ((shares_NPhw.sum(2), width), (shares_NPhw.sum(3), height)):
+            positions_s = (torch.arange(size, device=marginal_NPs.device) + 0.5) / size
+            mean_NP = (marginal_NPs * positions_s).sum(2)
+            variance_NP = (marginal_NPs * (positions_s - mean_NP.unsqueeze(2)).square()).sum(2)
+            coordinates += [mean_NP - UNIFORM_MEAN, (variance_NP + 1e-6).sqrt() - UNIFORM_STD]
+        return (COORDINATE_SCALE * torch.cat(coordinates, 1)).to(maps_BTChw.dtype).unflatten(0, (batch, steps))
 
 
 class SpatialMean(nn.Module):
-    """The mean over places: maps (B, T, C, h, w) to (B, T, C)."""
+    """The mean over positions: maps (B, T', C, h, w) to (B, T', C)."""
 
     def forward(self, maps_BTChw: Tensor) -> Tensor:
         return maps_BTChw.mean((3, 4))
 
 
 class MiddleFrame(nn.Module):
-    """The frame in the middle of the clip, or the mean of the two next to it."""
+    """The clip's middle frame, or the mean of the two middle frames if T is even: (B, T, D) to (B, D)."""
 
     def forward(self, features_BTD: Tensor) -> Tensor:
         steps = features_BTD.shape[1]
@@ -61,7 +62,7 @@ class MiddleFrame(nn.Module):
 
 
 class TaskReader(nn.Module):
-    """A task's own way from the shared features, maps (B, T, C, h, w) or pooled (B, T, D), to its head's vector."""
+    """A task's own pooling: maps (B, T', C, h, w) or features (B, T', D) to the vector (B, `width`) for its head."""
 
     def __init__(self, task: Task, shared_pooling: str, *, width: int, num_steps: int, reads_maps: bool) -> None:
         super().__init__()
@@ -83,9 +84,9 @@ class TaskReader(nn.Module):
 def build_readers(
     spec: MultitaskSpec, shared_pooling: str, *, taps: Mapping[str, FeatureTap], features: tuple[int, int]
 ) -> tuple[nn.ModuleDict, dict[str, int]]:
-    """A reader for each task that does not read what all share, and the width of what it gives.
+    """Readers, and the widths of their vectors, of the tasks that do not read the shared pooled vector.
 
-    `features` are the backbone's steps in time and its width.
+    `features` are T' and D of the backbone's features.
     """
     readers, widths = nn.ModuleDict(), {}
     for name, task in spec.tasks.items():
@@ -99,13 +100,14 @@ def build_readers(
 
 
 def to_feature_maps(values: Tensor, *, clips: int, takes_clips: bool) -> Tensor:
-    """What a stage gives for so many clips, as (B, T', C, h, w), channels first; class tokens are left out.
+    """A stage's output for `clips` clips as feature maps (B, T', C, h, w); class tokens are dropped.
 
-    Raises ModelError for what is no picture.
+    `values` are (B T', C, h, w), (B T', h, w, C) or tokens (B T', N, C), or of a video network (`takes_clips`)
+    (B, C, T', h, w) or (B, T', h, w, C), with h = w. Raises ModelError for any other shape.
     """
     if takes_clips and values.ndim == 5:
-        if values.shape[2] == values.shape[3] != values.shape[4]:  # pictures are square
-            return values.movedim(4, 2)  # (B, T', h, w, C), as Swin has it
+        if values.shape[2] == values.shape[3] != values.shape[4]:  # channels last, as in Swin
+            return values.movedim(4, 2)
         return values.transpose(1, 2)
     if values.ndim == 4 and not takes_clips:
         pictures = values.movedim(3, 1) if values.shape[1] == values.shape[2] != values.shape[3] else values
@@ -114,4 +116,4 @@ def to_feature_maps(values: Tensor, *, clips: int, takes_clips: bool) -> Tensor:
         side = math.isqrt(values.shape[1])
         tokens = values[:, values.shape[1] - side * side :]
         return tokens.transpose(1, 2).unflatten(2, (side, side)).unflatten(0, (clips, -1))
-    raise ModelError(f"the network gives {tuple(values.shape)}, in which there are no places of a picture")
+    raise ModelError(f"the network returns a tensor {tuple(values.shape)}, which has no positions in the picture")

@@ -1,6 +1,6 @@
 """Losses of several tasks: over the rows that have the label, divided by their size, weighed, and compared."""
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from itertools import combinations
 from typing import Any, NamedTuple
@@ -11,7 +11,6 @@ from torch.nn import functional as F
 
 from finetune.data.labels import TargetLayout
 from finetune.data.manifest import Manifest
-from finetune.model.backbone.towers import tower_distance
 from finetune.model.classifier import VideoClassifier
 from finetune.recipe.tasks import CLASSIFICATION_KINDS, DEFAULT_LOSS, OutputSpec
 from finetune.train.loss.losses import build_loss
@@ -55,7 +54,7 @@ class MultitaskObjective:
     ) -> None:
         spec = model.multitask_spec
         assert spec is not None and model.sharing is not None
-        self.model, self.spec, self.reduce = model, spec, reduce
+        self.model, self.sharing, self.spec, self.reduce = model, model.sharing, spec, reduce
         self.names = list(spec.tasks)
         self.layout = TargetLayout(spec.outputs)
         rows = manifest.rows("train")
@@ -70,7 +69,7 @@ class MultitaskObjective:
         if spec.multitask.divide_by == "none":
             self.divisors.fill_(1.0)
         if self.rule.weighs_gradients:
-            model.sharing.gates = torch.ones(len(self.names), device=model.backbone.mean.device)
+            self.sharing.gates = torch.ones(len(self.names), device=model.backbone.mean.device)
         self.epoch = TaskEpochSums(len(self.names))
 
     def begin(self, targets: Tensor, step: StepContext) -> None:
@@ -100,9 +99,9 @@ class MultitaskObjective:
         """The pulls between tasks (relation) and between towers (structure)."""
         settings, total = self.spec.multitask, torch.zeros(())
         if settings.relation:
-            total = total + settings.relation * task_distance(self.model)
+            total = total + settings.relation * task_distance(self.model.task_parameters())
         if settings.structure:
-            total = total + settings.structure * tower_distance(self.model.backbone.net)
+            total = total + settings.structure * self.model.backbone.tower_distance()
         return total if settings.relation or settings.structure else 0.0
 
     def judged(self, said: Sequence[Mapping[str, Tensor]], targets: Tensor) -> tuple[Tensor, Tensor] | None:
@@ -198,21 +197,19 @@ class MultitaskObjective:
         self.gates = torch.ones(len(self.names), dtype=torch.float64)
         if self.rule.weighs_gradients:
             self.gates = weights
-            assert self.model.sharing is not None and self.model.sharing.gates is not None
-            self.model.sharing.gates.copy_(weights)
+            assert self.sharing.gates is not None
+            self.sharing.gates.copy_(weights)
             self.weights = scale
         else:
             self.weights = scale * weights
 
     def _gramian(self, means: Sequence[Tensor], scale: Tensor) -> Tensor | None:
         """Inner products of the tasks' gradients (M, M) at what they share; None where nothing of it learns."""
-        assert self.model.sharing is not None
-        places = ([each for each in place if each.requires_grad] for place in self.model.sharing.taps.shared)
-        shared = next(filter(None, places), None)
-        if shared is None:
+        shared = self.sharing.shared_activations()
+        if not shared:
             return None
-        if self.model.sharing.gates is not None:
-            self.model.sharing.gates.fill_(1.0)
+        if self.sharing.gates is not None:
+            self.sharing.gates.fill_(1.0)
         rows = []
         for mean, factor in zip(means, scale.tolist(), strict=True):
             found = torch.autograd.grad(mean, shared, retain_graph=True, allow_unused=True, materialize_grads=True)
@@ -261,25 +258,20 @@ def check_weighting(name: str) -> None:
     build_weighting(name, 2)
 
 
-def task_distance(model: VideoClassifier) -> Tensor:
-    """The squared distance between parameters of different tasks' own parts that have a name and shape in common."""
-    own: dict[str, dict[str, nn.Parameter]] = {}
-    for name, head in model.heads.items():
-        own[name] = {f"head.{part}": each for part, each in head.named_parameters()}
-    assert model.sharing is not None
-    for name, reader in model.sharing.readers.items():
-        own[name] |= {f"reader.{part}": each for part, each in reader.named_parameters()}
-    return torch.stack(
-        [(one - other).square().sum() for one, other in _matching_parameters(own)] or [torch.zeros(())]
-    ).sum()
+def task_distance(parameters: Mapping[str, Mapping[str, nn.Parameter]]) -> Tensor:
+    """Sum of squared differences, 0-dim, between parameters {task: {name: parameter}} of each pair of tasks.
 
-
-def _matching_parameters(own: Mapping[str, Mapping[str, nn.Parameter]]) -> Iterator[tuple[nn.Parameter, nn.Parameter]]:
-    for one, other in combinations(own.values(), 2):
-        for part in one.keys() & other.keys():
-            learn = one[part].requires_grad or other[part].requires_grad
-            if learn and one[part].shape == other[part].shape:
-                yield one[part], other[part]
+    Two parameters are compared if they have the same name and shape and at least one of them is trainable.
+    """
+    terms = [
+        (first[name] - second[name]).square().sum()
+        for first, second in combinations(parameters.values(), 2)
+        for name in first
+        if name in second
+        and first[name].shape == second[name].shape
+        and (first[name].requires_grad or second[name].requires_grad)
+    ]
+    return torch.stack(terms or [torch.zeros(())]).sum()
 
 
 def _build_task_loss(name: str, output: OutputSpec, counts: Sequence[int], smoothing: float) -> LossFn:

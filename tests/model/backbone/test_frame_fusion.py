@@ -143,7 +143,7 @@ def test_early_fusion_refuses_a_first_layer_that_normalises_its_weights():
 
 @pytest.mark.parametrize("fusion", ["early", "slow", "tsm"])
 def test_a_video_backbone_has_no_fusion(fusion):
-    with pytest.raises(ModelError, match=f"{fusion}': a video backbone sees the clip whole"):
+    with pytest.raises(ModelError, match=f"{fusion}': a video backbone mixes frames itself"):
         build_backbone("torchvision/r3d_18", weights="none", size=32, fusion=fusion)
 
 

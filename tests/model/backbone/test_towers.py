@@ -57,20 +57,20 @@ CUTS = [
 
 
 class Both(nn.Module):
-    """Features of two towers (2, B, T', D) as one vector a clip, in which each tower counts otherwise."""
+    """Features of two towers (B, 2, T', D) as one vector a clip, in which each tower counts otherwise."""
 
     def forward(self, features):
-        return features[0].mean(1) + 2 * features[1].mean(1)
+        return features[:, 0].mean(1) + 2 * features[:, 1].mean(1)
 
 
-def backbone_of(name=TINY, size=64, *, towers=None, num_frames=2):
+def backbone_of(name=TINY, size=64, *, sharing="hard", num_frames=2):
     torch.manual_seed(0)
-    return build_backbone(name, weights="none", size=size, num_frames=num_frames, towers=towers)
+    return build_backbone(name, weights="none", size=size, num_frames=num_frames, sharing=sharing)
 
 
-def model_of(name=TINY, size=64, *, towers="cross_stitch", num_frames=2):
+def model_of(name=TINY, size=64, *, sharing="cross_stitch", num_frames=2):
     """A classifier on what both towers give."""
-    backbone = backbone_of(name, size, towers=towers, num_frames=num_frames)
+    backbone = backbone_of(name, size, sharing=sharing, num_frames=num_frames)
     settings = Model(backbone=name, weights="none", dropout=0)
     model = VideoClassifier(backbone, classes=("a", "b"), settings=settings, num_frames=num_frames)
     model.temporal = Both()
@@ -103,22 +103,22 @@ def make_identity(backbone):
         unit.change += torch.eye(2).unsqueeze(2) - unit.weights()
 
 
-@pytest.mark.parametrize("towers", ["plain", "cross_stitch"])
+@pytest.mark.parametrize("sharing", ["towers", "cross_stitch"])
 @pytest.mark.parametrize(("name", "size"), [*FAMILIES, ("torchvision/r3d_18", 32), *slowly(MORE)])
 @torch.no_grad()
-def test_both_towers_begin_as_the_network_bit_for_bit(name, size, towers):
-    plain, both = backbone_of(name, size).eval(), backbone_of(name, size, towers=towers).eval()
+def test_both_towers_begin_as_the_network_bit_for_bit(name, size, sharing):
+    plain, both = backbone_of(name, size).eval(), backbone_of(name, size, sharing=sharing).eval()
     seen = clips(size=size)
     make_identity(both)
     whole, features = plain(seen), both(seen)
-    assert features.shape == (2, *whole.shape)
-    assert torch.equal(features[0], whole) and torch.equal(features[1], whole)
+    assert features.shape == (len(seen), 2, *whole.shape[1:])
+    assert torch.equal(features[:, 0], whole) and torch.equal(features[:, 1], whole)
     assert torch.equal(both.feature_map(seen), plain.feature_map(seen))
 
 
 @pytest.mark.parametrize(("name", "size"), [*FAMILIES, *slowly(MORE)])
 def test_stages_keep_their_names_and_each_but_the_last_ends_with_a_unit(name, size):
-    plain, both = backbone_of(name, size), backbone_of(name, size, towers="cross_stitch")
+    plain, both = backbone_of(name, size), backbone_of(name, size, sharing="cross_stitch")
     stages = list(dict.fromkeys(plain.stage_of.values()))
     assert list(dict.fromkeys(both.stage_of.values())) == stages
     assert both.stage_of.keys() == {each for each, _ in both.net.named_parameters(remove_duplicate=False)}
@@ -132,7 +132,7 @@ def test_stages_keep_their_names_and_each_but_the_last_ends_with_a_unit(name, si
 
 
 def test_class_tokens_and_positions_are_one_for_both():
-    names = dict(backbone_of("test_vit", towers="plain").net.named_parameters())
+    names = dict(backbone_of("test_vit", sharing="towers").net.named_parameters())
     assert {name for name in names if ".towers." not in name} == {"cls_token", "pos_embed"}
 
 
@@ -150,18 +150,18 @@ def test_a_unit_mixes_nine_tenths_and_one_tenth_and_each_channel_by_itself(shape
     assert torch.equal(unit(first, second)[1], mixed[1])
 
 
-@pytest.mark.parametrize("towers", ["plain", "cross_stitch"])
-def test_only_a_stitch_lets_one_tower_learn_from_the_others_features(towers):
-    backbone = backbone_of(towers=towers)
-    backbone(clips())[0].sum().backward()
+@pytest.mark.parametrize("sharing", ["towers", "cross_stitch"])
+def test_only_a_stitch_lets_one_tower_learn_from_the_others_features(sharing):
+    backbone = backbone_of(sharing=sharing)
+    backbone(clips())[:, 0].sum().backward()
     gradients = {name: each.grad for name, each in backbone.net.named_parameters() if ".towers.1." in name}
     learnt = {backbone.stage_of[name] for name, each in gradients.items() if each is not None and each.abs().sum() > 0}
     stages = list(dict.fromkeys(backbone.stage_of.values()))
-    assert learnt == (set() if towers == "plain" else set(stages[:-1]))
+    assert learnt == (set() if sharing == "towers" else set(stages[:-1]))
 
 
 def test_batch_norm_learns_the_statistics_of_its_own_towers_pictures():
-    both, plain = backbone_of(towers="plain").train(), backbone_of().train()
+    both, plain = backbone_of(sharing="towers").train(), backbone_of().train()
     louder = copy.deepcopy(plain)
     seen = clips()
     with torch.no_grad():
@@ -171,7 +171,7 @@ def test_batch_norm_learns_the_statistics_of_its_own_towers_pictures():
         each = [plain(seen), louder(seen)]
     assert not torch.equal(*each)
     for tower, network in enumerate((plain, louder)):
-        assert torch.equal(features[tower], each[tower])
+        assert torch.equal(features[:, tower], each[tower])
         for name, norm in network.net.named_modules():
             if has_running_stats(norm):
                 part, _, inner = name.partition(".")
@@ -257,7 +257,7 @@ def test_of_wholly_frozen_towers_the_features_of_both_enter_by_clip():
     assert cut.entry == FEATURES and cut.item == (2, 2, 512)
     seen = clips_of(model)
     kept, features = forward_before_cut(model.eval(), seen, cut), model.backbone(seen)
-    assert torch.equal(kept[1], features[:, 1]) and torch.equal(forward_after_cut(model, kept, cut), features)
+    assert torch.equal(kept[1], features[1]) and torch.equal(forward_after_cut(model, kept, cut), features)
     assert torch.equal(model(kept, cut)["label"], model(seen)["label"])
 
 
@@ -295,9 +295,9 @@ def test_the_distance_is_nothing_at_first_then_that_of_the_weights_that_learn():
 def test_the_heat_is_that_of_tower_0():
     class First(nn.Module):
         def forward(self, features):
-            return features[0].mean(1)
+            return features[:, 0].mean(1)
 
-    model, plain = model_of(towers="plain"), backbone_of()
+    model, plain = model_of(sharing="towers"), backbone_of()
     model.temporal = First()
     with torch.no_grad():
         for each in model.backbone.net.modules():
@@ -333,22 +333,22 @@ def test_low_rank_matrices_learn_in_both_towers_and_their_products_count_as_dist
 @pytest.mark.parametrize(
     ("name", "size", "reason"),
     [
-        ("crossvit_tiny_240", 240, "a CrossVit cannot be run side by side: blocks.0 takes list, not one tensor"),
-        ("xcit_nano_12_p16_224", 64, "patch_embed gives tuple, not one tensor"),
+        ("crossvit_tiny_240", 240, "a CrossVit cannot be split into two towers: blocks.0 takes list, not one tensor"),
+        ("xcit_nano_12_p16_224", 64, "patch_embed returns tuple, not one tensor"),
         ("eva02_tiny_patch14_224", 56, "blocks.0 takes more than one tensor"),
     ],
 )
 def test_a_network_whose_modules_hand_on_something_else_is_refused(name, size, reason):
     with pytest.raises(ModelError, match=reason):
-        backbone_of(name, size, towers="plain")
+        backbone_of(name, size, sharing="towers")
 
 
 def test_frames_do_not_meet_inside_towers():
-    with pytest.raises(ModelError, match="model.fusion 'tsm': frames do not meet inside two towers; say late"):
-        build_backbone(TINY, weights="none", size=64, fusion="tsm", towers="plain")
+    with pytest.raises(ModelError, match=r"model.fusion 'tsm' does not work with multitask.sharing 'towers'; set it "):
+        build_backbone(TINY, weights="none", size=64, fusion="tsm", sharing="towers")
 
 
 def test_without_towers_there_is_one_network():
     backbone = backbone_of()
-    assert backbone.towers is None and not any(isinstance(each, TowerPair) for each in backbone.modules())
+    assert backbone.num_towers == 1 and not any(isinstance(each, TowerPair) for each in backbone.modules())
     assert backbone(clips()).shape == (3, 2, backbone.width)

@@ -12,7 +12,7 @@ from finetune.errors import ModelError
 from finetune.model.classifier import build_model
 from finetune.model.freezing.freeze import set_trainable
 from finetune.model.frozen_prefix import find_cut, forward_before_cut
-from finetune.model.multitask.feature_taps import FeatureTaps, choose_end, find_stage_ends
+from finetune.model.multitask.feature_taps import FeatureTaps, StageEnd, choose_stage, find_stage_ends
 from finetune.model.multitask.task_readers import to_feature_maps
 from finetune.recipe.tasks import Task
 
@@ -119,7 +119,7 @@ def test_the_end_is_the_part_called_last_and_what_gives_no_tensor_ends_nothing()
 @pytest.mark.parametrize("name", NETWORKS)
 def test_a_stage_that_is_not_there_is_named_with_the_nearest(name):
     stage = list(NETWORKS[name])[1]
-    with pytest.raises(ModelError, match=rf"tasks.car.at: there is no stage '{stage}x' \(nearest: .*{stage}.*stem, "):
+    with pytest.raises(ModelError, match=rf"tasks.car.at: unknown stage '{stage}x' \(nearest: .*{stage}.*stem, "):
         tasked({"car": Task(kind="box", at=f"{stage}x")}, backbone=name)
 
 
@@ -128,23 +128,25 @@ def test_a_stage_that_is_not_there_is_named_with_the_nearest(name):
 def test_a_stage_without_a_picture_is_refused_with_those_that_have_one(name, stage, kind):
     with pytest.raises(ModelError) as error:
         tasked({"car": Task(kind=kind, at=stage)}, backbone=name)
-    assert str(error.value).startswith(f"tasks.car.at: the stage {stage!r} gives no picture; take one of stem, ")
+    assert str(error.value).startswith(f"tasks.car.at: stage {stage!r} returns no feature map; take one of stem, ")
     assert stage not in str(error.value).partition("take one of")[2]
 
 
 @pytest.mark.parametrize("stage", ["temporal", "head"])
 def test_what_is_new_is_no_stage_of_the_backbone(stage):
-    with pytest.raises(ModelError, match=f"tasks.car.at: there is no stage '{stage}'"):
+    with pytest.raises(ModelError, match=f"tasks.car.at: unknown stage '{stage}'"):
         tasked({"car": Task(kind="box", at=stage)})
 
 
 def test_a_network_that_gives_no_pictures_at_all_is_refused():
-    with pytest.raises(ModelError, match=r"tasks.car: no stage of this backbone gives pictures"):
-        choose_end({"a": ("a", (2, 9)), "b": ("b", (2, 9, 1, 1))}, None, ["a", "b"], task="car")
+    with pytest.raises(ModelError, match=r"tasks.car: no stage of this backbone returns a feature map"):
+        choose_stage({"a": StageEnd("a", (2, 9)), "b": StageEnd("b", (2, 9, 1, 1))}, None, ["a", "b"], task="car")
 
 
 def test_tokens_of_a_clip_are_refused_with_the_task():
-    with pytest.raises(ModelError, match=r"tasks.car: at '.*' the network gives \(.*no places of a picture"):
+    with pytest.raises(
+        ModelError, match=r"tasks.car: at '.*' the network returns a tensor \(.*no positions in the picture"
+    ):
         tasked({"car": "box"}, backbone="torchvision/mvit_v1_b", size=64, num_frames=4)
 
 
@@ -165,8 +167,8 @@ def test_tokens_of_a_clip_are_refused_with_the_task():
     ],
 )
 def test_a_picture_has_more_than_one_place(shape, is_picture):
-    ends = {"stem": ("stem", (2, 3, 4, 4)), "it": ("end", shape)}
-    assert choose_end(ends, None, ["stem", "it"], task="car") == (("it", "end") if is_picture else ("stem", "stem"))
+    ends = {"stem": StageEnd("stem", (2, 3, 4, 4)), "it": StageEnd("end", shape)}
+    assert choose_stage(ends, None, ["stem", "it"], task="car") == ("it" if is_picture else "stem")
 
 
 def test_a_copy_has_nothing_of_what_was_taken_and_takes_its_own():

@@ -279,5 +279,5 @@ def test_over_views_numbers_are_averaged_and_classes_agree():
 
 @pytest.mark.parametrize("name", ["type", "values", "train", "float", "init_bias_to_zero", "training"])
 def test_a_task_with_the_name_of_a_part_of_pytorch_is_refused(name):
-    with pytest.raises(ModelError, match=f"a task cannot be named {name}, as a part of PyTorch's modules is"):
+    with pytest.raises(ModelError, match=f"a task cannot be named {name}: PyTorch uses this name"):
         tasked({name: "classify", "box": "box"})

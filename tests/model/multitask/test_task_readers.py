@@ -135,7 +135,7 @@ def test_clips_are_told_from_pictures_with_channels_last_whatever_their_length(s
     ("shape", "takes_clips"), [((6, 5), False), ((2, 5), True), ((2, 9, 5), True), ((6, 5, 4, 4), True)]
 )
 def test_what_is_no_picture_is_refused_with_its_shape(shape, takes_clips):
-    with pytest.raises(ModelError, match=rf"gives \({shape[0]}, .*no places of a picture"):
+    with pytest.raises(ModelError, match=rf"returns a tensor \({shape[0]}, .*no positions in the picture"):
         to_feature_maps(torch.zeros(shape), clips=2, takes_clips=takes_clips)
 
 
