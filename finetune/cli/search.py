@@ -75,7 +75,7 @@ def sweep(
     load_recipe(recipe)
 
     from finetune.cli.manifest import load_manifest
-    from finetune.study.study_runs import val_units
+    from finetune.study.compare_on_val import val_units
     from finetune.study.sweep import fixed_settings, grid, load_point_recipes, sweep, swept_keys
 
     points = grid(overrides)

@@ -1,6 +1,6 @@
 """`finetune kfold`, `sweep-stages` and `average`: several runs seen as one."""
 
-import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -10,7 +10,7 @@ from finetune.errors import RunError
 from finetune.recipe.load import load_recipe
 
 if TYPE_CHECKING:
-    from finetune.study.sweep_stages import Outcome
+    from finetune.study.sweep_stages import StageResult
 
 
 def kfold(
@@ -33,15 +33,13 @@ def kfold(
     from finetune.metrics.headline_keys import HEADLINE_METRICS, metric_range
     from finetune.metrics.intervals import FOLD_ERROR_NOTE
     from finetune.recipe.tasks import primary_task
-    from finetune.storage.safe_read import read_json
     from finetune.study import kfold as study
 
     manifest = load_manifest(settings, whole=True)
     name = "leave-one-group-out" if leave_one_group_out else f"{folds}-fold"
     folder = out or Path("runs") / f"{Path(recipe).stem}-{name}"
     count = None if leave_one_group_out else folds
-    study.kfold(settings, manifest, folds=count, out=folder, announce=lambda text: print(text, file=sys.stderr))
-    results = read_json(folder / "evaluation" / "results.json")
+    results = study.kfold(settings, manifest, folds=count, out=folder)
     task = results["tasks"][primary_task(results["tasks"])]
     key, name = HEADLINE_METRICS[task["kind"]]
     print(f"fold  clips  {name}")
@@ -65,30 +63,21 @@ def tasks_ablation(
 
     from finetune.cli.manifest import load_manifest
     from finetune.report.pages.tasks_ablation import verdict
-    from finetune.storage.safe_read import read_json
-    from finetune.study import tasks_ablation as ablation
+    from finetune.study import tasks_ablation as study
 
     folder, name = out or Path("runs") / f"{Path(recipe).stem}-ablation", Path(recipe).stem
-    ablation.tasks_ablation(
-        settings,
-        load_manifest(settings),
-        name=name,
-        seeds=seeds,
-        out=folder,
-        announce=lambda text: print(text, file=sys.stderr),
-    )
-    told = read_json(folder / "ablation.json")
-    width = max(map(len, told["tasks"]))
-    print(f"{'task':{width}}  figure       alone  together     gain")
-    for task, each in told["tasks"].items():
-        alone, together = (sum(each[key]) / len(each[key]) for key in ("alone", "together"))
-        gain = _percent(each["gain"], each["gain_ci"])
-        print(f"{task:{width}}  {each['name']:11}  {alone:.3f}  {together:8.3f}  {gain}")
-    print(f"ΔM {_percent(told['delta_m'], told['delta_m_ci'])}\n{verdict(told)}")
+    ablation = study.tasks_ablation(settings, load_manifest(settings), name=name, seeds=seeds, out=folder)
+    width = max(map(len, ablation["tasks"]))
+    print(f"{'task':{width}}  metric       alone  together     gain")
+    for task, metrics in ablation["tasks"].items():
+        alone, together = (sum(metrics[key]) / len(metrics[key]) for key in ("alone", "together"))
+        gain = _percent(metrics["gain"], metrics["gain_ci"])
+        print(f"{task:{width}}  {metrics['name']:11}  {alone:.3f}  {together:8.3f}  {gain}")
+    print(f"ΔM {_percent(ablation['delta_m'], ablation['delta_m_ci'])}\n{verdict(ablation)}")
     print(f"report {folder / 'ablation.html'}\n{folder}", flush=True)
 
 
-def _percent(value: float, interval: list[float] | None) -> str:
+def _percent(value: float, interval: Sequence[float] | None) -> str:
     return f"{value:+.1f} %" + ("" if interval is None else f" ({interval[0]:+.1f} to {interval[1]:+.1f})")
 
 
@@ -108,7 +97,7 @@ def sweep_stages(
 
     from finetune.cli.manifest import load_manifest
     from finetune.study import sweep_stages as stages
-    from finetune.study.study_runs import val_units
+    from finetune.study.compare_on_val import val_units
 
     manifest = load_manifest(settings)
     folder = out or Path("runs") / f"{Path(recipe).stem}-stages"
@@ -152,7 +141,7 @@ def average(
     evaluate_and_report(folder)
 
 
-def _outcome_table(outcomes: "list[Outcome]") -> str:
+def _outcome_table(outcomes: "list[StageResult]") -> str:
     width = max(len("stage"), *(len(outcome.what) for outcome in outcomes))
     lines = [f"{'stage':{width}}  {'learning':>12}  on val                  vs. head alone (95 % together)"]
     for each in outcomes:
@@ -165,7 +154,7 @@ def _outcome_table(outcomes: "list[Outcome]") -> str:
     return "\n".join(lines)
 
 
-def _verdict(outcomes: "list[Outcome]", num_units: int, unit: str) -> str:
+def _verdict(outcomes: "list[StageResult]", num_units: int, unit: str) -> str:
     """What the outcomes are evidence for; nothing is recommended without evidence."""
     from finetune.metrics.paired_tests import too_few_units_text
 

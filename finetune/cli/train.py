@@ -80,30 +80,21 @@ def train(
 def _train_seeds(settings: Recipe, manifest: "Manifest", seeds: int, out: Path) -> None:
     import statistics
 
-    from finetune.metrics.headline import headline
     from finetune.recipe.tasks import CATEGORICAL_KINDS
     from finetune.report.compare.page import compare_runs, write_compare_page
-    from finetune.run.read import evaluation_folder
     from finetune.study.seeds import train_seeds
-    from finetune.study.study_runs import primary_task_metrics
 
-    try:
-        split, runs = train_seeds(
-            settings, manifest, seeds=seeds, out=out, announce=lambda text: print(text, file=sys.stderr)
-        )
-    except KeyboardInterrupt:
-        print(f"Stopped. Resume with the same command and --out {shlex.quote(str(out))}", file=sys.stderr)
-        raise
-    values = []
+    runs = train_seeds(settings, manifest, seeds=seeds, out=out)
+    values, split = [], runs[0].results["split"]
     for run in runs:
-        name, value, (low, high) = headline(primary_task_metrics(run, split))
+        name, value, (low, high) = run.headline
         values.append(value)
-        print(f"{run.name}  {split} {name} {value:.3f} (95 % interval {low:.3f} to {high:.3f})")
+        print(f"{run.folder.name}  {split} {name} {value:.3f} (95 % interval {low:.3f} to {high:.3f})")
     print(f"mean {statistics.mean(values):.3f}, standard deviation between seeds {statistics.stdev(values):.3f}")
     for run in runs:
-        print(f"report {evaluation_folder(run, split) / 'report.html'}")
-    if primary_task_metrics(runs[0], split)["kind"] in CATEGORICAL_KINDS:  # others have no correct or wrong clips
-        write_compare_page(compare_runs(runs, split=split), out / "compare.html")
+        print(f"report {run.evaluation / 'report.html'}")
+    if runs[0].primary_metrics["kind"] in CATEGORICAL_KINDS:  # others have no correct or wrong clips
+        write_compare_page(compare_runs([run.folder for run in runs], split=split), out / "compare.html")
         print(f"comparison {out / 'compare.html'}")
     print(out, flush=True)
 

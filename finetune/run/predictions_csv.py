@@ -7,13 +7,16 @@ import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from finetune.data.labels import join_labels
 from finetune.data.manifest import Manifest
 from finetune.errors import RunError
+from finetune.recipe.tasks import CATEGORICAL_KINDS, primary_task
 from finetune.storage.atomic import atomic_file
+from finetune.storage.safe_read import read_array
 from finetune.text import from_spreadsheet_cell, spreadsheet_row
 
 CLASS_PREDICTIONS_FILE = "predictions.csv"
@@ -127,6 +130,18 @@ def read_prediction_rows(folder: Path) -> list[PredictionRow] | None:
             return list(_parse_rows(file, path))
     except FileNotFoundError:
         return None
+
+
+def read_task_predictions(
+    folder: Path, task: str, tasks: Mapping[str, Mapping[str, Any]]
+) -> tuple[list[str], np.ndarray]:
+    """Paths of the rows and predictions (N, K) of one task in an evaluation folder; `tasks` are those of results.json.
+
+    K are classes, or the numbers that the task predicts.
+    """
+    is_primary = task == primary_task(tasks) and tasks[task]["kind"] in CATEGORICAL_KINDS
+    words, numbers = prediction_file_names("" if is_primary else task)
+    return read_prediction_paths(folder / words), read_array(folder / numbers)
 
 
 def read_prediction_paths(path: Path) -> list[str]:

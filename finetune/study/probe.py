@@ -42,7 +42,7 @@ from finetune.recipe.schema import Recipe
 from finetune.recipe.tasks import Multitask
 from finetune.runtime.device import resolve_device, resolve_precision, seed_device
 from finetune.runtime.threads import fits_one_thread, limit_threads
-from finetune.study.kfold import fold_rows, fold_units
+from finetune.study.folds import fold_rows, fold_units
 from finetune.train.from_recipe import new_model
 from finetune.train.log.console import Display
 from finetune.train.setup.preflight import load_file_facts

@@ -20,13 +20,12 @@ from finetune.metrics.intervals import (
 )
 from finetune.metrics.paired_tests import MIN_TEST_UNITS
 from finetune.metrics.tasks import validation_headline
-from finetune.recipe.tasks import CATEGORICAL_KINDS, primary_task
+from finetune.recipe.tasks import CATEGORICAL_KINDS
 from finetune.report.pages.tasks_ablation import MIN_SEEDS
 from finetune.run.checkpoint import open_run
 from finetune.run.manifest import saved_manifest
-from finetune.run.predictions_csv import prediction_file_names, read_prediction_paths
+from finetune.run.predictions_csv import read_task_predictions
 from finetune.run.read import evaluation_folder, read_results_file
-from finetune.storage.safe_read import read_array
 
 MAX_JACKKNIFE_UNITS = 500  # groups, or clips, that are left out one by one
 Pairs = Mapping[tuple[str, int], tuple[Path, Path]]  # by task and seed: a run, and the one that it is compared with
@@ -98,10 +97,7 @@ def _read_task_predictions(run: Path, task: str, split: str) -> _TaskPredictions
     manifest = saved_manifest(run, recipe, classes).only(split)
     labels = manifest.tasks[task]
     folder = evaluation_folder(run, split)
-    scored = read_results_file(folder / "results.json")["tasks"]
-    is_first = task == primary_task(scored) and labels.kind in CATEGORICAL_KINDS
-    words, numbers = prediction_file_names("" if is_first else task)
-    paths, said = read_prediction_paths(folder / words), read_array(folder / numbers)
+    paths, said = read_task_predictions(folder, task, read_results_file(folder / "results.json")["tasks"])
     row_of = {str(manifest.path(row)): row for row in range(len(manifest))}
     rows = np.array([row_of[path] for path in paths], dtype=int)
     known = labels.known[rows]

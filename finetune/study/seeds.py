@@ -1,55 +1,40 @@
-"""The same recipe with several seeds: how far chance in training alone moves the figure."""
+"""Train a recipe with several seeds: how much the result varies by chance in training alone."""
 
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 from finetune.data.manifest import Manifest
-from finetune.metrics.headline_keys import HEADLINE_METRICS
 from finetune.recipe.schema import Recipe
 from finetune.report.run.page import write_report
-from finetune.run.read import evaluation_folder
 from finetune.storage.atomic import write_json
-from finetune.storage.safe_read import read_json
-from finetune.study.study_runs import primary_task_metrics, study_folder, train_and_evaluate
-
-Announce = Callable[[str], None]
+from finetune.study.several_runs import FinishedRun, StudyRun, evaluation_split, finish_runs, study_folder
 
 
-def train_seeds(
-    recipe: Recipe, manifest: Manifest, *, seeds: int, out: Path, announce: Announce = lambda text: None
-) -> tuple[str, list[Path]]:
-    """Train, score and report a recipe with so many seeds, from its own upwards; the split and the runs.
+def train_seeds(recipe: Recipe, manifest: Manifest, *, seeds: int, out: Path) -> list[FinishedRun]:
+    """Train, evaluate and report a recipe with its own seed and the next ones, `seeds` in all.
 
-    All learn from the same rows and are scored on the same: test, else val. Each is a run in a folder of `out`, and its
-    report names the others. What is finished there is not done again.
+    All use the same rows, and are evaluated on the split test, else val. Each is a run in `out/seed-<n>`, and its
+    report links to the others. An interrupted study goes on where it was.
     """
-    split = next((name for name in ("test", "val") if len(manifest.rows(name))), "train")
     numbers = range(recipe.seed, recipe.seed + seeds)
-    with study_folder(out, recipe, manifest, seeds=seeds):
-        runs: list[Path] = []
-        for seed in numbers:
-            announce(f"seed {seed}, {len(runs) + 1} of {seeds}")
-            seeded = recipe.model_copy(update={"seed": seed})
-            runs.append(train_and_evaluate(seeded, manifest, out=out / f"seed-{seed}", split=split))
-        _name_each_other(runs, numbers, split)
-    return split, runs
+    runs = [StudyRun(f"seed-{seed}", recipe.model_copy(update={"seed": seed}), manifest) for seed in numbers]
+    with study_folder(out, recipe, manifest, {"seeds": seeds}):
+        finished = list(finish_runs(runs, out=out, split=evaluation_split(manifest)))
+        for run in finished:
+            _add_seeds(run, finished, numbers)
+            write_report(run.folder, evaluation=run.evaluation)
+    return finished
 
 
-def _name_each_other(runs: Sequence[Path], numbers: Sequence[int], split: str) -> None:
-    folders = [evaluation_folder(run, split) for run in runs]
-    for run, folder in zip(runs, folders, strict=True):
-        results = read_json(folder / "results.json")
-        results["seeds"] = [
-            _listed(other, seed, split, there, folder)
-            for other, seed, there in zip(runs, numbers, folders, strict=True)
-        ]
-        write_json(folder / "results.json", results)
-        write_report(run, evaluation=folder)
-
-
-def _listed(run: Path, seed: int, split: str, there: Path, here: Path) -> dict[str, Any]:
-    figures = primary_task_metrics(run, split)
-    href = Path(os.path.relpath(there / "report.html", here)).as_posix()
-    return {"seed": seed, "value": figures[HEADLINE_METRICS[figures["kind"]][0]], "href": href}
+def _add_seeds(run: FinishedRun, runs: Sequence[FinishedRun], numbers: Sequence[int]) -> None:
+    """Add the headline metric of all seeds to a run's results.json, with links to their reports."""
+    listed = [
+        {
+            "seed": seed,
+            "value": other.headline[1],
+            "href": Path(os.path.relpath(other.evaluation / "report.html", run.evaluation)).as_posix(),
+        }
+        for seed, other in zip(numbers, runs, strict=True)
+    ]
+    write_json(run.evaluation / "results.json", run.results | {"seeds": listed})

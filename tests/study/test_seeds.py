@@ -1,12 +1,14 @@
 """Several seeds of one recipe: the same rows, each a run, each report naming the others; and the list of runs."""
 
 import json
+import shutil
 import statistics
 from pathlib import Path
 
 import pytest
 from grey import TINY, make_clip
 
+from finetune.cli.train import evaluate_and_report
 from finetune.storage.atomic import write_json
 
 SETTINGS = [
@@ -61,17 +63,16 @@ def test_seeds_train_on_the_same_rows_and_name_each_other(finetune, clips, tmp_p
 
 
 @pytest.mark.slow
-def test_the_list_of_runs_is_kept_new_only_where_it_is_ours(finetune, clips, tmp_path, monkeypatch):
+def test_the_list_of_runs_is_kept_new_only_where_it_is_ours(trained_run, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    command = ["train", *SETTINGS, f"data.folder={clips}"]
-    assert finetune(*command)[0] == 0
+    for run in ("runs/one", "mine/one"):
+        shutil.copytree(trained_run, run)
+        evaluate_and_report(Path(run))
     assert "1 run" in Path("runs/index.html").read_text(encoding="utf-8")
-    mine = tmp_path / "mine"
-    assert finetune(*command, "--out", str(mine / "one"))[0] == 0
-    assert not (mine / "index.html").exists()
+    assert not Path("mine/index.html").exists()
     write_json(Path("runs/index.html"), "a page of somebody's own")
     before = Path("runs/index.html").read_bytes()
-    assert finetune(*command, "--out", "runs/another")[0] == 0
+    evaluate_and_report(Path("runs/one"))
     assert Path("runs/index.html").read_bytes() == before
 
 

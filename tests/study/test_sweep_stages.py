@@ -12,7 +12,7 @@ import finetune as ft
 from finetune.cli.study import _verdict
 from finetune.errors import RunError
 from finetune.metrics.intervals import paired_difference
-from finetune.study.sweep_stages import Outcome, sweep_stages
+from finetune.study.sweep_stages import StageResult, sweep_stages
 
 RECIPE = ft.Recipe(
     clip=ft.Clip(num_frames=2, size=32),
@@ -78,7 +78,7 @@ def test_a_difference_is_paired_and_its_units_are_groups():
 
 
 def outcome(what, gain, low):
-    return Outcome(what, 1, 0.5, (0.4, 0.6), gain, (low, 0.5))
+    return StageResult(what, 1, 0.5, (0.4, 0.6), gain, (low, 0.5))
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,156 @@
+"""Several runs as one study: its folder, which of its runs are finished, resumed or new, and what they scored."""
+
+import json
+import shlex
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+from finetune.data.manifest import Manifest
+from finetune.errors import RunError
+from finetune.evaluation.evaluate import evaluate
+from finetune.metrics.headline import headline
+from finetune.recipe.load import load_recipe
+from finetune.recipe.schema import Recipe
+from finetune.recipe.tasks import primary_task
+from finetune.run.checkpoint import begin_run, load, new_run_folder
+from finetune.run.read import evaluation_folder, read_results_file
+from finetune.runtime.processes import process_count
+from finetune.storage.atomic import current_version, exclusive_lock, write_json
+from finetune.storage.safe_read import read_json
+from finetune.train.from_recipe import train_from_recipe
+from finetune.train.loop import EpochCallback
+from finetune.train.resume import resume
+
+
+@dataclass(frozen=True, eq=False)
+class StudyRun:
+    """A run of a study, whether trained or not: `name` is its folder, relative to the study's.
+
+    It starts from the best weights of the run in `start`, or from a new model.
+    """
+
+    name: str
+    recipe: Recipe
+    manifest: Manifest
+    start: Path | None = None
+
+
+@dataclass(frozen=True, eq=False)
+class FinishedRun:
+    """A run that is trained and evaluated; `results` are the contents of `results.json` in the folder `evaluation`."""
+
+    folder: Path
+    evaluation: Path
+    results: dict[str, Any]
+
+    @property
+    def primary_metrics(self) -> dict[str, Any]:
+        """The metrics of the primary task: the first with classes, else the first."""
+        tasks: dict[str, dict[str, Any]] = self.results["tasks"]
+        return tasks[primary_task(tasks)]
+
+    @property
+    def headline(self) -> tuple[str, float, tuple[float, float]]:
+        """Name and value of the primary task's headline metric (top-1, mAP, …), and its interval."""
+        return headline(self.primary_metrics)
+
+
+@contextmanager
+def study_folder(out: Path, recipe: Recipe, manifest: Manifest, settings: Mapping[str, Any]) -> Iterator[None]:
+    """Create the folder of a study, or reopen one that was started with the same recipe, rows and `settings`.
+
+    No other program can train in it meanwhile. Ctrl-C prints how to resume. Raises RunError.
+    """
+    if process_count() > 1:
+        raise RunError(
+            "the runs of a study are trained one after the other in one process; start it without a launcher"
+        )
+    if (out / "study.json").is_file():
+        _refuse_other_study(out, recipe, manifest, json.loads(json.dumps(settings)))
+    else:
+        _create(out, recipe, manifest, settings)
+    with exclusive_lock(out / ".lock", f"{out}: another program is training into it; wait until it ends, or stop it"):
+        try:
+            yield
+        except KeyboardInterrupt:
+            print(
+                f"Stopped; finished runs are kept. Resume with the same command and --out {shlex.quote(str(out))}",
+                file=sys.stderr,
+            )
+            raise
+
+
+def _create(out: Path, recipe: Recipe, manifest: Manifest, settings: Mapping[str, Any]) -> None:
+    new_run_folder("", out)
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+        begin_run(out, recipe, manifest)
+        write_json(out / "study.json", settings)
+    except OSError as error:
+        raise RunError(f"{out}: cannot be written: {error.strerror}") from None
+
+
+def _refuse_other_study(out: Path, recipe: Recipe, manifest: Manifest, settings: dict[str, Any]) -> None:
+    if load_recipe(str(out / "recipe.yaml")) != recipe:
+        raise RunError(f"{out}: was started with another recipe; choose another --out")
+    before = read_json(out / "study.json")
+    if changed := [
+        f"{key} {before.get(key)}, not {value}" for key, value in settings.items() if before.get(key) != value
+    ]:
+        raise RunError(f"{out}: was started with {', '.join(changed)}; choose another --out")
+    refuse_changed_rows(out, manifest, out / "manifest.csv")
+
+
+def refuse_changed_rows(out: Path, manifest: Manifest, before: Path) -> None:
+    """Raise RunError where the file `before` exists and has other rows than the manifest."""
+    with TemporaryDirectory() as folder:
+        rows = Path(folder) / "rows.csv"
+        manifest.to_csv(rows)
+        if before.is_file() and before.read_bytes() != rows.read_bytes():
+            raise RunError(f"{out}: was started with other clips, groups or splits; choose another --out")
+
+
+def finish_runs(runs: Sequence[StudyRun], *, out: Path, split: str) -> Iterator[FinishedRun]:
+    """Finish each run in turn; see `finish_run`."""
+    for number, run in enumerate(runs, 1):
+        yield finish_run(run, out=out, split=split, position=f"{number} of {len(runs)}")
+
+
+def finish_run(
+    run: StudyRun, *, out: Path, split: str, position: str, after_epoch: EpochCallback | None = None
+) -> FinishedRun:
+    """Train a run in its folder of `out` and evaluate it on `split`, unless it is finished; an interrupted one resumes.
+
+    `position` tells where in the study it is, for the progress line on stderr. What `after_epoch` raises stops the run.
+    """
+    folder = out / run.name
+    evaluation = evaluation_folder(folder, split)
+    is_finished = (evaluation / "results.json").is_file()
+    is_resumed = current_version(folder / "checkpoints" / "last").is_dir()
+    state = "already finished" if is_finished else "resuming" if is_resumed else "training"
+    print(f"{position}: {run.name}, {state}", file=sys.stderr, flush=True)
+    if is_finished:
+        return read_finished_run(folder, split)
+    if is_resumed:
+        resume(folder, after_epoch=after_epoch)
+    else:
+        model = None if run.start is None else load(run.start)
+        new_run_folder("", folder)
+        train_from_recipe(run.recipe, run.manifest, out=folder, model=model, after_epoch=after_epoch)
+    return FinishedRun(folder, evaluation, evaluate(folder, split=split))
+
+
+def read_finished_run(folder: Path, split: str) -> FinishedRun:
+    """Raises RunError where the run is not evaluated on the split, or its results are damaged."""
+    evaluation = evaluation_folder(folder, split)
+    return FinishedRun(folder, evaluation, read_results_file(evaluation / "results.json"))
+
+
+def evaluation_split(manifest: Manifest) -> str:
+    """The split that runs are evaluated on: test, without test rows val, else train."""
+    return next((split for split in ("test", "val") if len(manifest.rows(split))), "train")
