@@ -25,6 +25,7 @@ def folder(tmp_path):
     return tmp_path / "data"
 
 
+@pytest.mark.slow
 def test_clean_data_ends_with_0_and_a_page_in_the_current_folder(check, folder, tmp_path):
     status, out, _ = check(folder)
     assert status == 0

@@ -141,6 +141,7 @@ def test_files_that_are_no_videos_stop_training_with_all_of_them_named(finetune,
     assert not (tmp_path / "run").exists()
 
 
+@pytest.mark.slow
 def test_an_interrupted_run_says_how_to_go_on_and_does(finetune, recipe, tmp_path, signal_at):
     signal_at(3)
     status, _, err = finetune("train", recipe, "phases.0.epochs=3", "--out", tmp_path / "it's run")

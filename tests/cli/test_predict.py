@@ -21,6 +21,7 @@ def files(tmp_path):
     return folder
 
 
+@pytest.mark.slow
 def test_good_files_are_predicted_and_bad_ones_named(trained_run, files, tmp_path, finetune):
     table = tmp_path / "out" / "named.csv"
     status, printed, err = finetune("predict", trained_run, files, "--csv", table)
@@ -39,6 +40,7 @@ def test_good_files_are_predicted_and_bad_ones_named(trained_run, files, tmp_pat
     assert [item["path"] for item in json.loads(printed)] == [str(each.path) for each in expected]
 
 
+@pytest.mark.slow
 def test_on_error_fail_predicts_nothing_where_a_file_is_bad(trained_run, files, tmp_path, finetune):
     status, printed, err = finetune("predict", trained_run, files, "--on-error", "fail", "--csv", tmp_path / "x.csv")
     assert (status, printed) == (2, "")

@@ -141,6 +141,7 @@ def test_check_takes_folders_as_clips_and_names_the_image_that_is_broken(tmp_pat
     assert "train/waves/v0: holds frame*.jpg, mask_*.png" in found["unclear_images"]["what"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["img_{0}{1:04}.jpg", "v{}_{}.jpg"])
 def test_frames_beside_one_another_in_the_folder_of_their_class_are_a_warning(tmp_path, name):
     for label, start in (("jumps", 0), ("waves", 50)):

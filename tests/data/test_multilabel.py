@@ -246,6 +246,7 @@ def test_several_views_agree_in_the_model_as_in_evaluation(run):
     assert torch.allclose(together, combine_views(views, "probs", multilabel=True), atol=1e-5)
 
 
+@pytest.mark.slow
 def test_resumed_it_is_the_same_run(run, manifest, tmp_path, signal_at):
     torch.manual_seed(0)
     model = ft.build_model(TINY, manifest.classes, weights="none", temporal="diff", num_frames=4, size=32)

@@ -60,6 +60,7 @@ def after_backward(model, *, batch_norm="train", what="all"):
     return gradients, dict(model.named_buffers()), sum(size for at, size in kept.items() if at not in own)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", FAMILIES)
 def test_gradients_and_statistics_are_those_without_and_less_is_kept(name):
     model = built(name)

@@ -117,6 +117,7 @@ def test_a_head_learns_what_a_linear_one_can_and_an_mlp_what_it_cannot(kind):
     assert right == {"by side": True, "crosswise": kind == "mlp"}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", HEADS)
 def test_a_trained_head_is_loaded_as_what_it_was(kind, clip_folder, tmp_path):
     manifest = ft.Manifest.from_folder(clip_folder)

@@ -87,6 +87,7 @@ def test_without_lora_in_a_phase_nothing_happens():
     assert set(model.state_dict()) == before == set(merged_state_dict(model))
 
 
+@pytest.mark.slow
 def test_a_run_with_a_lora_phase_leaves_a_plain_model(clip_folder, tmp_path):
     manifest = ft.Manifest.from_folder(clip_folder)
     torch.manual_seed(0)

@@ -35,6 +35,7 @@ def test_each_consensus_by_hand():
 views = st.lists(st.lists(st.floats(-20, 20), min_size=3, max_size=3), min_size=1, max_size=4)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", CONSENSUS_FUNCTIONS)
 @given(logits=views)
 def test_a_consensus_is_a_distribution_and_does_not_depend_on_the_order_of_views(kind, logits):

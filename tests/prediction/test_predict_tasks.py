@@ -148,6 +148,7 @@ def test_json_has_an_object_for_each_task(run, table, finetune):
     assert tasks["speed"] == {"kind": "regress", "speed": found.tasks["speed"].numbers["speed"]}
 
 
+@pytest.mark.slow
 def test_a_table_has_columns_for_each_further_task(run, numbers_run, table, tmp_path, finetune):
     assert finetune("predict", run, table.parent, "--csv", tmp_path / "a.csv")[0] == 0
     rows = rows_of(tmp_path / "a.csv")

@@ -322,6 +322,7 @@ def test_what_is_folded_away_is_printed_and_folded_again(pages, show):
     assert len(re.findall(rb"/Type\s*/Page\b", pdf)) > 3
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("classes", "per_class"), LARGE)
 def test_a_report_of_very_many_classes_and_clips_is_small_and_opens(tmp_path, show, classes, per_class):
     write_large_run(tmp_path, classes=classes, per_class=per_class)

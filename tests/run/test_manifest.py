@@ -147,6 +147,7 @@ def test_what_is_no_other_set_is_said(run, overrides, kind, words):
         ft.evaluate(run, overrides)
 
 
+@pytest.mark.slow
 def test_tasks_that_the_other_set_lacks_are_left_out(tmp_path):
     (tmp_path / "clips").mkdir()
     (tmp_path / "new").mkdir()
@@ -195,6 +196,7 @@ def test_moved_files_are_found_below_the_folder_that_stands_for_theirs(run, clip
         ft.evaluate(run, data_root=tmp_path / "away")
 
 
+@pytest.mark.slow
 def test_a_run_goes_on_with_moved_files_and_remembers_where_they_are(trained_run, run, clip_folder, tmp_path, finetune):
     shutil.copytree(clip_folder, tmp_path / "moved")
     text = (run / "manifest.csv").read_text()

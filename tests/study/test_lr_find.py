@@ -69,6 +69,7 @@ def test_of_a_schedule_by_name_the_rate_is_that_of_the_schedule(clip_folder, tmp
     assert finetune("train", "grey.yaml", "phases.epochs=4", "phases.lr=1e-2", "--out", "run")[0] == 0
 
 
+@pytest.mark.slow
 def test_the_command_draws_it_and_keeps_no_run(clip_folder, tmp_path, finetune, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "grey.yaml").write_text(

@@ -74,6 +74,7 @@ def test_rows_of_the_split_test_are_left_out(csv, tmp_path):
         assert len(store.keys) == len(manifest) - len(manifest.rows("test")) < len(manifest)
 
 
+@pytest.mark.slow
 def test_rows_of_one_file_are_in_one_fold_where_there_are_no_groups(csv, tmp_path, monkeypatch):
     rows = [line.rsplit(",", 1)[0] for line in csv.read_text().splitlines()[1:]]
     (csv.parent / "link.mp4").symlink_to("0.mp4")

@@ -96,6 +96,7 @@ def test_a_phase_has_stalled_after_so_many_epochs_that_are_no_better():
     assert should_stop_early(history(0.5, 0.6, 0.6), 0, EarlyStopping(patience=2, metric="val_top1"))
 
 
+@pytest.mark.slow
 def test_a_phase_that_gets_no_better_ends_and_the_next_begins(manifest, tmp_path):
     phases = (ft.Phase(train="head", epochs=9, lr=1e-9), ft.Phase(train="head", epochs=1, lr=1e-2))
     rule = EarlyStopping(patience=1, metric="val_top1")

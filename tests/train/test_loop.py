@@ -53,6 +53,7 @@ def test_each_epoch_is_recorded_with_what_learned_and_at_which_rate(trained_run)
     assert all(0 <= record["val_top1"] <= 1 and record["val_loss"] > 0 for record in found)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("cache", ["off", "boundary"])
 def test_every_phase_computes_in_the_precision_that_is_set(manifest, tmp_path, cache):
     noted = []
@@ -154,6 +155,7 @@ def test_a_loss_that_is_no_number_ends_the_run_and_names_the_clips(manifest, tmp
         fit(manifest, tmp_path / "run", phases=phases, train=ft.Train(batch_size=2, optimizer="sgd", warmup=0))
 
 
+@pytest.mark.slow
 def test_a_run_that_fails_ends_its_loading_processes(manifest, tmp_path):
     before = set(multiprocessing.active_children())
     phases = (ft.Phase(train="all", epochs=3, lr=1e30),)
@@ -169,6 +171,7 @@ def test_a_run_that_fails_ends_its_loading_processes(manifest, tmp_path):
     assert set(multiprocessing.active_children()) <= before
 
 
+@pytest.mark.slow
 def test_a_phase_can_be_so_many_steps(manifest, tmp_path):
     rows = len(manifest.rows("train"))
     batches = -(-rows // 3)
@@ -179,6 +182,7 @@ def test_a_phase_can_be_so_many_steps(manifest, tmp_path):
     assert clips == [rows, 3, 3]
 
 
+@pytest.mark.slow
 def test_the_weights_before_the_backbone_first_learns_are_kept(manifest, tmp_path):
     phases = (ft.Phase(train="head", epochs=1, lr=1e-2), ft.Phase(train="layer4", epochs=1), ft.Phase(epochs=1))
     run = fit(manifest, tmp_path / "run", phases=phases)
@@ -189,6 +193,7 @@ def test_the_weights_before_the_backbone_first_learns_are_kept(manifest, tmp_pat
     assert not torch.equal(start["backbone.net.layer4.0.conv2.weight"], last["backbone.net.layer4.0.conv2.weight"])
 
 
+@pytest.mark.slow
 def test_a_run_by_the_name_of_a_schedule_writes_its_phases_out(manifest, tmp_path):
     run = fit(manifest, tmp_path / "run", phases=ft.Schedule(schedule="lp_ft", epochs=2))
     written = ft.load_recipe(str(run / "recipe.yaml"))
@@ -237,6 +242,7 @@ def test_each_setting_of_training_changes_what_is_kept(manifest, tmp_path, chang
     assert differ(plain, changed)
 
 
+@pytest.mark.slow
 def test_a_strong_anchor_holds_the_backbone_and_not_the_head(manifest, tmp_path):
     def distances(anchor):
         phases = (ft.Phase(train="all", epochs=6, lr=1e-2, anchor=anchor, optimizer="sgd"),)
@@ -253,6 +259,7 @@ def test_a_strong_anchor_holds_the_backbone_and_not_the_head(manifest, tmp_path)
     assert held["heads"] > held["backbone"]
 
 
+@pytest.mark.slow
 def test_recalibrating_changes_the_statistics_that_learnt_and_nothing_else(manifest, tmp_path):
     phases = (ft.Phase(train="layer4", epochs=2, batch_norm="train"),)
     plain, again = (

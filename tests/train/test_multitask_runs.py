@@ -72,6 +72,7 @@ def test_every_rule_trains_and_tells_its_weights(train, weighting):
     assert record["val_score"] == pytest.approx(np.mean([*headlines, record["tasks"]["shade"]["val_r2"]]))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("sharing", ["hard", "towers", "cross_stitch"])
 @pytest.mark.parametrize("how", ["shared", "tapped"])
 def test_every_way_of_sharing_trains_and_loads_to_the_same_answers(train, sharing, how):
@@ -164,12 +165,14 @@ def test_what_is_kept_is_what_is_computed_with_what_tasks_read_of_stages(train, 
 CLASSES = {"way": TASKS["way"], "kind": {"kind": "classify", "columns": "size"}}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("how", [{"mixup": 0.4}, {"cutmix": 1.0}, {"mixup": 0.4, "cutmix": 1.0}], ids=str)
 def test_classes_of_two_tasks_are_blended(train, how):
     (record,) = records(train(CLASSES, augment=how))
     assert record["tasks"]["way"]["train_loss"] > 0 and record["tasks"]["kind"]["train_loss"] > 0
 
 
+@pytest.mark.slow
 def test_what_cannot_be_blended_or_drawn_is_refused_in_words(train):
     with pytest.raises(RecipeError, match="mixup and cutmix blend two clips, and box, shade of two cannot be blended"):
         train(augment={"mixup": 0.2})
@@ -178,11 +181,13 @@ def test_what_cannot_be_blended_or_drawn_is_refused_in_words(train):
     train(augment={"preset": "strong", "auto": "none"}, phases=TWO_STEPS)
 
 
+@pytest.mark.slow
 def test_a_sampler_shows_the_labels_of_all_tasks_equally_often(train):
     (record,) = records(train(train={"sampler": "by_task"}))
     assert all(task["train_loss"] > 0 for task in record["tasks"].values())
 
 
+@pytest.mark.slow
 def test_a_phase_ends_when_the_mean_over_tasks_gets_no_better(train):
     stopping = {"early_stopping": {"patience": 1, "metric": "val_score", "min_delta": 10.0}}
     found = records(train(phases=[{"train": "head", "epochs": 4}], train=stopping))
@@ -202,6 +207,7 @@ def test_trials_forecasts_and_what_is_left_to_the_machine_know_several_tasks(dat
     assert decided["batch_size"]["clips"] == 8 and decided["compile"]["pays"] is False
 
 
+@pytest.mark.slow
 def test_files_that_cannot_be_read_are_left_out_and_listed(train, tmp_path):
     csv = draw_clips(tmp_path)
     for name in ("train0.mp4", "val1.mp4", "test2.mp4"):
@@ -215,6 +221,7 @@ def test_files_that_cannot_be_read_are_left_out_and_listed(train, tmp_path):
     assert results["num_rows"] == 3 and len(results["skipped"]) == 1
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("task", ["box", "track", "shade"])
 def test_a_run_whose_only_task_gives_numbers_is_trained_scored_and_reported(train, task):
     run = train((task,))

@@ -120,6 +120,7 @@ def test_it_stops_while_it_validates_and_validates_again(manifest, tmp_path, mon
     assert_same_run(ft.resume(tmp_path / "run", quiet=True), whole)
 
 
+@pytest.mark.slow
 def test_a_finished_run_is_left_as_it_is(manifest, tmp_path):
     run = fit(manifest, tmp_path / "run")
     before = records(run), load_file(run / "checkpoints/last/model.safetensors")
@@ -148,6 +149,7 @@ def test_a_run_may_be_lengthened_and_nothing_else_of_it_changed(manifest, tmp_pa
     assert len(json.loads((run / "environment.json").read_text())["resumed"]) == 2
 
 
+@pytest.mark.slow
 def test_what_cannot_go_on_is_said(manifest, tmp_path, trained_run):
     with pytest.raises(RunError, match="is not a run folder"):
         ft.resume(tmp_path, quiet=True)

@@ -33,6 +33,7 @@ def test_every_bad_file_has_its_reason_and_the_good_ones_beside_it_are_read(tmp_
     assert done == [(number, len(paths)) for number in range(1, len(paths) + 1)]
 
 
+@pytest.mark.slow
 def test_a_file_that_hangs_or_crashes_its_decoder_costs_that_file_alone(tmp_path):
     good = make_scene(tmp_path / "good.mp4", 0)
     hanging, crashing = HangingPath(tmp_path / "hang.mp4"), CrashingPath(tmp_path / "crash.mp4")

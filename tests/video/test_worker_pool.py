@@ -51,6 +51,7 @@ def send_results(connection):
     connection.send(results(range(40)))
 
 
+@pytest.mark.slow
 def test_a_daemonic_process_that_may_start_none_does_the_work_itself():
     context = multiprocessing.get_context("spawn")
     ours, theirs = context.Pipe()
@@ -193,6 +194,7 @@ def wait_for_workers(folder):
     return [int(path.name) for path in (folder / "pids").iterdir()]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("delay", [0, 0.2, 1, None])
 def test_ctrl_c_ends_everything_quickly_and_workers_say_nothing(tmp_path, delay):
     script = start_script(tmp_path)

@@ -100,6 +100,7 @@ TORCHVISION_SLOW = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("name", "size"), [*TIMM.items(), *slowly(TIMM_SLOW.items())])
 def test_timm(name, size):
     model = keeps_the_contract(name, size=size).eval()

@@ -215,6 +215,7 @@ def test_drop_path_is_refused_where_there_is_none(name):
         build_backbone(name, weights="none", drop_path=0.1)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("fusion", ["early", "slow", "tsm"])
 def test_a_trained_model_is_loaded_with_its_fusion(fusion, clip_folder, tmp_path):
     manifest = ft.Manifest.from_folder(clip_folder)

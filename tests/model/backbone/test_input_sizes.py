@@ -60,6 +60,7 @@ def test_tables_of_relative_positions_are_resampled(tmp_path):
     assert backbone(clips(64)).isfinite().all()
 
 
+@pytest.mark.slow
 def test_positions_of_torchvision_are_resampled_as_torchvision_does(tmp_path):
     torch.manual_seed(0)
     published = tv.vit_b_32(weights=None)
@@ -70,6 +71,7 @@ def test_positions_of_torchvision_are_resampled_as_torchvision_does(tmp_path):
     assert backbone.net.encoder.pos_embedding.shape == (1, 3 * 3 + 1, 768)
 
 
+@pytest.mark.slow
 def test_positions_in_space_and_time_are_resampled(tmp_path):
     torch.manual_seed(0)
     published = tv.video.mvit_v1_b(weights=None)
@@ -85,6 +87,7 @@ def test_positions_in_space_and_time_are_resampled(tmp_path):
     torch.testing.assert_close(places.temporal_pos, pairs / 2)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "size", "sizes"),
     [("test_vit", 100, "96 or 112 or 128"), ("torchvision/vit_b_32", 100, "96 or 128 or 224")],

@@ -103,6 +103,7 @@ def make_identity(backbone):
         unit.change += torch.eye(2).unsqueeze(2) - unit.weights()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("sharing", ["towers", "cross_stitch"])
 @pytest.mark.parametrize(("name", "size"), [*FAMILIES, ("torchvision/r3d_18", 32), *slowly(MORE)])
 @torch.no_grad()

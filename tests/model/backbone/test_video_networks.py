@@ -45,6 +45,7 @@ def test_a_video_backbone_says_what_it_was_trained_on():
     assert build_backbone("test_resnet", weights="none").spec.num_frames is None
 
 
+@pytest.mark.slow
 def test_clips_that_are_too_short_are_refused_with_some_that_are_not():
     with pytest.raises(
         ModelError, match=r"s3d' cannot take clips of 4 frames of 224 pixels: .*it takes 16 frames of 224"

@@ -28,11 +28,13 @@ def test_the_first_heading_is_the_answer(tmp_path):
     )
 
 
+@pytest.mark.slow
 def test_without_groups_and_interval_the_answer_speaks_of_neither(tmp_path):
     write_run(tmp_path, groups=None, top1=0.996, top1_ci=None)
     assert shown(tmp_path).heading.startswith("On 120 test clips the model names the right class in 99.6 %; always")
 
 
+@pytest.mark.slow
 def test_the_page_shows_the_numbers_of_the_results(tmp_path):
     results = write_run(tmp_path)
     page = shown(tmp_path)
@@ -94,6 +96,7 @@ def test_a_missing_file_is_named_and_the_rest_is_shown(tmp_path, file):
     assert "Class by class" in page.text
 
 
+@pytest.mark.slow
 def test_an_evaluation_may_lie_outside_the_run(tmp_path):
     write_run(tmp_path / "run")
     (tmp_path / "run" / "evaluation").rename(tmp_path / "elsewhere")
@@ -132,6 +135,7 @@ def test_of_an_epoch_cut_off_while_written_or_written_twice_the_last_whole_line_
     assert "number 12, with 98.7 % right" in shown(tmp_path).text
 
 
+@pytest.mark.slow
 def test_101_classes_stay_small_and_have_no_text_in_the_cells(tmp_path):
     write_run(tmp_path, classes=[f"class {i:03}" for i in range(101)], per_class=37)
     page = shown(tmp_path)
@@ -167,6 +171,7 @@ def test_ids_are_unique_and_links_lead_somewhere(tmp_path):
     assert {a["href"][1:] for tag, a in elements if tag in ("a", "use")} <= set(ids)
 
 
+@pytest.mark.slow
 def test_a_good_run_has_nothing_to_warn_of(tmp_path):
     write_run(tmp_path)
     assert "Nothing to warn of" in shown(tmp_path).text
@@ -194,6 +199,7 @@ def test_what_weakens_the_answer_is_said_with_what_to_do(tmp_path, run, results,
     assert "Nothing to warn of" not in page.text
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("data", "decoder", "warning"),
     [
@@ -231,6 +237,7 @@ def test_two_tasks_have_an_answer_and_a_matrix_each(tmp_path):
     assert {"confusion-0", "confusion-1"} <= set(page.svg_texts)
 
 
+@pytest.mark.slow
 def test_a_write_that_fails_leaves_the_last_report(tmp_path, monkeypatch):
     write_run(tmp_path)
     before = write_report(tmp_path).read_bytes()

@@ -66,6 +66,7 @@ def test_a_task_of_one_is_not_put_into_a_table_of_tasks(tmp_path):
     assert "tasks" not in {attributes.get("id") for _, attributes in page.elements}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("kind", "heading", "row"),
     [

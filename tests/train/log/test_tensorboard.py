@@ -101,6 +101,7 @@ class Book(accelerate.tracking.GeneralTracker):
         self.closed = True
 
 
+@pytest.mark.slow
 def test_a_tracker_gets_the_recipe_and_each_epoch_and_is_closed(manifest, tmp_path, monkeypatch):
     monkeypatch.setattr(trackers, "find_spec", lambda name: True)
     monkeypatch.setattr(accelerate.accelerator, "filter_trackers", lambda names, folder: list(names or []))

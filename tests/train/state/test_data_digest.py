@@ -80,6 +80,7 @@ def test_labels_edited_in_a_runs_manifest_are_refused_on_resume(trained_run, tmp
     assert status == 2 and f"changed since the run began: label of {rows[1][0]}, {rows[2][0]}" in err
 
 
+@pytest.mark.slow
 def test_a_run_of_before_there_were_digests_goes_on_with_a_note(trained_run, tmp_path, finetune):
     run = shutil.copytree(trained_run, tmp_path / "run")
     path = run / "checkpoints" / "last" / "state.pt"

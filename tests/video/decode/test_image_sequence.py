@@ -50,6 +50,7 @@ def test_only_the_images_asked_for_are_read(tmp_path):
         read_frames(folder, [9, 10])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("spoil", "words"),
     [
