@@ -115,7 +115,7 @@ def train_on_features(data: Path) -> None:
     model = ft.build_model(recipe.model.backbone, manifest.classes, weights="bundled", size=96, temporal="gru")
     with tempfile.TemporaryDirectory() as folder:
         train = recipe.train.model_copy(update={"cache": "features", "cache_dir": Path(folder) / "cache"})
-        phases = [ft.Phase(train="head", epochs=1 + EPOCHS, lr=1e-3)]
+        phases = [ft.Phase(unfreeze="head", epochs=1 + EPOCHS, lr=1e-3)]
         settings = {"clip": recipe.clip, "augment": recipe.augment, "train": train, "data": recipe.data}
         ft.fit(model, manifest, phases, **settings, out=Path(folder) / "run", quiet=True, after_epoch=after_epoch)
         print((time.perf_counter() - started[0]) / EPOCHS)

@@ -37,7 +37,7 @@ from finetune.video.probe_files import scan_files
 EPOCHS, USUAL_EPOCHS = 10, 20
 TINY = Kind("tiny.mp4", "libx264", {"preset": "veryfast", "x264-params": "keyint=12"}, (64, 64), 16)
 ROWS_OF_MEMORY = 60, 600
-NOTHING = ft.Augment(preset="none", flip=False, views=1)
+NOTHING = ft.Augment(preset="none", flip=False, cached_views=1)
 
 
 @dataclass(frozen=True)
@@ -123,7 +123,7 @@ class Timed:
         ft.fit(
             model,
             manifest,
-            [ft.Phase(train=train, epochs=epochs)],
+            [ft.Phase(unfreeze=train, epochs=epochs)],
             clip=ft.Clip(num_frames=8),
             augment=NOTHING,
             train=ft.Train(batch_size=setting.batch_size, cache=cache, cache_dir=setting.folder / "features"),

@@ -38,7 +38,7 @@ from finetune.video.probe_files import scan_files
 FILES = ("H.264, no B", "H.264, 3 B", "H.264, 3 B, GOP 250", "VP9, WebM")
 ROWS, BATCH_SIZE = 32, 8
 TINY = Kind("tiny.mp4", "libx264", {"preset": "veryfast", "x264-params": "keyint=12"}, (64, 64), 16)
-CROP_AND_FLIP = Augment(preset="light", color=0.0, flip=True)
+CROP_AND_FLIP = Augment(preset="light", color_jitter=0.0, flip=True)
 MANY_ROWS, EPOCHS, SETTLED_EPOCH = 100_000, 200, 20
 
 

@@ -106,7 +106,7 @@ def ours(chosen: argparse.Namespace, phase: str) -> float:
         run = ft.fit(
             model,
             manifest,
-            [ft.Phase(train=phase, epochs=1, lr=1e-4)],
+            [ft.Phase(unfreeze=phase, epochs=1, lr=1e-4)],
             train=ft.Train(batch_size=chosen.clips),
             data=ft.Data(packed=pack_of(manifest, chosen.cache), workers="auto"),
             out=Path(folder) / "run",

@@ -22,13 +22,13 @@ BATCH = 8
 RECIPE = "quickstart_multitask"
 PLAIN = "plain sum"
 WEIGHTINGS = {
-    PLAIN: ("multitask.divide_by=none",),
+    PLAIN: ("multitask.normalize_losses=none",),
     "0.3 / 0.5 / 0.2, as the posts": (
-        *("multitask.divide_by=none", "tasks.action.weight=0.3"),
+        *("multitask.normalize_losses=none", "tasks.action.weight=0.3"),
         *("tasks.box.weight=0.5", "tasks.motion.weight=0.2"),
     ),
     "fixed, by the first loss": (),
-    "fixed, by the running loss": ("multitask.divide_by=running",),
+    "fixed, by the running loss": ("multitask.normalize_losses=running",),
     **{
         name: (f"multitask.weighting={name}",)
         for name in ("uncertainty", "dwa", "random", "famo", "gradnorm", "pcgrad", "cagrad", "aligned_mtl", "upgrad")

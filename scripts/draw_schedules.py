@@ -41,7 +41,7 @@ def drawing() -> str:
 
 def panel(name: str) -> str:
     """One schedule: a row for each stage, the head on top; a column for each epoch."""
-    plan = Schedule(schedule=name, epochs=EPOCHS, every=2)
+    plan = Schedule(schedule=name, epochs=EPOCHS, epochs_per_stage=2)
     cells = [f'<text class="title" x="{LEFT}" y="18">{name}</text>']
     for row, stage in enumerate(reversed(STAGES)):
         y = TOP + row * (CELL + GAP)
@@ -67,7 +67,7 @@ def _cell(phase: Phase, stage: str, epoch: int, row: int) -> str:
 
 def _rate(phase: Phase, stage: str) -> float | None:
     """The peak rate of a stage in a phase; None where it is frozen."""
-    words = phase.train
+    words = phase.unfreeze
     learning = stages_from(STAGES, words) if isinstance(words, str | float) else words
     if stage not in learning and not _only_biases(phase, stage):
         return None
@@ -78,7 +78,7 @@ def _rate(phase: Phase, stage: str) -> float | None:
 
 
 def _only_biases(phase: Phase, stage: str) -> bool:
-    return isinstance(phase.train, tuple) and "match(bias$)" in phase.train and stage not in HEAD_STAGES
+    return isinstance(phase.unfreeze, tuple) and "match(bias$)" in phase.unfreeze and stage not in HEAD_STAGES
 
 
 def _legend(x: int, y: int) -> str:

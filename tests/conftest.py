@@ -49,9 +49,9 @@ def trained_run(clip_folder, tmp_path_factory):
     torch.manual_seed(0)
     model = ft.build_model(TINY, manifest.classes, weights="none", temporal="concat", num_frames=4, size=32)
     phases = [
-        ft.Phase(train="head", epochs=2, lr=1e-2),
-        ft.Phase(train="layer4", epochs=1, lr=1e-3, batch_norm="partial"),
-        ft.Phase(train="all", epochs=1, lr=1e-3, layer_decay=0.5, batch_norm="train"),
+        ft.Phase(unfreeze="head", epochs=2, lr=1e-2),
+        ft.Phase(unfreeze="layer4", epochs=1, lr=1e-3, batch_norm="partial"),
+        ft.Phase(unfreeze="all", epochs=1, lr=1e-3, layer_decay=0.5, batch_norm="train"),
     ]
     return ft.fit(
         model, manifest, phases, clip=ft.Clip(num_frames=4), train=ft.Train(batch_size=4), out=out, quiet=True

@@ -22,19 +22,19 @@ KINDS = {
     "averaged": {
         "temporal": "gru",
         "phases": (
-            ft.Phase(train="head", epochs=2, lr=1e-2),
-            ft.Phase(train="layer4", epochs=1, lr=1e-3, batch_norm="train"),
-            ft.Phase(train="all", epochs=1, lr=1e-3, batch_norm="partial", carry=False),
+            ft.Phase(unfreeze="head", epochs=2, lr=1e-2),
+            ft.Phase(unfreeze="layer4", epochs=1, lr=1e-3, batch_norm="train"),
+            ft.Phase(unfreeze="all", epochs=1, lr=1e-3, batch_norm="partial", keep_optimizer_state=False),
         ),
-        "train": ft.Train(batch_size=3, ema=0.9, precision="fp32", recalibrate=True, clip_grad=1.0),
+        "train": ft.Train(batch_size=3, ema=0.9, precision="fp32", precise_bn=True, clip_grad=1.0),
         "augment": ft.Augment(mixup=0.3),
     },
     "adapted": {
         "temporal": "mean",
         "phases": (
-            ft.Phase(train="layer4", steps=4, lr=1e-3, anchor=0.1),
-            ft.Phase(train="lora(r=2)", epochs=2, lr=1e-3),
-            ft.Phase(train=("layer3", "head"), epochs=1, lr=1e-3, anchor=0.1),
+            ft.Phase(unfreeze="layer4", steps=4, lr=1e-3, l2_sp=0.1),
+            ft.Phase(unfreeze="lora(r=2)", epochs=2, lr=1e-3),
+            ft.Phase(unfreeze=("layer3", "head"), epochs=1, lr=1e-3, l2_sp=0.1),
         ),
         "train": ft.Train(batch_size=3, optimizer="sgd", precision="fp32", schedule_over="run", cache="boundary"),
         "augment": ft.Augment(preset="strong"),

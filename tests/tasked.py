@@ -26,7 +26,7 @@ SETTINGS = {
     "clip": {"num_frames": 4, "size": SIDE},
     "augment": {"preset": "none", "flip": False},
     "model": {"backbone": TINY, "weights": "none", "dropout": 0.0},
-    "phases": [{"train": "all", "epochs": 1, "lr": 1e-3}],
+    "phases": [{"unfreeze": "all", "epochs": 1, "lr": 1e-3}],
     "train": {"batch_size": 4, "precision": "fp32"},
 }
 

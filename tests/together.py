@@ -17,11 +17,11 @@ from finetune.train.from_recipe import train_from_recipe
 from finetune.train.log.epoch_metrics import Tally
 
 PHASES = (
-    ft.Phase(train="head", epochs=1, lr=1e-2),
-    ft.Phase(train="layer4", epochs=2, lr=1e-3),
-    ft.Phase(train="all", epochs=1, lr=1e-3, layer_decay=0.8),
+    ft.Phase(unfreeze="head", epochs=1, lr=1e-2),
+    ft.Phase(unfreeze="layer4", epochs=2, lr=1e-3),
+    ft.Phase(unfreeze="all", epochs=1, lr=1e-3, layer_decay=0.8),
 )
-LEARNING_STATISTICS = (ft.Phase(train="layer4", epochs=1, lr=1e-3, batch_norm="train"),)
+LEARNING_STATISTICS = (ft.Phase(unfreeze="layer4", epochs=1, lr=1e-3, batch_norm="train"),)
 
 
 def main(data: str, out: str, special: str = "") -> None:
@@ -59,9 +59,9 @@ def main(data: str, out: str, special: str = "") -> None:
 
 def train_several(data: str, out: Path) -> Path:
     """Of several tasks, of which rows lack labels; by SGD, as Adam makes steps of the rounding of gradients of 0."""
-    phases = [{"train": "head", "epochs": 1, "lr": 1e-2}, {"train": "layer3", "epochs": 1, "lr": 1e-3}]
-    settings = {"multitask": {"weighting": "pcgrad", "divide_by": "running"}, "phases": phases}
-    tasks = {name: TASKS[name] for name in ("way", "shade")} | {"box": TASKS["box"] | {"at": "layer3"}}
+    phases = [{"unfreeze": "head", "epochs": 1, "lr": 1e-2}, {"unfreeze": "layer3", "epochs": 1, "lr": 1e-3}]
+    settings = {"multitask": {"weighting": "pcgrad", "normalize_losses": "running"}, "phases": phases}
+    tasks = {name: TASKS[name] for name in ("way", "shade")} | {"box": TASKS["box"] | {"feature_stage": "layer3"}}
     recipe = recipe_of(data, tasks, train={"batch_size": 6 // process_count(), "optimizer": "sgd"}, **settings)
     return train_from_recipe(recipe, manifest_of(recipe), out=out)
 
@@ -80,7 +80,7 @@ def train_with_short_last_batch(data: str, out: Path) -> None:
     """
     for name, settings in SHORT.items():
         tasks = {each: TASKS[each] for each in ("way", "box", "shade")} if name == "several tasks" else {}
-        phases = [{"train": "head", "epochs": 1, "lr": 1e-2}, {"train": "layer4", "epochs": 2, "lr": 1e-2}]
+        phases = [{"unfreeze": "head", "epochs": 1, "lr": 1e-2}, {"unfreeze": "layer4", "epochs": 2, "lr": 1e-2}]
         train = {"batch_size": 8 // process_count(), "optimizer": "sgd", "cache_dir": f"{out}-cache", **settings}
         recipe = recipe_of(data if tasks else f"{data}.labelled.csv", tasks, train=train, phases=phases)
         train_from_recipe(recipe, manifest_of(recipe), out=out / name)

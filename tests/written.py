@@ -7,7 +7,7 @@ KINDS = ["wave", "clap", "jump", "sit"]
 RECIPE = """seed: 0
 data: {manifest: clips.csv}
 model: {backbone: tiny, temporal: mean}
-phases: [{train: head, epochs: 3}]
+phases: [{unfreeze: head, epochs: 3}]
 """
 
 

@@ -12,7 +12,7 @@ import typer
 import typer.exceptions
 
 from finetune.cli import check, compare, data, features, predict, recipes, results, search, study, train
-from finetune.cli.terminal import sanitized_output
+from finetune.cli.terminal import renamed_keys_on_stderr, sanitized_output
 from finetune.errors import FinetuneError
 from finetune.version import VERSION
 
@@ -70,7 +70,7 @@ def options(
 
 def main() -> None:
     """Run a command and exit with its status."""
-    with sanitized_output():
+    with sanitized_output(), renamed_keys_on_stderr():
         status = _status()
     sys.exit(status)
 

@@ -86,7 +86,7 @@ def phases(recipe: RecipeName, overrides: Overrides = None) -> None:
     for phase in written_out:
         print(f"  - {phase_as_yaml(phase)}")
     for index, phase in enumerate(written_out):
-        check_lora(phase.train)
+        check_lora(phase.unfreeze)
         _, groups = begin_phase(model, phase)
         print(f"\nphases.{index}: {phase.words}\n{describe(model, groups)}")
         merge_lora(model)
@@ -94,7 +94,7 @@ def phases(recipe: RecipeName, overrides: Overrides = None) -> None:
 
 def phase_as_yaml(phase: Phase) -> str:
     """A phase as one line of YAML, without the keys that have their default value."""
-    chosen = {"train": phase.train, **phase.model_dump(mode="json", exclude_defaults=True)}
+    chosen = {"unfreeze": phase.unfreeze, **phase.model_dump(mode="json", exclude_defaults=True)}
     return yaml.safe_dump(chosen, default_flow_style=True, sort_keys=False, width=1000).strip()
 
 

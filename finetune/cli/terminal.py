@@ -1,10 +1,12 @@
 """Make all output safe for a terminal: names in it may contain control characters."""
 
 import sys
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from typing import Any, TextIO
 
+from finetune.recipe.renamed_keys import RenamedKeyWarning
 from finetune.text import escape_control_characters
 
 
@@ -26,6 +28,25 @@ class SanitizedOutput:
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self.rich_proxied_file, name)
+
+
+@contextmanager
+def renamed_keys_on_stderr() -> Iterator[None]:
+    """For as long as the block lasts, a recipe key with an old name is one plain line on standard error."""
+    shown: set[str] = set()
+    show_other = warnings.showwarning
+
+    def show(message: Warning | str, category: type[Warning], *place: Any, **more: Any) -> None:
+        if not issubclass(category, RenamedKeyWarning):
+            show_other(message, category, *place, **more)
+        elif str(message) not in shown:
+            shown.add(str(message))
+            print(f"finetune: {message}", file=sys.stderr)
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("always", RenamedKeyWarning)
+        warnings.showwarning = show
+        yield
 
 
 @contextmanager

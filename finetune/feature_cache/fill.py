@@ -78,7 +78,7 @@ def _compute(
     dataset = kept.dataset.with_rows_and_draws(positions, tuple(views))
     place_of = dict(zip(dataset.rows.tolist(), positions.tolist(), strict=True))
     columns = [kept.views.index(view) for view in views]
-    patient = data.model_copy(update={"time_limit": data.time_limit * len(views)})
+    patient = data.model_copy(update={"decode_timeout": data.decode_timeout * len(views)})
     failed: dict[int, str] = {}
     drawn = kept.dataset.augment is not None
     size = max(1, FORWARD_BATCH_SIZE // len(views))

@@ -14,8 +14,8 @@ def begin_phase(model: VideoClassifier, phase: Phase, *, seed: int = 0) -> tuple
 
     The low-rank factors that a phase asks for are added, drawn from `seed`; `merge_lora` ends them.
     """
-    add_lora(model, phase.train, seed=seed)
-    learning = set_trainable(model, phase.train, batch_norm=phase.batch_norm)
+    add_lora(model, phase.unfreeze, seed=seed)
+    learning = set_trainable(model, phase.unfreeze, batch_norm=phase.batch_norm)
     groups = param_groups(
         model,
         lr=phase.lr,

@@ -2,9 +2,11 @@
 
 import os
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+
+from finetune.recipe.renamed_keys import SECTION_OF_CLASS, current_key, rename_section_keys, warn_of_renamed_keys
 
 PositiveInt = Annotated[int, Field(ge=1)]
 Fraction = Annotated[float, Field(ge=0, lt=1)]
@@ -43,4 +45,22 @@ FileOrName = Annotated[str, BeforeValidator(_expand_home)]
 
 
 class Section(BaseModel):
+    """Base of a recipe's sections: frozen, refuses unknown keys, takes old names of keys with a warning."""
+
     model_config = ConfigDict(extra="forbid", frozen=True, validate_default=True)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _take_old_keys(cls, values: Any) -> Any:
+        values, renamed = rename_section_keys(values, cls._section())
+        warn_of_renamed_keys(renamed, where=cls.__name__, stacklevel=3)  # the caller of the class
+        return values
+
+    @classmethod
+    def current_key(cls, key: str) -> str:
+        """The name that a key has now."""
+        return current_key(cls._section(), key)
+
+    @classmethod
+    def _section(cls) -> str:
+        return SECTION_OF_CLASS.get(cls.__name__, cls.__name__.lower())

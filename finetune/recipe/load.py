@@ -4,6 +4,7 @@ import re
 from collections.abc import Sequence
 from difflib import get_close_matches
 from pathlib import Path
+from typing import Any
 
 import yaml
 from omegaconf import DictConfig, OmegaConf
@@ -14,6 +15,7 @@ from yaml import YAMLError
 
 from finetune.errors import RecipeError, suggest_similar
 from finetune.recipe.parse_values import escape_interpolation, parse_value, quote_strings, unescape_interpolation
+from finetune.recipe.renamed_keys import rename_override_keys, rename_recipe_keys, warn_of_renamed_keys
 from finetune.recipe.schema import Data, Phase, Recipe, Schedule, Section
 from finetune.recipe.tasks import Task
 from finetune.storage.object_store import UntrustedUrl, is_url
@@ -34,9 +36,10 @@ def load_recipe(name: str, overrides: Sequence[str] = ()) -> Recipe:
     """
     path = find_recipe(name)
     in_run_folder = _is_in_run_folder(path)
-    tree = _read_tree(path, in_run_folder=in_run_folder)
-    for override in overrides:
-        _override(tree, override)
+    tree, renamed = _read_tree(path, in_run_folder=in_run_folder)
+    if not in_run_folder:
+        warn_of_renamed_keys(renamed, where=str(path))
+    _apply_overrides(tree, overrides)
     try:
         plain = OmegaConf.to_container(tree, resolve=not in_run_folder)
         plain = unescape_interpolation(plain) if in_run_folder else plain
@@ -56,11 +59,19 @@ def check_recipe(plain: object, *, where: str) -> Recipe:
         raise RecipeError("\n".join(f"{where}: {line}" for line in _format_errors(error.errors()))) from None
 
 
+def check_saved_recipe(plain: dict[str, Any], *, where: str) -> Recipe:
+    """The same of a recipe that a run has saved: old names of keys are taken without a warning."""
+    try:
+        renamed, _ = rename_recipe_keys(plain)
+    except ValueError as error:
+        raise RecipeError(f"{where}: {error}") from None
+    return check_recipe(renamed, where=where)
+
+
 def data_section(overrides: Sequence[str]) -> Data:
     """The section `data` of overrides alone. Raises RecipeError for other sections."""
     tree = OmegaConf.create({})
-    for override in overrides:
-        _override(tree, override)
+    _apply_overrides(tree, overrides)
     if others := sorted(set(map(str, tree)) - {"data"}):
         raise RecipeError(
             f"{others[0]}: is a setting of training; only data.manifest, data.folder and the like fit here"
@@ -137,7 +148,8 @@ def _is_in_run_folder(path: Path) -> bool:
     return path.name == "recipe.yaml" and any((path.parent / name).exists() for name in RUN_FOLDER_FILES)
 
 
-def _read_tree(path: Path, *, in_run_folder: bool) -> DictConfig:
+def _read_tree(path: Path, *, in_run_folder: bool) -> tuple[DictConfig, dict[str, str]]:
+    """The tree of a recipe file by its new keys, and the old keys found in it with their new names."""
     try:
         text = path.read_text(encoding="utf-8")
         if in_run_folder:
@@ -150,7 +162,11 @@ def _read_tree(path: Path, *, in_run_folder: bool) -> DictConfig:
         raise RecipeError(f"{path}: a recipe is a mapping of sections")
     if isinstance(tree.get("phases"), str):  # so that phases.epochs=30 can be set
         tree.phases = {"schedule": tree.phases}
-    return tree
+    try:
+        plain, renamed = rename_recipe_keys(OmegaConf.to_container(tree, resolve=False))  # type: ignore[arg-type]
+    except ValueError as error:
+        raise RecipeError(f"{path}: {error}") from None
+    return OmegaConf.create(plain), renamed
 
 
 def _yaml_error(where: Path, error: Exception) -> RecipeError:
@@ -173,6 +189,16 @@ def _check_harmless(text: str, where: Path, *, references: bool = True) -> None:
                 f"{where}, line {line}: a reference {event.value!r} is not resolved in a run folder, which somebody "
                 "else may have written; write the value, or take a recipe of your own"
             )
+
+
+def _apply_overrides(tree: DictConfig, overrides: Sequence[str]) -> None:
+    try:
+        overrides, renamed = rename_override_keys(overrides)
+    except ValueError as error:
+        raise RecipeError(str(error)) from None
+    warn_of_renamed_keys(renamed, stacklevel=3)
+    for override in overrides:
+        _override(tree, override)
 
 
 def _override(tree: DictConfig, override: str) -> None:

@@ -30,13 +30,13 @@ def resolve_phases(phases: Sequence[Phase] | Schedule, stages: Sequence[str]) ->
 
 def _head_only(plan: Schedule, backbone: Sequence[str]) -> tuple[Phase, ...]:
     """Linear probe: the backbone stays as it was pretrained."""
-    return (Phase(train="head", epochs=plan.epochs, lr=plan.lr),)
+    return (Phase(unfreeze="head", epochs=plan.epochs, lr=plan.lr),)
 
 
 def _lp_ft(plan: Schedule, backbone: Sequence[str]) -> tuple[Phase, ...]:
     """Probe, then fine-tune all at a low rate (arXiv:2202.10054)."""
     first, rest = _split_epochs(plan.epochs)
-    return Phase(train="head", epochs=first, lr=plan.lr), Phase(train="all", epochs=rest, lr=plan.backbone_lr)
+    return Phase(unfreeze="head", epochs=first, lr=plan.lr), Phase(unfreeze="all", epochs=rest, lr=plan.backbone_lr)
 
 
 def _head_then_all(plan: Schedule, backbone: Sequence[str]) -> tuple[Phase, ...]:
@@ -44,25 +44,25 @@ def _head_then_all(plan: Schedule, backbone: Sequence[str]) -> tuple[Phase, ...]
     first = max(1, plan.epochs // 5)
     rest = max(1, plan.epochs - first)
     return (
-        Phase(train="head", epochs=first, lr=plan.lr),
-        Phase(train="all", epochs=rest, lr=plan.lr, backbone_lr_scale=_backbone_lr_scale(plan), layer_decay=0.8),
+        Phase(unfreeze="head", epochs=first, lr=plan.lr),
+        Phase(unfreeze="all", epochs=rest, lr=plan.lr, backbone_lr_scale=_backbone_lr_scale(plan), layer_decay=0.8),
     )
 
 
 def _full(plan: Schedule, backbone: Sequence[str]) -> tuple[Phase, ...]:
     """All from the start, the backbone at its lower rate."""
-    return (Phase(train="all", epochs=plan.epochs, lr=plan.lr, backbone_lr_scale=_backbone_lr_scale(plan)),)
+    return (Phase(unfreeze="all", epochs=plan.epochs, lr=plan.lr, backbone_lr_scale=_backbone_lr_scale(plan)),)
 
 
 def _gradual(plan: Schedule, backbone: Sequence[str]) -> tuple[Phase, ...]:
     """One stage more every few epochs, from the last to the first (ULMFiT, arXiv:1801.06146)."""
     words = ["head", *(f"last({count})" for count in range(1, len(backbone))), "all"]
     rates = {"lr": plan.lr, "backbone_lr_scale": _backbone_lr_scale(plan), "layer_decay": 0.9}
-    longest = max(plan.every, plan.epochs - plan.every * len(backbone))
-    lengths = [plan.every] * len(backbone) + [longest]
-    first = Phase(train="head", epochs=plan.every, lr=plan.lr)
+    longest = max(plan.epochs_per_stage, plan.epochs - plan.epochs_per_stage * len(backbone))
+    lengths = [plan.epochs_per_stage] * len(backbone) + [longest]
+    first = Phase(unfreeze="head", epochs=plan.epochs_per_stage, lr=plan.lr)
     return first, *(
-        Phase.model_validate({"train": word, "epochs": epochs, **rates})
+        Phase.model_validate({"unfreeze": word, "epochs": epochs, **rates})
         for word, epochs in zip(words[1:], lengths[1:], strict=True)
     )
 
@@ -71,14 +71,14 @@ def _surgical(plan: Schedule, stage: Sequence[str]) -> tuple[Phase, ...]:
     """Probe, then one stage with all that is new (arXiv:2210.11466)."""
     first, rest = _split_epochs(plan.epochs)
     return (
-        Phase(train="head", epochs=first, lr=plan.lr),
-        Phase(train=(*stage, *HEAD_STAGES), epochs=rest, lr=plan.backbone_lr),
+        Phase(unfreeze="head", epochs=first, lr=plan.lr),
+        Phase(unfreeze=(*stage, *HEAD_STAGES), epochs=rest, lr=plan.backbone_lr),
     )
 
 
 def _bitfit(plan: Schedule, backbone: Sequence[str]) -> tuple[Phase, ...]:
     """The biases, and all that is new (arXiv:2106.10199)."""
-    return (Phase(train=("match(bias$)", *HEAD_STAGES), epochs=plan.epochs, lr=plan.lr),)
+    return (Phase(unfreeze=("match(bias$)", *HEAD_STAGES), epochs=plan.epochs, lr=plan.lr),)
 
 
 def _split_epochs(epochs: int) -> tuple[int, int]:

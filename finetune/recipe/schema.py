@@ -63,7 +63,7 @@ class Data(Section):
         "fail", description="files that cannot be read: stop before training, or leave them out and list them"
     )
     workers: Annotated[int, Field(ge=0)] | Literal["auto"] = Field("auto", description="loading processes")
-    time_limit: Annotated[float, Field(gt=0, le=1e6)] = Field(
+    decode_timeout: Annotated[float, Field(gt=0, le=1e6)] = Field(
         60, description="seconds after which a file that a loading process hangs on is skipped, and listed"
     )
 
@@ -89,7 +89,7 @@ class Clip(Section):
     )
     frame_stride: PositiveInt = Field(1, description="source frames from one sampled frame to the next (dense)")
     fps: PositiveFloat | None = Field(None, description="frames a second, by the videos' own timestamps (fps)")
-    short: Literal["repeat_last", "loop", "error"] = Field(
+    short_clips: Literal["repeat_last", "loop", "error"] = Field(
         "repeat_last",
         description="a video shorter than the clip: stay on its last frame, or start anew (dense, fps; the others "
         "repeat frames in order), or fail",
@@ -121,18 +121,18 @@ class Augment(Section):
     crop: Literal["random_resized", "multi_scale", "center"] | None = Field(
         None, description="instead of the preset's: any box, one of TSN's, or the middle as in evaluation"
     )
-    color: Fraction | None = Field(
+    color_jitter: Fraction | None = Field(
         None, description="instead of the preset's: largest change of brightness, contrast and saturation"
     )
-    auto: Literal["none", "trivial", "randaugment"] | None = Field(
+    auto_augment: Literal["none", "trivial", "randaugment"] | None = Field(
         None, description="instead of the preset's: TrivialAugment or RandAugment"
     )
-    erase: Annotated[float, Field(ge=0, le=1)] | None = Field(
+    random_erasing: Annotated[float, Field(ge=0, le=1)] | None = Field(
         None, description="instead of the preset's: share of clips that lose a box"
     )
     blur: Annotated[float, Field(ge=0, le=1)] = Field(0.0, description="share of clips that are blurred")
     rotate: Annotated[float, Field(ge=0, le=180)] = Field(0.0, description="degrees, to either side")
-    views: Annotated[int, Field(ge=1, le=1000)] | None = Field(
+    cached_views: Annotated[int, Field(ge=1, le=1000)] | None = Field(
         None,
         description="so many fixed draws of each clip, taken in turn, in phases with a frozen part; null: 8 with the "
         "preset strong, else 4 (1 where nothing is drawn), and with train.cache off each epoch draws anew",
@@ -176,7 +176,7 @@ class Model(Section):
 class Phase(Section):
     """Epochs with one set of learning stages. What is null is as `train` says."""
 
-    train: str | float | tuple[str, ...] = Field(
+    unfreeze: str | float | tuple[str, ...] = Field(
         "all",
         description="head (all that is new), a stage (and all after it), last(n), a share of the depth as 0.5, all, "
         "match(regex) on parameter names, lora(r=8), or a list of these: each stage alone",
@@ -196,14 +196,14 @@ class Phase(Section):
     augment: Literal["none", "light", "strong"] | None = Field(
         None, description="preset of this phase; null: augment.preset"
     )
-    carry: bool = Field(
+    keep_optimizer_state: bool = Field(
         True, description="go on with the optimizer's averages of parameters that learnt in the phase before"
     )
     optimizer: str | None = Field(None, description="null: train.optimizer")
     weight_decay: NonNegativeFloat | None = Field(None, description="null: train.weight_decay")
     schedule: LrSchedule | None = Field(None, description="null: train.schedule")
     warmup: Fraction | None = Field(None, description="null: train.warmup")
-    anchor: NonNegativeFloat | None = Field(None, description="null: train.anchor")
+    l2_sp: NonNegativeFloat | None = Field(None, description="null: train.l2_sp")
 
     @model_validator(mode="after")
     def _one_length(self) -> Phase:
@@ -214,7 +214,7 @@ class Phase(Section):
     @property
     def words(self) -> str:
         """What learns, as a line of text."""
-        return ", ".join(self.train) if isinstance(self.train, tuple) else str(self.train)
+        return ", ".join(self.unfreeze) if isinstance(self.unfreeze, tuple) else str(self.unfreeze)
 
     def epochs_of(self, batches: int) -> int:
         """Passes over the training clips, of `batches` steps each; the last may end early where `steps` says so."""
@@ -226,7 +226,7 @@ class Phase(Section):
 
     def with_train_defaults(self, train: Train) -> Phase:
         """This phase with all that it leaves open taken from `train`."""
-        open_ones = ("optimizer", "weight_decay", "schedule", "warmup", "anchor")
+        open_ones = ("optimizer", "weight_decay", "schedule", "warmup", "l2_sp")
         return self.model_copy(update={name: getattr(train, name) for name in open_ones if getattr(self, name) is None})
 
 
@@ -237,10 +237,12 @@ class Schedule(Section):
         description="head_only, lp_ft, head_then_all, full, gradual, bitfit or surgical:<stage>; `phases: lp_ft` "
         "is short for it",
     )
-    epochs: PositiveInt = Field(20, description="of all phases together (gradual: at least `every` for each)")
+    epochs: PositiveInt = Field(
+        20, description="of all phases together (gradual: at least `epochs_per_stage` for each)"
+    )
     lr: PositiveFloat = Field(1e-3, description="of what is new")
     backbone_lr: PositiveFloat = Field(1e-4, description="of the backbone; of everything where it follows a probe")
-    every: PositiveInt = Field(2, description="epochs from one unfrozen stage to the next (gradual)")
+    epochs_per_stage: PositiveInt = Field(2, description="epochs from one unfrozen stage to the next (gradual)")
 
 
 class EarlyStopping(Section):
@@ -284,18 +286,18 @@ class Train(Section):
     )
     label_smoothing: Fraction = 0.0
     clip_grad: PositiveFloat | None = Field(None, description="largest norm of the gradient")
-    anchor: NonNegativeFloat = Field(
+    l2_sp: NonNegativeFloat = Field(
         0.0, description="L2-SP: pull of the backbone towards its pretrained weights, instead of weight decay; as 0.01"
     )
     ema: Fraction = Field(
         0.0, description="decay of a running average of the weights, which is what is validated and kept; as 0.999"
     )
-    recalibrate: bool = Field(
+    precise_bn: bool = Field(
         False, description="measure batch norm's statistics anew at the end, where they were updated (precise BN)"
     )
     precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto"
     device: Literal["auto", "cpu"] = Field("auto", description="auto takes the GPU when there is one")
-    skip_nan: Annotated[int, Field(ge=0)] = Field(
+    max_nan_steps: Annotated[int, Field(ge=0)] = Field(
         0, description="steps whose gradient is not a number that are left out, before the run ends"
     )
     early_stopping: EarlyStopping | None = Field(
@@ -307,7 +309,7 @@ class Train(Section):
     sync_batch_norm: bool = Field(
         False, description="with several GPUs: batch norm that learns its statistics sees the clips of all of them"
     )
-    keep: Annotated[int, Field(ge=0)] = Field(
+    keep_checkpoints: Annotated[int, Field(ge=0)] = Field(
         0, description="the weights of so many of the last epochs are kept too, beside best and last"
     )
     log_gradients: bool = Field(False, description="histograms of each stage's gradients, each epoch, in TensorBoard")
@@ -329,7 +331,7 @@ class Train(Section):
     cache_dtype: Literal["auto", "fp16", "bf16", "fp32"] = Field(
         "auto", description="to what kept numbers are rounded; auto: 16 bits, as they are computed or else fp16"
     )
-    checkpointing: bool = Field(
+    activation_checkpointing: bool = Field(
         False,
         description="activations of learning stages are computed again in the backward pass: less memory, about a "
         "third more time",
@@ -342,10 +344,10 @@ class Train(Section):
 
     @model_validator(mode="after")
     def _compiles_or_recomputes(self) -> Train:
-        if self.compile is not False and self.checkpointing:
-            raise ValueError("compile and checkpointing do not go together; set one of them to false")
-        if self.recalibrate and self.sync_batch_norm:
-            raise ValueError("recalibrate is done by one process, and sync_batch_norm needs all; set one to false")
+        if self.compile is not False and self.activation_checkpointing:
+            raise ValueError("compile and activation_checkpointing do not go together; set one of them to false")
+        if self.precise_bn and self.sync_batch_norm:
+            raise ValueError("precise_bn is done by one process, and sync_batch_norm needs all; set one to false")
         return self
 
 
@@ -386,7 +388,7 @@ class Recipe(Section):
         {}, description="what is told of a clip, each by its name; none: one task, `label`, as the data say"
     )
     multitask: Multitask = Multitask()
-    phases: Annotated[Phases, BeforeValidator(_schedule_from_name)] = (Phase(train="head"),)
+    phases: Annotated[Phases, BeforeValidator(_schedule_from_name)] = (Phase(unfreeze="head"),)
     train: Train = Train()
     evaluate: Evaluate = Evaluate()
 

@@ -59,10 +59,10 @@ class Task(Section):
         description="null: train.loss of classes, smooth_l1 of boxes (in tenths of the picture), mse of other numbers",
     )
     head: Head | None = Field(None, description="null: model.head")
-    at: str | None = Field(
+    feature_stage: str | None = Field(
         None, description="the stage whose features it reads, as blocks.4; null: the last, after pooling over space"
     )
-    space: Literal["mean", "keypoints"] | None = Field(
+    spatial_pooling: Literal["mean", "keypoints"] | None = Field(
         None,
         description="what is kept of places in the picture: their mean, or where learnt points lie (arXiv:1509.06113); "
         "null: keypoints of box and motion, else mean",
@@ -102,7 +102,7 @@ class Task(Section):
     @property
     def uses_keypoints(self) -> bool:
         """Whether it reads where things are in the picture."""
-        return (self.space or ("keypoints" if self.kind in SPATIAL_KINDS else "mean")) == "keypoints"
+        return (self.spatial_pooling or ("keypoints" if self.kind in SPATIAL_KINDS else "mean")) == "keypoints"
 
     def pooling(self, shared: str) -> str:
         """Over T, where tasks share the pooling `shared`."""
@@ -111,7 +111,12 @@ class Task(Section):
     @property
     def has_own_pooling(self) -> bool:
         """Whether it pools for itself, over space or time."""
-        return self.at is not None or self.uses_keypoints or self.temporal is not None or self.kind in SPATIAL_KINDS
+        return (
+            self.feature_stage is not None
+            or self.uses_keypoints
+            or self.temporal is not None
+            or self.kind in SPATIAL_KINDS
+        )
 
 
 class Multitask(Section):
@@ -122,20 +127,20 @@ class Multitask(Section):
         description="fixed, or by what training shows: uncertainty, dwa, random, famo, gradnorm; of the gradients at "
         'what tasks share: pcgrad, cagrad, aligned_mtl, upgrad (pip install "finetune[mtl]")',
     )
-    divide_by: Literal["none", "initial", "running"] = Field(
+    normalize_losses: Literal["none", "initial", "running"] = Field(
         "initial",
         description="each loss is divided by nothing (the posts' plain weighted sum), by its first value, or by its "
         "running mean",
     )
     sharing: Literal["hard", "towers", "cross_stitch"] = Field(
         "hard",
-        description="one backbone; two, which structure holds together; or two that mix at the end of each stage "
-        "(arXiv:1604.03539)",
+        description="hard: one backbone; towers: two, see soft_sharing_towers; cross_stitch: two that exchange "
+        "features after each stage (arXiv:1604.03539)",
     )
-    relation: NonNegativeFloat = Field(
+    soft_sharing_heads: NonNegativeFloat = Field(
         0.0, description="pull between parameters of the same shape in the heads and poolings of different tasks (L2)"
     )
-    structure: NonNegativeFloat = Field(0.0, description="pull between the two towers (L2), as 0.01")
+    soft_sharing_towers: NonNegativeFloat = Field(0.0, description="pull between the two towers (L2), as 0.01")
 
 
 @dataclass(frozen=True)
@@ -197,5 +202,5 @@ def check_tasks(tasks: Mapping[str, Task], multitask: Multitask) -> None:
     if not tasks and multitask != Multitask():
         raise ValueError("multitask is set and there are no tasks")
     towers = {task.tower for task in tasks.values()} - {None}
-    if multitask.sharing == "hard" and (towers or multitask.structure):
-        raise ValueError("tower and multitask.structure need multitask.sharing towers or cross_stitch")
+    if multitask.sharing == "hard" and (towers or multitask.soft_sharing_towers):
+        raise ValueError("tower and multitask.soft_sharing_towers need multitask.sharing towers or cross_stitch")

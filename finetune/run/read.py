@@ -9,6 +9,7 @@ from typing import Any
 
 from finetune.errors import RecipeError, RunError
 from finetune.recipe.load import read_yaml
+from finetune.recipe.renamed_keys import rename_recipe_keys
 from finetune.run.predictions_csv import read_prediction_rows
 from finetune.run.results import EpochRecord, Results
 from finetune.storage.safe_read import parse_json, read_json, read_text, validate_type
@@ -117,7 +118,10 @@ def with_task_metrics(task: str, epochs: list[dict[str, Any]]) -> list[dict[str,
 
 
 def read_recipe(run: Path) -> dict[str, Any] | None:
-    """As it is written: no reference in it is followed, no key is refused, as it may be of another version."""
+    """A run's recipe as plain values, by the keys of this version; None where the run has none.
+
+    No reference in it is followed, and no key is refused: another version may have written it.
+    """
     path = run / "recipe.yaml"
     text = read_text(path)
     if text is None:
@@ -128,7 +132,10 @@ def read_recipe(run: Path) -> dict[str, Any] | None:
         raise RunError(str(error)) from None
     if not isinstance(recipe, dict):
         raise RunError(f"{path}: a recipe is a mapping of sections")
-    return {str(key): value for key, value in recipe.items()}
+    try:
+        return rename_recipe_keys({str(key): value for key, value in recipe.items()})[0]
+    except ValueError as error:
+        raise RunError(f"{path}: {error}") from None
 
 
 def training_seconds(epochs: list[dict[str, Any]]) -> float:

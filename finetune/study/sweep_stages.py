@@ -39,12 +39,12 @@ def sweep_stages(
     """
     refuse_without_val(manifest)
     with study_folder(out, recipe, manifest, {"probe_epochs": probe_epochs, "epochs": epochs, "lr": lr}):
-        probe_recipe = _with_phase(recipe, Phase(train="head", epochs=probe_epochs))
+        probe_recipe = _with_phase(recipe, Phase(unfreeze="head", epochs=probe_epochs))
         probe = finish_run(StudyRun("probe", probe_recipe, manifest), out=out, split="val", position="first").folder
         model = load(probe)
         stages = [stage for stage in model.stages if stage not in HEAD_STAGES]
         trained = {"head": HEAD_STAGES, **{stage: (stage, *HEAD_STAGES) for stage in stages}, "all": "all"}
-        phases = {what: Phase(train=names, epochs=epochs, lr=lr) for what, names in trained.items()}
+        phases = {what: Phase(unfreeze=names, epochs=epochs, lr=lr) for what, names in trained.items()}
         runs = [StudyRun(what, _with_phase(recipe, phase), manifest, start=probe) for what, phase in phases.items()]
         outcomes = []
         for what, run in zip(phases, finish_runs(runs, out=out, split="val"), strict=True):
@@ -62,5 +62,5 @@ def _with_phase(recipe: Recipe, phase: Phase) -> Recipe:
 
 
 def _count_trainable(model: VideoClassifier, phase: Phase) -> int:
-    set_trainable(model, phase.train)
+    set_trainable(model, phase.unfreeze)
     return sum(parameter.numel() for parameter in model.parameters() if parameter.requires_grad)

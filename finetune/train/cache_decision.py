@@ -64,7 +64,7 @@ def decide_caching(
 def _measure_costs(
     model: VideoClassifier, frozen: FrozenPart, sets: Sequence[CachedClips], recipe: Recipe
 ) -> FillTimings | None:
-    every = (measure_fill(model, frozen, each, time_limit=recipe.data.time_limit) for each in sets)
+    every = (measure_fill(model, frozen, each, time_limit=recipe.data.decode_timeout) for each in sets)
     return next((found for found in every if found is not None), None)
 
 

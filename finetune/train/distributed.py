@@ -22,7 +22,7 @@ def refuse_sharding(accelerator: Accelerator) -> None:
     if kind in {DistributedType.FSDP, DistributedType.DEEPSPEED, DistributedType.MEGATRON_LM}:
         raise RunError(
             f"the launcher asks for {kind.value}, which shards the model; each process here holds all of it: launch "
-            "without, and where memory is short set train.checkpointing=true or a smaller train.batch_size"
+            "without, and where memory is short set train.activation_checkpointing=true or a smaller train.batch_size"
         )
 
 
@@ -84,7 +84,7 @@ def gradient_is_finite(loss: float, prepared: nn.Module, train: Train, accelerat
 
     All processes say the same. With fp16 an infinite gradient is the scaler's affair.
     """
-    if train.clip_grad is None and not train.skip_nan:
+    if train.clip_grad is None and not train.max_nan_steps:
         return math.isfinite(loss)
     norm = accelerator.clip_grad_norm_(prepared.parameters(), train.clip_grad or math.inf)
     if accelerator.scaler is None:

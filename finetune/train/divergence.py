@@ -46,7 +46,7 @@ def refuse_too_many(
     left_out: int, loss: float, batch: dict[str, Any], manifest: Manifest, train: Train, *, folder: Path
 ) -> None:
     """Raise DivergedError when more steps have no number for a gradient than may be left out."""
-    if left_out <= train.skip_nan:
+    if left_out <= train.max_nan_steps:
         return
     files = "\n".join(str(manifest.path(row)) for row in batch["row"].tolist())
     raise DivergedError(

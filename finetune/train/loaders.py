@@ -52,7 +52,7 @@ class TrainLoaders:
             batches = self.batches(dataset)
             self.close()
             workers = min(worker_count(self.recipe.data.workers), len(batches))
-            pin, limit = torch.cuda.is_available(), self.recipe.data.time_limit
+            pin, limit = torch.cuda.is_available(), self.recipe.data.decode_timeout
             loader = ClipLoader(dataset, batches, workers=workers, time_limit=limit, pin=pin)
             self.drawn, self.current = drawn, (loader, batches)
         return self.current

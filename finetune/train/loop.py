@@ -186,7 +186,7 @@ def run_training(
     if train.sync_batch_norm:
         model = with_sync_batch_norm(model, accelerator)
     model.consensus, model.multilabel = recipe.evaluate.consensus, recipe.data.multilabel
-    model.checkpointing = train.checkpointing
+    model.checkpointing = train.activation_checkpointing
     if train.compile:
         model.backbone.net.compile()
     objective = build_objective(
@@ -209,13 +209,13 @@ def run_training(
         for phase in phases[at.phase :]:
             learning, groups = begin_phase(model, phase, seed=draw_seed(recipe.seed, 0, at.phase, 0))
             frozen = cacheable_part(model, recipe, precision, display.print_line)
-            anchor.start_phase(model, phase.anchor or 0.0, groups)
+            anchor.start_phase(model, phase.l2_sp or 0.0, groups)
             peaks = [group["lr"] for group in groups]
             if at.steps_in_phase == 0 and not set(learning) <= set(HEAD_STAGES):
                 run.save_start(model, at)
             # Wrapped anew in each phase: a stage that is unfrozen after wrapping gets no gradient averaging.
             prepared, optimizer = accelerator.prepare(model, build_optimizer(str(phase.optimizer), groups))
-            if phase.carry and before is not None:
+            if phase.keep_optimizer_state and before is not None:
                 transfer_optimizer_state(before, optimizer.optimizer)
             before = optimizer.optimizer
             prepared.train()
@@ -381,7 +381,7 @@ def run_training(
             accelerator.free_memory()
             at.after_phase()
         record = load_checkpoint(folder, "best", model)
-        if train.recalibrate and is_writer:
+        if train.precise_bn and is_writer:
             layers = recompute_bn_statistics(model, loaders, phases[record["phase"]], precision, epoch=at.epochs + 1)
             record |= {"recalibrated": layers, **validate(model, validation, precision, run)}
             run.save_best(model, record)

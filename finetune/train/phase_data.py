@@ -63,7 +63,7 @@ class PhaseData:
 def cacheable_part(model: VideoClassifier, recipe: Recipe, precision: str, print_line: PrintLine) -> FrozenPart | None:
     """The frozen part of the phase that the model is in, where the recipe's is to be done once."""
     mode, augment = recipe.train.cache, recipe.augment
-    if augment.cutmix or (mode == "off" and augment.views is None):
+    if augment.cutmix or (mode == "off" and augment.cached_views is None):
         return None
     try:
         storage_dtype = recipe.train.cache_dtype
@@ -108,7 +108,7 @@ def build_phase_data(
 
 def drawn_views(recipe: Recipe, phase: Phase) -> int:
     """How many draws of each clip the phase takes in turn, where it has a frozen part."""
-    return recipe.augment.views or default_cached_views(phase_augment(recipe, phase), recipe.clip)
+    return recipe.augment.cached_views or default_cached_views(phase_augment(recipe, phase), recipe.clip)
 
 
 def open_cached_sets(

@@ -78,7 +78,7 @@ def _prefill_phase(
         lacking, record = sum(each.lacking() for each in sets), sets[0].store.record
         root, budget_gb = cache_root(recipe.train.cache_dir), recipe.train.cache_budget_gb
         if problem := make_room(root, lacking * record, budget_gb=budget_gb):
-            raise RunError(f"{phase.words}: {problem}; raise it or make room, or take fewer augment.views")
+            raise RunError(f"{phase.words}: {problem}; raise it or make room, or take fewer augment.cached_views")
         for name, each in zip(("training", "validation"), sets, strict=False):
             fill_cache(
                 trial.model,

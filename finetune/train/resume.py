@@ -6,7 +6,7 @@ from typing import Any
 
 from finetune.errors import RecipeError
 from finetune.feature_cache.cache_folder import list_cache_entries
-from finetune.recipe.load import check_recipe
+from finetune.recipe.load import check_saved_recipe
 from finetune.recipe.schema import Recipe, Schedule
 from finetune.run.checkpoint import build_empty_model, load_checkpoint, open_run
 from finetune.run.manifest import saved_manifest
@@ -18,8 +18,8 @@ from finetune.train.state.state import read_state
 SAME_RESULT = {"auto", "boundary"}  # of train.cache
 # What may be changed on the way: it changes no number.
 FREE = (
-    *("data.workers", "data.time_limit", "train.save_every_minutes"),
-    *("train.keep", "train.log_gradients", "train.trackers", "train.cache_dir", "train.cache_budget_gb"),
+    *("data.workers", "data.decode_timeout", "train.save_every_minutes"),
+    *("train.keep_checkpoints", "train.log_gradients", "train.trackers", "train.cache_dir", "train.cache_budget_gb"),
 )
 
 
@@ -65,7 +65,7 @@ def without_foreign_cache_dir(recipe: Recipe) -> Recipe:
 
 def refuse_changed_recipe(before: dict[str, Any], now: Recipe) -> None:
     """Raise RecipeError with every change that does more than lengthen the run."""
-    began = check_recipe(before, where="the recipe in state.pt")  # with defaults for settings that came later
+    began = check_saved_recipe(before, where="the recipe in state.pt")  # with defaults for settings that came later
     assert not isinstance(now.phases, Schedule)
     if isinstance(began.phases, Schedule):
         raise RecipeError("the recipe in state.pt is not the one that a run began with; start another run")

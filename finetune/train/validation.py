@@ -95,7 +95,7 @@ def recompute_bn_statistics(
     model: VideoClassifier, loaders: TrainLoaders, phase: Phase, precision: str, *, epoch: int
 ) -> int:
     """Measure batch norm anew on training clips, where the phase of the best weights updated it."""
-    set_trainable(model, phase.train, batch_norm=phase.batch_norm)
+    set_trainable(model, phase.unfreeze, batch_norm=phase.batch_norm)
     loader, batches = loaders.of(phase)
     batches.begin(epoch)
     clips = (batch["clips"].flatten(0, 1) for batch in islice(loader, MAX_BN_BATCHES) if batch["clips"] is not None)

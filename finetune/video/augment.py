@@ -83,10 +83,10 @@ def resolve_augment_params(augment: Augment) -> AugmentParams:
         crop=augment.crop or preset.crop,
         smallest_area=preset.smallest_area,
         rotate=augment.rotate,
-        color=preset.color if augment.color is None else augment.color,
-        auto=augment.auto or preset.auto,
+        color=preset.color if augment.color_jitter is None else augment.color_jitter,
+        auto=augment.auto_augment or preset.auto,
         blur=augment.blur,
-        erase=preset.erase if augment.erase is None else augment.erase,
+        erase=preset.erase if augment.random_erasing is None else augment.random_erasing,
     )
 
 

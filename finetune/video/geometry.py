@@ -49,7 +49,7 @@ def placement(
     """Of the frames `indices` of a video of (height, width): a draw, by its seed, or the middle as in evaluation."""
     assert augment is None or unsupported_augment_reason(augment) is None
     steps = np.diff(indices)
-    forward = steps[steps >= 0]  # the others are where a video starts anew, with clip.short=loop
+    forward = steps[steps >= 0]  # the others are where a video starts anew, with clip.short_clips=loop
     matrix = _matrix(video_size, frame_size(video_size, clip, augment), clip, transform, draw)
     return Placement(matrix, float(forward.mean()) if len(forward) else 0.0, min(indices), max(indices))
 
@@ -59,8 +59,8 @@ def unsupported_augment_reason(augment: Augment) -> str | None:
     auto = resolve_augment_params(augment).auto
     if auto == "none":
         return None
-    which = f"augment.auto is {auto!r}" + ("" if augment.auto else f" in the preset {augment.preset!r}")
-    return f"{which}, which moves pixels in ways that boxes and movement cannot follow; set augment.auto=none"
+    which = f"augment.auto_augment is {auto!r}" + ("" if augment.auto_augment else f" in the preset {augment.preset!r}")
+    return f"{which}, which moves pixels in ways that boxes and movement cannot follow; set augment.auto_augment=none"
 
 
 def boxes_to_crop(boxes_N4: np.ndarray, placement: Placement) -> np.ndarray:

@@ -22,4 +22,4 @@ def row_loader(dataset: ClipDataset, data: Data, *, batch_size: int = 1, least_w
     """A loader of all rows in order. Few rows get no worker processes, or `least_workers`: starting them takes time."""
     batches = EpochBatchSampler(len(dataset), batch_size, seed=0, shuffle=False)
     workers = min(worker_count(data.workers), max(least_workers, len(dataset) // 16))
-    return ClipLoader(dataset, batches, workers=workers, time_limit=data.time_limit)
+    return ClipLoader(dataset, batches, workers=workers, time_limit=data.decode_timeout)

@@ -53,7 +53,7 @@ def sample_indices(
     """The indices of the frames of one view of a video, by `clip.sampling`.
 
     `times` are the presentation times of all frames in microseconds, rising; only `fps` sampling needs them. Raises
-    VideoError where the video is shorter than the clip and `clip.short` is `error`.
+    VideoError where the video is shorter than the clip and `clip.short_clips` is `error`.
     """
     assert video_frames > 0 and 0 <= view < views
     if clip.sampling == "fps":
@@ -83,7 +83,7 @@ def segment_indices(clip: Clip, video_frames: int, view: View, jitter: Jitter | 
 def dense_indices(clip: Clip, video_frames: int, view: View, jitter: Jitter | None) -> list[int]:
     """`num_frames` frames `frame_stride` apart, from a random start, or with the clips of all views spread evenly.
 
-    A single view is centred. Where the video is shorter than the clip, `clip.short` repeats the last frame
+    A single view is centred. Where the video is shorter than the clip, `clip.short_clips` repeats the last frame
     (`repeat_last`), starts again from the first (`loop`) or raises VideoError (`error`).
     """
     speed = 1000 if jitter is None else jitter.draw_speed()
@@ -92,7 +92,7 @@ def dense_indices(clip: Clip, video_frames: int, view: View, jitter: Jitter | No
     _refuse_short(clip, video_frames, needed=span)
     start = _start(video_frames - span, view, jitter)
     indices = [start + step for step in steps]
-    if clip.short == "loop":
+    if clip.short_clips == "loop":
         return [index % video_frames for index in indices]
     return [min(index, video_frames - 1) for index in indices]
 
@@ -124,14 +124,14 @@ def fps_indices(clip: Clip, times: Sequence[int], view: View, jitter: Jitter | N
     first, last = times[0], times[-1]
     gap = (last - first) // (len(times) - 1) if len(times) > 1 else MICROSECONDS_PER_SECOND * 1000 // rate
     duration = max(1, last - first + gap)
-    if clip.short == "error" and steps[-1] >= duration:
+    if clip.short_clips == "error" and steps[-1] >= duration:
         raise VideoError(
-            f"lasts {duration / MICROSECONDS_PER_SECOND:.2f} s, clip.short is 'error' and a clip lasts "
+            f"lasts {duration / MICROSECONDS_PER_SECOND:.2f} s, clip.short_clips is 'error' and a clip lasts "
             f"{steps[-1] / MICROSECONDS_PER_SECOND:.2f} s"
         )
     start = _start(duration - 1 - steps[-1], view, jitter)
     instants = [start + step for step in steps]
-    if clip.short == "loop":
+    if clip.short_clips == "loop":
         instants = [instant % duration for instant in instants]
     return [max(0, bisect_right(times, first + instant) - 1) for instant in instants]
 
@@ -167,8 +167,8 @@ def _drop_frames(indices: list[int], jitter: Jitter) -> list[int]:
 
 
 def _refuse_short(clip: Clip, video_frames: int, *, needed: int) -> None:
-    if clip.short == "error" and video_frames < needed:
-        raise VideoError(f"has {video_frames} frames, clip.short is 'error' and a clip spans {needed}")
+    if clip.short_clips == "error" and video_frames < needed:
+        raise VideoError(f"has {video_frames} frames, clip.short_clips is 'error' and a clip spans {needed}")
 
 
 SAMPLERS: dict[str, Callable[[Clip, int, View, Jitter | None], list[int]]] = {

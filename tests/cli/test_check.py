@@ -73,7 +73,7 @@ def test_a_name_that_is_no_utf_8_is_shown_as_far_as_it_can_be(check, folder):
 
 def test_a_recipe_says_what_to_check_and_takes_settings(check, folder, tmp_path):
     recipe = tmp_path / "mine.yaml"
-    recipe.write_text(f"data: {{folder: {folder}}}\nphases: [{{train: head}}]\n")
+    recipe.write_text(f"data: {{folder: {folder}}}\nphases: [{{unfreeze: head}}]\n")
     assert check(recipe)[0] == 0
     status, out, _ = check(recipe, "data.group_pattern=(\\d)\\.mp4$")
     assert status == 1

@@ -15,7 +15,7 @@ RECIPE = f"""# Two shades of grey.
 data: {{folder: FOLDER, workers: 0}}
 clip: {{num_frames: 2, size: 32}}
 model: {{backbone: {TINY}, weights: none}}
-phases: [{{train: head, epochs: 1, lr: 1e-2}}]
+phases: [{{unfreeze: head, epochs: 1, lr: 1e-2}}]
 train: {{batch_size: 4}}
 """
 
@@ -97,7 +97,7 @@ def test_train_evaluate_predict_and_report_from_the_command_line(finetune, recip
         (["train.batch_size=lots"], "train.batch_size is 'lots': should be a valid integer"),
         (["model.backbone=resnt50"], "has no model 'resnt50' (nearest: resnet50"),
         (["model.weights=nowhere.pth"], "there is no file 'nowhere.pth'"),
-        (["phases.0.train=layer7"], "unknown stage 'layer7' (nearest: layer"),
+        (["phases.0.unfreeze=layer7"], "unknown stage 'layer7' (nearest: layer"),
         (["data.folder=nowhere"], "there is no folder 'nowhere'"),
         (["data.folder=null"], "needs one of data.manifest and data.folder"),
         (["data.manifest=a.csv"], "needs one of data.manifest and data.folder"),

@@ -9,8 +9,8 @@ import pytest
 from grey import TINY
 
 PHASES = (
-    "phases=[{train: head, epochs: 3}, {train: layer4, epochs: 1}, {train: [layer3, head], epochs: 1}, "
-    "{train: all, epochs: 1}]"
+    "phases=[{unfreeze: head, epochs: 3}, {unfreeze: layer4, epochs: 1}, {unfreeze: [layer3, head], epochs: 1}, "
+    "{unfreeze: all, epochs: 1}]"
 )
 
 
@@ -84,7 +84,7 @@ def test_what_makes_no_sense_is_refused(finetune, settings, tmp_path):
     status, _, err = finetune("features", "folder", *settings, "train.cache=off")
     assert status == 2 and "train.cache is off" in err
     status, _, err = finetune("features", "folder", *settings, "train.cache_budget_gb=1e-6")
-    assert status == 2 and "raise it or make room, or take fewer augment.views" in err
+    assert status == 2 and "raise it or make room, or take fewer augment.cached_views" in err
 
 
 def test_a_dry_run_says_where_frozen_work_is_done_once(finetune, settings):

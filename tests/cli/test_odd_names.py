@@ -15,7 +15,7 @@ from finetune.text import from_spreadsheet_cell
 CLASSES = ("=1+1", 'a;b, "c" ', "<b>é|'x'")
 RECIPE = f"""clip: {{num_frames: 2, size: 32}}
 model: {{backbone: {TINY}, weights: none}}
-phases: [{{train: head, epochs: 1}}]
+phases: [{{unfreeze: head, epochs: 1}}]
 train: {{batch_size: 4}}
 data: {{workers: 0}}
 """

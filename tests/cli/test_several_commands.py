@@ -12,7 +12,7 @@ from finetune.recipe.load import save_recipe
 from finetune.study.probe import of_one_task
 from finetune.train.from_recipe import train_from_recipe
 
-QUICK = [{"train": "head", "epochs": 1, "lr": 1e-2}]
+QUICK = [{"unfreeze": "head", "epochs": 1, "lr": 1e-2}]
 THREE = ("box", "way", "shade")
 
 
@@ -37,7 +37,7 @@ def written(data, tmp_path, monkeypatch):
 @pytest.fixture(scope="module")
 def run(data, tmp_path_factory):
     """A finished run of three tasks; do not write into it."""
-    recipe = recipe_of(data, THREE, phases=[*QUICK, {"train": "layer4", "epochs": 1, "lr": 1e-3}])
+    recipe = recipe_of(data, THREE, phases=[*QUICK, {"unfreeze": "layer4", "epochs": 1, "lr": 1e-3}])
     return train_from_recipe(recipe, manifest_of(recipe), out=tmp_path_factory.mktemp("run") / "run")
 
 
@@ -80,7 +80,7 @@ def test_every_clip_is_tested_once_in_a_cross_validation(finetune, written, tmp_
 @pytest.mark.slow
 @pytest.mark.parametrize("tasks", [THREE, ("shade",)])
 def test_settings_are_swept(finetune, written, tasks):
-    status, _, err = finetune("sweep", written(tasks), "multitask.divide_by=none,initial", "--out", "sweep")
+    status, _, err = finetune("sweep", written(tasks), "multitask.normalize_losses=none,initial", "--out", "sweep")
     assert status == 0, err
 
 
@@ -137,6 +137,6 @@ def test_probes_are_for_classes_and_averages_know_tasks(finetune, written, run, 
 
 
 def test_features_are_kept_ahead(finetune, written):
-    recipe = written({"way": TASKS["way"], "box": TASKS["box"] | {"at": "layer2"}})
+    recipe = written({"way": TASKS["way"], "box": TASKS["box"] | {"feature_stage": "layer2"}})
     status, out, err = finetune("features", recipe, "train.cache_dir=kept")
     assert status == 0 and "clips of what enters at features" in out, err

@@ -43,7 +43,7 @@ def run(data, tmp_path_factory):
             "clip": {"num_frames": 3, "size": 32, "sampling": "fps", "fps": 5},
             "model": {"backbone": TINY, "weights": "none"},
             "augment": {"preset": "none", "flip": False},
-            "phases": [{"train": "head", "epochs": 1, "lr": 1e-2}],
+            "phases": [{"unfreeze": "head", "epochs": 1, "lr": 1e-2}],
             "train": {"batch_size": 4, "device": "cpu"},
         }
     )

@@ -47,7 +47,7 @@ def run(manifest, tmp_path_factory):
     out = tmp_path_factory.mktemp("runs") / "run"
     torch.manual_seed(0)
     model = ft.build_model(TINY, manifest.classes, weights="none", temporal="diff", num_frames=4, size=32)
-    phases = [ft.Phase(train="all", epochs=3, lr=3e-3, batch_norm="train")]
+    phases = [ft.Phase(unfreeze="all", epochs=3, lr=3e-3, batch_norm="train")]
     return ft.fit(
         model, manifest, phases, clip=ft.Clip(num_frames=4), train=ft.Train(batch_size=4), out=out, quiet=True
     )
@@ -250,7 +250,7 @@ def test_several_views_agree_in_the_model_as_in_evaluation(run):
 def test_resumed_it_is_the_same_run(run, manifest, tmp_path, signal_at):
     torch.manual_seed(0)
     model = ft.build_model(TINY, manifest.classes, weights="none", temporal="diff", num_frames=4, size=32)
-    phases = [ft.Phase(train="all", epochs=3, lr=3e-3, batch_norm="train")]
+    phases = [ft.Phase(unfreeze="all", epochs=3, lr=3e-3, batch_norm="train")]
     signal_at(9)
     with pytest.raises(KeyboardInterrupt):
         ft.fit(
@@ -273,7 +273,7 @@ def test_folds_are_pooled_each_with_its_own_thresholds(table, tmp_path):
         model=ft.Model(backbone=TINY, weights="none"),
         train=ft.Train(batch_size=4, sampler="balanced"),
         data=ft.Data(workers=0, val=0.2, multilabel=True),
-        phases=(ft.Phase(train="head", epochs=1, lr=1e-2),),
+        phases=(ft.Phase(unfreeze="head", epochs=1, lr=1e-2),),
     )
     out = tmp_path / "run"
     results = kfold(recipe, whole, folds=2, out=out)
@@ -292,7 +292,7 @@ def test_commands_say_map_and_refuse_folders(table, tmp_path, finetune, monkeypa
     monkeypatch.chdir(tmp_path)
     (tmp_path / "grey.yaml").write_text(
         f"data: {{manifest: {table}, multilabel: true, workers: 0}}\nclip: {{num_frames: 2, size: 32}}\n"
-        f"model: {{backbone: {TINY}, weights: none}}\nphases: [{{train: head, epochs: 1}}]\n"
+        f"model: {{backbone: {TINY}, weights: none}}\nphases: [{{unfreeze: head, epochs: 1}}]\n"
     )
     status, out, err = finetune("train", "grey.yaml", "--out", "run")
     assert status == 0, err
@@ -312,7 +312,7 @@ def test_a_figure_that_the_data_has_not_is_refused(clip_folder):
     model = ft.build_model(TINY, manifest.classes, weights="none", num_frames=2, size=32)
     train = ft.Train(early_stopping={"metric": "val_map"})
     with pytest.raises(RecipeError, match="val_map, which only data.multilabel has"):
-        ft.fit(model, manifest, [ft.Phase(train="head")], clip=ft.Clip(num_frames=2), train=train, quiet=True)
+        ft.fit(model, manifest, [ft.Phase(unfreeze="head")], clip=ft.Clip(num_frames=2), train=train, quiet=True)
 
 
 def test_check_counts_classes_not_lists_and_divides_as_training_does(table, manifest, tmp_path, finetune, monkeypatch):

@@ -45,7 +45,10 @@ def run(manifest, tmp_path_factory):
     torch.manual_seed(0)
     torch.save(build_backbone(TINY, weights="none", size=32).net.state_dict(), root / "weights.pth")
     model = ft.build_model(TINY, manifest.classes, weights=str(root / "weights.pth"), num_frames=2, size=32)
-    phases = [ft.Phase(train="head", epochs=1, lr=1e-5), ft.Phase(train="all", epochs=2, lr=3e-3, batch_norm="train")]
+    phases = [
+        ft.Phase(unfreeze="head", epochs=1, lr=1e-5),
+        ft.Phase(unfreeze="all", epochs=2, lr=3e-3, batch_norm="train"),
+    ]
     settings = {"clip": ft.Clip(num_frames=2), "train": ft.Train(batch_size=5, cache="off"), "data": ft.Data(workers=0)}
     run = ft.fit(model, manifest, phases, **settings, out=root / "run", quiet=True)
     ft.evaluate(run)

@@ -11,7 +11,7 @@ from grey import TINY
 import finetune as ft
 from finetune.model.temporal_pooling import POOLINGS
 
-LEARNING = ft.Phase(train="head", epochs=3, lr=1e-2)
+LEARNING = ft.Phase(unfreeze="head", epochs=3, lr=1e-2)
 numbers = count()
 
 
@@ -26,7 +26,7 @@ def train(clip_folder, tmp_path):
             backbone, manifest.classes, weights="none", temporal=temporal, num_frames=num_frames, size=size
         )
         settings = {"batch_size": 3, "precision": "fp32", "cache": cache, "cache_dir": tmp_path / "kept"}
-        augment = ft.Augment(views=views, **more.pop("augment", {}))
+        augment = ft.Augment(cached_views=views, **more.pop("augment", {}))
         out = tmp_path / f"run-{next(numbers)}"
         arguments = {"clip": ft.Clip(num_frames=num_frames), "augment": augment, "out": out, "quiet": True}
         evaluate = more.pop("evaluate", ft.Evaluate())
@@ -74,7 +74,7 @@ MORE = [
 @pytest.mark.slow
 @pytest.mark.parametrize(("backbone", "stage", "size", "entry"), [*FAMILIES, *slowly(MORE)])
 def test_of_each_family_of_backbones(train, backbone, stage, size, entry):
-    phases = [ft.Phase(train="head", epochs=1, lr=1e-2), ft.Phase(train=stage, epochs=2, lr=1e-3)]
+    phases = [ft.Phase(unfreeze="head", epochs=1, lr=1e-2), ft.Phase(unfreeze=stage, epochs=2, lr=1e-3)]
     settings = {"backbone": backbone, "phases": phases, "size": size}
     computed, kept = train("off", **settings), train("boundary", **settings)
     assert entries(kept) == [("features", True), *2 * [(entry, True)]] and entries(computed) == [None] * 3
@@ -98,12 +98,12 @@ def test_of_each_kind_of_temporal_pooling(train, temporal):
         {"evaluate": ft.Evaluate(views=2)},
         {"cache_dtype": "fp32"},
         {"cache_dtype": "bf16", "label_smoothing": 0.1},
-        {"checkpointing": True},
+        {"activation_checkpointing": True},
     ],
     ids=str,
 )
 def test_whatever_else_the_recipe_says(train, settings):
-    phases = [ft.Phase(train="layer3", epochs=3, lr=1e-3, batch_norm="train"), ft.Phase(train="all", epochs=1)]
+    phases = [ft.Phase(unfreeze="layer3", epochs=3, lr=1e-3, batch_norm="train"), ft.Phase(unfreeze="all", epochs=1)]
     computed, kept = (train(cache, phases=phases, **settings) for cache in ("off", "boundary"))
     assert entries(kept) == [*3 * [("layer3", True)], None]
     assert same(computed, kept)
@@ -111,7 +111,7 @@ def test_whatever_else_the_recipe_says(train, settings):
 
 @pytest.mark.slow
 def test_what_auto_decides_changes_nothing(train):
-    phases = [ft.Phase(train="head", epochs=2), ft.Phase(train="layer4", epochs=1)]
+    phases = [ft.Phase(unfreeze="head", epochs=2), ft.Phase(unfreeze="layer4", epochs=1)]
     auto, kept = (train(cache, phases=phases, views=None) for cache in ("auto", "boundary"))
     assert entries(auto) == [("features", False), ("features", False), ("layer4", False)]
     assert "computed in each epoch, which is faster" in auto[0][0]["cache"]["words"]
@@ -119,7 +119,7 @@ def test_what_auto_decides_changes_nothing(train):
 
 
 def test_in_lower_precision_within_its_rounding(train):
-    settings = {"precision": "bf16", "phases": [ft.Phase(train="layer4", epochs=2, lr=1e-3)]}
+    settings = {"precision": "bf16", "phases": [ft.Phase(unfreeze="layer4", epochs=2, lr=1e-3)]}
     computed, kept = (train(cache, **settings) for cache in ("off", "boundary"))
     for one, other in zip(computed[0], kept[0], strict=True):
         assert one["train_loss"] == pytest.approx(other["train_loss"], rel=2e-2, abs=2e-2)
@@ -133,13 +133,13 @@ def test_kept_features_are_rounded_by_no_more_than_their_type_does(train):
 
 
 def test_features_alone_leaves_other_phases_as_they_were(train):
-    phases = [ft.Phase(train="head", epochs=1), ft.Phase(train="layer4", epochs=1)]
+    phases = [ft.Phase(unfreeze="head", epochs=1), ft.Phase(unfreeze="layer4", epochs=1)]
     assert entries(train("features", phases=phases)) == [("features", True), None]
 
 
 @pytest.mark.slow
 def test_a_run_that_was_stopped_goes_on_as_if_it_had_not_been(train, signal_at):
-    phases = [ft.Phase(train="head", epochs=2, lr=1e-2), ft.Phase(train="layer4", epochs=3, lr=1e-3)]
+    phases = [ft.Phase(unfreeze="head", epochs=2, lr=1e-2), ft.Phase(unfreeze="layer4", epochs=3, lr=1e-3)]
     whole = train("boundary", phases=phases)
     signal_at(11)  # in the second phase: there are three steps an epoch
     with pytest.raises(KeyboardInterrupt):
@@ -151,7 +151,7 @@ def test_a_run_that_was_stopped_goes_on_as_if_it_had_not_been(train, signal_at):
 
 
 def test_a_run_goes_on_when_what_was_kept_has_gone(train, signal_at, tmp_path):
-    phases = [ft.Phase(train="layer4", epochs=3, lr=1e-3)]
+    phases = [ft.Phase(unfreeze="layer4", epochs=3, lr=1e-3)]
     whole = train("boundary", phases=phases)
     signal_at(5)
     with pytest.raises(KeyboardInterrupt):

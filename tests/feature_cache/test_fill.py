@@ -107,15 +107,15 @@ def test_of_a_cut_what_learns_behind_it_does_not_matter(tmp_path, clips):
         {"clip": CLIP.model_copy(update={"fit": "squash"})},
         {"clip": CLIP.model_copy(update={"num_frames": 3})},
         {"clip": CLIP.model_copy(update={"sampling": "dense", "frame_stride": 2})},
-        {"clip": CLIP.model_copy(update={"short": "loop"})},
+        {"clip": CLIP.model_copy(update={"short_clips": "loop"})},
         {"augment": ft.Augment(flip=False)},
         {"augment": ft.Augment(preset="strong")},
-        {"augment": ft.Augment(color=0.3)},
+        {"augment": ft.Augment(color_jitter=0.3)},
         {"augment": ft.Augment(speed=(0.9, 1.1))},
         {"augment": ft.Augment(frame_dropout=0.2)},
         {"augment": ft.Augment(rotate=5)},
         {"augment": ft.Augment(blur=0.2)},
-        {"augment": ft.Augment(erase=0.2)},
+        {"augment": ft.Augment(random_erasing=0.2)},
         {"precision": "bf16"},
     ],
     ids=str,
@@ -127,7 +127,7 @@ def test_other_clips_miss(tmp_path, clips, change):
 
 def test_what_is_mixed_or_how_many_draws_there_are_does_not_matter(tmp_path, clips):
     filled(tmp_path, clips)
-    assert filled(tmp_path, clips, augment=ft.Augment(mixup=0.4, views=8)) == 0
+    assert filled(tmp_path, clips, augment=ft.Augment(mixup=0.4, cached_views=8)) == 0
 
 
 def test_another_size_architecture_fusion_or_cut_misses(tmp_path, clips):
@@ -295,7 +295,7 @@ def fit(clips, out, root, **train):
     manifest = ft.Manifest.from_folder(clips, val=0.0, test=0.0)
     model = ft.build_model(TINY, manifest.classes, weights="none", num_frames=2, size=32)
     settings = {"batch_size": 2, "cache_dir": root, "cache": "features", "precision": "fp32"} | train
-    phases = [ft.Phase(train="head", epochs=3)]
+    phases = [ft.Phase(unfreeze="head", epochs=3)]
     return ft.fit(model, manifest, phases, clip=ft.Clip(num_frames=2), train=ft.Train(**settings), out=out, quiet=True)
 
 
@@ -399,7 +399,7 @@ def test_cutmix_and_what_is_kept_do_not_go_together(tmp_path, clips):
     arguments = {"clip": ft.Clip(num_frames=2), "augment": ft.Augment(cutmix=1.0), "quiet": True}
     with pytest.raises(RecipeError, match="augment.cutmix needs each clip's pixels anew"):
         ft.fit(model, manifest, [ft.Phase()], train=ft.Train(cache="features"), out=tmp_path / "a", **arguments)
-    phases = [ft.Phase(train="head", epochs=1)]
+    phases = [ft.Phase(unfreeze="head", epochs=1)]
     run = ft.fit(model, manifest, phases, train=ft.Train(cache_dir=tmp_path / "k"), out=tmp_path / "b", **arguments)
     assert "cache" not in json.loads((run / "metrics.jsonl").read_text())
 

@@ -163,9 +163,9 @@ def test_a_run_gives_the_same_with_checkpointing(clip_folder, tmp_path):
         run = ft.fit(
             model,
             manifest,
-            [Phase(train="all", epochs=1, batch_norm="train")],
+            [Phase(unfreeze="all", epochs=1, batch_norm="train")],
             clip=Clip(num_frames=2),
-            train=Train(batch_size=4, checkpointing=checkpointing, precision="fp32", device="cpu"),
+            train=Train(batch_size=4, activation_checkpointing=checkpointing, precision="fp32", device="cpu"),
             out=tmp_path / str(checkpointing),
             quiet=True,
         )
@@ -175,5 +175,5 @@ def test_a_run_gives_the_same_with_checkpointing(clip_folder, tmp_path):
 
 
 def test_compiling_and_checkpointing_do_not_go_together():
-    with pytest.raises(ValueError, match="compile and checkpointing do not go together"):
-        Train(compile=True, checkpointing=True)
+    with pytest.raises(ValueError, match="compile and activation_checkpointing do not go together"):
+        Train(compile=True, activation_checkpointing=True)

@@ -122,7 +122,7 @@ def test_a_head_learns_what_a_linear_one_can_and_an_mlp_what_it_cannot(kind):
 def test_a_trained_head_is_loaded_as_what_it_was(kind, clip_folder, tmp_path):
     manifest = ft.Manifest.from_folder(clip_folder)
     model = ft.build_model(TINY, manifest.classes, weights="none", head=kind, num_frames=2, size=32)
-    clip, phases = ft.Clip(num_frames=2), [ft.Phase(train="head", epochs=1)]
+    clip, phases = ft.Clip(num_frames=2), [ft.Phase(unfreeze="head", epochs=1)]
     run = ft.fit(model, manifest, phases, clip=clip, out=tmp_path / "run", quiet=True)
     loaded, clips = ft.load(run), torch.randint(0, 255, (2, 2, 3, 32, 32), dtype=torch.uint8)
     assert loaded.settings.head == kind

@@ -93,7 +93,7 @@ def test_a_run_with_a_lora_phase_leaves_a_plain_model(clip_folder, tmp_path):
     torch.manual_seed(0)
     model = ft.build_model(TINY, manifest.classes, weights="none", num_frames=2, size=32)
     start = copy.deepcopy(model.state_dict())
-    phases = (ft.Phase(train="lora(r=2)", epochs=1, lr=1e-2), ft.Phase(train="layer4", epochs=1))
+    phases = (ft.Phase(unfreeze="lora(r=2)", epochs=1, lr=1e-2), ft.Phase(unfreeze="layer4", epochs=1))
     run = ft.fit(
         model, manifest, phases, clip=ft.Clip(num_frames=2), train=ft.Train(ema=0.9), out=tmp_path / "run", quiet=True
     )
@@ -111,5 +111,5 @@ def test_without_peft_it_is_said_how_to_install_it(clip_folder, tmp_path, monkey
     with pytest.raises(ModelError, match=r"pip install 'finetune\[lora\]'"):
         lora.check_lora("lora(r=8)")
     model = build()
-    with pytest.raises(RecipeError, match=r"phases.0.train: lora needs the package peft"):
-        ft.fit(model, ft.Manifest.from_folder(clip_folder), [ft.Phase(train="lora(r=8)")], out=tmp_path, quiet=True)
+    with pytest.raises(RecipeError, match=r"phases.0.unfreeze: lora needs the package peft"):
+        ft.fit(model, ft.Manifest.from_folder(clip_folder), [ft.Phase(unfreeze="lora(r=8)")], out=tmp_path, quiet=True)

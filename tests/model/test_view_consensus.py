@@ -92,7 +92,7 @@ def test_views_are_computed_one_after_the_other():
 @pytest.mark.slow
 def test_validation_evaluation_and_prediction_use_the_recipes_consensus(clip_folder, tmp_path):
     manifest = ft.Manifest.from_folder(clip_folder)
-    clip, phases = ft.Clip(num_frames=2), [ft.Phase(train="all", epochs=1, lr=0.1, batch_norm="train")]
+    clip, phases = ft.Clip(num_frames=2), [ft.Phase(unfreeze="all", epochs=1, lr=0.1, batch_norm="train")]
     losses, found = {}, {}
     for kind in CONSENSUS_FUNCTIONS:
         torch.manual_seed(0)

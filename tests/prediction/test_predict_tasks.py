@@ -55,7 +55,7 @@ def trained(table, tasks, out):
             "model": {"backbone": TINY, "weights": "none", "temporal": "mean"},
             "augment": {"preset": "none", "flip": False},
             "tasks": tasks,
-            "phases": [{"train": "all", "epochs": 1, "lr": 1e-3, "batch_norm": "train"}],
+            "phases": [{"unfreeze": "all", "epochs": 1, "lr": 1e-3, "batch_norm": "train"}],
             "train": {"batch_size": 4, "device": "cpu"},
         }
     )

@@ -8,8 +8,8 @@ WHOLE = """# A comment.
 data: {manifest: clips.csv}
 clip: {num_frames: 4}
 phases:
-  - {train: head, epochs: 2, lr: 1e-2}
-  - {train: [layer3, head], lr: 1e-4}
+  - {unfreeze: head, epochs: 2, lr: 1e-2}
+  - {unfreeze: [layer3, head], lr: 1e-4}
 """
 
 
@@ -24,8 +24,8 @@ def test_a_recipe_is_read_with_its_defaults(recipe_file):
     recipe = load_recipe(str(recipe_file))
     assert recipe.clip == Clip(num_frames=4)
     assert recipe.phases == (
-        Phase(train="head", epochs=2, lr=1e-2),
-        Phase(train=("layer3", "head"), lr=1e-4),
+        Phase(unfreeze="head", epochs=2, lr=1e-2),
+        Phase(unfreeze=("layer3", "head"), lr=1e-4),
     )
 
 
@@ -52,8 +52,8 @@ def test_a_saved_recipe_reads_back_equal(recipe_file, tmp_path):
 def test_everything_wrong_is_said_at_once_with_the_nearest_key(tmp_path):
     path = tmp_path / "wrong.yaml"
     path.write_text(
-        "clip: {num_frame: 8, size: big}\nnum_frames: 3\nphases:\n  - {train: head, epochs: 0}\n"
-        "  - {trian: layer4, batch_norm: thawed}\ntrain: {precision: fp8}\n"
+        "clip: {num_frame: 8, size: big}\nnum_frames: 3\nphases:\n  - {unfreeze: head, epochs: 0}\n"
+        "  - {unfreez: layer4, batch_norm: thawed}\ntrain: {precision: fp8}\n"
     )
     with pytest.raises(RecipeError) as error:
         load_recipe(str(path))
@@ -64,7 +64,7 @@ def test_everything_wrong_is_said_at_once_with_the_nearest_key(tmp_path):
         "unknown key 'clip.num_frame' (nearest: clip.num_frames)",
         "phases.0.epochs is 0: should be greater than or equal to 1",
         "phases.1.batch_norm is 'thawed': should be 'frozen', 'partial' or 'train'",
-        "unknown key 'phases.1.trian' (nearest: phases.1.train)",
+        "unknown key 'phases.1.unfreez' (nearest: phases.1.unfreeze)",
         "train.precision is 'fp8': should be 'auto', 'fp32', 'bf16' or 'fp16'",
         "unknown key 'num_frames' (nearest: clip.num_frames)",
     ]
@@ -103,4 +103,4 @@ def test_every_key_of_a_recipe_says_what_it_is():
     keys = known_keys()
     assert "phases.layer_decay" in keys
     assert "model.temporal" in keys
-    assert Recipe().phases[0].train == "head"
+    assert Recipe().phases[0].unfreeze == "head"

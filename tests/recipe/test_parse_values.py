@@ -46,7 +46,7 @@ def test_a_folder_on_the_command_line_is_the_text_that_was_typed(recipe_file, te
 @settings(max_examples=150, deadline=None)
 def test_any_text_for_a_key_that_takes_text_arrives_unchanged(recipe_file, text):
     if not text.startswith("~"):
-        assert load_recipe(recipe_file, [f"tasks.it.at={text}"]).tasks["it"].at == text
+        assert load_recipe(recipe_file, [f"tasks.it.feature_stage={text}"]).tasks["it"].feature_stage == text
 
 
 @pytest.mark.parametrize("pattern", ["[^/]+/([^/]+)/", r"^(\d+): #", r"person(\d+)", "(yes|no)", "{(a)}", "- (x)"])
@@ -97,12 +97,12 @@ def test_text_in_a_file_is_as_it_is_written(tmp_path):
 
 def test_numbers_lists_and_mappings_are_yaml(recipe_file):
     texts = ["seed=7", "data.val=1e-1", "augment.speed=[0.8, 1.25]", "augment.flip=no", "data.workers=auto"]
-    texts += ["phases=[{train: [layer4, head], lr: 1e-4, stage_lr: {layer4: 1e-5}}]", "train.compile=true"]
+    texts += ["phases=[{unfreeze: [layer4, head], lr: 1e-4, stage_lr: {layer4: 1e-5}}]", "train.compile=true"]
     recipe = load_recipe(recipe_file, [*texts, "train.early_stopping={patience: 3}", "clip.size=null"])
     assert (recipe.seed, recipe.data.val, recipe.augment.speed, recipe.augment.flip) == (7, 0.1, (0.8, 1.25), False)
     assert (recipe.data.workers, recipe.train.compile, recipe.train.early_stopping.patience) == ("auto", True, 3)
     (phase,) = recipe.phases
-    assert (phase.train, phase.lr, phase.stage_lr) == (("layer4", "head"), 1e-4, {"layer4": 1e-5})
+    assert (phase.unfreeze, phase.lr, phase.stage_lr) == (("layer4", "head"), 1e-4, {"layer4": 1e-5})
 
 
 @pytest.mark.parametrize(
@@ -117,8 +117,8 @@ def test_numbers_lists_and_mappings_are_yaml(recipe_file):
     ],
 )
 def test_a_key_that_takes_text_or_a_number_takes_as_text_what_is_no_number_or_list(recipe_file, text, value):
-    recipe = load_recipe(recipe_file, ["phases=[{epochs: 1}]", f"phases.0.train={text}"])
-    assert recipe.phases[0].train == value
+    recipe = load_recipe(recipe_file, ["phases=[{epochs: 1}]", f"phases.0.unfreeze={text}"])
+    assert recipe.phases[0].unfreeze == value
 
 
 def test_null_and_nothing_unset_a_key(recipe_file):

@@ -17,15 +17,15 @@ def plan(schedule, **settings):
 @pytest.mark.parametrize("name", [name for name in SCHEDULES if name != "surgical"] + ["surgical:layer2"])
 @pytest.mark.parametrize("epochs", [1, 2, 7, 20])
 def test_a_schedule_takes_the_epochs_it_is_given(name, epochs):
-    phases = plan(name, epochs=epochs, every=1)
+    phases = plan(name, epochs=epochs, epochs_per_stage=1)
     least = len(phases)  # a phase has one epoch at least
     assert sum(phase.epochs for phase in phases) == max(epochs, least)
     assert resolve_phases(phases, STAGES) == phases
 
 
 def test_gradual_unfreezing_adds_one_stage_at_a_time():
-    phases = plan("gradual", epochs=3, every=2)
-    learning = [stages_from(STAGES, phase.train) for phase in phases]
+    phases = plan("gradual", epochs=3, epochs_per_stage=2)
+    learning = [stages_from(STAGES, phase.unfreeze) for phase in phases]
     assert [len(names) for names in learning] == [2, 3, 4, 5, 6, 7]
     assert all(names == list(STAGES[-len(names) :]) for names in learning)
     assert [phase.epochs for phase in phases] == [2] * 6
@@ -33,13 +33,13 @@ def test_gradual_unfreezing_adds_one_stage_at_a_time():
 
 def test_probing_comes_before_fine_tuning_at_a_low_rate():
     assert plan("lp_ft", epochs=9, lr=1e-2, backbone_lr=1e-5) == (
-        Phase(train="head", epochs=4, lr=1e-2),
-        Phase(train="all", epochs=5, lr=1e-5),
+        Phase(unfreeze="head", epochs=4, lr=1e-2),
+        Phase(unfreeze="all", epochs=5, lr=1e-5),
     )
 
 
 def test_surgery_is_on_the_stage_that_is_named():
-    assert plan("surgical:layer2")[1].train == ("layer2", "temporal", "head")
+    assert plan("surgical:layer2")[1].unfreeze == ("layer2", "temporal", "head")
 
 
 def test_rates_of_the_backbone_are_those_asked_for():
@@ -64,4 +64,4 @@ def test_what_is_no_schedule_is_refused(name, message):
 
 def test_a_recipe_names_a_schedule_in_a_word_or_with_settings():
     assert Recipe(phases="gradual").phases == Schedule(schedule="gradual")
-    assert Recipe(phases={"schedule": "gradual", "every": 3}).phases.every == 3
+    assert Recipe(phases={"schedule": "gradual", "epochs_per_stage": 3}).phases.epochs_per_stage == 3

@@ -23,7 +23,7 @@ from finetune.recipe.tasks import (
 
 WHOLE = """tasks:
   action: {kind: classify, columns: label}
-  box: {kind: box, columns: [left, top, wide, high], at: blocks.4}
+  box: {kind: box, columns: [left, top, wide, high], feature_stage: blocks.4}
   motion: {kind: motion}
   skill: {kind: ordinal, levels: [poor, fair, good]}
 multitask: {weighting: pcgrad}
@@ -63,10 +63,19 @@ def test_a_saved_recipe_of_tasks_reads_back_equal(recipe_file, tmp_path):
 
 
 def test_an_override_reaches_into_a_task_and_may_add_one(recipe_file):
-    changes = ["tasks.box.weight=0.5", "tasks.box.columns=[a,b,c,d]", "tasks.pose.kind=classify", "tasks.skill.at=s1"]
+    changes = [
+        "tasks.box.weight=0.5",
+        "tasks.box.columns=[a,b,c,d]",
+        "tasks.pose.kind=classify",
+        "tasks.skill.feature_stage=s1",
+    ]
     tasks = load_recipe(recipe_file, changes).tasks
-    assert (tasks["box"].weight, tasks["box"].columns, tasks["box"].at) == (0.5, ("a", "b", "c", "d"), "blocks.4")
-    assert list(tasks)[-1] == "pose" and tasks["skill"].at == "s1"
+    assert (tasks["box"].weight, tasks["box"].columns, tasks["box"].feature_stage) == (
+        0.5,
+        ("a", "b", "c", "d"),
+        "blocks.4",
+    )
+    assert list(tasks)[-1] == "pose" and tasks["skill"].feature_stage == "s1"
 
 
 def test_what_is_wrong_in_several_tasks_is_said_at_once_with_the_nearest_key():
@@ -171,11 +180,11 @@ def test_what_has_no_tasks_has_nothing_to_share():
 
 
 @pytest.mark.parametrize(
-    ("task", "multitask"), [({"tower": 1}, {}), ({}, {"structure": 0.1}), ({"tower": 0}, {"sharing": "hard"})]
+    ("task", "multitask"), [({"tower": 1}, {}), ({}, {"soft_sharing_towers": 0.1}), ({"tower": 0}, {"sharing": "hard"})]
 )
 def test_towers_want_a_sharing_that_has_them(task, multitask):
     (line,) = refusal({"it": {"kind": "box"} | task}, **multitask)
-    assert line == "recipe: tower and multitask.structure need multitask.sharing towers or cross_stitch"
+    assert line == "recipe: tower and multitask.soft_sharing_towers need multitask.sharing towers or cross_stitch"
     check_recipe({"tasks": {"it": {"kind": "box"} | task}, "multitask": multitask | {"sharing": "towers"}}, where="it")
 
 
@@ -196,8 +205,11 @@ def test_boxes_and_motion_read_places_and_pool_for_themselves():
     assert [task.uses_keypoints for task in (box, motion, action)] == [True, True, False]
     assert [task.pooling("gru") for task in (box, motion, action)] == ["middle", "slope", "gru"]
     assert [task.has_own_pooling for task in (box, motion, action)] == [True, True, False]
-    assert Task(kind="classify", at="layer1").has_own_pooling and Task(kind="regress", temporal="max").has_own_pooling
-    assert not Task(kind="box", space="mean").uses_keypoints
+    assert (
+        Task(kind="classify", feature_stage="layer1").has_own_pooling
+        and Task(kind="regress", temporal="max").has_own_pooling
+    )
+    assert not Task(kind="box", spatial_pooling="mean").uses_keypoints
 
 
 def test_all_tasks_but_the_first_are_in_the_other_tower_unless_they_say():

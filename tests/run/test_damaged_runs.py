@@ -43,7 +43,7 @@ def one_task(root):
     manifest = ft.Manifest.from_folder(root / "clips")
     torch.manual_seed(0)
     model = ft.build_model(TINY, manifest.classes, weights="none", num_frames=2, size=32)
-    phases = [ft.Phase(train="head", epochs=1, lr=1e-2), ft.Phase(train="layer4", epochs=1, lr=1e-3)]
+    phases = [ft.Phase(unfreeze="head", epochs=1, lr=1e-2), ft.Phase(unfreeze="layer4", epochs=1, lr=1e-3)]
     train = ft.Train(batch_size=4, cache="off", precision="fp32")
     return ft.fit(model, manifest, phases, clip=ft.Clip(num_frames=2), train=train, out=root / "run", quiet=True)
 

@@ -111,7 +111,7 @@ def test_a_run_reads_manifest_and_pack_from_a_store_where_the_videos_are_not(
     (tmp_path / "grey.yaml").write_text(
         "data: {manifest: 's3://lab/pack/manifest.csv', packed: 's3://lab/pack', workers: 2}\n"
         f"clip: {{num_frames: 2, size: 32}}\nmodel: {{backbone: {TINY}, weights: none}}\n"
-        "phases: [{train: head, epochs: 1}]\n"
+        "phases: [{unfreeze: head, epochs: 1}]\n"
     )
     status, _, err = finetune("train", "grey.yaml", "--out", "run")
     assert status == 0, err

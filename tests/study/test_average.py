@@ -37,7 +37,7 @@ def runs(manifest, tmp_path_factory):
 def train(manifest, out, *, lr=1e-3, phases=None, temporal="mean"):
     torch.manual_seed(0)
     model = ft.build_model(TINY, manifest.classes, weights="none", temporal=temporal, num_frames=2, size=32)
-    phases = phases or (ft.Phase(train="head", epochs=1, lr=1e-2), ft.Phase(train="layer4", epochs=1, lr=lr))
+    phases = phases or (ft.Phase(unfreeze="head", epochs=1, lr=1e-2), ft.Phase(unfreeze="layer4", epochs=1, lr=lr))
     return ft.fit(
         model, manifest, phases, clip=ft.Clip(num_frames=2), train=ft.Train(batch_size=4), out=out, quiet=True
     )
@@ -73,7 +73,7 @@ def test_the_result_is_evaluated_like_any_run(runs, tmp_path):
 
 @pytest.mark.slow
 def test_a_run_whose_backbone_never_learnt_has_nothing_between(manifest, tmp_path):
-    run = train(manifest, tmp_path / "run", phases=(ft.Phase(train="head", epochs=1),))
+    run = train(manifest, tmp_path / "run", phases=(ft.Phase(unfreeze="head", epochs=1),))
     with pytest.raises(RunError, match="its backbone never learnt"):
         wise_ft(run, out=tmp_path / "averaged")
 

@@ -36,7 +36,7 @@ def recipe_file(tmp_path_factory):
         f"data: {{manifest: {root}/clips.csv, workers: 0, val: 0.3}}\nclip: {{num_frames: 2, size: 32}}\n"
         f"model: {{backbone: {TINY}, weights: {root}/weights.pth}}\n"
         f"train: {{batch_size: 4, cache: features, cache_dir: {root}/cache}}\n"
-        "phases: [{train: head, epochs: 1, lr: 1e-2}, {train: all, epochs: 1, lr: 1e-3}]\n"
+        "phases: [{unfreeze: head, epochs: 1, lr: 1e-2}, {unfreeze: all, epochs: 1, lr: 1e-3}]\n"
     )
     return path
 

@@ -11,7 +11,7 @@ from finetune.study.lr_find import analyze_losses, find_lr, has_exploded, runnin
 RECIPE = ft.Recipe(
     clip=ft.Clip(num_frames=2, size=32),
     model=ft.Model(backbone=TINY, weights="none"),
-    phases=(ft.Phase(train="head"), ft.Phase(train="all", backbone_lr_scale=0.1)),
+    phases=(ft.Phase(unfreeze="head"), ft.Phase(unfreeze="all", backbone_lr_scale=0.1)),
     train=ft.Train(batch_size=4),
     data=ft.Data(workers=0),
 )
@@ -74,7 +74,7 @@ def test_the_command_draws_it_and_keeps_no_run(clip_folder, tmp_path, finetune, 
     monkeypatch.chdir(tmp_path)
     (tmp_path / "grey.yaml").write_text(
         f"data: {{folder: {clip_folder}, workers: 0}}\nclip: {{num_frames: 2, size: 32}}\n"
-        f"model: {{backbone: {TINY}, weights: none}}\nphases: [{{train: head}}]\ntrain: {{batch_size: 4}}\n"
+        f"model: {{backbone: {TINY}, weights: none}}\nphases: [{{unfreeze: head}}]\ntrain: {{batch_size: 4}}\n"
     )
     status, out, err = finetune("lr-find", "grey.yaml", "--low", "1e-5", "--high", "1e2", "--steps", "60")
     assert status == 0, err

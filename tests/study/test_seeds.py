@@ -18,7 +18,7 @@ SETTINGS = [
     "clip.num_frames=2",
     "clip.size=32",
     "data.workers=0",
-    "phases=[{train: head, epochs: 1, lr: 1e-2}]",
+    "phases=[{unfreeze: head, epochs: 1, lr: 1e-2}]",
 ]
 
 

@@ -25,7 +25,7 @@ def recipe(tmp_path_factory, clip_folder):
     path = tmp_path_factory.mktemp("sweep") / "grey.yaml"
     path.write_text(
         f"data: {{folder: {clip_folder}, workers: 0}}\nclip: {{num_frames: 2, size: 32}}\n"
-        f"model: {{backbone: {TINY}, weights: none}}\nphases: [{{train: head, epochs: 2}}]\n"
+        f"model: {{backbone: {TINY}, weights: none}}\nphases: [{{unfreeze: head, epochs: 2}}]\n"
     )
     return path
 
@@ -50,10 +50,10 @@ def test_a_grid_is_every_combination_and_brackets_hold_a_value_together():
     assert grid(["a=1,2", "b=x", "c=[1, 2],{k: 1, l: 2}"]) == [
         (f"a={one}", "b=x", f"c={three}") for one in (1, 2) for three in ("[1, 2]", "{k: 1, l: 2}")
     ]
-    phases = "[{train: head, lr: 1e-3},{train: all}],[{train: [layer4, head]}]"
+    phases = "[{unfreeze: head, lr: 1e-3},{unfreeze: all}],[{unfreeze: [layer4, head]}]"
     assert grid([f"phases={phases}"]) == [
-        ("phases=[{train: head, lr: 1e-3},{train: all}]",),
-        ("phases=[{train: [layer4, head]}]",),
+        ("phases=[{unfreeze: head, lr: 1e-3},{unfreeze: all}]",),
+        ("phases=[{unfreeze: [layer4, head]}]",),
     ]
     with pytest.raises(RecipeError, match="a is set twice; list its values once: a=a,b"):
         grid(["a=1", "a=2"])

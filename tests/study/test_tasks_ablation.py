@@ -11,7 +11,7 @@ from finetune.errors import RecipeError
 from finetune.study.relative_gains import _TaskPredictions, relative_gains
 from finetune.study.tasks_ablation import tasks_ablation
 
-QUICK = [{"train": "head", "epochs": 1, "lr": 1e-2}]
+QUICK = [{"unfreeze": "head", "epochs": 1, "lr": 1e-2}]
 
 
 @pytest.fixture(scope="module")

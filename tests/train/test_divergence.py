@@ -14,8 +14,8 @@ from finetune.recipe.schema import EarlyStopping
 from finetune.train.divergence import hint_at_first_loss, should_stop_early
 from finetune.train.loss import objective
 
-HEAD = (ft.Phase(train="head", epochs=2, lr=1e-2),)
-ALL = (*HEAD, ft.Phase(train="all", epochs=2, lr=1e-3))
+HEAD = (ft.Phase(unfreeze="head", epochs=2, lr=1e-2),)
+ALL = (*HEAD, ft.Phase(unfreeze="all", epochs=2, lr=1e-3))
 
 
 @pytest.fixture(scope="module")
@@ -66,7 +66,7 @@ def spoil(monkeypatch, steps):
 
 def test_as_many_steps_without_a_number_are_left_out_as_allowed(manifest, tmp_path, monkeypatch):
     spoil(monkeypatch, {1, 3})
-    run = fit(manifest, tmp_path / "run", skip_nan=2)
+    run = fit(manifest, tmp_path / "run", max_nan_steps=2)
     assert all(value.isfinite().all() for value in load_file(run / "checkpoints/last/model.safetensors").values())
     state = torch.load(run / "checkpoints/last/state.pt", weights_only=True)
     assert (state["position"]["left_out"], state["position"]["steps"]) == (2, 4)
@@ -76,7 +76,7 @@ def test_as_many_steps_without_a_number_are_left_out_as_allowed(manifest, tmp_pa
 def test_one_more_ends_the_run_before_it_is_learnt_from(manifest, tmp_path, monkeypatch, clip_grad):
     spoil(monkeypatch, {2, 3})
     with pytest.raises(FinetuneError, match=r"(?s)the loss is .*; lower the phase's lr.*\.mp4"):
-        fit(manifest, tmp_path / "run", skip_nan=1, clip_grad=clip_grad)
+        fit(manifest, tmp_path / "run", max_nan_steps=1, clip_grad=clip_grad)
     last = load_file(tmp_path / "run/checkpoints/last/model.safetensors")
     assert all(value.isfinite().all() for value in last.values())
 
@@ -98,7 +98,7 @@ def test_a_phase_has_stalled_after_so_many_epochs_that_are_no_better():
 
 @pytest.mark.slow
 def test_a_phase_that_gets_no_better_ends_and_the_next_begins(manifest, tmp_path):
-    phases = (ft.Phase(train="head", epochs=9, lr=1e-9), ft.Phase(train="head", epochs=1, lr=1e-2))
+    phases = (ft.Phase(unfreeze="head", epochs=9, lr=1e-9), ft.Phase(unfreeze="head", epochs=1, lr=1e-2))
     rule = EarlyStopping(patience=1, metric="val_top1")
     run = fit(manifest, tmp_path / "run", phases=phases, early_stopping=rule)
     assert [each["phase"] for each in records(run)] == [0, 0, 1]

@@ -11,7 +11,7 @@ from finetune.errors import DataError, FinetuneError, RecipeError, RunError
 from finetune.model.freezing.freeze import trainable_stages
 from finetune.train.setup import preflight
 
-HEAD_ONCE = (ft.Phase(train="head", epochs=1, lr=1e-2),)
+HEAD_ONCE = (ft.Phase(unfreeze="head", epochs=1, lr=1e-2),)
 
 
 def fit(manifest, out, *, phases=HEAD_ONCE, seed=0, **kwargs):
@@ -65,7 +65,7 @@ def test_every_phase_computes_in_the_precision_that_is_set(manifest, tmp_path, c
             noted.append((len(trainable_stages(model)), torch.is_autocast_enabled("cpu")))
 
     model.heads.register_forward_pre_hook(note)
-    phases = [*HEAD_ONCE, ft.Phase(train="layer4", epochs=1, lr=1e-3), ft.Phase(train="all", epochs=1, lr=1e-3)]
+    phases = [*HEAD_ONCE, ft.Phase(unfreeze="layer4", epochs=1, lr=1e-3), ft.Phase(unfreeze="all", epochs=1, lr=1e-3)]
     train = ft.Train(batch_size=3, precision="bf16", cache=cache)
     ft.fit(model, manifest, phases, clip=ft.Clip(num_frames=2), train=train, out=tmp_path / "run", quiet=True)
     assert len({learning for learning, _ in noted}) == 3 and all(in_bf16 for _, in_bf16 in noted)
@@ -84,7 +84,7 @@ def test_a_recipe_of_the_run_reads_back(trained_run):
 
 @pytest.mark.slow
 def test_the_same_seed_gives_the_same_weights_and_another_does_not(manifest, tmp_path):
-    phases = (ft.Phase(train="head", epochs=1, lr=1e-2), ft.Phase(train="all", epochs=1, lr=1e-3))
+    phases = (ft.Phase(unfreeze="head", epochs=1, lr=1e-2), ft.Phase(unfreeze="all", epochs=1, lr=1e-3))
     one, two, other = (
         load_file(fit(manifest, tmp_path / name, phases=phases, seed=seed) / "checkpoints/last/model.safetensors")
         for name, seed in (("one", 0), ("two", 0), ("other", 1))
@@ -104,7 +104,7 @@ def test_a_head_phase_leaves_the_backbone_as_it_was(manifest, tmp_path):
 def test_without_a_val_split_the_last_epoch_is_the_best(tmp_path):
     for name, start in (("a", 16), ("b", 200)):
         make_clip(tmp_path / "data/train" / name / "0.mp4", start=start, step=1)
-    phases = (ft.Phase(train="head", epochs=3, lr=1e-2),)
+    phases = (ft.Phase(unfreeze="head", epochs=3, lr=1e-2),)
     run = fit(ft.Manifest.from_folder(tmp_path / "data"), tmp_path / "run", phases=phases)
     assert json.loads((run / "checkpoints/best/meta.json").read_text())["epoch"] == 3
     assert records(run)[0]["val_top1"] is None
@@ -132,8 +132,10 @@ def test_skipping_all_files_of_a_class_is_refused(tmp_path):
 
 
 def test_stages_that_are_not_there_are_all_said(manifest, tmp_path):
-    phases = [ft.Phase(train="layer9"), ft.Phase(train=["stem", "neck"])]
-    with pytest.raises(RecipeError, match=r"(?s)phases.0.train: unknown stage 'layer9'.*phases.1.train: .*'neck'"):
+    phases = [ft.Phase(unfreeze="layer9"), ft.Phase(unfreeze=["stem", "neck"])]
+    with pytest.raises(
+        RecipeError, match=r"(?s)phases.0.unfreeze: unknown stage 'layer9'.*phases.1.unfreeze: .*'neck'"
+    ):
         fit(manifest, tmp_path / "run", phases=phases)
 
 
@@ -150,7 +152,7 @@ def test_a_full_disk_is_said_before_training(manifest, tmp_path, monkeypatch):
 
 
 def test_a_loss_that_is_no_number_ends_the_run_and_names_the_clips(manifest, tmp_path):
-    phases = (ft.Phase(train="all", epochs=3, lr=1e30),)
+    phases = (ft.Phase(unfreeze="all", epochs=3, lr=1e30),)
     with pytest.raises(FinetuneError, match=r"(?s)the loss is (nan|inf), or its gradient no number; lower.*\.mp4"):
         fit(manifest, tmp_path / "run", phases=phases, train=ft.Train(batch_size=2, optimizer="sgd", warmup=0))
 
@@ -158,7 +160,7 @@ def test_a_loss_that_is_no_number_ends_the_run_and_names_the_clips(manifest, tmp
 @pytest.mark.slow
 def test_a_run_that_fails_ends_its_loading_processes(manifest, tmp_path):
     before = set(multiprocessing.active_children())
-    phases = (ft.Phase(train="all", epochs=3, lr=1e30),)
+    phases = (ft.Phase(unfreeze="all", epochs=3, lr=1e30),)
     with pytest.raises(FinetuneError, match="the loss is") as raised:
         fit(
             manifest,
@@ -175,7 +177,7 @@ def test_a_run_that_fails_ends_its_loading_processes(manifest, tmp_path):
 def test_a_phase_can_be_so_many_steps(manifest, tmp_path):
     rows = len(manifest.rows("train"))
     batches = -(-rows // 3)
-    phases = (ft.Phase(train="head", steps=batches + 1, lr=1e-2), ft.Phase(train="all", steps=1))
+    phases = (ft.Phase(unfreeze="head", steps=batches + 1, lr=1e-2), ft.Phase(unfreeze="all", steps=1))
     found = records(fit(manifest, tmp_path / "run", phases=phases))
     clips = [round(each["clips_per_second"] * (each["seconds"]["data"] + each["seconds"]["compute"])) for each in found]
     assert [record["phase"] for record in found] == [0, 0, 1]
@@ -184,7 +186,7 @@ def test_a_phase_can_be_so_many_steps(manifest, tmp_path):
 
 @pytest.mark.slow
 def test_the_weights_before_the_backbone_first_learns_are_kept(manifest, tmp_path):
-    phases = (ft.Phase(train="head", epochs=1, lr=1e-2), ft.Phase(train="layer4", epochs=1), ft.Phase(epochs=1))
+    phases = (ft.Phase(unfreeze="head", epochs=1, lr=1e-2), ft.Phase(unfreeze="layer4", epochs=1), ft.Phase(epochs=1))
     run = fit(manifest, tmp_path / "run", phases=phases)
     start, last = (load_file(run / f"checkpoints/{which}/model.safetensors") for which in ("start", "last"))
     torch.manual_seed(0)
@@ -197,7 +199,7 @@ def test_the_weights_before_the_backbone_first_learns_are_kept(manifest, tmp_pat
 def test_a_run_by_the_name_of_a_schedule_writes_its_phases_out(manifest, tmp_path):
     run = fit(manifest, tmp_path / "run", phases=ft.Schedule(schedule="lp_ft", epochs=2))
     written = ft.load_recipe(str(run / "recipe.yaml"))
-    assert [phase.train for phase in written.phases] == ["head", "all"]
+    assert [phase.unfreeze for phase in written.phases] == ["head", "all"]
     assert [record["train"] for record in records(run)] == ["head", "all"]
 
 
@@ -213,8 +215,8 @@ def differ(one, two):
 @pytest.mark.parametrize(
     "change",
     [
-        {"carry": False},
-        {"anchor": 10.0},
+        {"keep_optimizer_state": False},
+        {"l2_sp": 10.0},
         {"optimizer": "sgd"},
         {"schedule": "linear", "warmup": 0},
         {"weight_decay": 5.0},
@@ -225,7 +227,7 @@ def differ(one, two):
 )
 def test_each_setting_of_a_phase_changes_what_is_learnt(manifest, tmp_path, change):
     def run(name, **settings):
-        phases = (ft.Phase(train="layer4", epochs=1), ft.Phase(train="layer4", epochs=1, **settings))
+        phases = (ft.Phase(unfreeze="layer4", epochs=1), ft.Phase(unfreeze="layer4", epochs=1, **settings))
         return weights(fit(manifest, tmp_path / name, phases=phases))
 
     assert differ(run("plain"), run("changed", **change))
@@ -234,7 +236,7 @@ def test_each_setting_of_a_phase_changes_what_is_learnt(manifest, tmp_path, chan
 @pytest.mark.slow
 @pytest.mark.parametrize("change", [{"ema": 0.9}, {"schedule_over": "run"}, {"optimizer": "lion"}], ids=str)
 def test_each_setting_of_training_changes_what_is_kept(manifest, tmp_path, change):
-    phases = (ft.Phase(train="layer4", epochs=1), ft.Phase(train="all", epochs=1))
+    phases = (ft.Phase(unfreeze="layer4", epochs=1), ft.Phase(unfreeze="all", epochs=1))
     plain, changed = (
         weights(fit(manifest, tmp_path / name, phases=phases, train=ft.Train(batch_size=3, **settings)))
         for name, settings in (("plain", {}), ("changed", change))
@@ -245,7 +247,7 @@ def test_each_setting_of_training_changes_what_is_kept(manifest, tmp_path, chang
 @pytest.mark.slow
 def test_a_strong_anchor_holds_the_backbone_and_not_the_head(manifest, tmp_path):
     def distances(anchor):
-        phases = (ft.Phase(train="all", epochs=6, lr=1e-2, anchor=anchor, optimizer="sgd"),)
+        phases = (ft.Phase(unfreeze="all", epochs=6, lr=1e-2, l2_sp=anchor, optimizer="sgd"),)
         run = fit(manifest, tmp_path / f"{anchor:g}", phases=phases)
         start, end = (load_file(run / f"checkpoints/{which}/model.safetensors") for which in ("start", "last"))
         floats = [name for name in start if start[name].is_floating_point() and "running" not in name]
@@ -261,9 +263,9 @@ def test_a_strong_anchor_holds_the_backbone_and_not_the_head(manifest, tmp_path)
 
 @pytest.mark.slow
 def test_recalibrating_changes_the_statistics_that_learnt_and_nothing_else(manifest, tmp_path):
-    phases = (ft.Phase(train="layer4", epochs=2, batch_norm="train"),)
+    phases = (ft.Phase(unfreeze="layer4", epochs=2, batch_norm="train"),)
     plain, again = (
-        fit(manifest, tmp_path / str(on), phases=phases, train=ft.Train(batch_size=3, recalibrate=on))
+        fit(manifest, tmp_path / str(on), phases=phases, train=ft.Train(batch_size=3, precise_bn=on))
         for on in (False, True)
     )
     one, two = (load_file(run / "checkpoints/best/model.safetensors") for run in (plain, again))
@@ -275,11 +277,11 @@ def test_recalibrating_changes_the_statistics_that_learnt_and_nothing_else(manif
 
 
 def test_all_that_is_wrong_with_phases_is_said_at_once(manifest, tmp_path):
-    phases = [ft.Phase(train="match(gamma)", optimizer="adamw3"), ft.Phase(stage_lr={"neck": 1.0})]
+    phases = [ft.Phase(unfreeze="match(gamma)", optimizer="adamw3"), ft.Phase(stage_lr={"neck": 1.0})]
     with pytest.raises(RecipeError) as raised:
         fit(manifest, tmp_path / "run", phases=phases)
     for wanted in (
-        r"phases.0.train: match(gamma) names no parameter",
+        r"phases.0.unfreeze: match(gamma) names no parameter",
         "phases.0.optimizer: there is no",
         "phases.1.stage_lr: unknown stage 'neck'",
     ):

@@ -22,8 +22,12 @@ from finetune.train.setup.dry_run import estimate_phases
 from finetune.video.dataset import ClipDataset
 
 THREE = ("way", "box", "shade")
-TAPPED = {"way": TASKS["way"] | {"temporal": "gru"}, "box": TASKS["box"] | {"at": "layer2"}, "size": TASKS["size"]}
-TWO_STEPS = [{"train": "all", "steps": 2, "lr": 1e-3}]
+TAPPED = {
+    "way": TASKS["way"] | {"temporal": "gru"},
+    "box": TASKS["box"] | {"feature_stage": "layer2"},
+    "size": TASKS["size"],
+}
+TWO_STEPS = [{"unfreeze": "all", "steps": 2, "lr": 1e-3}]
 numbers = count()
 
 
@@ -79,9 +83,14 @@ def test_every_way_of_sharing_trains_and_loads_to_the_same_answers(train, sharin
     structure = 0.0 if sharing == "hard" else 0.01
     run = train(
         TAPPED if how == "tapped" else THREE,
-        multitask={"sharing": sharing, "structure": structure, "relation": 0.01, "weighting": "pcgrad"},
-        phases=[{"train": "layer3", "steps": 2, "lr": 1e-2}],
-        train={"checkpointing": True, "cache": "off", "ema": 0.9, "accumulate": 2, "batch_size": 2},
+        multitask={
+            "sharing": sharing,
+            "soft_sharing_towers": structure,
+            "soft_sharing_heads": 0.01,
+            "weighting": "pcgrad",
+        },
+        phases=[{"unfreeze": "layer3", "steps": 2, "lr": 1e-2}],
+        train={"activation_checkpointing": True, "cache": "off", "ema": 0.9, "accumulate": 2, "batch_size": 2},
     )
     recipe, _ = open_run(run)
     again = new_model(recipe, manifest_of(recipe)).eval()
@@ -104,9 +113,9 @@ def test_a_single_task_learns_as_a_recipe_without_tasks(data, train, tmp_path):
             if line.split(",")[1]
         )
     )
-    phases = [{"train": "head", "epochs": 1, "lr": 1e-2}, {"train": "layer4", "epochs": 1, "lr": 1e-3}]
+    phases = [{"unfreeze": "head", "epochs": 1, "lr": 1e-2}, {"unfreeze": "layer4", "epochs": 1, "lr": 1e-3}]
     settings = {"csv": labelled, "phases": phases, "model": {"dropout": 0.2}, "train": {"batch_size": 3}}
-    one = train({"label": {"kind": "classify", "columns": "label"}}, multitask={"divide_by": "none"}, **settings)
+    one = train({"label": {"kind": "classify", "columns": "label"}}, multitask={"normalize_losses": "none"}, **settings)
     other = train({}, **settings)
     for ours, theirs in zip(records(one), records(other), strict=True):
         for key in ("train_loss", "train_top1", "val_loss", "val_top1"):
@@ -119,8 +128,8 @@ def test_a_single_task_learns_as_a_recipe_without_tasks(data, train, tmp_path):
 def test_stopped_inside_an_epoch_a_run_goes_on_bit_for_bit(train, tmp_path, signal_at, weighting):
     settings = {
         "tasks": TAPPED,
-        "multitask": {"weighting": weighting, "divide_by": "running"},
-        "phases": [{"train": "layer3", "epochs": 3, "lr": 1e-3}],
+        "multitask": {"weighting": weighting, "normalize_losses": "running"},
+        "phases": [{"unfreeze": "layer3", "epochs": 3, "lr": 1e-3}],
         "train": {"batch_size": 2, "accumulate": 2, "cache": "off"},
         "model": {"dropout": 0.3},
     }
@@ -145,13 +154,13 @@ def test_what_is_kept_is_what_is_computed_with_what_tasks_read_of_stages(train, 
         return target(dataset, *key)
 
     monkeypatch.setattr(ClipDataset, "target", noted)
-    phases = [{"train": "head", "epochs": 1, "lr": 1e-2}, {"train": "layer4", "epochs": 2, "lr": 1e-3}]
+    phases = [{"unfreeze": "head", "epochs": 1, "lr": 1e-2}, {"unfreeze": "layer4", "epochs": 2, "lr": 1e-3}]
     runs = [
         train(
             TAPPED | {"track": TASKS["track"]},
             multitask={"sharing": sharing, "weighting": "gradnorm"},
             phases=phases,
-            augment={"preset": "light", "flip": True, "views": 2},
+            augment={"preset": "light", "flip": True, "cached_views": 2},
             train={"cache": cache, "cache_dir": tmp_path / "kept", "save_every_minutes": 60},
         )
         for cache in ("off", "boundary")
@@ -176,9 +185,9 @@ def test_classes_of_two_tasks_are_blended(train, how):
 def test_what_cannot_be_blended_or_drawn_is_refused_in_words(train):
     with pytest.raises(RecipeError, match="mixup and cutmix blend two clips, and box, shade of two cannot be blended"):
         train(augment={"mixup": 0.2})
-    with pytest.raises(RecipeError, match=r"boxes and movement cannot follow; set augment.auto=none"):
+    with pytest.raises(RecipeError, match=r"boxes and movement cannot follow; set augment.auto_augment=none"):
         train(augment={"preset": "strong"})
-    train(augment={"preset": "strong", "auto": "none"}, phases=TWO_STEPS)
+    train(augment={"preset": "strong", "auto_augment": "none"}, phases=TWO_STEPS)
 
 
 @pytest.mark.slow
@@ -190,13 +199,13 @@ def test_a_sampler_shows_the_labels_of_all_tasks_equally_often(train):
 @pytest.mark.slow
 def test_a_phase_ends_when_the_mean_over_tasks_gets_no_better(train):
     stopping = {"early_stopping": {"patience": 1, "metric": "val_score", "min_delta": 10.0}}
-    found = records(train(phases=[{"train": "head", "epochs": 4}], train=stopping))
+    found = records(train(phases=[{"unfreeze": "head", "epochs": 4}], train=stopping))
     assert len(found) == 2
 
 
 @pytest.mark.slow
 def test_trials_forecasts_and_what_is_left_to_the_machine_know_several_tasks(data, train):
-    recipe = recipe_of(data, TAPPED, multitask={"weighting": "pcgrad"}, phases=[{"train": "layer4", "epochs": 1}])
+    recipe = recipe_of(data, TAPPED, multitask={"weighting": "pcgrad"}, phases=[{"unfreeze": "layer4", "epochs": 1}])
     manifest = manifest_of(recipe)
     (phase,) = estimate_phases(new_model(recipe, manifest), manifest, recipe)
     assert phase.steps == 2 and phase.minutes > 0

@@ -21,7 +21,7 @@ from finetune.train.optim.optimizer import optimizer_names
 from finetune.train.state.signals import StopRequested, StopSignalHandler
 
 KILLS = int(os.environ.get("FINETUNE_KILLS", "6"))
-PHASES = (ft.Phase(train="head", epochs=2, lr=1e-2), ft.Phase(train="layer4", epochs=2, lr=1e-3))
+PHASES = (ft.Phase(unfreeze="head", epochs=2, lr=1e-2), ft.Phase(unfreeze="layer4", epochs=2, lr=1e-3))
 
 
 def records(run):
@@ -143,7 +143,7 @@ def test_a_run_may_be_lengthened_and_nothing_else_of_it_changed(manifest, tmp_pa
     ]
     assert len(records(ft.resume(run, ["phases.1.epochs=3"], quiet=True))) == 5
     path = run / "recipe.yaml"
-    path.write_text(path.read_text().replace("train:\n", "- {train: all, epochs: 1, lr: 1e-4}\ntrain:\n", 1))
+    path.write_text(path.read_text().replace("train:\n", "- {unfreeze: all, epochs: 1, lr: 1e-4}\ntrain:\n", 1))
     ft.resume(run, quiet=True)
     assert [record["train"] for record in records(run)] == ["head", "head", "layer4", "layer4", "layer4", "all"]
     assert len(json.loads((run / "environment.json").read_text())["resumed"]) == 2
@@ -236,7 +236,7 @@ def test_when_the_disk_is_full_the_checkpoint_before_stays_and_the_run_goes_on(m
 @pytest.mark.parametrize("name", ["sgd", "lamb", "adafactor", "lion", "radam", "muon"])
 def test_any_optimizer_goes_on(manifest, tmp_path, signal_at, name):
     assert name in optimizer_names()
-    phases = (ft.Phase(train="layer4", epochs=2, lr=1e-3),)
+    phases = (ft.Phase(unfreeze="layer4", epochs=2, lr=1e-3),)
     whole = fit(manifest, tmp_path / "whole", phases=phases, optimizer=name)
     signal_at(4)
     with pytest.raises(KeyboardInterrupt):

@@ -11,12 +11,15 @@ model = ft.build_model("resnet50.a1_in1k", manifest.classes, weights="imagenet",
 assert_type(manifest, ft.Manifest)
 assert_type(model, ft.VideoClassifier)
 
-phases: Sequence[ft.Phase] = [ft.Phase(train="head", epochs=2, lr=1e-3), ft.Phase(train="last(1)", epochs=1, lr=3e-4)]
+phases: Sequence[ft.Phase] = [
+    ft.Phase(unfreeze="head", epochs=2, lr=1e-3),
+    ft.Phase(unfreeze="last(1)", epochs=1, lr=3e-4),
+]
 run = ft.fit(model, manifest, phases, clip=ft.Clip(num_frames=8), train=ft.Train(batch_size=4))
 assert_type(run, Path)
 assert_type(ft.evaluate(run), dict[str, Any])
 assert_type(ft.predict(run, ["a.mp4"])[0].probability, float | None)
 
-ft.Phase(train="head", epoch=2)  # type: ignore[call-arg]
+ft.Phase(unfreeze="head", epoch=2)  # type: ignore[call-arg]
 ft.fit(model, manifest, phases, batch_size=4)  # type: ignore[call-arg]
 ft.build_model("resnet50.a1_in1k", 3)  # type: ignore[arg-type]

@@ -17,15 +17,15 @@ PIECES = [
         for piece in (
             {"crop": "random_resized"},
             {"crop": "multi_scale"},
-            {"color": 0.5},
-            {"auto": "trivial"},
-            {"auto": "randaugment"},
-            {"erase": 1.0},
+            {"color_jitter": 0.5},
+            {"auto_augment": "trivial"},
+            {"auto_augment": "randaugment"},
+            {"random_erasing": 1.0},
             {"blur": 1.0},
             {"rotate": 30.0},
         )
     ),
-    {"preset": "light", "color": 0.0, "crop": "center"},  # what is left is the mirroring
+    {"preset": "light", "color_jitter": 0.0, "crop": "center"},  # what is left is the mirroring
 ]
 
 
@@ -90,7 +90,7 @@ def test_frames_are_read_larger_only_where_a_crop_is_drawn():
 
 
 def test_a_piece_that_is_not_there_is_said():
-    with pytest.raises(RecipeError, match=r"(?s)augment.auto is 'random'.*'trivial' or 'randaugment'"):
-        check_recipe({"augment": {"auto": "random"}}, where="r.yaml")
-    with pytest.raises(RecipeError, match="augment.erase is 2"):
-        check_recipe({"augment": {"erase": 2}}, where="r.yaml")
+    with pytest.raises(RecipeError, match=r"(?s)augment.auto_augment is 'random'.*'trivial' or 'randaugment'"):
+        check_recipe({"augment": {"auto_augment": "random"}}, where="r.yaml")
+    with pytest.raises(RecipeError, match="augment.random_erasing is 2"):
+        check_recipe({"augment": {"random_erasing": 2}}, where="r.yaml")

@@ -30,8 +30,8 @@ STILL = {"preset": "none", "flip": False}
 AUGMENTS = {
     "none": STILL,
     "light": {},
-    "strong": {"preset": "strong", "auto": "none", "erase": 0.0},
-    "flip": {"crop": "center", "color": 0.0},
+    "strong": {"preset": "strong", "auto_augment": "none", "random_erasing": 0.0},
+    "flip": {"crop": "center", "color_jitter": 0.0},
     "multi_scale": {"crop": "multi_scale"},
     "blur": {"blur": 0.5},
     "speed": {"speed": (0.5, 2.0), "crop": "multi_scale"},
@@ -140,7 +140,7 @@ def test_a_rotated_box_is_within_the_box_around_it(manifest, augment):
 @pytest.mark.parametrize("augment", [*AUGMENTS.values(), *TURNED.values()], ids=[*AUGMENTS, *TURNED])
 def test_the_middle_of_a_box_is_its_middle_to_a_tenth_of_a_pixel(manifest, augment):
     found = 0
-    for name, place, clip in made(manifest, augment | {"color": 0.0}):
+    for name, place, clip in made(manifest, augment | {"color_jitter": 0.0}):
         edges = expected(box_at(name, place.first), place)
         if edges.min() < 4 or edges.max() > SIZE - 4:
             continue
@@ -153,7 +153,7 @@ def test_the_middle_of_a_box_is_its_middle_to_a_tenth_of_a_pixel(manifest, augme
 
 def test_what_is_erased_and_changed_moves_no_box(manifest):
     whole = 0
-    for name, place, clip in made(manifest, {"erase": 1.0, "blur": 0.5, "color": 0.3}):
+    for name, place, clip in made(manifest, {"random_erasing": 1.0, "blur": 0.5, "color_jitter": 0.3}):
         edges = np.clip(expected(box_at(name, place.first), place), 0, SIZE)
         if (bright := seen(clip[0])) is None:
             continue
@@ -195,14 +195,14 @@ def test_predictions_are_placed_as_evaluation_is(manifest):
 
 def test_clips_of_a_pack_are_placed_in_the_source(manifest, tmp_path):
     pack(manifest, tmp_path, short_side=70)
-    for name, place, clip in made(manifest, {"color": 0.0}, size=48, packed=tmp_path):
+    for name, place, clip in made(manifest, {"color_jitter": 0.0}, size=48, packed=tmp_path):
         edges = expected(box_at(name, place.first), place) * 48 / SIZE
         if edges.min() > 2 and edges.max() < 46:
             assert seen(clip[0]) == pytest.approx(edges, abs=1), name
 
 
 def test_fixed_draws_are_placed_each_by_itself(manifest):
-    dataset = ClipDataset(manifest, "train", clip=CLIP, augment=Augment(color=0.0), drawn_views=4)
+    dataset = ClipDataset(manifest, "train", clip=CLIP, augment=Augment(color_jitter=0.0), drawn_views=4)
     part = dataset.with_rows_and_draws(np.array([1]), (0, 2, 3))
     places = part.placements(0, 0)
     assert [str(place) for place in places] == [str(dataset.placements(epoch, 1)[0]) for epoch in (1, 3, 4)]
@@ -225,7 +225,7 @@ def test_the_middle_is_cropped_by_hand():
 
 
 def test_mirroring_turns_movement_round():
-    flips = [placed(crop="center", color=0.0, draw=draw) for draw in range(20)]
+    flips = [placed(crop="center", color_jitter=0.0, draw=draw) for draw in range(20)]
     moved = np.array([motion_to_crop([[3.0, 2.0]], place)[0] for place in flips])
     assert set(np.sign(moved[:, 0])) == {-1, 1}
     assert np.abs(moved) == pytest.approx(np.broadcast_to(np.array([3.0, 2.0]) * 3 / 120, (20, 2)), rel=0.01)
@@ -250,7 +250,7 @@ DRAWS = st.fixed_dictionaries(
         "crop": st.sampled_from(["random_resized", "multi_scale", "center"]),
         "flip": st.booleans(),
         "blur": st.sampled_from([0.0, 0.5]),
-        "erase": st.sampled_from([0.0, 0.5]),
+        "random_erasing": st.sampled_from([0.0, 0.5]),
     }
 )
 SIDES = st.integers(16, 400)
@@ -314,13 +314,16 @@ def test_the_black_corners_of_a_rotated_picture_show_no_box():
 
 def test_what_boxes_cannot_follow_is_said():
     assert unsupported_augment_reason(Augment()) is None
-    assert unsupported_augment_reason(Augment(preset="strong", auto="none", rotate=10.0, erase=1.0)) is None
-    assert unsupported_augment_reason(Augment(auto="randaugment")) == (
-        "augment.auto is 'randaugment', which moves pixels in ways that boxes and movement cannot follow; "
-        "set augment.auto=none"
+    assert (
+        unsupported_augment_reason(Augment(preset="strong", auto_augment="none", rotate=10.0, random_erasing=1.0))
+        is None
+    )
+    assert unsupported_augment_reason(Augment(auto_augment="randaugment")) == (
+        "augment.auto_augment is 'randaugment', which moves pixels in ways that boxes and movement cannot follow; "
+        "set augment.auto_augment=none"
     )
     assert unsupported_augment_reason(Augment(preset="strong")).startswith(
-        "augment.auto is 'trivial' in the preset 'strong', which"
+        "augment.auto_augment is 'trivial' in the preset 'strong', which"
     )
 
 

@@ -67,7 +67,15 @@ def test_batches_are_the_same_in_a_daemonic_process_that_may_start_no_workers(da
     "augment",
     [
         Augment(preset="strong", crop="multi_scale"),
-        Augment(preset="none", auto="randaugment", rotate=10, blur=0.5, color=0.1, speed=(0.5, 2), frame_dropout=0.1),
+        Augment(
+            preset="none",
+            auto_augment="randaugment",
+            rotate=10,
+            blur=0.5,
+            color_jitter=0.1,
+            speed=(0.5, 2),
+            frame_dropout=0.1,
+        ),
     ],
 )
 def test_whatever_is_drawn_is_drawn_in_workers_alike(manifest, augment):

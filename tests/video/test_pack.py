@@ -416,7 +416,7 @@ def test_a_recipe_trains_and_is_evaluated_from_a_pack_alone(clip_folder, tmp_pat
         f"data: {{folder: {clip_folder}, packed: pack, workers: 0}}\n"
         "clip: {num_frames: 2, size: 32}\n"
         f"model: {{backbone: {TINY}, weights: none}}\n"
-        "phases: [{train: head, epochs: 1}]\n"
+        "phases: [{unfreeze: head, epochs: 1}]\n"
     )
     monkeypatch.chdir(tmp_path)
     status, _, err = finetune("train", recipe, "--out", run)

@@ -28,7 +28,7 @@ def clips(draw):
         sampling=draw(st.sampled_from(SAMPLINGS)),
         frame_stride=draw(st.integers(1, 9)),
         fps=draw(st.floats(0.5, 120)),
-        short=draw(st.sampled_from(["repeat_last", "loop", "error"])),
+        short_clips=draw(st.sampled_from(["repeat_last", "loop", "error"])),
     )
 
 
@@ -49,17 +49,17 @@ def test_indices_are_in_range_in_order_and_as_many_as_asked(data, clip, video_fr
             try:
                 indices = sample_indices(clip, video_frames, view=view, views=views, jitter=jitter, times=times)
             except VideoError:
-                assert clip.short == "error"
+                assert clip.short_clips == "error"
                 continue
             assert len(indices) == clip.num_frames
             assert all(type(index) is int and 0 <= index < video_frames for index in indices)
-            if clip.short != "loop":
+            if clip.short_clips != "loop":
                 assert indices == sorted(indices)
 
 
 @given(data=st.data(), clip=clips(), video_frames=st.integers(1, 300), seed=st.integers(0, 2**32))
 def test_indices_follow_from_the_arguments_alone(data, clip, video_frames, seed):
-    clip = clip.model_copy(update={"short": "repeat_last"})
+    clip = clip.model_copy(update={"short_clips": "repeat_last"})
     times = data.draw(rising_times(video_frames)) if clip.sampling == "fps" else None
     state = random.getstate()
     found = [
@@ -136,9 +136,9 @@ def test_dense_is_centred_and_its_views_spread():
 
 def test_a_video_shorter_than_a_dense_clip_repeats_loops_or_is_refused():
     assert sample_indices(Clip(num_frames=5, sampling="dense"), 3) == [0, 1, 2, 2, 2]
-    assert sample_indices(Clip(num_frames=5, sampling="dense", short="loop"), 3) == [0, 1, 2, 0, 1]
+    assert sample_indices(Clip(num_frames=5, sampling="dense", short_clips="loop"), 3) == [0, 1, 2, 0, 1]
     with pytest.raises(VideoError, match="has 3 frames.*a clip spans 5"):
-        sample_indices(Clip(num_frames=5, sampling="dense", short="error"), 3)
+        sample_indices(Clip(num_frames=5, sampling="dense", short_clips="error"), 3)
 
 
 def test_uniform_takes_the_first_and_the_last():
@@ -153,9 +153,9 @@ def test_views_of_uniform_take_turns():
 
 @pytest.mark.parametrize("sampling", ["segments", "uniform"])
 def test_a_video_with_fewer_frames_than_a_clip_repeats_them_in_order_or_is_refused(sampling):
-    assert sample_indices(Clip(num_frames=4, sampling=sampling, short="loop"), 2) == [0, 0, 1, 1]
+    assert sample_indices(Clip(num_frames=4, sampling=sampling, short_clips="loop"), 2) == [0, 0, 1, 1]
     with pytest.raises(VideoError, match="has 2 frames.*a clip spans 4"):
-        sample_indices(Clip(num_frames=4, sampling=sampling, short="error"), 2)
+        sample_indices(Clip(num_frames=4, sampling=sampling, short_clips="error"), 2)
 
 
 @pytest.mark.parametrize("views", [1, 3])
@@ -183,9 +183,9 @@ def test_short_videos_are_treated_by_time_as_asked():
     times = [100_000 * frame for frame in range(3)]
     clip = Clip(num_frames=5, sampling="fps", fps=10)
     assert sample_indices(clip, 3, times=times) == [0, 1, 2, 2, 2]
-    assert sample_indices(clip.model_copy(update={"short": "loop"}), 3, times=times) == [0, 1, 2, 0, 1]
+    assert sample_indices(clip.model_copy(update={"short_clips": "loop"}), 3, times=times) == [0, 1, 2, 0, 1]
     with pytest.raises(VideoError, match=r"lasts 0.30 s.*a clip lasts 0.40 s"):
-        sample_indices(clip.model_copy(update={"short": "error"}), 3, times=times)
+        sample_indices(clip.model_copy(update={"short_clips": "error"}), 3, times=times)
     assert sample_indices(clip, 1, times=[7]) == [0] * 5
 
 

@@ -80,10 +80,13 @@ def choose_stage(ends: Mapping[str, StageEnd], at: str | None, stages: Sequence[
         return readable[-1]
     if at not in stages:
         raise ModelError(
-            f"tasks.{task}.at: unknown stage {at!r}{suggest_similar(at, stages)}; the stages are {', '.join(stages)}"
+            f"tasks.{task}.feature_stage: unknown stage {at!r}{suggest_similar(at, stages)}; "
+            f"the stages are {', '.join(stages)}"
         )
     if at not in readable:
-        raise ModelError(f"tasks.{task}.at: stage {at!r} returns no feature map; take one of {', '.join(readable)}")
+        raise ModelError(
+            f"tasks.{task}.feature_stage: stage {at!r} returns no feature map; take one of {', '.join(readable)}"
+        )
     return at
 
 

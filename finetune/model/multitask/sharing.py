@@ -99,7 +99,7 @@ class GradientGate(torch.autograd.Function):
 
 def _find_taps(backbone: Backbone, spec: MultitaskSpec) -> dict[str, FeatureTap]:
     """The tap of each task that reads an earlier stage or positions in the picture."""
-    tapping = {name: task for name, task in spec.tasks.items() if task.at is not None or task.uses_keypoints}
+    tapping = {name: task for name, task in spec.tasks.items() if task.feature_stage is not None or task.uses_keypoints}
     if not tapping:
         return {}
     side = backbone.size
@@ -111,7 +111,7 @@ def _find_taps(backbone: Backbone, spec: MultitaskSpec) -> dict[str, FeatureTap]
     stages = list(dict.fromkeys(backbone.stage_of.values()))
     taps = {}
     for name, task in tapping.items():
-        stage = choose_stage(ends, task.at, stages, task=name)
+        stage = choose_stage(ends, task.feature_stage, stages, task=name)
         rows, *shape = ends[stage].shape
         try:
             maps = to_feature_maps(

@@ -7,6 +7,7 @@ from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
+from finetune.recipe.renamed_keys import rename_recipe_keys
 from finetune.recipe.schema import Phase, Recipe
 
 
@@ -21,16 +22,17 @@ class ChangedSetting(NamedTuple):
 def recipe_changes(recipe: str) -> list[ChangedSetting]:
     """Of a recipe's YAML, in its order; none of one that cannot be read."""
     try:
-        here = OmegaConf.to_container(OmegaConf.create(recipe))
-    except (OmegaConfBaseException, YAMLError, AssertionError):  # the last of a single number
-        return []
-    if not isinstance(here, dict):
+        written = OmegaConf.to_container(OmegaConf.create(recipe))
+        if not isinstance(written, dict):
+            return []
+        here, _ = rename_recipe_keys({str(key): value for key, value in written.items()})
+    except (OmegaConfBaseException, YAMLError, ValueError, AssertionError):  # the last of a single number
         return []
     defaults = Recipe().model_dump(mode="json")
-    changed = _changed({str(key): value for key, value in here.items() if key != "phases"}, defaults, "")
+    changed = _changed({key: value for key, value in here.items() if key != "phases"}, defaults, "")
     phases = here.get("phases")
     if isinstance(phases, list):
-        usual = Phase(train="head").model_dump(mode="json") | {"train": "none"}
+        usual = Phase(unfreeze="head").model_dump(mode="json") | {"unfreeze": "none"}
         for number, phase in enumerate(phases):
             changed += _changed(phase, usual, f"phases.{number}.") if isinstance(phase, dict) else []
     return changed

@@ -66,7 +66,7 @@ class MultitaskObjective:
         self.wants_losses_after = self.rule.wants_losses_after
         self.chosen = torch.tensor([task.weight for task in spec.tasks.values()], dtype=torch.float64)
         self.divisors = torch.full((len(self.names),), torch.nan, dtype=torch.float64)
-        if spec.multitask.divide_by == "none":
+        if spec.multitask.normalize_losses == "none":
             self.divisors.fill_(1.0)
         if self.rule.weighs_gradients:
             self.sharing.gates = torch.ones(len(self.names), device=model.backbone.mean.device)
@@ -96,13 +96,13 @@ class MultitaskObjective:
         )
 
     def penalty(self) -> Tensor | float:
-        """The pulls between tasks (relation) and between towers (structure)."""
+        """The penalties of soft sharing: between tasks, and between towers."""
         settings, total = self.spec.multitask, torch.zeros(())
-        if settings.relation:
-            total = total + settings.relation * task_distance(self.model.task_parameters())
-        if settings.structure:
-            total = total + settings.structure * self.model.backbone.tower_distance()
-        return total if settings.relation or settings.structure else 0.0
+        if settings.soft_sharing_heads:
+            total = total + settings.soft_sharing_heads * task_distance(self.model.task_parameters())
+        if settings.soft_sharing_towers:
+            total = total + settings.soft_sharing_towers * self.model.backbone.tower_distance()
+        return total if settings.soft_sharing_heads or settings.soft_sharing_towers else 0.0
 
     def judged(self, said: Sequence[Mapping[str, Tensor]], targets: Tensor) -> tuple[Tensor, Tensor] | None:
         """Logits and targets of the rows that have the primary task's label, where it has classes."""
@@ -123,7 +123,7 @@ class MultitaskObjective:
         self.rule.after_step(losses / self.divisors, after)
         self.epoch.add(losses, self.weights * self.gates if self.rule.weighs_gradients else self.weights)
         known = losses.isfinite()
-        if self.spec.multitask.divide_by == "running":
+        if self.spec.multitask.normalize_losses == "running":
             self.divisors = torch.where(
                 known, LOSS_EMA_DECAY * self.divisors + (1 - LOSS_EMA_DECAY) * losses, self.divisors
             )

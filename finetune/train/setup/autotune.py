@@ -69,7 +69,7 @@ def describe_auto_settings(decided: dict[str, Any]) -> list[str]:
 
 def _autotune(model: VideoClassifier, manifest: Manifest, recipe: Recipe) -> dict[str, Any]:
     device = resolve_device(recipe.train.device)
-    model.to(device).checkpointing = recipe.train.checkpointing
+    model.to(device).checkpointing = recipe.train.activation_checkpointing
     assert not isinstance(recipe.phases, Schedule)
     rows, phases = len(manifest.rows("train")), [phase.with_train_defaults(recipe.train) for phase in recipe.phases]
     decided: dict[str, Any] = {}
@@ -110,7 +110,7 @@ def _largest_batch(
             raise
         raise RecipeError(
             "not even one clip fits into the device's memory: lower clip.size or clip.num_frames, or set "
-            "train.checkpointing=true"
+            "train.activation_checkpointing=true"
         ) from None
 
 

@@ -49,9 +49,9 @@ def run_preflight_checks(model: VideoClassifier, manifest: Manifest, recipe: Rec
         problems.append("train.early_stopping.metric is val_map, which only data.multilabel has; take val_top1")
     if stopping is not None and stopping.metric == "val_score" and model.multitask_spec is None:
         problems.append("train.early_stopping.metric is val_score, the mean over several tasks; take val_top1")
-    if recipe.augment.cutmix and (recipe.train.cache in {"features", "boundary"} or recipe.augment.views):
+    if recipe.augment.cutmix and (recipe.train.cache in {"features", "boundary"} or recipe.augment.cached_views):
         problems.append(
-            "augment.cutmix needs each clip's pixels anew: take augment.mixup, or leave out augment.views and "
+            "augment.cutmix needs each clip's pixels anew: take augment.mixup, or leave out augment.cached_views and "
             "train.cache"
         )
     assert not isinstance(recipe.phases, Schedule)
@@ -67,7 +67,7 @@ def run_preflight_checks(model: VideoClassifier, manifest: Manifest, recipe: Rec
         return  # a run that goes on: what it needs it has already
     weights_bytes = sum(value.numel() * value.element_size() for value in model.state_dict().values())
     # start, best and last, the optimizer's two averages, and one more of each while they are replaced
-    copies = 3 + 2 + 3 + (4 if recipe.train.ema else 0) + recipe.train.keep
+    copies = 3 + 2 + 3 + (4 if recipe.train.ema else 0) + recipe.train.keep_checkpoints
     refuse_full_disk(folder, needed_bytes=copies * weights_bytes + 50_000_000)
 
 
@@ -103,8 +103,8 @@ def problems_with_tasks(model: VideoClassifier, manifest: Manifest, recipe: Reci
 
 def _problems_of(phase: Phase, model: VideoClassifier) -> list[str]:
     checks: tuple[tuple[str, Callable[[], object]], ...] = (
-        ("train", lambda: select_parameters(model.stages, phase.train)),
-        ("train", lambda: check_lora(phase.train)),
+        ("unfreeze", lambda: select_parameters(model.stages, phase.unfreeze)),
+        ("unfreeze", lambda: check_lora(phase.unfreeze)),
         ("stage_lr", lambda: check_stages(model, phase.stage_lr)),
         ("optimizer", lambda: check_optimizer(str(phase.optimizer))),
     )

@@ -43,7 +43,7 @@ class TrialTrainer:
         self.phases: list[Phase] = [phase.with_train_defaults(train) for phase in recipe.phases]
         self.device = resolve_device(train.device)
         self.precision = resolve_precision(train.precision, self.device)
-        self.model.to(self.device).checkpointing = train.checkpointing
+        self.model.to(self.device).checkpointing = train.activation_checkpointing
         outputs = model.outputs if model.multitask_spec else None
         self.loaders = TrainLoaders(manifest, recipe, facts, batch_size=train.batch_size, share=(0, 1), outputs=outputs)
         self.objective = build_objective(model, manifest.without(facts.bad), recipe, lambda sums: sums)

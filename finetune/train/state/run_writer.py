@@ -114,10 +114,10 @@ class RunWriter:
 
     def save_epoch(self, model: VideoClassifier, record: dict[str, Any]) -> None:
         """The weights of the last epochs, as many as the recipe says, each in `checkpoints/epoch-<n>`."""
-        if not self.is_writer or not self.recipe.train.keep:
+        if not self.is_writer or not self.recipe.train.keep_checkpoints:
             return
         save_checkpoint(self.folder, f"epoch-{record['epoch']}", model, record)
-        too_old = record["epoch"] - self.recipe.train.keep
+        too_old = record["epoch"] - self.recipe.train.keep_checkpoints
         shutil.rmtree(self.folder / "checkpoints" / f"epoch-{too_old}", ignore_errors=True)
 
     def save_last(self, moving: TrainState, at: LoopPosition) -> None:

@@ -221,7 +221,7 @@ def test_a_trained_model_is_loaded_with_its_fusion(fusion, clip_folder, tmp_path
     manifest = ft.Manifest.from_folder(clip_folder)
     settings = Model(backbone=TINY, weights="none", fusion=fusion)
     model = build_from_settings(settings, manifest.classes, num_frames=4, size=32)
-    phases, train = [Phase(train="all", epochs=1)], Train(batch_size=4, precision="fp32", device="cpu")
+    phases, train = [Phase(unfreeze="all", epochs=1)], Train(batch_size=4, precision="fp32", device="cpu")
     run = ft.fit(model, manifest, phases, clip=Clip(num_frames=4), train=train, out=tmp_path / "run", quiet=True)
     frames = clips(size=32)
     with torch.no_grad():

@@ -44,7 +44,9 @@ CASES = [(name, stage, *found) for name, stages in NETWORKS.items() for stage, f
 
 @pytest.mark.parametrize(("name", "stage", "module", "shape"), CASES)
 def test_what_is_taken_is_what_the_module_that_ends_the_stage_gives(name, stage, module, shape):
-    model = tasked({"it": Task(kind="classify", at=stage), "box": Task(kind="box", at=stage)}, backbone=name).eval()
+    model = tasked(
+        {"it": Task(kind="classify", feature_stage=stage), "box": Task(kind="box", feature_stage=stage)}, backbone=name
+    ).eval()
     assert {tap.module for tap in model.sharing.tap_of.values()} == {module}
     assert {tap.shape for tap in model.sharing.tap_of.values()} == {(4, *shape)}
     by_hand = []
@@ -64,7 +66,7 @@ def test_what_is_taken_is_what_the_module_that_ends_the_stage_gives(name, stage,
 )
 @torch.no_grad()
 def test_what_is_taken_is_what_timm_gives_for_that_place(name, stage, place):
-    model = tasked({"it": Task(kind="classify", at=stage)}, backbone=name).eval()
+    model = tasked({"it": Task(kind="classify", feature_stage=stage)}, backbone=name).eval()
     clips = clips_of(model)
     model(clips)
     maps = to_feature_maps(model.sharing.taps.taken[stage], clips=2, takes_clips=False)
@@ -85,7 +87,9 @@ def test_a_network_that_is_tapped_gives_what_it_gave(name):
 
 
 def test_video_networks_are_tapped_too():
-    model = tasked({"box": Task(kind="box", at="layer2")}, backbone="torchvision/r3d_18", size=32, num_frames=4)
+    model = tasked(
+        {"box": Task(kind="box", feature_stage="layer2")}, backbone="torchvision/r3d_18", size=32, num_frames=4
+    )
     tap = model.sharing.tap_of["box"]
     assert (tap.stage, tap.module, tap.shape) == ("layer2", "layer2", (2, 128, 8, 8))
     assert model.eval()(clips_of(model))["box"].shape == (2, 4)
@@ -119,23 +123,27 @@ def test_the_end_is_the_part_called_last_and_what_gives_no_tensor_ends_nothing()
 @pytest.mark.parametrize("name", NETWORKS)
 def test_a_stage_that_is_not_there_is_named_with_the_nearest(name):
     stage = list(NETWORKS[name])[1]
-    with pytest.raises(ModelError, match=rf"tasks.car.at: unknown stage '{stage}x' \(nearest: .*{stage}.*stem, "):
-        tasked({"car": Task(kind="box", at=f"{stage}x")}, backbone=name)
+    with pytest.raises(
+        ModelError, match=rf"tasks.car.feature_stage: unknown stage '{stage}x' \(nearest: .*{stage}.*stem, "
+    ):
+        tasked({"car": Task(kind="box", feature_stage=f"{stage}x")}, backbone=name)
 
 
 @pytest.mark.parametrize(("name", "stage"), [("mobilenetv3_small_050", "conv_head"), ("test_convnext", "head.norm")])
 @pytest.mark.parametrize("kind", ["box", "classify"])
 def test_a_stage_without_a_picture_is_refused_with_those_that_have_one(name, stage, kind):
     with pytest.raises(ModelError) as error:
-        tasked({"car": Task(kind=kind, at=stage)}, backbone=name)
-    assert str(error.value).startswith(f"tasks.car.at: stage {stage!r} returns no feature map; take one of stem, ")
+        tasked({"car": Task(kind=kind, feature_stage=stage)}, backbone=name)
+    assert str(error.value).startswith(
+        f"tasks.car.feature_stage: stage {stage!r} returns no feature map; take one of stem, "
+    )
     assert stage not in str(error.value).partition("take one of")[2]
 
 
 @pytest.mark.parametrize("stage", ["temporal", "head"])
 def test_what_is_new_is_no_stage_of_the_backbone(stage):
-    with pytest.raises(ModelError, match=f"tasks.car.at: unknown stage '{stage}'"):
-        tasked({"car": Task(kind="box", at=stage)})
+    with pytest.raises(ModelError, match=f"tasks.car.feature_stage: unknown stage '{stage}'"):
+        tasked({"car": Task(kind="box", feature_stage=stage)})
 
 
 def test_a_network_that_gives_no_pictures_at_all_is_refused():
@@ -183,7 +191,7 @@ def test_a_copy_has_nothing_of_what_was_taken_and_takes_its_own():
 
 
 def test_a_cut_before_all_that_tasks_read_takes_what_enters_and_nothing_else():
-    model = tasked({"box": Task(kind="box", at="layer3"), "way": "classify"}, size=32)
+    model = tasked({"box": Task(kind="box", feature_stage="layer3"), "way": "classify"}, size=32)
     set_trainable(model, "layer3")
     model.eval()
     cut = find_cut(model, 4)

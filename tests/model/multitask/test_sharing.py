@@ -18,10 +18,10 @@ from finetune.recipe.tasks import Task
 
 TASKS = {
     "action": "classify",
-    "box": Task(kind="box", at="layer2"),
+    "box": Task(kind="box", feature_stage="layer2"),
     "motion": "motion",
     "size": Task(kind="regress", temporal="attention"),
-    "deep": Task(kind="classify", at="layer2", temporal="max", head="mlp"),
+    "deep": Task(kind="classify", feature_stage="layer2", temporal="max", head="mlp"),
 }
 SHARED = ("backbone.", "temporal.")
 SHARINGS = ["hard", "towers", "cross_stitch"]
@@ -142,7 +142,11 @@ def test_gates_change_nothing_that_is_said():
 
 
 def test_a_task_in_one_of_two_towers_moves_nothing_of_the_other():
-    tasks = {"action": "classify", "box": Task(kind="box", at="layer2"), "size": Task(kind="regress", temporal="max")}
+    tasks = {
+        "action": "classify",
+        "box": Task(kind="box", feature_stage="layer2"),
+        "size": Task(kind="regress", temporal="max"),
+    }
     model = apart(tasked(tasks, sharing="towers")).eval()
     for name, tower in (("action", 0), ("box", 1), ("size", 1)):
         assert towers_moved(backward_of(model, clips_of(model), [name])) == {tower}, name
@@ -223,7 +227,7 @@ def test_what_is_frozen_stays_bit_identical(what, sharing):
     ],
 )
 def test_a_model_of_tasks_that_is_run_in_two_parts_is_the_model(name, stage, what, sharing):
-    tasks = {"action": "classify", "box": Task(kind="box", at=stage), "motion": "motion", "deep": "box"}
+    tasks = {"action": "classify", "box": Task(kind="box", feature_stage=stage), "motion": "motion", "deep": "box"}
     model = apart(tasked(tasks, backbone=name, size=32 if "3d" in name else 64, sharing=sharing))
     ft.set_trainable(model, what)
     cut = find_cut(model.train(), 4)

@@ -144,10 +144,10 @@ def test_what_is_no_picture_is_refused_with_its_shape(shape, takes_clips):
     [
         (Task(kind="box"), "Keypoints", "MiddleFrame", 4 * NUM_KEYPOINTS),
         (Task(kind="motion"), "Keypoints", "SlopePooling", 2 * 4 * NUM_KEYPOINTS),
-        (Task(kind="motion", space="mean", temporal="concat"), "SpatialMean", "ConcatPooling", 4 * 7),
-        (Task(kind="classify", at="layer1"), "SpatialMean", "MaxPooling", 7),
+        (Task(kind="motion", spatial_pooling="mean", temporal="concat"), "SpatialMean", "ConcatPooling", 4 * 7),
+        (Task(kind="classify", feature_stage="layer1"), "SpatialMean", "MaxPooling", 7),
         (
-            Task(kind="regress", at="layer1", space="keypoints", temporal="mean"),
+            Task(kind="regress", feature_stage="layer1", spatial_pooling="keypoints", temporal="mean"),
             "Keypoints",
             "MeanPooling",
             4 * NUM_KEYPOINTS,

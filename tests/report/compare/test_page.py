@@ -207,7 +207,9 @@ def test_other_classes_and_another_protocol_are_said(run, tmp_path):
 
 def test_what_is_in_the_recipes_twice_is_left_out(run, tmp_path):
     recipe = "seed: 1\ndata: {manifest: clips.csv}\nmodel: {backbone: tiny, temporal: gru}\n"
-    result = compare_runs([run("a"), run("b", recipe=recipe + "phases: [{train: head, epochs: 5}]\nextra: [1, 2]\n")])
+    result = compare_runs(
+        [run("a"), run("b", recipe=recipe + "phases: [{unfreeze: head, epochs: 5}]\nextra: [1, 2]\n")]
+    )
     assert result["recipes"] == [
         ("seed", ["0", "1"]),
         ("model.temporal", ["mean", "gru"]),

@@ -93,7 +93,7 @@ def test_a_stopped_run_says_how_it_goes_on(tmp_path):
 
 
 def test_a_run_that_counts_steps_tells_no_number_of_epochs(tmp_path):
-    stopped(tmp_path / "run", epochs=2, recipe="phases: [{train: head, steps: 100}]\n")
+    stopped(tmp_path / "run", epochs=2, recipe="phases: [{unfreeze: head, steps: 100}]\n")
     assert list_runs(tmp_path)[0]["state"] == "stopped after epoch 2"
 
 

@@ -14,16 +14,16 @@ def test_what_differs_is_told_with_both_values_in_the_order_of_the_recipe():
 seed: 3
 model: {backbone: resnet18.a1_in1k, temporal: mean}
 clip: {num_frames: 8, fps: 12.5}
-phases: [{train: head, epochs: 2, lr: 0.001}, {train: all, lr: 0.01}]
+phases: [{unfreeze: head, epochs: 2, lr: 0.001}, {unfreeze: all, lr: 0.01}]
 """
     assert recipe_changes(recipe) == [
         ChangedSetting("seed", "3", "0"),
         ChangedSetting("model.backbone", "resnet18.a1_in1k", Recipe().model.backbone),
         ChangedSetting("clip.fps", "12.5", "null"),
-        ChangedSetting("phases.0.train", "head", "none"),
+        ChangedSetting("phases.0.unfreeze", "head", "none"),
         ChangedSetting("phases.0.epochs", "2", "null"),
-        ChangedSetting("phases.1.train", "all", "none"),
-        ChangedSetting("phases.1.lr", "0.01", str(Phase(train="head").lr)),
+        ChangedSetting("phases.1.unfreeze", "all", "none"),
+        ChangedSetting("phases.1.lr", "0.01", str(Phase(unfreeze="head").lr)),
     ]
 
 

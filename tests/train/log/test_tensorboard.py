@@ -16,7 +16,7 @@ from finetune.errors import RecipeError
 from finetune.train.log import trackers
 from finetune.train.log.tensorboard import TensorBoardWriter
 
-PHASES = (ft.Phase(train="head", epochs=2, lr=1e-2), ft.Phase(train="layer4", epochs=1, lr=1e-3))
+PHASES = (ft.Phase(unfreeze="head", epochs=2, lr=1e-2), ft.Phase(unfreeze="layer4", epochs=1, lr=1e-3))
 
 
 @pytest.fixture(scope="module")
@@ -33,7 +33,7 @@ def fit(manifest, out, **train):
 
 @pytest.fixture(scope="module")
 def run(manifest, tmp_path_factory):
-    return fit(manifest, tmp_path_factory.mktemp("runs") / "run", log_gradients=True, keep=2)
+    return fit(manifest, tmp_path_factory.mktemp("runs") / "run", log_gradients=True, keep_checkpoints=2)
 
 
 @pytest.fixture(scope="module")

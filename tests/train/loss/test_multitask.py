@@ -10,7 +10,7 @@ from finetune.data.labels import TargetLayout
 from finetune.train.from_recipe import new_model
 from finetune.train.loss.multitask import LOSS_EMA_DECAY, MultitaskObjective, StepContext
 
-TWO = {"way": TASKS["way"], "box": TASKS["box"] | {"temporal": "mean", "space": "mean"}}
+TWO = {"way": TASKS["way"], "box": TASKS["box"] | {"temporal": "mean", "spatial_pooling": "mean"}}
 NUMBERS = {"one": {"kind": "regress", "columns": "shade"}, "other": {"kind": "regress", "columns": "shade"}}
 BOXES = torch.tensor([[1.0, 2.0, 3.0, 4.0], [-1.0, 0.5, 0.0, 0.2], [0.3, 0.1, -0.2, 0.4], [2.0, 0.0, 1.0, 0.0]])
 
@@ -25,7 +25,7 @@ def begin(data):
     """What weighs the losses of these tasks, and its model."""
 
     def build(tasks=TWO, **multitask):
-        recipe = recipe_of(data, tasks, multitask={"divide_by": "none"} | multitask)
+        recipe = recipe_of(data, tasks, multitask={"normalize_losses": "none"} | multitask)
         manifest = manifest_of(recipe)
         torch.manual_seed(1)
         model = new_model(recipe, manifest).train()
@@ -99,10 +99,12 @@ def test_in_parts_a_step_is_what_it_is_as_a_whole(begin, size):
     assert torch.allclose(whole.rule.state()["adam"], parted.rule.state()["adam"])
 
 
-@pytest.mark.parametrize("divide_by", ["none", "initial", "running"])
+@pytest.mark.parametrize("normalize_losses", ["none", "initial", "running"])
 @pytest.mark.parametrize("weighting", ["fixed", "uncertainty", "famo", "dwa", "random"])
-def test_a_batch_without_a_label_of_a_task_costs_it_nothing_and_teaches_nothing_of_it(begin, divide_by, weighting):
-    objective = begin(divide_by=divide_by, weighting=weighting)
+def test_a_batch_without_a_label_of_a_task_costs_it_nothing_and_teaches_nothing_of_it(
+    begin, normalize_losses, weighting
+):
+    objective = begin(normalize_losses=normalize_losses, weighting=weighting)
     if weighting == "famo":
         objective.rule.after_step = lambda losses, after: type(objective.rule).after_step(
             objective.rule, losses, losses
@@ -115,7 +117,7 @@ def test_a_batch_without_a_label_of_a_task_costs_it_nothing_and_teaches_nothing_
     alone = float(F.cross_entropy(said["way"].detach(), torch.tensor([0, 1])))
     assert torch.equal(said["box"].grad, torch.zeros(2, 4))
     assert np.isfinite(loss) and loss > 0 and objective.divisors[1] == before[0][1]
-    if divide_by == "none" and weighting in {"fixed", "famo", "dwa"}:
+    if normalize_losses == "none" and weighting in {"fixed", "famo", "dwa"}:
         assert loss == pytest.approx(alone, rel=1e-6)
     for name, each in objective.rule.state().items():
         assert np.array_equal(each[..., 1], before[1][name][..., 1], equal_nan=True), name
@@ -124,8 +126,8 @@ def test_a_batch_without_a_label_of_a_task_costs_it_nothing_and_teaches_nothing_
 
 def test_losses_are_divided_by_the_first_or_by_a_running_mean(begin):
     ways = torch.tensor([0, 1, 0, 1])
-    for divide_by in ("initial", "running"):
-        objective = begin(divide_by=divide_by)
+    for normalize_losses in ("initial", "running"):
+        objective = begin(normalize_losses=normalize_losses)
         targets, losses = one_box_of_four(objective), []
         for number in range(3):
             said = said_at_random(objective, 4, seed=number)
@@ -133,14 +135,14 @@ def test_losses_are_divided_by_the_first_or_by_a_running_mean(begin):
                 torch.stack([F.cross_entropy(said["way"], ways), F.smooth_l1_loss(said["box"][2], BOXES[2])]).detach()
             )
             divisor = losses[0]
-            if divide_by == "running" and number == 2:
+            if normalize_losses == "running" and number == 2:
                 divisor = LOSS_EMA_DECAY * losses[0] + (1 - LOSS_EMA_DECAY) * losses[1]
             found = step(objective, said, targets)
-            assert found == pytest.approx(float((losses[-1] / divisor).sum()), rel=1e-5), (divide_by, number)
+            assert found == pytest.approx(float((losses[-1] / divisor).sum()), rel=1e-5), (normalize_losses, number)
 
 
 def test_a_task_that_first_comes_in_a_later_part_of_a_step_is_divided_by_what_it_was_there(begin):
-    objective = begin(divide_by="initial")
+    objective = begin(normalize_losses="initial")
     said, targets = said_at_random(objective, 4), one_box_of_four(objective)
     step(objective, said, targets, size=2)
     assert objective.divisors[1] == pytest.approx(float(F.smooth_l1_loss(said["box"][2].detach(), BOXES[2])), rel=1e-6)
@@ -195,8 +197,11 @@ def products(losses, place):
 READING = {
     "what is pooled": {},
     "the last stage": {"one": {"temporal": "gru"}},
-    "an earlier stage": {"one": {"at": "layer2"}},
-    "two stages": {"one": {"at": "layer2"}, "other": {"at": "layer3", "space": "keypoints"}},
+    "an earlier stage": {"one": {"feature_stage": "layer2"}},
+    "two stages": {
+        "one": {"feature_stage": "layer2"},
+        "other": {"feature_stage": "layer3", "spatial_pooling": "keypoints"},
+    },
 }
 
 
@@ -281,7 +286,7 @@ def test_in_towers_gradients_are_compared_over_both(begin):
 
 
 def test_relation_pulls_like_parameters_of_tasks_together(begin):
-    objective = begin(NUMBERS, relation=0.1)
+    objective = begin(NUMBERS, soft_sharing_heads=0.1)
     one, other = (dict(objective.model.heads[name].named_parameters()) for name in NUMBERS)
     expected = 0.1 * sum((one[part] - other[part]).square().sum() for part in one)
     penalty = objective.penalty()
@@ -292,7 +297,7 @@ def test_relation_pulls_like_parameters_of_tasks_together(begin):
 
 
 def test_structure_pulls_the_towers_together(begin):
-    objective = begin(NUMBERS, sharing="towers", structure=0.01)
+    objective = begin(NUMBERS, sharing="towers", soft_sharing_towers=0.01)
     assert objective.penalty().item() == 0
     moved = next(each for name, each in objective.model.named_parameters() if ".towers.1." in name)
     with torch.no_grad():

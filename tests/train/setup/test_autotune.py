@@ -11,7 +11,10 @@ import finetune as ft
 from finetune.errors import RecipeError
 from finetune.train.setup import autotune as settle
 
-PHASES = (ft.Phase(train="head", epochs=1, lr=1e-2), ft.Phase(train="all", epochs=2, lr=1e-3, stage_lr={"stem": 1e-5}))
+PHASES = (
+    ft.Phase(unfreeze="head", epochs=1, lr=1e-2),
+    ft.Phase(unfreeze="all", epochs=2, lr=1e-3, stage_lr={"stem": 1e-5}),
+)
 
 
 @pytest.fixture(scope="module")
@@ -52,7 +55,7 @@ def test_memory_that_ends_within_a_phase_of_lora_leaves_none_of_it(manifest, mon
         raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 GiB")
 
     monkeypatch.setattr(settle, "build_optimizer", too_much)
-    phase, cpu = ft.Phase(train="lora(r=2)", epochs=1).with_train_defaults(ft.Train()), torch.device("cpu")
+    phase, cpu = ft.Phase(unfreeze="lora(r=2)", epochs=1).with_train_defaults(ft.Train()), torch.device("cpu")
     with pytest.raises(torch.OutOfMemoryError):
         settle._time_black_clips_step(model, phase, recipe(), 2, cpu, steps=1)
     assert settle._time_black_clips_step(model, phase, recipe(), 1, cpu, steps=1) > 0
@@ -87,7 +90,7 @@ def test_steps_that_are_tried_leave_no_trace(manifest, monkeypatch):
     monkeypatch.setattr(torch.nn.Module, "compile", lambda module: None)
     model = model_for(manifest)
     before = {name: value.clone() for name, value in model.state_dict().items()}
-    lora = (ft.Phase(train="lora(r=2)", epochs=1), *PHASES)
+    lora = (ft.Phase(unfreeze="lora(r=2)", epochs=1), *PHASES)
     wanted = recipe(compile="auto").model_copy(update={"phases": lora})
     found, decided = settle.resolve_auto_settings(model, manifest, wanted)
     assert found.train.compile is decided["compile"]["pays"]
@@ -103,7 +106,7 @@ def test_compiling_is_chosen_where_it_saves_more_than_it_takes(manifest, monkeyp
     seconds = {"head": 1.0, "all": 4.0}
 
     def step(model, phase, recipe, size, device, *, steps):
-        return seconds[phase.train] / (2 if hasattr(model.backbone.net, "was_compiled") else 1)
+        return seconds[phase.unfreeze] / (2 if hasattr(model.backbone.net, "was_compiled") else 1)
 
     monkeypatch.setattr(settle, "_time_black_clips_step", step)
     model, cpu = model_for(manifest), torch.device("cpu")

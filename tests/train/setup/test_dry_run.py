@@ -9,9 +9,9 @@ from finetune.errors import RecipeError
 from finetune.train.setup.dry_run import estimate_phases
 
 PHASES = (
-    ft.Phase(train="head", epochs=3),
-    ft.Phase(train="lora(r=2)", steps=7),
-    ft.Phase(train="all", epochs=2, batch_norm="train"),
+    ft.Phase(unfreeze="head", epochs=3),
+    ft.Phase(unfreeze="lora(r=2)", steps=7),
+    ft.Phase(unfreeze="all", epochs=2, batch_norm="train"),
 )
 
 
@@ -45,7 +45,7 @@ def test_each_phase_is_forecast_and_no_run_is_made(manifest, tmp_path, monkeypat
 
 
 def test_what_training_would_refuse_is_refused(manifest):
-    wrong = recipe().model_copy(update={"phases": (ft.Phase(train="layer9"),)})
+    wrong = recipe().model_copy(update={"phases": (ft.Phase(unfreeze="layer9"),)})
     with pytest.raises(RecipeError, match="unknown stage 'layer9'"):
         estimate_phases(model_for(manifest), manifest, wrong)
 
@@ -54,7 +54,7 @@ def test_the_command_says_it_in_a_table(clip_folder, tmp_path, monkeypatch, fine
     path = tmp_path / "grey.yaml"
     path.write_text(
         f"data: {{folder: {clip_folder}, workers: 0}}\nclip: {{num_frames: 2, size: 32}}\n"
-        f"model: {{backbone: {TINY}, weights: none}}\nphases: [{{train: head}}, {{train: all, epochs: 1}}]\n"
+        f"model: {{backbone: {TINY}, weights: none}}\nphases: [{{unfreeze: head}}, {{unfreeze: all, epochs: 1}}]\n"
     )
     monkeypatch.chdir(tmp_path)
     status, out, _ = finetune("train", "grey.yaml", "--dry-run")
@@ -70,7 +70,7 @@ def test_the_timed_step_is_a_step(manifest):
     """All that learns has moved, and nothing else."""
     model = model_for(manifest)
     before = {name: value.clone() for name, value in model.state_dict().items()}
-    estimate_phases(model, manifest, recipe().model_copy(update={"phases": (ft.Phase(train="layer4"),)}))
+    estimate_phases(model, manifest, recipe().model_copy(update={"phases": (ft.Phase(unfreeze="layer4"),)}))
     changed = {name for name, value in model.state_dict().items() if not torch.equal(value, before[name])}
     assert changed
     assert all("layer4" in name or name.startswith("heads.") for name in changed)
