@@ -1,1 +1,1 @@
-"""Checks of labelled videos: everything that is wrong, found at once, before training."""
+"""Checks of labelled videos before training; check_data.py collects the findings of all of them."""

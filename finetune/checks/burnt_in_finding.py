@@ -1,4 +1,4 @@
-"""A mark in the picture that gives classes away, and how it is reported."""
+"""A burnt-in mark that gives classes away, and how it is reported."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -10,15 +10,15 @@ from finetune.text import whole_percent
 
 PLACES_NAMED = 3
 _ADVICE = {
-    "mark": "Crop or cover this area in the clips of all classes alike (ffmpeg's filters crop and delogo), or add "
-    "clips without it.",
-    "background": "Add clips of these classes from other places, or clips of other classes from this one.",
+    "mark": "Crop or cover this area in the clips of all classes (with ffmpeg's filters crop or delogo), or add clips "
+    "without it.",
+    "background": "Add clips of these classes from other places, or clips of other classes from this place.",
 }
 
 
 @dataclass(frozen=True)
 class MarkPlace:
-    """A part of the example's picture: left, top, width and height as shares of it."""
+    """An area of the example's picture: left, top, width and height as shares of it, 0 to 1."""
 
     box: tuple[float, float, float, float]
     where: str
@@ -26,20 +26,20 @@ class MarkPlace:
 
 @dataclass(frozen=True, eq=False)
 class Mark:
-    """A part of the picture that is the same in clips of different groups of some classes, and tells these classes."""
+    """An area that looks the same in clips of different groups of some classes, and gives these classes away."""
 
-    task: str  # as messages begin with it; empty for the only one
+    task: str  # prefix of messages; empty for a single task
     kind: Literal["mark", "background"]
     classes: tuple[str, ...]
-    places: tuple[MarkPlace, ...]  # the largest first
-    anchor: str  # what the place is measured from
-    found: float  # share of the classes' clips that this part alone tells, in groups that it was not learnt from
-    mistaken: float  # share of other clips that it takes for them
-    grouped: bool  # False: no groups are given, and each clip counts as one
-    groups: int  # of the classes, compared
-    clips: int
+    places: tuple[MarkPlace, ...]  # largest first
+    anchor: str  # what places are measured from
+    found: float  # recall: share of the classes' clips that the area alone predicts, in held-out groups
+    mistaken: float  # false positive rate: share of other clips predicted as these classes
+    grouped: bool  # False where no groups are given; each clip then counts as a group
+    groups: int  # number of groups of the classes that were compared
+    clips: int  # number of clips of the classes that were compared
     example: int  # row
-    mean_jpeg: bytes  # the part and its surroundings, averaged over the clips that bear it
+    mean_jpeg: bytes  # the area and its surroundings, averaged over the clips with the mark
 
     @property
     def balanced_accuracy(self) -> float:
@@ -52,14 +52,13 @@ def mark_findings(marks: Sequence[Mark]) -> list[Finding]:
 
 def _describe(mark: Mark) -> str:
     classes = shorten_list([f"“{name}”" for name in mark.classes])
-    same = "a mark in the picture" if mark.kind == "mark" else "the still background, or a mark across it, is the same"
+    same = "a mark" if mark.kind == "mark" else "the static background, or a mark across it, is the same"
     unseen = "groups" if mark.grouped else "clips (there are no groups)"
     accuracy, chance = whole_percent(mark.balanced_accuracy), whole_percent(0.5)
     return (
-        f"{mark.task}A shortcut: {same} in clips of {classes}: {_describe_places(mark.places)}. That part of the "
-        f"picture alone tells them from the other classes in unseen {unseen} with a balanced accuracy of {accuracy} "
-        f"({chance} by chance): it finds {whole_percent(mark.found)} of their clips and takes "
-        f"{whole_percent(mark.mistaken)} of the others for them."
+        f"{mark.task}Shortcut: {same} in clips of {classes}: {_describe_places(mark.places)}. This area alone "
+        f"separates them from the other classes in unseen {unseen} with a balanced accuracy of {accuracy} "
+        f"({chance} by chance): recall {whole_percent(mark.found)}, false positive rate {whole_percent(mark.mistaken)}."
     )
 
 
@@ -73,7 +72,7 @@ def _describe_places(places: Sequence[MarkPlace]) -> str:
 
 
 def named_place(left: float, top: float, width: float, height: float) -> MarkPlace:
-    """With its name, by which thirds of the picture its middle lies in."""
+    """The area with its name, by the thirds of the picture in which its centre lies."""
     box = round(left, 4), round(top, 4), round(width, 4), round(height, 4)
     row, column = int(min(2, 3 * (top + height / 2))), int(min(2, 3 * (left + width / 2)))
     if width > 0.6 and height > 0.6:

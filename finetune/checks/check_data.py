@@ -1,6 +1,6 @@
-"""Everything that is wrong with labelled videos, as one dictionary that a page and a program can read.
+"""All findings about labelled videos, as one dictionary for the HTML page and for --json.
 
-To be mended is what training refuses, or what would make its test unbelievable; the rest is a warning or a note.
+An error (`mend`) is what training refuses, or what would make test results misleading; the rest is a warning or a note.
 """
 
 import csv
@@ -29,15 +29,15 @@ _SEVERITY_ORDER = {"mend": 0, "warning": 1, "note": 2}
 
 
 def audit(
-    rows: Rows, looks: Sequence[FileInspection | VideoError], marks: Sequence[Mark] = ()
+    rows: Rows, inspections: Sequence[FileInspection | VideoError], marks: Sequence[Mark] = ()
 ) -> tuple[dict[str, Any], list[int]]:
-    """What is wrong, as JSON takes it, and the rows that are left once those to be mended are taken out.
+    """The findings as JSON data, and the rows that remain when those with errors are removed.
 
-    `looks` are those of the rows' files, in order; `marks` are what `find_marks` gives. Rows alone cannot mend
-    everything: a group on both sides of a border, or a class that training lacks, stays.
+    `inspections` are those of the rows' files, in order; `marks` come from `find_marks`. Removing rows does not fix
+    every error: a group in several splits, or a class without training files, remains.
     """
-    bad = {row: look for row, look in enumerate(looks) if isinstance(look, VideoError)}
-    good = {row: look for row, look in enumerate(looks) if not isinstance(look, VideoError)}
+    bad = {row: inspection for row, inspection in enumerate(inspections) if isinstance(inspection, VideoError)}
+    good = {row: inspection for row, inspection in enumerate(inspections) if not isinstance(inspection, VideoError)}
     readable = list(good)
     facts = numeric_file_facts(list(good.values()))
     pictures_N3SS = _pictures(list(good.values()))
@@ -52,8 +52,8 @@ def audit(
         *loose_frame_findings(rows, readable, pictures_N3SS),
         *(
             replace(finding, what=f"{where}{finding.what}")
-            for where, found in shortcuts.items()
-            for finding in shortcut_findings(found)
+            for where, of_task in shortcuts.items()
+            for finding in shortcut_findings(of_task)
         ),
         *mark_findings(marks),
     ]
@@ -66,22 +66,22 @@ def audit(
         "spread": [_value_range(name, facts[name]) for name in _UNITS if good],
         "shortcuts": [
             asdict(shortcut) | ({"fact": f"{where}{shortcut.fact}"} if where else {})
-            for where, found in shortcuts.items()
-            for shortcut in found
+            for where, of_task in shortcuts.items()
+            for shortcut in of_task
         ],
         "marks": [_mark_as_json(mark, names) for mark in marks],
-        "copies": [_copies_as_json(each, names, rows) for each in copies],
+        "copies": [_duplicates_as_json(duplicates, names, rows) for duplicates in copies],
         "files": [_file_as_json(rows, names, row, good.get(row)) for row in range(len(rows))],
     }
-    out = {*bad, *duplicates_to_drop(rows, copies), *_without_label_or_split(rows), *_with_refused_names(rows)}
-    return result, [row for row in range(len(rows)) if row not in out]
+    dropped = {*bad, *duplicates_to_drop(rows, copies), *_without_label_or_split(rows), *_with_refused_names(rows)}
+    return result, [row for row in range(len(rows)) if row not in dropped]
 
 
 def write_fixed(path: Path, rows: Rows, left: Iterable[int]) -> None:
-    """A manifest of some rows, with absolute paths; without splits where none were given."""
+    """Write a manifest of the rows `left`, with absolute paths; without splits where none were given."""
     if path.exists() and path.samefile(rows.source):
-        raise DataError(f"{path}: is the manifest that is checked; write the mended one to another file")
-    columns = {"path": [str(each.absolute()) for each in rows.paths], "label": rows.labels}
+        raise DataError(f"{path}: is the manifest that is checked; write the fixed one to another file")
+    columns = {"path": [str(video.absolute()) for video in rows.paths], "label": rows.labels}
     if any(rows.splits) and not rows.divided:
         columns["split"] = rows.splits
     if any(rows.groups):
@@ -99,33 +99,35 @@ def write_fixed(path: Path, rows: Rows, left: Iterable[int]) -> None:
 _UNITS = {"shape": "width ÷ height", "size": "pixels", "frame rate": "frames/s", "duration": "s", "bit rate": "bit/s"}
 
 
-def numeric_file_facts(looks: Sequence[FileInspection]) -> dict[str, np.ndarray]:
-    """Facts of readable files that have nothing to do with what is seen, as numbers, one a file."""
-    seconds = np.array([look.info.duration_seconds for look in looks])
-    file_bytes = np.array([look.file_bytes for look in looks], dtype=float)
-    codecs = np.array([look.info.codec for look in looks])
+def numeric_file_facts(inspections: Sequence[FileInspection]) -> dict[str, np.ndarray]:
+    """Properties of N readable files that have nothing to do with their content, as numbers (N,)."""
+    seconds = np.array([inspection.info.duration_seconds for inspection in inspections])
+    file_bytes = np.array([inspection.file_bytes for inspection in inspections], dtype=float)
+    codecs = np.array([inspection.info.codec for inspection in inspections])
     return {
-        "shape": np.array([look.info.width / look.info.height for look in looks]),
-        "size": np.array([float(look.info.width * look.info.height) for look in looks]),
-        "frame rate": np.array([round(look.info.fps, 2) for look in looks]),
+        "shape": np.array([inspection.info.width / inspection.info.height for inspection in inspections]),
+        "size": np.array([float(inspection.info.width * inspection.info.height) for inspection in inspections]),
+        "frame rate": np.array([round(inspection.info.fps, 2) for inspection in inspections]),
         "duration": seconds,
-        "bit rate": np.divide(8 * file_bytes, seconds, out=np.zeros(len(looks)), where=seconds > 0),
+        "bit rate": np.divide(8 * file_bytes, seconds, out=np.zeros(len(inspections)), where=seconds > 0),
         "codec": np.unique(codecs, return_inverse=True)[1].astype(float),
-        "sound": np.array([float(look.info.has_audio) for look in looks]),
+        "sound": np.array([float(inspection.info.has_audio) for inspection in inspections]),
     }
 
 
-def _pictures(looks: Sequence[FileInspection]) -> np.ndarray:
-    return np.stack([look.pictures_3SS for look in looks]) if looks else np.empty((0, 3, 1, 1), np.uint8)
+def _pictures(inspections: Sequence[FileInspection]) -> np.ndarray:
+    """The thumbnails of the files, uint8 (N, 3, S, S)."""
+    pictures = [inspection.pictures_3SS for inspection in inspections]
+    return np.stack(pictures) if pictures else np.empty((0, 3, 1, 1), np.uint8)
 
 
 def _shortcuts(rows: Rows, labels: Labels, readable: Sequence[int], facts: dict[str, np.ndarray]) -> list[Shortcut]:
     labelled = [position for position, row in enumerate(readable) if labels.known[row]]
-    asked = [readable[position] for position in labelled]
+    labelled_rows = [readable[position] for position in labelled]
     return find_shortcuts(
         {name: values[labelled] for name, values in facts.items()},
-        np.array([labels.text(row)[0] for row in asked]),
-        np.array([rows.groups[row] or f"row {row}" for row in asked]),
+        np.array([labels.text(row)[0] for row in labelled_rows]),
+        np.array([rows.groups[row] or f"row {row}" for row in labelled_rows]),
     )
 
 
@@ -133,9 +135,9 @@ def _bad_files(bad: dict[int, VideoError], number: int) -> list[Finding]:
     if not bad:
         return []
     what = f"{len(bad)} of {number} files cannot be read." if number > 1 else "The file cannot be read."
-    todo = "Mend them or take them out."
+    todo = "Fix or remove them."
     if any(TIMEOUT_REASON in str(error) for error in bad.values()):
-        todo += " A file on a slow disk gets more time with --seconds."
+        todo += " Allow more time for files on a slow disk with --seconds."
     return [Finding("mend", "unreadable", what, todo, tuple(bad))]
 
 
@@ -151,7 +153,7 @@ def _with_refused_names(rows: Rows) -> set[int]:
 
 
 def _names(rows: Rows) -> list[str]:
-    """Each file's path from the folder or from where the CSV is; bytes that are no UTF-8 are replaced."""
+    """Each file's path relative to the folder, or to that of the CSV; bytes that are not UTF-8 are replaced."""
     root = _root(rows)
     paths = [path.relative_to(root) if path.is_relative_to(root) else path for path in rows.paths]
     return [os.fsencode(path).decode("utf-8", errors="replace") for path in paths]
@@ -173,8 +175,8 @@ def _data_summary(rows: Rows) -> dict[str, Any]:
 
 
 def _finding_as_json(finding: Finding, names: Sequence[str]) -> dict[str, Any]:
-    kept = {name: value for name, value in asdict(finding).items() if name != "rows"}
-    return kept | {"files": [names[row] for row in finding.rows]}
+    fields = {name: value for name, value in asdict(finding).items() if name != "rows"}
+    return fields | {"files": [names[row] for row in finding.rows]}
 
 
 def _reason(path: Path, error: VideoError) -> str:
@@ -187,11 +189,11 @@ def _value_range(name: str, values: np.ndarray) -> dict[str, Any]:
     return {"fact": name, "unit": _UNITS[name], "least": low, "median": middle, "most": high, "distinct": distinct}
 
 
-def _file_as_json(rows: Rows, names: Sequence[str], row: int, look: FileInspection | None) -> dict[str, Any]:
+def _file_as_json(rows: Rows, names: Sequence[str], row: int, inspection: FileInspection | None) -> dict[str, Any]:
     file = {"file": names[row], "label": rows.labels[row], "split": rows.splits[row], "group": rows.groups[row]}
-    if look is None:
+    if inspection is None:
         return file
-    info = look.info
+    info = inspection.info
     return file | {
         "num_frames": info.num_frames,
         "width": info.width,
@@ -200,16 +202,16 @@ def _file_as_json(rows: Rows, names: Sequence[str], row: int, look: FileInspecti
         "duration_seconds": round(info.duration_seconds, 3),
         "codec": info.codec,
         "has_audio": info.has_audio,
-        "bytes": look.file_bytes,
+        "bytes": inspection.file_bytes,
     }
 
 
 def _mark_as_json(mark: Mark, names: Sequence[str]) -> dict[str, Any]:
-    known = {name: value for name, value in asdict(mark).items() if name != "mean_jpeg"}
-    return known | {"balanced_accuracy": round(mark.balanced_accuracy, 4), "example": names[mark.example]}
+    fields = {name: value for name, value in asdict(mark).items() if name != "mean_jpeg"}
+    return fields | {"balanced_accuracy": round(mark.balanced_accuracy, 4), "example": names[mark.example]}
 
 
-def _copies_as_json(copies: DuplicateSet, names: Sequence[str], rows: Rows) -> dict[str, Any]:
+def _duplicates_as_json(copies: DuplicateSet, names: Sequence[str], rows: Rows) -> dict[str, Any]:
     return {
         "files": [names[row] for row in copies.rows],
         "labels": [rows.labels[row] for row in copies.rows],

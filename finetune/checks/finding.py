@@ -1,4 +1,4 @@
-"""One thing that a check found: what it is, how grave, and what to do."""
+"""A finding of a check: what it is, how severe, and what to do."""
 
 from dataclasses import dataclass
 from typing import Literal
@@ -8,10 +8,10 @@ Severity = Literal["mend", "warning", "note"]
 
 @dataclass(frozen=True)
 class Finding:
-    """`mend`: training refuses it, or its test could not be believed. `rows` are all that it concerns."""
+    """`mend` is an error: training refuses the data, or test results would be misleading. `rows` are those affected."""
 
     severity: Severity
-    kind: str  # a word for programs, as `leak`
+    kind: str  # an identifier for programs, such as `leak`
     what: str
     todo: str = ""
     rows: tuple[int, ...] = ()

@@ -1,4 +1,4 @@
-"""Images that are clips by themselves, but look like the numbered frames of videos, which a split then divides."""
+"""Images that count as single clips but look like numbered video frames, which a split may then divide."""
 
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
@@ -13,36 +13,39 @@ from finetune.errors import shorten_list
 from finetune.storage.numbered_images import IMAGE_SUFFIXES, frame_names, number_pattern
 from finetune.video.fingerprints import standardize
 
-MIN_IMAGES = 12  # images in a folder that are judged
-# Of how far apart other images are. Measured on frames of 37 real clips, neighbours are at 0.02 to 0.3 of that up to 5
-# frames apart, and in 500 draws of 10 unrelated frames at 0.48 and more.
+MIN_IMAGES = 12  # in a folder, to be compared
+# Difference of neighbouring images relative to that of other images. Measured on frames of 37 real clips, it is 0.02 to
+# 0.3 for frames up to 5 apart, and at least 0.48 in 500 draws of 10 unrelated frames.
 MAX_NEIGHBOUR_RATIO = 0.4
 
 
 def loose_frame_findings(rows: Rows, readable: Sequence[int], pictures_N3SS: np.ndarray) -> list[Finding]:
-    """A warning of folders whose images resemble the next by number more than others, and may be parted from it."""
+    """A warning about folders whose images resemble the next one by number, and may be in another split than it.
+
+    `pictures_N3SS` are the thumbnails of the readable rows.
+    """
     sides = leak_partition(rows)
     picture_of = dict(zip(readable, standardize(pictures_N3SS[:, :1]), strict=True))
     concerned: dict[str, list[int]] = {}
     for folder, series in _numbered_images(rows, readable):
-        numbered = [row for each in series for row in each]
-        neighbours = [pair for each in series for pair in pairwise(each)]
-        is_parted = any(sides[one] != sides[other] for one, other in neighbours)
-        if is_parted and len(numbered) >= MIN_IMAGES and _look_like_frames(numbered, neighbours, picture_of):
+        numbered = [row for images in series for row in images]
+        neighbours = [pair for images in series for pair in pairwise(images)]
+        is_divided = any(sides[one] != sides[other] for one, other in neighbours)
+        if is_divided and len(numbered) >= MIN_IMAGES and _look_like_frames(numbered, neighbours, picture_of):
             concerned[folder] = numbered
     if not concerned:
         return []
     images = tuple(row for numbered in concerned.values() for row in numbered)
     what = (
-        f"{len(images)} images look like the numbered frames of videos, but each is a clip by itself, so that frames "
-        f"of one video can be in training and in the test: {shorten_list(list(concerned))}."
+        f"{len(images)} images look like numbered video frames, but each counts as one clip, so frames of one video "
+        f"can be in both training and test: {shorten_list(list(concerned))}."
     )
-    todo = "Put the frames of each video into a folder of its own, which is one clip, or give them a group."
+    todo = "Put the frames of each video into its own folder, which then is one clip, or give them one group."
     return [Finding("warning", "loose_frames", what, todo, images)]
 
 
 def _numbered_images(rows: Rows, readable: Sequence[int]) -> Iterator[tuple[str, list[list[int]]]]:
-    """Folders, and the rows of their images that are named alike, in the order of their numbers."""
+    """Folders, each with series of rows: images with names that differ by number alone, in the order of numbers."""
     by_folder: dict[str, dict[str, dict[str, int]]] = defaultdict(lambda: defaultdict(dict))
     for row in readable:
         path = rows.paths[row]
@@ -53,6 +56,7 @@ def _numbered_images(rows: Rows, readable: Sequence[int]) -> Iterator[tuple[str,
 
 
 def _look_like_frames(numbered: Sequence[int], neighbours: Sequence[tuple[int, int]], picture_of: dict) -> bool:
+    """Whether neighbouring images differ much less than images half the folder apart."""
     half = len(numbered) // 2
     others = list(zip(numbered, [*numbered[half:], *numbered[:half]], strict=True))
     near, far = (

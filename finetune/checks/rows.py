@@ -1,4 +1,4 @@
-"""Which videos a CSV or a folder names, read so that nothing stops it: what training would refuse becomes a finding."""
+"""The rows of a CSV or a folder, read leniently: what training would refuse becomes a finding."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -32,19 +32,19 @@ PATH_COLUMNS = ("path", *COLUMN_ALIASES["path"])
 
 @dataclass(frozen=True, eq=False)
 class Rows:
-    """One item a row; an empty text is a label, split or group that is not there."""
+    """Paths, labels, splits and groups, one item for each row; an empty text is a missing one."""
 
     source: Path
     paths: list[Path]
     labels: list[str]
     splits: list[str]
     groups: list[str]
-    divided: bool  # by chance and by group, as training divides what has no splits
+    divided: bool  # at random and by group, as training divides rows without splits
     findings: list[Finding]
-    multilabel: bool = False  # a label lists classes, or none
-    tasks: Mapping[str, Task] = field(default_factory=dict)  # several: a row may lack the label of any
-    others: Mapping[str, list[str]] = field(default_factory=dict)  # of several tasks, all columns with labels
-    labels_by_task: Mapping[str, Labels] = field(default_factory=dict)  # of every task whose labels can be read
+    multilabel: bool = False  # a label is a list of classes, which may be empty
+    tasks: Mapping[str, Task] = field(default_factory=dict)  # empty for a single task
+    others: Mapping[str, list[str]] = field(default_factory=dict)  # with several tasks, all label columns
+    labels_by_task: Mapping[str, Labels] = field(default_factory=dict)  # of each task whose labels can be read
 
     def __len__(self) -> int:
         return len(self.paths)
@@ -55,7 +55,7 @@ class Rows:
 
     @property
     def named_tasks(self) -> dict[str, Labels]:
-        """The labels of the tasks that choose among names, by what messages put before them: nothing for one task."""
+        """The labels of the tasks with named classes, by the prefix of messages about them: empty for a single task."""
         named = {name: labels for name, labels in self.labels_by_task.items() if labels.kind in CATEGORICAL_KINDS}
         return {f"tasks.{name}: " if self.tasks else "": labels for name, labels in named.items()}
 
@@ -69,11 +69,11 @@ def read_rows(
     tasks: Mapping[str, Task] | None = None,
     image_sequences: bool = True,
 ) -> Rows:
-    """Rows of a CSV or a folder as `Manifest` would take them; without labels too.
+    """Rows of a CSV or a folder as `Manifest` would read them, also where they have no labels.
 
-    Of several tasks the labels are those of the first with classes, where it has them in this CSV.
-    `shares` (val, test, seed) is how training would divide rows that have no split. Raises DataError where there
-    are no rows at all.
+    With several tasks, the labels are those of the first task with classes, if it has a column in this CSV. `shares`
+    are the shares of val and test, and the seed, by which training would divide rows without a split. Raises DataError
+    where there are no rows.
     """
     findings: list[Finding] = []
     if source.is_dir():
@@ -82,45 +82,48 @@ def read_rows(
         paths, labels, splits, groups = _from_csv(source, findings)
     findings += _image_sequences(paths)
     others: dict[str, list[str]] = {}
-    every: Mapping[str, Labels] = {}
+    labels_by_task: Mapping[str, Labels] = {}
     if tasks:
         others = {"label": labels} | ({} if source.is_dir() else _extra_columns(source, paths, tasks))
         if not source.is_dir():
             labels, multilabel = _labels_of_first(tasks, others, len(paths))
             findings = [finding for finding in findings if finding.kind not in {"no_label", "no_labels"}]
-        every = _labels_of_tasks(source, paths, tasks, others, findings)
+        labels_by_task = _labels_of_tasks(source, paths, tasks, others, findings)
     if group_pattern and not any(groups):
         groups = _groups_from(source, paths, group_pattern, findings)
-    known = [SPLIT_ALIASES.get(split.lower(), "") for split in splits]
+    known_splits = [SPLIT_ALIASES.get(split.lower(), "") for split in splits]
     if any(splits):
-        findings += _unknown_splits(splits, known)
-    every = every or _labels_of_texts(labels, multilabel=multilabel)
-    divided = any(labels.known.any() for labels in every.values()) and not any(splits)
+        findings += _unknown_splits(splits, known_splits)
+    labels_by_task = labels_by_task or _labels_of_texts(labels, multilabel=multilabel)
+    divided = any(labels.known.any() for labels in labels_by_task.values()) and not any(splits)
     if divided:
-        known = _divide_rows(source, paths, every, groups, shares, findings)
+        units = units_of_rows(source, paths, groups)
+        known_splits = _divide_rows(source, labels_by_task, units, shares, findings=findings)
     if multilabel:
         findings = [finding for finding in findings if finding.kind != "no_label"]
-    problems, notes = check_names(paths, every, filter(None, groups), has_tasks=bool(tasks))
+    problems, notes = check_names(paths, labels_by_task, filter(None, groups), has_tasks=bool(tasks))
     findings += [Finding("mend", "names", _sentence(problem)) for problem in problems]
     findings += [Finding("warning", "names", _sentence(note)) for note in notes]
     labels, groups = (list(map(replace_surrogates, texts)) for texts in (labels, groups))
-    return Rows(source, paths, labels, known, groups, divided, findings, multilabel, tasks or {}, others, every)
+    return Rows(
+        source, paths, labels, known_splits, groups, divided, findings, multilabel, tasks or {}, others, labels_by_task
+    )
 
 
 def _extra_columns(source: Path, paths: Sequence[Path], tasks: Mapping[str, Task]) -> dict[str, list[str]]:
-    """Those that nothing but tasks asks for, of the rows that have a path."""
+    """The columns beside path, label, split and group, of the rows that have a path."""
     table = read_table(source)
     column = next(name for name in PATH_COLUMNS if name in table)
-    there = [row for row, path in enumerate(table[column]) if path]
-    assert len(there) == len(paths)
-    asked = [each for name, task in tasks.items() if task.manifest is None for each in task.columns_of(name)]
-    names = [name for name in dict.fromkeys([*asked, *table]) if name not in {column, "label", "split", "group"}]
-    columns = table.at(there)
+    rows = [row for row, path in enumerate(table[column]) if path]
+    assert len(rows) == len(paths)
+    task_columns = [key for name, task in tasks.items() if task.manifest is None for key in task.columns_of(name)]
+    names = [name for name in dict.fromkeys([*task_columns, *table]) if name not in {column, "label", "split", "group"}]
+    columns = table.at(rows)
     return {name: list(columns[name]) for name in names if name in columns}
 
 
 def _labels_of_first(tasks: Mapping[str, Task], columns: Mapping[str, list[str]], rows: int) -> tuple[list[str], bool]:
-    """The labels of the task that rows are divided by, and whether they list classes; empty where it has none here."""
+    """The labels of the task that rows are divided by, empty where it has none here, and whether it is multi-label."""
     name = primary_task(tasks)
     task = tasks[name]
     (column, *_) = task.columns_of(name)
@@ -130,7 +133,7 @@ def _labels_of_first(tasks: Mapping[str, Task], columns: Mapping[str, list[str]]
 
 
 def _labels_of_texts(labels: Sequence[str], *, multilabel: bool) -> Mapping[str, Labels]:
-    """Those of one task; a row without a label has an empty text."""
+    """The labels of a single task; an empty text is a missing label."""
     if not any(labels):
         return {}
     if multilabel:
@@ -148,16 +151,15 @@ def _labels_of_tasks(
     columns: Mapping[str, list[str]],
     findings: list[Finding],
 ) -> dict[str, Labels]:
-    """Those of every task that can be read; what training would refuse of the others is a finding."""
-    found: dict[str, Labels] = {}
+    """The labels of each task whose labels can be read; errors of the others become findings."""
+    labels_by_task: dict[str, Labels] = {}
     for name, task in tasks.items():
         try:
-            found |= read_labels({name: task}, columns, paths, source=source)
+            labels_by_task |= read_labels({name: task}, columns, paths, source=source)
         except DataError as error:
-            findings += [
-                Finding("mend", "labels", line, "Training would refuse it.") for line in str(error).splitlines()
-            ]
-    return found
+            lines = str(error).splitlines()
+            findings += [Finding("mend", "labels", line, "Training refuses such labels.") for line in lines]
+    return labels_by_task
 
 
 Columns = tuple[list[Path], list[str], list[str], list[str]]
@@ -172,21 +174,22 @@ def _from_csv(source: Path, findings: list[Finding]) -> Columns:
         findings.append(
             Finding("mend", "column", f"There is no column “path”; “{column}” was read instead.", f"Rename “{column}”.")
         )
-    there = [row for row, path in enumerate(table[column]) if path]
-    if not there:
-        raise DataError(f"{source}: holds a header and no rows")
-    if missing := len(table[column]) - len(there):
+    rows = [row for row, path in enumerate(table[column]) if path]
+    if not rows:
+        raise DataError(f"{source}: has a header but no rows")
+    if missing := len(table[column]) - len(rows):
         lines = shorten_list([line for line, path in zip(table.lines, table[column], strict=True) if not path])
-        findings.append(Finding("mend", "no_path", f"{missing} rows have no path: line {lines}.", "Fill it in."))
-    kept = table.at(there)
-    paths = [source.parent / path for path in kept[column]]
-    labels, splits, groups = (list(kept.get(name, [""] * len(there))) for name in ("label", "split", "group"))
+        what = f"{count(missing, 'row has', 'rows have')} no path: line {lines}."
+        findings.append(Finding("mend", "no_path", what, "Fill in the path."))
+    columns = table.at(rows)
+    paths = [source.parent / path for path in columns[column]]
+    labels, splits, groups = (list(columns.get(name, [""] * len(rows))) for name in ("label", "split", "group"))
     findings += _missing_labels(labels)
     return paths, labels, splits, groups
 
 
 def _from_folder(source: Path, findings: list[Finding], *, image_sequences: bool) -> Columns:
-    """`<class>/*` or `<split>/<class>/*`; a folder without folders is files without labels."""
+    """`<class>/*` or `<split>/<class>/*`; the files of a folder without subfolders have no labels."""
     scan = scan_folder(source, image_sequences=image_sequences)
     paths = [*scan.files, *scan.loose] if scan.files else find_media(source, image_sequences=False)
     if image_sequences and not scan.files:
@@ -206,7 +209,7 @@ def _sentence(text: str) -> str:
 
 def _image_sequences(paths: Sequence[Path]) -> list[Finding]:
     folders = sum(path.is_dir() for path in paths)
-    what = f"{count(folders, 'folder')} of numbered images: each is one clip, its images are the frames."
+    what = f"{count(folders, 'folder')} of numbered images: each folder is one clip, and its images are the frames."
     return [Finding("note", "image_sequences", what)] if folders else []
 
 
@@ -215,20 +218,20 @@ def _missing_labels(labels: Sequence[str]) -> list[Finding]:
     if not missing:
         return []
     if len(missing) == len(labels):
-        todo = "To train on them, put each class into a folder of its name, or write a CSV with path,label."
-        return [Finding("warning", "no_labels", "There are no labels: only the files were looked at.", todo)]
+        todo = "To train, put the files of each class into a folder with its name, or write a CSV with path,label."
+        return [Finding("warning", "no_labels", "There are no labels: only the files were checked.", todo)]
     what = f"{len(missing)} of {len(labels)} files have no label."
-    return [Finding("mend", "no_label", what, "Give them one, or take them out.", missing)]
+    return [Finding("mend", "no_label", what, "Label them or remove them.", missing)]
 
 
 def _groups_from(source: Path, paths: Sequence[Path], pattern: str, findings: list[Finding]) -> list[str]:
-    """As `Manifest` finds them: in the path relative to a folder, or in the path that a CSV gives."""
+    """The groups that `Manifest` would find: in the path relative to a folder, or as the CSV gives it."""
     texts = [(path.relative_to(source) if source.is_dir() else path).as_posix() for path in paths]
     groups = [match_group(text, pattern) for text in texts]
     missed = tuple(row for row, group in enumerate(groups) if not group)
     if missed:
         what = f"data.group_pattern {pattern!r} finds no group in {len(missed)} paths."
-        findings.append(Finding("mend", "no_group", what, "Mend the pattern.", missed))
+        findings.append(Finding("mend", "no_group", what, "Correct the pattern.", missed))
     return groups
 
 
@@ -236,28 +239,29 @@ def _unknown_splits(splits: Sequence[str], known: Sequence[str]) -> list[Finding
     rows = tuple(row for row, name in enumerate(known) if not name)
     if not rows:
         return []
-    words = shorten_list(sorted({f"“{splits[row]}”" if splits[row] else "no split" for row in rows}))
-    return [Finding("mend", "split", f"{len(rows)} rows have {words}.", "A split is train, val or test.", rows)]
+    values = shorten_list(sorted({f"“{splits[row]}”" for row in rows}))
+    what = f"{count(len(rows), 'row has', 'rows have')} no valid split: {values}."
+    return [Finding("mend", "split", what, "A split is train, val or test.", rows)]
 
 
 def units_of_rows(source: Path, paths: Sequence[Path], groups: Sequence[str]) -> np.ndarray:
-    """What training keeps whole where it divides the rows: for each (N,) the name of its group or file."""
+    """What training keeps on one side when it divides N rows: the names of their groups or files (N,)."""
     root = source if source.is_dir() else source.parent
     return split_units([path.absolute() for path in paths], groups if any(groups) else None, root=root.absolute())
 
 
 def _divide_rows(
     source: Path,
-    paths: Sequence[Path],
-    every: Mapping[str, Labels],
-    groups: Sequence[str],
+    labels_by_task: Mapping[str, Labels],
+    units: np.ndarray,
     shares: tuple[float, float, int],
+    *,
     findings: list[Finding],
 ) -> list[str]:
-    units = units_of_rows(source, paths, groups)
+    """The split of each row; where rows cannot be divided none has one, and the reason is a finding."""
     try:
-        return assign_splits(every.values(), units, shares, source=source).tolist()
+        return assign_splits(labels_by_task.values(), units, shares, source=source).tolist()
     except DataError as error:
         what = _sentence(str(error).removeprefix(f"{source}: "))
         findings.append(Finding("mend", "too_few", what))
-        return [""] * len(paths)
+        return [""] * len(units)

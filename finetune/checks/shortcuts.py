@@ -1,7 +1,7 @@
-"""Whether facts of the files alone, such as their shape or frame rate, give the label away.
+"""Find shortcuts: whether properties of the files alone, such as shape or frame rate, give the class away.
 
-A model that is shown such files may learn the fact and not what happens. Asked of decision trees that know nothing but
-the facts, on rows (and groups) that they did not learn from.
+A model trained on such files may learn the property instead of the content. It is measured with decision trees that see
+the properties alone, and predict rows (and groups) that were held out. N rows, F properties, K classes.
 """
 
 import warnings
@@ -18,10 +18,10 @@ from finetune.text import whole_percent
 
 FOLDS = 5
 MIN_PER_CLASS, MIN_ROWS = 5, 20
-# An alarm has to be sure, beating every one of so many shuffles of the labels for every fact, and worth it.
+# An alarm must be significant, better than each of so many shuffles of the labels for any property, and large.
 NUM_PERMUTATIONS = 999
-MIN_SKILL = 0.1  # 0 is chance, 1 is always right
-MIN_CLASS_EXCESS = 0.5  # share of it found, less share of the others mistaken for it
+MIN_SKILL = 0.1  # 0 is chance, 1 is perfect
+MIN_CLASS_EXCESS = 0.5  # recall minus false positive rate
 ALL_FACTS = "all of these together"
 CATEGORICAL_FACTS = ("codec", "sound", ALL_FACTS)
 _MEDIAN_LABELS = {
@@ -32,68 +32,68 @@ _MEDIAN_LABELS = {
     "bit rate": ("median", " bit/s"),
 }
 _ADVICE = {
-    "shape": "Crop all clips to one shape (clip.fit=crop does, from the middle); squashed or padded pictures show it.",
-    "size": "Scale all clips down to the smallest size; an enlarged small picture is blurred, which shows.",
-    "frame rate": "Bring all clips to one frame rate.",
-    "duration": "Cut all clips to one length; in a longer clip the sampled frames lie further apart, which shows.",
-    "bit rate": "See whether a class was compressed harder, or only moves more.",
-    "codec": "Encode all clips in one way; each codec leaves its own traces in the picture.",
-    "sound": "See whether the classes come from different sources.",
-    ALL_FACTS: "Look at the contact sheets for what else differs between the classes.",
+    "shape": "Crop all clips to one aspect ratio, as clip.fit=crop does; squashed or padded pictures still show it.",
+    "size": "Scale all clips down to the smallest size; enlarging a small picture blurs it, which shows.",
+    "frame rate": "Convert all clips to one frame rate.",
+    "duration": "Cut all clips to one length; in a longer clip the sampled frames are further apart, which shows.",
+    "bit rate": "Find out whether a class was compressed more, or only has more motion.",
+    "codec": "Encode all clips with one codec; each leaves its own artefacts in the picture.",
+    "sound": "Find out whether the classes come from different sources.",
+    ALL_FACTS: "Look at the contact sheets for other differences between the classes.",
 }
 
 
 @dataclass(frozen=True)
 class RevealedClass:
-    """A class that a fact tells: the share of it that is found, the share of the others that is mistaken for it."""
+    """A class that a property gives away."""
 
     name: str
-    found: float
-    mistaken: float
-    median: float | None  # of the fact; None where it is no quantity
+    found: float  # recall
+    mistaken: float  # false positive rate
+    median: float | None  # of the property in this class; None where it is categorical
     median_of_others: float | None
 
 
 @dataclass(frozen=True)
 class Shortcut:
-    """What one fact tells: of all classes (balanced accuracy, whose chance is one in K), and which classes it tells."""
+    """How well one property predicts all classes (`chance` is 1 / K), and which classes it gives away."""
 
     fact: str
     balanced_accuracy: float
     chance: float
-    alarm: bool  # beats chance surely and by much, or tells a class
+    alarm: bool  # significantly and much better than chance, or gives a class away
     told: tuple[RevealedClass, ...]
 
 
 def find_shortcuts(facts: dict[str, np.ndarray], labels: np.ndarray, units: np.ndarray) -> list[Shortcut]:
-    """One for each fact, and for all together where there are several; the strongest first. Empty with too few rows.
+    """One shortcut for each property, and for all together; the strongest first. Empty where there are too few rows.
 
-    `facts` are numbers a row, `labels` names, `units` the groups that are kept whole. Classes of fewer than
-    FEWEST_OF_A_CLASS rows are left out.
+    `facts` are the values (N,) of each property, `labels` class names (N,), `units` the groups (N,) that folds keep
+    whole. Classes with fewer than MIN_PER_CLASS rows are left out.
     """
     classes, codes, counts = np.unique(labels, return_inverse=True, return_counts=True)
-    kept = counts[codes] >= MIN_PER_CLASS
-    classes, codes = np.unique(labels[kept], return_inverse=True)
-    units = np.unique(units[kept], return_inverse=True)[1]
-    if len(classes) < 2 or kept.sum() < MIN_ROWS or units.max() + 1 < FOLDS:
+    is_used = counts[codes] >= MIN_PER_CLASS
+    classes, codes = np.unique(labels[is_used], return_inverse=True)
+    units = np.unique(units[is_used], return_inverse=True)[1]
+    if len(classes) < 2 or is_used.sum() < MIN_ROWS or units.max() + 1 < FOLDS:
         return []
-    varied = {name: values[kept] for name, values in facts.items() if len(np.unique(values[kept])) > 1}
-    asked = {name: values[:, None] for name, values in varied.items()}
+    varied = {name: values[is_used] for name, values in facts.items() if len(np.unique(values[is_used])) > 1}
+    inputs = {name: values[:, None] for name, values in varied.items()}
     if len(varied) > 1:
-        asked[ALL_FACTS] = np.stack(list(varied.values()), 1)
+        inputs[ALL_FACTS] = np.stack(list(varied.values()), 1)
     folds = _folds(codes, units)
-    predictions = {name: _out_of_fold_predictions(values, codes, folds) for name, values in asked.items()}
+    predictions = {name: _out_of_fold_predictions(values, codes, folds) for name, values in inputs.items()}
     by_chance = np.max(
         [_permutation_maxima(codes, predicted, units) for predicted in predictions.values()] or [(1.0, 1.0)], axis=0
     )
-    found = [
-        _shortcut(name, asked[name], predicted, (codes, classes), by_chance) for name, predicted in predictions.items()
+    shortcuts = [
+        _shortcut(name, inputs[name], predicted, (codes, classes), by_chance) for name, predicted in predictions.items()
     ]
-    return sorted(found, key=lambda each: (-each.alarm, -each.balanced_accuracy))
+    return sorted(shortcuts, key=lambda shortcut: (-shortcut.alarm, -shortcut.balanced_accuracy))
 
 
 def shortcut_findings(shortcuts: Sequence[Shortcut]) -> list[Finding]:
-    """A warning for each fact that tells; for all together only where no fact does alone."""
+    """A warning for each property with an alarm; for all together only where no single one has an alarm."""
     alarms = [shortcut for shortcut in shortcuts if shortcut.alarm]
     single = [shortcut for shortcut in alarms if shortcut.fact != ALL_FACTS]
     return [
@@ -102,20 +102,24 @@ def shortcut_findings(shortcuts: Sequence[Shortcut]) -> list[Finding]:
 
 
 def _describe(shortcut: Shortcut) -> str:
-    known = "all facts of a file together" if shortcut.fact == ALL_FACTS else f"the {shortcut.fact} of a file alone"
-    right, chance = whole_percent(shortcut.balanced_accuracy), whole_percent(shortcut.chance)
-    told = shorten_list([_describe_class(shortcut.fact, each) for each in shortcut.told])
-    tells = f", and tells {told}" if told else ""
-    return f"A shortcut: {known} names the right class in {right} ({chance} by chance){tells}."
+    fact = "all file properties together" if shortcut.fact == ALL_FACTS else f"the {shortcut.fact} of a file alone"
+    accuracy, chance = whole_percent(shortcut.balanced_accuracy), whole_percent(shortcut.chance)
+    classes = shorten_list([_describe_class(shortcut.fact, revealed) for revealed in shortcut.told])
+    reveals = f"; it gives away {classes}" if classes else ""
+    predicts = "predict" if shortcut.fact == ALL_FACTS else "predicts"
+    return (
+        f"Shortcut: {fact} {predicts} the class with a balanced accuracy of {accuracy} ({chance} by chance){reveals}."
+    )
 
 
-def _describe_class(fact: str, told: RevealedClass) -> str:
-    by = ""
-    if told.median is not None and told.median_of_others is not None:
+def _describe_class(fact: str, revealed: RevealedClass) -> str:
+    medians = ""
+    median, median_of_others = revealed.median, revealed.median_of_others
+    if median is not None and median_of_others is not None:
         name, unit = _MEDIAN_LABELS[fact]
-        medians = f"{name} {told.median:,g}{unit}, others {told.median_of_others:,g}{unit}"
-        by = f", {'portrait: ' if fact == 'shape' and told.median < 1 <= told.median_of_others else ''}{medians}"
-    return f"“{told.name}” (finds {whole_percent(told.found)} of it{by})"
+        portrait = "portrait: " if fact == "shape" and median < 1 <= median_of_others else ""
+        medians = f", {portrait}{name} {median:,g}{unit}, others {median_of_others:,g}{unit}"
+    return f"“{revealed.name}” (recall {whole_percent(revealed.found)}{medians})"
 
 
 def _folds(codes: np.ndarray, units: np.ndarray) -> list[tuple[np.ndarray, np.ndarray]]:
@@ -128,14 +132,14 @@ def _folds(codes: np.ndarray, units: np.ndarray) -> list[tuple[np.ndarray, np.nd
 def _out_of_fold_predictions(
     values_NF: np.ndarray, codes: np.ndarray, folds: list[tuple[np.ndarray, np.ndarray]]
 ) -> np.ndarray:
-    """What trees say of each row that they did not learn from."""
+    """The class code (N,) that a decision tree predicts for each row when the row is held out."""
     predicted = np.empty_like(codes)
     leaves = max(4, 2 * (codes.max() + 1))
-    for learned, asked in folds:
+    for train, held_out in folds:
         tree = DecisionTreeClassifier(
             max_leaf_nodes=leaves, min_samples_leaf=3, class_weight="balanced", random_state=0
-        ).fit(values_NF[learned], codes[learned])
-        predicted[asked] = tree.predict(values_NF[asked])
+        ).fit(values_NF[train], codes[train])
+        predicted[held_out] = tree.predict(values_NF[held_out])
     return predicted
 
 
@@ -153,8 +157,8 @@ def _shortcut(
     skill = (recall.mean() - chance) / (1 - chance)
     alarm = skill >= MIN_SKILL and recall.mean() > best_by_chance
     excess = recall - mistaken
-    is_told = (excess >= MIN_CLASS_EXCESS) & (excess > best_of_a_class_by_chance)
-    told = [
+    is_revealed = (excess >= MIN_CLASS_EXCESS) & (excess > best_of_a_class_by_chance)
+    revealed = [
         RevealedClass(
             str(classes[code]),
             round(float(recall[code]), 4),
@@ -163,10 +167,10 @@ def _shortcut(
             _median(fact, values_NF[codes != code]),
         )
         for code in np.argsort(-excess, kind="stable")
-        if is_told[code]
+        if is_revealed[code]
     ]
     accuracy = round(float(recall.mean()), 4)
-    return Shortcut(fact, accuracy, round(chance, 4), bool(alarm or told), tuple(told))
+    return Shortcut(fact, accuracy, round(chance, 4), bool(alarm or revealed), tuple(revealed))
 
 
 def _median(fact: str, values_NF: np.ndarray) -> float | None:
@@ -174,16 +178,16 @@ def _median(fact: str, values_NF: np.ndarray) -> float | None:
 
 
 def _permutation_maxima(codes: np.ndarray, predicted: np.ndarray, units: np.ndarray) -> tuple[float, float]:
-    """The highest balanced accuracy, and excess of a class, when labels are shuffled against what was predicted.
+    """The highest balanced accuracy, and the highest excess of a class, over shuffles of the labels.
 
-    Clips of one class in one group may be alike because they were filmed in one go, so they are one observation:
-    their label moves as one.
+    Clips of one class in one group may be alike because they were filmed together, so they count as one observation and
+    their labels are shuffled together.
     """
-    takes, take_of_row = np.unique(np.stack([units, codes]), axis=1, return_inverse=True)
+    observations, observation_of_row = np.unique(np.stack([units, codes]), axis=1, return_inverse=True)
     random = np.random.default_rng(0)
     best, best_of_a_class = 0.0, 0.0
     for _ in range(NUM_PERMUTATIONS):
-        shuffled = random.permutation(takes[1])[take_of_row.ravel()]
+        shuffled = random.permutation(observations[1])[observation_of_row.ravel()]
         recall, mistaken = _recall_and_false_positive_rate(shuffled, predicted)
         best = max(best, recall.mean())
         best_of_a_class = max(best_of_a_class, (recall - mistaken).max())
@@ -191,8 +195,8 @@ def _permutation_maxima(codes: np.ndarray, predicted: np.ndarray, units: np.ndar
 
 
 def _recall_and_false_positive_rate(codes: np.ndarray, predicted: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """For each class the share of it that is named so, and the share of the others that is."""
-    number = codes.max() + 1
-    confusion = np.bincount(codes * number + predicted, minlength=number**2).reshape(number, number)
-    of_it, right = confusion.sum(1), confusion.diagonal()
-    return right / of_it, (confusion.sum(0) - right) / (len(codes) - of_it)
+    """Recall and false positive rate of each class, both float (K,)."""
+    num_classes = codes.max() + 1
+    confusion = np.bincount(codes * num_classes + predicted, minlength=num_classes**2).reshape(num_classes, num_classes)
+    support, correct = confusion.sum(1), confusion.diagonal()
+    return correct / support, (confusion.sum(0) - correct) / (len(codes) - support)

@@ -1,6 +1,6 @@
-"""What makes a test hard to believe and shows without opening a video.
+"""Warnings about an evaluated split that need no look into a video.
 
-Copies across splits, names that nothing taught, shortcuts, no groups.
+Duplicates across splits, classes without training clips, shortcuts, missing groups.
 """
 
 from collections.abc import Sequence
@@ -17,65 +17,66 @@ from finetune.text import count
 from finetune.video.file_facts import FileFacts
 from finetune.video.fingerprints import exact_duplicates
 
-MAX_ROWS = 20_000  # of which shortcuts are asked for
+MAX_ROWS = 20_000  # in which shortcuts are searched for
 
 
 def warnings_of_test(manifest: Manifest, tested: Manifest, facts: FileFacts, split: str) -> list[dict[str, str]]:
-    """{"what", "do"} of each thing. `tested` are the rows of a split alone, and `facts` what is known of them."""
+    """Warnings as {"what", "do"}. `tested` are the rows of the split alone, and `facts` those of their files."""
     return warnings_of_folds([manifest], tested, facts, split)
 
 
 def warnings_of_folds(
     folds: Sequence[Manifest], tested: Manifest, facts: FileFacts, split: str
 ) -> list[dict[str, str]]:
-    """The same of several tests of one set of rows, each with its own splits, that together are `tested`."""
+    """The same for cross-validation: each fold has its own splits of the same rows, together tested on `tested`."""
     return [*_duplicate_leaks(folds, split), *_untrained_classes(folds, split), *warnings_of_set(tested, facts, split)]
 
 
 def _duplicate_leaks(folds: Sequence[Manifest], split: str) -> list[dict[str, str]]:
-    """Tested files that are, to the byte, also among those that the model learned from or was chosen by."""
+    """Evaluated files that are exact duplicates of files that the model was trained or selected on."""
     manifest = folds[0]
-    known = {"test": {"train", "val"}, "val": {"train"}}.get(split, set())
+    used = {"test": {"train", "val"}, "val": {"train"}}.get(split, set())  # for training or selection
     leaked = {
         row
         for same in _duplicate_positions([manifest.path(row) for row in range(len(manifest))])
         for fold in folds
-        if known & set(fold.splits[same].tolist())
+        if used & set(fold.splits[same].tolist())
         for row in same
         if fold.splits[row] == split
     }
     if not leaked:
         return []
-    among = "learned from or was chosen by" if split == "test" else "learned from"
-    return [{"what": _leak(len(leaked), among), "do": "Run finetune check on the data with --fix, then train again."}]
+    use = "trained or selected on" if split == "test" else "trained on"
+    return [{"what": _leak(len(leaked), use), "do": "Run finetune check on the data with --fix, then train again."}]
 
 
-def _leak(number: int, among: str) -> str:
-    verb = "is" if number == 1 else "are"
-    return f"A leak: {count(number, 'tested file')} {verb}, to the byte, also among those that the model {among}."
+def _leak(number: int, use: str) -> str:
+    files = count(number, "evaluated file is an exact duplicate", "evaluated files are exact duplicates")
+    return f"Leak: {files} of files that the model was {use}."
 
 
 def _duplicate_positions(paths: Sequence[Path]) -> list[list[int]]:
-    """Positions of files with equal contents; those that are not there, or are packed, are left aside."""
-    there = [position for position, path in enumerate(paths) if path.exists()]
-    return [[there[place] for place in each] for each in exact_duplicates([paths[position] for position in there])]
+    """Sets of positions of files with equal contents; files that do not exist, as with a pack, are ignored."""
+    existing = [position for position, path in enumerate(paths) if path.exists()]
+    sets = exact_duplicates([paths[position] for position in existing])
+    return [[existing[place] for place in same] for same in sets]
 
 
 def overlap_warnings(trained: Manifest, other: Manifest) -> list[dict[str, str]]:
-    """{"what", "do"} of files and groups of another set that the model learned from or was chosen by."""
+    """Warnings about files and groups of another data set that the model was trained or selected on."""
     rows = np.flatnonzero(trained.splits != "test")
     paths = [trained.path(row) for row in rows.tolist()] + [other.path(row) for row in range(len(other))]
     sets = [*_duplicate_positions(paths), *_positions_by_number(file_ids(paths))]
-    leaked = {each for same in sets if min(same) < len(rows) for each in same if each >= len(rows)}
-    todo = "Leave them out of the set: the model has seen them."
-    found = [{"what": _leak(len(leaked), "learned from or was chosen by"), "do": todo}] if leaked else []
+    leaked = {position for same in sets if min(same) < len(rows) for position in same if position >= len(rows)}
+    todo = "Remove them from the set: the model has seen them."
+    warnings = [{"what": _leak(len(leaked), "trained or selected on"), "do": todo}] if leaked else []
     if trained.groups is not None and other.groups is not None:
         shared = np.isin(other.groups, trained.groups[rows])
         if shared.any():
             clips, names = count(int(shared.sum()), "clip"), shorten_list(sorted(set(other.groups[shared].tolist())))
-            what = f"A possible leak: {clips} in groups that the model learned from, by their names: {names}."
-            found.append({"what": what, "do": "If they are the same people or recordings, leave these clips out."})
-    return found
+            what = f"Possible leak: {clips} in groups whose names are also in the training data: {names}."
+            warnings.append({"what": what, "do": "If they are the same people or recordings, remove these clips."})
+    return warnings
 
 
 def _positions_by_number(numbers: np.ndarray) -> list[list[int]]:
@@ -86,30 +87,31 @@ def _positions_by_number(numbers: np.ndarray) -> list[list[int]]:
 
 
 def warnings_of_set(tested: Manifest, facts: FileFacts, split: str) -> list[dict[str, str]]:
-    """{"what", "do"} of what weakens a test on these rows, whatever the model learned from."""
+    """Warnings about the evaluated rows that hold for any model."""
     return [*_shortcuts(tested, facts), *_no_groups(tested, split)]
 
 
 def _untrained_classes(folds: Sequence[Manifest], split: str) -> list[dict[str, str]]:
-    """Of several tasks, the names that tested rows have and no training row; a first task with such is refused."""
-    found = []
+    """Of several tasks, classes of evaluated rows without a training row; in the first task training refuses them."""
+    warnings = []
     for task, labels in folds[0].tasks.items():
-        missed: dict[str, int] = {}
+        untrained: dict[str, int] = {}
         for fold in folds:
-            taught, asked = (fold.tasks[task].counts(fold.rows(each)) for each in ("train", split))
-            for name, there, wanted in zip(labels.names, taught, asked, strict=False):
-                if wanted and not there:
-                    missed[name] = missed.get(name, 0) + wanted
-        if missed:
-            clips = count(sum(missed.values()), "tested clip")
-            what = f"Of {task}, no training clip has {shorten_list([*missed])}: of {clips} the model cannot know it."
-            found.append({"what": what, "do": "Label training clips of it, or leave these labels of the test empty."})
-    return found
+            train_counts, counts = (fold.tasks[task].counts(fold.rows(side)) for side in ("train", split))
+            for name, num_train, number in zip(labels.names, train_counts, counts, strict=False):
+                if number and not num_train:
+                    untrained[name] = untrained.get(name, 0) + number
+        if untrained:
+            clips = count(sum(untrained.values()), "evaluated clip")
+            names = shorten_list([*untrained])
+            what = f"tasks.{task}: no training clip has {names}, so {clips} cannot be predicted right."
+            warnings.append({"what": what, "do": "Label training clips with it, or leave these labels empty."})
+    return warnings
 
 
 def _shortcuts(manifest: Manifest, facts: FileFacts) -> list[dict[str, str]]:
-    """Of each task with one class a clip."""
-    found = []
+    """Shortcuts in each task with one class for each clip."""
+    warnings = []
     for task, labels in manifest.labels_by_task.items():
         if labels.kind not in ("classify", "ordinal"):
             continue
@@ -119,16 +121,16 @@ def _shortcuts(manifest: Manifest, facts: FileFacts) -> list[dict[str, str]]:
             units = rows.astype(str) if manifest.groups is None else manifest.groups[rows]
             findings = shortcut_findings(find_shortcuts(_facts_at(facts, rows), named, units))
             where = f"tasks.{task}: " if manifest.tasks else ""
-            found += [{"what": f"{where}{each.what}", "do": each.todo} for each in findings]
-    return found
+            warnings += [{"what": f"{where}{finding.what}", "do": finding.todo} for finding in findings]
+    return warnings
 
 
 def _facts_at(facts: FileFacts, rows: np.ndarray) -> dict[str, np.ndarray]:
     heights, widths = facts.heights[rows].astype(float), facts.widths[rows].astype(float)
-    asked = {"shape": np.round(widths / np.maximum(heights, 1), 3), "size": widths * heights}
+    properties = {"shape": np.round(widths / np.maximum(heights, 1), 3), "size": widths * heights}
     if facts.rates is not None and facts.seconds is not None:
-        asked |= {"frame rate": np.round(facts.rates[rows], 2), "duration": facts.seconds[rows]}
-    return asked
+        properties |= {"frame rate": np.round(facts.rates[rows], 2), "duration": facts.seconds[rows]}
+    return properties
 
 
 def _no_groups(manifest: Manifest, split: str) -> list[dict[str, str]]:

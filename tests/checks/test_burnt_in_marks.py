@@ -131,9 +131,9 @@ def test_the_box_and_the_finding_say_where_the_mark_is_and_how_well_it_tells_the
     assert place.box == pytest.approx((124 / 160, 8 / 120, 28 / 160, 16 / 120), abs=0.03)
     (finding,) = mark_findings(marks)
     assert finding.severity == "warning"
-    assert "a mark in the picture in clips of “jump”, “run”: upper right corner (1" in finding.what
+    assert "a mark in clips of “jump”, “run”: upper right corner (1" in finding.what
     assert "in unseen groups with a balanced accuracy of 100\u00a0% (50\u00a0% by chance)" in finding.what
-    assert "it finds 100\u00a0% of their clips and takes 0\u00a0% of the others for them" in finding.what
+    assert "recall 100\u00a0%, false positive rate 0\u00a0%" in finding.what
 
 
 @pytest.mark.parametrize("grouped", [True, False])
@@ -180,7 +180,7 @@ def test_of_several_tasks_the_one_whose_classes_a_mark_tells_is_named():
     )
     (mark,) = marks = find_marks(rows, looks)
     assert mark.classes == MARKED
-    assert mark_findings(marks)[0].what.startswith("tasks.sport: A shortcut: a mark in the picture in clips of “jump”")
+    assert mark_findings(marks)[0].what.startswith("tasks.sport: Shortcut: a mark in clips of “jump”")
 
 
 def test_marks_of_their_own_in_two_classes_are_two():
@@ -243,7 +243,7 @@ def test_a_class_that_one_still_camera_filmed_is_not_said_to_bear_a_mark():
             looks[number] = look_of(frames)
     (mark,) = marks = find_marks(rows, looks)
     assert mark.kind == "background" and mark.classes == ("row",)
-    assert "the still background, or a mark across it, is the same in clips of “row”" in mark_findings(marks)[0].what
+    assert "the static background, or a mark across it, is the same in clips of “row”" in mark_findings(marks)[0].what
 
 
 def test_a_bounded_number_of_clips_of_each_class_is_compared_spread_over_its_groups():

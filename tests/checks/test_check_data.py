@@ -59,8 +59,8 @@ def test_that_no_group_is_known_is_the_first_warning(folder):
     result = audit(rows := read(folder), inspect_files(rows.paths, seconds=60))[0]
     first, *others = (finding for finding in result["findings"] if finding["severity"] == "warning")
     assert first["kind"] == "no_groups" and others
-    assert first["what"].startswith("It is not known which clips belong together, so clips of one person or one rec")
-    assert "a column group, or set data.group_pattern" in first["todo"]
+    assert first["what"].startswith("There are no groups, so clips of one person or one rec")
+    assert "add a column group to the manifest, or set data.group_pattern" in first["todo"]
     result = audit(rows := read(folder, r"(\w+/\w+/\d)"), inspect_files(rows.paths, seconds=60))[0]
     assert "no_groups" not in {finding["kind"] for finding in result["findings"]}
 
@@ -83,9 +83,9 @@ def test_what_is_asked_of_the_classes_of_the_first_task_is_asked_of_all(tmp_path
     rows, found, result, left = look_into(tmp_path / "clips.csv", tasks=TASKS)
     assert found["untaught"]["what"].startswith("tasks.place: train has no readable file of “roof”")
     assert found["untaught"]["files"] == ["25.mp4"]
-    assert found["contradiction"]["what"].startswith("tasks.place: 2 files are copies of one another")
-    assert found["rare"]["what"] == "tasks.skill: Fewer than 5 training files each: “3”."
-    assert found["absent"]["what"].startswith("tasks.skill: val has no file of “3”")
+    assert found["contradiction"]["what"].startswith("tasks.place: 2 files are exact duplicates of each other")
+    assert found["rare"]["what"] == "tasks.skill: Classes with fewer than 5 training files: “3”."
+    assert found["absent"]["what"].startswith("tasks.skill: val has no readable file of “3”")
     assert [each["task"] for each in result["classes"]] == ["move"] * 2 + ["place"] * 3 + ["skill"] * 3
     assert result["classes"][4] == {
         "task": "place", "class": "roof", "train": 0, "val": 0, "test": 1, "readable": 1, "unreadable": 0
@@ -107,9 +107,7 @@ def test_a_copy_in_another_split_is_found_and_the_one_that_trains_has_to_go(fold
     shutil.copy(folder / "test/jumps/0.mp4", folder / "train/jumps/again.mp4")
     rows, found, _, left = look_into(folder)
     assert found["exact_copies"]["severity"] == "mend"
-    assert found["exact_copies"]["what"].startswith(
-        "2 files are copies, to the byte, of 1 video; they stand in different splits"
-    )
+    assert found["exact_copies"]["what"].startswith("2 files are exact duplicates; they are in different splits")
     assert sorted(found["exact_copies"]["files"]) == ["test/jumps/0.mp4", "train/jumps/again.mp4"]
     assert [rows.paths[row].name for row in range(len(rows)) if row not in left] == ["again.mp4"]
 
@@ -126,7 +124,7 @@ def test_a_mirrored_and_encoded_copy_in_another_split_is_found(folder):
     _, found, result, left = look_into(folder)
     assert list(found) == ["near_copies"]
     assert found["near_copies"]["what"].startswith(
-        "1 pair looks the same in first, middle and last frame (1 mirrored); they stand in different splits"
+        "1 pair of files looks the same in first, middle and last frame (1 mirrored); they are in different splits"
     )
     (copies,) = result["copies"]
     assert copies["mirrored"] and copies["across"] and not copies["exact"]
@@ -146,9 +144,9 @@ def test_classes_that_a_split_lacks_are_found(folder):
     make_scene(folder / "test/runs/0.mp4", 100)
     shutil.rmtree(folder / "val/waves")
     _, found, _, _ = look_into(folder)
-    assert found["untaught"]["what"] == "train has no readable file of “runs”: no model can learn to name it."
+    assert found["untaught"]["what"] == "train has no readable file of “runs”: a model cannot learn to predict it."
     assert found["untaught"]["severity"] == "mend"
-    assert found["absent"]["what"] == "val has no file of “waves”: how well they are told stays unknown."
+    assert found["absent"]["what"] == "val has no readable file of “waves”: accuracy on them cannot be measured there."
     assert found["absent"]["severity"] == "warning"
 
 
@@ -166,8 +164,8 @@ def test_uneven_and_rare_classes_are_warnings(folder):
     for number in range(2, 6):
         (folder / f"train/waves/{number}.mp4").unlink()
     _, found, _, _ = look_into(folder)
-    assert found["imbalance"]["what"] == "The classes are uneven: “jumps” has 20 training files, “waves” 2."
-    assert found["rare"]["what"] == "Fewer than 5 training files each: “waves”."
+    assert found["imbalance"]["what"] == "Classes are imbalanced: “jumps” has 20 training files, “waves” 2."
+    assert found["rare"]["what"] == "Classes with fewer than 5 training files: “waves”."
     assert {finding["severity"] for finding in found.values()} == {"warning"}
 
 
@@ -190,7 +188,7 @@ def test_a_group_on_both_sides_of_a_border_is_found(folder):
     assert "leak" not in look_into(table_of(folder))[1]
     _, found, _, _ = look_into(table_of(folder, lambda line: [*line[:3], line[3].split(" train")[0].split(" test")[0]]))
     assert found["leak"]["severity"] == "mend"
-    assert "groups stand on both sides of a border: “day 0” in train and test" in found["leak"]["what"]
+    assert "groups are in more than one split: “day 0” in train and test" in found["leak"]["what"]
 
 
 def test_everything_is_said_at_once(folder):
@@ -208,7 +206,7 @@ def test_without_splits_copies_that_chance_can_part_are_found_and_one_group_mend
         make_scene(tmp_path / "data" / "ab"[number % 2] / f"{number:02}.mp4", number)
     shutil.copy(tmp_path / "data/a/00.mp4", tmp_path / "data/a/00 again.mp4")
     rows, found, _, left = look_into(tmp_path / "data")
-    assert "can be parted by chance, as no split is given" in found["exact_copies"]["what"]
+    assert "may get into different splits, as none is given" in found["exact_copies"]["what"]
     assert len(left) == len(rows) - 1
     _, found, _, left = look_into(tmp_path / "data", r"(\d\d)")
     assert found["exact_copies"]["severity"] == "note"
@@ -256,8 +254,8 @@ def test_a_shape_that_gives_a_class_away_is_told_and_the_same_shape_for_all_is_n
             make_scene(tmp_path / root / "ab"[number % 2] / f"{number}.mp4", number, **shape)
     found = look_into(tmp_path / "told")[1]
     assert (
-        "the shape of a file alone names the right class in 100\u00a0% (50\u00a0% by chance)"
+        "the shape of a file alone predicts the class with a balanced accuracy of 100\u00a0% (50\u00a0% by chance)"
         in found["shortcut"]["what"]
     )
-    assert "“b” (finds 100\u00a0% of it, portrait: width ÷ height 0.75, others 1.33)" in found["shortcut"]["what"]
+    assert "“b” (recall 100\u00a0%, portrait: width ÷ height 0.75, others 1.33)" in found["shortcut"]["what"]
     assert look_into(tmp_path / "untold")[1] == {}

@@ -69,10 +69,15 @@ def test_columns_of_a_csv_are_taken_as_they_are(tmp_path):
 @pytest.mark.parametrize(
     ("lines", "columns", "kind", "words"),
     [
-        ([["a", "x"], ["", "y"]], ("path", "label"), "no_path", "1 rows have no path: line 3"),
+        ([["a", "x"], ["", "y"]], ("path", "label"), "no_path", "1 row has no path: line 3"),
         ([["a", "x"], ["b", ""]], ("path", "label"), "no_label", "1 of 2 files have no label"),
-        ([["a", "x", "train"], ["b", "y", "tset"]], ("path", "label", "split"), "split", "1 rows have “tset”"),
-        ([["a", "x", "train"], ["b", "y", ""]], ("path", "label", "split"), "split", "1 rows have no split"),
+        (
+            [["a", "x", "train"], ["b", "y", "tset"]],
+            ("path", "label", "split"),
+            "split",
+            "1 row has no valid split: “tset”",
+        ),
+        ([["a", "x", "train"], ["b", "y", ""]], ("path", "label", "split"), "split", "1 row has no valid split: “”"),
         ([["a", "x"], ["b", "y"]], ("file", "label"), "column", "There is no column “path”; “file” was read instead"),
         ([["a", "x"], ["b", "y"]], ("path", "label"), "too_few", "too few to hold out"),
     ],
@@ -119,7 +124,7 @@ def test_an_empty_class_folder_and_a_file_beside_the_folders_are_named(tmp_path)
 
 @pytest.mark.parametrize(
     ("text", "words"),
-    [("path,label\n", "holds a header and no rows"), ("where,label\na,b\n", "no column path; it has where, label")],
+    [("path,label\n", "has a header but no rows"), ("where,label\na,b\n", "no column path; it has where, label")],
 )
 def test_where_there_are_no_rows_at_all_that_is_said(tmp_path, text, words):
     (tmp_path / "clips.csv").write_text(text)

@@ -23,7 +23,7 @@ def test_a_shape_that_one_class_alone_has_is_told_with_the_class():
     assert told.median == pytest.approx(0.7, abs=0.1) and told.median_of_others == pytest.approx(1.4, abs=0.1)
     assert {each.fact for each in (first, *others) if each.alarm} <= {"shape", ALL_FACTS}
     (finding,) = shortcut_findings((first, *others))
-    assert "tells “d” (finds 100\u00a0% of it, portrait: width ÷ height 0.6" in finding.what
+    assert "gives away “d” (recall 100\u00a0%, portrait: width ÷ height 0.6" in finding.what
     assert finding.severity == "warning"
 
 
@@ -41,7 +41,10 @@ def test_facts_are_spoken_of_together_only_where_none_tells_alone():
         return Shortcut(fact, 0.5, 0.25, alarm, ())
 
     (finding,) = shortcut_findings([found(ALL_FACTS, True), found("shape", False)])
-    assert "all facts of a file together names the right class in 50\u00a0% (25\u00a0% by chance)." in finding.what
+    assert (
+        "all file properties together predict the class with a balanced accuracy of 50\u00a0% (25\u00a0% by chance)."
+        in finding.what
+    )
     (finding,) = shortcut_findings([found(ALL_FACTS, True), found("codec", True)])
     assert "the codec of a file alone" in finding.what
     assert shortcut_findings([found(ALL_FACTS, False), found("shape", False)]) == []

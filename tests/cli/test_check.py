@@ -31,7 +31,7 @@ def test_clean_data_ends_with_0_and_a_page_in_the_current_folder(check, folder, 
     assert status == 0
     assert out.splitlines()[0] == f"{folder}: 14 files, 0 cannot be read"
     (warning,) = (line for line in out.splitlines() if line.startswith(("error", "warning")))
-    assert warning.startswith("warning It is not known which clips belong together")
+    assert warning.startswith("warning There are no groups, so clips of one person")
     assert out.splitlines()[-1] == "page  check-data.html"
     assert "Nothing must be mended in 14 files; mind 1 warning." in (tmp_path / "here/check-data.html").read_text()
     assert "checking files" not in out
@@ -41,7 +41,7 @@ def test_errors_give_status_1_and_the_fixed_rows_status_0(check, folder, tmp_pat
     reasons = make_bad_files(folder / "train/b")
     status, out, _ = check(folder, "--fix", tmp_path / "fixed.csv", "--out", tmp_path / "page.html")
     assert status == 1
-    assert "error   5 of 19 files cannot be read. Mend them or take them out." in out
+    assert "error   5 of 19 files cannot be read. Fix or remove them." in out
     for name, words in reasons.items():
         assert re.search(rf"^ +train/b/{re.escape(name)}: .*{re.escape(words)}", out, flags=re.MULTILINE)
     assert f"fixed {tmp_path / 'fixed.csv'}: 14 of 19 rows kept" in out
@@ -77,7 +77,7 @@ def test_a_recipe_says_what_to_check_and_takes_settings(check, folder, tmp_path)
     assert check(recipe)[0] == 0
     status, out, _ = check(recipe, "data.group_pattern=(\\d)\\.mp4$")
     assert status == 1
-    assert "group stands on both sides of a border: “0” in train and val and test" in out
+    assert "group is in more than one split: “0” in train and val and test" in out
     assert check("folder", f"data.folder={folder}")[0] == 0
 
 
@@ -136,9 +136,9 @@ def test_every_real_odd_file_that_cannot_be_read_is_named(check, real):
 def test_that_pointing_is_filmed_upright_is_said_and_of_the_yoga_poses_nothing(check, real):
     status, out, _ = check(real / "data/ut_interaction/clips.csv", "--seconds", 120)
     assert status == 0
-    assert "the shape of a file alone names the right class in 4" in out
-    assert "“pointing” (finds 100\u00a0% of it, portrait: width ÷ height 0.664, others 1.41)" in out
-    assert "copies" not in out and "looks the same" not in out
+    assert "the shape of a file alone predicts the class with a balanced accuracy of 4" in out
+    assert "“pointing” (recall 100\u00a0%, portrait: width ÷ height 0.664, others 1.41)" in out
+    assert "duplicates" not in out and "looks the same" not in out
     assert "mark in the picture" not in out and "background" not in out
     status, out, _ = check(real / "data/yoga_poses/clips.csv", "--seconds", 120)
     assert status == 0
