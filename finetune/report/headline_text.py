@@ -1,4 +1,4 @@
-"""The headline figures of tasks beside each other, as text: shares in percent, correlations and R² as numbers."""
+"""Headline metrics as text (shares in percent, correlations and R² as numbers), and as rows of a table of tasks."""
 
 import math
 from collections.abc import Callable, Mapping, Sequence
@@ -9,29 +9,28 @@ from finetune.recipe.tasks import CATEGORICAL_KINDS, primary_task
 from finetune.report import words
 
 _PERCENT_KEYS = {key for kind, (key, _) in HEADLINE_METRICS.items() if metric_range(kind) == (0.0, 1.0)}
-KINDS = {
-    "classify": "one class",
-    "multilabel": "several classes",
-    "ordinal": "a level",
-    "box": "a box",
-    "motion": "a motion",
-    "regress": "a number",
+KIND_NAMES = {
+    "classify": "classification",
+    "multilabel": "multi-label",
+    "ordinal": "ordinal",
+    "box": "box",
+    "motion": "motion",
+    "regress": "regression",
 }
 
 
-def figure(key: str, value: float | None) -> str:
-    """A headline figure by its key in results.json."""
+def format_headline_value(key: str, value: float | None) -> str:
+    """The value of a headline metric, by its key in results.json."""
     known = _finite_or_none(value)
-    return words.percent(known) if key in _PERCENT_KEYS else number(None if known is None else round(known, 3))
+    return words.percent(known) if key in _PERCENT_KEYS else format_number(None if known is None else round(known, 3))
 
 
-def reach(key: str, ends: Sequence[float] | None) -> str:
-    """Its interval."""
+def format_headline_interval(key: str, ends: Sequence[float] | None) -> str:
     return words.interval(list(ends) if ends else None) if key in _PERCENT_KEYS else number_interval(ends)
 
 
-def number(value: float | None, unit: str = "") -> str:
-    """With three digits that count, as far as a number below 1 has not more of them than a thousandth."""
+def format_number(value: float | None, unit: str = "") -> str:
+    """Three significant digits, but at most three decimals; below 0.0005 with an exponent."""
     if _finite_or_none(value) is None:
         return "–"
     size = abs(value or 0.0)
@@ -43,52 +42,53 @@ def number(value: float | None, unit: str = "") -> str:
 
 
 def number_interval(ends: Sequence[float] | None, unit: str = "") -> str:
-    return "unknown" if not ends else f"{number(ends[0])} to {number(ends[1])}{unit}"
+    return "unknown" if not ends else f"{format_number(ends[0])} to {format_number(ends[1])}{unit}"
 
 
 def clamp_to_unit(value: float | None) -> float | None:
-    """Where a figure stands on a scale from 0 to 1; what is beyond its ends stands there."""
+    """The value clipped to 0…1, for a bar; None where it is missing or not finite."""
     return None if _finite_or_none(value) is None else min(1.0, max(0.0, float(value or 0.0)))
 
 
 def headline_row(name: str, task: Mapping[str, Any]) -> dict[str, Any]:
-    """The headline figure of one task of results.json, in words and on a scale from 0 to 1."""
-    key, called = HEADLINE_METRICS[task["kind"]]
+    """The headline metric of one task of results.json: values, texts, and `bar` positions in 0…1."""
+    key, metric = HEADLINE_METRICS[task["kind"]]
     ends = task.get(f"{key}_ci")
     return {
         "name": name,
-        "kind": KINDS[task["kind"]],
-        "figure": called,
+        "kind": KIND_NAMES[task["kind"]],
+        "metric": metric,
         "value": task[key],
         "interval": ends,
-        "text": figure(key, task[key]),
-        "reach": reach(key, ends),
-        "at": clamp_to_unit(task[key]),
-        "ends": [clamp_to_unit(end) for end in ends] if ends else None,
+        "text": format_headline_value(key, task[key]),
+        "interval_text": format_headline_interval(key, ends),
+        "bar": clamp_to_unit(task[key]),
+        "bar_interval": [clamp_to_unit(end) for end in ends] if ends else None,
     }
 
 
 def task_rows(results: Mapping[str, Any], epochs: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
-    """A row for each task whose kind is known, with what it has to beat and the weight that it ended with."""
+    """A row for each task of a known kind, with its baseline and the loss weight of the last epoch."""
     weights: Mapping[str, float] = next((epoch["weights"] for epoch in reversed(epochs) if epoch.get("weights")), {})
     first, rows = primary_task(results["tasks"]), []
     for index, (name, task) in enumerate(results["tasks"].items()):
         if task["kind"] not in HEADLINE_METRICS:
             continue
-        beat = _baseline_value(task)
+        baseline = _baseline_value(task)
         rows.append(
             headline_row(name, task)
-            | {"beat": figure(HEADLINE_METRICS[task["kind"]][0], beat), "beat_at": clamp_to_unit(beat)}
+            | {"baseline": format_headline_value(HEADLINE_METRICS[task["kind"]][0], baseline)}
+            | {"bar_baseline": clamp_to_unit(baseline), "categorical": task["kind"] in CATEGORICAL_KINDS}
             | {"clips": task.get("num_rows", results["num_rows"]), "primary": name == first}
-            | {"weight": number(weights.get(name)), "index": index, "of_classes": task["kind"] in CATEGORICAL_KINDS}
+            | {"weight": format_number(weights.get(name)), "index": index}
         )
     return rows
 
 
 def shared_headlines(runs: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
-    """Of the results of several runs, each task that two or more have, with its headline figure, or None, in each.
+    """The tasks that two or more runs share, each with a headline row per run, None for a run without the task.
 
-    An empty list where no run has more than one task.
+    Empty where no run has more than one task.
     """
     if all(len(results["tasks"]) < 2 for results in runs):
         return []
@@ -100,27 +100,28 @@ def shared_headlines(runs: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
     )
     rows = []
     for name, kind in known:
-        found = [results["tasks"].get(name) for results in runs]
-        cells = [headline_row(name, task) if task and task["kind"] == kind else None for task in found]
+        tasks = [results["tasks"].get(name) for results in runs]
+        cells = [headline_row(name, task) if task and task["kind"] == kind else None for task in tasks]
         if sum(cell is not None for cell in cells) > 1:
-            rows.append({"name": name, "kind": KINDS[kind], "figure": HEADLINE_METRICS[kind][1], "runs": cells})
+            rows.append({"name": name, "kind": KIND_NAMES[kind], "metric": HEADLINE_METRICS[kind][1], "runs": cells})
     return rows
 
 
-def deviation(value: float, key: str) -> str:
-    """A standard deviation of such figures."""
-    return words.points(value, sign=False) if key in _PERCENT_KEYS else number(value)
+def format_deviation(value: float, key: str) -> str:
+    """The standard deviation of a headline metric."""
+    return words.format_points(value, sign=False) if key in _PERCENT_KEYS else format_number(value)
 
 
 FILTERS: dict[str, Callable[..., Any]] = {
-    "headline": lambda value, key: figure(key, value),
-    "deviation": deviation,
-    "number": number,
+    "headline": lambda value, key: format_headline_value(key, value),
+    "headline_interval": lambda ends, key: format_headline_interval(key, ends),
+    "deviation": format_deviation,
+    "number": format_number,
 }
 
 
 def _baseline_value(task: Mapping[str, Any]) -> float | None:
-    """What a guess gets that looks at no clip; with a constant nothing goes together, and it explains nothing."""
+    """The headline metric of a constant prediction, or of a random ranking for multi-label."""
     if task["kind"] == "multilabel":
         return float(task["chance_map"])
     if task["kind"] in CATEGORICAL_KINDS:

@@ -1,7 +1,7 @@
 """Turn a Matplotlib figure into SVG inside an HTML page: its ids, colours and font become the page's.
 
-Figures are drawn in stand-in colours (INK, MUTED ...), which become CSS variables here: so they follow the
-page into dark mode. Text stays text, in the page's font.
+Figures are drawn in stand-in colours (INK, MUTED ...), which become CSS variables here, so that they follow the page
+into dark mode. Text stays text, in the page's font.
 """
 
 import io
@@ -30,16 +30,12 @@ _VARIABLES = {
     VAL: "val",
     ON_FILL: "on-fill",
 }
-_FILL_RGB = (
-    11 / 255,
-    84 / 255,
-    148 / 255,
-)  # cells vary its opacity alone: that works on a light and on a dark page
+_FILL_RGB = (11 / 255, 84 / 255, 148 / 255)  # cells vary only its opacity, which works on light and dark pages
 
 POINTS_PER_LETTER = 6.2
 LONGEST_LABEL = 24
 
-# Set while a figure is built and saved. The salt makes ids the same in every run.
+# Used while a figure is built and saved. The fixed salt gives the same ids in every run.
 STYLE: dict[Any, Any] = {
     "svg.fonttype": "none",
     "svg.hashsalt": "finetune",
@@ -57,34 +53,34 @@ STYLE: dict[Any, Any] = {
 
 
 class SvgFigure(Markup):
-    """An `<svg>` element for a page, with the figure that it was made from."""
+    """An `<svg>` element for a page, with the Matplotlib figure that it was made from."""
 
     name: str
     figure: Figure
 
     @classmethod
     def of(cls, svg: str, name: str, figure: Figure) -> "SvgFigure":
-        drawing = cls(svg)
-        drawing.name, drawing.figure = name, figure
-        return drawing
+        element = cls(svg)
+        element.name, element.figure = name, figure
+        return element
 
 
 @contextmanager
 def ignore_missing_glyphs() -> Iterator[None]:
-    """Within, Matplotlib does not warn that its own font has no Chinese or Arabic, and shows boxes there."""
+    """Silence Matplotlib's warnings about Chinese or Arabic letters, which its own font lacks and draws as boxes."""
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="(?s).*(missing from|does not support)")
         yield
 
 
 def inline_svg(figure: Figure, name: str, *, label: str) -> SvgFigure:
-    """The figure as an `<svg>` element; its ids start with `name`, a screen reader says `label`."""
+    """The figure as an `<svg>` element; its ids start with `name`, screen readers read `label`."""
     buffer = io.StringIO()
-    with ignore_missing_glyphs():  # the browser draws the text
+    with ignore_missing_glyphs():  # the browser draws the text, with its own fonts
         figure.savefig(buffer, format="svg", transparent=True, metadata={"Date": None})
     root = ElementTree.fromstring(buffer.getvalue())
     for child in list(root):
-        # The page needs no metadata, and Matplotlib's style rule for `*` would hold for all of the page.
+        # The page needs no metadata, and Matplotlib's style rule for `*` would apply to the whole page.
         if child.tag.endswith("metadata") or any(part.tag.endswith("style") for part in child):
             root.remove(child)
     for element in root.iter():
@@ -103,9 +99,9 @@ def inline_svg(figure: Figure, name: str, *, label: str) -> SvgFigure:
 
 
 def axes_in_points(*, width: float, height: float, margins: tuple[float, float, float, float]) -> tuple[Figure, Axes]:
-    """Axes of `height` points in a figure of `width` points; margins are left, right, top, bottom, in points.
+    """A figure `width` points wide with axes `height` points high; margins are left, right, top, bottom, in points.
 
-    Nothing is measured: the page has another font than Matplotlib, so room for text is estimated.
+    Text is not measured, because the page uses another font than Matplotlib: callers estimate the room it needs.
     """
     left, right, top, bottom = margins
     total = top + height + bottom
@@ -117,6 +113,7 @@ def axes_in_points(*, width: float, height: float, margins: tuple[float, float, 
 
 
 def fill_with_opacity(alphas: np.ndarray) -> np.ndarray:
+    """RGBA colours (..., 4) in 0…1 of opacities (...)."""
     colours = np.empty((*alphas.shape, 4))
     colours[..., :3] = _FILL_RGB
     colours[..., 3] = alphas
@@ -129,12 +126,12 @@ def short_label(text: str, *, longest: int = LONGEST_LABEL) -> str:
 
 
 def text_width(text: str) -> int:
-    """Width in Latin letters; a Chinese one takes two."""
+    """Estimated width in Latin letters; an East Asian wide character counts as two."""
     return sum(2 if unicodedata.east_asian_width(c) in "WF" else 1 for c in text)
 
 
 def isolate_direction(text: str) -> str:
-    """A name as part of a sentence: what it holds of marks for the direction of writing ends with it."""
+    """A quoted name in direction isolates, its own direction marks replaced, so that it reorders nothing around it."""
     clean = "".join("\ufffd" if c in _DIRECTIONS else c for c in _xml_safe(text))
     return f"“\u2068{clean}\u2069”"
 
@@ -143,12 +140,12 @@ _DIRECTIONS = set("\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069\u200e\
 
 
 def _xml_safe(text: str) -> str:
-    """`text` without what XML cannot hold: control characters, and halves of surrogate pairs."""
+    """The text with control characters and lone surrogates, which XML cannot hold, replaced."""
     return "".join("\ufffd" if unicodedata.category(c) in {"Cc", "Cs", "Cn"} else c for c in text)
 
 
 def _adapt(element: ElementTree.Element, name: str) -> None:
-    """Take off namespaces, which HTML does not need, and make ids and style the page's."""
+    """Strip namespaces, which HTML does not need; prefix ids; replace fonts and colours by those of the page."""
     element.tag = element.tag.rpartition("}")[2]
     for full_key in list(element.attrib):
         value = element.attrib.pop(full_key).replace("url(#", f"url(#{name}-")

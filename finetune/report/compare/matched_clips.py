@@ -1,4 +1,4 @@
-"""Which clips several runs were all tested on, and which do not count in a comparison, with the reason."""
+"""Match the clips of several runs, and count those that cannot be compared."""
 
 import functools
 import os
@@ -14,10 +14,11 @@ Row = dict[str, Any]
 
 
 class MatchedClips(NamedTuple):
-    """`rows[i][n]` is what run i says of common clip n; `groups` are of the first run that knows them, or None.
+    """The clips that all runs have in common, with the same label.
 
-    `by_name`: paths had nothing in common, so that clips are matched by folder and file name. `left_out` counts for
-    each run the clips that are not in all; `relabelled` are common clips that runs label differently, left out as well.
+    `rows[i][n]` is the prediction of run i for clip n. `groups[n]` is from the first run that has groups; None without.
+    `by_name`: no path was in all runs, so clips were matched by parent folder and file name. `left_out[i]` counts clips
+    of run i that other runs do not have. `relabelled` are common clips whose labels differ; they are not in `rows`.
     """
 
     rows: list[list[Row]]
@@ -28,7 +29,7 @@ class MatchedClips(NamedTuple):
 
 
 def match_clips(names: Sequence[str], tables: Sequence[Sequence[Row]], *, multilabel: bool) -> MatchedClips:
-    """Raises RunError where no clip is in all of the tables with the same label."""
+    """Match the clips of one table per run. Raises RunError where no clip is in all tables with the same label."""
     keyed = [_by_key(table, _path_resolver()) for table in tables]
     by_name = not _common_keys(keyed)
     if by_name:
@@ -37,14 +38,14 @@ def match_clips(names: Sequence[str], tables: Sequence[Sequence[Row]], *, multil
     if not common:
         raise RunError(_no_common_clips(names, tables))
     relabelled = [key for key in common if len({label_set(table[key]["label"], multilabel) for table in keyed}) > 1]
-    left_out = set(relabelled)
-    counted = [key for key in common if key not in left_out]
-    if not counted:
+    excluded = set(relabelled)
+    compared = [key for key in common if key not in excluded]
+    if not compared:
         raise RunError(
-            f"all {len(common)} clips that {shorten_list(names)} share have different labels in them; "
-            "compare runs that learned the same task"
+            f"all {len(common)} clips that {shorten_list(names)} share have different labels in these runs; "
+            "compare runs of the same task"
         )
-    rows = [[table[key] for key in counted] for table in keyed]
+    rows = [[table[key] for key in compared] for table in keyed]
     return MatchedClips(
         rows=rows,
         groups=_groups(rows),
@@ -57,24 +58,24 @@ def match_clips(names: Sequence[str], tables: Sequence[Sequence[Row]], *, multil
 
 
 def label_set(text: str, multilabel: bool) -> frozenset[str]:
-    """A label, or what was predicted, as a set: of several classes, or of one."""
+    """A label or a prediction as a set of classes."""
     return frozenset(filter(None, text.split(LABEL_SEPARATOR))) if multilabel else frozenset([text])
 
 
 def _by_key(table: Sequence[Row], key_of: Callable[[str], str]) -> dict[str, Row]:
-    """Rows by their key; a key that several rows have is not one."""
+    """Rows by key; rows whose key is not unique are left out."""
     keys = [key_of(row["path"]) for row in table]
-    times = Counter(keys)
-    return {key: row for key, row in zip(keys, table, strict=True) if times[key] == 1}
+    counts = Counter(keys)
+    return {key: row for key, row in zip(keys, table, strict=True) if counts[key] == 1}
 
 
 def _path_resolver() -> Callable[[str], str]:
-    """The path without links, and from the root; a folder is followed once, not with each of its clips."""
+    """A function that gives the real path of a clip; each folder is resolved only once."""
     folder_of = functools.cache(os.path.realpath)
 
     def resolved(path: str) -> str:
         folder, name = os.path.split(path)
-        inside = os.path.join(folder_of(folder), name)  # noqa: PTH118 (a Path of each takes long)
+        inside = os.path.join(folder_of(folder), name)  # noqa: PTH118 (a Path takes long)
         return os.path.realpath(inside) if name in {"", ".", ".."} or os.path.islink(inside) else inside  # noqa: PTH114
 
     return resolved
@@ -89,7 +90,7 @@ def _common_keys(keyed: Sequence[dict[str, Row]]) -> list[str]:
 
 
 def _groups(rows: Sequence[Sequence[Row]]) -> list[str] | None:
-    """A clip without a group, where others have one, is a group of its own."""
+    """The groups of the first run that has any; a clip without a group is a group of its own."""
     for table in rows:
         if any(row["group"] for row in table):
             return [row["group"] or f"\0{number}" for number, row in enumerate(table)]
@@ -102,15 +103,6 @@ def _no_common_clips(names: Sequence[str], tables: Sequence[Sequence[Row]]) -> s
         for name, table in zip(names, tables, strict=True)
     ]
     return (
-        f"no clip is in all of these runs: {shorten_list(firsts)}; compare runs that were tested on the same clips, or "
-        "evaluate them on a split that they share (--split)"
+        f"no clip is in all of these runs: {shorten_list(firsts)}; compare runs that were evaluated on the same clips, "
+        "or evaluate them on a split that they share (--split)"
     )
-
-
-def common_folder(paths: Sequence[str]) -> str:
-    """The folder that all paths are in, or an empty text where they share none."""
-    try:
-        folder = os.path.commonpath({os.path.dirname(path) for path in paths})  # noqa: PTH120 (a Path of each takes long)
-    except ValueError:  # relative and absolute ones, or two drives
-        return ""
-    return "" if folder == os.path.sep else folder

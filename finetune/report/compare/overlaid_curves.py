@@ -1,6 +1,6 @@
-"""Draw how several runs learned in one figure: numbers in, inline SVG out.
+"""Draw the training curves of several runs in one figure: epoch records in, inline SVG out.
 
-Lines differ in colour, dash and marker, and end in the letter of their run.
+Lines differ in colour, dash and marker, and end with the letter of their run.
 """
 
 import math
@@ -15,22 +15,22 @@ from matplotlib.ticker import MaxNLocator, PercentFormatter
 
 from finetune.report.svg import LINE, STYLE, axes_in_points, inline_svg
 
-DASHES = ((), (5, 2), (1.2, 1.6), (7, 2, 1.5, 2), (10, 3), (3, 1, 1, 1), (2, 4), (9, 2, 3, 2))  # points on, off, …
+DASHES = ((), (5, 2), (1.2, 1.6), (7, 2, 1.5, 2), (10, 3), (3, 1, 1, 1), (2, 4), (9, 2, 3, 2))  # on, off, … in points
 MAX_LINES = len(DASHES)
 _MARKERS = "os^DvPX*"
-_COLOURS = [f"#02020{number}" for number in range(1, MAX_LINES + 1)]  # stand-ins for the page's --run-1 … --run-8
+_COLOURS = [f"#02020{number}" for number in range(1, MAX_LINES + 1)]  # become the CSS variables --run-1 … --run-8
 
-RunCurve = tuple[str, Sequence[dict[str, Any]]]  # mark of a run, its epochs
+RunCurve = tuple[str, Sequence[dict[str, Any]]]  # letter of a run, its epochs
 
 
 @matplotlib.rc_context(STYLE)
-def draw_curves(lines: Sequence[RunCurve], key: str, *, name: str, what: str, is_share: bool) -> str:
-    """One figure of each epoch, `key` in metrics.jsonl, of up to MOST_LINES runs; a null is a gap in its line.
+def draw_curves(curves: Sequence[RunCurve], key: str, *, name: str, metric: str, is_share: bool) -> str:
+    """The value `key` of epoch records, for up to MAX_LINES runs; a missing value is a gap in the line.
 
-    A share is drawn on 0 to 100 %, anything else from 0 on.
+    The vertical axis is 0 to 100 % for a share, else it starts at 0.
     """
     figure, axes = axes_in_points(width=375, height=190, margins=(42, 26, 14, 36))
-    series = [(mark, _numbers(epochs), _values(epochs, key)) for mark, epochs in lines]
+    series = [(letter, _numbers(epochs), _values(epochs, key)) for letter, epochs in curves]
     longest = max((int(numbers[-1]) for _, numbers, _ in series if len(numbers)), default=1)
     for index, (_, numbers, values) in enumerate(series):
         size = 4 if longest <= 40 else 0
@@ -47,8 +47,8 @@ def draw_curves(lines: Sequence[RunCurve], key: str, *, name: str, what: str, is
         axes.yaxis.set_major_formatter(PercentFormatter(1, decimals=0, symbol=" %"))
     axes.grid(axis="y", color=LINE, lw=0.8)
     _draw_run_letters(axes, series, longest)
-    drawn = inline_svg(figure, name, label=_curve_description(what, series, "{:.1%}" if is_share else "{:.3g}"))
-    return re.sub("#02020([1-8])", r"var(--run-\1)", drawn)
+    svg = inline_svg(figure, name, label=_curve_description(metric, series, "{:.1%}" if is_share else "{:.3g}"))
+    return re.sub("#02020([1-8])", r"var(--run-\1)", svg)
 
 
 def _numbers(epochs: Sequence[dict[str, Any]]) -> np.ndarray:
@@ -60,20 +60,20 @@ def _values(epochs: Sequence[dict[str, Any]], key: str) -> np.ndarray:
 
 
 def _draw_run_letters(axes: Axes, series: Sequence[tuple[str, np.ndarray, np.ndarray]], longest: int) -> None:
-    """Each letter at the right border, at the height of its line's end; letters that would touch are pushed apart."""
+    """Write each letter at the right border, at the end of its line; letters that would overlap are moved apart."""
     low, high = axes.get_ylim()
     ends: list[tuple[float, int, str]] = []
-    for index, (mark, _, values) in enumerate(series):
+    for index, (letter, _, values) in enumerate(series):
         finite = values[np.isfinite(values)]
         if len(finite):
-            ends.append((float((finite[-1] - low) / (high - low)), index, mark))
+            ends.append((float((finite[-1] - low) / (high - low)), index, letter))
     ends.sort()
-    for height, (_, index, mark) in zip(_spread_apart([end[0] for end in ends], gap=0.07), ends, strict=True):
-        axes.text(1.03, height, mark, transform=axes.transAxes, va="center", color=_COLOURS[index], fontweight="bold")
+    for height, (_, index, letter) in zip(_spread_apart([end[0] for end in ends], gap=0.07), ends, strict=True):
+        axes.text(1.03, height, letter, transform=axes.transAxes, va="center", color=_COLOURS[index], fontweight="bold")
 
 
 def _spread_apart(heights: Sequence[float], *, gap: float) -> list[float]:
-    """Ascending heights in 0…1, moved as little as is needed for them to be `gap` apart."""
+    """Ascending heights in 0…1, moved as little as possible so that they are at least `gap` apart."""
     moved: list[float] = []
     for height in heights:
         moved.append(max(height, moved[-1] + gap) if moved else height)
@@ -84,10 +84,10 @@ def _spread_apart(heights: Sequence[float], *, gap: float) -> list[float]:
     return moved
 
 
-def _curve_description(what: str, series: Sequence[tuple[str, np.ndarray, np.ndarray]], form: str) -> str:
+def _curve_description(metric: str, series: Sequence[tuple[str, np.ndarray, np.ndarray]], form: str) -> str:
     parts = []
-    for mark, _, values in series:
+    for letter, _, values in series:
         finite = values[np.isfinite(values)]
         if len(finite):
-            parts.append(f"{mark} from {form.format(finite[0])} to {form.format(finite[-1])}")
-    return f"{what}, by epoch: {'; '.join(parts) or 'no values'}."
+            parts.append(f"{letter} from {form.format(finite[0])} to {form.format(finite[-1])}")
+    return f"{metric} by epoch: {'; '.join(parts) or 'no values'}."

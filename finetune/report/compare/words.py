@@ -1,25 +1,25 @@
-"""Say in words what a comparison of runs found, and what weakens it."""
+"""Text of a comparison of runs: the headline sentence, and warnings."""
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from finetune.errors import shorten_list
-from finetune.metrics import paired_tests as paired
-from finetune.report.words import protocol_rows
+from finetune.metrics import paired_tests
+from finetune.report.words import SPLIT_ADJECTIVES, protocol_rows
 from finetune.text import count, percent
 
 _MAX_NAMED_RUNS = 3  # runs with the same verdict in one sentence
-_IGNORED_PROTOCOL_KEYS = {"interval"}  # of the figures in the run's own report, not of those compared here
+_IGNORED_PROTOCOL_KEYS = {"interval"}  # of the metrics in the reports of the runs, not of this comparison
 
 
-def answer(result: Mapping[str, Any]) -> str:
-    """The comparison in a sentence."""
+def comparison_summary(result: Mapping[str, Any]) -> str:
+    """The headline sentence of a comparison."""
     runs, pairs = result["runs"], result["pairs"]
-    what = count(result["num_rows"], f"{result['split']} clip")
+    test_set = count(result["num_rows"], f"{SPLIT_ADJECTIVES[result['split']]} clip")
     if result["num_groups"] is not None:
-        what += f" of {count(result['num_groups'], 'group')}"
+        test_set += f" from {count(result['num_groups'], 'group')}"
     if len(pairs) == 1:
-        return _two_run_verdict(result, what)
+        return _two_run_summary(result, test_set)
     by_verdict = {
         verdict: [_quoted(runs[pair["other"]]) for pair in pairs if pair["verdict"] == verdict]
         for verdict in ("other", "first", "none", "unsettled")
@@ -28,34 +28,43 @@ def answer(result: Mapping[str, Any]) -> str:
         f"{_join_names(by_verdict['other'])} {_is_or_are(by_verdict['other'])} better",
         f"{_join_names(by_verdict['first'])} {_is_or_are(by_verdict['first'])} worse",
         f"there is no evidence of a difference for {_join_names(by_verdict['none'])}",
-        f"it cannot be settled for {_join_names(by_verdict['unsettled'])}",
+        f"there are too few test {_unit(result)}s to compare {_join_names(by_verdict['unsettled'])}",
     ]
-    said = [part for part, named in zip(parts, by_verdict.values(), strict=True) if named]
+    shown = [part for part, names in zip(parts, by_verdict.values(), strict=True) if names]
     if len(pairs) == len(by_verdict["none"]):
-        said = [f"none of the {len(pairs)} other runs is shown to be better or worse"]
-    return f"Compared with {_quoted(runs[0])} on {what}, {'; '.join(said)}."
+        shown = [f"there is no evidence of a difference for any of the {len(pairs)} other runs"]
+    return f"Compared with {_quoted(runs[0])} on {test_set}, {'; '.join(shown)}."
 
 
-def _two_run_verdict(result: Mapping[str, Any], what: str) -> str:
+def _two_run_summary(result: Mapping[str, Any], test_set: str) -> str:
     (first, other), pair = result["runs"], result["pairs"][0]
     low, high = (100 * end for end in pair["interval"])
-    figures = f"{percent(other['right'])} against {percent(first['right'])} right"
-    difference = paired.points(pair["difference"], signed=True)
-    reach = f"the difference is {difference}, 95\u00a0% interval {low:+.1f} to {high:+.1f}".replace("-", "\u2212")
+    metric = "exact match" if result["kind"] == "multilabel" else "top-1 accuracy"
     if pair["verdict"] == "none":
-        told = f"there is no evidence of a difference between {_quoted(first)} and {_quoted(other)}"
-        in_turn = f"{percent(first['right'])} against {percent(other['right'])}"  # as the names stand
-        return f"On {what} {told}: {in_turn}; {reach}."
+        values = f"{percent(first['right'])} vs. {percent(other['right'])} {metric} on {test_set}"
+        difference = paired_tests.points(pair["difference"], signed=True)
+        interval_text = f"{low:+.1f} to {high:+.1f}".replace("-", "\u2212")
+        return (
+            f"There is no evidence of a difference between {_quoted(first)} and {_quoted(other)}: {values}, "
+            f"difference {difference} (95\u00a0% interval {interval_text})."
+        )
     if pair["verdict"] == "unsettled":
-        units = count(pair["num_units"], "clip" if result["num_groups"] is None else "group")
-        return f"{units} cannot settle whether {_quoted(other)} is better than {_quoted(first)}: {figures} on {what}."
+        values = f"{percent(other['right'])} vs. {percent(first['right'])} {metric} on {test_set}"
+        units = count(pair["num_units"], _unit(result))
+        return f"Too few {_unit(result)}s ({units}) to compare {_quoted(other)} with {_quoted(first)}: {values}."
     better, worse = (other, first) if pair["verdict"] == "other" else (first, other)
     low, high = sorted(abs(100 * end) for end in pair["interval"])
-    by = paired.points(abs(pair["difference"]))
+    difference = paired_tests.points(abs(pair["difference"]))
     return (
-        f"{_quoted(better)} is better than {_quoted(worse)} by {by} (95\u00a0% interval {low:.1f} to {high:.1f}): "
-        f"{percent(better['right'])} against {percent(worse['right'])} right on {what}."
+        f"{_quoted(better)} is better than {_quoted(worse)} by {difference} "
+        f"(95\u00a0% interval {low:.1f} to {high:.1f}): "
+        f"{percent(better['right'])} vs. {percent(worse['right'])} {metric} on {test_set}."
     )
+
+
+def _unit(result: Mapping[str, Any]) -> str:
+    """What the intervals are over."""
+    return "clip" if result["num_groups"] is None else "group"
 
 
 def _join_names(names: Sequence[str]) -> str:
@@ -69,29 +78,29 @@ def _is_or_are(names: Sequence[str]) -> str:
 
 
 def _quoted(run: Mapping[str, Any]) -> str:
-    """Set apart, so that an Arabic name does not turn its neighbours round."""
+    """The name in quotation marks, with direction isolates, so that an Arabic name does not reorder the text."""
     return f"“\u2068{run['name']}\u2069”"
 
 
 def caveats(result: Mapping[str, Any], results: Sequence[Mapping[str, Any]]) -> list[tuple[str, str]]:
-    """(what, what to do): all that a reader should know before believing a comparison."""
-    found = [
+    """(problem, what to do) pairs of everything that weakens a comparison."""
+    caveats = [
         *_clip_caveats(result),
         *_class_caveats(result),
         *_protocol_caveats(result, results),
         *_independence_caveats(result),
     ]
     if result["split"] == "train":
-        found.append(("The runs learned from these clips.", "Compare them on the test split."))
-    return [*found, *_selection_caveats(result)]
+        caveats.append(("These are the training clips of the runs.", "Compare them on the test split."))
+    return [*caveats, *_selection_caveats(result)]
 
 
 def _selection_caveats(result: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     keys = {key for key, _ in result["recipes"]}
     if len(result["runs"]) > 2 and result["split"] == "test" and keys - {"seed"}:
         yield (
-            "Whoever picks the best of these by the test clips no longer has a test.",
-            "Choose with --split val, and read the test of the chosen one.",
+            "Picking the best of several runs by their test scores inflates its score.",
+            "Choose with --split val, and use the test split only for the chosen run.",
         )
 
 
@@ -99,17 +108,17 @@ def _clip_caveats(result: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     for run, number in zip(result["runs"], result["left_out"], strict=True):
         if number:
             clips = f"{number:,} of {count(run['num_rows'], 'clip')}"
-            yield f"{clips} of {run['mark']} are left out here: not all runs were tested on them.", ""
+            yield f"{clips} of {run['mark']} are not compared: not all runs were evaluated on them.", ""
     if relabelled := result["relabelled"]:
         paths = shorten_list([row["path"] for row in relabelled], limit=3)
         yield (
-            f"{count(len(relabelled), 'clip')} labelled differently by these runs, so not counted: {paths}.",
-            "See which label is right, and train on the same labels.",
+            f"Not compared, because the labels differ between runs: {count(len(relabelled), 'clip')} ({paths}).",
+            "Check which label is correct, and train on the same labels.",
         )
     if result["by_name"]:
         yield (
-            "The runs have no path in common, so clips are matched by the last folder and the file name.",
-            "Make sure that these are the same videos.",
+            "The runs have no path in common; clips are matched by parent folder and file name.",
+            "Check that these are the same videos.",
         )
 
 
@@ -118,19 +127,19 @@ def _class_caveats(result: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     for run in result["runs"][1:]:
         more, fewer = set(run["classes"]) - set(first["classes"]), set(first["classes"]) - set(run["classes"])
         parts = [
-            f"{one['mark']} knows {count(len(names), 'class', 'classes')} that {two['mark']} does not: {_names(names)}"
+            f"{one['mark']} has {count(len(names), 'class', 'classes')} that {two['mark']} lacks: {_quoted_names(names)}"
             for one, two, names in ((run, first, more), (first, run, fewer))
             if names
         ]
         if parts:
             yield (
                 f"{'; '.join(parts)}.",
-                "Fewer classes make an easier task: read the difference so.",
+                "Fewer classes make an easier task: take this into account.",
             )
 
 
 def _protocol_caveats(result: Mapping[str, Any], results: Sequence[Mapping[str, Any]]) -> Iterator[tuple[str, str]]:
-    protocols = [each["protocol"] for each in results]
+    protocols = [run["protocol"] for run in results]
     keys = dict.fromkeys(key for protocol in protocols for key in protocol if key not in _IGNORED_PROTOCOL_KEYS)
     differing = [key for key in keys if len({str(protocol.get(key)) for protocol in protocols}) > 1]
     if not differing:
@@ -138,23 +147,25 @@ def _protocol_caveats(result: Mapping[str, Any], results: Sequence[Mapping[str, 
     parts = []
     for key in differing:
         name = protocol_rows({key: ""})[0][0]
-        values = [protocol_rows({key: each[key]})[0][1] if key in each else "not given" for each in protocols]
-        of_value: dict[str, list[str]] = {}
+        values = [
+            protocol_rows({key: protocol[key]})[0][1] if key in protocol else "not given" for protocol in protocols
+        ]
+        marks_by_value: dict[str, list[str]] = {}
         for run, value in zip(result["runs"], values, strict=True):
-            of_value.setdefault(value, []).append(run["mark"])
-        told = [f"{value} ({', '.join(marks)})" for value, marks in of_value.items()]
-        parts.append(f"{name.lower()} {' or '.join(told)}")
+            marks_by_value.setdefault(value, []).append(run["mark"])
+        shown = [f"{value} ({', '.join(marks)})" for value, marks in marks_by_value.items()]
+        parts.append(f"{name.lower()}: {' or '.join(shown)}")
     yield (
-        f"The runs were not measured in the same way: {'; '.join(parts)}.",
-        "What differs may come from that, and not from what was learned.",
+        f"The evaluation protocols differ: {'; '.join(parts)}.",
+        "Differences may come from the protocol; evaluate the runs with the same settings.",
     )
 
 
 def _independence_caveats(result: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     if result["num_groups"] is None:
         yield (
-            "No groups are known, so every clip counts as independent.",
-            "Name groups (data.group_pattern, or a column group) if several clips come from one person or recording.",
+            "There are no groups, so every clip is treated as independent.",
+            "If several clips come from one person or recording, define groups (data.group_pattern, or a column group).",
         )
     for pair in result["pairs"]:
         if pair["disagrees"]:
@@ -164,16 +175,16 @@ def _independence_caveats(result: Mapping[str, Any]) -> Iterator[tuple[str, str]
 
 def _disagreement(pair: Mapping[str, Any], which: str, *, grouped: bool) -> tuple[str, str]:
     shown = f"p = {p_value(pair['adjusted_p'])}".replace("= <", "<")
-    sees = "no difference" if pair["adjusted_p"] >= paired.SIGNIFICANCE_LEVEL else "a difference"
-    what = f"McNemar's test sees {sees} between {which} ({shown}), the interval disagrees."
+    result = "no significant" if pair["adjusted_p"] >= paired_tests.SIGNIFICANCE_LEVEL else "a significant"
+    problem = f"McNemar's test finds {result} difference between {which} ({shown}), but the interval disagrees."
     if grouped:
-        return what, "The test takes clips of a group for independent, which they are not: the interval counts."
-    return what, "It is a close call: test on more clips."
+        return problem, "The test treats clips of a group as independent, which they are not: rely on the interval."
+    return problem, "The result is borderline: test on more clips."
 
 
 def p_value(p: float) -> str:
     return "< 0.001" if p < 0.001 else f"{p:.3f}" if p < 0.1 else f"{p:.2f}"
 
 
-def _names(names: Iterable[str]) -> str:
+def _quoted_names(names: Iterable[str]) -> str:
     return shorten_list([f"“\u2068{name}\u2069”" for name in sorted(names)])

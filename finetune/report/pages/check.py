@@ -1,6 +1,6 @@
-"""Write the page of a check: what was found first, then tables, then pictures of each class.
+"""Write the page of `finetune check`: findings, tables, and contact sheets of each class.
 
-The wording is in templates/check.html.j2; here is what is picked for it.
+Its sentences are in templates/check.html.j2; this file selects what the page shows.
 """
 
 import base64
@@ -16,36 +16,37 @@ from finetune.text import count
 
 MAX_PICTURES, MAX_PER_CLASS = 600, 24
 _MAX_DUPLICATES, _MAX_FILES = 30, 500
-_HEADINGS = {"mend": "Must be mended", "warning": "Warnings", "note": "Notes"}
+_HEADINGS = {"mend": "Must be fixed", "warning": "Warnings", "note": "Notes"}
 
 
 def write_check_page(
     result: Mapping[str, Any], pictures: Mapping[str, bytes], mean_pictures: Sequence[bytes] = (), *, path: Path
 ) -> None:
-    """Write the page of `result`, the dictionary that `audit` gives.
+    """Write the page of a result of `check_data`.
 
-    `pictures` are JPEG files by file name, `mean_pictures` those of `result["marks"]`.
+    `pictures` are JPEG bytes by file name; `mean_pictures` are those of `result["marks"]`, in the same order.
     """
     html = load_template("check.html.j2").render(
         result=result,
-        answer=_answer(result),
+        summary=_summary(result),
         blocks=[
-            (severity, heading, [each for each in result["findings"] if each["severity"] == severity])
+            (severity, heading, [finding for finding in result["findings"] if finding["severity"] == severity])
             for severity, heading in _HEADINGS.items()
         ],
         sheets=_contact_sheets(result, pictures),
         copies=[
-            each | {"pictures": _duplicate_pictures(each, pictures)} for each in result["copies"][:_MAX_DUPLICATES]
+            duplicates | {"pictures": _duplicate_pictures(duplicates, pictures)}
+            for duplicates in result["copies"][:_MAX_DUPLICATES]
         ],
         marks=[
             mark | {"picture": _data_uri(pictures[mark["example"]]), "mean_picture": _data_uri(mean)}
             for mark, mean in zip(result["marks"], mean_pictures, strict=True)
         ],
         spread=[
-            each | {key: _format_value(each[key], each["fact"]) for key in ("least", "median", "most")}
-            for each in result["spread"]
+            row | {key: _format_value(row[key], row["fact"]) for key in ("least", "median", "most")}
+            for row in result["spread"]
         ],
-        most_files=_MAX_FILES,
+        max_files=_MAX_FILES,
         **page_assets("check.css"),
     )
     try:
@@ -55,37 +56,38 @@ def write_check_page(
         raise DataError(f"{path}: cannot be written: {error.strerror}") from None
 
 
-def _answer(result: Mapping[str, Any]) -> str:
-    numbers = [sum(each["severity"] == severity for each in result["findings"]) for severity in ("mend", "warning")]
-    grave, warnings = numbers
+def _summary(result: Mapping[str, Any]) -> str:
+    """The headline: the only error itself, or counts."""
+    errors = [finding["what"] for finding in result["findings"] if finding["severity"] == "mend"]
+    warnings = sum(finding["severity"] == "warning" for finding in result["findings"])
     files = count(result["num_files"], "file")
-    if grave == 1:
-        return str(next(each["what"] for each in result["findings"] if each["severity"] == "mend"))
-    if grave:
-        return f"{grave} things must be mended before anything is trained on {files}."
+    if len(errors) == 1:
+        return str(errors[0])
+    if errors:
+        return f"{len(errors)} problems in {files} must be fixed before training."
     if warnings:
-        return f"Nothing must be mended in {files}; mind {count(warnings, 'warning')}."
-    return f"Nothing is wrong with {files}."
+        return f"No errors in {files}, but {count(warnings, 'warning')}."
+    return f"No problems found in {files}."
 
 
 def _contact_sheets(result: Mapping[str, Any], pictures: Mapping[str, bytes]) -> list[dict[str, Any]]:
-    """For each class, or for files without labels, some of its middle frames, evenly from first to last."""
-    by_class: dict[str, list[dict[str, Any]]] = {}
-    for each in result["files"]:
-        if each["file"] in pictures:
-            by_class.setdefault(each["label"], []).append(each)
-    most = min(MAX_PER_CLASS, max(1, MAX_PICTURES // max(1, len(by_class))))
+    """Middle frames of each class (unlabelled files are one), sampled evenly from its files."""
+    by_class: dict[str, list[str]] = {}
+    for row in result["files"]:
+        if row["file"] in pictures:
+            by_class.setdefault(row["label"], []).append(row["file"])
+    max_pictures = min(MAX_PER_CLASS, max(1, MAX_PICTURES // max(1, len(by_class))))
     sheets = []
     for name, files in sorted(by_class.items()):
-        number = min(most, len(files))
+        number = min(max_pictures, len(files))
         chosen = [files[index * len(files) // number] for index in range(number)]
-        shown = [(each["file"], _data_uri(pictures[each["file"]])) for each in chosen]
+        shown = [(file, _data_uri(pictures[file])) for file in chosen]
         sheets.append({"class": name, "number": len(files), "shown": shown})
     return sheets
 
 
 def _duplicate_pictures(copies: Mapping[str, Any], pictures: Mapping[str, bytes]) -> list[tuple[str, str, str, Markup]]:
-    """(file, label, split, picture) of the first and last of some copies."""
+    """(file, label, split, picture) of the first and the last of some duplicates."""
     parts = list(zip(copies["files"], copies["labels"], copies["splits"], strict=True))
     return [(*part, _data_uri(pictures[part[0]])) for part in (parts[0], parts[-1])]
 

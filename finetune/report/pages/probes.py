@@ -1,4 +1,4 @@
-"""Draw what probes of several backbones came to, as one SVG file, and as a table in Markdown."""
+"""Show the accuracy of probes on frozen features: a figure as an SVG file, and a table in Markdown."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -17,25 +17,25 @@ MARKERS = "osD^vP"
 
 @matplotlib.rc_context({"svg.fonttype": "none", "svg.hashsalt": "finetune", "font.size": 10})
 def draw_probes(path: Path, probes: Sequence[dict[str, Any]], *, chance: float) -> None:
-    """Accuracy with its interval by the seconds of features and classifier; a colour for each backbone."""
+    """Accuracy with its interval by computing time; colours are backbones, markers are classifiers."""
     figure = Figure(figsize=(7.5, 4.2), layout="constrained")
     axes = figure.add_subplot()
-    backbones = list(dict.fromkeys(each["backbone"] for each in probes))
-    methods = list(dict.fromkeys(each["method"] for each in probes))
-    for each in probes:
-        seconds = each["seconds_of_features"] + each["seconds"]
-        low, high = each["interval"]
+    backbones = list(dict.fromkeys(probe["backbone"] for probe in probes))
+    methods = list(dict.fromkeys(probe["method"] for probe in probes))
+    for probe in probes:
+        seconds = probe["seconds_of_features"] + probe["seconds"]
+        low, high = probe["interval"]
         axes.errorbar(
             seconds,
-            each["top1"],
-            yerr=[[each["top1"] - low], [high - each["top1"]]],
-            fmt=MARKERS[methods.index(each["method"]) % len(MARKERS)],
-            color=COLOURS[backbones.index(each["backbone"]) % len(COLOURS)],
+            probe["top1"],
+            yerr=[[probe["top1"] - low], [high - probe["top1"]]],
+            fmt=MARKERS[methods.index(probe["method"]) % len(MARKERS)],
+            color=COLOURS[backbones.index(probe["backbone"]) % len(COLOURS)],
             ms=6,
             lw=0.8,
         )
     axes.axhline(chance, color="0.6", ls=":", lw=1)
-    axes.annotate("most frequent class", (1, chance), xycoords=("axes fraction", "data"), ha="right", va="bottom")
+    axes.annotate("majority-class baseline", (1, chance), xycoords=("axes fraction", "data"), ha="right", va="bottom")
     for name, colour in zip(backbones, COLOURS * len(backbones), strict=False):
         axes.plot([], [], "-", color=colour, lw=5, label=name)
     for name, marker in zip(methods, MARKERS * len(methods), strict=False):
@@ -45,8 +45,8 @@ def draw_probes(path: Path, probes: Sequence[dict[str, Any]], *, chance: float) 
     axes.xaxis.set_major_formatter(StrMethodFormatter("{x:g}"))
     axes.xaxis.set_minor_formatter(NullFormatter())
     axes.set_ylim(0, 1.02)
-    axes.set_xlabel("seconds, features included")
-    axes.set_ylabel("top-1, cross-validated")
+    axes.set_xlabel("time for features and classifier (s)")
+    axes.set_ylabel("top-1 accuracy, cross-validated")
     axes.spines[["top", "right"]].set_visible(False)
     axes.legend(frameon=False, loc="center left", bbox_to_anchor=(1, 0.5))
     with atomic_file(path) as partial:
@@ -54,15 +54,15 @@ def draw_probes(path: Path, probes: Sequence[dict[str, Any]], *, chance: float) 
 
 
 def probe_table(probes: Sequence[dict[str, Any]]) -> str:
-    """In Markdown, in the order given, with how intervals were made."""
+    """A Markdown table of the probes, in the given order, with a note on the intervals."""
     lines = [
-        "| backbone | on its features | top-1 | 95 % interval | seconds: features | classifier |",
+        "| backbone | classifier | top-1 | 95 % interval | features (s) | classifier (s) |",
         "|---" * 6 + "|",
     ]
-    for each in probes:
-        low, high = each["interval"]
+    for probe in probes:
+        low, high = probe["interval"]
         lines.append(
-            f"| {each['backbone']} | {each['method']} | {each['top1']:.3f} | {low:.3f} to {high:.3f} "
-            f"| {each['seconds_of_features']:.0f} | {each['seconds']:.1f} |"
+            f"| {probe['backbone']} | {probe['method']} | {probe['top1']:.3f} | {low:.3f} to {high:.3f} "
+            f"| {probe['seconds_of_features']:.0f} | {probe['seconds']:.1f} |"
         )
     return "\n".join(lines) + f"\n\nIntervals are {FOLD_ERROR_NOTE}.\n"

@@ -1,4 +1,4 @@
-"""List the runs that lie in a folder, newest first, and write them as a page that leads to their reports."""
+"""List the runs in a folder, newest first, and write index.html with links to their reports."""
 
 import os
 import shlex
@@ -12,7 +12,7 @@ from urllib.parse import quote
 from finetune.errors import RunError
 from finetune.metrics.headline_keys import HEADLINE_METRICS, metric_range
 from finetune.recipe.tasks import CATEGORICAL_KINDS, primary_task
-from finetune.report.headline_text import KINDS, headline_row
+from finetune.report.headline_text import KIND_NAMES, headline_row
 from finetune.report.run.page import load_template, page_assets, write_page
 from finetune.run.read import (
     evaluate_command,
@@ -27,32 +27,32 @@ from finetune.storage.atomic import try_exclusive_lock
 from finetune.storage.safe_read import MALFORMED_DATA_ERRORS, read_json
 from finetune.text import count
 
-_SPLITS = ("test", "val", "train")  # the first that a run was scored on is listed
-_REGRESSION_KIND_NAMES = {KINDS[kind] for kind in set(HEADLINE_METRICS) - set(CATEGORICAL_KINDS)}
-_DEFAULT_PHASE_EPOCHS = 5  # where a recipe gives neither epochs nor steps
+_SPLITS = ("test", "val", "train")  # the first with results is listed
+_REGRESSION_KIND_NAMES = {KIND_NAMES[kind] for kind in set(HEADLINE_METRICS) - set(CATEGORICAL_KINDS)}
+_DEFAULT_PHASE_EPOCHS = 5  # if a recipe gives neither epochs nor steps
 
 
 def list_runs(folder: Path) -> list[dict[str, Any]]:
-    """What is known of each run directly in `folder`; of one whose files are damaged, `problem` says what is wrong.
+    """One row per run directly in `folder`, newest first; `problem` says what is wrong with damaged files.
 
-    A folder is a run that has results or a recipe; of several seeds each is one. Raises RunError where there is none.
+    A folder with results or a recipe is a run. Each seed of a multi-seed study is one. Raises RunError if there is none.
     """
     if not folder.is_dir():
-        raise RunError(f"{folder}: there is no such folder; name the one that your runs are in: finetune runs FOLDER")
+        raise RunError(f"{folder}: there is no such folder; name the folder of your runs: finetune runs FOLDER")
     runs = [_row(run, folder) for run in _runs_in(folder)]
     if not runs:
-        raise RunError(f"{folder}: there are no runs in it; name the folder that they are in: finetune runs FOLDER")
+        raise RunError(f"{folder}: contains no runs; name the folder of your runs: finetune runs FOLDER")
     return sorted(runs, key=lambda run: -run["time"])
 
 
 def write_index(folder: Path) -> Path:
-    """Write `index.html` of the runs in `folder`, beside them."""
+    """Write `index.html` into `folder`."""
     runs = list_runs(folder)
     html = load_template("index.html.j2").render(
         folder=folder.resolve().name,
         runs=runs,
-        several_tests=several_tests(runs),
-        other_kinds=any(row["kind"] in _REGRESSION_KIND_NAMES for run in runs for row in run["told"]),
+        tests_differ=tests_differ(runs),
+        other_kinds=any(row["kind"] in _REGRESSION_KIND_NAMES for run in runs for row in run["headlines"]),
         **page_assets("index.css"),
     )
     path = folder / "index.html"
@@ -64,7 +64,7 @@ def write_index(folder: Path) -> Path:
 
 
 def is_index(path: Path) -> bool:
-    """Whether a file is a list of runs that was written here, and may be written anew."""
+    """Whether a file was written by `write_index`, so that it may be replaced."""
     try:
         with path.open("rb") as file:
             return b'content="finetune runs"' in file.read(4000)
@@ -72,34 +72,34 @@ def is_index(path: Path) -> bool:
         return False
 
 
-def several_tests(runs: Sequence[Mapping[str, Any]]) -> bool:
-    """Whether figures in the list cannot be compared, as data, split, clips or what they are of differ."""
-    scored = [run for run in runs if run["value"] is not None]
-    return len({tuple(run[key] for key in ("source", "split", "clips", "figure")) for run in scored}) > 1
+def tests_differ(runs: Sequence[Mapping[str, Any]]) -> bool:
+    """Whether data, split, number of clips or metric differ between runs, so that they cannot be compared."""
+    evaluated = [run for run in runs if run["value"] is not None]
+    return len({tuple(run[key] for key in ("source", "split", "clips", "metric")) for run in evaluated}) > 1
 
 
 def _is_run(run: Path) -> bool:
     with suppress(OSError):
-        scored = any((evaluation_folder(run, split) / "results.json").is_file() for split in _SPLITS)
-        return scored or ((run / "recipe.yaml").is_file() and not (run / "study.json").is_file())
+        evaluated = any((evaluation_folder(run, split) / "results.json").is_file() for split in _SPLITS)
+        return evaluated or ((run / "recipe.yaml").is_file() and not (run / "study.json").is_file())
     return False
 
 
 def _runs_in(folder: Path) -> list[Path]:
-    """Runs, and of a study without results of its own, as several seeds are, the runs in it."""
-    found: list[Path] = []
+    """The runs in a folder, and those inside a study that has no results of its own, such as several seeds."""
+    runs: list[Path] = []
     for path in sorted(folder.iterdir()):
         if _is_run(path):
-            found.append(path)
+            runs.append(path)
         elif (path / "study.json").is_file():
-            found += [run for run in sorted(path.iterdir()) if _is_run(run)]
-    return found
+            runs += [run for run in sorted(path.iterdir()) if _is_run(run)]
+    return runs
 
 
 def _row(run: Path, folder: Path) -> dict[str, Any]:
-    """One run; whatever is wrong with its files, the others are listed."""
-    row: dict[str, Any] = dict.fromkeys(("link", "figure", "value", "ci", "split", "clips", "classes", "seconds"))
-    row |= {"told": []}
+    """The row of one run; damaged files are reported in `problem`, so that the other runs are still listed."""
+    row: dict[str, Any] = dict.fromkeys(("link", "metric", "value", "ci", "split", "clips", "classes", "seconds"))
+    row |= {"headlines": []}
     row |= dict.fromkeys(("model", "source", "progress", "state", "todo", "problem"), "")
     row |= {"name": run.relative_to(folder).as_posix(), "started": "", "time": 0.0}
     with suppress(OSError):
@@ -111,21 +111,21 @@ def _row(run: Path, folder: Path) -> dict[str, Any]:
     except MALFORMED_DATA_ERRORS as error:
         return row | {
             "state": "damaged",
-            "problem": f"a file of it is not as it was written: {error!r}; evaluate it again",
+            "problem": f"malformed file: {error!r}; evaluate the run again",
         }
 
 
 def _run_columns(run: Path, folder: Path) -> dict[str, Any]:
     recipe, epochs = read_recipe(run) or {}, read_epochs(run)
-    facts = _recipe_columns(recipe) | _start_time(run)
+    columns = _recipe_columns(recipe) | _start_time(run)
     splits = [split for split in _SPLITS if (evaluation_folder(run, split) / "results.json").is_file()]
-    facts |= {"progress": _progress(epochs), "seconds": training_seconds(epochs) if epochs else None}
+    columns |= {"progress": _progress(epochs), "seconds": training_seconds(epochs) if epochs else None}
     if not splits:
-        return facts | _state(run, epochs, _planned_epochs(recipe))
+        return columns | _state(run, epochs, _planned_epochs(recipe))
     results = read_results(run, splits[0])
     if folds := results.get("folds"):
-        facts |= {"progress": count(len(folds), "fold"), "seconds": float(results["seconds"])}
-    return facts | _score_columns(run, splits[0], results, folder) | {"state": "finished"}
+        columns |= {"progress": count(len(folds), "fold"), "seconds": float(results["seconds"])}
+    return columns | _score_columns(run, splits[0], results, folder) | {"state": "finished"}
 
 
 def _recipe_columns(recipe: Mapping[str, Any]) -> dict[str, str]:
@@ -155,7 +155,7 @@ def _progress(epochs: Sequence[Mapping[str, Any]]) -> str:
 
 
 def _planned_epochs(recipe: Mapping[str, Any]) -> int | None:
-    """The epochs of a recipe; None where it counts steps or names a schedule."""
+    """The number of epochs in a recipe; None where it counts steps or names a phase preset."""
     phases = recipe.get("phases")
     if not isinstance(phases, list) or any(phase.get("steps") for phase in phases):
         return None
@@ -163,18 +163,18 @@ def _planned_epochs(recipe: Mapping[str, Any]) -> int | None:
 
 
 def _state(run: Path, epochs: Sequence[Mapping[str, Any]], planned: int | None) -> dict[str, str]:
-    """Of a run that has not been scored."""
+    """The state of a run without results, and the command to continue."""
     done = int(epochs[-1]["epoch"]) if epochs else 0
     if _is_locked(run / ".lock"):
-        return {"state": "training now"}
+        return {"state": "training"}
     if planned is not None and done >= planned:
-        return {"state": "trained, not scored", "todo": evaluate_command(run, "test")}
+        return {"state": "trained, not evaluated", "todo": evaluate_command(run, "test")}
     of = "" if planned is None else f" of {planned}"
     return {"state": f"stopped after epoch {done}{of}", "todo": f"finetune train --resume {shlex.quote(str(run))}"}
 
 
 def _is_locked(lock: Path) -> bool:
-    """Whether a program is training into the folder; False where that cannot be told."""
+    """Whether a process is training in the folder; False where that is unknown."""
     if not lock.is_file() or not os.access(lock, os.W_OK):
         return False
     with try_exclusive_lock(lock) as free:
@@ -189,10 +189,10 @@ def _score_columns(run: Path, split: str, results: Mapping[str, Any], folder: Pa
     link = quote(os.fsencode(page.relative_to(folder).as_posix())) if page.is_file() else None
     _check_range(row, task["kind"])
     return {
-        "figure": row["figure"],
+        "metric": row["metric"],
         "value": float(row["value"]),
         "ci": [float(end) for end in row["interval"]] if row["interval"] else None,
-        "told": [row, *_other_headlines(results["tasks"], name)],
+        "headlines": [row, *_other_headlines(results["tasks"], name)],
         "split": str(results["split"]),
         "clips": int(results["num_rows"]),
         "classes": len(task["classes"]) if "classes" in task else None,

@@ -1,6 +1,6 @@
-"""Write the page of tasks trained alone and together: whether learning them together helps each, and all in the mean.
+"""Write the page that compares multi-task with single-task training: the gain of each task, and the mean gain.
 
-The wording of the page is in templates/ablation.html.j2; ablation.md says the same in Markdown.
+Its sentences are in templates/ablation.html.j2; ablation.md has the same in Markdown.
 """
 
 import statistics
@@ -9,21 +9,21 @@ from pathlib import Path
 from typing import Any
 
 from finetune.errors import RunError
-from finetune.report import headline_text as headlines
-from finetune.report.run.markdown import name as plain
+from finetune.report.headline_text import KIND_NAMES, format_deviation, format_headline_value
+from finetune.report.run.markdown import escape_markdown
 from finetune.report.run.page import load_template, page_assets, write_page
-from finetune.report.words import KINDS, relative_link
+from finetune.report.words import SPLIT_ADJECTIVES, relative_link
 from finetune.run.read import SCHEMA
 from finetune.storage.atomic import atomic_file
 from finetune.storage.safe_read import read_json
 from finetune.text import count
 
-MIN_SEEDS = 2  # from which chance in training is estimated
-AXIS_LIMITS = (1, 2, 5, 10, 20, 50, 100)  # in percent, of the scale of gains on both sides of 0
+MIN_SEEDS = 2  # fewer give no estimate of the variation between seeds
+AXIS_LIMITS = (1, 2, 5, 10, 20, 50, 100)  # in percent, of the symmetric scale of gains
 
 
 def write_ablation(folder: Path) -> Path:
-    """Write `ablation.html` and `ablation.md` beside `ablation.json` in a folder; gives the page."""
+    """Write `ablation.html` and `ablation.md` into the folder of `ablation.json`; returns the path of the page."""
     ablation = _read(folder / "ablation.json")
     if len(ablation["seeds"]) < MIN_SEEDS:
         ablation = _without_intervals(ablation)
@@ -33,9 +33,9 @@ def write_ablation(folder: Path) -> Path:
         ablation=ablation,
         rows=rows,
         mean=mean,
-        reach=_axis_limit([mean, *(row["gain"] for row in rows)]),
+        axis_limit=_axis_limit([mean, *(row["gain"] for row in rows)]),
         verdict=verdict(ablation),
-        measured_on=_measured_on(ablation),
+        test_set=_test_set(ablation),
         runs=[_run_link(run) for run in ablation.get("runs", [])],
         **page_assets("compare.css"),
     )
@@ -50,25 +50,25 @@ def write_ablation(folder: Path) -> Path:
 
 
 def verdict(ablation: Mapping[str, Any]) -> str:
-    """Whether tasks are better learned together, in a sentence."""
-    number, ends = len(ablation["tasks"]), ablation.get("delta_m_ci")
-    seeds = len(ablation["seeds"])
-    mean, tasks = format_gain(ablation["delta_m"]), f"the {count(number, 'task')}"
-    how = f"the mean of their relative gains, ΔM, is {mean}"
-    if seeds < MIN_SEEDS:
-        return f"One seed cannot settle whether {tasks} are better learned together: {how}. Train with --seeds 3."
+    """The headline sentence: whether multi-task training is better than single-task training."""
+    ends = ablation.get("delta_m_ci")
+    mean = (
+        f"the mean relative gain ΔM over {count(len(ablation['tasks']), 'task')} is {format_gain(ablation['delta_m'])}"
+    )
+    if len(ablation["seeds"]) < MIN_SEEDS:
+        return f"One seed is not enough to compare multi-task with single-task training: {mean}. Train with --seeds 3."
     if not ends:
-        return f"Whether {tasks} are better learned together cannot be settled without an interval: {how}."
-    told = f"{how} (95\u00a0% interval {gain_interval(ends)})"
+        return f"Without an interval, multi-task and single-task training cannot be compared: {mean}."
+    mean += f" (95\u00a0% interval {gain_interval(ends)})"
     if ends[0] > 0:
-        return f"Together is better: {told}."
+        return f"Multi-task training is better: {mean}."
     if ends[1] < 0:
-        return f"Together is worse: {told}."
-    return f"There is no evidence either way whether {tasks} are better learned together: {told}."
+        return f"Multi-task training is worse: {mean}."
+    return f"There is no evidence of a difference between multi-task and single-task training: {mean}."
 
 
 def format_gain(gain: float) -> str:
-    """Percent of what a task scores alone, with its sign."""
+    """A relative gain in percent, with its sign."""
     text = f"{abs(gain):.1f}"
     return f"{'' if text == '0.0' else '+' if gain > 0 else '−'}{text}\u00a0%"
 
@@ -90,7 +90,7 @@ def _read(path: Path) -> dict[str, Any]:
 
 
 def _without_intervals(ablation: dict[str, Any]) -> dict[str, Any]:
-    """Of one seed none is known: chance in training is not in it."""
+    """One seed gives no interval: the variation between seeds is unknown."""
     tasks = {name: task | {"gain_ci": None} for name, task in ablation["tasks"].items()}
     return ablation | {"tasks": tasks, "delta_m_ci": None}
 
@@ -99,62 +99,73 @@ def _row(name: str, task: Mapping[str, Any]) -> dict[str, Any]:
     key = task["headline"]
     return {
         "name": name,
-        "kind": headlines.KINDS.get(task["kind"], task["kind"]),
-        "figure": task["name"],
-        **{part: _mean(key, task[part]) for part in ("alone", "together")},
+        "kind": KIND_NAMES.get(task["kind"], task["kind"]),
+        "metric": task["name"],
+        "single": _mean_over_seeds(key, task["alone"]),
+        "multi": _mean_over_seeds(key, task["together"]),
         "gain": _gain(task["gain"], task.get("gain_ci")),
     }
 
 
-def _mean(key: str, values: Sequence[float]) -> dict[str, str]:
-    """The mean over seeds, their standard deviation, which is empty for a single one, and each of them."""
+def _mean_over_seeds(key: str, values: Sequence[float]) -> dict[str, str]:
+    """Texts of mean, standard deviation (empty for one seed) and all values."""
     return {
-        "mean": headlines.figure(key, statistics.mean(values)),
-        "spread": headlines.deviation(statistics.stdev(values), key) if len(values) > 1 else "",
-        "each": ", ".join(headlines.figure(key, value) for value in values),
+        "mean": format_headline_value(key, statistics.mean(values)),
+        "spread": format_deviation(statistics.stdev(values), key) if len(values) > 1 else "",
+        "values": ", ".join(format_headline_value(key, value) for value in values),
     }
 
 
 def _gain(gain: float, ends: Sequence[float] | None) -> dict[str, Any]:
-    told = "not settled" if not ends else "better together" if ends[0] > 0 else "better alone" if ends[1] < 0 else None
-    shown = {"better together": "other", "better alone": "first"}.get(told or "", "none" if ends else "unsettled")
+    if not ends:
+        verdict_text, style = "too few seeds", "unsettled"
+    elif ends[0] > 0:
+        verdict_text, style = "multi-task better", "other"
+    elif ends[1] < 0:
+        verdict_text, style = "single-task better", "first"
+    else:
+        verdict_text, style = "no evidence of a difference", "none"
     return {
         "value": gain,
-        "ends": list(ends) if ends else None,
+        "interval": list(ends) if ends else None,
         "text": format_gain(gain),
-        "interval": gain_interval(ends),
-        "told": told or "no evidence either way",
-        "shown": shown,
+        "interval_text": gain_interval(ends),
+        "verdict": verdict_text,
+        "style": style,  # a class of compare.css
     }
 
 
 def _axis_limit(gains: Sequence[Mapping[str, Any]]) -> float:
-    """To which gain the scale goes on both sides of 0."""
-    furthest = max(abs(end) for gain in gains for end in (*(gain["ends"] or []), gain["value"]))
-    return next((reach for reach in AXIS_LIMITS if furthest <= reach), furthest)
+    """The end of the scale of gains, which is symmetric around 0, in percent."""
+    largest = max(abs(end) for gain in gains for end in (*(gain["interval"] or []), gain["value"]))
+    return next((limit for limit in AXIS_LIMITS if largest <= limit), largest)
 
 
-def _measured_on(ablation: Mapping[str, Any]) -> str:
-    clips = count(ablation["num_rows"], f"{KINDS.get(ablation['split'], ablation['split'])} clip")
+def _test_set(ablation: Mapping[str, Any]) -> str:
+    clips = count(ablation["num_rows"], f"{SPLIT_ADJECTIVES.get(ablation['split'], ablation['split'])} clip")
     return f"{clips}, {count(len(ablation['seeds']), 'seed')}"
 
 
 def _run_link(run: Mapping[str, Any]) -> dict[str, Any]:
-    """A run as it is listed: a folder may come from anyone, so only what lies on the disk beside it is led to."""
+    """A run with its link; None for anything but a relative path, because a folder may come from anyone."""
     tasks = run["tasks"] if isinstance(run["tasks"], str) else ", ".join(run["tasks"])
     return {"href": relative_link(run["href"]), "tasks": tasks, "seed": run["seed"]}
 
 
 def _render_markdown(ablation: Mapping[str, Any], rows: Sequence[Mapping[str, Any]], mean: Mapping[str, Any]) -> str:
-    lines = [f"# {plain(ablation['recipe'])}: tasks alone and together", "", f"**{verdict(ablation)}**", ""]
-    lines += ["| task | figure | alone | together | relative gain | 95 % interval | |", f"|{'---|' * 7}"]
+    lines = [f"# {escape_markdown(ablation['recipe'])}: single-task vs. multi-task training", ""]
+    lines += [f"**{verdict(ablation)}**", ""]
+    lines += ["| task | metric | single-task | multi-task | relative gain | 95 % interval | |", f"|{'---|' * 7}"]
     for row in rows:
-        parts = [_with_spread(row[part]) for part in ("alone", "together")]
-        gain = row["gain"]
-        cells = [plain(row["name"]), plain(row["figure"], marked=False), *parts, gain["text"], gain["interval"]]
-        lines.append(f"| {' | '.join([*cells, gain['told']])} |")
-    lines.append(f"| ΔM, their mean | | | | {mean['text']} | {mean['interval']} | {mean['told']} |")
-    return "\n".join([*lines, "", f"Measured on {plain(_measured_on(ablation), marked=False)}."]) + "\n"
+        task = [escape_markdown(row["name"]), escape_markdown(row["metric"], as_code=False)]
+        cells = [*task, _with_spread(row["single"]), _with_spread(row["multi"]), *_gain_cells(row["gain"])]
+        lines.append(f"| {' | '.join(cells)} |")
+    lines.append(f"| ΔM, mean relative gain | | | | {' | '.join(_gain_cells(mean))} |")
+    return "\n".join([*lines, "", f"Evaluated on {escape_markdown(_test_set(ablation), as_code=False)}."]) + "\n"
+
+
+def _gain_cells(gain: Mapping[str, Any]) -> list[str]:
+    return [gain["text"], gain["interval_text"], gain["verdict"]]
 
 
 def _with_spread(part: Mapping[str, str]) -> str:

@@ -1,4 +1,4 @@
-"""Draw how far a model's probabilities can be trusted: reliability, abstaining, precision-recall and ROC curves."""
+"""Draw reliability diagram, accuracy vs. coverage, precision-recall and ROC curves: numbers in, inline SVG out."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -16,55 +16,55 @@ WIDTH, HEIGHT = 375, 230
 
 @matplotlib.rc_context(STYLE)
 def reliability_diagram(before: dict[str, Any], after: dict[str, Any] | None, *, name: str) -> SvgFigure:
-    """How often right by how sure, a point a bin, larger with more clips; hollow: calibrated."""
-    figure, axes = _percent_axes("how sure", "how often right")
+    """Accuracy by confidence, one point per bin, larger with more clips; hollow points: calibrated."""
+    figure, axes = _percent_axes("confidence", "accuracy")
     axes.plot([0, 1], [0, 1], color=MUTED, lw=1, ls=(0, (2, 2)))
-    axes.annotate("as it should be", (0.33, 0.2), color=MUTED, fontsize=9)
-    most = max(each["count"] for each in before["bins"])
-    for kind, colour, face, dash in ((after, TRAIN, "none", (0, (4, 2))), (before, VAL, VAL, "solid")):
-        if kind is None:
+    axes.annotate("perfectly calibrated", (0.33, 0.2), color=MUTED, fontsize=9)
+    max_count = max(part["count"] for part in before["bins"])
+    for calibration, colour, face, dash in ((after, TRAIN, "none", (0, (4, 2))), (before, VAL, VAL, "solid")):
+        if calibration is None:
             continue
-        sure, right = ([each[key] for each in kind["bins"]] for key in ("sure", "right"))
-        sizes = [20 + 130 * each["count"] / most for each in kind["bins"]]
-        axes.plot(sure, right, color=colour, lw=1.2, ls=dash)
-        axes.scatter(sure, right, s=sizes, facecolor=face, edgecolor=colour, lw=1.5, clip_on=False, zorder=3)
-    _legend(axes, [("as it is", VAL)] + [("calibrated", TRAIN)] * (after is not None))
-    words = "; ".join(f"{each['sure']:.0%} sure, {each['right']:.0%} right, {each['count']}" for each in before["bins"])
-    return inline_svg(figure, name, label=f"How often right by how sure: {words}.")
+        confidence, accuracy = ([part[key] for part in calibration["bins"]] for key in ("sure", "right"))
+        sizes = [20 + 130 * part["count"] / max_count for part in calibration["bins"]]
+        axes.plot(confidence, accuracy, color=colour, lw=1.2, ls=dash)
+        axes.scatter(confidence, accuracy, s=sizes, facecolor=face, edgecolor=colour, lw=1.5, clip_on=False, zorder=3)
+    _legend(axes, [("uncalibrated", VAL)] + [("calibrated", TRAIN)] * (after is not None))
+    bins = "; ".join(f"{part['sure']:.0%}: {part['right']:.0%} (n = {part['count']})" for part in before["bins"])
+    return inline_svg(figure, name, label=f"Accuracy by mean confidence of each bin: {bins}.")
 
 
 @matplotlib.rc_context(STYLE)
-def coverage_curve(abstain: dict[str, Any], *, name: str) -> SvgFigure:
-    """Accuracy on the surest share of clips, for every share."""
-    figure, axes = _percent_axes("share of clips answered, the surest first", "right of these")
-    lowest = min(abstain["accuracy"])
+def coverage_curve(curve: dict[str, Any], *, name: str) -> SvgFigure:
+    """Accuracy on the most confident share of the clips, for every share."""
+    figure, axes = _percent_axes("coverage: share of clips, most confident first", "accuracy")
+    lowest = min(curve["accuracy"])
     axes.set_ylim(max(0.0, lowest - 0.1 - (1 - lowest) / 4), 1)
     axes.yaxis.set_major_locator(MaxNLocator(5, steps=[1, 2, 5, 10]))
-    axes.step(abstain["coverage"], abstain["accuracy"], color=VAL, lw=1.8, where="pre", clip_on=False)
-    axes.plot(abstain["coverage"][-1], abstain["accuracy"][-1], "o", color=VAL, ms=6, clip_on=False)
-    words = "; ".join(f"{each['coverage']:.0%} answered, {each['accuracy']:.1%} right" for each in abstain["at"])
-    return inline_svg(figure, name, label=f"Accuracy where the model may abstain: {words}.")
+    axes.step(curve["coverage"], curve["accuracy"], color=VAL, lw=1.8, where="pre", clip_on=False)
+    axes.plot(curve["coverage"][-1], curve["accuracy"][-1], "o", color=VAL, ms=6, clip_on=False)
+    points = "; ".join(f"{point['accuracy']:.1%} at {point['coverage']:.0%} coverage" for point in curve["at"])
+    return inline_svg(figure, name, label=f"Accuracy vs. coverage: {points}.")
 
 
 @matplotlib.rc_context(STYLE)
 def ranking_curve(curves: dict[str, Any], which: str, *, name: str) -> SvgFigure:
-    """The curve `precision` by recall, or `recall` by rate of false alarms: of each class and the mean."""
+    """`precision`: precision-recall curve; `recall`: ROC curve. Thin lines are classes, the thick line is their mean."""
     across, up = {
-        "precision": ("recall: share of the class that is found", "precision"),
-        "recall": ("false alarms: share of the others", "share found"),
+        "precision": ("recall", "precision"),
+        "recall": ("false positive rate", "true positive rate"),
     }[which]
     figure, axes = _percent_axes(across, up)
     if which == "recall":
         axes.plot([0, 1], [0, 1], color=MUTED, lw=1, ls=(0, (2, 2)))
-    for each in curves["classes"]:
-        axes.plot(curves["grid"], each[which], color=MUTED, lw=0.8, clip_on=False)
+    for class_curve in curves["classes"]:
+        axes.plot(curves["grid"], class_curve[which], color=MUTED, lw=0.8, clip_on=False)
     axes.plot(curves["grid"], curves[which], color=VAL, lw=2.2, clip_on=False)
     middle = curves[which][len(curves["grid"]) // 2]
-    return inline_svg(figure, name, label=f"{up} by {across}: {middle:.1%} at one half, mean over classes.")
+    return inline_svg(figure, name, label=f"Mean {up} over classes: {middle:.1%} at a {across} of 50%.")
 
 
 def _percent_axes(across: str, up: str) -> tuple[Figure, Axes]:
-    """Axes from 0 to 100 % both ways."""
+    """Axes from 0 to 100 % in both directions."""
     figure, axes = axes_in_points(width=WIDTH, height=HEIGHT - MARGINS[2] - MARGINS[3], margins=MARGINS)
     axes.set_xlim(0, 1)
     axes.set_ylim(0, 1)

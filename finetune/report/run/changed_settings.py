@@ -1,4 +1,4 @@
-"""Which settings of a recipe differ from the defaults."""
+"""List the settings of a recipe that differ from the defaults."""
 
 import json
 from typing import Any, NamedTuple
@@ -12,41 +12,41 @@ from finetune.recipe.schema import Phase, Recipe
 
 
 class ChangedSetting(NamedTuple):
-    """A setting, dotted, and its value here and by default, as text."""
+    """A dotted key, with its value in the recipe and its default, as text."""
 
     key: str
-    here: str
+    value: str
     default: str
 
 
 def recipe_changes(recipe: str) -> list[ChangedSetting]:
-    """Of a recipe's YAML, in its order; none of one that cannot be read."""
+    """Changed settings of a recipe's YAML text, in its order; empty for a text that cannot be parsed."""
     try:
         written = OmegaConf.to_container(OmegaConf.create(recipe))
         if not isinstance(written, dict):
             return []
-        here, _ = rename_recipe_keys({str(key): value for key, value in written.items()})
-    except (OmegaConfBaseException, YAMLError, ValueError, AssertionError):  # the last of a single number
+        settings, _ = rename_recipe_keys({str(key): value for key, value in written.items()})
+    except (OmegaConfBaseException, YAMLError, ValueError, AssertionError):  # AssertionError for a single number
         return []
     defaults = Recipe().model_dump(mode="json")
-    changed = _changed({key: value for key, value in here.items() if key != "phases"}, defaults, "")
-    phases = here.get("phases")
+    changed = _changed({key: value for key, value in settings.items() if key != "phases"}, defaults, "")
+    phases = settings.get("phases")
     if isinstance(phases, list):
-        usual = Phase(unfreeze="head").model_dump(mode="json") | {"unfreeze": "none"}
+        phase_defaults = Phase(unfreeze="head").model_dump(mode="json") | {"unfreeze": "none"}
         for number, phase in enumerate(phases):
-            changed += _changed(phase, usual, f"phases.{number}.") if isinstance(phase, dict) else []
+            changed += _changed(phase, phase_defaults, f"phases.{number}.") if isinstance(phase, dict) else []
     return changed
 
 
-def _changed(here: dict[str, Any], defaults: dict[str, Any], prefix: str) -> list[ChangedSetting]:
-    found = []
-    for key, value in here.items():
+def _changed(settings: dict[str, Any], defaults: dict[str, Any], prefix: str) -> list[ChangedSetting]:
+    changed = []
+    for key, value in settings.items():
         default = defaults.get(key) if isinstance(defaults, dict) else None
         if isinstance(value, dict) and isinstance(default, dict) and default:
-            found += _changed(value, default, f"{prefix}{key}.")
+            changed += _changed(value, default, f"{prefix}{key}.")
         elif value != default:
-            found.append(ChangedSetting(f"{prefix}{key}", _text(value), _text(default)))
-    return found
+            changed.append(ChangedSetting(f"{prefix}{key}", _text(value), _text(default)))
+    return changed
 
 
 def _text(value: Any) -> str:

@@ -1,4 +1,4 @@
-"""Draw which classes are taken for which: counts in, inline SVG out."""
+"""Draw the confusion matrix: counts in, inline SVG out."""
 
 import math
 from collections.abc import Sequence
@@ -29,13 +29,14 @@ from finetune.report.svg import (
 )
 
 MAX_CLASSES_WITH_TEXT, MAX_MATRIX_CLASSES, NUM_BLOCKS = 40, 100, 60
-MAX_CELLS = 3000  # that can be clicked
+MAX_CELLS = 3000  # that react to a click
 
 
 def confusion_figure(classes: Sequence[str], counts: Sequence[Sequence[int]], *, name: str) -> tuple[SvgFigure, int]:
-    """The matrix of all classes and 0, or that of blocks of classes and how many stand in a block.
+    """The confusion matrix, and the number of classes per block: 0 where each class has its own row.
 
-    More than MOST_CLASSES are put in an order in which those that are taken for one another stand side by side.
+    More than MAX_MATRIX_CLASSES classes are ordered by similarity and merged into blocks. `counts` is (K, K), rows are
+    true classes.
     """
     if len(classes) <= MAX_MATRIX_CLASSES:
         return confusion_matrix(classes, counts, name=name), 0
@@ -44,23 +45,23 @@ def confusion_figure(classes: Sequence[str], counts: Sequence[Sequence[int]], *,
     starts = np.arange(0, len(classes), size)
     blocks = np.add.reduceat(np.add.reduceat(table[order][:, order], starts, 0), starts, 1)
     names = [_block_name([classes[code] for code in order[start : start + size]]) for start in starts]
-    right, every = int(np.trace(table)), int(table.sum())
-    label = f"Confusion matrix of {len(classes)} classes in blocks of {size}: {right} of {every} clips are right."
+    correct, total = int(np.trace(table)), int(table.sum())
+    label = f"Confusion matrix of {len(classes)} classes in blocks of {size}: {correct} of {total} clips correct."
     return confusion_matrix(names, blocks.tolist(), name=name, label=label), size
 
 
 def similarity_order(table: np.ndarray) -> np.ndarray:
-    """An order of classes by average linkage: the more often two are taken for one another, the nearer they stand."""
+    """Order the classes of counts (K, K) by average linkage, (K,): classes that are often confused are neighbours."""
     shares = table / np.maximum(table.sum(1, keepdims=True), 1)
-    alike = (shares + shares.T) / 2
-    np.fill_diagonal(alike, 0)
-    apart = 1 - alike / max(alike.max(), 1e-9)
-    np.fill_diagonal(apart, 0)
-    return leaves_list(linkage(squareform(apart, checks=False), "average"))
+    similarity = (shares + shares.T) / 2
+    np.fill_diagonal(similarity, 0)
+    distance = 1 - similarity / max(similarity.max(), 1e-9)
+    np.fill_diagonal(distance, 0)
+    return leaves_list(linkage(squareform(distance, checks=False), "average"))
 
 
 def _block_name(classes: Sequence[str]) -> str:
-    """The first class and how many more: neighbours are alike, the last would say no more than the first."""
+    """The first class and the number of further classes, such as "walk +4"."""
     more = f" +{len(classes) - 1}" if len(classes) > 1 else ""
     return short_label(classes[0], longest=LONGEST_LABEL - len(more)) + more
 
@@ -69,10 +70,10 @@ def _block_name(classes: Sequence[str]) -> str:
 def confusion_matrix(
     classes: Sequence[str], counts: Sequence[Sequence[int]], *, name: str, label: str | None = None
 ) -> SvgFigure:
-    """Rows are true classes, columns predictions; opacity is the share of the row. `name` starts the ids.
+    """Rows are true classes, columns predicted classes; opacity is the share of the row. `name` prefixes the SVG ids.
 
-    Each cell that has clips says so when pointed at, and carries `data-cell`, "true,predicted" in numbers of classes.
-    `label` is for what are blocks of classes, of which a clip on the diagonal need not be right.
+    Each cell with clips has a tooltip, and `data-cell` "true,predicted" in class indices. `label` replaces the accessible
+    name; it is given for blocks of classes, where a clip on the diagonal need not be correct.
     """
     table = np.asarray(counts, dtype=float).reshape(len(classes), len(classes))
     alphas = np.where(table > 0, 0.15 + 0.85 * table / np.maximum(table.sum(axis=1, keepdims=True), 1), 0)
@@ -99,26 +100,30 @@ def confusion_matrix(
     axes.set_ylabel("true class")
     axes.yaxis.set_label_coords(-(left - 10) / side, 0.5)
     axes.text(-8 / side, 1 + 10 / side, "predicted class", transform=axes.transAxes, ha="right", color=MUTED)
-    words = f"Confusion matrix of {len(classes)} classes: {np.trace(table):.0f} of {table.sum():.0f} clips are right."
-    svg = str(inline_svg(figure, name, label=label or words)).removesuffix("</svg>")
-    found = "found" if label is None else "taken for one of them"
-    return SvgFigure.of(svg + _cells(classes, table, (left, top, cell), found=found) + "</svg>", name, figure)
+    class_label = (
+        f"Confusion matrix of {len(classes)} classes: {np.trace(table):.0f} of {table.sum():.0f} clips correct."
+    )
+    svg = str(inline_svg(figure, name, label=label or class_label)).removesuffix("</svg>")
+    on_diagonal = "predicted correctly" if label is None else "predicted as one of them"
+    return SvgFigure.of(
+        svg + _cells(classes, table, (left, top, cell), on_diagonal=on_diagonal) + "</svg>", name, figure
+    )
 
 
-def _cells(classes: Sequence[str], table: np.ndarray, place: tuple[float, float, float], *, found: str) -> str:
-    """Invisible squares over cells that have clips, each with its words; `place` is left, top and side in points."""
-    left, top, side = place
+def _cells(classes: Sequence[str], table: np.ndarray, geometry: tuple[float, float, float], *, on_diagonal: str) -> str:
+    """Invisible squares with tooltips over cells that have clips; `geometry` is left, top and cell side in points."""
+    left, top, side = geometry
     group = ElementTree.Element("g", {"class": "cells"})
-    of_row = table.sum(1)
+    row_totals = table.sum(1)
     filled = list(zip(*np.nonzero(table), strict=True))
     for row, column in filled if len(filled) <= MAX_CELLS else []:
-        true, said = (isolate_direction(classes[code]) for code in (row, column))
-        number, of = int(table[row, column]), int(of_row[row])
-        what = f"{true} {found}" if row == column else f"{true} taken for {said}"
+        true, predicted = (isolate_direction(classes[code]) for code in (row, column))
+        number, row_total = int(table[row, column]), int(row_totals[row])
+        text = f"{true} {on_diagonal}" if row == column else f"{true} predicted as {predicted}"
         box = {"x": left + side * column, "y": top + side * row, "width": side, "height": side}
         attributes = {key: f"{value:.2f}" for key, value in box.items()} | {"data-cell": f"{row},{column}"}
         title = ElementTree.SubElement(ElementTree.SubElement(group, "rect", attributes), "title")
-        title.text = f"{what}: {number} of {of} clips"
+        title.text = f"{text}: {number} of {row_total} clips"
     return ElementTree.tostring(group, encoding="unicode")
 
 

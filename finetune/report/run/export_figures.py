@@ -1,4 +1,4 @@
-"""The figures of a report as files of their own, SVG and PNG, in the colours of a light page."""
+"""Write the figures of a report as SVG and PNG files, in the colours of a light page."""
 
 import re
 from collections.abc import Sequence
@@ -27,18 +27,18 @@ DPI = 160
 _COLOURS = ("color", "facecolor", "edgecolor", "markerfacecolor", "markeredgecolor")
 
 
-def write_figures(folder: Path, drawings: Sequence[svg.SvgFigure]) -> None:
-    """Write each as `<name>.svg` and `<name>.png` into a folder, which is made anew."""
+def write_figures(folder: Path, figures: Sequence[svg.SvgFigure]) -> None:
+    """Write each figure as `<name>.svg` and `<name>.png` into a new folder, which replaces an existing one."""
     with atomic_folder(folder) as partial, svg.ignore_missing_glyphs():
-        for each in drawings:
-            apply_light_colours(each.figure)
+        for drawn in figures:
+            apply_light_colours(drawn.figure)
             with rc_context(svg.STYLE):
-                each.figure.savefig(partial / f"{each.name}.svg", facecolor="white", metadata={"Date": None})
-                each.figure.savefig(partial / f"{each.name}.png", facecolor="white", dpi=DPI)
+                drawn.figure.savefig(partial / f"{drawn.name}.svg", facecolor="white", metadata={"Date": None})
+                drawn.figure.savefig(partial / f"{drawn.name}.png", facecolor="white", dpi=DPI)
 
 
 def apply_light_colours(figure: Figure) -> None:
-    """Put the light page's colours in the place of those that stand for the page's own."""
+    """Replace the stand-in colours of svg.py by those of a light page."""
     for artist in figure.findobj(Artist):
         for name in _COLOURS:
             getter, setter = getattr(artist, f"get_{name}", None), getattr(artist, f"set_{name}", None)
@@ -48,6 +48,6 @@ def apply_light_colours(figure: Figure) -> None:
             if isinstance(colours, str) and re.fullmatch("#01010[1-9]", colours):
                 setter(LIGHT_COLOURS[colours])
             elif not isinstance(colours, str) and len(colours) and hasattr(colours, "shape") and colours.ndim == 2:
-                setter([LIGHT_COLOURS.get(to_hex(each), tuple(each)) for each in colours])
+                setter([LIGHT_COLOURS.get(to_hex(colour), tuple(colour)) for colour in colours])
             elif not isinstance(colours, str) and len(colours) == 4 and to_hex(colours) in LIGHT_COLOURS:
                 setter(LIGHT_COLOURS[to_hex(colours)])

@@ -1,6 +1,6 @@
-"""Draw how a run learned, epoch by epoch: numbers in, inline SVG out.
+"""Draw loss, accuracy and learning rates by epoch: epoch records in, inline SVG out.
 
-Colour never stands alone: lines also differ in dash and are named at their end, frozen cells are hatched.
+Nothing is told by colour alone: lines also differ in dash and are labelled at their end, frozen cells are hatched.
 """
 
 import itertools
@@ -36,9 +36,9 @@ from finetune.report.svg import (
 
 
 class PhaseSpan(NamedTuple):
-    """Epochs in a row with one set of learning stages, from epoch `first` to `last`, both included.
+    """A training phase: epochs `first` to `last`, both included, with the stages that learn in it.
 
-    `cache` says what became of its frozen work, in words.
+    `cache` says whether features of frozen stages were cached, as a sentence.
     """
 
     number: int
@@ -50,7 +50,7 @@ class PhaseSpan(NamedTuple):
 
 
 def phases_from_epochs(epochs: Sequence[dict[str, Any]]) -> list[PhaseSpan]:
-    """The phases in running order. They are counted from 1, as people do; metrics.jsonl counts from 0."""
+    """The phases in order, numbered from 1; epoch records number them from 0."""
     runs = [list(run) for _, run in itertools.groupby(epochs, key=lambda epoch: epoch["phase"])]
     return [
         PhaseSpan(
@@ -66,7 +66,7 @@ def phases_from_epochs(epochs: Sequence[dict[str, Any]]) -> list[PhaseSpan]:
 
 
 def best_epoch(epochs: Sequence[dict[str, Any]]) -> dict[str, Any] | None:
-    """Of equally accurate epochs the one with the lower loss, then the first; None without validation."""
+    """The epoch with the best validation score; ties go to the lower loss, then the earlier one. None without any."""
     validated = [epoch for epoch in epochs if _selection_metric(epoch) is not None]
     return max(
         validated,
@@ -76,14 +76,14 @@ def best_epoch(epochs: Sequence[dict[str, Any]]) -> dict[str, Any] | None:
 
 
 def _selection_metric(epoch: dict[str, Any]) -> float | None:
-    """Of several tasks the mean of their figures, else that of the only one."""
-    known = (epoch.get(key) for key in ("val_score", "val_map", "val_top1"))
-    return next((value for value in known if value is not None), None)
+    """With several tasks the mean of their headline metrics, else the metric of the only one."""
+    values = (epoch.get(key) for key in ("val_score", "val_map", "val_top1"))
+    return next((value for value in values if value is not None), None)
 
 
 @matplotlib.rc_context(STYLE)
 def loss_curve(epochs: Sequence[dict[str, Any]]) -> SvgFigure:
-    """Training and validation loss by epoch; a null is a gap in its line."""
+    """Training and validation loss by epoch; a missing value is a gap in the line."""
     figure, axes = epoch_axes(epochs)
     lines = _draw_lines(axes, epochs, "loss")
     highest = max((value for line in lines for value in line if math.isfinite(value)), default=1.0)
@@ -103,12 +103,12 @@ def accuracy_curve(epochs: Sequence[dict[str, Any]]) -> SvgFigure:
     if best and best.get("val_top1") is not None:
         axes.plot(best["epoch"], best["val_top1"], "o", ms=9, mfc="none", mec=VAL, mew=1.5, clip_on=False)
     _label_lines(axes, lines)
-    return inline_svg(figure, "accuracy", label=_curve_description("Right at the first guess", epochs, lines, "{:.1%}"))
+    return inline_svg(figure, "accuracy", label=_curve_description("Top-1 accuracy", epochs, lines, "{:.1%}"))
 
 
 @matplotlib.rc_context(STYLE)
 def learning_rate_map(epochs: Sequence[dict[str, Any]]) -> SvgFigure:
-    """Stages by epochs: stronger colour is a higher learning rate, on a log scale; hatched is frozen."""
+    """A heat map, stages by epochs: stronger colour is a higher learning rate, on a log scale; hatched is frozen."""
     stages = list(epochs[0]["lr"])
     rates = np.array([[_learning_rate(epoch, stage) for epoch in epochs] for stage in stages])
     labels = [short_label(stage) for stage in stages]
@@ -125,22 +125,23 @@ def learning_rate_map(epochs: Sequence[dict[str, Any]]) -> SvgFigure:
         _label_beside(axes, (last, row + 0.5), _short_exponent(peak))
     axes.hlines(range(1, len(stages)), first, last, color=PAGE, lw=2)
     _draw_phases(axes, epochs, border=PAGE)
-    _label_beside(axes, (last, -0.55), "highest")
+    _label_beside(axes, (last, -0.55), "maximum")
     axes.set_yticks(np.arange(len(stages)) + 0.5, labels, color=INK, parse_math=False)
     axes.set_ylim(len(stages), 0)
     axes.set_xlim(first, last)
     axes.set_xlabel("epoch")
     axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
     _lr_legend(figure, low, high, left=left)
-    words = "; ".join(
-        f"phase {phase.number}, epochs {phase.first} to {phase.last}: {', '.join(phase.learning)} learn"
+    trained = "; ".join(
+        f"phase {phase.number}, epochs {phase.first} to {phase.last}: {', '.join(phase.learning)}"
         for phase in phases_from_epochs(epochs)
     )
-    return inline_svg(figure, "learning-rates", label=f"Which stages learned when. {words}; all others are frozen.")
+    label = f"Learning rate of each stage by epoch. Trained stages: {trained}; all others are frozen."
+    return inline_svg(figure, "learning-rates", label=label)
 
 
 def epoch_axes(epochs: Sequence[dict[str, Any]], *, small: bool = False) -> tuple[Figure, Axes]:
-    """Epochs from left to right, phases as bands; a small figure has no room for names of lines beside it."""
+    """Axes with the epochs from left to right and phases as bands; `small` leaves no room for line labels."""
     size: dict[str, Any] = {"width": 375, "height": 170, "margins": (42, 64, 24, 36)}
     if small:
         size = {"width": 246, "height": 104, "margins": (42, 12, 22, 34)}
@@ -155,7 +156,7 @@ def epoch_axes(epochs: Sequence[dict[str, Any]], *, small: bool = False) -> tupl
 
 
 def _draw_phases(axes: Axes, epochs: Sequence[dict[str, Any]], *, border: str | None) -> None:
-    """A band behind curves, or a line of colour `border` across a picture; its name above."""
+    """Mark phases by bands, or by lines of colour `border`, with their names above."""
     points = axes.get_position().width * axes.figure.get_size_inches()[0] * 72  # type: ignore[union-attr]
     phases = phases_from_epochs(epochs)
     for phase, name in zip(phases, _phase_names(phases, points / len(epochs)), strict=True):
@@ -177,7 +178,7 @@ def _draw_phases(axes: Axes, epochs: Sequence[dict[str, Any]], *, border: str | 
 
 
 def _phase_names(phases: Sequence[PhaseSpan], points_per_epoch: float) -> list[str]:
-    """The longest kind of name that fits over every phase, or else their numbers."""
+    """Number and stages where that fits above every phase, else the number only."""
     for form in ("phase {}: {}", "{}: {}"):
         names = [form.format(phase.number, short_label(phase.train)) for phase in phases]
         room = [points_per_epoch * (phase.last + 1 - phase.first) for phase in phases]
@@ -198,7 +199,7 @@ def _draw_lines(axes: Axes, epochs: Sequence[dict[str, Any]], measure: str) -> l
 
 
 def _label_lines(axes: Axes, lines: Sequence[np.ndarray]) -> None:
-    """Write each line's name at its end, pushed apart where both ends meet."""
+    """Write the name of each line at its end; labels that would overlap are moved apart."""
     low, high = axes.get_ylim()
     ends = []
     for name, colour, values in zip(("training", "validation"), (TRAIN, VAL), lines, strict=True):
@@ -223,7 +224,7 @@ def _curve_description(what: str, epochs: Sequence[dict[str, Any]], lines: Seque
 
 
 def _learning_rate(epoch: dict[str, Any], stage: str) -> float:
-    """NaN for a frozen stage; a learning stage may well have the rate 0, in a warm-up."""
+    """NaN for a frozen stage; a stage that learns may have the rate 0, in a warm-up."""
     return float(epoch["lr"].get(stage, 0.0)) if stage in epoch["learning"] else math.nan
 
 
@@ -239,7 +240,7 @@ def _lr_colours(rates: np.ndarray, low: float, high: float) -> np.ndarray:
 
 
 def _true_spans(flags: np.ndarray, first: float) -> list[tuple[float, float]]:
-    """(start, length) of each run of true, counted from `first`."""
+    """(start, length) of each run of True in flags (N,); `first` is the position of flags[0]."""
     edges = np.flatnonzero(np.diff(np.concatenate(([0], flags.astype(int), [0]))))
     return [(first + start, end - start) for start, end in zip(edges[::2], edges[1::2], strict=True)]
 
@@ -254,20 +255,20 @@ def _hatch(axes: Axes, runs: list[tuple[float, float]], row: float) -> None:
 
 
 def _lr_legend(figure: Figure, low: float, high: float, *, left: float) -> None:
-    """Under the picture: what hatching means, and the scale from the lowest to the highest rate."""
+    """Below the heat map: what hatching means, and the colour scale from the lowest to the highest rate."""
     width, height = figure.get_size_inches() * 72
     axes = figure.add_axes((left / width, 8 / height, (width - left) / width, 12 / height), frame_on=False)
     axes.set_axis_off()
     axes.set_xlim(0, width - left)
     axes.set_ylim(0, 1)
     _hatch(axes, [(0, 26)], 0)
-    axes.text(32, 0.5, "frozen: does not learn", va="center", color=MUTED)
-    axes.text(172, 0.5, "learning rate", va="center", color=MUTED)
+    axes.text(32, 0.5, "frozen", va="center", color=MUTED)
+    axes.text(132, 0.5, "learning rate", va="center", color=MUTED)
     scale = fill_with_opacity(np.linspace(0.3, 1, 64)[None] if high > low else np.ones((1, 1)))
-    axes.imshow(scale, aspect="auto", interpolation="none", extent=(284, 404, 0, 1))
+    axes.imshow(scale, aspect="auto", interpolation="none", extent=(244, 364, 0, 1))
     if high > low:
-        axes.text(278, 0.5, _short_exponent(f"{low:.1e}"), va="center", ha="right", color=MUTED)
-    axes.text(410, 0.5, _short_exponent(f"{high:.1e}"), va="center", color=MUTED)
+        axes.text(238, 0.5, _short_exponent(f"{low:.1e}"), va="center", ha="right", color=MUTED)
+    axes.text(370, 0.5, _short_exponent(f"{high:.1e}"), va="center", color=MUTED)
     axes.set_xlim(0, width - left)
 
 

@@ -1,12 +1,12 @@
-"""Say in Markdown what a report says first, for a pull request: report.md."""
+"""Render report.md: headline, metrics, warnings and tables of a report as Markdown, for a pull request."""
 
 import re
 from collections.abc import Sequence
 from typing import Any
 
 from finetune.report import words
-from finetune.report.run import regression_words as measured
 from finetune.report.run.changed_settings import ChangedSetting
+from finetune.report.run.regression_words import task_summary
 
 MAX_TABLE_CLASSES = 30
 
@@ -16,82 +16,91 @@ def render_markdown_report(
     tasks: Sequence[dict[str, Any]],
     warnings: Sequence[tuple[str, str]],
     changes: Sequence[ChangedSetting],
-    beside: Sequence[dict[str, Any]] = (),
+    task_rows: Sequence[dict[str, Any]] = (),
 ) -> str:
-    """All but `results` is what the page shows. Names can do nothing: no link, picture or mention."""
-    lines = [f"# {name(results['run'])}", ""]
-    several = len(tasks) > 1
+    """The Markdown text; all arguments but `results` are what the HTML page shows.
+
+    Names from the run are escaped, so that they form no link, picture or mention.
+    """
+    lines = [f"# {escape_markdown(results['run'])}", ""]
+    multitask = len(tasks) > 1
     for task in sorted(tasks, key=lambda task: not task["primary"]):
-        if "answer" in task:
-            called = f"{name(task['name'])}: " if several else ""
-            lines += [f"{called}**{measured.answer(task, results)}**", "", *_metric_rows(task), ""]
-        if task["primary"] and len(beside) > 1:
-            lines += [*_task_table(beside), ""]
-    lines += [f"- ⚠ {name(what, marked=False)} {name(todo, marked=False)}" for what, todo in warnings]
+        if "summary" in task:
+            prefix = f"{escape_markdown(task['name'])}: " if multitask else ""
+            lines += [f"{prefix}**{task_summary(task, results)}**", "", *_metric_rows(task), ""]
+        if task["primary"] and len(task_rows) > 1:
+            lines += [*_task_table(task_rows), ""]
+    for problem, todo in warnings:
+        lines.append(f"- ⚠ {escape_markdown(problem, as_code=False)} {escape_markdown(todo, as_code=False)}")
     for task in tasks:
-        of = f" ({name(task['name'])})" if several else ""
-        if task.get("pairs"):
-            lines += ["", f"Most confused{of}:", ""]
-            lines += [
-                f"- {name(each['true'])} taken for {name(each['predicted'])} in {each['number']} of {each['of']}"
-                for each in task["pairs"][:5]
-            ]
-        if len(task.get("rows", [])) and len(task["rows"]) <= MAX_TABLE_CLASSES:
-            lines += ["", *([f"Class by class{of}:", ""] if several else []), *_classes(task)]
-    protocol = ", ".join(f"{key.lower()} {value}" for key, value, _ in words.protocol_rows(results["protocol"]))
-    lines += ["", f"Measured on the {results['split']} split: {name(protocol, marked=False)}."]
+        lines += _class_sections(task, f" ({escape_markdown(task['name'])})" if multitask else "")
+    protocol = ", ".join(f"{name}: {value}" for name, value, _ in words.protocol_rows(results["protocol"]))
+    lines += ["", f"Evaluated on the {results['split']} split. {escape_markdown(protocol, as_code=False)}."]
     if changes:
-        lines += ["", "| setting | here | default |", "|---|---|---|"]
-        lines += [f"| {name(each.key)} | {name(each.here)} | {name(each.default)} |" for each in changes]
+        lines += ["", "| setting | value | default |", "|---|---|---|"]
+        for change in changes:
+            lines.append(f"| {' | '.join(escape_markdown(text) for text in change)} |")
     return "\n".join(lines) + "\n"
+
+
+def _class_sections(task: dict[str, Any], suffix: str) -> list[str]:
+    """The most confused pairs and the per-class table of a task with classes; `suffix` names one of several tasks."""
+    lines = []
+    if task.get("pairs"):
+        lines += ["", f"Most frequent confusions{suffix}:", ""]
+        for pair in task["pairs"][:5]:
+            true, predicted = escape_markdown(pair["true"]), escape_markdown(pair["predicted"])
+            lines.append(f"- {true} predicted as {predicted}: {pair['number']} of {pair['of']}")
+    if 0 < len(task.get("rows", [])) <= MAX_TABLE_CLASSES:
+        lines += ["", *([f"Per-class metrics{suffix}:", ""] if suffix else []), *_per_class_table(task)]
+    return lines
 
 
 def _metric_rows(task: dict[str, Any]) -> list[str]:
     rows = [
-        (words.FIGURES[key], words.percent(task[key]), words.interval(task[f"{key}_ci"]))
-        for key in words.FIGURES
+        (name, words.percent(task[key]), words.interval(task[f"{key}_ci"]))
+        for key, name in words.METRIC_NAMES.items()
         if key in task and (key != "top5" or len(task["classes"]) > 5)
     ]
-    rows += [(each["called"], each["text"], each["reach"] or "") for each in task["measures"]]
+    rows += [(metric["name"], metric["text"], metric["interval_text"] or "") for metric in task["metrics"]]
     if "plots" in task:
-        beat = task["beat"]
-        rows += [(f"always {beat['always']}: {beat['name']}", beat["text"], "")] if beat else []
+        baseline = task["baseline_row"]
+        if baseline:
+            rows.append((f"{baseline['name']} of always predicting {baseline['constant']}", baseline["text"], ""))
         return _table(rows)
     if "frozen" in task:
-        frozen = task["frozen"]
-        rows.append(("with the backbone frozen", words.percent(frozen["top1"]), ""))
-    baseline = (
-        ("most frequent class", task["majority"]["top1"]) if "majority" in task else ("chance", task["chance_map"])
-    )
-    rows.append((baseline[0], words.percent(baseline[1]), ""))
+        rows.append(("top-1 accuracy with a frozen backbone", words.percent(task["frozen"]["top1"]), ""))
+    if "majority" in task:
+        rows.append(("majority-class baseline", words.percent(task["majority"]["top1"]), ""))
+    else:
+        rows.append(("random ranking", words.percent(task["chance_map"]), ""))
     return _table(rows)
 
 
 def _table(rows: Sequence[tuple[str, str, str]]) -> list[str]:
-    return ["| figure | value | 95 % interval |", "|---|---|---|", *(f"| {' | '.join(row)} |" for row in rows)]
+    return ["| metric | value | 95 % interval |", "|---|---|---|", *(f"| {' | '.join(row)} |" for row in rows)]
 
 
 def _task_table(rows: Sequence[dict[str, Any]]) -> list[str]:
-    """The tasks of a run, a row each."""
-    lines = ["| task | figure | value | 95 % interval | to beat | clips | weight at the end |", f"|{'---|' * 7}"]
+    lines = ["| task | metric | value | 95 % interval | baseline | clips | final loss weight |", f"|{'---|' * 7}"]
     for row in rows:
-        cells = (name(row["name"]), row["figure"], row["text"], row["reach"], row["beat"], row["clips"], row["weight"])
-        lines.append(f"| {' | '.join(map(str, cells))} |")
+        values = (row[key] for key in ("metric", "text", "interval_text", "baseline", "clips", "weight"))
+        lines.append(f"| {' | '.join([escape_markdown(row['name']), *map(str, values)])} |")
     return lines
 
 
-def _classes(task: dict[str, Any]) -> list[str]:
+def _per_class_table(task: dict[str, Any]) -> list[str]:
     lines = ["| class | recall | precision | F1 | clips |", "|---|---|---|---|---|"]
     for row in task["rows"]:
-        figures = (words.percent(row[key]) for key in ("recall", "precision", "f1"))
-        lines.append(f"| {name(row['class'])} | {' | '.join(figures)} | {row['support']} |")
+        metrics = (words.percent(row[key]) for key in ("recall", "precision", "f1"))
+        lines.append(f"| {escape_markdown(row['class'])} | {' | '.join(metrics)} | {row['support']} |")
     return lines
 
 
-def name(text: str, *, marked: bool = True) -> str:
-    """Any text so that Markdown and HTML take it as text, on one line; `marked` as a name."""
+def escape_markdown(text: str, *, as_code: bool = True) -> str:
+    """Any text as one line that Markdown and HTML show literally; `as_code` puts it in a code element."""
     clean = re.sub(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069]", " ", text)
     escaped = re.sub(r"[^\w\s.,:;%()/=+\u00a0“”–−-]|_", lambda match: f"&#{ord(match[0])};", clean)
-    # Some look for addresses, mentions and numbers of issues in what Markdown has become: a word joiner parts these.
+    # Renderers also link addresses, mentions and issue numbers after unescaping: a word joiner breaks these up.
     escaped = re.sub(r"(?i)&#(?:35|64);|www(?=\.)|:(?=//)", r"\g<0>&#8288;", escaped)
-    return f"<code>{escaped}</code>" if marked else escaped
+    return f"<code>{escaped}</code>" if as_code else escaped

@@ -1,4 +1,4 @@
-"""Say in words how good a task is, above all one whose answers are boxes, motions, numbers or levels."""
+"""Text of box, motion, regression and ordinal tasks: metrics with explanations, headline sentence, warnings."""
 
 from collections.abc import Iterator
 from typing import Any, NamedTuple
@@ -8,80 +8,76 @@ from markupsafe import Markup, escape
 from finetune.metrics.headline_keys import HEADLINE_METRICS
 from finetune.recipe.tasks import CATEGORICAL_KINDS
 from finetune.report import words
-from finetune.report.headline_text import clamp_to_unit, number, number_interval
+from finetune.report.headline_text import clamp_to_unit, format_number, number_interval
 
-REGRESSION_KINDS = ("box", "motion", "regress")  # kinds whose answers are numbers
+REGRESSION_KINDS = ("box", "motion", "regress")
 
 
 class MetricInfo(NamedTuple):
-    """A figure of results.json; the unit is `%` of a share, `_UNIT_RANGE` of a figure that is 1 at best."""
+    """A metric of results.json: `name` for running text, `title` for a table.
+
+    `unit` is "%" for a share and `_UNIT_RANGE` for a metric whose best value is 1; both get a bar.
+    """
 
     key: str
-    called: str
     name: str
-    explained: str
+    title: str
+    explanation: str
     unit: str = ""
 
 
-_UNIT_RANGE, _PX, _PX_A_FRAME = "of one", "\u00a0px", "\u00a0px a frame"
+_UNIT_RANGE, _PX, _PX_PER_FRAME = "of one", "\u00a0px", "\u00a0px/frame"
+_R2 = MetricInfo("r2", "R²", "R²", "share of variance explained: 1 is perfect, 0 is a constant prediction", _UNIT_RANGE)
 METRICS = {
     "box": (
+        MetricInfo("mean_iou", "mean IoU", "Mean IoU", "overlap with the true box: intersection over union", "%"),
+        MetricInfo("ap50", "AP50", "AP50", "share of clips with an IoU of at least 0.5", "%"),
+        MetricInfo("ap75", "AP75", "AP75", "share of clips with an IoU of at least 0.75", "%"),
         MetricInfo(
-            "mean_iou",
-            "mean IoU",
-            "Overlap with the true box",
-            "mean IoU: area that both boxes cover by the area that either does",
-            "%",
-        ),
-        MetricInfo("ap50", "AP50", "Overlap of a half or more", "AP50: share of such clips", "%"),
-        MetricInfo("ap75", "AP75", "Overlap of three quarters or more", "AP75: share of such clips", "%"),
-        MetricInfo(
-            "center_error",
-            "centre error",
-            "From centre to centre",
-            "centre error: mean distance, in pixels of the source",
-            _PX,
+            "center_error", "centre error", "Centre error", "mean distance of box centres, in source pixels", _PX
         ),
     ),
     "motion": (
         MetricInfo(
             "correlation",
             "correlation",
-            "Goes with the true motion",
-            "correlation, the mean of the directions",
+            "Correlation",
+            "Pearson's r with the true motion, mean of x and y",
             _UNIT_RANGE,
         ),
-        MetricInfo("r2", "R²", "Explains how motions vary", "R²: 1 is all, 0 no more than their mean", _UNIT_RANGE),
+        _R2,
         MetricInfo(
             "endpoint_error",
             "endpoint error",
-            "Off by",
-            "endpoint error: mean length of the difference, px a frame",
+            "Endpoint error",
+            "mean length of the difference of the motion vectors, px/frame",
             _PX,
         ),
         MetricInfo(
-            "angle_error", "angle error", "Off in direction by", "angle error: median over what moves at all", "°"
+            "angle_error", "angle error", "Angle error", "median angle to the true motion, over clips that move", "°"
         ),
     ),
     "regress": (
-        MetricInfo("r2", "R²", "Explains how values vary", "R²: 1 is all, 0 no more than their mean", _UNIT_RANGE),
-        MetricInfo("correlation", "correlation", "Goes with the true value", "correlation", _UNIT_RANGE),
-        MetricInfo("mae", "MAE", "Off by", "MAE: mean absolute error"),
-        MetricInfo("rmse", "RMSE", "Off by, large errors first", "RMSE: root of the mean squared error"),
+        _R2,
+        MetricInfo("correlation", "correlation", "Correlation", "Pearson's r with the true values", _UNIT_RANGE),
+        MetricInfo("mae", "MAE", "MAE", "mean absolute error"),
+        MetricInfo("rmse", "RMSE", "RMSE", "root mean squared error: large errors weigh more"),
     ),
     "ordinal": (
-        MetricInfo("within_one", "within one level", "At most one level off", "share of all clips", "%"),
-        MetricInfo("mean_distance", "levels off", "Levels off", "mean distance from the true level"),
+        MetricInfo(
+            "within_one", "within one level", "Within one level", "share of clips off by at most one level", "%"
+        ),
+        MetricInfo("mean_distance", "mean level error", "Mean level error", "mean distance from the true level"),
         MetricInfo(
             "kappa",
             "weighted kappa",
-            "Agreement beyond chance",
-            "quadratic weighted kappa: 1 is full, 0 that of chance",
+            "Weighted kappa",
+            "quadratic weights: 1 is full agreement, 0 is chance",
             _UNIT_RANGE,
         ),
     ),
 }
-_BASELINES = {
+_BASELINES = {  # metric, the constant prediction, unit
     "box": ("mean_iou", "the mean box of the training clips", "%"),
     "motion": ("endpoint_error", "the mean motion of the training clips", _PX),
     "regress": ("mae", "the mean of the training clips", ""),
@@ -89,121 +85,124 @@ _BASELINES = {
 
 
 def metric_rows(task: dict[str, Any]) -> list[dict[str, Any]]:
-    """The figures of a task with their intervals as text, and where they stand on a scale from 0 to 1, if they do."""
-    mark = task.get("baseline", {}).get("mean_iou") if task["kind"] == "box" else None
+    """The metrics of a task with their intervals as text; `bar` positions are in 0…1, None without a bar."""
+    baseline = task.get("baseline", {}).get("mean_iou") if task["kind"] == "box" else None
     rows = []
-    for measure in METRICS.get(task["kind"], ()):
-        if measure.key not in task:
+    for metric in METRICS.get(task["kind"], ()):
+        if metric.key not in task:
             continue
-        ends = task.get(f"{measure.key}_ci")
-        scaled = measure.unit in ("%", _UNIT_RANGE)
+        value, ends = task[metric.key], task.get(f"{metric.key}_ci")
+        has_bar = metric.unit in ("%", _UNIT_RANGE)
         rows.append(
-            measure._asdict()
-            | {"text": _format_value(task[measure.key], measure.unit), "reach": _format_interval(ends, measure.unit)}
-            | {"scaled": scaled, "at": clamp_to_unit(task[measure.key]) if scaled else None}
-            | {"ends": [clamp_to_unit(end) for end in ends] if ends and scaled else None}
-            | {"mark": clamp_to_unit(mark) if measure.key == "mean_iou" else None}
+            metric._asdict()
+            | {"text": _format_value(value, metric.unit), "interval_text": _format_interval(ends, metric.unit)}
+            | {"has_bar": has_bar, "bar": clamp_to_unit(value) if has_bar else None}
+            | {"bar_interval": [clamp_to_unit(end) for end in ends] if ends and has_bar else None}
+            | {"bar_baseline": clamp_to_unit(baseline) if metric.key == "mean_iou" else None}
         )
     return rows
 
 
 def baseline_row(task: dict[str, Any]) -> dict[str, Any] | None:
-    """What a guess gets that looks at no clip: always the same answer."""
-    key, always, unit = _BASELINES.get(task["kind"], ("", "", ""))
+    """The metric of a constant prediction; None where results.json has none."""
+    key, constant, unit = _BASELINES.get(task["kind"], ("", "", ""))
     value = task.get("baseline", {}).get(key)
     if value is None:
         return None
-    names = {measure.key: measure.called for measure in METRICS[task["kind"]]}
-    at = clamp_to_unit(value) if unit == "%" else None
-    return {"name": names[key], "always": always, "text": _format_value(value, unit), "at": at}
+    names = {metric.key: metric.name for metric in METRICS[task["kind"]]}
+    bar = clamp_to_unit(value) if unit == "%" else None
+    return {"name": names[key], "constant": constant, "text": _format_value(value, unit), "bar": bar}
 
 
 def output_table(task: dict[str, Any]) -> dict[str, Any]:
-    """The table of the columns of a task, and what is told of each: "names" and "rows", of text."""
-    listed = task.get("per_output", [])
-    keys = [key for key in _OUTPUT_METRICS if any(key in each for each in listed)]
-    rows = [(each["name"], [number(each.get(key)) for key in keys]) for each in listed]
+    """The table of metrics per output column: "names" of the metrics, and "rows" of (column, texts)."""
+    outputs = task.get("per_output", [])
+    keys = [key for key in _OUTPUT_METRICS if any(key in output for output in outputs)]
+    rows = [(output["name"], [format_number(output.get(key)) for key in keys]) for output in outputs]
     return {"names": [_OUTPUT_METRICS[key] for key in keys], "rows": rows}
 
 
 _OUTPUT_METRICS = {"correlation": "Correlation", "r2": "R²", "mae": "MAE", "rmse": "RMSE"}
 
 
-def answer(task: dict[str, Any], results: dict[str, Any]) -> str:
-    """The first sentence of a report, or of a section of a task."""
+def task_summary(task: dict[str, Any], results: dict[str, Any]) -> str:
+    """The headline sentence of a report, or of the section of a task."""
     if task["kind"] in CATEGORICAL_KINDS:
-        return words.answer(task, results)
+        return words.class_task_summary(task, results)
     baseline = task.get("baseline", {}).get(_BASELINES[task["kind"]][0])
-    return f"On {words.test_set_text(task, results)} {_SENTENCES[task['kind']](task, baseline)}."
+    return _SUMMARIES[task["kind"]](task, words.test_set_text(task, results), baseline)
 
 
-def answer_html(task: dict[str, Any], results: dict[str, Any]) -> Markup:
-    """The same for a page, its figure in strong print."""
+def summary_html(task: dict[str, Any], results: dict[str, Any]) -> Markup:
+    """`task_summary` with the headline value emphasized."""
     value = task[HEADLINE_METRICS[task["kind"]][0]]
-    figure = escape(words.whole_percent(value) if task["kind"] in (*CATEGORICAL_KINDS, "box") else number(value))
-    return escape(answer(task, results)).replace(figure, Markup("<strong>{}</strong>").format(figure), 1)
+    is_share = task["kind"] in (*CATEGORICAL_KINDS, "box")
+    text = escape(words.whole_percent(value) if is_share else format_number(value))
+    return escape(task_summary(task, results)).replace(text, Markup("<strong>{}</strong>").format(text), 1)
 
 
-def _box_sentence(task: dict[str, Any], baseline: float | None) -> str:
-    reach = f"; 95\u00a0% interval {words.whole_interval(task['mean_iou_ci'])}" if task.get("mean_iou_ci") else ""
-    told = f"the model's box overlaps the true one by {words.whole_percent(task['mean_iou'])} in the mean (IoU{reach})"
-    return told + (
-        "" if baseline is None else f"; always {_BASELINES['box'][1]} would by {words.whole_percent(baseline)}"
+def _box_summary(task: dict[str, Any], test_set: str, baseline: float | None) -> str:
+    ends = task.get("mean_iou_ci")
+    interval_text = f" (95\u00a0% interval {words.whole_interval(ends)})" if ends else ""
+    text = f"Mean IoU with the true boxes is {words.whole_percent(task['mean_iou'])}{interval_text} on {test_set}"
+    if baseline is None:
+        return f"{text}."
+    return f"{text}; always predicting {_BASELINES['box'][1]} reaches {words.whole_percent(baseline)}."
+
+
+def _motion_summary(task: dict[str, Any], test_set: str, baseline: float | None) -> str:
+    ends = task.get("correlation_ci")
+    interval_text = f" (95\u00a0% interval {number_interval(ends)})" if ends else ""
+    text = (
+        f"Correlation with the true motion is {format_number(task['correlation'])}{interval_text}, and the mean "
+        f"endpoint error {format_number(task['endpoint_error'], _PX_PER_FRAME)}, on {test_set}"
     )
+    if baseline is None:
+        return f"{text}."
+    error = format_number(baseline, _PX_PER_FRAME)
+    return f"{text}; always predicting {_BASELINES['motion'][1]} has an endpoint error of {error}."
 
 
-def _motion_sentence(task: dict[str, Any], baseline: float | None) -> str:
-    told = (
-        f"the motion that the model tells goes with the true one at a correlation of {number(task['correlation'])}"
-        f"{_in_brackets(task.get('correlation_ci'))} and is off by {number(task['endpoint_error'], _PX_A_FRAME)}"
-    )
-    always = f"; always {_BASELINES['motion'][1]} would be off by {number(baseline, _PX_A_FRAME)}"
-    return told + ("" if baseline is None else always)
-
-
-def _number_sentence(task: dict[str, Any], baseline: float | None) -> str:
+def _number_summary(task: dict[str, Any], test_set: str, baseline: float | None) -> str:
     ends = task.get("r2_ci")
-    reach = f"; 95\u00a0% interval {number_interval(ends)}" if ends else ""
-    told = (
-        f"the model's values reach an R² of {number(task['r2'])} (1 at best, 0 for a constant{reach}) "
-        f"and are off by {number(task['mae'])} in the mean"
+    interval_text = f" (95\u00a0% interval {number_interval(ends)})" if ends else ""
+    text = (
+        f"R² is {format_number(task['r2'])}{interval_text}, and the mean absolute error {format_number(task['mae'])}, "
+        f"on {test_set}"
     )
-    always = f"; always {_BASELINES['regress'][1]} would be off by {number(baseline)}"
-    return told + ("" if baseline is None else always)
+    if baseline is None:
+        return f"{text}."
+    return f"{text}; always predicting {_BASELINES['regress'][1]} has an error of {format_number(baseline)}."
 
 
-_SENTENCES = {"box": _box_sentence, "motion": _motion_sentence, "regress": _number_sentence}
+_SUMMARIES = {"box": _box_summary, "motion": _motion_summary, "regress": _number_summary}
 
 
-def warnings_of(results: dict[str, Any]) -> Iterator[tuple[str, str]]:
-    """(what, what to do) of tasks whose answers are numbers."""
+def regression_warnings(results: dict[str, Any]) -> Iterator[tuple[str, str]]:
+    """(problem, what to do) pairs of box, motion and regression tasks that do not clearly beat a constant."""
     for name, task in results["tasks"].items():
         if task["kind"] not in REGRESSION_KINDS:
             continue
-        key, floor = HEADLINE_METRICS[task["kind"]][0], 0.0
+        key, baseline = HEADLINE_METRICS[task["kind"]][0], 0.0
         if task["kind"] == "box":
-            floor = task.get("baseline", {}).get("mean_iou", 0.0)
+            baseline = task.get("baseline", {}).get("mean_iou", 0.0)
         ends = task.get(f"{key}_ci")
-        if ends and ends[0] <= floor:
+        if ends and ends[0] <= baseline:
             prefix = f"Task “{name}”: " if len(results["tasks"]) > 1 else ""
-            always = f"always {_BASELINES[task['kind']][1]}"
-            may_be = f"This may be no better than {always}: the interval includes it."
+            constant = f"always predicting {_BASELINES['box'][1]}" if task["kind"] == "box" else "a constant prediction"
+            no_evidence = f"no evidence that the model beats {constant}: the interval includes it."
+            problem = f"the model is worse than {constant}." if ends[1] < baseline else no_evidence
             yield (
-                prefix + (f"This is worse than {always}." if ends[1] < floor else may_be),
+                prefix + (problem if prefix else problem[0].upper() + problem[1:]),
                 "Train longer, unfreeze more stages, or add training clips with such labels.",
             )
 
 
 def _format_value(value: float | None, unit: str) -> str:
-    return words.percent(value) if unit == "%" else number(value, "" if unit == _UNIT_RANGE else unit)
+    return words.percent(value) if unit == "%" else format_number(value, "" if unit == _UNIT_RANGE else unit)
 
 
 def _format_interval(ends: list[float] | None, unit: str) -> str | None:
-    """None where no interval is known of such a figure."""
     if not ends:
         return None
     return words.interval(ends) if unit == "%" else number_interval(ends)
-
-
-def _in_brackets(ends: list[float] | None) -> str:
-    return f" (95\u00a0% interval {number_interval(ends)})" if ends else ""

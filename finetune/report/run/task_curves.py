@@ -1,4 +1,4 @@
-"""Draw how each task of a run learned beside the others: a small figure for each task and measure."""
+"""Draw loss, headline metric and loss weight of each task by epoch, and cosines between the gradients of tasks."""
 
 import math
 from collections.abc import Callable, Sequence
@@ -10,20 +10,19 @@ from matplotlib.axes import Axes
 from matplotlib.ticker import LogLocator, MaxNLocator, NullLocator, PercentFormatter, ScalarFormatter
 
 from finetune.metrics.headline_keys import HEADLINE_METRICS
-from finetune.report.headline_text import figure as headline_text
-from finetune.report.headline_text import number
+from finetune.report.headline_text import format_headline_value, format_number
 from finetune.report.run.learning_curves import epoch_axes
 from finetune.report.svg import MUTED, STYLE, TRAIN, VAL, SvgFigure, inline_svg
 
 MAX_PAIRS = 15
-_LOG_SCALE_RATIO = 30.0  # from the smallest to the largest weight, beyond which their scale is one of powers
-_LOWEST_SCORE = -1.0  # an R² may be as low as any; further down nothing is drawn
+_LOG_SCALE_RATIO = 30.0  # largest to smallest weight, beyond which their scale is logarithmic
+_LOWEST_SCORE = -1.0  # R² has no lower bound; lower values are clipped
 
 Values = list[float]
 
 
 def task_learning_curves(epochs: Sequence[dict[str, Any]], tasks: dict[str, dict[str, Any]]) -> dict[str, Any] | None:
-    """Figures of each task and of each pair of tasks; None where epochs say nothing of single tasks."""
+    """Figures of each task and of each pair of tasks; None where epoch records have no values of single tasks."""
     if not any(epoch.get("tasks") for epoch in epochs):
         return None
     weights = {name: _values(epochs, "weights", name) for name in tasks}
@@ -34,19 +33,19 @@ def task_learning_curves(epochs: Sequence[dict[str, Any]], tasks: dict[str, dict
             for index, (name, task) in enumerate(tasks.items())
             if task["kind"] in HEADLINE_METRICS
         ],
-        "powers": limits[1] > _LOG_SCALE_RATIO * limits[0] > 0,
+        "log_scale": limits[1] > _LOG_SCALE_RATIO * limits[0] > 0,
         "score": _score(epochs) if len(tasks) > 1 else None,
         **_cosines(epochs),
     }
 
 
 def _task_figures(epochs: Sequence[dict[str, Any]], name: str, task: dict[str, Any], index: int) -> dict[str, Any]:
-    key, called = HEADLINE_METRICS[task["kind"]]
+    key, metric = HEADLINE_METRICS[task["kind"]]
     scores = _task_values(epochs, name, f"val_{key}")
     losses = _task_values(epochs, name, "train_loss"), _task_values(epochs, name, "val_loss")
     return {
         "name": name,
-        "called": called,
+        "metric": metric,
         "loss": _loss(epochs, *losses, name=f"task-{index}-loss"),
         "score": _headline(epochs, scores, task["kind"], name=f"task-{index}-score"),
     }
@@ -70,23 +69,23 @@ def _headline(epochs: Sequence[dict[str, Any]], values: Values, kind: str, *, na
     known = [value for value in values if math.isfinite(value)]
     if not known:
         return None
-    (key, called), share = HEADLINE_METRICS[kind], kind not in ("motion", "regress")
+    (key, metric), is_share = HEADLINE_METRICS[kind], kind not in ("motion", "regress")
     figure, axes = epoch_axes(epochs, small=True)
-    lowest = 0.0 if share else max(_LOWEST_SCORE, min(0.0, 1.08 * min(known)))
+    lowest = 0.0 if is_share else max(_LOWEST_SCORE, min(0.0, 1.08 * min(known)))
     _line(axes, epochs, values, colour=VAL, clipped=min(known) < lowest)
     axes.set_ylim(lowest, 1.04)
-    if share:
+    if is_share:
         axes.set_yticks([0, 0.25, 0.5, 0.75, 1])
         axes.yaxis.set_major_formatter(PercentFormatter(1, decimals=0, symbol=" %"))
-    told = _range_text(values, lambda value: headline_text(key, value))
-    return inline_svg(figure, name, label=f"{called} on validation clips, {_epoch_range_text(epochs)}: {told}.")
+    span = _range_text(values, lambda value: format_headline_value(key, value))
+    return inline_svg(figure, name, label=f"{metric} on validation clips, {_epoch_range_text(epochs)}: {span}.")
 
 
 @matplotlib.rc_context(STYLE)
 def _weight(
     epochs: Sequence[dict[str, Any]], values: Values, limits: tuple[float, float], index: int
 ) -> SvgFigure | None:
-    """All tasks on the same scale, so that the figures of two can be held against each other."""
+    """The loss weight; `limits` are those of all tasks, so that their figures can be compared."""
     if not any(map(math.isfinite, values)):
         return None
     low, high = limits
@@ -100,13 +99,13 @@ def _weight(
         axes.set_ylim(low / 1.3, high * 1.3)
     else:
         axes.set_ylim(0, 1.08 * high or 1.0)
-    label = f"Weight of the loss, {_epoch_range_text(epochs)}: {_range_text(values)}."
+    label = f"Loss weight, {_epoch_range_text(epochs)}: {_range_text(values)}."
     return inline_svg(figure, f"task-{index}-weight", label=label)
 
 
 @matplotlib.rc_context(STYLE)
 def _score(epochs: Sequence[dict[str, Any]]) -> SvgFigure | None:
-    """The figure that the best epoch is chosen by, where it is one of several tasks: the best ringed."""
+    """The mean of the tasks' headline metrics, by which the best epoch is chosen; that epoch is ringed."""
     values = [_number(epoch.get("val_score")) for epoch in epochs]
     known = [value for value in values if math.isfinite(value)]
     if not known:
@@ -117,28 +116,27 @@ def _score(epochs: Sequence[dict[str, Any]]) -> SvgFigure | None:
     axes.plot(epochs[best]["epoch"], values[best], "o", ms=9, mfc="none", mec=VAL, mew=1.5, clip_on=False)
     axes.set_ylim(min(0.0, 1.08 * min(known)), 1.04 * max(1.0, *known))
     label = (
-        f"Mean of the tasks' headline figures on validation clips, {_epoch_range_text(epochs)}: {_range_text(values)}."
+        f"Mean headline metric of the tasks on validation clips, {_epoch_range_text(epochs)}: {_range_text(values)}."
     )
     return inline_svg(figure, "score", label=label)
 
 
 def _cosines(epochs: Sequence[dict[str, Any]]) -> dict[str, Any]:
-    """Of each pair of tasks, those that pull against each other most first."""
-    pairs = dict.fromkeys(pair for epoch in epochs for pair in epoch.get("cosines") or {})
-    found: list[dict[str, Any]] = []
-    for pair in pairs:
-        values = _values(epochs, "cosines", pair)
+    """Pairs of tasks with the lowest mean cosine, up to MAX_PAIRS, the lowest first; `num_pairs` counts all."""
+    keys = dict.fromkeys(key for epoch in epochs for key in epoch.get("cosines") or {})
+    pairs: list[dict[str, Any]] = []
+    for key in keys:
+        values = _values(epochs, "cosines", key)
         known = [value for value in values if math.isfinite(value)]
         if known:
-            names = tuple(part.strip() for part in pair.split(" | "))
-            below = sum(value < 0 for value in known)
-            found.append({"names": names, "values": values, "mean": sum(known) / len(known)})
-            found[-1] |= {"text": _cosine_text(found[-1]["mean"]), "below": below, "of": len(known)}
-    found.sort(key=lambda each: (each["mean"], each["names"]))
-    shown = found[:MAX_PAIRS]
-    for index, each in enumerate(shown):
-        each["figure"] = _cosine(epochs, each["values"], each["names"], name=f"cosine-{index}")
-    return {"cosines": shown, "pairs": len(found)}
+            mean, names = sum(known) / len(known), tuple(name.strip() for name in key.split(" | "))
+            pairs.append({"names": names, "values": values, "mean": mean, "text": _cosine_text(mean)})
+            pairs[-1] |= {"num_negative": sum(value < 0 for value in known), "num_epochs": len(known)}
+    pairs.sort(key=lambda pair: (pair["mean"], pair["names"]))
+    shown = pairs[:MAX_PAIRS]
+    for index, pair in enumerate(shown):
+        pair["figure"] = _cosine(epochs, pair["values"], pair["names"], name=f"cosine-{index}")
+    return {"cosines": shown, "num_pairs": len(pairs)}
 
 
 @matplotlib.rc_context(STYLE)
@@ -148,8 +146,8 @@ def _cosine(epochs: Sequence[dict[str, Any]], values: Values, names: Sequence[st
     _line(axes, epochs, values, colour=VAL)
     axes.set_ylim(-1.04, 1.04)
     axes.set_yticks([-1, -0.5, 0, 0.5, 1])
-    called, told = " and ".join(names), _range_text(values, _cosine_text)
-    return inline_svg(figure, name, label=f"Cosine of the gradients of {called}, {_epoch_range_text(epochs)}: {told}.")
+    label = f"Cosine between the gradients of {' and '.join(names)}, {_epoch_range_text(epochs)}: "
+    return inline_svg(figure, name, label=f"{label}{_range_text(values, _cosine_text)}.")
 
 
 def _cosine_text(value: float) -> str:
@@ -182,7 +180,7 @@ def _values(epochs: Sequence[dict[str, Any]], section: str, key: str) -> Values:
 
 
 def _number(value: Any) -> float:
-    """NaN, a gap in a line, for what is no finite number."""
+    """NaN, drawn as a gap, for anything but a finite number."""
     return float(value) if isinstance(value, int | float) and math.isfinite(value) else math.nan
 
 
@@ -195,6 +193,6 @@ def _epoch_range_text(epochs: Sequence[dict[str, Any]]) -> str:
     return f"epochs {epochs[0]['epoch']} to {epochs[-1]['epoch']}"
 
 
-def _range_text(values: Values, form: Callable[[float], str] = number) -> str:
+def _range_text(values: Values, form: Callable[[float], str] = format_number) -> str:
     known = [value for value in values if math.isfinite(value)]
     return f"from {form(known[0])} to {form(known[-1])}" if known else "no values"

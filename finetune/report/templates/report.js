@@ -1,5 +1,5 @@
 "use strict";
-// Headings of a sortable table become buttons; without this script the table is whole, only not sortable.
+// The headings of a sortable table become buttons. Without this script, the table is complete but not sortable.
 for (const table of document.querySelectorAll("table[data-sortable]")) {
   const body = table.tBodies[0];
   const headings = [...table.tHead.rows[0].cells];
@@ -28,9 +28,9 @@ for (const table of document.querySelectorAll("table[data-sortable]")) {
   });
 }
 
-// A click on a cell of a confusion matrix lists its clips; the arrow keys go from cell to cell.
-for (const panel of document.querySelectorAll("[data-behind]")) {
-  const data = document.getElementById(`behind-${panel.dataset.behind}`);
+// A click on a cell of the confusion matrix lists its clips; the arrow keys move between cells.
+for (const panel of document.querySelectorAll("[data-cell-clips]")) {
+  const data = document.getElementById(`cell-clips-${panel.dataset.cellClips}`);
   const section = panel.closest("section");
   const cells = [...section.querySelectorAll(".cells rect")];
   if (!data || !cells.length) continue;
@@ -51,7 +51,7 @@ for (const panel of document.querySelectorAll("[data-behind]")) {
     const list = document.createElement("ul");
     list.append(...items);
     panel.replaceChildren(element("h3", cell.textContent), list);
-    if (listed.length < number) panel.append(element("p", `${listed.length} of ${number}; predictions.csv has all.`));
+    if (listed.length < number) panel.append(element("p", `Shown: ${listed.length} of ${number}. predictions.csv has all.`));
     panel.hidden = false;
     panel.scrollIntoView({ block: "nearest" });
   };
@@ -61,8 +61,8 @@ for (const panel of document.querySelectorAll("[data-behind]")) {
     for (;;) {
       [row, column] = [row + down, column + right];
       if (row < 0 || column < 0 || row >= classes.length || column >= classes.length) return cell;
-      const found = at.get(`${row},${column}`);
-      if (found) return found;
+      const neighbour = at.get(`${row},${column}`);
+      if (neighbour) return neighbour;
     }
   };
   const steps = { ArrowUp: [-1, 0], ArrowDown: [1, 0], ArrowLeft: [0, -1], ArrowRight: [0, 1] };
@@ -81,7 +81,7 @@ for (const panel of document.querySelectorAll("[data-behind]")) {
   svg.setAttribute("role", "group");
 }
 
-// What is folded away is printed too.
+// Collapsed parts are printed too.
 addEventListener("beforeprint", () => {
   for (const details of document.querySelectorAll("details:not([open])")) {
     details.open = true;
