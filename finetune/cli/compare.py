@@ -51,7 +51,7 @@ def _table(result: Mapping[str, Any]) -> str:
         )
     for task in result["tasks"]:
         metrics = (f"{run['mark']} {cell['text']}" for run, cell in zip(runs, task["runs"], strict=True) if cell)
-        lines.append(f"   {task['name']}: {task['figure']} {', '.join(metrics)}")
+        lines.append(f"   {task['name']}: {task['metric']} {', '.join(metrics)}")
     lines.append("")
     for pair in result["pairs"]:
         first, other = (runs[pair[side]]["mark"] for side in ("first", "other"))
@@ -71,7 +71,7 @@ def runs(
 
     Writes index.html, a page with links to their reports.
     """
-    from finetune.report.pages.runs_index import list_runs, several_tests, write_index
+    from finetune.report.pages.runs_index import evaluations_differ, list_runs, write_index
 
     listed = list_runs(folder)
     width = max(len("run"), *(len(run["name"]) for run in listed))
@@ -80,13 +80,13 @@ def runs(
     print(f"{'started':16}  {'run':{width}}  {'metric':{metric_width}}  {'95 % interval':14}  split  clips  state")
     for run, metric in zip(listed, metrics, strict=True):
         print(_line(run, width, f"{metric:{metric_width}}"))
-    if several_tests(listed):
+    if evaluations_differ(listed):
         print("note: the runs were not all evaluated alike: data, split, number of clips or kind of task differ")
     print(f"page  {write_index(folder)}")
 
 
 def _metric(run: Mapping[str, Any]) -> str:
-    return "" if run["value"] is None else f"{run['figure']:5} {run['value']:.3f}"
+    return "" if run["value"] is None else f"{run['metric']:5} {run['value']:.3f}"
 
 
 def _line(run: Mapping[str, Any], width: int, metric: str) -> str:

@@ -28,7 +28,7 @@ def _file_warnings(results: dict[str, Any], epochs: list[dict[str, Any]]) -> Ite
     if number := len(results["skipped"]):
         verb = "is" if number == 1 else "are"
         yield (
-            f"{count(number, 'file')} could not be read and {verb} missing from these figures.",
+            f"{count(number, 'file')} could not be read and {verb} not included in these figures.",
             "Repair or remove the files listed under “Data”, then evaluate again.",
         )
     listed = len(results.get("training_skipped", []))
@@ -67,11 +67,7 @@ def _time_warnings(results: dict[str, Any], epochs: list[dict[str, Any]]) -> Ite
 
 
 def _class_warnings(task: dict[str, Any]) -> Iterator[tuple[str, str]]:
-    if task["top1_ci"] and task["top1_ci"][0] <= task["majority"]["top1"]:
-        yield (
-            "No evidence that the model beats the majority-class baseline: the interval of top-1 does not lie above it.",
-            "Train longer, unfreeze more stages, or add training clips.",
-        )
+    yield from _baseline_warnings(task["top1_ci"], task["majority"]["top1"], "the majority-class baseline")
     if "frozen" in task and task["frozen"]["difference_ci"][0] <= 0:
         frozen = whole_percent(task["frozen"]["top1"])
         yield (
@@ -88,6 +84,15 @@ def _class_warnings(task: dict[str, Any]) -> Iterator[tuple[str, str]]:
         yield (
             f"Fewer than {MIN_RELIABLE_CLASS_CLIPS} test clips per class: {_quoted_names(few)}.",
             "Their per-class metrics are unreliable; add test clips.",
+        )
+
+
+def _baseline_warnings(ends: list[float] | None, baseline: float, name: str) -> Iterator[tuple[str, str]]:
+    if ends and ends[0] <= baseline:
+        no_evidence = f"No evidence that the model beats {name}: the interval includes it."
+        yield (
+            f"The model is worse than {name}." if ends[1] < baseline else no_evidence,
+            "Train longer, unfreeze more stages, or add training clips.",
         )
 
 
@@ -133,11 +138,7 @@ _UNITS = {"duration": "\u00a0s", "frame rate": "\u00a0frames/s", "short side": "
 
 
 def _multilabel_warnings(task: dict[str, Any]) -> Iterator[tuple[str, str]]:
-    if task["map_ci"] and task["map_ci"][0] <= task["chance_map"]:
-        yield (
-            "No evidence that the model beats chance: the interval of mAP does not lie above a random ranking.",
-            "Train longer, unfreeze more stages, or add training clips.",
-        )
+    yield from _baseline_warnings(task["map_ci"], task["chance_map"], "a random ranking")
     if few := [row["class"] for row in task["per_class"] if row["support"] < MIN_RELIABLE_CLASS_CLIPS]:
         yield (
             f"Fewer than {MIN_RELIABLE_CLASS_CLIPS} test clips per class: {_quoted_names(few)}.",

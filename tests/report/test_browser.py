@@ -127,14 +127,14 @@ def show(browser):
     yield opened
     for context in contexts:
         context.close()
-    assert [each for each in heard if not each.startswith("request: data:")] == []
+    assert [text for text in heard if not text.startswith("request: data:")] == []
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", PAGES)
 def test_a_page_opens_quietly_and_is_no_wider_than_its_window_light_and_dark(pages, show, name):
     page = show(pages[name])
-    page.evaluate("document.querySelectorAll('details').forEach((each) => { each.open = true; })")
+    page.evaluate("document.querySelectorAll('details').forEach((details) => { details.open = true; })")
     for cell in page.locator(".cells rect").all()[:1]:
         cell.click()
     assert page.locator("h1").is_visible()
@@ -151,9 +151,9 @@ def test_a_page_opens_quietly_and_is_no_wider_than_its_window_light_and_dark(pag
 def test_names_that_try_to_be_markup_are_shown_as_they_are(pages, show):
     for name, texts in {
         "report": [*ODD, ODD_CLIP],
-        "folds": [ODD[0], "fold-1", "seed 2", "with a standard deviation of 1.0\u00a0points"],
-        "tasks": [*ODD[:5], "All 5 tasks", "Whether tasks pull the same way"],
-        "ablation": [ODD[0], "Each task, alone against together"],
+        "folds": [ODD[0], "fold-1", "seed 2", "standard deviation 1.0\u00a0points"],
+        "tasks": [*ODD[:5], "All 5 tasks", "Gradient conflicts between tasks"],
+        "ablation": [ODD[0], "Relative gain per task"],
         "compare": [*ODD[:4], ODD_CLIP, "<u>b", "c & d"],
         "index": [ODD[0], "<u>b"],
         "check": [ODD[0], "\u202eb", "<i>copy.mp4", "<s>damaged.mp4", "\"1' & <b>.mp4"],
@@ -165,7 +165,7 @@ def test_names_that_try_to_be_markup_are_shown_as_they_are(pages, show):
 
 
 @pytest.mark.slow
-def test_a_name_written_from_right_to_left_turns_no_neighbour_round(pages, show):
+def test_a_name_written_from_right_to_left_does_not_reorder_the_text_around_it(pages, show):
     page = show(pages["report"])
     row = page.locator("#classes-of-0 tr", has_text="right to left")
     name, recall = (row.locator(part).first.bounding_box() for part in ("bdi", "td"))
@@ -185,7 +185,7 @@ def column(page, table, number):
 
 
 @pytest.mark.slow
-def test_a_click_on_a_heading_sorts_by_number_and_another_turns_the_order_round(pages, show):
+def test_a_click_on_a_heading_sorts_by_number_and_another_reverses_the_order(pages, show):
     page, table = show(pages["report"]), "#classes-of-0 table"
     heading = page.locator(f"{table} th", has_text="Test clips")
     place = heading.evaluate("(cell) => cell.cellIndex")
@@ -199,7 +199,7 @@ def test_a_click_on_a_heading_sorts_by_number_and_another_turns_the_order_round(
 
 
 @pytest.mark.slow
-def test_what_is_not_known_stays_last_in_either_order(pages, show):
+def test_missing_values_stay_last_in_either_order(pages, show):
     page, table = show(pages["report"]), "#classes-of-0 table"
     button = page.locator(f"{table} th button", has_text="F1")
     for turn in (1, -1):
@@ -215,7 +215,7 @@ def test_what_is_not_known_stays_last_in_either_order(pages, show):
 
 @pytest.mark.slow
 def test_a_table_is_sorted_by_keyboard_too(pages, show):
-    for name, heading, place in (("index", "Clips", 3), ("compare", "In all", 5), ("check", "Files", 1)):
+    for name, heading, place in (("index", "Clips", 3), ("compare", "Net", 5), ("check", "Files", 1)):
         page = show(pages[name])
         table = page.locator("table", has=page.locator("th", has_text=heading)).first
         button = table.locator("th button", has_text=heading)
@@ -233,38 +233,38 @@ def predictions(report):
 
 
 @pytest.mark.slow
-def test_each_cell_of_the_matrix_lists_exactly_the_clips_behind_it(pages, show):
-    behind = defaultdict(list)
+def test_each_cell_of_the_matrix_lists_exactly_its_clips(pages, show):
+    clips_of_cell = defaultdict(list)
     for row in predictions(pages["report"]):
-        behind[ODD.index(row["label"]), ODD.index(row["predicted"])].append(row)
+        clips_of_cell[ODD.index(row["label"]), ODD.index(row["predicted"])].append(row)
     page = show(pages["report"])
     cells = page.locator(".cells rect")
-    assert cells.count() == len(behind)
+    assert cells.count() == len(clips_of_cell)
     for cell in cells.all():
-        true, said = map(int, cell.get_attribute("data-cell").split(","))
-        rows = sorted(behind[true, said], key=lambda row: (-float(row["probability"]), row["path"]))
+        true, predicted = map(int, cell.get_attribute("data-cell").split(","))
+        rows = sorted(clips_of_cell[true, predicted], key=lambda row: (-float(row["probability"]), row["path"]))
         cell.click()
-        items = page.locator("[data-behind] li")
+        items = page.locator("[data-cell-clips] li")
         assert items.all_text_contents() == [row["path"].removeprefix("data/") for row in rows]
-        names = [re.sub("[\u202a-\u202e]", "\ufffd", ODD[code]) for code in (true, said)]
+        names = [re.sub("[\u202a-\u202e]", "\ufffd", ODD[code]) for code in (true, predicted)]
         of = CLIPS_OF[true]
         words = [f"“\u2068{name}\u2069”" for name in names]
-        what = f"{words[0]} found" if true == said else f"{words[0]} taken for {words[1]}"
+        what = f"{words[0]} predicted correctly" if true == predicted else f"{words[0]} predicted as {words[1]}"
         assert cell.locator("title").text_content() == f"{what}: {len(rows)} of {of} clips"
-        assert page.locator("[data-behind] h3").text_content() == f"{what}: {len(rows)} of {of} clips"
+        assert page.locator("[data-cell-clips] h3").text_content() == f"{what}: {len(rows)} of {of} clips"
 
 
 @pytest.mark.slow
-def test_what_is_behind_a_cell_comes_into_view_wherever_the_cell_is(pages, show):
+def test_the_clips_of_a_cell_scroll_into_view(pages, show):
     page = show(pages["report"], width=390, reduced_motion="reduce")
     page.locator(".cells rect").first.click()
-    panel = page.locator("[data-behind]").bounding_box()
+    panel = page.locator("[data-cell-clips]").bounding_box()
     assert panel["y"] >= 0
     assert panel["y"] + panel["height"] <= 901
 
 
 @pytest.mark.slow
-def test_the_arrow_keys_go_from_cell_to_cell_and_enter_lists_the_clips(pages, show):
+def test_the_arrow_keys_move_between_cells_and_enter_lists_the_clips(pages, show):
     page = show(pages["report"])
     filled = [tuple(map(int, cell.get_attribute("data-cell").split(","))) for cell in page.locator(".cells rect").all()]
     focused = "() => document.activeElement.dataset.cell"
@@ -276,7 +276,7 @@ def test_the_arrow_keys_go_from_cell_to_cell_and_enter_lists_the_clips(pages, sh
     page.keyboard.press("ArrowRight")
     assert page.evaluate(focused) == f"{row},{after}"
     page.keyboard.press("Enter")
-    assert page.locator("[data-behind] h3").text_content().count(" taken for ") == 1
+    assert page.locator("[data-cell-clips] h3").text_content().count(" predicted as ") == 1
     page.keyboard.press("ArrowLeft")
     assert page.evaluate(focused) == f"{row},{place}"
     for key, side in (("ArrowDown", 1), ("ArrowUp", -1)):
@@ -287,17 +287,17 @@ def test_the_arrow_keys_go_from_cell_to_cell_and_enter_lists_the_clips(pages, sh
 
 
 @pytest.mark.slow
-def test_the_picture_of_a_clip_is_beside_its_path_behind_a_cell(pages, show):
+def test_the_clips_of_a_cell_are_listed_with_their_pictures(pages, show):
     page = show(pages["report"])
     path = page.locator("#clips img[data-clip]").first.get_attribute("data-clip")
     row = next(row for row in predictions(pages["report"]) if row["path"].endswith(f"/{path}"))
     page.locator(f".cells rect[data-cell='{ODD.index(row['label'])},{ODD.index(row['predicted'])}']").click()
-    picture = page.locator("[data-behind] li", has_text=path).locator("img")
+    picture = page.locator("[data-cell-clips] li", has_text=path).locator("img")
     assert picture.evaluate("(img) => [img.naturalWidth, img.naturalHeight]") == [8 * 112, 112]
 
 
 @pytest.mark.slow
-def test_without_javascript_all_is_there_and_no_dead_control_shows(pages, show):
+def test_without_javascript_everything_is_shown_and_no_dead_control(pages, show):
     for name in PAGES:
         page, html = show(pages[name], java_script_enabled=False), pages[name].read_text(encoding="utf-8")
         assert page.locator("h1").is_visible()
@@ -305,11 +305,11 @@ def test_without_javascript_all_is_there_and_no_dead_control_shows(pages, show):
             assert page.locator(part).count() == len(re.findall(rf"<{part}\b", html))
         for table in page.locator("table").all():
             assert table.is_visible() or table.evaluate("(table) => table.closest('details:not([open])') !== null")
-        assert page.locator("button, [role=button], .scripted:visible, [data-behind]:visible").count() == 0
+        assert page.locator("button, [role=button], .scripted:visible, [data-cell-clips]:visible").count() == 0
 
 
 @pytest.mark.slow
-def test_what_is_folded_away_is_printed_and_folded_again(pages, show):
+def test_collapsed_parts_are_printed_and_collapsed_again(pages, show):
     page = show(pages["report"])
     count = "document.querySelectorAll('details[open]').length"
     folded, before = page.locator("details:not([open])").count(), page.evaluate(count)
@@ -337,7 +337,7 @@ def test_a_report_of_very_many_classes_and_clips_is_small_and_opens(tmp_path, sh
     assert megabytes < 30
     assert opened < 10
     section = page.locator("#confusion-of-0")
-    assert f"{classes} classes are too many to show each" in section.inner_text()
+    assert f"{classes} classes are too many for a row each" in section.inner_text()
     assert section.locator("ol li").count() == 10
     assert section.locator("svg").is_visible()
     heading = page.locator("#classes-of-0 th button", has_text="Precision")

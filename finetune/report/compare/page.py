@@ -204,7 +204,7 @@ def _common_kind(runs: Sequence[ComparedRun]) -> str:
 
 
 def _correct_clips(rows: Sequence[Row], kind: str) -> np.ndarray:
-    """Whether each clip is predicted correctly, (N,) of bool; multi-label: whether the predicted classes match exactly."""
+    """Whether each clip is predicted correctly, (N,) of bool; multi-label: exactly its true classes are predicted."""
     multilabel = kind == "multilabel"
     return np.array([label_set(row["label"], multilabel) == label_set(row["predicted"], multilabel) for row in rows])
 

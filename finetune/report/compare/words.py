@@ -127,7 +127,7 @@ def _class_caveats(result: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     for run in result["runs"][1:]:
         more, fewer = set(run["classes"]) - set(first["classes"]), set(first["classes"]) - set(run["classes"])
         parts = [
-            f"{one['mark']} has {count(len(names), 'class', 'classes')} that {two['mark']} lacks: {_quoted_names(names)}"
+            f"{one['mark']} has {count(len(names), 'class', 'classes')} not in {two['mark']}: {_quoted_names(names)}"
             for one, two, names in ((run, first, more), (first, run, fewer))
             if names
         ]
@@ -165,7 +165,7 @@ def _independence_caveats(result: Mapping[str, Any]) -> Iterator[tuple[str, str]
     if result["num_groups"] is None:
         yield (
             "There are no groups, so every clip is treated as independent.",
-            "If several clips come from one person or recording, define groups (data.group_pattern, or a column group).",
+            "If several clips show one person or recording, define groups (data.group_pattern, or a column group).",
         )
     for pair in result["pairs"]:
         if pair["disagrees"]:

@@ -35,7 +35,7 @@ _DEFAULT_PHASE_EPOCHS = 5  # if a recipe gives neither epochs nor steps
 def list_runs(folder: Path) -> list[dict[str, Any]]:
     """One row per run directly in `folder`, newest first; `problem` says what is wrong with damaged files.
 
-    A folder with results or a recipe is a run. Each seed of a multi-seed study is one. Raises RunError if there is none.
+    A folder with results or a recipe is a run; each seed of a study is one. Raises RunError if there is none.
     """
     if not folder.is_dir():
         raise RunError(f"{folder}: there is no such folder; name the folder of your runs: finetune runs FOLDER")
@@ -51,7 +51,7 @@ def write_index(folder: Path) -> Path:
     html = load_template("index.html.j2").render(
         folder=folder.resolve().name,
         runs=runs,
-        tests_differ=tests_differ(runs),
+        evaluations_differ=evaluations_differ(runs),
         other_kinds=any(row["kind"] in _REGRESSION_KIND_NAMES for run in runs for row in run["headlines"]),
         **page_assets("index.css"),
     )
@@ -72,7 +72,7 @@ def is_index(path: Path) -> bool:
         return False
 
 
-def tests_differ(runs: Sequence[Mapping[str, Any]]) -> bool:
+def evaluations_differ(runs: Sequence[Mapping[str, Any]]) -> bool:
     """Whether data, split, number of clips or metric differ between runs, so that they cannot be compared."""
     evaluated = [run for run in runs if run["value"] is not None]
     return len({tuple(run[key] for key in ("source", "split", "clips", "metric")) for run in evaluated}) > 1

@@ -112,7 +112,7 @@ def _mean_over_seeds(key: str, values: Sequence[float]) -> dict[str, str]:
     return {
         "mean": format_headline_value(key, statistics.mean(values)),
         "spread": format_deviation(statistics.stdev(values), key) if len(values) > 1 else "",
-        "values": ", ".join(format_headline_value(key, value) for value in values),
+        "per_seed": ", ".join(format_headline_value(key, value) for value in values),
     }
 
 

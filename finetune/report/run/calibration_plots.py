@@ -48,7 +48,7 @@ def coverage_curve(curve: dict[str, Any], *, name: str) -> SvgFigure:
 
 @matplotlib.rc_context(STYLE)
 def ranking_curve(curves: dict[str, Any], which: str, *, name: str) -> SvgFigure:
-    """`precision`: precision-recall curve; `recall`: ROC curve. Thin lines are classes, the thick line is their mean."""
+    """`precision`: precision-recall curve; `recall`: ROC curve. Thin lines are classes, the thick one is the mean."""
     across, up = {
         "precision": ("recall", "precision"),
         "recall": ("false positive rate", "true positive rate"),

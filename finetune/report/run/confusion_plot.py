@@ -72,8 +72,8 @@ def confusion_matrix(
 ) -> SvgFigure:
     """Rows are true classes, columns predicted classes; opacity is the share of the row. `name` prefixes the SVG ids.
 
-    Each cell with clips has a tooltip, and `data-cell` "true,predicted" in class indices. `label` replaces the accessible
-    name; it is given for blocks of classes, where a clip on the diagonal need not be correct.
+    Each cell with clips has a tooltip, and `data-cell` "true,predicted" in class indices. `label` replaces the default
+    accessible name for blocks of classes, where a clip on the diagonal need not be correct.
     """
     table = np.asarray(counts, dtype=float).reshape(len(classes), len(classes))
     alphas = np.where(table > 0, 0.15 + 0.85 * table / np.maximum(table.sum(axis=1, keepdims=True), 1), 0)

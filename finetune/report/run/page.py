@@ -1,9 +1,11 @@
 """Write the report of an evaluation: one HTML file that opens from the disk and needs no network.
 
 Each section has a module that computes what it shows, and a template in templates/sections:
-headline, metrics, confusion matrix, per-class table, calibration: task_section.py (texts: words.py, regression_words.py;
-figures: confusion_plot.py, calibration_plots.py, regression_plots.py); example clips: clips_section.py; training curves:
-learning_curves.py, task_curves.py; recipe: changed_settings.py. This file joins them.
+- headline, metrics, per-class table: task_section.py, with texts from words.py and regression_words.py
+- figures of a task: confusion_plot.py, calibration_plots.py, regression_plots.py
+- example clips: clips_section.py
+- training curves: learning_curves.py, task_curves.py
+- recipe: changed_settings.py
 """
 
 import base64

@@ -1,4 +1,4 @@
-"""Runs compared, from folders whose answers the tests choose, and the page of it as a browser reads it."""
+"""Comparisons of runs whose predictions the tests choose, and the page as a browser reads it."""
 
 import json
 import re
@@ -63,8 +63,8 @@ def test_runs_that_differ_by_a_clip_or_two_show_no_evidence_of_a_difference(run,
     pair = result["pairs"][0]
     assert (pair["verdict"], pair["only_first"], pair["only_other"]) == ("none", 0, 1)
     assert page_of(result, tmp_path).heading.startswith(
-        "On 40 test clips of 10 groups there is no evidence of a difference between “one” and “two”: "
-        "92.5 % against 95.0 %; the difference is +2.5 points, 95 % interval −"
+        "There is no evidence of a difference between “one” and “two”: 92.5 % vs. 95.0 % top-1 accuracy "
+        "on 40 test clips from 10 groups, difference +2.5 points (95 % interval −"
     )
 
 
@@ -74,30 +74,30 @@ def test_a_run_that_is_better_in_most_groups_is_called_better(run, tmp_path):
     assert result["pairs"][0]["difference"] == pytest.approx(0.45)
     page = page_of(result, tmp_path)
     assert page.heading.startswith("“new” is better than “old” by 45.0 points (95 % interval ")
-    assert page.heading.endswith("): 95.0 % against 50.0 % right on 40 test clips of 10 groups.")
+    assert page.heading.endswith("): 95.0 % vs. 50.0 % top-1 accuracy on 40 test clips from 10 groups.")
     turned = compare_runs([tmp_path / "new", tmp_path / "old"])
     assert turned["pairs"][0]["verdict"] == "first"
     assert "A is better by 45.0 points" in page_of(turned, tmp_path).text
 
 
-def test_a_run_and_its_copy_differ_in_nothing(run, tmp_path):
+def test_a_run_and_its_copy_do_not_differ(run, tmp_path):
     result = compare_runs([run("one", [3]), run("copy", [3])])
     low, high = result["pairs"][0]["interval"]
     assert -0.2 < low < 0 < high == -low  # on other clips another run with these answers may differ
     assert result["pairs"][0]["mcnemar_p"] == 1.0
     text = page_of(result, tmp_path).text
-    assert "None: both are right on the same clips." in text
-    assert "The recipes are the same, to the last setting." in text
-    assert "Before you trust this" not in text
+    assert "None: both runs are correct on the same clips." in text
+    assert "The recipes are identical." in text
+    assert "Warnings" not in text
 
 
-def test_with_one_group_nothing_is_settled_and_no_interval_is_shown(run, tmp_path):
+def test_one_group_gives_no_verdict_and_no_interval(run, tmp_path):
     alone = [run(name, wrong, group_of=lambda number: "g") for name, wrong in (("a", range(20)), ("b", ()))]
     result = compare_runs(alone)
     assert result["pairs"][0]["words"] == "cannot be settled: 1 group is too few"
     page = page_of(result, tmp_path)
-    assert page.heading.startswith("1 group cannot settle whether “b” is better than “a”: 100.0 % against 50.0 % right")
-    assert "no interval from so few" in page.text
+    assert page.heading.startswith("Too few groups (1 group) to compare “b” with “a”: 100.0 % vs. 50.0 %")
+    assert "too few for an interval" in page.text
 
 
 def test_several_runs_are_compared_with_the_first_and_their_p_values_adjusted(run, tmp_path):
@@ -109,10 +109,10 @@ def test_several_runs_are_compared_with_the_first_and_their_p_values_adjusted(ru
     assert [pair["adjusted_p"] for pair in result["pairs"]] == pytest.approx([raw[0], 2 * raw[1], 3 * raw[2]])
     page = page_of(result, tmp_path)
     assert page.heading == (
-        "Compared with “a” on 40 test clips of 10 groups, “c” is better; “d” is worse; "
+        "Compared with “a” on 40 test clips from 10 groups, “c” is better; “d” is worse; "
         "there is no evidence of a difference for “b”."
     )
-    assert "adjusted for 3 comparisons" in page.text
+    assert "For 3 comparisons, p-values are adjusted" in page.text
 
 
 @pytest.mark.parametrize("group_in", ["predictions", "manifest"])
@@ -125,10 +125,10 @@ def test_groups_come_from_the_predictions_or_else_from_the_manifest(run, group_i
 def test_without_groups_clips_count_and_the_page_says_so(run, tmp_path):
     result = compare_runs([run("a", [1], group_in="nowhere"), run("b", [2], group_in="nowhere")])
     assert (result["num_groups"], result["pairs"][0]["num_units"]) == (None, 40)
-    assert "No groups are known" in page_of(result, tmp_path).text
+    assert "There are no groups" in page_of(result, tmp_path).text
 
 
-def test_where_mcnemar_and_the_groups_disagree_the_interval_counts(tmp_path):
+def test_where_mcnemar_and_the_interval_disagree_a_warning_says_so(tmp_path):
     runs = [
         write_run(tmp_path / name, answers_of(wrong, clips=120), group_of=lambda number: f"g{max(0, number - 108)}")
         for name, wrong in (("a", range(12)), ("b", ()))
@@ -136,8 +136,10 @@ def test_where_mcnemar_and_the_groups_disagree_the_interval_counts(tmp_path):
     result = compare_runs(runs)
     assert result["pairs"][0]["mcnemar_p"] < 0.001
     assert result["pairs"][0]["verdict"] == "none"
-    assert "McNemar's test sees a difference between A and B (p < 0.001), the interval" in str(result["caveats"])
-    assert "the interval counts" in page_of(result, tmp_path).text
+    assert "McNemar's test finds a significant difference between A and B (p < 0.001), but the interval" in str(
+        result["caveats"]
+    )
+    assert "rely on the interval" in page_of(result, tmp_path).text
 
 
 def test_only_clips_that_all_runs_were_tested_on_count(tmp_path, run):
@@ -147,7 +149,7 @@ def test_only_clips_that_all_runs_were_tested_on_count(tmp_path, run):
     assert result["runs"][0]["right"] == pytest.approx(28 / 30)
     assert result["runs"][0]["value"] == pytest.approx(37 / 40)
     text = page_of(result, tmp_path).text
-    assert "10 of 40 clips of A are left out here: not all runs were tested on them." in text
+    assert "10 of 40 clips of A are not compared: not all runs were evaluated on them." in text
     assert "clips of B" not in text
 
 
@@ -155,7 +157,7 @@ def test_moved_clips_are_matched_by_folder_and_name_and_the_page_says_so(run, tm
     moved = run("moved", [5], path_of=lambda number: f"/elsewhere/{number % 4}/clip{number:03}.mp4")
     result = compare_runs([run("here", [5, 6]), moved])
     assert (result["num_rows"], result["by_name"]) == (40, True)
-    assert "matched by the last folder and the file name" in page_of(result, tmp_path).text
+    assert "matched by parent folder and file name" in page_of(result, tmp_path).text
 
 
 def test_clips_and_folders_that_are_links_to_the_same_videos_match(run, tmp_path):
@@ -187,7 +189,7 @@ def test_clips_that_are_labelled_differently_are_named_and_do_not_count(run, tmp
     assert result["num_rows"] == 39
     assert result["relabelled"] == [{"path": "/data/3/clip007.mp4", "labels": ["sit", "wave"]}]
     page = page_of(result, tmp_path)
-    assert "1 clip labelled differently by these runs, so not counted: /data/3/clip007.mp4." in page.text
+    assert "Not compared, because the labels differ between runs: 1 clip (/data/3/clip007.mp4)." in page.text
     assert "/data/3/clip007.mp4 sit wave" in page.rows
 
 
@@ -197,15 +199,15 @@ def test_runs_without_one_label_in_common_are_refused(run, tmp_path):
         compare_runs([run("a"), other])
 
 
-def test_other_classes_and_another_protocol_are_said(run, tmp_path):
+def test_other_classes_and_another_protocol_give_warnings(run, tmp_path):
     result = compare_runs([run("a"), run("b", classes=[*KINDS, "run"], protocol={"views": 3, "interval": "of that"})])
     assert [what for what, _ in result["caveats"]] == [
-        "B knows 1 class that A does not: “\u2068run\u2069”.",
-        "The runs were not measured in the same way: views of a clip 1 (A) or 3 (B).",
+        "B has 1 class not in A: “\u2068run\u2069”.",
+        "The evaluation protocols differ: views per clip: 1 (A) or 3 (B).",
     ]
 
 
-def test_what_is_in_the_recipes_twice_is_left_out(run, tmp_path):
+def test_only_settings_that_differ_are_listed(run, tmp_path):
     recipe = "seed: 1\ndata: {manifest: clips.csv}\nmodel: {backbone: tiny, temporal: gru}\n"
     result = compare_runs(
         [run("a"), run("b", recipe=recipe + "phases: [{unfreeze: head, epochs: 5}]\nextra: [1, 2]\n")]
@@ -220,7 +222,7 @@ def test_what_is_in_the_recipes_twice_is_left_out(run, tmp_path):
     assert flatten_settings({"a": {"b": True, "c": None}, "d": {}}) == {"a.b": "true", "a.c": "null", "d": "{}"}
 
 
-def test_seeds_alone_are_called_luck(run, tmp_path):
+def test_runs_that_differ_only_in_the_seed_differ_at_random(run, tmp_path):
     recipe = (run("a") / "recipe.yaml").read_text().replace("seed: 0", "seed: 7")
     assert "Only the seed differs" in page_of(compare_runs([tmp_path / "a", run("b", recipe=recipe)]), tmp_path).text
 
@@ -231,20 +233,20 @@ def test_a_recipe_is_read_without_following_what_it_refers_to(run, monkeypatch):
     assert dict(result["recipes"])["seed"] == ["0", "${oc.env:SECRET}"]
 
 
-def test_clips_that_changed_come_with_the_surest_mistake_first(run, tmp_path):
+def test_changed_predictions_start_with_the_most_confident_mistake(run, tmp_path):
     result = compare_runs([run("a", range(30), probability=0.6), run("b", [39])])
-    flips = result["pairs"][0]["flips"]
-    assert (len(flips["only_other"]), len(flips["only_first"])) == (30, 1)
+    changed = result["pairs"][0]["changed"]
+    assert (len(changed["only_other"]), len(changed["only_first"])) == (30, 1)
     table = tmp_path / "a/evaluation/predictions.csv"
     table.write_text(table.read_text().replace("clip017.mp4,clap,jump,0.6", "clip017.mp4,clap,jump,0.99"))
     result = compare_runs([tmp_path / "a", tmp_path / "b"])
-    assert result["pairs"][0]["flips"]["only_other"][0]["path"] == "/data/1/clip017.mp4"
+    assert result["pairs"][0]["changed"]["only_other"][0]["path"] == "/data/1/clip017.mp4"
     page = page_of(result, tmp_path)
     rows = [row for row in page.rows if row.startswith(("0/", "1/", "2/", "3/"))]
     assert rows[0] == "3/clip039.mp4 sit 60.0 % wave 80.0 %"
     assert rows[1] == "1/clip017.mp4 clap 80.0 % jump 99.0 %"
     assert len(rows) == 1 + 20
-    assert "These are 20 of 30 clips" in page.text
+    assert "Shown: 20 of 30 clips." in page.text
 
 
 def test_gains_and_losses_are_counted_class_by_class(run, tmp_path):
@@ -257,16 +259,16 @@ def test_gains_and_losses_are_counted_class_by_class(run, tmp_path):
     assert "wave 10 7 3 0 +3" in page_of(result, tmp_path).rows
 
 
-def test_clips_with_several_classes_are_right_where_all_of_it_is(tmp_path):
+def test_multilabel_clips_are_correct_where_all_classes_match(tmp_path):
     truth = ["a;b", "b", "", "a;c"] * 10
     said = ["b;a", "b", "", "a"] * 10
     one = write_run(tmp_path / "one", list(zip(truth, truth, strict=True)), kind="multilabel")
     two = write_run(tmp_path / "two", list(zip(truth, said, strict=True)), kind="multilabel")
     result = compare_runs([one, two])
     pair = result["pairs"][0]
-    assert (result["figure"], pair["difference"], pair["only_first"]) == ("mAP", -0.25, 10)
+    assert (result["metric"], pair["difference"], pair["only_first"]) == ("mAP", -0.25, 10)
     assert pair["classes"] == [{"class": "c", "clips": 10, "first": 10, "gained": 0, "lost": 10}]
-    assert "exactly its own classes" in page_of(result, tmp_path).text
+    assert "exactly its true classes" in page_of(result, tmp_path).text
 
 
 def test_runs_of_different_kinds_of_task_are_refused(run, tmp_path):
@@ -279,10 +281,10 @@ def test_runs_without_a_task_of_classes_are_refused_and_one_beside_others_is_com
     files = [each / "evaluation/results.json" for each in runs]
     for file in files:
         change(file, tasks={"where": box} | json.loads(file.read_text())["tasks"])
-    assert compare_runs(runs)["figure"] == "top-1"
+    assert compare_runs(runs)["metric"] == "top-1"
     for file in files:
         change(file, tasks={"where": box})
-    with pytest.raises(RunError, match=r"no task of classes \(.*box"):
+    with pytest.raises(RunError, match=r"no classification task \(.*box"):
         compare_runs(runs)
 
 
@@ -290,14 +292,14 @@ def test_curves_are_told_apart_by_colour_dash_and_letter(run, tmp_path):
     runs = [run(f"r{number}") for number in range(9)]
     html_of = page_of(compare_runs(runs), tmp_path)
     html = (tmp_path / "page.html").read_text(encoding="utf-8")
-    figure = re.search(r'<svg[^>]*aria-label="Right at the first guess.*?</svg>', html, re.DOTALL)[0]
+    figure = re.search(r'<svg[^>]*aria-label="Top-1 accuracy.*?</svg>', html, re.DOTALL)[0]
     lines = re.findall(
         r'style="fill: none; stroke(?:-dasharray: ([^;]*); stroke-dashoffset: 0; stroke)?: (var\(--run-\d\))', figure
     )
     assert len({colour for _, colour in lines}) == 8
     assert len({dash for dash, _ in lines}) == 8
     assert [letter for letter in "ABCDEFGHI" if f">{letter}</text>" in figure] == list("ABCDEFGH")
-    assert "Only the first 8 runs are drawn." in html_of.text
+    assert "Only the first 8 runs are shown." in html_of.text
 
 
 def test_a_cross_validated_run_takes_part_without_curves(run, tmp_path):
@@ -308,12 +310,12 @@ def test_a_cross_validated_run_takes_part_without_curves(run, tmp_path):
     )
     text = page_of(compare_runs([run("a"), folds]), tmp_path).text
     assert "cross-validated, 2 folds" in text
-    assert "B has no line: it is cross-validated" in text
+    assert "B has no curve: it was cross-validated" in text
 
 
 def test_runs_of_the_same_name_are_told_apart_by_their_folders(run):
     result = compare_runs([run("a/run"), run("b/run")])
-    assert [each["name"] for each in result["runs"]] == ["a/run", "b/run"]
+    assert [row["name"] for row in result["runs"]] == ["a/run", "b/run"]
 
 
 def test_another_split_lies_in_its_own_folder(tmp_path):
@@ -363,7 +365,7 @@ def test_a_damaged_file_is_named(run, file, content, message):
 
 def test_fewer_than_two_runs_or_the_same_twice_are_refused(run):
     one = run("a")
-    with pytest.raises(RunError, match="two runs or more, this is 1: finetune compare RUN RUN"):
+    with pytest.raises(RunError, match="needs at least two runs, got 1: finetune compare RUN RUN"):
         compare_runs([one])
     with pytest.raises(RunError, match="named more than once"):
         compare_runs([one, one / "../a"])

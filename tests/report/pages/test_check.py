@@ -57,24 +57,24 @@ def shown(tmp_path, found, pictures=None, mean_pictures=()):
 
 
 @pytest.mark.parametrize(
-    ("severities", "answer"),
+    ("severities", "headline"),
     [
-        ([], "Nothing is wrong with 2 files."),
-        (["note"], "Nothing is wrong with 2 files."),
-        (["warning"], "Nothing must be mended in 2 files; mind 1 warning."),
+        ([], "No problems found in 2 files."),
+        (["note"], "No problems found in 2 files."),
+        (["warning"], "No errors in 2 files, but 1 warning."),
         (["mend", "warning"], "Finding 0."),
-        (["mend", "mend"], "2 things must be mended before anything is trained on 2 files."),
+        (["mend", "mend"], "2 problems in 2 files must be fixed before training."),
     ],
 )
-def test_the_first_heading_is_the_answer_and_the_findings_follow(tmp_path, severities, answer):
+def test_the_first_heading_is_the_headline_and_the_findings_follow(tmp_path, severities, headline):
     findings = [finding(severity, f"Finding {number}.") for number, severity in enumerate(severities)]
     page = shown(tmp_path, result([("a", "x"), ("b", "y")], findings=findings))
-    assert unescape(re.search(r"<h1[^>]*>(.*?)</h1>", page.raw)[1]) == answer
+    assert unescape(re.search(r"<h1[^>]*>(.*?)</h1>", page.raw)[1]) == headline
     places = [page.text.rindex(f"Finding {number}. Do it.") for number in range(len(severities))]
     assert places == sorted(places)
 
 
-def test_names_are_shown_as_they_are_and_run_nothing(tmp_path):
+def test_names_show_as_text_and_run_no_script(tmp_path):
     found = result(
         [(EVIL, EVIL)],
         source=EVIL,
@@ -94,7 +94,7 @@ def test_names_are_shown_as_they_are_and_run_nothing(tmp_path):
     assert len(page.attributes("script")) == 1
 
 
-def test_a_mark_is_shown_with_its_place_in_a_frame_its_mean_and_how_well_it_tells_the_classes(tmp_path):
+def test_a_mark_is_shown_in_a_frame_with_its_mean_and_metrics(tmp_path):
     found = result([("run/1.mp4", "run")], marks=[MARK], num_groups=8)
     page = shown(tmp_path, found, {"run/1.mp4": b"frame"}, [b"mean"])
     text = page.text.replace("\u00a0", " ")
@@ -104,7 +104,7 @@ def test_a_mark_is_shown_with_its_place_in_a_frame_its_mean_and_how_well_it_tell
         "Balanced accuracy97.0 %",
         "Recall95.0 %",
         "False positive rate1.0 %",
-        "Compared40 clips of 8 groups of these classes",
+        "Tested on40 clips of 8 groups of these classes",
     ):
         assert words in text
     (box,) = page.attributes("i")
@@ -126,14 +126,14 @@ def test_the_page_needs_nothing_from_elsewhere(tmp_path):
     assert policy.startswith("default-src 'none'")
 
 
-@pytest.mark.parametrize(("classes", "each"), [(2, 100), (100, 10), (700, 2)])
-def test_pictures_are_bounded_and_taken_evenly_over_each_class(tmp_path, classes, each):
-    files = [(f"{label}/{number}", f"class {label:03}") for label in range(classes) for number in range(each)]
+@pytest.mark.parametrize(("classes", "per_class"), [(2, 100), (100, 10), (700, 2)])
+def test_pictures_are_bounded_and_taken_evenly_over_each_class(tmp_path, classes, per_class):
+    files = [(f"{label}/{number}", f"class {label:03}") for label in range(classes) for number in range(per_class)]
     page = shown(tmp_path, result(files), {name: b"jpeg" for name, _ in files})
-    most = min(each, MAX_PER_CLASS, max(1, MAX_PICTURES // classes))
+    most = min(per_class, MAX_PER_CLASS, max(1, MAX_PICTURES // classes))
     assert len(page.attributes("img")) == classes * most
     titles = [a["title"] for a in page.attributes("li") if "title" in a and a["title"].startswith("0/")]
-    assert titles == [f"0/{number * each // most}" for number in range(most)]
+    assert titles == [f"0/{number * per_class // most}" for number in range(most)]
 
 
 def test_a_file_without_a_picture_has_no_place_in_the_contact_sheet(tmp_path):

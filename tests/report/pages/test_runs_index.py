@@ -10,7 +10,7 @@ from written import answers_of, change, write_run
 
 from finetune.errors import RunError
 from finetune.metrics.headline_keys import HEADLINE_METRICS
-from finetune.report.pages.runs_index import list_runs, several_tests, write_index
+from finetune.report.pages.runs_index import evaluations_differ, list_runs, write_index
 from finetune.storage.atomic import exclusive_lock
 
 
@@ -47,7 +47,7 @@ def stopped(folder, *, epochs, **how):
     return run
 
 
-def test_runs_are_listed_with_what_their_files_say_the_newest_first(tmp_path):
+def test_runs_are_listed_with_the_values_of_their_files_the_newest_first(tmp_path):
     scored(tmp_path / "old", started="2026-11-20T10:00:00+00:00")
     scored(tmp_path / "new", started="2026-11-21T09:00:00+09:00")
     (tmp_path / "no run").mkdir()
@@ -55,7 +55,7 @@ def test_runs_are_listed_with_what_their_files_say_the_newest_first(tmp_path):
     new, old = list_runs(tmp_path)
     assert (new["name"], old["name"]) == ("new", "old")
     assert old["started"].startswith("2026-11-2")
-    assert (old["figure"], old["value"], old["ci"]) == ("top-1", 0.95, [pytest.approx(0.9), pytest.approx(1.0)])
+    assert (old["metric"], old["value"], old["ci"]) == ("top-1", 0.95, [pytest.approx(0.9), pytest.approx(1.0)])
     assert (old["split"], old["clips"], old["classes"], old["state"]) == ("test", 40, 4, "finished")
     assert (old["model"], old["source"], old["progress"]) == ("tiny, mean", "clips.csv", "1 phase, 3 epochs")
     assert old["seconds"] == pytest.approx(3 * 3.5)
@@ -83,13 +83,13 @@ def test_links_lead_to_the_report_whatever_a_run_is_called(tmp_path, name):
     assert path == str(tmp_path / name / "evaluation/report.html")
 
 
-def test_a_stopped_run_says_how_it_goes_on(tmp_path):
+def test_a_stopped_run_shows_the_command_that_resumes_it(tmp_path):
     stopped(tmp_path / "it's half", epochs=2)
     (row,) = list_runs(tmp_path)
     assert row["state"] == "stopped after epoch 2 of 3"
     assert row["todo"] == f"finetune train --resume '{tmp_path}/it'\"'\"'s half'"
     assert row["value"] is None
-    assert "go on: finetune train --resume" in page_of(tmp_path).text
+    assert "next: finetune train --resume" in page_of(tmp_path).text
 
 
 def test_a_run_that_counts_steps_tells_no_number_of_epochs(tmp_path):
@@ -100,13 +100,13 @@ def test_a_run_that_counts_steps_tells_no_number_of_epochs(tmp_path):
 def test_a_trained_run_without_a_score_is_to_be_evaluated(tmp_path):
     stopped(tmp_path / "run", epochs=3)
     (row,) = list_runs(tmp_path)
-    assert (row["state"], row["todo"]) == ("trained, not scored", f"finetune evaluate {tmp_path / 'run'}")
+    assert (row["state"], row["todo"]) == ("trained, not evaluated", f"finetune evaluate {tmp_path / 'run'}")
 
 
-def test_a_run_that_a_program_trains_into_is_not_called_stopped(tmp_path):
+def test_a_run_that_is_training_is_not_called_stopped(tmp_path):
     run = stopped(tmp_path / "run", epochs=2)
     with exclusive_lock(run / ".lock", "held"):
-        assert list_runs(tmp_path)[0]["state"] == "training now"
+        assert list_runs(tmp_path)[0]["state"] == "training"
     assert list_runs(tmp_path)[0]["state"] == "stopped after epoch 2 of 3"
 
 
@@ -130,7 +130,7 @@ def test_a_run_scored_on_validation_alone_and_a_cross_validated_one_are_listed(t
         ("evaluation/results.json", "[]", "schema is None"),
         ("metrics.jsonl", "[1]\n", "without the number of its epoch"),
         ("recipe.yaml", "a: [", "recipe.yaml: cannot be read as YAML"),
-        ("recipe.yaml", "model: text", "a file of it is not as it was written"),
+        ("recipe.yaml", "model: text", "malformed file: "),
         ("environment.json", '{"started": "yesterday"}', "yesterday"),
     ],
 )
@@ -179,8 +179,8 @@ def test_figures_of_different_tests_are_warned_of(tmp_path, how, differ):
     write_run(tmp_path / "one", answers_of())
     write_run(tmp_path / "two", answers_of(), **how)
     stopped(tmp_path / "three", epochs=1)
-    assert several_tests(list_runs(tmp_path)) is differ
-    assert ("Not all figures here are of the same test" in page_of(tmp_path).text) is differ
+    assert evaluations_differ(list_runs(tmp_path)) is differ
+    assert ("Not all runs are comparable" in page_of(tmp_path).text) is differ
 
 
 def test_names_show_as_text_and_never_become_markup(tmp_path):
@@ -204,50 +204,50 @@ def test_a_run_of_several_tasks_is_known_by_the_first_with_classes_and_tells_the
     results = json.loads((run / "evaluation/results.json").read_text())
     change(run / "evaluation/results.json", tasks=dict(reversed(results["tasks"].items())))
     (row,) = list_runs(tmp_path)
-    assert (row["figure"], row["value"], row["classes"], row["state"]) == ("top-1", 0.95, 4, "finished")
+    assert (row["metric"], row["value"], row["classes"], row["state"]) == ("top-1", 0.95, 4, "finished")
     page = page_of(tmp_path)
-    assert "label; beside it track: correlation 0.800, <i>where</i>: mean IoU 50.0 %" in page.text.replace(
+    assert "label; other tasks: track correlation 0.800, <i>where</i> mean IoU 50.0 %" in page.text.replace(
         "\u00a0", " "
     )
-    assert "Mean IoU is how far a box and the true one overlap" in page.text
+    assert "Mean IoU: overlap with the true box" in page.text
 
 
 @pytest.mark.parametrize(
-    ("task", "figure", "value", "told"),
+    ("task", "metric", "value", "text"),
     [
         (BOX, "mean IoU", 0.5, "50.0 % unknown mean IoU"),
         (MOTION, "correlation", 0.8, "0.800 0.700 to 0.900 correlation"),
         (NUMBER, "R²", -2.5, "−2.50 −4.00 to 0.100 R²"),
     ],
 )
-def test_a_run_without_classes_is_listed_by_its_own_figure(tmp_path, task, figure, value, told):
+def test_a_run_without_classes_is_listed_with_its_own_metric(tmp_path, task, metric, value, text):
     change(scored(tmp_path / "run") / "evaluation/results.json", tasks={"it": task})
     (row,) = list_runs(tmp_path)
-    assert (row["figure"], row["value"], row["classes"]) == (figure, value, None)
+    assert (row["metric"], row["value"], row["classes"]) == (metric, value, None)
     page = page_of(tmp_path)
     cells = re.sub(r"\s+", "", page.text.replace("\u00a0", ""))
-    assert told.replace(" ", "") in cells
-    assert "beside it" not in page.text
+    assert text.replace(" ", "") in cells
+    assert "other tasks" not in page.text
 
 
 @pytest.mark.parametrize("task", [MOTION | {"correlation": -1.2}, NUMBER | {"r2": 1.5}, BOX | {"mean_iou": -0.1}])
 def test_a_figure_that_cannot_be_is_damage(tmp_path, task):
     change(scored(tmp_path / "run") / "evaluation/results.json", tasks={"it": task})
     (row,) = list_runs(tmp_path)
-    assert (row["state"], row["told"]) == ("damaged", [])
+    assert (row["state"], row["headlines"]) == ("damaged", [])
     assert "is not between" in row["problem"]
 
 
 def test_figures_of_different_kinds_are_no_test_of_the_same(tmp_path):
     scored(tmp_path / "one")
     change(scored(tmp_path / "two") / "evaluation/results.json", tasks={"it": BOX})
-    assert several_tests(list_runs(tmp_path))
+    assert evaluations_differ(list_runs(tmp_path))
 
 
 def test_a_folder_that_is_not_there_or_has_no_runs_is_refused(tmp_path):
-    with pytest.raises(RunError, match="no such folder; name the one that your runs are in"):
+    with pytest.raises(RunError, match="no such folder; name the folder of your runs"):
         write_index(tmp_path / "gone")
-    with pytest.raises(RunError, match="there are no runs in it"):
+    with pytest.raises(RunError, match="contains no runs"):
         write_index(tmp_path)
 
 
@@ -255,14 +255,14 @@ def test_a_score_is_of_the_split_that_it_says_wherever_it_lies(tmp_path):
     run = scored(tmp_path / "run", split="val")
     for file in list((run / "evaluation/val").iterdir()):  # as training leaves them where there is no split test
         file.rename(run / "evaluation" / file.name)
-    assert [each["split"] for each in list_runs(tmp_path)] == ["val"]
+    assert [row["split"] for row in list_runs(tmp_path)] == ["val"]
 
 
 def test_runs_of_several_seeds_are_listed_each_with_a_link_that_leads_there(tmp_path):
     for seed in (0, 1):
         scored(tmp_path / "three seeds" / f"seed-{seed}")
     (tmp_path / "three seeds" / "study.json").write_text('{"seeds": 2}')
-    assert {each["name"] for each in list_runs(tmp_path)} == {"three seeds/seed-0", "three seeds/seed-1"}
+    assert {row["name"] for row in list_runs(tmp_path)} == {"three seeds/seed-0", "three seeds/seed-1"}
     links = [attributes["href"] for tag, attributes in page_of(tmp_path).found if tag == "a"]
     assert all((tmp_path / unquote(link)).is_file() for link in links if not link.startswith("#"))
     assert "three%20seeds/seed-1/evaluation/report.html" in links
@@ -271,4 +271,4 @@ def test_runs_of_several_seeds_are_listed_each_with_a_link_that_leads_there(tmp_
 def test_a_run_in_its_first_epoch_is_listed(tmp_path):
     run = stopped(tmp_path / "run", epochs=1)
     (run / "metrics.jsonl").unlink()
-    assert [each["name"] for each in list_runs(tmp_path)] == ["run"]
+    assert [row["name"] for row in list_runs(tmp_path)] == ["run"]

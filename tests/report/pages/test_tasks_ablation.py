@@ -1,4 +1,4 @@
-"""The page of tasks alone and together."""
+"""The page that compares multi-task with single-task training."""
 
 import json
 
@@ -22,36 +22,36 @@ def markdown_of(folder):
 @pytest.mark.parametrize(
     ("mean", "ends", "verdict"),
     [
-        (2.14, [0.4, 3.9], "Together is better: the mean of their relative gains, ΔM, is +2.1 % (95 % interval +0.4"),
-        (-3.0, [-5.0, -1.0], "Together is worse: the mean of their relative gains, ΔM, is −3.0 % (95 % interval −5.0"),
-        (-0.4, [-2.9, 2.1], "There is no evidence either way whether the 3 tasks are better learned together: the"),
-        (1.0, [0.0, 2.0], "There is no evidence either way"),
-        (1.0, None, "Whether the 3 tasks are better learned together cannot be settled without an interval: the mean"),
+        (2.14, [0.4, 3.9], "Multi-task training is better: the mean relative gain ΔM over 3 tasks is +2.1 % (95 % int"),
+        (-3.0, [-5.0, -1.0], "Multi-task training is worse: the mean relative gain ΔM over 3 tasks is −3.0 % (95 % int"),
+        (-0.4, [-2.9, 2.1], "There is no evidence of a difference between multi-task and single-task training: the mean"),
+        (1.0, [0.0, 2.0], "There is no evidence of a difference"),
+        (1.0, None, "Without an interval, multi-task and single-task training cannot be compared: the mean"),
     ],
 )  # fmt: skip
-def test_the_first_sentence_is_the_verdict(tmp_path, mean, ends, verdict):
+def test_the_headline_is_the_verdict(tmp_path, mean, ends, verdict):
     write_ablation_of(tmp_path, delta_m=mean, delta_m_ci=ends)
     assert page_of(tmp_path).heading.startswith(verdict)
     assert verdict in markdown_of(tmp_path)
 
 
-def test_the_table_holds_each_task_alone_against_together(tmp_path):
+def test_the_table_compares_single_task_with_multi_task_for_each_task(tmp_path):
     page = page_of(write_ablation_of(tmp_path))
     rows = [
-        "action one class, top-1 91.0 % ± 1.0 points 94.0 % ± 1.0 points +3.3 % +1.2 to +5.4 % Better together",
-        "where a box, mean IoU 70.0 % ± 1.0 points 66.0 % ± 1.0 points −5.7 % −8.8 to −2.6 % Better alone",
-        "track a motion, correlation 0.820 ± 0.020 0.830 ± 0.010 +1.2 % −3.1 to +5.5 % No evidence either way",
-        "ΔM mean of the gains −0.4 % −2.9 to +2.1 % No evidence either way",
+        "action classification, top-1 91.0 % ± 1.0 points 94.0 % ± 1.0 points +3.3 % +1.2 to +5.4 % Multi-task better",
+        "where box, mean IoU 70.0 % ± 1.0 points 66.0 % ± 1.0 points −5.7 % −8.8 to −2.6 % Single-task better",
+        "track motion, correlation 0.820 ± 0.020 0.830 ± 0.010 +1.2 % −3.1 to +5.5 % No evidence of a difference",
+        "ΔM mean relative gain −0.4 % −2.9 to +2.1 % No evidence of a difference",
         "track 0.800, 0.840, 0.820 0.830, 0.820, 0.840",
     ]
     assert [row for row in rows if row not in page.rows] == []
-    assert "measured on 120 test clips, 3 seeds" in page.text
+    assert "evaluated on 120 test clips, 3 seeds" in page.text
 
 
 def test_markdown_has_the_same_table(tmp_path):
     text = markdown_of(write_ablation_of(tmp_path))
     assert "| <code>where</code> | mean IoU | 70.0 % ± 1.0 points | 66.0 % ± 1.0 points | −5.7 % | −8.8 to" in text
-    assert "| ΔM, their mean | | | | −0.4 % | −2.9 to +2.1 % | no evidence either way |" in text
+    assert "| ΔM, mean relative gain | | | | −0.4 % | −2.9 to +2.1 % | no evidence of a difference |" in text
     tables = [line for line in text.splitlines() if line.startswith("|")]
     assert {line.count("|") for line in tables} == {8}
 
@@ -61,18 +61,18 @@ def test_one_seed_has_no_deviation_and_no_interval(tmp_path):
     tasks["action"] |= {"gain": -11.1, "gain_ci": None}
     write_ablation_of(tmp_path, tasks=tasks, seeds=[0], delta_m=-11.1, delta_m_ci=None)
     page = page_of(tmp_path)
-    assert "action one class, top-1 90.0 % 80.0 % −11.1 % no interval Not settled" in page.rows
-    assert "the 1 task" in page.heading and "± 1.0" not in page.text
+    assert "action classification, top-1 90.0 % 80.0 % −11.1 % no interval Too few seeds" in page.rows
+    assert "over 1 task is" in page.heading and "± 1.0" not in page.text
 
 
 def test_one_seed_gives_no_verdict_whatever_its_intervals_say(tmp_path):
     page = page_of(write_ablation_of(tmp_path, seeds=[0], delta_m=-3.0, delta_m_ci=[-5.0, -1.0]))
-    assert page.heading.startswith("One seed cannot settle whether the 3 tasks are better learned together")
-    assert "ΔM mean of the gains −3.0 % no interval Not settled" in page.rows
-    assert not any("Better" in row for row in page.rows)
+    assert page.heading.startswith("One seed is not enough to compare multi-task with single-task training")
+    assert "ΔM mean relative gain −3.0 % no interval Too few seeds" in page.rows
+    assert not any(row.endswith("task better") for row in page.rows)
 
 
-def test_runs_are_led_to_where_they_lie_beside_it_and_nowhere_else(tmp_path):
+def test_links_to_runs_are_relative_paths_only(tmp_path):
     bad = ["javascript:alert(1)", "https://example.org", "//example.org/x", "/etc/passwd", "data:text/html,x"]
     runs = [{"href": href, "tasks": ["action", "<b>box</b>"], "seed": 0} for href in ["a%20b/report.html", *bad]]
     page = page_of(write_ablation_of(tmp_path, runs=runs))

@@ -9,7 +9,7 @@ from finetune.recipe.schema import Phase, Recipe
 from finetune.report.run.changed_settings import ChangedSetting, recipe_changes
 
 
-def test_what_differs_is_told_with_both_values_in_the_order_of_the_recipe():
+def test_changed_settings_are_listed_with_both_values_in_the_order_of_the_recipe():
     recipe = """
 seed: 3
 model: {backbone: resnet18.a1_in1k, temporal: mean}
@@ -39,17 +39,17 @@ def test_the_defaults_written_out_change_nothing():
         *("a: &x [*x]", "a: !!python/object/apply:os.system [true]"),
     ],
 )
-def test_of_what_is_no_recipe_nothing_is_told(text):
+def test_a_text_that_is_no_recipe_has_no_changed_settings(text):
     assert recipe_changes(text) == []
 
 
-def test_settings_that_no_recipe_has_are_told_and_nothing_is_looked_up():
+def test_unknown_settings_are_listed_and_no_reference_is_resolved():
     recipe = "a: !!binary aGk=\nb: ${oc.env:HOME}\nmodel: 5\ntrain: null\n"
-    here = {each.key: each.here for each in recipe_changes(recipe)}
-    assert here == {"a": "\"b'hi'\"", "b": "${oc.env:HOME}", "model": "5", "train": "null"}
+    values = {change.key: change.value for change in recipe_changes(recipe)}
+    assert values == {"a": "\"b'hi'\"", "b": "${oc.env:HOME}", "model": "5", "train": "null"}
 
 
 @settings(max_examples=150, deadline=None)
 @given(st.text(alphabet="ab:{}[]-!&*\"'|>\n 1.#?%@`$,", max_size=30))
 def test_no_text_makes_it_fail(text):
-    assert all(isinstance(part, str) for each in recipe_changes(text) for part in each)
+    assert all(isinstance(part, str) for change in recipe_changes(text) for part in change)

@@ -1,4 +1,4 @@
-"""What the page takes from a folder of pictures: such pictures, and nothing else. A run may come from anyone."""
+"""The example clips of a page. It reads only valid pictures of the run folder, which may come from anyone."""
 
 import base64
 import json
@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 from report.run.test_page import shown, write_run
 
-from finetune.report.run.task_view import clips_context, common_root, relative_to_root, task_context
+from finetune.report.run.clips_section import clips_context, common_root, relative_to_root
+from finetune.report.run.task_section import task_context
 from finetune.run.predictions_csv import PredictionRow
 from finetune.video.encode import encode_jpeg
 
@@ -22,11 +23,10 @@ def pictures(tmp_path):
     return tmp_path / "pictures"
 
 
-def the_clip(pictures, **said):
-    index = {"/c/x.mp4": said}
-    (pictures / "index.json").write_text(json.dumps(index))
-    answers = [PredictionRow("/c/x.mp4", "a", "b", 0.7, {"b": 0.7, "a": 0.3}, "")]
-    return clips_context(answers, pictures.parent, multilabel=False)["mistakes"][0]
+def the_clip(pictures, **entry):
+    (pictures / "index.json").write_text(json.dumps({"/c/x.mp4": entry}))
+    predictions = [PredictionRow("/c/x.mp4", "a", "b", 0.7, {"b": 0.7, "a": 0.3}, "")]
+    return clips_context(predictions, pictures.parent, multilabel=False)["mistakes"][0]
 
 
 def picture(pictures, name):
@@ -49,8 +49,8 @@ def test_a_picture_is_put_into_the_page_byte_for_byte(pictures, name):
 def test_no_other_name_is_opened(pictures, name):
     (pictures / "sub").mkdir()
     names = [f"{NAME}.png", "secret.jpg", f"sub/{NAME}.jpg", f"../{NAME}.jpg", f"{NAME}.jpg\n", f"{NAME[:-1]}.jpg"]
-    for each in [*names, f"{NAME.upper()}.jpg", f"{NAME}-cam-cam.jpg"]:
-        (pictures / each).write_bytes(JPEG)
+    for file in [*names, f"{NAME.upper()}.jpg", f"{NAME}-cam-cam.jpg"]:
+        (pictures / file).write_bytes(JPEG)
     assert picture(pictures, name) is None
 
 
@@ -98,8 +98,8 @@ def test_weights_that_are_no_shares_are_none(pictures, weights):
 @pytest.mark.parametrize("index", ["[]", "5", "null", "{", '{"/c/x.mp4": 5}', '{"/c/x.mp4": ["cam"]}', "[" * 100_000])
 def test_an_index_that_is_none_leaves_a_page_without_pictures(pictures, index):
     (pictures / "index.json").write_text(index)
-    answers = [PredictionRow("/c/x.mp4", "a", "b", 0.7, {}, "")]
-    found = clips_context(answers, pictures.parent, multilabel=False)
+    predictions = [PredictionRow("/c/x.mp4", "a", "b", 0.7, {}, "")]
+    found = clips_context(predictions, pictures.parent, multilabel=False)
     assert (found["pictures"], found["explained"], found["attended"]) == (False, False, False)
     assert found["mistakes"][0]["sheet"] is None
 
@@ -112,14 +112,14 @@ def test_the_page_of_a_run_with_odd_pictures_shows_the_good_ones_alone(tmp_path)
     secret = folder / ("f" * 16 + ".jpg")
     secret.symlink_to("/etc/hostname")
     paths = [clip["path"] for clip in clips_of(tmp_path)]
-    said = {path: {"sheet": secret.name, "frames": "x", "weights": [0], "cam": "<b>"} for path in paths}
-    said[paths[0]] = {"sheet": f"{NAME}.jpg", "frames": 3, "weights": [0.5, 0.25, 0.25], "cam": f"{NAME}.jpg"}
-    (folder / "index.json").write_text(json.dumps(said))
+    index = {path: {"sheet": secret.name, "frames": "x", "weights": [0], "cam": "<b>"} for path in paths}
+    index[paths[0]] = {"sheet": f"{NAME}.jpg", "frames": 3, "weights": [0.5, 0.25, 0.25], "cam": f"{NAME}.jpg"}
+    (folder / "index.json").write_text(json.dumps(index))
     page = shown(tmp_path)
     images = [attributes for tag, attributes in page.elements if tag == "img"]
-    assert {each["src"] for each in images} == {"data:image/jpeg;base64," + base64.b64encode(JPEG).decode()}
-    assert {(each["width"], each["height"]) for each in images} == {("340", "112")}
-    assert page.tags["b"] and "weights over time: 50 % 25 % 25 %" in " ".join(
+    assert {image["src"] for image in images} == {"data:image/jpeg;base64," + base64.b64encode(JPEG).decode()}
+    assert {(image["width"], image["height"]) for image in images} == {("340", "112")}
+    assert page.tags["b"] and "attention weights of the frames: 50 % 25 % 25 %" in " ".join(
         attributes.get("aria-label", "").replace("\u00a0", " ") for _, attributes in page.elements
     )
 
@@ -129,8 +129,7 @@ def clips_of(run):
     from finetune.run.predictions_csv import read_prediction_rows
 
     return [
-        {"path": each.path}
-        for each in choose_clips(read_prediction_rows(run / "evaluation"), multilabel=False).mistakes
+        {"path": row.path} for row in choose_clips(read_prediction_rows(run / "evaluation"), multilabel=False).mistakes
     ]
 
 
@@ -144,23 +143,23 @@ def clips_of(run):
         ([], "", []),
     ],
 )
-def test_paths_are_told_below_the_folder_that_holds_them_all(paths, root, left):
-    answers = [PredictionRow(path, "a", "a", 1.0, {}, "") for path in paths]
-    assert common_root(answers) == root
+def test_paths_are_relative_to_the_folder_that_contains_all_of_them(paths, root, left):
+    predictions = [PredictionRow(path, "a", "a", 1.0, {}, "") for path in paths]
+    assert common_root(predictions) == root
     assert [relative_to_root(root, path) for path in paths] == left
 
 
-def test_behind_a_cell_are_its_clips_with_the_surest_first(tmp_path):
+def test_the_clips_of_a_cell_are_listed_with_the_most_confident_first(tmp_path):
     results = write_run(tmp_path, wrong=0.3)
     from finetune.run.predictions_csv import read_prediction_rows
 
-    answers = read_prediction_rows(tmp_path / "evaluation")
-    behind = task_context("label", results["tasks"]["label"], results, answers)["behind"]
+    predictions = read_prediction_rows(tmp_path / "evaluation")
+    cell_clips = task_context("label", results["tasks"]["label"], results, predictions)["cell_clips"]
     table = results["tasks"]["label"]["confusion"]
-    told = {tuple(map(int, cell.split(","))): paths for cell, paths in behind["cells"].items()}
-    assert {cell: len(paths) for cell, paths in told.items()} == {
-        (true, said): number for true, row in enumerate(table) for said, number in enumerate(row) if number
+    listed = {tuple(map(int, cell.split(","))): paths for cell, paths in cell_clips["cells"].items()}
+    assert {cell: len(paths) for cell, paths in listed.items()} == {
+        (true, predicted): number for true, row in enumerate(table) for predicted, number in enumerate(row) if number
     }
-    sure = {relative_to_root("data", each.path): each.probability for each in answers}
-    for paths in told.values():
-        assert [sure[path] for path in paths] == sorted((sure[path] for path in paths), reverse=True)
+    confidence = {relative_to_root("data", row.path): row.probability for row in predictions}
+    for paths in listed.values():
+        assert [confidence[path] for path in paths] == sorted((confidence[path] for path in paths), reverse=True)

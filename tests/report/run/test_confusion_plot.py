@@ -1,4 +1,4 @@
-"""The matrix: what its cells say, and more classes than a page can show."""
+"""The confusion matrix: tooltips of its cells, and more classes than a page can show."""
 
 import re
 from xml.etree import ElementTree
@@ -19,24 +19,24 @@ from finetune.report.run.confusion_plot import (
 
 def cells(svg):
     """data-cell: (title, rect) of a drawing."""
-    rects = [each for each in ElementTree.fromstring(svg).iter() if each.get("data-cell")]
-    return {each.get("data-cell"): (re.sub("[\u2066-\u2069]", "", each[0].text), each) for each in rects}
+    rects = [rect for rect in ElementTree.fromstring(svg).iter() if rect.get("data-cell")]
+    return {rect.get("data-cell"): (re.sub("[\u2066-\u2069]", "", rect[0].text), rect) for rect in rects}
 
 
 def pairs_of(number):
-    """Class n is taken for n + number / 2 and the other way round, which stand far apart by name."""
+    """Counts (K, K) in which class n is confused with n + K / 2, which is far from it in the order of names."""
     table = np.zeros((number, number), dtype=int)
     for code in range(number):
         table[code, code], table[code, (code + number // 2) % number] = 3, 2
     return table
 
 
-def test_each_cell_that_has_clips_says_what_it_is():
+def test_each_cell_with_clips_has_a_tooltip():
     found = cells(confusion_matrix(["a", "<b>"], [[3, 1], [0, 4]], name="confusion-0"))
     assert {cell: title for cell, (title, _) in found.items()} == {
-        "0,0": "“a” found: 3 of 4 clips",
-        "0,1": "“a” taken for “<b>”: 1 of 4 clips",
-        "1,1": "“<b>” found: 4 of 4 clips",
+        "0,0": "“a” predicted correctly: 3 of 4 clips",
+        "0,1": "“a” predicted as “<b>”: 1 of 4 clips",
+        "1,1": "“<b>” predicted correctly: 4 of 4 clips",
     }
     boxes = {cell: {key: float(rect.get(key)) for key in ("x", "y", "width")} for cell, (_, rect) in found.items()}
     side = boxes["0,0"]["width"]
@@ -52,7 +52,7 @@ def test_up_to_a_hundred_classes_are_shown_one_by_one():
     assert len(cells(drawing)) == 2 * MAX_MATRIX_CLASSES
 
 
-def test_more_are_put_into_blocks_of_classes_that_are_taken_for_one_another():
+def test_more_classes_are_merged_into_blocks_of_classes_that_are_confused():
     names = [f"class {number}" for number in range(120)]
     drawing, size = confusion_figure(names, pairs_of(120), name="confusion-0")
     assert size == 2
@@ -60,9 +60,9 @@ def test_more_are_put_into_blocks_of_classes_that_are_taken_for_one_another():
     assert set(found) == {f"{block},{block}" for block in range(NUM_BLOCKS)}, "each block is a pair"
     for title, _ in found.values():
         assert re.search(r"class \d+ \+1", title)
-        assert title.endswith(" taken for one of them: 10 of 10 clips")
+        assert title.endswith(" predicted as one of them: 10 of 10 clips")
     label = ElementTree.fromstring(drawing).get("aria-label")
-    assert label == "Confusion matrix of 120 classes in blocks of 2: 360 of 600 clips are right."
+    assert label == "Confusion matrix of 120 classes in blocks of 2: 360 of 600 clips correct."
 
 
 @pytest.mark.parametrize("number", [101, 119, 401])
@@ -72,19 +72,19 @@ def test_every_clip_is_in_a_block(number):
     blocks = -(-number // size)
     assert blocks <= NUM_BLOCKS
     found = cells(drawing)
-    if found:  # of very many cells none can be clicked
+    if found:  # very many cells are not clickable
         assert sum(int(re.search(r": (\d+) of", title)[1]) for title, _ in found.values()) == table.sum()
-    assert f": {np.trace(table)} of {table.sum()} clips are right" in drawing
+    assert f": {np.trace(table)} of {table.sum()} clips correct" in drawing
 
 
 @settings(max_examples=40, deadline=None)
 @given(st.integers(2, 12), st.randoms(use_true_random=False))
-def test_the_order_has_each_class_once_whatever_the_counts(number, random):
+def test_the_order_has_each_class_once(number, random):
     table = np.array([[random.choice([0, 0, 0, 1, 5]) for _ in range(number)] for _ in range(number)])
     assert sorted(similarity_order(table).tolist()) == list(range(number))
 
 
-def test_those_that_are_taken_for_one_another_most_stand_side_by_side():
+def test_classes_that_are_confused_most_are_neighbours():
     table = np.diag([10] * 6)
     table[0, 5] = table[5, 0] = 8
     table[1, 3] = 4

@@ -8,7 +8,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from report.run.test_page import change, write_run
 
-from finetune.report.run.markdown import name
+from finetune.report.run.markdown import escape_markdown
 from finetune.report.run.page import write_report
 
 ODD = [
@@ -30,30 +30,30 @@ ODD = [
 RAW = re.compile(r"[|`<>\[\]!*_@~\\{}$'\"\x00-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069]")
 
 
-def inside(marked):
-    assert marked.startswith("<code>") and marked.endswith("</code>")
-    return marked.removeprefix("<code>").removesuffix("</code>")
+def inside(code):
+    assert code.startswith("<code>") and code.endswith("</code>")
+    return code.removeprefix("<code>").removesuffix("</code>")
 
 
 @settings(max_examples=200, deadline=None)
 @given(st.text(max_size=30))
 @example("".join(map(chr, range(0x300))))
 @example("\ud800 \u061c \u200f \ufeff")
-def test_no_name_holds_a_sign_that_markdown_or_html_goes_by(text):
-    found = inside(name(text))
+def test_an_escaped_name_has_no_characters_with_a_meaning_in_markdown_or_html(text):
+    found = inside(escape_markdown(text))
     assert not RAW.search(found)
     assert not re.search(r"&(?!#\d+;)", found)
     assert not re.search(r"#(?!\d+;)", found)
-    assert found == name(text, marked=False)
+    assert found == escape_markdown(text, as_code=False)
     assert len(found.splitlines()) <= 1
     kept = re.sub(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069]", " ", text)
-    codes = re.sub(r"&#(\d+);", lambda each: chr(int(each[1])), found)
-    assert codes.replace("\u2060", "") == kept.replace("\u2060", ""), "the name is told in full"
+    codes = re.sub(r"&#(\d+);", lambda match: chr(int(match[1])), found)
+    assert codes.replace("\u2060", "") == kept.replace("\u2060", ""), "the name is complete"
 
 
 @pytest.mark.parametrize("text", ["https://example.org", "WWW.example.org", "@octocat", "#12", "a@b.org", "ftp://x.y"])
 def test_neither_addresses_nor_mentions_nor_issues_are_left_for_who_looks_in_the_text(text):
-    seen = html.unescape(name(text, marked=False))
+    seen = html.unescape(escape_markdown(text, as_code=False))
     assert not re.search(r"://|www\.|@\w|#\d", seen, re.IGNORECASE)
     assert seen.replace("\u2060", "") == text
 
@@ -79,12 +79,14 @@ def test_a_report_of_odd_names_is_a_line_a_row(tmp_path):
         tables = [line for line in tables if line not in body]
     assert tables == [] and len(starts) == 3
     for line in lines:
-        assert re.match(r"$|# <code>|\*\*On |\||- (⚠|<code>)|Most confused:$|Measured on the ", line), line
-    assert sum(line.startswith(f"| {name(ODD[0])} |") for line in lines) == 1
+        assert re.match(r"$|# <code>|\*\*Top-1 |\||- (⚠|<code>)|Most frequent confusions:$|Evaluated on the ", line), (
+            line
+        )
+    assert sum(line.startswith(f"| {escape_markdown(ODD[0])} |") for line in lines) == 1
     assert "/home/me" not in text
 
 
-def test_it_says_what_the_page_says_first(tmp_path):
+def test_it_has_headline_metrics_and_protocol_of_the_page(tmp_path):
     results = write_run(
         tmp_path,
         top1=0.942,
@@ -93,10 +95,10 @@ def test_it_says_what_the_page_says_first(tmp_path):
     )
     write_report(tmp_path, figures_too=False)
     text = (tmp_path / "evaluation/report.md").read_text(encoding="utf-8")
-    assert "**On 120 test clips of 15 unseen groups the model names the right class in 94\u00a0%" in text
-    assert "| top-1 | 94.2\u00a0% | 90.0–98.0\u00a0% |" in text
-    assert "| with the backbone frozen | 90.0\u00a0% |  |" in text
-    assert f"| most frequent class | {100 * results['tasks']['label']['majority']['top1']:.1f}\u00a0% |  |" in text
+    assert "**Top-1 accuracy is 94\u00a0%" in text
+    assert "| top-1 accuracy | 94.2\u00a0% | 90.0–98.0\u00a0% |" in text
+    assert "| top-1 accuracy with a frozen backbone | 90.0\u00a0% |  |" in text
+    assert f"| majority-class baseline | {100 * results['tasks']['label']['majority']['top1']:.1f}\u00a0% |  |" in text
     for row in results["tasks"]["label"]["per_class"]:
         assert f"| <code>{row['class']}</code> | {100 * row['recall']:.1f}\u00a0% |" in text
-    assert "Measured on the test split: weights best, views of a clip 1" in text
+    assert "Evaluated on the test split. Checkpoint: best, Views per clip: 1" in text

@@ -20,18 +20,18 @@ from finetune.report.run.page import write_report
 ODD = ["<img src=x onerror=alert(1)>", 'a $b$ "c"', "挥手", "يلوّح بيده", "{{ 7 * 7 }}", "bell & </script>"]
 
 
-def test_the_first_heading_is_the_answer(tmp_path):
+def test_the_first_heading_is_the_headline(tmp_path):
     write_run(tmp_path, top1=0.942, top1_ci=[0.9, 0.98])
     assert shown(tmp_path).heading == (
-        "On 120 test clips of 15 unseen groups the model names the right class in 94 % "
-        "(95 % interval 90–98 %); always guessing the most frequent class would be right in 17 %."
+        "Top-1 accuracy is 94 % (95 % interval 90–98 %) on 120 test clips from 15 unseen groups; "
+        "the majority-class baseline reaches 17 %."
     )
 
 
 @pytest.mark.slow
-def test_without_groups_and_interval_the_answer_speaks_of_neither(tmp_path):
+def test_without_groups_and_interval_the_headline_has_neither(tmp_path):
     write_run(tmp_path, groups=None, top1=0.996, top1_ci=None)
-    assert shown(tmp_path).heading.startswith("On 120 test clips the model names the right class in 99.6 %; always")
+    assert shown(tmp_path).heading.startswith("Top-1 accuracy is 99.6 % on 120 test clips; the majority")
 
 
 @pytest.mark.slow
@@ -55,9 +55,9 @@ def test_the_page_shows_the_numbers_of_the_results(tmp_path):
 
 @pytest.mark.slow
 @pytest.mark.parametrize(("number", "is_shown"), [(2, False), (5, False), (6, True)])
-def test_five_guesses_count_only_where_there_are_more_classes(tmp_path, number, is_shown):
+def test_top_5_is_shown_only_with_more_than_five_classes(tmp_path, number, is_shown):
     write_run(tmp_path, classes=SIX[:number])
-    assert ("Right within five guesses" in shown(tmp_path).text) is is_shown
+    assert ("Top-5 accuracy" in shown(tmp_path).text) is is_shown
 
 
 def test_names_show_as_text_and_never_become_markup(tmp_path):
@@ -92,8 +92,8 @@ def test_a_missing_file_is_named_and_the_rest_is_shown(tmp_path, file):
     write_run(tmp_path)
     (tmp_path / file).unlink()
     page = shown(tmp_path)
-    assert f"There is no {Path(file).name} for this run" in page.text
-    assert "Class by class" in page.text
+    assert f"This run has no {Path(file).name}: " in page.text
+    assert "Per-class metrics" in page.text
 
 
 @pytest.mark.slow
@@ -132,7 +132,7 @@ def test_of_an_epoch_cut_off_while_written_or_written_twice_the_last_whole_line_
     lines = path.read_text().splitlines(keepends=True)
     again = json.dumps(json.loads(lines[-1]) | {"val_top1": 0.987}) + "\n"
     path.write_text("".join([*lines, again, lines[0][:40]]))
-    assert "number 12, with 98.7 % right" in shown(tmp_path).text
+    assert "(ringed): 12, top-1 accuracy 98.7 %" in shown(tmp_path).text
 
 
 @pytest.mark.slow
@@ -140,7 +140,7 @@ def test_101_classes_stay_small_and_have_no_text_in_the_cells(tmp_path):
     write_run(tmp_path, classes=[f"class {i:03}" for i in range(101)], per_class=37)
     page = shown(tmp_path)
     assert not [text for text in page.svg_texts["confusion-0"] if text.isdigit()]
-    assert "Most confused" in page.text
+    assert "Most frequent confusions" in page.text
     assert (tmp_path / "evaluation" / "report.html").stat().st_size < 300_000
 
 
@@ -172,9 +172,9 @@ def test_ids_are_unique_and_links_lead_somewhere(tmp_path):
 
 
 @pytest.mark.slow
-def test_a_good_run_has_nothing_to_warn_of(tmp_path):
+def test_a_good_run_has_no_warnings(tmp_path):
     write_run(tmp_path)
-    assert "Nothing to warn of" in shown(tmp_path).text
+    assert "No warnings: " in shown(tmp_path).text
 
 
 @pytest.mark.parametrize(
@@ -182,21 +182,21 @@ def test_a_good_run_has_nothing_to_warn_of(tmp_path):
     [
         ({}, {"warnings": [{"what": "A clip is twice here.", "do": "Split anew."}]}, "here. Split anew."),
         ({}, {"skipped": [{"path": "a.avi", "reason": "empty"}]}, "1 file could not be read and is not"),
-        ({}, {"training_skipped": [{"path": "a.avi", "reason": "empty"}]}, "Training left out 1 file that"),
-        ({}, {"split": "train"}, "the clips that the model learned from"),
-        ({"groups": 4}, {}, "120 clips of 4 groups cannot settle much"),
-        ({"per_class": 8, "groups": None}, {}, "48 clips cannot settle much"),
-        ({"top1_ci": [0.1, 0.4]}, {}, "no better than always guessing"),
-        ({"classes": SIX[:2], "confusion": [[20, 0], [20, 0]]}, {}, "The model never named “\u2068hugging"),
-        ({"per_class": 4}, {}, "Fewer than 5 test clips each: “\u2068hand shaking\u2069”, "),
+        ({}, {"training_skipped": [{"path": "a.avi", "reason": "empty"}]}, "Training skipped 1 file that"),
+        ({}, {"split": "train"}, "These figures are from the training clips"),
+        ({"groups": 4}, {}, "The test set is small (120 clips from 4 groups)"),
+        ({"per_class": 8, "groups": None}, {}, "The test set is small (48 clips)"),
+        ({"top1_ci": [0.1, 0.4]}, {}, "No evidence that the model beats the majority-class baseline"),
+        ({"classes": SIX[:2], "confusion": [[20, 0], [20, 0]]}, {}, "Never predicted: “\u2068hugging"),
+        ({"per_class": 4}, {}, "Fewer than 5 test clips per class: “\u2068hand shaking\u2069”, "),
     ],
 )  # fmt: skip
-def test_what_weakens_the_answer_is_said_with_what_to_do(tmp_path, run, results, warning):
+def test_a_warning_names_the_problem_and_what_to_do(tmp_path, run, results, warning):
     write_run(tmp_path, **run)
     change(tmp_path, **results)
     page = shown(tmp_path)
     assert warning in page.text
-    assert "Nothing to warn of" not in page.text
+    assert "No warnings: " not in page.text
 
 
 @pytest.mark.slow
@@ -204,36 +204,36 @@ def test_what_weakens_the_answer_is_said_with_what_to_do(tmp_path, run, results,
     ("data", "decoder", "warning"),
     [
         (4.0, "pyav", None),
-        (9.0, "pyav", "waited for videos for 43 % of its time, 1 min 48 s. Pack the videos (finetune data pack)"),
-        (9.0, "the pack here", "waited for videos for 43 % of its time, 1 min 48 s. Raise data.workers, to at most"),
+        (9.0, "pyav", "spent 43 % of its time, 1 min 48 s, waiting for video data. Pack the videos (finetune data"),
+        (9.0, "the pack here", "spent 43 % of its time, 1 min 48 s, waiting for video data. Raise data.workers, up to"),
     ],
 )  # fmt: skip
-def test_a_network_that_waits_for_videos_is_warned_of(tmp_path, data, decoder, warning):
+def test_training_that_waits_for_videos_gives_a_warning(tmp_path, data, decoder, warning):
     results = write_run(tmp_path)
     change(tmp_path, protocol=results["protocol"] | {"decoder": decoder})
     path = tmp_path / "metrics.jsonl"
     epochs = [json.loads(line) for line in path.read_text().splitlines()]
     path.write_text("".join(json.dumps(e | {"seconds": e["seconds"] | {"data": data}}) + "\n" for e in epochs))
     text = shown(tmp_path).text
-    assert "waited for videos" not in text if warning is None else warning in text
+    assert "waiting for video data" not in text if warning is None else warning in text
 
 
-def test_the_twenty_surest_mistakes_come_with_the_surest_first(tmp_path):
+def test_the_twenty_most_confident_mistakes_come_in_order_of_confidence(tmp_path):
     write_run(tmp_path, wrong=0.5)
     with (tmp_path / "evaluation" / "predictions.csv").open(newline="") as file:
         wrong = [row for row in csv.DictReader(file) if row["label"] != row["predicted"]]
-    surest = sorted(wrong, key=lambda row: -float(row["probability"]))[:20]
+    most_confident = sorted(wrong, key=lambda row: -float(row["probability"]))[:20]
     assert len(wrong) > 20
-    mistakes = shown(tmp_path).text.partition("Surest mistakes")[2].partition("Clips of the most confused")[0]
-    assert re.findall(r"\d+/clip\d+\.avi", mistakes) == [row["path"].removeprefix("data/") for row in surest]
+    mistakes = shown(tmp_path).text.partition("Most confident mistakes")[2].partition("Most frequent confusions")[0]
+    assert re.findall(r"\d+/clip\d+\.avi", mistakes) == [row["path"].removeprefix("data/") for row in most_confident]
 
 
-def test_two_tasks_have_an_answer_and_a_matrix_each(tmp_path):
+def test_two_tasks_have_a_headline_and_a_matrix_each(tmp_path):
     results = write_run(tmp_path)
     change(tmp_path, tasks={"action": results["tasks"]["label"], "place": results["tasks"]["label"]})
     page = shown(tmp_path)
-    assert page.heading.startswith("action: On 120 test clips")
-    assert "place: On 120 test clips" in page.text
+    assert page.heading.startswith("action: Top-1 accuracy is")
+    assert "place: Top-1 accuracy is" in page.text
     assert {"confusion-0", "confusion-1"} <= set(page.svg_texts)
 
 
