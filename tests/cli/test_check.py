@@ -33,7 +33,7 @@ def test_clean_data_ends_with_0_and_a_page_in_the_current_folder(check, folder, 
     (warning,) = (line for line in out.splitlines() if line.startswith(("error", "warning")))
     assert warning.startswith("warning There are no groups, so clips of one person")
     assert out.splitlines()[-1] == "page  check-data.html"
-    assert "Nothing must be mended in 14 files; mind 1 warning." in (tmp_path / "here/check-data.html").read_text()
+    assert "No errors in 14 files, but 1 warning." in (tmp_path / "here/check-data.html").read_text()
     assert "checking files" not in out
 
 

@@ -35,15 +35,15 @@ def test_the_page_of_several_runs_says_how_many_and_out_names_another(finetune, 
 def test_what_weakens_a_comparison_is_printed_too(finetune, runs, tmp_path):
     write_run(tmp_path / "fewer", answers_of(clips=30), protocol={"views": 3})
     out = finetune("compare", runs[0], tmp_path / "fewer")[1]
-    assert "note: 10 of 40 clips of A are left out here: not all runs were tested on them.\n" in out
-    assert "note: The runs were not measured in the same way: views of a clip 1 (A) or 3 (B)." in out
+    assert "note: 10 of 40 clips of A are not compared: not all runs were evaluated on them.\n" in out
+    assert "note: The evaluation protocols differ: views per clip: 1 (A) or 3 (B)." in out
 
 
 def test_one_run_or_none_is_a_mistake_that_says_what_to_do(finetune, runs):
     for given in ((), (runs[0],)):
         status, _, err = finetune("compare", *given)
         assert status == 2
-        assert f"two runs or more, this is {len(given)}: finetune compare RUN RUN" in err
+        assert f"at least two runs, got {len(given)}: finetune compare RUN RUN" in err
 
 
 def test_a_run_without_predictions_is_named_with_the_command_that_makes_them(finetune, runs):
@@ -76,7 +76,7 @@ def test_a_folder_without_runs_is_said(finetune, tmp_path, monkeypatch):
     status, _, err = finetune("runs")
     assert (status, err) == (
         2,
-        "finetune: runs: there is no such folder; name the one that your runs are in: finetune runs FOLDER\n",
+        "finetune: runs: there is no such folder; name the folder of your runs: finetune runs FOLDER\n",
     )
 
 

@@ -66,7 +66,7 @@ def test_several_seeds_are_compared_where_no_task_has_classes(finetune, written,
     status, out, err = finetune("train", written(("box",)), "--seeds", "2", "--out", "seeds")
     assert status == 0 and "mean IoU" in out and "standard deviation between seeds" in out, err
     assert not (tmp_path / "seeds/compare.html").exists()
-    assert "2 seeds were trained" in (tmp_path / "seeds/seed-0/evaluation/report.html").read_text(encoding="utf-8")
+    assert "was trained with 2 seeds" in (tmp_path / "seeds/seed-0/evaluation/report.html").read_text(encoding="utf-8")
 
 
 @pytest.mark.slow
@@ -91,7 +91,7 @@ def test_each_task_alone_stands_beside_all_together(finetune, written, tmp_path)
     told = json.loads((tmp_path / "both/ablation.json").read_text())
     lines = out.splitlines()
     assert [line.split()[0] for line in lines] == ["task", "box", "way", "ΔM", "One", "report", "both"]
-    assert lines[4].startswith("One seed cannot settle whether")
+    assert lines[4].startswith("One seed is not enough to compare")
     alone, together = (sum(told["tasks"]["box"][key]) for key in ("alone", "together"))
     assert f" {alone:.3f}  {together:8.3f}  {told['tasks']['box']['gain']:+.1f} %" in lines[1]
     status, _, err = finetune("tasks-ablation", written(("box",)), "--out", "one")

@@ -23,8 +23,8 @@ def markdown_of(folder):
     ("mean", "ends", "verdict"),
     [
         (2.14, [0.4, 3.9], "Multi-task training is better: the mean relative gain ΔM over 3 tasks is +2.1 % (95 % int"),
-        (-3.0, [-5.0, -1.0], "Multi-task training is worse: the mean relative gain ΔM over 3 tasks is −3.0 % (95 % int"),
-        (-0.4, [-2.9, 2.1], "There is no evidence of a difference between multi-task and single-task training: the mean"),
+        (-3.0, [-5.0, -1.0], "Multi-task training is worse: the mean relative gain ΔM over 3 tasks is −3.0 % (95 %"),
+        (-0.4, [-2.9, 2.1], "There is no evidence of a difference between multi-task and single-task training: the"),
         (1.0, [0.0, 2.0], "There is no evidence of a difference"),
         (1.0, None, "Without an interval, multi-task and single-task training cannot be compared: the mean"),
     ],
