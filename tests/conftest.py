@@ -26,6 +26,14 @@ def own_cache(tmp_path_factory):
         yield
 
 
+@pytest.fixture(scope="session", autouse=True)
+def no_waiting_for_the_disk():
+    """Files are not flushed to the disk: no test pulls the plug, and each flush takes milliseconds."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(os, "fsync", lambda descriptor: None)
+        yield
+
+
 @pytest.fixture(scope="session")
 def clip_folder(tmp_path_factory):
     """`<split>/<class>/*.mp4`: dark clips and bright clips, 4 train, 2 val and 2 test of each class."""

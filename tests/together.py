@@ -1,4 +1,4 @@
-"""A tiny run, started in several processes at once: `torchrun together.py DATA OUT [what is special]`."""
+"""Tiny runs in several processes, one after the other: `torchrun together.py DATA OUT SPECIAL [DATA OUT SPECIAL …]`."""
 
 import os
 import signal
@@ -114,4 +114,5 @@ def die_at(step: int) -> None:
 
 
 if __name__ == "__main__":
-    main(*sys.argv[1:])
+    for first in range(1, len(sys.argv), 3):
+        main(*sys.argv[first : first + 3])

@@ -59,6 +59,30 @@ def alone(data, tmp_path_factory):
     return run
 
 
+@pytest.fixture(scope="module")
+def several_tasks(tmp_path_factory):
+    """Of nine training clips the last batch holds three, of which each process has another number; rows lack labels."""
+    pytest.importorskip("torchjd")
+    return draw_clips(tmp_path_factory.mktemp("several"), train=9, test=0)
+
+
+@pytest.fixture(scope="module")
+def short_last_batch(tmp_path_factory):
+    """17 rows in batches of 8: 3 steps an epoch, as one process takes them; accumulating two, 2 steps."""
+    data = draw_clips(tmp_path_factory.mktemp("short"), train=17, val=2, test=0)
+    Path(f"{data}.labelled.csv").write_text(data.read_text().replace("train5.mp4,,", "train5.mp4,right,"))
+    return data
+
+
+@pytest.fixture(scope="module")
+def of_two(data, several_tasks, short_last_batch, tmp_path_factory):
+    """The folder of four runs of two processes each: one launch, because starting takes longer than training."""
+    folder = tmp_path_factory.mktemp("two")
+    jobs = {"kept": data, "several": several_tasks, "short last batch": short_last_batch, "statistics": data}
+    train(2, *(argument for name, source in jobs.items() for argument in (source, folder / name, name)))
+    return folder
+
+
 def difference(run, other):
     """The largest between two weights of the same name."""
     one, two = (load_file(each / "checkpoints/last/model.safetensors") for each in (run, other))
@@ -70,9 +94,8 @@ def records(run):
 
 
 @pytest.mark.slow
-def test_two_processes_that_keep_frozen_work_are_the_run_of_one_with_the_doubled_batch(data, alone, tmp_path):
-    run = tmp_path / "run"
-    train(2, data, run, "kept")
+def test_two_processes_that_keep_frozen_work_are_the_run_of_one_with_the_doubled_batch(of_two, alone):
+    run = of_two / "kept"
     assert difference(run, alone) < TOLERANCE
     for ours, theirs in zip(records(run), records(alone), strict=True):
         assert ours["lr"] == theirs["lr"]
@@ -85,19 +108,15 @@ def test_two_processes_that_keep_frozen_work_are_the_run_of_one_with_the_doubled
         ("layer4", True),
         None,
     ], [each and each["words"] for each in told]
-    sets = list((tmp_path / "run-kept").iterdir())
+    sets = list((of_two / "kept-kept").iterdir())
     assert len(sets) == 4 and all(len(list(each.glob("*.shard"))) == 2 for each in sets), "one shard of each process"
 
 
 @pytest.mark.slow
-def test_two_processes_with_several_tasks_are_the_run_of_one_with_the_doubled_batch(tmp_path):
-    """Of nine training clips the last batch holds three, of which each process has another number; rows lack labels."""
-    pytest.importorskip("torchjd")
-    data = draw_clips(tmp_path, train=9, test=0)
-    train(2, data, tmp_path / "run", "several")
-    alone = train_several(data, tmp_path / "alone")
-    assert difference(tmp_path / "run", alone) < TOLERANCE
-    for ours, theirs in zip(records(tmp_path / "run"), records(alone), strict=True):
+def test_two_processes_with_several_tasks_are_the_run_of_one_with_the_doubled_batch(of_two, several_tasks, tmp_path):
+    alone = train_several(several_tasks, tmp_path / "alone")
+    assert difference(of_two / "several", alone) < TOLERANCE
+    for ours, theirs in zip(records(of_two / "several"), records(alone), strict=True):
         for key in ("train_loss", "train_top1", "val_loss", "val_score"):
             assert ours[key] == pytest.approx(theirs[key], abs=10 * TOLERANCE), key
         for key in ("weights", "cosines"):
@@ -107,14 +126,12 @@ def test_two_processes_with_several_tasks_are_the_run_of_one_with_the_doubled_ba
 
 
 @pytest.mark.slow
-def test_a_last_batch_of_fewer_clips_than_processes_is_a_step_as_it_is_of_one_process(tmp_path):
-    """17 rows in batches of 8: 3 steps an epoch, as one process takes them; accumulating two, 2 steps."""
-    data = draw_clips(tmp_path, train=17, val=2, test=0)
-    Path(f"{data}.labelled.csv").write_text(data.read_text().replace("train5.mp4,,", "train5.mp4,right,"))
-    train(2, data, tmp_path / "two", "short last batch")
-    train_with_short_last_batch(data, tmp_path / "one")
+def test_a_last_batch_of_fewer_clips_than_processes_is_a_step_as_it_is_of_one_process(
+    of_two, short_last_batch, tmp_path
+):
+    train_with_short_last_batch(short_last_batch, tmp_path / "one")
     for name, settings in SHORT.items():
-        two, one = tmp_path / "two" / name, tmp_path / "one" / name
+        two, one = of_two / "short last batch" / name, tmp_path / "one" / name
         states = [torch.load(run / "checkpoints/last/state.pt", weights_only=True) for run in (two, one)]
         assert [state["position"]["steps"] for state in states] == 2 * [3 * (2 if settings.get("accumulate") else 3)]
         assert difference(two, one) < TOLERANCE, name
@@ -126,9 +143,8 @@ def test_a_last_batch_of_fewer_clips_than_processes_is_a_step_as_it_is_of_one_pr
 
 
 @pytest.mark.slow
-def test_batch_norm_that_learns_its_statistics_ends_with_those_of_the_main_process(data, tmp_path):
-    train(2, data, tmp_path / "run", "statistics")
-    assert len(records(tmp_path / "run")) == 1
+def test_batch_norm_that_learns_its_statistics_ends_with_those_of_the_main_process(of_two):
+    assert len(records(of_two / "statistics")) == 1
 
 
 @pytest.mark.slow
