@@ -72,7 +72,7 @@ def print_manifest_notes(manifest: "Manifest") -> "Manifest":
 def print_data_root_mapping(run: Path, data_root: Path | None) -> None:
     """With --data-root, print which recorded folder is read from which folder now."""
     if data_root is not None and os.environ.get("RANK", "0") == "0":
-        from finetune.run.checkpoint import open_run
         from finetune.run.manifest import describe_relocation
+        from finetune.run.read import open_run
 
         print(f"finetune: {describe_relocation(run, *open_run(run), data_root)}", file=sys.stderr)

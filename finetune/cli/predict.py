@@ -12,7 +12,7 @@ from typing import IO, TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from finetune.cli.arguments import RunFolder, Views
+from finetune.cli.arguments import RunArgument, Views
 from finetune.cli.progress import progress_bars
 from finetune.errors import DataError, RunError, VideoError
 from finetune.storage.atomic import check_writable
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 
 def predict(
-    run: RunFolder,
+    run: RunArgument,
     paths: Annotated[list[Path], typer.Argument(help="Videos, images, or folders of them.")],
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
     csv_file: Annotated[Path | None, typer.Option("--csv", help="Write a CSV file instead of printing.")] = None,
@@ -57,7 +57,7 @@ def predict(
         raise RunError(f"--on-error must be fail or skip, not {on_error!r}")
     from finetune.prediction import predict as prediction
     from finetune.prediction.render import draw, output_paths
-    from finetune.run.checkpoint import open_run
+    from finetune.run.read import open_run
 
     together = prediction.reads_image_sequences(run) if image_sequences is None else image_sequences
     image_rate = open_run(run)[0].data.image_rate

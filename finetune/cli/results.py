@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from finetune.cli.arguments import DataRoot, RunFolder, Views
+from finetune.cli.arguments import DataRoot, RunArgument, Views
 from finetune.cli.manifest import print_data_root_mapping
 from finetune.errors import RunError
 
@@ -21,7 +21,7 @@ _PRINTED_METRICS = {
 
 
 def evaluate(
-    run: RunFolder,
+    run: RunArgument,
     overrides: Annotated[
         list[str] | None,
         typer.Argument(help="Another labelled set: data.manifest=FILE.csv or data.folder=DIR."),
@@ -55,11 +55,13 @@ def evaluate(
     from finetune.evaluation.gradcam import explain as add_heat_maps
     from finetune.evaluation.other_set import external_set_folder
     from finetune.report.run.page import write_report
-    from finetune.run.read import evaluation_folder
+    from finetune.run.folder import RunFolder
     from finetune.runtime.processes import is_main_process
 
     print_data_root_mapping(run, data_root)
-    folder = out or (external_set_folder(run, overrides) if overrides else evaluation_folder(run, split or "test"))
+    folder = out or (
+        external_set_folder(run, overrides) if overrides else RunFolder(run).evaluation(split or "test").path
+    )
     results = evaluation.evaluate(
         run,
         overrides or (),
@@ -89,7 +91,7 @@ def evaluate(
 
 
 def report(
-    run: RunFolder,
+    run: RunArgument,
     split: Annotated[str, typer.Option(help="Evaluated split: train, val or test.")] = "test",
     data: Annotated[
         str | None, typer.Option(help="Another evaluated set: the name of its folder in RUN/evaluation.")
@@ -103,19 +105,22 @@ def report(
     Needs neither torch nor videos, unless --explain is given.
     """
     from finetune.report.run.page import write_report
+    from finetune.run.folder import RunFolder
     from finetune.run.read import find_evaluation
 
     if data is not None and explain:
         raise RunError("--explain needs the videos: finetune evaluate RUN data.manifest=FILE.csv --explain")
-    folder = find_evaluation(run, split) if data is None else run / "evaluation" / data
-    if not (folder / "results.json").is_file():
+    evaluation = find_evaluation(run, split) if data is None else RunFolder(run).external_evaluation(data)
+    if not evaluation.exists():
         option = " data.manifest=FILE.csv" if data is not None else "" if split == "test" else f" --split {split}"
-        raise RunError(f"{folder}: has no results.json; create it with `finetune evaluate {run}{option}`")
+        raise RunError(
+            f"{evaluation.path}: has no {evaluation.results.name}; create it with `finetune evaluate {run}{option}`"
+        )
     if explain:
         from finetune.evaluation.gradcam import explain as add_heat_maps
 
         print_data_root_mapping(run, data_root)
-        add_heat_maps(run, evaluation=folder, data_root=data_root)
+        add_heat_maps(run, evaluation=evaluation.path, data_root=data_root)
     elif data_root is not None:
         raise RunError("--data-root is only for --explain: a report without heat maps reads no videos")
-    print(write_report(run, evaluation=folder))
+    print(write_report(run, evaluation=evaluation.path))

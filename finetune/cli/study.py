@@ -8,6 +8,7 @@ import typer
 
 from finetune.errors import RunError
 from finetune.recipe.load import load_recipe
+from finetune.run.folder import RunFolder
 
 if TYPE_CHECKING:
     from finetune.study.sweep_stages import StageResult
@@ -49,7 +50,7 @@ def kfold(
     values = [fold[key] for fold in results["folds"]]
     print(f"mean of folds {statistics.mean(values):.3f}, standard deviation {statistics.stdev(values):.3f}")
     print(f"together {format_headline(task)} on {results['num_rows']} clips (interval {FOLD_ERROR_NOTE})")
-    print(f"report {folder / 'evaluation' / 'report.html'}\n{folder}", flush=True)
+    print(f"report {RunFolder(folder).evaluation().report}\n{folder}", flush=True)
 
 
 def tasks_ablation(

@@ -13,7 +13,6 @@ from finetune.cli.manifest import load_manifest, print_data_root_mapping
 from finetune.errors import FinetuneError, RecipeError
 from finetune.recipe.load import load_recipe
 from finetune.recipe.schema import Recipe
-from finetune.storage.atomic import current_version
 
 if TYPE_CHECKING:
     from finetune.data.manifest import Manifest
@@ -59,7 +58,7 @@ def train(
     manifest = load_manifest(settings)
     _check_model_names(settings)
 
-    from finetune.run.checkpoint import new_run_folder
+    from finetune.run.write import new_run_folder
     from finetune.runtime.device import resolve_device
     from finetune.runtime.processes import on_main_then_broadcast
     from finetune.train.from_recipe import train_from_recipe
@@ -92,7 +91,7 @@ def _train_seeds(settings: Recipe, manifest: "Manifest", seeds: int, out: Path) 
         print(f"{run.folder.name}  {split} {name} {value:.3f} (95 % interval {low:.3f} to {high:.3f})")
     print(f"mean {statistics.mean(values):.3f}, standard deviation between seeds {statistics.stdev(values):.3f}")
     for run in runs:
-        print(f"report {run.evaluation / 'report.html'}")
+        print(f"report {run.evaluation.report}")
     if runs[0].primary_metrics["kind"] in CATEGORICAL_KINDS:  # others have no correct or wrong clips
         write_compare_page(compare_runs([run.folder for run in runs], split=split), out / "compare.html")
         print(f"comparison {out / 'compare.html'}")
@@ -136,7 +135,9 @@ def _resume_hint_on_interrupt(folder: Path) -> Iterator[None]:
     try:
         yield
     except KeyboardInterrupt as interrupt:
-        if current_version(folder / "checkpoints" / "last").is_dir():
+        from finetune.run.folder import RunFolder
+
+        if RunFolder(folder).checkpoint("last").exists():
             from finetune.train.state.signals import StopRequested
             from finetune.train.state.state import read_state, restore_position
 
@@ -155,15 +156,16 @@ def evaluate_and_report(folder: Path, *, data_root: Path | None = None) -> None:
     from finetune.evaluation.evaluate import evaluate
     from finetune.metrics.headline import format_headline
     from finetune.report.run.page import write_report
-    from finetune.run.checkpoint import open_run
+    from finetune.run.folder import RunFolder
     from finetune.run.manifest import saved_manifest
+    from finetune.run.read import open_run
     from finetune.runtime.processes import is_main_process
 
     if not is_main_process():
         return
     manifest = saved_manifest(folder, *open_run(folder), data_root=data_root)
     split = next((name for name in ("test", "val") if len(manifest.rows(name))), "train")
-    results = evaluate(folder, split=split, out=folder / "evaluation", data_root=data_root)
+    results = evaluate(folder, split=split, out=RunFolder(folder).evaluation().path, data_root=data_root)
     page = write_report(folder)
     _refresh_index(folder.absolute().parent)
     for name, task in results["tasks"].items():

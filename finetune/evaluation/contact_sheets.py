@@ -12,11 +12,11 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from finetune.run.folder import EvaluationFolder
 from finetune.storage.atomic import atomic_folder, write_json
 from finetune.video.dataset import ClipDataset
 from finetune.video.encode import encode_jpeg
 
-SHEETS_FOLDER = "pictures"
 MAX_FRAMES, SIDE, GAP = 8, 112, 2  # of a sheet, pixels of each, and between them
 
 
@@ -28,7 +28,7 @@ def write_sheets(folder: Path, dataset: ClipDataset, paths: Iterable[str]) -> di
     """
     position_of = {os.fsdecode(dataset.manifest.paths[row]): place for place, row in enumerate(dataset.rows)}
     index: dict[str, Any] = {}
-    with atomic_folder(folder / SHEETS_FOLDER) as partial:
+    with atomic_folder(EvaluationFolder(folder).pictures) as partial:
         for path in paths:
             item = dataset[position_of[path]]
             if "clips" not in item:
@@ -36,13 +36,13 @@ def write_sheets(folder: Path, dataset: ClipDataset, paths: Iterable[str]) -> di
             name = sheet_file_name(path)
             (partial / name).write_bytes(encode_jpeg(make_sheet(item["clips"][0])))
             index[path] = {"sheet": name, "frames": min(MAX_FRAMES, len(item["clips"][0]))}
-        write_json(partial / "index.json", index)
+        write_json(partial / EvaluationFolder(folder).pictures_index.name, index)
     return index
 
 
 def remove_sheets(folder: Path) -> None:
     """Take away the sheets of an evaluation before."""
-    shutil.rmtree(folder / SHEETS_FOLDER, ignore_errors=True)
+    shutil.rmtree(EvaluationFolder(folder).pictures, ignore_errors=True)
 
 
 def sheet_file_name(path: str, kind: str = "") -> str:

@@ -24,13 +24,21 @@ from finetune.model.freezing.stages import HEAD_STAGES
 from finetune.model.view_consensus import CONSENSUS_LABELS
 from finetune.recipe.schema import Recipe
 from finetune.recipe.tasks import CLASSIFICATION_KINDS, DEFAULT_TASK, OutputSpec, primary_task
-from finetune.run.checkpoint import load, open_run, read_task_outputs
+from finetune.run.checkpoint import load
+from finetune.run.folder import EvaluationFolder, RunFolder
 from finetune.run.manifest import saved_manifest
 from finetune.run.predictions_csv import read_prediction_rows
-from finetune.run.read import evaluation_folder, read_epochs
-from finetune.run.results import CheckpointMeta, Results
+from finetune.run.read import (
+    open_run,
+    read_checkpoint_meta,
+    read_epochs,
+    read_results_file,
+    read_skipped,
+    read_task_outputs,
+)
+from finetune.run.results import RESULTS_FORMAT, Results, SeedResult
+from finetune.run.write import write_results
 from finetune.runtime.device import resolve_device, resolve_precision
-from finetune.storage.atomic import current_version, write_json
 from finetune.storage.safe_read import read_json
 from finetune.video.dataset import ClipDataset
 from finetune.video.row_loader import evaluation_loader
@@ -48,7 +56,7 @@ def evaluate(
     out: Path | None = None,
     pictures: bool = True,
     progress: Progress | None = None,
-) -> dict[str, Any]:
+) -> Results:
     """Score a run's best checkpoint on each row of a split once; the contents of results.json.
 
     With `overrides`, `data.manifest=FILE.csv` or `data.folder=DIR`, rows are those of another labelled set: all, or
@@ -98,8 +106,8 @@ def evaluate(
     if other:
         warnings = [*other.warnings, *warnings_of_set(tested, facts, split)]
         counts |= {"test": {}, split: tested.counts(split)}
-    results: dict[str, Any] = {
-        "schema": 1,
+    results: Results = {
+        "schema": RESULTS_FORMAT,
         "run": folder.resolve().name,
         "split": split,
         "num_rows": len(kept),
@@ -109,19 +117,22 @@ def evaluate(
         ],
         "tasks": tasks,
         "class_counts": counts,
-        "training_skipped": _training_skipped(folder),
+        "training_skipped": read_skipped(folder),
         "warnings": warnings,
         "protocol": _protocol(recipe, said, views, groups) | ({"data": other.described} if other else {}),
         "seconds": round(time.perf_counter() - started, 2),
     }
-    target = out or (external_set_folder(folder, overrides) if other else evaluation_folder(folder, split))
+    target = out or (external_set_folder(folder, overrides) if other else RunFolder(folder).evaluation(split).path)
     target.mkdir(parents=True, exist_ok=True)
-    results |= {"source": other.source} if other else _previous_seeds(target, results["protocol"])
+    if other:
+        results["source"] = other.source
+    elif seeds := _previous_seeds(target, results["protocol"]):
+        results["seeds"] = seeds
     write_predictions(target, tested, answers)
     remove_sheets(target)
     if pictures:
         write_contact_sheets(target, said.dataset, multilabel=tasks[primary_task(tasks)]["kind"] == "multilabel")
-    write_json(target / "results.json", results)
+    write_results(target, results)
     return results
 
 
@@ -213,21 +224,21 @@ def write_contact_sheets(target: Path, dataset: ClipDataset, *, multilabel: bool
 
 def _load_frozen_baseline(folder: Path, recipe: Recipe) -> VideoClassifier | None:
     """The model as it was before its backbone first learned, where a head had been trained on pretrained features."""
-    checkpoint = current_version(folder / "checkpoints" / "start")
-    if recipe.model.weights == "none" or not (checkpoint / "meta.json").is_file():
+    checkpoint = RunFolder(folder).checkpoint("start")
+    if recipe.model.weights == "none" or not checkpoint.meta.is_file():
         return None
-    before = read_json(checkpoint / "meta.json", CheckpointMeta).get("epoch") or 0
+    before = read_checkpoint_meta(checkpoint).get("epoch") or 0
     learned = {stage for record in read_epochs(folder)[:before] for stage in record.get("learning", [])}
     return load(folder, checkpoint="start") if learned and learned <= set(HEAD_STAGES) else None
 
 
-def _previous_seeds(target: Path, protocol: dict[str, Any]) -> dict[str, Any]:
-    """The run's fellows with other seeds, noted in an evaluation before that was made in the same way."""
+def _previous_seeds(target: Path, protocol: dict[str, Any]) -> list[SeedResult]:
+    """The runs with other seeds that an earlier evaluation with the same protocol lists."""
     try:
-        before = read_json(target / "results.json", Results)
+        before = read_results_file(EvaluationFolder(target).results)
     except RunError:
-        return {}
-    return {"seeds": before["seeds"]} if "seeds" in before and before.get("protocol") == protocol else {}
+        return []
+    return before.get("seeds", []) if before.get("protocol") == protocol else []
 
 
 def read_temperature(folder: Path, task: str = DEFAULT_TASK) -> float | None:
@@ -237,10 +248,8 @@ def read_temperature(folder: Path, task: str = DEFAULT_TASK) -> float | None:
 
 def read_thresholds(folder: Path, task: str = DEFAULT_TASK) -> np.ndarray:
     """For each class (K,) the probability from which on a run names it, chosen on its val rows; else one half."""
-    several = folder / "tasks.json"
-    names = (
-        read_task_outputs(folder)[task].names if several.is_file() else read_json(folder / "classes.json", list[str])
-    )
+    files = RunFolder(folder)
+    names = read_task_outputs(folder)[task].names if files.tasks.is_file() else read_json(files.classes, list[str])
     thresholds = _best_checkpoint_meta(folder, task).get("thresholds") or [0.5] * len(names)
     if len(thresholds) != len(names):
         raise RunError(f"{folder}: has {len(thresholds)} thresholds for {len(names)} classes; train again")
@@ -248,8 +257,8 @@ def read_thresholds(folder: Path, task: str = DEFAULT_TASK) -> np.ndarray:
 
 
 def _best_checkpoint_meta(folder: Path, task: str) -> dict[str, Any]:
-    noted = read_json(current_version(folder / "checkpoints" / "best") / "meta.json", CheckpointMeta)
-    return noted["tasks"].get(task, {}) if "tasks" in noted else noted
+    meta: dict[str, Any] = {**read_checkpoint_meta(RunFolder(folder).checkpoint("best"))}
+    return meta["tasks"].get(task, {}) if "tasks" in meta else meta
 
 
 def _protocol(recipe: Recipe, said: _SplitInference, views: int, groups: np.ndarray | None) -> dict[str, Any]:
@@ -273,8 +282,3 @@ def describe_interval(groups: np.ndarray | None, rows: int) -> str:
     number, even = len(np.unique(groups)), round(units.effective, 1)
     uneven = f" (uneven: they count as {even:g} of equal size)" if even < 0.95 * number else ""
     return f"95 %, jackknife over {number} groups{uneven}, Student's t"
-
-
-def _training_skipped(folder: Path) -> list[dict[str, str]]:
-    listed = folder / "skipped.json"
-    return read_json(listed, list[dict[str, str]]) if listed.exists() else []

@@ -17,13 +17,14 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from finetune.errors import ModelError, RunError
-from finetune.evaluation.contact_sheets import SHEETS_FOLDER, SIDE, make_sheet, sheet_file_name, sheet_frame_indices
+from finetune.evaluation.contact_sheets import SIDE, make_sheet, sheet_file_name, sheet_frame_indices
 from finetune.evaluation.other_set import read_external_set
 from finetune.model.classifier import VideoClassifier
 from finetune.model.temporal_pooling import AttentionPooling
-from finetune.run.checkpoint import load, open_run
+from finetune.run.checkpoint import load
+from finetune.run.folder import EvaluationFolder, RunFolder
 from finetune.run.manifest import saved_manifest
-from finetune.run.read import evaluation_folder, read_results_file
+from finetune.run.read import open_run, read_results_file
 from finetune.runtime.device import resolve_device
 from finetune.storage.atomic import atomic_file, write_json
 from finetune.storage.safe_read import read_json
@@ -52,13 +53,12 @@ def explain(
     """
     folder = Path(run)
     recipe, classes = open_run(folder)
-    evaluation = evaluation or evaluation_folder(folder, "test")
-    pictures = evaluation / SHEETS_FOLDER
-    if not (pictures / "index.json").is_file():
-        raise RunError(f"{evaluation}: has no frames; write them with `finetune evaluate {folder}`")
-    results = read_results_file(evaluation / "results.json")
+    files = RunFolder(folder).evaluation() if evaluation is None else EvaluationFolder(evaluation)
+    if not files.pictures_index.is_file():
+        raise RunError(f"{files.path}: has no frames; write them with `finetune evaluate {folder}`")
+    results = read_results_file(files.results)
     split, views = results["split"], results["protocol"].get("views", 1)  # which views there are depends on it
-    index = read_json(pictures / "index.json", dict[str, dict[str, Any]])
+    index = read_json(files.pictures_index, dict[str, dict[str, Any]])
     if overrides:
         other = read_external_set(folder, recipe, classes, overrides, skip_unknown=True)
         tested, recipe = other.manifest, recipe.model_copy(update={"data": other.data})
@@ -81,11 +81,11 @@ def explain(
         if "clips" not in item:
             continue
         looked, name = grad_cam(model, item["clips"][0]), sheet_file_name(path, "-cam")
-        with atomic_file(pictures / name) as partial:
+        with atomic_file(files.pictures / name) as partial:
             partial.write_bytes(encode_jpeg(_sheet(item["clips"][0], looked.heatmap_THW)))
         index[path] |= {"cam": name, "weights": _sheet_weights(looked.weights_T, len(item["clips"][0]))}
         explained += 1
-    write_json(pictures / "index.json", index)
+    write_json(files.pictures_index, index)
     return explained
 
 

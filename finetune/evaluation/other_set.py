@@ -13,20 +13,20 @@ import numpy as np
 from finetune.checks.split_warnings import overlap_warnings
 from finetune.data.labels import Labels
 from finetune.data.manifest import Manifest
-from finetune.data.splits import SPLITS, file_ids
+from finetune.data.splits import file_ids
 from finetune.data.tables import read_table
 from finetune.data.validate_rows import conflicting_labels
 from finetune.errors import DataError, RunError, shorten_list
 from finetune.recipe.load import data_section
 from finetune.recipe.schema import Data, Recipe
 from finetune.recipe.tasks import CATEGORICAL_KINDS, DEFAULT_TASK, OutputSpec, Task
-from finetune.run.checkpoint import read_task_outputs
+from finetune.run.folder import RESERVED_EVALUATIONS, EvaluationFolder, RunFolder
 from finetune.run.manifest import saved_manifest
+from finetune.run.read import read_task_outputs
 from finetune.storage.object_store import local_copy
 from finetune.storage.safe_read import read_json
 
 EXTERNAL_SET_KEYS = ("manifest", "folder", "group_pattern", "image_sequences", "image_rate", "packed")
-RESERVED_FOLDERS = (*SPLITS, "pictures", "figures")  # of RUN/evaluation
 
 
 @dataclass(frozen=True, eq=False)
@@ -184,17 +184,17 @@ def external_set_folder(run: Path, overrides: Sequence[str]) -> Path:
     """Where an evaluation on another set is written, by the set's name; never where another set's results are."""
     source = _source(data_section(overrides))
     name = re.sub(r"[^\w.-]+", "-", Path(source).stem).strip("-.") or "data"
-    name = f"data-{name}" if name in RESERVED_FOLDERS else name
+    name = f"data-{name}" if name in RESERVED_EVALUATIONS else name
     number = 1
     while True:
-        folder = run / "evaluation" / (name if number == 1 else f"{name}-{number}")
-        if not folder.exists() or _recorded_source(folder) == source:
-            return folder
+        folder = RunFolder(run).external_evaluation(name if number == 1 else f"{name}-{number}")
+        if not folder.path.exists() or _recorded_source(folder) == source:
+            return folder.path
         number += 1
 
 
-def _recorded_source(folder: Path) -> str | None:
+def _recorded_source(folder: EvaluationFolder) -> str | None:
     try:
-        return str(read_json(folder / "results.json", dict[str, Any])["source"])
+        return str(read_json(folder.results, dict[str, Any])["source"])
     except (RunError, KeyError):
         return None

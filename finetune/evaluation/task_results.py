@@ -17,8 +17,8 @@ from finetune.metrics.intervals import paired_difference
 from finetune.metrics.slices import slices
 from finetune.metrics.tasks import score_task
 from finetune.recipe.tasks import CATEGORICAL_KINDS, CLASSIFICATION_KINDS, primary_task
-from finetune.run.predictions_csv import write_class_predictions, write_numeric_predictions
-from finetune.storage.atomic import atomic_file
+from finetune.run.folder import EvaluationFolder
+from finetune.run.predictions_csv import save_array, write_class_predictions, write_numeric_predictions
 from finetune.video.file_facts import FileFacts
 
 
@@ -114,7 +114,6 @@ def write_predictions(folder: Path, tested: Manifest, every: Mapping[str, TaskPr
 def _save_frozen(folder: Path, frozen_NK: np.ndarray | None) -> None:
     """Beside predictions.csv the probabilities before the backbone learned, frozen.npy, in the same order."""
     if frozen_NK is None:
-        (folder / "frozen.npy").unlink(missing_ok=True)
+        EvaluationFolder(folder).frozen.unlink(missing_ok=True)
         return
-    with atomic_file(folder / "frozen.npy") as partial, partial.open("wb") as file:
-        np.save(file, frozen_NK.astype(np.float32))
+    save_array(EvaluationFolder(folder).frozen, frozen_NK)

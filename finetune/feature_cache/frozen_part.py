@@ -13,7 +13,7 @@ from finetune.feature_cache.shard_store import DTYPES
 from finetune.model.classifier import VideoClassifier
 from finetune.model.freezing.freeze import trainable_stages
 from finetune.model.frozen_prefix import FEATURES, Cut, find_cut, forward_before_cut
-from finetune.run.checkpoint import package_versions
+from finetune.run.environment import package_versions
 from finetune.runtime.device import autocast
 from finetune.runtime.threads import limit_threads, map_in_threads
 

@@ -18,8 +18,10 @@ from finetune.metrics.calibration import apply_temperature
 from finetune.model.classifier import VideoClassifier
 from finetune.recipe.schema import Recipe
 from finetune.recipe.tasks import CLASSIFICATION_KINDS, DEFAULT_COLUMNS, OutputSpec, primary_task
-from finetune.run.checkpoint import load, open_run
+from finetune.run.checkpoint import load
+from finetune.run.folder import RunFolder
 from finetune.run.predictions_csv import top_classes
+from finetune.run.read import open_run
 from finetune.runtime.device import resolve_device, resolve_precision
 from finetune.storage.numbered_images import IMAGE_SUFFIXES
 from finetune.video.dataset import FrameSource, read_views, view_placements
@@ -180,7 +182,7 @@ def iter_predictions(
 def reads_image_sequences(run: Path) -> bool:
     """Whether a run takes a folder of numbered images as one clip: not if all clips it trained on are images."""
     recipe, _ = open_run(run)
-    manifest = run / "manifest.csv"
+    manifest = RunFolder(run).manifest
     learned = read_table(manifest).get("path", [""]) if manifest.is_file() else [""]
     only_images = all(Path(path).suffix.lower() in IMAGE_SUFFIXES for path in learned)
     return recipe.data.image_sequences and not only_images

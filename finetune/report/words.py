@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 from finetune.errors import shorten_list
+from finetune.run.results import Results
 from finetune.text import count, percent, whole_percent
 
 MIN_RELIABLE_GROUPS, MIN_RELIABLE_CLIPS, MIN_RELIABLE_CLASS_CLIPS = 5, 50, 5
@@ -13,7 +14,7 @@ MIN_CALIBRATION_GAP = 0.05  # |mean confidence - accuracy| from which a warning 
 MAX_WAITING_SHARE, MAX_WAITING_SECONDS = 1 / 3, 60.0  # of the training time
 
 
-def evaluation_warnings(results: dict[str, Any], epochs: list[dict[str, Any]]) -> list[tuple[str, str]]:
+def evaluation_warnings(results: Results, epochs: list[dict[str, Any]]) -> list[tuple[str, str]]:
     """(problem, what to do) pairs: those that the evaluation stored, then those that follow from its figures."""
     warnings = [(warning["what"], warning["do"]) for warning in results.get("warnings", [])]
     warnings += [*_file_warnings(results, epochs), *_size_warnings(results), *_time_warnings(results, epochs)]
@@ -24,7 +25,7 @@ def evaluation_warnings(results: dict[str, Any], epochs: list[dict[str, Any]]) -
     return list(dict.fromkeys(warnings))
 
 
-def _file_warnings(results: dict[str, Any], epochs: list[dict[str, Any]]) -> Iterator[tuple[str, str]]:
+def _file_warnings(results: Results, epochs: list[dict[str, Any]]) -> Iterator[tuple[str, str]]:
     if number := len(results["skipped"]):
         verb = "is" if number == 1 else "are"
         yield (
@@ -39,7 +40,7 @@ def _file_warnings(results: dict[str, Any], epochs: list[dict[str, Any]]) -> Ite
         )
 
 
-def _size_warnings(results: dict[str, Any]) -> Iterator[tuple[str, str]]:
+def _size_warnings(results: Results) -> Iterator[tuple[str, str]]:
     rows, groups = results["num_rows"], results["num_groups"]
     if results["split"] == "train":
         yield (
@@ -54,7 +55,7 @@ def _size_warnings(results: dict[str, Any]) -> Iterator[tuple[str, str]]:
         )
 
 
-def _time_warnings(results: dict[str, Any], epochs: list[dict[str, Any]]) -> Iterator[tuple[str, str]]:
+def _time_warnings(results: Results, epochs: list[dict[str, Any]]) -> Iterator[tuple[str, str]]:
     waiting, computing = (sum(epoch["seconds"][part] for epoch in epochs) for part in ("data", "compute"))
     share = waiting / max(1e-9, waiting + computing)
     if waiting > MAX_WAITING_SECONDS and share > MAX_WAITING_SHARE:
@@ -166,7 +167,7 @@ METRIC_NAMES = {  # by key in results.json
 SPLIT_ADJECTIVES = {"test": "test", "val": "validation", "train": "training"}
 
 
-def class_task_summary(task: dict[str, Any], results: dict[str, Any]) -> str:
+def class_task_summary(task: dict[str, Any], results: Results) -> str:
     """The headline sentence of a task with classes."""
     if task["kind"] == "multilabel":
         key, metric = "map", "Mean average precision (mAP)"
@@ -179,7 +180,7 @@ def class_task_summary(task: dict[str, Any], results: dict[str, Any]) -> str:
     return f"{metric} is {whole_percent(task[key])}{interval_text} on {test_set_text(task, results)}; {baseline}."
 
 
-def test_set_text(task: dict[str, Any], results: dict[str, Any]) -> str:
+def test_set_text(task: dict[str, Any], results: Results) -> str:
     """The clips that a task was scored on, such as "120 test clips from 15 unseen groups"."""
     rows = task.get("num_rows", results["num_rows"])  # with several tasks, only clips that have a label of this task
     text = count(rows, f"{SPLIT_ADJECTIVES.get(results['split'], results['split'])} clip")

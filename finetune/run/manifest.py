@@ -10,13 +10,10 @@ from pathlib import Path
 import numpy as np
 
 from finetune.data.manifest import Manifest, tasks_for_csv
-from finetune.data.splits import SPLITS
 from finetune.errors import DataError, RunError, shorten_list
 from finetune.recipe.schema import Recipe
-from finetune.run.checkpoint import read_task_outputs
-
-EXTERNAL_SET_KEYS = ("manifest", "folder", "group_pattern", "image_sequences", "image_rate", "packed")
-RESERVED_FOLDERS = (*SPLITS, "pictures", "figures")  # of RUN/evaluation
+from finetune.run.folder import RunFolder
+from finetune.run.read import read_task_outputs
 
 
 def saved_manifest(
@@ -34,7 +31,7 @@ def saved_manifest(
     """
     data, tasks = recipe.data, tasks_for_csv(recipe.tasks)
     manifest = Manifest.from_csv(
-        run / "manifest.csv", multilabel=data.multilabel, packed=True, tasks=tasks, checked=False
+        RunFolder(run).manifest, multilabel=data.multilabel, packed=True, tasks=tasks, checked=False
     )
     manifest = replace(manifest, image_rate=data.image_rate)
     if data_root is not None and data.packed is not None:

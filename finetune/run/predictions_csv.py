@@ -15,11 +15,11 @@ from finetune.data.labels import join_labels
 from finetune.data.manifest import Manifest
 from finetune.errors import RunError
 from finetune.recipe.tasks import CATEGORICAL_KINDS, primary_task
+from finetune.run.folder import EvaluationFolder
 from finetune.storage.atomic import atomic_file
 from finetune.storage.safe_read import read_array
 from finetune.text import from_spreadsheet_cell, spreadsheet_row
 
-CLASS_PREDICTIONS_FILE = "predictions.csv"
 COLUMNS = ("path", "label", "predicted", "probability", "top_k", "group")
 
 
@@ -45,11 +45,6 @@ class PredictionRow:
         return first - second
 
 
-def prediction_file_names(task: str) -> tuple[str, str]:
-    """The names of the files that say what was said of each row in words, and in numbers; of the first task: ''."""
-    return (f"predictions-{task}.csv", f"said-{task}.npy") if task else (CLASS_PREDICTIONS_FILE, "probabilities.npy")
-
-
 def write_class_predictions(
     folder: Path,
     manifest: Manifest,
@@ -65,9 +60,9 @@ def write_class_predictions(
     likeliest. Those of another `task` than the first have its name in theirs. Names that a spreadsheet would take for
     a formula have an apostrophe before them, which reading takes away.
     """
-    words, numbers = prediction_file_names(task)
-    _save(folder / numbers, probs_NK)
-    with atomic_file(folder / words) as partial, partial.open("w", newline="", encoding="utf-8") as lines:
+    files = EvaluationFolder(folder)
+    save_array(files.outputs(task), probs_NK)
+    with atomic_file(files.predictions(task)) as partial, partial.open("w", newline="", encoding="utf-8") as lines:
         writer = csv.writer(lines)
         writer.writerow(COLUMNS)
         for index, row in enumerate(rows):
@@ -92,10 +87,9 @@ def write_numeric_predictions(
 
     So is what else is to be written `beside` them of each row (N,).
     """
-    words, numbers = prediction_file_names(task)
-    _save(folder / numbers, predictions_NK)
-    labels = manifest.tasks[task]
-    with atomic_file(folder / words) as partial, partial.open("w", newline="", encoding="utf-8") as lines:
+    files, labels = EvaluationFolder(folder), manifest.tasks[task]
+    save_array(files.outputs(task), predictions_NK)
+    with atomic_file(files.predictions(task)) as partial, partial.open("w", newline="", encoding="utf-8") as lines:
         writer = csv.writer(lines)
         columns = [column for name in labels.names for column in (name, f"{name}_said")]
         writer.writerow(["path", "group", *columns, *beside])
@@ -108,7 +102,8 @@ def write_numeric_predictions(
             writer.writerow(spreadsheet_row([manifest.path(row), group, *pairs, *further]))
 
 
-def _save(path: Path, values: np.ndarray) -> None:
+def save_array(path: Path, values: np.ndarray) -> None:
+    """Write an array of any shape as float32."""
     with atomic_file(path) as partial, partial.open("wb") as file:
         np.save(file, values.astype(np.float32))
 
@@ -124,7 +119,7 @@ def read_prediction_rows(folder: Path) -> list[PredictionRow] | None:
 
     Files written before groups were noted have none. Raises RunError for a damaged one.
     """
-    path = folder / CLASS_PREDICTIONS_FILE
+    path = EvaluationFolder(folder).predictions()
     try:
         with path.open(newline="", encoding="utf-8", errors="replace") as file:
             return list(_parse_rows(file, path))
@@ -133,19 +128,19 @@ def read_prediction_rows(folder: Path) -> list[PredictionRow] | None:
 
 
 def read_task_predictions(
-    folder: Path, task: str, tasks: Mapping[str, Mapping[str, Any]]
+    evaluation: EvaluationFolder, task: str, tasks: Mapping[str, Mapping[str, Any]]
 ) -> tuple[list[str], np.ndarray]:
-    """Paths of the rows and predictions (N, K) of one task in an evaluation folder; `tasks` are those of results.json.
+    """Paths of the rows and predictions (N, K) of one task; `tasks` are those of results.json.
 
     K are classes, or the numbers that the task predicts.
     """
     is_primary = task == primary_task(tasks) and tasks[task]["kind"] in CATEGORICAL_KINDS
-    words, numbers = prediction_file_names("" if is_primary else task)
-    return read_prediction_paths(folder / words), read_array(folder / numbers)
+    file = "" if is_primary else task
+    return read_prediction_paths(evaluation.predictions(file)), read_array(evaluation.outputs(file))
 
 
 def read_prediction_paths(path: Path) -> list[str]:
-    """Of the rows in a file that `write_class_predictions` or `write_numeric_predictions` wrote, in order."""
+    """The paths of the rows in a predictions file of any task, in order."""
     with path.open(newline="", encoding="utf-8", errors="replace") as file:
         return [from_spreadsheet_cell(row["path"]) for row in csv.DictReader(file)]
 

@@ -1,22 +1,94 @@
-"""Read what a run has left in its folder, as its files are: no torch, and no file need be there but those asked for."""
+"""Read the text files of a run folder. No torch; a file that is not asked for need not exist."""
 
 import csv
 import io
 import shlex
+from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 from finetune.errors import RecipeError, RunError
-from finetune.recipe.load import read_yaml
+from finetune.recipe.load import load_recipe, read_yaml
 from finetune.recipe.renamed_keys import rename_recipe_keys
+from finetune.recipe.schema import Recipe
+from finetune.recipe.tasks import DEFAULT_COLUMNS, OutputSpec
+from finetune.run.folder import SPLITS, CheckpointFolder, EvaluationFolder, RunFolder
 from finetune.run.predictions_csv import read_prediction_rows
-from finetune.run.results import EpochRecord, Results
-from finetune.storage.safe_read import parse_json, read_json, read_text, validate_type
+from finetune.run.results import (
+    RESULTS_FORMAT,
+    RUN_FORMAT,
+    CheckpointMeta,
+    Environment,
+    EpochRecord,
+    Results,
+    SavedOutput,
+    SkippedFile,
+)
+from finetune.storage.safe_read import check_no_external_links, parse_json, read_json, read_text, validate_type
 
-SCHEMA = 1
-SPLITS = ("test", "val", "train")
 _PREDICTIONS = ("path", "label", "predicted", "probability")
+
+
+def open_run(run: str | Path, overrides: Sequence[str] = ()) -> tuple[Recipe, tuple[str, ...]]:
+    """The recipe of a run, with overrides, and its classes.
+
+    Raises RunError for a folder without a checkpoint, for links that lead out of it, and for a newer format.
+    """
+    folder = RunFolder(Path(run))
+    needed = (folder.recipe, folder.classes, folder.manifest, folder.checkpoints)
+    if missing := [path.name for path in needed if not path.exists()]:
+        raise RunError(f"{run}: is not a run folder with a checkpoint: it has no {', no '.join(missing)}")
+    check_no_external_links(folder.path)
+    read_environment(folder.path)
+    classes = read_json(folder.classes, list[str])
+    return load_recipe(str(folder.recipe), overrides), tuple(classes)
+
+
+def read_environment(run: Path) -> Environment | None:
+    """environment.json; None where it is missing. Raises RunError for a run of a newer format."""
+    path = RunFolder(run).environment
+    if not path.is_file():
+        return None
+    environment: Environment = read_json(path, Environment)
+    _refuse_newer(path, environment.get("format", 1), RUN_FORMAT)
+    return environment
+
+
+def _refuse_newer(path: Path, version: int, newest: int) -> None:
+    if version > newest:
+        raise RunError(f"{path}: has format version {version}; this finetune reads up to {newest}: update finetune")
+
+
+def read_task_outputs(run: Path) -> dict[str, OutputSpec]:
+    """The outputs of the heads of a run with several tasks. Raises RunError where tasks.json is missing or wrong."""
+    path = RunFolder(run).tasks
+    if not path.is_file():
+        raise RunError(f"{run}: has several tasks and no {path.name}, which training wrote")
+    saved: dict[str, SavedOutput] = read_json(path, dict[str, SavedOutput])
+    outputs = {
+        name: OutputSpec(output["kind"], tuple(output["names"]), tuple(output["center"]), tuple(output["scale"]))
+        for name, output in saved.items()
+    }
+    for name, output in outputs.items():
+        wanted = 0 if output.is_categorical else len(DEFAULT_COLUMNS.get(output.kind, output.names))
+        if not (output.names and len(output.center) == len(output.scale) == wanted) or (
+            wanted and len(output.names) != wanted
+        ):
+            raise RunError(f"{path}: names, center and scale of the task {name!r} do not fit together; train again")
+    return outputs
+
+
+def read_checkpoint_meta(checkpoint: CheckpointFolder) -> CheckpointMeta:
+    """What was noted beside the weights of a checkpoint."""
+    meta: CheckpointMeta = read_json(checkpoint.meta, CheckpointMeta)
+    return meta
+
+
+def read_skipped(run: Path) -> list[SkippedFile]:
+    """The files that training could not read."""
+    path = RunFolder(run).skipped
+    return read_json(path, list[SkippedFile]) if path.exists() else []
 
 
 def evaluation_folder(run: Path, split: str) -> Path:
@@ -24,52 +96,59 @@ def evaluation_folder(run: Path, split: str) -> Path:
     return run / "evaluation" if split == "test" else run / "evaluation" / split
 
 
-def find_evaluation(run: Path, split: str | None) -> Path:
-    """Where a run's results on a split are; None: on that which it was scored on when it was trained.
+def find_evaluation(run: Path, split: str | None) -> EvaluationFolder:
+    """The evaluation of a run on a split; with None the one that was made after training.
 
-    Training scores a run without a split test on val, and writes that into the same place.
+    A run without test rows is evaluated on val after training, into the folder that is otherwise for test.
     """
-    main = run / "evaluation"
+    folder = RunFolder(run)
+    main = folder.evaluation()
     if split is None:
-        others = [evaluation_folder(run, name) for name in SPLITS]
-        return next((each for each in (main, *others) if (each / "results.json").is_file()), main)
-    there = evaluation_folder(run, split)
-    if not (there / "results.json").is_file() and (main / "results.json").is_file():
+        others = [folder.evaluation(name) for name in SPLITS]
+        return next((evaluation for evaluation in (main, *others) if evaluation.exists()), main)
+    evaluation = folder.evaluation(split)
+    if not evaluation.exists() and main.exists():
         with suppress(RunError):
-            if read_json(main / "results.json", dict[str, Any]).get("split") == split:
+            if read_json(main.results, dict[str, Any]).get("split") == split:
                 return main
-    return there
+    return evaluation
 
 
-def read_results(run: Path, split: str | None) -> dict[str, Any]:
-    """Raises RunError with the command that makes them where they are missing."""
-    path = find_evaluation(run, split) / "results.json"
+def read_results(run: Path, split: str | None) -> Results:
+    """Results of a run on a split; with None those made after training.
+
+    Raises RunError where there are none, with the command that makes them.
+    """
+    path = find_evaluation(run, split).results
     if not path.is_file():
         raise RunError(f"{run}: {_missing_results_message(run, split or 'test')}")
     return read_results_file(path)
 
 
-def read_results_file(path: Path) -> dict[str, Any]:
-    """Raises RunError where it is missing, of another version, or has no task."""
+def read_results_file(path: Path) -> Results:
+    """One results.json. Raises RunError where it is missing, of a newer format, or damaged."""
     if not path.is_file():
         raise RunError(f"{path}: there is no such file, so there is nothing to report; evaluate the run first")
     results = read_json(path)
-    schema = results.get("schema") if isinstance(results, dict) else None
-    if schema != SCHEMA:
-        raise RunError(f"{path}: schema is {schema!r}, this version reads {SCHEMA}; evaluate the run again")
+    version = results.get("schema") if isinstance(results, dict) else None
+    if not isinstance(version, int) or version < 1:
+        raise RunError(f"{path}: has no format version (`schema`); it is damaged: evaluate the run again")
+    _refuse_newer(path, version, RESULTS_FORMAT)
     if results.get("split") not in SPLITS:
         raise RunError(f"{path}: there is no split {results.get('split')!r}; it is damaged: evaluate the run again")
     if not results.get("tasks"):
         raise RunError(f"{path}: has no task in it; it is damaged: evaluate the run again")
-    return validate_type(results, Results, path)
+    valid: Results = validate_type(results, Results, path)
+    return valid
 
 
 def _missing_results_message(run: Path, split: str) -> str:
+    folder = RunFolder(run)
     if not run.is_dir():
         return "there is no such folder; name run folders, as `finetune train` printed them"
-    if (run / "study.json").is_file() and not (run / "metrics.jsonl").is_file():
-        return f"several runs that have no result on {split} together; name one of them, or end the study first"
-    where = (evaluation_folder(run, split) / "results.json").relative_to(run).as_posix()
+    if (run / "study.json").is_file() and not folder.metrics.is_file():
+        return f"holds several runs and no common result on {split}; name one of the runs, or finish the study first"
+    where = folder.evaluation(split).results.relative_to(run).as_posix()
     return f"has no {where}; make it with `{evaluate_command(run, split)}`"
 
 
@@ -79,13 +158,13 @@ def evaluate_command(run: Path, split: str) -> str:
 
 def read_predictions(run: Path, split: str | None) -> list[dict[str, Any]]:
     """A dictionary for each clip: path, label, predicted, probability, and group, which is None where there is none."""
-    folder = find_evaluation(run, split)
-    answers = read_prediction_rows(folder)
-    if answers is None:
+    evaluation = find_evaluation(run, split)
+    predictions = read_prediction_rows(evaluation.path)
+    if predictions is None:
         command = evaluate_command(run, split or "test")
-        raise RunError(f"{folder / 'predictions.csv'}: there is no such file; make it with `{command}`")
-    rows = [{key: getattr(each, key) for key in _PREDICTIONS} | {"group": each.group or None} for each in answers]
-    return rows if any(row["group"] for row in rows) else _with_groups(rows, run / "manifest.csv")
+        raise RunError(f"{evaluation.predictions()}: there is no such file; make it with `{command}`")
+    rows = [{key: getattr(row, key) for key in _PREDICTIONS} | {"group": row.group or None} for row in predictions]
+    return rows if any(row["group"] for row in rows) else _with_groups(rows, RunFolder(run).manifest)
 
 
 def _with_groups(rows: list[dict[str, Any]], manifest: Path) -> list[dict[str, Any]]:
@@ -97,7 +176,7 @@ def _with_groups(rows: list[dict[str, Any]], manifest: Path) -> list[dict[str, A
 
 def read_epochs(run: Path) -> list[dict[str, Any]]:
     """One record an epoch, in order; an epoch written twice, as after a resume, counts as written last."""
-    path = run / "metrics.jsonl"
+    path = RunFolder(run).metrics
     lines = (read_text(path) or "").split("\n")[:-1]  # a last line without its end was cut off when a run was killed
     records = [parse_json(line, f"{path}, line {number}") for number, line in enumerate(lines, 1) if line.strip()]
     if not all(isinstance(record, dict) and isinstance(record.get("epoch"), int) for record in records):
@@ -122,7 +201,7 @@ def read_recipe(run: Path) -> dict[str, Any] | None:
 
     No reference in it is followed, and no key is refused: another version may have written it.
     """
-    path = run / "recipe.yaml"
+    path = RunFolder(run).recipe
     text = read_text(path)
     if text is None:
         return None

@@ -1,12 +1,19 @@
-"""What results.json and metrics.jsonl hold, as types that are checked when these files are read.
+"""The types of a run's JSON files, checked by pydantic both when a file is written and when it is read.
 
-Keys that are not named here are allowed, and all but a few may be missing, as files of other versions have them.
+They are dictionaries, so that a file keeps the order of its keys and a report can index them. Keys that are not named
+here are allowed, and all but a few may be missing, as in files of other versions. A format that no longer reads older
+files as they are gets a higher version here and a step in `run/read.py` that upgrades them.
 """
 
-from typing import Annotated, Any, Literal
+from typing import (
+    Annotated,
+    Any,
+    Literal,
+    NotRequired,  # pydantic takes no other before Python 3.12
+)
 
-from pydantic import AfterValidator, ConfigDict, Field
-from typing_extensions import TypedDict  # pydantic takes no other before Python 3.12
+from pydantic import AfterValidator, ConfigDict, Field, GetPydanticSchema
+from typing_extensions import TypedDict
 
 Number = Annotated[float, Field(ge=-1e15, le=1e15)]
 Share = Annotated[float, Field(ge=0, le=1)]
@@ -15,10 +22,15 @@ Seconds = Annotated[float, Field(ge=0, le=1e12)]
 Temperature = Annotated[float, Field(gt=0, le=1e6)]
 Interval = Annotated[list[Number], Field(min_length=2, max_length=2)] | None
 ALLOW_EXTRA = ConfigDict(extra="allow")
+RESULTS_FORMAT = 1  # `schema` in results.json
+RUN_FORMAT = 1  # `format` in environment.json: of all other files of a run folder
 
 
-class _SkippedFile(TypedDict):
+class SkippedFile(TypedDict):
+    """A file that could not be read; training also notes its `split`."""
+
     path: str
+    split: NotRequired[str]
     reason: str
 
 
@@ -94,8 +106,8 @@ class _OutputResults(TypedDict, total=False):
     points: list[Annotated[list[Number], Field(min_length=2, max_length=2)]]
 
 
-class _TaskResults(TypedDict, total=False):
-    """A task of any kind: those figures of it that are there."""
+class _TaskFields(TypedDict, total=False):
+    """The structured parts of a task's results; any other key is a metric, or `<metric>_ci` its 95 % interval."""
 
     __pydantic_config__ = ALLOW_EXTRA  # type: ignore[misc]
     kind: str
@@ -112,7 +124,7 @@ class _TaskResults(TypedDict, total=False):
     per_output: list[_OutputResults]
 
 
-def _check_consistent(task: _TaskResults) -> _TaskResults:
+def _check_consistent(task: _TaskFields) -> _TaskFields:
     classes = task.get("classes")
     if "kind" not in task:
         raise ValueError("a task has no kind")
@@ -136,33 +148,44 @@ def _is_interval(value: object) -> bool:
     return isinstance(value, list) and len(value) == 2 and all(isinstance(end, int | float) for end in value)
 
 
-class _Seed(TypedDict):
+_CheckedTask = Annotated[_TaskFields, AfterValidator(_check_consistent)]
+# The metrics of one task. Which there are depends on its kind (metrics/tasks.py), so its keys are not fixed.
+TaskResults = Annotated[dict[str, Any], GetPydanticSchema(lambda _, handler: handler(_CheckedTask))]
+
+
+class SeedResult(TypedDict):
     seed: int
     value: Number
     href: str
 
 
-class _Protocol(TypedDict, total=False):
+class _ProtocolFields(TypedDict, total=False):
     __pydantic_config__ = ALLOW_EXTRA  # type: ignore[misc]
     views: Annotated[int, Field(ge=1, le=10_000)]
 
 
+# How a result was measured, for the report's table: its keys are not fixed.
+Protocol = Annotated[dict[str, Any], GetPydanticSchema(lambda _, handler: handler(_ProtocolFields))]
+
+
 class Results(TypedDict, total=False):
-    """results.json."""
+    """results.json: how good a run is on the rows of a split, or of another labelled set."""
 
     __pydantic_config__ = ALLOW_EXTRA  # type: ignore[misc]
+    schema: int  # RESULTS_FORMAT
     run: str
-    split: Literal["train", "val", "test"]
+    split: Annotated[str, Field(pattern="^(train|val|test)$")]
     num_rows: Count
     num_groups: Count | None
-    skipped: list[_SkippedFile]
-    training_skipped: list[dict[str, str]]
-    tasks: dict[str, Annotated[_TaskResults, AfterValidator(_check_consistent)]]
+    skipped: list[SkippedFile]
+    training_skipped: list[SkippedFile]
+    tasks: dict[str, TaskResults]
     class_counts: dict[str, dict[str, Count]]
-    warnings: list[dict[str, str]]
-    protocol: _Protocol
+    warnings: list[dict[str, str]]  # `what` to mind, and what to `do` about it
+    protocol: Protocol
     seconds: Seconds
-    seeds: list[_Seed]
+    source: str  # of another labelled set: its file or folder
+    seeds: list[SeedResult]
     folds: list[dict[str, Any]]
 
 
@@ -199,6 +222,7 @@ class Environment(TypedDict, total=False):
     """environment.json."""
 
     __pydantic_config__ = ALLOW_EXTRA  # type: ignore[misc]
+    format: int  # RUN_FORMAT; missing in runs before it
     hardware: dict[str, Any]
     started: str
     resumed: list[dict[str, Any]]

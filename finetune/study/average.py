@@ -13,10 +13,13 @@ from finetune.errors import RunError
 from finetune.inference.predict_split import predict_rows
 from finetune.metrics.headline import epoch_sort_key, validation_metrics
 from finetune.recipe.schema import Recipe
-from finetune.run.checkpoint import load, load_model_weights, new_run_folder, open_run, read_tensors, save_checkpoint
+from finetune.run.checkpoint import load, load_model_weights, read_tensors, save_checkpoint
+from finetune.run.folder import RunFolder
 from finetune.run.manifest import saved_manifest
+from finetune.run.read import open_run
+from finetune.run.write import new_run_folder
 from finetune.runtime.device import resolve_device, resolve_precision
-from finetune.storage.atomic import current_version, write_json
+from finetune.storage.atomic import write_json
 from finetune.train.validation import multitask_val_metrics
 from finetune.video.row_loader import evaluation_loader
 
@@ -24,7 +27,6 @@ StateDict = dict[str, Tensor]
 Metrics = dict[str, Any]
 Score = Callable[[StateDict], Metrics]
 ALPHAS = tuple(step / 10 for step in range(11))
-RUN_FILES = ("recipe.yaml", "manifest.csv", "classes.json", "tasks.json", "environment.json", "skipped.json")
 
 
 @dataclass(frozen=True)
@@ -45,7 +47,7 @@ def wise_ft(run: str | Path, *, out: Path | None = None) -> tuple[Path, list[Can
     """
     folder = Path(run)
     score, best = _scorer(folder), _weights(folder, "best")
-    if not current_version(folder / "checkpoints" / "start").is_dir():
+    if not RunFolder(folder).checkpoint("start").exists():
         raise RunError(f"{folder}: its backbone never learnt, so there is nothing to interpolate")
     start = _weights(folder, "start")
     states = {alpha: _weighted_sum([start, best], [1 - alpha, alpha]) for alpha in ALPHAS}
@@ -99,7 +101,7 @@ def _weighted_sum(states: Sequence[StateDict], shares: Sequence[float]) -> State
 
 
 def _weights(folder: Path, which: str) -> StateDict:
-    return read_tensors(current_version(folder / "checkpoints" / which) / "model.safetensors")
+    return read_tensors(RunFolder(folder).checkpoint(which).weights)
 
 
 def _scorer(folder: Path) -> Score:
@@ -152,9 +154,10 @@ def _write(
     name = f"{folders[0].resolve().name}-{method.replace(' ', '-')}"
     target = new_run_folder(name, out or Path("runs") / name)
     target.mkdir(parents=True, exist_ok=True)
-    for file in RUN_FILES:
-        if (folders[0] / file).exists():
-            shutil.copyfile(folders[0] / file, target / file)
+    first = RunFolder(folders[0])
+    for file in (first.recipe, first.manifest, first.classes, first.tasks, first.environment, first.skipped):
+        if file.exists():
+            shutil.copyfile(file, target / file.name)
     made_of = [str(folder.resolve()) for folder in folders]
     listed = [asdict(candidate) for candidate in tried]
     write_json(target / "average.json", {"method": method, "runs": made_of, "tried": listed})

@@ -9,8 +9,8 @@ from finetune.errors import RunError
 from finetune.metrics.intervals import paired_difference
 from finetune.metrics.paired_tests import SIGNIFICANCE_LEVEL
 from finetune.recipe.tasks import CATEGORICAL_KINDS, primary_task
+from finetune.run.folder import RunFolder
 from finetune.run.predictions_csv import read_prediction_rows
-from finetune.run.read import evaluation_folder
 from finetune.study.relative_gains import metric_difference
 
 
@@ -41,7 +41,7 @@ def score_difference(
 
 def _correct_rows(run: Path, manifest: Manifest, rows: np.ndarray) -> np.ndarray:
     """Whether a run predicted each of the val rows correctly (N,); a file that it could not read counts as wrong."""
-    predictions = read_prediction_rows(evaluation_folder(run, "val"))
+    predictions = read_prediction_rows(RunFolder(run).evaluation("val").path)
     assert predictions is not None, run
     correct = {Path(prediction.path).resolve(): prediction.is_correct for prediction in predictions}
     return np.array([correct.get(manifest.path(row).resolve(), False) for row in rows])

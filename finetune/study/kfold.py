@@ -17,8 +17,10 @@ from finetune.metrics.intervals import FOLD_ERROR_NOTE, widen_for_pooled_folds
 from finetune.recipe.schema import Recipe
 from finetune.recipe.tasks import CATEGORICAL_KINDS, DEFAULT_TASK, primary_task
 from finetune.report.run.page import write_report
+from finetune.run.folder import RunFolder
 from finetune.run.predictions_csv import read_task_predictions
-from finetune.storage.atomic import write_json
+from finetune.run.results import RESULTS_FORMAT, Results
+from finetune.run.write import write_results
 from finetune.storage.safe_read import read_array
 from finetune.study.folds import fold_manifests
 from finetune.study.several_runs import FinishedRun, StudyRun, finish_runs, refuse_changed_rows, study_folder
@@ -26,7 +28,7 @@ from finetune.video.dataset import ClipDataset
 from finetune.video.pack.read import manifest_facts
 
 
-def kfold(recipe: Recipe, manifest: Manifest, *, folds: int | None, out: Path) -> dict[str, Any]:
+def kfold(recipe: Recipe, manifest: Manifest, *, folds: int | None, out: Path) -> Results:
     """Train and test a model for each fold, then evaluate the predictions of all folds together.
 
     `folds` is the number of folds, of whole groups with classes spread evenly; None leaves out one group at a time.
@@ -40,7 +42,7 @@ def kfold(recipe: Recipe, manifest: Manifest, *, folds: int | None, out: Path) -
     started = time.perf_counter()
     with study_folder(out, recipe, manifest, {"folds": len(divided)}):
         for run in runs:
-            refuse_changed_rows(out, run.manifest, out / run.name / "manifest.csv")
+            refuse_changed_rows(out, run.manifest, RunFolder(out / run.name).manifest)
         finished = []
         for fold in finish_runs(runs, out=out, split="test"):
             write_report(fold.folder)
@@ -48,20 +50,20 @@ def kfold(recipe: Recipe, manifest: Manifest, *, folds: int | None, out: Path) -
         method = _describe_folds(manifest, folds, len(runs))
         results = _pool_results(recipe, divided, finished, out, method=method)
         results["seconds"] = round(time.perf_counter() - started, 2)
-        write_json(out / "evaluation" / "results.json", results)
+        write_results(RunFolder(out).evaluation().path, results)
         write_report(out)
     return results
 
 
 def _pool_results(
     recipe: Recipe, divided: Sequence[Manifest], folds: Sequence[FinishedRun], out: Path, *, method: str
-) -> dict[str, Any]:
+) -> Results:
     """The results of all folds together; writes their predictions and pictures into `out/evaluation`."""
     manifest, protocol = divided[0], folds[0].results["protocol"]
     tested = replace(manifest, splits=np.full(len(manifest), "test"))
     predictions = _pool_predictions(tested, folds)
     rows = np.unique(np.concatenate([task.rows for task in predictions.values()]))
-    folder = out / "evaluation"
+    folder = RunFolder(out).evaluation().path
     folder.mkdir(exist_ok=True)
     write_predictions(folder, tested, predictions)
     clip, packed = recipe.clip.model_copy(update={"size": protocol["size"]}), recipe.data.packed
@@ -73,7 +75,7 @@ def _pool_results(
     groups = None if manifest.groups is None else manifest.groups[rows]
     interval = f"{describe_interval(groups, len(rows))}; {FOLD_ERROR_NOTE}"
     return {
-        "schema": 1,
+        "schema": RESULTS_FORMAT,
         "run": out.resolve().name,
         "split": "test",
         "num_rows": len(rows),
@@ -103,7 +105,7 @@ def _fold_predictions(fold: FinishedRun, task: str, row_of: dict[str, int]) -> T
     tasks = fold.results["tasks"]
     kind = tasks[task]["kind"]
     paths, predictions_NK = read_task_predictions(fold.evaluation, task, tasks)
-    frozen = fold.evaluation / "frozen.npy"
+    frozen = fold.evaluation.frozen
     has_frozen = task == primary_task(tasks) and kind in CATEGORICAL_KINDS and frozen.is_file()
     rows = np.array([row_of[path] for path in paths], dtype=int)
     predictions = TaskPredictions(rows, predictions_NK, frozen=read_array(frozen) if has_frozen else None)

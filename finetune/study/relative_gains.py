@@ -22,10 +22,10 @@ from finetune.metrics.paired_tests import MIN_TEST_UNITS
 from finetune.metrics.tasks import validation_headline
 from finetune.recipe.tasks import CATEGORICAL_KINDS
 from finetune.report.pages.tasks_ablation import MIN_SEEDS
-from finetune.run.checkpoint import open_run
+from finetune.run.folder import RunFolder
 from finetune.run.manifest import saved_manifest
 from finetune.run.predictions_csv import read_task_predictions
-from finetune.run.read import evaluation_folder, read_results_file
+from finetune.run.read import open_run, read_results_file
 
 MAX_JACKKNIFE_UNITS = 500  # groups, or clips, that are left out one by one
 Pairs = Mapping[tuple[str, int], tuple[Path, Path]]  # by task and seed: a run, and the one that it is compared with
@@ -96,8 +96,8 @@ def _read_task_predictions(run: Path, task: str, split: str) -> _TaskPredictions
     recipe, classes = open_run(run)
     manifest = saved_manifest(run, recipe, classes).only(split)
     labels = manifest.tasks[task]
-    folder = evaluation_folder(run, split)
-    paths, said = read_task_predictions(folder, task, read_results_file(folder / "results.json")["tasks"])
+    evaluation = RunFolder(run).evaluation(split)
+    paths, said = read_task_predictions(evaluation, task, read_results_file(evaluation.results)["tasks"])
     row_of = {str(manifest.path(row)): row for row in range(len(manifest))}
     rows = np.array([row_of[path] for path in paths], dtype=int)
     known = labels.known[rows]

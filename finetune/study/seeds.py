@@ -7,7 +7,8 @@ from pathlib import Path
 from finetune.data.manifest import Manifest
 from finetune.recipe.schema import Recipe
 from finetune.report.run.page import write_report
-from finetune.storage.atomic import write_json
+from finetune.run.results import SeedResult
+from finetune.run.write import write_results
 from finetune.study.several_runs import FinishedRun, StudyRun, evaluation_split, finish_runs, study_folder
 
 
@@ -23,18 +24,18 @@ def train_seeds(recipe: Recipe, manifest: Manifest, *, seeds: int, out: Path) ->
         finished = list(finish_runs(runs, out=out, split=evaluation_split(manifest)))
         for run in finished:
             _add_seeds(run, finished, numbers)
-            write_report(run.folder, evaluation=run.evaluation)
+            write_report(run.folder, evaluation=run.evaluation.path)
     return finished
 
 
 def _add_seeds(run: FinishedRun, runs: Sequence[FinishedRun], numbers: Sequence[int]) -> None:
     """Add the headline metric of all seeds to a run's results.json, with links to their reports."""
-    listed = [
+    listed: list[SeedResult] = [
         {
             "seed": seed,
             "value": other.headline[1],
-            "href": Path(os.path.relpath(other.evaluation / "report.html", run.evaluation)).as_posix(),
+            "href": Path(os.path.relpath(other.evaluation.report, run.evaluation.path)).as_posix(),
         }
         for seed, other in zip(numbers, runs, strict=True)
     ]
-    write_json(run.evaluation / "results.json", run.results | {"seeds": listed})
+    write_results(run.evaluation.path, {**run.results, "seeds": listed})

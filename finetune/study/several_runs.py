@@ -17,10 +17,13 @@ from finetune.metrics.headline import headline
 from finetune.recipe.load import load_recipe
 from finetune.recipe.schema import Recipe
 from finetune.recipe.tasks import primary_task
-from finetune.run.checkpoint import begin_run, load, new_run_folder
-from finetune.run.read import evaluation_folder, read_results_file
+from finetune.run.checkpoint import load
+from finetune.run.folder import EvaluationFolder, RunFolder
+from finetune.run.read import read_results_file
+from finetune.run.results import Results, TaskResults
+from finetune.run.write import begin_run, new_run_folder
 from finetune.runtime.processes import process_count
-from finetune.storage.atomic import current_version, exclusive_lock, write_json
+from finetune.storage.atomic import exclusive_lock, write_json
 from finetune.storage.safe_read import read_json
 from finetune.train.from_recipe import train_from_recipe
 from finetune.train.loop import EpochCallback
@@ -42,16 +45,16 @@ class StudyRun:
 
 @dataclass(frozen=True, eq=False)
 class FinishedRun:
-    """A run that is trained and evaluated; `results` are the contents of `results.json` in the folder `evaluation`."""
+    """A run that is trained and evaluated; `results` are those in the folder `evaluation`."""
 
     folder: Path
-    evaluation: Path
-    results: dict[str, Any]
+    evaluation: EvaluationFolder
+    results: Results
 
     @property
-    def primary_metrics(self) -> dict[str, Any]:
+    def primary_metrics(self) -> TaskResults:
         """The metrics of the primary task: the first with classes, else the first."""
-        tasks: dict[str, dict[str, Any]] = self.results["tasks"]
+        tasks = self.results["tasks"]
         return tasks[primary_task(tasks)]
 
     @property
@@ -74,7 +77,9 @@ def study_folder(out: Path, recipe: Recipe, manifest: Manifest, settings: Mappin
         _refuse_other_study(out, recipe, manifest, json.loads(json.dumps(settings)))
     else:
         _create(out, recipe, manifest, settings)
-    with exclusive_lock(out / ".lock", f"{out}: another program is training into it; wait until it ends, or stop it"):
+    with exclusive_lock(
+        RunFolder(out).lock, f"{out}: another program is training into it; wait until it ends, or stop it"
+    ):
         try:
             yield
         except KeyboardInterrupt:
@@ -96,14 +101,14 @@ def _create(out: Path, recipe: Recipe, manifest: Manifest, settings: Mapping[str
 
 
 def _refuse_other_study(out: Path, recipe: Recipe, manifest: Manifest, settings: dict[str, Any]) -> None:
-    if load_recipe(str(out / "recipe.yaml")) != recipe:
+    if load_recipe(str(RunFolder(out).recipe)) != recipe:
         raise RunError(f"{out}: was started with another recipe; choose another --out")
     before = read_json(out / "study.json")
     if changed := [
         f"{key} {before.get(key)}, not {value}" for key, value in settings.items() if before.get(key) != value
     ]:
         raise RunError(f"{out}: was started with {', '.join(changed)}; choose another --out")
-    refuse_changed_rows(out, manifest, out / "manifest.csv")
+    refuse_changed_rows(out, manifest, RunFolder(out).manifest)
 
 
 def refuse_changed_rows(out: Path, manifest: Manifest, before: Path) -> None:
@@ -129,9 +134,9 @@ def finish_run(
     `position` tells where in the study it is, for the progress line on stderr. What `after_epoch` raises stops the run.
     """
     folder = out / run.name
-    evaluation = evaluation_folder(folder, split)
-    is_finished = (evaluation / "results.json").is_file()
-    is_resumed = current_version(folder / "checkpoints" / "last").is_dir()
+    evaluation = RunFolder(folder).evaluation(split)
+    is_finished = evaluation.exists()
+    is_resumed = RunFolder(folder).checkpoint("last").exists()
     state = "already finished" if is_finished else "resuming" if is_resumed else "training"
     print(f"{position}: {run.name}, {state}", file=sys.stderr, flush=True)
     if is_finished:
@@ -147,8 +152,8 @@ def finish_run(
 
 def read_finished_run(folder: Path, split: str) -> FinishedRun:
     """Raises RunError where the run is not evaluated on the split, or its results are damaged."""
-    evaluation = evaluation_folder(folder, split)
-    return FinishedRun(folder, evaluation, read_results_file(evaluation / "results.json"))
+    evaluation = RunFolder(folder).evaluation(split)
+    return FinishedRun(folder, evaluation, read_results_file(evaluation.results))
 
 
 def evaluation_split(manifest: Manifest) -> str:

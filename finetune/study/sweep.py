@@ -13,8 +13,9 @@ from finetune.data.manifest import Manifest
 from finetune.errors import DivergedError, RecipeError
 from finetune.recipe.load import load_recipe
 from finetune.recipe.schema import Recipe
-from finetune.storage.atomic import current_version, write_json
-from finetune.storage.safe_read import read_json
+from finetune.run.folder import RunFolder
+from finetune.run.read import read_checkpoint_meta
+from finetune.storage.atomic import write_json
 from finetune.study.compare_on_val import refuse_without_val, score_difference
 from finetune.study.several_runs import FinishedRun, StudyRun, finish_run, study_folder
 
@@ -126,7 +127,7 @@ def folder_name(settings: Settings) -> str:
 def sweep_point(run: FinishedRun, settings: Settings) -> SweepPoint:
     """The result of a finished run."""
     _, value, interval = run.headline
-    meta = read_json(current_version(run.folder / "checkpoints" / "best") / "meta.json")
+    meta = read_checkpoint_meta(RunFolder(run.folder).checkpoint("best"))
     return SweepPoint(settings, run.folder.name, value, interval, meta["val_loss"])
 
 

@@ -38,7 +38,7 @@ def tasks_ablation(recipe: Recipe, manifest: Manifest, *, name: str, seeds: int,
     with study_folder(out, recipe, manifest, {"ablation": seeds}):
         finished = {}
         for key, run in zip(runs, finish_runs(list(runs.values()), out=out, split=split), strict=True):
-            write_report(run.folder, evaluation=run.evaluation)
+            write_report(run.folder, evaluation=run.evaluation.path)
             finished[key] = run
         ablation = {"recipe": name} | _compare_runs(recipe, finished, numbers, split, out)
         write_json(out / "ablation.json", ablation)
@@ -96,7 +96,7 @@ def _compare_runs(recipe: Recipe, runs: Runs, seeds: Sequence[int], split: str, 
         "delta_m_ci": mean.interval,
         "runs": [
             {
-                "href": (run.evaluation / "report.html").relative_to(out).as_posix(),
+                "href": run.evaluation.report.relative_to(out).as_posix(),
                 "tasks": list(recipe.tasks) if task == TOGETHER else [task],
                 "seed": seed,
             }

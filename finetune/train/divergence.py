@@ -9,6 +9,7 @@ from finetune.data.manifest import Manifest
 from finetune.errors import DivergedError
 from finetune.model.classifier import VideoClassifier
 from finetune.recipe.schema import EarlyStopping, Train
+from finetune.run.folder import RunFolder
 
 HIGH_FIRST_LOSS = 2.0  # times the loss of guessing
 
@@ -51,6 +52,6 @@ def refuse_too_many(
     files = "\n".join(str(manifest.path(row)) for row in batch["row"].tolist())
     raise DivergedError(
         f"the loss is {loss}, or its gradient no number; lower the phase's lr, or set train.clip_grad=1.0 or "
-        f"train.precision=fp32, in another run. The best epoch is kept in {folder / 'checkpoints' / 'best'}. "
+        f"train.precision=fp32, in another run. The best epoch is kept in {RunFolder(folder).checkpoints / 'best'}. "
         f"The clips of this step:\n{files}"
     )

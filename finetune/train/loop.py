@@ -21,7 +21,8 @@ from finetune.model.lora import merge_lora
 from finetune.recipe.phase_presets import resolve_phases
 from finetune.recipe.schema import Augment, Clip, Data, Evaluate, Phase, Recipe, Schedule, Train
 from finetune.recipe.tasks import Multitask
-from finetune.run.checkpoint import load_checkpoint, new_run_folder
+from finetune.run.checkpoint import load_checkpoint
+from finetune.run.write import new_run_folder
 from finetune.runtime.device import autocast, peak_gb, resolve_device, resolve_precision, seed_device
 from finetune.runtime.processes import (
     broadcast_from_main,
@@ -113,8 +114,7 @@ def fit(
         evaluate=evaluate,
     )
     resolve_device(train.device)
-    wanted = None if out is None else Path(out)
-    folder = on_main_then_broadcast(lambda: new_run_folder(Path(model.settings.backbone).name, wanted))
+    folder = on_main_then_broadcast(lambda: new_run_folder(Path(model.settings.backbone).name, out))
     run_preflight_checks(model, manifest, recipe, folder=folder)
     recipe, decided = resolve_auto_settings(model, manifest, recipe)
     return run_training(model, manifest, recipe, folder, decided=decided, quiet=quiet, after_epoch=after_epoch)

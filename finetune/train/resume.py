@@ -8,8 +8,9 @@ from finetune.errors import RecipeError
 from finetune.feature_cache.cache_folder import list_cache_entries
 from finetune.recipe.load import check_saved_recipe
 from finetune.recipe.schema import Recipe, Schedule
-from finetune.run.checkpoint import build_empty_model, load_checkpoint, open_run
+from finetune.run.checkpoint import build_empty_model, load_checkpoint
 from finetune.run.manifest import saved_manifest
+from finetune.run.read import open_run
 from finetune.runtime.device import resolve_device
 from finetune.train.loop import EpochCallback, run_training
 from finetune.train.setup.preflight import run_preflight_checks

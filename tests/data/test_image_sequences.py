@@ -64,8 +64,8 @@ def test_what_predict_says_of_a_folder_is_what_evaluation_says(run, data, tmp_pa
 
 
 def test_the_rate_of_the_images_is_that_which_was_trained_with(run, data, tmp_path):
-    from finetune.run.checkpoint import open_run
     from finetune.run.manifest import saved_manifest
+    from finetune.run.read import open_run
 
     recipe, classes = open_run(run)
     assert recipe.data.image_rate == saved_manifest(run, recipe, classes).image_rate == 5

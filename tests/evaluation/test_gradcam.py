@@ -20,8 +20,8 @@ from finetune.model.classifier import VideoClassifier
 from finetune.model.freezing.freeze import set_trainable
 from finetune.recipe.schema import Model
 from finetune.report.run.page import write_report
-from finetune.run.checkpoint import open_run
 from finetune.run.manifest import saved_manifest
+from finetune.run.read import open_run
 from finetune.video.row_loader import evaluation_loader
 
 SIDE = 64

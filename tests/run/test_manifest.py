@@ -14,8 +14,8 @@ import finetune as ft
 from finetune.checks.split_warnings import overlap_warnings
 from finetune.errors import DataError, RecipeError, RunError
 from finetune.evaluation.other_set import read_external_set
-from finetune.run.checkpoint import open_run
 from finetune.run.manifest import relocated_paths, saved_manifest
+from finetune.run.read import open_run
 from finetune.train.from_recipe import train_from_recipe
 
 

@@ -10,7 +10,6 @@ import pytest
 from finetune.data.manifest import Manifest
 from finetune.errors import RunError
 from finetune.run.predictions_csv import (
-    CLASS_PREDICTIONS_FILE,
     COLUMNS,
     PredictionRow,
     read_prediction_rows,
@@ -73,9 +72,7 @@ def test_the_margin_of_a_single_class_and_of_none_is_what_there_is():
 
 def test_a_file_of_before_groups_has_none_and_no_file_gives_none(tmp_path):
     assert read_prediction_rows(tmp_path) is None
-    (tmp_path / CLASS_PREDICTIONS_FILE).write_text(
-        'path,label,predicted,probability,top_k\nx,a,b,0.5,"[[""b"", 0.5]]"\n'
-    )
+    (tmp_path / "predictions.csv").write_text('path,label,predicted,probability,top_k\nx,a,b,0.5,"[[""b"", 0.5]]"\n')
     assert read_prediction_rows(tmp_path) == [PredictionRow("x", "a", "b", 0.5, {"b": 0.5}, "")]
 
 
@@ -93,7 +90,7 @@ def test_a_file_of_before_groups_has_none_and_no_file_gives_none(tmp_path):
 )  # fmt: skip
 def test_a_damaged_row_is_named_with_what_to_do(tmp_path, row):
     good = ["x", "a", "b", 0.5, json.dumps([["b", 0.5]]), ""]
-    with (tmp_path / CLASS_PREDICTIONS_FILE).open("w", newline="") as file:
+    with (tmp_path / "predictions.csv").open("w", newline="") as file:
         csv.writer(file).writerows([COLUMNS, good, row])
     with pytest.raises(RunError, match=r"predictions.csv, row 3: expected path,.*evaluate the run again"):
         read_prediction_rows(tmp_path)

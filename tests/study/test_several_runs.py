@@ -62,7 +62,7 @@ def test_a_run_is_trained_once_and_its_results_are_the_same_afterwards(trained_r
     finished = finish_run(runs[0], out=tmp_path, split="val", position="first")
     (again,) = finish_runs(runs, out=tmp_path, split="val")
     assert capsys.readouterr().err.splitlines() == ["first: trained, resuming", "1 of 1: trained, already finished"]
-    assert finished.evaluation == again.evaluation == tmp_path / "trained/evaluation/val"
+    assert finished.evaluation.path == again.evaluation.path == tmp_path / "trained/evaluation/val"
     assert finished.headline == again.headline
     assert finished.primary_metrics["confusion"] == again.primary_metrics["confusion"]
 

@@ -14,7 +14,7 @@ import finetune as ft
 from finetune.errors import DataError, RecipeError
 from finetune.inference.forward import predict_batch
 from finetune.report.run.page import write_report
-from finetune.run.checkpoint import open_run
+from finetune.run.read import open_run
 from finetune.study.lr_find import find_lr
 from finetune.train.from_recipe import new_model, train_from_recipe
 from finetune.train.loss.task_weighting import WEIGHTINGS

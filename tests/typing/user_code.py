@@ -17,7 +17,9 @@ phases: Sequence[ft.Phase] = [
 ]
 run = ft.fit(model, manifest, phases, clip=ft.Clip(num_frames=8), train=ft.Train(batch_size=4))
 assert_type(run, Path)
-assert_type(ft.evaluate(run), dict[str, Any])
+results = ft.evaluate(run)
+assert_type(results["num_rows"], int)
+assert_type(results["tasks"]["label"], dict[str, Any])
 assert_type(ft.predict(run, ["a.mp4"])[0].probability, float | None)
 
 ft.Phase(unfreeze="head", epoch=2)  # type: ignore[call-arg]

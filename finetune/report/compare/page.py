@@ -32,6 +32,7 @@ from finetune.run.read import (
     training_seconds,
     with_task_metrics,
 )
+from finetune.run.results import Results
 from finetune.storage.safe_read import damage_as_run_error
 
 MAX_RUNS = len(string.ascii_uppercase)
@@ -44,7 +45,7 @@ class ComparedRun(NamedTuple):
     mark: str
     name: str
     folder: Path
-    results: dict[str, Any]
+    results: Results
     task: dict[str, Any]
     table: list[Row]
     epochs: list[dict[str, Any]]

@@ -14,17 +14,17 @@ from finetune.metrics.headline_keys import HEADLINE_METRICS, metric_range
 from finetune.recipe.tasks import CATEGORICAL_KINDS, primary_task
 from finetune.report.headline_text import KIND_NAMES, headline_row
 from finetune.report.run.page import load_template, page_assets, write_page
+from finetune.run.folder import RunFolder
 from finetune.run.read import (
     evaluate_command,
-    evaluation_folder,
+    read_environment,
     read_epochs,
     read_recipe,
     read_results,
     training_seconds,
 )
-from finetune.run.results import Environment
 from finetune.storage.atomic import try_exclusive_lock
-from finetune.storage.safe_read import MALFORMED_DATA_ERRORS, read_json
+from finetune.storage.safe_read import MALFORMED_DATA_ERRORS
 from finetune.text import count
 
 _SPLITS = ("test", "val", "train")  # the first with results is listed
@@ -80,8 +80,8 @@ def evaluations_differ(runs: Sequence[Mapping[str, Any]]) -> bool:
 
 def _is_run(run: Path) -> bool:
     with suppress(OSError):
-        evaluated = any((evaluation_folder(run, split) / "results.json").is_file() for split in _SPLITS)
-        return evaluated or ((run / "recipe.yaml").is_file() and not (run / "study.json").is_file())
+        evaluated = any(RunFolder(run).evaluation(split).exists() for split in _SPLITS)
+        return evaluated or (RunFolder(run).recipe.is_file() and not (run / "study.json").is_file())
     return False
 
 
@@ -118,7 +118,7 @@ def _row(run: Path, folder: Path) -> dict[str, Any]:
 def _run_columns(run: Path, folder: Path) -> dict[str, Any]:
     recipe, epochs = read_recipe(run) or {}, read_epochs(run)
     columns = _recipe_columns(recipe) | _start_time(run)
-    splits = [split for split in _SPLITS if (evaluation_folder(run, split) / "results.json").is_file()]
+    splits = [split for split in _SPLITS if RunFolder(run).evaluation(split).exists()]
     columns |= {"progress": _progress(epochs), "seconds": training_seconds(epochs) if epochs else None}
     if not splits:
         return columns | _state(run, epochs, _planned_epochs(recipe))
@@ -136,10 +136,8 @@ def _recipe_columns(recipe: Mapping[str, Any]) -> dict[str, str]:
 
 
 def _start_time(run: Path) -> dict[str, Any]:
-    path = run / "environment.json"
-    if not path.is_file():
-        return {}
-    started = read_json(path, Environment).get("started")
+    environment = read_environment(run)
+    started = None if environment is None else environment.get("started")
     return {} if started is None else _format_time(datetime.fromisoformat(started).timestamp())
 
 
@@ -165,7 +163,7 @@ def _planned_epochs(recipe: Mapping[str, Any]) -> int | None:
 def _state(run: Path, epochs: Sequence[Mapping[str, Any]], planned: int | None) -> dict[str, str]:
     """The state of a run without results, and the command to continue."""
     done = int(epochs[-1]["epoch"]) if epochs else 0
-    if _is_locked(run / ".lock"):
+    if _is_locked(RunFolder(run).lock):
         return {"state": "training"}
     if planned is not None and done >= planned:
         return {"state": "trained, not evaluated", "todo": evaluate_command(run, "test")}
@@ -185,7 +183,7 @@ def _score_columns(run: Path, split: str, results: Mapping[str, Any], folder: Pa
     name = primary_task(results["tasks"])
     task = results["tasks"][name]
     row = headline_row(name, task)
-    page = evaluation_folder(run, split) / "report.html"
+    page = RunFolder(run).evaluation(split).report
     link = quote(os.fsencode(page.relative_to(folder).as_posix())) if page.is_file() else None
     _check_range(row, task["kind"])
     return {

@@ -13,7 +13,7 @@ from finetune.report.headline_text import KIND_NAMES, format_deviation, format_h
 from finetune.report.run.markdown import escape_markdown
 from finetune.report.run.page import load_template, page_assets, write_page
 from finetune.report.words import SPLIT_ADJECTIVES, relative_link
-from finetune.run.read import SCHEMA
+from finetune.run.results import RESULTS_FORMAT as SCHEMA
 from finetune.storage.atomic import atomic_file
 from finetune.storage.safe_read import read_json
 from finetune.text import count

@@ -13,6 +13,7 @@ from markupsafe import Markup
 from finetune.data.labels import LABEL_SEPARATOR
 from finetune.errors import RunError
 from finetune.evaluation.choose_clips import choose_clips
+from finetune.run.folder import EvaluationFolder
 from finetune.run.predictions_csv import PredictionRow
 from finetune.storage.safe_read import read_json
 
@@ -23,10 +24,12 @@ _PICTURE_NAME = re.compile(r"[0-9a-f]{16}(-cam)?\.jpg")
 def clips_context(predictions: Sequence[PredictionRow], evaluation: Path, *, multilabel: bool) -> dict[str, Any]:
     """The clips that `choose_clips` picks, with their pictures as far as there are any."""
     chosen, root = choose_clips(predictions, multilabel=multilabel), common_root(predictions)
-    pictures = _read_picture_index(evaluation / "pictures")
+    pictures = _read_picture_index(EvaluationFolder(evaluation))
 
     def cards(clips: Sequence[PredictionRow]) -> list[dict[str, Any]]:
-        shown = [_card(clip, root, pictures.get(clip.path, {}), evaluation / "pictures") for clip in clips]
+        shown = [
+            _card(clip, root, pictures.get(clip.path, {}), EvaluationFolder(evaluation).pictures) for clip in clips
+        ]
         return [_split_multilabel(card) for card in shown] if multilabel else shown
 
     return {
@@ -64,10 +67,10 @@ def _split_multilabel(card: dict[str, Any]) -> dict[str, Any]:
     return card | {"true": true, **{key: card[key].replace(LABEL_SEPARATOR, ", ") for key in ("label", "predicted")}}
 
 
-def _read_picture_index(folder: Path) -> dict[str, dict[str, Any]]:
+def _read_picture_index(evaluation: EvaluationFolder) -> dict[str, dict[str, Any]]:
     """The entries of index.json by clip path; entries of another shape are left out, as is a file that is damaged."""
     try:
-        index = read_json(folder / "index.json")
+        index = read_json(evaluation.pictures_index)
     except RunError:
         return {}
     entries = index.items() if isinstance(index, dict) else ()

@@ -7,12 +7,13 @@ from typing import Any
 from finetune.report import words
 from finetune.report.run.changed_settings import ChangedSetting
 from finetune.report.run.regression_words import task_summary
+from finetune.run.results import Results
 
 MAX_TABLE_CLASSES = 30
 
 
 def render_markdown_report(
-    results: dict[str, Any],
+    results: Results,
     tasks: Sequence[dict[str, Any]],
     warnings: Sequence[tuple[str, str]],
     changes: Sequence[ChangedSetting],

@@ -11,7 +11,7 @@ Each section has a module that computes what it shows, and a template in templat
 import base64
 import hashlib
 import statistics
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -31,11 +31,12 @@ from finetune.report.run.regression_words import regression_warnings
 from finetune.report.run.task_curves import task_learning_curves
 from finetune.report.run.task_section import flatten_json, task_context
 from finetune.report.svg import SvgFigure
+from finetune.run.folder import EvaluationFolder, RunFolder
 from finetune.run.predictions_csv import PredictionRow, read_prediction_rows
-from finetune.run.read import read_epochs, read_results_file, with_task_metrics
-from finetune.run.results import Environment
+from finetune.run.read import read_environment, read_epochs, read_results_file, with_task_metrics
+from finetune.run.results import Results, SkippedFile
 from finetune.storage.atomic import atomic_file
-from finetune.storage.safe_read import check_no_external_links, damage_as_run_error, read_json, read_text
+from finetune.storage.safe_read import check_no_external_links, damage_as_run_error, read_text
 
 _MAX_FILES = 200
 _TEMPLATES = Path(__file__).parents[1] / "templates"
@@ -47,18 +48,19 @@ def write_report(run: Path, *, evaluation: Path | None = None, figures_too: bool
     `evaluation` is by default that of the run. Only results.json must exist; the page names any other file that is
     missing. The same files give the same page, byte for byte. The page is written atomically.
     """
-    evaluation = evaluation or run / "evaluation"
+    evaluation = evaluation or RunFolder(run).evaluation().path
     with damage_as_run_error(run):
         return _write_report(run, evaluation, figures_too=figures_too)
 
 
 def _write_report(run: Path, evaluation: Path, *, figures_too: bool) -> Path:
-    check_no_external_links(run, only_read="pictures")
-    results = read_results_file(evaluation / "results.json")
+    files = EvaluationFolder(evaluation)
+    check_no_external_links(run, only_read=files.pictures.name)
+    results = read_results_file(files.results)
     name = primary_task(results["tasks"])
     epochs = with_task_metrics(name, read_epochs(run))
     predictions = read_prediction_rows(evaluation) if results["tasks"][name]["kind"] in CATEGORICAL_KINDS else None
-    recipe = read_text(run / "recipe.yaml")
+    recipe = read_text(RunFolder(run).recipe)
     tasks = [task_context(task, values, results, predictions or []) for task, values in results["tasks"].items()]
     warnings = [*words.evaluation_warnings(results, epochs), *regression_warnings(results)]
     task_rows, changes = headline_text.task_rows(results, epochs), recipe_changes(recipe or "")
@@ -83,34 +85,33 @@ def _write_report(run: Path, evaluation: Path, *, figures_too: bool) -> Path:
         clips=None if predictions is None else _clips(predictions, evaluation, results["tasks"][name]),
         recipe=recipe,
         changes=changes,
-        **_environment(run / "environment.json"),
+        **_environment(run),
         skipped_files=_skipped_files(results),
         max_files=_MAX_FILES,
         max_classes_with_text=confusion_plot.MAX_CLASSES_WITH_TEXT,
         **page_assets(),
     )
-    path = evaluation / "report.html"
     try:
-        write_page(path, html)
+        write_page(files.report, html)
         public_changes = [
             change for change in changes if not change.key.startswith("data.")
         ]  # no paths of this machine
-        with atomic_file(evaluation / "report.md") as partial:
+        with atomic_file(files.markdown) as partial:
             text = render_markdown_report(results, tasks, warnings, public_changes, task_rows)
             partial.write_bytes(text.encode("utf-8", errors="replace"))
         if figures_too:
-            write_figures(evaluation / "figures", list(_collect_figures([training, tasks])))
+            write_figures(files.figures, list(_collect_figures([training, tasks])))
     except OSError as error:
         raise RunError(f"{evaluation}: the report cannot be written: {error.strerror or error}") from None
-    return path
+    return files.report
 
 
 def _clips(predictions: list[PredictionRow], evaluation: Path, task: dict[str, Any]) -> dict[str, Any]:
     return clips_context(predictions, evaluation, multilabel=task["kind"] == "multilabel")
 
 
-def _environment(path: Path) -> dict[str, Any]:
-    environment = read_json(path, Environment) if path.is_file() else None
+def _environment(run: Path) -> dict[str, Any]:
+    environment = read_environment(run)
     on_gpu = environment is not None and bool(environment.get("hardware", {}).get("gpu"))
     return {"environment": None if environment is None else flatten_json(environment), "on_gpu": on_gpu}
 
@@ -144,7 +145,7 @@ def _training_section(epochs: list[dict[str, Any]], tasks: dict[str, dict[str, A
     }
 
 
-def _mean_and_deviation(folds: list[dict[str, Any]]) -> dict[str, Any] | None:
+def _mean_and_deviation(folds: Sequence[Mapping[str, Any]]) -> dict[str, Any] | None:
     """Mean and standard deviation (`spread`) of the headline metric of folds or seeds; None for fewer than two."""
     if len(folds) < 2:
         return None
@@ -163,7 +164,7 @@ def _class_counts(class_counts: dict[str, dict[str, int]]) -> list[tuple[str, li
     return [(name, [counts.get(name, 0) for counts in class_counts.values()]) for name in names]
 
 
-def _skipped_files(results: dict[str, Any]) -> list[dict[str, str]]:
+def _skipped_files(results: Results) -> list[SkippedFile]:
     """Files that the evaluation or the training skipped, each listed once."""
     files = [*results["skipped"], *results.get("training_skipped", [])]
     return list({file["path"]: file for file in reversed(files)}.values())[::-1]

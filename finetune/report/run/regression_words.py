@@ -9,6 +9,7 @@ from finetune.metrics.headline_keys import HEADLINE_METRICS
 from finetune.recipe.tasks import CATEGORICAL_KINDS
 from finetune.report import words
 from finetune.report.headline_text import clamp_to_unit, format_number, number_interval
+from finetune.run.results import Results
 
 REGRESSION_KINDS = ("box", "motion", "regress")
 
@@ -125,7 +126,7 @@ def output_table(task: dict[str, Any]) -> dict[str, Any]:
 _OUTPUT_METRICS = {"correlation": "Correlation", "r2": "R²", "mae": "MAE", "rmse": "RMSE"}
 
 
-def task_summary(task: dict[str, Any], results: dict[str, Any]) -> str:
+def task_summary(task: dict[str, Any], results: Results) -> str:
     """The headline sentence of a report, or of the section of a task."""
     if task["kind"] in CATEGORICAL_KINDS:
         return words.class_task_summary(task, results)
@@ -133,7 +134,7 @@ def task_summary(task: dict[str, Any], results: dict[str, Any]) -> str:
     return _SUMMARIES[task["kind"]](task, words.test_set_text(task, results), baseline)
 
 
-def summary_html(task: dict[str, Any], results: dict[str, Any]) -> Markup:
+def summary_html(task: dict[str, Any], results: Results) -> Markup:
     """`task_summary` with the headline value emphasized."""
     value = task[HEADLINE_METRICS[task["kind"]][0]]
     is_share = task["kind"] in (*CATEGORICAL_KINDS, "box")
@@ -178,7 +179,7 @@ def _number_summary(task: dict[str, Any], test_set: str, baseline: float | None)
 _SUMMARIES = {"box": _box_summary, "motion": _motion_summary, "regress": _number_summary}
 
 
-def regression_warnings(results: dict[str, Any]) -> Iterator[tuple[str, str]]:
+def regression_warnings(results: Results) -> Iterator[tuple[str, str]]:
     """(problem, what to do) pairs of box, motion and regression tasks that do not clearly beat a constant."""
     for name, task in results["tasks"].items():
         if task["kind"] not in REGRESSION_KINDS:

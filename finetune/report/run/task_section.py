@@ -12,12 +12,13 @@ from finetune.report.run import calibration_plots, regression_plots, regression_
 from finetune.report.run.clips_section import common_root, relative_to_root
 from finetune.report.run.confusion_plot import confusion_figure
 from finetune.run.predictions_csv import PredictionRow
+from finetune.run.results import Results
 
 MAX_CLIPS_PER_CELL, MAX_LISTED_CLIPS = 200, 20_000
 
 
 def task_context(
-    name: str, task: dict[str, Any], results: dict[str, Any], predictions: Sequence[PredictionRow]
+    name: str, task: dict[str, Any], results: Results, predictions: Sequence[PredictionRow]
 ) -> dict[str, Any]:
     """A task of results.json with what the templates show of it; `predictions` are of the primary task."""
     index, is_primary = list(results["tasks"]).index(name), name == primary_task(results["tasks"])
@@ -46,7 +47,7 @@ def task_context(
     }
 
 
-def _per_class_rows(task: dict[str, Any], results: dict[str, Any]) -> list[dict[str, Any]]:
+def _per_class_rows(task: dict[str, Any], results: Results) -> list[dict[str, Any]]:
     training, never = results["class_counts"].get("train", {}), words.never_predicted(task)
     return [
         row
@@ -56,7 +57,7 @@ def _per_class_rows(task: dict[str, Any], results: dict[str, Any]) -> list[dict[
     ]
 
 
-def _regression_context(task: dict[str, Any], results: dict[str, Any], index: int) -> dict[str, Any]:
+def _regression_context(task: dict[str, Any], results: Results, index: int) -> dict[str, Any]:
     """For a box, motion or regression task."""
     outputs, plots = task.get("per_output", []), []
     if task.get("histogram"):

@@ -12,6 +12,7 @@ from accelerate import Accelerator
 
 from finetune.errors import RecipeError
 from finetune.recipe.schema import Recipe
+from finetune.run.folder import RunFolder
 from finetune.storage.atomic import write_json
 from finetune.storage.safe_read import read_json
 
@@ -43,7 +44,7 @@ def run_trackers(accelerator: Accelerator, folder: Path, recipe: Recipe) -> Iter
 
 def _tracker_run_id(folder: Path) -> str:
     """A run's own, whatever its folder is called; kept there, for when it goes on."""
-    path = folder / "tracker.json"
+    path = RunFolder(folder).tracker
     if not path.exists():
         write_json(path, {"id": uuid4().hex[:12]})
     return read_json(path, dict[str, str])["id"]

@@ -17,6 +17,7 @@ from finetune.model.freezing.selectors import select_parameters
 from finetune.model.lora import check_lora
 from finetune.recipe.schema import Phase, Recipe, Schedule
 from finetune.recipe.tasks import SPATIAL_KINDS
+from finetune.run.folder import RunFolder
 from finetune.runtime.processes import is_main_process
 from finetune.train.loaders import phase_augment
 from finetune.train.log.console import Display
@@ -63,7 +64,7 @@ def run_preflight_checks(model: VideoClassifier, manifest: Manifest, recipe: Rec
         raise RecipeError("\n".join(problems))
     if not is_main_process():
         return
-    if (folder / "recipe.yaml").exists():
+    if RunFolder(folder).recipe.exists():
         return  # a run that goes on: what it needs it has already
     weights_bytes = sum(value.numel() * value.element_size() for value in model.state_dict().values())
     # start, best and last, the optimizer's two averages, and one more of each while they are replaced

@@ -1,6 +1,5 @@
 """What a run writes down while it trains: checkpoints, metrics.jsonl, TensorBoard, skipped.json."""
 
-import json
 import shutil
 import time
 from collections.abc import Mapping, Sequence
@@ -13,9 +12,11 @@ from finetune.errors import RunError, shorten_list
 from finetune.model.classifier import VideoClassifier
 from finetune.recipe.schema import Recipe
 from finetune.recipe.tasks import OutputSpec
-from finetune.run.checkpoint import begin_run, save_checkpoint
+from finetune.run.checkpoint import save_checkpoint
+from finetune.run.folder import RunFolder
 from finetune.run.read import read_epochs
-from finetune.storage.atomic import atomic_file, current_version, exclusive_lock, remove_leftovers, write_json
+from finetune.run.write import begin_run, write_epochs, write_skipped
+from finetune.storage.atomic import exclusive_lock, remove_leftovers
 from finetune.train.log.tensorboard import TensorBoardWriter
 from finetune.train.state.state import LoopPosition, State, TrainState
 
@@ -69,15 +70,15 @@ class RunWriter:
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
             refusal = f"{self.folder}: another program is training into it; wait for its end, or end it"
-            self.held.enter_context(exclusive_lock(self.folder / ".lock", refusal))
+            self.held.enter_context(exclusive_lock(RunFolder(self.folder).lock, refusal))
             begin_run(self.folder, self.recipe, self.manifest, decided=decided, outputs=outputs)
         except OSError as error:
             raise RunError(f"{self.folder}: a run folder cannot be written there: {error.strerror}") from None
         if is_new:  # a run that ended before its first checkpoint may have left the start of one
-            shutil.rmtree(self.folder / "checkpoints", ignore_errors=True)
+            shutil.rmtree(RunFolder(self.folder).checkpoints, ignore_errors=True)
         for which in ("start", "best", "last"):
-            remove_leftovers(self.folder / "checkpoints" / which)
-        self.board = TensorBoardWriter(self.folder / "tensorboard", epochs=epochs)
+            remove_leftovers(RunFolder(self.folder).checkpoints / which)
+        self.board = TensorBoardWriter(RunFolder(self.folder).tensorboard, epochs=epochs)
         self._write_skipped()
 
     def record_skipped(self, items: Sequence[tuple[int, str]]) -> None:
@@ -91,21 +92,19 @@ class RunWriter:
         self.records.append(record)
         if not self.is_writer:
             return
-        path = self.folder / "metrics.jsonl"
-        lines = [json.dumps(each, ensure_ascii=False) + "\n" for each in self.records]
         try:
-            with atomic_file(path) as partial:
-                partial.write_text("".join(lines), encoding="utf-8")
+            write_epochs(self.folder, self.records)
             assert self.board is not None
             self.board.epoch(record)
         except OSError as error:
             raise RunError(
-                f"{path}: could not be written: {error.strerror}; once it can: finetune train --resume {self.folder}"
+                f"{RunFolder(self.folder).metrics}: could not be written: {error.strerror}; "
+                f"once it can: finetune train --resume {self.folder}"
             ) from error
 
     def save_start(self, model: VideoClassifier, at: LoopPosition) -> None:
         """The weights before the backbone first learns: a trained head on the pretrained backbone, to average with."""
-        if self.is_writer and not current_version(self.folder / "checkpoints" / "start").exists():
+        if self.is_writer and not RunFolder(self.folder).checkpoint("start").exists():
             save_checkpoint(self.folder, "start", model, {"epoch": at.epochs})
 
     def save_best(self, model: VideoClassifier, record: dict[str, Any]) -> None:
@@ -118,7 +117,7 @@ class RunWriter:
             return
         save_checkpoint(self.folder, f"epoch-{record['epoch']}", model, record)
         too_old = record["epoch"] - self.recipe.train.keep_checkpoints
-        shutil.rmtree(self.folder / "checkpoints" / f"epoch-{too_old}", ignore_errors=True)
+        shutil.rmtree(RunFolder(self.folder).checkpoints / f"epoch-{too_old}", ignore_errors=True)
 
     def save_last(self, moving: TrainState, at: LoopPosition) -> None:
         """The weights as they are now, and all that the run needs to go on from here."""
@@ -142,7 +141,7 @@ class RunWriter:
             {"path": str(self.manifest.path(row)), "split": str(self.manifest.splits[row]), "reason": reason}
             for row, reason in sorted(self.skipped.items())
         ]
-        write_json(self.folder / "skipped.json", listed)
+        write_skipped(self.folder, listed)
 
 
 def read_records(folder: Path, *, epochs: int) -> list[dict[str, Any]]:
@@ -150,6 +149,6 @@ def read_records(folder: Path, *, epochs: int) -> list[dict[str, Any]]:
     records = [record for record in read_epochs(folder) if record["epoch"] <= epochs]
     for record in records:
         if lacking := {"phase", "val_loss", "val_top1"} - record.keys():
-            where = f"{folder / 'metrics.jsonl'}, epoch {record['epoch']}"
+            where = f"{RunFolder(folder).metrics}, epoch {record['epoch']}"
             raise RunError(f"{where}: has no {shorten_list(sorted(lacking))}; the run cannot go on, start another")
     return records

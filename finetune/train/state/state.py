@@ -15,8 +15,8 @@ from typing_extensions import TypedDict
 from finetune.errors import RunError, shorten_list
 from finetune.model.classifier import VideoClassifier
 from finetune.model.lora import has_lora
+from finetune.run.folder import RunFolder
 from finetune.run.results import ALLOW_EXTRA, Count
-from finetune.storage.atomic import current_version
 from finetune.storage.safe_read import MALFORMED_DATA_ERRORS, validate_type
 from finetune.train.log.epoch_metrics import Tally
 from finetune.train.loss.objective import Objective
@@ -186,7 +186,7 @@ def _is_alike(value: object, began: object) -> bool:
 
 def read_state(folder: Path) -> State:
     """The state of a run's last checkpoint; nothing in it is executed. Raises RunError where there is none."""
-    path = current_version(folder / "checkpoints" / "last") / "state.pt"
+    path = RunFolder(folder).checkpoint("last").state
     try:
         state = torch.load(path, map_location="cpu", weights_only=True)
         return validate_type(state, SavedState, path)

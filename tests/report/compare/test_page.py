@@ -349,7 +349,11 @@ def test_everything_that_cannot_be_compared_is_said_at_once(run, tmp_path):
     ("file", "content", "message"),
     [
         ("evaluation/results.json", "{", "not JSON"),
-        ("evaluation/results.json", '{"schema": 9}', "schema is 9, this version reads 1"),
+        (
+            "evaluation/results.json",
+            '{"schema": 9}',
+            "has format version 9; this finetune reads up to 1: update finetune",
+        ),
         ("evaluation/predictions.csv", "path,label\na,b\n", "row 2: expected path,label,predicted,probability"),
         ("metrics.jsonl", "{}\n", "without the number of its epoch"),
         ("recipe.yaml", "a: [", "cannot be read as YAML"),

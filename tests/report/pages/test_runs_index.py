@@ -124,10 +124,10 @@ def test_a_run_scored_on_validation_alone_and_a_cross_validated_one_are_listed(t
     ("file", "content", "problem"),
     [
         ("evaluation/results.json", "{", "evaluation/results.json: not JSON"),
-        ("evaluation/results.json", '{"schema": 2}', "schema is 2"),
+        ("evaluation/results.json", '{"schema": 2}', "has format version 2; this finetune reads up to 1"),
         ("evaluation/results.json", '{"schema": 1, "split": "test", "tasks": {"label": {"kind": "odd"}}}', "KeyError"),
         ("evaluation/results.json", '{"schema": 1, "split": "<b>", "tasks": {}}', "there is no split"),
-        ("evaluation/results.json", "[]", "schema is None"),
+        ("evaluation/results.json", "[]", "has no format version"),
         ("metrics.jsonl", "[1]\n", "without the number of its epoch"),
         ("recipe.yaml", "a: [", "recipe.yaml: cannot be read as YAML"),
         ("recipe.yaml", "model: text", "malformed file: "),

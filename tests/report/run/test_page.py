@@ -107,7 +107,11 @@ def test_an_evaluation_may_lie_outside_the_run(tmp_path):
     ("file", "content", "message"),
     [
         ("evaluation/results.json", None, "no such file.*evaluate the run first"),
-        ("evaluation/results.json", '{"schema": 2}', "schema is 2, this version reads 1"),
+        (
+            "evaluation/results.json",
+            '{"schema": 2}',
+            "has format version 2; this finetune reads up to 1: update finetune",
+        ),
         ("evaluation/results.json", "{", "results.json: not JSON"),
         ("metrics.jsonl", "{}\n{\n", "metrics.jsonl, line 2: not JSON"),
         (

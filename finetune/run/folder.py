@@ -1,0 +1,157 @@
+"""The file names of a run folder: every other module asks here where a file is."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from finetune.storage.atomic import current_version
+
+SPLITS = ("test", "val", "train")
+
+
+@dataclass(frozen=True)
+class RunFolder:
+    """The paths of a run folder. A path that has a name here need not exist."""
+
+    path: Path
+
+    @property
+    def recipe(self) -> Path:
+        """The resolved recipe, with all its keys."""
+        return self.path / "recipe.yaml"
+
+    @property
+    def manifest(self) -> Path:
+        """The rows, with their splits and groups."""
+        return self.path / "manifest.csv"
+
+    @property
+    def classes(self) -> Path:
+        """The names of the classes, in the order of the outputs."""
+        return self.path / "classes.json"
+
+    @property
+    def tasks(self) -> Path:
+        """The outputs of the heads; only runs with a section `tasks` have this file."""
+        return self.path / "tasks.json"
+
+    @property
+    def environment(self) -> Path:
+        """Versions, hardware, git revision and command."""
+        return self.path / "environment.json"
+
+    @property
+    def skipped(self) -> Path:
+        """The files that training could not read."""
+        return self.path / "skipped.json"
+
+    @property
+    def metrics(self) -> Path:
+        """One line per epoch."""
+        return self.path / "metrics.jsonl"
+
+    @property
+    def tensorboard(self) -> Path:
+        return self.path / "tensorboard"
+
+    @property
+    def tracker(self) -> Path:
+        """The id of the run in an online tracker."""
+        return self.path / "tracker.json"
+
+    @property
+    def lock(self) -> Path:
+        """Held by the program that trains into the folder."""
+        return self.path / ".lock"
+
+    @property
+    def checkpoints(self) -> Path:
+        return self.path / "checkpoints"
+
+    def checkpoint(self, name: str) -> "CheckpointFolder":
+        """The checkpoint `last`, `best`, `start` or `epoch-<n>`, where it can be read now."""
+        return CheckpointFolder(current_version(self.checkpoints / name))
+
+    def evaluation(self, split: str = "test") -> "EvaluationFolder":
+        """What `finetune evaluate` writes of a split."""
+        main = self.path / "evaluation"
+        return EvaluationFolder(main if split == "test" else main / split)
+
+    def external_evaluation(self, name: str) -> "EvaluationFolder":
+        """What `finetune evaluate` writes of another labelled set."""
+        return EvaluationFolder(self.path / "evaluation" / name)
+
+
+@dataclass(frozen=True)
+class CheckpointFolder:
+    """The paths of a checkpoint."""
+
+    path: Path
+
+    def exists(self) -> bool:
+        return self.path.is_dir()
+
+    @property
+    def weights(self) -> Path:
+        return self.path / "model.safetensors"
+
+    @property
+    def meta(self) -> Path:
+        """The record of the epoch that the weights are of."""
+        return self.path / "meta.json"
+
+    @property
+    def state(self) -> Path:
+        """What training needs to go on; only `last` has it."""
+        return self.path / "state.pt"
+
+
+@dataclass(frozen=True)
+class EvaluationFolder:
+    """The paths of one evaluation: of a split of the run's own data, or of another labelled set."""
+
+    path: Path
+
+    def exists(self) -> bool:
+        """Whether an evaluation was written to its end: results.json comes last."""
+        return self.results.is_file()
+
+    @property
+    def results(self) -> Path:
+        return self.path / "results.json"
+
+    def predictions(self, task: str = "") -> Path:
+        """What was predicted for each row; `task` is empty for the primary task with classes."""
+        return self.path / (f"predictions-{task}.csv" if task else "predictions.csv")
+
+    def outputs(self, task: str = "") -> Path:
+        """Probabilities or numbers (N, K), float32, in the order of `predictions`."""
+        return self.path / (f"said-{task}.npy" if task else "probabilities.npy")
+
+    @property
+    def frozen(self) -> Path:
+        """Probabilities (N, K) of the model before its backbone was trained, in the order of `predictions()`."""
+        return self.path / "frozen.npy"
+
+    @property
+    def pictures(self) -> Path:
+        return self.path / "pictures"
+
+    @property
+    def pictures_index(self) -> Path:
+        """The contact sheet of each clip that the report shows."""
+        return self.pictures / "index.json"
+
+    @property
+    def report(self) -> Path:
+        return self.path / "report.html"
+
+    @property
+    def markdown(self) -> Path:
+        return self.path / "report.md"
+
+    @property
+    def figures(self) -> Path:
+        return self.path / "figures"
+
+
+RESERVED_EVALUATIONS = (*SPLITS, "pictures", "figures")  # names in RUN/evaluation that another set cannot have
