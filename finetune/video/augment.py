@@ -1,4 +1,7 @@
-"""What is drawn for a training clip. torchvision's transforms take (T, C, H, W), so all frames get the same draw."""
+"""Random crops and other augmentations of a training clip, the same for all its frames; and the size to read frames at.
+
+torchvision's transforms take (T, C, H, W), so one call transforms all frames alike.
+"""
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -11,22 +14,22 @@ from torchvision.transforms import v2
 
 from finetune.recipe.schema import Augment, Clip
 
-# A clip that is cropped at random is read this much larger than the model's input, so that crops keep their detail.
+# Frames for a random crop are read this much larger than the model's input, so that smaller crops keep their detail.
 CROP_MARGIN = 1.15
 TSN_SCALES = (1.0, 0.875, 0.75, 0.66)
 
 
 @dataclass(frozen=True)
 class AugmentParams:
-    """What a preset is made of; each piece can be set apart in a recipe. `smallest_area` is that of a random crop."""
+    """The parameters of a preset, most of which a recipe can override. `smallest_area` is the area share of a crop."""
 
     crop: str = "random_resized"
     smallest_area: float = 0.6
     rotate: float = 0.0  # degrees to either side
-    color: float = 0.0  # of brightness, contrast and saturation
+    color: float = 0.0  # strength of changes in brightness, contrast and saturation, 0 to 1
     auto: str = "none"
-    blur: float = 0.0  # share of clips
-    erase: float = 0.0  # share of clips
+    blur: float = 0.0  # probability
+    erase: float = 0.0  # probability
 
 
 PRESETS = {
@@ -38,15 +41,16 @@ PRESETS = {
 
 @dataclass(frozen=True)
 class Augmentation:
-    """Steps that a clip goes through one after the other, everything random about them from one seed."""
+    """Transforms applied to a clip in order, with all randomness from one seed."""
 
     steps: tuple[v2.Transform, ...]
 
     def __call__(self, frames_TCHW: Tensor, seed: int) -> Tensor:
+        """Frames, uint8 (T, C, H, W), as uint8 (T, C, size, size)."""
         return self.on((frames_TCHW,), seed)[0].contiguous()
 
     def on(self, inputs: tuple[Tensor, ...], seed: int) -> tuple[Tensor, ...]:
-        """Several inputs with one draw: what torchvision takes for a picture, and what goes the way of its pixels."""
+        """Several inputs with the same random parameters: pictures, and what torchvision transforms along with them."""
         with seeded(seed):
             for step in self.steps:
                 inputs = step(inputs)
@@ -54,30 +58,30 @@ class Augmentation:
 
 
 def build_augmentation(augment: Augment, *, size: int, fit: str) -> Augmentation:
-    """A function of (frames_TCHW uint8, seed) that gives (T, C, size, size) uint8: the same seed, the same draw.
+    """The augmentation of a recipe; the same seed gives the same result.
 
-    Of the presets `none` crops the middle, as evaluation does; `light` crops 60-100 % of the area, changes brightness,
-    contrast and saturation a little, and mirrors half of the clips when `flip`; `strong` crops 35-100 %, adds
-    TrivialAugment and erases a box from a quarter of the clips.
+    Preset `none` is the centre crop of evaluation; `light` crops 60-100 % of the area and changes brightness, contrast
+    and saturation a little; `strong` crops 35-100 %, adds TrivialAugment and erases a box from a quarter of the clips.
+    `flip` mirrors half of the clips, except with `none`.
     """
-    pieces = resolve_augment_params(augment)
-    steps = [CROPS[pieces.crop](size, fit, pieces)]
-    if pieces.rotate:
-        steps.append(v2.RandomRotation(pieces.rotate, interpolation=v2.InterpolationMode.BILINEAR))
-    if pieces.color:
-        steps.append(v2.ColorJitter(brightness=pieces.color, contrast=pieces.color, saturation=pieces.color))
-    steps += AUTO_AUGMENTS[pieces.auto]()
-    if pieces.blur:
-        steps.append(v2.RandomApply([v2.GaussianBlur(_odd(size // 10), sigma=(0.1, 2.0))], p=pieces.blur))
-    if pieces.erase:
-        steps.append(v2.RandomErasing(p=pieces.erase))
+    params = resolve_augment_params(augment)
+    steps = [CROPS[params.crop](size, fit, params)]
+    if params.rotate:
+        steps.append(v2.RandomRotation(params.rotate, interpolation=v2.InterpolationMode.BILINEAR))
+    if params.color:
+        steps.append(v2.ColorJitter(brightness=params.color, contrast=params.color, saturation=params.color))
+    steps += AUTO_AUGMENTS[params.auto]()
+    if params.blur:
+        steps.append(v2.RandomApply([v2.GaussianBlur(_odd(size // 10), sigma=(0.1, 2.0))], p=params.blur))
+    if params.erase:
+        steps.append(v2.RandomErasing(p=params.erase))
     if augment.flip and augment.preset != "none":
         steps.append(v2.RandomHorizontalFlip())
     return Augmentation(tuple(steps))
 
 
 def resolve_augment_params(augment: Augment) -> AugmentParams:
-    """The preset's pieces, less those that are set apart."""
+    """The parameters of the preset, with those that the recipe overrides."""
     preset = PRESETS[augment.preset]
     return AugmentParams(
         crop=augment.crop or preset.crop,
@@ -91,7 +95,7 @@ def resolve_augment_params(augment: Augment) -> AugmentParams:
 
 
 def augmentation_cache_key(augment: Augment, *, size: int, fit: str) -> dict[str, Any]:
-    """All that a draw of a clip depends on beside its seed."""
+    """All that an augmented clip depends on apart from its seed, its video and its clip settings."""
     return {
         **asdict(resolve_augment_params(augment)),
         "flip": augment.flip and augment.preset != "none",
@@ -103,7 +107,7 @@ def augmentation_cache_key(augment: Augment, *, size: int, fit: str) -> dict[str
 
 
 def default_cached_views(augment: Augment, clip: Clip) -> int:
-    """How many draws of each clip are kept: 8 with a strong preset, 1 where nothing is drawn, else 4."""
+    """How many fixed augmentations of each clip are cached: 8 with preset `strong`, 1 without randomness, else 4."""
     plain = AugmentParams(crop="center")
     still = resolve_augment_params(augment) == plain and (augment.preset == "none" or not augment.flip)
     fixed = clip.sampling == "uniform" and augment.speed[0] == augment.speed[1] and not augment.frame_dropout
@@ -111,7 +115,7 @@ def default_cached_views(augment: Augment, clip: Clip) -> int:
 
 
 def read_size(augment: Augment, size: int) -> int:
-    """The side in pixels at which frames are read: that of evaluation where the middle is cropped."""
+    """The short side in pixels at which frames are read: larger than `size` unless the crop is a centre crop."""
     return size if resolve_augment_params(augment).crop == "center" else round(size * CROP_MARGIN)
 
 
@@ -131,14 +135,14 @@ def scaled_size(video_size: tuple[int, int], side: int, *, fit: str) -> tuple[in
 
 
 def center_crop(frames_TCHW: Tensor, size: int) -> Tensor:
-    """The middle `size` × `size` pixels; what evaluation and prediction see."""
+    """The central `size` × `size` pixels of (..., H, W), as in evaluation and prediction."""
     return v2.functional.center_crop(frames_TCHW, [size, size])
 
 
 @contextmanager
 def seeded(seed: int) -> Iterator[None]:
-    """PyTorch's generator on the CPU starts from a seed, and is afterwards as it was."""
-    # Not torch.manual_seed: it also notes each seed, with a stack trace, for a GPU that is not in use.
+    """Seed PyTorch's CPU generator for this block, and restore its state afterwards."""
+    # Not torch.manual_seed, which also records each seed, with a stack trace, for a GPU that is not in use.
     state = torch.get_rng_state()
     torch.default_generator.manual_seed(seed)
     try:
@@ -147,17 +151,17 @@ def seeded(seed: int) -> Iterator[None]:
         torch.set_rng_state(state)
 
 
-def _random_resized_crop(size: int, fit: str, pieces: AugmentParams) -> v2.Transform:
+def _random_resized_crop(size: int, fit: str, params: AugmentParams) -> v2.Transform:
     ratio = (3 / 4, 4 / 3) if fit == "crop" else (0.9, 1 / 0.9)
-    return v2.RandomResizedCrop(size, scale=(pieces.smallest_area, 1.0), ratio=ratio, antialias=True)
+    return v2.RandomResizedCrop(size, scale=(params.smallest_area, 1.0), ratio=ratio, antialias=True)
 
 
-def _multi_scale_crop(size: int, fit: str, pieces: AugmentParams) -> v2.Transform:
+def _multi_scale_crop(size: int, fit: str, params: AugmentParams) -> v2.Transform:
     return MultiScaleCrop(size)
 
 
 class MultiScaleCrop(v2.Transform):
-    """TSN's crop, see `multi_scale_box`, scaled to `size` × `size` pixels."""
+    """TSN's multi-scale crop, see `multi_scale_box`, resized to `size` × `size` pixels."""
 
     def __init__(self, size: int) -> None:
         super().__init__()
@@ -172,10 +176,11 @@ class MultiScaleCrop(v2.Transform):
 
 
 def multi_scale_box(height: int, width: int) -> tuple[int, int, int, int]:
-    """(top, left, height, width) of TSN's multi-scale crop, arXiv:1608.00859.
+    """A random (top, left, height, width) in pixels of TSN's multi-scale crop, arXiv:1608.00859.
 
-    Sides are the short side times 1, 0.875, 0.75 or 0.66, height and width at most one scale apart; the place is one
-    of thirteen: the corners, middles of the sides, the centre, and the middles between the centre and the corners.
+    Height and width are the short side times 1, 0.875, 0.75 or 0.66, at most one scale apart. The crop has one of
+    thirteen positions: the corners, the middles of the sides, the centre, and halfway between the centre and the
+    corners.
     """
     sides = [round(min(height, width) * scale) for scale in TSN_SCALES]
     pairs = [(h, w) for i, h in enumerate(sides) for j, w in enumerate(sides) if abs(i - j) <= 1]
@@ -185,7 +190,7 @@ def multi_scale_box(height: int, width: int) -> tuple[int, int, int, int]:
     return (height - box_height) * row // 4, (width - box_width) * column // 4, box_height, box_width
 
 
-def _center_crop(size: int, fit: str, pieces: AugmentParams) -> v2.Transform:
+def _center_crop(size: int, fit: str, params: AugmentParams) -> v2.Transform:
     return v2.CenterCrop(size)
 
 

@@ -1,6 +1,6 @@
-"""Clips of a manifest's rows as tensors.
+"""The clips of a manifest's rows as tensors: choose frames, read them, crop or augment them.
 
-What an item is, is a function of (seed, epoch, row, view): the same for any number of workers and batch size.
+An item is a function of (seed, epoch, row, view) alone: the same for any number of workers and any batch size.
 """
 
 import os
@@ -35,9 +35,9 @@ from finetune.video.targets import clip_targets
 
 
 class FrameSource(NamedTuple):
-    """Where frames and their times come from: the videos themselves, or a pack of them.
+    """Where frames and their times come from: the video files, or a pack of them.
 
-    `image_rate` is in frames a second, and for what has no times: folders of numbered images.
+    `image_rate` is the frame rate of videos without times, which are folders of numbered images.
     """
 
     read: Callable[..., tuple[np.ndarray, np.ndarray]] = read_frames
@@ -49,16 +49,16 @@ VIDEO_FILE_SOURCE = FrameSource()
 
 
 class ClipDataset(Dataset):
-    """Rows of one split as {"clips": uint8 (V, T, C, H, W), "label": a class's number, "row": int}.
+    """Rows of one split as {"clips": uint8 (V, T, C, H, W), "label": class number, "row": int}; V views of a video.
 
-    Where rows may have several classes, `label` is bool (K,): what is there. With `outputs` of several tasks it is
-    float32, as `labels.TargetLayout` has it: of boxes and motion where they are in the clip.
+    With multi-label rows, `label` is bool (K,), one for each class. With the `outputs` of several tasks, it is a
+    float32 vector laid out by `labels.TargetLayout`; boxes and motion are transformed like the clip.
 
-    `augment` draws frames and pictures anew for each epoch, or, with `drawn_views`, takes one of so many fixed draws
-    of each clip in turn; without it frames, crop and the `views` are those of evaluation. Items are asked for by
-    position, or by (epoch, position). A file that cannot be read gives {"row": int, "error": str}. `facts` come from
-    `scan_files`; without them the files are looked at now, and bad ones raise VideoError. Frames come from the pack
-    `packed`, or from the files themselves.
+    `augment` samples and augments each clip anew in each epoch; with `drawn_views`, epochs take turns on that many
+    fixed augmentations of each clip. Without `augment`, frames, crop and `views` are those of evaluation. Items are
+    indexed by position, or by (epoch, position). A file that cannot be read gives {"row": int, "error": str}. `facts`
+    come from `scan_files`; without them the files are examined now, and unreadable ones raise VideoError. Frames come
+    from the pack `packed`, or from the video files.
     """
 
     def __init__(
@@ -75,7 +75,7 @@ class ClipDataset(Dataset):
         drawn_views: int | None = None,
         outputs: Mapping[str, OutputSpec] | None = None,
     ) -> None:
-        assert clip.size is not None, "the size in pixels has to be settled before clips are made"
+        assert clip.size is not None, "the size in pixels must be resolved before clips are made"
         self.manifest = manifest
         self.clip = clip
         self.views = views
@@ -95,29 +95,29 @@ class ClipDataset(Dataset):
 
     @property
     def shape(self) -> tuple[int, int, int, int, int]:
-        """(V, T, C, H, W) of an item's clips."""
+        """The shape (V, T, C, H, W) of an item's clips."""
         assert self.clip.size is not None
         views = self.views if self.item_draws is None else len(self.item_draws)
         return views, self.clip.num_frames, 3, self.clip.size, self.clip.size
 
     @property
     def labels(self) -> np.ndarray:
-        """Of each position."""
+        """The label of each position: class numbers (N,), or what else the manifest has."""
         return self.manifest.labels[self.rows]
 
     def stamp(self, row: int) -> tuple[str, int, int]:
-        """A file's path, bytes and time of change in nanoseconds; of a pack those of what was packed."""
+        """A file's path, size in bytes and modification time in nanoseconds; with a pack, those when it was packed."""
         path = self.manifest.path(row).absolute()
         if self.pack is not None:
             return str(path), *self.pack.stamp(self.manifest.path(row))
         return str(path), *stamp(path)
 
     def with_rows_and_draws(self, positions: np.ndarray, drawn: tuple[int, ...] = ()) -> "ClipDataset":
-        """The rows at some positions, each with several of its fixed draws, or all its views, as its clips."""
+        """The rows at some positions (N,), each with its fixed augmentations numbered `drawn`, or all its views."""
         part = copy(self)
         part.rows = self.rows[positions]
         part.item_draws = drawn if self.augment is not None else None
-        part.layout = None  # what is right is asked for in each epoch
+        part.layout = None  # targets are computed in each epoch, not cached
         return part
 
     def __getitem__(self, key: int | tuple[int, int]) -> dict[str, Any]:
@@ -129,7 +129,7 @@ class ClipDataset(Dataset):
             return {"row": row, "error": str(error)}
 
     def target(self, epoch: int, position: int) -> Any:
-        """What is right of an item: a class's number, what is there (K,), or, with `outputs`, that of all tasks."""
+        """The label of an item, as `__getitem__` gives it, without decoding a frame."""
         row = int(self.rows[position])
         if self.layout is None:
             return self.manifest.truth[row]
@@ -141,13 +141,13 @@ class ClipDataset(Dataset):
         return self.placements(epoch, position)[0]
 
     def placements_of_row(self, row: int) -> list[Placement]:
-        """Where the views of a row, as evaluation sees them, lie in its video."""
+        """Where the views of a row lie in its video, without augmentation."""
         return self.placements(0, int(np.searchsorted(self.rows, row)))
 
     def placements(self, epoch: int, position: int) -> list[Placement]:
-        """Where each of an item's clips lies in its video, V of them; decodes no frame.
+        """Where each of an item's V clips lies in its video; decodes no frame.
 
-        Raises VideoError where a file's times are asked for and cannot be read.
+        Raises VideoError where frame times are needed and cannot be read.
         """
         row = int(self.rows[position])
         path, source, video_size = self.manifest.path(row), self._source(row), self._video_size(row)
@@ -173,7 +173,7 @@ class ClipDataset(Dataset):
         return torch.stack([self.transform(part, draw) for part, (draw, _) in clips])
 
     def _drawn(self, epoch: int, row: int) -> list[tuple[int, list[int]]]:
-        """The seed of each of an item's clips, and its frames."""
+        """The seed of each of an item's clips, and its frame indices."""
         assert self.augment is not None
         path, num_frames, source = self.manifest.path(row), int(self.facts.num_frames[row]), self._source(row)
         drawn = []
@@ -183,7 +183,7 @@ class ClipDataset(Dataset):
         return drawn
 
     def _draws(self, epoch: int, row: int, path: Path) -> list[int]:
-        """The seeds of an item's clips."""
+        """The seeds of an item's clips, one for each view."""
         if self.item_draws is not None:
             return [fixed_draw_seed(path, view) for view in self.item_draws]
         if self.drawn_views is not None:
@@ -210,10 +210,13 @@ def read_views(
     video_size: tuple[int, int],
     source: FrameSource = VIDEO_FILE_SOURCE,
 ) -> Tensor:
-    """All views of a video as evaluation and prediction see them, uint8 (V, T, C, H, W); each frame read once."""
+    """All views of a video for evaluation and prediction, uint8 (V, T, C, H, W); each frame is decoded once.
+
+    `video_size` is (height, width) in pixels.
+    """
     assert clip.size is not None
-    every = [index for view in _indices_of_views(path, clip, views, num_frames, source=source) for index in view]
-    frames_TCHW = _read(path, every, frame_size(video_size, clip, None), source=source)
+    indices = [index for view in _indices_of_views(path, clip, views, num_frames, source=source) for index in view]
+    frames_TCHW = _read(path, indices, frame_size(video_size, clip, None), source=source)
     return center_crop(frames_TCHW, clip.size).unflatten(0, (views, clip.num_frames)).contiguous()
 
 
@@ -226,7 +229,7 @@ def view_placements(
     video_size: tuple[int, int],
     source: FrameSource = VIDEO_FILE_SOURCE,
 ) -> list[Placement]:
-    """Where each clip that `read_views` gives lies in its video."""
+    """Where each of the clips that `read_views` gives lies in its video."""
     place = partial(placement, video_size, clip=clip, augment=None, transform=None, draw=None)
     return [place(indices) for indices in _indices_of_views(path, clip, views, num_frames, source=source)]
 
@@ -255,26 +258,26 @@ def _clip_indices(
 
 
 def _microseconds(seconds_N: np.ndarray, image_rate: float) -> list[int]:
-    """Times of frames, even ones where there are none."""
+    """Frame times in microseconds, from seconds (N,); by the image rate where there are none."""
     if np.isnan(seconds_N).all():
         seconds_N = np.arange(len(seconds_N)) / image_rate
     return np.rint(seconds_N * MICROSECONDS_PER_SECOND).astype(np.int64).tolist()
 
 
 def draw_seed(seed: int, epoch: int, row: int, view: int) -> int:
-    """The number that everything random about one item follows from; 32 bits."""
+    """The 32-bit seed of all that is random in one item."""
     return int(np.random.SeedSequence([seed, epoch, row, view]).generate_state(1)[0])
 
 
 def fixed_draw_of_epoch(epoch: int, views: int) -> int:
-    """Which of a clip's fixed draws an epoch takes, counted from 0; epochs count from 1."""
+    """Which of a clip's fixed augmentations an epoch takes, counted from 0; epochs count from 1."""
     return (epoch - 1) % views
 
 
 def fixed_draw_seed(path: Path, view: int) -> int:
-    """The number that a fixed draw of a file follows from; 32 bits.
+    """The 32-bit seed of a fixed augmentation of a file.
 
-    Of the file's name and its folder's alone: runs with other seeds, splits or further rows draw the very same.
+    It depends on the names of the file and its folder alone, so runs with other seeds, splits or rows share it.
     """
     name = os.fsencode("/".join(path.absolute().parts[-2:]))
     return int.from_bytes(blake2b(name + b"\0" + str(view).encode(), digest_size=4).digest(), "little")

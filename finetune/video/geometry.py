@@ -1,8 +1,8 @@
-"""Where the model's square picture lies in the source's frames: boxes and movement brought there, and back.
+"""Where the model's square crop lies in the source frames; boxes and motion transformed to it and back.
 
-All that moves pixels is affine: scaling as frames are read, crop, rotation, mirroring. The map of a draw comes from the
-draw itself: a clip without frames and the map go through the steps of the clip's frames, from the same seed. What
-torchvision draws follows from the size of frames alone, not from how many there are or what they show.
+Everything that moves pixels is affine: resizing, crop, rotation, mirroring. The matrix of an augmentation comes from
+the augmentation itself: an empty clip and a matrix go through the same transforms with the same seed. The random
+parameters of torchvision's transforms depend on the frame size alone, not on the number or content of frames.
 """
 
 from collections.abc import Sequence
@@ -20,15 +20,16 @@ from finetune.recipe.schema import Augment, Clip
 from finetune.video.augment import Augmentation, frame_size, resolve_augment_params
 
 MIN_VISIBLE_AREA = 1 / 4  # of a box's area
-VISIBILITY_GRID = 32  # points a side that stand for a box
+VISIBILITY_GRID = 32  # a box's area is measured on this many points along each side
 
 
 class Placement(NamedTuple):
-    """Of one clip. `matrix` (2, 3) takes (x, y, 1) in source pixels to the model's picture, which spans 0 to 1.
+    """Where one clip lies in its video.
 
-    Pixels have edges: the left edge of the source is 0, the right one its width. `step` is the mean of source frames
-    from one sampled frame to the next, where a video starts anew left out, and 0 for one frame. `first` and `last`
-    are the outermost source frames.
+    `matrix`, float64 (2, 3), maps (x, y, 1) in source pixels to the model's crop, which spans 0 to 1. Coordinates are
+    those of pixel edges: the left edge of the source is 0, the right edge its width. `step` is the mean number of
+    source frames from one sampled frame to the next, without restarts of a looped video, and 0 for a single frame.
+    `first` and `last` are the lowest and highest source frame.
     """
 
     matrix: np.ndarray
@@ -46,27 +47,30 @@ def placement(
     transform: Augmentation | None,
     draw: int | None,
 ) -> Placement:
-    """Of the frames `indices` of a video of (height, width): a draw, by its seed, or the middle as in evaluation."""
+    """The placement of the frames `indices` of a video of `video_size` (height, width) in pixels.
+
+    It is that of an augmentation with the seed `draw`, or, without one, of the centre crop of evaluation.
+    """
     assert augment is None or unsupported_augment_reason(augment) is None
     steps = np.diff(indices)
-    forward = steps[steps >= 0]  # the others are where a video starts anew, with clip.short_clips=loop
+    forward = steps[steps >= 0]  # negative steps are restarts of a looped video, with clip.short_clips=loop
     matrix = _matrix(video_size, frame_size(video_size, clip, augment), clip, transform, draw)
     return Placement(matrix, float(forward.mean()) if len(forward) else 0.0, min(indices), max(indices))
 
 
 def unsupported_augment_reason(augment: Augment) -> str | None:
-    """Why boxes and movement cannot be placed in what is drawn so, and what to set."""
+    """Why boxes and motion cannot be transformed with an augmentation, and what to set; None where they can."""
     auto = resolve_augment_params(augment).auto
     if auto == "none":
         return None
     which = f"augment.auto_augment is {auto!r}" + ("" if augment.auto_augment else f" in the preset {augment.preset!r}")
-    return f"{which}, which moves pixels in ways that boxes and movement cannot follow; set augment.auto_augment=none"
+    return f"{which}, whose transforms cannot be applied to boxes and motion; set augment.auto_augment=none"
 
 
 def boxes_to_crop(boxes_N4: np.ndarray, placement: Placement) -> np.ndarray:
-    """Centre x, centre y, width and height (N, 4) in shares of the picture, beyond 0 to 1 where a box leaves it.
+    """Boxes (N, 4) from (left, top, width, height) in source pixels to (centre x, centre y, width, height) in the crop.
 
-    `boxes_N4` have left, top, width and height in source pixels. A rotated box becomes the box around it.
+    The crop spans 0 to 1; parts of a box outside it are below 0 or above 1. A rotated box becomes its bounding box.
     """
     boxes_N4 = np.asarray(boxes_N4, dtype=np.float64)
     sides_N2 = boxes_N4[:, 2:]
@@ -76,7 +80,7 @@ def boxes_to_crop(boxes_N4: np.ndarray, placement: Placement) -> np.ndarray:
 
 
 def boxes_to_source(units_N4: np.ndarray, placement: Placement) -> np.ndarray:
-    """What `boxes_to_crop` gives, as left, top, width and height (N, 4) in source pixels."""
+    """The inverse of `boxes_to_crop`: (left, top, width, height) in source pixels, (N, 4)."""
     units_N4 = np.asarray(units_N4, dtype=np.float64)
     inverse = np.linalg.inv(placement.matrix[:, :2])
     sides_N2 = units_N4[:, 2:] @ np.abs(inverse).T
@@ -85,21 +89,22 @@ def boxes_to_source(units_N4: np.ndarray, placement: Placement) -> np.ndarray:
 
 
 def motion_to_crop(motion_N2: np.ndarray, placement: Placement) -> np.ndarray:
-    """Movement (N, 2) in shares of the picture's side a sampled frame, from source pixels a source frame."""
+    """Motion (N, 2) from source pixels per source frame to shares of the crop's side per sampled frame."""
     return np.asarray(motion_N2, dtype=np.float64) @ placement.matrix[:, :2].T * placement.step
 
 
 def motion_to_source(units_N2: np.ndarray, placement: Placement) -> np.ndarray:
-    """What `motion_to_crop` gives, in source pixels a source frame; zeros where a clip stands still."""
+    """The inverse of `motion_to_crop`: source pixels per source frame (N, 2); zeros where the clip has `step` 0."""
     if placement.step == 0:
         return np.zeros(np.shape(units_N2))
     return np.asarray(units_N2, dtype=np.float64) @ np.linalg.inv(placement.matrix[:, :2]).T / placement.step
 
 
 def box_is_visible(box_4: np.ndarray, placement: Placement, *, frame: int) -> bool:
-    """Whether the clip spans a source frame, and a quarter of the box's area or more is in its picture.
+    """Whether the clip spans the source frame `frame`, and at least MIN_VISIBLE_AREA of the box is in its crop.
 
-    The black corners of a rotated picture show nothing of a box. A box with an unknown number is not seen.
+    `box_4` is (left, top, width, height) in source pixels. The black corners of a rotated picture count as outside, and
+    a box with a NaN is not visible.
     """
     if not placement.first <= frame <= placement.last:
         return False
@@ -109,8 +114,8 @@ def box_is_visible(box_4: np.ndarray, placement: Placement, *, frame: int) -> bo
         -1, 2
     )
     from_middle_P2 = points_P2 @ linear.T + shift - 0.5
-    turn = linear / np.linalg.norm(linear, axis=0)  # rotation and mirroring, which are about the picture's middle
-    inside_P = (np.abs(np.hstack([from_middle_P2, from_middle_P2 @ turn])) <= 0.5).all(axis=1)
+    rotation = linear / np.linalg.norm(linear, axis=0)  # and mirroring; both are about the centre of the crop
+    inside_P = (np.abs(np.hstack([from_middle_P2, from_middle_P2 @ rotation])) <= 0.5).all(axis=1)
     return bool(inside_P.mean() >= MIN_VISIBLE_AREA)
 
 
@@ -121,7 +126,7 @@ def _matrix(
     transform: Augmentation | None,
     draw: int | None,
 ) -> np.ndarray:
-    """(2, 3), of frames that are read at (height, width) `read`."""
+    """The matrix of a placement, (2, 3), for frames that are read at (height, width) `read`."""
     assert clip.size is not None
     scaling = torch.diag(torch.tensor([read[1] / video_size[1], read[0] / video_size[0], 1.0], dtype=torch.float64))
     where: Tensor = PixelMap(scaling, read)
@@ -135,10 +140,10 @@ def _matrix(
 
 
 class PixelMap(TVTensor):
-    """A matrix (3, 3), float64, from source pixels to those of a picture that shows (height, width) pixels.
+    """A matrix (3, 3), float64, from source pixels to those of a picture of `shown` (height, width) pixels.
 
-    For torchvision's transforms it is one more thing to transform along with a picture. Not its KeyPoints: these
-    mirror about the middle of the last pixel, and want a newer torchvision.
+    torchvision transforms it along with a picture. Its own KeyPoints would not do: they mirror about pixel centres, and
+    need a newer torchvision.
     """
 
     shown: tuple[int, int]
@@ -149,7 +154,7 @@ class PixelMap(TVTensor):
         return made
 
     def followed_by(self, rows: list[list[float]], shown: Sequence[int]) -> "PixelMap":
-        """Followed by the map of these two rows."""
+        """This map, then the affine map with these two rows."""
         return PixelMap(torch.tensor([*rows, [0.0, 0.0, 1.0]], dtype=torch.float64) @ self.as_subclass(Tensor), shown)
 
 
@@ -163,14 +168,14 @@ def _resized_crop(
 
 @register_kernel(v2.functional.center_crop, PixelMap)
 def _center_crop(where: PixelMap, output_size: Sequence[int]) -> PixelMap:
-    # As torchvision rounds. Frames are never read smaller than the crop.
+    # Rounded as torchvision does. Frames are never read smaller than the crop.
     top, left = (round((shown - side) / 2) for shown, side in zip(where.shown, output_size, strict=True))
     return where.followed_by([[1.0, 0.0, -left], [0.0, 1.0, -top]], output_size)
 
 
 @register_kernel(v2.functional.rotate, PixelMap)
 def _rotate(where: PixelMap, angle: float, **how: Any) -> PixelMap:
-    """By degrees against the clock, about the middle."""
+    """Counterclockwise by degrees, about the centre."""
     c, s = cos(radians(angle)), sin(radians(angle))
     y, x = where.shown[0] / 2, where.shown[1] / 2
     return where.followed_by([[c, s, x - c * x - s * y], [-s, c, y + s * x - c * y]], where.shown)

@@ -1,4 +1,7 @@
-"""Batches of clips from processes that read ahead: no pixel goes through a pipe, and a bad file costs itself alone."""
+"""Batches of clips from worker processes that read ahead.
+
+Pixels are in shared memory, not sent through pipes. A file that hangs or crashes its worker costs that file alone.
+"""
 
 import mmap
 import os
@@ -24,10 +27,10 @@ Batch = dict[str, Any]
 class ClipLoader:
     """Batches {"clips": uint8 (B, V, T, C, H, W) or None, "label", "row", "skipped": [(row, reason)]}, in order.
 
-    The batches are the same for any number of `workers`; 0 reads in this process. Workers stay for all epochs, and
-    read `ahead` batches ahead: two, and enough for each worker to have two items. Memory that is shared with them is
-    (ahead + 1) × batch size × V × T × 3 × size² bytes, whatever the size of the data. A row that takes longer than
-    `time_limit` seconds, or that brings its worker down, is skipped, and not tried again. Close it after use.
+    The batches are the same for any number of `workers`; 0 reads in this process. Workers live through all epochs, and
+    read `ahead` batches ahead: two, or enough for two items for each worker. They share (ahead + 1) × batch size × V ×
+    T × 3 × size² bytes of memory, whatever the size of the data set. A row that takes longer than `time_limit` seconds,
+    or crashes its worker, is skipped and not tried again. Close the loader after use.
     """
 
     def __init__(
@@ -42,9 +45,9 @@ class ClipLoader:
         self.dataset = dataset
         self.batches = batches
         self.pin = pin
-        self.failed: dict[int, str] = {}  # by row: what became of those that brought a worker down
+        self.failed: dict[int, str] = {}  # by row: the reason, for those that hung or crashed a worker
         self.ahead = max(2, ceil(2 * workers / batches.batch_size))
-        self.abandoned: list[Future] = []  # of a pass that did not end; they may still be writing into their slots
+        self.abandoned: list[Future] = []  # of an iteration that did not end; they may still write into their slots
         self.workers: WorkerPool | None = None
         if workers:
             self.slots = SharedClipSlots((self.ahead + 1) * batches.batch_size, dataset.shape)
@@ -60,19 +63,19 @@ class ClipLoader:
                 yield collate([self.dataset[key] for key in keys], pin=self.pin)
             return
         wait(self.abandoned)
-        under_way: deque[list[tuple[int, int, Future | None]]] = deque()
+        pending: deque[list[tuple[int, int, Future | None]]] = deque()
         size = self.batches.batch_size
         blocks = (range(first, first + size) for first in _cycle_slots(size, self.ahead + 1))
-        left = iter(self.batches)
+        remaining = iter(self.batches)
         try:
-            for keys in islice(left, self.ahead):
-                under_way.append(self._submit(keys, next(blocks)))
-            while under_way:
-                for keys in islice(left, 1):
-                    under_way.append(self._submit(keys, next(blocks)))
-                yield self._gather(under_way.popleft())
-        finally:  # not waited for here: Ctrl-C comes this way, and a file may hang
-            futures = [future for items in under_way for *_, future in items if future is not None]
+            for keys in islice(remaining, self.ahead):
+                pending.append(self._submit(keys, next(blocks)))
+            while pending:
+                for keys in islice(remaining, 1):
+                    pending.append(self._submit(keys, next(blocks)))
+                yield self._gather(pending.popleft())
+        finally:  # without waiting: after Ctrl-C too, and a file may hang
+            futures = [future for items in pending for *_, future in items if future is not None]
             self.abandoned = [future for future in futures if not future.cancel()]
 
     def close(self) -> None:
@@ -87,7 +90,7 @@ class ClipLoader:
         self.close()
 
     def _submit(self, keys: list[tuple[int, int]], slots: range) -> list[tuple[int, int, Future | None]]:
-        """(row, slot, future) of each item; no future for a row that has brought a worker down before."""
+        """(row, slot, future) of each item; no future for a row that has hung or crashed a worker before."""
         assert self.workers is not None
         items = []
         for key, slot in zip(keys, slots, strict=False):
@@ -132,9 +135,9 @@ def worker_count(setting: int | str) -> int:
 
 
 class SharedClipSlots:
-    """Places for `count` clips of uint8 in memory that processes share; it goes with the last that knows of it.
+    """Slots for `count` clips, uint8 of `shape` each, in memory that processes share; freed with its last user.
 
-    Not in /dev/shm, which is 64 MB in many containers: a file in memory without a name, else one on the disk.
+    Not in /dev/shm, which has 64 MB in many containers, but an anonymous file in memory, or else on the disk.
     """
 
     def __init__(self, count: int, shape: tuple[int, ...]) -> None:
@@ -163,7 +166,7 @@ class SharedClipSlots:
 
 
 class _ReadIntoSlot:
-    """In a worker: an item's pixels go into its slot, the rest of it is the answer."""
+    """Called in a worker: puts an item's pixels into its slot, and returns the rest of the item."""
 
     def __init__(self, dataset: ClipDataset, slots: SharedClipSlots) -> None:
         self.dataset = dataset
@@ -182,6 +185,6 @@ def _limit_torch_threads() -> None:
 
 
 def _cycle_slots(size: int, count: int) -> Iterator[int]:
-    """The first slot of each of `count` blocks of `size`, over and over."""
+    """The first slot of each of `count` blocks of `size` slots, in an endless cycle."""
     while True:
         yield from range(0, size * count, size)

@@ -1,8 +1,8 @@
-"""Processes that can be killed: a file that hangs or crashes its decoder costs that file alone.
+"""Worker processes that can be killed: a file that hangs or crashes its decoder costs that file alone.
 
-A thread here stands for each process: it hands out items one after the other, and when the process dies or an item
-takes too long, that item gets a Failure and a new process takes over. Nothing is shared between processes but the
-pipe to each, so none can leave a lock behind.
+Each process has a thread here, which sends it items one after the other. When the process dies or an item takes too
+long, the item gets a `WorkerFailure` and a new process takes over. Processes share nothing but a pipe to their thread,
+so none can leave a lock behind.
 """
 
 import itertools
@@ -26,24 +26,24 @@ from multiprocessing.connection import Connection, wait
 from types import ModuleType
 from typing import Any
 
-START_TIMEOUT_SECONDS = 300  # for a process to import what it needs, on a machine that is busy
-MAX_ITEM_SECONDS = 3600.0  # for an item that is still worked on
-ITEMS_IN_PIPE = 2  # items in a process's pipe: the one in work, and the next
+START_TIMEOUT_SECONDS = 300  # for a process to import what it needs on a busy machine
+MAX_ITEM_SECONDS = 3600.0  # for one item, with any number of heartbeats
+ITEMS_IN_PIPE = 2  # that a process has at once: the one it works on, and the next
 
-# Starting a process reads the exit status of all that have ended, and a status can be read but once.
+# Starting a process reads the exit statuses of all processes that have ended, and each can be read only once.
 _PROCESS_LOCK = threading.Lock()
 
 
 @dataclass(frozen=True)
 class WorkerFailure:
-    """What became of an item whose process had to be replaced."""
+    """The result of an item whose process had to be replaced."""
 
     reason: str
 
 
 @dataclass(frozen=True)
 class _RaisedError:
-    """An exception that the function raised: a mistake of ours, as what a file has wrong is part of a result."""
+    """An exception that the function raised: a bug, as errors of files are part of its result."""
 
     text: str
 
@@ -70,19 +70,20 @@ class Heartbeat:
 
 
 class _CannotStartProcess(Exception):
-    """This process may not start others, or cannot."""
+    """This process cannot start others, or must not."""
 
 
 class WorkerPool:
-    """`count` processes that apply a function to items; each result is the function's, or a Failure.
+    """`count` processes that apply a function to items; each result is the function's, or a `WorkerFailure`.
 
-    Function and items have to be picklable, items a few kB at most; the function is sent to each process once.
-    `begin` is called there first. `time_limit` is in seconds an item; with `extend_on_heartbeat` it starts anew
-    whenever the function calls `send_heartbeat`, up to LONGEST_SECONDS in all. A script needs no guard `if __name__ ==
-    "__main__":` for them, as long as the function is not defined in it. Close them, or use them as a context manager.
+    The function, which is sent to each process once, and the items must be picklable, and items at most a few kB.
+    `begin` is called in each process first. `time_limit` is in seconds for each item; with `extend_on_heartbeat` it
+    restarts whenever the function calls `Heartbeat.send`, up to MAX_ITEM_SECONDS in all. A script needs no guard `if
+    __name__ == "__main__":`, unless it defines the function. Close the pool, or use it as a context manager.
 
-    Where no process can be started, as in a daemonic one (those of multiprocessing.Pool are), items are worked on in
-    this process when they are submitted: with the same results, but a file that hangs or crashes is not survived.
+    Where no process can be started, as in a daemonic process (such as those of multiprocessing.Pool), items are
+    processed in this process when they are submitted: with the same results, but without protection from files that
+    hang or crash.
     """
 
     def __init__(
@@ -99,16 +100,16 @@ class WorkerPool:
         if extend_on_heartbeat:
             begin = partial(_init_heartbeat, time_limit / 4, begin)
         handlers: list[_WorkerThread] = []
-        with suppress(_CannotStartProcess):  # those that were started do the work of all
+        with suppress(_CannotStartProcess):  # those that could be started do all the work
             for _ in range(count):
                 handlers.append(_WorkerThread(function, begin, self._tasks, time_limit))
         self._function = None if handlers else function
-        # No thread may hold on to the Workers, or they would never be given up.
+        # No thread may hold a reference to the pool, or it would never be collected.
         self._finalizer = weakref.finalize(self, _close, handlers, self._tasks)
 
     def submit(self, item: Any) -> Future:
-        """A future of the item's result; RuntimeError, with the trace, where the function raised."""
-        assert self._finalizer.alive, "the workers are closed"
+        """A future of the item's result; it raises RuntimeError, with the traceback, where the function raised."""
+        assert self._finalizer.alive, "the pool is closed"
         future: Future = Future()
         if self._function is None:
             self._tasks.put((item, future))
@@ -120,7 +121,7 @@ class WorkerPool:
         return future
 
     def close(self) -> None:
-        """End all processes now, whatever they are doing; what they have not done gets a RuntimeError."""
+        """Kill all processes now; items that are not finished get a RuntimeError."""
         self._finalizer()
 
     def __enter__(self) -> "WorkerPool":
@@ -138,17 +139,17 @@ def process_map(
     time_limit: float,
     extend_on_heartbeat: bool = False,
 ) -> Generator[Any, None, None]:
-    """For each item, in order, the function's result or a Failure. Not more than is needed is submitted ahead."""
+    """For each item, in order, the function's result or a `WorkerFailure`; only a few items are submitted ahead."""
     with WorkerPool(function, count=count, time_limit=time_limit, extend_on_heartbeat=extend_on_heartbeat) as workers:
-        left = iter(items)
-        under_way = deque(workers.submit(item) for item in itertools.islice(left, 8 * count))
-        while under_way:
-            yield under_way.popleft().result()
-            under_way.extend(workers.submit(item) for item in itertools.islice(left, 1))
+        remaining = iter(items)
+        pending = deque(workers.submit(item) for item in itertools.islice(remaining, 8 * count))
+        while pending:
+            yield pending.popleft().result()
+            pending.extend(workers.submit(item) for item in itertools.islice(remaining, 1))
 
 
 class _WorkerThread(threading.Thread):
-    """One process after another, and what the one that lives now has been given."""
+    """The thread of one process at a time, and the items that this process has been given."""
 
     def __init__(
         self,
@@ -178,19 +179,19 @@ class _WorkerThread(threading.Thread):
             while True:
                 self._take()
                 self._finish_first()
-        except Exception as error:  # closed, or a mistake of ours: all that is still to come gets the same answer
+        except Exception as error:  # closed, or a bug: all remaining items get the same error
             self._end_process()
             for _, future in itertools.chain(self.given, iter(self.tasks.get, None)):
                 if future.running() or future.set_running_or_notify_cancel():
                     future.set_exception(error)
 
     def stop(self) -> None:
-        """Called from another thread, with a None already in the queue behind all tasks."""
+        """Called from another thread, after a None was put into the queue behind all tasks."""
         self.closing = True
         self.process.kill()
 
     def _take(self) -> None:
-        """Fill the process's pipe; wait only when it has nothing."""
+        """Send items to the process until it has enough; wait for items only when it has none."""
         while len(self.given) < ITEMS_IN_PIPE:
             try:
                 task = self.tasks.get(block=not self.given)
@@ -198,26 +199,26 @@ class _WorkerThread(threading.Thread):
                 return
             if task is None:
                 self.tasks.put(None)
-                raise RuntimeError("the workers were closed")
+                raise RuntimeError("the worker pool was closed")
             if task[1].set_running_or_notify_cancel():
                 self.given.append(task)
-                if not self._send(task[0]) and len(self.given) == 1:  # it died while it had nothing to do
+                if not self._send(task[0]) and len(self.given) == 1:  # it died while it was idle
                     self._replace_process()
 
     def _finish_first(self) -> None:
         if not self.given:
             return
-        answer = self._expect(self.time_limit)
+        result = self._expect(self.time_limit)
         _, future = self.given.popleft()
-        if isinstance(answer, _RaisedError):
-            future.set_exception(RuntimeError(f"in a worker process:\n{answer.text}"))
+        if isinstance(result, _RaisedError):
+            future.set_exception(RuntimeError(f"in a worker process:\n{result.text}"))
         else:
-            future.set_result(answer)
-        if isinstance(answer, WorkerFailure):
+            future.set_result(result)
+        if isinstance(result, WorkerFailure):
             self._replace_process()
 
     def _send(self, item: Any) -> bool:
-        """False when the process has died, which is seen again when its answer is waited for."""
+        """False when the process has died, which `_expect` then reports."""
         try:
             self.connection.send(item)
         except (BrokenPipeError, ConnectionResetError):
@@ -225,25 +226,25 @@ class _WorkerThread(threading.Thread):
         return True
 
     def _expect(self, limit: float) -> Any:
-        """The next answer, or a Failure. Raises RuntimeError when the workers are being closed."""
-        longest = time.monotonic() + max(limit, MAX_ITEM_SECONDS)
+        """The next result, or a `WorkerFailure`. Raises RuntimeError when the pool is being closed."""
+        deadline = time.monotonic() + max(limit, MAX_ITEM_SECONDS)
         try:
-            while self.connection.poll(min(limit, max(0.0, longest - time.monotonic()))):
-                answer = self.connection.recv()
-                if not isinstance(answer, _Progress):
-                    return answer
+            while self.connection.poll(min(limit, max(0.0, deadline - time.monotonic()))):
+                result = self.connection.recv()
+                if not isinstance(result, _Progress):
+                    return result
             reason = f"took longer than {limit:g} s to read"
         except (EOFError, OSError):
             with _PROCESS_LOCK:
                 self.process.join(10)
             reason = f"crashed the process that read it ({_exit_reason(self.process.exitcode)})"
         if self.closing:
-            raise RuntimeError("the workers were closed")
+            raise RuntimeError("the worker pool was closed")
         return WorkerFailure(reason)
 
     def _expect_ready(self) -> None:
-        if self.closing:  # whoever is closing may have looked before there was this process to kill
-            raise RuntimeError("the workers were closed")
+        if self.closing:  # `stop` may have been called before this process existed
+            raise RuntimeError("the worker pool was closed")
         failure = self._expect(START_TIMEOUT_SECONDS)
         if failure is not None:
             raise RuntimeError(f"a worker process did not start: {failure.reason}")
@@ -277,7 +278,7 @@ def _close(handlers: list[_WorkerThread], tasks: queue.SimpleQueue) -> None:
     for handler in handlers:
         handler.stop()
     for handler in handlers:
-        if handler is not threading.current_thread():  # where the last reference went in one of them
+        if handler is not threading.current_thread():  # the last reference may have been dropped in one of them
             handler.join(10)
 
 
@@ -289,11 +290,11 @@ def _exit_reason(exitcode: int | None) -> str:
 
 @contextmanager
 def _signals_blocked() -> Iterator[None]:
-    """Keep from a new process, also while it imports, what asks to stop: that is for the one that the user started.
+    """Block signals that ask to stop in a new process, also while it imports: they are for the user's process.
 
-    It ends with that one, or by SIGKILL.
+    The new process ends with that one, or by SIGKILL.
     """
-    resource_tracker.ensure_running()  # which would end the block if it came later
+    resource_tracker.ensure_running()  # starting it later would unblock the signals
     before = signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
     try:
         yield
@@ -303,7 +304,7 @@ def _signals_blocked() -> Iterator[None]:
 
 @contextmanager
 def _main_module_hidden(function: Callable[[Any], Any]) -> Iterator[None]:
-    """Keep a new process from running the user's script once more, unless the function is defined there."""
+    """Keep a new process from importing the user's script, unless the function is defined there."""
     where = getattr(function, "__module__", None) or type(function).__module__
     main = sys.modules["__main__"]
     try:
@@ -315,13 +316,13 @@ def _main_module_hidden(function: Callable[[Any], Any]) -> Iterator[None]:
 
 
 def _context() -> Any:
-    """Not fork: a copy of a process whose threads hold locks can hang, and open decoders must not be shared."""
+    """Not fork: a copy of a process whose threads hold locks can hang, and decoders must not be shared."""
     if "forkserver" not in multiprocessing.get_all_start_methods():
         return multiprocessing.get_context("spawn")
     context = multiprocessing.get_context("forkserver")
-    # What every process needs is imported once; where torch is in use here, it will be there.
+    # What all processes need is imported once by the fork server; torch only where this process uses it.
     context.set_forkserver_preload(
-        ["finetune.video.dataset" if "torch" in sys.modules else "finetune.video.decode.read"]
+        ["finetune.video.dataset" if "torch" in sys.modules else "finetune.video.decode.probe"]
     )
     return context
 
@@ -333,7 +334,7 @@ def _init_heartbeat(seconds: float, begin: Callable[[], None] | None) -> None:
 
 
 def _worker_main(connection: Connection, function: Callable[[Any], Any], begin: Callable[[], None] | None) -> None:
-    """The life of a process: until its pipe is closed, by whoever made it or by that one's end."""
+    """What a worker process runs, until its pipe is closed or its parent ends."""
     threading.Thread(target=_exit_with_parent, daemon=True).start()
     Heartbeat.connection = connection
     try:
@@ -351,7 +352,7 @@ def _worker_main(connection: Connection, function: Callable[[Any], Any], begin: 
 
 
 def _exit_with_parent() -> None:
-    """A file that hangs its reader would keep it alive when the one that could kill it has been killed itself."""
+    """End with the parent process: a decoder that hangs would otherwise outlive a parent that was killed."""
     parent = multiprocessing.parent_process()
     assert parent is not None
     wait([parent.sentinel])

@@ -319,11 +319,11 @@ def test_what_boxes_cannot_follow_is_said():
         is None
     )
     assert unsupported_augment_reason(Augment(auto_augment="randaugment")) == (
-        "augment.auto_augment is 'randaugment', which moves pixels in ways that boxes and movement cannot follow; "
+        "augment.auto_augment is 'randaugment', whose transforms cannot be applied to boxes and motion; "
         "set augment.auto_augment=none"
     )
     assert unsupported_augment_reason(Augment(preset="strong")).startswith(
-        "augment.auto_augment is 'trivial' in the preset 'strong', which"
+        "augment.auto_augment is 'trivial' in the preset 'strong', whose"
     )
 
 

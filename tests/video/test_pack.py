@@ -272,7 +272,7 @@ def test_a_damaged_frame_is_an_error_and_no_picture(own, tmp_path, damage):
     data = bytearray(shard.read_bytes())
     data[place : place + len(damage)] = damage[: len(data) - place]
     shard.write_bytes(data)
-    with pytest.raises(VideoError, match=r"frame 0 is damaged in .*00000.frames; delete that, and pack again"):
+    with pytest.raises(VideoError, match=r"frame 0 is damaged in .*00000.frames; delete that file, and pack again"):
         Pack(folder).read_frames(os.fsdecode(entry["path"]), [0])
 
 
@@ -285,7 +285,7 @@ def test_a_folder_that_cannot_be_packed_into_is_refused(own, tmp_path):
         pack(manifest_of(own), tmp_path / "pack", short_side=24, frames=3)
     with pytest.raises(RunError, match="is not a pack; make one with"):
         Pack(tmp_path / "nowhere")
-    with pytest.raises(RecipeError, match=r"short side of 24 pixels.*are to have 32; lower clip.size, or pack anew"):
+    with pytest.raises(RecipeError, match=r"short side of 24 pixels.*clips have 32; lower clip.size, or pack again"):
         manifest_facts(manifest_of(own), tmp_path / "pack", side=32)
 
 
@@ -300,7 +300,7 @@ def test_a_full_disk_is_said_and_costs_the_shard_under_way(own, tmp_path, monkey
         copy(source, target, length)
 
     monkeypatch.setattr(pack_module.shutil, "copyfileobj", fill)
-    with pytest.raises(RunError, match="the disk is full; make room and run the command again"):
+    with pytest.raises(RunError, match="the disk is full; free some space, then run the command again"):
         pack(manifest_of(own), folder)
     assert not [*folder.glob("*.partial"), *folder.glob("parts")]
     assert len(read_index(folder)) == 1
@@ -343,7 +343,7 @@ def test_killed_in_the_middle_it_goes_on_after_the_last_whole_shard(videos, tmp_
     script.write_text(SLOW)
     with begin(script, videos, folder) as program:
         assert [int(program.stdout.readline()) for _ in range(3)] == [1, 2, 3]
-        with pytest.raises(RunError, match="another run is packing into it"):
+        with pytest.raises(RunError, match="another program is packing into it"):
             pack(manifest_of(videos), folder)
         os.kill(program.pid, signal.SIGKILL)
     wait_until_gone(program.pid)

@@ -1,1 +1,1 @@
-"""Packs: videos stored as JPEG frames that are read by memory map."""
+"""Packs: videos stored as JPEG frames in a few large files, read through memory maps."""

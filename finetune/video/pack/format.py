@@ -1,8 +1,8 @@
-"""What a pack consists of: small JPEG frames of many videos in a few large files, and the index that finds them.
+"""The files of a pack: small JPEG frames of many videos in a few large files, and the index that finds them.
 
-DIR/pack.json      what the frames are: Settings
-DIR/index.npy      an entry for each video, sorted by path, for shards that are whole
-DIR/00000.frames   a shard: each video's JPEGs, one after the other, then a FRAME for each of them
+DIR/pack.json      the PackSettings
+DIR/index.npy      one entry for each video in a finished shard, sorted by path
+DIR/00000.frames   a shard: for each video its JPEGs, then a table with a FRAME_DTYPE record for each of them
 DIR/bad.json       the files that could not be read, each with the reason
 """
 
@@ -18,22 +18,24 @@ import numpy as np
 from finetune.errors import RunError
 from finetune.storage.atomic import atomic_file
 from finetune.storage.safe_read import read_array
-from finetune.video.decode import clip_files
+from finetune.video.decode.clip_files import stamp
 
-SCHEMA = 2  # one more when the files change, or the same video gives other pictures
+SCHEMA = 2  # increase when the file format changes, or the same video gives other pictures
 JPEG_QUALITY = 90
-FRAME_DTYPE = np.dtype([("start", "<u8"), ("length", "<u4"), ("crc", "<u4"), ("seconds", "<f8")])  # start: in its video
+FRAME_DTYPE = np.dtype(
+    [("start", "<u8"), ("length", "<u4"), ("crc", "<u4"), ("seconds", "<f8")]
+)  # start: in bytes from the video's first JPEG
 ENTRY_FIELDS = [
-    *(("size", "<i8"), ("mtime_ns", "<i8")),  # of the source when it was packed
-    *(("height", "<i4"), ("width", "<i4")),  # of the source, in pixels, as shown
-    *(("shard", "<i4"), ("start", "<i8")),  # where its first JPEG is
-    *(("table", "<i8"), ("num_frames", "<i8")),  # where its FRAMEs are, and how many
+    *(("size", "<i8"), ("mtime_ns", "<i8")),  # of the source file when it was packed
+    *(("height", "<i4"), ("width", "<i4")),  # of the source video in pixels, as displayed
+    *(("shard", "<i4"), ("start", "<i8")),  # the shard's number, and the offset of its first JPEG
+    *(("table", "<i8"), ("num_frames", "<i8")),  # the offset of its table, and its length
 ]
 
 
 @dataclass(frozen=True)
 class PackSettings:
-    """What the frames of a pack are: their short side in pixels, at most, and how many a video; None: all."""
+    """The short side of a pack's frames in pixels, at most, and the number of frames of each video; None: all."""
 
     short_side: int
     frames: int | None
@@ -45,7 +47,7 @@ class PackSettings:
 
 
 def read_settings(folder: Path) -> PackSettings:
-    """Raises RunError for a folder that is no pack, or one of another version."""
+    """Raises RunError for a folder that is not a pack, or has another version."""
     file = folder / "pack.json"
     try:
         settings = PackSettings(**json.loads(file.read_text(encoding="utf-8")))
@@ -54,7 +56,7 @@ def read_settings(folder: Path) -> PackSettings:
     except (OSError, ValueError, TypeError) as error:
         raise RunError(f"{file}: cannot be read: {error}") from None
     if settings.schema != SCHEMA:
-        raise RunError(f"{folder}: is a pack of version {settings.schema}, this program reads {SCHEMA}; pack anew")
+        raise RunError(f"{folder}: is a pack of version {settings.schema}, but {SCHEMA} is needed; pack again")
     return settings
 
 
@@ -62,29 +64,29 @@ def write_settings(folder: Path, settings: PackSettings) -> None:
     _write(folder / "pack.json", json.dumps(asdict(settings), indent=1))
 
 
-def entries(rows: Sequence[tuple]) -> np.ndarray:
-    """An index of (path as bytes, *FIELDS)."""
+def make_index(rows: Sequence[tuple]) -> np.ndarray:
+    """The index entries (N,) of rows (path as bytes, *ENTRY_FIELDS)."""
     longest = max((len(row[0]) for row in rows), default=1)
     return np.array(rows, [("path", f"S{longest}"), *ENTRY_FIELDS])
 
 
 def read_index(folder: Path) -> np.ndarray:
-    """The index as a memory map; without entries where there is none yet."""
+    """The index (N,) as a memory map; empty where there is none yet."""
     file = folder / "index.npy"
     try:
-        return read_array(file, mapped=True) if file.exists() else entries([])
+        return read_array(file, mapped=True) if file.exists() else make_index([])
     except RunError as error:
         raise RunError(f"{error}; delete it, and pack again") from None
 
 
 def write_index(folder: Path, index: np.ndarray) -> None:
-    """Sort by path, and replace the index at once."""
+    """Sort the index by path, and replace the file atomically."""
     with atomic_file(folder / "index.npy") as partial, partial.open("wb") as file:
         np.save(file, index[np.argsort(index["path"], kind="stable")])
 
 
-def find(index: np.ndarray, path: str | Path) -> np.void | None:
-    """The entry of a video; reads as little of the index as a search by halves does."""
+def find_entry(index: np.ndarray, path: str | Path) -> np.void | None:
+    """The entry of a video, by binary search; None where there is none."""
     key, paths = os.fsencode(path), index["path"]
     place = bisect_left(paths, key)
     return index[place] if place < len(paths) and paths[place] == key else None
@@ -95,7 +97,7 @@ def shard_file(folder: Path, shard: int) -> Path:
 
 
 def broken_shards(folder: Path, index: np.ndarray) -> dict[int, str]:
-    """Shards of the index that are not there, or shorter than it says, each with what is wrong."""
+    """By number, what is wrong with shards that are missing, or shorter than the index says."""
     broken = {}
     ends = np.zeros(1 + index["shard"].max(initial=-1), np.int64)
     np.maximum.at(ends, index["shard"], index["table"] + index["num_frames"] * FRAME_DTYPE.itemsize)
@@ -103,21 +105,21 @@ def broken_shards(folder: Path, index: np.ndarray) -> dict[int, str]:
         file, needed = shard_file(folder, shard), int(ends[shard])
         if not file.is_file():
             broken[shard] = f"{file}: is missing"
-        elif (there := file.stat().st_size) < needed:
-            broken[shard] = f"{file}: is cut off: {there} of {needed} bytes are there"
+        elif (size := file.stat().st_size) < needed:
+            broken[shard] = f"{file}: is cut off: it has {size} of {needed} bytes"
     return broken
 
 
 def has_changed(entry: np.void) -> bool:
-    """Whether a video's source is another file than the one that was packed; one that has gone has not changed."""
-    found = stamp(os.fsdecode(entry["path"]))
-    return found is not None and found != (entry["size"], entry["mtime_ns"])
+    """Whether the source file of a video was changed since it was packed; a missing one counts as unchanged."""
+    current = source_stamp(os.fsdecode(entry["path"]))
+    return current is not None and current != (entry["size"], entry["mtime_ns"])
 
 
-def stamp(path: str) -> tuple[int, int] | None:
-    """(size, mtime_ns) of a clip, by which a change is noticed; None where there is none."""
+def source_stamp(path: str) -> tuple[int, int] | None:
+    """(size, mtime_ns) of a clip, which differ when it has changed; None where it does not exist."""
     try:
-        return clip_files.stamp(Path(path))
+        return stamp(Path(path))
     except FileNotFoundError:
         return None
 

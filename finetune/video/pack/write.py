@@ -1,7 +1,7 @@
-"""Write a pack: each video of a manifest is decoded once, and its frames kept as `pack_format` says.
+"""Write a pack: decode each video of a manifest once, and store its frames in the format of format.py.
 
-A process for each core packs one video after the other into a part of its own; here the parts are put together to
-shards. Whatever ends the program costs the shard under way at most. Needs no torch.
+One process for each core packs videos into temporary files, one video each; this process joins them into shards.
+Whatever ends the program, at most the unfinished shard is lost. Imports no torch.
 """
 
 import errno
@@ -25,20 +25,35 @@ from finetune.video.decode.container import decode_frames, open_video
 from finetune.video.decode.gop import GopLayout
 from finetune.video.decode.probe import VideoInfo, frame_times, scan
 from finetune.video.decode.read import RgbConverter, read_frames
-from finetune.video.pack import format as form
-from finetune.video.pack.format import FRAME_DTYPE, JPEG_QUALITY, PackSettings
+from finetune.video.pack.format import (
+    FRAME_DTYPE,
+    JPEG_QUALITY,
+    PackSettings,
+    broken_shards,
+    find_entry,
+    has_changed,
+    make_index,
+    read_bad,
+    read_index,
+    read_settings,
+    shard_file,
+    source_stamp,
+    write_bad,
+    write_index,
+    write_settings,
+)
 from finetune.video.worker_pool import WorkerFailure, process_map
 
 SHARD_BYTES = 2**28
 TIME_LIMIT_SECONDS = 3600  # for one video; an hour of Full HD takes about a quarter of that
-FRAMES_PER_CHUNK = 64  # frames in memory at a time
+FRAMES_PER_CHUNK = 64  # in memory at a time
 Progress = Callable[[int, int], None]
-Pictures = Iterator[tuple[np.ndarray, float]]
+Pictures = Iterator[tuple[np.ndarray, float]]  # RGB uint8 (H, W, 3), and its time in seconds
 
 
 @dataclass(frozen=True)
 class PackResult:
-    """What one run of `pack` did, in videos; `bad` has the reason for each that could not be read."""
+    """The number of videos packed now and kept from before, and why each of the `bad` ones could not be read."""
 
     packed: int
     kept: int
@@ -53,11 +68,11 @@ def pack(
     frames: int | None = None,
     progress: Progress | None = None,
 ) -> PackResult:
-    """Pack the videos that are not in the folder's pack yet, or have changed since; others are kept.
+    """Add the videos to the folder's pack that are not in it yet or have changed since; others are kept.
 
-    A picture is scaled so that its short side has `short_side` pixels, and never enlarged. `frames` keeps the middle
-    frame of each of that many equal parts of a video, None all frames. `progress` is called with (videos done,
-    videos). Raises RunError for a folder that another run packs into, that holds something else or was packed with
+    Frames are scaled so that their short side has `short_side` pixels, and never enlarged. `frames` packs the middle
+    frame of each of that many equal parts of a video, None all frames. `progress` is called with (videos done, videos).
+    Raises RunError where another program is packing into the folder, where it has other contents or was packed with
     other settings, and for a full disk.
     """
     folder = Path(folder)
@@ -67,7 +82,7 @@ def pack(
             return _pack(manifest, folder, PackSettings(short_side, frames), progress)
     except OSError as error:
         if error.errno in {errno.ENOSPC, errno.EDQUOT}:
-            reason = "the disk is full; make room and run the command again: it goes on after the last finished shard"
+            reason = "the disk is full; free some space, then run the command again to continue after the last shard"
         else:
             reason = f"cannot be written: {error.strerror}"
         raise RunError(f"{folder}: {reason}") from None
@@ -76,42 +91,43 @@ def pack(
 def _pack(manifest: Manifest, folder: Path, settings: PackSettings, progress: Progress | None) -> PackResult:
     shards = _ShardWriter(folder, _remove_broken(folder))
     paths = sorted({os.fsdecode(path) for path in manifest.paths})
-    left = [path for path in paths if form.find(shards.index, path) is None]
-    bad = {path: reason for path, reason in form.read_bad(folder).items() if path not in set(paths)}
+    unpacked = [path for path in paths if find_entry(shards.index, path) is None]
+    bad = {path: reason for path, reason in read_bad(folder).items() if path not in set(paths)}
     parts = folder / "parts"
     parts.mkdir()
     results = process_map(
         partial(_pack_video, settings=settings, parts=parts),
-        enumerate(left),
+        enumerate(unpacked),
         count=len(os.sched_getaffinity(0)),
         time_limit=TIME_LIMIT_SECONDS,
     )
-    found: dict[str, str] = {}
+    new_bad: dict[str, str] = {}
+    kept = len(paths) - len(unpacked)
     try:
         with closing(results), shards:
-            for done, (path, result) in enumerate(zip(left, results, strict=True), start=len(paths) - len(left) + 1):
+            for done, (path, result) in enumerate(zip(unpacked, results, strict=True), start=kept + 1):
                 if isinstance(result, _PackedVideo):
                     shards.add(result)
                 elif isinstance(result, OSError):
                     raise result
                 else:
-                    found[path] = f"{path}: {result.reason}" if isinstance(result, WorkerFailure) else str(result)
+                    new_bad[path] = f"{path}: {result.reason}" if isinstance(result, WorkerFailure) else str(result)
                 if progress is not None:
                     progress(done, len(paths))
     finally:
         shutil.rmtree(parts, ignore_errors=True)
-        form.write_bad(folder, bad | found)
-    return PackResult(len(left) - len(found), len(paths) - len(left), found)
+        write_bad(folder, bad | new_bad)
+    return PackResult(len(unpacked) - len(new_bad), kept, new_bad)
 
 
 @contextmanager
 def _locked(folder: Path) -> Iterator[None]:
-    """Hold the folder, which is made where there is none, until the end of this block or of the program."""
+    """Lock the folder, which is created if needed, until the end of this block or of the program."""
     folder.mkdir(parents=True, exist_ok=True)
     if not (folder / "pack.json").exists() and any(not _is_ours(path) for path in folder.iterdir()):
-        raise RunError(f"{folder}: is not a pack and not empty; choose a folder of its own")
+        raise RunError(f"{folder}: is not a pack and not empty; choose an empty folder")
     with exclusive_lock(
-        folder / "lock", f"{folder}: another run is packing into it; wait for that, or choose another --out"
+        folder / "lock", f"{folder}: another program is packing into it; wait for it, or choose another --out"
     ):
         yield
 
@@ -122,19 +138,19 @@ def _is_ours(path: Path) -> bool:
 
 def _check_settings(folder: Path, settings: PackSettings) -> None:
     if not (folder / "pack.json").exists():
-        form.write_settings(folder, settings)
-    elif (there := form.read_settings(folder)) != settings:
-        raise RunError(f"{folder}: was packed with {there}, not {settings}; say the same, or choose another --out")
+        write_settings(folder, settings)
+    elif (existing := read_settings(folder)) != settings:
+        raise RunError(f"{folder}: was packed with {existing}, not {settings}; use these, or choose another --out")
 
 
 def _remove_broken(folder: Path) -> np.ndarray:
-    """The index less what has changed or is broken; what no entry is left of, or a run has left behind, is removed."""
-    index = form.read_index(folder)
-    broken = form.broken_shards(folder, index)
-    good = [entry["shard"] not in broken and not form.has_changed(entry) for entry in index]
+    """The index without videos that changed or are broken; files without an entry, and leftovers, are deleted."""
+    index = read_index(folder)
+    broken = broken_shards(folder, index)
+    good = [entry["shard"] not in broken and not has_changed(entry) for entry in index]
     index = np.array(index[np.array(good, dtype=bool)])
-    form.write_index(folder, index)  # before what it lists no more is removed
-    listed = {form.shard_file(folder, shard) for shard in np.unique(index["shard"]).tolist()}
+    write_index(folder, index)  # before the files that it no longer lists are deleted
+    listed = {shard_file(folder, shard) for shard in np.unique(index["shard"]).tolist()}
     for file in set(folder.glob("*.frames")) - listed | set(folder.glob("*.partial")):
         file.unlink()
     shutil.rmtree(folder / "parts", ignore_errors=True)
@@ -142,9 +158,9 @@ def _remove_broken(folder: Path) -> np.ndarray:
 
 
 class _ShardWriter:
-    """The shard under way, and the index of those that are finished.
+    """The shard being written, and the index of the finished ones.
 
-    As a context manager it finishes the last one, also when interrupted; where the disk fails it removes that.
+    As a context manager it finishes the last shard, also when interrupted; where the disk fails it deletes it.
     """
 
     def __init__(self, folder: Path, index: np.ndarray) -> None:
@@ -156,7 +172,7 @@ class _ShardWriter:
         self.end = 0
 
     def add(self, part: "_PackedVideo") -> None:
-        """Append a packed video, and remove the file that it comes from."""
+        """Append a packed video, and delete its temporary file."""
         if self.file is None:
             self.file = (self.folder / "shard.partial").open("wb")
         with part.file.open("rb") as source:
@@ -168,16 +184,16 @@ class _ShardWriter:
             self.finish()
 
     def finish(self) -> None:
-        """Give the shard its name, then list it."""
+        """Give the shard its final name, then add it to the index."""
         if self.file is None:
             return
-        self.file.truncate(self.end)  # an interrupt may have come in the middle of a video
+        self.file.truncate(self.end)  # an interrupt may have left part of a video
         self.file.flush()
         os.fsync(self.file.fileno())
         self.file.close()
-        os.replace(self.file.name, form.shard_file(self.folder, self.number))
-        self.index = np.concatenate([self.index, form.entries(self.entries)])
-        form.write_index(self.folder, self.index)
+        os.replace(self.file.name, shard_file(self.folder, self.number))
+        self.index = np.concatenate([self.index, make_index(self.entries)])
+        write_index(self.folder, self.index)
         self.number, self.file, self.entries, self.end = self.number + 1, None, [], 0
 
     def __enter__(self) -> "_ShardWriter":
@@ -194,7 +210,7 @@ class _ShardWriter:
 
 @dataclass(frozen=True)
 class _PackedVideo:
-    """A packed video in a file of its own: its JPEGs, and from `table` on a FRAME for each."""
+    """A packed video in a temporary file: its JPEGs, and from offset `table` on a FRAME_DTYPE record for each."""
 
     file: Path
     source: tuple  # path as bytes, size, mtime_ns, height, width
@@ -203,10 +219,10 @@ class _PackedVideo:
 
 
 def _pack_video(item: tuple[int, str], *, settings: PackSettings, parts: Path) -> _PackedVideo | VideoError | OSError:
-    """Pack one video, in a process that may be killed. An OSError comes from the disk that is written to."""
+    """Pack one video, in a worker process. A returned OSError is about the disk that is written to."""
     cv2.setNumThreads(1)
     number, path = item
-    stamp = form.stamp(path)
+    stamp = source_stamp(path)
     if stamp is None:
         return VideoError(f"{path}: there is no such file")
     target = parts / str(number)
@@ -221,7 +237,7 @@ def _pack_video(item: tuple[int, str], *, settings: PackSettings, parts: Path) -
 
 
 def _write_frames(file: IO[bytes], pictures: Pictures) -> tuple[int, int]:
-    """Write pictures as JPEGs and their FRAMEs; how many there are, and where the FRAMEs begin."""
+    """Write pictures as JPEGs, then their table; returns the number of pictures and the offset of the table."""
     frames, end = [], 0
     for picture_HWC, seconds in pictures:
         picture_HWC = cv2.cvtColor(picture_HWC, cv2.COLOR_RGB2BGR)
@@ -234,7 +250,7 @@ def _write_frames(file: IO[bytes], pictures: Pictures) -> tuple[int, int]:
 
 
 def _pictures(path: Path, info: VideoInfo, layout: GopLayout | None, settings: PackSettings) -> Pictures:
-    """The frames to pack, uint8 (H, W, 3), and their times in seconds: as `read_frames` gives them."""
+    """The frames to pack with their times, as `read_frames` gives them."""
     size = packed_size(info.height, info.width, settings.short_side)
     count = min(settings.frames or info.num_frames, info.num_frames)
     if count == info.num_frames and not path.is_dir():
@@ -247,7 +263,7 @@ def _pictures(path: Path, info: VideoInfo, layout: GopLayout | None, settings: P
 
 
 def _all_pictures(path: Path, size: tuple[int, int], times: np.ndarray) -> Pictures:
-    """Every frame as the decoder hands them out, one in memory at a time."""
+    """Every frame in the order of the decoder's output, one in memory at a time."""
     count, to_rgb = 0, RgbConverter(path)
     with open_video(path) as (container, stream):
         for count, frame in enumerate(decode_frames(path, container, stream), start=1):
@@ -258,12 +274,12 @@ def _all_pictures(path: Path, size: tuple[int, int], times: np.ndarray) -> Pictu
 
 
 def evenly_spaced_frames(video_frames: int, frames: int) -> list[int]:
-    """The middle frame of each of `frames` equal parts of a video."""
+    """The index of the middle frame of each of `frames` equal parts of a video."""
     return [(2 * part + 1) * video_frames // (2 * frames) for part in range(frames)]
 
 
 def packed_size(height: int, width: int, short_side: int) -> tuple[int, int]:
-    """(height, width) of packed frames: the short side at `short_side` pixels, unless it is smaller already."""
+    """(height, width) of packed frames: the short side has `short_side` pixels, or less where the video is smaller."""
     short = min(height, width)
     side = min(short, short_side)
     return max(side, round(height * side / short)), max(side, round(width * side / short))
