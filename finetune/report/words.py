@@ -49,9 +49,10 @@ def _size_warnings(results: Results) -> Iterator[tuple[str, str]]:
         )
     if rows < MIN_RELIABLE_CLIPS or (groups is not None and groups < MIN_RELIABLE_GROUPS):
         size = count(rows, "clip") + (f" from {count(groups, 'group')}" if groups is not None else "")
+        or_cross_validate = "" if "folds" in results else ", or cross-validate (finetune kfold)"
         yield (
             f"The test set is small ({size}): the interval is wide, and only approximate.",
-            "Test on more clips, preferably from more people or recordings, or cross-validate (finetune kfold).",
+            f"Test on more clips, preferably from more people or recordings{or_cross_validate}.",
         )
 
 
@@ -265,7 +266,7 @@ def points_interval(ends: list[float]) -> str:
 
 def gain(ends: list[float], difference: float) -> str:
     """Top-1 difference between the fine-tuned model and the one with a frozen backbone, with its interval."""
-    return f"fine-tuned vs. frozen: {format_points(difference)} ({points_interval(ends)})"
+    return f"fine-tuned: {format_points(difference)} ({points_interval(ends)})"
 
 
 def duration(seconds: float) -> str:

@@ -10,7 +10,7 @@ from matplotlib.ticker import MaxNLocator, PercentFormatter
 
 from finetune.report.svg import INK, LINE, MUTED, STYLE, TRAIN, VAL, SvgFigure, axes_in_points, inline_svg
 
-MARGINS = (56, 14, 12, 38)
+MARGINS = (56, 26, 12, 38)  # left, right, top, bottom, in points
 WIDTH, HEIGHT = 375, 230
 
 

@@ -17,7 +17,7 @@ MAX_SCATTER_PLOTS, MAX_POINTS = 12, 500
 def iou_histogram(task: dict[str, Any], *, name: str) -> SvgFigure:
     """Clips by IoU; the solid line is the mean, the dashed line the mean IoU of the mean training box."""
     edges, counts = task["histogram"]["edges"], task["histogram"]["counts"]
-    figure, axes = axes_in_points(width=375, height=170, margins=(42, 14, 30, 38))
+    figure, axes = axes_in_points(width=375, height=170, margins=(42, 26, 30, 38))
     bins = [(low, high, number) for (low, high), number in zip(itertools.pairwise(edges), counts, strict=True)]
     widths = [high - low for low, high, _ in bins]
     axes.bar(edges[:-1], counts, widths, align="edge", color=VAL, alpha=0.55, edgecolor=VAL, lw=0.8)
