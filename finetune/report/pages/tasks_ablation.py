@@ -13,7 +13,7 @@ from finetune.report.headline_text import KIND_NAMES, format_deviation, format_h
 from finetune.report.run.markdown import escape_markdown
 from finetune.report.run.page import load_template, page_assets, write_page
 from finetune.report.words import SPLIT_ADJECTIVES, relative_link
-from finetune.run.results import RESULTS_FORMAT as SCHEMA
+from finetune.run.results import RESULTS_FORMAT
 from finetune.storage.atomic import atomic_file
 from finetune.storage.safe_read import read_json
 from finetune.text import count
@@ -82,8 +82,8 @@ def _read(path: Path) -> dict[str, Any]:
         raise RunError(f"{path}: there is no such file; make it with `finetune tasks-ablation`")
     ablation = read_json(path)
     schema = ablation.get("schema") if isinstance(ablation, dict) else None
-    if schema != SCHEMA:
-        raise RunError(f"{path}: schema is {schema!r}, this version reads {SCHEMA}; ablate the tasks again")
+    if schema != RESULTS_FORMAT:
+        raise RunError(f"{path}: schema is {schema!r}, this version reads {RESULTS_FORMAT}; ablate the tasks again")
     if not ablation.get("tasks"):
         raise RunError(f"{path}: has no task in it; it is damaged: ablate the tasks again")
     return dict(ablation)

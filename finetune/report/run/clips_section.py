@@ -21,15 +21,15 @@ _MAX_PICTURE_BYTES, _MAX_FRAMES = 400_000, 64
 _PICTURE_NAME = re.compile(r"[0-9a-f]{16}(-cam)?\.jpg")
 
 
-def clips_context(predictions: Sequence[PredictionRow], evaluation: Path, *, multilabel: bool) -> dict[str, Any]:
+def clips_context(
+    predictions: Sequence[PredictionRow], evaluation: EvaluationFolder, *, multilabel: bool
+) -> dict[str, Any]:
     """The clips that `choose_clips` picks, with their pictures as far as there are any."""
     chosen, root = choose_clips(predictions, multilabel=multilabel), common_root(predictions)
-    pictures = _read_picture_index(EvaluationFolder(evaluation))
+    pictures = _read_picture_index(evaluation)
 
     def cards(clips: Sequence[PredictionRow]) -> list[dict[str, Any]]:
-        shown = [
-            _card(clip, root, pictures.get(clip.path, {}), EvaluationFolder(evaluation).pictures) for clip in clips
-        ]
+        shown = [_card(clip, root, pictures.get(clip.path, {}), evaluation.pictures) for clip in clips]
         return [_split_multilabel(card) for card in shown] if multilabel else shown
 
     return {

@@ -32,7 +32,7 @@ from finetune.report.run.task_curves import task_learning_curves
 from finetune.report.run.task_section import flatten_json, task_context
 from finetune.report.svg import SvgFigure
 from finetune.run.folder import EvaluationFolder, RunFolder
-from finetune.run.predictions_csv import PredictionRow, read_prediction_rows
+from finetune.run.predictions_csv import read_prediction_rows
 from finetune.run.read import read_environment, read_epochs, read_results_file, with_task_metrics
 from finetune.run.results import Results, SkippedFile
 from finetune.storage.atomic import atomic_file
@@ -58,14 +58,15 @@ def _write_report(run: Path, evaluation: Path, *, figures_too: bool) -> Path:
     check_no_external_links(run, only_read=files.pictures.name)
     results = read_results_file(files.results)
     name = primary_task(results["tasks"])
+    kind = results["tasks"][name]["kind"]
     epochs = with_task_metrics(name, read_epochs(run))
-    predictions = read_prediction_rows(evaluation) if results["tasks"][name]["kind"] in CATEGORICAL_KINDS else None
+    predictions = read_prediction_rows(evaluation) if kind in CATEGORICAL_KINDS else None
     recipe = read_text(RunFolder(run).recipe)
     tasks = [task_context(task, values, results, predictions or []) for task, values in results["tasks"].items()]
     warnings = [*words.evaluation_warnings(results, epochs), *regression_warnings(results)]
     task_rows, changes = headline_text.task_rows(results, epochs), recipe_changes(recipe or "")
     training = _training_section(epochs, results["tasks"]) if epochs else None
-    headline_key, headline_name = HEADLINE_METRICS.get(results["tasks"][name]["kind"], ("top1", "top-1"))
+    headline_key, headline_name = HEADLINE_METRICS.get(kind, ("top1", "top-1"))
     html = load_template("report.html.j2").render(
         results=results,
         tasks=tasks,
@@ -82,7 +83,7 @@ def _write_report(run: Path, evaluation: Path, *, figures_too: bool) -> Path:
         training=training,
         folds=_mean_and_deviation(results.get("folds", [])),
         seeds=_mean_and_deviation(results.get("seeds", [])),
-        clips=None if predictions is None else _clips(predictions, evaluation, results["tasks"][name]),
+        clips=None if predictions is None else clips_context(predictions, files, multilabel=kind == "multilabel"),
         recipe=recipe,
         changes=changes,
         **_environment(run),
@@ -93,9 +94,7 @@ def _write_report(run: Path, evaluation: Path, *, figures_too: bool) -> Path:
     )
     try:
         write_page(files.report, html)
-        public_changes = [
-            change for change in changes if not change.key.startswith("data.")
-        ]  # no paths of this machine
+        public_changes = [change for change in changes if not change.key.startswith("data.")]  # no local paths
         with atomic_file(files.markdown) as partial:
             text = render_markdown_report(results, tasks, warnings, public_changes, task_rows)
             partial.write_bytes(text.encode("utf-8", errors="replace"))
@@ -104,10 +103,6 @@ def _write_report(run: Path, evaluation: Path, *, figures_too: bool) -> Path:
     except OSError as error:
         raise RunError(f"{evaluation}: the report cannot be written: {error.strerror or error}") from None
     return files.report
-
-
-def _clips(predictions: list[PredictionRow], evaluation: Path, task: dict[str, Any]) -> dict[str, Any]:
-    return clips_context(predictions, evaluation, multilabel=task["kind"] == "multilabel")
 
 
 def _environment(run: Path) -> dict[str, Any]:

@@ -10,6 +10,7 @@ from report.run.test_page import shown, write_run
 
 from finetune.report.run.clips_section import clips_context, common_root, relative_to_root
 from finetune.report.run.task_section import task_context
+from finetune.run.folder import EvaluationFolder
 from finetune.run.predictions_csv import PredictionRow
 from finetune.video.encode import encode_jpeg
 
@@ -26,7 +27,7 @@ def pictures(tmp_path):
 def the_clip(pictures, **entry):
     (pictures / "index.json").write_text(json.dumps({"/c/x.mp4": entry}))
     predictions = [PredictionRow("/c/x.mp4", "a", "b", 0.7, {"b": 0.7, "a": 0.3}, "")]
-    return clips_context(predictions, pictures.parent, multilabel=False)["mistakes"][0]
+    return clips_context(predictions, EvaluationFolder(pictures.parent), multilabel=False)["mistakes"][0]
 
 
 def picture(pictures, name):
@@ -99,7 +100,7 @@ def test_weights_that_are_no_shares_are_none(pictures, weights):
 def test_an_index_that_is_none_leaves_a_page_without_pictures(pictures, index):
     (pictures / "index.json").write_text(index)
     predictions = [PredictionRow("/c/x.mp4", "a", "b", 0.7, {}, "")]
-    found = clips_context(predictions, pictures.parent, multilabel=False)
+    found = clips_context(predictions, EvaluationFolder(pictures.parent), multilabel=False)
     assert (found["pictures"], found["explained"], found["attended"]) == (False, False, False)
     assert found["mistakes"][0]["sheet"] is None
 
