@@ -252,7 +252,7 @@ def test_draws_of_a_file_differ_and_follow_from_its_name(tmp_path):
     assert [fixed_draw_of_epoch(epoch, 3) for epoch in range(1, 6)] == [0, 1, 2, 0, 1]
 
 
-@pytest.mark.parametrize(("kept_as", "most"), [("fp32", 0.0), ("fp16", 5e-4), ("bf16", 4e-3)])
+@pytest.mark.parametrize(("storage_dtype", "most"), [("fp32", 0.0), ("fp16", 5e-4), ("bf16", 4e-3)])
 def test_rounding_errs_by_no_more_than_half_a_last_digit(storage_dtype, most):
     model = model_of()
     frozen = frozen_part(model, 2, precision="fp32", storage_dtype=storage_dtype)

@@ -31,7 +31,7 @@ def items(count):
     return torch.arange(count * 6, dtype=torch.float32).reshape(count, *ITEM)
 
 
-@pytest.mark.parametrize("kept_as", ["fp16", "bf16", "fp32"])
+@pytest.mark.parametrize("storage_dtype", ["fp16", "bf16", "fp32"])
 def test_items_come_back_as_they_were_kept_in_any_order(tmp_path, storage_dtype):
     with filled(tmp_path, storage_dtype=storage_dtype) as store:
         places = store.find(item_keys([(3,), (0,), (3,)]))
