@@ -1,13 +1,15 @@
-"""`finetune features` and `probe`: what frozen backbones give, kept ahead of runs, and a first number from it."""
+"""`finetune features` and `probe`: cache features of frozen stages, and score simple classifiers on them."""
 
 import sys
+from collections.abc import Sequence
 from dataclasses import asdict
 from datetime import datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from finetune.cli.arguments import Overrides, RecipeName
 from finetune.errors import RecipeError
 from finetune.recipe.load import load_recipe
 
@@ -17,20 +19,25 @@ if TYPE_CHECKING:
 
 def features(
     recipe: Annotated[
-        str | None, typer.Argument(help="Name of a recipe (see `finetune recipes list`) or a YAML file.")
+        str | None, typer.Argument(help="Recipe name (see `finetune recipes list`) or YAML file.")
     ] = None,
-    overrides: Annotated[list[str] | None, typer.Argument(help="Settings to change, each key.sub=value.")] = None,
-    listed: Annotated[bool, typer.Option("--list", help="List what is kept instead.")] = False,
-    prune: Annotated[bool, typer.Option("--prune", help="Remove what was not used for long instead.")] = False,
-    days: Annotated[int, typer.Option(min=0, help="How long that is; 0 removes all that is not in use.")] = 30,
+    overrides: Overrides = None,
+    listed: Annotated[bool, typer.Option("--list", help="List the cache and exit.")] = False,
+    prune: Annotated[bool, typer.Option("--prune", help="Delete entries unused for --days days and exit.")] = False,
+    days: Annotated[
+        int, typer.Option(min=0, metavar="N", help="With --prune: 0 deletes all entries that are not in use.")
+    ] = 30,
     folder: Annotated[
-        Path | None, typer.Option(help="Where it is kept, for --list and --prune; by default in the user's cache.")
+        Path | None, typer.Option(help="With --list or --prune: cache folder. Default: in the user's cache.")
     ] = None,
 ) -> None:
-    """Compute ahead what runs of a recipe read of its frozen stages, and keep it; runs, folds and sweeps share it."""
+    """Precompute and cache frozen-stage features.
+
+    All runs, folds and sweeps that use the same frozen stages read them from the cache.
+    """
     if listed or prune:
         if recipe is not None or (listed and prune):
-            raise RecipeError("--list and --prune stand alone; where it is kept, say by --folder")
+            raise RecipeError("--list and --prune take no recipe and exclude each other; name a cache with --folder")
         if prune:
             _prune(folder, days)
         else:
@@ -40,7 +47,7 @@ def features(
         raise RecipeError("a recipe is missing: finetune features RECIPE, or --list, or --prune")
     settings = load_recipe(recipe, overrides or [])
     if settings.train.cache == "off":
-        raise RecipeError("train.cache is off: runs of this recipe would not read what is kept; leave that out")
+        raise RecipeError("train.cache is off: runs of this recipe would not read the cache; leave out train.cache=off")
 
     import torch
 
@@ -51,39 +58,36 @@ def features(
 
     manifest = load_manifest(settings)
     torch.manual_seed(settings.seed)
-    for each in prefill_features(new_model(settings, manifest), manifest, settings):
-        if each.why_not:
-            print(f"{each.phase}: nothing is kept, as {each.why_not}")
+    for phase in prefill_features(new_model(settings, manifest), manifest, settings):
+        if phase.why_not:
+            print(f"{phase.phase}: not cached: {phase.why_not}")
             continue
         print(
-            f"{each.phase}: {each.clips} clips of what enters at {each.entry}, {_size(each.kept_bytes)}; "
-            f"{each.computed} were computed now"
+            f"{phase.phase}: {_entry_text(phase.entry)} of {phase.clips} clips, {_size(phase.kept_bytes)}, "
+            f"{phase.computed} computed now"
         )
-        for reason in each.failed:
-            print(f"  left out: {reason}")
+        for reason in phase.failed:
+            print(f"  skipped: {reason}")
     print(cache_root(settings.train.cache_dir))
 
 
 def probe(
-    recipe: Annotated[str, typer.Argument(help="Name of a recipe (see `finetune recipes list`) or a YAML file.")],
-    overrides: Annotated[list[str] | None, typer.Argument(help="Settings to change, each key.sub=value.")] = None,
+    recipe: RecipeName,
+    overrides: Overrides = None,
     backbones: Annotated[
-        str | None, typer.Option(help="MultitaskSpec, with commas between them; by default the recipe's.")
+        str | None, typer.Option(metavar="A,B,…", help="Backbones to compare. Default: the recipe's.")
     ] = None,
-    out: Annotated[Path | None, typer.Option(help="Folder of the results; by default runs/<recipe>-probe.")] = None,
+    out: Annotated[Path | None, typer.Option(help="Output folder. Default: runs/<recipe>-probe.")] = None,
 ) -> None:
-    """A first number for a data set: small classifiers on the features of frozen backbones, cross-validated.
+    """Score simple classifiers on frozen features, by cross-validation.
 
-    Test clips are left out (data.test=0 takes all that are not in a split of the data's own). The last line printed
-    is the folder.
+    Test clips are left out (data.test=0 uses all clips, unless the data come with a test split).
     """
     settings = load_recipe(recipe, overrides or [])
     names = [name.strip() for name in (backbones or settings.model.backbone).split(",") if name.strip()]
 
     from finetune.cli.manifest import load_manifest
     from finetune.model.backbone.known_names import check_name
-    from finetune.report.pages.probes import draw_probes, probe_table
-    from finetune.storage.atomic import atomic_file, write_json
 
     for name in names:
         check_name(name)
@@ -93,60 +97,77 @@ def probe(
     from finetune.study.probe import majority_baseline, probe
     from finetune.train.log.console import Display
 
-    found = [asdict(each) for each in probe(settings, manifest, names, display=Display())]
-    chance = majority_baseline(manifest)
+    results = [asdict(result) for result in probe(settings, manifest, names, display=Display())]
+    baseline = majority_baseline(manifest)
     folder = out or Path("runs") / f"{Path(recipe).stem}-probe"
-    folder.mkdir(parents=True, exist_ok=True)
-    write_json(
-        folder / "probe.json", {"most_frequent_class": chance, "interval": f"95 %, {FOLD_ERROR_NOTE}", "probes": found}
-    )
-    with atomic_file(folder / "probe.md") as partial:
-        partial.write_text(probe_table(found), encoding="utf-8")
-    draw_probes(folder / "probe.svg", found, chance=chance["top1"])
-    width, wider = (max(len(each[key]) for each in found) for key in ("backbone", "method"))
-    print(f"{'backbone':{width}}  {'on its features':{wider}}  top-1 (95 % interval)   seconds: features, classifier")
-    for each in found:
-        low, high = each["interval"]
+    _write_probes(folder, results, baseline)
+    width, wider = (max(len(result[key]) for result in results) for key in ("backbone", "method"))
+    print(f"{'backbone':{width}}  {'classifier':{wider}}  top-1 (95 % interval)   seconds: features, classifier")
+    for result in results:
+        low, high = result["interval"]
         print(
-            f"{each['backbone']:{width}}  {each['method']:{wider}}  {each['top1']:.3f} ({low:.3f} to {high:.3f})"
-            f"  {each['seconds_of_features']:17.0f}  {each['seconds']:10.1f}"
+            f"{result['backbone']:{width}}  {result['method']:{wider}}  {result['top1']:.3f} ({low:.3f} to {high:.3f})"
+            f"  {result['seconds_of_features']:17.0f}  {result['seconds']:10.1f}"
         )
     print(f"Intervals are {FOLD_ERROR_NOTE}.")
-    print(f"always {chance['class']}: {chance['top1']:.3f}. Picking the best of many inflates its score.")
-    print(f"picture {folder / 'probe.svg'}\n{folder}", flush=True)
+    print(
+        f"Majority-class baseline ({baseline['class']}): {baseline['top1']:.3f}. "
+        "Picking the best of many inflates its score."
+    )
+    print(f"plot {folder / 'probe.svg'}\n{folder}", flush=True)
+
+
+def _write_probes(folder: Path, results: Sequence[dict[str, Any]], baseline: dict[str, Any]) -> None:
+    """Write probe.json, probe.md and probe.svg."""
+    from finetune.metrics.intervals import FOLD_ERROR_NOTE
+    from finetune.report.pages.probes import draw_probes, probe_table
+    from finetune.storage.atomic import atomic_file, write_json
+
+    folder.mkdir(parents=True, exist_ok=True)
+    interval = f"95 %, {FOLD_ERROR_NOTE}"
+    write_json(folder / "probe.json", {"most_frequent_class": baseline, "interval": interval, "probes": list(results)})
+    with atomic_file(folder / "probe.md") as partial:
+        partial.write_text(probe_table(results), encoding="utf-8")
+    draw_probes(folder / "probe.svg", results, chance=baseline["top1"])
 
 
 def _list(folder: Path | None) -> None:
     from finetune.feature_cache.cache_folder import cache_root, list_cache_entries
 
-    found = list_cache_entries(cache_root(folder))
-    print("       size  last used   backbone                        entering at        clips of")
-    for each in found:
-        told = each.cache_key
-        of = "training" if told["drawn"] else "evaluation"
+    entries = list_cache_entries(cache_root(folder))
+    print("       size  last used   backbone                        cached             clips")
+    for entry in entries:
+        key = entry.cache_key
+        split = "training" if key["drawn"] else "evaluation"
         print(
-            f"{_size(each.size_bytes):>11}  {datetime.fromtimestamp(each.used):%Y-%m-%d}  {told['backbone']:30}  "
-            f"{told['entry']:17}  {of}, {told['clip']['num_frames']} frames of {told['size']} px"
+            f"{_size(entry.size_bytes):>11}  {datetime.fromtimestamp(entry.used):%Y-%m-%d}  {key['backbone']:30}  "
+            f"{_entry_text(key['entry']):17}  {split}, {key['clip']['num_frames']} frames of {key['size']} px"
         )
-    print(f"{_size(sum(each.size_bytes for each in found))} in {cache_root(folder)}")
+    print(f"{_size(sum(entry.size_bytes for entry in entries))} in {cache_root(folder)}")
 
 
 def _prune(folder: Path | None, days: int) -> None:
     from finetune.feature_cache.cache_folder import cache_root, list_cache_entries, remove_cache_entry
 
-    found = list_cache_entries(cache_root(folder))
-    old = [each for each in found if _days_since(each) >= days]
-    gone = [each for each in old if remove_cache_entry(each.folder)]
-    stay = sum(each.size_bytes for each in found) - sum(each.size_bytes for each in gone)
-    print(f"removed {len(gone)} of {len(found)} sets, {_size(sum(each.size_bytes for each in gone))}")
-    print(f"{_size(stay)} stay in {cache_root(folder)}")
-    if len(gone) < len(old):
-        print(f"{len(old) - len(gone)} are in use, and stay", file=sys.stderr)
+    entries = list_cache_entries(cache_root(folder))
+    unused = [entry for entry in entries if _days_since_use(entry) >= days]
+    removed = [entry for entry in unused if remove_cache_entry(entry.folder)]
+    freed_bytes = sum(entry.size_bytes for entry in removed)
+    left_bytes = sum(entry.size_bytes for entry in entries) - freed_bytes
+    print(f"deleted {len(removed)} of {len(entries)} entries, {_size(freed_bytes)}")
+    print(f"{_size(left_bytes)} left in {cache_root(folder)}")
+    if len(removed) < len(unused):
+        print(f"{len(unused) - len(removed)} entries are in use and were not deleted", file=sys.stderr)
 
 
-def _days_since(each: "CacheEntry") -> float:
-    return (datetime.now().timestamp() - each.used) / 86400
+def _days_since_use(entry: "CacheEntry") -> float:
+    return (datetime.now().timestamp() - entry.used) / 86400
 
 
-def _size(count: float) -> str:
-    return f"{count / 1e9:.2f} GB" if count >= 1e9 else f"{count / 1e6:.1f} MB"
+def _entry_text(entry: str) -> str:
+    """What is cached: the backbone's features, or the inputs of the first stage that trains."""
+    return "backbone features" if entry == "features" else f"inputs of {entry}"
+
+
+def _size(num_bytes: float) -> str:
+    return f"{num_bytes / 1e9:.2f} GB" if num_bytes >= 1e9 else f"{num_bytes / 1e6:.1f} MB"

@@ -1,4 +1,4 @@
-"""`finetune kfold`, `sweep-stages` and `average`: several runs seen as one."""
+"""`finetune kfold`, `tasks-ablation`, `sweep-stages` and `average`: commands that train or combine several runs."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from finetune.cli.arguments import Overrides, RecipeName
 from finetune.errors import RunError
 from finetune.recipe.load import load_recipe
 from finetune.run.folder import RunFolder
@@ -15,15 +16,19 @@ if TYPE_CHECKING:
 
 
 def kfold(
-    recipe: Annotated[str, typer.Argument(help="Name of a recipe (see `finetune recipes list`) or a YAML file.")],
-    overrides: Annotated[list[str] | None, typer.Argument(help="Settings to change, each key.sub=value.")] = None,
-    folds: Annotated[int, typer.Option(min=2, help="Parts that the clips are divided into, by whole groups.")] = 5,
-    leave_one_group_out: Annotated[bool, typer.Option(help="A fold for each group instead.")] = False,
-    out: Annotated[Path | None, typer.Option(help="Folder of the folds; what was interrupted goes on there.")] = None,
+    recipe: RecipeName,
+    overrides: Overrides = None,
+    folds: Annotated[int, typer.Option(min=2, metavar="K", help="Number of folds; groups stay whole.")] = 5,
+    leave_one_group_out: Annotated[
+        bool, typer.Option("--leave-one-group-out", help="One fold per group, instead of --folds.")
+    ] = False,
+    out: Annotated[
+        Path | None, typer.Option(help="Study folder; resumed if interrupted. Default: runs/<recipe>-<K>-fold.")
+    ] = None,
 ) -> None:
-    """Cross-validate: train a model for each fold, test each clip once, report on all of them together.
+    """Cross-validate: train one model per fold and report on all clips together.
 
-    Splits that the data has are set aside. The last line printed is the folder.
+    Each clip is tested once, by a model that was trained on no clip of its group. Splits in the data are ignored.
     """
     settings = load_recipe(recipe, overrides or [])
 
@@ -49,17 +54,22 @@ def kfold(
         print(f"{number:4}  {fold['num_rows']:5}  {fold[key]:.3f} (95 % interval {low:.3f} to {high:.3f})")
     values = [fold[key] for fold in results["folds"]]
     print(f"mean of folds {statistics.mean(values):.3f}, standard deviation {statistics.stdev(values):.3f}")
-    print(f"together {format_headline(task)} on {results['num_rows']} clips (interval {FOLD_ERROR_NOTE})")
+    print(f"all folds {format_headline(task)} on {results['num_rows']} clips (interval {FOLD_ERROR_NOTE})")
     print(f"report {RunFolder(folder).evaluation().report}\n{folder}", flush=True)
 
 
 def tasks_ablation(
-    recipe: Annotated[str, typer.Argument(help="Name of a recipe with several tasks, or a YAML file.")],
-    overrides: Annotated[list[str] | None, typer.Argument(help="Settings to change, each key.sub=value.")] = None,
-    seeds: Annotated[int, typer.Option(min=1, help="How often, with other seeds.")] = 3,
-    out: Annotated[Path | None, typer.Option(help="Folder of the runs; what was interrupted goes on there.")] = None,
+    recipe: RecipeName,
+    overrides: Overrides = None,
+    seeds: Annotated[int, typer.Option(min=1, metavar="N", help="Runs of each model, with different seeds.")] = 3,
+    out: Annotated[
+        Path | None, typer.Option(help="Study folder; resumed if interrupted. Default: runs/<recipe>-ablation.")
+    ] = None,
 ) -> None:
-    """Train each task alone and all together, and say what training together gains. The last line is the folder."""
+    """Compare multi-task training with one model per task.
+
+    Trains all tasks together and each alone, and reports the relative gain of each task and its mean, ΔM.
+    """
     settings = load_recipe(recipe, overrides or [])
 
     from finetune.cli.manifest import load_manifest
@@ -83,16 +93,20 @@ def _percent(value: float, interval: Sequence[float] | None) -> str:
 
 
 def sweep_stages(
-    recipe: Annotated[str, typer.Argument(help="Name of a recipe (see `finetune recipes list`) or a YAML file.")],
-    overrides: Annotated[list[str] | None, typer.Argument(help="Settings to change, each key.sub=value.")] = None,
-    probe_epochs: Annotated[int, typer.Option(min=1, help="Epochs of the head alone, before all else.")] = 5,
-    epochs: Annotated[int, typer.Option(min=1, help="Epochs of each stage.")] = 3,
-    lr: Annotated[float, typer.Option(min=0, help="PositiveFloat of each stage.")] = 1e-4,
-    out: Annotated[Path | None, typer.Option(help="Folder of the runs; one that was interrupted goes on.")] = None,
+    recipe: RecipeName,
+    overrides: Overrides = None,
+    probe_epochs: Annotated[
+        int, typer.Option(min=1, metavar="N", help="Epochs of the head alone, from which all start.")
+    ] = 5,
+    epochs: Annotated[int, typer.Option(min=1, metavar="N", help="Epochs of each stage.")] = 3,
+    lr: Annotated[float, typer.Option(min=0, metavar="LR", help="Learning rate of each stage.")] = 1e-4,
+    out: Annotated[
+        Path | None, typer.Option(help="Study folder; resumed if interrupted. Default: runs/<recipe>-stages.")
+    ] = None,
 ) -> None:
-    """Train each stage of the backbone alone for a few epochs and say which one pays.
+    """Fine-tune each backbone stage alone and compare them on the split val.
 
-    Scores are those of the split val. The recipe's own phases are not used.
+    The phases of the recipe are not used.
     """
     settings = load_recipe(recipe, overrides or [])
 
@@ -102,26 +116,30 @@ def sweep_stages(
 
     manifest = load_manifest(settings)
     folder = out or Path("runs") / f"{Path(recipe).stem}-stages"
-    outcomes = stages.sweep_stages(settings, manifest, probe_epochs=probe_epochs, epochs=epochs, lr=lr, out=folder)
-    table = _outcome_table(outcomes)
+    results = stages.sweep_stages(settings, manifest, probe_epochs=probe_epochs, epochs=epochs, lr=lr, out=folder)
+    table = _stage_table(results)
     (folder / "stages.txt").write_text(table + "\n", encoding="utf-8")
-    print(f"\n{table}\n{_verdict(outcomes, *val_units(manifest))}\n{folder}")
+    print(f"\n{table}\n{_verdict(results, *val_units(manifest))}\n{folder}")
 
 
 def average(
     runs: Annotated[list[Path], typer.Argument(help="Run folders: one for wise_ft, several for a soup.")],
     method: Annotated[
-        str | None, typer.Option(help="wise_ft, greedy or uniform; by default wise_ft of one run, greedy of several.")
+        str | None,
+        typer.Option(help="wise_ft, greedy or uniform. Default: wise_ft for one run, greedy for several."),
     ] = None,
-    out: Annotated[Path | None, typer.Option(help="The new run folder; by default beside in runs/.")] = None,
+    out: Annotated[Path | None, typer.Option(help="New run folder. Default: runs/<run>-<method>.")] = None,
 ) -> None:
-    """Average weights after training, choose on the split val, score the result on test, write its report."""
+    """Average weights: WiSE-FT of one run, a soup of several.
+
+    The average is chosen on the split val, evaluated on test, and written as a new run with its report.
+    """
     chosen = method or ("wise_ft" if len(runs) == 1 else "greedy")
     if chosen not in {"wise_ft", "greedy", "uniform"}:
-        raise RunError(f"--method is wise_ft, greedy or uniform, not {method!r}")
+        raise RunError(f"--method must be wise_ft, greedy or uniform, not {method!r}")
     if (chosen == "wise_ft") != (len(runs) == 1):
         raise RunError(
-            f"{chosen} takes {'one run' if chosen == 'wise_ft' else 'two runs or more'}, these are {len(runs)}"
+            f"{chosen} takes {'one run' if chosen == 'wise_ft' else 'two runs or more'}, but {len(runs)} are given"
         )
 
     from finetune.cli.train import evaluate_and_report
@@ -129,37 +147,37 @@ def average(
     from finetune.study.average import soup, wise_ft
 
     if chosen == "wise_ft":
-        folder, tried = wise_ft(runs[0], out=out)
+        folder, candidates = wise_ft(runs[0], out=out)
     else:
-        folder, tried = soup(runs, greedy=chosen == "greedy", out=out)
-    width = max(len(candidate.name) for candidate in tried)
-    words = {"val_score": "score", "val_map": "mAP"}
-    name = next((words[key] for key in words if key in tried[0].figures), "top-1")
-    print(f"{'on val':{width}}  {name:5}    loss")
-    for each in tried:
-        value, loss = epoch_sort_key(each.figures)
-        print(f"{each.name:{width}}  {value:.3f}  {-loss:6.3f}" + "  taken" * each.taken)
+        folder, candidates = soup(runs, greedy=chosen == "greedy", out=out)
+    width = max(len("candidate"), *(len(candidate.name) for candidate in candidates))
+    names = {"val_score": "score", "val_map": "mAP"}
+    metric = next((names[key] for key in names if key in candidates[0].figures), "top-1")
+    print(f"{'candidate':{width}}  val {metric:5}  val loss")
+    for candidate in candidates:
+        value, loss = epoch_sort_key(candidate.figures)
+        print(f"{candidate.name:{width}}  {value:9.3f}  {-loss:8.3f}" + "  used" * candidate.taken)
     evaluate_and_report(folder)
 
 
-def _outcome_table(outcomes: "list[StageResult]") -> str:
-    width = max(len("stage"), *(len(outcome.what) for outcome in outcomes))
-    lines = [f"{'stage':{width}}  {'learning':>12}  on val                  vs. head alone (95 % together)"]
-    for each in outcomes:
-        low, high = each.interval
-        less, more = each.gain_interval
+def _stage_table(results: "list[StageResult]") -> str:
+    """One line a stage, the largest gain first."""
+    width = max(len("stage"), *(len(result.what) for result in results))
+    lines = [f"{'stage':{width}}  {'parameters':>12}  on val (95 % interval)  vs. head alone (corrected interval)"]
+    for result in results:
+        (low, high), (gain_low, gain_high) = result.interval, result.gain_interval
         lines.append(
-            f"{each.what:{width}}  {each.parameters:12,}  {each.figure:.3f} ({low:.3f} to {high:.3f})"
-            f"  {each.gain:+.3f} ({less:+.3f} to {more:+.3f})"
+            f"{result.what:{width}}  {result.parameters:12,}  {result.figure:.3f} ({low:.3f} to {high:.3f})"
+            f"  {result.gain:+.3f} ({gain_low:+.3f} to {gain_high:+.3f})"
         )
     return "\n".join(lines)
 
 
-def _verdict(outcomes: "list[StageResult]", num_units: int, unit: str) -> str:
-    """What the outcomes are evidence for; nothing is recommended without evidence."""
+def _verdict(results: "list[StageResult]", num_units: int, unit: str) -> str:
+    """A recommendation, where the interval of the gain is evidence for one."""
     from finetune.metrics.paired_tests import too_few_units_text
 
-    best = outcomes[0]
+    best = results[0]
     if best.what == "head" or best.gain <= 0:
         return "No stage scores above the head alone: keep the backbone frozen, or try more epochs or clips."
     if few := too_few_units_text(num_units, unit):

@@ -34,14 +34,14 @@ def test_what_is_filled_ahead_is_what_a_run_reads(finetune, settings, tmp_path):
     status, out, _ = finetune("features", "folder", *settings)
     assert status == 0
     assert out.splitlines() == [
-        "head: 28 clips of what enters at features, 0.0 MB; 28 were computed now",
-        "layer4: 12 clips of what enters at layer4, 0.0 MB; 12 were computed now",
-        "layer3, head: nothing is kept, as what is frozen in it learns in a phase before",
-        "all: nothing is kept, as it has no frozen part",
+        "head: backbone features of 28 clips, 0.0 MB, 28 computed now",
+        "layer4: inputs of layer4 of 12 clips, 0.0 MB, 12 computed now",
+        "layer3, head: not cached: what is frozen in it learns in a phase before",
+        "all: not cached: it has no frozen part",
         str(tmp_path / "kept"),
     ]
     again = finetune("features", "folder", *settings)[1]
-    assert "; 0 were computed now" in again.splitlines()[0]
+    assert ", 0 computed now" in again.splitlines()[0]
     status, out, err = finetune("train", "folder", *settings, "train.cache=boundary", "--out", tmp_path / "run")
     assert status == 0, err
     records = [json.loads(line) for line in (tmp_path / "run/metrics.jsonl").read_text().splitlines()]
@@ -61,9 +61,9 @@ def test_what_is_kept_is_listed_and_pruned_by_age(finetune, settings, tmp_path):
     folders = list((tmp_path / "kept").iterdir())
     os.utime(folders[0] / "set.json", (0, 0))
     out = finetune("features", "--prune", "--folder", tmp_path / "kept")[1]
-    assert out.startswith(f"removed 1 of {len(folders)} sets") and not folders[0].exists()
+    assert out.startswith(f"deleted 1 of {len(folders)} entries") and not folders[0].exists()
     out = finetune("features", "--prune", "--days", "0", "--folder", tmp_path / "kept")[1]
-    assert f"removed {len(folders) - 1} of {len(folders) - 1} sets" in out and "0.0 MB stay" in out
+    assert f"deleted {len(folders) - 1} of {len(folders) - 1} entries" in out and "0.0 MB left" in out
     assert not list((tmp_path / "kept").iterdir())
 
 
@@ -80,7 +80,7 @@ def test_listing_and_pruning_wait_for_no_torch(tmp_path):
 
 def test_what_makes_no_sense_is_refused(finetune, settings, tmp_path):
     assert finetune("features")[0] == 2
-    assert "stand alone" in finetune("features", "folder", "--list")[2]
+    assert "take no recipe" in finetune("features", "folder", "--list")[2]
     status, _, err = finetune("features", "folder", *settings, "train.cache=off")
     assert status == 2 and "train.cache is off" in err
     status, _, err = finetune("features", "folder", *settings, "train.cache_budget_gb=1e-6")

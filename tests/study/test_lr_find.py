@@ -79,7 +79,7 @@ def test_the_command_draws_it_and_keeps_no_run(clip_folder, tmp_path, finetune, 
     status, out, err = finetune("lr-find", "grey.yaml", "--low", "1e-5", "--high", "1e2", "--steps", "60")
     assert status == 0, err
     assert "In the recipe: phases.0.lr=" in out
-    assert out.splitlines()[-1] == "picture runs/grey-phase-0-rates.svg"
-    assert "falls fastest" in (tmp_path / "runs/grey-phase-0-rates.svg").read_text()
+    assert out.splitlines()[-1] == "plot runs/grey-phase-0-rates.svg"
+    assert "steepest descent" in (tmp_path / "runs/grey-phase-0-rates.svg").read_text()
     assert [path.name for path in (tmp_path / "runs").iterdir()] == ["grey-phase-0-rates.svg"]
     assert finetune("lr-find", "grey.yaml", "--low", "1")[0] == 2

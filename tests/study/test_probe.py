@@ -209,7 +209,7 @@ def test_the_command_writes_a_table_and_a_picture(csv, tmp_path, finetune, monke
     status, out, _ = finetune("probe", "folder", *settings)
     assert status == 0
     assert out.splitlines()[-1] == "runs/folder-probe"
-    assert f"{TINY}" in out and "always class 0: 0.333" in out
+    assert f"{TINY}" in out and "Majority-class baseline (class 0): 0.333" in out
     widened = "for standard errors 1.3 times as large, as the models of the folds share training clips"
     assert f"Intervals are {widened}." in out.splitlines()
     folder = tmp_path / "runs/folder-probe"

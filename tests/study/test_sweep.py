@@ -110,7 +110,7 @@ def test_an_end_of_an_interval_that_is_not_known_is_null(manifest, tmp_path, mon
         ([(-0.3, -0.1), (-0.2, 0.1)], 20, "no evidence that the first setting is better than 1 of 2 others"),
         ([(-0.3, -0.1)], 20, "better than all others: no interval includes 0"),
         ([(-0.3, -0.1)], 5, "no evidence that the first setting is better than others: 5 groups are too few"),
-        ([], 20, "no other setting was trained to its end"),
+        ([], 20, "no other setting finished"),
     ],
 )
 def test_the_best_setting_is_called_better_only_where_intervals_show_it(others, units, words):
