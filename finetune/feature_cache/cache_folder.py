@@ -1,4 +1,4 @@
-"""The sets in a cache folder: which there are, and room made for more. Needs no torch."""
+"""The entries of a cache folder: list them, delete old ones to make room. Imports no torch."""
 
 import json
 import shutil
@@ -9,17 +9,17 @@ from typing import Any
 
 from finetune.storage.atomic import try_exclusive_lock, user_cache_dir
 
-RESERVED_DISK_BYTES = 2e9  # of a disk that are left to others
+RESERVED_DISK_BYTES = 2e9  # of disk space that the cache leaves free
 
 
 def cache_root(folder: Path | None) -> Path:
-    """Where sets are kept: in a folder, or in the user's cache."""
+    """The folder of all cache entries: the given one, or one in the user's cache."""
     return (folder or user_cache_dir("features")).expanduser().absolute()
 
 
 @dataclass(frozen=True)
 class CacheEntry:
-    """A set in a cache folder: what it depends on, how large it is, when it was last used (seconds since 1970)."""
+    """One entry, a `ShardStore`: what it depends on, its size, and when it was last used, in seconds since 1970."""
 
     folder: Path
     cache_key: dict[str, Any]
@@ -28,34 +28,34 @@ class CacheEntry:
 
 
 def list_cache_entries(root: Path) -> list[CacheEntry]:
-    """The sets of a cache folder, the one last used first."""
-    found = []
+    """The entries of a cache folder, the last used one first."""
+    entries = []
     for description in root.glob("*/set.json"):
         with suppress(OSError, ValueError):
             size = sum(path.stat().st_size for path in description.parent.iterdir())
             text = json.loads(description.read_text(encoding="utf-8"))
-            found.append(CacheEntry(description.parent, text, size, description.stat().st_mtime))
-    return sorted(found, key=lambda each: -each.used)
+            entries.append(CacheEntry(description.parent, text, size, description.stat().st_mtime))
+    return sorted(entries, key=lambda entry: -entry.used)
 
 
 def make_room(root: Path, needed_bytes: int, *, budget_gb: float) -> str | None:
-    """Why so much more does not fit into a cache folder; None where it does.
+    """Make room for `needed_bytes` more; why that is impossible, or None where it is done.
 
-    Sets that were not used for longest are removed for it, but for those in use, and none where that does not suffice.
+    The least recently used entries are deleted, except those in use; none where that would not suffice.
     """
     root.mkdir(parents=True, exist_ok=True)
-    found, budget_bytes = list_cache_entries(root), budget_gb * 1e9
-    excess = sum(each.size_bytes for each in found) + needed_bytes - budget_bytes
-    going: list[CacheEntry] = []
-    for each in reversed(found):
-        if sum(other.size_bytes for other in going) < excess and _is_unused(each.folder):
-            going.append(each)
-    if sum(each.size_bytes for each in going) < excess:
+    entries, budget_bytes = list_cache_entries(root), budget_gb * 1e9
+    excess = sum(entry.size_bytes for entry in entries) + needed_bytes - budget_bytes
+    to_delete: list[CacheEntry] = []
+    for entry in reversed(entries):
+        if sum(other.size_bytes for other in to_delete) < excess and _is_unused(entry.folder):
+            to_delete.append(entry)
+    if sum(entry.size_bytes for entry in to_delete) < excess:
         return f"train.cache_budget_gb is {budget_gb:g}, and {needed_bytes / 1e9:.2g} GB more are needed"
-    for each in going:
-        remove_cache_entry(each.folder)
+    for entry in to_delete:
+        remove_cache_entry(entry.folder)
     free = shutil.disk_usage(root).free - RESERVED_DISK_BYTES
-    return None if needed_bytes <= free else f"the disk of {root} has {max(0.0, free) / 1e9:.2g} GB to spare"
+    return None if needed_bytes <= free else f"the disk of {root} has only {max(0.0, free) / 1e9:.2g} GB to spare"
 
 
 def _is_unused(folder: Path) -> bool:
@@ -64,7 +64,7 @@ def _is_unused(folder: Path) -> bool:
 
 
 def remove_cache_entry(folder: Path) -> bool:
-    """Remove a set that nobody uses; whether it is gone."""
+    """Delete an entry that is not in use; returns whether it was deleted."""
     with try_exclusive_lock(folder / "set.json") as is_free:
         if is_free:
             shutil.rmtree(folder, ignore_errors=True)

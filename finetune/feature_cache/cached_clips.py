@@ -1,4 +1,4 @@
-"""Which clips of a data set are kept, and batches of them that are read instead of decoded and computed."""
+"""Which clips of a data set are cached, and a loader that reads their activations instead of decoding videos."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -7,7 +7,6 @@ from typing import Any
 
 import numpy as np
 
-from finetune.data.manifest import Manifest
 from finetune.errors import RunError
 from finetune.feature_cache.frozen_part import FrozenPart
 from finetune.feature_cache.shard_store import MISSING, ShardStore, item_keys
@@ -21,9 +20,10 @@ from finetune.video.loader import Batch, collate
 def open_cached_clips(
     root: Path, basis: Mapping[str, Any], frozen: FrozenPart, dataset: ClipDataset, views: Sequence[int] | None = None
 ) -> "CachedClips":
-    """A data set's clips in the set of `root` that is for them and a frozen part; `basis` is what that depends on.
+    """A data set's clips in the cache entry for them and a frozen part, below `root`.
 
-    All views of evaluation, or those fixed draws that are named. Close it after use.
+    `basis` is the frozen part's `cache_key`. `views` are the numbers of fixed augmentations, by default all views of
+    evaluation. Close it after use.
     """
     store = ShardStore(
         root, {**basis, **_clip_cache_key(dataset)}, item=frozen.cut.item, storage_dtype=frozen.storage_dtype
@@ -32,7 +32,7 @@ def open_cached_clips(
 
 
 def _clip_cache_key(dataset: ClipDataset) -> dict[str, Any]:
-    """All that a data set's clips depend on beside their files and draws."""
+    """All that the clips of a data set depend on, apart from their files and the numbers of their views."""
     clip, augment, pack = dataset.clip, dataset.augment, dataset.pack
     assert clip.size is not None
     return {
@@ -44,10 +44,10 @@ def _clip_cache_key(dataset: ClipDataset) -> dict[str, Any]:
 
 
 class CachedClips:
-    """The clips of a data set's rows in a store: of training rows their fixed draws, of others their views.
+    """Where the clips of a data set's N rows are in a store: V fixed augmentations of each training row, or V views.
 
-    `views` are the numbers of those that are wanted, the same for all rows. `failed` has the reason for each row of
-    which something cannot be read.
+    `views` are the numbers of the wanted ones, the same for all rows. `keys_NV` identifies each clip and `places_NV` is
+    its location in the store. `failed` has the reason for each row that cannot be read completely.
     """
 
     def __init__(self, dataset: ClipDataset, store: ShardStore, views: Sequence[int]) -> None:
@@ -66,7 +66,7 @@ class CachedClips:
     def _stamp(self, row: int) -> tuple[str, int, int]:
         try:
             return self.dataset.stamp(row)
-        except OSError as error:  # it has gone since all files were looked at
+        except OSError as error:  # it was deleted after all files were examined
             path = self.dataset.manifest.path(row)
             self.failed[row] = f"{path}: {error.strerror}"
             return str(path), -1, -1
@@ -78,26 +78,26 @@ class CachedClips:
         self.store.close()
 
     def refresh(self) -> None:
-        """Learn of what has been kept since, by whichever process."""
+        """Look up again what is in the store, as other processes may have added clips."""
         self.store.refresh()
         self.places_NV = self.store.find(self.keys_NV.reshape(-1)).reshape(self.keys_NV.shape)
 
     def lacking(self) -> int:
-        """How many clips are wanted and not kept."""
+        """The number of wanted clips that are not in the store."""
         return int((self.places_NV["shard"] == MISSING).sum())
 
     def missing(self) -> np.ndarray:
-        """Positions of the rows of which something is wanted, and neither kept nor known to fail."""
-        lacks = (self.places_NV["shard"] == MISSING).any(1)
-        return np.flatnonzero(lacks & ~np.isin(self.dataset.rows, list(self.failed)))
+        """Positions (M,) of rows with clips that are not in the store, without rows that are known to fail."""
+        is_incomplete = (self.places_NV["shard"] == MISSING).any(1)
+        return np.flatnonzero(is_incomplete & ~np.isin(self.dataset.rows, list(self.failed)))
 
 
 class CachedClipLoader:
-    """Batches as `ClipLoader` gives them, with activations (B, V, *item) for clips; one is read ahead."""
+    """Batches as `ClipLoader` gives them, with activations (B, V, *item) as "clips"; reads one batch ahead."""
 
-    def __init__(self, kept: CachedClips, batches: EpochBatchSampler) -> None:
-        self.kept = kept
-        self.dataset = kept.dataset
+    def __init__(self, cached: CachedClips, batches: EpochBatchSampler) -> None:
+        self.cached = cached
+        self.dataset = cached.dataset
         self.batches = batches
         self.targets: dict[tuple[int, int], Any] = {}
 
@@ -108,37 +108,37 @@ class CachedClipLoader:
         with ThreadPoolExecutor(1) as reader:
             ahead = None
             for keys in self.batches:
-                # What is right is found here: to draw it anew PyTorch's one generator is seeded, which no other
-                # thread may do while the network learns.
-                following = reader.submit(self._batch, [self._wanted(*key) for key in keys])
+                # Targets are computed in this thread: placing boxes seeds PyTorch's global generator, which another
+                # thread must not do while the network trains.
+                next_batch = reader.submit(self._batch, [self._wanted(*key) for key in keys])
                 if ahead is not None:
                     yield ahead.result()
-                ahead = following
+                ahead = next_batch
             if ahead is not None:
                 yield ahead.result()
 
     def close(self) -> None:
-        """Nothing is held open here."""
+        """Nothing to close; the store belongs to the `CachedClips`."""
 
     def _batch(self, wanted: list[tuple[dict[str, Any], np.ndarray]]) -> Batch:
-        read = self.kept.store.read
+        read = self.cached.store.read
         return collate([item if "error" in item else item | {"clips": read(places)} for item, places in wanted])
 
     def _wanted(self, epoch: int, position: int) -> tuple[dict[str, Any], np.ndarray]:
-        """An item less its clips, and where these are."""
+        """An item without its clips, and their places (V,) in the store."""
         row = int(self.dataset.rows[position])
-        places = self.kept.places_NV[position]
+        places = self.cached.places_NV[position]
         if self.dataset.drawn_views is not None:
-            places = places[[self.kept.views.index(fixed_draw_of_epoch(epoch, self.dataset.drawn_views))]]
+            places = places[[self.cached.views.index(fixed_draw_of_epoch(epoch, self.dataset.drawn_views))]]
         if (places["shard"] == MISSING).any():
-            if row in self.kept.failed:
-                return {"row": row, "error": self.kept.failed[row]}, places
-            manifest: Manifest = self.dataset.manifest
-            raise RunError(f"{manifest.path(row)}: what was kept of it has gone; run the command again, or --resume")
+            if row in self.cached.failed:
+                return {"row": row, "error": self.cached.failed[row]}, places
+            path = self.dataset.manifest.path(row)
+            raise RunError(f"{path}: its cached features were deleted; run the command again, or --resume the run")
         return {"label": self._target(epoch, position), "row": row}, places
 
     def _target(self, epoch: int, position: int) -> Any:
-        """What is right of a clip; where that follows from how it was drawn it is found out once for each draw."""
+        """The target of a clip; one that depends on the augmentation is computed once for each fixed augmentation."""
         if self.dataset.layout is None or self.dataset.drawn_views is None:
             return self.dataset.target(epoch, position)
         key = fixed_draw_of_epoch(epoch, self.dataset.drawn_views), position

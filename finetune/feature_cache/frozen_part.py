@@ -1,4 +1,4 @@
-"""The part of a model that does not learn in a phase: what of a clip enters the part that does."""
+"""The frozen part of a model in a phase: its activations, and the key under which they are cached."""
 
 import platform
 from collections.abc import Mapping
@@ -17,13 +17,13 @@ from finetune.run.environment import package_versions
 from finetune.runtime.device import autocast
 from finetune.runtime.threads import limit_threads, map_in_threads
 
-FORWARD_BATCH_SIZE = 8  # that are computed together where that is faster
+FORWARD_BATCH_SIZE = 8  # clips computed together on a GPU
 PACKAGES = ("torch", "torchvision", "timm", "av", "opencv-python-headless", "numpy")
 
 
 @dataclass(frozen=True)
 class FrozenPart:
-    """What comes before a cut: `precision` says how it is computed, `storage_dtype` to what its numbers are rounded."""
+    """The part before a cut; `precision` is that of the computation, `storage_dtype` that of the cached activations."""
 
     cut: Cut
     precision: str
@@ -33,10 +33,10 @@ class FrozenPart:
 def frozen_part(
     model: VideoClassifier, num_frames: int, *, precision: str, storage_dtype: str = "auto"
 ) -> FrozenPart | None:
-    """The frozen part of a model as it learns now; None where it has none.
+    """The frozen part of a model with its current trainable stages; None where it has none.
 
-    `auto` keeps what is computed in 16 bits as it is, and rounds what is not to fp16. Raises ModelError where the
-    network cannot be cut.
+    With the storage dtype `auto`, 16-bit activations are stored as they are, and others as fp16. Raises ModelError
+    where the network cannot be cut.
     """
     cut = find_cut(model, num_frames)
     return None if cut is None else _resolve_dtypes(model, cut, precision, storage_dtype)
@@ -53,11 +53,11 @@ def _resolve_dtypes(model: VideoClassifier, cut: Cut, precision: str, storage_dt
 
 
 def cut_activations(model: VideoClassifier, clips_BTCHW: Tensor, frozen: FrozenPart) -> Tensor:
-    """What of clips enters the part that learns, (B, *item), rounded as it is kept; the frozen part only is run.
+    """The activations at the cut, (B, *item) in the storage dtype, of clips uint8 (B, T, C, H, W).
 
-    On a CPU each clip is computed by itself, so that its numbers do not depend on what else is in the batch, and each
-    clip of a small network in a thread of its own; elsewhere a few are computed together. What is too large for its
-    type becomes the largest that it has.
+    On a CPU each clip is computed alone, so that its activations do not depend on the rest of the batch, and for a
+    small network each in its own thread. On a GPU a few are computed together. Values too large for the storage dtype
+    are clamped to its range.
     """
     device = model.backbone.mean.device
 
@@ -81,14 +81,14 @@ def _to_dtype(numbers: Tensor, dtype: torch.dtype) -> Tensor:
 
 
 def rounding_error(model: VideoClassifier, clips_BTCHW: Tensor, frozen: FrozenPart) -> float:
-    """How far what is kept of some clips is from what is computed: the norm of the difference, by that of the whole."""
+    """The relative rounding error of the storage dtype on clips uint8 (B, T, C, H, W): |stored - exact| / |exact|."""
     exact = cut_activations(model, clips_BTCHW, replace(frozen, storage_dtype="fp32")).double()
-    kept = cut_activations(model, clips_BTCHW, frozen).double()
-    return float((kept - exact).norm() / exact.norm().clamp_min(1e-30))
+    stored = cut_activations(model, clips_BTCHW, frozen).double()
+    return float((stored - exact).norm() / exact.norm().clamp_min(1e-30))
 
 
 def cache_key(model: VideoClassifier, frozen: FrozenPart) -> dict[str, Any]:
-    """All that what is kept depends on beside the clips: weights, architecture, cut, arithmetic and versions."""
+    """All that cached activations depend on apart from the clips: weights, architecture, cut, precision, versions."""
     device = model.backbone.mean.device
     capability = torch.backends.cpu.get_cpu_capability() if device.type == "cpu" else torch.cuda.get_device_name(device)
     settings = model.settings.model_dump(include={"backbone", "fusion"})
@@ -106,20 +106,20 @@ def cache_key(model: VideoClassifier, frozen: FrozenPart) -> dict[str, Any]:
 
 
 def _frozen_tensors(model: VideoClassifier, frozen: FrozenPart) -> dict[str, Tensor]:
-    """Parameters and buffers of the stages of the backbone that do not learn; all of them where none does."""
-    learning = () if frozen.cut.entry == FEATURES else trainable_stages(model)
+    """Parameters and buffers of the frozen stages of the backbone, or of all stages at the cut after the backbone."""
+    trainable = () if frozen.cut.entry == FEATURES else trainable_stages(model)
     names = {
         name
         for stage, part in model.stages.items()
-        if stage not in learning
+        if stage not in trainable
         for name in (*part.parameters, *part.buffers)
     }
-    every = {**dict(model.named_parameters()), **dict(model.named_buffers())}
-    return {name: value for name, value in every.items() if name in names and name.startswith("backbone.")}
+    tensors = {**dict(model.named_parameters()), **dict(model.named_buffers())}
+    return {name: value for name, value in tensors.items() if name in names and name.startswith("backbone.")}
 
 
 def hash_tensors(tensors: Mapping[str, Tensor]) -> str:
-    """A hash of names, shapes, types and every bit."""
+    """A SHA-256 of the names, shapes, dtypes and bits of tensors."""
     digest = sha256()
     for name, value in sorted(tensors.items()):
         digest.update(f"{name} {tuple(value.shape)} {value.dtype}".encode())

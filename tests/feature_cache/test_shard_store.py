@@ -111,7 +111,7 @@ def test_a_bit_that_has_turned_is_noticed(tmp_path):
         data = bytearray(path.read_bytes())
         data[64 + 3] ^= 1
         path.write_bytes(data)
-        with pytest.raises(RunError, match=r"was damaged, and has been removed; run the command again"):
+        with pytest.raises(RunError, match=r"was damaged and has been deleted; run the command again"):
             store.read(store.find(item_keys([(0,)])))
         assert not path.exists()
 
