@@ -1,4 +1,4 @@
-"""Whether keeping what a frozen part gives pays in a phase: forecast from one clip, and said in one line."""
+"""Whether caching a phase's frozen activations saves time: a forecast from one clip, and a line that explains it."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -15,12 +15,12 @@ from finetune.recipe.schema import Recipe
 from finetune.video.loader import worker_count
 
 READ_BYTES_PER_SECOND = 5e8
-MIN_SAVED_SECONDS = 5.0  # for which keeping is worth its room on the disk
+MIN_SAVED_SECONDS = 5.0  # below this, caching is not worth the disk space
 
 
 @dataclass(frozen=True)
 class CacheDecision:
-    """Whether what a frozen part gives is kept in a phase, the figures that decided it, and both in words."""
+    """Whether the activations of a frozen part are cached in a phase, the figures behind it, and both as text."""
 
     keep: bool
     cache_record: dict[str, Any]
@@ -30,60 +30,66 @@ class CacheDecision:
 def decide_caching(
     model: VideoClassifier, frozen: FrozenPart, sets: Sequence[CachedClips], recipe: Recipe, *, passes: float
 ) -> CacheDecision:
-    """By a forecast: the bytes that would be kept, seconds to compute them, seconds saved in so many passes."""
+    """Decide by forecasts: the size of the cache, the time to fill it, and the time saved in `passes` epochs."""
     record, dataset = sets[0].store.record, sets[0].dataset
-    needed_bytes = sum(each.lacking() for each in sets) * record
-    gigabytes = sum(each.keys_NV.size for each in sets) * record / 1e9
+    needed_bytes = sum(clips.lacking() for clips in sets) * record
+    gigabytes = sum(clips.keys_NV.size for clips in sets) * record / 1e9
     cache_record: dict[str, Any] = {
         "entry": frozen.cut.entry,
         "views": dataset.drawn_views,
         "kept_as": frozen.storage_dtype,
     }
     cache_record |= {"gigabytes": round(gigabytes, 4)}
-    figures = [f"{dataset.drawn_views} views", f"{gigabytes:.2g} GB as {frozen.storage_dtype}"]
-    why_not = None
-    found = _measure_costs(model, frozen, sets, recipe) if needed_bytes else None
-    if found is not None:
-        to_fill, saved = forecast_seconds(found, sets, passes=passes, workers=worker_count(recipe.data.workers))
+    figures = [f"{dataset.drawn_views} views as {frozen.storage_dtype}"]
+    problem, saved = None, None
+    timings = _measure_costs(model, frozen, sets, recipe) if needed_bytes else None
+    if timings is not None:
+        to_fill, saved = forecast_seconds(timings, sets, passes=passes, workers=worker_count(recipe.data.workers))
         cache_record |= {"seconds_to_compute": round(to_fill, 1), "seconds_saved": round(saved, 1)}
-        cache_record |= {"rounding": float(f"{found.rounding:.2g}")}
-        figures += [f"rounded by {100 * found.rounding:.2g} %", f"about {to_fill:.0f} s to compute"]
-        figures += [f"{max(0.0, saved):.0f} s saved"]
-        if recipe.train.cache == "auto" and saved < MIN_SAVED_SECONDS:
-            why_not = "which is faster"
-    if needed_bytes and why_not is None:
+        cache_record |= {"rounding": float(f"{timings.rounding:.2g}")}
+        figures += [f"about {to_fill:.0f} s to compute", f"saves about {max(0.0, saved):.0f} s"]
+        figures += [f"rounding error {100 * timings.rounding:.2g} %"]
+    is_slower = recipe.train.cache == "auto" and saved is not None and saved < MIN_SAVED_SECONDS
+    if needed_bytes and not is_slower:
         budget_gb = recipe.train.cache_budget_gb
         problem = make_room(cache_root(recipe.train.cache_dir), needed_bytes, budget_gb=budget_gb)
-        why_not = None if problem is None else f"as {problem}"
-    where = "features of the frozen backbone" if frozen.cut.entry == FEATURES else f"what enters {frozen.cut.entry}"
-    verdict = "kept" if why_not is None else f"computed in each epoch, {why_not}"
-    words = f"{where}: {verdict} ({', '.join(figures)})"
-    return CacheDecision(why_not is None, cache_record | {"kept": why_not is None, "words": words}, words)
+    what = "frozen features" if frozen.cut.entry == FEATURES else f"the inputs of {frozen.cut.entry}"
+    size = f"{1000 * gigabytes:.3g} MB" if gigabytes < 1 else f"{gigabytes:.3g} GB"
+    details = ", ".join([size, *figures])
+    if is_slower:
+        words = f"Not cached: recomputing {what} in each epoch is faster ({details})"
+    elif problem is not None:
+        words = f"Not cached: {what} are recomputed in each epoch, as {problem} ({details})"
+    else:
+        words = f"Caching {what}: {details}"
+    keep = not is_slower and problem is None
+    return CacheDecision(keep, cache_record | {"kept": keep, "words": words}, words)
 
 
 def _measure_costs(
     model: VideoClassifier, frozen: FrozenPart, sets: Sequence[CachedClips], recipe: Recipe
 ) -> FillTimings | None:
-    every = (measure_fill(model, frozen, each, time_limit=recipe.data.decode_timeout) for each in sets)
-    return next((found for found in every if found is not None), None)
+    measured = (measure_fill(model, frozen, clips, time_limit=recipe.data.decode_timeout) for clips in sets)
+    return next((timings for timings in measured if timings is not None), None)
 
 
 def forecast_seconds(
-    found: FillTimings, sets: Sequence[CachedClips], *, passes: float, workers: int
+    timings: FillTimings, sets: Sequence[CachedClips], *, passes: float, workers: int
 ) -> tuple[float, float]:
-    """Seconds to compute what is missing, and those that keeping it saves in so many passes, the first taken off."""
+    """Seconds to compute what is missing, and seconds saved in so many passes, less those to compute it."""
 
-    def together(decode: float, compute: float) -> float:
+    def combined(decode: float, compute: float) -> float:
         return max(decode / workers, compute) if workers else decode + compute
 
     to_fill = in_a_pass = to_read = 0.0
-    for each in sets:
-        lacking = (each.places_NV["shard"] == MISSING).sum(1)
-        views = each.keys_NV.shape[1]
-        further = (found.decode_row - found.decode_clip) / max(1, len(sets[0].views) - 1)  # of each view but the first
-        decode_row = found.decode_clip + max(0.0, further) * (views - 1)
-        to_fill += together((lacking > 0).sum() * decode_row, lacking.sum() * found.compute_clip)
-        clips = len(lacking) * (1 if each.dataset.drawn_views is not None else views)
-        in_a_pass += together(clips * found.decode_clip, clips * found.compute_clip)
-        to_read += clips * each.store.record / READ_BYTES_PER_SECOND
+    for clips in sets:
+        is_missing = clips.places_NV["shard"] == MISSING
+        rows, views = is_missing.shape
+        # Of each view but the first.
+        decode_view = (timings.decode_row - timings.decode_clip) / max(1, len(sets[0].views) - 1)
+        decode_row = timings.decode_clip + max(0.0, decode_view) * (views - 1)
+        to_fill += combined(is_missing.any(1).sum() * decode_row, is_missing.sum() * timings.compute_clip)
+        in_epoch = rows * (1 if clips.dataset.drawn_views is not None else views)
+        in_a_pass += combined(in_epoch * timings.decode_clip, in_epoch * timings.compute_clip)
+        to_read += in_epoch * clips.store.record / READ_BYTES_PER_SECOND
     return float(to_fill), float(passes * (in_a_pass - to_read) - to_fill)

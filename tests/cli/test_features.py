@@ -47,7 +47,7 @@ def test_what_is_filled_ahead_is_what_a_run_reads(finetune, settings, tmp_path):
     records = [json.loads(line) for line in (tmp_path / "run/metrics.jsonl").read_text().splitlines()]
     assert [record["cache"]["rows"] for record in records if "cache" in record][:4] == [0, 0, 0, 0]
     report = (tmp_path / "run/evaluation/report.html").read_text()
-    assert "Features of the frozen backbone: kept (4 views" in report and "What enters layer4: kept" in report
+    assert "Caching frozen features: " in report and "Caching the inputs of layer4: " in report
 
 
 def test_what_is_kept_is_listed_and_pruned_by_age(finetune, settings, tmp_path):

@@ -114,7 +114,7 @@ def test_what_auto_decides_changes_nothing(train):
     phases = [ft.Phase(unfreeze="head", epochs=2), ft.Phase(unfreeze="layer4", epochs=1)]
     auto, kept = (train(cache, phases=phases, views=None) for cache in ("auto", "boundary"))
     assert entries(auto) == [("features", False), ("features", False), ("layer4", False)]
-    assert "computed in each epoch, which is faster" in auto[0][0]["cache"]["words"]
+    assert "recomputing frozen features in each epoch is faster" in auto[0][0]["cache"]["words"]
     assert same(auto, kept)
 
 
