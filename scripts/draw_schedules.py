@@ -48,7 +48,7 @@ def panel(name: str) -> str:
         cells.append(f'<text x="{LEFT - 8}" y="{y + 13}" text-anchor="end">{stage}</text>')
     epoch = 0
     for phase in resolve_phases(plan, STAGES):
-        for _ in range(phase.epochs_of(1)):
+        for _ in range(phase.num_epochs(1)):
             cells += [_cell(phase, stage, epoch, row) for row, stage in enumerate(reversed(STAGES))]
             epoch += 1
     bottom = TOP + len(STAGES) * (CELL + GAP) + 14

@@ -11,12 +11,12 @@ import numpy as np
 
 from finetune.evaluation.choose_clips import choose_clips
 from finetune.evaluation.contact_sheets import sheet_file_name
-from finetune.metrics.calibration import apply_temperature, calibration, fit_temperature
-from finetune.metrics.curves import curves
+from finetune.metrics.calibration import apply_temperature, calibration_metrics, fit_temperature
+from finetune.metrics.curves import ranking_curves
 from finetune.metrics.headline import score_classification
 from finetune.metrics.headline_keys import HEADLINE_METRICS
 from finetune.metrics.intervals import paired_difference
-from finetune.metrics.slices import slices
+from finetune.metrics.slices import accuracy_by_slice
 from finetune.run.predictions_csv import PredictionRow, read_prediction_rows
 from finetune.video.encode import encode_jpeg
 
@@ -175,7 +175,7 @@ def write_large_run(folder: Path, *, classes: int, per_class: int) -> dict[str, 
     truth, probs_NK = drawn_probs((20 * np.eye(6, dtype=int) + 3).tolist())
     small = score_classification(truth, probs_NK, classes=SIX, groups=None)
     task |= {"calibration": small["calibration"], "abstain": small["abstain"]} | beside_scores(truth, probs_NK, None)
-    task["curves"] = curves(np.eye(classes), np.eye(classes), names)
+    task["curves"] = ranking_curves(np.eye(classes), np.eye(classes), names)
     for row in task["per_class"]:
         row |= {"ap": row["recall"], "auroc": None}
     return _with_pictures(folder, results, answers, noise=64)
@@ -203,11 +203,11 @@ def drawn_probs(confusion: list[list[int]]) -> tuple[np.ndarray, np.ndarray]:
 def beside_scores(truth: np.ndarray, probs_NK: np.ndarray, groups: np.ndarray | None) -> dict[str, Any]:
     """What evaluation adds to the scores of a task."""
     correct_N, temperature = probs_NK.argmax(1) == truth, fit_temperature(truth, probs_NK)
-    calibrated = calibration(truth, apply_temperature(probs_NK, temperature), groups)
+    calibrated = calibration_metrics(truth, apply_temperature(probs_NK, temperature), groups)
     difference, interval = paired_difference(correct_N, np.roll(correct_N, 3), groups=groups)
     facts = {"duration": np.linspace(1, 9, len(truth)), "frame rate": np.where(truth % 2, 25.0, 30.0)}
     return {
-        "slices": slices(facts, correct_N, groups),
+        "slices": accuracy_by_slice(facts, correct_N, groups),
         "calibrated": calibrated | {"temperature": temperature, "rows": 80},
         "frozen": {"top1": float(correct_N.mean()), "difference": difference, "difference_ci": list(interval)},
     }

@@ -35,7 +35,7 @@ def class_counts(rows: Rows, readable: Sequence[int]) -> list[dict[str, Any]]:
 
 
 def _counts_of(labels: Labels, splits: Sequence[str], readable: Sequence[int]) -> list[dict[str, Any]]:
-    has_NK = labels.has()
+    has_NK = labels.presence()
     of_split = np.array(splits)[list(readable)]
     good_NK = has_NK[list(readable)]
     return [
@@ -101,7 +101,7 @@ def _missing_from_train(labels: Labels, classes: Sequence[dict[str, Any]], train
     missing = [counts["class"] for counts in classes if counts["class"] not in set(trained)]
     if not missing:
         return []
-    concerned = np.flatnonzero(labels.has()[:, [name in missing for name in labels.names]].any(1))
+    concerned = np.flatnonzero(labels.presence()[:, [name in missing for name in labels.names]].any(1))
     what = f"train has no readable file of {_named(missing)}: a model cannot learn to predict it."
     todo = "Move some of its files to train, or remove the class."
     return [Finding("mend", "untaught", what, todo, tuple(concerned.tolist()))]

@@ -191,14 +191,14 @@ def _from_csv(source: Path, findings: list[Finding]) -> Columns:
 def _from_folder(source: Path, findings: list[Finding], *, image_sequences: bool) -> Columns:
     """`<class>/*` or `<split>/<class>/*`; the files of a folder without subfolders have no labels."""
     scan = scan_folder(source, image_sequences=image_sequences)
-    paths = [*scan.files, *scan.loose] if scan.files else find_media(source, image_sequences=False)
+    paths = [*scan.files, *scan.misplaced_files] if scan.files else find_media(source, image_sequences=False)
     if image_sequences and not scan.files:
         paths, _ = group_into_clips(paths)
     unlabelled = [""] * (len(paths) - len(scan.files))
     if subfolders(source):
         findings += [Finding("mend", kind, _sentence(problem)) for kind, problem in scan.problems.items()]
     findings += _missing_labels([*scan.labels, *unlabelled])
-    findings += [Finding("note", "passed_over", _sentence(note)) for note in replace(scan, loose=[]).notes]
+    findings += [Finding("note", "passed_over", _sentence(note)) for note in replace(scan, misplaced_files=[]).notes]
     splits = scan.splits or [""] * len(scan.files)
     return paths, [*scan.labels, *unlabelled], [*splits, *unlabelled], [""] * len(paths)
 

@@ -61,7 +61,7 @@ def validate(
     if isinstance(settings.phases, Schedule):
         print(f"{find_recipe(recipe)}: valid, phases from schedule {settings.phases.schedule}")
         return
-    lengths = [f"{phase.steps} steps" if phase.steps else f"{phase.epochs_of(1)} epochs" for phase in settings.phases]
+    lengths = [f"{phase.steps} steps" if phase.steps else f"{phase.num_epochs(1)} epochs" for phase in settings.phases]
     print(f"{find_recipe(recipe)}: valid, {shorten_list(lengths)} in {len(lengths)} phases")
 
 

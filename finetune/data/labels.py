@@ -58,7 +58,7 @@ class Labels:
         if self.kind not in CATEGORICAL_KINDS:
             return self.named(names)
         strange_K = np.array([name not in names for name in self.names], dtype=bool)
-        known = self.known & ~self.has()[:, strange_K].any(1)
+        known = self.known & ~self.presence()[:, strange_K].any(1)
         places = np.array([names.index(name) if name in names else len(names) for name in self.names], dtype=np.int64)
         if self.kind == "multilabel":
             values = np.zeros((len(known), len(names)), dtype=bool)
@@ -86,7 +86,7 @@ class Labels:
             return there.sum(0).tolist()
         return np.bincount(there, minlength=len(self.names)).tolist() if self.kind in CATEGORICAL_KINDS else []
 
-    def has(self) -> np.ndarray:
+    def presence(self) -> np.ndarray:
         """Which of the names each row has, bool (N, K); of numbers, whether it has any, (N, 1)."""
         if self.kind == "multilabel":
             return self.values & self.known[:, None]

@@ -144,7 +144,7 @@ class Manifest:
         first = primary_task(tasks)
         return there.for_task(first) if tasks[first].kind in CATEGORICAL_KINDS else there
 
-    def only(self, split: str) -> Manifest:
+    def for_split(self, split: str) -> Manifest:
         """The rows of a split, in their order, numbered from 0; classes stay."""
         return self.without(np.flatnonzero(self.splits != split))
 

@@ -86,24 +86,24 @@ def read_groups(table: Table) -> list[str] | None:
 class FolderScan:
     """Labelled clips of a folder, one item a clip; `splits` is None where its folders are no splits.
 
-    `loose` are files in no class's folder, `passed_over` counts what else was not taken, by reason, and `problems` are
-    what training refuses, each by a word for programs.
+    `misplaced_files` are videos outside every class folder. `skip_counts` counts other skipped files by reason.
+    `problems` maps a kind, for programs, to the message of what training refuses.
     """
 
     files: list[Path]
     labels: list[str]
     splits: list[str] | None
-    loose: list[Path]
-    passed_over: Mapping[str, int]
+    misplaced_files: list[Path]
+    skip_counts: Mapping[str, int]
     problems: dict[str, str]
 
     @property
     def notes(self) -> tuple[str, ...]:
         """What a user is told before training."""
-        loose = {"outside any class folder": len(self.loose)} if self.loose else {}
+        misplaced = {"outside any class folder": len(self.misplaced_files)} if self.misplaced_files else {}
         odd = [] if self.splits else sorted({label for label in self.labels if label.casefold() in SPLIT_ALIASES})
         classes = [f"the folder “{name}” is read as a class, not as a split" for name in odd]
-        return tuple(filter(None, [summarize_skipped({**loose, **self.passed_over}), *classes]))
+        return tuple(filter(None, [summarize_skipped({**misplaced, **self.skip_counts}), *classes]))
 
 
 def scan_folder(source: Path, *, image_sequences: bool = True) -> FolderScan:
@@ -120,10 +120,10 @@ def scan_folder(source: Path, *, image_sequences: bool = True) -> FolderScan:
     parts = [(split_from_folder(top), inner) for top in folders for inner in subfolders(top)] if has_splits else []
     parts = parts or [("", folder) for folder in folders if not problem]
     files, labels, splits, empty, unclear = [], [], [], [], []
-    passed_over: Counter[str] = Counter()
+    skip_counts: Counter[str] = Counter()
     for split, folder in parts:
         found, others = list_media(folder)
-        passed_over.update(others)
+        skip_counts.update(others)
         if image_sequences:
             found, more = group_into_clips(found, apart={folder})
             unclear += more
@@ -131,7 +131,7 @@ def scan_folder(source: Path, *, image_sequences: bool = True) -> FolderScan:
         files += found
         labels += [folder.name.strip()] * len(found)
         splits += [split] * len(found)
-    loose = _loose_files(source, folders if has_splits else [], passed_over) if parts or not folders else []
+    misplaced = _misplaced_files(source, folders if has_splits else [], skip_counts) if parts or not folders else []
     problems = (
         {"layout": problem}
         if problem
@@ -141,7 +141,7 @@ def scan_folder(source: Path, *, image_sequences: bool = True) -> FolderScan:
     )
     if unclear:
         problems["unclear_images"] = f"{shorten_list(unclear, limit=2)}; {UNCLEAR_IMAGES}"
-    return FolderScan(files, labels, splits if has_splits else None, loose, passed_over, problems)
+    return FolderScan(files, labels, splits if has_splits else None, misplaced, skip_counts, problems)
 
 
 def split_from_folder(folder: Path) -> str:
@@ -184,25 +184,25 @@ def _problem_with_layout(source: Path, folders: Sequence[Path]) -> str:
 
 def list_media(folder: Path) -> tuple[list[Path], Counter[str]]:
     """Videos and images below a folder, sorted, and how many other entries there are, by why they are passed over."""
-    files, passed_over = walk_files(folder)
+    files, skip_counts = walk_files(folder)
     found = [file for file in files if is_media(file.name)]
-    passed_over.update(map(_no_media, filter(lambda file: not is_media(file.name), files)))
-    return found, passed_over
+    skip_counts.update(map(_no_media, filter(lambda file: not is_media(file.name), files)))
+    return found, skip_counts
 
 
-def _loose_files(source: Path, splits: Sequence[Path], passed_over: Counter[str]) -> list[Path]:
+def _misplaced_files(source: Path, splits: Sequence[Path], skip_counts: Counter[str]) -> list[Path]:
     """Videos and images directly in the source, or in its splits; what else is there is counted."""
-    loose = []
+    misplaced = []
     for folder in (source, *splits):
         for entry in sorted(folder.iterdir()):
             reason = skip_reason(entry)
             if reason or entry.is_dir():
-                passed_over.update([reason] if reason not in ("", OWN_FILE_REASON) else [])
+                skip_counts.update([reason] if reason not in ("", OWN_FILE_REASON) else [])
             elif is_media(entry.name):
-                loose.append(entry)
+                misplaced.append(entry)
             else:
-                passed_over[_no_media(entry)] += 1
-    return loose
+                skip_counts[_no_media(entry)] += 1
+    return misplaced
 
 
 def find_media(path: Path, *, image_sequences: bool = True) -> list[Path]:

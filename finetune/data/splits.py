@@ -75,7 +75,7 @@ def stratification_columns(every: Iterable[Labels]) -> tuple[np.ndarray, np.ndar
     A column for each name of each task that any row has, for each task of numbers one for its labelled rows, and one
     for rows without any label, which training need not have.
     """
-    columns = [labels.has() for labels in every]
+    columns = [labels.presence() for labels in every]
     labelled_NC = np.concatenate(columns, axis=1)
     labelled_NC = labelled_NC[:, labelled_NC.any(0)]
     without_N = ~labelled_NC.any(1)
@@ -104,7 +104,7 @@ def assign_splits(
     for attempt in range(ATTEMPTS if MIN_SPLIT_UNITS < len(names) <= MAX_RETRY_UNITS else 1):
         place_of = np.argsort(np.argsort([_hash(name, seed, attempt) for name in names]))
         division = _SplitAssignment(place_of[unit_of_row], columns_NC, needed_C, shares=(test, val))
-        if not division.settle():
+        if not division.assign_all():
             break  # no order of the units makes it possible
         if best is None or division.cost < best[0] - 5 * MOVE_PENALTY * len(units):
             best = division.cost, division.split_U[place_of[unit_of_row]]
@@ -216,7 +216,7 @@ class _SplitAssignment:
     def cost(self) -> float:
         return float((self.off_SC**2 @ self.weights_C)[np.array(self.shares) > 0].sum())
 
-    def settle(self) -> bool:
+    def assign_all(self) -> bool:
         """Assign every unit; False where no division leaves train all that it needs and each split a unit."""
         if len(self.split_U) <= MIN_SPLIT_UNITS:
             return self._try_all()

@@ -81,7 +81,7 @@ def evaluate(
         other = read_external_set(folder, recipe, classes, overrides, split=split, skip_unknown=skips)
         recipe = recipe.model_copy(update={"data": other.data})
     split = other.split if other else split or "test"
-    tested = other.manifest if other else manifest.only(split)
+    tested = other.manifest if other else manifest.for_split(split)
     if not len(tested):
         raise RunError(f"{folder}: its data has no rows in the split {split!r}")
     started = time.perf_counter()

@@ -65,8 +65,8 @@ def explain(
         tested = replace(tested, splits=np.full(len(tested), split))
         recorded = tested
     else:
-        tested = saved_manifest(folder, recipe, classes, data_root=data_root).only(split)
-        recorded = saved_manifest(folder, recipe, classes, needs_files=False).only(split)
+        tested = saved_manifest(folder, recipe, classes, data_root=data_root).for_split(split)
+        recorded = saved_manifest(folder, recipe, classes, needs_files=False).for_split(split)
     position_of = {str(each.path(row)): row for each in (recorded, tested) for row in range(len(tested))}
     rows = np.array([position_of[path] for path in index if path in position_of], dtype=int)
     path_of = {str(tested.path(position_of[path])): path for path in index if path in position_of}

@@ -62,7 +62,7 @@ def read_external_set(
     if split is not None:
         if not len(manifest.rows(split)) or set(manifest.splits) == {"train"}:
             raise DataError(f"{manifest.source}: has no rows in the split {split!r}; leave out --split for all rows")
-        manifest = manifest.only(split)
+        manifest = manifest.for_split(split)
     manifest = replace(manifest, splits=np.full(len(manifest), split or "test"))
     outputs = read_task_outputs(run) if recipe.tasks else {DEFAULT_TASK: OutputSpec("classify", classes)}
     manifest, skipped = _match_classes(manifest, outputs, skip_unknown=skip_unknown)
@@ -172,7 +172,7 @@ def _skipped_warnings(unknown: Mapping[str, int]) -> list[dict[str, str]]:
 def _missing_class_warnings(manifest: Manifest, *, several: bool) -> list[dict[str, str]]:
     found = []
     for task, labels in manifest.labels_by_task.items():
-        there: list[bool] = np.any(labels.has(), axis=0).tolist()
+        there: list[bool] = np.any(labels.presence(), axis=0).tolist()
         absent = [name for name, is_there in zip(labels.names, there, strict=False) if not is_there]
         if absent and labels.known.any():
             what = f"This set has no clip of {shorten_list(absent)}{f' (tasks.{task})' if several else ''}."

@@ -10,11 +10,11 @@ import numpy as np
 from finetune.data.labels import Labels
 from finetune.data.manifest import Manifest
 from finetune.metrics.boxes import box_iou_pairs
-from finetune.metrics.calibration import calibration
+from finetune.metrics.calibration import calibration_metrics
 from finetune.metrics.curves import accuracy_by_coverage
 from finetune.metrics.headline import score_classification
 from finetune.metrics.intervals import paired_difference
-from finetune.metrics.slices import slices
+from finetune.metrics.slices import accuracy_by_slice
 from finetune.metrics.tasks import score_task
 from finetune.recipe.tasks import CATEGORICAL_KINDS, CLASSIFICATION_KINDS, primary_task
 from finetune.run.folder import EvaluationFolder
@@ -70,9 +70,9 @@ def _class_metrics(
     truth, predicted_NK = tested.truth[answers.rows], answers.named
     task = score_classification(truth, answers.said, classes=tested.classes, groups=groups, predicted_NK=predicted_NK)
     correct_N = answers.said.argmax(1) == truth if predicted_NK is None else (predicted_NK == truth).all(1)
-    task["slices"] = slices(slice_facts(facts, answers.rows), correct_N, groups)
+    task["slices"] = accuracy_by_slice(slice_facts(facts, answers.rows), correct_N, groups)
     if answers.calibrated is not None:
-        task["calibrated"] = calibration(truth, answers.calibrated, groups)
+        task["calibrated"] = calibration_metrics(truth, answers.calibrated, groups)
         if predicted_NK is None:
             task["calibrated"]["abstain_at"] = accuracy_by_coverage(answers.calibrated.max(1), correct_N, groups)["at"]
     if answers.frozen is not None and predicted_NK is None:

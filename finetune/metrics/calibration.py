@@ -52,7 +52,7 @@ def log_loss(truth: np.ndarray, probs_NK: np.ndarray) -> float:
     return float(-np.log(np.maximum(likelihood, MIN_PROBABILITY)).mean())
 
 
-def calibration(truth: np.ndarray, probs_NK: np.ndarray, groups: np.ndarray | None) -> dict[str, Any]:
+def calibration_metrics(truth: np.ndarray, probs_NK: np.ndarray, groups: np.ndarray | None) -> dict[str, Any]:
     """How sure against how often right: of each row's likeliest class, or of every class where `truth` is (N, K).
 
     `ece` is the expected calibration error over ten bins of equal width, `ece_by_chance` what 95 of 100 models that

@@ -32,7 +32,7 @@ def ap_and_auroc(targets_NK: np.ndarray, probs_NK: np.ndarray) -> list[dict[str,
     return found
 
 
-def curves(targets_NK: np.ndarray, probs_NK: np.ndarray, classes: Sequence[str]) -> dict[str, Any]:
+def ranking_curves(targets_NK: np.ndarray, probs_NK: np.ndarray, classes: Sequence[str]) -> dict[str, Any]:
     """Precision at each recall, and recall at each rate of false alarms, on a grid from 0 to 1: `grid`.
 
     Of the mean over classes that have rows and are not all there is, and of each where they are few.

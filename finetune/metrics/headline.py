@@ -5,14 +5,14 @@ from typing import Any
 
 import numpy as np
 
-from finetune.metrics.calibration import calibration, fit_temperature
+from finetune.metrics.calibration import calibration_metrics, fit_temperature
 from finetune.metrics.classification import score_multiclass, top1_and_loss
-from finetune.metrics.curves import accuracy_by_coverage, ap_and_auroc, curves
+from finetune.metrics.curves import accuracy_by_coverage, ap_and_auroc, ranking_curves
 from finetune.metrics.headline_keys import HEADLINE_METRICS, metric_range
 from finetune.metrics.multilabel import best_thresholds, binary_log_loss, mean_average_precision, score_multilabel
 
 
-def headline(task: Mapping[str, Any]) -> tuple[str, float, tuple[float, float]]:
+def headline_metric(task: Mapping[str, Any]) -> tuple[str, float, tuple[float, float]]:
     """Its name, its value and its 95 % interval, of a task in results.json; more is better, whatever the kind.
 
     Where no interval is known it is all that the figure can be: 0…1, -1…1 for a correlation, -inf…1 for R².
@@ -24,7 +24,7 @@ def headline(task: Mapping[str, Any]) -> tuple[str, float, tuple[float, float]]:
 
 def format_headline(task: Mapping[str, Any]) -> str:
     """The same as a line of text."""
-    name, value, (low, high) = headline(task)
+    name, value, (low, high) = headline_metric(task)
     return f"{name} {value:.3f} (95 % interval {low:.3f} to {high:.3f})"
 
 
@@ -49,8 +49,8 @@ def score_classification(
     ranked = ap_and_auroc(targets_NK, probs_NK)
     task["per_class"] = [row | ranks_of for row, ranks_of in zip(task["per_class"], ranked, strict=True)]
     return task | {
-        "calibration": calibration(truth, probs_NK, groups),
-        "curves": curves(targets_NK, probs_NK, classes),
+        "calibration": calibration_metrics(truth, probs_NK, groups),
+        "curves": ranking_curves(targets_NK, probs_NK, classes),
         **abstain,
     }
 

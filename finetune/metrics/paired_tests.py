@@ -48,7 +48,9 @@ class PairedTest:
         return self.verdict != "unsettled" and (self.verdict == "none") == (adjusted_p < SIGNIFICANCE_LEVEL)
 
 
-def compare(first_N: np.ndarray, other_N: np.ndarray, *, groups: np.ndarray | None, comparisons: int = 1) -> PairedTest:
+def paired_test(
+    first_N: np.ndarray, other_N: np.ndarray, *, groups: np.ndarray | None, comparisons: int = 1
+) -> PairedTest:
     """Compare two classifiers by whether each was right on a row, (N,) of bool; rows of a group are drawn together.
 
     Of several `comparisons` the intervals are wider, so that all of them together hold 95 times of 100 (Bonferroni).
@@ -88,14 +90,14 @@ def holm(p_values: Sequence[float]) -> list[float]:
     return adjusted
 
 
-def in_words(paired: PairedTest, *, first: str, other: str, unit: str) -> str:
+def format_verdict(paired: PairedTest, *, first: str, other: str, unit: str) -> str:
     """The verdict as a sentence without its end; `unit` is what the interval is over: group or clip."""
     if paired.verdict == "unsettled":
         return f"cannot be settled: {too_few_units_text(paired.num_units, unit)}"
     if paired.verdict == "none":
         return "no evidence of a difference"
     better = other if paired.verdict == "other" else first
-    return f"{better} is better by {points(abs(paired.difference))}"
+    return f"{better} is better by {format_points(abs(paired.difference))}"
 
 
 def too_few_units_text(num_units: int, unit: str) -> str:
@@ -105,7 +107,7 @@ def too_few_units_text(num_units: int, unit: str) -> str:
     return f"{num_units} {unit} is too few" if num_units == 1 else f"{num_units} {unit}s are too few"
 
 
-def points(share: float, *, signed: bool = False) -> str:
+def format_points(share: float, *, signed: bool = False) -> str:
     """A difference of shares, in points of a hundred, to a tenth."""
     number = f"{100 * share:+.1f}" if signed else f"{100 * share:.1f}"
     number = number.replace("-", "\u2212") if float(number) else "0.0"

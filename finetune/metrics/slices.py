@@ -10,7 +10,9 @@ from finetune.metrics.intervals import interval_of_shares
 MAX_VALUES, NUM_QUANTILES, MIN_SLICE_ROWS = 4, 3, 20
 
 
-def slices(facts: Mapping[str, np.ndarray], correct_N: np.ndarray, groups: np.ndarray | None) -> list[dict[str, Any]]:
+def accuracy_by_slice(
+    facts: Mapping[str, np.ndarray], correct_N: np.ndarray, groups: np.ndarray | None
+) -> list[dict[str, Any]]:
     """For each fact with more than one value, the share of rows that are right in parts of it, with intervals.
 
     Each value is a part where they are few, else thirds of the rows. A fact of NaN is not known of a row. Nothing is

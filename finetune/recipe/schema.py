@@ -216,13 +216,13 @@ class Phase(Section):
         """What learns, as a line of text."""
         return ", ".join(self.unfreeze) if isinstance(self.unfreeze, tuple) else str(self.unfreeze)
 
-    def epochs_of(self, batches: int) -> int:
+    def num_epochs(self, batches: int) -> int:
         """Passes over the training clips, of `batches` steps each; the last may end early where `steps` says so."""
         return -(-self.steps // batches) if self.steps is not None else self.epochs or 5
 
-    def steps_of(self, batches: int) -> int:
+    def num_steps(self, batches: int) -> int:
         """Updates of the weights, with so many batches to a pass over the training clips."""
-        return self.steps or self.epochs_of(batches) * batches
+        return self.steps or self.num_epochs(batches) * batches
 
     def with_train_defaults(self, train: Train) -> Phase:
         """This phase with all that it leaves open taken from `train`."""

@@ -25,7 +25,7 @@ from finetune.run.results import (
     SavedOutput,
     SkippedFile,
 )
-from finetune.storage.safe_read import check_no_external_links, parse_json, read_json, read_text, validate_type
+from finetune.storage.safe_read import check_no_external_links, parse_json, read_json, read_text_file, validate_type
 
 _PREDICTIONS = ("path", "label", "predicted", "probability")
 
@@ -169,7 +169,7 @@ def read_predictions(run: Path, split: str | None) -> list[dict[str, Any]]:
 
 def _with_groups(rows: list[dict[str, Any]], manifest: Path) -> list[dict[str, Any]]:
     """The same rows, their groups taken from the rows that the run trained on, if they have any."""
-    listed = csv.DictReader(io.StringIO(read_text(manifest) or ""))
+    listed = csv.DictReader(io.StringIO(read_text_file(manifest) or ""))
     groups = {row.get("path"): row.get("group") for row in listed}
     return [row | {"group": groups.get(row["path"]) or None} for row in rows]
 
@@ -177,7 +177,7 @@ def _with_groups(rows: list[dict[str, Any]], manifest: Path) -> list[dict[str, A
 def read_epochs(run: Path) -> list[dict[str, Any]]:
     """One record an epoch, in order; an epoch written twice, as after a resume, counts as written last."""
     path = RunFolder(run).metrics
-    lines = (read_text(path) or "").split("\n")[:-1]  # a last line without its end was cut off when a run was killed
+    lines = (read_text_file(path) or "").split("\n")[:-1]  # a last line without its newline was cut off by a kill
     records = [parse_json(line, f"{path}, line {number}") for number, line in enumerate(lines, 1) if line.strip()]
     if not all(isinstance(record, dict) and isinstance(record.get("epoch"), int) for record in records):
         raise RunError(f"{path}: a line without the number of its epoch; it is damaged: train again")
@@ -202,7 +202,7 @@ def read_recipe(run: Path) -> dict[str, Any] | None:
     No reference in it is followed, and no key is refused: another version may have written it.
     """
     path = RunFolder(run).recipe
-    text = read_text(path)
+    text = read_text_file(path)
     if text is None:
         return None
     try:

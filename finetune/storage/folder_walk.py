@@ -34,28 +34,28 @@ def walk_files(folder: Path) -> tuple[list[Path], Counter[str]]:
     one or is read already, so that no file comes twice and no loop is endless.
     """
     files: list[Path] = []
-    passed_over: Counter[str] = Counter()
+    skip_counts: Counter[str] = Counter()
     read = {_file_identity(parent) for parent in folder.resolve().parents}
     waiting, links = [folder], list[Path]()
     while waiting or links:
         current = waiting.pop() if waiting else links.pop(0)  # links last: a folder is read where it really lies
         if _file_identity(current) in read:
-            passed_over["link to a folder that is already included"] += 1
+            skip_counts["link to a folder that is already included"] += 1
             continue
         read.add(_file_identity(current))
         try:
             entries = sorted(current.iterdir())
         except OSError:
-            passed_over["folder that cannot be read"] += 1
+            skip_counts["folder that cannot be read"] += 1
             continue
         for entry in entries:
             if reason := skip_reason(entry):
-                passed_over[reason] += reason != OWN_FILE_REASON
+                skip_counts[reason] += reason != OWN_FILE_REASON
             elif entry.is_dir():
                 (links if entry.is_symlink() else waiting).append(entry)
             else:
                 files.append(entry)
-    return sorted(files), passed_over
+    return sorted(files), skip_counts
 
 
 def skip_reason(entry: Path) -> str:
@@ -67,11 +67,11 @@ def skip_reason(entry: Path) -> str:
     return "" if entry.is_dir() or entry.is_file() else "broken link" if entry.is_symlink() else "not a regular file"
 
 
-def summarize_skipped(passed_over: Mapping[str, int]) -> str:
+def summarize_skipped(skip_counts: Mapping[str, int]) -> str:
     """`passed over: 12 × not a video or image (.csv, .txt), 2 × hidden`, or an empty text for nothing."""
     numbers: Counter[str] = Counter()
     details: dict[str, list[str]] = {}
-    for reason, number in sorted(passed_over.items()):
+    for reason, number in sorted(skip_counts.items()):
         kind, _, detail = reason.removesuffix(")").partition(" (")
         numbers[kind] += number
         details.setdefault(kind, []).extend([detail] if detail else [])

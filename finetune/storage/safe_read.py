@@ -29,7 +29,7 @@ BAD_ARRAY_ERRORS = (  # what NumPy raises for files that hold none
 )
 
 
-def read_text(path: Path) -> str | None:
+def read_text_file(path: Path) -> str | None:
     """None where there is no such file; what is no UTF-8 becomes question marks."""
     try:
         found = path.stat()
@@ -44,7 +44,7 @@ def read_text(path: Path) -> str | None:
 
 def read_json(path: Path, kind: Any = Any) -> Any:
     """The value in a JSON file, which has to be of a type: dict[str, int], a TypedDict and the like."""
-    text = read_text(path)
+    text = read_text_file(path)
     if text is None:
         raise RunError(f"{path}: there is no such file; evaluate or train again")
     return parse_json(text, path, kind)

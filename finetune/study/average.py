@@ -107,7 +107,7 @@ def _weights(folder: Path, which: str) -> StateDict:
 def _scorer(folder: Path) -> Score:
     """Figures of weights on the split val of a run, as `finetune evaluate` counts them."""
     recipe, classes = open_run(folder)
-    tested = saved_manifest(folder, recipe, classes).only("val")
+    tested = saved_manifest(folder, recipe, classes).for_split("val")
     if not len(tested):
         raise RunError(f"{folder}: has no rows in the split val, on which what is averaged is chosen")
     model = load(folder).to(resolve_device(recipe.train.device))

@@ -94,7 +94,7 @@ def metric_difference(
 
 def _read_task_predictions(run: Path, task: str, split: str) -> _TaskPredictions:
     recipe, classes = open_run(run)
-    manifest = saved_manifest(run, recipe, classes).only(split)
+    manifest = saved_manifest(run, recipe, classes).for_split(split)
     labels = manifest.tasks[task]
     evaluation = RunFolder(run).evaluation(split)
     paths, said = read_task_predictions(evaluation, task, read_results_file(evaluation.results)["tasks"])

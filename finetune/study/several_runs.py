@@ -13,7 +13,7 @@ from typing import Any
 from finetune.data.manifest import Manifest
 from finetune.errors import RunError
 from finetune.evaluation.evaluate import evaluate
-from finetune.metrics.headline import headline
+from finetune.metrics.headline import headline_metric
 from finetune.recipe.load import load_recipe
 from finetune.recipe.schema import Recipe
 from finetune.recipe.tasks import primary_task
@@ -60,7 +60,7 @@ class FinishedRun:
     @property
     def headline(self) -> tuple[str, float, tuple[float, float]]:
         """Name and value of the primary task's headline metric (top-1, mAP, …), and its interval."""
-        return headline(self.primary_metrics)
+        return headline_metric(self.primary_metrics)
 
 
 @contextmanager

@@ -204,8 +204,8 @@ def run_training(
         # Only one process validates: where there are more, none may stop then while the others wait.
         watch = (lambda *_: stopping.check()) if accelerator.num_processes == 1 else None
         batches_per_epoch = len(loaders.batches(loaders.dataset(phases[0])))
-        run_epochs = sum(phase.epochs_of(batches_per_epoch) for phase in phases)
-        run_steps = sum(phase.steps_of(batches_per_epoch) for phase in phases)
+        run_epochs = sum(phase.num_epochs(batches_per_epoch) for phase in phases)
+        run_steps = sum(phase.num_steps(batches_per_epoch) for phase in phases)
         for phase in phases[at.phase :]:
             learning, groups = begin_phase(model, phase, seed=draw_seed(recipe.seed, 0, at.phase, 0))
             frozen = cacheable_part(model, recipe, precision, display.print_line)
@@ -227,7 +227,7 @@ def run_training(
             elif at.steps == 0:
                 run.save_last(moving, at)
             cut = None if frozen is None else frozen.cut
-            steps, epochs = phase.steps_of(batches_per_epoch), phase.epochs_of(batches_per_epoch)
+            steps, epochs = phase.num_steps(batches_per_epoch), phase.num_epochs(batches_per_epoch)
             data = build_phase_data(
                 model,
                 phase,

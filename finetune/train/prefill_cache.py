@@ -51,7 +51,7 @@ def prefill_features(model: VideoClassifier, manifest: Manifest, recipe: Recipe)
     epoch = 0
     with display, validation or nullcontext():
         for phase in trial.phases:
-            epochs = range(epoch + 1, epoch + 1 + phase.epochs_of(batches))
+            epochs = range(epoch + 1, epoch + 1 + phase.num_epochs(batches))
             epoch = epochs[-1]
             said: list[str] = []
             learning, _ = begin_phase(model, phase)

@@ -79,7 +79,7 @@ def refuse_changed_recipe(before: dict[str, Any], now: Recipe) -> None:
         number, _, setting = key.removeprefix("phases.").partition(".")
         if int(number) < count:
             is_last = int(number) == count - 1 and setting == "epochs" and last.steps is None
-            return is_last and (new.get(key) or 0) >= last.epochs_of(1)
+            return is_last and (new.get(key) or 0) >= last.num_epochs(1)
         return True
 
     changed = [key for key in {**old, **new} if old.get(key) != new.get(key)]

@@ -33,7 +33,7 @@ def facts_of(tested, **columns):
 
 
 def said(manifest, split="test", **columns):
-    tested = manifest.only(split)
+    tested = manifest.for_split(split)
     return [each["what"] for each in warnings_of_test(manifest, tested, facts_of(tested, **columns), split)]
 
 
@@ -98,7 +98,7 @@ def test_a_fact_that_tells_the_class_is_a_shortcut(manifest):
 
 
 def test_a_pack_knows_no_rates_and_bad_files_no_facts(manifest):
-    tested = manifest.only("test")
+    tested = manifest.for_split("test")
     facts = replace(facts_of(tested), rates=None, seconds=None)
     assert warnings_of_test(manifest, tested, facts, "test") == []
     only_bad = replace(facts_of(tested, rates=np.zeros(30)), bad=dict.fromkeys(range(30), "cut off"))

@@ -146,8 +146,8 @@ def test_links_are_followed_and_no_file_comes_twice(tmp_path):
         "c/more/0.mp4",
     ]
     assert scan.labels == ["a", "a", "a", "b", "b", "c"]
-    assert scan.passed_over["broken link"] == 1
-    assert scan.passed_over["link to a folder that is already included"] >= 5
+    assert scan.skip_counts["broken link"] == 1
+    assert scan.skip_counts["link to a folder that is already included"] >= 5
     assert find_media(tmp_path / "data/a") == sorted(scan.files[:3])
 
 
@@ -172,8 +172,8 @@ def test_folders_of_devices_are_neither_classes_nor_read_wherever_they_are(tmp_p
     touch(tmp_path, *clips("train/a", "train/b", "test/a"), *(f"{place}{name}" for name in DEVICES))
     scan = scan_folder(tmp_path)
     assert [file.name for file in scan.files] == ["0.mp4"] * 3 and not scan.problems
-    assert sum(scan.passed_over.values()) == len(DEVICES)
-    assert scan.passed_over["device or system folder (@eaDir)"] == 1
+    assert sum(scan.skip_counts.values()) == len(DEVICES)
+    assert scan.skip_counts["device or system folder (@eaDir)"] == 1
     assert scan.notes[0].startswith("passed over: 10 × device or system folder (#recycle, $RECYCLE.BIN, ")
 
 
@@ -207,4 +207,4 @@ def test_a_folder_that_may_not_be_read_is_said(tmp_path, monkeypatch):
         return read(folder)
 
     monkeypatch.setattr(type(tmp_path), "iterdir", iterdir)
-    assert scan_folder(tmp_path).passed_over == {"folder that cannot be read": 1}
+    assert scan_folder(tmp_path).skip_counts == {"folder that cannot be read": 1}

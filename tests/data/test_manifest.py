@@ -282,7 +282,7 @@ def test_dropping_rows_and_taking_a_split_keeps_the_labels_of_all_tasks_by_their
     assert known(fewer) == {"box": [0, 1, 1, 1], "action": [1, 0, 1, 1], "tags": [1, 1, 1, 1], "skill": [1, 0, 1, 1]}
     assert [fewer.tasks["skill"].text(row) for row in range(4)] == [["2"], [""], ["1"], ["2"]]
     assert fewer.tasks["skill"].names == ("1", "2", "3")
-    tested = manifest.only("test")
+    tested = manifest.for_split("test")
     assert [tested.path(row).name for row in range(len(tested))] == ["5", "6"]
     assert tested.tasks["box"].values[1].tolist() == [2, 2, 2, 2] and not tested.tasks["box"].known[0]
 

@@ -11,8 +11,8 @@ from sklearn.metrics import average_precision_score, f1_score
 
 import finetune as ft
 from finetune.errors import DataError, RecipeError
-from finetune.metrics.calibration import apply_temperature, calibration
-from finetune.metrics.headline import epoch_sort_key, format_headline, headline, validation_metrics
+from finetune.metrics.calibration import apply_temperature, calibration_metrics
+from finetune.metrics.headline import epoch_sort_key, format_headline, headline_metric, validation_metrics
 from finetune.metrics.multilabel import _Ranked, best_thresholds, mean_average_precision, score_multilabel
 from finetune.model.view_consensus import combine_views
 from finetune.study.kfold import kfold
@@ -74,7 +74,7 @@ def test_a_label_lists_classes_in_any_order_and_may_be_empty(manifest, tmp_path)
     assert not wider.targets[:, 0].any()
     assert [wider.label(row) for row in range(4)] == list(LISTS)
     for split in ("train", "val", "test"):
-        part = manifest.only(split)
+        part = manifest.for_split(split)
         assert (part.targets == manifest.targets[manifest.rows(split)]).all()
         assert {tuple(row) for row in part.targets.tolist()} == {(a, b) for a in (True, False) for b in (True, False)}
 
@@ -121,7 +121,7 @@ def test_a_rare_class_keeps_its_small_threshold_and_a_split_without_any_class_ha
     assert validation_metrics(targets, probs)["thresholds"][0] == pytest.approx(2.5e-5)
     nothing = np.zeros((3, 2), dtype=bool)
     task = score_multilabel(nothing, probs, probs > 0.5, classes=["a", "b"], thresholds=None)
-    assert headline(task) == ("mAP", 0.0, (0.0, 1.0))
+    assert headline_metric(task) == ("mAP", 0.0, (0.0, 1.0))
     assert "mAP 0.000" in format_headline(task)
 
 
@@ -226,7 +226,7 @@ def test_a_temperature_moves_each_class_by_itself_and_names_the_same_classes(run
     assert task["calibrated"]["temperature"] == temperature != 1
     calibrated_NK = apply_temperature(np.load(tmp_path / "probabilities.npy"), temperature, multilabel=True)
     rows = manifest.rows("test")
-    wanted = calibration(manifest.targets[rows], calibrated_NK, manifest.groups[rows])
+    wanted = calibration_metrics(manifest.targets[rows], calibrated_NK, manifest.groups[rows])
     for key in ("ece", "brier", "log_loss", "gap"):
         assert task["calibrated"][key] == pytest.approx(wanted[key], abs=1e-6), key
     paths = [manifest.path(row) for row in rows]

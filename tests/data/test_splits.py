@@ -162,8 +162,8 @@ def test_names_of_all_tasks_stay_in_training_and_are_spread():
     for seed in range(10):
         splits = assign_splits([first, place, numbers], named(range(60)), (0.15, 0.2, seed), source="x")
         for labels in (first, place, numbers):
-            assert labels.has()[splits == "train"].any(0).all()
-        assert [int(labels_there) for labels_there in place.has()[splits == "test"].sum(0)[:3]] == [4, 4, 4]
+            assert labels.presence()[splits == "train"].any(0).all()
+        assert [int(labels_there) for labels_there in place.presence()[splits == "test"].sum(0)[:3]] == [4, 4, 4]
 
 
 def test_rows_of_one_file_go_together_however_it_is_written(tmp_path):
@@ -197,4 +197,4 @@ def test_a_class_that_one_fold_has_alone_is_given_to_another_too():
     good = [np.array([0, 1, 5, 10]), np.array([2, 3, 7, 8, 6]), np.array([4, 9, 11])]
     assert [rows.tolist() for rows in repair_folds(good, [labels], units)] == [sorted(rows.tolist()) for rows in good]
     filled = repair_folds([np.arange(12), np.array([], dtype=int)], [labels], units)
-    assert all(labels.has()[rows].any(0).all() for rows in filled)
+    assert all(labels.presence()[rows].any(0).all() for rows in filled)

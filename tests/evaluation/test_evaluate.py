@@ -12,7 +12,7 @@ from grey import TINY, make_clip
 import finetune as ft
 from finetune.errors import DataError, RunError
 from finetune.evaluation import evaluate as evaluation
-from finetune.metrics.calibration import apply_temperature, calibration
+from finetune.metrics.calibration import apply_temperature, calibration_metrics
 from finetune.metrics.intervals import paired_difference
 from finetune.model.backbone.backbone import build_backbone
 from finetune.report.run import page
@@ -84,7 +84,7 @@ def noted(run, **changes):
 def test_calibrated_figures_are_those_of_tempered_probabilities(run):
     task, (labels, probs) = results_of(run)["tasks"]["label"], answers_of(run / "evaluation")
     temperature = json.loads((run / "checkpoints/best/meta.json").read_text())["temperature"]
-    wanted = calibration(labels, apply_temperature(probs, temperature), None)
+    wanted = calibration_metrics(labels, apply_temperature(probs, temperature), None)
     found = task["calibrated"]
     assert (found.pop("temperature"), found.pop("rows")) == (temperature, 10)
     for key in ("ece", "brier", "log_loss", "gap"):

@@ -241,7 +241,7 @@ def test_the_frames_looked_at_are_those_of_the_sheet_whatever_the_views(run, mon
     recipe_views = ft.load_recipe(str(run / "recipe.yaml")).evaluate.views
     assert recipe_views == 1
     recipe, classes = open_run(run)
-    tested = saved_manifest(run, recipe, classes).only("test")
+    tested = saved_manifest(run, recipe, classes).for_split("test")
     loader, _ = evaluation_loader(tested, "test", recipe, size=32, views=2)
     with loader:
         wanted = {loader.dataset[position]["clips"][0].numpy().tobytes() for position in range(4)}

@@ -13,7 +13,7 @@ from sklearn.calibration import calibration_curve
 from sklearn.metrics import brier_score_loss
 from sklearn.metrics import log_loss as log_loss_of_sklearn
 
-from finetune.metrics.calibration import apply_temperature, calibration, fit_temperature, log_loss
+from finetune.metrics.calibration import apply_temperature, calibration_metrics, fit_temperature, log_loss
 
 
 def drawn(num_rows=400, num_classes=5, temperature=1.0, seed=0):
@@ -28,7 +28,7 @@ def drawn(num_rows=400, num_classes=5, temperature=1.0, seed=0):
 def test_a_case_worked_by_hand():
     labels = np.array([0, 0, 1, 1])
     probs = np.array([[0.95, 0.05], [0.65, 0.35], [0.62, 0.38], [0.2, 0.8]])
-    found = calibration(labels, probs, None)
+    found = calibration_metrics(labels, probs, None)
     in_words = [(each["low"], each["high"], each["count"]) for each in found["bins"]]
     assert in_words == [(0.6, 0.7, 2), (0.8, 0.9, 1), (0.9, 1.0, 1)]
     assert [each["right"] for each in found["bins"]] == [0.5, 1, 1]
@@ -42,7 +42,7 @@ def test_a_case_worked_by_hand():
 def test_figures_are_those_of_scikit_learn():
     labels, logits = drawn()
     probs = softmax(logits, axis=1)
-    found, sure, right = calibration(labels, probs, None), probs.max(1), probs.argmax(1) == labels
+    found, sure, right = calibration_metrics(labels, probs, None), probs.max(1), probs.argmax(1) == labels
     of_sklearn = calibration_curve(right, sure, n_bins=10)
     assert [each["right"] for each in found["bins"]] == pytest.approx(of_sklearn[0])
     assert [each["sure"] for each in found["bins"]] == pytest.approx(of_sklearn[1])
@@ -59,7 +59,7 @@ def test_of_several_classes_each_counts_by_itself():
     rng = np.random.default_rng(0)
     probs = rng.random((200, 3))
     there = rng.random((200, 3)) < probs
-    found = calibration(there, probs, None)
+    found = calibration_metrics(there, probs, None)
     of_sklearn = calibration_curve(there.ravel(), probs.ravel(), n_bins=10)
     assert [each["right"] for each in found["bins"]] == pytest.approx(of_sklearn[0])
     assert sum(each["count"] for each in found["bins"]) == 600
@@ -72,12 +72,12 @@ def test_a_model_as_sure_as_right_stays_under_what_chance_gives_and_a_too_sure_o
     under, held = 0, 0
     for seed in range(40):
         labels, logits = drawn(300, seed=seed)
-        found = calibration(labels, softmax(logits, axis=1), None)
+        found = calibration_metrics(labels, softmax(logits, axis=1), None)
         under += found["ece"] <= found["ece_by_chance"]
         held += found["gap_ci"][0] <= 0 <= found["gap_ci"][1]
     assert under >= 36 and held >= 35  # 38 of each are expected
     labels, logits = drawn(300, temperature=4)
-    found = calibration(labels, softmax(logits, axis=1), None)
+    found = calibration_metrics(labels, softmax(logits, axis=1), None)
     assert found["ece"] > 2 * found["ece_by_chance"]
     assert found["gap_ci"][0] > 0.05
 
@@ -87,7 +87,7 @@ def test_what_chance_gives_falls_with_the_root_of_the_rows_beyond_those_that_are
     found = {}
     for rows in (5_000, 80_000):
         probs = rng.random((rows, 1))
-        found[rows] = calibration(rng.random((rows, 1)) < probs, probs, None)["ece_by_chance"]
+        found[rows] = calibration_metrics(rng.random((rows, 1)) < probs, probs, None)["ece_by_chance"]
     assert found[80_000] == pytest.approx(found[5_000] / 4, rel=0.1)
 
 
@@ -96,13 +96,13 @@ def test_the_interval_of_the_gap_is_that_of_whole_groups():
     groups = np.arange(200) // 20
     probs = softmax(logits, axis=1)
     probs[groups < 3] = np.eye(5)[(labels[groups < 3] + 1) % 5]  # whole groups are wrong, and sure of it
-    alone, grouped = (calibration(labels, probs, each)["gap_ci"] for each in (None, groups))
+    alone, grouped = (calibration_metrics(labels, probs, each)["gap_ci"] for each in (None, groups))
     assert grouped[0] < alone[0] < alone[1] < grouped[1]
 
 
 def test_of_one_group_nothing_is_known_of_the_gap_and_results_are_still_json():
     labels, logits = drawn(30)
-    found = calibration(labels, softmax(logits, axis=1), np.zeros(30, dtype=int))
+    found = calibration_metrics(labels, softmax(logits, axis=1), np.zeros(30, dtype=int))
     assert found["gap_ci"] == [-1, 1]
     json.dumps(found, allow_nan=False)
 
@@ -180,7 +180,7 @@ def test_certain_probabilities_stay_numbers(multilabel, temperature):
     assert (found.argmax(1) == probs.argmax(1)).all()
     truth = np.array([[1, 0], [0, 1], [1, 1]], dtype=bool) if multilabel else np.array([0, 1, 0])
     assert np.isfinite(log_loss(truth, probs))
-    told = calibration(truth, probs, None)
+    told = calibration_metrics(truth, probs, None)
     json.dumps(told, allow_nan=False)
     assert np.isfinite(fit_temperature(truth, probs))
 
@@ -189,7 +189,7 @@ def test_certain_probabilities_stay_numbers(multilabel, temperature):
 @given(arrays(np.float64, st.integers(1, 50), elements=st.floats(0, 1)), st.randoms(use_true_random=False))
 def test_bins_hold_each_row_once_and_add_up_to_the_error(sure, random):
     there = np.array([[random.random() < 0.5] for _ in sure])
-    found = calibration(there, sure[:, None], None)
+    found = calibration_metrics(there, sure[:, None], None)
     assert sum(each["count"] for each in found["bins"]) == len(sure)
     for each in found["bins"]:
         assert each["low"] - 1e-9 <= each["sure"] <= each["high"] + 1e-9

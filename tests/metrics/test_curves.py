@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn.metrics import average_precision_score, precision_recall_curve, roc_auc_score, roc_curve
 
-from finetune.metrics.curves import MANY_CLASSES, NUM_GRID_POINTS, accuracy_by_coverage, ap_and_auroc, curves
+from finetune.metrics.curves import MANY_CLASSES, NUM_GRID_POINTS, accuracy_by_coverage, ap_and_auroc, ranking_curves
 
 NAMES = [f"class {number}" for number in range(200)]
 
@@ -36,9 +36,9 @@ def test_a_class_without_rows_has_no_area_and_one_that_all_rows_have_none_under_
         {"ap": None, "auroc": None},
         {"ap": 1.0, "auroc": 1.0},
     ]
-    found = curves(targets, probs, NAMES[:3])
+    found = ranking_curves(targets, probs, NAMES[:3])
     assert [each["class"] for each in found["classes"]] == ["class 2"]
-    nothing = curves(targets[:, :2], probs[:, :2], NAMES[:2])
+    nothing = ranking_curves(targets[:, :2], probs[:, :2], NAMES[:2])
     assert (nothing["precision"], nothing["recall"], nothing["classes"]) == ([], [], [])
 
 
@@ -48,14 +48,14 @@ def test_of_very_many_classes_there_is_average_precision_alone():
     assert {each["auroc"] for each in found} == {None}
     there = int(np.flatnonzero(targets.any(0))[0])
     assert found[there]["ap"] == pytest.approx(average_precision_score(targets[:, there], probs[:, there]))
-    assert curves(targets, probs, NAMES[: MANY_CLASSES + 1])["precision"] == []
+    assert ranking_curves(targets, probs, NAMES[: MANY_CLASSES + 1])["precision"] == []
 
 
 @pytest.mark.parametrize(("levels", "num_rows"), [(None, 90), (3, 90), (None, 7)])
 def test_curves_go_through_the_points_of_scikit_learn(levels, num_rows):
     """At a recall the best of the lists that reach it first; at a rate of false alarms the last point up to it."""
     targets, probs = drawn(num_rows, levels=levels)
-    found = curves(targets, probs, NAMES[:4])
+    found = ranking_curves(targets, probs, NAMES[:4])
     grid = np.array(found["grid"])
     assert grid.tolist() == [number / (NUM_GRID_POINTS - 1) for number in range(NUM_GRID_POINTS)]
     for each in found["classes"]:
@@ -75,7 +75,7 @@ def test_curves_go_through_the_points_of_scikit_learn(levels, num_rows):
 def test_rows_that_are_equally_sure_are_points_of_the_roc_too():
     there = np.array([[True, False] * 4]).T
     sure = np.repeat([0.8, 0.6, 0.4, 0.2], 2)[:, None]
-    found = curves(there, sure, ["a"])
+    found = ranking_curves(there, sure, ["a"])
     at_half = found["recall"][NUM_GRID_POINTS // 2]
     assert at_half == 0.5
 
@@ -83,7 +83,7 @@ def test_rows_that_are_equally_sure_are_points_of_the_roc_too():
 def test_a_class_of_fifty_has_its_precision_at_each_fiftieth():
     rng = np.random.default_rng(0)
     there, sure = np.arange(120) < 50, rng.random(120)
-    found = curves(there[:, None], sure[:, None], ["a"])
+    found = ranking_curves(there[:, None], sure[:, None], ["a"])
     right = np.cumsum(there[np.argsort(-sure)])
     wanted = [number / (np.argmax(right >= number) + 1) for number in range(1, 51)]
     assert found["classes"][0]["precision"][1:] == pytest.approx(wanted, abs=1e-5)

@@ -7,18 +7,18 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from finetune.metrics.slices import MIN_SLICE_ROWS, slices
+from finetune.metrics.slices import MIN_SLICE_ROWS, accuracy_by_slice
 
 
 def sliced(values, right=None, groups=None):
     values = np.array(values, dtype=float)
-    found = slices({"fact": values}, np.ones(len(values), bool) if right is None else right, groups)
+    found = accuracy_by_slice({"fact": values}, np.ones(len(values), bool) if right is None else right, groups)
     return [(part["low"], part["high"], part["rows"]) for each in found for part in each["parts"]]
 
 
 def test_few_values_are_a_part_each():
     right = np.arange(24) % 8 < 6
-    found = slices({"rate": np.tile([25.0, 30.0], 12), "side": np.full(24, 240.0)}, right, None)
+    found = accuracy_by_slice({"rate": np.tile([25.0, 30.0], 12), "side": np.full(24, 240.0)}, right, None)
     (fact,) = found  # all sides are the same
     assert fact["fact"] == "rate"
     assert [(part["low"], part["high"], part["rows"]) for part in fact["parts"]] == [(25, 25, 12), (30, 30, 12)]
@@ -29,7 +29,7 @@ def test_few_values_are_a_part_each():
 
 def test_many_values_are_thirds_of_the_rows():
     right = np.arange(30) >= 10
-    found = slices({"duration": np.arange(30.0)}, right, None)
+    found = accuracy_by_slice({"duration": np.arange(30.0)}, right, None)
     parts = found[0]["parts"]
     assert [(part["low"], part["high"], part["rows"]) for part in parts] == [(0, 9, 10), (10, 19, 10), (20, 29, 10)]
     assert [part["accuracy"] for part in parts] == [0, 1, 1]
@@ -85,6 +85,6 @@ def test_an_interval_is_that_of_whole_groups():
     right = rng.random(200) < np.repeat(rng.random(10), 20)
     widths = []
     for each in (None, groups):
-        (found,) = slices({"rate": np.tile([25.0, 30.0], 100)}, right, each)
+        (found,) = accuracy_by_slice({"rate": np.tile([25.0, 30.0], 100)}, right, each)
         widths.append(np.diff(found["parts"][0]["accuracy_ci"])[0])
     assert widths[1] > widths[0]

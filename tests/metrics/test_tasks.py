@@ -5,7 +5,7 @@ import json
 import numpy as np
 import pytest
 
-from finetune.metrics.headline import epoch_sort_key, format_headline, headline
+from finetune.metrics.headline import epoch_sort_key, format_headline, headline_metric
 from finetune.metrics.headline_keys import HEADLINE_METRICS, metric_range
 from finetune.metrics.tasks import score_task, validation_headline
 
@@ -37,7 +37,7 @@ def test_every_kind_is_scored_from_one_row_on(kind, num_rows, grouped):
     assert json.loads(json.dumps(task, allow_nan=False)) == task
     key, name = HEADLINE_METRICS[kind]
     assert validation_headline(kind, truth, said) == {key: pytest.approx(task[key])}
-    said_name, value, (low, high) = headline(task)
+    said_name, value, (low, high) = headline_metric(task)
     assert (said_name, value) == (name, task[key])
     assert metric_range(kind)[0] <= low <= value <= high <= metric_range(kind)[1]
     assert format_headline(task).startswith(f"{name} {value:.3f} (95 % interval ")
@@ -64,14 +64,14 @@ def test_thresholds_of_classes_that_go_together_are_used():
 def test_a_figure_below_0_and_one_without_an_interval_are_said():
     truth, said, names = drawn("regress", 30)
     wrong = score_task("regress", truth, -said, names=names, groups=None, fitted=None)
-    name, value, (low, high) = headline(wrong)
+    name, value, (low, high) = headline_metric(wrong)
     assert (name, value) == ("R²", wrong["r2"])
     assert low < value < high < 0
     assert format_headline(wrong).startswith("R² -")
     of_one_group = wrong | {"r2_ci": None}
-    assert headline(of_one_group)[2] == (-np.inf, 1)
-    assert headline({"kind": "motion", "correlation": -0.2, "correlation_ci": None})[2] == (-1, 1)
-    assert headline({"kind": "box", "mean_iou": 0.2, "mean_iou_ci": None})[2] == (0, 1)
+    assert headline_metric(of_one_group)[2] == (-np.inf, 1)
+    assert headline_metric({"kind": "motion", "correlation": -0.2, "correlation_ci": None})[2] == (-1, 1)
+    assert headline_metric({"kind": "box", "mean_iou": 0.2, "mean_iou_ci": None})[2] == (0, 1)
 
 
 def test_epochs_of_several_tasks_are_ranked_by_the_mean_of_their_figures():

@@ -5,7 +5,7 @@ import pytest
 
 from finetune.errors import RunError
 from finetune.run.read import read_epochs, read_results_file
-from finetune.storage.safe_read import check_no_external_links, read_array, read_json, read_text
+from finetune.storage.safe_read import check_no_external_links, read_array, read_json, read_text_file
 
 
 @pytest.mark.parametrize(
@@ -29,7 +29,7 @@ def test_a_pipe_in_place_of_a_file_is_not_waited_for(tmp_path):
     os.mkfifo(tmp_path / "results.json")
     (tmp_path / "metrics.jsonl").mkdir()
     with pytest.raises(RunError, match="is no file of text"):
-        read_text(tmp_path / "results.json")
+        read_text_file(tmp_path / "results.json")
     with pytest.raises(RunError, match="there is no such file|is no file"):
         read_results_file(tmp_path / "results.json")
     with pytest.raises(RunError, match="is no file of text"):

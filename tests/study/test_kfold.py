@@ -11,7 +11,7 @@ from grey import TINY, make_clip
 
 import finetune as ft
 from finetune.cli.manifest import load_manifest
-from finetune.metrics.calibration import apply_temperature, calibration
+from finetune.metrics.calibration import apply_temperature, calibration_metrics
 from finetune.metrics.intervals import paired_difference, widen_for_pooled_folds
 from finetune.model.backbone.backbone import build_backbone
 from finetune.study.kfold import kfold
@@ -120,7 +120,7 @@ def test_calibrated_is_each_fold_by_its_own_temperature(folder):
     labels, groups = truth(folder)
     calibrated = of_folds(folder, calibrated_by_fold)
     with widen_for_pooled_folds():
-        wanted = calibration(labels, calibrated, groups)
+        wanted = calibration_metrics(labels, calibrated, groups)
     pooled = results_of(folder)["tasks"]["label"]["calibrated"]
     assert pooled.keys() == {*wanted, "abstain_at"}, "there is no one temperature"
     assert pooled["abstain_at"][-1]["threshold"] == pytest.approx(

@@ -70,4 +70,4 @@ def test_a_run_is_trained_once_and_its_results_are_the_same_afterwards(trained_r
 def test_runs_are_evaluated_on_test_rows_or_else_on_val_rows(manifest):
     assert evaluation_split(manifest) == "test"
     assert evaluation_split(manifest.without(manifest.rows("test"))) == "val"
-    assert evaluation_split(manifest.only("train")) == "train"
+    assert evaluation_split(manifest.for_split("train")) == "train"

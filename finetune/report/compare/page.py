@@ -239,13 +239,15 @@ def _compare_with_first(
 ) -> list[dict[str, Any]]:
     """A paired test of the first run with each other one; `first` and `other` are indices of runs."""
     comparisons = len(correct) - 1
-    pairs = [paired_tests.compare(correct[0], other, groups=groups, comparisons=comparisons) for other in correct[1:]]
+    pairs = [
+        paired_tests.paired_test(correct[0], other, groups=groups, comparisons=comparisons) for other in correct[1:]
+    ]
     adjusted = paired_tests.holm([pair.mcnemar_p for pair in pairs])
     unit, marks = "clip" if groups is None else "group", [run.mark for run in runs]
     return [
         asdict(pair)
         | {"first": 0, "other": index, "adjusted_p": p, "verdict": pair.verdict, "disagrees": pair.disagrees(p)}
-        | {"words": paired_tests.in_words(pair, first=marks[0], other=marks[index], unit=unit)}
+        | {"words": paired_tests.format_verdict(pair, first=marks[0], other=marks[index], unit=unit)}
         for index, (pair, p) in enumerate(zip(pairs, adjusted, strict=True), 1)
     ]
 

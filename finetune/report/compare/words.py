@@ -42,7 +42,7 @@ def _two_run_summary(result: Mapping[str, Any], test_set: str) -> str:
     metric = "exact match" if result["kind"] == "multilabel" else "top-1 accuracy"
     if pair["verdict"] == "none":
         values = f"{percent(first['right'])} vs. {percent(other['right'])} {metric} on {test_set}"
-        difference = paired_tests.points(pair["difference"], signed=True)
+        difference = paired_tests.format_points(pair["difference"], signed=True)
         interval_text = f"{low:+.1f} to {high:+.1f}".replace("-", "\u2212")
         return (
             f"There is no evidence of a difference between {_quoted(first)} and {_quoted(other)}: {values}, "
@@ -54,7 +54,7 @@ def _two_run_summary(result: Mapping[str, Any], test_set: str) -> str:
         return f"Too few {_unit(result)}s ({units}) to compare {_quoted(other)} with {_quoted(first)}: {values}."
     better, worse = (other, first) if pair["verdict"] == "other" else (first, other)
     low, high = sorted(abs(100 * end) for end in pair["interval"])
-    difference = paired_tests.points(abs(pair["difference"]))
+    difference = paired_tests.format_points(abs(pair["difference"]))
     return (
         f"{_quoted(better)} is better than {_quoted(worse)} by {difference} "
         f"(95\u00a0% interval {low:.1f} to {high:.1f}): "

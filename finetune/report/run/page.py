@@ -36,7 +36,7 @@ from finetune.run.predictions_csv import read_prediction_rows
 from finetune.run.read import read_environment, read_epochs, read_results_file, with_task_metrics
 from finetune.run.results import Results, SkippedFile
 from finetune.storage.atomic import atomic_file
-from finetune.storage.safe_read import check_no_external_links, damage_as_run_error, read_text
+from finetune.storage.safe_read import check_no_external_links, damage_as_run_error, read_text_file
 
 _MAX_FILES = 200
 _TEMPLATES = Path(__file__).parents[1] / "templates"
@@ -61,7 +61,7 @@ def _write_report(run: Path, evaluation: Path, *, figures_too: bool) -> Path:
     kind = results["tasks"][name]["kind"]
     epochs = with_task_metrics(name, read_epochs(run))
     predictions = read_prediction_rows(evaluation) if kind in CATEGORICAL_KINDS else None
-    recipe = read_text(RunFolder(run).recipe)
+    recipe = read_text_file(RunFolder(run).recipe)
     tasks = [task_context(task, values, results, predictions or []) for task, values in results["tasks"].items()]
     warnings = [*words.evaluation_warnings(results, epochs), *regression_warnings(results)]
     task_rows, changes = headline_text.task_rows(results, epochs), recipe_changes(recipe or "")

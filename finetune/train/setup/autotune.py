@@ -124,7 +124,7 @@ def _benchmark_compile(
         if _has_frozen_part(model, phase, recipe, device):
             continue  # where that is done once, the rest is not compiled
         plain = _time_black_clips_step(model, phase, recipe, size, device, steps=3)
-        timed.append((plain * phase.steps_of(batches) * recipe.train.accumulate, plain, phase))
+        timed.append((plain * phase.num_steps(batches) * recipe.train.accumulate, plain, phase))
     whole, plain, phase = max(timed, key=lambda each: each[0], default=(0.0, 0.0, phases[0]))
     if whole < MIN_SECONDS_TO_COMPILE:
         return {"pays": False, "seconds_of_all_steps": round(whole, 1)}

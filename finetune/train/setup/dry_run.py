@@ -67,7 +67,7 @@ def estimate_phases(model: VideoClassifier, manifest: Manifest, recipe: Recipe) 
         optimizer = build_optimizer(str(phase.optimizer), groups)
         computing = _time_step(trial, batches, optimizer)
         count = len(trial.loaders.of(phase)[1])
-        steps, epochs = phase.steps_of(count), phase.epochs_of(count)
+        steps, epochs = phase.num_steps(count), phase.num_epochs(count)
         seconds = max(computing, reading) if workers else computing + reading
         whole = steps * seconds + epochs * validating
         kept = _seconds_when_cached(trial, phase, batches[0], optimizer, reading=reading, steps=steps, epochs=epochs)

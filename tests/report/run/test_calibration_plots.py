@@ -10,9 +10,9 @@ import pytest
 from report.run.test_page import change, shown, write_run
 from scipy.special import softmax
 
-from finetune.metrics.calibration import apply_temperature, calibration
+from finetune.metrics.calibration import apply_temperature, calibration_metrics
 from finetune.metrics.headline import score_classification
-from finetune.metrics.slices import slices
+from finetune.metrics.slices import accuracy_by_slice
 from finetune.report import words
 from finetune.report.run.calibration_plots import coverage_curve, ranking_curve, reliability_diagram
 from finetune.report.run.regression_words import summary_html
@@ -27,9 +27,9 @@ def task_of(*, spoilt=1.0, rows=240, calibrated=True):
     probs = softmax(spoilt * (1.5 * np.eye(3)[labels] + rng.normal(size=(rows, 3))), axis=1)
     task = score_classification(labels, probs, classes=CLASSES, groups=np.arange(rows) // 8)
     facts = {"duration": np.arange(rows) / 10 + 1, "frame rate": np.where(np.arange(rows) % 2, 25.0, 29.97)}
-    task["slices"] = slices(facts, probs.argmax(1) == labels, None)
+    task["slices"] = accuracy_by_slice(facts, probs.argmax(1) == labels, None)
     if calibrated:
-        after = calibration(labels, apply_temperature(probs, spoilt), None)
+        after = calibration_metrics(labels, apply_temperature(probs, spoilt), None)
         task["calibrated"] = after | {"temperature": spoilt, "rows": 80}
         task["temperature"] = spoilt
     return task
