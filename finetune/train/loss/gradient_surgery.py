@@ -1,7 +1,7 @@
-"""Where tasks pull shared weights in different directions: weights of their gradients, from the Gramian of these.
+"""Weights of tasks whose gradients conflict at what they share, computed from the Gramian of the gradients.
 
-Each method's result is the plain sum of the gradients where they are equal: what its paper writes as a mean is
-multiplied by the number of tasks.
+A Gramian holds the inner products of M gradients, (M, M). The update direction is the weighted sum of the gradients.
+All methods have one scale: equal gradients get weight 1 each, so where a paper writes a mean, it is multiplied by M.
 """
 
 from collections.abc import Callable
@@ -17,40 +17,44 @@ from finetune.video.augment import seeded
 if TYPE_CHECKING:
     from torchjd.linalg import DualConeProjector
 
-CAGRAD_C = 0.4  # CAGrad's c: how far from the mean gradient, as a share of its length; the paper's for NYU-v2
-EPS = 1e-8  # beside the longest gradient's square, which is 1
+CAGRAD_C = 0.4  # CAGrad's c, the radius around the mean gradient relative to its norm: the paper's value for NYU-v2
+EPS = 1e-8  # relative to the largest squared norm, which is scaled to 1
 
 
 def gradient_weights(name: str, losses_M: Tensor, gramian_MM: Tensor, *, draw: int) -> Tensor:
-    """Weights (M,) of the tasks' gradients; `draw` seeds what is random, and torch's own generator stays as it was.
+    """Weights (M,) of the tasks' gradients. `draw` seeds what is random; torch's global generator is left alone.
 
-    A task whose loss is not finite, or whose gradient is zero, is not there for the others; its own weight is 1, and of
-    no matter. All weigh 1 where a gradient of the others is not finite, or fewer than two are left.
+    Tasks whose loss is not finite or whose gradient is zero are left out and get weight 1, which has no effect. All
+    weights are 1 if fewer than two tasks are left, if one of their gradients is not finite, or if the method's
+    eigenvalue decomposition does not converge.
     """
     weights_M = torch.ones_like(losses_M)
-    known_M = losses_M.isfinite() & (gramian_MM.diagonal() != 0)
+    known_M = losses_M.isfinite() & ~(gramian_MM.diagonal().abs() < torch.finfo(torch.float64).tiny)
     gramian_KK = gramian_MM[known_M][:, known_M]
     if len(gramian_KK) < 2 or not gramian_KK.isfinite().all():
         return weights_M
-    with seeded(draw):  # the longest gradient has length 1: TorchJD takes short ones for none
-        weights_K = GRADIENT_METHODS[name](gramian_KK / gramian_KK.diagonal().max())
+    with seeded(draw):  # the largest norm is scaled to 1: TorchJD treats very short gradients as zero
+        try:
+            weights_K = GRADIENT_METHODS[name](gramian_KK / gramian_KK.diagonal().max())
+        except torch.linalg.LinAlgError:
+            return weights_M
     if weights_K.isfinite().all():
         weights_M[known_M] = weights_K.to(weights_M)
     return weights_M
 
 
 def pcgrad(gramian_KK: Tensor) -> Tensor:
-    """The sum of the gradients, each without its parts against the others, taken in random order: arXiv:2001.06782."""
+    """PCGrad: sum of the gradients, each projected off those it conflicts with, in random order (arXiv:2001.06782)."""
     from torchjd.aggregation import PCGradWeighting
 
     return PCGradWeighting()(gramian_KK)
 
 
 def cagrad(gramian_KK: Tensor) -> Tensor:
-    """Of the directions near the mean gradient, that which lowers most the loss it lowers least: arXiv:2110.14048.
+    """CAGrad: the direction near the mean gradient that maximises the smallest decrease of a loss (arXiv:2110.14048).
 
-    Near is within `CAGRAD_C` of the mean's length. Where tasks agree the direction is 1 + `CAGRAD_C` times the mean, so
-    it is divided by that.
+    Near means within `CAGRAD_C` times the mean's norm. For equal gradients the direction is 1 + `CAGRAD_C` times the
+    mean, so weights are divided by that.
     """
     gramian = gramian_KK.numpy()
     tasks = len(gramian)
@@ -61,15 +65,18 @@ def cagrad(gramian_KK: Tensor) -> Tensor:
 
 
 def _cagrad_dual(gramian: np.ndarray, radius: float) -> np.ndarray:
-    """CAGrad's dual: shares of the tasks. As the authors, with SciPy: TorchJD would need cvxpy and all its solvers."""
+    """The solution of CAGrad's dual problem, shares (M,) of the tasks that sum to 1.
+
+    Solved with SciPy, as by the authors: TorchJD would need cvxpy and its solvers.
+    """
     mean = gramian.mean(1)
 
-    def gained(shares: np.ndarray) -> tuple[float, np.ndarray]:
+    def dual_objective(shares: np.ndarray) -> tuple[float, np.ndarray]:
         length = _combined_norm(gramian, shares)
         return shares @ mean + radius * length, mean + radius / length * (gramian @ shares)
 
-    found = minimize(
-        gained,
+    solution = minimize(
+        dual_objective,
         np.full(len(gramian), 1 / len(gramian)),
         jac=True,
         method="SLSQP",
@@ -77,19 +84,19 @@ def _cagrad_dual(gramian: np.ndarray, radius: float) -> np.ndarray:
         constraints={"type": "eq", "fun": lambda shares: shares.sum() - 1, "jac": np.ones_like},
         options={"ftol": 1e-12},
     )
-    return found.x
+    return solution.x
 
 
 def _combined_norm(gramian: np.ndarray, shares: np.ndarray) -> float:
-    """Of the gradients' sum, rounded off near 0: there, where shares of the tasks cancel, it would have no gradient."""
+    """Norm of the weighted sum of gradients; EPS keeps it differentiable at 0, where the tasks cancel out."""
     return float(np.sqrt(max(shares @ gramian @ shares, 0) + EPS))
 
 
 def aligned_mtl(gramian_KK: Tensor) -> Tensor:
-    """The sum of gradients that were made orthogonal and as long as their shortest direction: Aligned-MTL, CVPR 2023.
+    """Aligned-MTL: sum of gradients made orthogonal and scaled to the smallest singular value (arXiv:2305.19000).
 
-    In single precision, as gradients were: TorchJD leaves out directions below the precision of its numbers, and the
-    noise between two parallel gradients would else be their shortest direction.
+    Computed in float32, the precision of the gradients: TorchJD drops singular values below the precision of the
+    type, and in float64 the rounding noise between two parallel gradients would count as the smallest one.
     """
     from torchjd.aggregation import AlignedMTLWeighting
 
@@ -97,23 +104,23 @@ def aligned_mtl(gramian_KK: Tensor) -> Tensor:
 
 
 def upgrad(gramian_KK: Tensor) -> Tensor:
-    """The sum of the gradients, each projected to where no loss rises: arXiv:2406.16232."""
+    """UPGrad: sum of the gradients, each projected onto the directions that increase no loss (arXiv:2406.16232)."""
     from torchjd.aggregation import UPGradWeighting
 
     return len(gramian_KK) * UPGradWeighting(projector=cast("DualConeProjector", _project_to_dual_cone))(gramian_KK)
 
 
 def _project_to_dual_cone(weights_KK: Tensor, gramian_KK: Tensor) -> Tensor:
-    """For each row u, the v >= u with the shortest gradient: least squares in v - u, which is not negative.
+    """For each row u (K,), the weights v >= u whose combined gradient is shortest: non-negative least squares in v - u.
 
-    It is solved for gradients of length 1, so that a short one counts as much as a long one. TorchJD's own needs two
-    more packages and adds 1e-4 to the Gramian, beside which a gradient of a hundredth of the longest is nothing.
+    Solved for gradients of unit norm, so that short gradients count as much as long ones. TorchJD's own projection
+    needs two more packages and adds 1e-4 to the Gramian, which drowns a gradient 100 times shorter than the longest.
     """
-    lengths_K = gramian_KK.diagonal().sqrt()
-    squares_K, axes_KK = torch.linalg.eigh(gramian_KK / lengths_K / lengths_K[:, None])
-    root = ((squares_K.clamp_min(0) + EPS).sqrt() * axes_KK).T.numpy()
-    rows = [row + nnls(root, -root @ row, maxiter=100 * len(root))[0] for row in (weights_KK * lengths_K).numpy()]
-    return torch.from_numpy(np.stack(rows)) / lengths_K
+    norms_K = gramian_KK.diagonal().sqrt()
+    eigenvalues_K, eigenvectors_KK = torch.linalg.eigh(gramian_KK / norms_K / norms_K[:, None])
+    root = ((eigenvalues_K.clamp_min(0) + EPS).sqrt() * eigenvectors_KK).T.numpy()
+    rows = [row + nnls(root, -root @ row, maxiter=100 * len(root))[0] for row in (weights_KK * norms_K).numpy()]
+    return torch.from_numpy(np.stack(rows)) / norms_K
 
 
 GRADIENT_METHODS: dict[str, Callable[[Tensor], Tensor]] = {

@@ -1,4 +1,4 @@
-"""Losses: from logits (B, K) and targets to the one number that training lowers."""
+"""Classification losses: from logits (B, K) and targets to the mean loss, 0-dim."""
 
 from collections.abc import Callable, Sequence
 from functools import partial
@@ -12,68 +12,66 @@ Loss = Callable[[Tensor, Tensor], Tensor]
 
 
 def build_loss(name: str, *, class_counts: Sequence[int], label_smoothing: float, multilabel: bool = False) -> Loss:
-    """A loss of logits (B, K) and targets: labels (B,), or shares of the classes (B, K) in 0…1, as mixing gives them.
+    """A loss of logits (B, K) and targets: class numbers (B,), or class probabilities (B, K), as mixup gives them.
 
-    `class_counts` are the training rows of each class; `class_balanced` alone looks at them. Smoothing takes that
-    share of each clip's target and spreads it evenly over the classes. With `multilabel` each class is by itself,
-    there or not, whatever the loss; targets are (B, K), and smoothing moves them towards one half.
+    `class_counts` are the training rows per class; only `class_balanced` uses them. Label smoothing spreads that share
+    of the target evenly over the classes. With `multilabel` classes are independent: targets are (B, K) in 0…1, and
+    smoothing moves them towards 0.5.
     """
     return partial((MULTILABEL_LOSSES if multilabel else LOSSES)[name](class_counts), smoothing=label_smoothing)
 
 
 def cross_entropy(logits_BK: Tensor, targets: Tensor, *, smoothing: float) -> Tensor:
-    """The mean over clips."""
+    """Cross entropy, mean over clips."""
     return F.cross_entropy(logits_BK, targets, label_smoothing=smoothing)
 
 
 def class_balanced(logits_BK: Tensor, targets: Tensor, *, smoothing: float, weights_K: Tensor) -> Tensor:
-    """Cross entropy, each class's part times its weight.
+    """Cross entropy with class weights (K,).
 
-    It is divided by the number of clips, not by their weights: else a batch of rare clips would count no more.
+    The sum is divided by the number of clips, not by the sum of their weights, so that a batch of rare classes counts
+    more.
     """
     shares_BK = _soft_targets(targets, logits_BK, smoothing)
     return F.cross_entropy(logits_BK, shares_BK, weight=weights_K.to(logits_BK))
 
 
 def focal(logits_BK: Tensor, targets: Tensor, *, smoothing: float, gamma: float = 2.0) -> Tensor:
-    """Cross entropy, each class's part times (1 - p) to the power of gamma: what is right already counts little.
-
-    Source: arXiv:1708.02002.
-    """
+    """Focal loss: cross entropy with each class's term times (1 - p)^gamma, mean over clips (arXiv:1708.02002)."""
     log_probs_BK = logits_BK.log_softmax(1)
     missing_BK = 1 - log_probs_BK.exp()
     return -(_soft_targets(targets, logits_BK, smoothing) * missing_BK**gamma * log_probs_BK).sum(1).mean()
 
 
 def bce(logits_BK: Tensor, targets: Tensor, *, smoothing: float) -> Tensor:
-    """Each class by itself, there or not: the mean over clips and classes."""
+    """Binary cross entropy of each class, mean over clips and classes."""
     return F.binary_cross_entropy_with_logits(logits_BK, _soft_targets(targets, logits_BK, smoothing))
 
 
 def multilabel_bce(
     logits_BK: Tensor, targets_BK: Tensor, *, smoothing: float, weights_K: Tensor | None = None
 ) -> Tensor:
-    """The mean over clips and classes, which may weigh more or less."""
+    """Binary cross entropy with optional class weights (K,), mean over clips and classes."""
     smooth_BK = targets_BK * (1 - smoothing) + smoothing / 2
     weights_K = None if weights_K is None else weights_K.to(logits_BK)
     return F.binary_cross_entropy_with_logits(logits_BK, smooth_BK, weight=weights_K)
 
 
 def multilabel_focal(logits_BK: Tensor, targets_BK: Tensor, *, smoothing: float) -> Tensor:
-    """The mean over clips and classes of the focal loss as it was published: arXiv:1708.02002."""
+    """Focal loss as published, without alpha, mean over clips and classes (arXiv:1708.02002)."""
     smooth_BK = targets_BK * (1 - smoothing) + smoothing / 2
     return sigmoid_focal_loss(logits_BK, smooth_BK, alpha=-1, gamma=2, reduction="mean")
 
 
 def class_balanced_weights(class_counts: Sequence[int], *, beta: float = 0.999) -> Tensor:
-    """A weight for each class, one over its effective number of clips, with a mean of 1. Source: arXiv:1901.05555."""
+    """Class weights (K,): 1 / effective number of samples, scaled to a mean of 1 (arXiv:1901.05555)."""
     counts_K = torch.tensor(class_counts, dtype=torch.float64).clamp_min(1)
     weights_K = 1 / (1 - beta**counts_K)
     return weights_K / weights_K.mean()
 
 
 def _soft_targets(targets: Tensor, logits_BK: Tensor, smoothing: float) -> Tensor:
-    """Targets of either form as (B, K), smoothed."""
+    """Class numbers (B,) or probabilities (B, K) as smoothed probabilities (B, K)."""
     classes = logits_BK.shape[1]
     shares_BK = F.one_hot(targets, classes) if targets.ndim == 1 else targets
     return shares_BK.to(logits_BK.dtype) * (1 - smoothing) + smoothing / classes

@@ -1,5 +1,9 @@
-"""Losses of several tasks: over the rows that have the label, divided by their size, weighed, and compared."""
+"""The loss of a multi-task step: each task's loss over the rows that have its label, scaled, weighted and summed.
 
+Axes in names: B clips, M tasks.
+"""
+
+import math
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from itertools import combinations
@@ -17,6 +21,7 @@ from finetune.train.loss.losses import build_loss
 from finetune.train.loss.task_weighting import build_weighting
 
 LOSS_EMA_DECAY = 0.9  # of the running mean that losses are divided by
+MIN_DIVISOR = 1e-8
 REGRESSION_LOSSES: dict[str, Callable[..., Tensor]] = {
     "smooth_l1": F.smooth_l1_loss,
     "mse": F.mse_loss,
@@ -26,21 +31,21 @@ LossFn = Callable[[Tensor, Tensor], Tensor]
 
 
 class StepContext(NamedTuple):
-    """What a step is besides its clips: the number that its chance follows from, and whether gradients are compared."""
+    """A training step besides its clips: `draw` seeds what is random; `compare_gradients` records their cosines."""
 
     draw: int
     compare_gradients: bool
     processes: int = 1
-    is_dummy_batch: bool = False  # this process has no clip of the step, and computes a black one in its place
+    is_dummy_batch: bool = False  # this process has no readable clip, and computes a black one that does not count
 
 
 class MultitaskObjective:
-    """The losses of a model's tasks and the rule that weighs them.
+    """The weighted sum of the task losses, and the rule that weights them.
 
-    Each is the mean over the rows of the whole step, of all processes, that have its label; a row without adds nothing,
-    and no gradient. It counts as its weight in the recipe says, times the rule's, divided by its size. A rule that
-    looks at gradients sees those of the step's first part, at the earliest activations that tasks read and that can
-    still learn.
+    A task's loss is the mean over all rows of the step, of all parts and processes, that have its label; other rows
+    add no loss and no gradient. It is divided by the task's divisor (`normalize_losses`) and multiplied by the recipe's
+    weight and by that of the rule. Rules that need gradients get those of the step's first part, at the earliest
+    trainable activations that tasks share.
     """
 
     def __init__(
@@ -64,7 +69,7 @@ class MultitaskObjective:
             self.losses[name] = _build_task_loss(kind, spec.outputs[name], counts, smoothing)
         self.rule = build_weighting(spec.multitask.weighting, len(self.names))
         self.wants_losses_after = self.rule.wants_losses_after
-        self.chosen = torch.tensor([task.weight for task in spec.tasks.values()], dtype=torch.float64)
+        self.recipe_weights_M = torch.tensor([task.weight for task in spec.tasks.values()], dtype=torch.float64)
         self.divisors = torch.full((len(self.names),), torch.nan, dtype=torch.float64)
         if spec.multitask.normalize_losses == "none":
             self.divisors.fill_(1.0)
@@ -73,30 +78,30 @@ class MultitaskObjective:
         self.epoch = TaskEpochSums(len(self.names))
 
     def begin(self, targets: Tensor, step: StepContext) -> None:
-        """Learn how many rows of the step have each label."""
-        known_M = self._known(targets).sum(0).double().cpu()
+        """Start a step with the targets (B, width) of all clips of this process."""
+        known_M = self._has_label(targets).sum(0).double().cpu()
         clips = 0 if step.is_dummy_batch else len(targets)
         totals = self.reduce(torch.cat([known_M, torch.tensor([clips], dtype=torch.float64)]))
         self.step, self.clips = step, totals[-1]
+        # Clips per labelled clip of each task; NaN for a task that no row of the step has a label for.
         self.factors = torch.where(totals[:-1] > 0, totals[-1] / totals[:-1].clamp_min(1), torch.nan)
-        self.noted = torch.zeros(len(self.names), dtype=torch.float64)
+        self.step_losses_M = torch.zeros(len(self.names), dtype=torch.float64)
         self.weights: Tensor | None = None
 
-    def loss(self, said: Mapping[str, Tensor], targets: Tensor, share: float) -> Tensor:
-        """Of a part of the step's clips, which is that `share` of the mean over all clips of all processes."""
-        sums = self._sums(said, targets)
-        means = [each * self.factors[number].nan_to_num() / len(targets) for number, each in enumerate(sums)]
-        there = torch.stack([each.detach() for each in means]).double().cpu() * share / self.step.processes
-        self.noted += there
+    def loss(self, logits: Mapping[str, Tensor], targets: Tensor, share: float) -> Tensor:
+        """The loss, 0-dim, of a part of the step, whose weight in the mean over all clips is `share` / processes."""
+        sums = self._sums(logits, targets)
+        means = [loss_sum * self.factors[task].nan_to_num() / len(targets) for task, loss_sum in enumerate(sums)]
+        part_losses_M = torch.stack([mean.detach() for mean in means]).double().cpu()
+        self.step_losses_M += part_losses_M * share / self.step.processes
         if self.weights is None:
             self._weigh(means, self._first_losses(sums, targets), share)
         assert self.weights is not None
-        return sum(
-            (weight * each for weight, each in zip(self.weights.tolist(), means, strict=True)), start=sums[0] * 0
-        )
+        weighted = (weight * mean for weight, mean in zip(self.weights.tolist(), means, strict=True))
+        return sum(weighted, start=sums[0] * 0)
 
     def penalty(self) -> Tensor | float:
-        """The penalties of soft sharing: between tasks, and between towers."""
+        """The penalties of soft sharing, between tasks and between towers, 0-dim."""
         settings, total = self.spec.multitask, torch.zeros(())
         if settings.soft_sharing_heads:
             total = total + settings.soft_sharing_heads * task_distance(self.model.task_parameters())
@@ -104,39 +109,45 @@ class MultitaskObjective:
             total = total + settings.soft_sharing_towers * self.model.backbone.tower_distance()
         return total if settings.soft_sharing_heads or settings.soft_sharing_towers else 0.0
 
-    def judged(self, said: Sequence[Mapping[str, Tensor]], targets: Tensor) -> tuple[Tensor, Tensor] | None:
-        """Logits and targets of the rows that have the primary task's label, where it has classes."""
+    def judged(self, logits: Sequence[Mapping[str, Tensor]], targets: Tensor) -> tuple[Tensor, Tensor] | None:
+        """Logits and targets of the rows with the primary task's label; None where that task has no classes."""
         name = self.model.primary
         if self.spec.outputs[name].kind not in CLASSIFICATION_KINDS:
             return None
-        known = self._known(targets)[:, self.names.index(name)]
-        return torch.cat([each[name].float() for each in said])[known], targets[known, self.layout.places[name]]
+        known_B = self._has_label(targets)[:, self.names.index(name)]
+        of_task = torch.cat([part[name].float() for part in logits])
+        return of_task[known_B], targets[known_B, self.layout.places[name]]
 
     def after_step(self, again: Sequence[tuple[Mapping[str, Tensor], Tensor]]) -> None:
-        """Let the rule learn from the step; `again`: what is said of the same clips now, with their targets."""
-        losses = self._whole(self.noted)
-        after = None
+        """Let the rule learn; `again` has logits after the update and targets, if the rule needs losses after it."""
+        losses_M = self._over_processes(self.step_losses_M)
+        after_M = None
         if again:
-            sums = [torch.stack(self._sums(said, targets)).double().cpu() for said, targets in again]
-            after = self._whole(torch.stack(sums).sum(0) * self.factors.nan_to_num() / self.clips) / self.divisors
+            sums = [torch.stack(self._sums(logits, targets)).double().cpu() for logits, targets in again]
+            after_M = self._over_processes(torch.stack(sums).sum(0) * self.factors.nan_to_num() / self.clips)
+            after_M = after_M / self.divisors
         assert self.weights is not None
-        self.rule.after_step(losses / self.divisors, after)
-        self.epoch.add(losses, self.weights * self.gates if self.rule.weighs_gradients else self.weights)
-        known = losses.isfinite()
+        self.rule.after_step(losses_M / self.divisors, after_M)
+        self.epoch.add(losses_M, self.weights * self.gates if self.rule.weighs_gradients else self.weights)
+        self._update_divisors(losses_M)
+
+    def _update_divisors(self, losses_M: Tensor) -> None:
+        known_M = losses_M.isfinite()
         if self.spec.multitask.normalize_losses == "running":
-            self.divisors = torch.where(
-                known, LOSS_EMA_DECAY * self.divisors + (1 - LOSS_EMA_DECAY) * losses, self.divisors
-            )
-        unseen = known & self.divisors.isnan()  # a step's first part had no row with the label
-        self.divisors = torch.where(unseen, losses, self.divisors).clamp_min(1e-8)
+            running_M = LOSS_EMA_DECAY * self.divisors + (1 - LOSS_EMA_DECAY) * losses_M
+            self.divisors = torch.where(known_M, running_M, self.divisors)
+        first_seen_M = known_M & self.divisors.isnan()  # the step's first part had no row with the label
+        self.divisors = torch.where(first_seen_M, losses_M, self.divisors).clamp_min(MIN_DIVISOR)
 
     def after_epoch(self) -> dict[str, Any]:
-        """What the record of an epoch says of tasks while they learn."""
-        means = self.epoch.mean(self.epoch.losses, self.epoch.counts)
-        self.rule.after_epoch(means / self.divisors)
+        """End an epoch: its task losses, weights and gradient cosines, as in metrics.jsonl."""
+        losses = self.epoch.mean(self.epoch.losses, self.epoch.counts)
+        self.rule.after_epoch(losses / self.divisors)
         weights = self.epoch.mean(self.epoch.weights, self.epoch.steps)
-        told = {
-            "tasks": {name: {"train_loss": _float_or_none(mean)} for name, mean in zip(self.names, means, strict=True)},
+        record = {
+            "tasks": {
+                name: {"train_loss": _float_or_none(loss)} for name, loss in zip(self.names, losses, strict=True)
+            },
             "weights": dict(zip(self.names, map(_float_or_none, weights), strict=True)),
             "cosines": {
                 f"{self.names[one]} | {self.names[other]}": _float_or_none(self.epoch.cosines[one, other] / count)
@@ -145,7 +156,7 @@ class MultitaskObjective:
             },
         }
         self.epoch = TaskEpochSums(len(self.names))
-        return told
+        return record
 
     def state(self) -> dict[str, Any]:
         return {"rule": self.rule.state(), "divisors": self.divisors, "epoch": self.epoch.state()}
@@ -155,71 +166,71 @@ class MultitaskObjective:
         self.divisors = state["divisors"]
         self.epoch.restore(state["epoch"])
 
-    def _known(self, targets: Tensor) -> Tensor:
-        """Which rows have each task's label (B, M); where two were blended, both have to."""
+    def _has_label(self, targets: Tensor) -> Tensor:
+        """Whether rows have a label, bool (B, M); a row mixed from two clips has one if both clips have it."""
         return targets[:, self.layout.width - len(self.names) :] > 0.999
 
-    def _sums(self, said: Mapping[str, Tensor], targets: Tensor) -> list[Tensor]:
-        """Of each task the sum over rows that have its label."""
-        known_BM, sums = self._known(targets), []
+    def _sums(self, logits: Mapping[str, Tensor], targets: Tensor) -> list[Tensor]:
+        """The sum of each task's loss over the rows that have its label, 0-dim each."""
+        known_BM, sums = self._has_label(targets), []
         for number, (name, place) in enumerate(self.layout.places.items()):
-            known_B, output = known_BM[:, number], said[name].float()
+            known_B, output = known_BM[:, number], logits[name].float()
             if not known_B.any():
                 sums.append(0.0 * output.sum())
                 continue
             sums.append(self.losses[name](output[known_B], targets[known_B, place]) * known_B.sum())
         return sums
 
-    def _whole(self, sums: Tensor) -> Tensor:
-        """Of all processes, NaN for tasks of which no row has the label."""
-        return torch.where(self.factors.isnan(), torch.nan, self.reduce(sums))
+    def _over_processes(self, losses_M: Tensor) -> Tensor:
+        """The sum over processes (M,), NaN for tasks that no row of the step has a label for."""
+        return torch.where(self.factors.isnan(), torch.nan, self.reduce(losses_M))
 
     def _first_losses(self, sums: Sequence[Tensor], targets: Tensor) -> Tensor:
-        """Of the step's first part, over all processes (M,)."""
-        own = torch.stack([each.detach() for each in sums]).double().cpu()
-        found = self.reduce(torch.cat([own, self._known(targets).sum(0).double().cpu()]))
-        sums_M, known_M = found.chunk(2)
+        """Mean losses (M,) of the step's first part over all processes; NaN for tasks without a label in it."""
+        own_M = torch.stack([loss_sum.detach() for loss_sum in sums]).double().cpu()
+        total_2M = self.reduce(torch.cat([own_M, self._has_label(targets).sum(0).double().cpu()]))
+        sums_M, known_M = total_2M.chunk(2)
         return sums_M / torch.where(known_M > 0, known_M, torch.nan)
 
-    def _weigh(self, means: Sequence[Tensor], losses: Tensor, share: float) -> None:
-        """Settle, in a step's first part, how much each task counts in it."""
-        new = self.divisors.isnan() & losses.isfinite()
-        self.divisors = torch.where(new, losses.clamp_min(1e-8), self.divisors)
-        scale = (self.chosen / self.divisors).nan_to_num()
-        gramian = None
+    def _weigh(self, means: Sequence[Tensor], losses_M: Tensor, share: float) -> None:
+        """Set the weights of this step from the losses, and perhaps gradients, of its first part."""
+        first_seen_M = self.divisors.isnan() & losses_M.isfinite()
+        self.divisors = torch.where(first_seen_M, losses_M.clamp_min(MIN_DIVISOR), self.divisors)
+        scale_M = (self.recipe_weights_M / self.divisors).nan_to_num()
+        gramian_MM = None
         if self.rule.wants_gradients or self.step.compare_gradients:
-            gramian = self._gramian(means, scale * share / self.step.processes)
-        if gramian is not None:
-            self.epoch.compare(gramian)
-        weights = torch.ones(len(self.names), dtype=torch.float64)
-        if gramian is not None or not self.rule.wants_gradients:
-            weights = self.rule.weights(losses / self.divisors, gramian, draw=self.step.draw)
+            gramian_MM = self._gramian(means, scale_M * share / self.step.processes)
+        if gramian_MM is not None:
+            self.epoch.compare(gramian_MM)
+        weights_M = torch.ones(len(self.names), dtype=torch.float64)
+        if gramian_MM is not None or not self.rule.wants_gradients:
+            weights_M = self.rule.weights(losses_M / self.divisors, gramian_MM, draw=self.step.draw)
         self.gates = torch.ones(len(self.names), dtype=torch.float64)
         if self.rule.weighs_gradients:
-            self.gates = weights
+            self.gates = weights_M
             assert self.sharing.gates is not None
-            self.sharing.gates.copy_(weights)
-            self.weights = scale
+            self.sharing.gates.copy_(weights_M)
+            self.weights = scale_M
         else:
-            self.weights = scale * weights
+            self.weights = scale_M * weights_M
 
-    def _gramian(self, means: Sequence[Tensor], scale: Tensor) -> Tensor | None:
-        """Inner products of the tasks' gradients (M, M) at what they share; None where nothing of it learns."""
+    def _gramian(self, means: Sequence[Tensor], scale_M: Tensor) -> Tensor | None:
+        """Inner products (M, M) of the tasks' gradients at shared activations; None if none of these is trainable."""
         shared = self.sharing.shared_activations()
         if not shared:
             return None
         if self.sharing.gates is not None:
             self.sharing.gates.fill_(1.0)
         rows = []
-        for mean, factor in zip(means, scale.tolist(), strict=True):
-            found = torch.autograd.grad(mean, shared, retain_graph=True, allow_unused=True, materialize_grads=True)
-            rows.append(factor * torch.cat([each.float().flatten() for each in found]))
-        stacked = torch.stack(rows)
-        return self.reduce((stacked @ stacked.T).double().cpu())
+        for mean, factor in zip(means, scale_M.tolist(), strict=True):
+            gradients = torch.autograd.grad(mean, shared, retain_graph=True, allow_unused=True, materialize_grads=True)
+            rows.append(factor * torch.cat([gradient.float().flatten() for gradient in gradients]))
+        gradients_MD = torch.stack(rows)
+        return self.reduce((gradients_MD @ gradients_MD.T).double().cpu())
 
 
 class TaskEpochSums:
-    """Sums over the steps of an epoch under way."""
+    """Sums over the steps of the current epoch: losses, weights, and cosines of gradients, with their counts."""
 
     def __init__(self, tasks: int) -> None:
         self.losses = torch.zeros(tasks, dtype=torch.float64)
@@ -230,19 +241,22 @@ class TaskEpochSums:
         self.compared = torch.zeros((tasks, tasks), dtype=torch.float64)
 
     def add(self, losses: Tensor, weights: Tensor) -> None:
+        """Add a step's losses (M,), NaN where no row has the label, and weights (M,)."""
         self.losses += losses.nan_to_num()
         self.counts += losses.isfinite()
         self.weights += weights
         self.steps += 1
 
     def compare(self, gramian: Tensor) -> None:
+        """Add the cosines of a Gramian (M, M)."""
         norms = gramian.diagonal().clamp_min(0).sqrt()
         products = norms[:, None] * norms
-        there = (products > 0) & gramian.isfinite()
-        self.cosines += torch.where(there, gramian / products, 0.0).clamp(-1, 1)
-        self.compared += there
+        defined = (products > 0) & gramian.isfinite()
+        self.cosines += torch.where(defined, gramian / products, 0.0).clamp(-1, 1)
+        self.compared += defined
 
     def mean(self, sums: Tensor, counts: Tensor) -> Tensor:
+        """Elementwise mean; NaN where nothing was counted."""
         return sums / torch.where(counts > 0, counts, torch.nan)
 
     def state(self) -> dict[str, Tensor]:
@@ -254,7 +268,7 @@ class TaskEpochSums:
 
 
 def check_weighting(name: str) -> None:
-    """Raise FinetuneError where a rule needs what is not installed."""
+    """Raise RecipeError if a rule needs a package that is not installed."""
     build_weighting(name, 2)
 
 
@@ -275,7 +289,7 @@ def task_distance(parameters: Mapping[str, Mapping[str, nn.Parameter]]) -> Tenso
 
 
 def _build_task_loss(name: str, output: OutputSpec, counts: Sequence[int], smoothing: float) -> LossFn:
-    """Of what a head says and the targets of rows that have the label: their mean."""
+    """A task's mean loss of logits (B, K) and targets, for rows that have the label."""
     if name in REGRESSION_LOSSES:
         return REGRESSION_LOSSES[name]
     if output.kind == "ordinal":
@@ -287,11 +301,11 @@ def _build_task_loss(name: str, output: OutputSpec, counts: Sequence[int], smoot
 
 
 def _ordinal_loss(loss: LossFn, logits: Tensor, shares_BK: Tensor) -> Tensor:
-    """Of levels: for each but the lowest whether it is reached (arXiv:cs/0107021 puts it so, as binary questions)."""
+    """The binary loss of logits (B, K - 1): is each level but the lowest reached? (arXiv:cs/0107021)."""
     reached = shares_BK.flip(1).cumsum(1).flip(1)[:, 1:]
     return loss(logits, reached.clamp(0, 1))
 
 
 def _float_or_none(value: Any) -> float | None:
-    found = float(value)
-    return found if found == found else None
+    number = float(value)
+    return None if math.isnan(number) else number

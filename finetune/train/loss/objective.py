@@ -1,7 +1,7 @@
-"""The one number that training lowers: the loss of what heads say, and of several tasks each one's, weighed.
+"""The training objective: where the loss of a step is computed, for one task or several.
 
-A step is: `begin` with the batch's targets, the loss of each of its parts, `after_step`. Processes have to go through
-it together.
+A step calls `begin` with the batch's targets, `loss` for each part of the batch, and `after_step`. All processes have
+to make these calls together.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -22,14 +22,19 @@ Reduce = Callable[[Tensor], Tensor]  # the sum over processes
 
 
 class Objective(Protocol):
-    """Losses, and what of them is kept from step to step."""
+    """The loss of a step, and the state that it keeps between steps.
 
-    wants_losses_after: bool
+    Logits are {task: (B, K)}; targets are class numbers (B,), class probabilities (B, K), or for several tasks
+    (B, width) as `TargetLayout` places them. `share` is the weight of a part in the step's mean, times the number of
+    processes.
+    """
+
+    wants_losses_after: bool  # whether `after_step` needs the outputs for the same clips after the update
 
     def begin(self, targets: Tensor, step: StepContext) -> None: ...
-    def loss(self, said: Mapping[str, Tensor], targets: Tensor, share: float) -> Tensor: ...
+    def loss(self, logits: Mapping[str, Tensor], targets: Tensor, share: float) -> Tensor: ...
     def penalty(self) -> Tensor | float: ...
-    def judged(self, said: Sequence[Mapping[str, Tensor]], targets: Tensor) -> tuple[Tensor, Tensor] | None: ...
+    def judged(self, logits: Sequence[Mapping[str, Tensor]], targets: Tensor) -> tuple[Tensor, Tensor] | None: ...
     def after_step(self, again: Sequence[tuple[Mapping[str, Tensor], Tensor]]) -> None: ...
     def after_epoch(self) -> dict[str, Any]: ...
     def state(self) -> dict[str, Any]: ...
@@ -37,7 +42,7 @@ class Objective(Protocol):
 
 
 def build_objective(model: VideoClassifier, manifest: Manifest, recipe: Recipe, reduce: Reduce) -> Objective:
-    """By a recipe, for the rows of a manifest that can be read; `reduce` sums over processes."""
+    """The objective that a recipe asks for. The manifest has readable rows only; `reduce` sums over processes."""
     train = recipe.train
     if model.multitask_spec is not None:
         return MultitaskObjective(model, manifest, train.loss, smoothing=train.label_smoothing, reduce=reduce)
@@ -54,25 +59,25 @@ def build_objective(model: VideoClassifier, manifest: Manifest, recipe: Recipe, 
 
 @dataclass
 class SingleTaskObjective:
-    """The loss of a single task, which remembers nothing."""
+    """The loss of a single task; it keeps no state."""
 
     loss_fn: Callable[[Tensor, Tensor], Tensor]
     wants_losses_after: bool = False
 
     def begin(self, targets: Tensor, step: StepContext) -> None:
-        """Nothing is to be settled before the step."""
+        """Nothing to prepare."""
 
-    def loss(self, said: Mapping[str, Tensor], targets: Tensor, share: float) -> Tensor:
-        return self.loss_fn(said[DEFAULT_TASK].float(), targets)
+    def loss(self, logits: Mapping[str, Tensor], targets: Tensor, share: float) -> Tensor:
+        return self.loss_fn(logits[DEFAULT_TASK].float(), targets)
 
     def penalty(self) -> Tensor | float:
         return 0.0
 
-    def judged(self, said: Sequence[Mapping[str, Tensor]], targets: Tensor) -> tuple[Tensor, Tensor]:
-        return torch.cat([each[DEFAULT_TASK].float() for each in said]), targets
+    def judged(self, logits: Sequence[Mapping[str, Tensor]], targets: Tensor) -> tuple[Tensor, Tensor]:
+        return torch.cat([part[DEFAULT_TASK].float() for part in logits]), targets
 
     def after_step(self, again: Sequence[tuple[Mapping[str, Tensor], Tensor]]) -> None:
-        """Nothing follows from the step."""
+        """Nothing to learn from the step."""
 
     def after_epoch(self) -> dict[str, Any]:
         return {}
@@ -81,4 +86,4 @@ class SingleTaskObjective:
         return {}
 
     def restore(self, state: Mapping[str, Any]) -> None:
-        """Nothing was kept."""
+        """No state to restore."""

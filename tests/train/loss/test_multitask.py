@@ -1,5 +1,9 @@
 """Losses of several tasks, worked by hand: rows without a label, weights, divisors, gradients compared, penalties."""
 
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from threading import Barrier
+
 import numpy as np
 import pytest
 import torch
@@ -9,6 +13,7 @@ from torch.nn import functional as F
 from finetune.data.labels import TargetLayout
 from finetune.train.from_recipe import new_model
 from finetune.train.loss.multitask import LOSS_EMA_DECAY, MultitaskObjective, StepContext
+from finetune.train.loss.task_weighting import WEIGHTINGS
 
 TWO = {"way": TASKS["way"], "box": TASKS["box"] | {"temporal": "mean", "spatial_pooling": "mean"}}
 NUMBERS = {"one": {"kind": "regress", "columns": "shade"}, "other": {"kind": "regress", "columns": "shade"}}
@@ -303,3 +308,43 @@ def test_structure_pulls_the_towers_together(begin):
     with torch.no_grad():
         moved += 0.5
     assert objective.penalty().item() == pytest.approx(0.01 * 0.25 * moved.numel(), rel=1e-4)
+
+
+@pytest.mark.parametrize("weighting", WEIGHTINGS)
+def test_two_processes_weigh_as_one_that_has_all_clips(begin, weighting):
+    pytest.importorskip("torchjd")
+    alone = begin(NUMBERS, weighting=weighting)
+    both = [begin(NUMBERS, weighting=weighting) for _ in range(2)]
+    for objective in (alone, *both):
+        objective.model.eval()  # no running statistics, which are of each process's own clips
+    barrier, handed = Barrier(2), {}
+
+    def reduce(process, sums):
+        handed[process] = sums
+        barrier.wait()
+        total = handed[0] + handed[1]
+        barrier.wait()
+        return total
+
+    def two_steps(objective, part, processes):
+        clips, wanted = CLIPS[part], WANTED[:, part]
+        for draw in range(2):
+            targets = numbers_of(objective, wanted)
+            objective.begin(targets, StepContext(draw, True, processes))
+            objective.loss(objective.model(clips), targets, 1.0)
+            with torch.no_grad():
+                after = [(objective.model(clips), targets)] if objective.wants_losses_after else []
+            objective.after_step(after)
+        return objective.after_epoch()
+
+    with ThreadPoolExecutor(2) as pool:
+        for process, objective in enumerate(both):
+            objective.reduce = partial(reduce, process)
+        records = list(pool.map(two_steps, both, [slice(0, 2), slice(2, 4)], [2, 2]))
+    expected = two_steps(alone, slice(0, 4), 1)
+    assert records[0] == records[1]
+    for name in NUMBERS:
+        assert records[0]["weights"][name] == pytest.approx(expected["weights"][name], rel=1e-3)
+    assert records[0]["cosines"] == pytest.approx(expected["cosines"], abs=1e-4)
+    for name, value in alone.rule.state().items():
+        assert torch.allclose(both[0].rule.state()[name], value, rtol=1e-3, equal_nan=True), name
