@@ -1,4 +1,4 @@
-# make finetune and make test need nothing done before: they set up what is missing.
+# Every target first installs what is missing.
 PYTHON ?= python3
 RECIPE ?= quickstart
 ARGS ?=
@@ -8,15 +8,15 @@ DATA := $(if $(filter quickstart%,$(RECIPE)),data/quickstart/manifest.csv)
 
 .PHONY: help setup finetune quick test format lint check coverage bench clean
 
-help: ## what can be made
+help: ## list the targets
 	@grep -E '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## /  make \1\t/' | expand -t 18
 
 setup: $(STAMP) ## install into .venv, once
 
-finetune: $(STAMP) $(DATA) ## train by RECIPE (quickstart), settings in ARGS="train.batch_size=16", and write a report
+finetune: $(STAMP) $(DATA) ## train RECIPE (default: quickstart) with ARGS="train.batch_size=16", write a report
 	@$(BIN)/finetune train $(RECIPE) $(ARGS)
 
-quick: $(STAMP) ## run the tests that take at most about a second each: under two minutes
+quick: $(STAMP) ## run the fast tests, in under two minutes on two cores
 	OMP_NUM_THREADS=1 $(BIN)/pytest -q -n 2 --dist worksteal -m "not slow" --durations 10 --durations-min 1
 
 test: $(STAMP) ## run all tests, in two processes of one thread each
@@ -26,20 +26,20 @@ format: $(STAMP) ## format the code and fix what ruff can fix
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 
-lint: $(STAMP) ## formatting, rules and types
+lint: $(STAMP) ## check formatting, ruff's rules and types
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 
-check: lint test ## all that has to pass before a commit
+check: lint test ## run lint and all tests; must pass before a commit
 
-coverage: $(STAMP) ## run the quick tests and print which lines they do not reach; fails under the floor
+coverage: $(STAMP) ## list files with lines that the fast tests do not reach; fail below a floor
 	OMP_NUM_THREADS=1 $(BIN)/pytest -q -n 2 --dist worksteal -m "not slow" --cov --cov-report term:skip-covered --cov-fail-under 80
 
-bench: $(STAMP) ## benchmarks, each a table of ratios
+bench: $(STAMP) ## run the benchmarks; each prints a table of ratios
 	@for script in benchmarks/*.py; do echo "$$script"; $(BIN)/python $$script || exit 1; done
 
-clean: ## remove what was made, but not runs/ and data/
+clean: ## remove installed and cached files, but not runs/ and data/
 	rm -rf .venv build dist *.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
