@@ -1,1 +1,1 @@
-"""Data sets that the toolkit generates or downloads."""
+"""Data sets that finetune generates (quickstart) or downloads (UCF101, HMDB51)."""

@@ -1,4 +1,4 @@
-"""Unpack an archive of unknown origin: whole or not at all, and nowhere but in its folder."""
+"""Unpack an untrusted archive: completely or not at all, and only into its folder."""
 
 import lzma
 import shutil
@@ -25,19 +25,19 @@ class _Unpacker(Protocol):
 def unpack(
     archive: str | Path, folder: str | Path, *, inner: str | None = None, progress: Progress | None = None
 ) -> Path:
-    """Unpack a zip, tar or rar (told apart by content, not by name) to `folder`, which is missing or empty.
+    """Unpack a zip, tar or rar archive, recognized by content, to `folder`, which must be missing or empty.
 
-    All is unpacked into a hidden folder beside it first, which takes the name when it is complete: after an
-    interruption `folder` is not there. A lone top folder of the same name as `folder` is not doubled.
-    Archives inside whose names match the glob `inner` give way to folders of their contents. Before anything
-    is written, FinetuneError names a member that would lie outside, or that is a link or a device. Owners and
-    permissions are not restored. `progress` is told members. Rar archives need bsdtar, unrar or 7z.
+    Everything is unpacked into a hidden folder beside it first, which is renamed when it is complete: after an
+    interruption `folder` does not exist. A single top folder with the name of `folder` is not repeated. Archives inside
+    whose names match the glob `inner` are replaced by folders with their contents. Before anything is written,
+    FinetuneError names a member that would be outside, or is a link or a device. Owners and permissions are not
+    restored. `progress` is called with numbers of members. Rar archives need bsdtar, unrar or 7z.
     """
     archive, folder = Path(archive), Path(folder)
     if not archive.is_file():
-        raise FinetuneError(f"{archive}: there is no such archive")
+        raise FinetuneError(f"{archive}: there is no such file")
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-        raise FinetuneError(f"{folder}: is not empty; move it away to unpack {archive.name} there")
+        raise FinetuneError(f"{folder}: is not empty; move it away, then unpack {archive.name} again")
     try:
         unpacker = _unpacker(archive)
         with temporary_folder(folder.with_name(f".{folder.name}.unpacking")) as staging:
@@ -46,7 +46,9 @@ def unpack(
                 _unpack_inner(staging, inner, archive=archive, progress=progress)
             _move_into_place(staging, folder, archive=archive)
     except DAMAGED_ARCHIVE_ERRORS as error:
-        raise FinetuneError(f"{archive}: damaged or incomplete ({error}); delete it and fetch it again") from error
+        raise FinetuneError(
+            f"{archive}: is damaged or incomplete ({error}); delete it and download it again"
+        ) from error
     except OSError as error:
         raise FinetuneError(f"{archive}: cannot be unpacked to {folder}: {error}") from error
     return folder
@@ -62,7 +64,9 @@ def _unpacker(archive: Path) -> _Unpacker:
     if tarfile.is_tarfile(archive):
         return _unpack_tar
     page = "; it looks like a web page" if start.lstrip()[:1] == b"<" else ""
-    raise FinetuneError(f"{archive}: not a zip, tar or rar archive (it begins with {start!r}{page}); fetch it again")
+    raise FinetuneError(
+        f"{archive}: is not a zip, tar or rar archive (it begins with {start!r}{page}); download it again"
+    )
 
 
 def _unpack_inner(folder: Path, pattern: str, *, archive: Path, progress: Progress | None) -> None:
@@ -71,7 +75,7 @@ def _unpack_inner(folder: Path, pattern: str, *, archive: Path, progress: Progre
             try:
                 unpack(item, item.with_suffix(""), progress=progress)
             except FinetuneError as error:
-                raise FinetuneError(f"{archive}: an archive in it: {error}") from error
+                raise FinetuneError(f"{archive}: an archive inside it: {error}") from error
             item.unlink()
 
 
@@ -96,7 +100,10 @@ def _unpack_zip(archive: Path, folder: Path, *, progress: Progress | None) -> No
                 continue
             try:
                 stream = file.open(info)
-            except (RuntimeError, NotImplementedError) as error:  # encrypted, or a method that zipfile lacks
+            except (
+                RuntimeError,
+                NotImplementedError,
+            ) as error:  # encrypted, or a compression method that zipfile lacks
                 raise FinetuneError(f"{archive}: member {info.filename!r} cannot be read: {error}") from error
             _copy(stream, folder / info.filename)
             _report_progress(progress, archive, done=done, total=len(infos))
@@ -120,17 +127,17 @@ def _unpack_tar(archive: Path, folder: Path, *, progress: Progress | None) -> No
                 (folder / info.name).mkdir(parents=True, exist_ok=True)
                 continue
             stream = file.extractfile(info)
-            assert stream is not None  # a regular file, as require_safe has made sure
+            assert stream is not None  # a regular file, as require_safe_members made sure
             _copy(stream, folder / info.name)
             _report_progress(progress, archive, done=done, total=len(infos))
 
 
 def _require_end(file: tarfile.TarFile) -> None:
-    """A tar that was cut between two members reads as a whole one, but for the empty block that ends it."""
+    """Raise ReadError for a tar that was cut between two members: it lacks only the empty block at its end."""
     assert file.fileobj is not None  # it is open
     file.fileobj.seek(file.offset)
     if len(file.fileobj.read(tarfile.BLOCKSIZE)) < tarfile.BLOCKSIZE:
-        raise tarfile.ReadError("it ends without an end mark")
+        raise tarfile.ReadError("it has no end marker")
 
 
 def _tar_kind(info: tarfile.TarInfo) -> Kind:

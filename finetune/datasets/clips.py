@@ -1,4 +1,4 @@
-"""From the names in a data set's official lists to the clips on the disk."""
+"""Find the clips and the official lists of a data set on disk."""
 
 import os
 from collections.abc import Iterable, Iterator
@@ -8,9 +8,9 @@ from finetune.errors import DataError, shorten_list
 
 
 def find_clips(root: Path) -> dict[str, str]:
-    """Every .avi below `root`, at whatever depth: name in lower case to path from `root`, with slashes.
+    """Every .avi file below `root`, at any depth: from its name in lower case to its path relative to `root`.
 
-    Hidden folders, where unpacking goes on, are passed over; linked folders are followed. Of two files of one
+    Hidden folders, which hold unfinished unpacking, are ignored; linked folders are followed. Of two files with one
     name the one nearer to `root` is taken.
     """
     clips: dict[str, str] = {}
@@ -21,7 +21,7 @@ def find_clips(root: Path) -> dict[str, str]:
 
 
 def find_lists(root: Path, pattern: str) -> Path | None:
-    """The folder, nearest to `root`, that holds a list whose name matches the glob `pattern`."""
+    """The folder nearest to `root` with a list whose name matches the glob `pattern`; None without one."""
     folders = [path.parent for path in _walk(root) if path.match(pattern)]
     return min(folders, key=lambda path: (len(path.parts), path), default=None)
 
@@ -37,11 +37,11 @@ def _walk(root: Path) -> Iterator[Path]:
 
 
 def require_clips(root: Path, names: Iterable[str], *, clips: dict[str, str]) -> None:
-    """Raise DataError with the count and the first of the listed names (in any case) that are not there."""
+    """Raise DataError with the number of listed clips that are missing, and the first of them; case is ignored."""
     listed = dict.fromkeys(names)
     missing = [name for name in listed if name.lower() not in clips]
     if missing:
         raise DataError(
-            f"{root}: {len(missing)} of {len(listed)} listed clips are not there: {shorten_list(missing)}; "
-            "unpack the videos again, into a folder from which the incomplete ones are removed"
+            f"{root}: {len(missing)} of {len(listed)} listed clips are missing: {shorten_list(missing)}; "
+            "delete the incomplete folder, and unpack the videos again"
         )

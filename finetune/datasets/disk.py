@@ -1,4 +1,4 @@
-"""Write to the disk so that what is there is whole: room is asked for first, and the name is given last."""
+"""Write to disk safely: check the free space first, and leave no partial file under its final name."""
 
 import csv
 import shutil
@@ -11,17 +11,17 @@ from finetune.storage.atomic import atomic_file
 
 
 def require_space(folder: Path, needed_bytes: int) -> None:
-    """Raise FinetuneError where the disk of `folder`, which exists, has less room than that."""
+    """Raise FinetuneError where the disk of the existing `folder` has less free space."""
     free_bytes = shutil.disk_usage(folder).free
     if needed_bytes > free_bytes:
         raise FinetuneError(
-            f"{folder}: {needed_bytes:,} bytes are needed and {free_bytes:,} are free; make room, try again"
+            f"{folder}: {needed_bytes:,} bytes are needed and {free_bytes:,} are free; free some space, and try again"
         )
 
 
 @contextmanager
 def temporary_folder(folder: Path) -> Iterator[Path]:
-    """An empty folder that is gone afterwards; what a killed run left of it goes first."""
+    """An empty folder for this block, deleted afterwards; remains of a killed run are deleted first."""
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
     try:
@@ -31,7 +31,7 @@ def temporary_folder(folder: Path) -> Iterator[Path]:
 
 
 def write_csv(path: Path, rows: Sequence[Mapping[str, str]]) -> None:
-    """Write at least one row, under a header of its keys. An earlier file stays until all is written."""
+    """Write rows, at least one, under a header of the first one's keys; replaces an earlier file atomically."""
     try:
         with atomic_file(path) as partial, partial.open("w", newline="", encoding="utf-8") as file:
             writer = csv.DictWriter(file, rows[0].keys(), lineterminator="\n")
@@ -40,6 +40,5 @@ def write_csv(path: Path, rows: Sequence[Mapping[str, str]]) -> None:
     except OSError as error:
         raise FinetuneError(
             f"{path}: cannot be written: {error.strerror}; "
-            "if the clips lie in a folder that is not yours to write to, "
-            "link it into one that is"
+            "if you cannot write to the folder of the clips, link it into one that you can write to"
         ) from error

@@ -1,4 +1,4 @@
-"""Fetch one large file over HTTP, continuing where an interruption left it."""
+"""Download one large file over HTTP, resuming where an interruption left off."""
 
 import errno
 import http.client
@@ -15,7 +15,7 @@ from urllib.request import Request, urlopen
 from finetune.datasets.disk import require_space
 from finetune.errors import FinetuneError
 
-Progress = Callable[[str, int, int | None], None]  # what is being done, how much of it is, out of how much if known
+Progress = Callable[[str, int, int | None], None]  # what is being done, the amount done, and the total if known
 
 CHUNK_BYTES = 1 << 20
 TIMEOUT_SECONDS = 60
@@ -23,43 +23,42 @@ RETRY_DELAYS_SECONDS = (
     1.0,
     2.0,
     4.0,
-)  # before each further attempt; counted anew when an attempt brought something
+)  # before each retry; starts again after an attempt that transferred something
 RETRY_STATUSES = {408, 425, 429, 500, 502, 503, 504}
 
 
 class _TransferError(Exception):
-    """The transfer ended early; another attempt may bring the rest."""
+    """The transfer ended early; a retry may get the rest."""
 
 
 def download(url: str, path: str | Path, *, progress: Progress | None = None, option: str = "--archive") -> Path:
-    """Fetch `url` to `path` by way of `path + ".part"`, which a later call continues. Returns `path`.
+    """Download `url` to `path` through `path + ".part"`, which a later call resumes. Returns `path`.
 
-    A `path` that is there is taken to be whole and nothing is fetched. A server that cannot continue a file
-    sends it from the start. `progress` is told bytes. `option` is the command line option that takes a file
-    fetched by hand, for the message. Raises FinetuneError for whatever the network, the server or the disk
-    refuses.
+    An existing `path` is taken to be complete, and nothing is downloaded. A server that cannot resume sends the file
+    from the start. `progress` is called with numbers of bytes. `option` is the command-line option for a file that was
+    downloaded by hand; the error message names it. Raises FinetuneError for errors of the network, server or disk.
     """
     path = Path(path)
     if path.exists():
         return path
     if not url.startswith(("http://", "https://")):
-        raise FinetuneError(f"{url}: not an http or https address")
+        raise FinetuneError(f"{url}: is not an http or https address")
     part = path.with_name(path.name + ".part")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         _fetch_all(url, part, progress=progress)
         part.replace(path)
     except (_TransferError, OSError, http.client.HTTPException) as error:
-        kept = f" ({part} keeps what has arrived)" if _size(part) else ""
+        resumable = f" (it continues {part})" if _size(part) else ""
         raise FinetuneError(
-            f"{url}: {_reason(error)}; run the same command again{kept}, or fetch the file by hand "
-            f"and save it as {path} or name it with {option}"
+            f"{url}: {_reason(error)}; run the same command again{resumable}, or download the file by "
+            f"hand and save it as {path} or pass it with {option}"
         ) from error
     return path
 
 
 def _fetch_all(url: str, part: Path, *, progress: Progress | None) -> None:
-    """Ask again after interruptions, until the file is whole or attempts in a row brought nothing new."""
+    """Retry after interruptions, until the file is complete or several attempts in a row transfer nothing."""
     failures, furthest = 0, _size(part)
     while True:
         try:
@@ -74,7 +73,7 @@ def _fetch_all(url: str, part: Path, *, progress: Progress | None) -> None:
 
 
 def _fetch(url: str, part: Path, *, progress: Progress | None) -> None:
-    """One request that adds to `part`; returns when all of it is there, and raises otherwise."""
+    """One request that appends to `part`; raises unless the file is then complete."""
     have = _size(part)
     headers = {"User-Agent": "finetune"} | ({"Range": f"bytes={have}-"} if have else {})
     try:
@@ -84,7 +83,7 @@ def _fetch(url: str, part: Path, *, progress: Progress | None) -> None:
             if error.code != 416 or not have:
                 raise
             if error.headers.get("Content-Range", "") == f"bytes */{have}":
-                return  # all had arrived before; only the renaming was missed
+                return  # the file was complete; only the renaming was missing
             part.unlink()
             raise _TransferError("the server has no such part of the file") from error
     with response:
@@ -93,7 +92,7 @@ def _fetch(url: str, part: Path, *, progress: Progress | None) -> None:
 
 @cache
 def _certificates() -> ssl.SSLContext:
-    """The system's, and always checked, whatever default a program has set."""
+    """The system's certificates, always verified, whatever default a program has set."""
     return ssl.create_default_context()
 
 
@@ -101,7 +100,7 @@ def _append(response: http.client.HTTPResponse, part: Path, *, have: int, progre
     resumed = response.status == 206
     if resumed and not response.headers.get("Content-Range", "").startswith(f"bytes {have}-"):
         part.unlink(missing_ok=True)
-        raise _TransferError("the server sent another part of the file than was asked for")
+        raise _TransferError("the server sent another part of the file than requested")
     if response.headers.get_content_type() == "text/html":
         raise FinetuneError(f"{response.url}: the server sent a web page, not the file; it may have moved")
     done = have if resumed else 0
@@ -120,7 +119,7 @@ def _append(response: http.client.HTTPResponse, part: Path, *, have: int, progre
 
 
 def _write(file: IO[bytes], chunk: bytes) -> None:
-    """Write at once, so that a full disk is not taken for a broken connection."""
+    """Write and flush, so that a full disk is not taken for a broken connection."""
     try:
         file.write(chunk)
         file.flush()
@@ -133,7 +132,7 @@ def _size(part: Path) -> int:
 
 
 def _is_permanent(error: Exception) -> bool:
-    """Whether another attempt would end the same way."""
+    """Whether a retry would fail in the same way."""
     if isinstance(error, HTTPError):
         return error.code not in RETRY_STATUSES
     if isinstance(error, URLError):

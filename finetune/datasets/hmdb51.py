@@ -1,4 +1,4 @@
-"""HMDB51: 6,766 clips of 51 actions from films, fetched, unpacked, and a manifest for each official split.
+"""HMDB51: download and unpack 6,766 clips of 51 actions from films; write a manifest for each official split.
 
 Source: Kuehne, Jhuang, Garrote, Poggio and Serre, ICCV 2011;
 https://serre-lab.clps.brown.edu/resource/hmdb-a-large-human-motion-database/.
@@ -24,7 +24,7 @@ SPLIT_OF_MARK = {"0": None, "1": "train", "2": "test"}
 
 @dataclass(frozen=True)
 class _ListedClip:
-    """A clip of a list. `source` is the film or web video that it was cut from."""
+    """A clip in an official list. `source` is the film or web video that it was cut from."""
 
     name: str
     label: str
@@ -43,22 +43,21 @@ def prepare_hmdb51(
 ) -> list[Path]:
     """Write `root/split1.csv` to `split3.csv` (path,label,split,source) and return their paths.
 
-    Clips and lists that lie anywhere below `root` are used as they are, and nothing is fetched or unpacked.
-    Otherwise `archive` (hmdb51_org.rar, a rar of one rar a class) and `splits_archive` are unpacked, or
-    fetched from `base_url` first: about 2 GB, and as much again for the clips. Clips that a split marks as
-    unused are left out of it.
+    Clips and lists that are anywhere below `root` are used as they are, and nothing is downloaded or unpacked.
+    Otherwise `archive` (hmdb51_org.rar, which contains one rar for each class) and `splits_archive` are unpacked, or
+    downloaded from `base_url` first: about 2 GB, and as much again for the clips. Clips that a split marks as unused
+    are left out of it.
 
-    The film or web video that a clip was cut from stands in its name, before `_<class>_`, and is written as
-    `source`. It is no `group`: the official splits were drawn class by class, and one video can be trained on
-    in one class and tested in another (Takeda_Ryu_Iaido in split 1: draw_sword trains, sword tests), so that
-    as groups these splits would be refused as leaks, which to that extent they are. Results on them compare
-    with the literature, and may flatter.
+    The film or web video that a clip was cut from is in its name, before `_<class>_`, and is written as `source`. It is
+    not the `group`: the official splits divide each class separately, so one video may be in train for one class and in
+    test for another (Takeda_Ryu_Iaido in split 1: draw_sword in train, sword in test). With such groups the splits
+    would be refused as leaks, which to that extent they are. Results on them compare with the literature, but may be
+    too high.
 
-    The lists know train and test only. About `val_fraction` of each class's train clips become val, for
-    checkpoints not to be chosen on the test clips: all train clips of a source together, and only of sources
-    that the test clips do not share. Which ones is decided by a hash of their names. A class all of whose
-    sources are too large or shared has none; 0 leaves train whole. Raises DataError with the listed clips
-    that are missing.
+    The lists have train and test only. About `val_fraction` of each class's train clips become val, so that checkpoints
+    are not chosen on test clips: all train clips of a source together, and only of sources without test clips. A hash
+    of their names decides which. A class whose sources are all too large or shared gets none; 0 leaves train complete.
+    Raises DataError with the listed clips that are missing.
     """
     root = Path(root)
     if not 0 <= val_fraction <= 0.5:
@@ -96,7 +95,7 @@ def _unpack_lists(root: Path, archive: str | Path | None, *, base_url: str, prog
     unpack(archive, root / "testTrainMulti_7030_splits", progress=progress)
     lists = find_lists(root, "*_test_split1.txt")
     if lists is None:
-        raise DataError(f"{archive}: holds no list like wave_test_split1.txt; the lists are in {name}")
+        raise DataError(f"{archive}: contains no list like wave_test_split1.txt; the lists are in {name}")
     return lists
 
 
@@ -109,21 +108,21 @@ def _unpack_clips(
 
 
 def _read_splits(lists: Path) -> dict[int, list[_ListedClip]]:
-    """The clips of each of the three splits, class after class, without those that a split leaves unused."""
-    found = {match["label"] for path in lists.iterdir() if (match := LIST_NAME.fullmatch(path.name))}
+    """The clips of each of the three splits, sorted by class, without those that a split does not use."""
+    labels = {match["label"] for path in lists.iterdir() if (match := LIST_NAME.fullmatch(path.name))}
     files = {
-        number: [(label, lists / f"{label}_test_split{number}.txt") for label in sorted(found)] for number in (1, 2, 3)
+        number: [(label, lists / f"{label}_test_split{number}.txt") for label in sorted(labels)] for number in (1, 2, 3)
     }
     missing = [path.name for paths in files.values() for _, path in paths if not path.is_file()]
     if missing:
-        raise DataError(f"{lists}: {shorten_list(missing)} is not there; each class has three lists")
+        raise DataError(f"{lists}: {shorten_list(missing)} is missing; each class has three lists")
     return {
         number: [item for label, path in paths for item in _read_list(path, label)] for number, paths in files.items()
     }
 
 
 def _read_list(path: Path, label: str) -> list[_ListedClip]:
-    """Lines of `name.avi mark`: 1 trains, 2 tests, 0 is unused."""
+    """The used clips in a list with lines `name.avi mark`, where mark is 1 for train, 2 for test, 0 for unused."""
     listed = []
     for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), start=1):
         name, _, mark = line.strip().rpartition(" ")
@@ -136,13 +135,13 @@ def _read_list(path: Path, label: str) -> list[_ListedClip]:
 
 
 def _source(name: str, label: str) -> str:
-    """`Film_2` from `Film_2_wave_u_nm_np1_fr_med_0.avi`; a name without its class is a source of its own."""
+    """`Film_2` from `Film_2_wave_u_nm_np1_fr_med_0.avi`; a name without its class is its own source."""
     stem = name[: -len(".avi")]
     return stem.rpartition(f"_{label}_")[0] or stem
 
 
 def _val_sources(split: Sequence[_ListedClip], fraction: float) -> set[str]:
-    """Sources, in the order of their hashes, that fit into what each class still has to give."""
+    """The sources that become val: in the order of their hashes, while each class still needs val clips."""
     tested = {listed.source for listed in split if listed.split == "test"}
     clips_of: dict[str, Counter[str]] = {}
     for listed in split:
@@ -159,5 +158,5 @@ def _val_sources(split: Sequence[_ListedClip], fraction: float) -> set[str]:
 
 
 def _hash_order(source: str) -> str:
-    """An order that has nothing to do with the order of the alphabet."""
+    """A sort key that is unrelated to alphabetical order."""
     return hashlib.sha256(source.encode()).hexdigest()

@@ -1,4 +1,4 @@
-"""Which members of an archive may be unpacked: files and folders that stay inside the target folder."""
+"""Which members of an archive are safe to unpack: files and folders inside the target folder."""
 
 import re
 from collections.abc import Iterable
@@ -8,7 +8,7 @@ from typing import Literal
 
 from finetune.errors import FinetuneError
 
-Kind = Literal["file", "folder", "link"]  # link: also devices and whatever else is neither file nor folder
+Kind = Literal["file", "folder", "link"]  # link: also a device, and anything else that is neither file nor folder
 
 
 @dataclass(frozen=True)
@@ -18,7 +18,7 @@ class Member:
 
 
 def require_safe_members(archive: Path, members: Iterable[Member]) -> None:
-    """Raise FinetuneError with the first that leads outside: absolute, `..`, a drive, a link, a device."""
+    """Raise FinetuneError with the first unsafe member: an absolute path, `..`, a drive, a link, a device."""
     for member in members:
         parts = re.split(r"[/\\]", member.name)
         outside = parts[0] == "" or ".." in parts or re.match(r"[A-Za-z]:", member.name) or "\0" in member.name

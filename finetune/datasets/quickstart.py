@@ -1,8 +1,8 @@
-"""Draw the quickstart data: 520 short clips of an arrow or a heart that rises, falls or spins.
+"""Generate the quickstart data: 520 short clips of an arrow or a heart that rises, falls or spins.
 
-The shape can be told from one frame, the motion only from the order of the frames. A scene (background, colours,
-size, light) holds one clip of each class, so that a scene says nothing about the class. A clip is defined
-by its pose in the middle and its speed: played backwards it is, in distribution, a clip of the opposite motion.
+The shape can be recognized in one frame, the motion only by the order of frames. Each scene (background, colours, size,
+light) has one clip of each class, so that it gives no class away. A clip is defined by its pose in the middle and its
+speed: played backwards it is, in distribution, a clip of the opposite motion.
 """
 
 import csv
@@ -41,17 +41,20 @@ MARGIN = 3
 
 @dataclass(frozen=True)
 class Scene:
-    """What the clips of one group share. Lengths in pixels, colours in 0-255."""
+    """What the clips of one group share. Lengths are in pixels, colours 0 to 255."""
 
     background_HWC: np.ndarray
     colors: tuple[np.ndarray, ...]
     radius: float
-    noise: float
+    noise: float  # standard deviation in grey levels
 
 
 @dataclass(frozen=True)
 class MovingShape:
-    """A shape and its way through a clip: the pose at the middle of the clip, and the change from frame to frame."""
+    """A shape and its motion: its pose in the middle of the clip, and the change from frame to frame.
+
+    Positions (x, y) and lengths are in pixels, angles in radians.
+    """
 
     shape: str
     color: np.ndarray
@@ -62,6 +65,7 @@ class MovingShape:
     spin: float
 
     def mask_at(self, frames_from_middle: float) -> np.ndarray:
+        """The coverage of the shape, uint8 (SIZE, SIZE)."""
         return shape_mask(
             self.shape,
             size=SIZE,
@@ -73,7 +77,7 @@ class MovingShape:
 
 @dataclass(frozen=True)
 class ClipPlan:
-    """One clip: the shape that the label speaks of, and others behind it that mean nothing."""
+    """One clip: the shape that the label describes, and distractors behind it."""
 
     label: str
     num_frames: int
@@ -91,10 +95,10 @@ def draw_quickstart(
 ) -> Path:
     """Write `out/<split>/<class>/<group>.mp4` and the manifest, whose path is returned.
 
-    `groups` is the number of scenes in each split; each gives 8 clips. `progress` is told the clips done, and all.
-    The files depend on the seed alone. The manifest is written last: where it lies, the data are complete.
-    With `processes=1` all is drawn in this process; more are started afresh (a script needs its `__main__` guard).
-    Columns x, y, w, h are the shape's box at frame `num_frames // 2`; dx, dy its centre's motion in pixels a frame.
+    `groups` is the number of scenes in each split; each gives 8 clips. `progress` is called with (clips done, clips).
+    The files depend on the seed alone. The manifest is written last: where it exists, the data are complete. With
+    `processes=1` everything happens in this process; other processes are spawned (a script needs a `__main__` guard).
+    Columns x, y, w, h are the shape's box at frame `num_frames // 2`, dx, dy its centre's motion in pixels per frame.
     """
     out = Path(out)
     manifest = out / "manifest.csv"
@@ -115,7 +119,7 @@ def _write_scenes(tasks: list[tuple[Path, int, str, int]], *, processes: int) ->
     if processes == 1:
         yield from map(_write_scene, tasks)
         return
-    context = get_context("spawn")  # a fork may not follow the threads that torch or OpenCV have started
+    context = get_context("spawn")  # forking is unsafe after torch or OpenCV started threads
     pool = ProcessPoolExecutor(processes, mp_context=context, initializer=cv2.setNumThreads, initargs=(1,))
     try:
         yield from pool.map(_write_scene, tasks)
@@ -124,7 +128,7 @@ def _write_scenes(tasks: list[tuple[Path, int, str, int]], *, processes: int) ->
 
 
 def _write_scene(task: tuple[Path, int, str, int]) -> list[dict[str, object]]:
-    """Draw and write the clips of one group; returns their rows of the manifest."""
+    """Generate and write the clips of one group; returns their rows of the manifest."""
     out, seed, split, number = task
     group = f"{split}-{number:03d}"
     rng = np.random.default_rng([seed, crc32(split.encode()), number])
@@ -141,7 +145,7 @@ def _write_scene(task: tuple[Path, int, str, int]) -> list[dict[str, object]]:
 
 
 def middle_offset(num_frames: int) -> float:
-    """Frames from the middle in time, which lies between two frames if their number is even, to `num_frames // 2`."""
+    """How many frames `num_frames // 2` is after the middle in time, which for even numbers is between two frames."""
     return num_frames // 2 - (num_frames - 1) / 2
 
 
@@ -156,7 +160,7 @@ def draw_scene(rng: np.random.Generator) -> Scene:
 
 
 def plan_clip(rng: np.random.Generator, scene: Scene, *, label: str) -> ClipPlan:
-    """All that chance decides but the noise. Only the sign of one speed differs between opposite motions."""
+    """All random choices except the noise. Opposite motions differ in the sign of one speed only."""
     shape, motion = label.split("_", 1)
     num_frames = int(rng.integers(24, 49))
     steps = num_frames - 1
@@ -182,7 +186,7 @@ def plan_clip(rng: np.random.Generator, scene: Scene, *, label: str) -> ClipPlan
 
 
 def _plan_distractor(rng: np.random.Generator, scene: Scene, *, steps: int) -> MovingShape:
-    """A small shape that stands, or moves up to 60 pixels in any direction."""
+    """A small shape that stands still, or moves up to 60 pixels in any direction."""
     direction = rng.uniform(0, 2 * np.pi)
     way = rng.uniform(15, 60) * rng.integers(2)
     return MovingShape(
@@ -197,7 +201,7 @@ def _plan_distractor(rng: np.random.Generator, scene: Scene, *, steps: int) -> M
 
 
 def draw_clip(rng: np.random.Generator, scene: Scene, *, clip: ClipPlan) -> np.ndarray:
-    """The frames T,H,W,C uint8 of a clip, with sensor noise."""
+    """The frames of a clip, uint8 (T, SIZE, SIZE, 3), with sensor noise."""
     grain = rng.normal(0, scene.noise, (2 * SIZE, 2 * SIZE, 3)).round().astype(np.int16)
     frames = np.repeat(scene.background_HWC[None], clip.num_frames, axis=0)
     for index, frame in enumerate(frames):

@@ -1,8 +1,8 @@
-"""Unpack a rar archive with whichever of bsdtar, unrar and 7z is installed, and check what it did.
+"""Unpack a rar archive with bsdtar, unrar or 7z, and verify the result.
 
-Python's standard library reads no rar. A tool that cannot list or unpack an archive gives way to the next:
-libarchive's bsdtar lacks some of the format's compression filters, Debian's 7zip has the rar format in a
-package of its own, and `unrar` can be the limited unrar-free.
+Python's standard library cannot read rar. Where one tool cannot list or unpack an archive, the next is tried:
+libarchive's bsdtar lacks some of the format's compression filters, Debian's 7zip has rar support in a separate package,
+and `unrar` may be the limited unrar-free.
 """
 
 import os
@@ -29,7 +29,7 @@ class _ToolError(Exception):
 
 @dataclass(frozen=True)
 class _Tool:
-    """A program under one of these names: how it lists an archive, and how it is told to unpack it."""
+    """A program with one of these names: how it lists an archive, and the arguments that unpack one."""
 
     names: tuple[str, ...]
     members: Callable[[str, Path], list[Member]]
@@ -37,17 +37,17 @@ class _Tool:
 
 
 def unpack_rar(archive: Path, folder: Path, *, progress: Progress | None) -> None:
-    """Unpack to an empty `folder`. `progress` is told members.
+    """Unpack to an empty `folder`. `progress` is called with numbers of members.
 
-    Members are listed and judged before any is written. Afterwards the folder must hold as many files as
-    were listed and neither links nor devices, whatever the tool's exit status says.
+    Members are listed and checked before any is written. Afterwards the folder must contain as many files as were
+    listed, and no links or devices, whatever the tool's exit status.
     """
     failures = []
     for tool, program in _installed():
         try:
             members = tool.members(program, archive)
             if not members:
-                raise _ToolError("lists no member")
+                raise _ToolError("lists no members")
             require_safe_members(archive, members)
             with temporary_folder(folder / ".rar") as place:
                 command = [program, *tool.unpack_command(archive, place)]
@@ -60,8 +60,8 @@ def unpack_rar(archive: Path, folder: Path, *, progress: Progress | None) -> Non
             failures.append(f"{Path(program).name}: {error}")
     if failures:
         raise FinetuneError(
-            f"{archive}: cannot be unpacked: {'; '.join(failures)}. Either it is damaged: fetch it again; "
-            f"or these programs lack a part of the rar format: install another ({INSTALL_HINT})"
+            f"{archive}: cannot be unpacked: {'; '.join(failures)}. Either it is damaged: download it again; "
+            f"or these programs lack part of the rar format: install another ({INSTALL_HINT})"
         )
     raise FinetuneError(f"{archive}: no program that unpacks rar archives was found; {INSTALL_HINT}")
 
@@ -74,11 +74,11 @@ def _installed() -> Iterator[tuple[_Tool, str]]:
 
 
 def _extract(command: list[str], archive: Path, *, num_members: int, progress: Progress | None) -> None:
-    """Run a tool that prints about one line a member."""
+    """Run a tool that prints about one line for each member."""
     tail: deque[str] = deque(maxlen=5)
     with subprocess.Popen(
         command,
-        stdin=subprocess.DEVNULL,  # nothing is asked for, a password say
+        stdin=subprocess.DEVNULL,  # so that the tool asks for nothing, such as a password
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         encoding="utf-8",
@@ -99,7 +99,7 @@ def _extract(command: list[str], archive: Path, *, num_members: int, progress: P
 
 
 def _require_complete(folder: Path, members: list[Member], *, archive: Path) -> None:
-    """Believe neither the listing nor the exit status."""
+    """Check what was unpacked, trusting neither the listing nor the exit status."""
     num_listed = len({member.name for member in members if member.kind == "file"})
     num_found = 0
     for parent, folders, files in os.walk(folder):
@@ -113,7 +113,7 @@ def _require_complete(folder: Path, members: list[Member], *, archive: Path) -> 
 
 
 def _bsdtar_members(program: str, archive: Path) -> list[Member]:
-    """Two listings, since only the long one tells the kind and only the short one has the bare name."""
+    """From two listings: only the long one has the kind of a member, only the short one has its bare name."""
     names = _lines([program, "-tf", str(archive)])
     kinds = _lines([program, "-tvf", str(archive)])
     if len(names) != len(kinds):
@@ -123,7 +123,7 @@ def _bsdtar_members(program: str, archive: Path) -> list[Member]:
 
 
 def _unrar_members(program: str, archive: Path) -> list[Member]:
-    """Records of `Name: …` and `Type: File | Directory | Unix symbolic link | …`, from unrar 5 on."""
+    """From records of `Name: …` and `Type: File | Directory | Unix symbolic link | …`, as unrar 5 and later print."""
     known: dict[str, Kind] = {"File": "file", "Directory": "folder"}
     return [
         Member(record["Name"], known.get(record.get("Type", ""), "link"))
@@ -133,7 +133,7 @@ def _unrar_members(program: str, archive: Path) -> list[Member]:
 
 
 def _sevenzip_members(program: str, archive: Path) -> list[Member]:
-    """Records of `Path = …`, `Folder = +`, `Attributes = D drwxr-xr-x`, `Symbolic Link = …`."""
+    """From records of `Path = …`, `Folder = +`, `Attributes = D drwxr-xr-x`, `Symbolic Link = …`."""
     keys = r"(Path|Folder|Attributes|Symbolic Link|Hard Link) = (.*)"
     command = [program, "l", "-slt", "-ba", "-sccUTF-8", "--", str(archive)]
     return [Member(record["Path"], _sevenzip_kind(record)) for record in _records(command, keys) if "Path" in record]
@@ -147,7 +147,7 @@ def _sevenzip_kind(record: dict[str, str]) -> Kind:
 
 
 def _records(command: list[str], pattern: str) -> list[dict[str, str]]:
-    """Blocks of lines that match `pattern` (key, value), a new one wherever the first key comes again."""
+    """Lines that match `pattern` (key, value), as records; a new one begins at each Name or Path."""
     records: list[dict[str, str]] = []
     for line in _lines(command):
         match = re.fullmatch(pattern, line)
@@ -174,13 +174,13 @@ def _lines(command: list[str]) -> list[str]:
 
 
 def _english_env() -> dict[str, str]:
-    """The environment in which a tool's listing is in English, and names are in UTF-8."""
+    """An environment in which tools print English, with names in UTF-8."""
     return {**os.environ, "LC_ALL": "C.UTF-8"}
 
 
 def _failure_text(status: int, lines: list[str]) -> str:
-    said = " | ".join(line.strip() for line in lines if line.strip())
-    return f"exit status {status}" + (f", {said!r}" if said else "")
+    output = " | ".join(line.strip() for line in lines if line.strip())
+    return f"exit status {status}" + (f", {output!r}" if output else "")
 
 
 TOOLS = (

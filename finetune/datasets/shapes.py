@@ -1,7 +1,7 @@
-"""Draw flat shapes on textured backgrounds: the pixels of every data set the toolkit draws itself.
+"""Draw flat shapes on textured backgrounds, for generated data sets.
 
-Angles are in radians and turn clockwise on the screen (y points down). Positions are pixel centres. All chance
-comes from the generator that is passed in.
+Angles are in radians, clockwise on the screen (y points down). Positions are pixel centres. All randomness comes from
+the generator that is passed in.
 """
 
 from collections.abc import Callable, Sequence
@@ -16,9 +16,10 @@ SUBPIXEL_BITS = 4
 
 
 def shape_mask(name: str, *, size: int, center: ArrayLike, radius: float, angle: float) -> np.ndarray:
-    """Coverage of the shape, uint8 of `size` x `size`: 255 inside, smooth at the edge.
+    """The coverage of the shape, uint8 (size, size): 255 inside, antialiased at the edge.
 
-    `radius` reaches from the centre of gravity to the farthest point; parts outside the picture are cut off.
+    `center` is (x, y). `radius`, in pixels, is the distance from the centroid to the farthest point. Parts outside the
+    picture are cut off.
     """
     turn = np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]])
     scale = 1 << SUBPIXEL_BITS
@@ -28,7 +29,7 @@ def shape_mask(name: str, *, size: int, center: ArrayLike, radius: float, angle:
 
 
 def paint(frame_HWC: np.ndarray, mask_HW: np.ndarray, *, color: ArrayLike) -> None:
-    """Lay one colour over the frame, in place, as strongly as the mask covers."""
+    """Blend one RGB colour into the frame, uint8 (H, W, 3), in place, with the mask, uint8 (H, W), as opacity."""
     x, y, width, height = cv2.boundingRect(mask_HW)
     part = frame_HWC[y : y + height, x : x + width]
     cover = mask_HW[y : y + height, x : x + width, None].astype(np.float32) / 255
@@ -36,21 +37,21 @@ def paint(frame_HWC: np.ndarray, mask_HW: np.ndarray, *, color: ArrayLike) -> No
 
 
 def mask_box(mask_HW: np.ndarray) -> tuple[int, int, int, int]:
-    """x, y, width, height of what the mask covers at least half; zeros for an empty mask."""
+    """(x, y, width, height) in pixels of what the mask, uint8 (H, W), covers at least half; zeros if it is empty."""
     x, y, width, height = cv2.boundingRect((mask_HW >= 128).astype(np.uint8))
     return int(x), int(y), int(width), int(height)
 
 
 def background_colors(rng: np.random.Generator) -> np.ndarray:
-    """Two colours (2, 3) that lie near enough for a third to stand out from both."""
+    """Two RGB colours (2, 3), 0 to 255, similar enough for a third colour to contrast with both."""
     first = rng.uniform(20, 235, 3)
     return np.stack([first, np.clip(first + rng.uniform(-60, 60, 3), 5, 250)])
 
 
 def contrasting_color(rng: np.random.Generator, others: np.ndarray, *, distance: float = 120) -> np.ndarray:
-    """A colour (3,) at least `distance` (RGB, Euclidean) from the others, and also lighter or darker by 40.
+    """A colour (3,) at least `distance` (RGB, Euclidean) from the others (N, 3), and lighter or darker by 40.
 
-    Brightness counts by itself because video codecs keep colour at a quarter of the resolution.
+    The difference in brightness is needed because video codecs store colour at a quarter of the resolution.
     """
     luma = np.array([0.299, 0.587, 0.114])
     others = np.concatenate([others, others.mean(0, keepdims=True)])
@@ -62,7 +63,7 @@ def contrasting_color(rng: np.random.Generator, others: np.ndarray, *, distance:
 
 
 def draw_background(rng: np.random.Generator, colors: np.ndarray, *, size: int) -> np.ndarray:
-    """A picture (size, size, 3) uint8 that mixes two colours by a pattern, under light that falls off to one side."""
+    """A picture, uint8 (size, size, 3), that mixes two colours (2, 3) in a pattern, with light from one side."""
     kind = list(BACKGROUNDS)[rng.integers(len(BACKGROUNDS))]
     mix = BACKGROUNDS[kind](rng, size)[..., None].astype(np.float32)
     light = 1 + rng.uniform(0, 0.15) * (_ramp(rng, size)[..., None].astype(np.float32) - 0.5)
@@ -136,7 +137,7 @@ def _heart() -> np.ndarray:
 
 
 def _centered(*contours: Sequence[Sequence[float]] | np.ndarray) -> tuple[np.ndarray, ...]:
-    """Move the first contour's centre of gravity to the origin, and scale its farthest point to radius 1."""
+    """Move the first contour's centroid to the origin, and scale its farthest point to radius 1."""
     arrays = [np.asarray(contour, np.float64) for contour in contours]
     moments = cv2.moments((arrays[0] * 1000).astype(np.float32))
     middle = np.array([moments["m10"], moments["m01"]]) / moments["m00"] / 1000
@@ -144,7 +145,7 @@ def _centered(*contours: Sequence[Sequence[float]] | np.ndarray) -> tuple[np.nda
     return tuple((array - middle) / reach for array in arrays)
 
 
-# One outer contour a shape, then its holes; drawn upright, y pointing down.
+# For each shape its outer contour, then its holes; upright, y pointing down.
 OUTLINES: dict[str, tuple[np.ndarray, ...]] = {
     "arrow": _centered([(0, -5), (4, 0), (1.5, 0), (1.5, 5), (-1.5, 5), (-1.5, 0), (-4, 0)]),
     "heart": _centered(_heart()),

@@ -1,4 +1,4 @@
-"""UCF101: 13,320 clips of 101 actions, fetched, unpacked, and a manifest for each official split.
+"""UCF101: download and unpack 13,320 clips of 101 actions; write a manifest for each official split.
 
 Source: Soomro, Zamir and Shah 2012, arXiv:1212.0402; https://www.crcv.ucf.edu/data/UCF101.php.
 """
@@ -21,7 +21,7 @@ CLIP_NAME = re.compile(r"(?P<label>[^/\\]+)/(?P<name>v_\w+_(?P<group>g\d+)_c\d+\
 
 @dataclass(frozen=True)
 class _ListedClip:
-    """A clip of a list. `group` is unique over all classes."""
+    """A clip in an official list. `group` is unique over all classes."""
 
     name: str
     label: str
@@ -39,23 +39,23 @@ def prepare_ucf101(
 ) -> list[Path]:
     """Write `root/split1.csv` to `split3.csv` (path,label,split,group) and return their paths.
 
-    Clips and lists that lie anywhere below `root` are used as they are, and nothing is fetched or unpacked.
-    Otherwise `archive` (UCF101.rar) and `splits_archive` are unpacked, or fetched from `base_url` first:
-    about 7 GB, and as much again for the clips.
+    Clips and lists that are anywhere below `root` are used as they are, and nothing is downloaded or unpacked.
+    Otherwise `archive` (UCF101.rar) and `splits_archive` are unpacked, or downloaded from `base_url` first: about 7 GB,
+    and as much again for the clips.
 
-    A group is `<class>_gNN`, not the gNN of the file names: that counts the recordings of one class, so that
-    g01 of Archery has nothing to do with g01 of Biking. The official lists keep each such group on one side.
-    They know train and test only, so the groups of `val_groups` recordings of each class (2 of 18 or so) are
-    taken out of train and become val, for checkpoints not to be chosen on the test clips; 0 leaves train
-    whole. Which groups is decided by a hash of their names, the same on every machine.
+    A group is `<class>_gNN`, not the gNN of the file names, which counts the recordings of one class: g01 of Archery
+    has nothing to do with g01 of Biking. The official lists keep each group in one split. They have train and test
+    only, so `val_groups` groups of each class (of about 18) are moved from train to val, so that checkpoints are not
+    chosen on test clips; 0 leaves train complete. A hash of their names decides which groups, the same on every
+    machine.
 
-    Names are matched whatever their case: the lists write HandStandPushups, the videos lie in
-    HandstandPushups. Raises DataError with the listed clips that are missing. Clips that no list names are
-    left out, and a tree with fewer classes will do if its lists name no others.
+    Names are matched without regard to case: the lists write HandStandPushups, the videos are in HandstandPushups.
+    Raises DataError with the listed clips that are missing. Clips that no list names are left out. A subset of the
+    classes works too, if its lists name no others.
     """
     root = Path(root)
     if val_groups < 0:
-        raise DataError(f"val_groups is {val_groups}; it is a number of groups a class, 0 or more")
+        raise DataError(f"val_groups is {val_groups}; it is the number of groups of each class, 0 or more")
     lists = find_lists(root, "trainlist01.txt")
     if lists is None:
         lists = _unpack_lists(root, splits_archive, base_url=base_url, progress=progress)
@@ -82,7 +82,7 @@ def _unpack_lists(root: Path, archive: str | Path | None, *, base_url: str, prog
     unpack(archive, root / "ucfTrainTestlist", progress=progress)
     lists = find_lists(root, "trainlist01.txt")
     if lists is None:
-        raise DataError(f"{archive}: holds no trainlist01.txt; the lists for recognition are in {name}")
+        raise DataError(f"{archive}: contains no trainlist01.txt; the lists for recognition are in {name}")
     return lists
 
 
@@ -95,7 +95,7 @@ def _unpack_clips(
 
 
 def _read_split(lists: Path, number: int, *, val_groups: int) -> dict[_ListedClip, str]:
-    """The clips of an official split, each with train, val or test."""
+    """The split, train, val or test, of each clip in an official split."""
     train = _read_list(lists / f"trainlist{number:02d}.txt")
     test = _read_list(lists / f"testlist{number:02d}.txt")
     held_out = _held_out_groups(train, val_groups, lists=lists)
@@ -106,7 +106,7 @@ def _read_split(lists: Path, number: int, *, val_groups: int) -> dict[_ListedCli
 def _read_list(path: Path) -> list[_ListedClip]:
     """Lines of `Class/v_Class_g01_c01.avi`, with or without a class number after it."""
     if not path.is_file():
-        raise DataError(f"{path}: is not there; trainlist01.txt to testlist03.txt belong together")
+        raise DataError(f"{path}: is missing; trainlist01.txt to testlist03.txt are needed together")
     listed = []
     for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), start=1):
         if not line.strip():
@@ -128,11 +128,11 @@ def _held_out_groups(train: Sequence[_ListedClip], val_groups: int, *, lists: Pa
     short = [label for label, groups in groups_of.items() if len(groups) <= val_groups]
     if short:
         raise DataError(
-            f"{lists}: {shorten_list(short)} would keep no group to train on; set val_groups below {val_groups}"
+            f"{lists}: {shorten_list(short)} would have no group left for training; set val_groups below {val_groups}"
         )
     return {group for groups in groups_of.values() for group in sorted(groups, key=_hash_order)[:val_groups]}
 
 
 def _hash_order(group: str) -> str:
-    """An order that has nothing to do with the order of recording."""
+    """A sort key that is unrelated to the order of recording."""
     return hashlib.sha256(group.encode()).hexdigest()

@@ -122,7 +122,7 @@ def test_archives_inside_give_way_to_folders(tmp_path):
 
 def test_a_damaged_archive_inside_names_both_and_leaves_no_folder(tmp_path):
     outer = write_zip(tmp_path / "outer.zip", {"wave.rar": b"not a rar", "run.avi": b""})
-    with pytest.raises(FinetuneError, match=r"outer\.zip: an archive in it: .*wave\.rar: not a zip, tar or rar"):
+    with pytest.raises(FinetuneError, match=r"outer\.zip: an archive inside it: .*wave\.rar: is not a zip, tar or rar"):
         unpack(outer, tmp_path / "all", inner="*.rar")
     assert [path.name for path in tmp_path.iterdir()] == ["outer.zip"]
 
@@ -132,7 +132,7 @@ def test_a_damaged_archive_inside_names_both_and_leaves_no_folder(tmp_path):
 def test_a_cut_archive_is_damaged_and_leaves_no_folder(tmp_path, write, share):
     archive = write(tmp_path / "clips", {**FILES, "noise": bytes(i * i % 251 for i in range(20_000))})
     archive.write_bytes(archive.read_bytes()[: int(archive.stat().st_size * share)])
-    with pytest.raises(FinetuneError, match=r"clips: (damaged or incomplete|not a zip, tar or rar)"):
+    with pytest.raises(FinetuneError, match=r"clips: is (damaged or incomplete|not a zip, tar or rar)"):
         unpack(archive, tmp_path / "new")
     assert [path.name for path in tmp_path.iterdir()] == ["clips"]
 
@@ -142,7 +142,7 @@ def test_a_wrong_byte_in_a_zip_is_damage(tmp_path):
     with zipfile.ZipFile(archive, "w") as file:
         file.writestr("a.avi", b"right")
     archive.write_bytes(archive.read_bytes().replace(b"right", b"wrong"))
-    with pytest.raises(FinetuneError, match=r"damaged or incomplete \(Bad CRC-32 .*\); delete it and fetch it"):
+    with pytest.raises(FinetuneError, match=r"damaged or incomplete \(Bad CRC-32 .*\); delete it and download it"):
         unpack(archive, tmp_path / "clips")
 
 
@@ -160,7 +160,7 @@ def test_a_zip_that_needs_a_password_is_a_message(tmp_path):
     ("content", "problem"),
     [
         (b"", r"not a zip, tar or rar archive \(it begins with b''\)"),
-        (b"  <!DOCTYPE html>", r"it looks like a web page\); fetch it again"),
+        (b"  <!DOCTYPE html>", r"it looks like a web page\); download it again"),
         (b"7z\xbc\xaf\x27\x1c....", r"not a zip, tar or rar archive"),
     ],
 )
@@ -177,7 +177,7 @@ def test_an_empty_archive_is_a_message(tmp_path, write):
 
 
 def test_a_missing_archive_is_a_message(tmp_path):
-    with pytest.raises(FinetuneError, match=r"clips\.zip: there is no such archive"):
+    with pytest.raises(FinetuneError, match=r"clips\.zip: there is no such file"):
         unpack(tmp_path / "clips.zip", tmp_path / "clips")
 
 
@@ -185,7 +185,7 @@ def test_an_empty_folder_is_filled_and_one_with_files_is_refused(tmp_path):
     archive = write_zip(tmp_path / "clips.zip", FILES)
     (tmp_path / "clips").mkdir()
     unpack(archive, tmp_path / "clips")
-    with pytest.raises(FinetuneError, match=r"clips: is not empty; move it away to unpack clips\.zip there"):
+    with pytest.raises(FinetuneError, match=r"clips: is not empty; move it away, then unpack clips\.zip again"):
         unpack(archive, tmp_path / "clips")
     assert contents(tmp_path / "clips") == FILES
 

@@ -97,7 +97,7 @@ def test_a_refusal_names_the_address_the_place_for_the_file_and_the_option(serve
         fetch(served, tmp_path, option="--splits-archive")
     message = str(error.value)
     assert message.startswith(f"{served.url}/clips.rar: the server answered 404 Not Found; run the same command")
-    assert f"save it as {tmp_path / 'clips.rar'} or name it with --splits-archive" in message
+    assert f"save it as {tmp_path / 'clips.rar'} or pass it with --splits-archive" in message
     assert len(served.requests) == 1
 
 

@@ -150,14 +150,14 @@ def test_missing_clips_are_counted_and_the_first_five_named(tree):
     with pytest.raises(DataError) as error:
         prepare_hmdb51(tree)
     message = str(error.value)
-    assert "31 of 62 listed clips are not there: Kill_Bill_sword_u_cm_np1_fr_med_0.avi, " in message
+    assert "31 of 62 listed clips are missing: Kill_Bill_sword_u_cm_np1_fr_med_0.avi, " in message
     assert "and 26 more" in message
     assert not (tree / "split1.csv").exists()
 
 
 def test_a_missing_list_is_named(tree):
     (tree / LISTS / "sword_test_split3.txt").unlink()
-    with pytest.raises(DataError, match=r"sword_test_split3\.txt is not there; each class has three lists"):
+    with pytest.raises(DataError, match=r"sword_test_split3\.txt is missing; each class has three lists"):
         prepare_hmdb51(tree)
 
 
@@ -216,5 +216,5 @@ def test_without_a_network_the_message_says_what_to_fetch_by_hand(tmp_path, no_p
 
 def test_an_archive_without_lists_is_told(tmp_path):
     other = write_zip(tmp_path / "other.zip", {"a.txt": b""})
-    with pytest.raises(DataError, match=r"other\.zip: holds no list like wave_test_split1\.txt"):
+    with pytest.raises(DataError, match=r"other\.zip: contains no list like wave_test_split1\.txt"):
         prepare_hmdb51(tmp_path / "one", splits_archive=other)

@@ -161,7 +161,7 @@ def test_when_none_can_each_is_quoted_and_no_folder_is_left(archive, impostor, t
     impostor("unrar", unrar_plan("unrar-free knows no such command"))
     with pytest.raises(FinetuneError) as error:
         unpack(archive, tmp_path / "clips")
-    assert "bsdtar: exit status 1, 'x wave/a.avi'; unrar: lists no member" in str(error.value)
+    assert "bsdtar: exit status 1, 'x wave/a.avi'; unrar: lists no members" in str(error.value)
     assert not (tmp_path / "clips").exists()
 
 

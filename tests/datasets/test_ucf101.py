@@ -116,7 +116,7 @@ def test_val_groups_do_not_depend_on_the_machine(tree):
 
 
 def test_val_that_would_leave_a_class_nothing_to_train_on_is_refused(tree):
-    with pytest.raises(DataError, match=r"Archery, HandStandPushups, YoYo would keep no group .* below 7"):
+    with pytest.raises(DataError, match=r"Archery, HandStandPushups, YoYo would have no group .* below 7"):
         prepare_ucf101(tree, val_groups=7)
     with pytest.raises(DataError, match=r"val_groups is -1"):
         prepare_ucf101(tree, val_groups=-1)
@@ -158,7 +158,7 @@ def test_missing_clips_are_counted_and_the_first_five_named(tree):
     with pytest.raises(DataError) as error:
         prepare_ucf101(tree)
     message = str(error.value)
-    assert "20 of 60 listed clips are not there: v_YoYo_g04_c01.avi, " in message
+    assert "20 of 60 listed clips are missing: v_YoYo_g04_c01.avi, " in message
     assert message.count("v_YoYo") == 5
     assert "and 15 more" in message
     assert (tree / "split1.csv").read_text() == "earlier"
@@ -166,7 +166,7 @@ def test_missing_clips_are_counted_and_the_first_five_named(tree):
 
 def test_a_missing_list_is_named(tree):
     (tree / "ucfTrainTestlist" / "testlist03.txt").unlink()
-    with pytest.raises(DataError, match=r"testlist03\.txt: is not there"):
+    with pytest.raises(DataError, match=r"testlist03\.txt: is missing"):
         prepare_ucf101(tree)
 
 
@@ -212,10 +212,10 @@ def test_without_a_network_the_message_says_what_to_fetch_by_hand(tmp_path, no_p
 
 def test_archives_of_something_else_are_told(tmp_path):
     other = write_zip(tmp_path / "other.zip", {"a.txt": b""})
-    with pytest.raises(DataError, match=r"other\.zip: holds no trainlist01\.txt"):
+    with pytest.raises(DataError, match=r"other\.zip: contains no trainlist01\.txt"):
         prepare_ucf101(tmp_path / "one", splits_archive=other)
     write_tree(tmp_path / "two", list_files())
-    with pytest.raises(DataError, match=r"60 of 60 listed clips are not there"):
+    with pytest.raises(DataError, match=r"60 of 60 listed clips are missing"):
         prepare_ucf101(tmp_path / "two", archive=other)
 
 
