@@ -125,7 +125,7 @@ def attentive_probe(_: Path) -> None:
     """Fit and apply the attentive probe to random features as wide as MobileNetV2's."""
     import numpy as np
 
-    from finetune.study.probe import PROBE_CLASSIFIERS
+    from finetune.study.probe_classifiers import PROBE_CLASSIFIERS
 
     random = np.random.default_rng(0)
     features = random.normal(size=(PROBE_ROWS, PROBE_FRAMES, PROBE_WIDTH)).astype(np.float32)

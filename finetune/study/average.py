@@ -1,4 +1,4 @@
-"""Weights averaged after training: WiSE-FT between the two ends of a run, soups of several runs."""
+"""Average weights after training: WiSE-FT between the start and the end of a run, soups of several runs."""
 
 import shutil
 from collections.abc import Callable, Sequence
@@ -31,7 +31,7 @@ ALPHAS = tuple(step / 10 for step in range(11))
 
 @dataclass(frozen=True)
 class Candidate:
-    """Weights that were tried, with their figures on the split val; `taken` into the result or not."""
+    """Weights with their metrics on the split val; `taken` where they are, or are part of, the result."""
 
     name: str
     figures: Metrics
@@ -39,51 +39,51 @@ class Candidate:
 
 
 def wise_ft(run: str | Path, *, out: Path | None = None) -> tuple[Path, list[Candidate]]:
-    """Interpolate a run's best weights to those it had before its backbone first learnt; a new run folder.
+    """Interpolate between a run's weights before its backbone was first trained and its best ones.
 
-    (1 - alpha) × start + alpha × best for alpha in 0, 0.1 … 1: the best figure on the split val is taken, the lower
-    loss deciding between equals (arXiv:2109.01903). The start has the head that was trained on the pretrained
-    backbone where the first phase was `head`, else a random one. Raises RunError.
+    Gives a new run folder and the candidates: (1 - alpha) · start + alpha · best for alpha in 0, 0.1 … 1. The one with
+    the best metric on the split val is taken, of equals the one with the lowest loss (arXiv:2109.01903). If the first
+    phase trained the head alone, the start has that head, else a random one. Raises RunError.
     """
     folder = Path(run)
     score, best = _scorer(folder), _weights(folder, "best")
     if not RunFolder(folder).checkpoint("start").exists():
-        raise RunError(f"{folder}: its backbone never learnt, so there is nothing to interpolate")
+        raise RunError(f"{folder}: its backbone was never trained, so there is nothing to interpolate")
     start = _weights(folder, "start")
     states = {alpha: _weighted_sum([start, best], [1 - alpha, alpha]) for alpha in ALPHAS}
-    tried = [Candidate(f"alpha {alpha:.1f}", score(state)) for alpha, state in states.items()]
-    chosen = max(range(len(tried)), key=lambda index: epoch_sort_key(tried[index].figures))
-    tried[chosen] = replace(tried[chosen], taken=True)
-    target = _write([folder], states[ALPHAS[chosen]], tried, method="wise_ft", out=out)
-    return target, tried
+    candidates = [Candidate(f"alpha {alpha:.1f}", score(state)) for alpha, state in states.items()]
+    chosen = max(range(len(candidates)), key=lambda index: epoch_sort_key(candidates[index].figures))
+    candidates[chosen] = replace(candidates[chosen], taken=True)
+    target = _write([folder], states[ALPHAS[chosen]], candidates, method="wise_ft", out=out)
+    return target, candidates
 
 
 def soup(runs: Sequence[str | Path], *, greedy: bool = True, out: Path | None = None) -> tuple[Path, list[Candidate]]:
-    """Average the best weights of runs of one model on the same rows; a new run folder (arXiv:2203.05482).
+    """Average the best weights of runs of one model on the same rows (arXiv:2203.05482).
 
-    From the best on the split val downwards each run is stirred in, and stays in unless that falls; not `greedy`:
-    all are. Runs whose heads began at different random weights seldom average well, and the greedy soup then
-    is the best of them alone. Raises RunError.
+    Gives a new run folder and the candidates: the runs and the soup. A `greedy` soup adds the runs from the best on the
+    split val downwards, each only if the metric does not fall; else all are averaged. Runs whose heads started from
+    different random weights rarely average well: the greedy soup is then the best run alone. Raises RunError.
     """
     folders = [Path(run) for run in runs]
     _refuse_incompatible_runs(folders)
     score = _scorer(folders[0])
     weights = [_weights(folder, "best") for folder in folders]
-    tried = [Candidate(folder.resolve().name, score(state)) for folder, state in zip(folders, weights, strict=True)]
-    order = sorted(range(len(tried)), key=lambda index: epoch_sort_key(tried[index].figures), reverse=True)
-    inside, (best, _) = [order[0]], epoch_sort_key(tried[order[0]].figures)
+    candidates = [Candidate(run.resolve().name, score(state)) for run, state in zip(folders, weights, strict=True)]
+    order = sorted(range(len(folders)), key=lambda index: epoch_sort_key(candidates[index].figures), reverse=True)
+    included, (best, _) = [order[0]], epoch_sort_key(candidates[order[0]].figures)
     for index in order[1:]:
         if greedy:
-            found, _ = epoch_sort_key(score(_mean([weights[each] for each in [*inside, index]])))
-            if found < best:
+            value, _ = epoch_sort_key(score(_mean([weights[number] for number in [*included, index]])))
+            if value < best:
                 continue
-            best = found
-        inside.append(index)
-    listed = [replace(candidate, taken=index in inside) for index, candidate in enumerate(tried)]
-    result = _mean([weights[index] for index in inside])
-    listed.append(Candidate("soup", score(result), taken=True))
-    target = _write(folders, result, listed, method="greedy soup" if greedy else "uniform soup", out=out)
-    return target, listed
+            best = value
+        included.append(index)
+    candidates = [replace(candidate, taken=index in included) for index, candidate in enumerate(candidates)]
+    average = _mean([weights[index] for index in included])
+    candidates.append(Candidate("soup", score(average), taken=True))
+    target = _write(folders, average, candidates, method="greedy soup" if greedy else "uniform soup", out=out)
+    return target, candidates
 
 
 def _mean(states: Sequence[StateDict]) -> StateDict:
@@ -91,13 +91,13 @@ def _mean(states: Sequence[StateDict]) -> StateDict:
 
 
 def _weighted_sum(states: Sequence[StateDict], shares: Sequence[float]) -> StateDict:
-    """The weighted sum; whole numbers, which count batches, are the last state's."""
-    mixed = dict(states[-1])
-    for name, value in mixed.items():
+    """The weighted sum of floating-point tensors; others, such as batch counts, are those of the last state."""
+    average = dict(states[-1])
+    for name, value in average.items():
         if value.is_floating_point() and all(name in state and state[name].shape == value.shape for state in states):
             parts = [state[name].double() * share for state, share in zip(states, shares, strict=True)]
-            mixed[name] = torch.stack(parts).sum(0).to(value.dtype)
-    return mixed
+            average[name] = torch.stack(parts).sum(0).to(value.dtype)
+    return average
 
 
 def _weights(folder: Path, which: str) -> StateDict:
@@ -105,11 +105,11 @@ def _weights(folder: Path, which: str) -> StateDict:
 
 
 def _scorer(folder: Path) -> Score:
-    """Figures of weights on the split val of a run, as `finetune evaluate` counts them."""
+    """A function that evaluates weights on the split val of a run, as `finetune evaluate` does."""
     recipe, classes = open_run(folder)
     tested = saved_manifest(folder, recipe, classes).for_split("val")
     if not len(tested):
-        raise RunError(f"{folder}: has no rows in the split val, on which what is averaged is chosen")
+        raise RunError(f"{folder}: has no rows in the split val, on which the average is chosen")
     model = load(folder).to(resolve_device(recipe.train.device))
     precision = resolve_precision(recipe.train.precision, next(model.parameters()).device)
     views = recipe.evaluate.views
@@ -118,12 +118,12 @@ def _scorer(folder: Path) -> Score:
         load_model_weights(model, state, where=folder)
         loader, _ = evaluation_loader(tested, "val", recipe, size=model.size, views=views)
         with loader:
-            said = predict_rows(model, loader, precision=precision)
-        if not len(said.rows):
+            predictions = predict_rows(model, loader, precision=precision)
+        if not len(predictions.rows):
             raise RunError(f"{folder}: none of its val rows can be read")
         if model.multitask_spec is not None:
-            return multitask_val_metrics(tested, said)
-        return validation_metrics(tested.truth[said.rows], said.tasks[model.primary])
+            return multitask_val_metrics(tested, predictions)
+        return validation_metrics(tested.truth[predictions.rows], predictions.tasks[model.primary])
 
     return score
 
@@ -136,10 +136,13 @@ def _refuse_incompatible_runs(folders: Sequence[Path]) -> None:
         alike = (other.model, other.clip, other_classes) == (recipe.model, recipe.clip, classes)
         if not alike or (other.tasks, other.multitask.sharing) != (recipe.tasks, recipe.multitask.sharing):
             raise RunError(
-                f"{folder}: has another model, clip, classes or tasks than {folders[0]}; only like weights average"
+                f"{folder}: has another model, clip, classes or tasks than {folders[0]}; "
+                "only runs of the same model can be averaged"
             )
         if _split_of_rows(folder, other, classes) != rows:
-            raise RunError(f"{folder}: was split into other rows than {folders[0]}: what one trained on would test it")
+            raise RunError(
+                f"{folder}: has other splits than {folders[0]}: training clips of one would be test clips of the other"
+            )
 
 
 def _split_of_rows(folder: Path, recipe: Recipe, classes: tuple[str, ...]) -> dict[str, str]:
@@ -148,7 +151,7 @@ def _split_of_rows(folder: Path, recipe: Recipe, classes: tuple[str, ...]) -> di
 
 
 def _write(
-    folders: Sequence[Path], state: StateDict, tried: Sequence[Candidate], *, method: str, out: Path | None
+    folders: Sequence[Path], state: StateDict, candidates: Sequence[Candidate], *, method: str, out: Path | None
 ) -> Path:
     """A run folder of the averaged weights, which `evaluate`, `predict` and `report` take like any other."""
     name = f"{folders[0].resolve().name}-{method.replace(' ', '-')}"
@@ -158,12 +161,12 @@ def _write(
     for file in (first.recipe, first.manifest, first.classes, first.tasks, first.environment, first.skipped):
         if file.exists():
             shutil.copyfile(file, target / file.name)
-    made_of = [str(folder.resolve()) for folder in folders]
-    listed = [asdict(candidate) for candidate in tried]
-    write_json(target / "average.json", {"method": method, "runs": made_of, "tried": listed})
+    runs = [str(folder.resolve()) for folder in folders]
+    tried = [asdict(candidate) for candidate in candidates]
+    write_json(target / "average.json", {"method": method, "runs": runs, "tried": tried})
     model = load(folders[0])
     model.load_state_dict(state)
-    taken = next(candidate for candidate in reversed(tried) if candidate.taken)
+    taken = next(candidate for candidate in reversed(candidates) if candidate.taken)
     meta = {"epoch": None, "average": method, **taken.figures}
     save_checkpoint(target, "best", model, meta)
     return target

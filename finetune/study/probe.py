@@ -1,13 +1,13 @@
-"""Probes: how far the features of frozen backbones tell the classes apart, before anything is trained.
+"""Probes: how well simple classifiers do on the features of frozen backbones, before anything is trained.
 
-Each backbone sees each clip once, as evaluation does, and what it gives is kept. On that small classifiers are
-cross-validated by whole groups; their settings are chosen in folds of each fold's other rows, so that no row is tested
-by what was chosen on it. Rows of the split test are left out: they choose nothing, also not a backbone.
+Each backbone sees each clip once, as in an evaluation, and its features are cached. Classifiers are cross-validated by
+whole groups on them; their hyperparameters are chosen in inner folds of each fold's training rows, so that no row is
+predicted with what was chosen on it. Test clips are left out: they choose nothing, not even a backbone.
 """
 
 import time
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -16,16 +16,8 @@ from typing import Any
 
 import numpy as np
 import torch
-from sklearn.decomposition import PCA
-from sklearn.exceptions import ConvergenceWarning
-from sklearn.linear_model import LogisticRegression
 from sklearn.model_selection import StratifiedGroupKFold
-from sklearn.neighbors import KNeighborsClassifier
-from sklearn.pipeline import make_pipeline
-from sklearn.preprocessing import StandardScaler
 from threadpoolctl import threadpool_limits
-from torch import nn
-from torch.nn import functional as F
 
 from finetune.data.manifest import Manifest
 from finetune.errors import DataError, RecipeError, RunError
@@ -35,44 +27,24 @@ from finetune.feature_cache.fill import fill_cache
 from finetune.feature_cache.frozen_part import cache_key, frozen_part
 from finetune.metrics.classification import score_multiclass
 from finetune.metrics.intervals import widen_for_pooled_folds
-from finetune.model.count_multiplications import count_multiplications
 from finetune.model.freezing.freeze import set_trainable
-from finetune.model.temporal_pooling import build_pooling
 from finetune.recipe.schema import Recipe
 from finetune.recipe.tasks import Multitask
-from finetune.runtime.device import resolve_device, resolve_precision, seed_device
-from finetune.runtime.threads import fits_one_thread, limit_threads
+from finetune.runtime.device import resolve_device, resolve_precision
 from finetune.study.folds import fold_rows, fold_units
+from finetune.study.probe_classifiers import INNER_FOLDS, PROBE_CLASSIFIERS, ProbeClassifier
 from finetune.train.from_recipe import new_model
 from finetune.train.log.console import Display
 from finetune.train.setup.preflight import load_file_facts
 from finetune.video.dataset import ClipDataset
 
-FOLDS, INNER_FOLDS = 5, 3
-# Features wider than that are first brought to so many principal components; of fewer rows that loses nothing.
-PCA_MIN_WIDTH, MOST_COMPONENTS = 512, 512
-HEAD_STEPS, BATCH_SIZE = 200, 32  # of the attentive head
-Fold = tuple[np.ndarray, np.ndarray]  # rows to learn from, rows to predict
-Predict = Callable[[np.ndarray, np.ndarray, np.ndarray, float], np.ndarray]
-
-
-@dataclass(frozen=True)
-class ProbeClassifier:
-    """A small classifier: its settings to choose from, the most cautious first, and how it learns and predicts.
-
-    `predict` takes the features (N, T, D) and labels (N,) to learn from, features to predict (M, T, D) and a setting;
-    it gives probabilities (M, K) of the K classes that the labels have, in their order. Settings are compared in
-    `inner_folds` inner folds.
-    """
-
-    settings: tuple[float, ...]
-    predict: Predict
-    inner_folds: int = INNER_FOLDS
+FOLDS = 5
+Fold = tuple[np.ndarray, np.ndarray]  # training rows, test rows
 
 
 @dataclass(frozen=True)
 class ProbeResult:
-    """What one classifier makes of one backbone's features; shares in 0…1, seconds of computing features and of it."""
+    """The accuracy of one classifier on one backbone's features, as shares, and the seconds that both took."""
 
     backbone: str
     method: str
@@ -82,71 +54,72 @@ class ProbeResult:
     seconds: float
 
 
+@dataclass(frozen=True, eq=False)
+class _Features:
+    """Features (N, T, D) of N clips of T frames, with their labels (N,) and groups (N,), and the time they took."""
+
+    features_NTD: np.ndarray
+    labels: np.ndarray
+    groups: np.ndarray
+    seconds: float
+
+    def at(self, rows: np.ndarray) -> "_Features":
+        return replace(self, features_NTD=self.features_NTD[rows], labels=self.labels[rows], groups=self.groups[rows])
+
+
 def majority_baseline(manifest: Manifest) -> dict[str, Any]:
-    """The most frequent class of the rows that a probe looks at, and how often it is."""
+    """The most frequent class of the rows that are probed, and its share."""
     manifest = of_one_task(manifest)
     counts = np.bincount(manifest.without(manifest.rows("test")).labels, minlength=len(manifest.classes))
     return {"class": manifest.classes[int(counts.argmax())], "top1": float(counts.max() / counts.sum())}
 
 
 def of_one_task(manifest: Manifest) -> Manifest:
-    """The rows that have a class of the task that is probed: of several the first with classes, or RecipeError."""
+    """The rows with a class of the probed task: the first with classes. Raises RecipeError where no task has any."""
     if not manifest.classes:
-        raise RecipeError("a probe tells classes apart, and no task has any; train the run, with train: head")
-    lacks = (manifest.labels >= len(manifest.classes)) & (manifest.targets is None)
-    return replace(manifest, tasks={}).without(np.flatnonzero(lacks))
+        raise RecipeError("a probe classifies, but no task has classes; train the run, with unfreeze: head")
+    unlabelled = (manifest.labels >= len(manifest.classes)) & (manifest.targets is None)
+    return replace(manifest, tasks={}).without(np.flatnonzero(unlabelled))
 
 
 def probe(
     recipe: Recipe, manifest: Manifest, backbones: Sequence[str], *, display: Display | None = None
 ) -> list[ProbeResult]:
-    """Every method on every backbone, for the rows that are not of the split test; the best first.
+    """Cross-validate every classifier on the frozen features of every backbone, without test rows; the best first.
 
-    Of the recipe, its clips, weights and cache are used. Raises DataError where there are too few rows or groups, or
-    files cannot be read, and RecipeError for rows with several classes.
+    Of the recipe, the clips, weights and cache settings are used. Raises DataError where there are too few rows or
+    groups, or files cannot be read, and RecipeError for rows with several classes.
     """
     recipe, manifest = recipe.model_copy(update={"tasks": {}, "multitask": Multitask()}), of_one_task(manifest)
     if manifest.targets is not None:
-        raise RecipeError("a probe is for clips of one class each; leave out data.multilabel")
-    rows = replace(manifest.without(manifest.rows("test")), splits=_all_train(manifest))
-    fold_rows(rows, _folds(rows), seed=recipe.seed)
-    found = []
+        raise RecipeError("a probe needs clips with one class each; leave out data.multilabel")
+    rows = manifest.without(manifest.rows("test"))
+    rows = replace(rows, splits=np.full(len(rows), "train"))
+    num_folds = _num_folds(rows)
+    fold_rows(rows, num_folds, seed=recipe.seed)  # raises before features are computed
+    results = []
     with display or Display(quiet=True) as shown:
         for backbone in backbones:
             shown.print_line(backbone)
-            features, labels, groups, seconds = _features(recipe, rows, backbone, shown)
-            grouped = rows.groups is not None or len(np.unique(groups)) < len(groups)
-            folds = _split_folds(labels, groups, _folds(rows), seed=recipe.seed)
-            if sum(len(test) for _, test in folds) < len(labels):
-                raise DataError(f"{manifest.source}: some fold would teach one class alone; classes need more groups")
-            for name, method in PROBE_CLASSIFIERS.items():
-                started = time.perf_counter()
-                with threadpool_limits(1, "blas"):  # sharing so little work takes longer than doing it
-                    probs_NK = _cross_validated(method, features, labels, groups, folds, len(rows.classes))
-                with widen_for_pooled_folds():
-                    figures = score_multiclass(
-                        labels, probs_NK, classes=rows.classes, groups=groups if grouped else None
-                    )
-                low, high = figures["top1_ci"]
-                took = time.perf_counter() - started
-                found.append(ProbeResult(backbone, name, figures["top1"], (low, high), seconds, took))
-                shown.print_line(f"  {name}: {figures['top1']:.3f} ({low:.3f} to {high:.3f}), {took:.1f} s")
-    return sorted(found, key=lambda each: -each.top1)
+            clips = _compute_features(recipe, rows, backbone, shown)
+            folds = _split_folds(clips, num_folds, seed=recipe.seed)
+            if sum(len(test) for _, test in folds) < len(clips.labels):
+                raise DataError(f"{manifest.source}: a fold has training clips of one class only; it needs more groups")
+            for name in PROBE_CLASSIFIERS:
+                result = _cross_validate(backbone, name, clips, folds, rows)
+                low, high = result.interval
+                shown.print_line(f"  {name}: {result.top1:.3f} ({low:.3f} to {high:.3f}), {result.seconds:.1f} s")
+                results.append(result)
+    return sorted(results, key=lambda result: -result.top1)
 
 
-def _all_train(manifest: Manifest) -> np.ndarray:
-    return np.full(len(manifest) - len(manifest.rows("test")), "train")
-
-
-def _folds(manifest: Manifest) -> int:
-    """Five, or one for each group or file where there are fewer."""
+def _num_folds(manifest: Manifest) -> int:
+    """FOLDS, or the number of groups or files where there are fewer, at least two."""
     return max(2, min(FOLDS, len(np.unique(fold_units(manifest)))))
 
 
-def _features(
-    recipe: Recipe, manifest: Manifest, backbone: str, display: Display
-) -> tuple[np.ndarray, np.ndarray, np.ndarray, float]:
-    """Of the rows that can be read: features (N, T, D), labels, groups, and the seconds that features took."""
+def _compute_features(recipe: Recipe, manifest: Manifest, backbone: str, display: Display) -> _Features:
+    """Features of the rows that can be read, computed or read from the cache."""
     settings = recipe.model.model_copy(update={"backbone": backbone, "temporal": "mean", "fusion": "late"})
     recipe = recipe.model_copy(update={"model": settings})
     torch.manual_seed(recipe.seed)
@@ -161,132 +134,96 @@ def _features(
     assert frozen is not None
     dataset = ClipDataset(manifest, "train", clip=recipe.clip, facts=facts, packed=recipe.data.packed)
     started = time.perf_counter()
-    with ExitStack() as held:
+    with ExitStack() as stack:
         root = cache_root(recipe.train.cache_dir)
         if recipe.train.cache == "off":
-            root = Path(held.enter_context(TemporaryDirectory()))
-        kept = held.enter_context(open_cached_clips(root, cache_key(model, frozen), frozen, dataset))
-        needed_bytes = kept.lacking() * kept.store.record
+            root = Path(stack.enter_context(TemporaryDirectory()))
+        cached = stack.enter_context(open_cached_clips(root, cache_key(model, frozen), frozen, dataset))
+        needed_bytes = cached.lacking() * cached.store.record
         if problem := make_room(root, needed_bytes, budget_gb=recipe.train.cache_budget_gb):
-            raise RunError(f"{backbone}: {problem}; raise it, or make room")
+            raise RunError(f"{backbone}: {problem}; raise it, or free disk space")
         fill_cache(
-            model, frozen, kept, recipe.data, watch=lambda done, rows: display.show_cache_progress(backbone, done, rows)
+            model,
+            frozen,
+            cached,
+            recipe.data,
+            watch=lambda done, rows: display.show_cache_progress(backbone, done, rows),
         )
-        features, rows = _read(kept)
+        features_NTD, rows = _read_features(cached)
     seconds = time.perf_counter() - started
-    return features, manifest.labels[rows], fold_units(manifest)[rows], seconds
+    return _Features(features_NTD, manifest.labels[rows], fold_units(manifest)[rows], seconds)
 
 
-def _read(kept: CachedClips) -> tuple[np.ndarray, np.ndarray]:
-    """All that is kept (N, T, D), and of which rows it is."""
-    positions = [number for number, row in enumerate(kept.dataset.rows.tolist()) if row not in kept.failed]
+def _read_features(cached: CachedClips) -> tuple[np.ndarray, np.ndarray]:
+    """Features (N, T, D) and the numbers of their rows (N,)."""
+    dataset = cached.dataset
+    positions = [position for position, row in enumerate(dataset.rows.tolist()) if row not in cached.failed]
     if not positions:
-        raise DataError(f"{kept.dataset.manifest.source}: none of its files can be read")
-    features = kept.store.read(kept.places_NV[positions, 0]).float().numpy()
-    return features, kept.dataset.rows[positions]
+        raise DataError(f"{dataset.manifest.source}: none of its files can be read")
+    features_NTD = cached.store.read(cached.places_NV[positions, 0]).float().numpy()
+    return features_NTD, dataset.rows[positions]
 
 
-def _split_folds(labels: np.ndarray, groups: np.ndarray, folds: int, *, seed: int) -> list[Fold]:
-    """Folds of whole groups, classes spread evenly; those that teach one class alone are left out."""
-    folds = min(folds, len(np.unique(groups)))
-    if folds < 2:
+def _split_folds(clips: _Features, num_folds: int, *, seed: int) -> list[Fold]:
+    """Folds of whole groups with classes spread evenly; those with training rows of one class only are left out."""
+    num_folds = min(num_folds, len(np.unique(clips.groups)))
+    if num_folds < 2:
         return []
-    splitter = StratifiedGroupKFold(folds, shuffle=True, random_state=seed)
+    splitter = StratifiedGroupKFold(num_folds, shuffle=True, random_state=seed)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", UserWarning)  # a class with fewer rows than folds
-        pairs = list(splitter.split(labels, labels, groups))
-    return [(learn, test) for learn, test in pairs if len(test) and len(np.unique(labels[learn])) > 1]
+        pairs = list(splitter.split(clips.labels, clips.labels, clips.groups))
+    return [(train, test) for train, test in pairs if len(test) and len(np.unique(clips.labels[train])) > 1]
 
 
-def _cross_validated(
-    method: ProbeClassifier,
-    features: np.ndarray,
-    labels: np.ndarray,
-    groups: np.ndarray,
-    folds: Sequence[Fold],
-    num_classes: int,
+def _cross_validate(
+    backbone: str, name: str, clips: _Features, folds: Sequence[Fold], manifest: Manifest
+) -> ProbeResult:
+    """The cross-validated accuracy of a classifier; its interval counts groups, or files that are in several rows."""
+    started = time.perf_counter()
+    has_groups = manifest.groups is not None or len(np.unique(clips.groups)) < len(clips.groups)
+    with threadpool_limits(1, "blas"):  # so little work takes longer on several threads
+        probs_NK = _predict_folds(PROBE_CLASSIFIERS[name], clips, folds, len(manifest.classes))
+    with widen_for_pooled_folds():
+        metrics = score_multiclass(
+            clips.labels, probs_NK, classes=manifest.classes, groups=clips.groups if has_groups else None
+        )
+    low, high = metrics["top1_ci"]
+    seconds = time.perf_counter() - started
+    return ProbeResult(backbone, name, metrics["top1"], (low, high), clips.seconds, seconds)
+
+
+def _predict_folds(
+    classifier: ProbeClassifier, clips: _Features, folds: Sequence[Fold], num_classes: int
 ) -> np.ndarray:
-    """Probabilities (N, K) of all rows, each by a classifier that has seen no row of its group."""
-    probs_NK = np.zeros((len(labels), num_classes))
-    for learn, test in folds:
-        setting = _select_setting(method, features[learn], labels[learn], groups[learn])
-        _put(probs_NK, test, labels[learn], method.predict(features[learn], labels[learn], features[test], setting))
+    """Probabilities (N, K) of all rows, each predicted by a classifier that was trained on no row of its group."""
+    probs_NK = np.zeros((len(clips.labels), num_classes))
+    for train, test in folds:
+        setting = _select_setting(classifier, clips.at(train))
+        _predict_fold(probs_NK, classifier, clips, (train, test), setting)
     return probs_NK
 
 
-def _select_setting(method: ProbeClassifier, features: np.ndarray, labels: np.ndarray, groups: np.ndarray) -> float:
-    """The setting that is right most often in folds of these rows; of equals the most cautious."""
-    if len(method.settings) == 1:
-        return method.settings[0]
-    folds = _split_folds(labels, groups, INNER_FOLDS, seed=0)[: method.inner_folds]
-    right = []
-    for setting in method.settings:
-        probs_NK = np.zeros((len(labels), int(labels.max()) + 1))
-        for learn, test in folds:
-            found = method.predict(features[learn], labels[learn], features[test], setting)
-            _put(probs_NK, test, labels[learn], found)
-        right.append(sum(int((probs_NK[test].argmax(1) == labels[test]).sum()) for _, test in folds))
-    return method.settings[int(np.argmax(right))]
+def _select_setting(classifier: ProbeClassifier, clips: _Features) -> float:
+    """The setting with the most correct rows in folds of these clips; of equals the most regularized."""
+    if len(classifier.settings) == 1:
+        return classifier.settings[0]
+    folds = _split_folds(clips, INNER_FOLDS, seed=0)[: classifier.inner_folds]
+    num_correct = []
+    for setting in classifier.settings:
+        probs_NK = np.zeros((len(clips.labels), int(clips.labels.max()) + 1))
+        for fold in folds:
+            _predict_fold(probs_NK, classifier, clips, fold, setting)
+        num_correct.append(sum(int((probs_NK[test].argmax(1) == clips.labels[test]).sum()) for _, test in folds))
+    return classifier.settings[int(np.argmax(num_correct))]
 
 
-def _put(probs_NK: np.ndarray, rows: np.ndarray, learnt: np.ndarray, found: np.ndarray) -> None:
-    probs_NK[np.ix_(rows, np.unique(learnt))] = found
-
-
-def _logistic(learn: np.ndarray, labels: np.ndarray, test: np.ndarray, strength: float) -> np.ndarray:
-    """Of vectors (N, D); `strength` is the inverse of the regularisation's."""
-    steps = [StandardScaler()]
-    if learn.shape[1] > PCA_MIN_WIDTH:
-        steps.append(PCA(min(MOST_COMPONENTS, *learn.shape), random_state=0))
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", ConvergenceWarning)  # of the weakest settings, which lose
-        model = make_pipeline(*steps, LogisticRegression(C=strength, max_iter=300)).fit(learn, labels)
-    return model.predict_proba(test)
-
-
-def _knn(learn: np.ndarray, labels: np.ndarray, test: np.ndarray, count: float) -> np.ndarray:
-    model = KNeighborsClassifier(min(int(count), len(learn)), metric="cosine").fit(learn, labels)
-    return model.predict_proba(test)
-
-
-def _attentive(learn: np.ndarray, labels: np.ndarray, test: np.ndarray, lr: float) -> np.ndarray:
-    """Attention over the frames with their positions, and a linear layer; see `finetune.model.temporal_pooling`."""
-    classes, targets = np.unique(labels, return_inverse=True)
-    seed_device(0, torch.device("cpu"))
-    pooling, width = build_pooling("attention", learn.shape[2], num_frames=learn.shape[1])
-    head = nn.Sequential(pooling, nn.Dropout(0.5), nn.Linear(width, len(classes)))
-    optimizer = torch.optim.AdamW(head.parameters(), lr=lr, weight_decay=0.05)
-    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, HEAD_STEPS)
-    features, truth = torch.from_numpy(learn), torch.from_numpy(targets)
-    order = np.random.default_rng(0)
-    size = count_multiplications(head, lambda: head(features[:1]))
-    with limit_threads(small=fits_one_thread(size * BATCH_SIZE)):
-        for _ in range(HEAD_STEPS):
-            rows = torch.from_numpy(order.choice(len(learn), min(BATCH_SIZE, len(learn)), replace=False))
-            F.cross_entropy(head(features[rows]), truth[rows]).backward()
-            optimizer.step()
-            schedule.step()
-            optimizer.zero_grad()
-        with torch.inference_mode():
-            return head.eval()(torch.from_numpy(test)).softmax(1).numpy()
-
-
-def _with_flatten(predict: Predict, flatten: Callable[[np.ndarray], np.ndarray]) -> Predict:
-    return lambda learn, labels, test, setting: predict(flatten(learn), labels, flatten(test), setting)
-
-
-def _mean(features_NTD: np.ndarray) -> np.ndarray:
-    return features_NTD.mean(1)
-
-
-def _in_order(features_NTD: np.ndarray) -> np.ndarray:
-    return features_NTD.reshape(len(features_NTD), -1)
-
-
-LOGISTIC_CS = (1e-4, 1e-3, 1e-2, 1e-1, 1.0)
-PROBE_CLASSIFIERS = {
-    "logistic, mean of frames": ProbeClassifier(LOGISTIC_CS, _with_flatten(_logistic, _mean)),
-    "logistic, frames in order": ProbeClassifier(LOGISTIC_CS, _with_flatten(_logistic, _in_order)),
-    "nearest neighbours": ProbeClassifier((10, 5, 3, 1), _with_flatten(_knn, _mean)),
-    "attentive head": ProbeClassifier((1e-3, 3e-3), _attentive, inner_folds=1),
-}
+def _predict_fold(
+    probs_NK: np.ndarray, classifier: ProbeClassifier, clips: _Features, fold: Fold, setting: float
+) -> None:
+    """Fill in the test rows; a class without training rows keeps its 0."""
+    train, test = fold
+    features_NTD, labels = clips.features_NTD, clips.labels[train]
+    probs_NK[np.ix_(test, np.unique(labels))] = classifier.predict(
+        features_NTD[train], labels, features_NTD[test], setting
+    )

@@ -1,4 +1,4 @@
-"""How much better some runs are at their tasks than others, on the same rows: relative gains with their intervals."""
+"""Compare the headline metrics of runs on the same rows: relative gains and differences, with their intervals."""
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
@@ -27,126 +27,135 @@ from finetune.run.manifest import saved_manifest
 from finetune.run.predictions_csv import read_task_predictions
 from finetune.run.read import open_run, read_results_file
 
-MAX_JACKKNIFE_UNITS = 500  # groups, or clips, that are left out one by one
-Pairs = Mapping[tuple[str, int], tuple[Path, Path]]  # by task and seed: a run, and the one that it is compared with
+MAX_JACKKNIFE_UNITS = 500  # more groups, or clips, are left out several at a time
+Pairs = Mapping[tuple[str, int], tuple[Path, Path]]  # by task and seed: a run and its baseline
 
 
 class Gain(NamedTuple):
-    """In per cent of what it is compared with; without interval where one seed or too few groups cannot give one."""
+    """In percent of the baseline's metric; no interval with one seed or too few groups."""
 
     percent: float
     interval: tuple[float, float] | None
 
 
 @dataclass(frozen=True, eq=False)
-class _TaskPredictions:
-    """What a run said of a task on the rows that have its label: figures follow from any choice of these rows."""
+class _LabelledPredictions:
+    """Predictions (N, K) of a run for one task, on the rows with a label of it.
+
+    `truth` are class codes (N,), or values (N, K); `groups` (N,) are names of groups, or the rows' paths.
+    """
 
     kind: str
     truth: np.ndarray
-    said: np.ndarray
-    groups: np.ndarray  # (N,) of str: that of each row, or its path
+    predictions_NK: np.ndarray
+    groups: np.ndarray
 
-    def figure(self, rows: np.ndarray) -> float:
-        return next(iter(validation_headline(self.kind, self.truth[rows], self.said[rows]).values()))
+    def headline(self, rows: np.ndarray) -> float:
+        """The headline metric of some of the rows."""
+        return next(iter(validation_headline(self.kind, self.truth[rows], self.predictions_NK[rows]).values()))
+
+
+PredictionPairs = Mapping[tuple[str, int], tuple[_LabelledPredictions, _LabelledPredictions]]
 
 
 def relative_gains(pairs: Pairs, *, split: str) -> tuple[dict[str, Gain], Gain]:
-    """Of each task how much better its headline figure is, and the mean over tasks, ΔM (arXiv:1904.08918).
+    """The relative gain of each task's headline metric over its baseline, and their mean ΔM (arXiv:1904.08918).
 
-    Figures are means over seeds before they are compared. Intervals join two kinds of chance: which groups, or clips,
-    are tested (a jackknife), and how training went (the spread between seeds). One seed alone does not give one.
+    Metrics are averaged over seeds before they are compared. Intervals combine two sources of error: the groups, or
+    clips, that are tested (a jackknife), and training (the spread between seeds), for which one seed is not enough.
     """
     tasks = list(dict.fromkeys(task for task, _ in pairs))
     seeds = list(dict.fromkeys(seed for _, seed in pairs))
-    told = {
-        key: (_read_task_predictions(run, key[0], split), _read_task_predictions(other, key[0], split))
-        for key, (run, other) in pairs.items()
+    predictions = {
+        (task, seed): (_read_predictions(run, task, split), _read_predictions(baseline, task, split))
+        for (task, seed), (run, baseline) in pairs.items()
     }
-    figures_TS2 = _metrics(told, tasks, seeds, set())
-    base_T1 = np.maximum(np.abs(figures_TS2[:, :, 1].mean(1)), 1e-9)[:, None]
-    by_seed_TS = (figures_TS2[:, :, 0] - figures_TS2[:, :, 1]) / base_T1
-    left_out_UT = np.array([_gains(_metrics(told, tasks, seeds, unit)) for unit in _jackknife_groups(told)])
-    unseen_T = [_unseen(told[task, seeds[0]][0]) / base for task, (base,) in zip(tasks, base_T1, strict=True)]
-    units = {task: _units(told[task, seeds[0]][:1]) for task in tasks}
-    whole = _units([told[task, seeds[0]][0] for task in tasks])
+    metrics_TS2 = _metrics(predictions, tasks, seeds, set())
+    baseline_T1 = np.maximum(np.abs(metrics_TS2[:, :, 1].mean(1)), 1e-9)[:, None]
+    gains_TS = (metrics_TS2[:, :, 0] - metrics_TS2[:, :, 1]) / baseline_T1
+    left_out_UT = np.array(
+        [_gains(_metrics(predictions, tasks, seeds, groups)) for groups in _jackknife_groups(predictions)]
+    )
+    first_seed = [predictions[task, seeds[0]][0] for task in tasks]
+    unseen_T = [_unseen(task) / baseline for task, (baseline,) in zip(first_seed, baseline_T1, strict=True)]
     by_task = {
-        task: _gain(by_seed_TS[number], left_out_UT[:, number], units[task], unseen=unseen_T[number])
+        task: _gain(gains_TS[number], left_out_UT[:, number], _units([first_seed[number]]), unseen=unseen_T[number])
         for number, task in enumerate(tasks)
     }
     unseen = float(np.linalg.norm(unseen_T)) / len(tasks)
-    return by_task, _gain(by_seed_TS.mean(0), left_out_UT.mean(1), whole, unseen=unseen)
+    return by_task, _gain(gains_TS.mean(0), left_out_UT.mean(1), _units(first_seed), unseen=unseen)
 
 
 def metric_difference(
-    run: Path, other: Path, task: str, *, split: str, level: float = 0.95
+    run: Path, baseline: Path, task: str, *, split: str, level: float = 0.95
 ) -> tuple[float, tuple[float, float]]:
-    """By how much a task's headline figure of a run is above another's on the same rows, with its interval."""
-    told = {(task, 0): (_read_task_predictions(run, task, split), _read_task_predictions(other, task, split))}
-    (((one, base),),) = _metrics(told, [task], [0], set())
-    figures_U2 = np.array([_metrics(told, [task], [0], unit)[0, 0] for unit in _jackknife_groups(told)])
-    units = _units(told[task, 0][:1])
+    """The headline metric of a task of a run minus that of another on the same rows, with its interval."""
+    pair = (_read_predictions(run, task, split), _read_predictions(baseline, task, split))
+    pairs = {(task, 0): pair}
+    (((value, baseline_value),),) = _metrics(pairs, [task], [0], set())
+    difference = value - baseline_value
+    left_out_U2 = np.array([_metrics(pairs, [task], [0], groups)[0, 0] for groups in _jackknife_groups(pairs)])
+    units = _units(pair[:1])
     if units.count < 2:
-        return one - base, (-math.inf, math.inf)
-    half = half_width_from_jackknife(one - base, figures_U2[:, 0] - figures_U2[:, 1], units, level=level)
-    return one - base, (one - base - half, one - base + half)
+        return difference, (-math.inf, math.inf)
+    half = half_width_from_jackknife(difference, left_out_U2[:, 0] - left_out_U2[:, 1], units, level=level)
+    return difference, (difference - half, difference + half)
 
 
-def _read_task_predictions(run: Path, task: str, split: str) -> _TaskPredictions:
+def _read_predictions(run: Path, task: str, split: str) -> _LabelledPredictions:
     recipe, classes = open_run(run)
     manifest = saved_manifest(run, recipe, classes).for_split(split)
     labels = manifest.tasks[task]
     evaluation = RunFolder(run).evaluation(split)
-    paths, said = read_task_predictions(evaluation, task, read_results_file(evaluation.results)["tasks"])
+    paths, predictions_NK = read_task_predictions(evaluation, task, read_results_file(evaluation.results)["tasks"])
     row_of = {str(manifest.path(row)): row for row in range(len(manifest))}
     rows = np.array([row_of[path] for path in paths], dtype=int)
     known = labels.known[rows]
     groups = np.array(paths) if manifest.groups is None else manifest.groups[rows].astype(str)
-    return _TaskPredictions(labels.kind, labels.values[rows[known]], said[known], groups[known])
+    return _LabelledPredictions(labels.kind, labels.values[rows[known]], predictions_NK[known], groups[known])
 
 
-PredictionPairs = Mapping[tuple[str, int], tuple[_TaskPredictions, _TaskPredictions]]
+def _metrics(pairs: PredictionPairs, tasks: Sequence[str], seeds: Sequence[int], left_out: set[str]) -> np.ndarray:
+    """Headline metrics (T, S, 2) by task, seed, and run or baseline, without some groups; NaN where no row is left."""
+
+    def metric(predictions: _LabelledPredictions) -> float:
+        rows = np.flatnonzero(~np.isin(predictions.groups, list(left_out)))
+        return predictions.headline(rows) if len(rows) else math.nan
+
+    return np.array([[[metric(run) for run in pairs[task, seed]] for seed in seeds] for task in tasks])
 
 
-def _metrics(told: PredictionPairs, tasks: Sequence[str], seeds: Sequence[int], left_out: set[str]) -> np.ndarray:
-    """The figure of each task, seed and run of a pair (T, S, 2), without the rows of some groups; NaN without rows."""
-
-    def figure(of: _TaskPredictions) -> float:
-        rows = np.flatnonzero(~np.isin(of.groups, list(left_out)))
-        return of.figure(rows) if len(rows) else math.nan
-
-    return np.array([[[figure(each) for each in told[task, seed]] for seed in seeds] for task in tasks])
-
-
-def _gains(figures_TS2: np.ndarray) -> np.ndarray:
+def _gains(metrics_TS2: np.ndarray) -> np.ndarray:
     """The relative gain of each task (T,)."""
-    better_T, base_T = np.moveaxis(figures_TS2.mean(1), 1, 0)
-    return (better_T - base_T) / np.maximum(np.abs(base_T), 1e-9)
+    value_T, baseline_T = np.moveaxis(metrics_TS2.mean(1), 1, 0)
+    return (value_T - baseline_T) / np.maximum(np.abs(baseline_T), 1e-9)
 
 
-def _jackknife_groups(told: PredictionPairs) -> Iterator[set[str]]:
-    """The groups that are left out together, of all rows: one each, as long as there are few."""
-    groups = np.unique(np.concatenate([pair[0].groups for pair in told.values()]))
-    of_groups = jackknife_units(None, len(groups), most=MAX_JACKKNIFE_UNITS).unit_of_row
-    return (set(groups[of_groups == unit].tolist()) for unit in range(int(of_groups.max()) + 1))
+def _jackknife_groups(pairs: PredictionPairs) -> Iterator[set[str]]:
+    """Sets of groups to leave out, which together are all groups: one in each set, unless there are many."""
+    groups = np.unique(np.concatenate([run.groups for run, _ in pairs.values()]))
+    unit_of_group = jackknife_units(None, len(groups), most=MAX_JACKKNIFE_UNITS).unit_of_row
+    return (set(groups[unit_of_group == unit].tolist()) for unit in range(int(unit_of_group.max()) + 1))
 
 
-def _units(told: Sequence[_TaskPredictions]) -> JackknifeUnits:
-    """Those of the rows of several tasks, of which each counts alike."""
-    groups = np.concatenate([each.groups for each in told])
-    weights_N = np.concatenate([np.full(len(each.groups), 1 / len(each.groups)) for each in told])
+def _units(tasks: Sequence[_LabelledPredictions]) -> JackknifeUnits:
+    """The units of the rows of several tasks, each task with the same weight."""
+    groups = np.concatenate([task.groups for task in tasks])
+    weights_N = np.concatenate([np.full(len(task.groups), 1 / len(task.groups)) for task in tasks])
     return jackknife_units(groups, len(groups), weights_N=weights_N)
 
 
-def _unseen(told: _TaskPredictions) -> float:
-    """How far clips that are not among these may move a figure that counts clips, where two runs agree on all."""
-    return max_unseen_share(_units([told])) if told.kind in CATEGORICAL_KINDS else 0.0
+def _unseen(task: _LabelledPredictions) -> float:
+    """How far unseen clips may move a share of clips, even where two runs agree on all that were tested."""
+    return max_unseen_share(_units([task])) if task.kind in CATEGORICAL_KINDS else 0.0
 
 
 def _gain(by_seed_S: np.ndarray, leave_one_out_U: np.ndarray, units: JackknifeUnits, *, unseen: float) -> Gain:
     gain = float(by_seed_S.mean())
     if len(by_seed_S) < MIN_SEEDS or units.count < MIN_TEST_UNITS:
         return Gain(100 * gain, None)
-    of_seeds = StandardError(float(by_seed_S.std(ddof=1)) / math.sqrt(len(by_seed_S)), len(by_seed_S) - 1)
-    half = math.hypot(half_width(combine_standard_errors([jackknife(gain, leave_one_out_U, units), of_seeds])), unseen)
+    seed_error = StandardError(float(by_seed_S.std(ddof=1)) / math.sqrt(len(by_seed_S)), len(by_seed_S) - 1)
+    half = math.hypot(
+        half_width(combine_standard_errors([jackknife(gain, leave_one_out_U, units), seed_error])), unseen
+    )
     return Gain(100 * gain, (100 * (gain - half), 100 * (gain + half)))

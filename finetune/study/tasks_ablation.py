@@ -42,7 +42,7 @@ def tasks_ablation(recipe: Recipe, manifest: Manifest, *, name: str, seeds: int,
             finished[key] = run
         ablation = {"recipe": name} | _compare_runs(recipe, finished, numbers, split, out)
         write_json(out / "ablation.json", ablation)
-        write_ablation(out)
+        write_ablation(out, ablation)
     return ablation
 
 

@@ -74,7 +74,7 @@ def test_the_result_is_evaluated_like_any_run(runs, tmp_path):
 @pytest.mark.slow
 def test_a_run_whose_backbone_never_learnt_has_nothing_between(manifest, tmp_path):
     run = train(manifest, tmp_path / "run", phases=(ft.Phase(unfreeze="head", epochs=1),))
-    with pytest.raises(RunError, match="its backbone never learnt"):
+    with pytest.raises(RunError, match="its backbone was never trained"):
         wise_ft(run, out=tmp_path / "averaged")
 
 
@@ -111,5 +111,7 @@ def test_runs_on_other_splits_are_refused(runs, manifest, tmp_path):
     other = train(manifest, tmp_path / "other")
     listed = other / "manifest.csv"
     listed.write_text(listed.read_text().replace(",val", ",test"))
-    with pytest.raises(RunError, match="was split into other rows .*what one trained on would test it"):
+    with pytest.raises(
+        RunError, match="has other splits than .*training clips of one would be test clips of the other"
+    ):
         soup([runs[0], other], out=tmp_path / "soup")

@@ -13,14 +13,16 @@ from finetune.feature_cache.shard_store import ShardStore
 from finetune.recipe.schema import Recipe
 from finetune.report.pages.probes import draw_probes, probe_table
 from finetune.study import probe as probing
-from finetune.study.probe import PROBE_CLASSIFIERS, majority_baseline, probe
+from finetune.study import probe_classifiers
+from finetune.study.probe import majority_baseline, probe
+from finetune.study.probe_classifiers import PROBE_CLASSIFIERS
 
 CLASSES = 3
 
 
 @pytest.fixture(autouse=True)
 def few_steps(monkeypatch):
-    monkeypatch.setattr(probing, "HEAD_STEPS", 60)
+    monkeypatch.setattr(probe_classifiers, "HEAD_STEPS", 60)
     monkeypatch.setattr(probing, "FOLDS", 3)
     fewer = {name: replace(method, settings=method.settings[-2:]) for name, method in PROBE_CLASSIFIERS.items()}
     monkeypatch.setattr(probing, "PROBE_CLASSIFIERS", fewer)
@@ -81,7 +83,9 @@ def test_rows_of_one_file_are_in_one_fold_where_there_are_no_groups(csv, tmp_pat
     (csv.parent / "twice.csv").write_text("\n".join(["path,label", *rows, *rows, "link.mp4,class 0"]))
     manifest = Manifest.from_csv(csv.parent / "twice.csv", val=0, test=0)
     divided = []
-    monkeypatch.setattr(probing, "_cross_validated", lambda *given: divided.append(given[4]) or np.eye(3)[given[2]])
+    monkeypatch.setattr(
+        probing, "_predict_folds", lambda _, clips, folds, __: divided.append(folds) or np.eye(3)[clips.labels]
+    )
     scored = []
     monkeypatch.setattr(
         probing,
@@ -91,36 +95,38 @@ def test_rows_of_one_file_are_in_one_fold_where_there_are_no_groups(csv, tmp_pat
     probe(recipe_of(csv.parent / "twice.csv", tmp_path), manifest, [TINY])
     assert len(np.unique(scored[0])) == 18 < len(manifest)  # an interval counts files, not rows
     files = np.array([*range(18), *range(18), 0])
-    for learn, test in divided[0]:
-        assert len(test) and not set(files[learn]) & set(files[test])
-    assert probing._folds(manifest.without(range(2, 36))) == 2  # rows of two files, one of them by a link
+    for train, test in divided[0]:
+        assert len(test) and not set(files[train]) & set(files[test])
+    assert probing._num_folds(manifest.without(range(2, 36))) == 2  # rows of two files, one of them by a link
 
 
 def test_no_row_is_predicted_by_what_has_seen_its_group(monkeypatch):
     labels, groups = np.arange(30) % 3, np.arange(30) // 3
     features = np.stack([labels, groups, np.arange(30)], axis=1)[:, None].astype(np.float32)
-    asked = []
+    calls = []
 
-    def predict(learn, learnt, test, setting):
-        asked.append((set(learn[:, 0, 1]), set(test[:, 0, 1]), set(test[:, 0, 2])))
-        return np.full((len(test), len(np.unique(learnt))), 1 / 3)
+    def predict(train, train_labels, test, setting):
+        calls.append((set(train[:, 0, 1]), set(test[:, 0, 1]), set(test[:, 0, 2])))
+        return np.full((len(test), len(np.unique(train_labels))), 1 / 3)
 
-    method = probing.ProbeClassifier((1.0, 2.0), predict)
-    folds = probing._split_folds(labels, groups, 5, seed=0)
-    probs_NK = probing._cross_validated(method, features, labels, groups, folds, 3)
-    assert all(learnt.isdisjoint(tested) for learnt, tested, _ in asked)
+    classifier = probe_classifiers.ProbeClassifier((1.0, 2.0), predict)
+    clips = probing._Features(features, labels, groups, 0.0)
+    probs_NK = probing._predict_folds(classifier, clips, probing._split_folds(clips, 5, seed=0), 3)
+    assert all(trained.isdisjoint(tested) for trained, tested, _ in calls)
     assert np.allclose(probs_NK.sum(1), 1)
-    inner = len(asked) // 5
-    assert inner == 1 + 2 * probing.INNER_FOLDS
-    for first in range(0, len(asked), inner):
-        *chosen_on, last = asked[first : first + inner]
+    inner = len(calls) // 5
+    assert inner == 1 + 2 * probe_classifiers.INNER_FOLDS
+    for first in range(0, len(calls), inner):
+        *chosen_on, last = calls[first : first + inner]
         assert all(tested.isdisjoint(last[1]) for _, tested, _ in chosen_on), "settings are chosen on other rows"
 
 
-def test_a_class_that_a_fold_does_not_teach_gets_nothing():
-    probs_NK = np.zeros((2, 4))
-    probing._put(probs_NK, np.array([1]), np.array([3, 0, 3]), np.array([[0.25, 0.75]]))
-    assert probs_NK.tolist() == [[0, 0, 0, 0], [0.25, 0, 0, 0.75]]
+def test_a_class_without_training_rows_keeps_probability_0():
+    probs_NK, features = np.zeros((4, 4)), np.zeros((4, 1, 1), dtype=np.float32)
+    classifier = probe_classifiers.ProbeClassifier((1.0,), lambda *_: np.array([[0.25, 0.75]]))
+    clips = probing._Features(features, np.array([3, 1, 0, 3]), np.arange(4), 0.0)
+    probing._predict_fold(probs_NK, classifier, clips, (np.array([0, 2, 3]), np.array([1])), 1.0)
+    assert probs_NK.tolist() == [[0, 0, 0, 0], [0.25, 0, 0, 0.75], [0, 0, 0, 0], [0, 0, 0, 0]]
 
 
 @pytest.mark.parametrize("name", PROBE_CLASSIFIERS)
@@ -151,7 +157,7 @@ def test_order_is_seen_by_what_looks_at_it_alone():
 
 
 def test_wide_features_are_brought_to_few(monkeypatch):
-    monkeypatch.setattr(probing, "PCA_MIN_WIDTH", 8)
+    monkeypatch.setattr(probe_classifiers, "PCA_MIN_WIDTH", 8)
     rng = np.random.default_rng(0)
     labels = np.arange(40) % 2
     features = (labels[:, None, None] * 2 + rng.standard_normal((40, 2, 10))).astype(np.float32)
@@ -171,7 +177,7 @@ def test_what_cannot_be_probed_is_refused(csv, tmp_path):
     person = [line.rsplit(",", 1)[0] for line in csv.read_text().splitlines()[1:]]
     person = [f"{csv.parent}/{line},person {line[-1]}" for line in person if not line.endswith("2")]
     by_person.write_text("\n".join(["path,label,group", *person]))
-    with pytest.raises(DataError, match="would teach one class alone"):
+    with pytest.raises(DataError, match="a fold has training clips of one class only"):
         probe(recipe_of(by_person, tmp_path), Manifest.from_csv(by_person, val=0, test=0), [TINY])
     manifest = Manifest.from_csv(csv, val=0, test=0, multilabel=True)
     with pytest.raises(RecipeError, match="one class each"):

@@ -8,7 +8,7 @@ import pytest
 from tasked import draw_clips, manifest_of, recipe_of
 
 from finetune.errors import RecipeError
-from finetune.study.relative_gains import _TaskPredictions, relative_gains
+from finetune.study.relative_gains import _LabelledPredictions, relative_gains
 from finetune.study.tasks_ablation import tasks_ablation
 
 QUICK = [{"unfreeze": "head", "epochs": 1, "lr": 1e-2}]
@@ -23,8 +23,8 @@ def study(tmp_path_factory):
     return recipe, manifest, out
 
 
-def spoilt(run, share):
-    """Let a share of a run's classes on test be wrong, the others right; the run's name stays."""
+def spoil(run, share):
+    """Make a share of a run's test predictions wrong and the others correct."""
     path = run / "evaluation/predictions.csv"
     rows = list(csv.DictReader(path.read_text(encoding="utf-8").splitlines()))
     right = np.array([row["label"] == "right" for row in rows])
@@ -73,8 +73,8 @@ def test_what_is_finished_is_not_done_again(study):
 def test_a_gain_is_the_share_by_which_the_mean_figure_is_higher(study):
     _, _, out = study
     together, alone = out / "seed-0/together", out / "seed-0/way"
-    spoilt(together, 0.25)
-    spoilt(alone, 0.5)
+    spoil(together, 0.25)
+    spoil(alone, 0.5)
     by_task, mean = relative_gains({("way", 0): (together, alone)}, split="test")
     assert by_task["way"].percent == mean.percent == pytest.approx(50)  # 3 of 4 instead of 2 of 4
     same, _ = relative_gains({("way", 0): (alone, alone)}, split="test")
@@ -82,19 +82,19 @@ def test_a_gain_is_the_share_by_which_the_mean_figure_is_higher(study):
     assert mean.interval is same["way"].interval is None  # of one seed, and of 4 clips
 
 
-def told(rng, *, rate, groups):
-    """What a run said of 120 clips of so many groups, right as often as that."""
+def random_predictions(rng, *, rate, groups):
+    """Predictions of a run for 120 clips of so many groups, correct with that rate."""
     truth = rng.integers(2, size=120)
-    said = np.where(rng.random(120) < rate, truth, 1 - truth)
-    return _TaskPredictions("classify", truth, np.eye(2)[said], (np.arange(120) % groups).astype(str))
+    predicted = np.where(rng.random(120) < rate, truth, 1 - truth)
+    return _LabelledPredictions("classify", truth, np.eye(2)[predicted], (np.arange(120) % groups).astype(str))
 
 
 def test_gains_join_the_chance_of_clips_and_of_training(monkeypatch):
     rng = np.random.default_rng(0)
     pairs = {("way", seed): (f"better {seed}", f"base {seed}") for seed in range(3)}
     names = [name for pair in pairs.values() for name in pair]
-    known = {name: told(rng, rate=0.9 if name.startswith("better") else 0.5, groups=20) for name in names}
-    monkeypatch.setattr("finetune.study.relative_gains._read_task_predictions", lambda run, task, split: known[run])
+    known = {name: random_predictions(rng, rate=0.9 if name.startswith("better") else 0.5, groups=20) for name in names}
+    monkeypatch.setattr("finetune.study.relative_gains._read_predictions", lambda run, task, split: known[run])
     gain, mean = relative_gains(pairs, split="test")
     low, high = gain["way"].interval
     assert 0 < low < gain["way"].percent < high
@@ -109,9 +109,9 @@ def test_gains_of_equally_good_runs_are_called_better_5_times_of_100_at_most(mon
     pairs = {(task, seed): (f"one {task} {seed}", f"two {task} {seed}") for task in "ab" for seed in range(3)}
     for _ in range(simulations):
         names = [name for pair in pairs.values() for name in pair]
-        luck = {name: told(rng, rate=np.clip(rng.normal(0.8, 0.04), 0, 1), groups=12) for name in names}
+        luck = {name: random_predictions(rng, rate=np.clip(rng.normal(0.8, 0.04), 0, 1), groups=12) for name in names}
         monkeypatch.setattr(
-            "finetune.study.relative_gains._read_task_predictions", lambda run, task, split, luck=luck: luck[run]
+            "finetune.study.relative_gains._read_predictions", lambda run, task, split, luck=luck: luck[run]
         )
         low, high = relative_gains(pairs, split="test")[1].interval
         called += not low <= 0 <= high

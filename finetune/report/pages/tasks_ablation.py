@@ -22,9 +22,12 @@ MIN_SEEDS = 2  # fewer give no estimate of the variation between seeds
 AXIS_LIMITS = (1, 2, 5, 10, 20, 50, 100)  # in percent, of the symmetric scale of gains
 
 
-def write_ablation(folder: Path) -> Path:
-    """Write `ablation.html` and `ablation.md` into the folder of `ablation.json`; returns the path of the page."""
-    ablation = _read(folder / "ablation.json")
+def write_ablation(folder: Path, ablation: dict[str, Any] | None = None) -> Path:
+    """Write `ablation.html` and `ablation.md` into the folder of `ablation.json`; returns the path of the page.
+
+    `ablation` is the content of that file, which is read where it is not given.
+    """
+    ablation = ablation or _read(folder / "ablation.json")
     if len(ablation["seeds"]) < MIN_SEEDS:
         ablation = _without_intervals(ablation)
     rows = [_row(name, task) for name, task in ablation["tasks"].items()]
