@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from finetune.recipe.tasks import Multitask, Task
     from finetune.report.run.page import write_report
     from finetune.run.checkpoint import load
-    from finetune.train.loop import fit
+    from finetune.train.fit import fit
     from finetune.train.resume import resume
     from finetune.video.dataset import ClipDataset
     from finetune.video.decode.probe import VideoInfo, probe
@@ -50,7 +50,7 @@ _EXPORTS = {
     "finetune.recipe.load": ("load_recipe",),
     "finetune.report.run.page": ("write_report",),
     "finetune.recipe.tasks": ("Multitask", "Task"),
-    "finetune.train.loop": ("fit",),
+    "finetune.train.fit": ("fit",),
     "finetune.train.resume": ("resume",),
     "finetune.video.dataset": ("ClipDataset",),
     "finetune.video.decode.probe": ("VideoInfo", "probe"),

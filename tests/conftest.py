@@ -84,7 +84,7 @@ def finetune(monkeypatch, capfd):
 @pytest.fixture
 def signal_at(monkeypatch):
     """Have a signal come in the n-th step from now."""
-    from finetune.train.log.epoch_metrics import Tally
+    from finetune.train.position import Tally
 
     def arrange(number, kind=signal.SIGINT):
         add, left = Tally.add, [number]

@@ -11,8 +11,7 @@ from grey import TINY
 import finetune as ft
 import finetune.train.loop
 from finetune.errors import RunError
-from finetune.train.log.epoch_metrics import Tally
-from finetune.train.state.state import LoopPosition
+from finetune.train.position import LoopPosition, Tally
 
 # The heavy imports once, in a process without threads; each run is forked from it.
 CONTEXT = multiprocessing.get_context("forkserver")

@@ -36,8 +36,8 @@ HOMES = {
     },
     "torchcodec": {"video/decode/opencv_torchcodec.py"},
     "accelerate": {
-        *("runtime/device.py", "runtime/processes.py", "train/loop.py", "train/distributed.py"),
-        *("train/log/trackers.py", "train/setup/autotune.py"),
+        *("runtime/device.py", "runtime/processes.py", "train/distributed.py", "train/log/trackers.py"),
+        *("train/phase.py", "train/position.py", "train/setup/autotune.py", "train/state/signals.py", "train/step.py"),
     },
     "cv2": {
         *("video/decode/opencv_torchcodec.py", "video/still_edges.py", "prediction/overlay.py"),

@@ -14,7 +14,7 @@ import finetune as ft
 from finetune.runtime.device import resolve_device
 from finetune.runtime.processes import process_count
 from finetune.train.from_recipe import train_from_recipe
-from finetune.train.log.epoch_metrics import Tally
+from finetune.train.position import Tally
 
 PHASES = (
     ft.Phase(unfreeze="head", epochs=1, lr=1e-2),

@@ -139,12 +139,12 @@ def _resume_hint_on_interrupt(folder: Path) -> Iterator[None]:
 
         if RunFolder(folder).checkpoint("last").exists():
             from finetune.train.state.signals import StopRequested
-            from finetune.train.state.state import read_state, restore_position
+            from finetune.train.state.state import read_state
 
-            at = restore_position(read_state(folder))
+            position = read_state(folder)["position"]
             saved = "and saved" if isinstance(interrupt, StopRequested) else "without saving; last checkpoint:"
             print(
-                f"Stopped {saved} (epoch {at.epochs + 1}, step {at.batches}). "
+                f"Stopped {saved} (epoch {position['epochs'] + 1}, step {position['batches']}). "
                 f"Resume with: finetune train --resume {shlex.quote(str(folder))}",
                 file=sys.stderr,
             )

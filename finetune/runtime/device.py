@@ -55,6 +55,12 @@ def keep_freed_memory() -> bool:
     return bool(mallopt(M_MMAP_MAX, 0) and mallopt(M_TRIM_THRESHOLD, 2**31 - 1))
 
 
+def wait_for_device(device: torch.device) -> None:
+    """Wait until a GPU has done what it was given, so that a clock can be read."""
+    if device.type != "cpu":
+        torch.get_device_module(device).synchronize()
+
+
 def seed_device(number: int, device: torch.device) -> None:
     """Start PyTorch's generators of the CPU and of a device from a number."""
     # Not torch.manual_seed: without a GPU it keeps each call, with its stack trace, for later.

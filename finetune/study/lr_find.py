@@ -1,7 +1,6 @@
 """The learning rate range test: raise the rate from step to step until the loss explodes (arXiv:1506.01186)."""
 
 import itertools
-import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
@@ -10,11 +9,12 @@ import torch
 
 from finetune.data.manifest import Manifest
 from finetune.errors import DataError, RecipeError
-from finetune.model.begin_phase import begin_phase
 from finetune.recipe.schema import Recipe
 from finetune.train.from_recipe import new_model
-from finetune.train.optim.optimizer import build_optimizer
-from finetune.train.setup.trial_step import TrialTrainer
+from finetune.train.phase import start_phase
+from finetune.train.phase_data import phase_clips
+from finetune.train.setup.trial import Trial, build_trial
+from finetune.train.step import StepNumbers, TrainState, train_step
 from finetune.video.loader import Batch
 
 SMOOTHING = 0.8  # of the running mean of the losses
@@ -43,23 +43,23 @@ def find_lr(
     with less of it have less of it here. Raises RecipeError for a phase that is not there.
     """
     torch.manual_seed(recipe.seed)
-    model = new_model(recipe, manifest)
-    trial = TrialTrainer(model, manifest, recipe)
-    if not 0 <= phase < len(trial.phases):
-        raise RecipeError(f"there is no phases.{phase}; this recipe has {len(trial.phases)}, counted from 0")
-    chosen = trial.phases[phase]
-    _, groups = begin_phase(model, chosen)
-    optimizer = build_optimizer(str(chosen.optimizer), groups)
-    shares = [group["lr"] / chosen.lr for group in groups]
-    rates, losses = [], []
-    model.train()
-    for number, batch in enumerate(itertools.islice(_batches(trial, phase), steps)):
-        rates.append(low * (high / low) ** (number / max(1, steps - 1)))
-        for group, share in zip(optimizer.param_groups, shares, strict=True):
-            group["lr"] = rates[-1] * trial.rate_factor * share
-        losses.append(trial.step(batch, optimizer, number=number))
-        if not math.isfinite(losses[-1]) or has_exploded(losses):
-            break
+    trial = build_trial(new_model(recipe, manifest), manifest, recipe)
+    phases = trial.setup.phases
+    if not 0 <= phase < len(phases):
+        raise RecipeError(f"there is no phases.{phase}; this recipe has {len(phases)}, counted from 0")
+    state = start_phase(trial.setup, phase)
+    rates: list[float] = []
+    losses: list[float] = []
+    with trial.loaders, state.limit_threads():
+        for batch, numbers in _batches(trial, state):
+            rate = low * (high / low) ** (len(losses) / max(1, steps - 1))
+            result = train_step(state, batch, numbers, lr_factor=rate * trial.lr_factor / state.phase.lr)
+            if result is None:
+                continue
+            rates.append(rate)
+            losses.append(result.loss)
+            if len(losses) == steps or not result.is_finite or has_exploded(losses):
+                break
     return analyze_losses(rates, losses)
 
 
@@ -89,18 +89,16 @@ def has_exploded(losses: Sequence[float]) -> bool:
     return means[-1] > DIVERGED_FACTOR * min(means)
 
 
-def _batches(trial: TrialTrainer, phase: int) -> Iterator[Batch]:
-    """Training batches without end; those that cannot be read are left out."""
-    loader, order = trial.loaders.of(trial.phases[phase])
-    try:
-        for epoch in itertools.count(1):
-            order.begin(epoch)
-            count = 0
-            for batch in loader:
-                if batch["clips"] is not None:
-                    count += 1
-                    yield batch
-            if not count:
-                raise DataError(f"{trial.manifest.source}: none of the training clips can be read")
-    finally:
-        trial.loaders.close()
+def _batches(trial: Trial, state: TrainState) -> Iterator[tuple[Batch, StepNumbers]]:
+    """Batches of a phase without end, in the order of training."""
+    loader, order = phase_clips(state, trial.loaders)
+    step = 0
+    for epoch in itertools.count(1):
+        order.begin(epoch)
+        clips = 0
+        for number, batch in enumerate(loader, 1):
+            step += 1
+            clips += len(batch["label"])
+            yield batch, StepNumbers(epoch, number, step)
+        if not clips:
+            raise DataError(f"{trial.loaders.manifest.source}: none of the training clips can be read")

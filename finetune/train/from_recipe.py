@@ -1,4 +1,4 @@
-"""A run by a recipe, from the model that it starts from."""
+"""Train by a recipe alone: the model that it describes, built for a manifest, then `fit_recipe`."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -8,7 +8,8 @@ import torch
 from finetune.data.manifest import Manifest
 from finetune.model.classifier import VideoClassifier, build_from_settings
 from finetune.recipe.schema import Recipe
-from finetune.train.loop import EpochCallback, fit
+from finetune.train.fit import fit_recipe
+from finetune.train.loop import EpochCallback
 
 
 def train_from_recipe(
@@ -19,21 +20,11 @@ def train_from_recipe(
     model: VideoClassifier | None = None,
     after_epoch: EpochCallback | None = None,
 ) -> Path:
-    """Train a new model by a recipe, or go on from `model`; the run folder. See `fit`."""
+    """Train a new model by a recipe, or train `model` further; the run folder. See `fit`."""
     torch.manual_seed(recipe.seed)
-    return fit(
-        model or new_model(recipe, manifest),
-        replace(manifest, image_rate=recipe.data.image_rate),
-        recipe.phases,
-        clip=recipe.clip,
-        augment=recipe.augment,
-        train=recipe.train,
-        data=recipe.data,
-        evaluate=recipe.evaluate,
-        seed=recipe.seed,
-        out=out,
-        after_epoch=after_epoch,
-    )
+    model = model or new_model(recipe, manifest)
+    manifest = replace(manifest, image_rate=recipe.data.image_rate)
+    return fit_recipe(model, manifest, recipe, out=out, after_epoch=after_epoch)
 
 
 def new_model(recipe: Recipe, manifest: Manifest) -> VideoClassifier:

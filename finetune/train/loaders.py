@@ -1,13 +1,15 @@
 """The loaders of a run: training clips for each phase, and the split val."""
 
 from collections.abc import Mapping
+from functools import cached_property
+from typing import Self
 
 import numpy as np
 import torch
 
 from finetune.data.manifest import Manifest
 from finetune.errors import RecipeError
-from finetune.recipe.schema import Augment, Phase, Recipe
+from finetune.recipe.schema import Augment, Phase, Recipe, Schedule
 from finetune.recipe.tasks import OutputSpec
 from finetune.video.batch_sampler import EpochBatchSampler, class_balanced_draws, task_balanced_draws
 from finetune.video.dataset import ClipDataset
@@ -43,6 +45,20 @@ class TrainLoaders:
         self.outputs = outputs
         self.drawn: tuple[str, int | None] | None = None
         self.current: tuple[ClipLoader, EpochBatchSampler] | None = None
+        self.validation = val_loader(manifest, recipe, facts)
+
+    @cached_property
+    def batches_per_epoch(self) -> int:
+        assert not isinstance(self.recipe.phases, Schedule)
+        return len(self.batches(self.dataset(self.recipe.phases[0])))
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+        if self.validation is not None:
+            self.validation.close()
 
     def of(self, phase: Phase, drawn_views: int | None = None) -> tuple[ClipLoader, EpochBatchSampler]:
         """With `drawn_views`, of so many fixed draws of each clip; else each epoch draws them anew."""
@@ -87,7 +103,7 @@ class TrainLoaders:
         )
 
     def close(self) -> None:
-        """End the loading processes; a phase that asks again gets new ones."""
+        """End the loading processes of training clips; a phase that asks again gets new ones."""
         if self.current is not None:
             self.current[0].close()
         self.current = None
@@ -99,6 +115,7 @@ def phase_augment(recipe: Recipe, phase: Phase) -> Augment:
 
 
 def val_loader(manifest: Manifest, recipe: Recipe, facts: FileFacts) -> ClipLoader | None:
+    """The rows of the split val in order; None where there are none."""
     views, packed = recipe.evaluate.views, recipe.data.packed
     dataset = ClipDataset(manifest, "val", clip=recipe.clip, views=views, facts=facts, packed=packed)
     if not len(dataset):

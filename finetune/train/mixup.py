@@ -1,7 +1,5 @@
 """Clips of a batch blended with one another, and their labels with them: mixup and CutMix, alike in all frames."""
 
-from collections.abc import Iterator
-
 import torch
 from torch import Tensor
 from torch.nn import functional as F
@@ -37,10 +35,3 @@ def mix_clips(
         videos = clips_BTCHW if clips_BTCHW.dtype == torch.uint8 else clips_BTCHW.flatten(1)[:, None, None, None]
         clips, targets_BK = way(tv_tensors.Video(videos.float()), targets_BK)
     return clips.as_subclass(Tensor).reshape(clips_BTCHW.shape), targets_BK
-
-
-def micro_batches(clips: Tensor, targets: Tensor, size: int) -> Iterator[tuple[Tensor, Tensor, bool]]:
-    """A batch in parts that are computed one after the other, and whether each is the last."""
-    parts = list(zip(clips.split(size), targets.split(size), strict=True))
-    for index, (part, labels) in enumerate(parts, 1):
-        yield part, labels, index == len(parts)

@@ -22,6 +22,7 @@ from finetune.runtime.processes import gather_from_all, on_main_then_broadcast
 from finetune.train.cache_decision import decide_caching
 from finetune.train.loaders import TrainLoaders, phase_augment
 from finetune.train.state.signals import StopRequested
+from finetune.train.step import TrainState
 from finetune.video.augment import default_cached_views
 from finetune.video.batch_sampler import EpochBatchSampler
 from finetune.video.dataset import ClipDataset, fixed_draw_of_epoch
@@ -47,12 +48,11 @@ class RemainingWork(NamedTuple):
 
 @dataclass
 class PhaseData:
-    """Loaders of a phase; where it has a frozen part they give clips or what that gives for them. Close it after."""
+    """Loaders of a phase: of clips, or of cached features. Close it after use."""
 
     loader: ClipLoader | CachedClipLoader
     batches: EpochBatchSampler
     validation: ClipLoader | CachedClipLoader | None
-    frozen: FrozenPart | None = None
     cache_record: dict[str, Any] | None = None  # of the decision, for the record
     held: ExitStack = field(default_factory=ExitStack)
 
@@ -75,35 +75,34 @@ def cacheable_part(model: VideoClassifier, recipe: Recipe, precision: str, print
 
 
 def build_phase_data(
-    model: VideoClassifier,
-    phase: Phase,
-    loaders: TrainLoaders,
-    validation: ClipLoader | None,
-    *,
-    frozen: FrozenPart | None,
-    left: RemainingWork,
-    shown: ProgressCallbacks,
+    state: TrainState, loaders: TrainLoaders, *, left: RemainingWork, shown: ProgressCallbacks
 ) -> PhaseData:
-    """The loaders of a phase for what is left of it; what is to be kept is computed now.
+    """The loaders of a phase for what is left of it; features that are to be cached are computed now.
 
-    All processes of a run have to ask together. Raises what `shown.progress` raises.
+    All processes of a run have to call it together. Raises what `shown.progress` raises.
     """
-    recipe = loaders.recipe
-    if frozen is None:
-        return PhaseData(*loaders.of(phase), validation)
-    drawn, cache_record = drawn_views(recipe, phase), None
-    if recipe.train.cache != "off" and left.epochs:
-        training, tested = loaders.dataset(phase, drawn), None if validation is None else validation.dataset
+    model, recipe, frozen, validation = state.setup.model, loaders.recipe, state.frozen, loaders.validation
+    cache_record = None
+    if frozen is not None and recipe.train.cache != "off" and left.epochs:
+        training = loaders.dataset(state.phase, drawn_views(recipe, state.phase))
+        tested = None if validation is None else validation.dataset
         with ExitStack() as held:
             sets, cache_record = _fill_if_worthwhile(
                 model, frozen, (training, tested), loaders, left=left, shown=shown, held=held
             )
             if sets:
                 batches = loaders.batches(training)
-                kept_validation = None if validation is None else CachedClipLoader(sets[1], validation.batches)
-                loader = CachedClipLoader(sets[0], batches)
-                return PhaseData(loader, batches, kept_validation, frozen, cache_record, held.pop_all())
-    return PhaseData(*loaders.of(phase, drawn), validation, frozen, cache_record)
+                cached_validation = None if validation is None else CachedClipLoader(sets[1], validation.batches)
+                return PhaseData(
+                    CachedClipLoader(sets[0], batches), batches, cached_validation, cache_record, held.pop_all()
+                )
+    return PhaseData(*phase_clips(state, loaders), validation, cache_record)
+
+
+def phase_clips(state: TrainState, loaders: TrainLoaders) -> tuple[ClipLoader, EpochBatchSampler]:
+    """Clips as the phase draws them: anew in each epoch, or, with a frozen part, fixed draws in turn."""
+    drawn = None if state.frozen is None else drawn_views(loaders.recipe, state.phase)
+    return loaders.of(state.phase, drawn)
 
 
 def drawn_views(recipe: Recipe, phase: Phase) -> int:

@@ -1,6 +1,6 @@
 """Compute ahead what runs of a recipe will read: what is frozen in a phase and does not learn in one before it."""
 
-from contextlib import ExitStack, nullcontext
+from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import partial
 
@@ -9,16 +9,15 @@ from finetune.errors import RunError
 from finetune.feature_cache.cache_folder import cache_root, make_room
 from finetune.feature_cache.fill import fill_cache
 from finetune.feature_cache.frozen_part import FrozenPart
-from finetune.model.begin_phase import begin_phase
 from finetune.model.classifier import VideoClassifier
 from finetune.model.freezing.stages import HEAD_STAGES
-from finetune.model.lora import merge_lora
-from finetune.recipe.schema import Phase, Recipe
-from finetune.train.loaders import val_loader
+from finetune.recipe.schema import Recipe
+from finetune.train.loaders import TrainLoaders
 from finetune.train.log.console import Display
-from finetune.train.phase_data import cacheable_part, drawn_views, open_cached_sets
-from finetune.train.setup.trial_step import TrialTrainer
-from finetune.video.dataset import ClipDataset
+from finetune.train.phase import end_phase, start_phase
+from finetune.train.phase_data import drawn_views, open_cached_sets
+from finetune.train.setup.trial import build_trial
+from finetune.train.step import TrainState
 
 
 @dataclass(frozen=True)
@@ -43,45 +42,43 @@ def prefill_features(model: VideoClassifier, manifest: Manifest, recipe: Recipe)
     The model is worth nothing afterwards. Raises FinetuneError for all that `fit` would refuse, and RunError where
     there is no room.
     """
-    display, trial = Display(), TrialTrainer(model, manifest, recipe)
-    validation = val_loader(manifest, trial.recipe, trial.loaders.facts)
-    batches = len(trial.loaders.batches(trial.loaders.dataset(trial.phases[0])))
-    found: list[PrefillResult] = []
-    learnt: set[str] = set()
+    display, trial = Display(), build_trial(model, manifest, recipe)
+    setup, loaders = trial.setup, trial.loaders
+    results: list[PrefillResult] = []
+    trained_before: set[str] = set()
     epoch = 0
-    with display, validation or nullcontext():
-        for phase in trial.phases:
-            epochs = range(epoch + 1, epoch + 1 + phase.num_epochs(batches))
+    with display, loaders:
+        for index, phase in enumerate(setup.phases):
+            epochs = range(epoch + 1, epoch + 1 + phase.num_epochs(loaders.batches_per_epoch))
             epoch = epochs[-1]
-            said: list[str] = []
-            learning, _ = begin_phase(model, phase)
-            frozen = cacheable_part(model, trial.recipe, trial.precision, said.append)
-            if frozen is None:
-                found.append(PrefillResult(phase.words, why_not=" ".join(said) or "it has no frozen part"))
-            elif learnt - set(learning) - set(HEAD_STAGES):
-                found.append(PrefillResult(phase.words, why_not="what is frozen in it learns in a phase before"))
+            reasons: list[str] = []
+            state = start_phase(setup, index, print_line=reasons.append)
+            if state.frozen is None:
+                results.append(PrefillResult(phase.words, why_not=" ".join(reasons) or "it has no frozen part"))
+            elif trained_before - set(state.trainable_stages) - set(HEAD_STAGES):
+                results.append(PrefillResult(phase.words, why_not="what is frozen in it learns in a phase before"))
             else:
-                tested = None if validation is None else validation.dataset
-                found.append(_prefill_phase(trial, phase, frozen, tested, epochs, display))
-            merge_lora(model)
-            learnt |= set(learning)
-    return found
+                results.append(_prefill_phase(state, state.frozen, loaders, epochs, display))
+            end_phase(setup)
+            trained_before |= set(state.trainable_stages)
+    return results
 
 
 def _prefill_phase(
-    trial: TrialTrainer, phase: Phase, frozen: FrozenPart, tested: ClipDataset | None, epochs: range, display: Display
+    state: TrainState, frozen: FrozenPart, loaders: TrainLoaders, epochs: range, display: Display
 ) -> PrefillResult:
-    recipe = trial.recipe
-    training = trial.loaders.dataset(phase, drawn_views(recipe, phase))
+    phase, model, recipe = state.phase, state.setup.model, state.setup.recipe
+    training = loaders.dataset(phase, drawn_views(recipe, phase))
+    validation = None if loaders.validation is None else loaders.validation.dataset
     with ExitStack() as held:
-        sets = open_cached_sets(trial.model, frozen, (training, tested), recipe, epochs=epochs, held=held)
+        sets = open_cached_sets(model, frozen, (training, validation), recipe, epochs=epochs, held=held)
         lacking, record = sum(each.lacking() for each in sets), sets[0].store.record
         root, budget_gb = cache_root(recipe.train.cache_dir), recipe.train.cache_budget_gb
         if problem := make_room(root, lacking * record, budget_gb=budget_gb):
             raise RunError(f"{phase.words}: {problem}; raise it or make room, or take fewer augment.cached_views")
         for name, each in zip(("training", "validation"), sets, strict=False):
             fill_cache(
-                trial.model,
+                model,
                 frozen,
                 each,
                 recipe.data,

@@ -12,8 +12,11 @@ from finetune.run.checkpoint import build_empty_model, load_checkpoint
 from finetune.run.manifest import saved_manifest
 from finetune.run.read import open_run
 from finetune.runtime.device import resolve_device
+from finetune.runtime.processes import is_main_process
+from finetune.train.log.console import Display
 from finetune.train.loop import EpochCallback, run_training
 from finetune.train.setup.preflight import run_preflight_checks
+from finetune.train.state.run_writer import RunStart
 from finetune.train.state.state import read_state
 
 SAME_RESULT = {"auto", "boundary"}  # of train.cache
@@ -50,7 +53,8 @@ def resume(
     model = build_empty_model(folder, recipe, classes)
     load_checkpoint(folder, "last", model)
     run_preflight_checks(model, manifest, recipe, folder=folder)
-    return run_training(model, manifest, recipe, folder, state=state, quiet=quiet, after_epoch=after_epoch)
+    display = Display(quiet=quiet or not is_main_process())
+    return run_training(model, manifest, recipe, RunStart(folder, state), display=display, after_epoch=after_epoch)
 
 
 def without_foreign_cache_dir(recipe: Recipe) -> Recipe:

@@ -17,7 +17,7 @@ from finetune.cli.manifest import load_manifest
 from finetune.errors import RunError
 from finetune.prediction.render import output_paths
 from finetune.train.from_recipe import train_from_recipe
-from finetune.train.setup.preflight import fingerprint, refuse_changed_files
+from finetune.train.state.data_digest import fingerprint, refuse_changed_files
 from finetune.video.dataset import ClipDataset
 from finetune.video.decode.probe import probe
 from finetune.video.probe_files import inspect_files, scan_files

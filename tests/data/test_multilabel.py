@@ -16,9 +16,9 @@ from finetune.metrics.headline import epoch_sort_key, format_headline, headline_
 from finetune.metrics.multilabel import _Ranked, best_thresholds, mean_average_precision, score_multilabel
 from finetune.model.view_consensus import combine_views
 from finetune.study.kfold import kfold
-from finetune.train.log.epoch_metrics import Tally
 from finetune.train.loss.losses import build_loss
 from finetune.train.mixup import mix_clips
+from finetune.train.position import Tally
 
 LISTS = ("bright;moving", "bright", "moving", "")
 

@@ -1,5 +1,7 @@
 """The range test tells a rate at which a model learns from one that does nothing, and from one that breaks it."""
 
+import json
+
 import numpy as np
 import pytest
 from grey import TINY
@@ -7,6 +9,7 @@ from grey import TINY
 import finetune as ft
 from finetune.errors import RecipeError
 from finetune.study.lr_find import analyze_losses, find_lr, has_exploded, running_mean
+from finetune.train.from_recipe import train_from_recipe
 
 RECIPE = ft.Recipe(
     clip=ft.Clip(num_frames=2, size=32),
@@ -49,6 +52,25 @@ def test_a_real_model_has_a_rate_and_is_stopped_when_it_breaks(manifest):
     assert 1e-5 < test.steepest < test.lowest < 100
     assert len(test.rates) < 80
     assert test == find_lr(RECIPE, manifest, low=1e-5, high=1e3, steps=80)
+
+
+@pytest.mark.parametrize("phase", ["head", "layer4", "lora(r=2)"])
+def test_its_losses_are_those_of_training(manifest, tmp_path, phase):
+    """To the last digit, at the same rate on the same batches; one step an epoch, so that each loss is recorded."""
+    settings = {"clip_grad": 0.05, "l2_sp": 0.1, "ema": 0.9, "precision": "fp32", "accumulate": 2, "batch_size": 4}
+    recipe = RECIPE.model_copy(
+        update={
+            "phases": (ft.Phase(unfreeze=phase, epochs=5, lr=3e-3, schedule="constant", warmup=0.0),),
+            "train": ft.Train(**settings),
+            "augment": ft.Augment(mixup=0.4),
+        }
+    )
+    run = train_from_recipe(recipe, manifest, out=tmp_path / "run")
+    recorded = [json.loads(line)["train_loss"] for line in (run / "metrics.jsonl").read_text().splitlines()]
+    test = find_lr(recipe, manifest, low=3e-3, high=3e-3, steps=5)
+    assert list(test.losses) == recorded
+    without = recipe.model_copy(update={"train": ft.Train(**settings | {"clip_grad": None, "l2_sp": 0.0})})
+    assert list(find_lr(without, manifest, low=3e-3, high=3e-3, steps=5).losses) != recorded
 
 
 def test_a_phase_that_is_not_there_is_said(manifest):

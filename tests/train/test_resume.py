@@ -16,8 +16,8 @@ from safetensors.torch import load_file
 import finetune as ft
 from finetune.errors import DataError, RecipeError, RunError
 from finetune.storage.atomic import exclusive_lock
-from finetune.train.log.epoch_metrics import Tally
 from finetune.train.optim.optimizer import optimizer_names
+from finetune.train.position import Tally
 from finetune.train.state.signals import StopRequested, StopSignalHandler
 
 KILLS = int(os.environ.get("FINETUNE_KILLS", "6"))

@@ -3,7 +3,6 @@
 import copy
 import math
 import time
-from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -16,10 +15,11 @@ from finetune.model.classifier import VideoClassifier
 from finetune.model.freezing.freeze import set_trainable
 from finetune.model.lora import merge_lora
 from finetune.recipe.schema import DEFAULT_BATCH_SIZE, Phase, Recipe, Schedule
-from finetune.runtime.device import autocast, resolve_device, resolve_precision
+from finetune.runtime.device import resolve_device, resolve_precision, wait_for_device
 from finetune.runtime.processes import on_main_then_broadcast, process_count
-from finetune.train.optim.optimizer import build_optimizer
+from finetune.train.phase import build_setup, end_phase, start_phase
 from finetune.train.phase_data import cacheable_part
+from finetune.train.step import StepNumbers, dummy_batch, train_step
 
 MAX_BATCH_SIZE = 64  # clips a batch: more seldom learn better
 MIN_BATCHES_PER_EPOCH = 8  # of an epoch
@@ -42,8 +42,7 @@ def resolve_auto_settings(model: VideoClassifier, manifest: Manifest, recipe: Re
     model.load_state_dict(before)
     set_trainable(model, "all")
     model.eval()
-    assert not isinstance(recipe.phases, Schedule)
-    phases = recipe.phases
+    phases = _phases(recipe)
     if "batch_size" in decided:
         phases = tuple(_scaled(phase, train.optimizer, decided["batch_size"]["clips"]) for phase in phases)
     update = {
@@ -68,25 +67,21 @@ def describe_auto_settings(decided: dict[str, Any]) -> list[str]:
 
 
 def _autotune(model: VideoClassifier, manifest: Manifest, recipe: Recipe) -> dict[str, Any]:
-    device = resolve_device(recipe.train.device)
-    model.to(device).checkpointing = recipe.train.activation_checkpointing
-    assert not isinstance(recipe.phases, Schedule)
-    rows, phases = len(manifest.rows("train")), [phase.with_train_defaults(recipe.train) for phase in recipe.phases]
     decided: dict[str, Any] = {}
-    size = recipe.train.batch_size
+    size, rows = recipe.train.batch_size, len(manifest.rows("train"))
     if size == "auto":
-        size = _largest_batch(model, recipe, phases, rows, device)
+        size = _largest_batch(model, manifest, recipe, rows=rows, device=resolve_device(recipe.train.device))
         factor = _rate_factor(recipe.train.optimizer, size)
         decided["batch_size"] = {"clips": size, "rate_factor": round(factor, 4)}
     if recipe.train.compile == "auto":
-        decided["compile"] = _benchmark_compile(model, recipe, phases, rows, size, device)
+        decided["compile"] = _benchmark_compile(model, manifest, recipe, size, rows=rows)
     return decided
 
 
 def _largest_batch(
-    model: VideoClassifier, recipe: Recipe, phases: Sequence[Phase], rows: int, device: torch.device
+    model: VideoClassifier, manifest: Manifest, recipe: Recipe, *, rows: int, device: torch.device
 ) -> int:
-    """The largest power of two that each phase can learn from; on a CPU, where more are no faster, the default."""
+    """The largest power of two that each phase can train on; on a CPU, where more are no faster, the default."""
     if device.type == "cpu":
         return min(DEFAULT_BATCH_SIZE, max(1, rows))
     most = max(1, min(MAX_BATCH_SIZE, rows // (MIN_BATCHES_PER_EPOCH * recipe.train.accumulate * process_count())))
@@ -99,8 +94,8 @@ def _largest_batch(
 
     @find_executable_batch_size(starting_batch_size=size, reduce_batch_size_fn=halved)
     def attempt(clips: int) -> int:
-        for phase in phases:
-            _time_black_clips_step(model, phase, recipe, clips, device, steps=2)
+        for index in range(len(_phases(recipe))):
+            _time_black_clips_step(model, manifest, recipe, index, clips=clips, steps=2)
         return clips
 
     try:
@@ -115,25 +110,26 @@ def _largest_batch(
 
 
 def _benchmark_compile(
-    model: VideoClassifier, recipe: Recipe, phases: Sequence[Phase], rows: int, size: int, device: torch.device
+    model: VideoClassifier, manifest: Manifest, recipe: Recipe, size: int, *, rows: int
 ) -> dict[str, Any]:
     """Measured on the phase with most to compute: whether its steps save more than compiling takes."""
-    batches = math.ceil(rows / (size * recipe.train.accumulate * process_count()))
-    timed = []
-    for phase in phases:
-        if _has_frozen_part(model, phase, recipe, device):
-            continue  # where that is done once, the rest is not compiled
-        plain = _time_black_clips_step(model, phase, recipe, size, device, steps=3)
-        timed.append((plain * phase.num_steps(batches) * recipe.train.accumulate, plain, phase))
-    whole, plain, phase = max(timed, key=lambda each: each[0], default=(0.0, 0.0, phases[0]))
-    if whole < MIN_SECONDS_TO_COMPILE:
-        return {"pays": False, "seconds_of_all_steps": round(whole, 1)}
-    tried = copy.deepcopy(model)
-    tried.backbone.net.compile()
+    phases, accumulate = _phases(recipe), recipe.train.accumulate
+    batches = math.ceil(rows / (size * accumulate * process_count()))
+    timed = [(0.0, 0.0, 0)]
+    for index, phase in enumerate(phases):
+        if _has_frozen_part(model, phase, recipe):
+            continue  # its features may be cached, and what comes after them is not compiled
+        plain = _time_black_clips_step(model, manifest, recipe, index, clips=size, steps=3)
+        timed.append((plain * phase.num_steps(batches) * accumulate, plain, index))
+    all_steps, plain, index = max(timed, key=lambda phase_time: phase_time[0])
+    if all_steps < MIN_SECONDS_TO_COMPILE:
+        return {"pays": False, "seconds_of_all_steps": round(all_steps, 1)}
+    compiled_model = copy.deepcopy(model)
+    compiled_model.backbone.net.compile()
     started = time.perf_counter()
-    compiled = _time_black_clips_step(tried, phase, recipe, size, device, steps=4)
+    compiled = _time_black_clips_step(compiled_model, manifest, recipe, index, clips=size, steps=4)
     compiling = time.perf_counter() - started - 4 * compiled
-    saved = whole * (1 - compiled / plain)
+    saved = all_steps * (1 - compiled / plain)
     return {
         "pays": saved > compiling * len(phases),
         "seconds_of_a_step": round(plain, 4),
@@ -143,37 +139,38 @@ def _benchmark_compile(
     }
 
 
-def _has_frozen_part(model: VideoClassifier, phase: Phase, recipe: Recipe, device: torch.device) -> bool:
-    begin_phase(model, phase)
-    found = cacheable_part(model, recipe, resolve_precision(recipe.train.precision, device), lambda text: None)
+def _phases(recipe: Recipe) -> tuple[Phase, ...]:
+    assert not isinstance(recipe.phases, Schedule)
+    return recipe.phases
+
+
+def _has_frozen_part(model: VideoClassifier, phase: Phase, recipe: Recipe) -> bool:
+    precision = resolve_precision(recipe.train.precision, resolve_device(recipe.train.device))
+    begin_phase(model, phase.with_train_defaults(recipe.train))
+    frozen = cacheable_part(model, recipe, precision, lambda text: None)
     merge_lora(model)
-    return found is not None
+    return frozen is not None
 
 
 def _time_black_clips_step(
-    model: VideoClassifier, phase: Phase, recipe: Recipe, clips: int, device: torch.device, *, steps: int
+    model: VideoClassifier, manifest: Manifest, recipe: Recipe, index: int, *, clips: int, steps: int
 ) -> float:
-    """Of the last of some steps on black clips."""
-    precision = resolve_precision(recipe.train.precision, device)
-    shape = (clips, model.num_frames, 3, model.size, model.size)
-    batch = torch.zeros(shape, dtype=torch.uint8, device=device)
+    """Seconds of the last of some training steps of phase `index` on black clips, all in one part."""
+    train = recipe.train.model_copy(update={"batch_size": clips})
+    precision = resolve_precision(train.precision, resolve_device(train.device))
+    recipe = recipe.model_copy(update={"train": train})
+    setup = build_setup(model, manifest, recipe, precision=precision, is_trial=True)
     try:
-        _, groups = begin_phase(model, phase)
-        optimizer = build_optimizer(str(phase.optimizer), groups)
-        model.train()
-        for _ in range(steps):
+        state, seconds = start_phase(setup, index), 0.0
+        for number in range(1, steps + 1):
             started = time.perf_counter()
-            with autocast(precision, device):
-                said = model(batch)
-            sum(each.float().logsumexp(1).mean() for each in said.values()).backward()
-            optimizer.step()
-            optimizer.zero_grad()
-            if device.type != "cpu":
-                torch.get_device_module(device).synchronize()
-        return time.perf_counter() - started
+            train_step(state, dummy_batch(model, clips), StepNumbers(1, number, number), lr_factor=1.0)
+            wait_for_device(setup.accelerator.device)
+            seconds = time.perf_counter() - started
+        return seconds
     finally:  # memory may have been too little
         model.zero_grad()
-        merge_lora(model)
+        end_phase(setup)
 
 
 def _rate_factor(optimizer: str, clips: int) -> float:

@@ -3,25 +3,25 @@
 import resource
 import sys
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import islice
 
 import torch
-from torch.optim import Optimizer
 
 from finetune.data.manifest import Manifest
 from finetune.errors import DataError
 from finetune.feature_cache.frozen_part import cut_activations
 from finetune.inference.forward import probabilities
-from finetune.model.begin_phase import begin_phase
 from finetune.model.classifier import VideoClassifier
-from finetune.model.lora import merge_lora
-from finetune.recipe.schema import Phase, Recipe
+from finetune.recipe.schema import Recipe
+from finetune.runtime.device import wait_for_device
 from finetune.train.cache_decision import MIN_SAVED_SECONDS
 from finetune.train.log.console import span_of
-from finetune.train.optim.optimizer import build_optimizer
-from finetune.train.phase_data import cacheable_part, drawn_views
-from finetune.train.setup.trial_step import TrialTrainer
+from finetune.train.phase import end_phase, start_phase
+from finetune.train.phase_data import drawn_views
+from finetune.train.setup.trial import build_trial
+from finetune.train.step import StepNumbers, TrainSetup, TrainState, train_step
 from finetune.video.loader import Batch, worker_count
 
 TRIAL_STEPS = 2  # the first makes room, the second is timed
@@ -48,92 +48,86 @@ def estimate_phases(model: VideoClassifier, manifest: Manifest, recipe: Recipe) 
     """Try each phase on two batches; the model is worth nothing afterwards, and no run folder is made.
 
     Reading is timed in this process and divided by the loading processes that training would have, which read while
-    the network works. Raises FinetuneError for all that `fit` would refuse.
+    the network computes. Raises FinetuneError for all that `fit` would refuse.
     """
-    alone = recipe.model_copy(update={"data": recipe.data.model_copy(update={"workers": 0})})
-    trial = TrialTrainer(model, manifest, alone)
+    workers = worker_count(recipe.data.workers)
+    without_workers = recipe.model_copy(update={"data": recipe.data.model_copy(update={"workers": 0})})
+    trial = build_trial(model, manifest, without_workers)
+    setup, loaders, recipe = trial.setup, trial.loaders, trial.setup.recipe
     started = time.perf_counter()
-    first_batches = islice(trial.loaders.of(trial.phases[0])[0], TRIAL_STEPS)
+    first_batches = islice(loaders.of(setup.phases[0])[0], TRIAL_STEPS)
     batches = [batch for batch in first_batches if batch["clips"] is not None]
     if not batches:
         raise DataError(f"{manifest.source}: none of the first clips can be read")
-    workers = worker_count(recipe.data.workers)
     reading = (time.perf_counter() - started) / len(batches) / max(1, workers)
-    views = len(manifest.rows("val")) * recipe.evaluate.views
-    validating = views * max(_seconds_to_validate(trial, batches[0]), reading / len(batches[0]["clips"]))
-    found = []
-    for phase in trial.phases:
-        learning, groups = begin_phase(model, phase)
-        optimizer = build_optimizer(str(phase.optimizer), groups)
-        computing = _time_step(trial, batches, optimizer)
-        count = len(trial.loaders.of(phase)[1])
+    rows = len(manifest.rows("train")), len(manifest.rows("val")) * recipe.evaluate.views
+    validating = rows[1] * max(_seconds_to_validate(setup, batches[0]), reading / len(batches[0]["clips"]))
+    estimates, count = [], loaders.batches_per_epoch
+    for index, phase in enumerate(setup.phases):
+        state = start_phase(setup, index)
+        computing = _time_step(state, batches)
         steps, epochs = phase.num_steps(count), phase.num_epochs(count)
         seconds = max(computing, reading) if workers else computing + reading
-        whole = steps * seconds + epochs * validating
-        kept = _seconds_when_cached(trial, phase, batches[0], optimizer, reading=reading, steps=steps, epochs=epochs)
-        is_kept = kept is not None and (kept < whole - MIN_SAVED_SECONDS or recipe.train.cache != "auto")
-        found.append(
+        uncached = steps * seconds + epochs * validating
+        cached = _seconds_when_cached(state, batches[0], rows, reading=reading, steps=steps, epochs=epochs)
+        is_kept = cached is not None and (cached < uncached - MIN_SAVED_SECONDS or recipe.train.cache != "auto")
+        estimates.append(
             PhaseEstimate(
-                learns=span_of(learning),
+                learns=span_of(state.trainable_stages),
                 parameters=sum(each.numel() for each in model.parameters() if each.requires_grad),
                 steps=steps,
                 seconds_per_step=seconds,
                 waits_for_data=reading > computing,
-                minutes=(kept if kept is not None and is_kept else whole) / 60,
-                peak_gb=_peak_gb(trial.device),
+                minutes=(cached if cached is not None and is_kept else uncached) / 60,
+                peak_gb=_peak_gb(setup.accelerator.device),
                 kept=is_kept,
             )
         )
-        merge_lora(model)
-    return found
+        end_phase(setup)
+    return estimates
 
 
-def _time_step(trial: TrialTrainer, batches: list[Batch], optimizer: Optimizer) -> float:
-    trial.model.train()
-    for batch in [*batches, *batches][:TRIAL_STEPS]:
-        started = time.perf_counter()
-        trial.step(batch, optimizer)
-        _wait_for(trial.device)
-    return time.perf_counter() - started
+def _time_step(state: TrainState, batches: Sequence[Batch]) -> float:
+    """Seconds of the last of TRIAL_STEPS training steps."""
+    state.wrapped.train()
+    seconds = 0.0
+    with state.limit_threads():
+        for number, batch in enumerate([*batches, *batches][:TRIAL_STEPS], 1):
+            started = time.perf_counter()
+            train_step(state, batch, StepNumbers(1, number, number), lr_factor=1.0)
+            wait_for_device(state.setup.accelerator.device)
+            seconds = time.perf_counter() - started
+    return seconds
 
 
 def _seconds_when_cached(
-    trial: TrialTrainer, phase: Phase, batch: Batch, optimizer: Optimizer, *, reading: float, steps: int, epochs: int
+    state: TrainState, batch: Batch, rows: tuple[int, int], *, reading: float, steps: int, epochs: int
 ) -> float | None:
-    """Of the whole phase, where what its frozen part gives is computed once; None where nothing may be kept."""
-    recipe = trial.recipe
-    frozen = (
-        cacheable_part(trial.model, recipe, trial.precision, lambda text: None) if recipe.train.cache != "off" else None
-    )
-    if frozen is None:
+    """Of the whole phase, where the features of its frozen part are cached; None where nothing may be.
+
+    `rows`: clips to train on and views to validate on.
+    """
+    recipe, frozen = state.setup.recipe, state.frozen
+    if frozen is None or recipe.train.cache == "off":
         return None
-    clips = len(batch["clips"])
+    clips, (train_rows, val_clips) = len(batch["clips"]), rows
     started = time.perf_counter()
-    entering_B = cut_activations(trial.model, batch["clips"].flatten(0, 1), frozen).unsqueeze(1)
+    features_B = cut_activations(state.setup.model, batch["clips"].flatten(0, 1), frozen).unsqueeze(1)
     once = max(time.perf_counter() - started, reading) / clips
-    trial.model.train()
-    for _ in range(TRIAL_STEPS):
-        started = time.perf_counter()
-        trial.step(batch | {"clips": entering_B}, optimizer, cut=frozen.cut)
-        _wait_for(trial.device)
-    step = time.perf_counter() - started
-    views = min(drawn_views(recipe, phase), epochs)
-    rows, tested = len(trial.manifest.rows("train")), len(trial.manifest.rows("val")) * recipe.evaluate.views
-    return once * (rows * views + tested) + steps * step + epochs * tested * step / clips
+    step = _time_step(state, [batch | {"clips": features_B}])
+    views = min(drawn_views(recipe, state.phase), epochs)
+    return once * (train_rows * views + val_clips) + steps * step + epochs * val_clips * step / clips
 
 
-def _seconds_to_validate(trial: TrialTrainer, batch: Batch) -> float:
+def _seconds_to_validate(setup: TrainSetup, batch: Batch) -> float:
     """Of one view of one row."""
-    trial.model.eval()
+    setup.model.eval()
+    seconds = 0.0
     for _ in range(TRIAL_STEPS):
         started = time.perf_counter()
-        probabilities(trial.model, batch["clips"], precision=trial.precision)
-    return (time.perf_counter() - started) / len(batch["clips"])
-
-
-def _wait_for(device: torch.device) -> None:
-    if device.type != "cpu":
-        torch.get_device_module(device).synchronize()
+        probabilities(setup.model, batch["clips"], precision=setup.precision)
+        seconds = time.perf_counter() - started
+    return seconds / len(batch["clips"])
 
 
 def _peak_gb(device: torch.device) -> float:

@@ -5,12 +5,8 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import torch
-from torch import Tensor
-
 from finetune.data.manifest import Manifest
-from finetune.errors import DataError, FinetuneError, RecipeError, RunError, shorten_list
+from finetune.errors import DataError, FinetuneError, RecipeError, RunError
 from finetune.model.classifier import VideoClassifier
 from finetune.model.freezing.param_groups import check_stages
 from finetune.model.freezing.selectors import select_parameters
@@ -24,7 +20,6 @@ from finetune.train.log.console import Display
 from finetune.train.log.trackers import check_tracker
 from finetune.train.loss.multitask import check_weighting
 from finetune.train.optim.optimizer import check_optimizer
-from finetune.video.decode.clip_files import stamp
 from finetune.video.file_facts import FileFacts
 from finetune.video.geometry import unsupported_augment_reason
 from finetune.video.pack.read import Pack, manifest_facts
@@ -131,25 +126,6 @@ def refuse_full_disk(folder: Path, *, needed_bytes: int) -> None:
         raise RunError(
             f"{folder}: needs about {needed_bytes / 1e6:.0f} MB, the disk has {free / 1e6:.0f} MB free; "
             "make room, or choose another disk with --out"
-        )
-
-
-def fingerprint(manifest: Manifest, facts: FileFacts) -> Tensor:
-    """(N, 4) int64: of each row's file its bytes, frames, height and width; all zero but the first where it is bad."""
-    sizes = [stamp(path)[0] if (path := manifest.path(row)).exists() else 0 for row in range(len(manifest))]
-    return torch.from_numpy(np.stack([sizes, facts.num_frames, facts.heights, facts.widths], axis=1).astype(np.int64))
-
-
-def refuse_changed_files(manifest: Manifest, before: Tensor, now: Tensor) -> None:
-    """Raise DataError when files are not what they were when a run began: its clips would be others."""
-    if not isinstance(before, Tensor) or before.shape != now.shape:
-        raise DataError(f"{manifest.source}: has {len(now)} rows, other than when the run began; start another run")
-    changed = (before != now).any(1).nonzero().flatten().tolist()
-    if changed:
-        paths = shorten_list([str(manifest.path(row)) for row in changed])
-        raise DataError(
-            f"{paths}: changed since the run began ({len(changed)} of {len(manifest)} files); put back what was there, "
-            "or start another run"
         )
 
 

@@ -1,20 +1,58 @@
-"""What a run learns from, as digests of each row: a run goes on with the same files, labels, splits and groups."""
+"""What a run trains on, as digests of each row: it resumes only with the same files, labels, splits and groups."""
 
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from hashlib import blake2b
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from finetune.data.manifest import Manifest
 from finetune.errors import DataError, shorten_list
+from finetune.recipe.schema import Recipe
+from finetune.runtime.device import resolve_device, resolve_precision
+from finetune.runtime.processes import on_main_then_broadcast, process_count
+from finetune.video.decode.clip_files import stamp
+from finetune.video.file_facts import FileFacts
 
 ASPECTS = ("file name", "label", "split", "group", "content")
 ADVICE = "put back what was there, or start another run"
 FULL_HASH_BYTES, HASHED_BLOCKS = 256_000, 16  # larger files are read in so many blocks, evenly spaced
+
+
+def starting_point(
+    manifest: Manifest,
+    facts: FileFacts,
+    recipe: Recipe,
+    saved: Mapping[str, Any] | None,
+    *,
+    print_line: Callable[[str], None],
+) -> dict[str, Any]:
+    """What must stay the same until a run ends; each of its saved states holds it.
+
+    `files`: see `fingerprint`; `data`: see `digest_data`; `precision`: fp32, bf16 or fp16; `batch_size`: clips of all
+    processes together. A resumed run keeps the precision and batch size of its state `saved`. Raises DataError where
+    its files or labels have changed.
+    """
+    train = recipe.train
+    assert isinstance(train.batch_size, int)
+    now: dict[str, Any] = {
+        "files": fingerprint(manifest, facts),
+        "data": on_main_then_broadcast(lambda: digest_data(manifest)),
+        "precision": resolve_precision(train.precision, resolve_device(train.device)),
+        "batch_size": train.batch_size * process_count(),
+    }
+    if saved is None:
+        return now
+    if "data" in saved:
+        refuse_changed_data(manifest, saved["data"], now["data"])
+    else:
+        print_line("this run was started by an older version: only the sizes of its files are compared, not labels")
+    refuse_changed_files(manifest, saved["files"], now["files"])
+    return {key: saved.get(key, value) for key, value in now.items()}
 
 
 def digest_data(manifest: Manifest) -> dict[str, Any]:
@@ -47,6 +85,25 @@ def refuse_changed_data(manifest: Manifest, before: Mapping[str, Any], now: Mapp
     if changes:
         listed = "\n".join(f"changed since the run began: {change}" for change in changes)
         raise DataError(f"{listed}\n{manifest.source}: {ADVICE}")
+
+
+def fingerprint(manifest: Manifest, facts: FileFacts) -> Tensor:
+    """(N, 4) int64: of each row's file its bytes, frames, height and width; all zero but the first where it is bad."""
+    sizes = [stamp(path)[0] if (path := manifest.path(row)).exists() else 0 for row in range(len(manifest))]
+    return torch.from_numpy(np.stack([sizes, facts.num_frames, facts.heights, facts.widths], axis=1).astype(np.int64))
+
+
+def refuse_changed_files(manifest: Manifest, before: Tensor, now: Tensor) -> None:
+    """Raise DataError when files are not what they were when a run began: its clips would be others."""
+    if not isinstance(before, Tensor) or before.shape != now.shape:
+        raise DataError(f"{manifest.source}: has {len(now)} rows, other than when the run began; start another run")
+    changed = (before != now).any(1).nonzero().flatten().tolist()
+    if changed:
+        paths = shorten_list([str(manifest.path(row)) for row in changed])
+        raise DataError(
+            f"{paths}: changed since the run began ({len(changed)} of {len(manifest)} files); put back what was there, "
+            "or start another run"
+        )
 
 
 def _aspects(manifest: Manifest, row: int) -> tuple[bytes, ...]:

@@ -4,21 +4,41 @@ import shutil
 import time
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from finetune.data.manifest import Manifest
 from finetune.errors import RunError, shorten_list
+from finetune.metrics.headline import epoch_sort_key
 from finetune.model.classifier import VideoClassifier
 from finetune.recipe.schema import Recipe
 from finetune.recipe.tasks import OutputSpec
-from finetune.run.checkpoint import save_checkpoint
+from finetune.run.checkpoint import load_checkpoint, save_checkpoint
 from finetune.run.folder import RunFolder
 from finetune.run.read import read_epochs
 from finetune.run.write import begin_run, write_epochs, write_skipped
+from finetune.runtime.processes import is_main_process
 from finetune.storage.atomic import exclusive_lock, remove_leftovers
 from finetune.train.log.tensorboard import TensorBoardWriter
-from finetune.train.state.state import LoopPosition, State, TrainState
+from finetune.train.position import LoopPosition
+from finetune.train.state.state import State, saved_state
+from finetune.train.step import TrainState
+from finetune.video.loader import Batch
+
+
+@dataclass(frozen=True)
+class RunStart:
+    """Where a run begins: in a new folder, or from the saved state of one that was stopped.
+
+    `decided` are the automatic settings, which environment.json lists.
+    """
+
+    folder: Path
+    state: State | None = None
+    decided: dict[str, Any] = field(default_factory=dict)
 
 
 class RunWriter:
@@ -26,33 +46,28 @@ class RunWriter:
 
     def __init__(
         self,
-        folder: Path,
+        start: RunStart,
         manifest: Manifest,
         recipe: Recipe,
+        model: VideoClassifier,
         *,
         began: dict[str, Any],
         bad: dict[int, str],
-        state: State | None,
-        decided: dict[str, Any] | None,
-        outputs: Mapping[str, OutputSpec] | None,
-        is_writer: bool,
     ) -> None:
-        """`outputs` are those of several tasks. `began` goes into each state; `bad`: why rows cannot be read.
-
-        From `state` the run goes on.
-        """
+        """`began` goes into each saved state; `bad`: why rows cannot be read."""
+        state = start.state
         epochs = 0 if state is None else state["position"]["epochs"]
-        self.folder = folder
+        self.folder = start.folder
         self.manifest = manifest
         self.recipe = recipe
         self.began = began
         self.skipped = bad | ({} if state is None else state["skipped"])
-        self.is_writer = is_writer
+        self.is_writer = is_main_process()
         self.held = ExitStack()
         self.board: TensorBoardWriter | None = None
-        if is_writer:
-            self._begin(epochs, is_new=state is None, decided=decided or {}, outputs=outputs)
-        self.records = read_records(folder, epochs=epochs)
+        if self.is_writer:
+            self._begin(start, epochs, outputs=model.outputs if model.multitask_spec else None)
+        self.records = read_records(self.folder, epochs=epochs)
         self.saved = time.monotonic()
 
     def __enter__(self) -> "RunWriter":
@@ -63,18 +78,16 @@ class RunWriter:
             self.board.close()
         self.held.close()
 
-    def _begin(
-        self, epochs: int, *, is_new: bool, decided: dict[str, Any], outputs: Mapping[str, OutputSpec] | None
-    ) -> None:
-        """Write what a run is; no other program may, until this one ends."""
+    def _begin(self, start: RunStart, epochs: int, *, outputs: Mapping[str, OutputSpec] | None) -> None:
+        """Write what a run is, and lock its folder until this program ends; `outputs` are those of several tasks."""
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
             refusal = f"{self.folder}: another program is training into it; wait for its end, or end it"
             self.held.enter_context(exclusive_lock(RunFolder(self.folder).lock, refusal))
-            begin_run(self.folder, self.recipe, self.manifest, decided=decided, outputs=outputs)
+            begin_run(self.folder, self.recipe, self.manifest, decided=start.decided, outputs=outputs)
         except OSError as error:
             raise RunError(f"{self.folder}: a run folder cannot be written there: {error.strerror}") from None
-        if is_new:  # a run that ended before its first checkpoint may have left the start of one
+        if start.state is None:  # a run that ended before its first checkpoint may have left the start of one
             shutil.rmtree(RunFolder(self.folder).checkpoints, ignore_errors=True)
         for which in ("start", "best", "last"):
             remove_leftovers(RunFolder(self.folder).checkpoints / which)
@@ -119,16 +132,35 @@ class RunWriter:
         too_old = record["epoch"] - self.recipe.train.keep_checkpoints
         shutil.rmtree(RunFolder(self.folder).checkpoints / f"epoch-{too_old}", ignore_errors=True)
 
-    def save_last(self, moving: TrainState, at: LoopPosition) -> None:
+    def save_last(self, state: TrainState, at: LoopPosition) -> None:
         """The weights as they are now, and all that the run needs to go on from here."""
         self.saved = time.monotonic()
         if not self.is_writer:
             return
         meta = self.records[-1] if at.batches == 0 and self.records else {"epoch": at.epochs, "batches": at.batches}
         recipe = self.recipe.model_dump(mode="json")
-        state = moving.state(at) | self.began | {"skipped": self.skipped, "recipe": recipe}
-        with moving.ema.averaged_weights(moving.model):
-            save_checkpoint(self.folder, "last", moving.model, meta, state=state)
+        saved = saved_state(state, at) | self.began | {"skipped": self.skipped, "recipe": recipe}
+        model = state.setup.model
+        with state.setup.ema.averaged_weights(model):
+            save_checkpoint(self.folder, "last", model, meta, state=saved)
+
+    def show_clips(self, batch: Batch, at: LoopPosition) -> None:
+        """The first clips of a batch in TensorBoard; not of one with cached features."""
+        clips = batch["clips"]
+        if self.board is None or clips is None or clips.dtype != torch.uint8:
+            return
+        names = [self.manifest.label(row) for row in batch["row"].tolist()]
+        self.board.clips(clips.flatten(0, 1), names, phase=at.phase, epoch=at.epochs + 1)
+
+    def load_best(self, model: VideoClassifier) -> dict[str, Any]:
+        """Load the best weights; the record of their epoch."""
+        return load_checkpoint(self.folder, "best", model)
+
+    @property
+    def last_is_best(self) -> bool:
+        """Whether no earlier epoch was better on val than the last one, or as good."""
+        *earlier, last = map(epoch_sort_key, self.records)
+        return all(last > key for key in earlier)
 
     @property
     def minutes_since_saved(self) -> float:

@@ -7,6 +7,8 @@ import time
 from types import FrameType, TracebackType
 from typing import Any
 
+from accelerate import Accelerator
+
 SIGNALS = (signal.SIGINT, signal.SIGTERM, *((signal.SIGHUP,) if hasattr(signal, "SIGHUP") else ()))
 REPEATED_SIGNAL_SECONDS = 2.0  # seconds in which launchers pass on what the terminal has sent already
 
@@ -37,9 +39,19 @@ class StopSignalHandler:
             signal.signal(number, handler)
 
     def check(self) -> None:
-        """Raise Stopped when a signal has come."""
+        """Raise StopRequested when a signal has come."""
         if self.asked:
             raise StopRequested
+
+    def check_all(self, accelerator: Accelerator) -> None:
+        """Raise StopRequested in all processes when a signal has come to any of them; they have to call it together."""
+        if accelerator.num_processes > 1:
+            if self.asked:
+                accelerator.set_trigger()
+            if accelerator.check_trigger():
+                raise StopRequested
+            return
+        self.check()
 
     def _note(self, number: int, frame: FrameType | None) -> None:
         if self.asked:

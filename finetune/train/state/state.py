@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Any, Literal, Required
 
@@ -13,15 +13,12 @@ from torch.optim import Optimizer
 from typing_extensions import TypedDict
 
 from finetune.errors import RunError, shorten_list
-from finetune.model.classifier import VideoClassifier
 from finetune.model.lora import has_lora
 from finetune.run.folder import RunFolder
 from finetune.run.results import ALLOW_EXTRA, Count
 from finetune.storage.safe_read import MALFORMED_DATA_ERRORS, validate_type
-from finetune.train.log.epoch_metrics import Tally
-from finetune.train.loss.objective import Objective
-from finetune.train.optim.ema import Ema
-from finetune.train.optim.l2_sp import L2SPPenalty
+from finetune.train.position import LoopPosition
+from finetune.train.step import TrainState
 
 START_NEW_RUN = "start another run, in another folder"
 State = dict[str, Any]  # tensors, numbers and strings, so that nothing has to be trusted to read it
@@ -77,86 +74,55 @@ class SavedState(TypedDict, total=False):
     recipe: Required[dict[str, Any]]
 
 
-@dataclass
-class LoopPosition:
-    """Where a run is: what it has behind it."""
+def saved_state(state: TrainState, at: LoopPosition) -> State:
+    """What state.pt holds.
 
-    phase: int = 0  # the one under way
-    epochs: int = 0  # finished, of the run
-    epochs_in_phase: int = 0
-    batches: int = 0  # learnt from, in the epoch under way
-    steps_in_phase: int = 0
-    steps: int = 0
-    left_out: int = 0  # steps without a gradient that is a number
-    tally: Tally = field(default_factory=Tally)  # of the epoch under way
-
-    def after_batch(self) -> None:
-        self.batches, self.steps_in_phase, self.steps = self.batches + 1, self.steps_in_phase + 1, self.steps + 1
-
-    def after_epoch(self) -> None:
-        self.epochs, self.epochs_in_phase, self.batches = self.epochs + 1, self.epochs_in_phase + 1, 0
-        self.tally = Tally()
-
-    def after_phase(self) -> None:
-        self.phase, self.epochs_in_phase, self.steps_in_phase = self.phase + 1, 0, 0
+    The model's own weights are in it only where the checkpoint has others: averaged, or with LoRA factors merged in.
+    """
+    setup, optimizer = state.setup, state.optimizer.optimizer
+    has_own_weights = bool(setup.ema.average) or has_lora(setup.model)
+    scaler = setup.accelerator.scaler
+    return {
+        "schema": 1,
+        "position": asdict(at),
+        "model": _copied(setup.model.state_dict()) if has_own_weights else None,
+        "optimizer": optimizer.state_dict(),
+        "ema": {"steps": setup.ema.steps, "average": _copied(setup.ema.average)},
+        "anchor": setup.l2_sp.state(setup.model),
+        "objective": setup.objective.state(),
+        "scaler": None if scaler is None else scaler.state_dict(),
+    }
 
 
-@dataclass
-class TrainState:
-    """What changes while a phase learns, beside the position."""
+def restore_state(state: TrainState, saved: State) -> None:
+    """Go on from a saved state, in a phase that has just been started. Raises RunError where it does not fit."""
+    optimizer = state.optimizer.optimizer
+    fresh = optimizer.state_dict()
+    try:
+        _restore(state, saved)
+    except (*MALFORMED_DATA_ERRORS, RuntimeError) as error:
+        raise RunError(
+            f"state.pt does not fit this run: {' '.join(str(error).split())[:300]}; {START_NEW_RUN}"
+        ) from None
+    refuse_other_optimizer(optimizer, fresh)
 
-    model: VideoClassifier
-    optimizer: Optimizer
-    ema: Ema
-    anchor: L2SPPenalty
-    objective: Objective
-    scaler: Any  # of fp16, else None
 
-    def state(self, at: LoopPosition) -> State:
-        """The model's own weights are in it only where those of the checkpoint are others: an average, or merged."""
-        own = bool(self.ema.average) or has_lora(self.model)
-        return {
-            "schema": 1,
-            "position": asdict(at),
-            "model": _copied(self.model.state_dict()) if own else None,
-            "optimizer": self.optimizer.state_dict(),
-            "ema": {"steps": self.ema.steps, "average": _copied(self.ema.average)},
-            "anchor": self.anchor.state(self.model),
-            "objective": self.objective.state(),
-            "scaler": None if self.scaler is None else self.scaler.state_dict(),
-        }
-
-    def restore(self, state: State) -> None:
-        """Go on from a state, in a phase set up as at its start. Raises RunError where it does not fit."""
-        fresh = self.optimizer.state_dict()
-        try:
-            self._restore(state)
-        except (*MALFORMED_DATA_ERRORS, RuntimeError) as error:
-            raise RunError(
-                f"state.pt does not fit this run: {' '.join(str(error).split())[:300]}; {START_NEW_RUN}"
-            ) from None
-        refuse_other_optimizer(self.optimizer, fresh)
-
-    def _restore(self, state: State) -> None:
-        if state["model"] is not None:
-            self.model.load_state_dict(state["model"])
-        self.optimizer.load_state_dict(state["optimizer"])
-        self.ema.steps = state["ema"]["steps"]
-        self.ema.average = {name: value.to(self.ema.average[name]) for name, value in state["ema"]["average"].items()}
-        self.anchor.restore(self.model, state["anchor"])
-        self.objective.restore(state.get("objective", {}))
-        if self.scaler is not None:
-            self.scaler.load_state_dict(state["scaler"])
+def _restore(state: TrainState, saved: State) -> None:
+    setup = state.setup
+    if saved["model"] is not None:
+        setup.model.load_state_dict(saved["model"])
+    state.optimizer.optimizer.load_state_dict(saved["optimizer"])
+    setup.ema.steps = saved["ema"]["steps"]
+    setup.ema.average = {name: value.to(setup.ema.average[name]) for name, value in saved["ema"]["average"].items()}
+    setup.l2_sp.restore(setup.model, saved["anchor"])
+    setup.objective.restore(saved.get("objective", {}))
+    if setup.accelerator.scaler is not None:
+        setup.accelerator.scaler.load_state_dict(saved["scaler"])
 
 
 def _copied(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """On the CPU: the device may have no room, and the weights are swapped while they are written."""
     return {name: value.detach().to("cpu", copy=True) for name, value in tensors.items()}
-
-
-def restore_position(state: State) -> LoopPosition:
-    values = dict(state["position"])
-    return LoopPosition(**values | {"tally": Tally(**values["tally"])})
 
 
 def refuse_other_optimizer(optimizer: Optimizer, fresh: Mapping[str, Any]) -> None:

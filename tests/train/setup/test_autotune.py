@@ -9,7 +9,8 @@ from grey import TINY
 
 import finetune as ft
 from finetune.errors import RecipeError
-from finetune.train.setup import autotune as settle
+from finetune.train import phase
+from finetune.train.setup import autotune
 
 PHASES = (
     ft.Phase(unfreeze="head", epochs=1, lr=1e-2),
@@ -31,68 +32,72 @@ def recipe(**train):
     return ft.Recipe(phases=PHASES, train=ft.Train(**train))
 
 
-def out_of_memory_above(clips):
-    def step(model, phase, recipe, size, device, *, steps):
-        if size > clips:
+def out_of_memory_above(limit):
+    def step(model, manifest, recipe, index, *, clips, steps):
+        if clips > limit:
             raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 GiB")
         return 0.1
 
     return step
 
 
+def largest_batch(manifest, rows):
+    return autotune._largest_batch(model_for(manifest), manifest, recipe(), rows=rows, device=torch.device("cuda"))
+
+
 @pytest.mark.parametrize(("fits", "rows", "wanted"), [(64, 10_000, 64), (23, 10_000, 16), (64, 100, 8), (1, 9, 1)])
 def test_the_largest_power_of_two_that_fits_is_taken(fits, rows, wanted, manifest, monkeypatch):
-    monkeypatch.setattr(settle, "_time_black_clips_step", out_of_memory_above(fits))
-    assert settle._largest_batch(model_for(manifest), recipe(), PHASES, rows, torch.device("cuda")) == wanted
+    monkeypatch.setattr(autotune, "_time_black_clips_step", out_of_memory_above(fits))
+    assert largest_batch(manifest, rows) == wanted
 
 
 def test_memory_that_ends_within_a_phase_of_lora_leaves_none_of_it(manifest, monkeypatch):
-    model, build = model_for(manifest), settle.build_optimizer
+    model, build = model_for(manifest), phase.build_optimizer
     names = list(model.state_dict())
 
     def too_much(*arguments):
-        monkeypatch.setattr(settle, "build_optimizer", build)
+        monkeypatch.setattr(phase, "build_optimizer", build)
         raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 GiB")
 
-    monkeypatch.setattr(settle, "build_optimizer", too_much)
-    phase, cpu = ft.Phase(unfreeze="lora(r=2)", epochs=1).with_train_defaults(ft.Train()), torch.device("cpu")
+    monkeypatch.setattr(phase, "build_optimizer", too_much)
+    lora = recipe().model_copy(update={"phases": (ft.Phase(unfreeze="lora(r=2)", epochs=1),)})
     with pytest.raises(torch.OutOfMemoryError):
-        settle._time_black_clips_step(model, phase, recipe(), 2, cpu, steps=1)
-    assert settle._time_black_clips_step(model, phase, recipe(), 1, cpu, steps=1) > 0
+        autotune._time_black_clips_step(model, manifest, lora, 0, clips=2, steps=1)
+    assert autotune._time_black_clips_step(model, manifest, lora, 0, clips=1, steps=1) > 0
     assert list(model.state_dict()) == names
     assert all(parameter.grad is None for parameter in model.parameters())
 
 
 @pytest.mark.slow
 def test_where_nothing_fits_it_is_said(manifest, monkeypatch):
-    monkeypatch.setattr(settle, "_time_black_clips_step", out_of_memory_above(0))
+    monkeypatch.setattr(autotune, "_time_black_clips_step", out_of_memory_above(0))
     with pytest.raises(RecipeError, match="not even one clip fits"):
-        settle._largest_batch(model_for(manifest), recipe(), PHASES, 100, torch.device("cuda"))
+        largest_batch(manifest, 100)
 
 
 @pytest.mark.parametrize(("optimizer", "factor"), [("adamw", math.sqrt(0.5)), ("sgd", 0.5)])
 def test_rates_follow_the_batch_and_the_model_is_left_as_it_was(optimizer, factor, manifest, monkeypatch):
-    monkeypatch.setattr(settle, "_largest_batch", lambda *_: 4)
+    monkeypatch.setattr(autotune, "_largest_batch", lambda *_, **__: 4)
     model = model_for(manifest)
     before = {name: value.clone() for name, value in model.state_dict().items()}
-    found, decided = settle.resolve_auto_settings(model, manifest, recipe(batch_size="auto", optimizer=optimizer))
+    found, decided = autotune.resolve_auto_settings(model, manifest, recipe(batch_size="auto", optimizer=optimizer))
     assert found.train.batch_size == 4
     assert [phase.lr for phase in found.phases] == pytest.approx([1e-2 * factor, 1e-3 * factor])
     assert found.phases[1].stage_lr["stem"] == pytest.approx(1e-5 * factor)
-    assert settle.describe_auto_settings(decided) == [
+    assert autotune.describe_auto_settings(decided) == [
         f"batch_size auto: 4 clips; rates are those of the recipe times {factor:.4g}"
     ]
     assert all(torch.equal(before[name], value) for name, value in model.state_dict().items())
 
 
 def test_steps_that_are_tried_leave_no_trace(manifest, monkeypatch):
-    monkeypatch.setattr(settle, "MIN_SECONDS_TO_COMPILE", 0.0)
+    monkeypatch.setattr(autotune, "MIN_SECONDS_TO_COMPILE", 0.0)
     monkeypatch.setattr(torch.nn.Module, "compile", lambda module: None)
     model = model_for(manifest)
     before = {name: value.clone() for name, value in model.state_dict().items()}
     lora = (ft.Phase(unfreeze="lora(r=2)", epochs=1), *PHASES)
     wanted = recipe(compile="auto").model_copy(update={"phases": lora})
-    found, decided = settle.resolve_auto_settings(model, manifest, wanted)
+    found, decided = autotune.resolve_auto_settings(model, manifest, wanted)
     assert found.train.compile is decided["compile"]["pays"]
     assert model.state_dict().keys() == before.keys()
     assert all(torch.equal(before[name], value) for name, value in model.state_dict().items())
@@ -101,16 +106,16 @@ def test_steps_that_are_tried_leave_no_trace(manifest, monkeypatch):
 
 def test_compiling_is_chosen_where_it_saves_more_than_it_takes(manifest, monkeypatch):
     clock = iter([0.0, 100.0])
-    monkeypatch.setattr(settle.time, "perf_counter", lambda: next(clock))
+    monkeypatch.setattr(autotune.time, "perf_counter", lambda: next(clock))
     monkeypatch.setattr(torch.nn.Module, "compile", lambda module: setattr(module, "was_compiled", True))
     seconds = {"head": 1.0, "all": 4.0}
 
-    def step(model, phase, recipe, size, device, *, steps):
-        return seconds[phase.unfreeze] / (2 if hasattr(model.backbone.net, "was_compiled") else 1)
+    def step(model, manifest, recipe, index, *, clips, steps):
+        return seconds[recipe.phases[index].unfreeze] / (2 if hasattr(model.backbone.net, "was_compiled") else 1)
 
-    monkeypatch.setattr(settle, "_time_black_clips_step", step)
-    model, cpu = model_for(manifest), torch.device("cpu")
-    long = settle._benchmark_compile(model, recipe(), PHASES, 8000, 8, cpu)  # 2,000 steps of 4 s, or of 2
+    monkeypatch.setattr(autotune, "_time_black_clips_step", step)
+    model = model_for(manifest)
+    long = autotune._benchmark_compile(model, manifest, recipe(), 8, rows=8000)  # 2,000 steps of 4 s, or of 2
     assert long == {
         "pays": True,
         "seconds_of_a_step": 4.0,
@@ -119,8 +124,8 @@ def test_compiling_is_chosen_where_it_saves_more_than_it_takes(manifest, monkeyp
         "seconds_saved": 4000.0,
     }
     clock = iter([0.0, 5000.0])
-    assert not settle._benchmark_compile(model, recipe(), PHASES, 8000, 8, cpu)["pays"]
-    short = settle._benchmark_compile(model, recipe(), PHASES, 400, 8, cpu)  # 400 s: not tried
+    assert not autotune._benchmark_compile(model, manifest, recipe(), 8, rows=8000)["pays"]
+    short = autotune._benchmark_compile(model, manifest, recipe(), 8, rows=400)  # 400 s: not tried
     assert short == {"pays": False, "seconds_of_all_steps": 400.0}
 
 

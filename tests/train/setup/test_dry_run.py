@@ -60,9 +60,9 @@ def test_the_command_says_it_in_a_table(clip_folder, tmp_path, monkeypatch, fine
     status, out, _ = finetune("train", "grey.yaml", "--dry-run")
     assert status == 0
     out = out.splitlines()
-    assert out[0].split()[:3] == ["phase", "learns", "parameters"]
+    assert out[0].split()[:3] == ["phase", "trains", "parameters"]
     assert [line.split()[0] for line in out[1:3]] == ["1", "2"]
-    assert out[-1].endswith("nothing was trained or written")
+    assert out[-1].endswith("nothing was trained or written.")
     assert not (tmp_path / "runs").exists()
 
 

@@ -1,12 +1,14 @@
-"""The figures of an epoch under way: how right it is, and where its seconds go."""
+"""Where a run is, and the sums of the epoch under way: loss, top-1, and where its seconds go."""
 
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 import torch
+from accelerate import Accelerator
 
+from finetune.train.step import StepNumbers
 from finetune.video.loader import Batch
 
 
@@ -49,6 +51,14 @@ class Tally:
     def clips_per_second(self) -> float:
         return self.clips / max(1e-9, self.seconds["data"] + self.seconds["compute"])
 
+    def reduce(self, accelerator: Accelerator) -> None:
+        """Sum clips and losses over all processes; seconds stay those of this one."""
+        if accelerator.num_processes == 1:
+            return
+        own = torch.tensor([self.clips, self.right, self.total_loss, self.judged], dtype=torch.float32)
+        clips, right, loss, judged = accelerator.reduce(own.to(accelerator.device), reduction="sum").tolist()
+        self.clips, self.right, self.total_loss, self.judged = int(clips), int(right), loss, int(judged)
+
     def figures(self) -> dict[str, Any]:
         return {
             "train_loss": self.loss,
@@ -56,6 +66,39 @@ class Tally:
             "clips_per_second": round(self.clips_per_second, 2),
             "seconds": {name: round(value, 3) for name, value in self.seconds.items()},
         }
+
+
+@dataclass
+class LoopPosition:
+    """Where a run is: what it has behind it."""
+
+    phase: int = 0  # the one under way
+    epochs: int = 0  # finished, of the run
+    epochs_in_phase: int = 0
+    batches: int = 0  # learnt from, in the epoch under way
+    steps_in_phase: int = 0
+    steps: int = 0
+    left_out: int = 0  # steps without a gradient that is a number
+    tally: Tally = field(default_factory=Tally)  # of the epoch under way
+
+    def after_batch(self) -> None:
+        self.batches, self.steps_in_phase, self.steps = self.batches + 1, self.steps_in_phase + 1, self.steps + 1
+
+    @property
+    def step_numbers(self) -> StepNumbers:
+        """Of the batch under way."""
+        return StepNumbers(self.epochs + 1, self.batches, self.steps_in_phase)
+
+    def after_epoch(self) -> None:
+        self.epochs, self.epochs_in_phase, self.batches = self.epochs + 1, self.epochs_in_phase + 1, 0
+        self.tally = Tally()
+
+    def after_phase(self) -> None:
+        self.phase, self.epochs_in_phase, self.steps_in_phase = self.phase + 1, 0, 0
+
+
+def restore_position(position: Mapping[str, Any]) -> LoopPosition:
+    return LoopPosition(**dict(position) | {"tally": Tally(**position["tally"])})
 
 
 def time_batches(loader: Iterable[Batch], tally: Tally) -> Any:

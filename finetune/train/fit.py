@@ -1,0 +1,72 @@
+"""Train a model on a manifest: `fit` takes the sections of a recipe, `fit_recipe` takes the recipe."""
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from finetune.data.manifest import Manifest
+from finetune.model.classifier import VideoClassifier
+from finetune.recipe.schema import Augment, Clip, Data, Evaluate, Phase, Recipe, Schedule, Train
+from finetune.run.write import new_run_folder
+from finetune.runtime.device import resolve_device
+from finetune.runtime.processes import is_main_process, on_main_then_broadcast
+from finetune.train.log.console import Display
+from finetune.train.loop import run_training
+from finetune.train.setup.resolve import resolve_recipe
+from finetune.train.state.run_writer import RunStart
+
+
+def fit(
+    model: VideoClassifier,
+    manifest: Manifest,
+    phases: Sequence[Phase] | Schedule,
+    *,
+    clip: Clip = Clip(),
+    augment: Augment = Augment(),
+    train: Train = Train(),
+    data: Data = Data(workers=0),
+    evaluate: Evaluate = Evaluate(),
+    seed: int = 0,
+    out: str | Path | None = None,
+    quiet: bool = False,
+    after_epoch: Callable[[dict[str, Any]], None] | None = None,
+) -> Path:
+    """Train a model on a manifest, phase by phase; the run folder, and the model left with its best weights.
+
+    The best epoch is the one with the highest top-1 on the split val (mean average precision, where rows may have
+    several classes), the lower loss deciding between equals; with no rows there, the last. Of `data`, `on_error`,
+    `packed`, `workers` and `time_limit` are used. `after_epoch` is called with each line of metrics.jsonl; what it
+    raises ends the run, which can be resumed. Raises FinetuneError for all that is wrong before the first batch,
+    and DivergedError when the loss is no longer a number.
+    """
+    recipe = Recipe(
+        seed=seed,
+        data=data,
+        clip=clip,
+        augment=augment,
+        phases=phases if isinstance(phases, Schedule) else tuple(phases),
+        train=train,
+        evaluate=evaluate,
+    )
+    return fit_recipe(model, manifest, recipe, out=out, quiet=quiet, after_epoch=after_epoch)
+
+
+def fit_recipe(
+    model: VideoClassifier,
+    manifest: Manifest,
+    recipe: Recipe,
+    *,
+    out: str | Path | None = None,
+    quiet: bool = False,
+    after_epoch: Callable[[dict[str, Any]], None] | None = None,
+) -> Path:
+    """Train a model by a recipe; the run folder. See `fit`.
+
+    What the recipe says of data, model and tasks gives way to the manifest and the model.
+    """
+    resolve_device(recipe.train.device)
+    folder = on_main_then_broadcast(lambda: new_run_folder(Path(model.settings.backbone).name, out))
+    display = Display(quiet=quiet or not is_main_process())
+    recipe, decided = resolve_recipe(model, manifest, recipe, folder=folder, display=display)
+    start = RunStart(folder, decided=decided)
+    return run_training(model, manifest, recipe, start, display=display, after_epoch=after_epoch)
