@@ -43,7 +43,7 @@ def main() -> None:
             picture.write_bytes(Path(folder, "probe/probe.svg").read_bytes())
         chance = found["most_frequent_class"]
         tables.append(
-            f"**{title}** (always the most frequent class: {chance['top1']:.3f})\n\n{probe_table(found['probes'])}\n"
+            f"**{title}** (majority-class baseline: {chance['top1']:.3f})\n\n{probe_table(found['probes'])}\n"
             f"![Top-1 by seconds, for each backbone and classifier]({picture.name})\n"
         )
     before, _, rest = PAGE.read_text(encoding="utf-8").partition(BEGIN)
