@@ -1,4 +1,4 @@
-"""Run folders with all that a report shows, written by the tests from answers that they draw."""
+"""Run folders with everything that a report shows, written by the tests from random predictions."""
 
 import csv
 import itertools
@@ -35,22 +35,22 @@ def write_run(
     clip_name: str = "clip",
     **measures: Any,
 ) -> dict[str, Any]:
-    """A run as training and evaluation leave it, a share `wrong` of its answers wrong; gives its results."""
+    """A run as training and evaluation leave it, with a share `wrong` of wrong predictions; returns its results."""
     draw = random.Random(0)
     answers = []
     for true, clips in enumerate([per_class] * len(classes) if isinstance(per_class, int) else per_class):
         for clip in range(clips):
             near = (true + draw.choice((1, 1, 1, 2))) % len(classes)
-            said = near if draw.random() < wrong else true
-            answers.append((f"data/{true}/{clip_name}{clip:03}.avi", true, said, 0.4 + 0.6 * draw.random()))
-    results = results_of(classes, [(true, said) for _, true, said, _ in answers], groups=groups)
+            predicted = near if draw.random() < wrong else true
+            answers.append((f"data/{true}/{clip_name}{clip:03}.avi", true, predicted, 0.4 + 0.6 * draw.random()))
+    results = results_of(classes, [(true, predicted) for _, true, predicted, _ in answers], groups=groups)
     results["tasks"]["label"] |= measures
     (folder / "evaluation").mkdir(parents=True)
     (folder / "evaluation" / "results.json").write_text(json.dumps(results))
     table = [["path", "label", "predicted", "probability", "top_k"]]
-    for path, true, said, probability in answers:
-        top_k = {classes[true]: 0.1} | {classes[said]: probability}
-        row = [path, classes[true], classes[said], f"{probability:.4f}", json.dumps(list(top_k.items()))]
+    for path, true, predicted, probability in answers:
+        top_k = {classes[true]: 0.1} | {classes[predicted]: probability}
+        row = [path, classes[true], classes[predicted], f"{probability:.4f}", json.dumps(list(top_k.items()))]
         table.append([cell.encode(errors="replace").decode() for cell in row])
     with (folder / "evaluation" / "predictions.csv").open("w", newline="", encoding="utf-8") as file:
         csv.writer(file).writerows(table)
@@ -66,13 +66,13 @@ def write_run(
 
 
 def write_whole_run(folder: Path, **how: Any) -> dict[str, Any]:
-    """The same with all that an evaluation of today leaves: figures of trust, of the frozen backbone, and pictures."""
+    """The same with everything that an evaluation writes: calibration, frozen backbone, pictures."""
     results = write_run(folder, **how)
     task, answers = results["tasks"]["label"], read_prediction_rows(folder / "evaluation") or []
     truth, probs_NK = drawn_probs(task["confusion"])
     groups = None if results["num_groups"] is None else np.arange(len(truth)) % results["num_groups"]
     task |= score_classification(truth, probs_NK, classes=task["classes"], groups=groups)
-    task |= beside_scores(truth, probs_NK, groups)
+    task |= extra_scores(truth, probs_NK, groups)
     return _with_pictures(folder, results, answers)
 
 
@@ -80,7 +80,7 @@ KINDS = {"action": "classify", "where": "box", "track": "motion", "speed": "regr
 
 
 def write_run_of_tasks(folder: Path, kinds: dict[str, str] | None = None, **how: Any) -> dict[str, Any]:
-    """A run of these tasks; of the first whose answers are classes there is predictions.csv, `how` is for that one."""
+    """A run of these tasks. The first with classes has predictions.csv; `how` is for that one."""
     kinds = KINDS if kinds is None else kinds
     results = write_run(folder, **how)
     classified, draw = results["tasks"].pop("label"), np.random.default_rng(0)
@@ -106,7 +106,7 @@ LEVELS_OFF = {"mean_distance": 0.1, "mean_distance_ci": [0.04, 0.16], "within_on
 
 
 def numbers_of(kind: str, draw: np.random.Generator) -> dict[str, Any]:
-    """The figures of a task whose answers are numbers, 100 clips of it labelled."""
+    """The metrics of a box, motion or regression task with 100 labelled clips."""
     if kind == "box":
         counts, edges = np.histogram(draw.beta(6, 3, 100), np.linspace(0, 1, 21))
         task: dict[str, Any] = {"mean_iou": 0.662, "mean_iou_ci": [0.61, 0.71], "ap50": 0.83, "ap50_ci": [0.76, 0.89]}
@@ -124,13 +124,13 @@ def numbers_of(kind: str, draw: np.random.Generator) -> dict[str, Any]:
 
 def drawn_output(name: str, draw: np.random.Generator) -> dict[str, Any]:
     true = draw.normal(0, 2, 100)
-    said = 0.8 * true + draw.normal(0, 0.6, 100)
-    points = np.stack([true, said], 1).round(4).tolist()
+    predicted = 0.8 * true + draw.normal(0, 0.6, 100)
+    points = np.stack([true, predicted], 1).round(4).tolist()
     return {"name": name, "correlation": 0.88, "mae": 0.62, "rmse": 0.81, "r2": 0.75, "points": points}
 
 
 def record_of_tasks(record: dict[str, Any], kinds: dict[str, str]) -> dict[str, Any]:
-    """What an epoch says of each of several tasks; their losses fall, one pair pulls apart at first."""
+    """An epoch record with task values; losses fall, and one pair of tasks conflicts at first."""
     left = record["train_loss"] / 1.85
     if not {"classify", "multilabel", "ordinal"} & set(kinds.values()):
         record = {key: value for key, value in record.items() if not key.endswith("top1")}
@@ -146,7 +146,7 @@ def record_of_tasks(record: dict[str, Any], kinds: dict[str, str]) -> dict[str, 
 
 
 def write_ablation_of(folder: Path, **changes: Any) -> Path:
-    """ablation.json of three tasks and three seeds: where one gains, one loses, and of one it is not known."""
+    """ablation.json of three tasks and three seeds: one gains, one loses, one is inconclusive."""
     folder.mkdir(parents=True, exist_ok=True)
     tasks = {
         "action": {"kind": "classify", "headline": "top1", "name": "top-1"}
@@ -168,13 +168,13 @@ def write_ablation_of(folder: Path, **changes: Any) -> Path:
 
 
 def write_large_run(folder: Path, *, classes: int, per_class: int) -> dict[str, Any]:
-    """The same of very many classes, without the hours of scoring: figures of trust are those of a small run."""
+    """A run of very many classes; calibration and curves are those of a small run, which are computed fast."""
     names = [f"class number {code:04}" for code in range(classes)]
     results = write_run(folder, classes=names, per_class=per_class, wrong=0.3)
     task, answers = results["tasks"]["label"], read_prediction_rows(folder / "evaluation") or []
     truth, probs_NK = drawn_probs((20 * np.eye(6, dtype=int) + 3).tolist())
     small = score_classification(truth, probs_NK, classes=SIX, groups=None)
-    task |= {"calibration": small["calibration"], "abstain": small["abstain"]} | beside_scores(truth, probs_NK, None)
+    task |= {"calibration": small["calibration"], "abstain": small["abstain"]} | extra_scores(truth, probs_NK, None)
     task["curves"] = ranking_curves(np.eye(classes), np.eye(classes), names)
     for row in task["per_class"]:
         row |= {"ap": row["recall"], "auroc": None}
@@ -186,22 +186,22 @@ def _with_pictures(
 ) -> dict[str, Any]:
     (folder / "evaluation" / "results.json").write_text(json.dumps(results))
     chosen = choose_clips(answers, multilabel=False).clips()
-    write_sheets(folder / "evaluation" / "pictures", [each.path for each in chosen], noise=noise)
+    write_sheets(folder / "evaluation" / "pictures", [clip.path for clip in chosen], noise=noise)
     return results
 
 
 def drawn_probs(confusion: list[list[int]]) -> tuple[np.ndarray, np.ndarray]:
-    """Labels (N,) and probabilities (N, K) that have these counts."""
+    """Labels (N,) and probabilities (N, K) with this confusion matrix."""
     rng, counts = np.random.default_rng(0), np.array(confusion)
-    truth, said = (np.repeat(codes.ravel(), counts.ravel()) for codes in np.indices(counts.shape))
+    truth, predicted = (np.repeat(codes.ravel(), counts.ravel()) for codes in np.indices(counts.shape))
     probs_NK = rng.dirichlet(np.full(len(counts), 0.3), len(truth))
     likeliest, rows = probs_NK.argmax(1), np.arange(len(truth))
-    probs_NK[rows, likeliest], probs_NK[rows, said] = probs_NK[rows, said], probs_NK[rows, likeliest].copy()
+    probs_NK[rows, likeliest], probs_NK[rows, predicted] = probs_NK[rows, predicted], probs_NK[rows, likeliest].copy()
     return truth, probs_NK
 
 
-def beside_scores(truth: np.ndarray, probs_NK: np.ndarray, groups: np.ndarray | None) -> dict[str, Any]:
-    """What evaluation adds to the scores of a task."""
+def extra_scores(truth: np.ndarray, probs_NK: np.ndarray, groups: np.ndarray | None) -> dict[str, Any]:
+    """What evaluation adds to the metrics of a task."""
     correct_N, temperature = probs_NK.argmax(1) == truth, fit_temperature(truth, probs_NK)
     calibrated = calibration_metrics(truth, apply_temperature(probs_NK, temperature), groups)
     difference, interval = paired_difference(correct_N, np.roll(correct_N, 3), groups=groups)
@@ -214,7 +214,7 @@ def beside_scores(truth: np.ndarray, probs_NK: np.ndarray, groups: np.ndarray | 
 
 
 def write_sheets(folder: Path, paths: list[str], *, noise: int = 1) -> None:
-    """Strips of eight frames with so many levels of noise, where the network looked, and what the pooling took."""
+    """Contact sheets of eight frames with `noise` grey levels of noise, Grad-CAM sheets, and attention weights."""
     folder.mkdir()
     noisy = np.random.default_rng(0).integers(0, noise, (3, 112, 8 * 112)).astype(np.uint8)
     sheet, cam = (encode_jpeg(noisy + np.repeat(np.arange(8, dtype=np.uint8) * 20 + shade, 112)) for shade in (48, 0))
@@ -233,8 +233,8 @@ def write_sheets(folder: Path, paths: list[str], *, noise: int = 1) -> None:
 
 def results_of(classes: list[str], answers: list[tuple[int, int]], *, groups: int | None) -> dict[str, Any]:
     confusion = [[0] * len(classes) for _ in classes]
-    for true, said in answers:
-        confusion[true][said] += 1
+    for true, predicted in answers:
+        confusion[true][predicted] += 1
     rows = []
     for i, name in enumerate(classes):
         support, named, right = sum(confusion[i]), sum(row[i] for row in confusion), confusion[i][i]

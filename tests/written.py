@@ -1,4 +1,4 @@
-"""Run folders as training and evaluation leave them, written by the tests from answers that they choose."""
+"""Run folders as training and evaluation leave them, written by the tests from predictions that they choose."""
 
 import csv
 import json
@@ -12,7 +12,7 @@ phases: [{unfreeze: head, epochs: 3}]
 
 
 def answers_of(wrong=(), *, clips=40, classes=KINDS):
-    """(label, predicted) of so many clips, classes in turn; the numbers in `wrong` got the next class."""
+    """(label, predicted) of clips, classes in turn; the clips in `wrong` are predicted as the next class."""
     return [(classes[n % len(classes)], classes[(n + (n in set(wrong))) % len(classes)]) for n in range(clips)]
 
 
@@ -31,16 +31,16 @@ def write_run(
     group_in="predictions",
     kind="classify",
     started="2026-11-21T10:00:00+00:00",
-    beside=(),
+    more_tasks=(),
 ):
-    """A run that gave these `answers`; `group_in` is predictions, manifest, or nowhere.
+    """A run with these `answers`, (label, predicted) pairs; `group_in` is predictions, manifest, or nowhere.
 
-    `beside` are further tasks of results.json, by name.
+    `more_tasks` are further tasks of results.json, by name.
     """
     target = folder / "evaluation" if split == "test" else folder / "evaluation" / split
     target.mkdir(parents=True)
     classes = classes or sorted({name for pair in answers for text in pair for name in text.split(";") if name})
-    right = sum(set(label.split(";")) == set(said.split(";")) for label, said in answers) / len(answers)
+    right = sum(set(label.split(";")) == set(predicted.split(";")) for label, predicted in answers) / len(answers)
     keys = ("map", "macro_f1") if kind == "multilabel" else ("top1", "macro_f1")
     task = {"kind": kind, "classes": list(classes)} | dict.fromkeys(keys, right)
     task |= {f"{key}_ci": [max(0, right - 0.05), min(1, right + 0.05)] for key in keys}
@@ -52,16 +52,16 @@ def write_run(
         "num_rows": len(answers),
         "num_groups": None if group_in == "nowhere" else len(groups),
         "skipped": [],
-        "tasks": {"label": task} | dict(beside),
+        "tasks": {"label": task} | dict(more_tasks),
         "class_counts": {},
         "protocol": {"views": 1, "num_frames": 8, "size": 96, "interval": "of this run"} | dict(protocol),
         "seconds": 4.2,
     }
     (target / "results.json").write_text(json.dumps(results))
     rows = [
-        {"path": path_of(number), "label": label, "predicted": said, "probability": probability, "top_k": "[]"}
+        {"path": path_of(number), "label": label, "predicted": predicted, "probability": probability, "top_k": "[]"}
         | ({"group": group_of(number)} if group_in == "predictions" else {})
-        for number, (label, said) in enumerate(answers)
+        for number, (label, predicted) in enumerate(answers)
     ]
     write_csv(target / "predictions.csv", rows)
     listed = [{"path": row["path"], "label": row["label"], "split": split} for row in rows]

@@ -21,7 +21,8 @@ def compare(
 
     Writes an HTML page.
     """
-    from finetune.report.compare.page import compare_runs, write_compare_page
+    from finetune.report.compare.compare_runs import compare_runs
+    from finetune.report.compare.page import write_compare_page
 
     folders = runs or []
     result = compare_runs(folders, split=split)

@@ -80,7 +80,8 @@ def _train_seeds(settings: Recipe, manifest: "Manifest", seeds: int, out: Path) 
     import statistics
 
     from finetune.recipe.tasks import CATEGORICAL_KINDS
-    from finetune.report.compare.page import compare_runs, write_compare_page
+    from finetune.report.compare.compare_runs import compare_runs
+    from finetune.report.compare.page import write_compare_page
     from finetune.study.seeds import train_seeds
 
     runs = train_seeds(settings, manifest, seeds=seeds, out=out)

@@ -19,7 +19,8 @@ from reported import KINDS, write_ablation_of, write_large_run, write_run_of_tas
 from written import answers_of, change, write_run
 
 from finetune.cli.main import main
-from finetune.report.compare.page import compare_runs, write_compare_page
+from finetune.report.compare.compare_runs import compare_runs
+from finetune.report.compare.page import write_compare_page
 from finetune.report.pages.runs_index import write_index
 from finetune.report.pages.tasks_ablation import write_ablation
 from finetune.report.run.page import write_report
@@ -54,9 +55,9 @@ def pages(tmp_path_factory):
         write_run(folder / name, answers_of(wrong, classes=ODD[:4]), classes=ODD[:4], path_of=path_of)
     write_run(folder / "stopped", answers_of(), epochs=2)
     (folder / "stopped/evaluation/results.json").unlink()
-    found = {"report": write_report(folder / ODD[0], figures_too=False), "compare": folder / "compare.html"}
-    write_compare_page(compare_runs([folder / "<u>b", folder / "c & d"]), found["compare"])
-    return found | {
+    written = {"report": write_report(folder / ODD[0], figures_too=False), "compare": folder / "compare.html"}
+    write_compare_page(compare_runs([folder / "<u>b", folder / "c & d"]), written["compare"])
+    return written | {
         "folds": of_folds(folder / "folds"),
         "tasks": of_tasks(tmp_path_factory.mktemp("tasks")),
         "index": write_index(folder),

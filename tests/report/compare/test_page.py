@@ -8,7 +8,8 @@ import pytest
 from written import KINDS, answers_of, change, write_run
 
 from finetune.errors import RunError
-from finetune.report.compare.page import compare_runs, flatten_settings, write_compare_page
+from finetune.report.compare.compare_runs import compare_runs, flatten_settings
+from finetune.report.compare.page import write_compare_page
 
 ODD = "<img src=x onerror=alert(1)>"
 
@@ -261,9 +262,9 @@ def test_gains_and_losses_are_counted_class_by_class(run, tmp_path):
 
 def test_multilabel_clips_are_correct_where_all_classes_match(tmp_path):
     truth = ["a;b", "b", "", "a;c"] * 10
-    said = ["b;a", "b", "", "a"] * 10
+    predicted = ["b;a", "b", "", "a"] * 10
     one = write_run(tmp_path / "one", list(zip(truth, truth, strict=True)), kind="multilabel")
-    two = write_run(tmp_path / "two", list(zip(truth, said, strict=True)), kind="multilabel")
+    two = write_run(tmp_path / "two", list(zip(truth, predicted, strict=True)), kind="multilabel")
     result = compare_runs([one, two])
     pair = result["pairs"][0]
     assert (result["metric"], pair["difference"], pair["only_first"]) == ("mAP", -0.25, 10)
@@ -278,7 +279,7 @@ def test_runs_of_different_kinds_of_task_are_refused(run, tmp_path):
 
 def test_runs_without_a_task_of_classes_are_refused_and_one_beside_others_is_compared(run, tmp_path):
     runs, box = [run("a"), run("b")], {"kind": "box", "mean_iou": 0.5, "mean_iou_ci": None}
-    files = [each / "evaluation/results.json" for each in runs]
+    files = [folder / "evaluation/results.json" for folder in runs]
     for file in files:
         change(file, tasks={"where": box} | json.loads(file.read_text())["tasks"])
     assert compare_runs(runs)["metric"] == "top-1"
@@ -288,7 +289,7 @@ def test_runs_without_a_task_of_classes_are_refused_and_one_beside_others_is_com
         compare_runs(runs)
 
 
-def test_curves_are_told_apart_by_colour_dash_and_letter(run, tmp_path):
+def test_curves_differ_in_colour_dash_and_letter(run, tmp_path):
     runs = [run(f"r{number}") for number in range(9)]
     html_of = page_of(compare_runs(runs), tmp_path)
     html = (tmp_path / "page.html").read_text(encoding="utf-8")
@@ -313,7 +314,7 @@ def test_a_cross_validated_run_takes_part_without_curves(run, tmp_path):
     assert "B has no curve: it was cross-validated" in text
 
 
-def test_runs_of_the_same_name_are_told_apart_by_their_folders(run):
+def test_runs_of_the_same_name_are_named_with_their_folders(run):
     result = compare_runs([run("a/run"), run("b/run")])
     assert [row["name"] for row in result["runs"]] == ["a/run", "b/run"]
 
@@ -332,11 +333,11 @@ def test_another_split_lies_in_its_own_folder(tmp_path):
 def test_intervals_of_several_comparisons_are_wider_each(tmp_path):
     wrong = {"a": (0, 5, 9), "b": (1, 12), "c": (7,)}
     runs = [write_run(tmp_path / name, answers_of(rows)) for name, rows in wrong.items()]
-    alone, of_two = (compare_runs(each)["pairs"][0]["interval"] for each in (runs[:2], runs))
-    assert of_two[0] < alone[0] < alone[1] < of_two[1]
+    one, two = (compare_runs(compared)["pairs"][0]["interval"] for compared in (runs[:2], runs))
+    assert two[0] < one[0] < one[1] < two[1]
 
 
-def test_everything_that_cannot_be_compared_is_said_at_once(run, tmp_path):
+def test_all_runs_that_cannot_be_compared_are_named_at_once(run, tmp_path):
     bare = run("has no predictions")
     (bare / "evaluation/predictions.csv").unlink()
     with pytest.raises(RunError) as error:
@@ -411,7 +412,7 @@ def test_the_same_runs_give_the_same_bytes_and_plain_values(run, tmp_path):
     assert json.loads(json.dumps(compare_runs(runs)))["pairs"][0]["only_other"] == 1
 
 
-def test_a_page_that_cannot_be_written_is_said(run, tmp_path):
+def test_a_page_that_cannot_be_written_is_a_run_error(run, tmp_path):
     result = compare_runs([run("a"), run("b")])
     (tmp_path / "file").write_text("")
     with pytest.raises(RunError, match="cannot be written: .*--out"):

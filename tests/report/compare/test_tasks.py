@@ -7,7 +7,7 @@ from report.compare.test_page import page_of
 from written import answers_of, change, write_run
 
 from finetune.errors import RunError
-from finetune.report.compare.page import compare_runs
+from finetune.report.compare.compare_runs import compare_runs
 
 BOX = {"kind": "box", "mean_iou": 0.5, "mean_iou_ci": [0.4, 0.6]}
 MOTION = {"kind": "motion", "correlation": 0.8, "correlation_ci": None}
@@ -25,8 +25,8 @@ def change_tasks(run, of):
 
 
 def test_the_primary_task_is_compared_clip_by_clip_and_all_tasks_by_their_metric(run, tmp_path):
-    one = run("one", range(20), beside={"where": BOX, "track": MOTION})
-    two = run("two", beside={"where": BOX | {"mean_iou": 0.75}})
+    one = run("one", range(20), more_tasks={"where": BOX, "track": MOTION})
+    two = run("two", more_tasks={"where": BOX | {"mean_iou": 0.75}})
     change_tasks(one, lambda tasks: dict(reversed(tasks.items())))
     result = compare_runs([one, two])
     assert (result["metric"], result["primary"], result["pairs"][0]["verdict"]) == ("top-1", "label", "other")
@@ -39,7 +39,7 @@ def test_the_primary_task_is_compared_clip_by_clip_and_all_tasks_by_their_metric
 
 
 def test_a_task_that_one_of_three_runs_lacks_is_a_dash_there(run, tmp_path):
-    runs = [run("a", beside={"where": BOX}), run("b"), run("c", beside={"where": BOX, "track": MOTION})]
+    runs = [run("a", more_tasks={"where": BOX}), run("b"), run("c", more_tasks={"where": BOX, "track": MOTION})]
     change_tasks(runs[1], lambda tasks: tasks | {"where": MOTION})  # of another kind, so another task
     result = compare_runs(runs)
     where = next(row for row in result["tasks"] if row["name"] == "where")
@@ -79,6 +79,6 @@ def test_the_curve_is_of_the_primary_task_where_epochs_have_only_task_values(run
 
 def test_names_of_tasks_show_as_text(run, tmp_path):
     odd = "<img src=x onerror=alert(1)>"
-    page = page_of(compare_runs([run("a", beside={odd: BOX}), run("b", beside={odd: BOX})]), tmp_path)
+    page = page_of(compare_runs([run("a", more_tasks={odd: BOX}), run("b", more_tasks={odd: BOX})]), tmp_path)
     assert odd in page.text
     assert "img" not in {tag for tag, _ in page.elements}

@@ -51,8 +51,8 @@ def finding(severity, what, **changes):
     return {"severity": severity, "kind": "leak", "what": what, "todo": "Do it.", "files": []} | changes
 
 
-def shown(tmp_path, found, pictures=None, mean_pictures=()):
-    write_check_page(found, pictures or {}, mean_pictures, path=tmp_path / "sub/check.html")
+def shown(tmp_path, checked, pictures=None, mean_pictures=()):
+    write_check_page(checked, pictures or {}, mean_pictures, path=tmp_path / "sub/check.html")
     return Page((tmp_path / "sub/check.html").read_text())
 
 
@@ -75,7 +75,7 @@ def test_the_first_heading_is_the_headline_and_the_findings_follow(tmp_path, sev
 
 
 def test_names_show_as_text_and_run_no_script(tmp_path):
-    found = result(
+    checked = result(
         [(EVIL, EVIL)],
         source=EVIL,
         findings=[finding("mend", EVIL, files=[EVIL])],
@@ -87,7 +87,7 @@ def test_names_show_as_text_and_run_no_script(tmp_path):
                     [{"name": EVIL, "found": 1.0, "mistaken": 0.0, "median": 0.5, "median_of_others": 2.0}]}],
         marks=[MARK | {"classes": [EVIL], "example": EVIL}],
     )  # fmt: skip
-    page = shown(tmp_path, found, {EVIL: b"jpeg"}, [b"jpeg"])
+    page = shown(tmp_path, checked, {EVIL: b"jpeg"}, [b"jpeg"])
     assert page.text.count(EVIL) >= 11
     assert all("onerror" not in attributes for _, attributes in page.tags)
     assert {attributes["src"] for attributes in page.attributes("img")} == {"data:image/jpeg;base64,anBlZw=="}
@@ -95,8 +95,8 @@ def test_names_show_as_text_and_run_no_script(tmp_path):
 
 
 def test_a_mark_is_shown_in_a_frame_with_its_mean_and_metrics(tmp_path):
-    found = result([("run/1.mp4", "run")], marks=[MARK], num_groups=8)
-    page = shown(tmp_path, found, {"run/1.mp4": b"frame"}, [b"mean"])
+    checked = result([("run/1.mp4", "run")], marks=[MARK], num_groups=8)
+    page = shown(tmp_path, checked, {"run/1.mp4": b"frame"}, [b"mean"])
     text = page.text.replace("\u00a0", " ")
     for words in (
         "jump, run: mark",

@@ -19,12 +19,12 @@ class Elements(HTMLParser):
 
     def __init__(self, html):
         super().__init__()
-        self.found, self.text = [], ""
+        self.elements, self.text = [], ""
         self.feed(html)
         self.text = " ".join(self.text.split())
 
     def handle_starttag(self, tag, attrs):
-        self.found.append((tag, dict(attrs)))
+        self.elements.append((tag, dict(attrs)))
 
     def handle_data(self, data):
         self.text += data
@@ -66,8 +66,8 @@ def test_the_page_shows_each_run_with_a_link_to_its_report(tmp_path):
     (scored(tmp_path / "two") / "evaluation/report.html").unlink()
     page = page_of(tmp_path)
     assert "2 runs, newest first" in page.text
-    assert [attributes["href"] for tag, attributes in page.found if tag == "a"] == ["one/evaluation/report.html"]
-    assert any("data-sortable" in attributes for tag, attributes in page.found if tag == "table")
+    assert [attributes["href"] for tag, attributes in page.elements if tag == "a"] == ["one/evaluation/report.html"]
+    assert any("data-sortable" in attributes for tag, attributes in page.elements if tag == "table")
     assert "95.0 %" in page.text
 
 
@@ -77,7 +77,7 @@ def test_links_lead_to_the_report_whatever_a_run_is_called(tmp_path, name):
         scored(tmp_path / name)
     except OSError:
         pytest.skip("the file system has no such names")
-    link = next(attributes["href"] for tag, attributes in page_of(tmp_path).found if tag == "a")
+    link = next(attributes["href"] for tag, attributes in page_of(tmp_path).elements if tag == "a")
     base = (tmp_path / "index.html").as_uri()
     path = unquote(urljoin(base, link).removeprefix("file://"), errors="surrogateescape")
     assert path == str(tmp_path / name / "evaluation/report.html")
@@ -92,7 +92,7 @@ def test_a_stopped_run_shows_the_command_that_resumes_it(tmp_path):
     assert "next: finetune train --resume" in page_of(tmp_path).text
 
 
-def test_a_run_that_counts_steps_tells_no_number_of_epochs(tmp_path):
+def test_a_run_that_counts_steps_has_no_planned_number_of_epochs(tmp_path):
     stopped(tmp_path / "run", epochs=2, recipe="phases: [{unfreeze: head, steps: 100}]\n")
     assert list_runs(tmp_path)[0]["state"] == "stopped after epoch 2"
 
@@ -188,10 +188,10 @@ def test_names_show_as_text_and_never_become_markup(tmp_path):
     scored(tmp_path / "<img src=x onerror=alert(1)>", recipe=recipe)
     (scored(tmp_path / "<b>bad<") / "environment.json").write_text('{"started": "<s>never</s>"}')
     page = page_of(tmp_path)
-    assert not {"img", "i", "u", "s"} & {tag for tag, _ in page.found}
+    assert not {"img", "i", "u", "s"} & {tag for tag, _ in page.elements}
     for text in ("<img src=x onerror=alert(1)>", "<i>here</i>", "<u>big</u>", "<b>bad<", "<s>never</s>"):
         assert text in page.text
-    assert [tag for tag, _ in page.found].count("script") == 1
+    assert [tag for tag, _ in page.elements].count("script") == 1
 
 
 BOX = {"kind": "box", "mean_iou": 0.5, "mean_iou_ci": None}
@@ -199,8 +199,8 @@ MOTION = {"kind": "motion", "correlation": 0.8, "correlation_ci": [0.7, 0.9]}
 NUMBER = {"kind": "regress", "r2": -2.5, "r2_ci": [-4.0, 0.1]}
 
 
-def test_a_run_of_several_tasks_is_known_by_the_first_with_classes_and_tells_the_others(tmp_path):
-    run = scored(tmp_path / "run", beside={"<i>where</i>": BOX, "track": MOTION})
+def test_a_multi_task_run_is_listed_with_its_primary_task_and_the_others(tmp_path):
+    run = scored(tmp_path / "run", more_tasks={"<i>where</i>": BOX, "track": MOTION})
     results = json.loads((run / "evaluation/results.json").read_text())
     change(run / "evaluation/results.json", tasks=dict(reversed(results["tasks"].items())))
     (row,) = list_runs(tmp_path)
@@ -251,7 +251,7 @@ def test_a_folder_that_is_not_there_or_has_no_runs_is_refused(tmp_path):
         write_index(tmp_path)
 
 
-def test_a_score_is_of_the_split_that_it_says_wherever_it_lies(tmp_path):
+def test_the_split_is_that_of_the_results_not_of_the_folder(tmp_path):
     run = scored(tmp_path / "run", split="val")
     for file in list((run / "evaluation/val").iterdir()):  # as training leaves them where there is no split test
         file.rename(run / "evaluation" / file.name)
@@ -263,7 +263,7 @@ def test_runs_of_several_seeds_are_listed_each_with_a_link_that_leads_there(tmp_
         scored(tmp_path / "three seeds" / f"seed-{seed}")
     (tmp_path / "three seeds" / "study.json").write_text('{"seeds": 2}')
     assert {row["name"] for row in list_runs(tmp_path)} == {"three seeds/seed-0", "three seeds/seed-1"}
-    links = [attributes["href"] for tag, attributes in page_of(tmp_path).found if tag == "a"]
+    links = [attributes["href"] for tag, attributes in page_of(tmp_path).elements if tag == "a"]
     assert all((tmp_path / unquote(link)).is_file() for link in links if not link.startswith("#"))
     assert "three%20seeds/seed-1/evaluation/report.html" in links
 

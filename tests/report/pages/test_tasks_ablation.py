@@ -125,7 +125,7 @@ def test_the_same_file_gives_the_same_bytes(tmp_path):
     assert write_ablation(tmp_path).read_bytes() == first
 
 
-def test_a_page_that_cannot_be_written_is_said(tmp_path, monkeypatch):
+def test_a_page_that_cannot_be_written_is_a_run_error(tmp_path, monkeypatch):
     write_ablation_of(tmp_path)
     monkeypatch.setattr("os.replace", lambda *_: (_ for _ in ()).throw(OSError("disk full")))
     with pytest.raises(RunError, match="cannot be written: disk full"):

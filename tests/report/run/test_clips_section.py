@@ -100,9 +100,9 @@ def test_weights_that_are_no_shares_are_none(pictures, weights):
 def test_an_index_that_is_none_leaves_a_page_without_pictures(pictures, index):
     (pictures / "index.json").write_text(index)
     predictions = [PredictionRow("/c/x.mp4", "a", "b", 0.7, {}, "")]
-    found = clips_context(predictions, EvaluationFolder(pictures.parent), multilabel=False)
-    assert (found["pictures"], found["explained"], found["attended"]) == (False, False, False)
-    assert found["mistakes"][0]["sheet"] is None
+    context = clips_context(predictions, EvaluationFolder(pictures.parent), multilabel=False)
+    assert (context["pictures"], context["explained"], context["attended"]) == (False, False, False)
+    assert context["mistakes"][0]["sheet"] is None
 
 
 def test_the_page_of_a_run_with_odd_pictures_shows_the_good_ones_alone(tmp_path):

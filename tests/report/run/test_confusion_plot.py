@@ -32,13 +32,13 @@ def pairs_of(number):
 
 
 def test_each_cell_with_clips_has_a_tooltip():
-    found = cells(confusion_matrix(["a", "<b>"], [[3, 1], [0, 4]], name="confusion-0"))
-    assert {cell: title for cell, (title, _) in found.items()} == {
+    titled = cells(confusion_matrix(["a", "<b>"], [[3, 1], [0, 4]], name="confusion-0"))
+    assert {cell: title for cell, (title, _) in titled.items()} == {
         "0,0": "“a” predicted correctly: 3 of 4 clips",
         "0,1": "“a” predicted as “<b>”: 1 of 4 clips",
         "1,1": "“<b>” predicted correctly: 4 of 4 clips",
     }
-    boxes = {cell: {key: float(rect.get(key)) for key in ("x", "y", "width")} for cell, (_, rect) in found.items()}
+    boxes = {cell: {key: float(rect.get(key)) for key in ("x", "y", "width")} for cell, (_, rect) in titled.items()}
     side = boxes["0,0"]["width"]
     assert boxes["0,1"]["x"] - boxes["0,0"]["x"] == pytest.approx(side, abs=0.02)
     assert boxes["0,1"]["y"] == boxes["0,0"]["y"]
@@ -56,9 +56,9 @@ def test_more_classes_are_merged_into_blocks_of_classes_that_are_confused():
     names = [f"class {number}" for number in range(120)]
     drawing, size = confusion_figure(names, pairs_of(120), name="confusion-0")
     assert size == 2
-    found = cells(drawing)
-    assert set(found) == {f"{block},{block}" for block in range(NUM_BLOCKS)}, "each block is a pair"
-    for title, _ in found.values():
+    titled = cells(drawing)
+    assert set(titled) == {f"{block},{block}" for block in range(NUM_BLOCKS)}, "each block is a pair"
+    for title, _ in titled.values():
         assert re.search(r"class \d+ \+1", title)
         assert title.endswith(" predicted as one of them: 10 of 10 clips")
     label = ElementTree.fromstring(drawing).get("aria-label")
@@ -71,9 +71,9 @@ def test_every_clip_is_in_a_block(number):
     drawing, size = confusion_figure([str(code) for code in range(number)], table, name="confusion-0")
     blocks = -(-number // size)
     assert blocks <= NUM_BLOCKS
-    found = cells(drawing)
-    if found:  # very many cells are not clickable
-        assert sum(int(re.search(r": (\d+) of", title)[1]) for title, _ in found.values()) == table.sum()
+    titled = cells(drawing)
+    if titled:  # very many cells are not clickable
+        assert sum(int(re.search(r": (\d+) of", title)[1]) for title, _ in titled.values()) == table.sum()
     assert f": {np.trace(table)} of {table.sum()} clips correct" in drawing
 
 

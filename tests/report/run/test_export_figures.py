@@ -1,4 +1,4 @@
-"""Figures as files of their own: whole, light, and the same each time."""
+"""Figures as files: complete, in light colours, and reproducible."""
 
 import re
 from xml.etree import ElementTree
@@ -37,7 +37,7 @@ def test_each_figure_is_there_as_svg_and_png_and_nothing_older(folder):
         assert path.read_bytes().startswith(b"\x89PNG")
 
 
-def test_no_colour_stands_for_another_any_more(folder):
+def test_no_stand_in_colour_is_left(folder):
     for path in folder.glob("*.svg"):
         text = path.read_text()
         assert not re.search(r"#01010\d|var\(--", text), path.name
@@ -51,10 +51,10 @@ def test_they_are_the_same_each_time(folder, tmp_path):
 
 
 @pytest.mark.slow
-def test_a_report_has_those_of_its_page_unless_told_not_to(tmp_path):
+def test_a_report_writes_the_figures_of_its_page_unless_it_must_not(tmp_path):
     write_run(tmp_path)
     write_report(tmp_path, figures_too=False)
     assert not (tmp_path / "evaluation/figures").exists()
     write_report(tmp_path)
-    found = {path.stem for path in (tmp_path / "evaluation/figures").glob("*.png")}
-    assert found == {"confusion-0", "loss", "accuracy", "learning-rates"}
+    names = {path.stem for path in (tmp_path / "evaluation/figures").glob("*.png")}
+    assert names == {"confusion-0", "loss", "accuracy", "learning-rates"}
