@@ -103,7 +103,9 @@ def _compare_with_first(
 ) -> list[dict[str, Any]]:
     """A paired test of the first run with each other one; `first` and `other` are indices of runs."""
     comparisons = len(correct) - 1
-    pairs = [paired_tests.paired_test(correct[0], other, groups=groups, comparisons=comparisons) for other in correct[1:]]
+    pairs = [
+        paired_tests.paired_test(correct[0], other, groups=groups, comparisons=comparisons) for other in correct[1:]
+    ]
     adjusted = paired_tests.holm([pair.mcnemar_p for pair in pairs])
     unit, marks = "clip" if groups is None else "group", [run.mark for run in runs]
     return [
