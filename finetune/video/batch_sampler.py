@@ -78,8 +78,8 @@ def task_balanced_draws(known_MN: np.ndarray) -> np.ndarray:
     unless so few rows have labels that they must be drawn more often. Sums to N.
     """
     counts_M = known_MN.sum(1)
-    there = counts_M > 0
-    draws = (known_MN[there] / counts_M[there, None]).sum(0)
+    is_labelled = counts_M > 0
+    draws = (known_MN[is_labelled] / counts_M[is_labelled, None]).sum(0)
     count = known_MN.shape[1]
     draws *= count / draws.sum()
     for _ in range(count):

@@ -157,7 +157,7 @@ class ClipDataset(Dataset):
                 path, self.clip, views=self.views, num_frames=num_frames, video_size=video_size, source=source
             )
         place = partial(placement, video_size, clip=self.clip, augment=self.augment, transform=self.transform)
-        return [place(indices, draw=draw) for draw, indices in self._drawn(epoch, row)]
+        return [place(indices, seed=seed) for seed, indices in self._seeds_and_indices(epoch, row)]
 
     def _clips(self, epoch: int, row: int) -> Tensor:
         path, source, video_size = self.manifest.path(row), self._source(row), self._video_size(row)
@@ -166,23 +166,23 @@ class ClipDataset(Dataset):
             return read_views(
                 path, self.clip, views=self.views, num_frames=num_frames, video_size=video_size, source=source
             )
-        drawn = self._drawn(epoch, row)
+        seeds, indices_of_clips = zip(*self._seeds_and_indices(epoch, row), strict=True)
         size = frame_size(video_size, self.clip, self.augment)
-        parts = _read(path, [index for _, indices in drawn for index in indices], size, source=source)
-        clips = zip(parts.split(self.clip.num_frames), drawn, strict=True)
-        return torch.stack([self.transform(part, draw) for part, (draw, _) in clips])
+        frames_TCHW = _read(path, [index for indices in indices_of_clips for index in indices], size, source=source)
+        clips = zip(frames_TCHW.split(self.clip.num_frames), seeds, strict=True)
+        return torch.stack([self.transform(clip_TCHW, seed) for clip_TCHW, seed in clips])
 
-    def _drawn(self, epoch: int, row: int) -> list[tuple[int, list[int]]]:
-        """The seed of each of an item's clips, and its frame indices."""
+    def _seeds_and_indices(self, epoch: int, row: int) -> list[tuple[int, list[int]]]:
+        """The seed and the frame indices of each of an item's augmented clips."""
         assert self.augment is not None
         path, num_frames, source = self.manifest.path(row), int(self.facts.num_frames[row]), self._source(row)
-        drawn = []
-        for draw in self._draws(epoch, row, path):
-            jitter = Jitter(Random(draw), speed=self.augment.speed, frame_dropout=self.augment.frame_dropout)
-            drawn.append((draw, _clip_indices(path, self.clip, num_frames, source=source, jitter=jitter)))
-        return drawn
+        clips = []
+        for seed in self._seeds(epoch, row, path):
+            jitter = Jitter(Random(seed), speed=self.augment.speed, frame_dropout=self.augment.frame_dropout)
+            clips.append((seed, _clip_indices(path, self.clip, num_frames, source=source, jitter=jitter)))
+        return clips
 
-    def _draws(self, epoch: int, row: int, path: Path) -> list[int]:
+    def _seeds(self, epoch: int, row: int, path: Path) -> list[int]:
         """The seeds of an item's clips, one for each view."""
         if self.item_draws is not None:
             return [fixed_draw_seed(path, view) for view in self.item_draws]
@@ -230,7 +230,7 @@ def view_placements(
     source: FrameSource = VIDEO_FILE_SOURCE,
 ) -> list[Placement]:
     """Where each of the clips that `read_views` gives lies in its video."""
-    place = partial(placement, video_size, clip=clip, augment=None, transform=None, draw=None)
+    place = partial(placement, video_size, clip=clip, augment=None, transform=None, seed=None)
     return [place(indices) for indices in _indices_of_views(path, clip, views, num_frames, source=source)]
 
 

@@ -45,16 +45,16 @@ def placement(
     clip: Clip,
     augment: Augment | None,
     transform: Augmentation | None,
-    draw: int | None,
+    seed: int | None,
 ) -> Placement:
     """The placement of the frames `indices` of a video of `video_size` (height, width) in pixels.
 
-    It is that of an augmentation with the seed `draw`, or, without one, of the centre crop of evaluation.
+    It is that of an augmentation with this `seed`, or, without one, of the centre crop of evaluation.
     """
     assert augment is None or unsupported_augment_reason(augment) is None
     steps = np.diff(indices)
     forward = steps[steps >= 0]  # negative steps are restarts of a looped video, with clip.short_clips=loop
-    matrix = _matrix(video_size, frame_size(video_size, clip, augment), clip, transform, draw)
+    matrix = _matrix(video_size, frame_size(video_size, clip, augment), clip, transform, seed)
     return Placement(matrix, float(forward.mean()) if len(forward) else 0.0, min(indices), max(indices))
 
 
@@ -124,17 +124,17 @@ def _matrix(
     read: tuple[int, int],
     clip: Clip,
     transform: Augmentation | None,
-    draw: int | None,
+    seed: int | None,
 ) -> np.ndarray:
     """The matrix of a placement, (2, 3), for frames that are read at (height, width) `read`."""
     assert clip.size is not None
     scaling = torch.diag(torch.tensor([read[1] / video_size[1], read[0] / video_size[0], 1.0], dtype=torch.float64))
     where: Tensor = PixelMap(scaling, read)
-    if transform is None or draw is None:
+    if transform is None or seed is None:
         where = v2.functional.center_crop(where, [clip.size, clip.size])
     else:
         no_frames_TCHW = Video(torch.zeros((0, 3, *read), dtype=torch.uint8))
-        _, where = transform.on((no_frames_TCHW, where), draw)
+        _, where = transform.on((no_frames_TCHW, where), seed)
     assert isinstance(where, PixelMap) and where.shown == (clip.size, clip.size), where
     return where.as_subclass(Tensor).numpy()[:2] / clip.size
 

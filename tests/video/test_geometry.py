@@ -213,7 +213,7 @@ def placed(video_size=(120, 160), indices=(0, 3, 6, 9), draw=1, clip=CLIP, **aug
     recipe = Augment(**augment) if augment else None
     transform = None if recipe is None else build_augmentation(recipe, size=clip.size, fit=clip.fit)
     return placement(
-        video_size, indices, clip=clip, augment=recipe, transform=transform, draw=draw if augment else None
+        video_size, indices, clip=clip, augment=recipe, transform=transform, seed=draw if augment else None
     )
 
 
