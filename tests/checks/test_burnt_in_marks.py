@@ -1,4 +1,4 @@
-"""Marks drawn into the clips of two of six classes are named with their place and classes, and nothing else is."""
+"""Marks drawn into the clips of two of six classes are reported with their place and classes, and nothing else."""
 
 from dataclasses import replace
 from functools import cache
@@ -92,7 +92,7 @@ def look_of(frames_THWC):
 def data_set(
     draw=None, *, marked=MARKED, groups=GROUPS, classes=SIX, per_take=1, grouped=True, seed=0, share=1.0, **size
 ):
-    """(rows, looks): each group shows each class; clips of the marked classes are drawn on."""
+    """(rows, inspections): each group shows each class; clips of the marked classes have a mark."""
     labels, names, looks = [], [], []
     random = np.random.default_rng(seed)
     for label in classes:

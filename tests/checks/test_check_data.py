@@ -1,4 +1,4 @@
-"""Planted faults, each found and called by its name; and data without any, in which none is found."""
+"""Planted problems are each found and named; in data without problems none is found."""
 
 import json
 import shutil
@@ -19,7 +19,7 @@ def read(source, pattern=None, tasks=None):
 
 
 def look_into(source, pattern=None, tasks=None):
-    """(rows, the gravest finding of each kind, whole result, rows that are left), that of no groups left aside."""
+    """(rows, the most severe finding of each kind without `no_groups`, all results, rows that are left)."""
     rows = read(source, pattern, tasks)
     result, left = audit(rows, inspect_files(rows.paths, seconds=60))
     json.dumps(result)
@@ -31,7 +31,7 @@ def look_into(source, pattern=None, tasks=None):
 
 @pytest.fixture
 def folder(tmp_path):
-    """`<split>/<class>/*`, nothing wrong with it: 6 training, 2 validation and 2 test clips of each class."""
+    """`<split>/<class>/*` without problems: 6 training, 2 validation and 2 test clips of each class."""
     root, seed = tmp_path / "data", 0
     for split, number in (("train", 6), ("val", 2), ("test", 2)):
         for name in ("jumps", "waves"):

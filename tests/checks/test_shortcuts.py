@@ -7,7 +7,7 @@ SIX = np.array(["a", "b", "c", "d", "e", "f"])
 
 
 def table(seed, *, rows=120, groups=20):
-    """Facts that have nothing to do with the labels: (facts, labels, units)."""
+    """Properties that are unrelated to the labels: (facts, labels, units)."""
     random = np.random.default_rng(seed)
     facts = {name: random.normal(size=rows) for name in ("shape", "size", "duration")}
     return facts, SIX[np.arange(rows) % 6], np.array([f"group {each}" for each in random.integers(0, groups, rows)])
@@ -51,13 +51,13 @@ def test_facts_are_spoken_of_together_only_where_none_tells_alone():
 
 
 def test_data_without_shortcuts_raises_hardly_an_alarm():
-    """At most one of 25; the rate is held below one in a hundred by the shuffles."""
+    """At most one of 25; the permutation test limits the rate to one in a hundred."""
     alarms = [any(each.alarm for each in find_shortcuts(*table(seed, rows=90))) for seed in range(25)]
     assert sum(alarms) <= 1
 
 
 def test_facts_of_a_group_whose_clips_have_one_label_are_one_observation_and_no_alarm():
-    """Six people of whom three each did one thing: that their cameras differ by label can well be chance."""
+    """Two classes of three people each: that their cameras differ by class may well be chance."""
     random = np.random.default_rng(3)
     people = np.repeat(np.arange(6), 20)
     labels = np.where(people < 3, "sits", "stands")

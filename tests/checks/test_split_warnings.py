@@ -1,4 +1,4 @@
-"""What an evaluation warns of by the files alone: copies across splits, shortcuts, no groups."""
+"""Warnings of an evaluation by the files alone: duplicates across splits, shortcuts, no groups."""
 
 from dataclasses import replace
 
@@ -15,7 +15,7 @@ SPLITS = ["train"] * 20 + ["val"] * 10 + ["test"] * 30
 
 @pytest.fixture
 def manifest(tmp_path):
-    """60 files that differ, of two classes in turn and 15 groups."""
+    """60 different files, alternating between two classes, in 15 groups."""
     paths = []
     for number in range(60):
         path = tmp_path / f"{number}.mp4"
@@ -50,7 +50,7 @@ def test_a_tested_file_that_was_learned_from_is_a_leak_and_each_is_counted(manif
     (leak,) = said(manifest)
     assert leak.startswith("Leak: 1 evaluated file is an exact duplicate of files that the model was trained")
     copy(manifest, 0, 32)
-    copy(manifest, 25, 33)  # chosen by
+    copy(manifest, 25, 33)  # used for selection
     (leak,) = said(manifest)
     assert leak.startswith("Leak: 3 evaluated files are exact duplicates of ")
 

@@ -12,12 +12,12 @@ import pytest
 
 @dataclass
 class Server:
-    """What is served, how badly, and what was asked for."""
+    """What the server sends, its faults, and the requests it got."""
 
     url: str = ""
     files: dict[str, bytes] = field(default_factory=dict)
     content_type: str = "application/octet-stream"
-    ranges: bool = True  # whether parts are sent
+    ranges: bool = True  # whether range requests are supported
     statuses: list[int] = field(default_factory=list)  # answers to the first requests, instead of the file
     cuts: list[int] = field(default_factory=list)  # bytes after which the first connections are closed
     extra_length: int = 0  # by how much the stated length is too long
@@ -68,7 +68,7 @@ def server():
 
 @pytest.fixture
 def no_pauses(monkeypatch):
-    """Attempts follow each other at once."""
+    """Retries follow each other without delay."""
     monkeypatch.setattr("finetune.datasets.download.RETRY_DELAYS_SECONDS", (0.0, 0.0, 0.0))
 
 

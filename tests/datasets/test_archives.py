@@ -1,4 +1,4 @@
-"""Unpacking zip and tar archives, well meant, damaged and malicious."""
+"""Unpacking zip and tar archives: good, damaged and malicious ones."""
 
 import io
 import shutil
@@ -207,7 +207,7 @@ def test_an_interruption_leaves_no_folder_and_the_next_run_starts_afresh(tmp_pat
     with pytest.raises(KeyboardInterrupt):
         unpack(archive, tmp_path / "clips", progress=interrupt)
     assert not (tmp_path / "clips").exists()
-    leftover = tmp_path / ".clips.unpacking"  # of a run that was killed and could not clear up
+    leftover = tmp_path / ".clips.unpacking"  # left by a run that was killed
     leftover.mkdir()
     (leftover / "half.avi").write_bytes(b"ha")
     assert contents(unpack(archive, tmp_path / "clips")) == FILES

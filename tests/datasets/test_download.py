@@ -1,4 +1,4 @@
-"""Fetching a file from servers that continue, do not continue, break off, lie or refuse."""
+"""Downloading a file from servers that resume, do not resume, disconnect, state a wrong size or refuse."""
 
 import shutil
 from types import SimpleNamespace

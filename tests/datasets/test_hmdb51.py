@@ -1,4 +1,4 @@
-"""HMDB51's manifests from small trees and archives laid out as the official ones."""
+"""HMDB51's manifests from small trees and archives with the official layout."""
 
 import csv
 import shutil
@@ -25,7 +25,7 @@ def names_of(label):
 
 
 def list_files(folder=LISTS):
-    """Tests in each class two sources, others in each split; the last clip of each class is unused in all."""
+    """Two sources of each class are tested, others in each split; the last clip of each class is never used."""
     lists = {}
     for label, split in ((label, split) for label in SOURCES for split in (1, 2, 3)):
         first = {"sword": 1, "draw_sword": 0}[label]
@@ -57,7 +57,7 @@ def write_zip(path, files):
 
 
 def write_class_archives(path, write):
-    """An archive of one archive a class."""
+    """An archive with one archive for each class."""
     inner = {}
     for label in SOURCES:
         files = {f"{label}/{name}": b"video" for name in names_of(label)}

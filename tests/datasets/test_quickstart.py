@@ -1,4 +1,4 @@
-"""The quickstart data are what their manifest says, and only the order of frames tells opposite motions apart."""
+"""The quickstart data are as their manifest says, and opposite motions differ in the order of frames only."""
 
 import csv
 from collections import Counter
@@ -144,7 +144,7 @@ def test_the_drawn_shape_goes_up_or_down_by_the_pixels_that_were_planned(motion:
 @pytest.mark.parametrize("shape", quickstart.SHAPES)
 @pytest.mark.parametrize(("motion", "opposite"), [("rises", "falls"), ("spins_left", "spins_right")])
 def test_a_clip_played_backwards_is_a_clip_of_the_opposite_motion(shape: str, motion: str, opposite: str) -> None:
-    """From the same numbers, chance plans the same clip but for the sign of what the motion is named by."""
+    """With the same random numbers, opposite motions differ in the sign of one speed only."""
     for clip, other in zip(plans(f"{shape}_{motion}", count=30), plans(f"{shape}_{opposite}", count=30), strict=True):
         one, two = clip.mover, other.mover
         assert clip.num_frames == other.num_frames and len(clip.distractors) == len(other.distractors)
@@ -157,7 +157,7 @@ def test_a_clip_played_backwards_is_a_clip_of_the_opposite_motion(shape: str, mo
 
 
 def test_the_frames_of_opposite_motions_are_alike_when_their_order_is_forgotten() -> None:
-    """The height of the shape: spread alike over all frames, but in opposite order."""
+    """The height of the shape: the same distribution over all frames, in opposite order."""
     heights = {}
     for motion in ("rises", "falls"):
         clips = plans(f"heart_{motion}", count=60)

@@ -1,4 +1,4 @@
-"""Unpacking rar archives with the programs that are there, real ones and impostors."""
+"""Unpacking rar archives with the installed programs, real ones and impostors."""
 
 import json
 import shutil

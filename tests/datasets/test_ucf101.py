@@ -1,4 +1,4 @@
-"""UCF101's manifests from small trees and archives laid out as the official ones."""
+"""UCF101's manifests from small trees and archives with the official layout."""
 
 import csv
 import shutil
@@ -27,7 +27,7 @@ def clip_name(label, group, clip):
 
 
 def video_files(folder="UCF-101/"):
-    """As in the official archive, where one folder is spelled otherwise than its files and the lists."""
+    """As in the official archive, where one folder is spelled differently from its files and the lists."""
     folders = {"HandStandPushups": "HandstandPushups"}
     return {
         f"{folder}{folders.get(label, label)}/{clip_name(label, group, clip)}": b"video"

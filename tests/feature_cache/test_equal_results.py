@@ -1,4 +1,4 @@
-"""What is read from the cache gives the very losses and weights of what is decoded and computed anew."""
+"""Cached features give exactly the losses and weights of features that are computed anew."""
 
 import json
 from itertools import count

@@ -1,4 +1,4 @@
-"""What a change of anything that matters misses; what is filled, by whom, and in how much room."""
+"""Any change that matters misses the cache; filling it alone and together, within limits of space."""
 
 import json
 import os

@@ -1,4 +1,4 @@
-"""What is kept is there whole or not at all, and is given to none but what it was kept for."""
+"""Stored items are complete or absent, and are found under their own key alone."""
 
 import os
 import time

@@ -1,4 +1,4 @@
-"""Every frame of a clip gets the same draw, every draw follows from its seed."""
+"""All frames of a clip are augmented alike, and each augmentation follows from its seed."""
 
 import pickle
 
@@ -25,7 +25,7 @@ PIECES = [
             {"rotate": 30.0},
         )
     ),
-    {"preset": "light", "color_jitter": 0.0, "crop": "center"},  # what is left is the mirroring
+    {"preset": "light", "color_jitter": 0.0, "crop": "center"},  # only mirroring is left
 ]
 
 

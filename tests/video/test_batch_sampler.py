@@ -14,7 +14,7 @@ from finetune.video.batch_sampler import (
 
 @given(rows=st.integers(1, 200), size=st.integers(1, 16), world=st.integers(1, 9), seed=st.integers(0, 2**31))
 def test_processes_together_take_the_batches_that_one_takes_whatever_is_left_for_the_last(rows, size, world, seed):
-    """Item n of a batch goes to process n modulo their number, so that also the first part of each is shared alike."""
+    """Item n of a batch goes to process n modulo their number, so a partial batch is shared evenly too."""
     alone = EpochBatchSampler(rows, size * world, seed=seed)
     ranks = [EpochBatchSampler(rows, size, seed=seed, share=(rank, world)) for rank in range(world)]
     for each in [alone, *ranks]:
@@ -48,7 +48,7 @@ def test_balanced_draws_show_classes_equally_often_as_far_as_the_limit_lets_them
     assert draws.max() <= MAX_DRAWS
     shown = {code: draws[labels == code].sum() for code in set(labels.tolist())}
     most = max(shown.values())
-    for code, sum_of_draws in shown.items():  # equally often, or each of its rows as often as may be
+    for code, sum_of_draws in shown.items():  # equally often, or each of its rows MAX_DRAWS times
         assert sum_of_draws == pytest.approx(min(most, MAX_DRAWS * counts[code]))
     drawn = np.bincount(systematic_sample(draws, np.random.default_rng(seed)), minlength=len(labels))
     assert drawn.sum() == len(labels)
@@ -88,7 +88,7 @@ MASKS = st.integers(1, 4).flatmap(
 
 
 def shown(draws, known_MN):
-    """How often an epoch shows each task's label."""
+    """How many labels of each task an epoch has."""
     return known_MN.astype(float) @ draws
 
 

@@ -105,7 +105,7 @@ def test_draws_differ_between_seeds_epochs_rows_and_views():
 
 
 def test_without_augmentation_training_sees_the_very_picture_of_evaluation(manifest):
-    """Frames may differ, since each is drawn within its segment; of videos with one frame a segment they do not."""
+    """Frames are random within their segments; with one frame in each segment they are always the same."""
     clip = CLIP.model_copy(update={"sampling": "uniform"})
     trained = ClipDataset(manifest, "train", clip=clip, augment=Augment(preset="none"))
     evaluated = ClipDataset(manifest, "train", clip=clip, facts=trained.facts)

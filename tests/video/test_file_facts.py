@@ -1,4 +1,4 @@
-"""What is kept beside a manifest is what looking again would find, and is not kept longer than it is true."""
+"""The facts cached beside a manifest equal those of a new scan, and are dropped when a file changes."""
 
 import pickle
 import shutil
@@ -19,7 +19,7 @@ from finetune.video.probe_files import scan_files
 
 @pytest.fixture
 def manifest(tmp_path):
-    """Two MP4 clips, which tell their layout, and two in MPEG-4 AVI with B-frames, which do not."""
+    """Two MP4 clips, whose index gives their layout, and two in MPEG-4 AVI with B-frames, which have none."""
     for name in ("a", "b"):
         make_clip(tmp_path / "train" / name / "0.mp4", 5)
         shutil.copy(write(tmp_path, "mpeg4_avi", 31), tmp_path / "train" / name / "1.avi")
@@ -46,7 +46,7 @@ def test_files_are_looked_at_once(manifest, monkeypatch):
 
 def test_a_kept_layout_finds_frames_without_counting_them(manifest, monkeypatch):
     scan_files(manifest)
-    facts = pickle.loads(pickle.dumps(scan_files(manifest)))  # as it reaches a loading process
+    facts = pickle.loads(pickle.dumps(scan_files(manifest)))  # as sent to a worker process
     frames = in_order(manifest.path(1))
     monkeypatch.setattr(read, "_decode_from_start", lambda *args: pytest.fail("frames were counted off"))
     found, _ = read_frames(manifest.path(1), [30, 4, 17], layout=facts.layout(1))

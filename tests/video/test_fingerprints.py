@@ -20,7 +20,7 @@ def pictures_of(path):
 
 
 def noise(seed, number):
-    """uint8 (N, 3, SIDE, SIDE): blotches as of real scenes, not grain, which no hash could tell."""
+    """uint8 (N, 3, SIDE, SIDE): large blotches as in real scenes, not fine noise, which a hash ignores."""
     blotches = np.random.default_rng(seed).integers(0, 256, (number, 3, 8, 8)).astype(np.uint8)
     return blotches.repeat(THUMBNAIL_SIDE // 8, 2).repeat(THUMBNAIL_SIDE // 8, 3)
 
@@ -39,7 +39,7 @@ def test_a_copy_is_found_though_encoded_anew_scaled_squeezed_or_mirrored(tmp_pat
 
 
 def test_the_same_place_with_someone_else_in_it_is_no_copy():
-    """As the clips of a camera that does not move: alike but for a small figure."""
+    """Like two clips of a fixed camera: the same except for a small figure."""
     place = np.tile(noise(0, 1), (2, 1, 1, 1))
     place[1, :, 12:20, 14:18] = 255 - place[1, :, 12:20, 14:18]
     assert near_duplicates(place) == []

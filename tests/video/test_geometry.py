@@ -1,4 +1,4 @@
-"""Boxes and movement are where the model sees them: a white rectangle moves over black, and is looked for in clips."""
+"""Boxes and motion are transformed like the pixels: a white rectangle moves over black, and is located in clips."""
 
 import av
 import numpy as np
@@ -52,7 +52,7 @@ def box_at(name, frame):
 
 
 def movement(name):
-    """Source pixels a frame."""
+    """Motion in source pixels per frame."""
     return np.array([2.0, -1.0]) if name != "small" else np.array([1.0, 0.0])
 
 
@@ -81,7 +81,7 @@ def write_lossless(path, frames_THWC):
 
 
 def made(manifest, augment=None, **changes):
-    """(name, placement, clip TCHW) of several draws of each video, or of each view."""
+    """(name, placement, clip_TCHW) for several augmentations of each video, or for each view."""
     clip = CLIP.model_copy(update={key: changes.pop(key) for key in list(changes) if key in Clip.model_fields})
     drawn = None if augment is None else Augment(**augment)
     dataset = ClipDataset(manifest, "train", clip=clip, augment=drawn, seed=5, **changes)
@@ -95,7 +95,7 @@ def made(manifest, augment=None, **changes):
 
 
 def seen(frame_3HW):
-    """Left, top, right and bottom of what is bright, in pixels; None where nothing is."""
+    """(left, top, right, bottom) of the bright pixels; None without any."""
     grey = frame_3HW.astype(float).mean(0)
     if np.ptp(grey) < 60:
         return None
@@ -104,7 +104,7 @@ def seen(frame_3HW):
 
 
 def expected(box_4, place):
-    """The same, in pixels of the model's picture, as it is placed."""
+    """The box in pixels of the model's crop, by the placement."""
     x, y, w, h = boxes_to_crop(box_4[None], place)[0] * SIZE
     return np.array([x - w / 2, y - h / 2, x + w / 2, y + h / 2])
 
@@ -117,7 +117,7 @@ def test_a_box_is_where_it_is_seen(manifest, augment, fit):
         for frame, picture in ((place.first, clip[0]), (place.last, clip[-1])):
             edges = expected(box_at(name, frame), place)
             if (inside := np.clip(edges, 0, SIZE))[2:].min() < 3 or inside[:2].max() > SIZE - 3:
-                continue  # hardly to be seen
+                continue  # barely visible
             assert seen(picture) == pytest.approx(inside, abs=1), (name, frame)
             found += 1
     assert found >= 20
@@ -235,7 +235,7 @@ def test_the_step_is_the_mean_of_those_forward():
     assert placed(indices=[5]).step == 0
     assert placed(indices=[0, 4, 5, 9])[1:] == (3.0, 0, 9)
     assert placed(indices=[2, 2, 2])[1:] == (0.0, 2, 2)
-    assert placed(indices=[4, 6, 1, 3])[1:] == (2.0, 1, 6)  # a short video that starts anew
+    assert placed(indices=[4, 6, 1, 3])[1:] == (2.0, 1, 6)  # a short video that is looped
 
 
 def test_what_stands_still_says_no_movement():

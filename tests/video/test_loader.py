@@ -1,4 +1,4 @@
-"""Batches are the same whoever reads them, and a file that takes its reader down is skipped alone."""
+"""Batches are the same for any number of workers, and a file that crashes its worker is skipped alone."""
 
 import multiprocessing
 import os
@@ -98,7 +98,7 @@ def test_a_pass_that_is_given_up_does_not_disturb_the_next(dataset):
 
 
 class Touchy(ClipDataset):
-    """Reads files as they are, but for those whose name says what befalls their reader."""
+    """Reads files normally, except those whose name says what happens to their worker."""
 
     def __getitem__(self, key):
         name = self.manifest.path(int(self.rows[key[1]])).stem
@@ -126,7 +126,7 @@ def test_files_that_crash_or_hang_their_reader_are_skipped_and_listed_and_not_tr
             reasons = sorted(reason for batch in batches for _, reason in batch["skipped"])
             assert "crash.mp4: crashed the process that read it (SIGSEGV)" in reasons[0]
             assert "hang.mp4: took longer than 2 s to read" in reasons[1]
-        assert time.monotonic() - started < 2  # nobody waits for it again
+        assert time.monotonic() - started < 2  # it is not waited for again
 
 
 def test_a_pass_is_given_up_without_waiting_for_a_file_that_hangs(tmp_path):

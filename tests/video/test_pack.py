@@ -1,4 +1,4 @@
-"""A pack gives the frames of its videos, whatever ended the packing, and says when it cannot."""
+"""A pack gives the frames of its videos, however the packing ended, or a clear error."""
 
 import json
 import os
@@ -69,7 +69,7 @@ def videos(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def packed(videos, tmp_path_factory):
-    """A pack of them at a short side of 40; do not write into it."""
+    """A pack of `videos` with a short side of 40; read only."""
     folder = tmp_path_factory.mktemp("packs") / "pack"
     pack(manifest_of(videos), folder, short_side=40)
     return folder
@@ -309,7 +309,7 @@ def test_a_full_disk_is_said_and_costs_the_shard_under_way(own, tmp_path, monkey
 
 
 def begin(*arguments):
-    """A program that packs, in a session of its own."""
+    """A program that packs, in its own session."""
     environment = os.environ | {"PYTHONPATH": str(Path(pack_module.__file__).parents[3])}
     return subprocess.Popen(
         [sys.executable, *map(str, arguments)],
@@ -322,7 +322,7 @@ def begin(*arguments):
 
 
 def wait_until_gone(session):
-    """Until no process of a session is left but dead ones."""
+    """Wait until a session has no running process."""
     deadline = time.monotonic() + 20
     while any(of == session and state != "Z" for state, of in processes()):
         assert time.monotonic() < deadline, "processes are left"
@@ -330,7 +330,7 @@ def wait_until_gone(session):
 
 
 def processes():
-    """Of each process its state and its session; some end while they are listed."""
+    """The state and session of each process; some end while they are listed."""
     for stat in Path("/proc").glob("[0-9]*/stat"):
         with suppress(FileNotFoundError, ProcessLookupError):
             state, _, _, session, *_ = stat.read_text().rpartition(")")[2].split()
@@ -349,7 +349,7 @@ def test_killed_in_the_middle_it_goes_on_after_the_last_whole_shard(videos, tmp_
     wait_until_gone(program.pid)
     done = len(read_index(folder))
     assert 3 <= done < len(manifest_of(videos))
-    Pack(folder)  # what is listed is whole
+    Pack(folder)  # all listed shards are complete
     (folder / "shard.partial").write_bytes(b"half a shard")
     (folder / "00099.frames").write_bytes(b"a shard that was not listed yet")
     again = pack(manifest_of(videos), folder)

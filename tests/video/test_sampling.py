@@ -1,4 +1,4 @@
-"""Which frames: in range, in order, as many as asked, and a function of the arguments alone."""
+"""Frame indices are in range, in order, `num_frames` of them, and a function of the arguments alone."""
 
 import random
 from itertools import pairwise
@@ -34,7 +34,7 @@ def clips(draw):
 
 @st.composite
 def rising_times(draw, count):
-    """Microseconds of frames whose rate varies, as that of phones does."""
+    """Frame times in microseconds of a video with a variable frame rate, as of phones."""
     gaps = np.random.default_rng(draw(st.integers(0, 2**16))).integers(1000, 200_000, count)
     return (draw(st.integers(-MICROSECONDS_PER_SECOND, MICROSECONDS_PER_SECOND)) + np.cumsum(gaps)).tolist()
 
@@ -73,7 +73,7 @@ def test_indices_follow_from_the_arguments_alone(data, clip, video_frames, seed)
 @pytest.mark.parametrize("video_frames", [1, 2, 7, 31, 300])
 @pytest.mark.parametrize("sampling", SAMPLINGS)
 def test_the_indices_of_a_seed_do_not_change(sampling, video_frames):
-    """The same as of earlier runs: a change here changes what every recipe trains on."""
+    """The same frames as in earlier runs: a change here changes what every recipe trains on."""
     clip = Clip(num_frames=4, sampling=sampling, frame_stride=3, fps=5)
     times = [40_000 * frame for frame in range(video_frames)]
     drawn = sample_indices(clip, video_frames, jitter=jitter_of(11), times=times)
@@ -81,7 +81,7 @@ def test_the_indices_of_a_seed_do_not_change(sampling, video_frames):
 
 
 GOLDEN = {
-    # sampling, frames of the video: in evaluation, and drawn with seed 11
+    # sampling, frames of the video: in evaluation, and in training with seed 11
     ("segments", 1): [[0, 0, 0, 0], [0, 0, 0, 0]],
     ("segments", 2): [[0, 0, 1, 1], [0, 0, 1, 1]],
     ("segments", 7): [[0, 2, 4, 6], [0, 2, 4, 5]],
@@ -174,7 +174,7 @@ def test_clips_of_any_rate_show_the_same_instants(views):
 
 def test_a_frame_is_on_show_until_the_next():
     clip = Clip(num_frames=4, sampling="fps", fps=10)
-    times = [0, 50_000, 350_000, 360_000, 390_000]  # it stands still for 0.3 s
+    times = [0, 50_000, 350_000, 360_000, 390_000]  # one frame lasts 0.3 s
     assert sample_indices(clip, 5, times=times) == [1, 1, 1, 4]  # at 94, 194, 294 and 394 ms
     assert sample_indices(clip.model_copy(update={"num_frames": 5}), 5, times=times) == [0, 1, 1, 1, 4]
 

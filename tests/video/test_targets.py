@@ -1,4 +1,4 @@
-"""What is right of a training clip: as it is placed in what the clip shows, and unknown where the clip cannot tell."""
+"""Targets of a training clip: transformed like the clip, and unknown where the clip does not show them."""
 
 import numpy as np
 import pytest
@@ -27,7 +27,7 @@ WHOLE = Placement(np.array([[1 / 64, 0, 0], [0, 1 / 48, 0]]), 2.0, 0, FRAMES - 1
 
 
 def labels_of(values, known=(True,)):
-    """Of one row, or as many as are known."""
+    """Labels of one row, or of as many rows as `known` has."""
     names = {"box": ("x", "y", "w", "h"), "motion": ("dx", "dy"), "size": ("size",)}
     kinds = {"size": "regress"}
     return {
@@ -89,7 +89,7 @@ def test_targets_are_what_is_placed_by_hand_or_unknown(scale, shift, box, motion
 def test_a_box_less_than_a_quarter_of_which_is_shown_is_unknown(x, y):
     width = height = 16
     inside = max(0, min(x + width, 64) - max(x, 0)) * max(0, min(y + height, 48) - max(y, 0)) / (width * height)
-    assume(abs(inside - 1 / 4) > 0.07)  # it is counted on a grid of points
+    assume(abs(inside - 1 / 4) > 0.07)  # the area is measured on a grid of points
     found, _ = targets_of(labels_of({"box": (x, y, width, height)}), WHOLE)
     assert (found["box"] is not None) == (inside > 1 / 4)
 

@@ -1,4 +1,4 @@
-"""Whatever an item does to its process, all others get their results."""
+"""Whatever an item does to its process, all other items get their results."""
 
 import ctypes
 import multiprocessing
@@ -172,7 +172,7 @@ if __name__ == "__main__":
 
 
 def start_script(folder):
-    """A script in a process group of its own, as in a terminal, with two workers that hang."""
+    """A script in its own process group, as in a terminal, with two workers that hang."""
     (folder / "script.py").write_text(SCRIPT)
     (folder / "pids").mkdir()
     package = Path(__file__).parents[2]

@@ -1,4 +1,4 @@
-"""In every container, codec and flag: frame i is frame i, and has its own time, however the file is read."""
+"""In all containers, codecs and flags, frame i is frame i with its own time, however the file is read."""
 
 import random
 import shutil
@@ -45,7 +45,7 @@ def folder(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def facts(folder):
-    """What scanning tells of each file that can be read, written beside a manifest and read again."""
+    """The facts of each readable file, written beside a manifest and read again."""
     scans = {}
     for name in corpus.NAMES:
         if (folder / name).exists():
@@ -61,7 +61,7 @@ def facts(folder):
 
 
 def in_order(path):
-    """Every frame as the decoder hands them out, uint8 (N, 3, H, W), and its time, NaN where it has none."""
+    """All frames in the order of the decoder's output, uint8 (N, 3, H, W), and their times, NaN where missing."""
     frames, seconds, to_rgb = [], [], RgbConverter(path)
     with open_video(path) as (container, stream):
         for frame in decode_frames(path, container, stream):
@@ -71,7 +71,7 @@ def in_order(path):
 
 
 def orders(count):
-    """Some ways to ask for frames."""
+    """Several lists of frame indices."""
     rng = random.Random(count)
     yield list(range(count))
     yield rng.sample(range(count), count)

@@ -1,4 +1,4 @@
-"""What packets say of the order of their pictures agrees with true timestamps, and is refused where it is unclear."""
+"""The display order in packet headers agrees with reliable timestamps, and is refused where it is unclear."""
 
 import random
 
@@ -14,7 +14,7 @@ READ = ["h264", "h264_b", "h264_open", "h264_mkv", "h264_interlaced", "h264_444"
 
 
 def read_packets(path, *, split_by=None):
-    """Codec, what the container stores once, and (bytes, time) of each packet."""
+    """The codec, the extradata, and (bytes, timestamp) of each packet."""
     with av.open(str(path)) as container:
         stream = container.streams.video[0]
         packets = [packet for packet in container.demux(stream) if packet.size]

@@ -1,4 +1,4 @@
-"""Frames of files that say little about them, or something untrue: the right frame, at its own time."""
+"""The right frame at its own time, in files with missing or wrong timestamps and indexes."""
 
 import shlex
 import shutil
@@ -36,7 +36,7 @@ def in_order(path):
 
 
 def number_wrong(path, *, layout, step=1):
-    """How many frames come out wrong, every `step`-th being asked for by itself, and how many there are."""
+    """(wrong frames, frames): every `step`-th frame is read by itself and compared."""
     frames = in_order(path)
     wrong = sum((read_frames(path, [n], layout=layout)[0] != frames[n]).any() for n in range(0, len(frames), step))
     return wrong, len(frames)
@@ -44,7 +44,7 @@ def number_wrong(path, *, layout, step=1):
 
 @needs_ffmpeg
 def test_no_frame_of_a_packed_bitstream_is_wrong(tmp_path):
-    """A keyframe's packet holds the picture before it as well, which comes out with the next packet."""
+    """A keyframe's packet also holds the picture before it, which is output with the next packet."""
     ffmpeg(tmp_path, f"{SOURCE} -c:v libxvid -bf 2 -g 30 -qscale:v 4 a.avi")
     layout = scan(tmp_path / "a.avi")[1]
     assert layout.has_groups and not layout.one_frame_per_packet
@@ -89,7 +89,7 @@ def test_no_frame_is_wrong_where_timestamps_are_in_another_order(tmp_path, name)
     ],
 )
 def test_fps_sampling_takes_frames_at_their_true_times(tmp_path, name, codec):
-    """Between 1 and 3 s nothing moves: the last frame before stays on show."""
+    """Between 1 and 3 s there is no new frame: the last one stays displayed."""
     ffmpeg(tmp_path, f"{SOURCE} {CUT_OUT} -c:v {codec} {name}")
     path = tmp_path / name
     info, layout = scan(path)

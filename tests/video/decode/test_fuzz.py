@@ -76,7 +76,7 @@ DAMAGES = [truncate, flip_bytes, flip_header, flip_tail, swap_header, blank, rep
 
 
 def read_mutant(task):
-    """What became of a mutant, and the most memory that the process has had so far, in bytes."""
+    """The outcome for a mutant, and the peak memory of the process so far in bytes."""
     source, other, seed, folder = task
     rng = random.Random(seed)
     path = Path(folder) / f"{seed}{source.suffix}"

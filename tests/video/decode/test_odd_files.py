@@ -1,4 +1,4 @@
-"""Files that are none, encrypted, of two sizes, slow to count, or damaged behind the frames that are looked at."""
+"""Odd files: pipes and devices, encrypted ones, two frame sizes, slow to count, damaged after the first frames."""
 
 import os
 import shutil
@@ -30,7 +30,7 @@ def run_ffmpeg(*arguments):
 
 
 def test_what_is_no_file_is_refused_before_it_is_opened(tmp_path):
-    """To open a named pipe waits for somebody who writes."""
+    """Opening a named pipe would wait for a writer."""
     pipe, link, local, null = (tmp_path / f"{name}.mp4" for name in ("pipe", "link", "socket", "null"))
     os.mkfifo(pipe)
     link.symlink_to(pipe)
@@ -133,7 +133,7 @@ def test_damage_behind_the_frames_that_are_looked_at_is_named(tmp_path, kind, is
 
 
 def without_keyframe(source, target, lost):
-    """Copy a video without decoding it, less its keyframe number `lost`."""
+    """Copy a video without decoding it and without its keyframe number `lost`."""
     keyframes = 0
     with av.open(str(source)) as reading, av.open(str(target), "w") as writing:
         stream = reading.streams.video[0]
@@ -147,7 +147,7 @@ def without_keyframe(source, target, lost):
 
 
 def test_frames_behind_a_lost_keyframe_are_refused_and_not_numbered_anew(tmp_path):
-    """The decoder hands out fewer frames than the file lists: counted, those behind the gap are earlier by so many."""
+    """The decoder outputs fewer frames than the file lists: counting would give wrong numbers after the gap."""
     whole = write(tmp_path, "h264_b", 48)
     path = without_keyframe(whole, tmp_path / "gap.mp4", 2)
     assert probe(path).num_frames == 47
@@ -183,7 +183,7 @@ def test_every_image_of_a_folder_is_decoded(tmp_path):
     ],
 )
 def test_a_key_flag_is_not_taken_at_its_word(tmp_path, file, options):
-    """Each frame of these is flagged as a keyframe, or some are, and most refer to the one before."""
+    """All or some frames are marked as keyframes, but most refer to the one before."""
     path = tmp_path / file
     run_ffmpeg("-f", "lavfi", "-i", "testsrc2=s=64x48:r=10:d=2", *options, path)
     layout = scan(path)[1]

@@ -45,7 +45,7 @@ def pictures():
 
 
 def as_shown(frames_THWC, matrix):
-    """By the definition of the matrix, a pixel at a time."""
+    """The frames as displayed, pixel by pixel by the definition of the matrix."""
     a, b, c, d = matrix
     height, width = frames_THWC.shape[1:3]
     shown = np.zeros_like(frames_THWC if a else frames_THWC.swapaxes(1, 2))
@@ -57,7 +57,7 @@ def as_shown(frames_THWC, matrix):
 
 
 def make_video(path, matrix, *, encoder="libx264", options=None):
-    """A file whose container states a matrix."""
+    """A file whose container states a display matrix."""
     a, b, c, d = matrix
     with av.open(str(path), "w") as container:
         stream = container.add_stream(encoder, rate=25, options=options or {"g": "3", "qp": "0"})
@@ -71,7 +71,7 @@ def make_video(path, matrix, *, encoder="libx264", options=None):
 
 
 def distance(found_TCHW, expected_THWC):
-    """Mean difference in levels; infinite where the sizes differ."""
+    """Mean absolute difference in levels; infinite where the sizes differ."""
     found_THWC = found_TCHW.transpose(0, 2, 3, 1).astype(int)
     if found_THWC.shape != expected_THWC.shape:
         return np.inf
@@ -181,7 +181,7 @@ def test_exif_is_applied_as_pillow_applies_it(tmp_path, suffix, number):
 
 
 def with_message(path, out, *, flip=None, rotate=None, codec="h264", to=None):
-    """A copy in which the first picture's message (SEI) states an orientation."""
+    """A copy in which an SEI message of the first picture states an orientation."""
     settings = [f"{key}={value}" for key, value in {"flip": flip, "rotate": rotate}.items() if value is not None]
     bsf = f"{codec}_metadata=display_orientation=insert:{':'.join(settings)}"
     run_ffmpeg("-y", "-i", path, "-c", "copy", *(to or []), "-bsf:v", bsf, out)
@@ -237,7 +237,7 @@ def test_a_message_in_hevc_holds_for_all_of_a_clip(tmp_path):
 
 @ffmpeg
 def test_a_clip_whose_orientation_changes_is_refused(tmp_path):
-    """A message against the container's matrix, and a recording that goes on mirrored."""
+    """An SEI message that contradicts the container, and a recording that continues mirrored."""
     turned = make_video(tmp_path / "turned.mp4", MATRICES["turned by 90"])
     against = with_message(turned, tmp_path / "against.mp4", flip="horizontal")
     plain = make_video(tmp_path / "plain.mp4", MATRICES["as stored"], options={"g": "50", "qp": "0"})

@@ -39,7 +39,7 @@ def test_a_long_clip_is_counted_by_its_index(tmp_path):
 
 
 def test_frames_are_scaled_to_the_asked_size_and_averaged(tmp_path):
-    """Fine black and white stripes become grey when shrunk: nothing is left out, all is averaged."""
+    """Fine black and white stripes become grey when scaled down: all pixels are averaged."""
     stripes = np.zeros((2, 64, 64, 3), np.uint8)
     stripes[:, :, ::2] = 255
     write_video(tmp_path / "stripes.mp4", stripes)
@@ -142,7 +142,7 @@ def test_real_odd_files_are_read_right_or_refused_in_plain_words(real):
 
 @pytest.mark.real
 def test_real_avi_files_with_b_frames_are_counted_by_decoding(real):
-    """Their headers promise a frame or two more than there are, and their timestamps are out of order."""
+    """Their headers list one or two frames too many, and their timestamps are out of order."""
     for path in sorted((real / "data/ut_interaction/kicking").glob("*.avi"))[:4]:
         info = probe(path)
         with av.open(str(path)) as container:

@@ -31,7 +31,7 @@ def real_files():
 
 
 def in_order(path, wanted):
-    """From decoding all of a file: every frame small, and the wanted ones by number at full size; (3, H, W) each."""
+    """All frames of a file at a small size, and the wanted ones by number at full size; (3, H, W) each."""
     small, full = [], {}
     with av.open(str(path), metadata_errors="ignore") as container:
         stream = next(s for s in container.streams.video if not s.disposition & Disposition.attached_pic)
@@ -51,7 +51,7 @@ def test_every_frame_is_the_frame_of_decoding_in_order(path):
     try:
         info, layout = scan(path)
     except VideoError:
-        return  # what is refused is listed in test_decode.py
+        return  # the refused kinds are listed in test_sparse.py
     rng, count = random.Random(path.name), info.num_frames
     wanted = rng.sample(range(count), min(count, 24))
     small, full = in_order(path, wanted)

@@ -1,4 +1,4 @@
-"""Random access equals decoding from start to end, in every codec and container, and does less work."""
+"""Random access gives the same frames as decoding in order, in every codec and container, with less work."""
 
 import random
 
@@ -59,7 +59,7 @@ def test_random_access_gives_the_frames_that_decoding_in_order_gives(clips, kind
         assert (np.argsort(seconds, kind="stable") == np.argsort(wanted, kind="stable")).all()
 
 
-@pytest.mark.parametrize("kind", sorted(KINDS.keys() - {"h264_refresh"}))  # it has no keyframe but the first
+@pytest.mark.parametrize("kind", sorted(KINDS.keys() - {"h264_refresh"}))  # its only keyframe is the first
 @pytest.mark.parametrize("gap", [0, 64])
 def test_frames_are_found_and_not_counted_off(clips, kind, gap, monkeypatch):
     path, frames = clips(kind)
@@ -105,7 +105,7 @@ def test_only_the_groups_that_hold_a_target_are_decoded(clips, monkeypatch):
 
 
 def test_frames_that_nothing_refers_to_are_not_decoded(clips, monkeypatch):
-    path, _ = clips("h264_b")  # I, then four at a time: P, B that is referred to, two b that are not
+    path, _ = clips("h264_b")  # I, then groups of four: P, a reference B, two non-reference b
     assert pictures_decoded(monkeypatch, path, [11]) < 9
     assert pictures_decoded(monkeypatch, path, list(range(12))) == 12
 
