@@ -75,4 +75,4 @@ def print_data_root_mapping(run: Path, data_root: Path | None) -> None:
         from finetune.run.manifest import describe_relocation
         from finetune.run.read import open_run
 
-        print(f"finetune: {describe_relocation(run, *open_run(run), data_root)}", file=sys.stderr)
+        print(f"finetune: {describe_relocation(open_run(run), data_root)}", file=sys.stderr)

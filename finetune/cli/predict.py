@@ -60,7 +60,7 @@ def predict(
     from finetune.run.read import open_run
 
     together = prediction.reads_image_sequences(run) if image_sequences is None else image_sequences
-    image_rate = open_run(run)[0].data.image_rate
+    image_rate = open_run(run).recipe.data.image_rate
     targets = [] if drawn is None else output_paths(paths, drawn, image_sequences=together)
     _check_outputs(paths, csv_file, targets)
     if image_sequences is None:

@@ -52,8 +52,8 @@ def evaluate(
     if explain and not pictures:
         raise RunError("--explain draws on the frames of the report; leave out --no-pictures")
     from finetune.evaluation import evaluate as evaluation
+    from finetune.evaluation.external_set import external_set_folder
     from finetune.evaluation.gradcam import explain as add_heat_maps
-    from finetune.evaluation.other_set import external_set_folder
     from finetune.report.run.page import write_report
     from finetune.run.folder import RunFolder
     from finetune.runtime.processes import is_main_process

@@ -164,7 +164,7 @@ def evaluate_and_report(folder: Path, *, data_root: Path | None = None) -> None:
 
     if not is_main_process():
         return
-    manifest = saved_manifest(folder, *open_run(folder), data_root=data_root)
+    manifest = saved_manifest(open_run(folder), data_root=data_root)
     split = next((name for name in ("test", "val") if len(manifest.rows(name))), "train")
     results = evaluate(folder, split=split, out=RunFolder(folder).evaluation().path, data_root=data_root)
     page = write_report(folder)

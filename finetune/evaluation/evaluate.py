@@ -1,7 +1,7 @@
-"""How good a trained run is on a split: scores with their intervals, written as results.json and predictions.csv."""
+"""Evaluate a trained run on a split, or on another labelled set: metrics with confidence intervals, and their files."""
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -9,38 +9,28 @@ from typing import Any
 import numpy as np
 
 from finetune.checks.split_warnings import warnings_of_set, warnings_of_test
+from finetune.data.labels import Labels
 from finetune.data.manifest import Manifest
 from finetune.data.splits import SPLITS
 from finetune.errors import DataError, RunError, shorten_list
-from finetune.evaluation.choose_clips import choose_clips
-from finetune.evaluation.contact_sheets import remove_sheets, write_sheets
-from finetune.evaluation.other_set import external_set_folder, read_external_set
-from finetune.evaluation.task_results import TaskPredictions, task_metrics, write_predictions
+from finetune.evaluation.external_set import external_set_folder, read_external_set
+from finetune.evaluation.task_results import TaskPredictions, apply_fitted, task_metrics
+from finetune.evaluation.write_evaluation import build_results, describe_interval, write_evaluation
 from finetune.inference.predict_split import Predictions, Progress, WithFrozenBaseline, predict_rows
-from finetune.metrics.calibration import apply_temperature
-from finetune.metrics.intervals import jackknife_units
 from finetune.model.classifier import VideoClassifier
 from finetune.model.freezing.stages import HEAD_STAGES
 from finetune.model.view_consensus import CONSENSUS_LABELS
 from finetune.recipe.schema import Recipe
-from finetune.recipe.tasks import CLASSIFICATION_KINDS, DEFAULT_TASK, OutputSpec, primary_task
-from finetune.run.checkpoint import load
+from finetune.recipe.tasks import CLASSIFICATION_KINDS
+from finetune.run.checkpoint import load_model
+from finetune.run.fitted import Fitted, read_fitted
 from finetune.run.folder import EvaluationFolder, RunFolder
 from finetune.run.manifest import saved_manifest
-from finetune.run.predictions_csv import read_prediction_rows
-from finetune.run.read import (
-    open_run,
-    read_checkpoint_meta,
-    read_epochs,
-    read_results_file,
-    read_skipped,
-    read_task_outputs,
-)
-from finetune.run.results import RESULTS_FORMAT, Results, SeedResult
-from finetune.run.write import write_results
+from finetune.run.read import Run, open_run, read_checkpoint_meta, read_epochs, read_results_file, read_skipped
+from finetune.run.results import Results, SeedResult, TaskResults
 from finetune.runtime.device import resolve_device, resolve_precision
-from finetune.storage.safe_read import read_json
 from finetune.video.dataset import ClipDataset
+from finetune.video.file_facts import FileFacts
 from finetune.video.row_loader import evaluation_loader
 
 
@@ -59,177 +49,171 @@ def evaluate(
 ) -> Results:
     """Score a run's best checkpoint on each row of a split once; the contents of results.json.
 
-    With `overrides`, `data.manifest=FILE.csv` or `data.folder=DIR`, rows are those of another labelled set: all, or
+    With `overrides`, `data.manifest=FILE.csv` or `data.folder=DIR`, the rows are those of another labelled set: all, or
     those of its own split `split`. Its classes are matched by name; rows with a class that the run does not know
-    are refused, or left out where `unknown_classes` is `skip`. `data_root` is where the run's files are now.
+    are refused, or left out if `unknown_classes` is `skip`. `data_root` is where the run's files are now.
 
     Writes predictions.csv, probabilities.npy, with `pictures` the frames of the clips that the report shows, and,
     last, results.json into `out`: by default `RUN/evaluation` for the test split, `RUN/evaluation/<split>` for
     others, `RUN/evaluation/<name>` for another set. A file that cannot be read fails the evaluation, unless `on_error`
-    (by default the recipe's) is `skip`: then it is counted and listed. A task that no row has the label of is left out.
+    (by default the recipe's) is `skip`: then it is counted and listed. A task without any labels is left out.
     Raises RunError or DataError.
     """
-    folder = Path(run)
-    recipe, classes = open_run(folder)
+    opened = open_run(run)
     if split not in {None, *SPLITS}:
         raise RunError(f"there is no split {split!r}; there are {', '.join(SPLITS)}")
-    views = views or recipe.evaluate.views
-    manifest = saved_manifest(folder, recipe, classes, data_root=data_root, needs_files=not overrides)
+    own = saved_manifest(opened, data_root=data_root, needs_files=not overrides)
     other = None
     if overrides:
-        skips = unknown_classes == "skip"
-        other = read_external_set(folder, recipe, classes, overrides, split=split, skip_unknown=skips)
-        recipe = recipe.model_copy(update={"data": other.data})
-    split = other.split if other else split or "test"
-    tested = other.manifest if other else manifest.for_split(split)
+        other = read_external_set(opened, own, overrides, split=split, skip_unknown=unknown_classes == "skip")
+        opened = replace(opened, recipe=opened.recipe.model_copy(update={"data": other.data}))
+    recipe, split = opened.recipe, other.split if other else split or "test"
+    tested = other.manifest if other else own.for_split(split)
     if not len(tested):
-        raise RunError(f"{folder}: its data has no rows in the split {split!r}")
-    started = time.perf_counter()
-    said = _predict_split(folder, recipe, tested, split=split, views=views, progress=progress)
-    _check_predictions(folder, tested, said.said, split=split, on_error=on_error or recipe.data.on_error)
-    kept, facts = said.said.rows, said.dataset.facts
-    fits = views == recipe.evaluate.views and (split == "test" or other is not None)
-    labelled = [name for name in said.said.tasks if not tested.tasks or tested.tasks[name].known[kept].any()]
-    if not labelled:
-        raise DataError(f"{folder}: no row of the split {split!r} has a label of any task")
-    answers = {name: task_predictions(folder, name, said, use_temperature=fits) for name in labelled}
-    tasks = {}
-    for name, each in answers.items():
-        trained = manifest.tasks[name].at(manifest.rows("train")) if manifest.tasks else None
-        tasks[name] = task_metrics(tested, name, each, facts=facts, trained=trained)
-        _add_fitted_values(
-            folder, name, tasks[name], fits=views == recipe.evaluate.views, rows=len(manifest.rows("val"))
-        )
-    groups = None if tested.groups is None else tested.groups[kept]
-    warnings = warnings_of_test(manifest, tested, facts, split)
-    counts = {name: manifest.counts(name) for name in SPLITS}
+        raise RunError(f"{opened.folder}: its data has no rows in the split {split!r}")
+    started, views = time.perf_counter(), views or recipe.evaluate.views
+    inference = _predict_split(opened, tested, split=split, views=views, progress=progress)
+    rows, facts = inference.predictions.rows, inference.dataset.facts
+    _check_predictions(opened, tested, inference.predictions, split=split, on_error=on_error or recipe.data.on_error)
+    fitted, fitted_views = read_fitted(opened), views == recipe.evaluate.views
+    use_temperature = fitted_views and (split == "test" or other is not None)
+    predictions = _task_predictions(opened, tested, inference, fitted, use_temperature=use_temperature)
+    if not predictions:
+        raise DataError(f"{opened.folder}: no row of the split {split!r} has a label of any task")
+    tasks = _score_tasks(tested, predictions, own, facts=facts)
+    for name, task in tasks.items():
+        _add_fitted(task, fitted[name], fitted_views=fitted_views, rows=len(own.rows("val")))
+    class_counts = {name: own.counts(name) for name in SPLITS}
+    protocol = _protocol(recipe, inference, views, tested)
     if other:
         warnings = [*other.warnings, *warnings_of_set(tested, facts, split)]
-        counts |= {"test": {}, split: tested.counts(split)}
-    results: Results = {
-        "schema": RESULTS_FORMAT,
-        "run": folder.resolve().name,
-        "split": split,
-        "num_rows": len(kept),
-        "num_groups": None if groups is None else len(np.unique(groups)),
-        "skipped": [
-            {"path": str(tested.path(row)), "reason": reason} for row, reason in sorted(said.said.skipped.items())
-        ],
-        "tasks": tasks,
-        "class_counts": counts,
-        "training_skipped": read_skipped(folder),
-        "warnings": warnings,
-        "protocol": _protocol(recipe, said, views, groups) | ({"data": other.described} if other else {}),
-        "seconds": round(time.perf_counter() - started, 2),
-    }
-    target = out or (external_set_folder(folder, overrides) if other else RunFolder(folder).evaluation(split).path)
-    target.mkdir(parents=True, exist_ok=True)
+        class_counts |= {"test": {}, split: tested.counts(split)}
+        protocol["data"] = other.described
+    else:
+        warnings = warnings_of_test(own, tested, facts, split)
+    skipped = sorted(inference.predictions.skipped.items())
+    results = build_results(
+        opened.folder,
+        tested,
+        rows,
+        split=split,
+        skipped=[{"path": str(tested.path(row)), "reason": reason} for row, reason in skipped],
+        tasks=tasks,
+        class_counts=class_counts,
+        training_skipped=read_skipped(opened.folder),
+        warnings=warnings,
+        protocol=protocol,
+        seconds=time.perf_counter() - started,
+    )
+    target = out or RunFolder(opened.folder).evaluation(split).path
     if other:
+        target = out or external_set_folder(opened.folder, overrides)
         results["source"] = other.source
-    elif seeds := _previous_seeds(target, results["protocol"]):
+    elif seeds := _previous_seeds(target, protocol):
         results["seeds"] = seeds
-    write_predictions(target, tested, answers)
-    remove_sheets(target)
-    if pictures:
-        write_contact_sheets(target, said.dataset, multilabel=tasks[primary_task(tasks)]["kind"] == "multilabel")
-    write_results(target, results)
+    write_evaluation(target, results, tested, predictions, pictures_of=inference.dataset if pictures else None)
     return results
 
 
 @dataclass(frozen=True, eq=False)
 class _SplitInference:
-    """What the best weights of a run, and those before its backbone learned, say of the rows that can be read."""
+    """Predictions of the best weights, and of those before the backbone was trained, for the rows that can be read."""
 
-    said: Predictions
+    predictions: Predictions
     primary: str
-    outputs: Mapping[str, OutputSpec]
-    frozen_NK: np.ndarray | None
+    frozen_NK: np.ndarray | None  # of the primary task
     dataset: ClipDataset
     precision: str
 
 
-def task_predictions(folder: Path, task: str, asked: _SplitInference, *, use_temperature: bool) -> TaskPredictions:
-    """What was said of a task, with what its thresholds name, and as its temperature has it where that
-    `use_temperature`.
-    """
-    frozen_NK = asked.frozen_NK if task == asked.primary else None
-    answers = TaskPredictions(asked.said.rows, asked.said.tasks[task], frozen=frozen_NK)
-    return apply_fitted(folder, task, asked.outputs[task].kind, answers, use_temperature=use_temperature)
+def _predict_split(run: Run, tested: Manifest, *, split: str, views: int, progress: Progress | None) -> _SplitInference:
+    recipe = run.recipe
+    device = resolve_device(recipe.train.device)
+    model, frozen = load_model(run).to(device), _load_frozen_baseline(run)
+    precision = resolve_precision(recipe.train.precision, device)
+    loader, bad = evaluation_loader(tested, split, recipe, size=model.size, views=views)
+    with loader:
+        batches = WithFrozenBaseline(loader, None if frozen is None else frozen.to(device), precision)
+        predictions = predict_rows(model, batches, precision=precision, progress=progress)
+    frozen_NK = None if frozen is None else batches.probs(predictions.rows)
+    predictions = replace(predictions, skipped=bad | predictions.skipped)
+    return _SplitInference(predictions, model.primary, frozen_NK, loader.dataset, precision)
 
 
-def apply_fitted(
-    run: Path, task: str, kind: str, answers: TaskPredictions, *, use_temperature: bool
-) -> TaskPredictions:
-    """The answers with what the run's own thresholds name, and as its temperature has them where that
-    `use_temperature`.
-    """
-    multilabel, predictions_NK = kind == "multilabel", answers.said
-    predicted_NK = predictions_NK >= read_thresholds(run, task) if multilabel else None
-    temperature = read_temperature(run, task) if use_temperature and kind in CLASSIFICATION_KINDS else None
-    cooled_NK = None if temperature is None else apply_temperature(predictions_NK, temperature, multilabel=multilabel)
-    return replace(answers, named=predicted_NK, calibrated=cooled_NK)
+def _load_frozen_baseline(run: Run) -> VideoClassifier | None:
+    """The model as it was before its backbone was trained, if its head had already been trained on frozen features."""
+    checkpoint = RunFolder(run.folder).checkpoint("start")
+    if run.recipe.model.weights == "none" or not checkpoint.meta.is_file():
+        return None
+    epochs = read_checkpoint_meta(checkpoint).get("epoch") or 0
+    learned = {stage for record in read_epochs(run.folder)[:epochs] for stage in record.get("learning", [])}
+    return load_model(run, "start") if learned and learned <= set(HEAD_STAGES) else None
 
 
-def _add_fitted_values(folder: Path, name: str, task: dict[str, Any], *, fits: bool, rows: int) -> None:
-    """What of a task was fitted on the split val."""
-    if task["kind"] == "multilabel":
-        for row, threshold in zip(task["per_class"], read_thresholds(folder, name), strict=True):
+def _check_predictions(run: Run, tested: Manifest, predictions: Predictions, *, split: str, on_error: str) -> None:
+    """Raise DataError where rows cannot be read, or a prediction is not finite."""
+    if predictions.skipped and on_error == "fail":
+        raise DataError(
+            "\n".join(predictions.skipped.values())
+            + f"\n{len(predictions.skipped)} of {len(tested)} files of the split {split!r} cannot be read; "
+            "fix or remove them, or leave them out with --on-error skip"
+        )
+    if not len(predictions.rows):
+        raise DataError(f"{run.folder}: none of the {len(tested)} files of the split {split!r} can be read")
+    finite_N = np.all([np.isfinite(values).all(1) for values in predictions.tasks.values()], axis=0)
+    if not finite_N.all():
+        files = shorten_list([str(tested.path(row)) for row in predictions.rows[~finite_N]])
+        raise DataError(f"{run.folder}: predictions for {files} are not finite; train with train.precision=fp32")
+
+
+def _task_predictions(
+    run: Run, tested: Manifest, inference: _SplitInference, fitted: dict[str, Fitted], *, use_temperature: bool
+) -> dict[str, TaskPredictions]:
+    """Predictions of each task that any row has the label of, with what was fitted on val applied."""
+    rows, by_task = inference.predictions.rows, {}
+    for task, values_NK in inference.predictions.tasks.items():
+        if tested.tasks and not tested.tasks[task].known[rows].any():
+            continue
+        frozen_NK = inference.frozen_NK if task == inference.primary else None
+        predictions = TaskPredictions(rows, values_NK, frozen=frozen_NK)
+        kind = run.outputs[task].kind
+        by_task[task] = apply_fitted(kind, predictions, fitted[task], use_temperature=use_temperature)
+    return by_task
+
+
+def _score_tasks(
+    tested: Manifest, predictions: dict[str, TaskPredictions], own: Manifest, *, facts: FileFacts
+) -> dict[str, TaskResults]:
+    trained: dict[str, Labels] = {name: labels.at(own.rows("train")) for name, labels in own.tasks.items()}
+    return {
+        name: task_metrics(tested, name, task, facts=facts, trained=trained.get(name))
+        for name, task in predictions.items()
+    }
+
+
+def _add_fitted(task: TaskResults, fitted: Fitted, *, fitted_views: bool, rows: int) -> None:
+    """Add what was fitted on the `rows` rows of the split val, a temperature only if it is for this number of views."""
+    if fitted.thresholds_K is not None:
+        for row, threshold in zip(task["per_class"], fitted.thresholds_K, strict=True):
             row["threshold"] = float(threshold)
     if task["kind"] in CLASSIFICATION_KINDS:
-        task["temperature"] = read_temperature(folder, name) if fits else None
+        task["temperature"] = fitted.temperature if fitted_views else None
     if "calibrated" in task:
         task["calibrated"] |= {"temperature": task["temperature"], "rows": rows}
 
 
-def _predict_split(
-    folder: Path, recipe: Recipe, tested: Manifest, *, split: str, views: int, progress: Progress | None
-) -> _SplitInference:
-    device = resolve_device(recipe.train.device)
-    model, frozen = load(folder).to(device), _load_frozen_baseline(folder, recipe)
-    precision = resolve_precision(recipe.train.precision, device)
-    loader, bad = evaluation_loader(tested, split, recipe, size=model.size, views=views)
-    with loader:
-        beside = WithFrozenBaseline(loader, None if frozen is None else frozen.to(device), precision)
-        said = predict_rows(model, beside, precision=precision, progress=progress)
-    frozen_NK = None if frozen is None else beside.probs(said.rows)
-    said = replace(said, skipped=bad | said.skipped)
-    return _SplitInference(said, model.primary, model.outputs, frozen_NK, loader.dataset, precision)
-
-
-def _check_predictions(folder: Path, tested: Manifest, said: Predictions, *, split: str, on_error: str) -> None:
-    """Raise DataError where rows cannot be read, or where what is said of them is no number."""
-    if said.skipped and on_error == "fail":
-        raise DataError(
-            "\n".join(said.skipped.values())
-            + f"\n{len(said.skipped)} of {len(tested)} files of the split {split!r} cannot be read; "
-            "mend or remove them, or leave them out with --on-error skip"
-        )
-    if not len(said.rows):
-        raise DataError(f"{folder}: none of the {len(tested)} files of the split {split!r} can be read")
-    finite_N = np.all([np.isfinite(values).all(1) for values in said.tasks.values()], axis=0)
-    if not finite_N.all():
-        odd = [str(tested.path(row)) for row in said.rows[~finite_N]]
-        raise DataError(
-            f"{folder}: what the model says of {shorten_list(odd)} is no number; train in train.precision=fp32"
-        )
-
-
-def write_contact_sheets(target: Path, dataset: ClipDataset, *, multilabel: bool) -> None:
-    """Contact sheets of the clips that the report of predictions.csv shows."""
-    answers = read_prediction_rows(target)
-    if answers is None:  # no task has classes
-        return
-    write_sheets(target, dataset, [clip.path for clip in choose_clips(answers, multilabel=multilabel).clips()])
-
-
-def _load_frozen_baseline(folder: Path, recipe: Recipe) -> VideoClassifier | None:
-    """The model as it was before its backbone first learned, where a head had been trained on pretrained features."""
-    checkpoint = RunFolder(folder).checkpoint("start")
-    if recipe.model.weights == "none" or not checkpoint.meta.is_file():
-        return None
-    before = read_checkpoint_meta(checkpoint).get("epoch") or 0
-    learned = {stage for record in read_epochs(folder)[:before] for stage in record.get("learning", [])}
-    return load(folder, checkpoint="start") if learned and learned <= set(HEAD_STAGES) else None
+def _protocol(recipe: Recipe, inference: _SplitInference, views: int, tested: Manifest) -> dict[str, Any]:
+    rows = inference.predictions.rows
+    return {
+        "checkpoint": "best",
+        "views": views,
+        **recipe.clip.model_dump(include={"num_frames", "sampling", "frame_stride", "fit"}),
+        "size": inference.dataset.clip.size,
+        "consensus": CONSENSUS_LABELS[recipe.evaluate.consensus].partition("," if recipe.data.multilabel else "\n")[0],
+        "decoder": "pyav" if recipe.data.packed is None else f"the pack {recipe.data.packed}",
+        "precision": inference.precision,
+        "interval": describe_interval(None if tested.groups is None else tested.groups[rows], len(rows)),
+    }
 
 
 def _previous_seeds(target: Path, protocol: dict[str, Any]) -> list[SeedResult]:
@@ -239,46 +223,3 @@ def _previous_seeds(target: Path, protocol: dict[str, Any]) -> list[SeedResult]:
     except RunError:
         return []
     return before.get("seeds", []) if before.get("protocol") == protocol else []
-
-
-def read_temperature(folder: Path, task: str = DEFAULT_TASK) -> float | None:
-    """That which brings a run's probabilities nearest to how often it is right, fitted on its val rows; None: none."""
-    return _best_checkpoint_meta(folder, task).get("temperature")
-
-
-def read_thresholds(folder: Path, task: str = DEFAULT_TASK) -> np.ndarray:
-    """For each class (K,) the probability from which on a run names it, chosen on its val rows; else one half."""
-    files = RunFolder(folder)
-    names = read_task_outputs(folder)[task].names if files.tasks.is_file() else read_json(files.classes, list[str])
-    thresholds = _best_checkpoint_meta(folder, task).get("thresholds") or [0.5] * len(names)
-    if len(thresholds) != len(names):
-        raise RunError(f"{folder}: has {len(thresholds)} thresholds for {len(names)} classes; train again")
-    return np.array(thresholds)
-
-
-def _best_checkpoint_meta(folder: Path, task: str) -> dict[str, Any]:
-    meta: dict[str, Any] = {**read_checkpoint_meta(RunFolder(folder).checkpoint("best"))}
-    return meta["tasks"].get(task, {}) if "tasks" in meta else meta
-
-
-def _protocol(recipe: Recipe, said: _SplitInference, views: int, groups: np.ndarray | None) -> dict[str, Any]:
-    return {
-        "checkpoint": "best",
-        "views": views,
-        **recipe.clip.model_dump(include={"num_frames", "sampling", "frame_stride", "fit"}),
-        "size": said.dataset.clip.size,
-        "consensus": CONSENSUS_LABELS[recipe.evaluate.consensus].partition("," if recipe.data.multilabel else "\n")[0],
-        "decoder": "pyav" if recipe.data.packed is None else f"the pack {recipe.data.packed}",
-        "precision": said.precision,
-        "interval": describe_interval(groups, len(said.said.rows)),
-    }
-
-
-def describe_interval(groups: np.ndarray | None, rows: int) -> str:
-    """How the intervals of a task's figures were made."""
-    units = jackknife_units(groups, rows)
-    if groups is None:
-        return f"95 %, jackknife over {rows} clips, Student's t"
-    number, even = len(np.unique(groups)), round(units.effective, 1)
-    uneven = f" (uneven: they count as {even:g} of equal size)" if even < 0.95 * number else ""
-    return f"95 %, jackknife over {number} groups{uneven}, Student's t"

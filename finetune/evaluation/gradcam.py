@@ -18,10 +18,10 @@ from torch.nn import functional as F
 
 from finetune.errors import ModelError, RunError
 from finetune.evaluation.contact_sheets import SIDE, make_sheet, sheet_file_name, sheet_frame_indices
-from finetune.evaluation.other_set import read_external_set
+from finetune.evaluation.external_set import read_external_set
 from finetune.model.classifier import VideoClassifier
 from finetune.model.temporal_pooling import AttentionPooling
-from finetune.run.checkpoint import load
+from finetune.run.checkpoint import load_model
 from finetune.run.folder import EvaluationFolder, RunFolder
 from finetune.run.manifest import saved_manifest
 from finetune.run.read import open_run, read_results_file
@@ -51,27 +51,25 @@ def explain(
     `overrides` name the other set that it is of, and `data_root` is where the run's files are now, as for `evaluate`.
     Raises RunError where the evaluation kept no pictures, and ModelError for a backbone without a map of places.
     """
-    folder = Path(run)
-    recipe, classes = open_run(folder)
-    files = RunFolder(folder).evaluation() if evaluation is None else EvaluationFolder(evaluation)
+    opened = open_run(run)
+    files = RunFolder(opened.folder).evaluation() if evaluation is None else EvaluationFolder(evaluation)
     if not files.pictures_index.is_file():
-        raise RunError(f"{files.path}: has no frames; write them with `finetune evaluate {folder}`")
+        raise RunError(f"{files.path}: has no frames; write them with `finetune evaluate {run}`")
     results = read_results_file(files.results)
     split, views = results["split"], results["protocol"].get("views", 1)  # which views there are depends on it
     index = read_json(files.pictures_index, dict[str, dict[str, Any]])
+    recipe, recorded = opened.recipe, saved_manifest(opened, needs_files=False)
     if overrides:
-        other = read_external_set(folder, recipe, classes, overrides, skip_unknown=True)
-        tested, recipe = other.manifest, recipe.model_copy(update={"data": other.data})
-        tested = replace(tested, splits=np.full(len(tested), split))
-        recorded = tested
+        other = read_external_set(opened, recorded, overrides, skip_unknown=True)
+        recipe = recipe.model_copy(update={"data": other.data})
+        tested = recorded = replace(other.manifest, splits=np.full(len(other.manifest), split))
     else:
-        tested = saved_manifest(folder, recipe, classes, data_root=data_root).for_split(split)
-        recorded = saved_manifest(folder, recipe, classes, needs_files=False).for_split(split)
-    position_of = {str(each.path(row)): row for each in (recorded, tested) for row in range(len(tested))}
+        tested, recorded = saved_manifest(opened, data_root=data_root).for_split(split), recorded.for_split(split)
+    position_of = {str(manifest.path(row)): row for manifest in (recorded, tested) for row in range(len(tested))}
     rows = np.array([position_of[path] for path in index if path in position_of], dtype=int)
     path_of = {str(tested.path(position_of[path])): path for path in index if path in position_of}
     shown = tested.without(np.setdiff1d(np.arange(len(tested)), rows))
-    model = load(folder).to(resolve_device(recipe.train.device))
+    model = load_model(opened).to(resolve_device(recipe.train.device))
     clip, packed = recipe.clip.model_copy(update={"size": model.size}), recipe.data.packed
     facts = manifest_facts(shown, packed, side=model.size)
     dataset = ClipDataset(shown, split, clip=clip, views=views, facts=facts, packed=packed)

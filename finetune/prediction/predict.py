@@ -1,7 +1,7 @@
 """What a trained run says of videos it has not been given: the very numbers that evaluation gives for them."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -11,17 +11,17 @@ import numpy as np
 from finetune.data.labels import LABEL_SEPARATOR
 from finetune.data.read import find_media, read_table
 from finetune.errors import DataError, RunError, VideoError
-from finetune.evaluation.evaluate import read_temperature, read_thresholds
 from finetune.inference.forward import predict_batch
 from finetune.inference.predict_split import to_source_pixels
 from finetune.metrics.calibration import apply_temperature
 from finetune.model.classifier import VideoClassifier
 from finetune.recipe.schema import Recipe
-from finetune.recipe.tasks import CLASSIFICATION_KINDS, DEFAULT_COLUMNS, OutputSpec, primary_task
-from finetune.run.checkpoint import load
+from finetune.recipe.tasks import DEFAULT_COLUMNS, OutputSpec, primary_task
+from finetune.run.checkpoint import load_model
+from finetune.run.fitted import Fitted, read_fitted
 from finetune.run.folder import RunFolder
 from finetune.run.predictions_csv import top_classes
-from finetune.run.read import open_run
+from finetune.run.read import Run, open_run
 from finetune.runtime.device import resolve_device, resolve_precision
 from finetune.storage.numbered_images import IMAGE_SUFFIXES
 from finetune.video.dataset import FrameSource, read_views, view_placements
@@ -146,13 +146,12 @@ def iter_predictions(
     """
     if on_error not in {"fail", "skip"}:
         raise RunError(f"on_error is 'fail' or 'skip', not {on_error!r}")
-    folder = Path(run)
-    recipe, _ = open_run(folder)
-    model = load(folder)
-    outputs = model.outputs
-    temperatures = _read_temperatures(folder, outputs, recipe.evaluate.views, views) if calibrated else {}
-    thresholds = {task: read_thresholds(folder, task) for task, each in outputs.items() if each.kind == "multilabel"}
-    together = reads_image_sequences(folder) if image_sequences is None else image_sequences
+    opened = open_run(run)
+    recipe, model, outputs = opened.recipe, load_model(opened), opened.outputs
+    fitted = read_fitted(opened)
+    if calibrated:
+        _check_temperatures(opened, fitted, views)
+    together = _reads_image_sequences(opened) if image_sequences is None else image_sequences
     files = [file for path in paths for file in find_media(Path(path), image_sequences=together)]
     infos = probe_many(files, progress=partial(progress, CHECKING))
     bad = [str(info) for info in infos if isinstance(info, VideoError)]
@@ -160,7 +159,8 @@ def iter_predictions(
         raise DataError("\n".join(bad))
     device = resolve_device(recipe.train.device)
     asked = Predictor(model.to(device), recipe, views or recipe.evaluate.views)
-    fitted = {task: (thresholds.get(task), temperatures.get(task)) for task in outputs}
+    if not calibrated:
+        fitted = {task: replace(of_task, temperature=None) for task, of_task in fitted.items()}
     for number, (file, info) in enumerate(zip(files, infos, strict=True), 1):
         try:
             if isinstance(info, VideoError):
@@ -181,11 +181,13 @@ def iter_predictions(
 
 def reads_image_sequences(run: Path) -> bool:
     """Whether a run takes a folder of numbered images as one clip: not if all clips it trained on are images."""
-    recipe, _ = open_run(run)
-    manifest = RunFolder(run).manifest
-    learned = read_table(manifest).get("path", [""]) if manifest.is_file() else [""]
-    only_images = all(Path(path).suffix.lower() in IMAGE_SUFFIXES for path in learned)
-    return recipe.data.image_sequences and not only_images
+    return _reads_image_sequences(open_run(run))
+
+
+def _reads_image_sequences(run: Run) -> bool:
+    trained = read_table(RunFolder(run.folder).manifest).get("path", [""])
+    only_images = all(Path(path).suffix.lower() in IMAGE_SUFFIXES for path in trained)
+    return run.recipe.data.image_sequences and not only_images
 
 
 class Predictor:
@@ -221,32 +223,28 @@ def _task_prediction(
     predictions_K: np.ndarray,
     top_k: int,
     *,
-    fitted: tuple[np.ndarray | None, float | None],
+    fitted: Fitted,
     middle: int,
 ) -> TaskPrediction:
     if not output.is_categorical:
         names = DEFAULT_COLUMNS.get(output.kind, output.names)
         numbers = {name: float(f"{value:.6g}") for name, value in zip(names, predictions_K, strict=True)}
         return TaskPrediction(output.kind, numbers=numbers, frame=middle if output.kind == "box" else None)
-    thresholds, temperature = fitted
-    named = None  # by the probabilities as they are: a temperature changes no answer
-    if thresholds is not None:
-        named = tuple(name for name, there in zip(output.names, predictions_K >= thresholds, strict=True) if there)
-    if temperature is not None:
-        predictions_K = apply_temperature(predictions_K, temperature, multilabel=output.kind == "multilabel")
+    named = None  # by the uncalibrated probabilities: a temperature changes no predicted class
+    if fitted.thresholds_K is not None:
+        above_K = predictions_K >= fitted.thresholds_K
+        named = tuple(name for name, is_above in zip(output.names, above_K, strict=True) if is_above)
+    if fitted.temperature is not None:
+        predictions_K = apply_temperature(predictions_K, fitted.temperature, multilabel=output.kind == "multilabel")
     return TaskPrediction(output.kind, tuple(top_classes(predictions_K, output.names, count=top_k)), named)
 
 
-def _read_temperatures(
-    run: Path, outputs: Mapping[str, OutputSpec], fitted_views: int, views: int | None
-) -> dict[str, float]:
-    """Raises RunError where no task has one for so many views."""
-    found = {
-        task: read_temperature(run, task) for task, output in outputs.items() if output.kind in CLASSIFICATION_KINDS
-    }
-    temperatures = {task: temperature for task, temperature in found.items() if temperature is not None}
-    if not temperatures:
-        raise RunError(f"{run}: has no temperature, which training fits on the split val; leave out --calibrated")
+def _check_temperatures(run: Run, fitted: Mapping[str, Fitted], views: int | None) -> None:
+    """Raise RunError where no task has a temperature for so many views; None: as many as it was fitted for."""
+    if all(task.temperature is None for task in fitted.values()):
+        raise RunError(
+            f"{run.folder}: has no temperature, which training fits on the split val; leave out --calibrated"
+        )
+    fitted_views = run.recipe.evaluate.views
     if views is not None and views != fitted_views:
-        raise RunError(f"{run}: its temperature is that of {fitted_views} views, not {views}; leave out --views")
-    return temperatures
+        raise RunError(f"{run.folder}: its temperature is that of {fitted_views} views, not {views}; leave out --views")

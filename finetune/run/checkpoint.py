@@ -12,10 +12,9 @@ from torch import Tensor
 from finetune.errors import RunError
 from finetune.model.classifier import VideoClassifier, build_from_settings
 from finetune.model.lora import merged_state_dict
-from finetune.recipe.schema import Recipe
 from finetune.recipe.tasks import MultitaskSpec
 from finetune.run.folder import CheckpointFolder, RunFolder
-from finetune.run.read import open_run, read_checkpoint_meta, read_task_outputs
+from finetune.run.read import Run, open_run, read_checkpoint_meta
 from finetune.storage.atomic import atomic_folder, write_json
 
 
@@ -74,20 +73,25 @@ def load_model_weights(model: VideoClassifier, weights: Mapping[str, Tensor], *,
 
 def load(run: str | Path, *, checkpoint: str = "best") -> VideoClassifier:
     """The trained model of a run folder, in evaluation mode."""
-    recipe, classes = open_run(run)
-    model = build_empty_model(Path(run), recipe, classes)
-    load_checkpoint(Path(run), checkpoint, model)
-    model.consensus, model.multilabel = recipe.evaluate.consensus, recipe.data.multilabel
+    return load_model(open_run(run), checkpoint)
+
+
+def load_model(run: Run, checkpoint: str = "best") -> VideoClassifier:
+    """The trained model of an opened run, in evaluation mode."""
+    model = build_empty_model(run)
+    load_checkpoint(run.folder, checkpoint, model)
+    model.consensus, model.multilabel = run.recipe.evaluate.consensus, run.recipe.data.multilabel
     return model.eval()
 
 
-def build_empty_model(run: Path, recipe: Recipe, classes: tuple[str, ...]) -> VideoClassifier:
-    """A model as a run's is built, into which its weights can be loaded."""
+def build_empty_model(run: Run) -> VideoClassifier:
+    """A model of a run's architecture, into which its weights can be loaded."""
+    recipe = run.recipe
     settings = recipe.model.model_copy(update={"weights": "none"})
-    multitask_spec = MultitaskSpec(recipe.tasks, read_task_outputs(run), recipe.multitask) if recipe.tasks else None
-    if multitask_spec is not None and {name: each.kind for name, each in multitask_spec.outputs.items()} != {
+    multitask_spec = MultitaskSpec(recipe.tasks, run.outputs, recipe.multitask) if recipe.tasks else None
+    if multitask_spec is not None and {task: output.kind for task, output in run.outputs.items()} != {
         name: task.kind for name, task in recipe.tasks.items()
     }:
-        raise RunError(f"{RunFolder(run).tasks}: has other tasks than recipe.yaml; train again")
+        raise RunError(f"{RunFolder(run.folder).tasks}: has other tasks than recipe.yaml; train again")
     frames, size = recipe.clip.num_frames, recipe.clip.size
-    return build_from_settings(settings, classes, num_frames=frames, size=size, multitask_spec=multitask_spec)
+    return build_from_settings(settings, run.classes, num_frames=frames, size=size, multitask_spec=multitask_spec)

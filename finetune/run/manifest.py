@@ -11,48 +11,41 @@ import numpy as np
 
 from finetune.data.manifest import Manifest, tasks_for_csv
 from finetune.errors import DataError, RunError, shorten_list
-from finetune.recipe.schema import Recipe
 from finetune.run.folder import RunFolder
-from finetune.run.read import read_task_outputs
+from finetune.run.read import Run
 
 
-def saved_manifest(
-    run: Path,
-    recipe: Recipe,
-    classes: tuple[str, ...],
-    *,
-    data_root: Path | None = None,
-    needs_files: bool = True,
-) -> Manifest:
-    """The rows of a run as they were when it trained; `data_root` is where their files are now.
+def saved_manifest(run: Run, *, data_root: Path | None = None, needs_files: bool = True) -> Manifest:
+    """The rows of a run as they were when it was trained; `data_root` is where their files are now.
 
-    Raises DataError when files have gone since, or where `data_root` is given and frames come from a pack, and RunError
-    for rows that are not the run's.
+    Raises DataError where files are missing, unless not `needs_files`, and where `data_root` is given but frames come
+    from a pack. Raises RunError for rows with classes that the run does not have.
     """
-    data, tasks = recipe.data, tasks_for_csv(recipe.tasks)
+    data, tasks = run.recipe.data, tasks_for_csv(run.recipe.tasks)
     manifest = Manifest.from_csv(
-        RunFolder(run).manifest, multilabel=data.multilabel, packed=True, tasks=tasks, checked=False
+        RunFolder(run.folder).manifest, multilabel=data.multilabel, packed=True, tasks=tasks, checked=False
     )
     manifest = replace(manifest, image_rate=data.image_rate)
     if data_root is not None and data.packed is not None:
         raise DataError(
-            f"{run}: reads its frames from the pack {data.packed}, not from videos, so --data-root has no effect; "
-            "put the pack, or a link to it, at that place"
+            f"{run.folder}: reads its frames from the pack {data.packed}, not from videos, so --data-root has no "
+            "effect; put the pack, or a link to it, at that place"
         )
     if data_root is not None:
         manifest = replace(manifest, paths=relocated_paths(manifest, data_root))
     elif needs_files and data.packed is None:
         _refuse_missing(manifest)
     if tasks:
-        return manifest.aligned_to_outputs(read_task_outputs(run))
-    if set(manifest.classes) - set(classes):
-        raise RunError(f"{run}: manifest.csv names classes that the run has not: {shorten_list(manifest.classes)}")
-    return manifest.with_classes(classes)
+        return manifest.aligned_to_outputs(run.outputs)
+    if set(manifest.classes) - set(run.classes):
+        listed = shorten_list(manifest.classes)
+        raise RunError(f"{run.folder}: manifest.csv has classes that the run does not have: {listed}")
+    return manifest.with_classes(run.classes)
 
 
 def _refuse_missing(manifest: Manifest) -> None:
-    paths = [manifest.path(row) for row in range(len(manifest))]
-    missing = [str(path) for path in paths if not os.path.exists(path)]  # noqa: PTH110 (never raises)
+    paths = [os.fsdecode(path) for path in manifest.paths]
+    missing = [path for path in paths if not os.path.exists(path)]  # noqa: PTH110 (never raises)
     if missing:
         raise DataError(
             f"{manifest.source}: {len(missing)} of {len(paths)} files are not there: {shorten_list(missing)}; "
@@ -88,9 +81,9 @@ def _shared_folder(paths: Sequence[str]) -> str:
     return os.path.commonpath([str(Path(path).parent) for path in paths])
 
 
-def describe_relocation(run: Path, recipe: Recipe, classes: tuple[str, ...], data_root: Path) -> str:
-    """Which folder of the run's record stands for which one now."""
-    before = saved_manifest(run, recipe, classes, needs_files=False)
-    after = saved_manifest(run, recipe, classes, data_root=data_root)
-    old, new = (_shared_folder([os.fsdecode(path) for path in each.paths]) for each in (before, after))
+def describe_relocation(run: Run, data_root: Path) -> str:
+    """Which recorded folder is read from which folder now."""
+    before = saved_manifest(run, needs_files=False)
+    after = saved_manifest(run, data_root=data_root)
+    old, new = (_shared_folder([os.fsdecode(path) for path in manifest.paths]) for manifest in (before, after))
     return f"{len(before)} files recorded below {old} are read below {new}"

@@ -53,25 +53,34 @@ def write_class_predictions(
     predicted_NK: np.ndarray | None = None,
     *,
     task: str = "",
-) -> None:
-    """predictions.csv, a line for each row, and probabilities.npy, float32 (N, K), with rows in the same order.
+) -> list[PredictionRow]:
+    """Write predictions.csv, a line for each of `rows` (N,), and probabilities.npy in the same order; gives the lines.
 
-    Where rows may have several classes, predicted are those that `predicted_NK` names, and the probability is of the
-    likeliest. Those of another `task` than the first have its name in theirs. Names that a spreadsheet would take for
-    a formula have an apostrophe before them, which reading takes away.
+    Where a clip may have several classes, `predicted_NK` marks those that are predicted, and the probability is that
+    of the likeliest class. `task` names the files of other tasks than the primary one. A name that a spreadsheet would
+    take for a formula is written with an apostrophe before it, which reading removes.
     """
     files = EvaluationFolder(folder)
     save_array(files.outputs(task), probs_NK)
+    predictions = [
+        _prediction_row(manifest, row, probs_K, None if predicted_NK is None else predicted_NK[index])
+        for index, (row, probs_K) in enumerate(zip(rows, probs_NK, strict=True))
+    ]
     with atomic_file(files.predictions(task)) as partial, partial.open("w", newline="", encoding="utf-8") as lines:
         writer = csv.writer(lines)
         writer.writerow(COLUMNS)
-        for index, row in enumerate(rows):
-            top = top_classes(probs_NK[index], manifest.classes, count=5)
-            predicted = top[0][0] if predicted_NK is None else join_labels(manifest.classes, predicted_NK[index])
-            listed = json.dumps(top, ensure_ascii=False)
-            group = "" if manifest.groups is None else manifest.groups[row]
-            cells = [manifest.path(row), manifest.label(row), predicted, top[0][1], listed, group]
+        for row in predictions:
+            top_k = json.dumps(list(row.top_k.items()), ensure_ascii=False)
+            cells = [row.path, row.label, row.predicted, row.probability, top_k, row.group]
             writer.writerow(spreadsheet_row(cells))
+    return predictions
+
+
+def _prediction_row(manifest: Manifest, row: int, probs_K: np.ndarray, predicted_K: np.ndarray | None) -> PredictionRow:
+    top = top_classes(probs_K, manifest.classes, count=5)
+    predicted = top[0][0] if predicted_K is None else join_labels(manifest.classes, predicted_K)
+    group = "" if manifest.groups is None else str(manifest.groups[row])
+    return PredictionRow(str(manifest.path(row)), manifest.label(row), predicted, top[0][1], dict(top), group)
 
 
 def write_numeric_predictions(
@@ -81,23 +90,25 @@ def write_numeric_predictions(
     predictions_NK: np.ndarray,
     *,
     task: str,
-    beside: Mapping[str, np.ndarray],
+    extra: Mapping[str, np.ndarray],
 ) -> None:
-    """predictions-<task>.csv and said-<task>.npy of a task that gives numbers; true ones are empty where they lack.
+    """Write the predictions of a task of numbers for `rows` (N,), and further columns, `extra`, of values (N,) each.
 
-    So is what else is to be written `beside` them of each row (N,).
+    Cells of the truth, and of `extra`, are empty where a row has no label.
     """
     files, labels = EvaluationFolder(folder), manifest.tasks[task]
     save_array(files.outputs(task), predictions_NK)
     with atomic_file(files.predictions(task)) as partial, partial.open("w", newline="", encoding="utf-8") as lines:
         writer = csv.writer(lines)
         columns = [column for name in labels.names for column in (name, f"{name}_said")]
-        writer.writerow(["path", "group", *columns, *beside])
+        writer.writerow(["path", "group", *columns, *extra])
         for index, row in enumerate(rows):
-            known, said = bool(labels.known[row]), predictions_NK[index]
+            known, predicted_K = bool(labels.known[row]), predictions_NK[index]
             true = [f"{value:.6g}" if known else "" for value in labels.values[row]]
-            pairs = [text for pair in zip(true, (f"{value:.6g}" for value in said), strict=True) for text in pair]
-            further = [f"{values[index]:.4f}" if known else "" for values in beside.values()]
+            pairs = [
+                text for pair in zip(true, (f"{value:.6g}" for value in predicted_K), strict=True) for text in pair
+            ]
+            further = [f"{values[index]:.4f}" if known else "" for values in extra.values()]
             group = "" if manifest.groups is None else manifest.groups[row]
             writer.writerow(spreadsheet_row([manifest.path(row), group, *pairs, *further]))
 

@@ -3,8 +3,9 @@
 import csv
 import io
 import shlex
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ from finetune.errors import RecipeError, RunError
 from finetune.recipe.load import load_recipe, read_yaml
 from finetune.recipe.renamed_keys import rename_recipe_keys
 from finetune.recipe.schema import Recipe
-from finetune.recipe.tasks import DEFAULT_COLUMNS, OutputSpec
+from finetune.recipe.tasks import DEFAULT_COLUMNS, DEFAULT_TASK, OutputSpec
 from finetune.run.folder import SPLITS, CheckpointFolder, EvaluationFolder, RunFolder
 from finetune.run.predictions_csv import read_prediction_rows
 from finetune.run.results import (
@@ -30,8 +31,21 @@ from finetune.storage.safe_read import check_no_external_links, parse_json, read
 _PREDICTIONS = ("path", "label", "predicted", "probability")
 
 
-def open_run(run: str | Path, overrides: Sequence[str] = ()) -> tuple[Recipe, tuple[str, ...]]:
-    """The recipe of a run, with overrides, and its classes.
+@dataclass(frozen=True)
+class Run:
+    """A run with a checkpoint: what its folder says of the model, read once.
+
+    `outputs` has the output of each head by task; a run without a section `tasks` has one task, DEFAULT_TASK.
+    """
+
+    folder: Path
+    recipe: Recipe
+    classes: tuple[str, ...]
+    outputs: Mapping[str, OutputSpec]
+
+
+def open_run(run: str | Path, overrides: Sequence[str] = ()) -> Run:
+    """Read a run, its recipe with overrides.
 
     Raises RunError for a folder without a checkpoint, for links that lead out of it, and for a newer format.
     """
@@ -41,8 +55,10 @@ def open_run(run: str | Path, overrides: Sequence[str] = ()) -> tuple[Recipe, tu
         raise RunError(f"{run}: is not a run folder with a checkpoint: it has no {', no '.join(missing)}")
     check_no_external_links(folder.path)
     read_environment(folder.path)
-    classes = read_json(folder.classes, list[str])
-    return load_recipe(str(folder.recipe), overrides), tuple(classes)
+    classes = tuple(read_json(folder.classes, list[str]))
+    recipe = load_recipe(str(folder.recipe), overrides)
+    one_task = {DEFAULT_TASK: OutputSpec("multilabel" if recipe.data.multilabel else "classify", classes)}
+    return Run(folder.path, recipe, classes, read_task_outputs(folder.path) if recipe.tasks else one_task)
 
 
 def read_environment(run: Path) -> Environment | None:

@@ -12,11 +12,10 @@ from torch import Tensor
 from finetune.errors import RunError
 from finetune.inference.predict_split import predict_rows
 from finetune.metrics.headline import epoch_sort_key, validation_metrics
-from finetune.recipe.schema import Recipe
-from finetune.run.checkpoint import load, load_model_weights, read_tensors, save_checkpoint
+from finetune.run.checkpoint import load, load_model, load_model_weights, read_tensors, save_checkpoint
 from finetune.run.folder import RunFolder
 from finetune.run.manifest import saved_manifest
-from finetune.run.read import open_run
+from finetune.run.read import Run, open_run
 from finetune.run.write import new_run_folder
 from finetune.runtime.device import resolve_device, resolve_precision
 from finetune.storage.atomic import write_json
@@ -106,11 +105,11 @@ def _weights(folder: Path, which: str) -> StateDict:
 
 def _scorer(folder: Path) -> Score:
     """A function that evaluates weights on the split val of a run, as `finetune evaluate` does."""
-    recipe, classes = open_run(folder)
-    tested = saved_manifest(folder, recipe, classes).for_split("val")
+    run = open_run(folder)
+    recipe, tested = run.recipe, saved_manifest(run).for_split("val")
     if not len(tested):
         raise RunError(f"{folder}: has no rows in the split val, on which the average is chosen")
-    model = load(folder).to(resolve_device(recipe.train.device))
+    model = load_model(run).to(resolve_device(recipe.train.device))
     precision = resolve_precision(recipe.train.precision, next(model.parameters()).device)
     views = recipe.evaluate.views
 
@@ -129,24 +128,25 @@ def _scorer(folder: Path) -> Score:
 
 
 def _refuse_incompatible_runs(folders: Sequence[Path]) -> None:
-    recipe, classes = open_run(folders[0])
-    rows = _split_of_rows(folders[0], recipe, classes)
+    first = open_run(folders[0])
+    recipe, rows = first.recipe, _split_of_rows(first)
     for folder in folders[1:]:
-        other, other_classes = open_run(folder)
-        alike = (other.model, other.clip, other_classes) == (recipe.model, recipe.clip, classes)
+        run = open_run(folder)
+        other = run.recipe
+        alike = (other.model, other.clip, run.classes) == (recipe.model, recipe.clip, first.classes)
         if not alike or (other.tasks, other.multitask.sharing) != (recipe.tasks, recipe.multitask.sharing):
             raise RunError(
                 f"{folder}: has another model, clip, classes or tasks than {folders[0]}; "
                 "only runs of the same model can be averaged"
             )
-        if _split_of_rows(folder, other, classes) != rows:
+        if _split_of_rows(run) != rows:
             raise RunError(
                 f"{folder}: has other splits than {folders[0]}: training clips of one would be test clips of the other"
             )
 
 
-def _split_of_rows(folder: Path, recipe: Recipe, classes: tuple[str, ...]) -> dict[str, str]:
-    manifest = saved_manifest(folder, recipe, classes)
+def _split_of_rows(run: Run) -> dict[str, str]:
+    manifest = saved_manifest(run)
     return {str(manifest.path(row).resolve()): str(manifest.splits[row]) for row in range(len(manifest))}
 
 

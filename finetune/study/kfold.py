@@ -10,17 +10,18 @@ import numpy as np
 
 from finetune.checks.split_warnings import warnings_of_folds
 from finetune.data.manifest import Manifest
-from finetune.evaluation.evaluate import apply_fitted, describe_interval, write_contact_sheets
-from finetune.evaluation.task_results import TaskPredictions, task_metrics, write_predictions
+from finetune.evaluation.task_results import TaskPredictions, apply_fitted, task_metrics
+from finetune.evaluation.write_evaluation import build_results, describe_interval, write_evaluation
 from finetune.metrics.headline_keys import HEADLINE_METRICS
 from finetune.metrics.intervals import FOLD_ERROR_NOTE, widen_for_pooled_folds
 from finetune.recipe.schema import Recipe
 from finetune.recipe.tasks import CATEGORICAL_KINDS, DEFAULT_TASK, primary_task
 from finetune.report.run.page import write_report
+from finetune.run.fitted import read_fitted
 from finetune.run.folder import RunFolder
 from finetune.run.predictions_csv import read_task_predictions
-from finetune.run.results import RESULTS_FORMAT, Results
-from finetune.run.write import write_results
+from finetune.run.read import open_run
+from finetune.run.results import Results
 from finetune.storage.safe_read import read_array
 from finetune.study.folds import fold_manifests
 from finetune.study.several_runs import FinishedRun, StudyRun, finish_runs, refuse_changed_rows, study_folder
@@ -48,46 +49,48 @@ def kfold(recipe: Recipe, manifest: Manifest, *, folds: int | None, out: Path) -
             write_report(fold.folder)
             finished.append(fold)
         method = _describe_folds(manifest, folds, len(runs))
-        results = _pool_results(recipe, divided, finished, out, method=method)
-        results["seconds"] = round(time.perf_counter() - started, 2)
-        write_results(RunFolder(out).evaluation().path, results)
+        results = _pool_results(recipe, divided, finished, out, method=method, started=started)
         write_report(out)
     return results
 
 
 def _pool_results(
-    recipe: Recipe, divided: Sequence[Manifest], folds: Sequence[FinishedRun], out: Path, *, method: str
+    recipe: Recipe,
+    divided: Sequence[Manifest],
+    folds: Sequence[FinishedRun],
+    out: Path,
+    *,
+    method: str,
+    started: float,
 ) -> Results:
-    """The results of all folds together; writes their predictions and pictures into `out/evaluation`."""
+    """The results of all folds together, written with their predictions and pictures into `out/evaluation`."""
     manifest, protocol = divided[0], folds[0].results["protocol"]
     tested = replace(manifest, splits=np.full(len(manifest), "test"))
     predictions = _pool_predictions(tested, folds)
     rows = np.unique(np.concatenate([task.rows for task in predictions.values()]))
-    folder = RunFolder(out).evaluation().path
-    folder.mkdir(exist_ok=True)
-    write_predictions(folder, tested, predictions)
     clip, packed = recipe.clip.model_copy(update={"size": protocol["size"]}), recipe.data.packed
     facts = manifest_facts(tested, packed, side=protocol["size"])
     dataset = ClipDataset(tested, "test", clip=clip, views=recipe.evaluate.views, facts=facts, packed=packed)
     with widen_for_pooled_folds():
         tasks = {name: task_metrics(tested, name, task, facts=facts) for name, task in predictions.items()}
-    write_contact_sheets(folder, dataset, multilabel=tasks[primary_task(tasks)]["kind"] == "multilabel")
     groups = None if manifest.groups is None else manifest.groups[rows]
     interval = f"{describe_interval(groups, len(rows))}; {FOLD_ERROR_NOTE}"
-    return {
-        "schema": RESULTS_FORMAT,
-        "run": out.resolve().name,
-        "split": "test",
-        "num_rows": len(rows),
-        "num_groups": None if groups is None else len(np.unique(groups)),
-        "skipped": [file for fold in folds for file in fold.results["skipped"]],
-        "tasks": tasks,
-        "class_counts": {"test": tested.counts("test")},
-        "training_skipped": [],
-        "warnings": warnings_of_folds(divided, tested, facts, "test"),
-        "protocol": {"cross_validation": method, **protocol, "interval": interval},
-        "folds": [_fold_metrics(fold) for fold in folds],
-    }
+    results = build_results(
+        out,
+        tested,
+        rows,
+        split="test",
+        skipped=[file for fold in folds for file in fold.results["skipped"]],
+        tasks=tasks,
+        class_counts={"test": tested.counts("test")},
+        training_skipped=[],
+        warnings=warnings_of_folds(divided, tested, facts, "test"),
+        protocol={"cross_validation": method, **protocol, "interval": interval},
+        seconds=time.perf_counter() - started,
+    )
+    results["folds"] = [_fold_metrics(fold) for fold in folds]
+    write_evaluation(RunFolder(out).evaluation().path, results, tested, predictions, pictures_of=dataset)
+    return results
 
 
 def _pool_predictions(tested: Manifest, folds: Sequence[FinishedRun]) -> dict[str, TaskPredictions]:
@@ -109,7 +112,7 @@ def _fold_predictions(fold: FinishedRun, task: str, row_of: dict[str, int]) -> T
     has_frozen = task == primary_task(tasks) and kind in CATEGORICAL_KINDS and frozen.is_file()
     rows = np.array([row_of[path] for path in paths], dtype=int)
     predictions = TaskPredictions(rows, predictions_NK, frozen=read_array(frozen) if has_frozen else None)
-    return apply_fitted(fold.folder, task, kind, predictions, use_temperature=True)
+    return apply_fitted(kind, predictions, read_fitted(open_run(fold.folder))[task], use_temperature=True)
 
 
 def _concatenate(folds: Sequence[TaskPredictions]) -> TaskPredictions:
@@ -119,9 +122,9 @@ def _concatenate(folds: Sequence[TaskPredictions]) -> TaskPredictions:
         parts = [part for fold in folds if (part := getattr(fold, name)) is not None]
         return np.concatenate(parts) if len(parts) == len(folds) else None
 
-    rows, said = (np.concatenate([getattr(fold, name) for fold in folds]) for name in ("rows", "said"))
-    optional = (joined(name) for name in ("named", "calibrated", "frozen"))
-    return TaskPredictions(rows, said, *optional).at(np.argsort(rows))
+    rows, values = (np.concatenate([getattr(fold, name) for fold in folds]) for name in ("rows", "values"))
+    optional = (joined(name) for name in ("predicted", "calibrated", "frozen"))
+    return TaskPredictions(rows, values, *optional).at(np.argsort(rows))
 
 
 def _fold_metrics(fold: FinishedRun) -> dict[str, Any]:

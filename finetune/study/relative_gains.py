@@ -103,8 +103,7 @@ def metric_difference(
 
 
 def _read_predictions(run: Path, task: str, split: str) -> _LabelledPredictions:
-    recipe, classes = open_run(run)
-    manifest = saved_manifest(run, recipe, classes).for_split(split)
+    manifest = saved_manifest(open_run(run)).for_split(split)
     labels = manifest.tasks[task]
     evaluation = RunFolder(run).evaluation(split)
     paths, predictions_NK = read_task_predictions(evaluation, task, read_results_file(evaluation.results)["tasks"])

@@ -43,14 +43,15 @@ def resume(
     Raises RunError for a folder without a checkpoint, RecipeError for another change of the recipe.
     """
     folder = Path(run)
-    recipe, classes = open_run(folder, overrides)
+    opened = open_run(folder, overrides)
+    recipe = opened.recipe
     if not any(override.startswith("train.cache_dir=") for override in overrides):
         recipe = without_foreign_cache_dir(recipe)
     state = read_state(folder)
     refuse_changed_recipe(state["recipe"], recipe)
-    manifest = saved_manifest(folder, recipe, classes, data_root=data_root)
+    manifest = saved_manifest(opened, data_root=data_root)
     resolve_device(recipe.train.device)
-    model = build_empty_model(folder, recipe, classes)
+    model = build_empty_model(opened)
     load_checkpoint(folder, "last", model)
     run_preflight_checks(model, manifest, recipe, folder=folder)
     display = Display(quiet=quiet or not is_main_process())

@@ -67,8 +67,8 @@ def test_the_rate_of_the_images_is_that_which_was_trained_with(run, data, tmp_pa
     from finetune.run.manifest import saved_manifest
     from finetune.run.read import open_run
 
-    recipe, classes = open_run(run)
-    assert recipe.data.image_rate == saved_manifest(run, recipe, classes).image_rate == 5
+    opened = open_run(run)
+    assert opened.recipe.data.image_rate == saved_manifest(opened).image_rate == 5
 
 
 def test_a_folder_is_drawn_to_a_video_of_its_images_at_their_rate(run, data, tmp_path, finetune):

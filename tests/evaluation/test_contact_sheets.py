@@ -58,7 +58,7 @@ def test_where_a_frame_is_bright_its_picture_is(tmp_path):
 
 def test_names_are_those_that_a_report_takes():
     assert sheet_file_name("/a/b.mp4") == sheet_file_name("/a/b.mp4") != sheet_file_name("/a/c.mp4")
-    from finetune.report.run.task_view import _NAME
+    from finetune.report.run.clips_section import _PICTURE_NAME as _NAME
 
     for path in ("/a/b.mp4", "挥手", "\udce9", ""):
         assert _NAME.fullmatch(sheet_file_name(path)) and _NAME.fullmatch(sheet_file_name(path, "-cam"))

@@ -107,7 +107,7 @@ def test_the_frozen_baseline_is_what_the_weights_before_unfreezing_score(run, ow
     labels, probs = answers_of(run / "evaluation")
     right = [each.argmax(1) == labels for each in (probs, np.load(run / "evaluation/frozen.npy"))]
     assert task["frozen"]["difference_ci"] == list(paired_difference(*right, groups=None)[1])
-    assert "With the backbone frozen" in write_report(run, figures_too=False).read_text()
+    assert "Frozen backbone" in write_report(run, figures_too=False).read_text()
     trained, start = load(run, checkpoint="last"), load(run, checkpoint="start")
     assert any(not torch.equal(one, other) for one, other in zip(trained.parameters(), start.parameters(), strict=True))
 
@@ -129,7 +129,7 @@ def test_a_run_of_before_temperatures_is_evaluated_reported_and_not_calibrated(o
     noted(own_run, temperature=None)
     assert "calibrated" not in ft.evaluate(own_run)["tasks"]["label"]
     page = write_report(own_run, figures_too=False).read_text()
-    assert "There is no calibrated version" in page
+    assert "There are no calibrated probabilities" in page
     video = manifest.path(int(manifest.rows("test")[0]))
     with pytest.raises(RunError, match="has no temperature, which training fits on the split val; leave out"):
         ft.predict(own_run, [video], calibrated=True)
@@ -201,7 +201,7 @@ def test_frames_are_of_the_clips_that_the_report_shows_and_go_when_there_are_to_
     assert status == 0
     assert not pictures.exists()
     page = (own_run / "evaluation/report.html").read_text()
-    assert "data:image/jpeg" not in page and "This evaluation kept no frames" in page
+    assert "data:image/jpeg" not in page and "This evaluation stored no frames" in page
     assert out.splitlines()[0].startswith("top1 ")
 
 
@@ -214,7 +214,7 @@ def test_what_is_no_number_is_refused_with_the_clips(own_run, monkeypatch):
 
     found = evaluation.predict_rows
     monkeypatch.setattr(evaluation, "predict_rows", broken)
-    with pytest.raises(DataError, match=r"what the model says of .*\.mp4 is no number"):
+    with pytest.raises(DataError, match=r"predictions for .*\.mp4 are not finite; train with train.precision=fp32"):
         ft.evaluate(own_run)
 
 

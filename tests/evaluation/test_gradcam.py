@@ -240,8 +240,8 @@ def test_the_frames_looked_at_are_those_of_the_sheet_whatever_the_views(run, mon
     explain(run)
     recipe_views = ft.load_recipe(str(run / "recipe.yaml")).evaluate.views
     assert recipe_views == 1
-    recipe, classes = open_run(run)
-    tested = saved_manifest(run, recipe, classes).for_split("test")
+    opened = open_run(run)
+    recipe, tested = opened.recipe, saved_manifest(opened).for_split("test")
     loader, _ = evaluation_loader(tested, "test", recipe, size=32, views=2)
     with loader:
         wanted = {loader.dataset[position]["clips"][0].numpy().tobytes() for position in range(4)}
@@ -264,7 +264,7 @@ def test_commands_explain(trained_run, tmp_path, finetune):
     index = json.loads((run / "evaluation/val/pictures/index.json").read_text())
     assert len(index) == 4 and all("cam" in each for each in index.values())
     status, _, err = finetune("report", run)
-    assert (status, "has no results.json; make it with `finetune evaluate" in err) == (2, True)
+    assert (status, "has no results.json; create it with `finetune evaluate" in err) == (2, True)
     for each in index.values():
         (run / "evaluation/val/pictures" / each["cam"]).unlink()
     status, out, _ = finetune("report", run, "--split", "val", "--explain")

@@ -13,7 +13,7 @@ from tasked import TASKS, draw_clips, manifest_of, recipe_of
 import finetune as ft
 from finetune.checks.split_warnings import overlap_warnings
 from finetune.errors import DataError, RecipeError, RunError
-from finetune.evaluation.other_set import read_external_set
+from finetune.evaluation.external_set import read_external_set
 from finetune.run.manifest import relocated_paths, saved_manifest
 from finetune.run.read import open_run
 from finetune.train.from_recipe import train_from_recipe
@@ -64,7 +64,7 @@ def test_another_set_is_scored_in_a_folder_of_its_own_and_changes_nothing_else(r
     assert results["protocol"]["data"] == f"{other}, all 10 rows"
     assert results["class_counts"]["test"] == {"dark ones": 6, "it's bright": 4}
     assert results["class_counts"]["train"] == {"dark ones": 4, "it's bright": 4}
-    assert "Another data set" in (folder / "report.html").read_text()
+    assert "another set than the run&#39;s own" in (folder / "report.html").read_text()
     with (folder / "predictions.csv").open(newline="") as file:
         predicted = {line["path"]: line["predicted"] for line in csv.DictReader(file)}
     assert {str(each.path): each.predicted for each in ft.predict(run, sorted(predicted))} == predicted
@@ -114,9 +114,9 @@ def test_what_the_model_learned_from_is_a_leak_in_another_set(run, other, clip_f
     (other.parent / "1.mp4").unlink()
     (other.parent / "1.mp4").symlink_to(clip_folder / "val/dark ones/1.mp4")
     (leak,) = told(ft.evaluate(run, [f"data.manifest={other}"], pictures=False))
-    recipe, classes = open_run(run)
-    trained = saved_manifest(run, recipe, classes)
-    tested = read_external_set(run, recipe, classes, [f"data.manifest={other}"]).manifest
+    opened = open_run(run)
+    trained = saved_manifest(opened)
+    tested = read_external_set(opened, trained, [f"data.manifest={other}"]).manifest
     trained = replace(trained, groups=np.where(trained.splits == "val", "g3", "g2"))
     trained.groups[trained.splits == "test"] = "g4"
     possible = overlap_warnings(trained, tested)[-1]["what"]
@@ -187,7 +187,7 @@ def test_moved_files_are_found_below_the_folder_that_stands_for_theirs(run, clip
     status, _, err = finetune("report", run, "--explain", "--data-root", tmp_path / "away/place")
     assert (status, f"are read below {tmp_path / 'away/place/clips'}" in err) == (0, True)
     status, _, err = finetune("report", run, "--data-root", tmp_path / "away/place")
-    assert (status, "--data-root is for --explain" in err) == (2, True)
+    assert (status, "--data-root is only for --explain" in err) == (2, True)
     index = json.loads((run / "evaluation/pictures/index.json").read_text())
     assert index and all("cam" in each for each in index.values())
     (tmp_path / "away/place/clips/val/dark ones/1.mp4").unlink()
@@ -206,16 +206,14 @@ def test_a_run_goes_on_with_moved_files_and_remembers_where_they_are(trained_run
     status, _, err = finetune("train", "--resume", run, "phases.2.epochs=2", "--data-root", tmp_path / "moved")
     assert status == 0, err
     assert f"16 files recorded below /gone/clips are read below {tmp_path / 'moved'}" in err
-    recipe, classes = open_run(run)
-    assert str(saved_manifest(run, recipe, classes).path(0)).startswith(str(tmp_path / "moved"))
+    assert str(saved_manifest(open_run(run)).path(0)).startswith(str(tmp_path / "moved"))
     assert len((run / "metrics.jsonl").read_text().splitlines()) == 5
     status, _, err = finetune("train", "folder", "--data-root", tmp_path)
     assert (status, "with --resume" in err) == (2, True)
 
 
 def test_paths_below_several_folders_are_mapped_by_the_longest_they_share(run, tmp_path):
-    recipe, classes = open_run(run)
-    manifest = saved_manifest(run, recipe, classes)
+    manifest = saved_manifest(open_run(run))
     names = [b"/data/a/x/1.mp4", b"/data/a/y/1.mp4", b"/data/b/1.mp4"] + [b"/data/b/2.mp4"] * 13
     there = replace(manifest, paths=np.array(names))
     for name in set(names):
@@ -230,8 +228,8 @@ def test_paths_below_several_folders_are_mapped_by_the_longest_they_share(run, t
 
 def test_one_file_under_two_labels_is_refused_in_another_set(run, other):
     twice = changed(other, "1.mp4,dark ones,test", "1.mp4,dark ones,test,g\n./1.mp4,it's bright,test")
-    recipe, classes = open_run(run)
+    opened = open_run(run)
     with pytest.raises(DataError, match="one file has two labels"):
-        read_external_set(run, recipe, classes, [f"data.manifest={twice}"])
+        read_external_set(opened, saved_manifest(opened), [f"data.manifest={twice}"])
     with pytest.raises(RunError, match="no split 'tset'"):
         ft.evaluate(run, [f"data.manifest={other}"], split="tset")

@@ -153,10 +153,10 @@ def test_the_page_shows_the_folds_frames_of_their_clips_and_what_was_calibrated(
     assert index and set(index) <= {line["path"] for line in lines_of(folder / "evaluation/predictions.csv")}
     page = (folder / "evaluation/report.html").read_text()
     assert page.count("data:image/jpeg;base64,") >= len(index)
-    assert "each fold's probabilities at a temperature fitted" in page.replace("&#39;", "'")
-    assert "With the backbone frozen" in page
+    assert "temperature scaling, fitted on the validation clips of each fold" in page
+    assert "Frozen backbone" in page
     assert [warning["what"] for warning in results_of(folder)["warnings"]] == []
-    assert "Fold by fold" in page
+    assert "Results per fold" in page
     assert page.count("../fold-2/evaluation/report.html") == 1
     assert (folder / "fold-2/evaluation/report.html").is_file()
     assert "metrics.jsonl</b> for this run" not in page

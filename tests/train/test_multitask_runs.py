@@ -92,7 +92,7 @@ def test_every_way_of_sharing_trains_and_loads_to_the_same_answers(train, sharin
         phases=[{"unfreeze": "layer3", "steps": 2, "lr": 1e-2}],
         train={"activation_checkpointing": True, "cache": "off", "ema": 0.9, "accumulate": 2, "batch_size": 2},
     )
-    recipe, _ = open_run(run)
+    recipe = open_run(run).recipe
     again = new_model(recipe, manifest_of(recipe)).eval()
     again.load_state_dict(weights(run, "best"))
     clips = torch.randint(0, 256, (2, 1, 4, 3, 32, 32), dtype=torch.uint8)

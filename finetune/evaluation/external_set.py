@@ -19,10 +19,9 @@ from finetune.data.validate_rows import conflicting_labels
 from finetune.errors import DataError, RunError, shorten_list
 from finetune.recipe.load import data_section
 from finetune.recipe.schema import Data, Recipe
-from finetune.recipe.tasks import CATEGORICAL_KINDS, DEFAULT_TASK, OutputSpec, Task
+from finetune.recipe.tasks import CATEGORICAL_KINDS, DEFAULT_TASK, OutputSpec
 from finetune.run.folder import RESERVED_EVALUATIONS, EvaluationFolder, RunFolder
-from finetune.run.manifest import saved_manifest
-from finetune.run.read import read_task_outputs
+from finetune.run.read import Run
 from finetune.storage.object_store import local_copy
 from finetune.storage.safe_read import read_json
 
@@ -42,9 +41,8 @@ class ExternalSet:
 
 
 def read_external_set(
-    run: Path,
-    recipe: Recipe,
-    classes: tuple[str, ...],
+    run: Run,
+    trained: Manifest,
     overrides: Sequence[str],
     *,
     split: str | None = None,
@@ -53,10 +51,11 @@ def read_external_set(
     """The labelled set that `overrides` name, `data.manifest=FILE.csv` or `data.folder=DIR`, for a trained run.
 
     Its rows are all of the set, or those of its own split `split`. Classes are matched by name. Rows with a class that
-    the run does not know are refused, as no answer could be right, or left out where `skip_unknown`. Raises DataError.
+    the run does not know are refused, or left out with `skip_unknown`. `trained` are the run's own rows, to warn of
+    clips that are in both. Raises DataError.
     """
-    data = _data_settings(recipe, overrides)
-    manifest, left_out = _read_labelled_set(data, recipe.tasks, run)
+    data = _data_settings(run.recipe, overrides)
+    manifest, missing_tasks = _read_labelled_set(data, run)
     if problems := conflicting_labels(manifest, file_ids([manifest.path(row) for row in range(len(manifest))])):
         raise DataError("\n".join(f"{manifest.source}: {problem}" for problem in problems))
     if split is not None:
@@ -64,14 +63,12 @@ def read_external_set(
             raise DataError(f"{manifest.source}: has no rows in the split {split!r}; leave out --split for all rows")
         manifest = manifest.for_split(split)
     manifest = replace(manifest, splits=np.full(len(manifest), split or "test"))
-    outputs = read_task_outputs(run) if recipe.tasks else {DEFAULT_TASK: OutputSpec("classify", classes)}
-    manifest, skipped = _match_classes(manifest, outputs, skip_unknown=skip_unknown)
-    trained = saved_manifest(run, recipe, classes, needs_files=False)
+    manifest, skipped = _match_classes(manifest, run.outputs, skip_unknown=skip_unknown)
     warnings = [
         *overlap_warnings(trained, manifest),
         *_skipped_warnings(skipped),
-        *_missing_class_warnings(manifest, several=bool(recipe.tasks)),
-        *({"what": f"It has no labels of {shorten_list(left_out)}.", "do": ""} for _ in left_out[:1]),
+        *_missing_class_warnings(manifest, several=bool(run.recipe.tasks)),
+        *({"what": f"It has no labels of {shorten_list(missing_tasks)}.", "do": ""} for _ in missing_tasks[:1]),
     ]
     which = f"{len(manifest)} rows of its split {split}" if split else f"all {len(manifest)} rows"
     described = f"{manifest.source.absolute()}, {which}"
@@ -95,18 +92,18 @@ def _data_settings(recipe: Recipe, overrides: Sequence[str]) -> Data:
     return recipe.data.model_copy(update=own | {key: getattr(given, key) for key in given.model_fields_set})
 
 
-def _read_labelled_set(data: Data, tasks: Mapping[str, Task], run: Path) -> tuple[Manifest, list[str]]:
-    """Rows as they are labelled, and the run's tasks that have no column there."""
+def _read_labelled_set(data: Data, run: Run) -> tuple[Manifest, list[str]]:
+    """The rows with their labels, and the names of the run's tasks that have no column there."""
+    tasks = run.recipe.tasks
     source = data.manifest if data.manifest is not None else data.folder
     assert source is not None
     where = local_copy(source) if isinstance(source, str) else source
     if data.folder is not None and data.multilabel:
         raise DataError(f"{where}: this run's clips have several classes; give a CSV, data.manifest=FILE.csv")
     columns = {"label"} if data.folder is not None else set(read_table(where))
-    names = read_task_outputs(run) if tasks else {}
     asked = {
         name: task.model_copy(
-            update={"manifest": None, "levels": names[name].names if task.kind == "ordinal" else task.levels}
+            update={"manifest": None, "levels": run.outputs[name].names if task.kind == "ordinal" else task.levels}
         )
         for name, task in tasks.items()
         if set(task.columns_of(name)) <= columns

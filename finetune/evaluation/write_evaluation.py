@@ -1,0 +1,80 @@
+"""The results of an evaluation and all files of it, the same for one run and for the pooled folds of several."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from finetune.data.manifest import Manifest
+from finetune.evaluation.choose_clips import choose_clips
+from finetune.evaluation.contact_sheets import remove_sheets, write_sheets
+from finetune.evaluation.task_results import TaskPredictions, write_predictions
+from finetune.metrics.intervals import jackknife_units
+from finetune.recipe.tasks import primary_task
+from finetune.run.results import RESULTS_FORMAT, Results, SkippedFile, TaskResults
+from finetune.run.write import write_results
+from finetune.video.dataset import ClipDataset
+
+
+def build_results(
+    run: Path,
+    tested: Manifest,
+    rows: np.ndarray,
+    *,
+    split: str,
+    skipped: list[SkippedFile],
+    tasks: dict[str, TaskResults],
+    class_counts: dict[str, dict[str, int]],
+    training_skipped: list[SkippedFile],
+    warnings: list[dict[str, str]],
+    protocol: dict[str, Any],
+    seconds: float,
+) -> Results:
+    """Results of `rows` (N,), those of `tested` that could be read."""
+    return {
+        "schema": RESULTS_FORMAT,
+        "run": run.resolve().name,
+        "split": split,
+        "num_rows": len(rows),
+        "num_groups": None if tested.groups is None else len(np.unique(tested.groups[rows])),
+        "skipped": skipped,
+        "tasks": tasks,
+        "class_counts": class_counts,
+        "training_skipped": training_skipped,
+        "warnings": warnings,
+        "protocol": protocol,
+        "seconds": round(seconds, 2),
+    }
+
+
+def write_evaluation(
+    folder: Path,
+    results: Results,
+    tested: Manifest,
+    predictions: Mapping[str, TaskPredictions],
+    *,
+    pictures_of: ClipDataset | None,
+) -> None:
+    """Write predictions, contact sheets of the clips that the report shows, and last results.json.
+
+    `pictures_of` has the clips as the model saw them; None writes no contact sheets. Those of before are removed.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    rows = write_predictions(folder, tested, predictions)
+    remove_sheets(folder)
+    if pictures_of is not None and rows is not None:
+        primary = results["tasks"][primary_task(results["tasks"])]
+        chosen = choose_clips(rows, multilabel=primary["kind"] == "multilabel")
+        write_sheets(folder, pictures_of, [clip.path for clip in chosen.clips()])
+    write_results(folder, results)
+
+
+def describe_interval(groups: np.ndarray | None, rows: int) -> str:
+    """How intervals are computed for so many rows, `groups` (N,) the group of each."""
+    units = jackknife_units(groups, rows)
+    if groups is None:
+        return f"95 %, jackknife over {rows} clips, Student's t"
+    number, even = len(np.unique(groups)), round(units.effective, 1)
+    uneven = f" (uneven: they count as {even:g} of equal size)" if even < 0.95 * number else ""
+    return f"95 %, jackknife over {number} groups{uneven}, Student's t"
