@@ -4,6 +4,7 @@ import json
 import os
 import random
 import resource
+import shutil
 import signal
 from unittest.mock import MagicMock
 
@@ -91,11 +92,22 @@ def fit(manifest, out, *, phases=PHASES, **train):
     return ft.fit(model, manifest, phases, clip=ft.Clip(num_frames=2), train=ft.Train(**settings), out=out, quiet=True)
 
 
+@pytest.fixture(scope="module")
+def whole(manifest, tmp_path_factory):
+    """The run that nothing ends; do not write into it."""
+    return fit(manifest, tmp_path_factory.mktemp("whole") / "run")
+
+
+@pytest.fixture
+def finished(whole, tmp_path):
+    """A copy of that run, to write into."""
+    return shutil.copytree(whole, tmp_path / "run")
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("kind", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
-def test_asked_to_stop_a_run_finishes_the_step_and_saves(manifest, tmp_path, signal_at, kind):
+def test_asked_to_stop_a_run_finishes_the_step_and_saves(manifest, whole, tmp_path, signal_at, kind):
     handlers = signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM)
-    whole = fit(manifest, tmp_path / "whole")
     signal_at(5, kind)
     with pytest.raises(KeyboardInterrupt):
         fit(manifest, tmp_path / "run")
@@ -106,8 +118,7 @@ def test_asked_to_stop_a_run_finishes_the_step_and_saves(manifest, tmp_path, sig
 
 
 @pytest.mark.slow
-def test_it_stops_while_it_validates_and_validates_again(manifest, tmp_path, monkeypatch):
-    whole = fit(manifest, tmp_path / "whole")
+def test_it_stops_while_it_validates_and_validates_again(manifest, whole, tmp_path, monkeypatch):
     evaluated = ft.VideoClassifier.eval
     monkeypatch.setattr(
         ft.VideoClassifier, "eval", lambda model: (os.kill(os.getpid(), signal.SIGINT), evaluated(model))[1]
@@ -121,8 +132,8 @@ def test_it_stops_while_it_validates_and_validates_again(manifest, tmp_path, mon
 
 
 @pytest.mark.slow
-def test_a_finished_run_is_left_as_it_is(manifest, tmp_path):
-    run = fit(manifest, tmp_path / "run")
+def test_a_finished_run_is_left_as_it_is(finished):
+    run = finished
     before = records(run), load_file(run / "checkpoints/last/model.safetensors")
     ft.resume(run, quiet=True)
     assert records(run) == before[0]
@@ -133,8 +144,8 @@ def test_a_finished_run_is_left_as_it_is(manifest, tmp_path):
 
 
 @pytest.mark.slow
-def test_a_run_may_be_lengthened_and_nothing_else_of_it_changed(manifest, tmp_path):
-    run = fit(manifest, tmp_path / "run")
+def test_a_run_may_be_lengthened_and_nothing_else_of_it_changed(finished):
+    run = finished
     refused = ["train.batch_size=2", "phases.0.epochs=3", "phases.1.lr=0.1", "phases.1.epochs=1", "data.workers=1"]
     with pytest.raises(RecipeError) as error:
         ft.resume(run, refused, quiet=True)
@@ -150,13 +161,12 @@ def test_a_run_may_be_lengthened_and_nothing_else_of_it_changed(manifest, tmp_pa
 
 
 @pytest.mark.slow
-def test_what_cannot_go_on_is_said(manifest, tmp_path, trained_run):
+def test_what_cannot_go_on_is_said(finished, tmp_path):
     with pytest.raises(RunError, match="is not a run folder"):
         ft.resume(tmp_path, quiet=True)
-    run = fit(manifest, tmp_path / "run")
-    (run / "checkpoints/last/state.pt").unlink()
+    (finished / "checkpoints/last/state.pt").unlink()
     with pytest.raises(RunError, match="cannot go on without checkpoints/last/state.pt"):
-        ft.resume(run, quiet=True)
+        ft.resume(finished, quiet=True)
 
 
 def test_files_that_have_changed_since_are_named(tmp_path, signal_at):
@@ -187,10 +197,9 @@ def test_with_loading_processes_it_goes_on_all_the_same(manifest, tmp_path, sign
 
 
 @pytest.mark.slow
-def test_two_programs_do_not_train_into_one_folder(manifest, tmp_path):
-    run = fit(manifest, tmp_path / "run")
-    with exclusive_lock(run / ".lock", ""), pytest.raises(RunError, match="another program is training into it"):
-        ft.resume(run, quiet=True)
+def test_two_programs_do_not_train_into_one_folder(finished):
+    with exclusive_lock(finished / ".lock", ""), pytest.raises(RunError, match="another program is training into it"):
+        ft.resume(finished, quiet=True)
 
 
 def test_one_press_that_arrives_twice_is_one(monkeypatch):
@@ -207,20 +216,21 @@ def test_one_press_that_arrives_twice_is_one(monkeypatch):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("file", ["state.pt", "model.safetensors", "metrics.jsonl"])
-def test_when_the_disk_is_full_the_checkpoint_before_stays_and_the_run_goes_on(manifest, tmp_path, monkeypatch, file):
+def test_when_the_disk_is_full_the_checkpoint_before_stays_and_the_run_goes_on(
+    manifest, whole, tmp_path, monkeypatch, file
+):
     """A limit on the size of files stands in for the disk: it fails within the write, as a full disk does."""
-    whole = fit(manifest, tmp_path / "whole")
     size = (whole / ("" if file == "metrics.jsonl" else "checkpoints/last") / file).stat().st_size
     before, left = resource.getrlimit(resource.RLIMIT_FSIZE), [5]
     add = Tally.add
 
-    def show_cache_progress(self, *arguments):
+    def counted(self, *arguments):
         add(self, *arguments)
         left[0] -= 1
         if left[0] == 0:
             resource.setrlimit(resource.RLIMIT_FSIZE, (size - 10, before[1]))
 
-    monkeypatch.setattr(Tally, "add", show_cache_progress)
+    monkeypatch.setattr(Tally, "add", counted)
     monkeypatch.setattr("finetune.train.log.tensorboard.SummaryWriter", lambda *_, **__: MagicMock())
     handler = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
     try:
