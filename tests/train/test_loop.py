@@ -203,12 +203,21 @@ def test_a_run_by_the_name_of_a_schedule_writes_its_phases_out(manifest, tmp_pat
     assert [record["train"] for record in records(run)] == ["head", "all"]
 
 
+TWO_PHASES = (ft.Phase(unfreeze="layer4", epochs=1), ft.Phase(unfreeze="layer4", epochs=1))
+
+
 def weights(run):
     return load_file(run / "checkpoints/last/model.safetensors")
 
 
 def differ(one, two):
     return any(not torch.equal(one[name], two[name]) for name in one)
+
+
+@pytest.fixture(scope="module")
+def plain(manifest, tmp_path_factory):
+    """The weights after two phases without any further settings."""
+    return weights(fit(manifest, tmp_path_factory.mktemp("plain") / "run", phases=TWO_PHASES))
 
 
 @pytest.mark.slow
@@ -225,23 +234,16 @@ def differ(one, two):
     ],
     ids=lambda change: next(iter(change)),
 )
-def test_each_setting_of_a_phase_changes_what_is_learnt(manifest, tmp_path, change):
-    def run(name, **settings):
-        phases = (ft.Phase(unfreeze="layer4", epochs=1), ft.Phase(unfreeze="layer4", epochs=1, **settings))
-        return weights(fit(manifest, tmp_path / name, phases=phases))
-
-    assert differ(run("plain"), run("changed", **change))
+def test_each_setting_of_a_phase_changes_what_is_learnt(manifest, plain, tmp_path, change):
+    phases = (TWO_PHASES[0], ft.Phase(unfreeze="layer4", epochs=1, **change))
+    assert differ(plain, weights(fit(manifest, tmp_path / "run", phases=phases)))
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("change", [{"ema": 0.9}, {"schedule_over": "run"}, {"optimizer": "lion"}], ids=str)
-def test_each_setting_of_training_changes_what_is_kept(manifest, tmp_path, change):
-    phases = (ft.Phase(unfreeze="layer4", epochs=1), ft.Phase(unfreeze="all", epochs=1))
-    plain, changed = (
-        weights(fit(manifest, tmp_path / name, phases=phases, train=ft.Train(batch_size=3, **settings)))
-        for name, settings in (("plain", {}), ("changed", change))
-    )
-    assert differ(plain, changed)
+def test_each_setting_of_training_changes_what_is_kept(manifest, plain, tmp_path, change):
+    train = ft.Train(batch_size=3, **change)
+    assert differ(plain, weights(fit(manifest, tmp_path / "run", phases=TWO_PHASES, train=train)))
 
 
 @pytest.mark.slow
