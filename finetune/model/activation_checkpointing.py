@@ -1,4 +1,4 @@
-"""Gradient checkpointing by stage: activations are not kept for the backward pass, but computed again in it."""
+"""Activation checkpointing of trainable stages: the backward pass recomputes activations instead of storing them."""
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
@@ -13,24 +13,28 @@ from finetune.model.freezing.freeze import StagedModel, trainable_stages
 
 
 def trainable_blocks(model: StagedModel) -> list[nn.Module]:
-    """The outermost modules of the backbone's learning stages that hold others; a layer keeps its input anyway."""
-    learning = trainable_stages(model)
-    whole = {name for stage in learning for name in model.stages[stage].modules if name.startswith("backbone.net.")}
+    """The outermost modules with children in trainable stages of the backbone; single layers would save nothing."""
+    inside_stages = {
+        name
+        for stage in trainable_stages(model)
+        for name in model.stages[stage].modules
+        if name.startswith("backbone.net.")
+    }
     blocks: dict[str, nn.Module] = {}
     for name, module in model.named_modules():
-        is_run = type(module).forward is not nn.Module.forward  # a list of modules is not
+        has_forward = type(module).forward is not nn.Module.forward  # nn.ModuleList has none
         inside = any(name.startswith(f"{block}.") for block in blocks)
-        learns = bool(list(module.parameters()))
-        if name in whole and is_run and learns and not inside and list(module.children()):
+        has_parameters = bool(list(module.parameters()))
+        if name in inside_stages and has_forward and has_parameters and not inside and list(module.children()):
             blocks[name] = module
     return list(blocks.values())
 
 
 @contextmanager
 def checkpoint_blocks(blocks: Sequence[nn.Module], frames: FrameCount) -> Iterator[None]:
-    """Within, each of the blocks keeps its inputs alone for the backward pass, and is computed again there.
+    """Within the context, blocks store only their inputs for the backward pass and run again in it.
 
-    Nothing stays changed in the modules, so that copies and names of weights know nothing of it.
+    The modules are unchanged afterwards, so that copies and parameter names are not affected.
     """
     for block in blocks:
         block.__dict__["forward"] = partial(_checkpointed_forward, block, block.forward, frames)
@@ -51,7 +55,7 @@ def _checkpointed_forward(
 
 
 class _ReentrantContext(ExitStack):
-    """A context that may be entered several times: where gradients are asked for more than once."""
+    """A context that may be entered several times, as when gradients are computed more than once."""
 
     def __init__(self, context: Callable[[], AbstractContextManager[None]]) -> None:
         super().__init__()
@@ -64,14 +68,14 @@ class _ReentrantContext(ExitStack):
 
 @contextmanager
 def _preserve_buffers(block: nn.Module, frames: FrameCount, count: int) -> Iterator[None]:
-    """Let a block be run again without a trace: running statistics move in a copy, T is that of the first run."""
-    kept = [(module, dict(module._buffers)) for module in block.modules() if module._buffers]
+    """Make a second run of a block leave no trace: it updates copies of buffers, and uses T of the first run."""
+    originals = [(module, dict(module._buffers)) for module in block.modules() if module._buffers]
     now, frames.count = frames.count, count
-    for module, buffers in kept:
+    for module, buffers in originals:
         module._buffers.update({name: None if value is None else value.clone() for name, value in buffers.items()})
     try:
         yield
     finally:
         frames.count = now
-        for module, buffers in kept:
+        for module, buffers in originals:
             module._buffers.update(buffers)

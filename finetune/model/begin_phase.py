@@ -1,4 +1,4 @@
-"""A phase as the model sees it: what learns in it, at which rates."""
+"""The start of a phase: which stages are trainable, and the parameter groups of its optimizer."""
 
 from typing import Any
 
@@ -10,9 +10,9 @@ from finetune.recipe.schema import Phase
 
 
 def begin_phase(model: VideoClassifier, phase: Phase, *, seed: int = 0) -> tuple[list[str], list[dict[str, Any]]]:
-    """Freeze all but what a phase names; the stages that learn, and the groups for an optimizer.
+    """Freeze everything except what a phase trains. Returns the trainable stages and the optimizer's groups.
 
-    The low-rank factors that a phase asks for are added, drawn from `seed`; `merge_lora` ends them.
+    LoRA matrices that the phase asks for are added, initialised from `seed`; `merge_lora` merges them after it.
     """
     add_lora(model, phase.unfreeze, seed=seed)
     learning = set_trainable(model, phase.unfreeze, batch_norm=phase.batch_norm)

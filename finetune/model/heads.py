@@ -1,4 +1,4 @@
-"""Heads: from a clip's vector to the logits of a task."""
+"""Heads: from a clip's vector (B, D) to the outputs (B, K) of a task."""
 
 from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple
@@ -7,11 +7,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-HIDDEN = 256
+HIDDEN = 256  # width of the hidden layer of the head `mlp`
 
 
 class HeadShape(NamedTuple):
-    """From a vector of `width` to so many `outputs`, by a `kind` of head."""
+    """The kind of a head, a key of `HEADS`, with the widths of its input and output."""
 
     width: int
     outputs: int
@@ -19,7 +19,7 @@ class HeadShape(NamedTuple):
 
 
 class Heads(nn.ModuleDict):
-    """A head for each task, after dropout: a vector (B, D) that all share, or one for each, to {task: (B, K)}."""
+    """One head per task, after dropout: a shared vector (B, D), or {task: (B, D)}, to {task: outputs (B, K)}."""
 
     def __init__(self, shapes: Mapping[str, HeadShape], *, dropout: float) -> None:
         super().__init__(
@@ -35,12 +35,15 @@ class Heads(nn.ModuleDict):
         return {task: head(vectors[task]) for task, head in self.items()}
 
     def init_bias_to_zero(self, task: str) -> None:
-        """Let a head's bias be 0: of numbers, which are brought to a mean of 0."""
+        """Start at 0, the mean of standardised numbers."""
         *_, last_layer = self[task].children()
         nn.init.zeros_(last_layer.get_parameter("bias"))
 
     def init_bias_from_levels(self, task: str, counts: Sequence[int]) -> None:
-        """Let the bias of an ordinal task's head say how often each level is exceeded."""
+        """Start the bias of an ordinal task at the log odds that each level but the lowest is reached.
+
+        `counts` are the training rows per level; one is added to each, so that no probability is 0.
+        """
         *_, last_layer = self[task].children()
         counts_K = torch.tensor(counts, dtype=torch.float64) + 1
         above_K = counts_K.flip(0).cumsum(0).flip(0)[1:] / counts_K.sum()
@@ -48,10 +51,10 @@ class Heads(nn.ModuleDict):
             last_layer.get_parameter("bias").copy_(above_K.logit())
 
     def init_bias_from_prior(self, task: str, class_counts: Sequence[int], *, clips: int | None = None) -> None:
-        """Let a head's bias say how often each class occurs, one more counted of each, so that nothing is impossible.
+        """Start the bias at the class prior, so that the first steps need not learn it (RetinaNet, arXiv:1708.02002).
 
-        With `clips`, of how many the counts are, each class is by itself, there or not. The first steps are then not
-        spent on learning it (RetinaNet, arXiv:1708.02002).
+        The prior is log (n_k + 1) / sum, or with `clips`, the number of rows that were counted, for independent
+        classes the log odds of (n_k + 1) / (clips + 2).
         """
         counts_K = torch.tensor(class_counts, dtype=torch.float64) + 1
         *_, last_layer = self[task].children()
@@ -63,9 +66,9 @@ class Heads(nn.ModuleDict):
 
 
 class CosineClassifier(nn.Module):
-    """Cosines of the angles to a learnt direction of each class, times a learnt scale, plus a bias.
+    """Scaled cosine similarity to a learned vector per class: s cos(x, w_k) + b_k, (B, D) to (B, K).
 
-    A vector's length says nothing. Source: arXiv:1804.09458, which starts the scale at 10 too.
+    The norm of x has no effect. The learned scale s starts at 10, as in the paper. Source: arXiv:1804.09458.
     """
 
     def __init__(self, width: int, outputs: int) -> None:
@@ -81,11 +84,11 @@ class CosineClassifier(nn.Module):
 
 def _mlp(width: int, outputs: int) -> list[nn.Module]:
     hidden = nn.Linear(width, HIDDEN)
-    nn.init.zeros_(hidden.bias)  # so that what shows nothing gets the prior
+    nn.init.zeros_(hidden.bias)  # a zero vector gives the prior
     return [hidden, nn.GELU(), nn.Linear(HIDDEN, outputs)]
 
 
-# Layers of a head; the last has its bias.
+# The layers of each kind of head; the last one has the bias that is initialised above.
 HEADS: dict[str, Callable[[int, int], list[nn.Module]]] = {
     "linear": lambda width, outputs: [nn.Linear(width, outputs)],
     "mlp": _mlp,

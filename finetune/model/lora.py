@@ -1,4 +1,4 @@
-"""LoRA: small matrices that learn beside frozen layers for a phase, and are merged into the weights after it."""
+"""LoRA: low-rank matrices trained beside frozen layers during a phase, and merged into the weights after it."""
 
 import re
 from importlib.util import find_spec
@@ -16,16 +16,16 @@ ADAPTER = "default"  # peft's own name for the only one
 
 
 def check_lora(what: Selector) -> None:
-    """Raise ModelError when a phase wants LoRA and it is written wrong, or `peft` is not installed."""
+    """Raise ModelError if a selector has a malformed `lora(…)`, or has one and `peft` is not installed."""
     if lora_settings(what) is not None and find_spec("peft") is None:
         raise ModelError("lora needs the package peft: pip install 'finetune[lora]'")
 
 
 def add_lora(model: VideoClassifier, what: Selector, *, seed: int) -> None:
-    """Put in the matrices that a phase's `lora(r=8, alpha=16)` asks for; without lora in it, do nothing.
+    """Add LoRA matrices as `lora(r=8, alpha=16)` in a selector asks; do nothing for a selector without it.
 
-    Beside each linear layer and each convolution of the backbone that is called as a layer stands a product of two
-    matrices of rank r, scaled by alpha / r, which starts as zero (arXiv:2106.09685); it belongs to its layer's stage.
+    Beside each linear layer and each ungrouped convolution of the backbone runs a product of two matrices of rank r,
+    scaled by alpha / r, whose output is added. It starts at 0 and belongs to the layer's stage (arXiv:2106.09685).
     """
     settings = lora_settings(what)
     if settings is None:
@@ -41,7 +41,7 @@ def add_lora(model: VideoClassifier, what: Selector, *, seed: int) -> None:
 
 
 def merge_lora(model: VideoClassifier) -> None:
-    """Add each product to its layer's weight; the model has the names again that it had before."""
+    """Add each product to its layer's weight and remove the matrices; parameters have their old names again."""
     adapted = _lora_layers(model)
     for name, layer in adapted:
         layer.merge()
@@ -57,7 +57,7 @@ def merge_lora(model: VideoClassifier) -> None:
 
 
 def merged_state_dict(model: nn.Module) -> dict[str, Tensor]:
-    """The model's state with LoRA merged into copies of the weights: that of the same model without it."""
+    """A state dict with LoRA merged into copies of the weights, for a model without LoRA."""
     state = {_without_base_layer(name): value for name, value in model.state_dict().items() if ".lora_" not in name}
     for name, layer in _lora_layers(model):
         state[f"{name}.weight"] = state[f"{name}.weight"] + layer.get_delta_weight(ADAPTER).detach()
@@ -65,7 +65,7 @@ def merged_state_dict(model: nn.Module) -> dict[str, Tensor]:
 
 
 def has_lora(model: nn.Module) -> bool:
-    """Whether there are matrices beside its layers now."""
+    """Whether the model has LoRA matrices now."""
     return bool(_lora_layers(model))
 
 
@@ -79,9 +79,10 @@ def _inject_lora(model: VideoClassifier, *, rank: int, alpha: int) -> None:
 
 @torch.no_grad()
 def _called_layers(model: VideoClassifier) -> list[str]:
-    """Layers that take part as layers: of some only the weight is read, and what stands beside them would not learn.
+    """Names of linear layers and convolutions whose forward is called in a pass over a clip.
 
-    Convolutions in groups are left out: they have few weights.
+    Of other layers only the weight is read, so that matrices beside them would get no gradient. Grouped convolutions
+    are left out: they have few weights.
     """
     net = model.backbone.net
     plain = {
@@ -90,18 +91,18 @@ def _called_layers(model: VideoClassifier) -> list[str]:
         if type(module) is nn.Linear or (type(module) in {nn.Conv2d, nn.Conv3d} and module.groups == 1)
     }
     called: dict[str, None] = {}
-    watches = [module.register_forward_hook(lambda module, *_: called.setdefault(plain[module])) for module in plain]
+    handles = [module.register_forward_hook(lambda module, *_: called.setdefault(plain[module])) for module in plain]
     before, device = model.training, next(net.parameters()).device
     model.eval()
     model(torch.zeros(1, model.num_frames, 3, model.size, model.size, dtype=torch.uint8, device=device))
     model.train(before)
-    for watch in watches:
-        watch.remove()
+    for handle in handles:
+        handle.remove()
     return list(called)
 
 
 def _lora_layers(model: nn.Module) -> list[tuple[str, Any]]:
-    """Layers with matrices beside them; known by what only they have, so that peft need not be there."""
+    """Layers with LoRA, recognised by a method that only they have, so that peft need not be installed."""
     return [(name, module) for name, module in model.named_modules() if hasattr(module, "get_delta_weight")]
 
 

@@ -1,4 +1,8 @@
-"""Temporal pooling: features over time (B, T, D) to one vector a clip. All take any T but `concat`."""
+"""Temporal pooling: features of T time steps (B, T, D) to one vector per clip (B, width).
+
+All kinds but `concat` accept any T. A new kind needs a class here, its line in `POOLINGS`, its name in `Pooling` of
+recipe/fields.py, and a row in docs/temporal.md; tests/model/test_temporal_pooling.py runs over `POOLINGS`.
+"""
 
 import math
 from collections.abc import Callable
@@ -9,26 +13,26 @@ from torch.nn import functional as F
 
 from finetune.errors import ModelError
 
-HIDDEN = 256
-CLUSTERS = 8
+HIDDEN = 256  # width to which learned poolings project features
+CLUSTERS = 8  # of NetVLAD
 
 
 class MeanPooling(nn.Module):
-    """The mean over time; blind to order."""
+    """Mean over time: (B, T, D) to (B, D). Ignores the order of frames. Source: TSN, arXiv:1608.00859."""
 
     def forward(self, features_BTD: Tensor) -> Tensor:
         return features_BTD.mean(1)
 
 
 class MaxPooling(nn.Module):
-    """The largest value over time; blind to order."""
+    """Maximum over time of each dimension: (B, T, D) to (B, D). Ignores the order of frames."""
 
     def forward(self, features_BTD: Tensor) -> Tensor:
         return features_BTD.amax(1)
 
 
 class TopKPooling(nn.Module):
-    """Of each dimension the mean of its largest values over time, a quarter of them; blind to order."""
+    """Mean of the max(1, T // 4) largest values of each dimension: (B, T, D) to (B, D). Ignores the order of frames."""
 
     def forward(self, features_BTD: Tensor) -> Tensor:
         largest = max(1, features_BTD.shape[1] // 4)
@@ -36,7 +40,10 @@ class TopKPooling(nn.Module):
 
 
 class DifferencePooling(nn.Module):
-    """The mean, the mean step from a frame to the next, and the mean size of that step: 3 D, no parameters."""
+    """Mean, mean difference and mean absolute difference of adjacent frames, concatenated: (B, T, D) to (B, 3 D).
+
+    Differences are 0 where T is 1.
+    """
 
     def forward(self, features_BTD: Tensor) -> Tensor:
         steps = features_BTD.diff(dim=1)
@@ -46,9 +53,10 @@ class DifferencePooling(nn.Module):
 
 
 class SlopePooling(nn.Module):
-    """The mean, and the change over half the clip along the straight line that fits best: 2 D, no parameters.
+    """Mean, and slope of the least-squares line over time, concatenated: (B, T, D) to (B, 2 D).
 
-    The mean step of `diff` is that from the first frame to the last alone; this slope is of all frames.
+    Time runs from -1 to 1, so the slope is the change over half the clip; it is 0 where T is 1. Unlike the mean
+    difference of `diff`, which depends on the first and last frame only, it uses all frames.
     """
 
     def forward(self, features_BTD: Tensor) -> Tensor:
@@ -59,7 +67,10 @@ class SlopePooling(nn.Module):
 
 
 class ConcatPooling(nn.Module):
-    """All frames side by side, in order: T D, each frame normalised; T is the one that it was built for."""
+    """Layer-normalised frames, concatenated in order: (B, T, D) to (B, T D).
+
+    Raises ModelError for another T than the one it was built for.
+    """
 
     def __init__(self, width: int, num_frames: int) -> None:
         super().__init__()
@@ -74,8 +85,11 @@ class ConcatPooling(nn.Module):
         return self.norm(features_BTD).flatten(1)
 
 
-class Conv1d(nn.Module):
-    """Two residual convolutions over time on a narrow projection, then mean and largest value: 2 × 256."""
+class ConvPooling(nn.Module):
+    """Two residual convolutions over time, x + gelu(conv3(x)), then mean and maximum: (B, T, D) to (B, 2 × 256).
+
+    Frames are layer-normalised and projected to 256 before.
+    """
 
     def __init__(self, width: int) -> None:
         super().__init__()
@@ -91,13 +105,16 @@ class Conv1d(nn.Module):
 
 
 class RecurrentPooling(nn.Module):
-    """A recurrent network (GRU or LSTM) in both directions, and the state it ends with in each: 2 × 256."""
+    """Last states of a bidirectional GRU or LSTM over layer-normalised frames: (B, T, D) to (B, 2 × 256).
+
+    Sources: GRU, arXiv:1406.1078; LSTM for video, arXiv:1411.4389.
+    """
 
     def __init__(self, width: int, kind: type[nn.GRU] | type[nn.LSTM]) -> None:
         super().__init__()
         self.norm = nn.LayerNorm(width)
         self.net = kind(width, HIDDEN, batch_first=True, bidirectional=True)
-        if kind is nn.LSTM:  # a forget gate that starts open keeps the first frames (Gers et al., 2000)
+        if kind is nn.LSTM:  # forget gates start open, so that the first frames are remembered (Gers et al., 2000)
             with torch.no_grad():
                 for name in ("bias_ih_l0", "bias_ih_l0_reverse"):
                     self.net.get_parameter(name)[HIDDEN : 2 * HIDDEN] = 1
@@ -108,21 +125,22 @@ class RecurrentPooling(nn.Module):
 
 
 class AttentionPooling(nn.Module):
-    """Attentive pooling with frame positions: eight heads, each with its own weights over time.
+    """Attention over time with eight heads: (B, T, D) to (B, 256).
 
-    A weight comes from what a frame shows and from where in the clip it stands; without the second part attention
-    is blind to order (STEP, arXiv:2503.24298). Positions of another T are read off between the learnt ones.
+    Head h weights frame t by softmax over t of score_h(x_t) + position_h(t) and sums its 32 of the 256 projected
+    values. Without the learned positions, attention ignores the order of frames (STEP, arXiv:2503.24298). For another
+    T than the one it was built for, positions are interpolated.
     """
 
     def __init__(self, width: int, num_frames: int, *, heads: int = 8) -> None:
         super().__init__()
         self.norm = nn.LayerNorm(width)
-        self.score = nn.Linear(width, heads, bias=False)  # the softmax over time would cancel one
+        self.score = nn.Linear(width, heads, bias=False)  # the softmax over time cancels a bias
         self.position = nn.Parameter(torch.randn(num_frames, heads))
         self.value = nn.Linear(width, heads * (HIDDEN // heads))
 
     def weights(self, features_BTD: Tensor) -> Tensor:
-        """How much each head takes of each frame (B, T, heads), together 1 over time."""
+        """The weight of each frame in each head, (B, T, heads), which sums to 1 over T."""
         return self._weights(self.norm(features_BTD))
 
     def _weights(self, normed_BTD: Tensor) -> Tensor:
@@ -136,16 +154,17 @@ class AttentionPooling(nn.Module):
 
 
 class TransformerPooling(nn.Module):
-    """Two pre-norm layers over the frames and a class token, on a narrow projection; the token at the end: 256.
+    """Output at a class token of a two-layer pre-norm transformer over the frames: (B, T, D) to (B, 256).
 
-    Frames have learnt positions; those of another T are read off between them. Source: STEP, arXiv:2503.24298.
+    Frames are layer-normalised, projected to 256, and get learned positions, interpolated for another T than the one
+    it was built for. Source: STEP, arXiv:2503.24298.
     """
 
     def __init__(self, width: int, num_frames: int, *, layers: int = 2, heads: int = 8) -> None:
         super().__init__()
         self.norm = nn.LayerNorm(width)
         self.project = nn.Linear(width, HIDDEN)
-        # As large as what the frames show: at a ViT's 0.02 order is not learnt in the steps that a head gets.
+        # About as large as the projected frames: from a ViT's 0.02, order is not learned within a head's few steps.
         self.position = nn.Parameter(0.5 * torch.randn(num_frames, HIDDEN))
         self.token = nn.Parameter(0.02 * torch.randn(1, 1, HIDDEN))
         self.layers = nn.Sequential(
@@ -166,11 +185,12 @@ class TransformerPooling(nn.Module):
 
 
 class VladPooling(nn.Module):
-    """NetVLAD: what the frames near each of eight centres have in common beyond it: 8 × 256, blind to order.
+    """NetVLAD with eight cluster centres c_k: (B, T, D) to (B, 8 × 256). Ignores the order of frames.
 
-    Each frame is given to the centres in shares, and its differences from them are summed over time. The sum of
-    each centre is scaled to one length, so that a long scene counts no more than a short one, and then the whole.
-    The mean square of its entries is 1, as after a layer norm: at NetVLAD's own length, 1, a head learns too slowly.
+    Entry k is the sum over t of a_k(x_t) (x_t - c_k), where x_t are frames projected to 256 and scaled to unit norm,
+    and the soft assignments a_k sum to 1 over k. Each entry is scaled to unit norm, so that a long scene counts no
+    more than a short one, and then the whole vector, here to a mean square of 1, as after a layer norm: from the
+    paper's norm of 1 a head learns too slowly.
     Source: arXiv:1511.07247.
     """
 
@@ -180,7 +200,7 @@ class VladPooling(nn.Module):
         self.project = nn.Linear(width, HIDDEN)
         self.centres = nn.Parameter(F.normalize(torch.randn(CLUSTERS, HIDDEN), dim=1))
         self.assign = nn.Linear(HIDDEN, CLUSTERS)
-        with torch.no_grad():  # the nearer a centre, the greater its share: -sharpness × squared distance
+        with torch.no_grad():  # assignments start as softmax of -sharpness × squared distance to the centres
             self.assign.weight.copy_(2 * sharpness * self.centres)
             self.assign.bias.fill_(-sharpness)
 
@@ -193,12 +213,12 @@ class VladPooling(nn.Module):
 
 
 def interpolate_positions(learnt_TH: Tensor, num_frames: int) -> Tensor:
-    """Positions (num_frames, H) read off along the line through those learnt, first on first and last on last."""
+    """Learned positions (T, H) interpolated linearly to (num_frames, H), end points on end points."""
     return F.interpolate(learnt_TH.T[None], num_frames, mode="linear", align_corners=True)[0].T
 
 
 def build_pooling(kind: str, width: int, *, num_frames: int) -> tuple[nn.Module, int]:
-    """The pooling and the width of the vector it gives, for features of `width` over `num_frames` steps."""
+    """A pooling for features (B, `num_frames`, `width`), and the width of its output vector."""
     return POOLINGS[kind](width, num_frames)
 
 
@@ -209,7 +229,7 @@ POOLINGS: dict[str, Callable[[int, int], tuple[nn.Module, int]]] = {
     "diff": lambda width, frames: (DifferencePooling(), 3 * width),
     "slope": lambda width, frames: (SlopePooling(), 2 * width),
     "concat": lambda width, frames: (ConcatPooling(width, frames), frames * width),
-    "conv1d": lambda width, frames: (Conv1d(width), 2 * HIDDEN),
+    "conv1d": lambda width, frames: (ConvPooling(width), 2 * HIDDEN),
     "gru": lambda width, frames: (RecurrentPooling(width, nn.GRU), 2 * HIDDEN),
     "lstm": lambda width, frames: (RecurrentPooling(width, nn.LSTM), 2 * HIDDEN),
     "attention": lambda width, frames: (AttentionPooling(width, frames), HIDDEN),

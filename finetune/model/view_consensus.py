@@ -1,4 +1,4 @@
-"""Consensus: the answers for several views of one video become one."""
+"""Consensus: predictions for several views of one video are combined into one."""
 
 from collections.abc import Callable
 
@@ -9,9 +9,9 @@ ToProbabilities = Callable[[Tensor], Tensor]
 
 
 def combine_views(logits_VBK: Tensor, consensus: str, *, multilabel: bool = False) -> Tensor:
-    """Probabilities (B, K) in float32 of the logits of V views; those of a single view, whichever the consensus.
+    """Logits of V views (V, B, K) to probabilities (B, K), float32.
 
-    They sum to 1 over the classes, unless with `multilabel` each class is by itself, there or not.
+    They sum to 1 over the classes, or with `multilabel` are independent. With one view all kinds of consensus agree.
     """
     return CONSENSUS_FUNCTIONS[consensus](logits_VBK.float(), torch.sigmoid if multilabel else _softmax)
 

@@ -16,7 +16,7 @@ from finetune.model.backbone.load_weights import StateDict, local_file, read_wei
 
 
 def find_weights(name: str, weights: str, download: Callable[[], tuple[str, StateDict]]) -> tuple[str, StateDict]:
-    """Where the weights came from, and they. `weights` is `imagenet`, `bundled` or a file."""
+    """The source of the weights, in words, and the weights. `weights` is `imagenet`, `bundled` or a file."""
     if weights == "imagenet":
         file = local_file(name)
         return (str(file), read_weights(file)) if file else download()
@@ -28,7 +28,7 @@ def find_weights(name: str, weights: str, download: Callable[[], tuple[str, Stat
 
 
 def download_from_hub(repository: str, file: str) -> Path:
-    """The file in the hub's cache, downloaded if need be; without the network this fails at once, not after retries."""
+    """A file in the hub's cache, downloaded if needed; without a network this fails at once, not after retries."""
     cached = try_to_load_from_cache(repository, file)
     if isinstance(cached, str):
         return Path(cached)
@@ -39,7 +39,7 @@ def download_from_hub(repository: str, file: str) -> Path:
 
 
 def load_or_explain_offline(name: str, where: str, load: Callable[[], StateDict]) -> StateDict:
-    """What `load` gives. Raises ModelError that says what to fetch and where to put it when the network fails."""
+    """The result of `load`. If the network fails, raises ModelError that says what to download and where to put it."""
     try:
         return load()
     except (OSError, HfHubHTTPError, LocalEntryNotFoundError, OfflineModeIsEnabled) as error:

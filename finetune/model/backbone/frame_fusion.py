@@ -1,12 +1,12 @@
-"""How the frames of a clip meet inside an image backbone, before temporal pooling.
+"""Fusion: how an image backbone mixes the frames of a clip, before temporal pooling.
 
-late   not at all: each frame alone (Karpathy's late fusion, of two frames far apart, is `temporal: concat` with two)
-early  in the first layer, which takes all frames at once (Karpathy et al. 2014)
-slow   step by step: between some stages two adjacent frames become one (Karpathy et al. 2014)
-tsm    in each residual block, an eighth of its channels is the next frame's, an eighth the last's (arXiv:1811.08383)
+late   not at all: each frame alone (Karpathy's late fusion of two distant frames is `temporal: concat` with T = 2)
+early  the first convolution takes all frames, stacked as channels (Karpathy et al. 2014)
+slow   between some stages two adjacent frames are merged into one (Karpathy et al. 2014)
+tsm    each residual block takes 1/8 of its channels from the next frame, 1/8 from the previous one (arXiv:1811.08383)
 
-Each starts as what the pretrained network does: a clip that stands still gives the features of its one frame under
-early and slow fusion, and tsm loads the weights as they are.
+All use the pretrained weights. Under early and slow fusion a clip of equal frames starts with the features of its
+frame; tsm changes no weights.
 """
 
 from collections.abc import Callable
@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from finetune.errors import ModelError
 
-# Where the residual branch of a block begins, and the attribute that says whether the block has a skip around it.
+# The first module of a block's residual branch, and the attribute, if any, that says whether the block has a skip.
 RESIDUAL: dict[str, tuple[str, str | None]] = {
     "timm.models.resnet.BasicBlock": ("conv1", None),
     "timm.models.resnet.Bottleneck": ("conv1", None),
@@ -36,25 +36,29 @@ RESIDUAL: dict[str, tuple[str, str | None]] = {
     "torchvision.models.efficientnet.MBConv": ("block", "use_res_connect"),
     "torchvision.models.efficientnet.FusedMBConv": ("block", "use_res_connect"),
 }
-SHIFT_DIVISOR = 8
+SHIFT_DIVISOR = 8  # 1/8 of the channels is shifted each way
 
 
 @dataclass
 class FrameCount:
-    """Frames a clip of the batch that is being worked on; what sits inside a network sees B T pictures alone."""
+    """T of the current batch, for modules inside a network, which see only B T pictures."""
 
     count: int
 
 
 class TemporalShift:
-    """Moves an eighth of the channels of what enters a module one frame back, and an eighth one frame on."""
+    """Temporal shift: of a module's input (B T, C, H, W) 1/8 of the channels moves one frame back, 1/8 one on.
+
+    x'_t = (x_{t+1}[: C/8], x_{t-1}[C/8 : C/4], x_t[C/4 :]), with zeros beyond the clip's ends. A forward pre-hook.
+    Source: TSM, arXiv:1811.08383.
+    """
 
     def __init__(self, frames: FrameCount) -> None:
         self.frames = frames
 
     def __call__(self, module: nn.Module, inputs: tuple[Any, ...]) -> tuple[Any, ...]:
         pictures = inputs[0]
-        shifted = torch.zeros_like(pictures)  # no copy of the first and last frame comes in at the ends
+        shifted = torch.zeros_like(pictures)  # zeros, not copies of the end frames, are shifted in
         before_BTCHW, after_BTCHW = (x.unflatten(0, (-1, self.frames.count)) for x in (pictures, shifted))
         fold = pictures.shape[1] // SHIFT_DIVISOR
         after_BTCHW[:, :-1, :fold] = before_BTCHW[:, 1:, :fold]
@@ -64,7 +68,11 @@ class TemporalShift:
 
 
 class FrameMerge(nn.Module):
-    """Two adjacent frames become one: their mean, and what is learnt on top for each channel; an odd one is doubled."""
+    """Merges adjacent frames, (1/2 + w_0) x_{2t} + (1/2 + w_1) x_{2t+1}, with weights w per channel that start at 0.
+
+    (B T, ...) with C channels on `axis` to (B ceil(T / 2), ...); with an odd T the last frame is repeated.
+    Source: slow fusion, Karpathy et al. 2014.
+    """
 
     def __init__(self, width: int, axis: int) -> None:
         super().__init__()
@@ -82,7 +90,7 @@ class FrameMerge(nn.Module):
 
 
 class FrameMergeHook:
-    """Merges what enters a module, after `earlier` merges have halved the frames."""
+    """A forward pre-hook that merges the input of a module, after `earlier` merges have halved the frames."""
 
     def __init__(self, merge: FrameMerge, frames: FrameCount, earlier: int) -> None:
         self.merge, self.frames, self.earlier = merge, frames, earlier
@@ -93,28 +101,31 @@ class FrameMergeHook:
 
 
 def late_fusion(net: nn.Module, frames: FrameCount, stages: list[str], size: int) -> nn.ModuleList:
+    """Leave the network as it is."""
     return nn.ModuleList()
 
 
 def early_fusion(net: nn.Module, frames: FrameCount, stages: list[str], size: int) -> nn.ModuleList:
-    """Let the first convolution take all frames at once: its weights for each frame, divided by their number."""
+    """Make the first convolution take all T frames as channels: its weights, divided by T, for each frame."""
     conv = next((module for module in net.modules() if isinstance(module, nn.Conv2d)), None)
-    # Others, as NFNet's, normalise their weights themselves, and would undo the division.
+    # Other convolutions, such as NFNet's, standardise their weights and would undo the division.
     if conv is None or conv.in_channels != 3 or type(conv).__name__ not in {"Conv2d", "Conv2dSame"}:
-        raise ModelError("model.fusion 'early' needs a backbone that begins with a plain convolution of the picture")
+        raise ModelError(
+            "model.fusion 'early' needs a backbone that begins with a plain convolution; set model.fusion to late"
+        )
     conv.weight = nn.Parameter(conv.weight.detach().repeat(1, frames.count, 1, 1) / frames.count)
     conv.in_channels *= frames.count
     return nn.ModuleList()
 
 
 def slow_fusion(net: nn.Module, frames: FrameCount, stages: list[str], size: int) -> nn.ModuleList:
-    """Merge adjacent frames between stages, evenly spread over the network, until one is left or no stage is."""
+    """Merge adjacent frames between stages, evenly spread over the network, until one frame or no stage is left."""
     borders = _stage_inputs(net, stages, size)
     count = min((frames.count - 1).bit_length(), len(borders))
     if count == 0:
         raise ModelError(
-            f"model.fusion 'slow' needs clips of two frames or more and a backbone with stages that follow one "
-            f"another; there are {frames.count} frames, and {len(borders)} places between stages"
+            "model.fusion 'slow' needs clips of two frames or more and a backbone whose stages follow one another; "
+            f"there are {frames.count} frames and {len(borders)} places between stages"
         )
     merges = nn.ModuleList()
     for index in range(count):
@@ -126,17 +137,17 @@ def slow_fusion(net: nn.Module, frames: FrameCount, stages: list[str], size: int
 
 
 def temporal_shift(net: nn.Module, frames: FrameCount, stages: list[str], size: int) -> nn.ModuleList:
-    """Shift channels where residual branches begin; what a frame itself shows passes by on the skip."""
-    found = False
+    """Shift channels at the start of residual branches; the skip connections keep each frame's own features."""
+    has_blocks = False
     for module in net.modules():
         where, skip = RESIDUAL.get(f"{type(module).__module__}.{type(module).__qualname__}", (None, None))
         if where is not None and (skip is None or getattr(module, skip)):
             module.get_submodule(where).register_forward_pre_hook(TemporalShift(frames))
-            found = True
-    if not found:
+            has_blocks = True
+    if not has_blocks:
         raise ModelError(
-            "model.fusion 'tsm' is there for ResNet, ResNeXt, RegNet, MobileNet, EfficientNet and ConvNeXt of timm "
-            f"and torchvision; this {type(net).__name__} has no residual block of theirs"
+            "model.fusion 'tsm' works with ResNet, ResNeXt, RegNet, MobileNet, EfficientNet and ConvNeXt of timm "
+            f"and torchvision; this {type(net).__name__} has none of their residual blocks"
         )
     return nn.ModuleList()
 
@@ -150,18 +161,18 @@ FUSIONS: dict[str, Callable[[nn.Module, FrameCount, list[str], int], nn.ModuleLi
 
 
 def _stage_inputs(net: nn.Module, stages: list[str], size: int) -> list[tuple[str, int, int]]:
-    """Modules that begin a stage, in the order of their call: name, channels that enter, and on which axis."""
-    seen: list[tuple[str, int, int]] = []
+    """Modules that begin a stage, in the order of their calls: name, number of input channels, and their axis."""
+    inputs_of_stages: list[tuple[str, int, int]] = []
     modules = dict(net.named_modules())
     handles = []
     for stage in (name for name in stages[1:] if name in modules):
 
         def note(module: nn.Module, inputs: tuple[Any, ...], name: str = stage) -> None:
             shape = tuple(inputs[0].shape) if isinstance(inputs[0], Tensor) else ()
-            # Tokens (N, L, C); pictures (N, H, W, C) or (N, C, H, W), which are square.
+            # (N, L, C), (N, H, W, C) or (N, C, H, W), with H = W.
             if len(shape) in {3, 4} and shape[0] == 1:
                 axis = 2 if len(shape) == 3 else 3 if shape[1] == shape[2] != shape[3] else 1
-                seen.append((name, shape[axis], axis))
+                inputs_of_stages.append((name, shape[axis], axis))
 
         handles.append(modules[stage].register_forward_pre_hook(note))
     training = net.training
@@ -170,4 +181,4 @@ def _stage_inputs(net: nn.Module, stages: list[str], size: int) -> list[tuple[st
     net.train(training)
     for handle in handles:
         handle.remove()
-    return seen
+    return inputs_of_stages

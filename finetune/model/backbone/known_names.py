@@ -1,4 +1,4 @@
-"""Names of the backbones that the libraries have, read from their sources: importing them would take seconds."""
+"""Names of the backbones of both libraries, read from their source files, because importing them takes seconds."""
 
 import re
 from functools import cache
@@ -13,7 +13,7 @@ NON_CLASSIFIER_FOLDERS = ("detection", "segmentation", "optical_flow", "quantiza
 
 
 def check_name(name: str) -> None:
-    """Raise ModelError with the nearest names for a backbone that neither library has."""
+    """Raise ModelError, with similar names, for a backbone that the library does not have."""
     if name.startswith("torchvision/"):
         library, known = "torchvision", {f"torchvision/{known}" for known in torchvision_names()}
         word = name
@@ -37,12 +37,12 @@ def torchvision_names() -> frozenset[str]:
 
 
 def bundled_names() -> list[str]:
-    """Backbones whose weights came with this package; they are no ImageNet weights (see bundled/CARD.md)."""
+    """Backbones whose weights are part of this package; these are not ImageNet weights (see bundled/CARD.md)."""
     return sorted(path.stem for path in BUNDLED.glob("*.safetensors"))
 
 
 def _registered(package: str, folder: str) -> frozenset[str]:
-    spec = find_spec(package)  # finds, and does not import
+    spec = find_spec(package)  # does not import the package
     assert spec is not None and spec.submodule_search_locations, package
     root = Path(spec.submodule_search_locations[0]) / folder
     names: set[str] = set()

@@ -1,4 +1,4 @@
-"""Find pretrained weights and load them so that nothing is left out in silence."""
+"""Read weight files and load them into a network; anything missing or left over is an error."""
 
 import os
 from collections.abc import Callable, Sequence
@@ -16,7 +16,7 @@ StateDict = dict[str, Tensor]
 
 
 def local_file(name: str) -> Path | None:
-    """`<name>.safetensors` in the folder $FINETUNE_WEIGHTS, when it is there."""
+    """`<name>.safetensors` in the folder $FINETUNE_WEIGHTS, if it exists."""
     folder = os.environ.get("FINETUNE_WEIGHTS")
     file = Path(folder, f"{name}.safetensors") if folder else None
     return file if file is not None and file.is_file() else None
@@ -25,8 +25,8 @@ def local_file(name: str) -> Path | None:
 def read_weights(path: Path) -> StateDict:
     """Tensors of a .safetensors file, or of a PyTorch checkpoint read with `weights_only`.
 
-    A checkpoint may wrap its tensors in `state_dict` or `model` and prefix their names with `module.`; of a whole
-    classifier saved by this package the backbone is taken.
+    A checkpoint may hold its tensors under `state_dict` or `model` and prefix their names with `module.`. From a
+    classifier saved by this package the backbone's weights are taken. Raises ModelError for anything else.
     """
     if not path.is_file():
         raise ModelError(f"model.weights: there is no file {str(path)!r}")
@@ -39,7 +39,7 @@ def read_weights(path: Path) -> StateDict:
     except (SafetensorError, RuntimeError, EOFError, ValueError, OSError) as error:
         raise ModelError(f"{path}: cannot be read as weights: {' '.join(str(error).split())[:300]}") from None
     except Exception as error:  # torch raises pickle's own errors for what it refuses to execute
-        raise ModelError(f"{path}: is no plain weights file, and is not executed: {type(error).__name__}") from None
+        raise ModelError(f"{path}: is not a plain weights file and is not executed: {type(error).__name__}") from None
     state = next((state[key] for key in ("state_dict", "model") if isinstance(state, dict) and key in state), state)
     if not isinstance(state, dict) or not all(isinstance(value, Tensor) for value in state.values()):
         raise ModelError(f"{path}: holds no dictionary of tensors")
@@ -56,34 +56,34 @@ def load_weights(
     head_prefixes: Sequence[str],
     translate: Callable[[StateDict, nn.Module], StateDict] | None = None,
 ) -> None:
-    """Load all weights but those of the old classifier, whose names start with `head_prefixes`.
+    """Load all weights except those of the old classifier, whose names start with `head_prefixes`.
 
-    `translate` renames and resamples what another version of the architecture saved; it is asked only when names or
-    shapes differ. Raises ModelError that lists what is missing, surplus or of another shape.
+    `translate` converts weights of another version or input size; it is called only if names or shapes differ.
+    Raises ModelError that lists missing and surplus weights and those of another shape.
     """
-    wanted = net.state_dict()
-    kept = _without_head(state, wanted, head_prefixes)
-    if _differences(kept, wanted) and translate is not None:
-        kept = _without_head(translate(dict(state), net), wanted, head_prefixes)
-    problems = _differences(kept, wanted)
+    expected = net.state_dict()
+    weights = _without_head(state, expected, head_prefixes)
+    if _differences(weights, expected) and translate is not None:
+        weights = _without_head(translate(dict(state), net), expected, head_prefixes)
+    problems = _differences(weights, expected)
     if problems:
         raise ModelError("\n".join(f"{where}: does not fit the backbone: {problem}" for problem in problems))
-    kept = {key: value.to(wanted[key].dtype) for key, value in kept.items()}
-    net.load_state_dict(kept, strict=False)
+    weights = {key: value.to(expected[key].dtype) for key, value in weights.items()}
+    net.load_state_dict(weights, strict=False)
 
 
-def _without_head(state: StateDict, wanted: StateDict, head_prefixes: Sequence[str]) -> StateDict:
+def _without_head(state: StateDict, expected: StateDict, head_prefixes: Sequence[str]) -> StateDict:
     prefixes = tuple(f"{prefix}." for prefix in head_prefixes)
-    return {key: value for key, value in state.items() if key in wanted or not key.startswith(prefixes)}
+    return {key: value for key, value in state.items() if key in expected or not key.startswith(prefixes)}
 
 
-def _differences(state: StateDict, wanted: StateDict) -> list[str]:
-    # A counter that BatchNorm needs only when it has no momentum; files leave it out.
-    missing = [key for key in wanted if key not in state and not key.endswith("num_batches_tracked")]
-    surplus = [key for key in state if key not in wanted]
+def _differences(state: StateDict, expected: StateDict) -> list[str]:
+    # Files may lack num_batches_tracked, which batch norm needs only without momentum.
+    missing = [key for key in expected if key not in state and not key.endswith("num_batches_tracked")]
+    surplus = [key for key in state if key not in expected]
     shapes = [
         f"{key} is {tuple(state[key].shape)}, the backbone has {tuple(value.shape)}"
-        for key, value in wanted.items()
+        for key, value in expected.items()
         if key in state and state[key].shape != value.shape
     ]
     named = (("missing", missing), ("surplus", surplus), ("of another shape", shapes))

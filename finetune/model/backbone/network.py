@@ -1,4 +1,4 @@
-"""What the two libraries' networks have in common: the module without its classifier, and what is known of it."""
+"""The common form of both libraries' networks: a module without classifier, its stages, and facts about its input."""
 
 import re
 from collections.abc import Callable, Mapping
@@ -11,7 +11,7 @@ from finetune.model.backbone.load_weights import StateDict
 
 TOWER_PATTERN = re.compile(r"\.towers\.[01](?=\.|$)")  # in names of modules of a TowerPair
 RESERVED_STAGE_NAMES = ("temporal", "head", "all")
-# Children that hold a network's parts one after the other: each part is a stage.
+# Children that hold a network's blocks in sequence; each block is a stage.
 STAGE_CONTAINERS = (
     "features",
     "blocks",
@@ -26,10 +26,9 @@ STAGE_CONTAINERS = (
 
 @dataclass(frozen=True)
 class InputSpec:
-    """What the backbone was trained on.
+    """The input in pretraining: side in pixels, mean and standard deviation of RGB in 0…1, how pictures were resized.
 
-    `size` in pixels a side; mean and std of RGB in 0…1; how pictures were resized (`bilinear`, `bicubic`); of a
-    video backbone the frames of a clip.
+    `interpolation` is `bilinear` or `bicubic`; `num_frames` is the clip length of video networks, else None.
     """
 
     size: int
@@ -41,13 +40,13 @@ class InputSpec:
 
 @dataclass(frozen=True)
 class Network:
-    """A network that gives one vector of `width` a picture, or a clip's vectors over time.
+    """A network without classifier: `net` takes (N, C, H, W) to (N, `width`), or clips if `takes_clips`.
 
-    `stage_of` names the stage of each parameter of `net`, in order from input to output. `feature_map` gives, for
-    what `net` takes, the values before they are pooled over space: (N, C, h, w), (N, tokens, C), and of clips
-    (B, C, T', h, w). `time_stride` frames become one step in time; None: a whole clip does. With `fixed_frames` it
-    takes clips of the length that it was built for alone. `download` fetches the published weights and says from
-    where; `translate` fits weights of another size or version to it.
+    Clips are (B, C, T, H, W), and the output is (B, `width` T'). `stage_of` names the stage of each parameter, in
+    order from input to output. `feature_map` computes features before spatial pooling from the input of `net`:
+    (N, C, h, w), tokens (N, L, C), or of clips (B, C, T', h, w). `time_stride` frames become one time step; None means
+    that the whole clip does. With `fixed_frames`, clips must have the length that the network was built for.
+    `download` returns the source and the published weights; `translate` converts weights of another size or version.
     """
 
     net: nn.Module
@@ -64,7 +63,7 @@ class Network:
 
 
 def stages_by_name(net: nn.Module) -> dict[str, object]:
-    """Groups of parameters for `name_stages`, by the names alone: layers before the first container are the stem."""
+    """A group for each parameter, for `name_stages`, by its name; layers before the first container are the stem."""
     groups: dict[str, object] = {}
     modules = dict(net.named_modules())
     at_start = True
@@ -79,9 +78,9 @@ def stages_by_name(net: nn.Module) -> dict[str, object]:
 
 
 def name_stages(net: nn.Module, groups: Mapping[str, object]) -> dict[str, str]:
-    """The stage of each parameter: the first is the `stem`, others have the shortest prefix that is theirs alone.
+    """The stage of each parameter: the first group is `stem`, others are named by the shortest prefix unique to them.
 
-    `groups` are in order from input to output. A parameter that stands in several places is named at each.
+    `groups` are in order from input to output. A parameter that is used in several modules is listed under each name.
     """
     order = list(dict.fromkeys(groups.values()))
     names = {order[0]: "stem"}
@@ -106,10 +105,10 @@ def name_without_tower(name: str) -> str:
 
 
 def set_drop_path(net: nn.Module, kind: type[nn.Module], attribute: str, rate: float) -> None:
-    """Scale the rates of all layers of a `kind` so that the highest is `rate`. Raises ModelError where there are none.
+    """Scale the drop rates of all layers of a `kind` so that the highest is `rate`. Raises ModelError if it has none.
 
-    Libraries let the rate rise in a line from the first block to the last, and some give their networks a rate of
-    their own; 0 is none at all, whatever the library thinks best.
+    Rates grow linearly from the first block to the last, as in both libraries. A `rate` of 0 turns drop path off, even
+    where the library has another default.
     """
     layers = [module for module in net.modules() if isinstance(module, kind)]
     highest = max((float(getattr(layer, attribute)) for layer in layers), default=0.0)

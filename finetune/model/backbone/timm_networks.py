@@ -1,4 +1,4 @@
-"""Networks of timm: built without their classifier, cut into stages as timm groups their layers."""
+"""Networks of timm: built without classifier; stages are timm's own groups of layers."""
 
 import sys
 from typing import Any
@@ -16,14 +16,17 @@ from finetune.model.backbone.network import InputSpec, Network, name_stages, set
 
 
 def timm_network(name: str, *, size: int | None, drop_path: float) -> Network:
-    """A network by its timm name, for pictures of `size`. Raises ModelError for an unknown tag, others for a size."""
+    """A network by its timm name, for pictures of `size` pixels.
+
+    Raises ModelError for an unknown tag; a wrong size raises errors of timm.
+    """
     try:
-        found: Any = timm.models.get_pretrained_cfg(name)
+        pretrained: Any = timm.models.get_pretrained_cfg(name)
     except RuntimeError as error:
         tags = timm.list_pretrained(f"{name.partition('.')[0]}.*")
         raise ModelError(f"model.backbone {name!r}: {error}{suggest_similar(name, tags)}") from None
     options: dict[str, Any] = {}
-    if size not in (None, found.input_size[-1]) and found.fixed_input_size:
+    if size not in (None, pretrained.input_size[-1]) and pretrained.fixed_input_size:
         options["img_size"] = size
     net = _create(name, drop_path, options)
     config = net.pretrained_cfg
@@ -41,10 +44,10 @@ def timm_network(name: str, *, size: int | None, drop_path: float) -> Network:
 
 
 def download(name: str, config: dict[str, Any]) -> tuple[str, StateDict]:
-    """Where timm publishes the weights of a pretrained configuration, and they."""
+    """The address and the weights that timm publishes for a pretrained configuration. Raises ModelError."""
     repository, url = config.get("hf_hub_id") or "", config.get("url") or ""
     if not repository and not url:
-        raise ModelError(f"model.weights 'imagenet': timm has no pretrained weights for {name!r}; take another tag")
+        raise ModelError(f"model.weights 'imagenet': timm has no pretrained weights for {name!r}; choose another tag")
     if not repository:
         return url, load_or_explain_offline(
             name, url, lambda: torch.hub.load_state_dict_from_url(url, weights_only=True)
@@ -62,17 +65,17 @@ def _create(name: str, drop_path: float, options: dict[str, Any]) -> Any:
     except TypeError as error:
         if "drop_path_rate" not in str(error):
             raise
-        net = timm.create_model(name, pretrained=False, num_classes=0)  # the next line says that it has none
+        net = timm.create_model(name, pretrained=False, num_classes=0)  # set_drop_path raises
     set_drop_path(net, DropPath, "drop_prob", drop_path)
     if hasattr(net, "drop_rate"):
-        net.drop_rate = 0.0  # of a dropout before the classifier that is gone; the head has its own
+        net.drop_rate = 0.0  # dropout before the removed classifier; our heads have their own
     return net
 
 
 def _stages(net: Any) -> dict[str, str]:
     try:
         matcher = net.group_matcher(coarse=True)
-    except (AttributeError, AssertionError):  # a few networks have no such grouping
+    except (AttributeError, AssertionError):  # a few networks have no group matcher
         return name_stages(net, stages_by_name(net))
     groups: dict[str, Any] = group_parameters(net, matcher, reverse=True)
     names = sorted((name for name, _ in net.named_parameters()), key=lambda name: groups[name])
@@ -83,10 +86,10 @@ def _feature_map(net: Any, pictures_NCHW: Tensor) -> Tensor:
     features = net.forward_features(pictures_NCHW)
     if not isinstance(features, Tensor):
         raise ModelError(f"{type(net).__name__} has no one feature map; it gives {type(features).__name__}")
-    last_is_channels = features.ndim == 4 and str(getattr(net, "output_fmt", "NCHW")) == "NHWC"
-    return features.permute(0, 3, 1, 2) if last_is_channels else features
+    channels_last = features.ndim == 4 and str(getattr(net, "output_fmt", "NCHW")) == "NHWC"
+    return features.permute(0, 3, 1, 2) if channels_last else features
 
 
 def to_sync_batch_norm(network: nn.Module) -> Any:
-    """The network with batch norm over the clips of all processes, in place; timm's layers keep their activations."""
+    """Convert batch norm to synchronised batch norm, in place; activations inside timm's norm layers are kept."""
     return convert_sync_batchnorm(network)

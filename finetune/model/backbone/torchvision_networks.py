@@ -1,4 +1,4 @@
-"""Networks of torchvision, of images and of video: built without their classifier, cut into stages by their names."""
+"""Image and video networks of torchvision: built without classifier; stages follow the names of their modules."""
 
 import math
 import re
@@ -19,17 +19,17 @@ from finetune.model.backbone.load_weights import StateDict
 from finetune.model.backbone.network import InputSpec, Network, name_stages, set_drop_path, stages_by_name
 
 AUXILIARY_HEADS = {"googlenet": ("aux1", "aux2"), "inception_v3": ("AuxLogits",)}
-# Video networks that keep an axis of time to the end, and how many frames become one step on it.
+# Video networks whose output keeps a time axis, and how many frames become one time step.
 TIME_STRIDES = {"r3d_18": 8, "mc3_18": 1, "r2plus1d_18": 8, "swin3d_t": 2, "swin3d_s": 2, "swin3d_b": 2}
 POOLING_OPS = (F.adaptive_avg_pool2d, F.adaptive_avg_pool3d, F.avg_pool3d, Tensor.mean)
 
 
 def torchvision_network(name: str, *, size: int | None, num_frames: int, drop_path: float) -> Network:
-    """A network by its name `torchvision/<name>`, for pictures of `size` or clips of `num_frames` of them."""
+    """A network by its name `torchvision/<name>`, for pictures of `size` pixels, or clips of `num_frames` of them."""
     architecture = name.removeprefix("torchvision/")
     published = tv.get_model_weights(architecture).DEFAULT
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", FutureWarning)  # two models announce another initialisation
+        warnings.simplefilter("ignore", FutureWarning)  # two models warn that their initialisation will change
         net = tv.get_model(architecture, weights=None, **_size_options(architecture, size))
     if isinstance(net, tv.MNASNet):
         net.__class__ = _MNASNet
@@ -68,13 +68,13 @@ def torchvision_network(name: str, *, size: int | None, num_frames: int, drop_pa
 
 
 class _MNASNet(tv.MNASNet):
-    """One that loads weights from files that carry no version, as safetensors; torchvision's own refuses them."""
+    """MNASNet that loads weights without version metadata, as safetensors files are; torchvision's own refuses them."""
 
     _load_from_state_dict = nn.Module._load_from_state_dict
 
 
 def _size_options(architecture: str, size: int | None) -> dict[str, Any]:
-    """What the architectures that are built for one size take it by."""
+    """Constructor arguments of architectures that are built for one input size."""
     if size is not None and architecture.startswith("vit_"):
         return {"image_size": size}
     return {"input_size": (size, size)} if size is not None and architecture.startswith("maxvit") else {}
@@ -87,7 +87,7 @@ def _state_translator(architecture: str) -> Callable[[StateDict, nn.Module], Sta
 
 
 def _resize_mvit(net: nn.Module, size: int, num_frames: int) -> None:
-    """Fit positions to clips of another size; the relative ones of MViTv2 are resampled by its own forward."""
+    """Resize position embeddings for clips of another size; MViTv2's relative ones are resampled in its forward."""
     places: Any = net.pos_encoding
     side = -(-size // 4)
     places.spatial_size, places.temporal_size = (side, side), -(-num_frames // 2)
@@ -122,7 +122,7 @@ def _download(name: str, published: tv.WeightsEnum) -> tuple[str, StateDict]:
 
 
 def _remove_classifier(net: nn.Module, num_classes: int) -> tuple[str, int]:
-    """Replace the last layer that gives `num_classes` outputs by nothing; its name and the width that enters it."""
+    """Replace the last layer with `num_classes` outputs by an identity. Returns its name and input width."""
     layers = [
         (name, module)
         for name, module in net.named_modules()
@@ -139,7 +139,7 @@ def _num_outputs(module: nn.Linear | nn.Conv2d | nn.Conv3d) -> int:
 
 
 class _CapturePrePooling(TorchFunctionMode):
-    """Keeps what entered the last pooling over space, which not all networks have as a module, else the last norm."""
+    """Captures the input of the last spatial pooling, which is a function in some networks, and the last layer norm."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -156,8 +156,8 @@ class _CapturePrePooling(TorchFunctionMode):
 
 
 def _feature_map(net: nn.Module, pictures: Tensor) -> Tensor:
-    with _CapturePrePooling() as kept:
-        net.forward(pictures)  # not net(): a compiled network shows nothing of its inside
-    features = kept.pooled if kept.pooled is not None else kept.normed
+    with _CapturePrePooling() as captured:
+        net.forward(pictures)  # not net(): inside a compiled network nothing can be captured
+    features = captured.pooled if captured.pooled is not None else captured.normed
     assert features is not None, type(net)
     return features

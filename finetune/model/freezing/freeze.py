@@ -1,6 +1,6 @@
-"""Which parts of a model learn: freezing that freezes parameters and buffers, and a table that says so."""
+"""Freezing of stages: no gradients, running statistics kept, evaluation mode; and a table of what is trainable."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, Protocol
 
 from torch import nn
@@ -12,7 +12,7 @@ from finetune.model.freezing.stages import Stage
 
 
 class StagedModel(Protocol):
-    """A module that is cut into stages, ordered from input to output, and knows how its batch norm learns."""
+    """A module with stages, ordered from input to output; `batch_norm` is the mode that `set_trainable` was given."""
 
     stages: dict[str, Stage]
     batch_norm: str
@@ -25,27 +25,28 @@ class StagedModel(Protocol):
 
 
 def set_trainable(model: StagedModel, what: Selector, *, batch_norm: str = "frozen") -> list[str]:
-    """Let some parts learn and freeze all others; the names of the stages in which something learns.
+    """Make some parameters trainable and freeze all others. Returns the names of the trainable stages.
 
     `what` is one of
-    `head`: all that is new, temporal pooling and head · a stage: that and all after it · `last(n)`: the last n stages
-    of the backbone and all that is new · a share of the depth, 0…1: so many of the last stages, and all that is new ·
-    `all` · `match(regex)`: the parameters in whose name, as the backbone gives it, the expression is found ·
-    a list of these, in which a stage, `head` and `last(n)` are meant alone (surgical: arXiv:2210.11466).
-    `lora(r=8)` is a phase's: see `finetune.model.lora`.
+    `head`: the new parts, temporal pooling and head · a stage: it and all later stages · `last(n)`: the backbone's last
+    n stages and the new parts · a number 0…1: this share of the backbone's stages, the last ones, and the new parts ·
+    `all` · `match(regex)`: parameters whose name in the backbone matches · a list of these, in which a stage, `head`
+    and `last(n)` mean only themselves (surgical fine-tuning, arXiv:2210.11466). `lora(r=8)` is for phases of a recipe:
+    see `finetune.model.lora`.
 
-    A stage in which nothing learns keeps every parameter and buffer, and stays in evaluation mode whatever `.train()`
-    says. `batch_norm` says what the running statistics of the others do: kept (`frozen`), kept but for the network's
-    first (`partial`, TSN arXiv:1608.00859), or updated (`train`); scale and shift learn with their stage. A layer
-    whose own scale and shift are frozen keeps its statistics too. Raises ModelError for what is not there.
+    A stage without trainable parameters keeps every parameter and buffer bit for bit, and stays in evaluation mode
+    whatever `.train()` says. `batch_norm` sets what running statistics in trainable stages do: `frozen` keeps them,
+    `partial` updates those of the network's first batch norm only (TSN, arXiv:1608.00859), `train` updates all. Scale
+    and shift train with their stage; where they are frozen, the layer keeps its statistics too. Raises ModelError for
+    an unknown stage or a pattern without match.
     """
     assert batch_norm in {"frozen", "partial", "train"}, batch_norm
-    learning = select_parameters(model.stages, what)
-    if not learning:
-        raise ModelError(f"{what!r} names nothing that this model could learn; it has {', '.join(model.stages)}")
+    trainable = select_parameters(model.stages, what)
+    if not trainable:
+        raise ModelError(f"{what!r} selects no parameter of this model; its stages are {', '.join(model.stages)}")
     for name, parameter in model.named_parameters():
-        parameter.requires_grad_(name in learning)
-        if name not in learning:
+        parameter.requires_grad_(name in trainable)
+        if name not in trainable:
             parameter.grad = None
     model.batch_norm = batch_norm
     model.train(model.training)
@@ -53,47 +54,44 @@ def set_trainable(model: StagedModel, what: Selector, *, batch_norm: str = "froz
 
 
 def trainable_stages(model: StagedModel) -> list[str]:
-    """The stages that learn now: those with a parameter that takes a gradient."""
-    learning = {name for name, parameter in model.named_parameters() if parameter.requires_grad}
-    return [name for name, stage in model.stages.items() if not learning.isdisjoint(stage.parameters)]
+    """Names of the stages that have a trainable parameter now."""
+    trainable = {name for name, parameter in model.named_parameters() if parameter.requires_grad}
+    return [name for name, stage in model.stages.items() if not trainable.isdisjoint(stage.parameters)]
 
 
 def set_frozen_to_eval(model: StagedModel) -> None:
-    """Put what must not move into evaluation mode: all modules of frozen stages, and batch norm by the model's rule."""
-    learning = set(trainable_stages(model))
+    """Put into evaluation mode all modules of frozen stages, and batch norms that keep their running statistics."""
+    trainable = set(trainable_stages(model))
     modules = dict(model.named_modules())
     norms = [name for name, module in modules.items() if has_running_stats(module)]
     first = [name for name in norms if name_without_tower(name) == name_without_tower(norms[0])]
-    moving = {"frozen": [], "partial": first, "train": norms}[model.batch_norm]
+    updated = {"frozen": [], "partial": first, "train": norms}[model.batch_norm]
     for stage_name, stage in model.stages.items():
         for name in stage.modules:
             module = modules[name]
-            if stage_name not in learning or (
-                has_running_stats(module) and (name not in moving or _has_frozen_affine(module))
-            ):
+            keeps_stats = has_running_stats(module) and (name not in updated or _has_frozen_affine(module))
+            if stage_name not in trainable or keeps_stats:
                 module.training = False
 
 
 def has_running_stats(module: nn.Module) -> bool:
-    """Whether a layer normalises by running statistics: batch norm of any dimension or library, SyncBatchNorm."""
+    """Whether a layer has running statistics: batch norm of any dimension or library, SyncBatchNorm."""
     return any(module._buffers.get(name) is not None for name in ("running_mean", "running_var"))
 
 
 def describe(model: StagedModel, groups: Sequence[Mapping[str, Any]] = ()) -> str:
-    """A table of the stages: parameters, how many of them learn, what batch norm does, the rate by `param_groups`."""
+    """A text table of the stages: parameters, trainable ones, batch norm, and the learning rate by `param_groups`."""
     parameters = dict(model.named_parameters())
     rates = {group["stage"]: group["lr"] for group in groups}
-    learns = set(trainable_stages(model))
-    lines = [("stage", "parameters", "learning", "batch norm", "rate" if rates else "")]
+    trainable = set(trainable_stages(model))
+    lines = [("stage", "parameters", "trainable", "batch norm", "lr" if rates else "")]
     for name, stage in model.stages.items():
-        count = sum(parameters[each].numel() for each in stage.parameters)
-        learning = sum(parameters[each].numel() for each in stage.parameters if parameters[each].requires_grad)
+        count, learning = _count([parameters[parameter] for parameter in stage.parameters])
         share = "frozen" if not learning else "all" if learning == count else f"{learning:,}"
         rate = f"{rates[name]:.2g}" if name in rates else ""
-        lines.append((name, f"{count:,}", share, _batch_norm_mode(model, stage, learns=name in learns), rate))
-    total = sum(parameter.numel() for parameter in parameters.values())
-    learning = sum(parameter.numel() for parameter in parameters.values() if parameter.requires_grad)
-    lines.append(("in all", f"{total:,}", f"{learning:,}", "", ""))
+        lines.append((name, f"{count:,}", share, _batch_norm_mode(model, stage, trainable=name in trainable), rate))
+    count, learning = _count(parameters.values())
+    lines.append(("total", f"{count:,}", f"{learning:,}", "", ""))
     widths = [max(len(line[column]) for line in lines) for column in range(5)]
     return "\n".join(
         "  ".join(
@@ -104,17 +102,25 @@ def describe(model: StagedModel, groups: Sequence[Mapping[str, Any]] = ()) -> st
     )
 
 
-def _batch_norm_mode(model: StagedModel, stage: Stage, *, learns: bool) -> str:
-    """What the stage's batch norms do in training; `set_frozen_to_eval` decides it."""
+def _count(parameters: Iterable[nn.Parameter]) -> tuple[int, int]:
+    """How many numbers parameters have, and how many of them are trainable."""
+    sizes = [(parameter.numel(), parameter.requires_grad) for parameter in parameters]
+    return sum(size for size, _ in sizes), sum(size for size, trainable in sizes if trainable)
+
+
+def _batch_norm_mode(model: StagedModel, stage: Stage, *, trainable: bool) -> str:
+    """What the stage's running statistics do in training: none, frozen, train (updated), or how many are updated."""
     modules = dict(model.named_modules())
     norms = [modules[name] for name in stage.modules if has_running_stats(modules[name])]
     if not norms:
         return "none"
     before = model.training
     model.train(True)
-    moving = sum(norm.training for norm in norms)
+    updated = sum(norm.training for norm in norms)
     model.train(before)
-    return "frozen" if not moving or not learns else "train" if moving == len(norms) else f"{moving} of {len(norms)}"
+    if not updated or not trainable:
+        return "frozen"
+    return "train" if updated == len(norms) else f"{updated} of {len(norms)}"
 
 
 def _has_frozen_affine(module: nn.Module) -> bool:

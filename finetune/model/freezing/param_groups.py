@@ -1,4 +1,4 @@
-"""The groups of an optimizer: exactly the parameters that learn, each stage with a rate of its own."""
+"""Parameter groups for an optimizer: all trainable parameters, with a learning rate per stage."""
 
 import re
 from collections.abc import Iterable, Mapping
@@ -10,7 +10,7 @@ from finetune.errors import ModelError, suggest_similar
 from finetune.model.freezing.freeze import StagedModel, trainable_stages
 from finetune.model.freezing.stages import HEAD_STAGES
 
-# Tables of positions and class tokens are offsets, as biases are.
+# Position embeddings and class tokens are added to activations, as biases are, and get no weight decay.
 NO_DECAY_PATTERN = re.compile(r"pos_embed|position|token|rel_pos|relative_position")
 
 
@@ -23,12 +23,12 @@ def param_groups(
     backbone_lr_scale: float = 1.0,
     stage_lr: Mapping[str, float] | None = None,
 ) -> list[dict[str, Any]]:
-    """Groups for an optimizer, `<stage>/decay` and `<stage>/no_decay`, of exactly the parameters that learn.
+    """Parameter groups `<stage>/decay` and `<stage>/no_decay` of exactly the trainable parameters.
 
-    Biases, norms and other vectors, position embeddings and class tokens have no weight decay. The new parts learn
-    at `lr`, the backbone's last stage at `lr` × `backbone_lr_scale` × `layer_decay`, and each before it at one factor
-    `layer_decay` more (arXiv:1801.06146). `stage_lr` gives stages a rate of their own. Raises ModelError for a
-    stage in it that is not there.
+    Biases, norms and other vectors, position embeddings and class tokens have no weight decay. The learning rate is
+    `lr` for the new parts and `lr` × `backbone_lr_scale` × `layer_decay`^d for the backbone, where d is 1 for its last
+    stage and grows by 1 per stage towards the input (discriminative fine-tuning, arXiv:1801.06146). `stage_lr`
+    overrides it by stage. Raises ModelError for an unknown stage in `stage_lr`.
     """
     own_rates = dict(stage_lr or {})
     check_stages(model, own_rates)
@@ -51,14 +51,14 @@ def param_groups(
             }
             group = groups.setdefault(group_name, {"name": group_name, "params": [], **settings})
             group["params"].append(parameters[name])
-    held = [id(parameter) for group in groups.values() for parameter in group["params"]]
-    assert len(held) == len(set(held))
-    assert set(held) == {id(parameter) for parameter in parameters.values() if parameter.requires_grad}
+    grouped = [id(parameter) for group in groups.values() for parameter in group["params"]]
+    assert len(grouped) == len(set(grouped))
+    assert set(grouped) == {id(parameter) for parameter in parameters.values() if parameter.requires_grad}
     return list(groups.values())
 
 
 def check_stages(model: StagedModel, names: Iterable[str]) -> None:
-    """Raise ModelError for names of stages that are not there."""
+    """Raise ModelError for names that are no stage of the model."""
     unknown = [name for name in names if name not in model.stages]
     if unknown:
         known = ", ".join(model.stages)
@@ -66,5 +66,5 @@ def check_stages(model: StagedModel, names: Iterable[str]) -> None:
 
 
 def _is_matrix(parameter: nn.Parameter) -> bool:
-    """Whether it has two axes or more that are longer than 1: a scale of shape (C, 1, 1) is a vector."""
+    """Whether two or more axes are longer than 1; a scale of shape (C, 1, 1) is a vector."""
     return sum(length > 1 for length in parameter.shape) > 1

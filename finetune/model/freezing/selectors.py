@@ -1,4 +1,4 @@
-"""What a phase's `train` names: stages, a share of the depth, patterns on parameter names, LoRA's matrices."""
+"""Selectors, as in a phase's `unfreeze`: stages, a share of the depth, patterns on parameter names, LoRA matrices."""
 
 import re
 from collections.abc import Mapping, Sequence
@@ -12,20 +12,20 @@ LORA_PATTERN = re.compile(r"\.lora_")
 
 
 def select_parameters(stages: Mapping[str, Stage], what: Selector) -> frozenset[str]:
-    """Names of the parameters that `what` names; see `set_trainable`. Raises ModelError for what is not there."""
+    """Names of the selected parameters; see `set_trainable`. Raises ModelError for an unknown stage or no match."""
     if isinstance(what, str | float | int):
         return _select_alone(stages, what)
     return frozenset().union(*(_select_in_list(stages, item) for item in what))
 
 
 def stages_from(names: Sequence[str], what: str | float) -> list[str]:
-    """The stages of a word that stands alone: a stage and all after it, `last(n)`, `all`, or a share of the depth."""
+    """The stages of a single selector: a stage and all later ones, `last(n)`, `all`, or a share of the depth."""
     new = [name for name in names if name in HEAD_STAGES]
     backbone = [name for name in names if name not in HEAD_STAGES]
     if isinstance(what, float | int):
         if not 0 <= what <= 1:
             raise ModelError(f"a share of the depth is between 0 and 1, this is {what:g}")
-        # Any share learns something: a third of two stages is one.
+        # Any share above 0 selects at least one stage.
         count = round(len(backbone) * what) or int(what > 0)
         return backbone[len(backbone) - count :] + new
     call = CALL_PATTERN.fullmatch(what)
@@ -42,7 +42,7 @@ def stages_from(names: Sequence[str], what: str | float) -> list[str]:
 
 
 def lora_settings(what: Selector) -> dict[str, int] | None:
-    """The numbers of `lora(r=8, alpha=16)` in a phase's `train`; None where there is no lora."""
+    """The settings `r` and `alpha` of `lora(r=8, alpha=16)` in a selector; None if it has no lora."""
     for item in [what] if isinstance(what, str) else what if isinstance(what, Sequence) else ():
         call = CALL_PATTERN.fullmatch(item)
         if call and call[1] == "lora":
@@ -60,12 +60,12 @@ def _select_alone(stages: Mapping[str, Stage], what: str | float) -> frozenset[s
 
 
 def _select_in_list(stages: Mapping[str, Stage], item: str) -> frozenset[str]:
-    """In a list a stage is meant alone."""
+    """The parameters of one item of a list, in which a stage means only itself."""
     call = CALL_PATTERN.fullmatch(item)
     if item in stages:
         return _stage_parameters(stages, [item])
     if item in HEAD_STAGES:
-        return frozenset()  # a part that this model does not have
+        return frozenset()  # such as `temporal`, where the pooling has no parameters
     if call and call[1] == "match":
         return _matching(stages, call[2])
     if call and call[1] == "lora":
@@ -80,19 +80,19 @@ def _stage_parameters(stages: Mapping[str, Stage], names: Sequence[str]) -> froz
 
 
 def _matching(stages: Mapping[str, Stage], pattern: str) -> frozenset[str]:
-    """Parameters whose name, as the backbone gives it, holds a match."""
+    """Parameters whose name, without the prefix `backbone.net.`, contains a match."""
     try:
         wanted = re.compile(pattern)
     except re.error as error:
         raise ModelError(f"match({pattern}) is no regular expression: {error}") from None
     names = [name for stage in stages.values() for name in stage.parameters]
-    found = frozenset(name for name in names if wanted.search(name.removeprefix("backbone.net.")))
-    if not found:
+    matching = frozenset(name for name in names if wanted.search(name.removeprefix("backbone.net.")))
+    if not matching:
         raise ModelError(
             f"match({pattern}) names no parameter; there are "
             f"{shorten_list([n.removeprefix('backbone.net.') for n in names])}"
         )
-    return found
+    return matching
 
 
 def _lora_parameters(stages: Mapping[str, Stage]) -> frozenset[str]:

@@ -1,4 +1,4 @@
-"""Stages: the freezable parts that a model is cut into, each parameter, buffer and module in exactly one."""
+"""Stages: the parts of a model that are frozen or trained as one; each parameter and buffer belongs to one stage."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -10,7 +10,7 @@ HEAD_STAGES = ("temporal", "head")
 
 @dataclass(frozen=True)
 class Stage:
-    """A freezable part: names of its parameters, buffers and modules in the model."""
+    """Names, in the model, of a stage's parameters, buffers and modules."""
 
     parameters: tuple[str, ...]
     buffers: tuple[str, ...]
@@ -18,24 +18,12 @@ class Stage:
 
 
 def split_into_stages(model: nn.Module, stage_of: Mapping[str, str]) -> dict[str, Stage]:
-    """Stages from the stage of each parameter, ordered as first named; buffers and modules go where they belong.
+    """Stages from the stage of each parameter, in order of first mention; buffers and modules are assigned to them.
 
-    A module with parameters of its own belongs to their stage. Any other belongs to the stage of its nearest
-    ancestor all of whose parameters are of one stage, else to that of the parameters before it.
+    Modules that span several stages are in none: they have no training mode of their own.
     """
     modules = dict(model.named_modules())
-    before = next(iter(stage_of.values()))
-    stage_of_module: dict[str, str] = {}
-    for name, module in modules.items():
-        own = [stage_of[_join(name, parameter)] for parameter, _ in module.named_parameters(recurse=False)]
-        within = {stage_of[_join(name, parameter)] for parameter, _ in module.named_parameters()}
-        parent = stage_of_module.get(name.rpartition(".")[0]) if name else None
-        parent_is_one = parent is not None and _is_one_stage(name.rpartition(".")[0], modules, stage_of)
-        if own:
-            before = own[-1]
-        elif len(within) == 1:
-            before = next(iter(within))
-        stage_of_module[name] = own[0] if own else parent if not within and parent_is_one and parent else before
+    stage_of_module = _assign_modules(modules, stage_of)
     stages: dict[str, dict[str, list[str]]] = {}
     for stage in dict.fromkeys(stage_of.values()):
         stages[stage] = {"parameters": [], "buffers": [], "modules": []}
@@ -44,7 +32,6 @@ def split_into_stages(model: nn.Module, stage_of: Mapping[str, str]) -> dict[str
     for name, _ in model.named_buffers():
         stages[stage_of_module[name.rpartition(".")[0]]]["buffers"].append(name)
     for name, module in modules.items():
-        # A module around several stages has no mode of its own; any other may read its mode in its forward.
         within = {stage_of[_join(name, parameter)] for parameter, _ in module.named_parameters()}
         if len(within) < 2:
             stages[stage_of_module[name]]["modules"].append(name)
@@ -52,6 +39,27 @@ def split_into_stages(model: nn.Module, stage_of: Mapping[str, str]) -> dict[str
         name: Stage(tuple(part["parameters"]), tuple(part["buffers"]), tuple(part["modules"]))
         for name, part in stages.items()
     }
+
+
+def _assign_modules(modules: Mapping[str, nn.Module], stage_of: Mapping[str, str]) -> dict[str, str]:
+    """A stage for each module.
+
+    A module with parameters of its own belongs to their stage. One without any parameters belongs to its parent's
+    stage if all parameters of the parent are of one stage. Otherwise it belongs to the latest stage before it.
+    """
+    latest = next(iter(stage_of.values()))
+    stage_of_module: dict[str, str] = {}
+    for name, module in modules.items():
+        own = [stage_of[_join(name, parameter)] for parameter, _ in module.named_parameters(recurse=False)]
+        within = {stage_of[_join(name, parameter)] for parameter, _ in module.named_parameters()}
+        parent = stage_of_module.get(name.rpartition(".")[0]) if name else None
+        parent_is_one = parent is not None and _is_one_stage(name.rpartition(".")[0], modules, stage_of)
+        if own:
+            latest = own[-1]
+        elif len(within) == 1:
+            latest = next(iter(within))
+        stage_of_module[name] = own[0] if own else parent if not within and parent_is_one and parent else latest
+    return stage_of_module
 
 
 def _is_one_stage(name: str, modules: Mapping[str, nn.Module], stage_of: Mapping[str, str]) -> bool:

@@ -89,7 +89,7 @@ def test_clips_do_not_leak_into_each_other():
 
 @pytest.mark.parametrize("name", ["test_vit", "densenet121", "torchvision/vgg11"])
 def test_tsm_names_the_families_it_is_there_for(name):
-    with pytest.raises(ModelError, match="'tsm' is there for ResNet, ResNeXt, RegNet, MobileNet"):
+    with pytest.raises(ModelError, match="'tsm' works with ResNet, ResNeXt, RegNet, MobileNet"):
         build_backbone(name, weights="none", size=64, fusion="tsm")
 
 

@@ -159,7 +159,7 @@ def test_every_kind_of_layer_with_running_statistics_is_held(norm):
 
 
 def test_nothing_to_learn_is_refused():
-    with pytest.raises(ModelError, match=r"\['temporal'\] names nothing that this model could learn; it has stem"):
+    with pytest.raises(ModelError, match=r"\['temporal'\] selects no parameter of this model; its stages are stem"):
         ft.set_trainable(ft.build_model(TINY, ["a", "b"], weights="none", temporal="mean"), ["temporal"])
 
 
@@ -185,12 +185,12 @@ def test_the_table_tells_what_learns_and_how():
     groups = ft.param_groups(model, lr=1e-2, layer_decay=0.5)
     lines = ft.describe(model, groups).splitlines()
     rows = {line.split()[0]: line.split()[1:] for line in lines}
-    assert list(rows) == ["stage", *model.stages, "in"]
+    assert list(rows) == ["stage", *model.stages, "total"]
     assert rows["stem"][1:] == ["frozen", "frozen"]
     assert rows["layer4"][1:] == ["all", "frozen", "0.005"]
     assert rows["head"][1:] == ["all", "none", "0.01"]
     counts = [sum(p.numel() for p in model.parameters() if p.requires_grad or not only) for only in (False, True)]
-    assert rows["in"] == ["all", *(f"{count:,}" for count in counts)]
+    assert rows["total"] == [f"{count:,}" for count in counts]
     ft.set_trainable(model, "all", batch_norm="partial")
     assert ft.describe(model).splitlines()[1].split()[2:] == ["all", "1", "of", "3"]  # the network's first
     assert ft.describe(model).splitlines()[2].split()[2:] == ["all", "frozen"]
