@@ -1,12 +1,10 @@
-"""What a run is made of: the recipe, its sections as frozen values, and their defaults.
+"""The recipe: its sections as frozen values, with types, ranges and defaults of all keys.
 
-A recipe is one whole YAML file (`recipe/load.py` reads it); keys, types and ranges are checked in full before
-anything starts.
+A recipe is one YAML file, read by `recipe/load.py`. All of it is checked before anything starts.
 """
 
 from __future__ import annotations
 
-import re
 from typing import Annotated, Literal
 
 from pydantic import BeforeValidator, Discriminator, Field, Tag, model_validator
@@ -17,140 +15,21 @@ from finetune.recipe.fields import (
     Head,
     LocalPath,
     NonNegativeFloat,
-    PathOrUrl,
     Pooling,
     PositiveFloat,
     PositiveInt,
     Section,
 )
+from finetune.recipe.input_sections import Augment, Clip, Data
 from finetune.recipe.tasks import Multitask, Task, check_tasks
-from finetune.storage.numbered_images import DEFAULT_IMAGE_FPS
 
-DEFAULT_BATCH_SIZE = 8  # what the rates of recipes are for
+DEFAULT_BATCH_SIZE = 8  # that the learning rates of recipes are for
 LrSchedule = Literal["cosine", "linear", "constant", "step", "one_cycle", "slanted_triangular"]
 
 
 def _off(value: object) -> object:
-    """YAML takes the bare word `off` for false."""
+    """`off` for False: YAML reads the bare word `off` as false."""
     return "off" if value is False else value
-
-
-class Data(Section):
-    """Where the labelled videos are, and how rows without a split are divided."""
-
-    manifest: PathOrUrl | None = Field(
-        None, description="CSV with path,label[,split][,group], paths relative to it; or s3://…"
-    )
-    folder: LocalPath | None = Field(None, description="folder <class>/* or <split>/<class>/*")
-    group_pattern: str | None = Field(
-        None, description="regular expression with one (...) that finds the group in a file's path"
-    )
-    multilabel: bool = Field(
-        False, description="a clip may show several classes, or none: the column label lists them, a;b;c"
-    )
-    image_sequences: bool = Field(
-        True,
-        description="a folder of numbered images below its class's folder is one clip, its images the frames in order "
-        "of their numbers; false: each image is a clip",
-    )
-    image_rate: PositiveFloat = Field(DEFAULT_IMAGE_FPS, description="frames a second of folders of numbered images")
-    packed: PathOrUrl | None = Field(
-        None, description="folder that `finetune data pack` wrote, or s3://…: read frames from there"
-    )
-    val: Fraction = Field(0.15, description="share for validation, where the data gives no splits")
-    test: Fraction = Field(0.2, description="share for testing, where the data gives no splits")
-    on_error: Literal["fail", "skip"] = Field(
-        "fail", description="files that cannot be read: stop before training, or leave them out and list them"
-    )
-    workers: Annotated[int, Field(ge=0)] | Literal["auto"] = Field("auto", description="loading processes")
-    decode_timeout: Annotated[float, Field(gt=0, le=1e6)] = Field(
-        60, description="seconds after which a file that a loading process hangs on is skipped, and listed"
-    )
-
-    @model_validator(mode="after")
-    def _group_pattern_has_one_group(self) -> Data:
-        if self.group_pattern is not None:
-            try:
-                groups = re.compile(self.group_pattern).groups
-            except (re.error, OverflowError, RecursionError) as error:
-                raise ValueError(f"group_pattern {self.group_pattern!r} is no regular expression: {error}") from None
-            if groups != 1:
-                raise ValueError(f"group_pattern {self.group_pattern!r} needs exactly one (...)")
-        return self
-
-
-class Clip(Section):
-    """Which frames of a video the model sees, and at what size."""
-
-    num_frames: PositiveInt = Field(8, description="T, frames a clip")
-    sampling: Literal["segments", "dense", "uniform", "fps"] = Field(
-        "segments",
-        description="one frame from each of T equal parts, T frames in a row, T from first to last, or T at a rate",
-    )
-    frame_stride: PositiveInt = Field(1, description="source frames from one sampled frame to the next (dense)")
-    fps: PositiveFloat | None = Field(None, description="frames a second, by the videos' own timestamps (fps)")
-    short_clips: Literal["repeat_last", "loop", "error"] = Field(
-        "repeat_last",
-        description="a video shorter than the clip: stay on its last frame, or start anew (dense, fps; the others "
-        "repeat frames in order), or fail",
-    )
-    size: PositiveInt | None = Field(None, description="pixels a side; null: what the backbone was trained at")
-    fit: Literal["crop", "squash"] = Field(
-        "crop",
-        description="keep the aspect ratio and crop the middle, or squash the whole picture to a square",
-    )
-
-    @model_validator(mode="after")
-    def _can_be_read(self) -> Clip:
-        if self.num_frames * (self.size or 224) ** 2 > 2**31:
-            raise ValueError(f"num_frames is {self.num_frames} and size {self.size}: a clip of more than 6 GB")
-        if self.sampling == "fps" and self.fps is None:
-            raise ValueError("sampling is 'fps' and fps is not set; for example fps: 10")
-        return self
-
-
-class Augment(Section):
-    """What is drawn anew for each training clip; the same draw for all of its frames."""
-
-    preset: Literal["none", "light", "strong"] = "light"
-    flip: bool = Field(True, description="mirror at random; false where left and right are the label")
-    speed: tuple[PositiveFloat, PositiveFloat] = Field(
-        (1.0, 1.0), description="range of factors by which clips are sped up, as 0.8, 1.25"
-    )
-    frame_dropout: Fraction = Field(0.0, description="share of a clip's frames replaced by the one before")
-    crop: Literal["random_resized", "multi_scale", "center"] | None = Field(
-        None, description="instead of the preset's: any box, one of TSN's, or the middle as in evaluation"
-    )
-    color_jitter: Fraction | None = Field(
-        None, description="instead of the preset's: largest change of brightness, contrast and saturation"
-    )
-    auto_augment: Literal["none", "trivial", "randaugment"] | None = Field(
-        None, description="instead of the preset's: TrivialAugment or RandAugment"
-    )
-    random_erasing: Annotated[float, Field(ge=0, le=1)] | None = Field(
-        None, description="instead of the preset's: share of clips that lose a box"
-    )
-    blur: Annotated[float, Field(ge=0, le=1)] = Field(0.0, description="share of clips that are blurred")
-    rotate: Annotated[float, Field(ge=0, le=180)] = Field(0.0, description="degrees, to either side")
-    cached_views: Annotated[int, Field(ge=1, le=1000)] | None = Field(
-        None,
-        description="so many fixed draws of each clip, taken in turn, in phases with a frozen part; null: 8 with the "
-        "preset strong, else 4 (1 where nothing is drawn), and with train.cache off each epoch draws anew",
-    )
-    mixup: Annotated[float, Field(ge=0)] = Field(
-        0.0,
-        description="alpha of the blend of two clips, as 0.2, or of what a frozen part gives for them; training top-1 "
-        "then counts the greater share's label",
-    )
-    cutmix: Annotated[float, Field(ge=0)] = Field(
-        0.0, description="alpha of the box, the same in all frames, that comes from another clip, as 1.0"
-    )
-
-    @model_validator(mode="after")
-    def _speed_is_a_range(self) -> Augment:
-        if self.speed[0] > self.speed[1]:
-            raise ValueError(f"speed {list(self.speed)} is no range; write the lower one first")
-        return self
 
 
 class Model(Section):
@@ -158,46 +37,53 @@ class Model(Section):
 
     backbone: str = Field("resnet50.a1_in1k", description="a timm name, or torchvision/<name>")
     weights: FileOrName = Field("imagenet", description="imagenet | bundled | none | a file")
-    temporal: Pooling = Field("mean", description="pooling over T; all but the first four know the order of frames")
-    head: Head = Field(
-        "linear", description="one layer, one more before it, or the angles to a direction of each class"
+    temporal: Pooling = Field(
+        "mean", description="pooling over time. mean, max, topk and vlad ignore the order of frames"
     )
-    dropout: Fraction = Field(0.2, description="before the head")
+    head: Head = Field(
+        "linear",
+        description="linear: one layer; mlp: one hidden layer; cosine: cosine similarity to one vector per class",
+    )
+    dropout: Fraction = Field(0.2, description="dropout rate before the head")
     drop_path: Fraction = Field(
-        0.0, description="share of clips that skip the backbone's last residual branch in training, less before it"
+        0.0, description="stochastic depth: rate at the backbone's last residual block, lower before it"
     )
     fusion: Literal["late", "early", "slow", "tsm"] = Field(
         "late",
-        description="how frames meet inside an image backbone: not at all, in the first layer, two by two between "
-        "stages, or by channels shifted in time",
+        description="how frames interact inside an image backbone. late: not at all; early: in the first layer; "
+        "slow: pairwise between stages; tsm: temporal shift of channels",
     )
 
 
 class Phase(Section):
-    """Epochs with one set of learning stages. What is null is as `train` says."""
+    """Epochs with one set of trained stages. Keys that are null take the value in `train`."""
 
     unfreeze: str | float | tuple[str, ...] = Field(
         "all",
-        description="head (all that is new), a stage (and all after it), last(n), a share of the depth as 0.5, all, "
-        "match(regex) on parameter names, lora(r=8), or a list of these: each stage alone",
+        description="what is trained. head: all new layers; a stage name: that stage and all later ones; last(n): "
+        "the last n stages; 0.5: that fraction of the depth; all; match(regex): by parameter name; "
+        "lora(r=8); or a list of these, where a stage name means that stage alone",
     )
     epochs: PositiveInt | None = Field(None, description="passes over the training clips; 5 where steps is null too")
-    steps: PositiveInt | None = Field(None, description="instead of epochs: updates of the weights")
-    lr: PositiveFloat = Field(1e-3, description="peak learning rate of what is new, temporal pooling and head")
-    backbone_lr_scale: PositiveFloat = Field(1.0, description="factor on the rate of the whole backbone")
+    steps: PositiveInt | None = Field(None, description="optimizer steps, instead of epochs")
+    lr: PositiveFloat = Field(1e-3, description="peak learning rate of new layers: temporal pooling and head")
+    backbone_lr_scale: PositiveFloat = Field(1.0, description="factor on the learning rate of the whole backbone")
     layer_decay: Annotated[float, Field(gt=0, le=1)] = Field(
-        1.0, description="factor on the rate from each stage to the one before it"
+        1.0, description="layer-wise learning-rate decay: factor from each stage to the one before it"
     )
-    stage_lr: dict[str, PositiveFloat] = Field({}, description="peak rates of single stages, as {layer4: 1e-4}")
+    stage_lr: dict[str, PositiveFloat] = Field(
+        {}, description="peak learning rates of single stages, for example {layer4: 1e-4}"
+    )
     batch_norm: Literal["frozen", "partial", "train"] = Field(
         "frozen",
-        description="statistics of learning stages: kept, kept but for the network's first, or updated",
+        description="batch-norm statistics of trained stages. frozen: keep; partial: update only those of the "
+        "network's first batch norm (partial BN); train: update",
     )
     augment: Literal["none", "light", "strong"] | None = Field(
-        None, description="preset of this phase; null: augment.preset"
+        None, description="augmentation preset of this phase; null: augment.preset"
     )
     keep_optimizer_state: bool = Field(
-        True, description="go on with the optimizer's averages of parameters that learnt in the phase before"
+        True, description="keep the optimizer's state of parameters that were trained in the previous phase too"
     )
     optimizer: str | None = Field(None, description="null: train.optimizer")
     weight_decay: NonNegativeFloat | None = Field(None, description="null: train.weight_decay")
@@ -208,156 +94,174 @@ class Phase(Section):
     @model_validator(mode="after")
     def _one_length(self) -> Phase:
         if self.epochs is not None and self.steps is not None:
-            raise ValueError("epochs and steps are both set; a phase has one length")
+            raise ValueError("epochs and steps are both set; keep one of them")
         return self
 
     @property
     def words(self) -> str:
-        """What learns, as a line of text."""
+        """What is trained, as one line of text."""
         return ", ".join(self.unfreeze) if isinstance(self.unfreeze, tuple) else str(self.unfreeze)
 
     def num_epochs(self, batches: int) -> int:
-        """Passes over the training clips, of `batches` steps each; the last may end early where `steps` says so."""
+        """Passes over the training clips, of `batches` steps each; with `steps`, the last may be shorter."""
         return -(-self.steps // batches) if self.steps is not None else self.epochs or 5
 
     def num_steps(self, batches: int) -> int:
-        """Updates of the weights, with so many batches to a pass over the training clips."""
+        """Optimizer steps, with `batches` steps per pass over the training clips."""
         return self.steps or self.num_epochs(batches) * batches
 
     def with_train_defaults(self, train: Train) -> Phase:
-        """This phase with all that it leaves open taken from `train`."""
-        open_ones = ("optimizer", "weight_decay", "schedule", "warmup", "l2_sp")
-        return self.model_copy(update={name: getattr(train, name) for name in open_ones if getattr(self, name) is None})
+        """This phase, with keys that are null taken from `train`."""
+        inherited = ("optimizer", "weight_decay", "schedule", "warmup", "l2_sp")
+        return self.model_copy(update={name: getattr(train, name) for name in inherited if getattr(self, name) is None})
 
 
 class Schedule(Section):
-    """A built-in list of phases, by name; `finetune recipes phases` prints it."""
+    """A built-in schedule of phases, by name; `finetune recipes phases` prints its phases."""
 
     schedule: str = Field(
-        description="head_only, lp_ft, head_then_all, full, gradual, bitfit or surgical:<stage>; `phases: lp_ft` "
-        "is short for it",
+        description="head_only, lp_ft, head_then_all, full, gradual, bitfit or surgical:<stage>; `phases: lp_ft` is "
+        "short for `phases: {schedule: lp_ft}`"
     )
     epochs: PositiveInt = Field(
-        20, description="of all phases together (gradual: at least `epochs_per_stage` for each)"
+        20, description="of all phases together (gradual: at least `epochs_per_stage` per phase)"
     )
-    lr: PositiveFloat = Field(1e-3, description="of what is new")
-    backbone_lr: PositiveFloat = Field(1e-4, description="of the backbone; of everything where it follows a probe")
-    epochs_per_stage: PositiveInt = Field(2, description="epochs from one unfrozen stage to the next (gradual)")
+    lr: PositiveFloat = Field(1e-3, description="peak learning rate of new layers")
+    backbone_lr: PositiveFloat = Field(
+        1e-4, description="peak learning rate of the backbone; of everything in a phase that follows a linear probe"
+    )
+    epochs_per_stage: PositiveInt = Field(2, description="epochs between unfreezing one stage and the next (gradual)")
 
 
 class EarlyStopping(Section):
-    """When a phase ends before its last epoch."""
+    """When to end a phase before its last epoch."""
 
-    patience: PositiveInt = Field(5, description="epochs of a phase without a better one, after which it ends")
-    metric: Literal["val_top1", "val_loss", "val_map", "val_score"] = "val_loss"
-    min_delta: NonNegativeFloat = Field(0.0, description="by how much an epoch has to be better to count as better")
+    patience: PositiveInt = Field(5, description="epochs without improvement after which a phase ends")
+    metric: Literal["val_top1", "val_loss", "val_map", "val_score"] = Field(
+        "val_loss", description="metric that has to improve"
+    )
+    min_delta: NonNegativeFloat = Field(0.0, description="smallest change that counts as an improvement")
 
 
 class Train(Section):
-    """The optimizer and what holds for all phases."""
+    """Optimizer, loss and other settings of all phases."""
 
     batch_size: PositiveInt | Literal["auto"] = Field(
         DEFAULT_BATCH_SIZE,
-        description="clips that are computed together, in each process; auto: as many as a GPU holds, the rates follow",
+        description="clips per batch and process; auto: as many as fit on the GPU, and learning rates are scaled",
     )
-    accumulate: PositiveInt = Field(
-        1, description="so many times batch_size clips make one step of the optimizer, in no more memory"
-    )
+    accumulate: PositiveInt = Field(1, description="gradient accumulation: batches per optimizer step")
     sampler: Literal["shuffle", "balanced", "by_task"] = Field(
         "shuffle",
-        description="an epoch shows each clip once, or all classes, or the labels of all tasks, equally often (a clip "
-        "at most 5 times)",
+        description="shuffle: each clip once per epoch; balanced: classes equally often; by_task: labels of all "
+        "tasks equally often (a clip at most 5 times)",
     )
-    optimizer: str = Field("adamw", description="a name of timm's: adamw, sgd (Nesterov momentum), lion, lars, lamb …")
-    weight_decay: NonNegativeFloat = 0.01
+    optimizer: str = Field("adamw", description="a timm optimizer: adamw, sgd (Nesterov momentum), lion, lars, lamb …")
+    weight_decay: NonNegativeFloat = Field(0.01, description="weight decay (decoupled in adamw)")
     schedule: LrSchedule = Field(
         "cosine",
-        description="how the rate goes on after warming up: cosine, linear, constant, step (a tenth after 40 % and "
-        "80 %), one_cycle, slanted_triangular",
+        description="learning-rate schedule after warmup; step: a tenth of the learning rate after 40 % and 80 % of "
+        "the steps",
     )
-    warmup: Fraction = Field(0.1, description="share of the steps over which the rate rises from zero")
+    warmup: Fraction = Field(0.1, description="fraction of steps in which the learning rate rises from zero")
     schedule_over: Literal["phase", "run"] = Field(
-        "phase", description="each phase warms up and falls on its own, or one schedule runs through all of them"
+        "phase", description="phase: each phase has its own warmup and schedule; run: one schedule over all phases"
     )
     loss: Literal["cross_entropy", "focal", "class_balanced", "bce"] = Field(
         "cross_entropy",
-        description="focal: clips that are right already count less; class_balanced: rare classes count more; "
-        "bce: each class by itself, as all of them with data.multilabel",
+        description="focal: clips already classified correctly weigh less; class_balanced: rare classes weigh more; "
+        "bce: each class by itself, as always with data.multilabel",
     )
-    label_smoothing: Fraction = 0.0
-    clip_grad: PositiveFloat | None = Field(None, description="largest norm of the gradient")
+    label_smoothing: Fraction = Field(0.0, description="label smoothing of the training targets")
+    clip_grad: PositiveFloat | None = Field(None, description="maximum norm of the gradient")
     l2_sp: NonNegativeFloat = Field(
-        0.0, description="L2-SP: pull of the backbone towards its pretrained weights, instead of weight decay; as 0.01"
+        0.0,
+        description="L2-SP: strength of the pull of backbone weights to their pretrained values, instead of weight "
+        "decay; for example 0.01",
     )
     ema: Fraction = Field(
-        0.0, description="decay of a running average of the weights, which is what is validated and kept; as 0.999"
+        0.0,
+        description="decay of an exponential moving average of the weights, which is validated and saved; for "
+        "example 0.999",
     )
     precise_bn: bool = Field(
-        False, description="measure batch norm's statistics anew at the end, where they were updated (precise BN)"
+        False, description="precise BN: compute updated batch-norm statistics again at the end, over many clips"
     )
-    precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto"
-    device: Literal["auto", "cpu"] = Field("auto", description="auto takes the GPU when there is one")
+    precision: Literal["auto", "fp32", "bf16", "fp16"] = Field(
+        "auto",
+        description="mixed precision of forward and backward passes; auto: bf16 where the hardware has it, else fp32",
+    )
+    device: Literal["auto", "cpu"] = Field("auto", description="auto: a GPU where there is one")
     max_nan_steps: Annotated[int, Field(ge=0)] = Field(
-        0, description="steps whose gradient is not a number that are left out, before the run ends"
+        0, description="steps with a non-finite gradient that are skipped before the run ends"
     )
     early_stopping: EarlyStopping | None = Field(
-        None, description="end a phase that no longer gets better on val, as {patience: 5}"
+        None, description="end a phase that no longer improves on val, for example {patience: 5}"
     )
     save_every_minutes: PositiveFloat = Field(
-        15, description="a run that is killed goes on from its last epoch, or from so many minutes ago"
+        15,
+        description="minutes between checkpoints inside an epoch; a killed run resumes from the latest one, or from "
+        "its last epoch",
     )
     sync_batch_norm: bool = Field(
-        False, description="with several GPUs: batch norm that learns its statistics sees the clips of all of them"
+        False, description="with several GPUs: compute batch-norm statistics over the clips of all of them"
     )
     keep_checkpoints: Annotated[int, Field(ge=0)] = Field(
-        0, description="the weights of so many of the last epochs are kept too, beside best and last"
+        0, description="number of last epochs whose weights are kept, in addition to best and last"
     )
-    log_gradients: bool = Field(False, description="histograms of each stage's gradients, each epoch, in TensorBoard")
+    log_gradients: bool = Field(
+        False, description="histograms of each stage's gradients in TensorBoard, once per epoch"
+    )
     trackers: tuple[Literal["wandb", "mlflow"], ...] = Field(
-        (), description="also write to these, where they are installed, as [wandb]"
+        (), description="also log to these, where they are installed, for example [wandb]"
     )
     cache: Annotated[Literal["auto", "off", "features", "boundary"], BeforeValidator(_off)] = Field(
         "auto",
-        description="frozen work is done once: what enters the first learning stage is kept on the disk, where that is "
-        "forecast to save time (auto), of a wholly frozen backbone (features) or of any frozen part (boundary), or "
-        "never (off)",
+        description="cache outputs of frozen stages on disk. features: of a wholly frozen backbone; boundary: of "
+        "any frozen part, up to the first trained stage; auto: boundary, where it is expected to save "
+        "time; off: never",
     )
     cache_dir: LocalPath | None = Field(
-        None, description="folder of what is kept, for all runs; null: finetune/features in the user's cache"
+        None, description="folder of the cache, shared by all runs; null: finetune/features in the user's cache folder"
     )
     cache_budget_gb: PositiveFloat = Field(
-        20, description="of that folder; what was not used for longest gives way, and what does not fit is not kept"
+        20,
+        description="maximum size of that folder in GB: what was not used for longest is deleted, and what does not "
+        "fit is not cached",
     )
     cache_dtype: Literal["auto", "fp16", "bf16", "fp32"] = Field(
-        "auto", description="to what kept numbers are rounded; auto: 16 bits, as they are computed or else fp16"
+        "auto", description="number format of cached values; auto: 16 bits, bf16 if computed in bf16, else fp16"
     )
     activation_checkpointing: bool = Field(
         False,
-        description="activations of learning stages are computed again in the backward pass: less memory, about a "
-        "third more time",
+        description="compute activations of trained stages again in the backward pass: less memory, about a third "
+        "more time",
     )
     compile: bool | Literal["auto"] = Field(
         False,
-        description="compile the backbone: minutes before the first step, then faster ones; auto: where it is measured "
-        "to pay in the steps of this run",
+        description="torch.compile the backbone: minutes before the first step, then faster steps; auto: where it "
+        "is measured to save time in this run",
     )
 
     @model_validator(mode="after")
     def _compiles_or_recomputes(self) -> Train:
         if self.compile is not False and self.activation_checkpointing:
-            raise ValueError("compile and activation_checkpointing do not go together; set one of them to false")
+            raise ValueError("compile and activation_checkpointing cannot be combined; set one of them to false")
         if self.precise_bn and self.sync_batch_norm:
-            raise ValueError("precise_bn is done by one process, and sync_batch_norm needs all; set one to false")
+            raise ValueError("precise_bn and sync_batch_norm cannot be combined; set one of them to false")
         return self
 
 
 class Evaluate(Section):
-    """How a trained model is tested; predict does the same."""
+    """How a trained model is evaluated; `predict` uses the same settings."""
 
-    views: Annotated[int, Field(ge=1, le=1000)] = Field(1, description="clips a video whose answers become one")
+    views: Annotated[int, Field(ge=1, le=1000)] = Field(
+        1, description="clips sampled per video; their predictions are combined"
+    )
     consensus: Literal["probs", "logits", "max"] = Field(
         "probs",
-        description="over views: the mean of probabilities, of logits, or the largest probability of each class",
+        description="how views are combined. probs: mean probability; logits: mean logit; max: largest probability of "
+        "each class",
     )
 
 
@@ -377,16 +281,16 @@ Phases = Annotated[
 
 
 class Recipe(Section):
-    """A whole run."""
+    """All settings of a run."""
 
-    seed: Annotated[int, Field(ge=0, lt=2**63)] = 0
+    seed: Annotated[int, Field(ge=0, lt=2**63)] = Field(
+        0, description="seed of the split, the new layers' weights, the order of clips and the augmentation"
+    )
     data: Data = Data()
     clip: Clip = Clip()
     augment: Augment = Augment()
     model: Model = Model()
-    tasks: dict[str, Task] = Field(
-        {}, description="what is told of a clip, each by its name; none: one task, `label`, as the data say"
-    )
+    tasks: dict[str, Task] = Field({}, description="tasks by name; none: one task, `label`, of the classes in the data")
     multitask: Multitask = Multitask()
     phases: Annotated[Phases, BeforeValidator(_schedule_from_name)] = (Phase(unfreeze="head"),)
     train: Train = Train()

@@ -1,4 +1,4 @@
-"""The tasks of a run: what is told of a clip, from which columns it is learnt, and how tasks share a backbone."""
+"""The recipe's sections `tasks` and `multitask`: kinds of tasks, their columns, and how tasks share a backbone."""
 
 from __future__ import annotations
 
@@ -13,12 +13,9 @@ from finetune.recipe.fields import Head, NonNegativeFloat, PathOrUrl, Pooling, P
 
 TaskKind = Literal["classify", "multilabel", "ordinal", "regress", "box", "motion"]
 DEFAULT_TASK = "label"  # the name of the only task of a run without tasks
-CATEGORICAL_KINDS = ("classify", "multilabel", "ordinal")  # kinds that choose among names; the others give numbers
-CLASSIFICATION_KINDS = (
-    "classify",
-    "multilabel",
-)  # those of them without an order: training fits a temperature for them
-SPATIAL_KINDS = ("box", "motion")  # kinds that lie in the picture: what moves it moves them
+CATEGORICAL_KINDS = ("classify", "multilabel", "ordinal")  # the output is a class or level; other kinds predict numbers
+CLASSIFICATION_KINDS = ("classify", "multilabel")  # unordered classes: a temperature is fitted to calibrate them
+SPATIAL_KINDS = ("box", "motion")  # positions in the picture: geometric augmentation transforms their targets too
 DEFAULT_COLUMNS = {"box": ("x", "y", "w", "h"), "motion": ("dx", "dy")}
 ALLOWED_LOSSES = {
     **dict.fromkeys(CLASSIFICATION_KINDS, ("cross_entropy", "focal", "class_balanced", "bce")),
@@ -39,41 +36,51 @@ StringTuple = Annotated[tuple[str, ...], BeforeValidator(_as_tuple)]
 
 
 class Task(Section):
-    """One of several tasks. What is null is as its kind, or `model`, says."""
+    """One of several tasks. Keys that are null get the default of the task's kind, or the value in `model`."""
 
     kind: TaskKind = Field(
-        description="classify (one of several), multilabel (some of several: a;b), ordinal (levels in order), regress "
-        "(numbers), box (of the middle frame, in pixels of the video: left, top, width, height) or motion (pixels a "
-        "frame, to the right and down)",
+        description="classify: one of several classes; multilabel: any of several classes, a;b; ordinal: ordered "
+        "levels; regress: numbers; box: one box in the middle frame, in pixels of the video: left, top, width, height; "
+        "motion: pixels per frame, right and down",
     )
     columns: StringTuple | None = Field(
-        None, description="of the manifest; null: x, y, w, h of a box, dx, dy of motion, else the task's own name"
+        None,
+        description="label columns of the manifest; null: x, y, w, h for a box, dx, dy for motion, else the "
+        "task's name",
     )
     manifest: PathOrUrl | None = Field(
-        None, description="a CSV of its own, with path and these columns; rows that it has not lack the label"
+        None,
+        description="a separate CSV file with path and these columns; clips that are not in it have no label",
     )
-    levels: StringTuple | None = Field(None, description="ordinal: from the lowest up; null: numbers, in their order")
-    weight: PositiveFloat = Field(1.0, description="factor on the task's loss")
+    levels: StringTuple | None = Field(
+        None, description="ordinal: names of levels, lowest first; null: numbers, sorted"
+    )
+    weight: PositiveFloat = Field(1.0, description="weight of the task's loss")
     loss: Literal["cross_entropy", "focal", "class_balanced", "bce", "smooth_l1", "mse", "l1"] | None = Field(
         None,
-        description="null: train.loss of classes, smooth_l1 of boxes (in tenths of the picture), mse of other numbers",
+        description="null: train.loss for classes, bce for ordinal, smooth_l1 for boxes (in tenths of the picture), "
+        "mse for other numbers",
     )
     head: Head | None = Field(None, description="null: model.head")
     feature_stage: str | None = Field(
-        None, description="the stage whose features it reads, as blocks.4; null: the last, after pooling over space"
+        None,
+        description="stage whose output the task's head reads, for example blocks.4; null: the last, after spatial "
+        "pooling",
     )
     spatial_pooling: Literal["mean", "keypoints"] | None = Field(
         None,
-        description="what is kept of places in the picture: their mean, or where learnt points lie (arXiv:1509.06113); "
-        "null: keypoints of box and motion, else mean",
+        description="mean: average over positions; keypoints: coordinates of learned keypoints, by a spatial softmax "
+        "(arXiv:1509.06113); null: keypoints for box and motion, else mean",
     )
     temporal: Pooling | Literal["middle"] | None = Field(
         None,
-        description="its own pooling over T, or the middle frames alone; null: middle of a box, slope of motion, else "
-        "the one that tasks share, model.temporal",
+        description="the task's own temporal pooling; middle: the middle frames alone; null: middle for box, slope for "
+        "motion, else the pooling that tasks share, model.temporal",
     )
     tower: Literal[0, 1] | None = Field(
-        None, description="with sharing towers or cross_stitch; null: the first task's is 0, that of all others 1"
+        None,
+        description="with sharing towers or cross_stitch: index of the backbone; null: 0 for the first task, 1 for "
+        "the others",
     )
 
     @model_validator(mode="after")
@@ -96,21 +103,21 @@ class Task(Section):
         return self
 
     def columns_of(self, name: str) -> tuple[str, ...]:
-        """The columns that label the task of this name."""
+        """The label columns of this task, given its name."""
         return self.columns or DEFAULT_COLUMNS.get(self.kind, (name,))
 
     @property
     def uses_keypoints(self) -> bool:
-        """Whether it reads where things are in the picture."""
+        """Whether the task pools features over space by keypoints."""
         return (self.spatial_pooling or ("keypoints" if self.kind in SPATIAL_KINDS else "mean")) == "keypoints"
 
     def pooling(self, shared: str) -> str:
-        """Over T, where tasks share the pooling `shared`."""
+        """Its pooling over time; `shared` is the pooling that tasks share, model.temporal."""
         return self.temporal or {"box": "middle", "motion": "slope"}.get(self.kind, shared)
 
     @property
     def has_own_pooling(self) -> bool:
-        """Whether it pools for itself, over space or time."""
+        """Whether the task does not use the shared pooling, but its own over space or time."""
         return (
             self.feature_stage is not None
             or self.uses_keypoints
@@ -120,16 +127,17 @@ class Task(Section):
 
 
 class Multitask(Section):
-    """How several tasks share a backbone, and how their losses become one."""
+    """How several tasks share a backbone, and how their losses are combined."""
 
     weighting: Weighting = Field(
         "fixed",
-        description="fixed, or by what training shows: uncertainty, dwa, random, famo, gradnorm; of the gradients at "
-        'what tasks share: pcgrad, cagrad, aligned_mtl, upgrad (pip install "finetune[mtl]")',
+        description="fixed: by tasks.*.weight; uncertainty, dwa, random, famo, gradnorm: loss weights that change "
+        "during training; pcgrad, cagrad, aligned_mtl, upgrad: combine the tasks' gradients of shared parameters "
+        '(pip install "finetune[mtl]")',
     )
     normalize_losses: Literal["none", "initial", "running"] = Field(
         "initial",
-        description="each loss is divided by nothing (the posts' plain weighted sum), by its first value, or by its "
+        description="none: a plain weighted sum; initial: each loss is divided by its first value; running: by its "
         "running mean",
     )
     sharing: Literal["hard", "towers", "cross_stitch"] = Field(
@@ -138,16 +146,21 @@ class Multitask(Section):
         "features after each stage (arXiv:1604.03539)",
     )
     soft_sharing_heads: NonNegativeFloat = Field(
-        0.0, description="pull between parameters of the same shape in the heads and poolings of different tasks (L2)"
+        0.0,
+        description="soft parameter sharing: L2 penalty between same-shaped parameters of the heads and poolings of "
+        "different tasks, for example 0.01",
     )
-    soft_sharing_towers: NonNegativeFloat = Field(0.0, description="pull between the two towers (L2), as 0.01")
+    soft_sharing_towers: NonNegativeFloat = Field(
+        0.0, description="soft parameter sharing: L2 penalty between the two towers, for example 0.01"
+    )
 
 
 @dataclass(frozen=True)
 class OutputSpec:
-    """What a head gives: logits of `names`, of the steps between them (ordinal), or numbers, one a name.
+    """What a head outputs: a logit per name, one per step between levels (ordinal), or a number per name.
 
-    A number is what the head gives, times `scale`, plus `center`; of boxes and motion in shares of the picture.
+    A predicted number is the head's output times `scale` plus `center`; boxes and motion are in fractions of the
+    picture.
     """
 
     kind: str
@@ -166,7 +179,7 @@ class OutputSpec:
 
 @dataclass(frozen=True)
 class MultitaskSpec:
-    """Several tasks of a model: their settings, what their heads give, in the same order, and how they share."""
+    """The tasks of a model: their settings, the outputs of their heads in the same order, and how they share."""
 
     tasks: Mapping[str, Task]
     outputs: Mapping[str, OutputSpec]
@@ -174,7 +187,7 @@ class MultitaskSpec:
 
     @property
     def uses_shared_pooling(self) -> bool:
-        """Whether any task reads what is pooled for all."""
+        """Whether any task uses the shared pooling."""
         return not all(task.has_own_pooling for task in self.tasks.values())
 
     def tower_index(self, name: str) -> int:
@@ -186,16 +199,16 @@ class MultitaskSpec:
 
 
 def primary_task(kinds: Mapping[str, Any]) -> str:
-    """The task that clips are divided, listed and shown by: the first that chooses among names, else the first.
+    """The task by which clips are split, listed and shown: the first categorical one, else the first.
 
-    Of a mapping from names to what has a kind, or a dictionary with it.
+    `kinds` maps the names of tasks to objects with an attribute `kind`, or to dictionaries with a key `kind`.
     """
-    found = {name: each.get("kind") if isinstance(each, Mapping) else each.kind for name, each in kinds.items()}
-    return next((name for name, kind in found.items() if kind in CATEGORICAL_KINDS), next(iter(found)))
+    by_name = {name: task.get("kind") if isinstance(task, Mapping) else task.kind for name, task in kinds.items()}
+    return next((name for name, kind in by_name.items() if kind in CATEGORICAL_KINDS), next(iter(by_name)))
 
 
 def check_tasks(tasks: Mapping[str, Task], multitask: Multitask) -> None:
-    """Raise ValueError with what is wrong with several tasks together."""
+    """Raise ValueError where the tasks and how they share do not fit together."""
     odd = [name for name in tasks if not re.fullmatch(r"[A-Za-z][A-Za-z0-9_]*", name)]
     if odd:
         raise ValueError(f"tasks are named by letters, digits and _: {', '.join(odd)}")

@@ -78,7 +78,7 @@ def test_everything_wrong_is_said_at_once_with_the_nearest_key(tmp_path):
         ("a: {b: [", "cannot be read as YAML"),
         ("phases: []", "phases: .*at least 1 item"),
         ("data: {group_pattern: 'x'}", "needs exactly one"),
-        ("data: {group_pattern: '('}", "is no regular expression"),
+        ("data: {group_pattern: '('}", "is not a valid regular expression"),
     ],
 )
 def test_a_file_that_is_no_recipe_is_refused(tmp_path, text, message):

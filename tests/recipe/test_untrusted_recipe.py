@@ -92,7 +92,7 @@ def test_text_that_only_looks_like_a_reference_reads_back_from_a_run(run):
         ("seed: !!python/object/apply:os.system ['touch executed']", "cannot be read as YAML"),
         ("seed: " + "9" * 5000, "cannot be read as YAML"),
         ("# " + "x" * 1_000_001, "is no recipe"),
-        ("data: {group_pattern: '(a){99999999999999999999}'}", "is no regular expression"),
+        ("data: {group_pattern: '(a){99999999999999999999}'}", "is not a valid regular expression"),
     ],
 )
 def test_what_can_only_do_harm_is_refused_in_words(run, text, reason):

@@ -218,5 +218,5 @@ def test_dropped_frames_are_replaced_by_the_one_before():
 def test_a_recipe_says_what_its_sampling_needs():
     with pytest.raises(ValidationError, match="fps is not set; for example fps: 10"):
         Clip(sampling="fps")
-    with pytest.raises(ValidationError, match="is no range; write the lower one first"):
+    with pytest.raises(ValidationError, match="is not a range; write the lower value first"):
         Augment(speed=(2.0, 1.0))
