@@ -93,7 +93,7 @@ def holm(p_values: Sequence[float]) -> list[float]:
 def format_verdict(paired: PairedTest, *, first: str, other: str, unit: str) -> str:
     """The verdict as a sentence without its end; `unit` is what the interval is over: group or clip."""
     if paired.verdict == "unsettled":
-        return f"cannot be settled: {too_few_units_text(paired.num_units, unit)}"
+        return f"no verdict: {too_few_units_text(paired.num_units, unit)}"
     if paired.verdict == "none":
         return "no evidence of a difference"
     better = other if paired.verdict == "other" else first

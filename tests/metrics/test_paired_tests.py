@@ -65,7 +65,7 @@ def test_with_few_groups_nothing_is_settled_however_large_the_difference(units, 
     found = paired_test(first, other, groups=np.arange(60) % units)
     assert found.verdict == "unsettled"
     assert not found.disagrees(found.mcnemar_p)
-    assert format_verdict(found, first="A", other="B", unit="group") == f"cannot be settled: {verdict} too few"
+    assert format_verdict(found, first="A", other="B", unit="group") == f"no verdict: {verdict} too few"
     assert paired_test(first, other, groups=np.arange(60) % 6).verdict == "other"
 
 

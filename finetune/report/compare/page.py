@@ -9,7 +9,7 @@ from markupsafe import Markup
 from finetune.errors import RunError
 from finetune.report.compare import overlaid_curves
 from finetune.report.compare.words import comparison_summary, p_value
-from finetune.report.run.page import load_template, page_assets, write_page
+from finetune.report.html_page import load_template, page_assets, write_page
 from finetune.storage.safe_read import damage_as_run_error
 
 MAX_CHANGED_CLIPS, MAX_RELABELLED = 20, 50  # in a table of the page

@@ -11,7 +11,7 @@ from typing import Any
 from markupsafe import Markup
 
 from finetune.errors import DataError
-from finetune.report.run.page import load_template, page_assets, write_page
+from finetune.report.html_page import load_template, page_assets, write_page
 from finetune.text import count
 
 MAX_PICTURES, MAX_PER_CLASS = 600, 24

@@ -13,7 +13,7 @@ from finetune.errors import RunError
 from finetune.metrics.headline_keys import HEADLINE_METRICS, metric_range
 from finetune.recipe.tasks import CATEGORICAL_KINDS, primary_task
 from finetune.report.headline_text import KIND_NAMES, headline_row
-from finetune.report.run.page import load_template, page_assets, write_page
+from finetune.report.html_page import load_template, page_assets, write_page
 from finetune.run.folder import RunFolder
 from finetune.run.read import (
     evaluate_command,

@@ -10,11 +10,10 @@ from typing import Any
 
 from finetune.errors import RunError
 from finetune.report.headline_text import KIND_NAMES, format_deviation, format_headline_value
+from finetune.report.html_page import load_template, page_assets, write_page
 from finetune.report.run.markdown import escape_markdown
-from finetune.report.run.page import load_template, page_assets, write_page
 from finetune.report.words import SPLIT_ADJECTIVES, relative_link
 from finetune.run.results import RESULTS_FORMAT
-from finetune.storage.atomic import atomic_file
 from finetune.storage.safe_read import read_json
 from finetune.text import count
 
@@ -45,8 +44,7 @@ def write_ablation(folder: Path, ablation: dict[str, Any] | None = None) -> Path
     path = folder / "ablation.html"
     try:
         write_page(path, html)
-        with atomic_file(folder / "ablation.md") as partial:
-            partial.write_bytes(_render_markdown(ablation, rows, mean).encode("utf-8", errors="replace"))
+        write_page(folder / "ablation.md", _render_markdown(ablation, rows, mean))
     except OSError as error:
         raise RunError(f"{folder}: the page cannot be written: {error.strerror or error}") from None
     return path

@@ -8,20 +8,16 @@ Each section has a module that computes what it shows, and a template in templat
 - recipe: changed_settings.py
 """
 
-import base64
-import hashlib
 import statistics
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import jinja2
-from markupsafe import Markup
-
 from finetune.errors import RunError
 from finetune.metrics.headline_keys import HEADLINE_METRICS
 from finetune.recipe.tasks import CATEGORICAL_KINDS, primary_task
 from finetune.report import headline_text, words
+from finetune.report.html_page import load_template, page_assets, write_page
 from finetune.report.run import confusion_plot, learning_curves
 from finetune.report.run.changed_settings import recipe_changes
 from finetune.report.run.clips_section import clips_context
@@ -35,11 +31,9 @@ from finetune.run.folder import EvaluationFolder, RunFolder
 from finetune.run.predictions_csv import read_prediction_rows
 from finetune.run.read import read_environment, read_epochs, read_results_file, with_task_metrics
 from finetune.run.results import Results, SkippedFile
-from finetune.storage.atomic import atomic_file
 from finetune.storage.safe_read import check_no_external_links, damage_as_run_error, read_text_file
 
-_MAX_FILES = 200
-_TEMPLATES = Path(__file__).parents[1] / "templates"
+_MAX_FILES = 200  # in the list of skipped files
 
 
 def write_report(run: Path, *, evaluation: Path | None = None, figures_too: bool = True) -> Path:
@@ -57,52 +51,55 @@ def _write_report(run: Path, evaluation: Path, *, figures_too: bool) -> Path:
     files = EvaluationFolder(evaluation)
     check_no_external_links(run, only_read=files.pictures.name)
     results = read_results_file(files.results)
-    name = primary_task(results["tasks"])
-    kind = results["tasks"][name]["kind"]
-    epochs = with_task_metrics(name, read_epochs(run))
-    predictions = read_prediction_rows(evaluation) if kind in CATEGORICAL_KINDS else None
-    recipe = read_text_file(RunFolder(run).recipe)
-    tasks = [task_context(task, values, results, predictions or []) for task, values in results["tasks"].items()]
-    warnings = [*words.evaluation_warnings(results, epochs), *regression_warnings(results)]
-    task_rows, changes = headline_text.task_rows(results, epochs), recipe_changes(recipe or "")
-    training = _training_section(epochs, results["tasks"]) if epochs else None
-    headline_key, headline_name = HEADLINE_METRICS.get(kind, ("top1", "top-1"))
-    html = load_template("report.html.j2").render(
-        results=results,
-        tasks=tasks,
-        primary=next(task for task in tasks if task["primary"]),
-        headline_key=headline_key,
-        headline_name=headline_name,
-        task_rows=task_rows,
-        split_names=words.SPLIT_ADJECTIVES,
-        weighted=any(epoch.get("weights") for epoch in epochs),
-        warnings=warnings,
-        protocol=words.protocol_rows(results["protocol"]),
-        counts=_class_counts(results["class_counts"]),
-        epochs=epochs,
-        training=training,
-        folds=_mean_and_deviation(results.get("folds", [])),
-        seeds=_mean_and_deviation(results.get("seeds", [])),
-        clips=None if predictions is None else clips_context(predictions, files, multilabel=kind == "multilabel"),
-        recipe=recipe,
-        changes=changes,
-        **_environment(run),
-        skipped_files=_skipped_files(results),
-        max_files=_MAX_FILES,
-        max_classes_with_text=confusion_plot.MAX_CLASSES_WITH_TEXT,
-        **page_assets(),
+    context = _page_context(run, files, results)
+    html = load_template("report.html.j2").render(**context, **page_assets())
+    public_changes = [change for change in context["changes"] if not change.key.startswith("data.")]  # no local paths
+    markdown = render_markdown_report(
+        results, context["tasks"], context["warnings"], public_changes, context["task_rows"]
     )
     try:
         write_page(files.report, html)
-        public_changes = [change for change in changes if not change.key.startswith("data.")]  # no local paths
-        with atomic_file(files.markdown) as partial:
-            text = render_markdown_report(results, tasks, warnings, public_changes, task_rows)
-            partial.write_bytes(text.encode("utf-8", errors="replace"))
+        write_page(files.markdown, markdown)
         if figures_too:
-            write_figures(files.figures, list(_collect_figures([training, tasks])))
+            write_figures(files.figures, list(_collect_figures([context["training"], context["tasks"]])))
     except OSError as error:
         raise RunError(f"{evaluation}: the report cannot be written: {error.strerror or error}") from None
     return files.report
+
+
+def _page_context(run: Path, files: EvaluationFolder, results: Results) -> dict[str, Any]:
+    """Everything that report.html.j2 shows."""
+    primary = primary_task(results["tasks"])
+    kind = results["tasks"][primary]["kind"]
+    epochs = with_task_metrics(primary, read_epochs(run))
+    predictions = read_prediction_rows(files.path) if kind in CATEGORICAL_KINDS else None
+    recipe = read_text_file(RunFolder(run).recipe)
+    tasks = [task_context(name, task, results, predictions or []) for name, task in results["tasks"].items()]
+    headline_key, headline_name = HEADLINE_METRICS.get(kind, ("top1", "top-1"))
+    return {
+        "results": results,
+        "tasks": tasks,
+        "primary": next(task for task in tasks if task["primary"]),
+        "headline_key": headline_key,
+        "headline_name": headline_name,
+        "task_rows": headline_text.task_rows(results, epochs),
+        "split_names": words.SPLIT_ADJECTIVES,
+        "weighted": any(epoch.get("weights") for epoch in epochs),
+        "warnings": [*words.evaluation_warnings(results, epochs), *regression_warnings(results)],
+        "protocol": words.protocol_rows(results["protocol"]),
+        "counts": _class_counts(results["class_counts"]),
+        "epochs": epochs,
+        "training": _training_section(epochs, results["tasks"]) if epochs else None,
+        "folds": _mean_and_deviation(results.get("folds", [])),
+        "seeds": _mean_and_deviation(results.get("seeds", [])),
+        "clips": None if predictions is None else clips_context(predictions, files, multilabel=kind == "multilabel"),
+        "recipe": recipe,
+        "changes": recipe_changes(recipe or ""),
+        **_environment(run),
+        "skipped_files": _skipped_files(results),
+        "max_files": _MAX_FILES,
+        "max_classes_with_text": confusion_plot.MAX_CLASSES_WITH_TEXT,
+    }
 
 
 def _environment(run: Path) -> dict[str, Any]:
@@ -163,30 +160,3 @@ def _skipped_files(results: Results) -> list[SkippedFile]:
     """Files that the evaluation or the training skipped, each listed once."""
     files = [*results["skipped"], *results.get("training_skipped", [])]
     return list({file["path"]: file for file in reversed(files)}.values())[::-1]
-
-
-def load_template(name: str) -> jinja2.Template:
-    """A template of templates/; all values are escaped as HTML."""
-    environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(_TEMPLATES),
-        autoescape=True,
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.filters |= words.FILTERS | headline_text.FILTERS
-    return environment.get_template(name)
-
-
-def page_assets(*further_styles: str) -> dict[str, Markup]:
-    """Script and style of a page. Its content security policy allows only the script with this hash to run."""
-    script = (_TEMPLATES / "report.js").read_text(encoding="utf-8")
-    digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
-    style = "".join((_TEMPLATES / name).read_text(encoding="utf-8") for name in ("report.css", *further_styles))
-    return {"script": Markup(script), "script_hash": Markup(f"sha256-{digest}"), "style": Markup(style)}
-
-
-def write_page(path: Path, html: str) -> None:
-    """Write a page atomically. Surrogates without their pair, as in undecodable file names, become question marks."""
-    with atomic_file(path) as partial:
-        partial.write_bytes(html.encode("utf-8", errors="replace"))

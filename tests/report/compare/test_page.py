@@ -95,7 +95,7 @@ def test_a_run_and_its_copy_do_not_differ(run, tmp_path):
 def test_one_group_gives_no_verdict_and_no_interval(run, tmp_path):
     alone = [run(name, wrong, group_of=lambda number: "g") for name, wrong in (("a", range(20)), ("b", ()))]
     result = compare_runs(alone)
-    assert result["pairs"][0]["words"] == "cannot be settled: 1 group is too few"
+    assert result["pairs"][0]["words"] == "no verdict: 1 group is too few"
     page = page_of(result, tmp_path)
     assert page.heading.startswith("Too few groups (1 group) to compare “b” with “a”: 100.0 % vs. 50.0 %")
     assert "too few for an interval" in page.text

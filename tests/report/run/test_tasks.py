@@ -85,7 +85,7 @@ def test_a_run_of_one_regression_task_opens_with_its_headline_and_metrics(tmp_pa
     assert "Clips per class" not in page.text
     assert "Top-1" not in page.text
     assert "every class was predicted" not in page.text
-    assert re.search(r"Best epoch by validation score \(ringed\): 12, (mean IoU|correlation|R²) ", page.text)
+    assert re.search(r"Best epoch by validation score: 12, (mean IoU|correlation|R²) ", page.text)
 
 
 def test_an_ordinal_task_is_a_classification_with_distances(page):
