@@ -1,4 +1,4 @@
-"""What watches over training: a phase that gets no better, a first loss that is far off, steps without a number."""
+"""Watch over training: early stopping, a hint at a high first loss, an error after too many non-finite steps."""
 
 import math
 from collections.abc import Sequence
@@ -15,7 +15,7 @@ HIGH_FIRST_LOSS = 2.0  # times the loss of guessing
 
 
 def should_stop_early(records: Sequence[dict[str, Any]], phase: int, rule: EarlyStopping | None) -> bool:
-    """Whether a phase's last `patience` epochs were no better than its best one before."""
+    """Whether the last `patience` epochs of a phase were no better than its best epoch before them."""
     if rule is None:
         return False
     sign = -1 if rule.metric == "val_loss" else 1
@@ -30,7 +30,7 @@ def should_stop_early(records: Sequence[dict[str, Any]], phase: int, rule: Early
 
 
 def hint_at_first_loss(loss: float, model: VideoClassifier, kind: str) -> str | None:
-    """A word where the first loss is far from ln K, what guessing among K classes costs; of several tasks, none."""
+    """A hint where the first loss is far above ln K, the loss of guessing among K classes; none for several tasks."""
     classes = model.classes
     if model.multitask_spec is not None:
         return None
@@ -46,7 +46,7 @@ def hint_at_first_loss(loss: float, model: VideoClassifier, kind: str) -> str | 
 def refuse_too_many(
     left_out: int, loss: float, batch: dict[str, Any], manifest: Manifest, train: Train, *, folder: Path
 ) -> None:
-    """Raise DivergedError when more steps have no number for a gradient than may be left out."""
+    """Raise DivergedError when more than train.max_nan_steps steps had a gradient that is not finite."""
     if left_out <= train.max_nan_steps:
         return
     files = "\n".join(str(manifest.path(row)) for row in batch["row"].tolist())

@@ -19,7 +19,10 @@ from finetune.video.row_loader import row_loader
 
 
 class TrainLoaders:
-    """The training loader of a phase; phases with the same augmentation share one, and its processes."""
+    """The loaders of training clips for each phase, and of the split val.
+
+    Phases with the same augmentation share a loader and its processes.
+    """
 
     def __init__(
         self,
@@ -31,9 +34,9 @@ class TrainLoaders:
         share: tuple[int, int],
         outputs: Mapping[str, OutputSpec] | None = None,
     ) -> None:
-        """`batch_size` clips of all processes together; `share`: which of how many processes this one is.
+        """`batch_size`: clips of all processes together; `share`: rank of this process, number of processes.
 
-        `outputs` are those of several tasks.
+        `outputs`: those of a multi-task model.
         """
         if batch_size % share[1]:
             raise RecipeError(f"batches of {batch_size} clips cannot be shared evenly by {share[1]} processes")
@@ -45,7 +48,16 @@ class TrainLoaders:
         self.outputs = outputs
         self.drawn: tuple[str, int | None] | None = None
         self.current: tuple[ClipLoader, EpochBatchSampler] | None = None
-        self.validation = val_loader(manifest, recipe, facts)
+
+    @cached_property
+    def validation(self) -> ClipLoader | None:
+        """The rows of the split val in order; None where there are none."""
+        views, packed = self.recipe.evaluate.views, self.recipe.data.packed
+        dataset = ClipDataset(self.manifest, "val", clip=self.recipe.clip, views=views, facts=self.facts, packed=packed)
+        if not len(dataset):
+            return None
+        assert isinstance(self.recipe.train.batch_size, int)
+        return row_loader(dataset, self.recipe.data, batch_size=self.recipe.train.batch_size)
 
     @cached_property
     def batches_per_epoch(self) -> int:
@@ -57,11 +69,12 @@ class TrainLoaders:
 
     def __exit__(self, *_: object) -> None:
         self.close()
-        if self.validation is not None:
-            self.validation.close()
+        validation = vars(self).get("validation")  # only if it was used
+        if validation is not None:
+            validation.close()
 
     def of(self, phase: Phase, drawn_views: int | None = None) -> tuple[ClipLoader, EpochBatchSampler]:
-        """With `drawn_views`, of so many fixed draws of each clip; else each epoch draws them anew."""
+        """Clips of a phase: drawn anew in each epoch, or with `drawn_views` so many fixed draws of each in turn."""
         drawn = phase.augment or self.recipe.augment.preset, drawn_views
         if self.current is None or drawn != self.drawn:
             dataset = self.dataset(phase, drawn_views)
@@ -87,7 +100,7 @@ class TrainLoaders:
         )
 
     def batches(self, dataset: ClipDataset) -> EpochBatchSampler:
-        """As many, whatever a phase draws."""
+        """The batches of an epoch; each phase has the same number of them."""
         sampler, draws = self.recipe.train.sampler, None
         if sampler == "balanced":
             draws = class_balanced_draws(dataset.labels)
@@ -103,22 +116,12 @@ class TrainLoaders:
         )
 
     def close(self) -> None:
-        """End the loading processes of training clips; a phase that asks again gets new ones."""
+        """End the loading processes of training clips; the next call of `of` starts new ones."""
         if self.current is not None:
             self.current[0].close()
         self.current = None
 
 
 def phase_augment(recipe: Recipe, phase: Phase) -> Augment:
-    """What is drawn in a phase."""
+    """The augmentation of the recipe, with the preset of a phase."""
     return recipe.augment.model_copy(update={"preset": phase.augment or recipe.augment.preset})
-
-
-def val_loader(manifest: Manifest, recipe: Recipe, facts: FileFacts) -> ClipLoader | None:
-    """The rows of the split val in order; None where there are none."""
-    views, packed = recipe.evaluate.views, recipe.data.packed
-    dataset = ClipDataset(manifest, "val", clip=recipe.clip, views=views, facts=facts, packed=packed)
-    if not len(dataset):
-        return None
-    assert isinstance(recipe.train.batch_size, int)
-    return row_loader(dataset, recipe.data, batch_size=recipe.train.batch_size)

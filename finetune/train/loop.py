@@ -134,7 +134,7 @@ def train_epoch(loop: Loop, state: TrainState, data: PhaseData) -> None:
         if not result.is_finite:
             at.left_out += 1
             refuse_too_many(at.left_out, result.loss, batch, run.manifest, train, folder=run.folder)
-            display.print_line(f"step {at.steps} left out: its gradient is not a number")
+            display.print_line(f"step {at.steps} skipped: its gradient is not finite")
             continue
         if shows_gradients and run.board is not None:
             run.board.gradients(setup.model, epoch=epoch)
@@ -204,7 +204,7 @@ def _load_phase_data(loop: Loop, state: TrainState) -> PhaseData:
     at, phase, batches = loop.at, state.phase, loop.loaders.batches_per_epoch
 
     def progress(name: str, done: int, rows: int) -> None:
-        loop.display.show_cache_progress(f"frozen work, {name} rows", done, rows)
+        loop.display.show_cache_progress(f"caching frozen features, {name} rows", done, rows)
         loop.stopping.check()
 
     epochs_left = phase.num_epochs(batches) - at.epochs_in_phase

@@ -1,6 +1,6 @@
-"""Batches of a phase: clips, or what its frozen part gives for them, which is kept or else computed in each epoch.
+"""The batches of a phase: clips, or the activations of its frozen part, which are cached on disk.
 
-Which of the two changes no result: both take the same draws of each clip and round the same numbers.
+Caching changes no result: without it the same draws of each clip are computed and rounded in each epoch.
 """
 
 import time
@@ -33,14 +33,14 @@ Done = TypeVar("Done")
 
 
 class ProgressCallbacks(NamedTuple):
-    """Where words go, and how far the computing has come: (what, rows done, of), which may raise Stopped."""
+    """Where messages go, and progress as (name, rows done, rows in all), which may raise StopRequested."""
 
     print_line: PrintLine
     progress: Callable[[str, int, int], None]
 
 
 class RemainingWork(NamedTuple):
-    """What is left of a phase: its epochs, counted through the run, and how many passes over the clips they are."""
+    """What is left of a phase: its epochs, counted from 1 through the run, and passes over the clips (a fraction)."""
 
     epochs: range
     passes: float
@@ -61,7 +61,7 @@ class PhaseData:
 
 
 def cacheable_part(model: VideoClassifier, recipe: Recipe, precision: str, print_line: PrintLine) -> FrozenPart | None:
-    """The frozen part of the phase that the model is in, where the recipe's is to be done once."""
+    """The frozen part of the model as it is frozen now; None where the recipe does not let it be cached."""
     mode, augment = recipe.train.cache, recipe.augment
     if augment.cutmix or (mode == "off" and augment.cached_views is None):
         return None
@@ -69,7 +69,7 @@ def cacheable_part(model: VideoClassifier, recipe: Recipe, precision: str, print
         storage_dtype = recipe.train.cache_dtype
         frozen = frozen_part(model, recipe.clip.num_frames, precision=precision, storage_dtype=storage_dtype)
     except ModelError as error:
-        print_line(f"frozen stages are computed in each epoch: {error}")
+        print_line(f"Not cached: {error}")
         return None
     return None if frozen is not None and mode == "features" and frozen.cut.entry != FEATURES else frozen
 
@@ -106,7 +106,7 @@ def phase_clips(state: TrainState, loaders: TrainLoaders) -> tuple[ClipLoader, E
 
 
 def drawn_views(recipe: Recipe, phase: Phase) -> int:
-    """How many draws of each clip the phase takes in turn, where it has a frozen part."""
+    """How many fixed draws of each clip a phase with a frozen part takes in turn."""
     return recipe.augment.cached_views or default_cached_views(phase_augment(recipe, phase), recipe.clip)
 
 
@@ -119,7 +119,7 @@ def open_cached_sets(
     epochs: Sequence[int],
     held: ExitStack,
 ) -> list[CachedClips]:
-    """What is kept of the training rows' draws that some epochs take, and of the validation rows' views.
+    """The cache of the training draws that these epochs take, and of the validation views.
 
     Raises RunError where the cache folder cannot be used.
     """
@@ -143,7 +143,7 @@ def _fill_if_worthwhile(
     shown: ProgressCallbacks,
     held: ExitStack,
 ) -> tuple[list[CachedClips], dict[str, Any]]:
-    """What is kept, whole, or nothing where that does not pay or cannot be; and what is told of it."""
+    """The filled caches, or none where caching saves no time or fails; and the record of the decision."""
     recipe = loaders.recipe
     try:
         sets = _run_on_all_ranks(
@@ -157,13 +157,15 @@ def _fill_if_worthwhile(
         started = time.perf_counter()
         rows = _fill_all(model, frozen, sets, loaders, shown)
     except RunError as error:
-        words = f"frozen stages are computed in each epoch: {error}"
+        words = f"Not cached: {error}"
         shown.print_line(words)
         return [], {"entry": frozen.cut.entry, "kept": False, "words": words}
     seconds = time.perf_counter() - started
     if rows:
-        shown.print_line(f"{rows} rows computed in {seconds:.0f} s")
-    words = decision.words + (f"; {rows} rows computed in {seconds:.0f} s" if rows else "; all of it was there")
+        shown.print_line(f"Cached features of {rows} rows in {seconds:.0f} s")
+    words = decision.words + (
+        f"; {rows} rows computed in {seconds:.0f} s" if rows else "; all were in the cache already"
+    )
     return sets, decision.cache_record | {"rows": rows, "seconds": round(seconds, 2), "words": words}
 
 
@@ -174,7 +176,7 @@ def _fill_all(
     loaders: TrainLoaders,
     shown: ProgressCallbacks,
 ) -> int:
-    """Each process its share of the rows; how many rows that were."""
+    """Compute missing features, each process for its share of the rows; how many rows that were in all."""
     data, share = loaders.recipe.data, loaders.share
     rows = sum(len(each.missing()) for each in sets)
 
@@ -187,23 +189,23 @@ def _fill_all(
         for each in sets:
             each.failed.update(gather_from_all([*each.failed.items()]))
             each.refresh()
-        _run_on_all_ranks(lambda: compute((0, 1)))  # what the others kept on disks that are not seen from here
+        _run_on_all_ranks(lambda: compute((0, 1)))  # what other processes wrote to disks that this one does not see
     return rows
 
 
 def _run_on_all_ranks(work: Callable[[], Done]) -> Done:
-    """What this process's work gives; where that of any fails or is stopped all raise it, once each is done."""
-    done: list[Done] = []
-    ended = None
+    """The result of this process's work; where any process fails or is stopped, all raise it once each is done."""
+    results: list[Done] = []
+    failure = None  # "" where it was stopped
     try:
-        done.append(work())
+        results.append(work())
     except StopRequested:
-        ended = ""
+        failure = ""
     except FinetuneError as error:
-        ended = str(error)
-    every = [each for each in gather_from_all([ended]) if each is not None]
-    if any(every):
-        raise RunError("\n".join(dict.fromkeys(filter(None, every))))
-    if every:
+        failure = str(error)
+    failures = [text for text in gather_from_all([failure]) if text is not None]
+    if any(failures):
+        raise RunError("\n".join(dict.fromkeys(filter(None, failures))))
+    if failures:
         raise StopRequested
-    return done[0]
+    return results[0]

@@ -1,4 +1,4 @@
-"""Compute ahead what runs of a recipe will read: what is frozen in a phase and does not learn in one before it."""
+"""Precompute the features that runs of a recipe read from the cache, of stages that no earlier phase trains."""
 
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -22,9 +22,9 @@ from finetune.train.step import TrainState
 
 @dataclass(frozen=True)
 class PrefillResult:
-    """What a phase will read: where that enters, the clips that were computed and kept, and bytes of all of them.
+    """The cached features of a phase: the stage that they enter, clips computed now, and clips and bytes in all.
 
-    Where nothing is kept for it, `why_not` says why.
+    Where nothing is cached for it, `why_not` says why.
     """
 
     phase: str
@@ -39,7 +39,7 @@ class PrefillResult:
 def prefill_features(model: VideoClassifier, manifest: Manifest, recipe: Recipe) -> list[PrefillResult]:
     """Fill the cache for each phase of a recipe whose frozen part is as the run begins with it.
 
-    The model is worth nothing afterwards. Raises FinetuneError for all that `fit` would refuse, and RunError where
+    The model is not usable afterwards. Raises FinetuneError for all that `fit` would refuse, and RunError where
     there is no room.
     """
     display, trial = Display(), build_trial(model, manifest, recipe)

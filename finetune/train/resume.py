@@ -1,4 +1,4 @@
-"""Go on with a run that was stopped or killed, as if it had not been."""
+"""Resume a run that was stopped or killed; the result is that of a run without the interruption."""
 
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -20,7 +20,7 @@ from finetune.train.state.run_writer import RunStart
 from finetune.train.state.state import read_state
 
 SAME_RESULT = {"auto", "boundary"}  # of train.cache
-# What may be changed on the way: it changes no number.
+# Settings that may change on resume: they change no result.
 FREE = (
     *("data.workers", "data.decode_timeout", "train.save_every_minutes"),
     *("train.keep_checkpoints", "train.log_gradients", "train.trackers", "train.cache_dir", "train.cache_budget_gb"),
@@ -35,12 +35,12 @@ def resume(
     quiet: bool = False,
     after_epoch: EpochCallback | None = None,
 ) -> Path:
-    """Go on with a run from its last checkpoint; the run folder.
+    """Resume a run from its last checkpoint; the run folder.
 
-    On a CPU with as many threads the result is bit for bit that of a run that was never stopped. By `overrides`, or in
-    the run's recipe.yaml, it may be lengthened: more epochs of the last phase, more phases. A finished run
-    is left as it is. `data_root` is where the run's files are now, if they were moved: its manifest.csv then says so.
-    Raises RunError for a folder without a checkpoint, RecipeError for another change of the recipe.
+    On a CPU with as many threads the result is bit for bit that of a run that was never stopped. `overrides`, or
+    changes in the run's recipe.yaml, may lengthen the run: more epochs of the last phase, more phases. A finished run
+    stays as it is. `data_root` is where the run's files are now, if they were moved; its manifest.csv is updated.
+    Raises RunError for a folder without a checkpoint, RecipeError for any other change of the recipe.
     """
     folder = Path(run)
     opened = open_run(folder, overrides)
@@ -59,9 +59,9 @@ def resume(
 
 
 def without_foreign_cache_dir(recipe: Recipe) -> Recipe:
-    """The recipe with the user's own cache, where the folder that the run names for it holds nothing kept by us.
+    """The recipe with the user's own cache folder, unless the one that the run names is a feature cache already.
 
-    Else somebody else's run could have files written wherever it says.
+    Otherwise the run of somebody else could have files written wherever it says.
     """
     named = recipe.train.cache_dir
     if named is None or list_cache_entries(named):
@@ -70,7 +70,7 @@ def without_foreign_cache_dir(recipe: Recipe) -> Recipe:
 
 
 def refuse_changed_recipe(before: dict[str, Any], now: Recipe) -> None:
-    """Raise RecipeError with every change that does more than lengthen the run."""
+    """Raise RecipeError that lists all changes of the recipe that do more than lengthen the run."""
     began = check_saved_recipe(before, where="the recipe in state.pt")  # with defaults for settings that came later
     assert not isinstance(now.phases, Schedule)
     if isinstance(began.phases, Schedule):
@@ -80,7 +80,7 @@ def refuse_changed_recipe(before: dict[str, Any], now: Recipe) -> None:
 
     def lengthens(key: str) -> bool:
         if now.train.schedule_over == "run" or not key.startswith("phases."):
-            return False  # of a schedule through the run the past would have been another
+            return False  # a schedule over the whole run would have had other rates in the past
         number, _, setting = key.removeprefix("phases.").partition(".")
         if int(number) < count:
             is_last = int(number) == count - 1 and setting == "epochs" and last.steps is None

@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 import torch
 from accelerate import Accelerator
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from finetune.data.labels import TargetLayout
 from finetune.feature_cache.frozen_part import FrozenPart, cut_activations
@@ -131,7 +132,7 @@ def train_step(
                 outputs.append(state.wrapped(part, state.cut))
             part_share = len(part) / len(clips)
             part_loss = part_share * objective.loss(outputs[-1], labels, weight * part_share)
-            penalty = setup.l2_sp.penalty() + objective.penalty() if is_last else 0.0
+            penalty = _penalty(state) if is_last else 0.0
             accelerator.backward(weight * part_loss + penalty)
         loss += float(part_loss.detach())
     counted_clips = len(clips) if weight else 0
@@ -144,7 +145,8 @@ def train_step(
     state.optimizer.step()
     if not keep_gradients:
         state.optimizer.zero_grad()
-    setup.ema.update(setup.model)
+    if train.ema:
+        setup.ema.update(setup.model)
     outputs_after = []
     if objective.wants_losses_after:
         seed_device(dropout_seed, accelerator.device)
@@ -186,13 +188,18 @@ def _to_inputs(state: TrainState, batch: Batch, numbers: StepNumbers) -> tuple[T
     clips = batch["clips"].flatten(0, 1)
     if state.frozen is not None and clips.dtype == torch.uint8:
         clips = cut_activations(setup.model, clips, state.frozen)
-    return mix_clips(
-        clips.to(device),
-        batch["label"].to(device),
-        augment=recipe.augment,
-        num_classes=len(setup.model.classes),
-        seed=draw_seed(recipe.seed, numbers.epoch, numbers.step, rank),
-    )
+    clips, labels = clips.to(device), batch["label"].to(device)
+    targets = labels.float() if labels.ndim == 2 else F.one_hot(labels, len(setup.model.classes)).float()
+    if not (recipe.augment.mixup or recipe.augment.cutmix):
+        return clips, targets
+    seed = draw_seed(recipe.seed, numbers.epoch, numbers.step, rank)
+    return mix_clips(clips, targets, augment=recipe.augment, seed=seed)
+
+
+def _penalty(state: TrainState) -> Tensor | float:
+    """On the weights: L2-SP, and those between tasks."""
+    l2_sp = state.setup.l2_sp.penalty() if state.phase.l2_sp else 0.0
+    return l2_sp + state.setup.objective.penalty()
 
 
 def _micro_batches(clips: Tensor, targets: Tensor, size: int) -> Iterator[tuple[Tensor, Tensor, bool]]:

@@ -1,4 +1,4 @@
-"""How good the model is on the split val, and batch norm measured anew for it."""
+"""Score the model on the split val after an epoch, and recompute batch norm statistics at the end."""
 
 from itertools import islice
 from typing import Any
@@ -21,7 +21,7 @@ from finetune.train.optim.precise_bn import compute_bn_statistics
 from finetune.train.state.run_writer import RunWriter
 from finetune.video.loader import ClipLoader
 
-MAX_BN_BATCHES = 200  # batches to measure batch norm on
+MAX_BN_BATCHES = 200  # to recompute batch norm statistics on
 
 
 def validate(
@@ -32,33 +32,33 @@ def validate(
     progress: Progress | None = None,
     frozen: FrozenPart | None = None,
 ) -> dict[str, Any]:
-    """What a record of an epoch says of the split val, each row counted once; None where there are no rows."""
+    """The val figures of an epoch record, over all rows of the split val; None where there are none."""
     nothing = {"val_loss": None, "val_top1": None}
     if loader is None:
         return nothing
-    said = predict_rows(model, loader, precision=precision, frozen=frozen, progress=progress)
-    run.record_skipped(list(said.skipped.items()))
-    if not len(said.rows):
+    predictions = predict_rows(model, loader, precision=precision, frozen=frozen, progress=progress)
+    run.record_skipped(list(predictions.skipped.items()))
+    if not len(predictions.rows):
         return nothing
-    truth, primary = run.manifest.truth[said.rows], said.tasks[model.primary]
+    truth, primary = run.manifest.truth[predictions.rows], predictions.tasks[model.primary]
     known = truth < len(model.classes) if truth.ndim == 1 else np.ones(len(truth), dtype=bool)
     if run.board is not None and truth.ndim == 1 and model.outputs[model.primary].is_categorical:
         run.board.confusion(model.classes, truth[known], primary[known].argmax(1), epoch=len(run.records) + 1)
     return (
         validation_metrics(truth, primary)
         if model.multitask_spec is None
-        else multitask_val_metrics(run.manifest, said)
+        else multitask_val_metrics(run.manifest, predictions)
     )
 
 
-def multitask_val_metrics(manifest: Manifest, said: Predictions) -> dict[str, Any]:
-    """Of each task that rows have the label of: what `val_score` is the mean of, and by how much it errs.
+def multitask_val_metrics(manifest: Manifest, predictions: Predictions) -> dict[str, Any]:
+    """The headline metric and the loss of each task that rows have the label of; `val_score` is the mean headline.
 
-    The error of numbers is the mean distance of what is said, that of boxes how far their overlap is from whole.
+    The loss of numbers is the mean distance of the predictions, that of boxes 1 - mean IoU.
     """
     tasks: dict[str, dict[str, Any]] = {}
-    for name, values in said.tasks.items():
-        labels = manifest.tasks[name].at(said.rows)
+    for name, values in predictions.tasks.items():
+        labels = manifest.tasks[name].at(predictions.rows)
         tasks[name] = _val_metrics(labels.kind, labels.values[labels.known], values[labels.known])
     scores = [tasks[name][f"val_{HEADLINE_METRICS[manifest.tasks[name].kind][0]}"] for name in tasks if tasks[name]]
     if not scores:
@@ -73,28 +73,29 @@ def multitask_val_metrics(manifest: Manifest, said: Predictions) -> dict[str, An
     }
 
 
-def _val_metrics(kind: str, truth: np.ndarray, said: np.ndarray) -> dict[str, Any]:
+def _val_metrics(kind: str, truth: np.ndarray, predicted: np.ndarray) -> dict[str, Any]:
     if not len(truth):
         return {}
     if kind in CLASSIFICATION_KINDS:
-        return validation_metrics(truth, said)
-    figures = {f"val_{name}": value for name, value in validation_headline(kind, truth, said).items()}
+        return validation_metrics(truth, predicted)
+    figures = {f"val_{name}": value for name, value in validation_headline(kind, truth, predicted).items()}
     if kind == "ordinal":
-        return figures | {"val_loss": float(np.abs(said.argmax(1) - truth).mean())}
-    error = 1 - figures["val_mean_iou"] if kind == "box" else float(np.linalg.norm(said - truth, axis=1).mean())
+        return figures | {"val_loss": float(np.abs(predicted.argmax(1) - truth).mean())}
+    error = 1 - figures["val_mean_iou"] if kind == "box" else float(np.linalg.norm(predicted - truth, axis=1).mean())
     return figures | {"val_loss": error}
 
 
 def merge_metrics(training: dict[str, Any], validation: dict[str, Any]) -> dict[str, Any]:
-    """What a record says of training and validation, each task's figures of both together."""
-    tasks = {name: told | validation.get("tasks", {}).get(name, {}) for name, told in training.get("tasks", {}).items()}
+    """The figures of training and validation in one record; those of a task are merged."""
+    by_task = training.get("tasks", {})
+    tasks = {name: figures | validation.get("tasks", {}).get(name, {}) for name, figures in by_task.items()}
     return training | validation | ({"tasks": tasks} if tasks else {})
 
 
 def recompute_bn_statistics(
     model: VideoClassifier, loaders: TrainLoaders, phase: Phase, precision: str, *, epoch: int
 ) -> int:
-    """Measure batch norm anew on training clips, where the phase of the best weights updated it."""
+    """Recompute batch norm statistics on training clips, for layers that `phase` updated; the number of layers."""
     set_trainable(model, phase.unfreeze, batch_norm=phase.batch_norm)
     loader, batches = loaders.of(phase)
     batches.begin(epoch)

@@ -325,7 +325,7 @@ def test_a_disk_that_fills_up_ends_the_keeping_and_not_the_run(tmp_path, clips, 
     assert told(run) == {
         "entry": "features",
         "kept": False,
-        "words": "frozen stages are computed in each epoch: no space left",
+        "words": "Not cached: no space left",
     }
 
 

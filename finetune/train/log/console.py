@@ -1,4 +1,4 @@
-"""What a run shows while it trains: a bar and a table on a terminal, plain lines elsewhere; all on stderr."""
+"""Progress of training: a bar and a table on a terminal, plain lines elsewhere; all on stderr."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ class Display:
         self.bar.update(self.task, advance=1, note=f"loss {loss:.3f} · {clips_per_second:.0f} clips/s")
 
     def show_cache_progress(self, title: str, done: int, rows: int) -> None:
-        """What is done before a phase's first epoch; without a terminal a line now and then."""
+        """Progress before the first epoch of a phase; without a terminal, a line every minute at most."""
         self.bar.update(self.task, completed=done, total=rows, description=title, note="")
         if not self.console.is_terminal and time.monotonic() - self.said > SECONDS_BETWEEN_LINES:
             self.print_line(f"{title}: {done} of {rows}")
@@ -86,19 +86,19 @@ class Display:
 
 
 def span_of(stages: Sequence[str]) -> str:
-    """Stages in words, by the first and the last."""
+    """The first and the last of some stages, as text."""
     return stages[0] if len(stages) == 1 else f"{stages[0]} … {stages[-1]}"
 
 
 def _cells(record: dict[str, Any]) -> dict[str, str]:
-    """One epoch in words, by column."""
+    """The cells of an epoch by column."""
     learning = record["learning"]
     rates = [record["lr"][stage] for stage in learning]
     span = f"{rates[-1]:.1e}" if min(rates) == max(rates) else f"{min(rates):.0e}…{max(rates):.0e}"
     return {
         "epoch": str(record["epoch"]),
         "learning": span_of(learning),
-        "rate": span,
+        "lr": span,
         "loss": f"{record['train_loss']:.3f}",
         "top-1": _format_metric(record["train_top1"]),
         "val loss": _format_metric(record["val_loss"]),
@@ -109,7 +109,7 @@ def _cells(record: dict[str, Any]) -> dict[str, str]:
 
 
 def _validated(record: dict[str, Any]) -> dict[str, str]:
-    """The figures that models are chosen by, of each task where there are several."""
+    """The metrics that the best epoch is chosen by, of each task where there are several."""
     if "tasks" not in record:
         key, name = HEADLINE_METRICS["multilabel" if "val_map" in record else "classify"]
         return {f"val {name}": _format_metric(record[f"val_{key}"])}

@@ -1,4 +1,4 @@
-"""What a run shows in TensorBoard: curves, clips as the network gets them, who is taken for whom, gradients."""
+"""What a run writes to TensorBoard: curves, training clips, a confusion matrix, gradients."""
 
 from collections.abc import Sequence
 from pathlib import Path

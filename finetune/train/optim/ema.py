@@ -1,4 +1,4 @@
-"""A running average of the weights, which is often better than the last of them."""
+"""Exponential moving average of the weights, which often scores better than the last weights."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -10,11 +10,10 @@ from finetune.model.freezing.freeze import has_running_stats
 
 
 class Ema:
-    """Exponential moving average of what learns: parameters, and the running statistics that move with them.
+    """Averages of the trainable parameters, and of batch norm's running statistics that are updated.
 
-    `decay` in 0…1 is approached from below in the first steps, so that the average does not hang on the start
-    (as timm's and TensorFlow's warm up). Decay 0 is no average: nothing is kept, and `averaged_weights` changes
-    nothing.
+    The decay rises to `decay`, in 0…1, over the first steps, so that the average forgets the initial weights (as the
+    warm-up of timm and TensorFlow). With decay 0 nothing is averaged, and `averaged_weights` changes nothing.
     """
 
     def __init__(self, decay: float) -> None:
@@ -23,7 +22,7 @@ class Ema:
         self.average: dict[str, Tensor] = {}
 
     def start_phase(self, model: nn.Module) -> None:
-        """Average what learns from now on: new parts start at their values, what is frozen now is no longer averaged.
+        """Average what is trainable now: new parts start at their current values, frozen ones are dropped.
 
         The model has to be in training mode.
         """
@@ -32,7 +31,7 @@ class Ema:
 
     @torch.no_grad()
     def update(self, model: nn.Module) -> None:
-        """Take in the weights after a step."""
+        """Add the weights after a step to the average."""
         if not self.decay:
             return
         self.steps += 1
@@ -42,7 +41,7 @@ class Ema:
 
     @contextmanager
     def averaged_weights(self, model: nn.Module) -> Iterator[None]:
-        """The model with the averages in it; afterwards it has its own weights again."""
+        """A context in which the model has the averaged weights; afterwards it has its own again."""
         values = {**dict(model.named_parameters()), **dict(model.named_buffers())}
         self._swap(values)
         try:

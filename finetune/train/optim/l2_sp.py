@@ -1,4 +1,4 @@
-"""L2-SP: a pull of the backbone towards the weights that it was pretrained to (arXiv:1802.01483)."""
+"""L2-SP: a penalty on the distance of the backbone from its pretrained weights (arXiv:1802.01483)."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -11,7 +11,7 @@ from finetune.model.freezing.stages import HEAD_STAGES
 
 
 class L2SPPenalty:
-    """The distance of the backbone's learning parameters to where they were when they first learnt."""
+    """The squared distance of the backbone's trainable parameters from their values when they were first unfrozen."""
 
     def __init__(self) -> None:
         self.start: dict[nn.Parameter, Tensor] = {}
@@ -19,7 +19,7 @@ class L2SPPenalty:
         self.held: list[nn.Parameter] = []
 
     def start_phase(self, model: StagedModel, strength: float, groups: Sequence[dict[str, Any]]) -> None:
-        """Hold what learns in this phase. The pull takes the place of weight decay: in its groups that becomes 0."""
+        """Penalize the backbone's parameters in `groups`, in place of weight decay, which is set to 0 there."""
         self.strength = strength
         backbone = [group for group in groups if group["stage"] not in HEAD_STAGES]
         self.held = [parameter for group in backbone for parameter in group["params"]] if strength else []
@@ -30,7 +30,7 @@ class L2SPPenalty:
                 self.start[parameter] = parameter.detach().clone()
 
     def state(self, model: nn.Module) -> dict[str, Tensor]:
-        """Where what is held, or was, is pulled to, by name."""
+        """The reference values by parameter name, also of parameters of earlier phases."""
         return {name: self.start[held] for name, held in model.named_parameters() if held in self.start}
 
     def restore(self, model: nn.Module, state: dict[str, Tensor]) -> None:
@@ -39,7 +39,7 @@ class L2SPPenalty:
             self.start[parameters[name]] = start.to(parameters[name])
 
     def penalty(self) -> Tensor | float:
-        """strength / 2 × the squared distance; 0 where nothing is held."""
+        """strength / 2 × the squared distance, 0-dim; 0.0 where no parameter is penalized."""
         if not self.held:
             return 0.0
         # float32 whatever the precision: the squares are small.

@@ -1,4 +1,4 @@
-"""The rate of each step: how it rises and falls over a phase, or over the run."""
+"""Learning rate schedules: the factor on the peak rate at each step of a phase, or of the run."""
 
 import math
 from collections.abc import Callable, Sequence
@@ -13,12 +13,12 @@ MILESTONES = (0.4, 0.8)
 
 
 def lr_factor(step: int, steps: int, *, schedule: str, warmup: float) -> float:
-    """The share of the peak rate at `step` of 0…steps-1.
+    """The factor on the peak learning rate, in 0…1, at `step` of 0…steps-1.
 
-    It rises in a line over the first `warmup` share of the steps, then stays (`constant`), falls in a line
+    It rises linearly over the first `warmup` share of the steps, then stays (`constant`), falls linearly
     (`linear`) or along half a cosine (`cosine`; SGDR, arXiv:1608.03983) to near zero, or falls to a tenth after 40 %
-    and after 80 % of all steps (`step`, as TSN is trained). `slanted_triangular` rises from and falls to 1/32 in
-    lines (arXiv:1801.06146), `one_cycle` from 1/25 and to near zero along cosines (arXiv:1708.07120).
+    and after 80 % of all steps (`step`, as TSN is trained). `slanted_triangular` rises from and falls to 1/32
+    linearly (arXiv:1801.06146), `one_cycle` from 1/25 and to near zero along cosines (arXiv:1708.07120).
     """
     rising = math.ceil(steps * warmup)
     if step < rising:
@@ -51,7 +51,7 @@ DECAY_SHAPES: dict[str, Callable[[float], float]] = {
 
 
 def phase_lr_factor(phase: Phase, train: Train, *, in_phase: tuple[int, int], in_run: tuple[int, int]) -> float:
-    """Of the phase's own schedule, or of the one that runs through all phases."""
+    """The factor at step `in_phase` (step, steps) of the phase's schedule, or at `in_run` of one over the whole run."""
     if train.schedule_over == "run":
         return lr_factor(*in_run, schedule=train.schedule, warmup=train.warmup)
     return lr_factor(*in_phase, schedule=phase.schedule or train.schedule, warmup=phase.warmup or 0.0)
@@ -60,6 +60,6 @@ def phase_lr_factor(phase: Phase, train: Train, *, in_phase: tuple[int, int], in
 def mean_stage_lrs(
     model: VideoClassifier, groups: Sequence[dict[str, Any]], peaks: Sequence[float], factor: float
 ) -> dict[str, float]:
-    """The mean learning rate of an epoch for each stage; 0 where frozen."""
+    """The mean learning rate of each stage in an epoch, with mean factor `factor`; 0 for frozen stages."""
     rates = {group["stage"]: peak * factor for group, peak in zip(groups, peaks, strict=True)}
     return {stage: rates.get(stage, 0.0) for stage in model.stages}

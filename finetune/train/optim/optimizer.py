@@ -1,4 +1,4 @@
-"""Optimizers by name, and what one keeps of the one before it."""
+"""Optimizers by name, and the state that one takes over from the phase before."""
 
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -9,7 +9,7 @@ from torch.optim import Optimizer
 
 from finetune.errors import RecipeError, suggest_similar
 
-# They need libraries that are not here, or the second derivative.
+# They need packages that are not required here, or second derivatives.
 LEFT_OUT = ("bnb*", "fused*", "kron*", "adahessian")
 
 
@@ -19,7 +19,7 @@ def optimizer_names() -> list[str]:
 
 
 def check_optimizer(name: str) -> None:
-    """Raise RecipeError for an optimizer that is not there."""
+    """Raise RecipeError for an unknown optimizer."""
     known = optimizer_names()
     if name not in known:
         raise RecipeError(f"there is no optimizer {name!r}{suggest_similar(name, known)}; there are {', '.join(known)}")
@@ -34,9 +34,9 @@ def build_optimizer(name: str, groups: Sequence[dict[str, Any]]) -> Optimizer:
 
 
 def transfer_optimizer_state(before: Optimizer, now: Optimizer) -> int:
-    """Hand what an optimizer knows of each parameter on to the next one of its kind; for how many it did.
+    """Copy the state of each parameter to an optimizer of the same type, in the next phase; how many parameters.
 
-    Parameters that are new to it start afresh, and of those that no longer learn it knows nothing.
+    Newly unfrozen parameters start without a state.
     """
     if type(before) is not type(now):
         return 0

@@ -11,16 +11,16 @@ from finetune.runtime.device import autocast
 
 @torch.no_grad()
 def compute_bn_statistics(model: nn.Module, batches: Iterable[Tensor], *, precision: str) -> int:
-    """Set the statistics of the batch norms that learn to their means over batches (B, T, C, H, W); how many layers.
+    """Set the running statistics of trainable batch norms to their means over batches (B, T, C, H, W); layers changed.
 
-    While a model trains they trail behind its weights. Those of frozen stages, and those that `batch_norm` keeps, are
-    left alone; where there are no others no batch is read. The model is left in evaluation mode.
+    During training they trail behind the weights. Layers of frozen stages, and those that `batch_norm` freezes, stay
+    as they are; where there are no others no batch is read. The model is left in evaluation mode.
     """
     model.train()
     norms = [module for module in model.modules() if isinstance(module, _BatchNorm) and module.training]
     momenta = [norm.momentum for norm in norms]
     device = next(model.parameters()).device
-    model.eval()  # without dropout: what is measured is the network that will be used
+    model.eval()  # without dropout, as in inference
     for norm in norms:
         norm.train()
         norm.reset_running_stats()

@@ -1,4 +1,4 @@
-"""What a recipe leaves to the machine: how many clips fit into a batch, and whether compiling pays."""
+"""Automatic settings: how many clips fit into a batch, and whether compiling saves time."""
 
 import copy
 import math
@@ -21,15 +21,15 @@ from finetune.train.phase import build_setup, end_phase, start_phase
 from finetune.train.phase_data import cacheable_part
 from finetune.train.step import StepNumbers, dummy_batch, train_step
 
-MAX_BATCH_SIZE = 64  # clips a batch: more seldom learn better
-MIN_BATCHES_PER_EPOCH = 8  # of an epoch
+MAX_BATCH_SIZE = 64  # clips; larger batches seldom train better
+MIN_BATCHES_PER_EPOCH = 8
 MIN_SECONDS_TO_COMPILE = 600.0  # seconds of steps in a phase, below which compiling cannot pay
-# Of these the rate follows the batch in proportion, of adaptive ones as its root (arXiv:1706.02677, arXiv:2006.09092).
+# Their rate scales with the batch size, that of adaptive ones with its root (arXiv:1706.02677, arXiv:2006.09092).
 LINEAR_LR_SCALING = ("sgd", "momentum", "sgdp", "nesterov")
 
 
 def resolve_auto_settings(model: VideoClassifier, manifest: Manifest, recipe: Recipe) -> tuple[Recipe, dict[str, Any]]:
-    """The recipe with `batch_size: auto` and `compile: auto` decided, and what was decided, in numbers.
+    """The recipe with `batch_size: auto` and `compile: auto` decided, and the figures of the decision.
 
     The rates follow the batch: they are for DEFAULT_BATCH_SIZE clips. The model is left as it was. Raises RecipeError
     where not even one clip fits.
@@ -53,7 +53,7 @@ def resolve_auto_settings(model: VideoClassifier, manifest: Manifest, recipe: Re
 
 
 def describe_auto_settings(decided: dict[str, Any]) -> list[str]:
-    """The same as lines of text."""
+    """The automatic settings as lines of text."""
     lines = []
     if size := decided.get("batch_size"):
         lines.append(
@@ -112,7 +112,7 @@ def _largest_batch(
 def _benchmark_compile(
     model: VideoClassifier, manifest: Manifest, recipe: Recipe, size: int, *, rows: int
 ) -> dict[str, Any]:
-    """Measured on the phase with most to compute: whether its steps save more than compiling takes."""
+    """Whether compiling saves more than it takes, measured on the phase with most to compute."""
     phases, accumulate = _phases(recipe), recipe.train.accumulate
     batches = math.ceil(rows / (size * accumulate * process_count()))
     timed = [(0.0, 0.0, 0)]

@@ -1,4 +1,4 @@
-"""What a run would take: two steps of each phase, learnt from and thrown away."""
+"""Estimate time and memory of a run from two training steps of each phase; the trained weights are thrown away."""
 
 import resource
 import sys
@@ -24,14 +24,14 @@ from finetune.train.setup.trial import build_trial
 from finetune.train.step import StepNumbers, TrainSetup, TrainState, train_step
 from finetune.video.loader import Batch, worker_count
 
-TRIAL_STEPS = 2  # the first makes room, the second is timed
+TRIAL_STEPS = 2  # the first allocates memory, the second is timed
 
 
 @dataclass(frozen=True)
 class PhaseEstimate:
-    """Of one phase: what learns, how long its steps and its epochs' validation take, and the memory until then.
+    """What a phase trains, how long its steps and validations take, and the peak memory until its end.
 
-    With `kept`, what its frozen part gives is computed once and then read, which `minutes` includes.
+    With `kept`, the features of its frozen part are cached, and `minutes` includes computing them.
     """
 
     learns: str
@@ -45,7 +45,7 @@ class PhaseEstimate:
 
 
 def estimate_phases(model: VideoClassifier, manifest: Manifest, recipe: Recipe) -> list[PhaseEstimate]:
-    """Try each phase on two batches; the model is worth nothing afterwards, and no run folder is made.
+    """Train each phase on two batches; the model is not usable afterwards, and no run folder is made.
 
     Reading is timed in this process and divided by the loading processes that training would have, which read while
     the network computes. Raises FinetuneError for all that `fit` would refuse.

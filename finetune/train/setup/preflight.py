@@ -1,4 +1,4 @@
-"""What is refused before the first batch: everything that can be known to fail, said all at once."""
+"""Checks before the first batch: everything that is known to fail is listed in one error."""
 
 import shutil
 from collections.abc import Callable, Sequence
@@ -26,7 +26,7 @@ from finetune.video.pack.read import Pack, manifest_facts
 
 
 def run_preflight_checks(model: VideoClassifier, manifest: Manifest, recipe: Recipe, *, folder: Path) -> None:
-    """Everything that can be known to fail before a video is read, all at once."""
+    """Raise one error with everything that is known to fail before a video is read."""
     problems = []
     if model.multitask_spec is not None:
         problems += problems_with_tasks(model, manifest, recipe)
@@ -60,7 +60,7 @@ def run_preflight_checks(model: VideoClassifier, manifest: Manifest, recipe: Rec
     if not is_main_process():
         return
     if RunFolder(folder).recipe.exists():
-        return  # a run that goes on: what it needs it has already
+        return  # a resumed run has the disk space that it needs
     weights_bytes = sum(value.numel() * value.element_size() for value in model.state_dict().values())
     # start, best and last, the optimizer's two averages, and one more of each while they are replaced
     copies = 3 + 2 + 3 + (4 if recipe.train.ema else 0) + recipe.train.keep_checkpoints
@@ -68,7 +68,7 @@ def run_preflight_checks(model: VideoClassifier, manifest: Manifest, recipe: Rec
 
 
 def problems_with_tasks(model: VideoClassifier, manifest: Manifest, recipe: Recipe) -> list[str]:
-    """What of several tasks does not go together."""
+    """What is wrong with the tasks of a recipe, its model and its manifest together."""
     problems = []
     wanted = {name: (each.kind, each.names) for name, each in model.outputs.items()}
     found = {name: (each.kind, each.names) for name, each in manifest.tasks.items()}
@@ -108,7 +108,7 @@ def _problems_of(phase: Phase, model: VideoClassifier) -> list[str]:
 
 
 def _collect_errors(check: Callable[[Any], object], items: Sequence[Any]) -> list[str]:
-    """What a check says of those items that are wrong."""
+    """The messages of the items that a check refuses."""
     problems = []
     for item in items:
         try:
@@ -130,13 +130,13 @@ def refuse_full_disk(folder: Path, *, needed_bytes: int) -> None:
 
 
 def load_file_facts(manifest: Manifest, recipe: Recipe, display: Display) -> FileFacts:
-    """The facts of all files, once each has been opened; those that cannot be read are an error, or left out."""
+    """The facts of all files, each opened once; unreadable ones raise DataError, or are left out with on_error=skip."""
     assert recipe.clip.size is not None
     facts = manifest_facts(manifest, recipe.data.packed, side=recipe.clip.size)
     if facts.bad and recipe.data.on_error == "fail":
         listed = "\n".join(facts.bad[row] for row in sorted(facts.bad))
         raise DataError(
-            f"{listed}\n{len(facts.bad)} of {len(manifest)} files cannot be read; mend or remove them, "
+            f"{listed}\n{len(facts.bad)} of {len(manifest)} files cannot be read; fix or remove them, "
             "or leave them out with data.on_error=skip"
         )
     readable = manifest.without(facts.bad)
@@ -149,7 +149,7 @@ def load_file_facts(manifest: Manifest, recipe: Recipe, display: Display) -> Fil
 
 
 def _lost_with_bad_files(manifest: Manifest, readable: Manifest) -> list[str]:
-    """Names of each task that training rows have, but none that can be read."""
+    """Messages for class names that occur in training rows, but in no readable one."""
     problems = []
     for task, labels in manifest.labels_by_task.items():
         left = readable.labels_by_task[task].counts(readable.rows("train"))

@@ -17,7 +17,7 @@ from finetune.train.step import TrainSetup
 
 @dataclass(frozen=True)
 class Trial:
-    """What training steps need, without a run folder. `lr_factor` is the one that batch_size auto puts on all rates."""
+    """What training steps need, without a run folder. `lr_factor`: by how much batch_size auto scales the rates."""
 
     setup: TrainSetup
     loaders: TrainLoaders
@@ -25,7 +25,7 @@ class Trial:
 
 
 def build_trial(model: VideoClassifier, manifest: Manifest, recipe: Recipe) -> Trial:
-    """As training would be set up; the model is worth nothing afterwards.
+    """Set up as training would be; the model is not usable afterwards.
 
     Raises FinetuneError for all that `fit` would refuse.
     """

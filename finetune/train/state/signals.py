@@ -1,4 +1,4 @@
-"""Ctrl-C, SIGTERM and SIGHUP while a run learns: noted, and obeyed where the run can be saved."""
+"""Ctrl-C, SIGTERM and SIGHUP during training: noted, and obeyed where the run can be saved."""
 
 import os
 import signal
@@ -14,11 +14,11 @@ REPEATED_SIGNAL_SECONDS = 2.0  # seconds in which launchers pass on what the ter
 
 
 class StopRequested(KeyboardInterrupt):
-    """A run was asked to stop, and did so where it can go on."""
+    """A run was asked to stop, and stopped where it can be resumed."""
 
 
 class StopSignalHandler:
-    """A context manager: the first signal to stop is noted, `check` obeys it, a second Ctrl-C ends at once."""
+    """A context manager: the first signal is noted and obeyed by `check`; a second Ctrl-C ends the program at once."""
 
     def __init__(self) -> None:
         self.asked = False

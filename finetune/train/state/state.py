@@ -1,4 +1,4 @@
-"""What a run has to remember to go on as if nothing had happened; all else follows from recipe and position."""
+"""What a run saves to resume exactly; everything else follows from its recipe and position."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -21,7 +21,7 @@ from finetune.train.position import LoopPosition
 from finetune.train.step import TrainState
 
 START_NEW_RUN = "start another run, in another folder"
-State = dict[str, Any]  # tensors, numbers and strings, so that nothing has to be trusted to read it
+State = dict[str, Any]  # tensors, numbers and strings only, so that reading it executes nothing
 
 
 class _SavedTally(TypedDict):
@@ -56,7 +56,7 @@ class _SavedData(TypedDict):
 
 
 class SavedState(TypedDict, total=False):
-    """state.pt, as far as it can be checked before the run that it is of has been set up."""
+    """state.pt, as far as it can be checked before the run is set up."""
 
     __pydantic_config__ = ALLOW_EXTRA  # type: ignore[misc]
     position: Required[_SavedPosition]
@@ -121,12 +121,12 @@ def _restore(state: TrainState, saved: State) -> None:
 
 
 def _copied(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """On the CPU: the device may have no room, and the weights are swapped while they are written."""
+    """Copies on the CPU: the device may have no room, and the weights are swapped while they are written."""
     return {name: value.detach().to("cpu", copy=True) for name, value in tensors.items()}
 
 
 def refuse_other_optimizer(optimizer: Optimizer, fresh: Mapping[str, Any]) -> None:
-    """Raise RunError where what was restored is not of the shapes and types that a fresh optimizer would come to."""
+    """Raise RunError where the restored optimizer has other shapes or types than a fresh one would have."""
     for group, began in zip(optimizer.param_groups, fresh["param_groups"], strict=True):
         odd = [key for key, value in began.items() if not _is_alike(group.get(key), value)]
         for parameter in group["params"]:
@@ -138,7 +138,7 @@ def refuse_other_optimizer(optimizer: Optimizer, fresh: Mapping[str, Any]) -> No
 
 
 def _belongs_to(shape: Sequence[int], parameter_shape: Sequence[int]) -> bool:
-    """Whether what an optimizer keeps of a parameter may have this shape: Adafactor's has fewer dimensions."""
+    """Whether an optimizer may keep a tensor of this shape for a parameter: Adafactor's have fewer dimensions."""
     return set(shape) <= {1, math.prod(parameter_shape), *parameter_shape}
 
 
