@@ -162,12 +162,12 @@ def average(
 
 def _stage_table(results: "list[StageResult]") -> str:
     """One line a stage, the largest gain first."""
-    width = max(len("stage"), *(len(result.what) for result in results))
+    width = max(len("stage"), *(len(result.stage) for result in results))
     lines = [f"{'stage':{width}}  {'parameters':>12}  on val (95 % interval)  vs. head alone (corrected interval)"]
     for result in results:
         (low, high), (gain_low, gain_high) = result.interval, result.gain_interval
         lines.append(
-            f"{result.what:{width}}  {result.parameters:12,}  {result.figure:.3f} ({low:.3f} to {high:.3f})"
+            f"{result.stage:{width}}  {result.parameters:12,}  {result.figure:.3f} ({low:.3f} to {high:.3f})"
             f"  {result.gain:+.3f} ({gain_low:+.3f} to {gain_high:+.3f})"
         )
     return "\n".join(lines)
@@ -178,18 +178,18 @@ def _verdict(results: "list[StageResult]", num_units: int, unit: str) -> str:
     from finetune.metrics.paired_tests import too_few_units_text
 
     best = results[0]
-    if best.what == "head" or best.gain <= 0:
+    if best.stage == "head" or best.gain <= 0:
         return "No stage scores above the head alone: keep the backbone frozen, or try more epochs or clips."
     if few := too_few_units_text(num_units, unit):
-        return f"Best: {best.what}, {best.gain:+.3f}, but no evidence that it helps: {few}."
+        return f"Best: {best.stage}, {best.gain:+.3f}, but no evidence that it helps: {few}."
     low, high = best.gain_interval
     if low <= 0:
         return (
-            f"Best: {best.what}, {best.gain:+.3f}, but the interval includes 0: no evidence that it helps. "
+            f"Best: {best.stage}, {best.gain:+.3f}, but the interval includes 0: no evidence that it helps. "
             "Keep the backbone frozen, or try more epochs or clips."
         )
-    advice = "phases=full" if best.what == "all" else f"phases=surgical:{best.what}"
+    advice = "phases=full" if best.stage == "all" else f"phases=surgical:{best.stage}"
     return (
-        f"Best: {best.what}, {best.gain:+.3f} against the head alone (interval {low:+.3f} to {high:+.3f}), "
+        f"Best: {best.stage}, {best.gain:+.3f} against the head alone (interval {low:+.3f} to {high:+.3f}), "
         f"with one seed. In a recipe: {advice}"
     )

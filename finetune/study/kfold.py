@@ -34,7 +34,7 @@ def kfold(recipe: Recipe, manifest: Manifest, *, folds: int | None, out: Path) -
 
     `folds` is the number of folds, of whole groups with classes spread evenly; None leaves out one group at a time.
     Splits that the rows have are ignored. A share `data.val` of the rows that a fold does not test is its split val;
-    with 0 its last epoch is tested. Each fold is a run in `out/fold-<n>`; an interrupted study goes on where it was.
+    with 0 its last epoch is tested. Each fold is a run in `out/fold-<n>`; an interrupted study resumes.
     Gives the pooled results, as written to `out/evaluation/results.json`. Raises DataError where there are too few rows
     or groups.
     """

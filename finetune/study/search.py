@@ -28,7 +28,7 @@ def search(
 
     `overrides` are ranges `key=low..high`, choices `key=a,b`, or fixed. Gives the finished trials, the best first, and
     how many were stopped early: below the median of the others after some epoch, or diverged. An interrupted search
-    goes on where it was, and one may be given more trials. Raises RecipeError, or RunError where there are no val rows.
+    resumes, and one may be given more trials. Raises RecipeError, or RunError where there are no val rows.
     """
     space, fixed = parse_search_space(name, overrides)
     from optuna.trial import TrialState

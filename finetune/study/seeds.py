@@ -16,7 +16,7 @@ def train_seeds(recipe: Recipe, manifest: Manifest, *, seeds: int, out: Path) ->
     """Train, evaluate and report a recipe with its own seed and the next ones, `seeds` in all.
 
     All use the same rows, and are evaluated on the split test, else val. Each is a run in `out/seed-<n>`, and its
-    report links to the others. An interrupted study goes on where it was.
+    report links to the others. An interrupted study resumes.
     """
     numbers = range(recipe.seed, recipe.seed + seeds)
     runs = [StudyRun(f"seed-{seed}", recipe.model_copy(update={"seed": seed}), manifest) for seed in numbers]

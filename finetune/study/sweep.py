@@ -98,8 +98,8 @@ def load_point_recipes(name: str, points: Sequence[Settings]) -> list[Recipe]:
 def sweep(name: str, points: Sequence[Settings], manifest: Manifest, *, out: Path) -> list[SweepPoint]:
     """Train a recipe with each point's settings and evaluate it on the split val; the best first, diverged ones last.
 
-    Each is a run in a folder of `out`, named by its swept settings. An interrupted sweep goes on where it was, and one
-    may be widened. Raises RunError where there are no val rows.
+    Each is a run in a folder of `out`, named by its swept settings. An interrupted sweep resumes, and one may be
+    widened. Raises RunError where there are no val rows.
     """
     recipes = load_point_recipes(name, points)
     refuse_without_val(manifest)

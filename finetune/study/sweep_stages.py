@@ -15,18 +15,20 @@ from finetune.study.several_runs import StudyRun, finish_run, finish_runs, study
 
 @dataclass(frozen=True)
 class StageResult:
-    """What training a stage together with the head scored on the split val.
+    """What fine-tuning a stage together with the head scored on the split val.
+
+    `stage` is also `head` for the head alone, or `all` for everything; `parameters` is the number that were trained.
 
     `figure` is the headline metric (top-1, mAP, …). `gain` is the accuracy minus that of training the head alone, as a
-    share (see `score_difference`), its interval corrected for the number of stages.
+    share (see `score_difference`); its interval is corrected for the number of stages.
     """
 
-    what: str
+    stage: str
     parameters: int
     figure: float
     interval: tuple[float, float]
-    gain: float = 0.0
-    gain_interval: tuple[float, float] = (0.0, 0.0)
+    gain: float
+    gain_interval: tuple[float, float]
 
 
 def sweep_stages(
@@ -34,8 +36,8 @@ def sweep_stages(
 ) -> list[StageResult]:
     """Train the head for `probe_epochs`, then from there the head, each stage with the head, and everything; by gain.
 
-    Each is a run in a folder of `out`, with the recipe's settings but its phases. An interrupted study goes on where it
-    was. Test clips are not used. Source: arXiv:2210.11466. Raises RunError where there are no val rows.
+    Each is a run in a folder of `out`, with the recipe's settings but its phases. An interrupted study resumes. Test
+    clips are not used. Source: arXiv:2210.11466. Raises RunError where there are no val rows.
     """
     refuse_without_val(manifest)
     with study_folder(out, recipe, manifest, {"probe_epochs": probe_epochs, "epochs": epochs, "lr": lr}):
@@ -43,18 +45,18 @@ def sweep_stages(
         probe = finish_run(StudyRun("probe", probe_recipe, manifest), out=out, split="val", position="first").folder
         model = load(probe)
         stages = [stage for stage in model.stages if stage not in HEAD_STAGES]
-        trained = {"head": HEAD_STAGES, **{stage: (stage, *HEAD_STAGES) for stage in stages}, "all": "all"}
-        phases = {what: Phase(unfreeze=names, epochs=epochs, lr=lr) for what, names in trained.items()}
-        runs = [StudyRun(what, _with_phase(recipe, phase), manifest, start=probe) for what, phase in phases.items()]
-        outcomes = []
-        for what, run in zip(phases, finish_runs(runs, out=out, split="val"), strict=True):
-            gain, gain_interval = 0.0, (0.0, 0.0)
-            if what != "head":
+        selected = {"head": HEAD_STAGES, **{stage: (stage, *HEAD_STAGES) for stage in stages}, "all": "all"}
+        phases = {name: Phase(unfreeze=names, epochs=epochs, lr=lr) for name, names in selected.items()}
+        runs = [StudyRun(name, _with_phase(recipe, phase), manifest, start=probe) for name, phase in phases.items()]
+        results = []
+        for run in finish_runs(runs, out=out, split="val"):
+            name, gain, gain_interval = run.folder.name, 0.0, (0.0, 0.0)
+            if name != "head":
                 gain, gain_interval = score_difference(run.folder, out / "head", manifest, comparisons=len(runs) - 1)
-            parameters = _count_trainable(model, phases[what])
             _, value, interval = run.headline
-            outcomes.append(StageResult(what, parameters, value, interval, gain, gain_interval))
-        return sorted(outcomes, key=lambda outcome: -outcome.gain)
+            parameters = _count_trainable(model, phases[name])
+            results.append(StageResult(name, parameters, value, interval, gain, gain_interval))
+        return sorted(results, key=lambda result: -result.gain)
 
 
 def _with_phase(recipe: Recipe, phase: Phase) -> Recipe:

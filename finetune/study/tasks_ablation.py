@@ -26,7 +26,7 @@ def tasks_ablation(recipe: Recipe, manifest: Manifest, *, name: str, seeds: int,
 
     All runs are evaluated on the same rows: the split test, else val. ΔM is the mean over tasks of the relative gain of
     training together (arXiv:1904.08918); its interval is from resamples of groups, or clips, and of seeds. An
-    interrupted study goes on where it was. Gives what is written to `out/ablation.json`; its page is beside it. Raises
+    interrupted study resumes. Gives what is written to `out/ablation.json`; its page is beside it. Raises
     RecipeError for a recipe with fewer than two tasks, and DataError where no evaluated row has a label of some task.
     """
     if len(recipe.tasks) < 2:

@@ -32,12 +32,12 @@ def swept(clip_folder, tmp_path_factory):
 @pytest.mark.slow
 def test_each_stage_is_tried_alone_from_the_same_probe(swept):
     _, out, outcomes = swept
-    assert {outcome.what for outcome in outcomes} == {"head", "stem", "layer1", "layer2", "layer3", "layer4", "all"}
+    assert {outcome.stage for outcome in outcomes} == {"head", "stem", "layer1", "layer2", "layer3", "layer4", "all"}
     probe, tried = (load_file(out / name / "checkpoints/last/model.safetensors") for name in ("probe", "layer2"))
     changed = {name for name in probe if not torch.equal(probe[name], tried[name])}
     assert changed
     assert all(".layer2." in name or name.startswith("heads.") for name in changed)
-    by_name = {outcome.what: outcome for outcome in outcomes}
+    by_name = {outcome.stage: outcome for outcome in outcomes}
     assert by_name["head"].gain == 0
     assert by_name["head"].parameters < by_name["layer2"].parameters < by_name["all"].parameters
     assert [outcome.gain for outcome in outcomes] == sorted((outcome.gain for outcome in outcomes), reverse=True)
@@ -102,4 +102,4 @@ def test_the_verdict_claims_no_more_than_the_interval(outcomes, words):
     assert ("In a recipe" in verdict) == (outcomes[0].gain_interval[0] > 0)
     few = _verdict(outcomes, 5, "group")
     assert "In a recipe" not in few
-    assert outcomes[0].what == "head" or "no evidence that it helps: 5 groups are too few" in few
+    assert outcomes[0].stage == "head" or "no evidence that it helps: 5 groups are too few" in few
