@@ -154,7 +154,7 @@ def train_step(
             parts = _micro_batches(clips, targets, train.batch_size)
             outputs_after = [(state.wrapped(part, state.cut), labels) for part, labels, _ in parts]
     objective.after_step(outputs_after)
-    judged = objective.judged(outputs, targets) if weight else None
+    judged = objective.classified_rows(outputs, targets) if weight else None
     return StepResult(loss, counted_clips, judged, is_finite=True)
 
 

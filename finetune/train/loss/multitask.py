@@ -109,7 +109,7 @@ class MultitaskObjective:
             total = total + settings.soft_sharing_towers * self.model.backbone.tower_distance()
         return total if settings.soft_sharing_heads or settings.soft_sharing_towers else 0.0
 
-    def judged(self, logits: Sequence[Mapping[str, Tensor]], targets: Tensor) -> tuple[Tensor, Tensor] | None:
+    def classified_rows(self, logits: Sequence[Mapping[str, Tensor]], targets: Tensor) -> tuple[Tensor, Tensor] | None:
         """Logits and targets of the rows with the primary task's label; None where that task has no classes."""
         name = self.model.primary
         if self.spec.outputs[name].kind not in CLASSIFICATION_KINDS:
@@ -118,12 +118,12 @@ class MultitaskObjective:
         of_task = torch.cat([part[name].float() for part in logits])
         return of_task[known_B], targets[known_B, self.layout.places[name]]
 
-    def after_step(self, again: Sequence[tuple[Mapping[str, Tensor], Tensor]]) -> None:
-        """Let the rule learn; `again` has logits after the update and targets, if the rule needs losses after it."""
+    def after_step(self, outputs_after: Sequence[tuple[Mapping[str, Tensor], Tensor]]) -> None:
+        """Let the rule learn; `outputs_after` are logits after the update, and targets, where the rule needs these."""
         losses_M = self._over_processes(self.step_losses_M)
         after_M = None
-        if again:
-            sums = [torch.stack(self._sums(logits, targets)).double().cpu() for logits, targets in again]
+        if outputs_after:
+            sums = [torch.stack(self._sums(logits, targets)).double().cpu() for logits, targets in outputs_after]
             after_M = self._over_processes(torch.stack(sums).sum(0) * self.factors.nan_to_num() / self.clips)
             after_M = after_M / self.divisors
         assert self.weights is not None

@@ -26,7 +26,7 @@ class Objective(Protocol):
 
     Logits are {task: (B, K)}; targets are class numbers (B,), class probabilities (B, K), or for several tasks
     (B, width) as `TargetLayout` places them. `share` is the weight of a part in the step's mean, times the number of
-    processes.
+    processes. `classified_rows` are the logits and targets that training accuracy is computed from.
     """
 
     wants_losses_after: bool  # whether `after_step` needs the outputs for the same clips after the update
@@ -34,8 +34,10 @@ class Objective(Protocol):
     def begin(self, targets: Tensor, step: StepContext) -> None: ...
     def loss(self, logits: Mapping[str, Tensor], targets: Tensor, share: float) -> Tensor: ...
     def penalty(self) -> Tensor | float: ...
-    def judged(self, logits: Sequence[Mapping[str, Tensor]], targets: Tensor) -> tuple[Tensor, Tensor] | None: ...
-    def after_step(self, again: Sequence[tuple[Mapping[str, Tensor], Tensor]]) -> None: ...
+    def classified_rows(
+        self, logits: Sequence[Mapping[str, Tensor]], targets: Tensor
+    ) -> tuple[Tensor, Tensor] | None: ...
+    def after_step(self, outputs_after: Sequence[tuple[Mapping[str, Tensor], Tensor]]) -> None: ...
     def after_epoch(self) -> dict[str, Any]: ...
     def state(self) -> dict[str, Any]: ...
     def restore(self, state: Mapping[str, Any]) -> None: ...
@@ -73,10 +75,10 @@ class SingleTaskObjective:
     def penalty(self) -> Tensor | float:
         return 0.0
 
-    def judged(self, logits: Sequence[Mapping[str, Tensor]], targets: Tensor) -> tuple[Tensor, Tensor]:
+    def classified_rows(self, logits: Sequence[Mapping[str, Tensor]], targets: Tensor) -> tuple[Tensor, Tensor]:
         return torch.cat([part[DEFAULT_TASK].float() for part in logits]), targets
 
-    def after_step(self, again: Sequence[tuple[Mapping[str, Tensor], Tensor]]) -> None:
+    def after_step(self, outputs_after: Sequence[tuple[Mapping[str, Tensor], Tensor]]) -> None:
         """Nothing to learn from the step."""
 
     def after_epoch(self) -> dict[str, Any]:

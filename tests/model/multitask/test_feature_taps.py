@@ -5,7 +5,7 @@ import copy
 import pytest
 import torch
 from contract import clips_of
-from several_models import tasked
+from multitask_models import tasked
 from torch import nn
 
 from finetune.errors import ModelError

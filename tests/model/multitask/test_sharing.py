@@ -8,7 +8,7 @@ import torch
 from contract import clips_of, moved, slowly, snapshot
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from several_models import gradients_of, losses_of, tasked
+from multitask_models import gradients_of, losses_of, tasked
 from torch.nn import functional as F
 
 import finetune as ft

@@ -1,4 +1,4 @@
-"""Small models of several tasks, with weights at random."""
+"""Small multi-task models with random weights."""
 
 import torch
 from grey import TINY
@@ -10,7 +10,7 @@ from finetune.recipe.tasks import CATEGORICAL_KINDS, Multitask, MultitaskSpec, O
 NAMES = ("a", "b", "c")
 
 
-def several_of(tasks, **multitask):
+def multitask_spec_of(tasks, **multitask):
     """Classes are three; numbers are given as they are."""
     outputs = {}
     for name, task in tasks.items():
@@ -26,7 +26,7 @@ def tasked(tasks, *, backbone=TINY, size=64, num_frames=4, temporal="mean", **mu
     tasks = {name: task if isinstance(task, Task) else Task(kind=task) for name, task in tasks.items()}
     settings = Model(backbone=backbone, weights="none", temporal=temporal, dropout=0)
     return build_from_settings(
-        settings, NAMES, num_frames=num_frames, size=size, multitask_spec=several_of(tasks, **multitask)
+        settings, NAMES, num_frames=num_frames, size=size, multitask_spec=multitask_spec_of(tasks, **multitask)
     )
 
 
