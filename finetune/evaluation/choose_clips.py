@@ -1,4 +1,4 @@
-"""Which clips a report shows: the surest mistakes, the least certain, the surest right, some of each confused pair."""
+"""Choose the clips that a report shows: mistakes, uncertain and correct clips, and some of each confused pair."""
 
 from collections import Counter
 from collections.abc import Sequence
@@ -11,7 +11,7 @@ MISTAKES, UNCERTAIN, RIGHT, PAIRS, CLIPS_PER_PAIR = 20, 12, 12, 10, 4
 
 
 class ConfusedPair(NamedTuple):
-    """A class that is taken for another in `number` of its `of` clips, with some of these, the surest first."""
+    """`number` of the `of` clips of class `true` are predicted as `predicted`; `clips` are the most confident."""
 
     true: str
     predicted: str
@@ -21,7 +21,7 @@ class ConfusedPair(NamedTuple):
 
 
 class ChosenClips(NamedTuple):
-    """Clips of each kind; of one may be in several. Where a clip may have several classes, mistakes alone."""
+    """Clips of each kind, which may overlap. Where a clip may have several classes, only mistakes are chosen."""
 
     mistakes: list[PredictionRow]
     uncertain: list[PredictionRow]
@@ -30,39 +30,40 @@ class ChosenClips(NamedTuple):
 
     def clips(self) -> list[PredictionRow]:
         """All of them, each once."""
-        every = [*self.mistakes, *self.uncertain, *self.right, *(clip for pair in self.pairs for clip in pair.clips)]
-        return list({clip.path: clip for clip in every}.values())
+        clips = [*self.mistakes, *self.uncertain, *self.right, *(clip for pair in self.pairs for clip in pair.clips)]
+        return list({clip.path: clip for clip in clips}.values())
 
 
-def choose_clips(answers: Sequence[PredictionRow], *, multilabel: bool) -> ChosenClips:
-    """The same for the same answers; of equally sure ones the first by path."""
+def choose_clips(predictions: Sequence[PredictionRow], *, multilabel: bool) -> ChosenClips:
+    """The most confident mistakes, the least certain and the most confident correct clips, and confused pairs.
+
+    Clips of equal confidence are taken in the order of their paths.
+    """
     if multilabel:
-        several_wrong = [each for each in answers if not each.is_correct]
-        return ChosenClips(
-            sorted(several_wrong, key=lambda each: (-_error_confidence(each), each.path))[:MISTAKES], [], [], []
-        )
-    surest_first = sorted(answers, key=lambda each: (-each.probability, each.path))
-    wrong = [each for each in surest_first if not each.is_correct]
-    right = [each for each in surest_first if each.is_correct]
-    uncertain = sorted(answers, key=lambda each: (each.margin, each.path))
-    return ChosenClips(wrong[:MISTAKES], uncertain[:UNCERTAIN], right[:RIGHT], _confused_pairs(answers, wrong))
+        wrong = [row for row in predictions if not row.is_correct]
+        return ChosenClips(sorted(wrong, key=lambda row: (-_error_confidence(row), row.path))[:MISTAKES], [], [], [])
+    most_confident = sorted(predictions, key=lambda row: (-row.probability, row.path))
+    wrong = [row for row in most_confident if not row.is_correct]
+    right = [row for row in most_confident if row.is_correct]
+    uncertain = sorted(predictions, key=lambda row: (row.margin, row.path))
+    return ChosenClips(wrong[:MISTAKES], uncertain[:UNCERTAIN], right[:RIGHT], _confused_pairs(predictions, wrong))
 
 
-def _error_confidence(answer: PredictionRow) -> float:
-    """How sure the model was of what is wrong: of a class that is not there, or that one which is there is not."""
-    there, named = (set(text.split(LABEL_SEPARATOR)) - {""} for text in (answer.label, answer.predicted))
-    false_alarms = [answer.top_k.get(name, 0.0) for name in named - there]
-    return max([*false_alarms, *(1 - answer.top_k.get(name, 0.0) for name in there - named)], default=0.0)
+def _error_confidence(row: PredictionRow) -> float:
+    """The confidence of the worst error: a predicted class that the clip does not have, or a missed one that it has."""
+    true, predicted = (set(text.split(LABEL_SEPARATOR)) - {""} for text in (row.label, row.predicted))
+    false_positives = [row.top_k.get(name, 0.0) for name in predicted - true]
+    return max([*false_positives, *(1 - row.top_k.get(name, 0.0) for name in true - predicted)], default=0.0)
 
 
-def _confused_pairs(answers: Sequence[PredictionRow], wrong: Sequence[PredictionRow]) -> list[ConfusedPair]:
-    """Those with most clips; of equal counts, first the one with the larger share of its true class."""
-    support = Counter(each.label for each in answers)
-    counts = Counter((each.label, each.predicted) for each in wrong)
+def _confused_pairs(predictions: Sequence[PredictionRow], wrong: Sequence[PredictionRow]) -> list[ConfusedPair]:
+    """The pairs with most clips; of equal counts, first the one with the larger share of its true class."""
+    support = Counter(row.label for row in predictions)
+    counts = Counter((row.label, row.predicted) for row in wrong)
     order = sorted(counts, key=lambda pair: (-counts[pair], support[pair[0]], pair))[:PAIRS]
-    of_pair: dict[tuple[str, str], list[PredictionRow]] = {pair: [] for pair in order}
-    for each in wrong:
-        clips = of_pair.get((each.label, each.predicted))
+    clips_of: dict[tuple[str, str], list[PredictionRow]] = {pair: [] for pair in order}
+    for row in wrong:
+        clips = clips_of.get((row.label, row.predicted))
         if clips is not None and len(clips) < CLIPS_PER_PAIR:
-            clips.append(each)
-    return [ConfusedPair(*pair, counts[pair], support[pair[0]], clips) for pair, clips in of_pair.items()]
+            clips.append(row)
+    return [ConfusedPair(*pair, counts[pair], support[pair[0]], clips) for pair, clips in clips_of.items()]

@@ -1,4 +1,4 @@
-"""Contact sheets: the very frames that the model saw of the clips that a report shows, beside the results."""
+"""Contact sheets: the frames that were the input of the model, of the clips that a report shows."""
 
 import hashlib
 import os
@@ -21,10 +21,9 @@ MAX_FRAMES, SIDE, GAP = 8, 112, 2  # of a sheet, pixels of each, and between the
 
 
 def write_sheets(folder: Path, dataset: ClipDataset, paths: Iterable[str]) -> dict[str, Any]:
-    """Write a sheet of the first view of each row that has one of these paths; what `pictures/index.json` says.
+    """Write a sheet of the first view of each row with one of these paths; gives the contents of the index.
 
-    `dataset` is that of the evaluation: the same rows give the same frames. A file that cannot be read any more has
-    no sheet.
+    `dataset` is that of the evaluation, so the frames are the same. A file that is no longer readable has no sheet.
     """
     position_of = {os.fsdecode(dataset.manifest.paths[row]): place for place, row in enumerate(dataset.rows)}
     index: dict[str, Any] = {}
@@ -41,7 +40,7 @@ def write_sheets(folder: Path, dataset: ClipDataset, paths: Iterable[str]) -> di
 
 
 def remove_sheets(folder: Path) -> None:
-    """Take away the sheets of an evaluation before."""
+    """Remove the sheets of an earlier evaluation."""
     shutil.rmtree(EvaluationFolder(folder).pictures, ignore_errors=True)
 
 
@@ -51,7 +50,7 @@ def sheet_file_name(path: str, kind: str = "") -> str:
 
 
 def make_sheet(clip_TCHW: Tensor) -> np.ndarray:
-    """Frames side by side, GAP apart, as one picture of SIDE pixels' height, uint8 (3, H, W); at most MOST_FRAMES."""
+    """At most MAX_FRAMES frames of a clip uint8 (T, C, H, W), side by side and GAP apart: uint8 (3, SIDE, W)."""
     frames = clip_TCHW[sheet_frame_indices(len(clip_TCHW))].float()
     frames = F.interpolate(frames, (SIDE, SIDE), mode="bilinear", antialias=True)
     apart = F.pad(frames, (0, GAP), value=128.0)
@@ -59,6 +58,6 @@ def make_sheet(clip_TCHW: Tensor) -> np.ndarray:
 
 
 def sheet_frame_indices(num_frames: int) -> list[int]:
-    """Which of a clip's frames are on its sheet."""
+    """The indices of the frames of a clip that are on its sheet."""
     shown = min(MAX_FRAMES, num_frames)
     return np.linspace(0, num_frames - 1, shown).round().astype(int).tolist()

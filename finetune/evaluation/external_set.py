@@ -124,7 +124,7 @@ def _read_labelled_set(data: Data, run: Run) -> tuple[Manifest, list[str]]:
 def _match_classes(
     manifest: Manifest, outputs: Mapping[str, OutputSpec], *, skip_unknown: bool
 ) -> tuple[Manifest, dict[str, int]]:
-    """The rows with the run's names, and how many rows have each name that it does not know."""
+    """The rows with the run's classes, and the number of rows of each class that the run does not know."""
     unknown: dict[str, int] = {}
     matched: dict[str, Labels] = {}
     names = {name: output.names for name, output in outputs.items()}
@@ -134,7 +134,7 @@ def _match_classes(
         unknown |= {name: count for name, count in strange.items() if count}
         matched[task] = labels.among(names[task])
     if unknown and not skip_unknown:
-        known = shorten_list([name for each in names.values() for name in each], limit=20)
+        known = shorten_list([name for of_task in names.values() for name in of_task], limit=20)
         listed = shorten_list([f"{name} ({count} rows)" for name, count in unknown.items()])
         raise DataError(
             f"{manifest.source}: has classes that the run does not know: {listed}; it knows {known}. "
@@ -167,14 +167,14 @@ def _skipped_warnings(unknown: Mapping[str, int]) -> list[dict[str, str]]:
 
 
 def _missing_class_warnings(manifest: Manifest, *, several: bool) -> list[dict[str, str]]:
-    found = []
+    warnings = []
     for task, labels in manifest.labels_by_task.items():
         there: list[bool] = np.any(labels.presence(), axis=0).tolist()
         absent = [name for name, is_there in zip(labels.names, there, strict=False) if not is_there]
         if absent and labels.known.any():
             what = f"This set has no clip of {shorten_list(absent)}{f' (tasks.{task})' if several else ''}."
-            found.append({"what": what, "do": "How well the model tells these classes stays unknown."})
-    return found
+            warnings.append({"what": what, "do": "How well the model recognizes these classes is not measured."})
+    return warnings
 
 
 def external_set_folder(run: Path, overrides: Sequence[str]) -> Path:

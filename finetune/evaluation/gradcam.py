@@ -1,7 +1,7 @@
-"""Where a model looked: Grad-CAM over the frames of the clips that a report shows, and the weights over time.
+"""Where a model looked: Grad-CAM heat maps over the clips that a report shows, and the weights of attention pooling.
 
-Grad-CAM (arXiv:1610.02391): the last layer that still knows of places, its channels weighted by how much the named
-class's score would grow with them. Of attention pooling the weights are its own.
+Grad-CAM (arXiv:1610.02391): the channels of the last layer with spatial positions, each weighted by the gradient of
+the predicted class's score.
 """
 
 from collections.abc import Iterator, Sequence
@@ -37,7 +37,7 @@ MAX_EXTRA_TOKENS = 8  # for the class, and registers
 
 
 class GradCamResult(NamedTuple):
-    """Heat (T, h, w) in 0…1, the strongest place of the clip 1, and the pooling's weights (T,), if it has any."""
+    """Heat (T, h, w) from 0 to 1, the maximum of the clip; and the weights (T,) of attention pooling, else None."""
 
     heatmap_THW: Tensor
     weights_T: Tensor | None
@@ -88,7 +88,10 @@ def explain(
 
 
 def grad_cam(model: VideoClassifier, clip_TCHW: Tensor) -> GradCamResult:
-    """Where the model looks in one clip, uint8 (T, C, H, W), for the class that it names. Raises ModelError."""
+    """Grad-CAM of one clip, uint8 (T, C, H, W), for the predicted class.
+
+    Raises ModelError for a backbone without a feature map.
+    """
     device, was_training = next(model.parameters()).device, model.training
     clips_BTCHW = clip_TCHW.unsqueeze(0).to(device)
     try:
@@ -161,7 +164,7 @@ def _matches_feature_map(output: Tensor, shape: tuple[int, ...]) -> bool:
 
 
 def _heatmap(output: Tensor, gradient: Tensor, shape: tuple[int, ...], *, takes_clips: bool) -> Tensor:
-    """What speaks for the class at each place (T', h, w)."""
+    """The Grad-CAM heat (T', h, w) of one layer: its channels, weighted by their mean gradient, summed."""
     if len(shape) == 2:  # tokens: what is no square of places comes first, as class tokens
         side = _grid_side(shape[0])
         output, gradient = (each[:, -side * side :] for each in (output, gradient))
@@ -197,7 +200,7 @@ def _sheet_weights(weights_T: Tensor | None, num_frames: int) -> list[float]:
 
 
 def _sheet(clip_TCHW: Tensor, heatmap_THW: Tensor) -> np.ndarray:
-    """The sheet of a clip with its heat over it."""
+    """The contact sheet of a clip (T, C, H, W) with its heat map over it: uint8 (3, H, W)."""
     frames = sheet_frame_indices(len(clip_TCHW))
     small_TCHW = F.interpolate(clip_TCHW[frames].float(), (SIDE, SIDE), mode="bilinear", antialias=True)
     heat = heatmap_THW[None, None].float()

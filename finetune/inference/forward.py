@@ -1,4 +1,4 @@
-"""Forward passes over the views of clips: what a model predicts of each task, in evaluation and prediction alike."""
+"""Forward passes over the views of clips, the same in evaluation and prediction."""
 
 import torch
 from torch import Tensor
@@ -15,12 +15,12 @@ from finetune.runtime.threads import limit_threads
 def predict_batch(
     model: VideoClassifier, clips_BVTCHW: Tensor, *, precision: str, cut: Cut | None = None
 ) -> dict[str, Tensor]:
-    """What a model says of each task, in float32 on the CPU; it has to be in evaluation mode.
+    """Predictions of each task, float32 on the CPU, of a model in evaluation mode.
 
-    Of classes and levels the probabilities (B, K) that the views agree on, of numbers what each view gives (B, V, K),
-    boxes and motion in shares of the model's picture. With a `cut`, of what enters there of each view, (B, V,
-    *cut.item). Views are computed one after the other, so that memory does not grow with them. Videos computed
-    together may differ from one computed alone in the last digits: where numbers have to be the very same, B is 1.
+    Classes and levels: probabilities (B, K), combined over views. Numbers: those of each view (B, V, K), boxes and
+    motion as shares of the model's input picture. With a `cut`, the input is the activations there, (B, V, *cut.item).
+    Views are computed one after the other, so memory does not grow with them. Videos in one batch may differ in the
+    last digits from a video alone: where numbers must be equal, B is 1.
     """
     device = next(model.parameters()).device
     views: list[dict[str, Tensor]] = []
@@ -47,7 +47,10 @@ def _decode_logits(model: VideoClassifier, task: str, output: OutputSpec, logits
 
 
 def level_probabilities(reached_BK: Tensor) -> Tensor:
-    """Probabilities of levels (B, K + 1) from those that each but the lowest is reached (B, K), made to fall."""
+    """Probabilities of levels (B, K + 1), from those that each level above the lowest is reached (B, K).
+
+    These are made non-increasing first.
+    """
     falling = reached_BK.cummin(1).values
     ones = torch.ones_like(falling[:, :1])
     return torch.cat([ones, falling], 1) - torch.cat([falling, 0 * ones], 1)

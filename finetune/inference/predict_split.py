@@ -1,4 +1,4 @@
-"""The probabilities that a model gives to the rows of a split, each row by itself, its videos decoded once."""
+"""Forward passes over the rows of a split: one row at a time, each video decoded once."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -25,10 +25,10 @@ CONCURRENT_BATCHES = 8  # of a small network
 
 @dataclass(frozen=True, eq=False)
 class Predictions:
-    """What a model says of rows (N,), upwards: `tasks` has, of each, probabilities or numbers (N, K).
+    """Predictions for `rows` (N,), in ascending order: by task, probabilities or numbers (N, K).
 
-    Boxes (x, y, w, h) are in pixels of the video, motion in pixels a frame. `skipped` has the reason for each row that
-    cannot be read.
+    Boxes (x, y, w, h) are in pixels of the video, motion in pixels per frame. `skipped` has the reason for each row
+    that cannot be read.
     """
 
     rows: np.ndarray
@@ -44,18 +44,18 @@ def predict_rows(
     frozen: FrozenPart | None = None,
     progress: Progress | None = None,
 ) -> Predictions:
-    """What a model says of the rows of a loader.
+    """Predictions for the rows of a loader.
 
-    With a loader of one row a batch, what a row gets depends on no other row: `predict` gives the very same. With a
-    `frozen` part, the loader may give what enters behind it; clips are first brought there.
+    With one row per batch, predictions do not depend on other rows, and equal those of `predict`. With a `frozen` part,
+    the loader may give its outputs instead of clips; clips are passed through it first.
     """
     model.eval()
     scored: dict[int, dict[str, np.ndarray]] = {}
     skipped: dict[int, str] = {}
-    for batch, said in _batches_with_outputs(model, loader, precision=precision, frozen=frozen):
-        if said is not None:
+    for batch, outputs in _batches_with_outputs(model, loader, precision=precision, frozen=frozen):
+        if outputs is not None:
             for place, row in enumerate(batch["row"].tolist()):
-                of_row = {task: values[place].numpy() for task, values in said.items()}
+                of_row = {task: values[place].numpy() for task, values in outputs.items()}
                 scored[row] = to_source_pixels(model.outputs, of_row, partial(loader.dataset.placements_of_row, row))
         skipped.update(batch["skipped"])
         if progress is not None:
@@ -72,7 +72,7 @@ def _batches_with_outputs(
     precision: str,
     frozen: FrozenPart | None,
 ) -> Iterator[tuple[Batch, dict[str, Tensor] | None]]:
-    """Each batch with the model's outputs for its clips; of a small network several batches are computed at once."""
+    """Each batch with the model's outputs for its clips; those of a small network are computed several at a time."""
     cut = None if frozen is None else frozen.cut
 
     def compute(batch: Batch) -> dict[str, Tensor] | None:
@@ -87,26 +87,32 @@ def _batches_with_outputs(
         yield from ((batch, compute(batch)) for batch in loader)
         return
     batches = iter(loader)
-    while some := list(islice(batches, CONCURRENT_BATCHES)):
-        yield from zip(some, map_in_threads(compute, some), strict=True)
+    while group := list(islice(batches, CONCURRENT_BATCHES)):
+        yield from zip(group, map_in_threads(compute, group), strict=True)
 
 
 def to_source_pixels(
-    outputs: Mapping[str, OutputSpec], said: Mapping[str, np.ndarray], placements: Callable[[], Sequence[Placement]]
+    outputs: Mapping[str, OutputSpec],
+    predictions: Mapping[str, np.ndarray],
+    placements: Callable[[], Sequence[Placement]],
 ) -> dict[str, np.ndarray]:
-    """Of one row {task: (K,)}: numbers are the mean over views, boxes and motion brought back to the video."""
-    found = {}
+    """The predictions of one row by task (K,), from those of its views: (V, K) of numbers, (K,) of classes.
+
+    Numbers are averaged over views. Boxes and motion become pixels of the video; `placements` gives where each view
+    lies in it.
+    """
+    by_task = {}
     for task, output in outputs.items():
-        values = said[task]
+        values = predictions[task]
         if output.kind in SPATIAL_KINDS:
             back = boxes_to_source if output.kind == "box" else motion_to_source
             values = np.stack([back(view[None], at)[0] for view, at in zip(values, placements(), strict=True)])
-        found[task] = values if output.is_categorical else values.mean(0)
-    return found
+        by_task[task] = values if output.is_categorical else values.mean(0)
+    return by_task
 
 
 class WithFrozenBaseline:
-    """A loader's batches, of which another model's answers are noted on the way: videos are decoded once."""
+    """A loader that also runs a second model on each batch, so that videos are decoded once for both."""
 
     def __init__(self, loader: ClipLoader, model: VideoClassifier | None, precision: str) -> None:
         self.loader = loader
@@ -126,5 +132,5 @@ class WithFrozenBaseline:
             yield batch
 
     def probs(self, rows_N: np.ndarray) -> np.ndarray:
-        """Of the other model (N, K)."""
+        """Class probabilities of the second model (N, K)."""
         return np.array([self.scored[row] for row in rows_N])

@@ -1,4 +1,4 @@
-"""What a trained run says of videos it has not been given: the very numbers that evaluation gives for them."""
+"""Predict new videos with a trained run; the numbers equal those that evaluation gives for the same file."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -33,10 +33,10 @@ CHECKING, PREDICTING = "checking files", "predicting"
 
 @dataclass(frozen=True)
 class TaskPrediction:
-    """What is said of one of several tasks: names with their probabilities, likeliest first, or numbers by name.
+    """The prediction of one task: classes with their probabilities, likeliest first, or numbers by name.
 
-    Numbers have six digits. A box has x, y, w and h, its left, top, width and height in pixels of the video, at the
-    video's frame `frame`, counted from 0; motion has dx and dy, in pixels a frame to the right and down.
+    Numbers have six digits. A box has x, y, w and h: left, top, width and height in pixels of the video, at its frame
+    `frame`, counted from 0. Motion has dx and dy, in pixels per frame, to the right and down.
     """
 
     kind: str
@@ -54,9 +54,9 @@ class TaskPrediction:
 
 @dataclass(frozen=True)
 class Prediction:
-    """One video's likeliest classes with their probabilities, likeliest first.
+    """The likeliest classes of one video with their probabilities, likeliest first.
 
-    With several tasks these are of the first that chooses among names, where one does, and `tasks` has all of them.
+    With several tasks they are those of the primary task, and empty if no task has classes; `tasks` has all tasks.
     """
 
     path: Path
@@ -66,19 +66,19 @@ class Prediction:
 
     @property
     def predicted(self) -> str:
-        """The class, or classes; empty where no task has any."""
+        """The predicted class, or classes; empty if no task has classes."""
         if self.named is not None:
             return LABEL_SEPARATOR.join(self.named)
         return self.top_k[0][0] if self.top_k else ""
 
     @property
     def probability(self) -> float | None:
-        """Of the likeliest class; None where no task has classes."""
+        """The probability of the likeliest class; None if no task has classes."""
         return self.top_k[0][1] if self.top_k else None
 
 
 class PredictionList(list[Prediction]):
-    """Of the files that can be read, in order; `skipped` has the reason for each of the others."""
+    """Predictions of the readable files, in order; `skipped` has the reason for each of the others."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -98,13 +98,13 @@ def predict(
 ) -> PredictionList:
     """Predictions for files, and for the clips within folders, in order.
 
-    With `image_sequences` a folder of numbered images is one clip, else each of its images is; None: as in training.
+    With `image_sequences` a folder of numbered images is one clip, else each image is a clip; None: as in training.
 
-    `views` defaults to those that the run was evaluated with. `calibrated` probabilities are those at the temperature
-    that was fitted on the split val, of each task that has one. `progress` is called with (files done, files).
+    `views` is by default that of the recipe. `calibrated` applies the temperatures that were fitted on the split val;
+    a run without one raises RunError. `progress` is called with (files done, files).
 
-    With `on_error="fail"` raises DataError that names every file that cannot be read, before anything is predicted;
-    with `"skip"` these are left out, and in `skipped` of the result. Raises RunError for a run without a temperature.
+    With `on_error="fail"`, files that cannot be read raise a DataError that names all of them, before any prediction;
+    with `"skip"` they are left out and listed in `skipped` of the result.
     """
     predictions = PredictionList()
 
@@ -140,7 +140,7 @@ def iter_predictions(
     on_error: str,
     progress: Callable[[str, int, int | None], None],
 ) -> Iterator[tuple[Path, Prediction | VideoError]]:
-    """What `predict` gives, a file at a time: its prediction, or with `on_error="skip"` why it cannot be read.
+    """The predictions of `predict`, file by file; with `on_error="skip"`, the error of a file that cannot be read.
 
     `progress` is called with (CHECKING or PREDICTING, files done, files).
     """
@@ -158,17 +158,17 @@ def iter_predictions(
     if bad and on_error == "fail":
         raise DataError("\n".join(bad))
     device = resolve_device(recipe.train.device)
-    asked = Predictor(model.to(device), recipe, views or recipe.evaluate.views)
+    predictor = Predictor(model.to(device), recipe, views or recipe.evaluate.views)
     if not calibrated:
         fitted = {task: replace(of_task, temperature=None) for task, of_task in fitted.items()}
     for number, (file, info) in enumerate(zip(files, infos, strict=True), 1):
         try:
             if isinstance(info, VideoError):
                 raise info
-            said, middle = asked(file, info), info.num_frames // 2
+            values_by_task, middle = predictor(file, info), info.num_frames // 2
             tasks = {
                 task: _task_prediction(outputs[task], predictions_K, top_k, fitted=fitted[task], middle=middle)
-                for task, predictions_K in said.items()
+                for task, predictions_K in values_by_task.items()
             }
             first = tasks[primary_task(outputs)]
             yield file, Prediction(file, first.top_k, first.named, tasks if recipe.tasks else {})
@@ -180,7 +180,7 @@ def iter_predictions(
 
 
 def reads_image_sequences(run: Path) -> bool:
-    """Whether a run takes a folder of numbered images as one clip: not if all clips it trained on are images."""
+    """Whether a folder of numbered images is one clip for a run; False if it was trained on single images only."""
     return _reads_image_sequences(open_run(run))
 
 
@@ -191,7 +191,7 @@ def _reads_image_sequences(run: Run) -> bool:
 
 
 class Predictor:
-    """A model that says of one video, by itself, what evaluation has it say: probabilities or numbers (K,) a task."""
+    """Predicts one video at a time, as evaluation does: probabilities or numbers (K,) of each task."""
 
     def __init__(self, model: VideoClassifier, recipe: Recipe, views: int) -> None:
         self.model = model
@@ -208,14 +208,13 @@ class Predictor:
             "source": self.source,
         }
         clips_VTCHW = read_views(file, self.clip, **of_video)
-        said = predict_batch(self.model, clips_VTCHW.unsqueeze(0), precision=self.precision)
+        outputs = predict_batch(self.model, clips_VTCHW.unsqueeze(0), precision=self.precision)
         placements = partial(view_placements, file, self.clip, **of_video)
-        found = to_source_pixels(
-            self.model.outputs, {task: values[0].numpy() for task, values in said.items()}, placements
-        )
-        if not all(np.isfinite(values).all() for values in found.values()):
-            raise DataError(f"{file}: what the model says of it is no number; train in train.precision=fp32")
-        return found
+        of_video_by_task = {task: values[0].numpy() for task, values in outputs.items()}
+        predictions = to_source_pixels(self.model.outputs, of_video_by_task, placements)
+        if not all(np.isfinite(values).all() for values in predictions.values()):
+            raise DataError(f"{file}: its predictions are not finite; train with train.precision=fp32")
+        return predictions
 
 
 def _task_prediction(

@@ -1,4 +1,4 @@
-"""The rows that a run was trained on, with the paths of their files as they are now."""
+"""The rows of a run, with the paths of their files as they are now."""
 
 from __future__ import annotations
 
@@ -56,17 +56,17 @@ def _refuse_missing(manifest: Manifest) -> None:
 def relocated_paths(manifest: Manifest, root: Path) -> np.ndarray:
     """The paths (N,) of the rows' files below `root`, UTF-8 bytes.
 
-    `root` stands for the longest folder that all recorded paths share, or for a folder above it: the first of these
-    below which all files are there. Raises DataError, naming some files, where there is none.
+    `root` replaces the longest folder that all recorded paths share, or else the first folder above it for which all
+    files exist. Raises DataError, naming some of the missing files, where no folder fits.
     """
     paths = [os.fsdecode(path) for path in manifest.paths]
     shared = Path(_shared_folder(paths))
     fewest: tuple[int, list[str]] | None = None
     for base in (shared, *shared.parents):
-        found = [root.absolute() / Path(path).relative_to(base) for path in paths]
-        missing = [str(path) for path in found if not path.exists()]
+        moved = [root.absolute() / Path(path).relative_to(base) for path in paths]
+        missing = [str(path) for path in moved if not path.exists()]
         if not missing:
-            return np.array([os.fsencode(path) for path in found])
+            return np.array([os.fsencode(path) for path in moved])
         if fewest is None or len(missing) < fewest[0]:
             fewest = len(missing), missing
     assert fewest is not None

@@ -1,4 +1,4 @@
-"""What a run said of each row it was tested on: predictions.csv and probabilities.npy, written and read."""
+"""Write and read the predictions of an evaluation: predictions.csv and probabilities.npy."""
 
 import csv
 import itertools
@@ -40,7 +40,7 @@ class PredictionRow:
 
     @property
     def margin(self) -> float:
-        """By how much the likeliest class is likelier than the next."""
+        """The probability of the likeliest class minus that of the next."""
         first, second = [*self.top_k.values(), 0.0, 0.0][:2]
         return first - second
 
@@ -120,7 +120,7 @@ def save_array(path: Path, values: np.ndarray) -> None:
 
 
 def top_classes(probs_K: np.ndarray, classes: tuple[str, ...], *, count: int) -> list[tuple[str, float]]:
-    """The likeliest classes with their probabilities, to six digits, likeliest first."""
+    """The `count` likeliest of K classes with their probabilities to six digits, likeliest first."""
     order = np.argsort(-probs_K, kind="stable")[:count]
     return [(classes[code], round(float(probs_K[code]), 6)) for code in order]
 
@@ -163,11 +163,11 @@ def _parse_rows(file: Iterator[str], path: Path) -> Iterator[PredictionRow]:
             if (row := next(rows, None)) is None:
                 return
             top_k = {str(name): float(probability) for name, probability in json.loads(row["top_k"] or "[]")}
-            said = row["path"], row["label"], row["predicted"], float(row["probability"])
-            if None in said or not math.isfinite(said[3]):
+            cells = row["path"], row["label"], row["predicted"], float(row["probability"])
+            if None in cells or not math.isfinite(cells[3]):
                 raise ValueError("a column is missing, or the probability is no number")
-            name, label, predicted = map(from_spreadsheet_cell, said[:3])
-            yield PredictionRow(name, label, predicted, said[3], top_k, from_spreadsheet_cell(row.get("group") or ""))
+            name, label, predicted = map(from_spreadsheet_cell, cells[:3])
+            yield PredictionRow(name, label, predicted, cells[3], top_k, from_spreadsheet_cell(row.get("group") or ""))
         except (KeyError, TypeError, ValueError, RecursionError, csv.Error) as error:
             what = f"{path}, row {number}: expected path,label,predicted,probability,top_k but {error!r}"
             raise RunError(f"{what}; evaluate the run again") from error

@@ -173,7 +173,7 @@ def evaluate_command(run: Path, split: str) -> str:
 
 
 def read_predictions(run: Path, split: str | None) -> list[dict[str, Any]]:
-    """A dictionary for each clip: path, label, predicted, probability, and group, which is None where there is none."""
+    """For each clip its path, label, predicted, probability, and group or None."""
     evaluation = find_evaluation(run, split)
     predictions = read_prediction_rows(evaluation.path)
     if predictions is None:
@@ -184,14 +184,14 @@ def read_predictions(run: Path, split: str | None) -> list[dict[str, Any]]:
 
 
 def _with_groups(rows: list[dict[str, Any]], manifest: Path) -> list[dict[str, Any]]:
-    """The same rows, their groups taken from the rows that the run trained on, if they have any."""
+    """The rows with their groups from the manifest; None where a row has none."""
     listed = csv.DictReader(io.StringIO(read_text_file(manifest) or ""))
     groups = {row.get("path"): row.get("group") for row in listed}
     return [row | {"group": groups.get(row["path"]) or None} for row in rows]
 
 
 def read_epochs(run: Path) -> list[dict[str, Any]]:
-    """One record an epoch, in order; an epoch written twice, as after a resume, counts as written last."""
+    """One record per epoch, in order; of an epoch written twice, as after a resume, the last record."""
     path = RunFolder(run).metrics
     lines = (read_text_file(path) or "").split("\n")[:-1]  # a last line without its newline was cut off by a kill
     records = [parse_json(line, f"{path}, line {number}") for number, line in enumerate(lines, 1) if line.strip()]
@@ -204,12 +204,12 @@ def read_epochs(run: Path) -> list[dict[str, Any]]:
 
 
 def with_task_metrics(task: str, epochs: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """The same records, which then say of a run what they say of this task where they say nothing of the run itself."""
-    found = []
+    """The records with the metrics of one task at the top level, where they have no own value there."""
+    records = []
     for epoch in epochs:
         own = (epoch.get("tasks") or {}).get(task) or {}
-        found.append(epoch | {key: value for key, value in own.items() if epoch.get(key) is None})
-    return found
+        records.append(epoch | {key: value for key, value in own.items() if epoch.get(key) is None})
+    return records
 
 
 def read_recipe(run: Path) -> dict[str, Any] | None:
@@ -234,6 +234,6 @@ def read_recipe(run: Path) -> dict[str, Any] | None:
 
 
 def training_seconds(epochs: list[dict[str, Any]]) -> float:
-    """What training took: all epochs, and what frozen work was done ahead of their phases."""
+    """The time of training: all epochs, and the computing of frozen features before each phase."""
     ahead = {epoch.get("phase"): epoch.get("cache", {}).get("seconds", 0.0) for epoch in reversed(epochs)}
     return sum(sum(epoch.get("seconds", {}).values()) for epoch in epochs) + sum(ahead.values())

@@ -1,4 +1,4 @@
-"""Write the text files of a run folder: each whole, and only what the reader of the same file takes."""
+"""Write the text files of a run folder, atomically, and only values that the reader of the same file accepts."""
 
 import json
 from collections.abc import Mapping, Sequence

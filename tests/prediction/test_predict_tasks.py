@@ -210,7 +210,7 @@ def test_what_is_no_number_is_refused(run, table, tmp_path):
     name = next(key for key in state if key.startswith("heads") and key.endswith("bias") and "box" in key)
     state[name][:] = float("nan")
     save_file(state, weights)
-    with pytest.raises(DataError, match=r"6.mp4: what the model says of it is no number; train in"):
+    with pytest.raises(DataError, match=r"6.mp4: its predictions are not finite; train with"):
         ft.predict(copy, [clip_of(table)])
 
 
