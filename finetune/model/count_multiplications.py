@@ -23,7 +23,8 @@ def count_multiplications(model: nn.Module, run: Callable[[], object]) -> int:
             channels = first.shape[1] if is_convolution else first.shape[-1]
             counts.append(first.numel() // max(1, channels) * sum(weight.numel() for weight in weights))
 
-    handles = [module.register_forward_hook(count) for module in model.modules()]
+    weighted = [module for module in model.modules() if any(p.ndim > 1 for p in module.parameters(recurse=False))]
+    handles = [module.register_forward_hook(count) for module in weighted]
     try:
         run()
     finally:

@@ -104,9 +104,9 @@ def _inner(outer: Any, part: str) -> Iterator[Any]:
     """The type of one field, item or value of a section, a tuple or a dictionary."""
     origin = get_origin(outer)
     if isinstance(outer, type) and issubclass(outer, Section):
-        part = outer.current_key(part)
-        if part in outer.model_fields:
-            yield outer.model_fields[part].annotation
+        field = outer.model_fields.get(part) or outer.model_fields.get(outer.current_key(part))
+        if field is not None:
+            yield field.annotation
     elif origin is tuple and re.fullmatch(r"-?\d+", part):
         yield get_args(outer)[0]
     elif origin is dict:

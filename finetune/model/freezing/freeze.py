@@ -64,8 +64,10 @@ def set_frozen_to_eval(model: StagedModel) -> None:
     trainable = set(trainable_stages(model))
     modules = dict(model.named_modules())
     norms = [name for name, module in modules.items() if has_running_stats(module)]
-    first = [name for name in norms if name_without_tower(name) == name_without_tower(norms[0])]
-    updated = {"frozen": [], "partial": first, "train": norms}[model.batch_norm]
+    updated = [] if model.batch_norm == "frozen" else norms
+    if model.batch_norm == "partial" and norms:
+        first = name_without_tower(norms[0])
+        updated = [name for name in norms if name_without_tower(name) == first]
     for stage_name, stage in model.stages.items():
         for name in stage.modules:
             module = modules[name]
