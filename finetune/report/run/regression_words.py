@@ -51,8 +51,8 @@ METRICS = {
             "endpoint_error",
             "endpoint error",
             "Endpoint error",
-            "mean length of the difference of the motion vectors, px/frame",
-            _PX,
+            "mean length of the difference between the motion vectors",
+            _PX_PER_FRAME,
         ),
         MetricInfo(
             "angle_error", "angle error", "Angle error", "median angle to the true motion, over clips that move", "°"
@@ -80,7 +80,7 @@ METRICS = {
 }
 _BASELINES = {  # metric, the constant prediction, unit
     "box": ("mean_iou", "the mean box of the training clips", "%"),
-    "motion": ("endpoint_error", "the mean motion of the training clips", _PX),
+    "motion": ("endpoint_error", "the mean motion of the training clips", _PX_PER_FRAME),
     "regress": ("mae", "the mean of the training clips", ""),
 }
 
