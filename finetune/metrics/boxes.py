@@ -1,4 +1,4 @@
-"""How well one box a clip is found: overlap with the true one, and how far their centres are apart."""
+"""Metrics of one box per clip: intersection over union, and the distance between centers."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -13,12 +13,11 @@ NUM_IOU_BINS = 20  # of the histogram of IoU
 def score_box(
     truth_N4: np.ndarray, predictions_N4: np.ndarray, *, groups: np.ndarray | None, mean_box: Sequence[float] | None
 ) -> dict[str, Any]:
-    """Figures of one box task, from at least one row; boxes are x, y, width and height in pixels of the source.
+    """Metrics of one box task, from at least one row; boxes (N, 4) are x, y, width, height in pixels of the source.
 
-    `ap50` and `ap75` are the shares of clips whose IoU is at least 0.5 and 0.75. With one true and one said box a clip
-    that is precision and recall both; there is no area under a curve, as boxes come without a confidence to rank them
-    by. `center_error` is the mean distance of centres in pixels. `mean_box` is that of the training rows: what always
-    saying it would reach is the baseline.
+    `ap50` and `ap75` are the shares of clips with an IoU of at least 0.5 and 0.75: with one true and one predicted box
+    per clip, precision and recall are equal, and boxes have no confidence to rank them by. `center_error` is the mean
+    distance of centers in pixels. `mean_box` (4,) is that of the training rows; always predicting it is the baseline.
     """
     iou_N = box_iou_pairs(truth_N4, predictions_N4)
     error_N = np.hypot(*(_centers(truth_N4) - _centers(predictions_N4)).T)
@@ -35,14 +34,14 @@ def score_box(
 
 
 def box_iou_pairs(truth_N4: np.ndarray, predictions_N4: np.ndarray) -> np.ndarray:
-    """The share of the area of both that is common to them, of each pair of boxes (N,); 0 for one without area."""
+    """IoU (N,) of each pair of boxes (N, 4): area of the intersection ÷ area of the union; 0 for a box without area."""
     truth_N4, predictions_N4 = truth_N4.astype(np.float64), predictions_N4.astype(np.float64)
     starts = np.maximum(truth_N4[:, :2], predictions_N4[:, :2])
     ends = np.minimum(truth_N4[:, :2] + truth_N4[:, 2:], predictions_N4[:, :2] + predictions_N4[:, 2:])
     common_N = np.clip(ends - starts, 0, None).prod(1)
-    both_N = truth_N4[:, 2:].prod(1) + predictions_N4[:, 2:].prod(1) - common_N
-    there_N = (truth_N4[:, 2:] > 0).all(1) & (predictions_N4[:, 2:] > 0).all(1)
-    return np.divide(common_N, both_N, out=np.zeros(len(truth_N4)), where=there_N)
+    union_N = truth_N4[:, 2:].prod(1) + predictions_N4[:, 2:].prod(1) - common_N
+    has_area_N = (truth_N4[:, 2:] > 0).all(1) & (predictions_N4[:, 2:] > 0).all(1)
+    return np.divide(common_N, union_N, out=np.zeros(len(truth_N4)), where=has_area_N)
 
 
 def _centers(boxes_N4: np.ndarray) -> np.ndarray:

@@ -1,7 +1,6 @@
-"""Whether a model is as often right as it is sure, and the temperature that brings its probabilities nearer to it.
+"""Calibration: whether confidence equals accuracy, and temperature scaling, which brings them closer together.
 
-A single temperature for all classes changes no answer, only how sure the model says it is (Guo et al. 2017,
-arXiv:1706.04599).
+One temperature for all classes changes no predicted class, only the confidence (Guo et al. 2017, arXiv:1706.04599).
 """
 
 import math
@@ -14,16 +13,16 @@ from scipy.special import expit, log_softmax, logit
 from finetune.metrics.intervals import mean_interval
 
 NUM_CONFIDENCE_BINS = 10
-MIN_PROBABILITY = 1e-7  # as near to 0 and 1 as probabilities are taken
+MIN_PROBABILITY = 1e-7  # probabilities are clipped to this distance from 0 and 1
 SIMULATIONS = 500
-MAX_FIT_ROWS = 5000  # rows: more change the temperature by nothing that matters
+MAX_FIT_ROWS = 5000  # a random subset: more rows do not change the temperature noticeably
 
 
 def fit_temperature(truth: np.ndarray, probs_NK: np.ndarray) -> float:
-    """The temperature with the lowest loss on rows that the model has not learned from.
+    """The temperature, in e**-3 to e**3, that minimizes the log loss of rows that the model was not trained on.
 
-    `truth` are labels (N,), or what is there (N, K). It is held near 1 as by one row's worth of doubt, since few rows
-    that are all right would else ask for a temperature of 0.
+    `truth` are labels (N,), or classes that are present, bool (N, K); `probs_NK` are probabilities. A penalty
+    0.5 · ln(T)² on the summed loss keeps it near 1: without it, a few rows that are all correct would give T = 0.
     """
 
     chosen = np.random.default_rng(0).permutation(len(truth))[:MAX_FIT_ROWS]
@@ -38,7 +37,7 @@ def fit_temperature(truth: np.ndarray, probs_NK: np.ndarray) -> float:
 
 
 def apply_temperature(probs_NK: np.ndarray, temperature: float, *, multilabel: bool = False) -> np.ndarray:
-    """Probabilities (…, K) as if their logits had been divided by a temperature; above 1 they are less sure."""
+    """Probabilities (…, K) of logits divided by the temperature; a temperature above 1 lowers the confidence."""
     probs = np.clip(probs_NK.astype(np.float64), MIN_PROBABILITY, 1 - MIN_PROBABILITY if multilabel else 1)
     if multilabel:
         return expit(logit(probs) / temperature)
@@ -46,18 +45,19 @@ def apply_temperature(probs_NK: np.ndarray, temperature: float, *, multilabel: b
 
 
 def log_loss(truth: np.ndarray, probs_NK: np.ndarray) -> float:
-    """The mean of -ln p(what is), over rows, or over rows and classes where `truth` is (N, K)."""
+    """The mean of -ln p(truth) over rows; over rows and classes where `truth` is bool (N, K), with p or 1 - p."""
     right_NK = truth if truth.ndim == 2 else truth[:, None] == np.arange(probs_NK.shape[1])
     likelihood = np.where(right_NK, probs_NK, 1 - probs_NK) if truth.ndim == 2 else probs_NK[right_NK]
     return float(-np.log(np.maximum(likelihood, MIN_PROBABILITY)).mean())
 
 
 def calibration_metrics(truth: np.ndarray, probs_NK: np.ndarray, groups: np.ndarray | None) -> dict[str, Any]:
-    """How sure against how often right: of each row's likeliest class, or of every class where `truth` is (N, K).
+    """Confidence against accuracy, of each row's predicted class, or of every class where `truth` is bool (N, K).
 
-    `ece` is the expected calibration error over ten bins of equal width, `ece_by_chance` what 95 of 100 models that
-    are as sure as they should be stay under on these rows; `brier` the mean squared error, summed over classes (0…2);
-    `gap` how much surer than right, with its interval.
+    `ece` is the expected calibration error, Σ count/N · |confidence - accuracy| over ten bins of equal width (Guo et
+    al. 2017). `ece_by_chance` is the 95th percentile of the ECE that perfectly calibrated models would have on these
+    rows, by simulation. `brier` is the squared error summed over classes, in 0…2 for labels (N,) (Brier 1950). `gap`
+    is mean confidence minus accuracy, in -1…1: above 0 the model is overconfident.
     """
     sure, right = _confidence_and_correctness(truth, probs_NK)
     targets_NK = np.eye(probs_NK.shape[1])[truth] if truth.ndim == 1 else truth
@@ -82,7 +82,7 @@ def _confidence_and_correctness(truth: np.ndarray, probs_NK: np.ndarray) -> tupl
 
 
 def _bins(sure: np.ndarray, right: np.ndarray) -> list[dict[str, float]]:
-    """Those bins that have rows."""
+    """The bins that have rows: their bounds, counts, mean confidence (`sure`) and accuracy (`right`)."""
     place, counts = _bin_indices(sure)
     sums = (np.bincount(place, values, NUM_CONFIDENCE_BINS) for values in (sure, right))
     means = (np.divide(total, counts, out=np.zeros(NUM_CONFIDENCE_BINS), where=counts > 0) for total in sums)
@@ -108,10 +108,12 @@ def _ece_by_chance(sure: np.ndarray) -> float:
     rng, most = np.random.default_rng(0), min(len(sure), 20_000)
     some = sure if most == len(sure) else rng.choice(sure, most, replace=False)
     drawn = [_ece(some, rng.random(most) < some) for _ in range(SIMULATIONS)]
-    return float(np.percentile(drawn, 95)) * math.sqrt(most / len(sure))  # it falls as the root of their number
+    return float(np.percentile(drawn, 95)) * math.sqrt(
+        most / len(sure)
+    )  # ECE by chance falls with the square root of the count
 
 
 def _bin_indices(sure: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """The bin of each, and how many there are in each."""
+    """The bin of each confidence, and the count of each bin."""
     place = np.minimum((sure * NUM_CONFIDENCE_BINS).astype(int), NUM_CONFIDENCE_BINS - 1)
     return place, np.bincount(place, minlength=NUM_CONFIDENCE_BINS)

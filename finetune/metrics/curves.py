@@ -1,4 +1,4 @@
-"""How well probabilities rank clips: precision-recall and ROC curves, and accuracy where a model may abstain."""
+"""Precision-recall and ROC curves, average precision and AUROC, and accuracy by coverage (selective prediction)."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -9,16 +9,17 @@ from sklearn.metrics import average_precision_score, precision_recall_curve, roc
 from finetune.metrics.intervals import interval_of_shares
 
 NUM_GRID_POINTS = 51
-MAX_CURVE_CLASSES = 12  # that have a curve each
-MANY_CLASSES = 100  # of more there is no mean curve and no area under it: each class is a sort of all rows
+MAX_CURVE_CLASSES = 12  # up to so many classes, each has a curve of its own
+MANY_CLASSES = 100  # beyond, no mean curve and no AUROC: each class takes a sort of all rows
 COVERAGES = (1.0, 0.9, 0.75, 0.5)
 NUM_CURVE_POINTS = 200
 
 
 def ap_and_auroc(targets_NK: np.ndarray, probs_NK: np.ndarray) -> list[dict[str, float | None]]:
-    """For each class `ap` and `auroc`, of it against all others; None where it has no rows, or all of them.
+    """Average precision `ap` and area under the ROC curve `auroc` of each class against all others.
 
-    Of more than MANY_CLASSES classes `ap` alone.
+    `targets_NK` is bool (N, K), `probs_NK` (N, K) probabilities. `ap` is None for a class without rows, `auroc` also
+    for a class that has all rows, and with more than MANY_CLASSES classes.
     """
     found, few = [], targets_NK.shape[1] <= MANY_CLASSES
     for there_N, confidence_N in zip(targets_NK.T, probs_NK.T, strict=True):
@@ -33,33 +34,34 @@ def ap_and_auroc(targets_NK: np.ndarray, probs_NK: np.ndarray) -> list[dict[str,
 
 
 def ranking_curves(targets_NK: np.ndarray, probs_NK: np.ndarray, classes: Sequence[str]) -> dict[str, Any]:
-    """Precision at each recall, and recall at each rate of false alarms, on a grid from 0 to 1: `grid`.
+    """Precision by recall, and recall by false-positive rate, at the values of `grid` from 0 to 1.
 
-    Of the mean over classes that have rows and are not all there is, and of each where they are few.
+    `targets_NK` is bool (N, K), `probs_NK` (N, K) probabilities. Curves are means over classes that some, but not all,
+    rows have; `classes` has the curve of each class where there are at most MAX_CURVE_CLASSES.
     """
     num_there_K, num_rows = targets_NK.sum(0), len(targets_NK)
-    asked = [code for code in range(len(classes)) if 0 < num_there_K[code] < num_rows]
-    asked = asked if len(classes) <= MANY_CLASSES else []
+    curve_classes = [code for code in range(len(classes)) if 0 < num_there_K[code] < num_rows]
+    curve_classes = curve_classes if len(classes) <= MANY_CLASSES else []
     grid = np.arange(NUM_GRID_POINTS) / (
         NUM_GRID_POINTS - 1
-    )  # linspace is a bit above 35/50, where a class of 50 has a point
+    )  # np.linspace is slightly above 35/50, a recall that a class of 50 rows can have
     precision, recall = np.zeros(NUM_GRID_POINTS), np.zeros(NUM_GRID_POINTS)
     of_classes = []
-    for code in asked:
+    for code in curve_classes:
         of_class = targets_NK[:, code], probs_NK[:, code], grid
         one, other = _precision_at(*of_class), _recall_at(*of_class)
-        precision, recall = precision + one / len(asked), recall + other / len(asked)
+        precision, recall = precision + one / len(curve_classes), recall + other / len(curve_classes)
         of_classes.append({"class": classes[code], "precision": _rounded(one), "recall": _rounded(other)})
     return {
         "grid": _rounded(grid),
-        "precision": _rounded(precision) if asked else [],
-        "recall": _rounded(recall) if asked else [],
-        "classes": of_classes if len(asked) <= MAX_CURVE_CLASSES else [],
+        "precision": _rounded(precision) if curve_classes else [],
+        "recall": _rounded(recall) if curve_classes else [],
+        "classes": of_classes if len(curve_classes) <= MAX_CURVE_CLASSES else [],
     }
 
 
 def _precision_at(there_N: np.ndarray, confidence_N: np.ndarray, grid: np.ndarray) -> np.ndarray:
-    """The precision of the shortest list that finds at least a share of the class."""
+    """Precision of the shortest ranked list whose recall is at least each value of `grid`."""
     precision, recall, _ = precision_recall_curve(there_N, confidence_N)
     rising_recall, precision = recall[::-1], precision[::-1]
     first = np.searchsorted(rising_recall, np.maximum(grid, 1e-9), side="left")
@@ -67,15 +69,18 @@ def _precision_at(there_N: np.ndarray, confidence_N: np.ndarray, grid: np.ndarra
 
 
 def _recall_at(there_N: np.ndarray, confidence_N: np.ndarray, grid: np.ndarray) -> np.ndarray:
-    false_alarms, recall, _ = roc_curve(there_N, confidence_N, drop_intermediate=False)  # a line is read off in steps
+    false_alarms, recall, _ = roc_curve(
+        there_N, confidence_N, drop_intermediate=False
+    )  # keep all points: the curve is read as a step function
     return recall[np.searchsorted(false_alarms, grid, side="right") - 1]
 
 
 def accuracy_by_coverage(confidence_N: np.ndarray, correct_N: np.ndarray, groups: np.ndarray | None) -> dict[str, Any]:
-    """Accuracy on the surest share of rows, for every share: what happens when the model may abstain.
+    """Accuracy on the most confident rows, by their share of all rows: for a model that may abstain.
 
-    `coverage` and `accuracy` are points of the curve, at most POINTS, rows of equal sureness together; `at` has a few
-    shares with intervals, and the sureness from which on they are answered.
+    `confidence_N` (N,) is the probability of the predicted class, `correct_N` bool (N,). `coverage` and `accuracy` are
+    the curve, at most NUM_CURVE_POINTS points; rows of equal confidence enter together. `at` has the accuracy at a few
+    coverages with its interval and the confidence threshold.
     """
     order = np.argsort(-confidence_N, kind="stable")
     falling = confidence_N[order]

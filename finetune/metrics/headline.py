@@ -1,4 +1,4 @@
-"""The one figure that a model is chosen and compared by, with its interval; and all figures of tasks of classes."""
+"""The headline metric, by which models are chosen and compared; and all metrics of classification tasks."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -13,9 +13,9 @@ from finetune.metrics.multilabel import best_thresholds, binary_log_loss, mean_a
 
 
 def headline_metric(task: Mapping[str, Any]) -> tuple[str, float, tuple[float, float]]:
-    """Its name, its value and its 95 % interval, of a task in results.json; more is better, whatever the kind.
+    """Name, value and 95 % interval of the headline metric of a task in results.json; higher is better for every kind.
 
-    Where no interval is known it is all that the figure can be: 0…1, -1…1 for a correlation, -inf…1 for R².
+    Where the interval is unknown it is the metric's whole range: 0…1, -1…1 for a correlation, -inf…1 for R².
     """
     key, name = HEADLINE_METRICS[task["kind"]]
     low, high = task[f"{key}_ci"] or metric_range(task["kind"])
@@ -23,7 +23,7 @@ def headline_metric(task: Mapping[str, Any]) -> tuple[str, float, tuple[float, f
 
 
 def format_headline(task: Mapping[str, Any]) -> str:
-    """The same as a line of text."""
+    """The headline metric and its interval as one line of text."""
     name, value, (low, high) = headline_metric(task)
     return f"{name} {value:.3f} (95 % interval {low:.3f} to {high:.3f})"
 
@@ -37,7 +37,10 @@ def score_classification(
     predicted_NK: np.ndarray | None = None,
     thresholds: np.ndarray | None = None,
 ) -> dict[str, Any]:
-    """A task of results.json: `truth` are labels (N,), or what is there (N, K), to which `predicted_NK` belongs."""
+    """All metrics of a classification task for results.json, from probabilities `probs_NK` (N, K).
+
+    `truth` are labels (N,), or classes that are present, bool (N, K), with `predicted_NK`, bool (N, K).
+    """
     if truth.ndim == 2:
         assert predicted_NK is not None
         task = score_multilabel(truth, probs_NK, predicted_NK, classes=classes, thresholds=thresholds, groups=groups)
@@ -47,7 +50,7 @@ def score_classification(
         targets_NK = truth[:, None] == np.arange(len(classes))
         abstain = {"abstain": accuracy_by_coverage(probs_NK.max(1), probs_NK.argmax(1) == truth, groups)}
     ranked = ap_and_auroc(targets_NK, probs_NK)
-    task["per_class"] = [row | ranks_of for row, ranks_of in zip(task["per_class"], ranked, strict=True)]
+    task["per_class"] = [row | rank_metrics for row, rank_metrics in zip(task["per_class"], ranked, strict=True)]
     return task | {
         "calibration": calibration_metrics(truth, probs_NK, groups),
         "curves": ranking_curves(targets_NK, probs_NK, classes),
@@ -56,7 +59,7 @@ def score_classification(
 
 
 def validation_metrics(truth: np.ndarray, probs_NK: np.ndarray) -> dict[str, Any]:
-    """What metrics.jsonl says of the split val after an epoch; `truth` as in `score_classification`."""
+    """Metrics of the validation split after an epoch, for metrics.jsonl; `truth` as in `score_classification`."""
     if truth.ndim == 1:
         top1, loss = top1_and_loss(truth, probs_NK)
         return {"val_loss": loss, "val_top1": top1, "temperature": fit_temperature(truth, probs_NK)}
@@ -70,6 +73,6 @@ def validation_metrics(truth: np.ndarray, probs_NK: np.ndarray) -> dict[str, Any
 
 
 def epoch_sort_key(record: Mapping[str, Any]) -> tuple[float, float]:
-    """Of two epochs the better has the higher figure on val, over all tasks; between equals, the lower loss."""
-    figures = (record[key] for key in ("val_score", "val_map", "val_top1") if key in record)
-    return next(figures) or 0.0, -(record["val_loss"] or 0.0)
+    """Epochs compare by the validation metric over all tasks, higher is better; ties by the lower loss."""
+    metrics = (record[key] for key in ("val_score", "val_map", "val_top1") if key in record)
+    return next(metrics) or 0.0, -(record["val_loss"] or 0.0)

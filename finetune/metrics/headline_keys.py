@@ -1,4 +1,4 @@
-"""The one figure of each kind of task that models are chosen and compared by; more of it is better."""
+"""The headline metric of each kind of task, by which models are chosen and compared; higher is better."""
 
 import math
 
@@ -14,5 +14,5 @@ _LIMITS = {"correlation": (-1.0, 1.0), "r2": (-math.inf, 1.0)}
 
 
 def metric_range(kind: str) -> tuple[float, float]:
-    """Between which numbers the figure of a kind can be: 0 and 1, but for correlations and R²."""
+    """Lowest and highest value of the headline metric of a kind: 0 and 1, except for correlations and R²."""
     return _LIMITS.get(HEADLINE_METRICS[kind][0], (0.0, 1.0))

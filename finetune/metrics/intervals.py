@@ -1,7 +1,11 @@
-"""95 % intervals of figures, by a jackknife over groups: clips of one group are alike, so they are left out together.
+"""95 % confidence intervals of metrics, by a jackknife over groups: clips of a group correlate, so a group is one unit.
 
-The truth that an interval is for is what the figure would be on endlessly many groups like the tested ones, large and
-small ones as often as here; for an accuracy, the share of right clips among all clips of such groups.
+An interval is for the metric's value on an infinite population of groups like the tested ones, with the same
+distribution of sizes; for accuracy, the share of correct clips among all clips of such groups.
+
+`interval_of_shares` is for means of values in 0…1, such as top-1; `proportion_interval` for other metrics in 0…1;
+`transformed_interval` for errors, correlations and R²; `paired_difference` for differences. All of them take the units
+of `jackknife_units`. Suffixes: N rows, U units.
 """
 
 import math
@@ -14,25 +18,30 @@ from typing import Literal, NamedTuple
 import numpy as np
 from scipy.stats import t
 
-MAX_UNITS, MAX_UNITS_MANY_NUMBERS = 2000, 200  # that are left out one by one; fewer where each takes long
-MAX_NUMBERS = 200_000  # that a figure is made of where MOST_UNITS are left out
-ASSUMED_ICC = 0.2  # correlation of clips within a group that is assumed for differences of which none was seen
-# Of a share: the correlation that is assumed before looking, as how many groups that counts, and as how many degrees of
-# freedom; the weight of the jackknife's squared error, at most. They held in most of the designs that were simulated.
+MAX_UNITS, MAX_UNITS_MANY_NUMBERS = (
+    2000,
+    200,
+)  # at most so many units are left out one by one; fewer where each takes long
+MAX_NUMBERS = 200_000  # of values in a metric, up to which MAX_UNITS are left out
+ASSUMED_ICC = 0.2  # intraclass correlation (ICC) that is assumed for differences that were not observed
+# For proportions: the prior intraclass correlation, its weight in groups and in degrees of freedom, and the largest
+# weight of the jackknife's variance. With these values, coverage held in most of the simulated designs.
 PRIOR_ICC, PRIOR_GROUPS, PRIOR_DEGREES, JACKKNIFE = 0.25, 2, 6, 0.8
-FOLD_ERROR_FACTOR = 1.3  # times as large is the error of pooled folds, by simulation with logistic regression
+FOLD_ERROR_FACTOR = (
+    1.3  # standard errors of pooled folds are larger by this factor, by simulation with logistic regression
+)
 FOLD_ERROR_NOTE = (
     f"for standard errors {FOLD_ERROR_FACTOR:g} times as large, as the models of the folds share training clips"
 )
-Z = 1.959964  # of 95 % of a normal distribution
-WIDEST = 10.0  # steps of a logarithm to each side: an error that may be 20,000 times as large is not known
+Z = 1.959964  # quantile of a normal distribution for a 95 % interval
+WIDEST = 10.0  # half-width on a log scale: an error that may be 20,000 times as large is unknown
 
 TransformName = Literal["error", "correlation", "r2"]
 _error_factor: ContextVar[float] = ContextVar("_widening", default=1.0)
 
 
 class _Transform(NamedTuple):
-    """Where a figure can be, and how it gets onto a scale without ends, the slope there, and back."""
+    """The range of a metric, a map onto an unbounded scale, its slope, and its inverse."""
 
     low: float
     high: float
@@ -52,11 +61,11 @@ _TRANSFORMS: dict[TransformName, _Transform] = {
 
 @contextmanager
 def widen_for_pooled_folds() -> Iterator[None]:
-    """Within it, intervals are those of answers that models of several folds gave.
+    """Inside this context, intervals are for pooled predictions of the models of several folds.
 
-    The models share most of what they learned from, and every row is tested and learned from, so that the rows'
-    answers are not independent: standard errors are `FOLD_ERROR_FACTOR` times as large as the rows alone say (Bates,
-    Hastie and Tibshirani 2021, arXiv:2104.00673).
+    The models share most training rows, and every row is both tested and trained on, so predictions of rows are not
+    independent: standard errors are multiplied by `FOLD_ERROR_FACTOR` (Bates, Hastie and Tibshirani 2021,
+    arXiv:2104.00673).
     """
     before = _error_factor.set(FOLD_ERROR_FACTOR)
     try:
@@ -67,13 +76,12 @@ def widen_for_pooled_folds() -> Iterator[None]:
 
 @dataclass(frozen=True, eq=False)
 class JackknifeUnits:
-    """Groups, or rows where there are no groups, that are left out one by one; very many are put together in blocks.
+    """Groups, or rows without groups, that the jackknife leaves out one by one; too many are joined to blocks.
 
-    `unit_of_row` (N,) has the unit of each row, numbered from 0. `effective` is how many groups of equal size count as
-    much as these: 1 / Σ share² (Kish 1965). `trials` is how many independent rows tell as much as these do where rows
-    of a group correlate by `ASSUMED_ICC`. `sizes_U` and `squares_U` are sums over the rows of each unit, of their
-    weights and of their squares. `prior_icc` is the correlation within a unit: `PRIOR_ICC`, less within blocks of
-    groups.
+    `unit_of_row` (N,) is the unit of each row, numbered from 0. `effective` is the effective number of groups, 1 / Σ
+    share² (Kish 1965). `trials` is the effective number of independent rows, with an intraclass correlation of
+    `ASSUMED_ICC`. `sizes_U` and `squares_U` are sums of the weights of each unit's rows, and of their squares.
+    `prior_icc` is the prior correlation within a unit: `PRIOR_ICC`, less within blocks of groups.
     """
 
     unit_of_row: np.ndarray
@@ -85,14 +93,14 @@ class JackknifeUnits:
     prior_icc: float
 
     def leave_one_out_masks(self) -> Iterator[np.ndarray]:
-        """Of each unit, which rows (N,) remain without it."""
+        """For each unit, bool (N,): the rows without it."""
         return (self.unit_of_row != unit for unit in range(self.count))
 
 
 def jackknife_units(
     groups: np.ndarray | None, rows: int, *, weights_N: np.ndarray | None = None, most: int = MAX_UNITS
 ) -> JackknifeUnits:
-    """The units of rows, at most so many; `weights_N` is how much each row counts in the figure, by default alike."""
+    """At most `most` units of `rows` rows; `weights_N` are the weights of rows in the metric, by default 1."""
     unit_of_row = np.arange(rows) if groups is None else np.unique(groups, return_inverse=True)[1]
     weights_N = np.ones(rows) if weights_N is None else weights_N
     sizes_U = np.bincount(unit_of_row, weights_N)
@@ -108,12 +116,12 @@ def jackknife_units(
 
 
 def max_units(numbers: int) -> int:
-    """How many units are left out one by one where a figure is made of so many numbers."""
+    """The largest number of units for a metric computed from so many values."""
     return MAX_UNITS if numbers <= MAX_NUMBERS else MAX_UNITS_MANY_NUMBERS
 
 
 def leave_one_out_means(values_N: np.ndarray, units: JackknifeUnits) -> np.ndarray:
-    """The mean without each unit (U,); NaN where no row remains."""
+    """The mean of `values_N` without each unit (U,); NaN where no row remains."""
     sums, sizes = np.bincount(units.unit_of_row, values_N), np.bincount(units.unit_of_row)
     rest = len(values_N) - sizes
     return np.divide(sums.sum() - sums, rest, out=np.full(len(sums), np.nan), where=rest > 0)
@@ -122,10 +130,10 @@ def leave_one_out_means(values_N: np.ndarray, units: JackknifeUnits) -> np.ndarr
 def proportion_interval(
     value: float, leave_one_out_U: np.ndarray, units: JackknifeUnits, *, variance: float | None = None
 ) -> list[float] | None:
-    """The interval of a figure in 0…1, from what it is without each unit; None where it is never known.
+    """The interval of a metric in 0…1, from its values without each unit (U,); None where all of them are NaN.
 
-    It is Wilson's interval for as many independent trials as the units count for, with a quantile of Student's t as
-    that number is estimated. `variance` is that of a single row, by default that of one that is right or wrong.
+    It is Wilson's interval for the effective number of independent trials, with a quantile of Student's t, as that
+    number is estimated. `variance` is that of a single row, by default value · (1 - value), of a row that is 0 or 1.
     Source: Franco, Little, Louis and Slud (2019), Journal of Survey Statistics and Methodology 7.
     """
     if np.isnan(leave_one_out_U).all() and units.count > 1:
@@ -139,16 +147,16 @@ def proportion_interval(
 def _trials(
     value: float, leave_one_out_U: np.ndarray, units: JackknifeUnits, *, variance: float | None
 ) -> tuple[float, float]:
-    """How many independent trials the units count for, and the degrees of freedom of that number.
+    """The effective number of independent trials, and its degrees of freedom.
 
-    The squared error is between that of a model in which rows of a unit correlate, and the jackknife's: the nearer to
-    the jackknife, the more units tell anything. The model knows that a large unit that did well might have done badly;
-    the jackknife, where one did worse than that.
+    The variance of the metric is a weighted mean of that of a model in which rows of a unit correlate, and the
+    jackknife's, which weighs more the more units are informative. The model accounts for large units that happened to
+    do well; the jackknife accounts for units that did worse than the model expects.
     """
     of_one = max(value * (1 - value), 1e-12)
     variance = variance or of_one
-    alone = float(units.squares_U.sum() / units.sizes_U.sum() ** 2)  # the squared error if rows did not correlate
-    added = units.prior_icc * (1 / _effective(units.sizes_U) - alone)  # if they did as guessed
+    alone = float(units.squares_U.sum() / units.sizes_U.sum() ** 2)  # the variance if rows did not correlate
+    added = units.prior_icc * (1 / _effective(units.sizes_U) - alone)  # added by the prior correlation
     alike = _estimate_icc(value, leave_one_out_U, units, of_one=of_one, variance=variance)
     modelled = (alone + alike.ratio * added) * _error_factor.get() ** 2
     seen = jackknife(value, leave_one_out_U, units).error ** 2 / variance
@@ -157,10 +165,10 @@ def _trials(
 
 
 class _IccEstimate(NamedTuple):
-    """How much rows of a unit correlate.
+    """Estimate of the intraclass correlation.
 
-    `ratio` is the correlation ÷ the first guess, `groups` how many groups tell of it. `evidence` is how many units tell
-    anything.
+    `ratio` is the correlation ÷ its prior, `groups` the effective number of groups in the estimate, `evidence` the
+    number of informative units.
     """
 
     ratio: float
@@ -171,10 +179,10 @@ class _IccEstimate(NamedTuple):
 def _estimate_icc(
     value: float, leave_one_out_U: np.ndarray, units: JackknifeUnits, *, of_one: float, variance: float
 ) -> _IccEstimate:
-    """Estimate the correlation from how far the share of each unit is off from that of the others.
+    """Estimate the correlation from the squared difference between each unit's share and that of the other units.
 
-    The square of that is `alone_U` + ratio * `added_U` variances of a row on average, and varies the more, the fewer
-    errors there are. So where the share is near 0 or 1 a unit counts little, and the first guess stays.
+    Its expectation is `alone_U` + ratio · `added_U`, in variances of a row. It is noisier where errors are rare: where
+    the share is near 0 or 1, a unit weighs little, and the estimate stays near the prior.
     """
     use = ~np.isnan(leave_one_out_U) & (units.sizes_U > 0) & (units.sizes_U < units.sizes_U.sum())
     leave_one_out_U, sizes_U, squares_U = leave_one_out_U[use], units.sizes_U[use], units.squares_U[use]
@@ -194,11 +202,11 @@ def _estimate_icc(
 def transformed_interval(
     scale: TransformName, value: float, leave_one_out_U: np.ndarray, units: JackknifeUnits
 ) -> list[float] | None:
-    """The interval of a figure that is no share: an error above 0, a correlation in -1…1, or R² below 1.
+    """The interval of an error above 0, a correlation in -1…1, or R² below 1, from its values without each unit (U,).
 
-    Its ends are `half_width_from_jackknife` the figure on a scale without ends: the logarithm of an error, Fisher's z
-    of a correlation, the logarithm of 1 - R², so that none lies where the figure cannot be. None where the figure is
-    the same without each unit, where there is one unit, and where the interval would tell nothing.
+    It is symmetric, with `half_width_from_jackknife`, on an unbounded scale: the logarithm of an error, Fisher's z of a
+    correlation, the logarithm of 1 - R²; so no end lies outside the metric's range. None where the metric is the same
+    without each unit, where there is one unit, and where the interval would be too wide to be of use (WIDEST).
     """
     on = _TRANSFORMS[scale]
     if not on.low < value < on.high:
@@ -208,20 +216,20 @@ def transformed_interval(
 
 
 def interval_of_shares(shares_N: np.ndarray, groups: np.ndarray | None) -> list[float] | None:
-    """The interval of the mean of what is in 0…1 for each row, or is true or not."""
+    """The interval of the mean of values (N,) in 0…1 or bool, such as whether each row is correct."""
     units = jackknife_units(groups, len(shares_N))
     variance = float(np.var(shares_N))
     return proportion_interval(float(shares_N.mean()), leave_one_out_means(shares_N, units), units, variance=variance)
 
 
 def interval_of_errors(errors_N: np.ndarray, groups: np.ndarray | None) -> list[float] | None:
-    """The interval of the mean of an error of each row, of any size."""
+    """The interval of the mean of errors (N,), 0 or larger."""
     units = jackknife_units(groups, len(errors_N))
     return transformed_interval("error", float(errors_N.mean()), leave_one_out_means(errors_N, units), units)
 
 
 def interval_of_median(values_N: np.ndarray, groups: np.ndarray | None) -> list[float] | None:
-    """The interval of the median of rows: the values between which one half may lie. None where that is any.
+    """The interval of the median of values (N,), from the interval of the share below it; None where that is 0…1.
 
     Source: Woodruff (1952), Journal of the American Statistical Association 47.
     """
@@ -233,22 +241,22 @@ def interval_of_median(values_N: np.ndarray, groups: np.ndarray | None) -> list[
 def half_width_from_jackknife(
     value: float, leave_one_out_U: np.ndarray, units: JackknifeUnits, *, level: float = 0.95
 ) -> float:
-    """How far an interval reaches to each side, from the figure without each unit; 0 where that is always the same."""
+    """Half the width of an interval, from the metric's values without each unit (U,); 0 where all are the same."""
     return half_width(jackknife(value, leave_one_out_U, units), level=level)
 
 
 class StandardError(NamedTuple):
-    """Of a figure; the fewer degrees of freedom, the less it is known itself."""
+    """The standard error of a metric, and the degrees of freedom of that estimate."""
 
     error: float
     degrees: float
 
 
 def jackknife(value: float, leave_one_out_U: np.ndarray, units: JackknifeUnits) -> StandardError:
-    """The standard error of a figure from what it is without each unit; 0 where that is always the same.
+    """The jackknife standard error, from the metric's values without each unit (U,); 0 where all are the same.
 
-    Its degrees of freedom are one less than the effective number of units, by their size or by what they add to the
-    squared error (and two more, as squares of even ones are uneven), whichever is less: of one large group and many
+    Its degrees of freedom are one less than the effective number of units, by their sizes or by their contributions to
+    the variance (plus two, as squares of equal contributions vary), whichever is smaller: with one large group and many
     small ones, the large one decides. Sources: Efron (1982), The jackknife, the bootstrap and other resampling plans;
     Kish (1965), Survey sampling; Satterthwaite (1946), Biometrics Bulletin 2.
     """
@@ -262,25 +270,25 @@ def jackknife(value: float, leave_one_out_U: np.ndarray, units: JackknifeUnits) 
 
 
 def combine_standard_errors(errors: Sequence[StandardError]) -> StandardError:
-    """That of a sum of figures that chance moves independently (Welch 1947, Satterthwaite 1946)."""
-    squares = sum(each.error**2 for each in errors)
-    if not squares:
+    """The standard error of a sum of independent estimates (Welch 1947, Satterthwaite 1946)."""
+    variance = sum(item.error**2 for item in errors)
+    if not variance:
         return StandardError(0.0, 1.0)
-    return StandardError(math.sqrt(squares), squares**2 / sum(each.error**4 / each.degrees for each in errors))
+    return StandardError(math.sqrt(variance), variance**2 / sum(item.error**4 / item.degrees for item in errors))
 
 
 def half_width(of: StandardError, *, level: float = 0.95) -> float:
-    """How far an interval reaches to each side: the error, times a quantile of Student's t."""
+    """Half the width of an interval: the standard error times a quantile of Student's t."""
     return of.error * float(t.ppf(0.5 + level / 2, of.degrees))
 
 
 def mean_interval(
     values_N: np.ndarray, groups: np.ndarray | None, *, level: float = 0.95
 ) -> tuple[float, tuple[float, float]]:
-    """The mean of a number of each row, of any size, with its interval; without bounds where there is one unit.
+    """The mean of values (N,) of any size, with its interval; infinite where there is one unit.
 
-    Rows that are off by 1 may be rare, so that few or none are among these: the error is joined with
-    `max_unseen_share`, in place of fewer degrees of freedom where few groups add to it.
+    Rows that differ by 1 may be so rare that few or none are observed: `max_unseen_share` is added to the half-width in
+    quadrature, instead of lowering the degrees of freedom where few groups contribute to the variance.
     """
     units = jackknife_units(groups, len(values_N))
     mean = float(values_N.mean())
@@ -293,24 +301,24 @@ def mean_interval(
 
 
 def max_unseen_share(units: JackknifeUnits, *, level: float = 0.95) -> float:
-    """How frequent rows may be of which there are none here: 3 of as many `trials` (the rule of three)."""
+    """Upper bound of the frequency of rows that were not observed: about 3 / `trials` (the rule of three)."""
     return -math.log(1 - level) / units.trials
 
 
 def paired_difference(
     correct_N: np.ndarray, other_N: np.ndarray, *, groups: np.ndarray | None, level: float = 0.95
 ) -> tuple[float, tuple[float, float]]:
-    """How much more often one is right than another on the same rows, with its interval.
+    """The difference of the accuracies of two classifiers on the same rows, in -1…1, with its interval.
 
-    `correct_N` and `other_N` are true where a row was right. Units are groups, or rows where there are none. Two that
-    agree on all rows may still differ on others: see `mean_interval`.
+    `correct_N` and `other_N`, bool (N,), are the rows that each has correct. `groups` (N,) are the units, else rows.
+    Two classifiers that agree on all rows may still differ on others: see `mean_interval`.
     """
     difference, (low, high) = mean_interval(correct_N.astype(float) - other_N, groups, level=level)
     return difference, (max(-1.0, low), min(1.0, high))
 
 
 def _assign_blocks(sizes_U: np.ndarray, most: int) -> np.ndarray:
-    """The block of each unit (U,), of about equal size, units drawn by lot; a large unit is nearly one by itself."""
+    """The block of each unit (U,): random blocks of about equal size; a large unit is almost a block of its own."""
     order = np.random.default_rng(0).permutation(len(sizes_U))
     middle = np.cumsum(sizes_U[order]) - sizes_U[order] / 2
     block = np.empty(len(sizes_U), dtype=int)
@@ -319,12 +327,12 @@ def _assign_blocks(sizes_U: np.ndarray, most: int) -> np.ndarray:
 
 
 def _effective(weights: np.ndarray) -> float:
-    """How many of equal weight count as much as these (Kish 1965)."""
+    """Effective number of items with these weights: (Σ w)² / Σ w² (Kish 1965)."""
     return float(weights.sum() ** 2 / (weights**2).sum())
 
 
 def _wilson(share: float, trials: float, quantile: float) -> list[float]:
-    """Wilson's interval (1927), for a share that need not be a whole number of trials."""
+    """Wilson's score interval (1927); `trials` and share · trials need not be integers."""
     spread = quantile**2 / trials
     center = (share + spread / 2) / (1 + spread)
     half = math.sqrt(spread * share * (1 - share) + spread**2 / 4) / (1 + spread)

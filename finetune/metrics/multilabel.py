@@ -1,4 +1,4 @@
-"""Scores of classes that are there or not, each by itself: average precision, and F1 at thresholds."""
+"""Metrics of multi-label classification: average precision, and F1 at thresholds."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -18,11 +18,12 @@ def score_multilabel(
     thresholds: np.ndarray | None,
     groups: np.ndarray | None = None,
 ) -> dict[str, Any]:
-    """Figures of one task in 0…1; `targets_NK` says what is there, `predicted_NK` what is said to be, by `thresholds`.
+    """Metrics in 0…1 of one task from `targets_NK`, bool (N, K), and probabilities `probs_NK` (N, K).
 
-    `map` is the mean over classes that occur of their average precision; `micro_f1` counts all clips and classes
-    together, `macro_f1` is the mean over classes that occur; `exact` is the share of clips with all of it right.
-    Intervals are those of `score`.
+    `predicted_NK`, bool (N, K), are the classes above `thresholds` (K,). `map` is the mean over classes that occur of
+    their average precision; `micro_f1` pools all clips and classes, `macro_f1` is the mean over classes that occur;
+    `exact` is the share of clips whose classes are all correct. `chance_map` is the mAP of random probabilities.
+    Intervals are `proportion_interval` of the values without each group.
     """
     there_K = targets_NK.sum(0) > 0
     precision, recall, f1, support = precision_recall_fscore_support(targets_NK, predicted_NK, zero_division=0)
@@ -60,21 +61,21 @@ def score_multilabel(
 
 
 def mean_average_precision(targets_NK: np.ndarray, probs_NK: np.ndarray) -> float:
-    """Over classes that occur; 0 where none does."""
+    """mAP over classes that occur, of targets and probabilities (N, K); 0 where none occurs."""
     there_K = targets_NK.any(0)
     return float(average_precision_score(targets_NK[:, there_K], probs_NK[:, there_K])) if there_K.any() else 0.0
 
 
 def binary_log_loss(targets_NK: np.ndarray, probs_NK: np.ndarray) -> float:
-    """The mean over clips and classes of -ln p(what is)."""
+    """Mean binary cross-entropy over clips and classes, of targets and probabilities (N, K)."""
     likelihood_NK = np.where(targets_NK, probs_NK, 1 - probs_NK)
     return float(-np.log(np.maximum(likelihood_NK, 1e-12)).mean())
 
 
 def best_thresholds(targets_NK: np.ndarray, probs_NK: np.ndarray) -> list[float]:
-    """For each class the probability from which on naming it gives the highest F1; 0.5 for one that never occurs.
+    """For each class the threshold on its probability that maximizes F1; 0.5 for a class that never occurs.
 
-    Between the clip that decides it and the next below, in the middle; of equally good ones the highest.
+    The threshold is halfway between the last clip above it and the next lower one; of equally good ones the highest.
     """
     return [
         _best_threshold(targets_NK[:, code], probs_NK[:, code].astype(np.float64)) for code in range(probs_NK.shape[1])
@@ -105,9 +106,9 @@ def _intervals(
     groups: np.ndarray | None,
     figures: dict[str, float],
 ) -> dict[str, list[float] | None]:
-    """A row counts the more in averages over classes, the rarer its classes are."""
+    """Intervals by leaving out each unit; in averages over classes a row weighs Σ 1 / support of its classes."""
     support_K = np.maximum(targets_NK.sum(0), 1)
-    weights_N = np.maximum((targets_NK / support_K).sum(1), 1 / targets_NK.size)  # one without a class counts little
+    weights_N = np.maximum((targets_NK / support_K).sum(1), 1 / targets_NK.size)  # a row without a class weighs little
     most = max_units(probs_NK.size)
     of_classes = jackknife_units(groups, len(targets_NK), weights_N=weights_N, most=most)
     of_all = jackknife_units(groups, len(targets_NK), most=most)
@@ -129,7 +130,7 @@ def _intervals(
 
 
 class _Ranked:
-    """A class's rows from the highest probability down, so that a resample's average precision is two sums."""
+    """One class's rows by falling probability, so that the average precision of weighted rows takes two sums."""
 
     def __init__(self, there_N: np.ndarray, probs_N: np.ndarray) -> None:
         self.order = np.argsort(-probs_N, kind="stable")

@@ -1,4 +1,4 @@
-"""How good answers are where classes are levels of one scale: one level off is better than three."""
+"""Metrics of ordered levels, where an error of one level counts less than one of three."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -13,10 +13,11 @@ from finetune.metrics.intervals import interval_of_shares
 def score_ordinal(
     levels_N: np.ndarray, probs_NK: np.ndarray, *, classes: Sequence[str], groups: np.ndarray | None
 ) -> dict[str, Any]:
-    """The figures of a classification, and those that count how far off the likeliest level is, from at least one row.
+    """Metrics of classification, and of the distance between true levels (N,) and predicted ones, of at least one row.
 
-    `mean_distance` is in levels, `within_one` the share of rows at most one level off; `kappa` Cohen's, with squared
-    distances: 1 is perfect, 0 as by chance, and what is said where all rows have one level and are said to.
+    `probs_NK` (N, K) are probabilities of levels; the predicted level is the most probable one. `mean_distance` is in
+    levels; `within_one` is the share of rows at most one level off; `kappa` is Cohen's kappa with quadratic weights: 1
+    is perfect, 0 is chance level, and also the value where all rows have and are predicted the same level.
     """
     predicted_N, furthest = probs_NK.argmax(1), max(1, len(classes) - 1)
     distance_N = np.abs(predicted_N - levels_N)

@@ -1,7 +1,7 @@
-"""Whether one classifier is better than another on the same rows, or only luckier.
+"""Paired tests of two classifiers on the same rows: whether they differ significantly.
 
-The verdict rests on an interval over groups, whose clips are alike. McNemar's exact test stands beside it: it is the
-usual one, but takes every row for independent.
+The verdict rests on a 95 % interval of the difference over groups, as clips of a group correlate. McNemar's exact test
+is given as well: it is the usual test, but assumes independent rows.
 """
 
 from collections.abc import Sequence
@@ -13,7 +13,7 @@ from scipy.stats import binomtest
 
 from finetune.metrics.intervals import paired_difference
 
-MIN_TEST_UNITS = 6  # that 5 coins fall alike happens 6 times of 100, so 5 groups can agree by chance
+MIN_TEST_UNITS = 6  # 5 groups all agree by chance in 6 % of cases (2 · 0.5⁵)
 SIGNIFICANCE_LEVEL = 0.05
 
 Verdict = Literal["first", "other", "none", "unsettled"]
@@ -21,10 +21,10 @@ Verdict = Literal["first", "other", "none", "unsettled"]
 
 @dataclass(frozen=True)
 class PairedTest:
-    """`other` against `first` on rows that both were tested on.
+    """The comparison of classifier `other` with `first` on rows on which both were tested.
 
-    `difference` is how much more often the other is right, in -1…1, with its 95 % interval over `num_units` groups, or
-    rows where there are none; `only_first` and `only_other` count the rows that one alone has right.
+    `difference` is the accuracy of `other` minus that of `first`, in -1…1, with its 95 % interval over `num_units`
+    groups, or rows without groups. `only_first` and `only_other` count rows that only one of them has correct.
     """
 
     num_rows: int
@@ -37,23 +37,23 @@ class PairedTest:
 
     @property
     def verdict(self) -> Verdict:
-        """Which is better: one of them only where the interval excludes 0."""
+        """Which is better: `none` unless the interval excludes 0; `unsettled` with fewer than MIN_TEST_UNITS units."""
         if self.num_units < MIN_TEST_UNITS:
             return "unsettled"
         low, high = self.interval
         return "other" if low > 0 else "first" if high < 0 else "none"
 
     def disagrees(self, adjusted_p: float) -> bool:
-        """Whether McNemar's test, with its p value after `holm`, says otherwise than the interval."""
+        """Whether McNemar's test, with its p value adjusted by `holm`, contradicts the interval."""
         return self.verdict != "unsettled" and (self.verdict == "none") == (adjusted_p < SIGNIFICANCE_LEVEL)
 
 
 def paired_test(
     first_N: np.ndarray, other_N: np.ndarray, *, groups: np.ndarray | None, comparisons: int = 1
 ) -> PairedTest:
-    """Compare two classifiers by whether each was right on a row, (N,) of bool; rows of a group are drawn together.
+    """Compare two classifiers by which rows each has correct, bool (N,); `groups` (N,) are the units, else rows.
 
-    Of several `comparisons` the intervals are wider, so that all of them together hold 95 times of 100 (Bonferroni).
+    With several `comparisons` intervals are widened, so that all of them together hold with 95 % (Bonferroni).
     """
     level = 1 - SIGNIFICANCE_LEVEL / comparisons
     difference, interval = paired_difference(other_N, first_N, groups=groups, level=level)
@@ -70,16 +70,16 @@ def paired_test(
 
 
 def mcnemar(only_first: int, only_other: int) -> float:
-    """The exact p value: how likely so uneven a split of the rows is, were each a fair coin; 1 where there are none.
+    """Exact two-sided p value of the binomial test that discordant rows split evenly; 1 where there are none.
 
-    Source: McNemar (1947), Psychometrika 12; two-sided, without the approximation by chi-squared.
+    Source: McNemar (1947), Psychometrika 12; exact, without the chi-squared approximation.
     """
     differing = only_first + only_other
     return float(binomtest(only_other, differing).pvalue) if differing else 1.0
 
 
 def holm(p_values: Sequence[float]) -> list[float]:
-    """P values of several tests, adjusted so that one of them is below 0.05 by chance 5 times of 100 at most.
+    """P values of several tests, adjusted by Holm's method: the family-wise error rate at 0.05 is at most 5 %.
 
     Source: Holm (1979), Scandinavian Journal of Statistics 6.
     """
@@ -91,7 +91,7 @@ def holm(p_values: Sequence[float]) -> list[float]:
 
 
 def format_verdict(paired: PairedTest, *, first: str, other: str, unit: str) -> str:
-    """The verdict as a sentence without its end; `unit` is what the interval is over: group or clip."""
+    """The verdict as a sentence without a full stop; `unit` is what the interval is over: group or clip."""
     if paired.verdict == "unsettled":
         return f"no verdict: {too_few_units_text(paired.num_units, unit)}"
     if paired.verdict == "none":
@@ -101,14 +101,14 @@ def format_verdict(paired: PairedTest, *, first: str, other: str, unit: str) -> 
 
 
 def too_few_units_text(num_units: int, unit: str) -> str:
-    """That so many groups or clips settle nothing, as words; empty where they are enough."""
+    """That there are too few groups or clips for a test, as text; empty where there are enough."""
     if num_units >= MIN_TEST_UNITS:
         return ""
     return f"{num_units} {unit} is too few" if num_units == 1 else f"{num_units} {unit}s are too few"
 
 
 def format_points(share: float, *, signed: bool = False) -> str:
-    """A difference of shares, in points of a hundred, to a tenth."""
+    """A difference of shares in percentage points, to a tenth."""
     number = f"{100 * share:+.1f}" if signed else f"{100 * share:.1f}"
     number = number.replace("-", "\u2212") if float(number) else "0.0"
     return f"{number} point" + "s" * (number.lstrip("+\u2212") != "1.0")

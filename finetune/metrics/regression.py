@@ -1,4 +1,4 @@
-"""How near said numbers are to the true ones: of any size, or the two of a movement."""
+"""Metrics of predicted numbers: regression, and motion (dx, dy)."""
 
 from collections.abc import Sequence
 from typing import Any, Literal
@@ -7,9 +7,12 @@ import numpy as np
 
 from finetune.metrics.intervals import interval_of_errors, interval_of_median, jackknife_units, transformed_interval
 
-MAX_OUTPUT_POINTS = 500  # [true, said] of an output that are kept to be drawn
-MIN_MOTION = 0.1  # pixels a frame; of what moves less the direction is noise
-_TRUTH_EPSILON, _PREDICTION_EPSILON = 1e-12, 1e-7  # of the largest number: a deviation below is rounding, as of float32
+MAX_OUTPUT_POINTS = 500  # [true, predicted] pairs of an output that are kept for the scatter plot
+MIN_MOTION = 0.1  # pixels per frame; below, the direction is noise
+_TRUTH_EPSILON, _PREDICTION_EPSILON = (
+    1e-12,
+    1e-7,
+)  # relative to the largest value: a smaller spread is rounding, as of float32
 
 
 def score_regression(
@@ -20,10 +23,12 @@ def score_regression(
     groups: np.ndarray | None,
     mean: Sequence[float] | None,
 ) -> dict[str, Any]:
-    """Figures of a task of K numbers, from at least one row; each is the mean over outputs, whatever their units.
+    """Metrics of K numbers, from true and predicted values (N, K) of at least one row.
 
-    R² and the correlation (Pearson's) of an output are 0 where the truth is the same in all rows, and the correlation
-    where what is said is. `mean` is that of the training rows: what always saying it would reach is the baseline.
+    Each metric is the mean over outputs, whatever their units: R², mean absolute error, Pearson's correlation and root
+    mean squared error. R² and the correlation of an output are 0 where its true values are constant; so is the
+    correlation where its predictions are. `mean` (K,) is that of the training rows; always predicting it is the
+    baseline.
     """
     rows = _RegressionSums(truth_NK, predictions_NK, groups)
     figures = {name: float(rows.figures_K[name].mean()) for name in ("r2", "mae", "correlation", "rmse")}
@@ -45,11 +50,12 @@ def score_motion(
     groups: np.ndarray | None,
     mean: Sequence[float] | None,
 ) -> dict[str, Any]:
-    """Figures of a task of movements, from at least one row; they are in pixels of the source a frame.
+    """Metrics of motion, from true and predicted dx, dy (N, 2) of at least one row, in source pixels per frame.
 
-    `correlation` and `r2` are those of `score_regression`. `endpoint_error` is the mean length of what the said
-    movement is off by, `angle_error` the median angle between the two in degrees, of rows that truly move; None without
-    such rows. A said movement of 0 has no direction, and counts as 90°, as one by chance does in the mean.
+    `correlation` and `r2` are those of `score_regression`. `endpoint_error` is the mean length of the error vector, as
+    in optical flow. `angle_error` is the median angle in degrees between true and predicted motion, of rows that truly
+    move (MIN_MOTION); None without such rows. A predicted motion of 0 has no direction and counts as 90°, the mean of a
+    random direction.
     """
     rows = _RegressionSums(truth_N2, predictions_N2, groups)
     error_N = np.hypot(*(truth_N2.astype(np.float64) - predictions_N2).T)
@@ -74,30 +80,30 @@ def score_motion(
 
 
 def mean_r2(truth_NK: np.ndarray, predictions_NK: np.ndarray) -> float:
-    """The `r2` of `score_regression`."""
+    """The `r2` of `score_regression`, from values (N, K)."""
     return float(_RegressionSums(truth_NK, predictions_NK, None).figures_K["r2"].mean())
 
 
 def mean_correlation(truth_NK: np.ndarray, predictions_NK: np.ndarray) -> float:
-    """The `correlation` of `score_regression`."""
+    """The `correlation` of `score_regression`, from values (N, K)."""
     return float(_RegressionSums(truth_NK, predictions_NK, None).figures_K["correlation"].mean())
 
 
 class _RegressionSums:
-    """What is summed over rows to get each output's figures, so that those of other rows are other sums."""
+    """Sums over rows from which each output's metrics follow, so that leaving out rows is a subtraction."""
 
     def __init__(self, truth_NK: np.ndarray, predictions_NK: np.ndarray, groups: np.ndarray | None) -> None:
         self.truth_NK, self.predictions_NK = truth_NK.astype(np.float64), predictions_NK.astype(np.float64)
         self.groups = groups
         self.abs_error_NK = np.abs(self.truth_NK - self.predictions_NK)
-        truth, said = (values - values.mean(0) for values in (self.truth_NK, self.predictions_NK))
+        truth, predicted = (values - values.mean(0) for values in (self.truth_NK, self.predictions_NK))
         parts = (
             np.ones(truth.shape),
             truth,
-            said,
+            predicted,
             truth**2,
-            said**2,
-            truth * said,
+            predicted**2,
+            truth * predicted,
             self.abs_error_NK,
             self.abs_error_NK**2,
         )
@@ -110,7 +116,7 @@ class _RegressionSums:
         self.figures_K = {name: np.nan_to_num(values_K) for name, values_K in found.items()}
 
     def interval(self, name: Literal["r2", "correlation"]) -> list[float] | None:
-        """Of r2 or correlation; a unit without which an output does not differ any more says nothing."""
+        """The interval of r2 or correlation; units without which an output is constant are left out."""
         units = jackknife_units(self.groups, len(self.parts_NFK))
         if units.count < 2:
             return None
@@ -121,7 +127,7 @@ class _RegressionSums:
         return transformed_interval(name, float(self.figures_K[name].mean()), left_out_UK.mean(1), units)
 
     def per_output(self, names: Sequence[str], figures: Sequence[str]) -> list[dict[str, Any]]:
-        """Each output's figures, with up to POINTS rows spread evenly over all."""
+        """Each output's metrics, with up to MAX_OUTPUT_POINTS rows, evenly spaced, for the scatter plot."""
         rows = np.unique(np.linspace(0, len(self.truth_NK) - 1, min(MAX_OUTPUT_POINTS, len(self.truth_NK))).astype(int))
         return [
             {"name": name}
@@ -138,9 +144,9 @@ class _RegressionSums:
 
 def _output_metrics(sums_FK: np.ndarray, min_variance_2K: np.ndarray) -> dict[str, np.ndarray]:
     """Metrics of each output from sums (…, F, K); NaN where a variance is not above `min_variance_2K`."""
-    rows, truth, said, truth_2, prediction_2, product, off, off_2 = np.moveaxis(sums_FK, -2, 0)
-    truth_var, predicted_var = truth_2 / rows - (truth / rows) ** 2, prediction_2 / rows - (said / rows) ** 2
-    shared = product / rows - truth * said / rows**2
+    rows, truth, predicted, truth_2, prediction_2, product, off, off_2 = np.moveaxis(sums_FK, -2, 0)
+    truth_var, predicted_var = truth_2 / rows - (truth / rows) ** 2, prediction_2 / rows - (predicted / rows) ** 2
+    shared = product / rows - truth * predicted / rows**2
     differs, both_differ = (
         truth_var > min_variance_2K[0],
         (truth_var > min_variance_2K[0]) & (predicted_var > min_variance_2K[1]),
@@ -156,14 +162,14 @@ def _output_metrics(sums_FK: np.ndarray, min_variance_2K: np.ndarray) -> dict[st
 
 
 def _min_variance(values_NK: np.ndarray, finest: float) -> np.ndarray:
-    """The variance of each output that is none: of rounding, or next to nothing of that of all rows."""
+    """The variance of each output (K,) up to which it counts as constant: that of rounding, or 1e-12 of all rows'."""
     return np.maximum((finest * np.abs(values_NK).max(0)) ** 2, 1e-12 * values_NK.var(0))
 
 
 def _angle(
     truth_N2: np.ndarray, predictions_N2: np.ndarray, groups: np.ndarray | None
 ) -> tuple[float | None, list[float] | None]:
-    """The median in degrees, with its interval."""
+    """The median angle in degrees between true and predicted motion (N, 2), with its interval; None without rows."""
     if not len(truth_N2):
         return None, None
     truth_N2, predictions_N2 = truth_N2.astype(np.float64), predictions_N2.astype(np.float64)

@@ -1,4 +1,4 @@
-"""Whether a model is as good on long clips as on short ones, on small pictures as on large: accuracy by a fact."""
+"""Accuracy by a property of the clips, such as duration or picture size."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -13,10 +13,11 @@ MAX_VALUES, NUM_QUANTILES, MIN_SLICE_ROWS = 4, 3, 20
 def accuracy_by_slice(
     facts: Mapping[str, np.ndarray], correct_N: np.ndarray, groups: np.ndarray | None
 ) -> list[dict[str, Any]]:
-    """For each fact with more than one value, the share of rows that are right in parts of it, with intervals.
+    """Accuracy with its interval in slices of each property, for properties with more than one value.
 
-    Each value is a part where they are few, else thirds of the rows. A fact of NaN is not known of a row. Nothing is
-    said of fewer than FEWEST rows.
+    `facts` maps a property's name to its values (N,), NaN where unknown; `correct_N` is bool (N,). Each value is a
+    slice where there are at most MAX_VALUES, else terciles are. Properties known for fewer than MIN_SLICE_ROWS rows are
+    left out.
     """
     found = []
     for name, values_N in facts.items():
@@ -33,7 +34,7 @@ def _parts(values_N: np.ndarray, known: np.ndarray) -> list[np.ndarray]:
     if len(distinct) <= MAX_VALUES:
         return [values_N == value for value in distinct]
     thirds = np.quantile(values_N[known], np.arange(1, NUM_QUANTILES) / NUM_QUANTILES)
-    borders = np.unique(np.minimum(thirds, distinct[-2]))  # most may have the largest value: it is a part then
+    borders = np.unique(np.minimum(thirds, distinct[-2]))  # most rows may have the largest value: it is a slice then
     place = np.searchsorted(borders, values_N, side="left")
     return [here for part in range(len(borders) + 1) if (here := known & (place == part)).any()]
 

@@ -1,4 +1,4 @@
-"""The figures of a task of any kind: all of them for results.json, or the one that an epoch is known by."""
+"""Metrics of a task of any kind: all of them for results.json, or the headline metric of an epoch."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -17,40 +17,40 @@ from finetune.recipe.tasks import CLASSIFICATION_KINDS
 def score_task(
     kind: str,
     truth: np.ndarray,
-    said: np.ndarray,
+    predictions: np.ndarray,
     *,
     names: Sequence[str],
     groups: np.ndarray | None,
     fitted: Sequence[float] | None,
 ) -> dict[str, Any]:
-    """A task of results.json, from its rows that have a label: at least one.
+    """All metrics of a task for results.json, from its labelled rows: at least one.
 
-    `truth` are labels or levels (N,), what is there (N, K), or numbers (N, K); `said` are probabilities or numbers
-    (N, K), of what is in `names`. `fitted` is what other rows gave: the mean of the training rows' numbers, or the
-    thresholds of classes that go together, which are one half without.
+    `truth` are labels or levels (N,), present classes, bool (N, K), or numbers (N, K). `predictions` are probabilities
+    or numbers (N, K), in the order of `names` (K,). `fitted` (K,) comes from other rows: the mean of the training rows'
+    numbers, or thresholds of a multi-label task; None: 0.5 for thresholds, and no baseline for numbers.
     """
-    assert len(truth) == len(said) > 0
+    assert len(truth) == len(predictions) > 0
     if kind in ("regress", "motion"):
         score = score_regression if kind == "regress" else score_motion
-        return score(truth, said, names=names, groups=groups, mean=fitted)
+        return score(truth, predictions, names=names, groups=groups, mean=fitted)
     if kind == "box":
-        return score_box(truth, said, groups=groups, mean_box=fitted)
+        return score_box(truth, predictions, groups=groups, mean_box=fitted)
     if kind == "ordinal":
-        return score_ordinal(truth, said, classes=names, groups=groups)
+        return score_ordinal(truth, predictions, classes=names, groups=groups)
     assert kind in CLASSIFICATION_KINDS, kind
     thresholds = None if fitted is None else np.asarray(fitted)
-    predicted_NK = said >= (0.5 if thresholds is None else thresholds) if kind == "multilabel" else None
+    predicted_NK = predictions >= (0.5 if thresholds is None else thresholds) if kind == "multilabel" else None
     return score_classification(
-        truth, said, classes=names, groups=groups, predicted_NK=predicted_NK, thresholds=thresholds
+        truth, predictions, classes=names, groups=groups, predicted_NK=predicted_NK, thresholds=thresholds
     )
 
 
-def validation_headline(kind: str, truth: np.ndarray, said: np.ndarray) -> dict[str, float]:
-    """The headline figure of a task by its key, from rows that have a label, without an interval; empty without rows.
+def validation_headline(kind: str, truth: np.ndarray, predictions: np.ndarray) -> dict[str, float]:
+    """The headline metric of a task by its key, without an interval, from its labelled rows; empty without rows.
 
-    `truth` and `said` as in `score_task`.
+    `truth` and `predictions` as in `score_task`.
     """
-    return {HEADLINE_METRICS[kind][0]: _HEADLINE_FUNCTIONS[kind](truth, said)} if len(truth) else {}
+    return {HEADLINE_METRICS[kind][0]: _HEADLINE_FUNCTIONS[kind](truth, predictions)} if len(truth) else {}
 
 
 def _top1(labels_N: np.ndarray, probs_NK: np.ndarray) -> float:

@@ -128,7 +128,7 @@ def test_check_takes_folders_as_clips_and_names_the_image_that_is_broken(tmp_pat
             frames_of_scenes(tmp_path / split / label, name="frame{}.jpg", seeds=seeds)
     found, result, left = checked(tmp_path)
     assert "image_sequences" in found and not any(each["severity"] == "mend" for each in found.values())
-    assert found["image_sequences"]["what"].startswith("18 folders of numbered images: each is one clip")
+    assert found["image_sequences"]["what"].startswith("18 folders of numbered images: each folder is one clip")
     assert result["num_files"] == len(left) == 18 and result["files"][0]["num_frames"] == 6
     (tmp_path / "train/jumps/v0/frame4.jpg").write_bytes(b"broken")
     shutil.copytree(tmp_path / "test/waves/v1", tmp_path / "train/waves/v9")
@@ -148,7 +148,7 @@ def test_frames_beside_one_another_in_the_folder_of_their_class_are_a_warning(tm
         frames_of_scenes(tmp_path / label, name=name, seeds=range(start, start + 6), loose=True)
     found, _, _ = checked(tmp_path)
     assert found["loose_frames"]["severity"] == "warning" and len(found["loose_frames"]["files"]) == 72
-    assert found["loose_frames"]["what"].startswith("72 images look like the numbered frames of videos")
+    assert found["loose_frames"]["what"].startswith("72 images look like numbered video frames")
 
 
 def test_numbered_images_of_different_things_are_no_frames(tmp_path):

@@ -206,7 +206,7 @@ def test_a_run_chooses_thresholds_on_val_and_names_lists(run, manifest):
         assert line["predicted"] == ";".join(named)
         assert line["label"] in LISTS
     page = ft.write_report(run).read_text()
-    assert "mean average precision" in page
+    assert "Mean average precision" in page
     assert "Threshold" in page
     assert results["class_counts"]["train"] == manifest.counts("train")
 
@@ -284,7 +284,7 @@ def test_folds_are_pooled_each_with_its_own_thresholds(table, tmp_path):
         for line in predictions(out / f"fold-{number}"):
             assert pooled.pop(line["path"]) == line
     assert not pooled
-    assert "Mean average precision of a fold" in (out / "evaluation/report.html").read_text()
+    assert "Mean average precision over folds: mean" in (out / "evaluation/report.html").read_text()
 
 
 @pytest.mark.slow
