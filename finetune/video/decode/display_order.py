@@ -5,7 +5,7 @@ VP9 or AV1 has to show exactly one picture. Sources: ITU-T H.264 (7.3, 8.2.1) an
 (how MP4 and Matroska store both), the VP9 bitstream specification (annex B, 6.2), the AV1 specification (5.3, 5.9).
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import pairwise
 
 import numpy as np
@@ -36,6 +36,11 @@ def display_order_reader(codec: str, header: bytes) -> Callable[[memoryview], Ra
             raise UnknownOrderError(f"packet: {error}") from None
 
     return checked
+
+
+def display_ranks(codec: str, header: bytes, packets: Iterable[memoryview]) -> list[Rank]:
+    """The rank of each packet's picture, for packets in decode order from a keyframe on; see `display_order_reader`."""
+    return list(map(display_order_reader(codec, header), packets))
 
 
 def sort_by_display_order(times: Sequence[int | None], ranks: Sequence[Rank]) -> list[int]:

@@ -1,6 +1,6 @@
 """Find the groups of pictures of a file: by its container's index, by its packets, or by decoding all of it."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from itertools import islice
 from pathlib import Path
@@ -18,6 +18,7 @@ from finetune.video.decode.display_order import (
     Rank,
     UnknownOrderError,
     display_order_reader,
+    display_ranks,
     sort_by_display_order,
 )
 from finetune.video.decode.gop import (
@@ -91,7 +92,7 @@ def _by_packets(container: InputContainer, stream: VideoStream) -> GopLayout | N
     intra_only = stream.codec_context.name in INTRA_ONLY_CODECS and not is_raw
     if not intra_only and not has_reliable_times(container, stream):
         return None
-    rank_of = stream_order_reader(stream)
+    rank_of = display_order_reader(stream.codec_context.name, stream.codec_context.extradata or b"")
     times, ranks, keys, seek_times, discards = [], [], [], [], []
     for number, packet in enumerate(read_packets(container, stream)):
         key_time = seek_time(container, packet)
@@ -114,9 +115,10 @@ def _by_packets(container: InputContainer, stream: VideoStream) -> GopLayout | N
     return layout_from_frame_packets(shown, keys, seek_times, num_packets=len(times), times=seconds)
 
 
-def stream_order_reader(stream: VideoStream) -> Callable[[memoryview], Rank]:
-    """A function that gives the display rank of each packet of a stream, see `display_order_reader`."""
-    return display_order_reader(stream.codec_context.name, stream.codec_context.extradata or b"")
+def ranks_of_packets(stream: VideoStream, packets: Sequence[Packet]) -> list[Rank]:
+    """The display rank of each packet of a stream, for packets from a keyframe on, see `display_ranks`."""
+    context = stream.codec_context
+    return display_ranks(context.name, context.extradata or b"", map(memoryview, packets))
 
 
 def layout_by_decoding(path: Path, container: InputContainer, stream: VideoStream) -> tuple[GopLayout, FrameDigests]:
@@ -202,8 +204,7 @@ def _starts_mid_gop(container: InputContainer, stream: VideoStream) -> bool:
     """Whether leading frames, which refer to a part that was cut off, follow the first keyframe: decoders drop them."""
     packets = list(islice(read_packets(container, stream), MAX_LEADING_PACKETS))
     container.seek(stream.start_time or 0, stream=stream)
-    rank_of = stream_order_reader(stream)
-    ranks = [rank_of(memoryview(packet)) for packet in packets]
+    ranks = ranks_of_packets(stream, packets)
     return any(rank < ranks[0] and not packet.is_discard for rank, packet in zip(ranks, packets, strict=True))
 
 

@@ -27,7 +27,7 @@ from finetune.video.decode.container import read_packets
 from finetune.video.decode.display_order import UnknownOrderError, sort_by_display_order
 from finetune.video.decode.gop import GopLayout
 from finetune.video.decode.orientation import may_state_orientation
-from finetune.video.decode.packet_index import is_mp4, seek_time, stream_order_reader
+from finetune.video.decode.packet_index import is_mp4, ranks_of_packets, seek_time
 
 # Codecs whose decoders recognize a non-reference frame before decoding it, and can skip it.
 NONREF_SKIPPING_CODECS = {"h264", "hevc", "mpeg4", "mpeg2video", "mpeg1video"}
@@ -202,10 +202,8 @@ class _PacketReader:
             return self.layout.frames_of_group(group)
         held = self._buffer_group(group)
         try:
-            rank_of = stream_order_reader(self.stream)
-            order = sort_by_display_order(
-                [packet.pts for _, packet in held], [rank_of(memoryview(packet)) for _, packet in held]
-            )
+            packets = [packet for _, packet in held]
+            order = sort_by_display_order([packet.pts for packet in packets], ranks_of_packets(self.stream, packets))
         except UnknownOrderError as error:
             raise LayoutError(str(error)) from None
         shown = [held[place][0] for place in order if not held[place][1].is_discard]
