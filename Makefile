@@ -34,7 +34,7 @@ lint: $(STAMP) ## check formatting, ruff's rules and types
 check: lint test ## run lint and all tests; must pass before a commit
 
 coverage: $(STAMP) ## list files with lines that the fast tests do not reach; fail below a floor
-	OMP_NUM_THREADS=1 $(BIN)/pytest -q -n 2 --dist worksteal -m "not slow" --cov --cov-report term:skip-covered --cov-fail-under 80
+	OMP_NUM_THREADS=1 $(BIN)/pytest -q -n 2 --dist worksteal -m "not slow" --cov --cov-report term:skip-covered --cov-fail-under 90
 
 bench: $(STAMP) ## run the benchmarks; each prints a table of ratios
 	@for script in benchmarks/*.py; do echo "$$script"; $(BIN)/python $$script || exit 1; done

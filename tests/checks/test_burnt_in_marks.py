@@ -259,6 +259,7 @@ def test_a_bounded_number_of_clips_of_each_class_is_compared_spread_over_its_gro
     assert rows_to_compare(rows_of(["a", "b"] * 9, ["x", "y"] * 9)) == []
 
 
+@pytest.mark.slow
 def test_files_are_read_compared_and_the_result_goes_into_the_audit(tmp_path):
     for number, label in enumerate(("jump", "run", "walk")):
         for group in range(5):

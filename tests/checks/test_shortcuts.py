@@ -50,6 +50,7 @@ def test_facts_are_spoken_of_together_only_where_none_tells_alone():
     assert shortcut_findings([found(ALL_FACTS, False), found("shape", False)]) == []
 
 
+@pytest.mark.slow
 def test_data_without_shortcuts_raises_hardly_an_alarm():
     """At most one of 25; the permutation test limits the rate to one in a hundred."""
     alarms = [any(each.alarm for each in find_shortcuts(*table(seed, rows=90))) for seed in range(25)]

@@ -41,6 +41,7 @@ def run(data, tmp_path_factory):
     return train_from_recipe(recipe, manifest_of(recipe), out=tmp_path_factory.mktemp("run") / "run")
 
 
+@pytest.mark.slow
 def test_a_run_is_trained_scored_and_reported(finetune, written, tmp_path):
     status, out, err = finetune("train", written(), "--out", "run")
     assert status == 0, err
@@ -98,6 +99,7 @@ def test_each_task_alone_stands_beside_all_together(finetune, written, tmp_path)
     assert status == 2 and "has 1 task; an ablation needs at least two" in err
 
 
+@pytest.mark.slow
 def test_a_task_that_no_tested_row_has_the_label_of_is_left_out(finetune, written, data, tmp_path):
     rows = [line.split(",") for line in data.read_text().splitlines()]
     bare = data.with_name("bare.csv")

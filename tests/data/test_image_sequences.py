@@ -50,6 +50,7 @@ def run(data, tmp_path_factory):
     return train_from_recipe(recipe, load_manifest(recipe), out=tmp_path_factory.mktemp("runs") / "run")
 
 
+@pytest.mark.slow
 def test_what_predict_says_of_a_folder_is_what_evaluation_says(run, data, tmp_path, finetune):
     assert finetune("evaluate", run)[0] == 0
     with (run / "evaluation/predictions.csv").open() as file:

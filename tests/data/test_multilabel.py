@@ -105,6 +105,7 @@ def test_average_precision_and_f1_are_those_of_scikit_learn_and_ties_are_its_tie
         assert own == pytest.approx(average_precision_score(targets[:, code], probs[:, code], sample_weight=weights))
 
 
+@pytest.mark.slow
 def test_a_threshold_is_the_one_with_the_highest_f1():
     targets = np.array([[1, 0], [1, 0], [0, 0], [1, 0], [0, 0]], dtype=bool)
     probs = np.array([[0.9, 0.1], [0.7, 0.2], [0.4, 0.9], [0.3, 0.3], [0.1, 0.4]])

@@ -81,6 +81,7 @@ def test_of_each_family_of_backbones(train, backbone, stage, size, entry):
     assert same(computed, kept)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("temporal", POOLINGS)
 def test_of_each_kind_of_temporal_pooling(train, temporal):
     computed, kept = (train(cache, temporal=temporal, num_frames=4) for cache in ("off", "features"))
@@ -150,6 +151,7 @@ def test_a_run_that_was_stopped_goes_on_as_if_it_had_not_been(train, signal_at):
     assert same(whole, (records(out), weights(ft.load(out))))
 
 
+@pytest.mark.slow
 def test_a_run_goes_on_when_what_was_kept_has_gone(train, signal_at, tmp_path):
     phases = [ft.Phase(unfreeze="layer4", epochs=3, lr=1e-3)]
     whole = train("boundary", phases=phases)

@@ -329,6 +329,7 @@ def test_a_disk_that_fills_up_ends_the_keeping_and_not_the_run(tmp_path, clips, 
     }
 
 
+@pytest.mark.slow
 def test_what_is_kept_is_used_though_a_file_is_bad(tmp_path, clips, monkeypatch):
     read = ClipDataset._clips
     monkeypatch.setattr(ClipDataset, "_clips", lambda self, epoch, row: _bad_row_1(read, self, epoch, row))

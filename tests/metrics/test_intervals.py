@@ -91,6 +91,7 @@ def test_intervals_hold_the_truth_where_large_groups_are_harder():
     assert 0.925 <= held / SIMULATIONS <= 0.99
 
 
+@pytest.mark.slow
 def test_intervals_of_an_average_over_classes_hold_the_truth():
     from finetune.metrics.classification import score_multiclass
 
@@ -174,6 +175,7 @@ def fold_answers(rng, *, groups, size, numbers, folds):
     return right, group_N, float(np.mean(truth))
 
 
+@pytest.mark.slow
 def test_intervals_of_pooled_folds_hold_what_such_models_reach_and_need_to_be_wider_for_it():
     rng = np.random.default_rng(0)
     answers = [fold_answers(rng, groups=30, size=4, numbers=50, folds=5) for _ in range(400)]

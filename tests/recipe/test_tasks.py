@@ -166,6 +166,7 @@ def test_a_task_is_named_by_letters_digits_and_underscores(name):
     assert line == f"recipe: tasks are named by letters, digits and _: {name}"
 
 
+@pytest.mark.slow
 @given(st.from_regex(r"[A-Za-z][A-Za-z0-9_]*", fullmatch=True))
 def test_a_key_in_a_task_of_any_good_name_is_placed_there(name):
     assert refusal({name: {"kind": "box", "weigth": 1}}) == [

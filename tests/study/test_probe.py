@@ -208,6 +208,7 @@ def test_the_table_and_the_picture_name_what_was_tried(tmp_path):
     assert all(word in text for word in ("resnet18", "nearest neighbours", "majority-class baseline", "features"))
 
 
+@pytest.mark.slow
 def test_the_command_writes_a_table_and_a_picture(csv, tmp_path, finetune, monkeypatch):
     monkeypatch.chdir(tmp_path)
     settings = [f"data.manifest={csv}", "data.val=0", "data.test=0", "data.workers=0", "clip.num_frames=2"]

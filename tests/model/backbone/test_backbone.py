@@ -117,6 +117,7 @@ def test_timm(name, size):
     torch.testing.assert_close(features(model).flatten(0, 1) / scale, theirs / scale, rtol=0, atol=1e-5)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("name", "size"), [*TORCHVISION.items(), *slowly(TORCHVISION_SLOW.items())])
 def test_torchvision(name, size):
     model = keeps_the_contract(f"torchvision/{name}", size=size).eval()

@@ -43,6 +43,7 @@ def test_the_mean_over_a_map_is_the_features(name, size):
     torch.testing.assert_close(maps_BTCHW.mean((3, 4)) / scale, features / scale, rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("name", "size", "count"), TOKENS)
 def test_the_first_token_is_the_features(name, size, count):
     tokens_BTNC, features = maps_and_features(name, size, 2)

@@ -87,6 +87,7 @@ def test_clips_do_not_leak_into_each_other():
         torch.testing.assert_close(fused(both), alone, rtol=1e-4, atol=1e-4)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["test_vit", "densenet121", "torchvision/vgg11"])
 def test_tsm_names_the_families_it_is_there_for(name):
     with pytest.raises(ModelError, match="'tsm' works with ResNet, ResNeXt, RegNet, MobileNet"):

@@ -86,6 +86,7 @@ def test_a_network_that_is_tapped_gives_what_it_gave(name):
     assert torch.equal(tapped.backbone(clips), plain.backbone(clips))
 
 
+@pytest.mark.slow
 def test_video_networks_are_tapped_too():
     model = tasked(
         {"box": Task(kind="box", feature_stage="layer2")}, backbone="torchvision/r3d_18", size=32, num_frames=4
@@ -151,6 +152,7 @@ def test_a_network_that_gives_no_pictures_at_all_is_refused():
         choose_stage({"a": StageEnd("a", (2, 9)), "b": StageEnd("b", (2, 9, 1, 1))}, None, ["a", "b"], task="car")
 
 
+@pytest.mark.slow
 def test_tokens_of_a_clip_are_refused_with_the_task():
     with pytest.raises(
         ModelError, match=r"tasks.car: at '.*' the network returns a tensor \(.*no positions in the picture"

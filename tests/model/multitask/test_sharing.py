@@ -215,6 +215,7 @@ def test_what_is_frozen_stays_bit_identical(what, sharing):
     assert moved(model, begun) == learning
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "stage", "what", "sharing"),
     [

@@ -205,6 +205,7 @@ def test_the_same_files_give_the_same_bytes(tmp_path):
     assert write_report(tmp_path, figures_too=False).read_bytes() == first
 
 
+@pytest.mark.slow
 def test_every_figure_is_a_file_too(tmp_path):
     write_run_of_tasks(tmp_path, {"action": "classify", "where": "box"})
     html = write_report(tmp_path).read_text(encoding="utf-8")

@@ -47,6 +47,7 @@ def records(run):
     return [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
 
 
+@pytest.mark.slow
 def test_curves_are_those_of_metrics_of_the_run_and_of_each_phase(run, events):
     for name in ("train_loss", "val_loss", "val_top1"):
         shown = {event.step: event.value for event in events.Scalars(name)}
