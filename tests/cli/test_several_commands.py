@@ -132,7 +132,7 @@ def test_data_with_empty_cells_are_checked(finetune, written, data, tmp_path):
 def test_probes_are_for_classes_and_averages_know_tasks(finetune, written, run, data):
     status, out, err = finetune("probe", written())
     assert status == 0 and "Majority-class baseline" in out, err
-    with pytest.raises(RecipeError, match="a probe tells classes apart, and no task has any"):
+    with pytest.raises(RecipeError, match="a probe classifies, but no task has classes"):
         of_one_task(manifest_of(recipe_of(data, ("box",))))
     status, out, err = finetune("average", run, "--out", "average")
     assert status == 0 and "alpha 1.0" in out and "test shade R²" in out, err
