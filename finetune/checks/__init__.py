@@ -1,1 +1,11 @@
-"""Checks of labelled videos before training; check_data.py collects the findings of all of them."""
+"""Checks of labelled videos before training. check_data.py collects the findings of all others:
+
+rows.py                unreadable manifests and folders, wrong names, splits and labels
+class_balance.py       missing and rare classes, groups in several splits
+duplicates.py          exact and near duplicates, and leakage between splits
+loose_frames.py        numbered images that look like frames of one video
+shortcuts.py           file properties that give the class away
+burnt_in_marks.py      logos, clocks, borders that give the class away; with shared_edges.py (candidate areas),
+                       held_out_accuracy.py (do they predict the class?) and burnt_in_finding.py (the message)
+split_warnings.py      the same questions about an evaluated split, without opening a video
+"""
