@@ -1,12 +1,14 @@
-"""What the user can mend, said so that they can.
+"""Errors that the user can fix.
 
-FinetuneError            exit status 2, its message on stderr, never a traceback
-├── RecipeError          a recipe that cannot be run as it is written
-├── DataError            a manifest, a folder or labels that do not fit
-│   └── VideoError       one file that cannot be read as a video
-├── ModelError           a backbone, stage or weights that are not there
-├── RunError             a folder that is not a run, or a run that cannot do what is asked
-└── DivergedError        a run whose loss is no longer a number
+FinetuneError            on the command line: exit status 2, the message on stderr, no traceback
+├── RecipeError          the recipe is invalid
+├── DataError            the manifest, folder or labels are invalid
+│   └── VideoError       a file cannot be read as a video
+├── ModelError           the backbone, stage or weights do not exist or do not fit
+├── RunError             the folder is not a run, or the run cannot do what was requested
+└── DivergedError        the loss of a run is not finite any more
+
+A message says what is wrong (with the value), where, and what to do next. Bugs of this package are not FinetuneErrors.
 """
 
 from collections.abc import Iterable, Sequence
@@ -14,40 +16,40 @@ from difflib import get_close_matches
 
 
 class FinetuneError(Exception):
-    """A mistake of the user's: what is wrong (with the value), where, and what to do next."""
+    """An error that the user can fix; the message says what is wrong, where, and what to do next."""
 
 
 class RecipeError(FinetuneError):
-    """A recipe that cannot be run as it is written."""
+    """The recipe is invalid."""
 
 
 class DataError(FinetuneError):
-    """A manifest, a folder or labels that do not fit."""
+    """The manifest, folder or labels are invalid."""
 
 
 class VideoError(DataError):
-    """One file that cannot be read as a video; the message starts with its path."""
+    """A file cannot be read as a video; the message starts with its path."""
 
 
 class ModelError(FinetuneError):
-    """A backbone, stage or weights that are not there."""
+    """The backbone, stage or weights do not exist or do not fit."""
 
 
 class RunError(FinetuneError):
-    """A folder that is not a run, or a run that cannot do what is asked."""
+    """The folder is not a run, or the run cannot do what was requested."""
 
 
 class DivergedError(FinetuneError):
-    """A run whose loss is no longer a number."""
+    """The loss of a run is not finite any more."""
 
 
 def suggest_similar(word: str, known: Iterable[str]) -> str:
-    """`" (nearest: a, b)"` from the known words, or an empty string when none is near."""
+    """`" (nearest: a, b)"` from the known words, or an empty string if none is similar."""
     near = get_close_matches(word, list(known), n=3, cutoff=0.6)
     return f" (nearest: {', '.join(near)})" if near else ""
 
 
 def shorten_list(items: Sequence[object], *, limit: int = 5) -> str:
-    """The first items in words, with the count of those left out."""
+    """The first `limit` items, separated by commas, and the number of the others."""
     shown = ", ".join(str(item) for item in items[:limit])
     return shown if len(items) <= limit else f"{shown} and {len(items) - limit} more"

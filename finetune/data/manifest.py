@@ -1,7 +1,7 @@
-"""Which labelled videos there are: one row a video with its path, label, split and group.
+"""The manifest: one row per labelled video, with its path, label, split and group.
 
-Rows come from a folder or a CSV. Rows without a split are divided here, seeded, keeping each group whole.
-Columns are NumPy arrays, so that a hundred thousand rows cost little and nothing is copied into loading processes.
+Rows come from a folder or a CSV. Rows without a split are assigned to splits by seed, whole groups at a time. Columns
+are NumPy arrays: a hundred thousand rows take little memory, and loading processes share them.
 """
 
 from __future__ import annotations
@@ -35,10 +35,11 @@ from finetune.storage.object_store import is_url, local_copy
 
 @dataclass(frozen=True, eq=False)
 class Manifest:
-    """Labelled videos. All arrays have one item a row; `source` is the file or folder that messages name.
+    """Labelled videos. All arrays have N items, one per row; `source` is the file or folder, for messages.
 
-    With several tasks, `tasks` has their labels; `classes`, `labels` and `targets` are then those of the first that
-    chooses among names, by which rows are divided and counted (none: no classes). A row without has the number K.
+    With several tasks, `tasks` has their labels; `classes`, `labels` and `targets` are then those of the first
+    categorical task, by which rows are split and counted (empty if there is none). A row without a label has the class
+    index K.
     """
 
     source: Path
@@ -46,11 +47,11 @@ class Manifest:
     paths: np.ndarray  # absolute, UTF-8 bytes
     labels: np.ndarray  # int64, index into classes
     splits: np.ndarray  # train | val | test
-    groups: np.ndarray | None  # what must not be split across train and test
+    groups: np.ndarray | None  # clips that belong together: a group is never divided between splits
     targets: np.ndarray | None = None  # bool (N, K), where rows may have several classes: `labels` is the rarest then
     tasks: Mapping[str, Labels] = field(default_factory=dict)
-    image_rate: float = DEFAULT_IMAGE_FPS  # frames a second of those rows that are folders of numbered images
-    notes: tuple[str, ...] = ()  # what a user is told before training: what was passed over, names that look alike
+    image_rate: float = DEFAULT_IMAGE_FPS  # frames per second of rows that are folders of numbered images
+    notes: tuple[str, ...] = ()  # shown before training: skipped files, names that look alike
 
     def __len__(self) -> int:
         return len(self.paths)
@@ -59,7 +60,7 @@ class Manifest:
         return Path(os.fsdecode(self.paths[row]))
 
     def label(self, row: int) -> str:
-        """The row's class; where there may be several, those that it has: `a;b`, or an empty text."""
+        """The row's class; with multi-label targets all of its classes, `a;b`, or an empty text."""
         if self.targets is None:
             return self.classes[self.labels[row]] if self.labels[row] < len(self.classes) else ""
         return join_labels(self.classes, self.targets[row])
@@ -71,22 +72,22 @@ class Manifest:
 
     @property
     def units(self) -> np.ndarray:
-        """The name (N,) of what must not be divided: a row's group, or else its file."""
+        """For each row (N,) the name of the unit that is never divided between splits: its group, or else its file."""
         root = self.source if self.source.is_dir() else self.source.parent
         groups = None if self.groups is None else self.groups.tolist()
         return split_units([self.path(row) for row in range(len(self))], groups, root=root.absolute())
 
     @property
     def truth(self) -> np.ndarray:
-        """What is right: labels (N,), or what is there (N, K) where rows may have several classes."""
+        """The ground truth: class indices (N,), or bool (N, K) where rows may have several classes."""
         return self.labels if self.targets is None else self.targets
 
     def rows(self, split: str) -> np.ndarray:
-        """Rows of a split, in order."""
+        """Row numbers of a split, ascending."""
         return np.flatnonzero(self.splits == split)
 
     def counts(self, split: str) -> dict[str, int]:
-        """Rows of a split for each class, also those that have none."""
+        """The number of rows of each class in a split, zeros included."""
         rows = self.rows(split)
         if self.targets is not None:
             counted = self.targets[rows].sum(0)
@@ -95,7 +96,7 @@ class Manifest:
         return dict(zip(self.classes, counted.tolist(), strict=True))
 
     def without(self, rows: Iterable[int]) -> Manifest:
-        """The manifest less some rows; classes stay."""
+        """The manifest without some rows; classes stay."""
         keep = np.setdiff1d(np.arange(len(self)), np.fromiter(rows, dtype=np.int64))
         groups = None if self.groups is None else self.groups[keep]
         targets = None if self.targets is None else self.targets[keep]
@@ -110,7 +111,7 @@ class Manifest:
         )
 
     def with_classes(self, classes: tuple[str, ...]) -> Manifest:
-        """The same rows, their classes being among these."""
+        """The same rows with these classes, which include the present ones."""
         codes = np.array([*(classes.index(name) for name in self.classes), len(classes)])
         targets = None
         if self.targets is not None:
@@ -119,7 +120,7 @@ class Manifest:
         return replace(self, classes=classes, labels=codes[self.labels], targets=targets)
 
     def multitask_spec(self, tasks: Mapping[str, Task], multitask: Multitask | None = None) -> MultitaskSpec:
-        """The tasks that these rows were read with, for a model: what its heads have to give, and how they share."""
+        """The tasks of these rows as a model needs them: their settings, outputs of the heads, and how they share."""
         return MultitaskSpec(tasks, output_specs(self.tasks, self.rows("train")), multitask or Multitask())
 
     def several(self, tasks: Mapping[str, Task], multitask: Multitask | None = None) -> MultitaskSpec:
@@ -129,7 +130,7 @@ class Manifest:
         return self.multitask_spec(tasks, multitask)
 
     def for_task(self, task: str) -> Manifest:
-        """The same rows, with the classes and labels of a task that chooses among names."""
+        """The same rows with the classes and labels of a categorical task."""
         return self.relabelled(self.tasks[task])
 
     def relabelled(self, labels: Labels) -> Manifest:
@@ -145,11 +146,11 @@ class Manifest:
         return there.for_task(first) if tasks[first].kind in CATEGORICAL_KINDS else there
 
     def for_split(self, split: str) -> Manifest:
-        """The rows of a split, in their order, numbered from 0; classes stay."""
+        """The rows of one split, in order, renumbered from 0; classes stay."""
         return self.without(np.flatnonzero(self.splits != split))
 
     def to_csv(self, path: Path) -> None:
-        """Write path,label,split[,group] with absolute paths: the very rows of a run."""
+        """Write path,label,split[,group] with absolute paths, so that the same rows can be read again."""
         self._write(path, {"split": self.splits})
 
     def to_csv_without_splits(self, path: Path) -> None:

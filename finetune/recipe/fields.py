@@ -1,4 +1,4 @@
-"""What the sections of a recipe are made of: their base, ranges of numbers, and choices that several of them have."""
+"""Building blocks of the recipe's sections: base class, number ranges, paths, and choices shared by sections."""
 
 import os
 from pathlib import Path
@@ -30,12 +30,12 @@ Head = Literal["linear", "mlp", "cosine"]
 
 
 def _expand_home(value: object) -> object:
-    """A path with `~` and `~user` replaced by that home folder, where there is one; every other value as it is."""
+    """The path with `~` and `~user` expanded to the home folder, if it exists; other values stay."""
     return os.path.expanduser(value) if isinstance(value, str | Path) else value  # noqa: PTH111, that of Path raises
 
 
 def _parse_path_or_url(value: object) -> object:
-    """A path, but for places in an object store, which stay text."""
+    """A Path; URLs of an object store stay text."""
     return Path(str(_expand_home(value))) if isinstance(value, str) and "://" not in value else value
 
 

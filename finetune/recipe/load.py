@@ -1,4 +1,4 @@
-"""Recipe files: find, read, override, check and write them; every mistake in one is said at once."""
+"""Find, read, override, check and write recipe files; all errors of a recipe are reported together."""
 
 import re
 from collections.abc import Sequence
@@ -30,9 +30,9 @@ YAML_ERRORS = (OSError, ValueError, TypeError, RecursionError, YAMLError, OmegaC
 def load_recipe(name: str, overrides: Sequence[str] = ()) -> Recipe:
     """Read a recipe by its name (`resnet50_ucf`) or file, apply `key.sub=value` overrides, check all of it.
 
-    References such as `${oc.env:HOME}` are resolved, but never in the recipe of a run folder, which somebody else may
-    have written: there they are refused, and places in object stores are marked as ones that nobody has asked for
-    (see `mark_untrusted_urls`). Raises RecipeError with every mistake in it, one a line.
+    References such as `${oc.env:HOME}` are resolved, but not in the recipe of a run folder, which somebody else may
+    have written: there they are refused, and URLs of object stores are marked as untrusted (see `mark_untrusted_urls`).
+    Raises RecipeError with all errors, one per line.
     """
     path = find_recipe(name)
     in_run_folder = _is_in_run_folder(path)
@@ -50,7 +50,7 @@ def load_recipe(name: str, overrides: Sequence[str] = ()) -> Recipe:
 
 
 def check_recipe(plain: object, *, where: str) -> Recipe:
-    """A Recipe from plain dictionaries and lists; `where` is named in the message of the RecipeError."""
+    """A Recipe from plain dictionaries and lists. Raises RecipeError, whose message names `where`."""
     if not isinstance(plain, dict):
         raise RecipeError(f"{where}: a recipe is a mapping of sections, this is {type(plain).__name__}")
     try:
@@ -60,7 +60,7 @@ def check_recipe(plain: object, *, where: str) -> Recipe:
 
 
 def check_saved_recipe(plain: dict[str, Any], *, where: str) -> Recipe:
-    """The same of a recipe that a run has saved: old names of keys are taken without a warning."""
+    """A Recipe from plain values that a run has saved: old names of keys are accepted without a warning."""
     try:
         renamed, _ = rename_recipe_keys(plain)
     except ValueError as error:
@@ -69,7 +69,7 @@ def check_saved_recipe(plain: dict[str, Any], *, where: str) -> Recipe:
 
 
 def data_section(overrides: Sequence[str]) -> Data:
-    """The section `data` of overrides alone. Raises RecipeError for other sections."""
+    """The section `data` from overrides alone. Raises RecipeError for keys of other sections."""
     tree = OmegaConf.create({})
     _apply_overrides(tree, overrides)
     if others := sorted(set(map(str, tree)) - {"data"}):
@@ -87,7 +87,7 @@ def save_recipe(recipe: Recipe, path: Path) -> None:
 
 
 def find_recipe(name: str) -> Path:
-    """The file of a recipe: a path, `recipes/<name>.yaml` here, or one that came with the package."""
+    """The file of a recipe: a path, `recipes/<name>.yaml` in the current folder, or a recipe of the package."""
     direct = Path(name)
     if direct.suffix in {".yaml", ".yml"} or "/" in name:
         if direct.is_file():
@@ -103,23 +103,23 @@ def find_recipe(name: str) -> Path:
 
 
 def recipe_folders() -> list[Path]:
-    """Where recipes are looked for, first match first: the current folder's, then the package's own."""
+    """Folders that are searched for recipes, in this order: in the current folder, then in the package."""
     package = Path(__file__).parent.parent
     installed, checkout = package / "recipes", package.parent / "recipes"
     return [Path("recipes"), installed if installed.is_dir() else checkout]
 
 
 def list_recipes() -> dict[str, Path]:
-    """Every recipe that can be named, with its file."""
-    found = (path for folder in reversed(recipe_folders()) for path in sorted(folder.glob("*.yaml")))
-    return {path.stem: path for path in found}
+    """All recipes that can be given by name, with their files."""
+    paths = (path for folder in reversed(recipe_folders()) for path in sorted(folder.glob("*.yaml")))
+    return {path.stem: path for path in paths}
 
 
 def read_yaml(text: str, *, where: Path) -> object:
-    """Plain dictionaries and lists of a recipe that anybody may have written; references in it stay text.
+    """Plain dictionaries and lists from a recipe of unknown origin; references in it stay text.
 
-    Raises RecipeError for what is no YAML, and for what can only be meant to do harm: too much of it, nested too
-    deep, or aliases, of which a few lines can fill the memory.
+    Raises RecipeError for invalid YAML, and for YAML that could exhaust the memory: too long, nested too deep, or with
+    aliases.
     """
     try:
         _check_harmless(text, where)
@@ -129,14 +129,14 @@ def read_yaml(text: str, *, where: Path) -> object:
 
 
 def mark_untrusted_urls(recipe: Recipe, overrides: Sequence[str] = ()) -> Recipe:
-    """The recipe of a run folder, its places in object stores marked, except those that an override gives.
+    """The recipe of a run folder with its object-store URLs marked as untrusted, except those given in an override.
 
-    From a marked place nothing is fetched (see `objects.local_copy`).
+    Nothing is downloaded from an untrusted URL (see `object_store.local_copy`).
     """
-    asked = {override.partition("=")[2].strip(" '\"") for override in overrides}
+    given = {override.partition("=")[2].strip(" '\"") for override in overrides}
 
     def marked(place: object) -> object:
-        return UntrustedUrl(place) if isinstance(place, str) and is_url(place) and place not in asked else place
+        return UntrustedUrl(place) if isinstance(place, str) and is_url(place) and place not in given else place
 
     data = {key: marked(getattr(recipe.data, key)) for key in ("manifest", "packed")}
     tasks = {name: task.model_copy(update={"manifest": marked(task.manifest)}) for name, task in recipe.tasks.items()}
@@ -144,7 +144,7 @@ def mark_untrusted_urls(recipe: Recipe, overrides: Sequence[str] = ()) -> Recipe
 
 
 def _is_in_run_folder(path: Path) -> bool:
-    """Whether a recipe lies in a run folder, beside what training wrote there."""
+    """Whether a recipe file is in a run folder, next to files that training wrote."""
     return path.name == "recipe.yaml" and any((path.parent / name).exists() for name in RUN_FOLDER_FILES)
 
 
@@ -212,7 +212,7 @@ def _override(tree: DictConfig, override: str) -> None:
 
 
 def _format_errors(details: Sequence[ErrorDetails]) -> list[str]:
-    """One line for each wrong place; a union reports its place once for each member, and is said once."""
+    """One line per invalid key; the errors of a union's members are joined into one line."""
     reasons: dict[str, list[str]] = {}
     for detail in details:
         place = _dotted_key(detail)
@@ -220,7 +220,7 @@ def _format_errors(details: Sequence[ErrorDetails]) -> list[str]:
             reasons[f"unknown key {place!r}{_nearest_key(place)}"] = []
             continue
         if detail["type"] == "too_short" and any(other.startswith(f"{place}.") for other in reasons):
-            continue  # an item that is wrong is not counted; it has its own line
+            continue  # an invalid item is not counted, and has its own line
         value = detail["input"]
         shown = f" is {value!r}" if isinstance(value, str | int | float | None) else ""
         message = detail["msg"].removeprefix("Value error, ").removeprefix("Input ")
@@ -229,7 +229,7 @@ def _format_errors(details: Sequence[ErrorDetails]) -> list[str]:
 
 
 def _dotted_key(detail: ErrorDetails) -> str:
-    """The place as an override writes it, without the names that pydantic gives the members of a union."""
+    """The key as in an override, without the names that pydantic gives to members of a union."""
     parts, words = detail["loc"], {word for key in known_keys() for word in key.split(".")}
     unknown_last = detail["type"] == "extra_forbidden"
     own = parts[1:2] if parts[:1] == ("tasks",) else ()  # the name of a task
@@ -238,7 +238,7 @@ def _dotted_key(detail: ErrorDetails) -> str:
 
 
 def _nearest_key(place: str) -> str:
-    """The known keys nearest to an unknown one: in its own section first, then anywhere, else all of the section."""
+    """Suggestions for an unknown key: similar ones of its section, else of any section, else all of its section."""
     parent, dot, word = place.rpartition(".")
     known = [key.rpartition(".") for key in known_keys()]
     within = re.sub(r"\.\d+", "", parent) if not parent.startswith("tasks.") else TASK_SECTION
@@ -253,7 +253,7 @@ def _nearest_key(place: str) -> str:
 
 
 def known_keys() -> list[str]:
-    """Every key of a recipe as it is written in an override, list positions left out; those of a task under <name>."""
+    """All keys of a recipe as in an override, without list indices; keys of a task under <name>."""
     keys = []
     for name, field in Recipe.model_fields.items():
         sections = {"phases": (Phase, Schedule), "tasks": (Task,)}.get(name, (field.annotation,))

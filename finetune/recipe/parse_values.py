@@ -1,4 +1,4 @@
-"""Values of a recipe, read as the types of their keys say: text as it was typed, everything else as YAML."""
+"""Parse values of a recipe by the types of their keys: text is taken as typed, everything else is YAML."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ from finetune.recipe.schema import Recipe
 
 
 def parse_value(key: Sequence[str], text: str) -> Any:
-    """The value that `text`, from a command line, gives the key of these parts: `("data", "folder")`.
+    """The value of `text`, from a command line, for a key given by its parts, such as `("data", "folder")`.
 
-    Text stays as it was typed, `${…}` included. Nothing, and the word null for a key that may be null, is None. A key
-    that no recipe has takes text. Raises YAMLError where the key takes no text and the value is no YAML.
+    Text stays as typed, `${…}` included. Empty text, and `null` for a key that may be null, is None. An unknown key
+    takes text. Raises YAMLError where the key takes no text and the value is not valid YAML.
     """
     types = key_types(key)
     known = [each for each in types if each is not type(None)]
@@ -40,7 +40,7 @@ def parse_value(key: Sequence[str], text: str) -> Any:
 
 
 def escape_interpolation(value: Any) -> Any:
-    """The value as OmegaConf has to have it to give `${` back, which it takes for the name of another key else."""
+    """The value with `${` escaped, so that OmegaConf does not take it for a reference to another key."""
     if isinstance(value, str):
         return re.sub(r"(\\*)\$\{", lambda match: match[1] * 2 + r"\${", value)
     if isinstance(value, dict):
@@ -49,7 +49,7 @@ def escape_interpolation(value: Any) -> Any:
 
 
 def unescape_interpolation(value: Any) -> Any:
-    """What `escape_interpolation` made of it, given back; nothing is resolved."""
+    """The inverse of `escape_interpolation`; nothing is resolved."""
     if isinstance(value, str):
         return re.sub(r"(\\+)\$\{", lambda match: match[1][: len(match[1]) // 2] + "${", value)
     if isinstance(value, dict):
@@ -58,12 +58,12 @@ def unescape_interpolation(value: Any) -> Any:
 
 
 def parse_yaml_mapping(document: str, types: dict[str, list[Any]]) -> dict[str, Any]:
-    """The values of a YAML mapping, those that are text by the `types` of its keys as they are written."""
+    """The values of a YAML mapping; those that are text, by the `types` of their keys, stay as written."""
     return OmegaConf.to_container(OmegaConf.create(quote_strings(document, types)))  # type: ignore[return-value]
 
 
 def quote_strings(document: str, keys: dict[str, list[Any]] | None = None) -> str:
-    """The same YAML with quotes around what the keys take as text, so that `yes`, `1` and `2024-05-01` are that text.
+    """The same YAML with quotes around values of keys that take text, so that `yes`, `1` and `2024-05-01` stay text.
 
     `keys` are types of the outermost keys, by default those of a recipe. Raises YAMLError.
     """
@@ -89,7 +89,7 @@ def _quote(node: yaml.Node, types: Sequence[Any]) -> None:
 
 
 def key_types(key: Sequence[str]) -> list[Any]:
-    """The types that a key may have, the members of a union one by one; none for a key that no recipe has."""
+    """The types of a key's values, the members of a union one by one; none for an unknown key."""
     types: list[Any] = [Recipe]
     for part in key:
         types = _child_types(types, part)

@@ -1,4 +1,4 @@
-"""Built-in schedules of phases, by name: each a readable list that one can print and edit."""
+"""Built-in schedules of phases, by name."""
 
 from collections.abc import Callable, Sequence
 
@@ -9,14 +9,14 @@ HEAD_STAGES = ("temporal", "head")
 
 
 def resolve_phases(phases: Sequence[Phase] | Schedule, stages: Sequence[str]) -> tuple[Phase, ...]:
-    """The phases of a schedule, for a model with these stages; a list of phases is given back.
+    """The phases of a built-in schedule for a model with these stages; a list of phases is returned as it is.
 
-    Raises RecipeError for a schedule, or a stage in its name, that is not there.
+    Raises RecipeError for an unknown schedule, or an unknown stage in its name.
     """
     if not isinstance(phases, Schedule):
         return tuple(phases)
     name, colon, stage = phases.schedule.partition(":")
-    backbone = [each for each in stages if each not in HEAD_STAGES]
+    backbone = [name for name in stages if name not in HEAD_STAGES]
     if name not in SCHEDULES:
         known = ", ".join([*SCHEDULES, "surgical:<stage>"]).replace("surgical, ", "")
         raise RecipeError(f"phases: unknown schedule {name!r}{suggest_similar(name, SCHEDULES)}; there are {known}")
@@ -29,18 +29,18 @@ def resolve_phases(phases: Sequence[Phase] | Schedule, stages: Sequence[str]) ->
 
 
 def _head_only(plan: Schedule, backbone: Sequence[str]) -> tuple[Phase, ...]:
-    """Linear probe: the backbone stays as it was pretrained."""
+    """Linear probe: the pretrained backbone stays frozen."""
     return (Phase(unfreeze="head", epochs=plan.epochs, lr=plan.lr),)
 
 
 def _lp_ft(plan: Schedule, backbone: Sequence[str]) -> tuple[Phase, ...]:
-    """Probe, then fine-tune all at a low rate (arXiv:2202.10054)."""
+    """Linear probe, then fine-tune everything at a low learning rate (LP-FT, arXiv:2202.10054)."""
     first, rest = _split_epochs(plan.epochs)
     return Phase(unfreeze="head", epochs=first, lr=plan.lr), Phase(unfreeze="all", epochs=rest, lr=plan.backbone_lr)
 
 
 def _head_then_all(plan: Schedule, backbone: Sequence[str]) -> tuple[Phase, ...]:
-    """A short warm-up of the head, then all, each stage slower than the one after it."""
+    """Train the head for a fifth of the epochs, then everything, with layer-wise learning-rate decay."""
     first = max(1, plan.epochs // 5)
     rest = max(1, plan.epochs - first)
     return (
@@ -50,12 +50,12 @@ def _head_then_all(plan: Schedule, backbone: Sequence[str]) -> tuple[Phase, ...]
 
 
 def _full(plan: Schedule, backbone: Sequence[str]) -> tuple[Phase, ...]:
-    """All from the start, the backbone at its lower rate."""
+    """Train everything from the start, the backbone at its lower learning rate."""
     return (Phase(unfreeze="all", epochs=plan.epochs, lr=plan.lr, backbone_lr_scale=_backbone_lr_scale(plan)),)
 
 
 def _gradual(plan: Schedule, backbone: Sequence[str]) -> tuple[Phase, ...]:
-    """One stage more every few epochs, from the last to the first (ULMFiT, arXiv:1801.06146)."""
+    """Unfreeze one more stage every few epochs, from last to first (ULMFiT, arXiv:1801.06146)."""
     words = ["head", *(f"last({count})" for count in range(1, len(backbone))), "all"]
     rates = {"lr": plan.lr, "backbone_lr_scale": _backbone_lr_scale(plan), "layer_decay": 0.9}
     longest = max(plan.epochs_per_stage, plan.epochs - plan.epochs_per_stage * len(backbone))
@@ -68,7 +68,7 @@ def _gradual(plan: Schedule, backbone: Sequence[str]) -> tuple[Phase, ...]:
 
 
 def _surgical(plan: Schedule, stage: Sequence[str]) -> tuple[Phase, ...]:
-    """Probe, then one stage with all that is new (arXiv:2210.11466)."""
+    """Linear probe, then train one stage and the new layers (surgical fine-tuning, arXiv:2210.11466)."""
     first, rest = _split_epochs(plan.epochs)
     return (
         Phase(unfreeze="head", epochs=first, lr=plan.lr),
@@ -77,7 +77,7 @@ def _surgical(plan: Schedule, stage: Sequence[str]) -> tuple[Phase, ...]:
 
 
 def _bitfit(plan: Schedule, backbone: Sequence[str]) -> tuple[Phase, ...]:
-    """The biases, and all that is new (arXiv:2106.10199)."""
+    """Train biases and new layers alone (BitFit, arXiv:2106.10199)."""
     return (Phase(unfreeze=("match(bias$)", *HEAD_STAGES), epochs=plan.epochs, lr=plan.lr),)
 
 

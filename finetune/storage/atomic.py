@@ -1,4 +1,4 @@
-"""Files and folders that are there whole or not at all, whatever ends the program while they are written."""
+"""Atomic writes: a file or folder is complete or absent, even if the program is killed while writing. And locks."""
 
 import json
 import os
@@ -39,10 +39,10 @@ def check_writable(path: Path) -> None:
 
 @contextmanager
 def atomic_file(path: Path, *, concurrent_writers: bool = False) -> Iterator[Path]:
-    """A path beside `path` to write to; what is there at the end is flushed to the disk, and takes its place at once.
+    """A temporary path next to `path` to write to; at the end of the block it is flushed to disk and replaces `path`.
 
-    When the block fails, the file is as it was. `concurrent_writers`: so may other processes at the same time; the last
-    wins.
+    If the block fails, `path` stays unchanged. `concurrent_writers`: other processes may write it at the same time; the
+    last one wins.
     """
     partial = path.with_name(f"{path.name}{f'.{os.getpid()}' if concurrent_writers else ''}.partial")
     partial.unlink(missing_ok=True)  # it may be a link to another file
@@ -130,7 +130,7 @@ def try_exclusive_lock(path: Path) -> Iterator[bool]:
 
 
 def write_json(path: Path, value: Any) -> None:
-    """Write JSON, whole."""
+    """Write JSON atomically."""
     with atomic_file(path) as partial:
         partial.write_text(json.dumps(value, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
 

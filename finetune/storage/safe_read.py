@@ -30,7 +30,7 @@ BAD_ARRAY_ERRORS = (  # what NumPy raises for files that hold none
 
 
 def read_text_file(path: Path) -> str | None:
-    """None where there is no such file; what is no UTF-8 becomes question marks."""
+    """The text of a file, or None if it does not exist; bytes that are not UTF-8 become replacement characters."""
     try:
         found = path.stat()
         if not stat.S_ISREG(found.st_mode) or found.st_size > MAX_TEXT_BYTES:
@@ -43,7 +43,7 @@ def read_text_file(path: Path) -> str | None:
 
 
 def read_json(path: Path, kind: Any = Any) -> Any:
-    """The value in a JSON file, which has to be of a type: dict[str, int], a TypedDict and the like."""
+    """The value in a JSON file, checked against a type such as dict[str, int] or a TypedDict. Raises RunError."""
     text = read_text_file(path)
     if text is None:
         raise RunError(f"{path}: there is no such file; evaluate or train again")
@@ -59,7 +59,7 @@ def parse_json(text: str, where: Path | str, kind: Any = Any) -> Any:
 
 
 def validate_type(value: Any, kind: Any, where: Path | str) -> Any:
-    """The value as it is, where it is of a type that pydantic can check. Raises RunError that names what is not."""
+    """The value, unchanged, if it is of the type `kind`. Raises RunError that names what does not fit."""
     try:
         _adapter(kind).validate_python(value, strict=True)
         return value
@@ -75,7 +75,7 @@ def _adapter(kind: Any) -> TypeAdapter:
 
 
 def read_array(path: Path, *, mapped: bool = False) -> np.ndarray:
-    """The array in a .npy file, or its memory map; nothing in it is executed. Raises RunError for what is none."""
+    """The array in a .npy file, or its memory map; pickled objects are refused. Raises RunError."""
     try:
         if mapped:
             return np.lib.format.open_memmap(path, mode="r")
