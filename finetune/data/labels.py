@@ -1,4 +1,4 @@
-"""Labels of several tasks: read from columns of manifests, masked where they lack, and laid side by side as numbers."""
+"""Labels of tasks: read from manifest columns, masked where missing, and laid out as one target vector per clip."""
 
 from __future__ import annotations
 
@@ -17,18 +17,23 @@ from finetune.errors import DataError, shorten_list, suggest_similar
 from finetune.recipe.tasks import CATEGORICAL_KINDS, SPATIAL_KINDS, OutputSpec, Task
 from finetune.storage.object_store import local_copy
 
-LABEL_SEPARATOR = ";"  # between the classes of a row that has several
-UNKNOWN_LABELS = ";;"  # instead of a list of classes, of which an empty one says that none is there
-TARGET_SCALE = 0.1  # boxes and motion are learnt in tenths of the picture's side
-INITIAL_BOX = (0.5, 0.5, 0.25, 0.25)  # centre x and y, width and height: where a box is looked for first
+LABEL_SEPARATOR = ";"  # between the classes of a multi-label row
+UNKNOWN_LABELS = ";;"  # for a row without a label; an empty list of classes means that no class is present
+TARGET_SCALE = 0.1  # boxes and motion are regressed in tenths of the picture's side
+INITIAL_BOX = (
+    0.5,
+    0.5,
+    0.25,
+    0.25,
+)  # center x and y, width and height, in fractions of the picture: a head's output of 0
 
 
 @dataclass(frozen=True, eq=False)
 class Labels:
-    """Of one task, one item a row: `values` are numbers of names (N,), what is there (N, K), or numbers (N, K).
+    """Labels of one task: `values` are class indices (N,), present classes, bool (N, K), or numbers (N, K).
 
-    `names` are the classes or levels, else the columns. Where a row lacks the label `known` is false, and its values
-    say nothing.
+    `names` (K,) are the classes or levels, or else the columns. `known` (N,) is false where a row has no label; its
+    values are then undefined.
     """
 
     kind: str
@@ -40,7 +45,7 @@ class Labels:
         return Labels(self.kind, self.names, self.values[rows], self.known[rows])
 
     def named(self, names: tuple[str, ...]) -> Labels:
-        """The same labels, their names being among these; columns of numbers are called by these, in their order."""
+        """The same labels with these names, which include the present ones; columns of numbers are renamed in order."""
         if names == self.names:
             return self
         if self.kind not in CATEGORICAL_KINDS:
@@ -54,7 +59,7 @@ class Labels:
         return Labels(self.kind, names, values, self.known)
 
     def among(self, names: tuple[str, ...]) -> Labels:
-        """The same labels, of these names alone: a row that has another lacks the label."""
+        """The same labels with these names alone; a row with any other class has no label."""
         if self.kind not in CATEGORICAL_KINDS:
             return self.named(names)
         strange_K = np.array([name not in names for name in self.names], dtype=bool)
@@ -318,7 +323,7 @@ class TargetLayout:
         return sum(len(each.names) for each in self.outputs.values()) + len(self.outputs)
 
     def vector(self, targets: Mapping[str, np.ndarray | None]) -> np.ndarray:
-        """float32 (width,) of one clip's targets, each (K,); None where there is none."""
+        """float32 (width,) from one clip's targets by task, each (K,), or None where the clip has no label."""
         vector = np.zeros(self.width, dtype=np.float32)
         for number, (name, place) in enumerate(self.places.items()):
             target = targets[name]
@@ -329,7 +334,7 @@ class TargetLayout:
 
 
 def class_targets(labels: Labels, row: int) -> np.ndarray:
-    """The target (K,) of a row that chooses among names, as 0 and 1."""
+    """The target (K,) of a categorical row, as 0 and 1."""
     if labels.kind == "multilabel":
         return labels.values[row].astype(np.float32)
     return (np.arange(len(labels.names)) == labels.values[row]).astype(np.float32)

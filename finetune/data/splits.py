@@ -1,8 +1,8 @@
-"""Divide rows into train, val and test: whole groups and files, every class in train, shares as near as that allows.
+"""Assign rows to train, val and test: whole groups and files, every class in train, fractions as close as possible.
 
-Units (groups, or files where there are none) are taken in the order of a hash of their name and the seed. So the split
-of a unit depends on its name and on the counts of its classes, not on the order of rows, and adding one clip moves few
-others (docs/own-data.md has the figures).
+Units (groups, or files without groups) are visited in the order of a hash of their name and the seed. So the split of a
+unit depends on its name and on class counts, not on the order of rows, and adding one clip moves few others (figures in
+docs/own-data.md).
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ MOVE_PENALTY = 0.005  # of cost for each row that is moved once all splits are f
 
 
 def file_ids(paths: Sequence[Path]) -> np.ndarray:
-    """A number (N,) for each path, the same where two lead to one file: by links, hard links, `..` or spelling."""
+    """An ID (N,) for each path; paths to the same file, by links, hard links, `..` or spelling, have the same ID."""
     numbers: dict[object, int] = {}
     return np.array([numbers.setdefault(_file_identity(path), len(numbers)) for path in paths], dtype=np.int64)
 
@@ -43,9 +43,9 @@ def _file_identity(path: Path) -> object:
 
 
 def split_units(paths: Sequence[Path], groups: Sequence[str] | None, *, root: Path) -> np.ndarray:
-    """For each row (N,) the name of what must stay whole: its group, or its file's path from `root`.
+    """For each row (N,) the name of its unit, which is never divided: its group, or its file's path relative to `root`.
 
-    A file that is in several groups makes them one. The name is the first of a unit's names in alphabetical order.
+    Groups that share a file are one unit. A unit's name is the alphabetically first of its names.
     """
     files = file_ids(paths)
     texts = groups or [""] * len(paths)
@@ -70,10 +70,10 @@ def _name_from(path: Path, root: Path) -> str:
 
 
 def stratification_columns(every: Iterable[Labels]) -> tuple[np.ndarray, np.ndarray]:
-    """What is spread evenly over splits, bool (N, C), and which columns (C,) training must have.
+    """Columns to stratify by, bool (N, C), and which of them (C,) the training split must contain.
 
-    A column for each name of each task that any row has, for each task of numbers one for its labelled rows, and one
-    for rows without any label, which training need not have.
+    There is one column per class of each task, one per task of numbers for its labelled rows, and one for rows without
+    any label, which training does not need.
     """
     columns = [labels.presence() for labels in every]
     labelled_NC = np.concatenate(columns, axis=1)
@@ -86,9 +86,10 @@ def stratification_columns(every: Iterable[Labels]) -> tuple[np.ndarray, np.ndar
 def assign_splits(
     every: Iterable[Labels], units: np.ndarray, shares: tuple[float, float, int], *, source: Path
 ) -> np.ndarray:
-    """A split for each row: whole units, the names of all tasks in proportion, and each of them in train.
+    """A split for each row (N,): whole units, stratified by the classes of all tasks, with every class in train.
 
-    `shares` is (val, test, seed). Raises DataError where no division leaves train every name, and val and test a row.
+    `units` (N,) are names of units; `shares` is (val, test, seed). Raises DataError where no assignment leaves every
+    class in train and a row in val and test.
     """
     val, test, seed = shares
     if val + test >= 1:
