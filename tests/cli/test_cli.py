@@ -43,7 +43,7 @@ def test_the_head_starts_at_the_training_rows_classes_unless_all_are_to_count_al
         built.append(model)
         raise RunError("that is enough")
 
-    monkeypatch.setattr(start, "fit", stop)
+    monkeypatch.setattr(start, "fit_recipe", stop)
     assert "that is enough" in finetune("train", recipe, f"data.folder={tmp_path / 'uneven'}", override)[2]
     bias = built[0].heads["label"][-1].bias.detach()
     assert torch.allclose(bias, torch.tensor([4 / 6, 2 / 6]).log()) == at_prior
