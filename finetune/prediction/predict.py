@@ -104,7 +104,7 @@ def predict(
     a run without one raises RunError. `progress` is called with (files done, files).
 
     With `on_error="fail"`, files that cannot be read raise a DataError that names all of them, before any prediction;
-    with `"skip"` they are left out and listed in `skipped` of the result.
+    with `"skip"` they are omitted and listed in `skipped` of the result.
     """
     predictions = PredictionList()
 
@@ -239,11 +239,9 @@ def _task_prediction(
 
 
 def _check_temperatures(run: Run, fitted: Mapping[str, Fitted], views: int | None) -> None:
-    """Raise RunError where no task has a temperature for so many views; None: as many as it was fitted for."""
+    """Raise RunError where no task has a temperature for this number of views; None: the number it was fitted for."""
     if all(task.temperature is None for task in fitted.values()):
-        raise RunError(
-            f"{run.folder}: has no temperature, which training fits on the split val; leave out --calibrated"
-        )
+        raise RunError(f"{run.folder}: has no temperature, which training fits on the split val; omit --calibrated")
     fitted_views = run.recipe.evaluate.views
     if views is not None and views != fitted_views:
-        raise RunError(f"{run.folder}: its temperature is that of {fitted_views} views, not {views}; leave out --views")
+        raise RunError(f"{run.folder}: its temperature was fitted with {fitted_views} views, not {views}; omit --views")

@@ -1,4 +1,4 @@
-"""Predictions drawn on the videos that they are of: which marks, and into which files."""
+"""Draw predictions on their videos: what is drawn, and into which files."""
 
 import os
 from collections.abc import Sequence
@@ -21,35 +21,35 @@ from finetune.storage.numbered_images import DEFAULT_IMAGE_FPS, IMAGE_SUFFIXES
 
 
 def output_paths(paths: Sequence[Path], out: Path, *, image_sequences: bool = True) -> list[Path]:
-    """Where each file is drawn to, in the order in which `predict` takes them.
+    """The output path of each file, in the order of `predict`.
 
-    One file is drawn to `out`; several, or a folder, into the folder `out`, as deep in it as they are in the folder
-    that holds all of them, and under their names: with .mp4 or .png at the end where theirs cannot be written. Raises
-    RunError where that cannot be.
+    One file is drawn to `out`. Several files, or a folder, are drawn into the folder `out`, under their names and in
+    the same subfolders as in the folder that holds all of them; .mp4 or .png is appended where a format cannot be
+    written. Raises RunError where an output path is not usable.
     """
     files = [file for path in paths for file in find_media(path, image_sequences=image_sequences)]
     for path in paths:
         if path.is_dir() and out.resolve().is_relative_to(path.resolve()):
-            raise RunError(f"{out}: is within {path}, and would be predicted the next time; draw to another place")
+            raise RunError(f"{out}: lies inside {path}, so the next prediction would include it; draw to another place")
     if len(paths) == 1 and files == list(paths):
         targets = [_check_suffix(files[0], out)]
     else:
         _check_output_folder(paths, out, len(files))
         top = Path(os.path.commonpath([file.absolute().parent for file in files]))
         targets = [out / _with_output_suffix(file.absolute().relative_to(top)) for file in files]
-    taken = {file.resolve() for file in files}
+    sources = {file.resolve() for file in files}
     for target in targets:
-        if target.resolve() in taken:
-            raise RunError(f"{target}: is one of the videos themselves; draw to another place")
+        if target.resolve() in sources:
+            raise RunError(f"{target}: is one of the input videos; draw to another place")
         if target.is_dir():
-            raise RunError(f"{target}: is a folder, and would have to be a file; draw to another place")
+            raise RunError(f"{target}: is a folder, not a file; draw to another place")
     return targets
 
 
 def draw(prediction: Prediction, target: Path, *, image_rate: float = DEFAULT_IMAGE_FPS) -> None:
-    """Write the video, or image, of a prediction with what is said of it on each frame.
+    """Write the video, or image, of a prediction with the prediction drawn on each frame.
 
-    A folder of numbered images becomes a video of `image_rate` frames a second.
+    A folder of numbered images becomes a video with `image_rate` frames a second.
     """
     if _is_image(prediction.path):
         draw_image(prediction.path, target, build_overlay(prediction))
@@ -58,28 +58,29 @@ def draw(prediction: Prediction, target: Path, *, image_rate: float = DEFAULT_IM
 
 
 def build_overlay(prediction: Prediction) -> Overlay:
-    """The class and its probability, what other tasks say as lines of text, boxes, and arrows of movement.
+    """The class with its probability and the numbers of other tasks as lines of text, boxes, and arrows of motion.
 
-    Of several tasks the first box moves by the first movement, the second by the second; a box without one stays.
+    The first box task moves by the first motion task, the second by the second; a box without a motion task stays.
     """
     tasks = prediction.tasks
     if not tasks:
         return Overlay((_class_text(prediction.top_k, prediction.named),))
-    lines = [_task_line(name, each, alone=name == primary_task(tasks)) for name, each in tasks.items()]
+    lines = [_task_line(name, task, is_primary=name == primary_task(tasks)) for name, task in tasks.items()]
     boxes, motions = ([item for item in tasks.items() if item[1].kind == kind] for kind in ("box", "motion"))
     objects = [_overlay_object(box, motion) for box, motion in zip_longest(boxes, motions)]
-    reference_frame = next((each.frame for _, each in boxes), None)
+    reference_frame = next((box.frame for _, box in boxes), None)
     return Overlay(tuple(filter(None, lines)), tuple(objects), reference_frame or 0)
 
 
-def _task_line(name: str, said: TaskPrediction, *, alone: bool) -> str:
-    if said.kind in {"box", "motion"}:
+def _task_line(name: str, task: TaskPrediction, *, is_primary: bool) -> str:
+    """One task as a line of text, without its name if it is the primary one; empty for boxes and motion."""
+    if task.kind in {"box", "motion"}:
         return ""
-    if said.top_k:
-        return _class_text(said.top_k, said.named) if alone else f"{name}: {_class_text(said.top_k, said.named)}"
-    if list(said.numbers) == [name]:
-        return f"{name} {said.numbers[name]:.3g}"
-    return f"{name}: " + "  ".join(f"{key} {value:.3g}" for key, value in said.numbers.items())
+    if task.top_k:
+        return _class_text(task.top_k, task.named) if is_primary else f"{name}: {_class_text(task.top_k, task.named)}"
+    if list(task.numbers) == [name]:
+        return f"{name} {task.numbers[name]:.3g}"
+    return f"{name}: " + "  ".join(f"{key} {value:.3g}" for key, value in task.numbers.items())
 
 
 def _class_text(top_k: Sequence[tuple[str, float]], named: Sequence[str] | None) -> str:
@@ -90,12 +91,12 @@ def _class_text(top_k: Sequence[tuple[str, float]], named: Sequence[str] | None)
 
 
 def _overlay_object(box: tuple[str, TaskPrediction] | None, motion: tuple[str, TaskPrediction] | None) -> OverlayObject:
-    name = next(each[0] for each in (box, motion) if each is not None)
-    place, goes = ({} if each is None else each[1].numbers for each in (box, motion))
+    name = next(task[0] for task in (box, motion) if task is not None)
+    box_numbers, motion_numbers = ({} if task is None else task[1].numbers for task in (box, motion))
     return OverlayObject(
         name,
-        (place["x"], place["y"], place["w"], place["h"]) if place else None,
-        (goes["dx"], goes["dy"]) if goes else None,
+        (box_numbers["x"], box_numbers["y"], box_numbers["w"], box_numbers["h"]) if box_numbers else None,
+        (motion_numbers["dx"], motion_numbers["dy"]) if motion_numbers else None,
     )
 
 
@@ -108,19 +109,19 @@ def _output_suffixes(file: Path) -> tuple[str, ...]:
 
 
 def _with_output_suffix(file: Path) -> Path:
-    endings = _output_suffixes(file)
-    return file if file.suffix.lower() in endings else file.with_name(f"{file.name}{endings[0]}")
+    suffixes = _output_suffixes(file)
+    return file if file.suffix.lower() in suffixes else file.with_name(f"{file.name}{suffixes[0]}")
 
 
 def _check_suffix(file: Path, out: Path) -> Path:
     if out.suffix.lower() not in _output_suffixes(file):
-        what = "an image is" if _is_image(file) else "videos are"
-        raise RunError(f"{out}: {what} drawn to a name that ends in {', '.join(_output_suffixes(file))}")
+        what = "an image" if _is_image(file) else "a video"
+        raise RunError(f"{out}: {what} must have a name that ends in {', '.join(_output_suffixes(file))}")
     return out
 
 
 def _check_output_folder(paths: Sequence[Path], out: Path, count: int) -> None:
     if out.exists() and not out.is_dir():
-        raise RunError(f"{out}: is there already and no folder; {count} files are drawn into one")
+        raise RunError(f"{out}: exists and is not a folder; {count} files need a folder, name another one")
     if out.suffix.lower() in {*VIDEO_OUTPUT_SUFFIXES, *IMAGE_OUTPUT_SUFFIXES} and not out.is_dir():
-        raise RunError(f"{out}: {count} files are drawn into a folder; name one")
+        raise RunError(f"{out}: {count} files need a folder; name a folder, not a file")

@@ -1,4 +1,4 @@
-"""Lines of text as bitmaps, in whatever script this machine has a font for: OpenCV's own letters are ASCII alone."""
+"""Render lines of text as bitmaps, in any script for which this machine has a font; OpenCV draws only ASCII."""
 
 import unicodedata
 import warnings
@@ -15,10 +15,10 @@ ELLIPSIS = "…"
 
 
 def render_text(text: str, *, size: int, width: int) -> np.ndarray:
-    """How much of each pixel is ink, uint8 (H, W), 255 all of it; `size` is that of the letters in pixels.
+    """The opacity of each pixel, uint8 (H, W), 255 where it is all ink. `size` is the font size in pixels.
 
-    A text that is wider than `width` pixels is shortened before its last word, which may be a number; where no letter
-    fits W is 0. H is the same for all texts of a size.
+    A text wider than `width` pixels is shortened before its last word, which may be a number; W is 0 where not even
+    one letter fits. H depends only on `size`.
     """
     fitting = _shorten(_clean_text(text), size, width)
     height, across = _line_height(size), _text_width(fitting, size) if fitting else 0
@@ -27,15 +27,15 @@ def render_text(text: str, *, size: int, width: int) -> np.ndarray:
     renderer, font = RendererAgg(across, height, 72), _font(fitting, size)
     context = renderer.new_gc()
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # of characters that no font has, which show as boxes
+        warnings.simplefilter("ignore")  # about characters that no font has; they are drawn as boxes
         renderer.draw_text(context, 0, round(0.8 * height), fitting, font, 0, ismath=False)
     return np.asarray(renderer.buffer_rgba())[..., 3].copy()
 
 
 def _clean_text(text: str) -> str:
-    """One line without control characters, also of folders whose names are no UTF-8."""
-    words = " ".join(text.encode(errors="replace").decode().split())
-    return "".join(each for each in words if unicodedata.category(each) != "Cc")
+    """One line without control characters; bytes that are not UTF-8, as in file names, are replaced."""
+    line = " ".join(text.encode(errors="replace").decode().split())
+    return "".join(character for character in line if unicodedata.category(character) != "Cc")
 
 
 def _line_height(size: int) -> int:
@@ -47,7 +47,7 @@ def _shorten(text: str, size: int, width: int) -> str:
     before_tail = [f"{head[:end]}{ELLIPSIS} {tail}" for end in range(len(head) - 1, 0, -1)]
     at_end = [f"{text[:end]}{ELLIPSIS}" for end in range(len(text) - 1, 0, -1)]
     for texts in ([text], before_tail, at_end):  # each from the longest to the shortest
-        longest = bisect_left(texts, True, key=lambda each: _text_width(each, size) <= width)
+        longest = bisect_left(texts, True, key=lambda shortened: _text_width(shortened, size) <= width)
         if longest < len(texts):
             return texts[longest]
     return ""
@@ -66,22 +66,20 @@ def _font(text: str, size: int) -> FontProperties:
 
 @cache
 def _font_families(characters: frozenset[str]) -> tuple[str, ...]:
-    """Matplotlib's own font, and those of this machine that have characters which it lacks."""
-    families, lacking = (
-        [DEFAULT_FONT],
-        {ord(each) for each in characters} - _supported_characters(findfont(DEFAULT_FONT)),
-    )
-    for path in _system_fonts() if lacking else ():
-        if found := lacking & _supported_characters(path):
+    """Matplotlib's own font, then the fonts of this machine that have the characters which it lacks."""
+    families = [DEFAULT_FONT]
+    missing = {ord(character) for character in characters} - _supported_characters(findfont(DEFAULT_FONT))
+    for path in _system_fonts() if missing else ():
+        if supported := missing & _supported_characters(path):
             fontManager.addfont(path)
             families.append(get_font(path).family_name)
-            lacking -= found
+            missing -= supported
     return tuple(families)
 
 
 @cache
 def _system_fonts() -> tuple[str, ...]:
-    """Upright ones without serifs come first."""
+    """Paths of all fonts of this machine; regular ones first, then sans-serif ones, then by name."""
     return tuple(sorted(findSystemFonts(), key=lambda path: ("Regular" not in path, "Sans" not in path, Path(path))))
 
 
@@ -89,6 +87,6 @@ def _system_fonts() -> tuple[str, ...]:
 def _supported_characters(path: str) -> frozenset[int]:
     try:
         font = get_font(path)
-    except (OSError, RuntimeError):  # one that FreeType cannot open
+    except (OSError, RuntimeError):  # FreeType cannot open it
         return frozenset()
     return frozenset(font.get_charmap()) if font.scalable else frozenset()

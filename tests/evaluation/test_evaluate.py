@@ -153,7 +153,7 @@ def test_calibrated_predictions_are_those_of_the_evaluation_and_name_the_same_cl
     assert json.loads(out)[0]["probability"] == calibrated[0].probability
     views = ft.load_recipe(str(own_run / "recipe.yaml")).evaluate.views
     assert ft.predict(own_run, videos[:1], calibrated=True, views=views) == calibrated[:1]
-    with pytest.raises(RunError, match="its temperature is that of 1 views, not 3; leave out --views"):
+    with pytest.raises(RunError, match="its temperature was fitted with 1 views, not 3; omit --views"):
         ft.predict(own_run, videos[:1], calibrated=True, views=3)
 
 

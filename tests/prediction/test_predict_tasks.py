@@ -197,7 +197,7 @@ def test_calibrated_changes_the_tasks_that_have_a_temperature_and_no_others(run,
     for name in TASKS:
         assert (plain.tasks[name] == calibrated.tasks[name]) == (name not in {"action", "tags"})
         assert plain.tasks[name].predicted == calibrated.tasks[name].predicted
-    with pytest.raises(RunError, match="its temperature is that of 1 views, not 2"):
+    with pytest.raises(RunError, match="its temperature was fitted with 1 views, not 2"):
         ft.predict(copy, [clip_of(table)], calibrated=True, views=2)
 
 
@@ -272,23 +272,23 @@ def test_a_place_to_draw_to_that_is_none_is_refused_before_anything_is_predicted
     (tmp_path / "link.mp4").symlink_to(clip)
     before = clip.read_bytes()
     for paths, out, message in (
-        ([clip], tmp_path / "x.webm", "x.webm: videos are drawn to a name that ends in .mp4, .m4v, .mov, .mkv, .avi"),
-        ([clip], tmp_path / "x", "videos are drawn to a name that ends in"),
-        ([clip], tmp_path / "x.png", "videos are drawn to a name that ends in"),
-        ([image], tmp_path / "x.mp4", "an image is drawn to a name that ends in .png, .jpg, .jpeg"),
-        ([clip], clip, "a.mp4: is one of the videos themselves"),
-        ([clip], tmp_path / "link.mp4", "link.mp4: is one of the videos themselves"),
-        ([clip], tmp_path / "folder.mp4", "folder.mp4: is a folder, and would have to be a file"),
-        ([clip, other], tmp_path / "file", "file: is there already and no folder; 2 files are drawn into one"),
-        ([clip, other], tmp_path / "x.mp4", "x.mp4: 2 files are drawn into a folder; name one"),
-        ([clip, other], clips, "a.mp4: is one of the videos themselves"),
-        ([clips], clips / "drawn", "drawn: is within .*clips, and would be predicted the next time"),
+        ([clip], tmp_path / "x.webm", "x.webm: a video must have a name that ends in .mp4, .m4v, .mov, .mkv, .avi"),
+        ([clip], tmp_path / "x", "a video must have a name that ends in"),
+        ([clip], tmp_path / "x.png", "a video must have a name that ends in"),
+        ([image], tmp_path / "x.mp4", "an image must have a name that ends in .png, .jpg, .jpeg"),
+        ([clip], clip, "a.mp4: is one of the input videos"),
+        ([clip], tmp_path / "link.mp4", "link.mp4: is one of the input videos"),
+        ([clip], tmp_path / "folder.mp4", "folder.mp4: is a folder, not a file"),
+        ([clip, other], tmp_path / "file", "file: exists and is not a folder; 2 files need a folder"),
+        ([clip, other], tmp_path / "x.mp4", "x.mp4: 2 files need a folder; name a folder"),
+        ([clip, other], clips, "a.mp4: is one of the input videos"),
+        ([clips], clips / "drawn", "drawn: lies inside .*clips, so the next prediction would include it"),
     ):
         with pytest.raises(RunError, match=message):
             output_paths(paths, out)
     status, _, err = finetune("predict", trained_run, clip, "--draw", tmp_path / "x.webm")
     assert status == 2
-    assert "x.webm: videos are drawn" in err
+    assert "x.webm: a video must have a name" in err
     assert clip.read_bytes() == before
 
 
