@@ -1,4 +1,4 @@
-"""What a manifest is read from: the columns of a CSV, or folders of videos."""
+"""Find labelled videos: in the columns of a CSV, or in folders."""
 
 from __future__ import annotations
 
@@ -25,22 +25,23 @@ COLUMN_ALIASES = {  # what people call the columns
 }
 
 UNCLEAR_IMAGES = (
-    "put the frames of each video into a folder of their own and all else elsewhere, or take each image by itself "
-    "with data.image_sequences=false (predict: --no-image-sequences)"
+    "put the frames of each video into its own folder, without other files, or make each image a clip with "
+    "data.image_sequences=false (predict: --no-image-sequences)"
 )
 
 
 def read_csv(source: Path, *, labels: str) -> Table:
-    """The table of a manifest, once it has a path in every row, and a label where rows have `one`.
+    """The table of a manifest's CSV. Raises DataError for missing columns, no rows, or rows without a path.
 
-    Rows have `one` label, or `several`, or none; those `of tasks` are in whichever columns.
+    `labels` says what a row has: `one` label (an empty one raises DataError), `several` (may be empty), or labels
+    `of tasks`, which are in other columns.
     """
     table = read_table(source)
     needed = ("path", "label")[: 1 if labels == "of tasks" else 2]
     if missing := [name for name in needed if name not in table]:
         raise DataError(f"{source}: {missing_columns_advice(table, missing)}")
     if not table["path"]:
-        raise DataError(f"{source}: holds a header and no rows")
+        raise DataError(f"{source}: has a header but no rows")
     for name in ("path", "label") if labels == "one" else ("path",):
         empty = [line for line, value in zip(table.lines, table[name], strict=True) if not value]
         if empty:
@@ -49,7 +50,7 @@ def read_csv(source: Path, *, labels: str) -> Table:
 
 
 def missing_columns_advice(table: Table, missing: Sequence[str]) -> str:
-    """What to do about columns that a table lacks."""
+    """A message that names missing columns and says what to do, for example which column to rename."""
     what = f"no column {' and no column '.join(missing)}"
     if "path" in missing and any(is_media(name) for name in table.names):
         return f"{what}; the first line looks like a row: add a header line above it, such as path,label"
@@ -68,26 +69,26 @@ def missing_columns_advice(table: Table, missing: Sequence[str]) -> str:
 
 
 def check_files_exist(source: Path, files: Sequence[Path]) -> None:
-    """Raise DataError with the files of a manifest that are not there."""
+    """Raise DataError if files of a manifest do not exist."""
     missing = [file for file in files if not (file.is_file() or file.is_dir())]
     if missing:
         names = shorten_list([escape_invisible(str(file)) for file in missing])
         hint = "; write / instead of \\ in paths" if any("\\" in file.name for file in missing) else ""
-        raise DataError(f"{source}: {len(missing)} of {len(files)} files are not there: {names}{hint}")
+        raise DataError(f"{source}: {len(missing)} of {len(files)} files do not exist: {names}{hint}")
 
 
 def read_groups(table: Table) -> list[str] | None:
-    """The column group; a row without one is in the group of its file."""
+    """The column `group`, or None without one; a row with an empty cell gets its path as its own group."""
     groups = table.filled("group")
     return None if groups is None else [group or path for group, path in zip(groups, table["path"], strict=True)]
 
 
 @dataclass(frozen=True)
 class FolderScan:
-    """Labelled clips of a folder, one item a clip; `splits` is None where its folders are no splits.
+    """Labelled clips of a folder, one item per clip; `splits` is None if the folders are classes, not splits.
 
     `misplaced_files` are videos outside every class folder. `skip_counts` counts other skipped files by reason.
-    `problems` maps a kind, for programs, to the message of what training refuses.
+    `problems` maps a kind, for programs, to an error message; training refuses a folder that has any.
     """
 
     files: list[Path]
@@ -99,7 +100,7 @@ class FolderScan:
 
     @property
     def notes(self) -> tuple[str, ...]:
-        """What a user is told before training."""
+        """Notes for the user before training: skipped files, and classes that are named like splits."""
         misplaced = {"outside any class folder": len(self.misplaced_files)} if self.misplaced_files else {}
         odd = [] if self.splits else sorted({label for label in self.labels if label.casefold() in SPLIT_ALIASES})
         classes = [f"the folder “{name}” is read as a class, not as a split" for name in odd]
@@ -107,9 +108,10 @@ class FolderScan:
 
 
 def scan_folder(source: Path, *, image_sequences: bool = True) -> FolderScan:
-    """The clips of `<class>/*` or `<split>/<class>/*`, with their labels and splits. Raises DataError for no folder.
+    """The clips of `<class>/*` or `<split>/<class>/*`, with their labels and splits.
 
-    A clip is a file or, with `image_sequences`, a folder of numbered images below that of its class.
+    A clip is a file or, with `image_sequences`, a folder of numbered images below its class folder. Raises DataError
+    if `source` is not a folder; other errors are in `problems`.
     """
     if not source.is_dir():
         hint = "; it is a file: use data.manifest for a CSV" if source.is_file() else ""
@@ -122,15 +124,15 @@ def scan_folder(source: Path, *, image_sequences: bool = True) -> FolderScan:
     files, labels, splits, empty, unclear = [], [], [], [], []
     skip_counts: Counter[str] = Counter()
     for split, folder in parts:
-        found, others = list_media(folder)
-        skip_counts.update(others)
+        clips, skipped = list_media(folder)
+        skip_counts.update(skipped)
         if image_sequences:
-            found, more = group_into_clips(found, apart={folder})
-            unclear += more
-        empty += [] if found else [str(folder.relative_to(source))]
-        files += found
-        labels += [folder.name.strip()] * len(found)
-        splits += [split] * len(found)
+            clips, unclear_folders = group_into_clips(clips, apart={folder})
+            unclear += unclear_folders
+        empty += [] if clips else [str(folder.relative_to(source))]
+        files += clips
+        labels += [folder.name.strip()] * len(clips)
+        splits += [split] * len(clips)
     misplaced = _misplaced_files(source, folders if has_splits else [], skip_counts) if parts or not folders else []
     problems = (
         {"layout": problem}
@@ -145,19 +147,19 @@ def scan_folder(source: Path, *, image_sequences: bool = True) -> FolderScan:
 
 
 def split_from_folder(folder: Path) -> str:
-    """The split that a folder is named as, or an empty text."""
+    """The split that a folder is named after, or an empty text."""
     return SPLIT_ALIASES.get(folder.name.strip().casefold(), "")
 
 
 def _split_words(folder: Path) -> set[str]:
-    """The splits that are words of a folder's name: train of training_set."""
+    """The splits that occur as words in a folder's name: train in training_set."""
     return {SPLIT_ALIASES[word] for word in re.findall("[a-z]+", folder.name.casefold()) if word in SPLIT_ALIASES}
 
 
 def _problem_with_layout(source: Path, folders: Sequence[Path]) -> str:
-    """What is wrong with folders that are neither all classes nor all splits; an empty text for nothing."""
+    """An error message for folders that are neither all classes nor all splits; an empty text if they are."""
     if not folders:
-        return "holds no folders; put each class's videos into a folder named as the class"
+        return "has no subfolders; put each class's videos into a folder named after the class"
     splits = [folder for folder in folders if split_from_folder(folder)]
     others = [folder for folder in folders if not split_from_folder(folder)]
     names, extra = shorten_list([folder.name for folder in splits]), shorten_list([folder.name for folder in others])
@@ -167,31 +169,31 @@ def _problem_with_layout(source: Path, folders: Sequence[Path]) -> str:
         return f"no class folders in {shorten_list(bare)}: {todo}" if bare else ""
     if splits and (len(splits) > 1 or not _holds_media(splits[0])):
         return (
-            f"folders of splits ({names}) beside other folders ({extra}): move {extra} elsewhere or into a split; "
+            f"split folders ({names}) next to other folders ({extra}): move {extra} elsewhere or into a split; "
             "if all of them are classes, list the files in a CSV with path,label instead"
         )
     like_splits = [_split_words(folder) for folder in others]
     if not splits and all(like_splits) and len(set.union(*like_splits)) > 1:
-        return f"folders named almost as splits ({extra}): name them train, val and test, or list the files in a CSV"
+        return f"folder names similar to splits ({extra}): name them train, val and test, or list the files in a CSV"
     within = [inner for folder in others for inner in subfolders(folder)]
     if not splits and within and all(map(split_from_folder, within)) and not any(map(_holds_media, folders)):
-        todo = f"put the splits first, as {within[0].name}/{within[0].parent.name}"
+        todo = f"put the splits first, as in {within[0].name}/{within[0].parent.name}"
         if len(others) == 1:
-            todo = f"use data.folder={others[0]} if the splits hold folders of classes"
-        return f"folders of splits ({shorten_list(sorted({folder.name for folder in within}))}) within {extra}: {todo}"
+            todo = f"use data.folder={others[0]} if the splits contain class folders"
+        return f"split folders ({shorten_list(sorted({folder.name for folder in within}))}) inside {extra}: {todo}"
     return ""
 
 
 def list_media(folder: Path) -> tuple[list[Path], Counter[str]]:
-    """Videos and images below a folder, sorted, and how many other entries there are, by why they are passed over."""
+    """Videos and images below a folder, sorted, and the number of skipped entries by reason."""
     files, skip_counts = walk_files(folder)
-    found = [file for file in files if is_media(file.name)]
+    media = [file for file in files if is_media(file.name)]
     skip_counts.update(map(_no_media, filter(lambda file: not is_media(file.name), files)))
-    return found, skip_counts
+    return media, skip_counts
 
 
 def _misplaced_files(source: Path, splits: Sequence[Path], skip_counts: Counter[str]) -> list[Path]:
-    """Videos and images directly in the source, or in its splits; what else is there is counted."""
+    """Videos and images directly in the source or in a split folder; other files are added to `skip_counts`."""
     misplaced = []
     for folder in (source, *splits):
         for entry in sorted(folder.iterdir()):
@@ -206,23 +208,24 @@ def _misplaced_files(source: Path, splits: Sequence[Path], skip_counts: Counter[
 
 
 def find_media(path: Path, *, image_sequences: bool = True) -> list[Path]:
-    """The path itself, or, for a folder, the clips within it, sorted: files and folders of numbered images.
+    """The path itself, or, for a folder, the clips below it, sorted: files and folders of numbered images.
 
-    Without `image_sequences` each image is a clip. Raises DataError for none, and for folders that are unclear.
+    Without `image_sequences` each image is a clip. Raises DataError if a folder has no clips, or mixes numbered images
+    with other files (see `folder_kind`).
     """
     if not path.is_dir():
         return [path]
-    found = list_media(path)[0]
-    if not found:
+    media = list_media(path)[0]
+    if not media:
         raise DataError(f"{path}: no video or image in this folder")
-    clips, unclear = group_into_clips(found) if image_sequences else (found, [])
+    clips, unclear = group_into_clips(media) if image_sequences else (media, [])
     if unclear:
         raise DataError(f"{shorten_list(unclear, limit=2)}; {UNCLEAR_IMAGES}")
     return clips
 
 
 def subfolders(source: Path) -> list[Path]:
-    """Folders directly in a folder, without hidden ones and those of devices."""
+    """Folders directly in a folder, sorted, without hidden folders and system folders."""
     return sorted(folder for folder in source.iterdir() if folder.is_dir() and not skip_reason(folder))
 
 
@@ -236,17 +239,17 @@ def _no_media(file: Path) -> str:
 
 
 def groups_by_pattern(files: Sequence[Path], pattern: str | None) -> list[str] | None:
-    """The group of each file by a pattern. Raises DataError with the files in whose path it finds none."""
+    """The group of each file by a regular expression. Raises DataError naming files whose path does not match."""
     if pattern is None:
         return None
     groups = [match_group(file.as_posix(), pattern) for file in files]
-    missed = [escape_invisible(str(file)) for file, group in zip(files, groups, strict=True) if not group]
-    if missed:
-        raise DataError(f"data.group_pattern {pattern!r} finds no group in {shorten_list(missed)}")
+    unmatched = [escape_invisible(str(file)) for file, group in zip(files, groups, strict=True) if not group]
+    if unmatched:
+        raise DataError(f"data.group_pattern {pattern!r} finds no group in {shorten_list(unmatched)}")
     return groups
 
 
 def match_group(path: str, pattern: str) -> str:
-    """What the pattern's one group finds, without blanks at its ends; an empty text for nothing."""
+    """The text that the pattern's one (...) matches, stripped; an empty text without a match."""
     match = re.search(pattern, path)
     return (match[1] or "").strip() if match else ""

@@ -1,4 +1,4 @@
-"""Tables as people have them: a CSV read by the names of its columns, or refused with what to do."""
+"""Read a CSV by its column names: detect encoding and delimiter, and explain what is wrong with an invalid file."""
 
 from __future__ import annotations
 
@@ -24,10 +24,10 @@ SAVE_AS_UTF8 = "save it as “CSV UTF-8”, or convert it: iconv -f CP1252 -t UT
 
 
 class Table(Mapping[str, Sequence[str]]):
-    """The named columns of a CSV, a text without blanks at its ends for each row; `lines` are the rows' line numbers.
+    """The named columns of a CSV: one stripped text per row; `lines` are the rows' line numbers, from 1.
 
-    A column is found by its exact name, or else by that in capital or small letters where only one fits. Columns
-    without a name, or with one that is repeated, are left alone; to ask for a repeated one is a DataError.
+    A column is found by its exact name, or else, ignoring case, if only one matches. Columns without a name are
+    ignored. Getting a column whose name is repeated raises DataError; iteration leaves it out.
     """
 
     def __init__(self, source: Path, names: Sequence[str], records: Sequence[Sequence[str]], lines: Sequence[int]):
@@ -44,18 +44,18 @@ class Table(Mapping[str, Sequence[str]]):
         return [record[place] for record in self._records]
 
     def _case_insensitive_positions(self, name: str) -> list[int]:
-        alike = [other for other in self.names if other.casefold() == name.casefold()]
-        if not alike:
+        matching = [other for other in self.names if other.casefold() == name.casefold()]
+        if not matching:
             raise KeyError(name)
-        return [place for other in alike for place in self._places[other]]
+        return [place for other in matching for place in self._places[other]]
 
     def filled(self, name: str) -> Sequence[str] | None:
-        """A column that need not be there; None where it is not, or is empty in every row."""
+        """An optional column; None if it is missing, or empty in every row."""
         values = self.get(name, [])
         return values if any(values) else None
 
     def at(self, rows: Sequence[int | None]) -> Table:
-        """Some rows in another order; None is a row of empty texts, whose line is 0."""
+        """The rows with these indices, in this order; None gives a row of empty texts with line 0."""
         empty = [""] * max(map(len, self._records), default=0)
         table = Table(self.source, [], [], [])
         table.names, table._places = self.names, self._places
@@ -71,7 +71,7 @@ class Table(Mapping[str, Sequence[str]]):
 
 
 def read_table(source: Path) -> Table:
-    """The columns of a CSV file, divided by `,`, `;` or tabs. Raises DataError where it cannot be read."""
+    """The columns of a CSV file with the delimiter `,`, `;` or tab. Raises DataError if it cannot be read."""
     text = _decode_text(source)
     text, delimiter = _detect_delimiter(text)
     reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, skipinitialspace=True, strict=True)
@@ -91,7 +91,7 @@ def read_table(source: Path) -> Table:
         )
         raise DataError(f"{source}: line {line} cannot be read: {error}{quotes and f'; {quotes}'}") from None
     if not records:
-        raise DataError(f"{source}: is empty; it needs a header, path,label, and a line for each video")
+        raise DataError(f"{source}: is empty; it needs a header, path,label, and one line per video")
     names, *rows = records
     _check_rows(source, names, rows, lines[1:])
     width = len(names)
@@ -102,10 +102,10 @@ def _decode_text(source: Path) -> str:
     try:
         data = source.read_bytes()
     except FileNotFoundError:
-        hint = "; `finetune data quickstart` draws it" if "quickstart" in source.parts else ""
+        hint = "; `finetune data quickstart` makes it" if "quickstart" in source.parts else ""
         raise DataError(f"there is no manifest {str(source)!r}{hint}") from None
     except IsADirectoryError:
-        raise DataError(f"{source}: is a folder; take it as data.folder, or name a CSV in it") from None
+        raise DataError(f"{source}: is a folder; set data.folder to it, or data.manifest to a CSV file") from None
     except OSError as error:
         raise DataError(f"{source}: cannot be read: {error.strerror}") from None
     encoding = next((name for mark, name in BYTE_ORDER_MARKS.items() if data.startswith(mark)), "utf-8")
@@ -120,7 +120,7 @@ def _decode_text(source: Path) -> str:
 
 
 def _describe_undecodable(error: UnicodeDecodeError) -> str:
-    """The line, the text around the first byte that cannot be decoded, and what to do."""
+    """A message with the line, the text around the first byte that cannot be decoded, and what to do."""
     if not error.encoding.startswith("utf-8"):
         return f"cannot be read as {error.encoding.upper()}: {error.reason}; save it as “CSV UTF-8”"
     *above, _ = (error.object[: error.start] + b"?").splitlines(keepends=True)
@@ -130,37 +130,38 @@ def _describe_undecodable(error: UnicodeDecodeError) -> str:
 
 
 def _detect_delimiter(text: str) -> tuple[str, str]:
-    """The text, and what divides its columns: that by which the header names a path, else the one with most columns.
+    """The text and its delimiter: the one that gives the header a column `path`, else the one with most columns.
 
-    A first line `sep=;`, which spreadsheet programs write and read, says it and is left out.
+    A first line such as `sep=;`, which spreadsheet programs write, sets the delimiter and is removed from the text.
     """
     if match := re.match(r'"?sep=([,;\t])"?\r?\n', text, re.IGNORECASE):
         return text[match.end() :], match[1]
     header = text.lstrip("\r\n").splitlines()[:1]
     names = {
-        each: [
-            name.strip().casefold() for row in csv.reader(header, delimiter=each, skipinitialspace=True) for name in row
+        delimiter: [
+            name.strip().casefold()
+            for row in csv.reader(header, delimiter=delimiter, skipinitialspace=True)
+            for name in row
         ]
-        for each in DELIMITERS
+        for delimiter in DELIMITERS
     }
-    with_path = [each for each in DELIMITERS if "path" in names[each]]
-    return text, with_path[0] if with_path else max(DELIMITERS, key=lambda each: len(names[each]))
+    with_path = [delimiter for delimiter in DELIMITERS if "path" in names[delimiter]]
+    return text, with_path[0] if with_path else max(DELIMITERS, key=lambda delimiter: len(names[delimiter]))
 
 
 def _check_rows(source: Path, names: Sequence[str], rows: Sequence[Sequence[str]], lines: Sequence[int]) -> None:
-    """Raise DataError for rows that have more values than the header, or repeat it."""
+    """Raise DataError for rows with more values than the header, and rows that repeat the header."""
     numbered = list(zip(lines, rows, strict=True))
     longer = [line for line, row in numbered if any(row[len(names) :])]
     if longer and not any(name.casefold() == "path" for name in names):
         first = escape_invisible(",".join(names))[:60]
         raise DataError(
-            f"{source}: the first line, {first!r}, is not a header with path,label; remove what is above it"
+            f"{source}: the first line, {first!r}, is not a header such as path,label; remove lines above the header"
         )
     if longer:
         raise DataError(
-            f"{source}: line {shorten_list(longer)} has more values than the header has columns, "
-            f"{len(names)}; put values that "
-            "contain the delimiter into double quotes"
+            f"{source}: line {shorten_list(longer)} has more values than the {len(names)} columns of the header; "
+            "put values that contain the delimiter into double quotes"
         )
-    if again := [line for line, row in numbered if [*filter(None, row)] == [*filter(None, names)]]:
-        raise DataError(f"{source}: line {shorten_list(again)} repeats the header; remove it")
+    if repeated := [line for line, row in numbered if [*filter(None, row)] == [*filter(None, names)]]:
+        raise DataError(f"{source}: line {shorten_list(repeated)} repeats the header; remove it")

@@ -1,4 +1,4 @@
-"""What training refuses in labelled rows: nothing to learn from, names that are only tested, two labels, leaks."""
+"""Errors in labelled rows: an empty train split, classes without training rows, conflicting labels, leaks."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 
 def manifest_problems(manifest: Manifest) -> list[str]:
-    """What makes a test worthless, in words; for every task with classes."""
+    """Error messages for rows that cannot be trained on, or whose test would be invalid; empty if all is well."""
     files = file_ids([manifest.path(row) for row in range(len(manifest))])
     return [
         *_empty_splits(manifest),
@@ -33,7 +33,7 @@ def manifest_problems(manifest: Manifest) -> list[str]:
 def check_names(
     paths: Iterable[Path], labels_by_task: Mapping[str, Labels], groups: Iterable[str], *, has_tasks: bool
 ) -> tuple[list[str], list[str]]:
-    """What is wrong with the names of files, classes and groups, and warnings of those that look alike."""
+    """Errors in the names of files, classes and groups, and warnings about names that look alike."""
     named = {
         f"classes of tasks.{task}" if has_tasks else "classes": labels
         for task, labels in labels_by_task.items()
@@ -48,22 +48,21 @@ def check_names(
 
 
 def _empty_splits(manifest: Manifest) -> list[str]:
-    return [] if len(manifest.rows("train")) else ["no row is in the split train"]
+    return [] if len(manifest.rows("train")) else ["no row is in the train split"]
 
 
 def _untrained_labels(manifest: Manifest) -> list[str]:
-    """Of every task the names that are only tested."""
+    """Classes of each task that are in val or test but not in train."""
     problems = []
     for task, labels in manifest.labels_by_task.items():
-        taught = labels.counts(manifest.rows("train"))
+        train_counts = labels.counts(manifest.rows("train"))
         for split in ("val", "test"):
-            tested = labels.counts(manifest.rows(split))
-            extra = [
-                name for name, *counts in zip(labels.names, tested, taught, strict=False) if counts[0] and not counts[1]
-            ]
-            if extra:
+            split_counts = labels.counts(manifest.rows(split))
+            counted = zip(labels.names, split_counts, train_counts, strict=False)
+            untrained = [name for name, in_split, in_train in counted if in_split and not in_train]
+            if untrained:
                 problems.append(
-                    f"{_task_prefix(manifest, task)}{split} has {shorten_list(extra)}, which is not in train: "
+                    f"{_task_prefix(manifest, task)}{split} has {shorten_list(untrained)}, which is not in train: "
                     "no model can predict it"
                 )
     return problems
@@ -74,17 +73,17 @@ def _task_prefix(manifest: Manifest, task: str) -> str:
 
 
 def _unlabelled(manifest: Manifest) -> list[str]:
-    """Tasks that have nothing to learn from, and a test of none."""
+    """Tasks without labels in train, and a test split without labels of any task."""
     train, test = manifest.rows("train"), manifest.rows("test")
     known = {name: labels.known for name, labels in manifest.tasks.items()}
-    problems = [f"train has no label of tasks.{name}" for name, of_task in known.items() if not of_task[train].any()]
-    if known and len(test) and not any(of_task[test].any() for of_task in known.values()):
-        problems.append("test has no label of any task")
+    problems = [f"train has no labels of tasks.{name}" for name, known_N in known.items() if not known_N[train].any()]
+    if known and len(test) and not any(known_N[test].any() for known_N in known.values()):
+        problems.append("test has no labels of any task")
     return problems
 
 
 def conflicting_labels(manifest: Manifest, files: np.ndarray) -> list[str]:
-    """Files that are in several rows whose labels differ; `files` (N,) as `file_ids` numbers them."""
+    """Messages about files in several rows with different labels; `files` (N,) are the rows' IDs from `file_ids`."""
     _, counts = np.unique(files, return_counts=True)
     rows = np.flatnonzero(counts[files] > 1)
     problems = []
@@ -94,9 +93,9 @@ def conflicting_labels(manifest: Manifest, files: np.ndarray) -> list[str]:
         for row in rows[labels.known[rows]].tolist() if labels.kind in CATEGORICAL_KINDS else []:
             other = first.setdefault(int(files[row]), row)
             if labels.text(row) != labels.text(other):
-                pairs.append(" and ".join(_labelled(manifest, labels, each) for each in (other, row)))
+                pairs.append(f"{_labelled(manifest, labels, other)} and {_labelled(manifest, labels, row)}")
         if pairs:
-            advice = "list its classes in one row, a;b" if labels.kind == "multilabel" else "keep the one that is right"
+            advice = "list its classes in one row, a;b" if labels.kind == "multilabel" else "keep the correct one"
             problems.append(f"{_task_prefix(manifest, task)}one file has two labels: {shorten_list(pairs)}; {advice}")
     return problems
 
@@ -106,19 +105,19 @@ def _labelled(manifest: Manifest, labels: Labels, row: int) -> str:
 
 
 def _leaks(manifest: Manifest, files: np.ndarray) -> list[str]:
-    """A file or a group on both sides of a border between splits would make the test look better than it is."""
+    """Messages about files and groups in several splits: they would make the test score too high."""
     problems = []
     first = np.unique(files, return_index=True)[1]
     columns = {"file": np.array([str(manifest.path(row)) for row in first])[files], "group": manifest.groups}
     for kind, values in columns.items():
         if values is None:
             continue
-        sides = {split: set(values[manifest.rows(split)].tolist()) for split in SPLITS}
+        values_in = {split: set(values[manifest.rows(split)].tolist()) for split in SPLITS}
         for one, other in (("train", "test"), ("train", "val"), ("val", "test")):
-            both = sorted(sides[one] & sides[other])
-            if both:
+            shared = sorted(values_in[one] & values_in[other])
+            if shared:
                 problems.append(
-                    f"{kind} {shorten_list(both)} is in {one} and in {other}: a leak; "
-                    "correct the splits, or leave them out: rows are then divided by group"
+                    f"{kind} {shorten_list(shared)} is in {one} and in {other}: a leak; "
+                    f"correct the splits, or remove them: whole {kind}s are then assigned to splits"
                 )
     return problems

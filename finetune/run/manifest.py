@@ -48,8 +48,8 @@ def _refuse_missing(manifest: Manifest) -> None:
     missing = [path for path in paths if not os.path.exists(path)]  # noqa: PTH110 (never raises)
     if missing:
         raise DataError(
-            f"{manifest.source}: {len(missing)} of {len(paths)} files are not there: {shorten_list(missing)}; "
-            "if they were moved, say where they are: --data-root DIR"
+            f"{manifest.source}: {len(missing)} of {len(paths)} files do not exist: {shorten_list(missing)}; "
+            "if they were moved, pass their new folder: --data-root DIR"
         )
 
 
@@ -71,7 +71,7 @@ def relocated_paths(manifest: Manifest, root: Path) -> np.ndarray:
             fewest = len(missing), missing
     assert fewest is not None
     raise DataError(
-        f"{root}: {fewest[0]} of {len(paths)} files are not there: {shorten_list(fewest[1])}; "
+        f"{root}: {fewest[0]} of {len(paths)} files do not exist: {shorten_list(fewest[1])}; "
         "the run recorded them below "
         f"{shared}: --data-root is the folder that stands for it, or for one above it"
     )

@@ -59,17 +59,17 @@ def test_a_folder_beside_the_splits_is_refused_by_its_name(tmp_path, extra):
     name = extra[0].partition("/")[0]
     text = refusal(tmp_path)
     assert text.startswith(
-        f"folders of splits (test, train, val) beside other folders ({name}): move {name} elsewhere or into a split"
+        f"split folders (test, train, val) next to other folders ({name}): move {name} elsewhere or into a split"
     )
     assert "a CSV with path,label" in text
 
 
 def test_one_split_beside_folders_of_classes_is_refused_and_an_empty_extra_folder_too(tmp_path):
     touch(tmp_path, *clips("train/a", "train/b", "dog"))
-    assert refusal(tmp_path).startswith("folders of splits (train) beside other folders (dog): move dog elsewhere")
+    assert refusal(tmp_path).startswith("split folders (train) next to other folders (dog): move dog elsewhere")
     touch(tmp_path / "2", *clips("train/a", "train/b", "test/a"))
     (tmp_path / "2" / "notes").mkdir()
-    assert "beside other folders (notes)" in refusal(tmp_path / "2")
+    assert "next to other folders (notes)" in refusal(tmp_path / "2")
 
 
 def test_one_class_among_others_may_be_named_as_a_split_and_that_is_said(tmp_path):
@@ -94,10 +94,10 @@ def test_videos_directly_in_splits_are_no_classes(tmp_path):
 def test_splits_within_classes_are_refused(tmp_path):
     touch(tmp_path, *clips("cat/train", "cat/test", "dog/train", "dog/test"))
     text = refusal(tmp_path)
-    assert text == "folders of splits (test, train) within cat, dog: put the splits first, as test/cat"
+    assert text == "split folders (test, train) inside cat, dog: put the splits first, as in test/cat"
     touch(tmp_path / "up", *clips("set/train/a", "set/test/a"))
     assert refusal(tmp_path / "up").endswith(
-        f"within set: use data.folder={tmp_path / 'up/set'} if the splits hold folders of classes"
+        f"inside set: use data.folder={tmp_path / 'up/set'} if the splits contain class folders"
     )
 
 
@@ -105,7 +105,7 @@ def test_splits_within_classes_are_refused(tmp_path):
 def test_folders_named_almost_as_splits_are_no_classes(tmp_path, names):
     touch(tmp_path, *clips(*(f"{name}/{label}" for name in names for label in "ab")))
     assert refusal(tmp_path).startswith(
-        f"folders named almost as splits ({', '.join(names)}): name them train, val and test"
+        f"folder names similar to splits ({', '.join(names)}): name them train, val and test"
     )
     touch(tmp_path / "2", *clips("train ride", "trainer", "contest", count=9))
     assert Manifest.from_folder(tmp_path / "2").classes == ("contest", "train ride", "trainer")

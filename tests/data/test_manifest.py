@@ -136,11 +136,11 @@ def test_a_csv_is_read_with_paths_relative_to_it(tmp_path):
     [
         ("file,label\na.mp4,x\n", "no column path.*it has file, label"),
         ("path,labels\na.mp4,x\n", r"no column label \(nearest: labels\)"),
-        ("path,label\n", "a header and no rows"),
+        ("path,label\n", "has a header but no rows"),
         ("path,label\na.mp4,\n", "no label in line 2"),
         ("path,label\na.mp4,x\nb.mp4,x\n", "x is the only class"),
         ("path,label,split\na.mp4,x,train\nb.mp4,y,tset\n", "unknown split tset"),
-        ("path,label,split\na.mp4,x,test\nb.mp4,y,test\n", "no row is in the split train"),
+        ("path,label,split\na.mp4,x,test\nb.mp4,y,test\n", "no row is in the train split"),
         ("path,label,split\na.mp4,x,train\nb.mp4,y,train\nc.mp4,z,test\n", "test has z, which is not in train"),
         (
             "path,label,split\na.mp4,x,train\nb.mp4,y,train\na.mp4,x,test\n",
@@ -151,7 +151,7 @@ def test_a_csv_is_read_with_paths_relative_to_it(tmp_path):
             "group p1 is in train and in test: a leak",
         ),
         ("path,label\na.mp4,x\nb.mp4,y\n", "too few to hold out"),
-        ("path,label\nn1.mp4,x\nn2.mp4,y\nc.mp4,y\n", "2 of 3 files are not there: .*n1.mp4, .*n2.mp4"),
+        ("path,label\nn1.mp4,x\nn2.mp4,y\nc.mp4,y\n", "2 of 3 files do not exist: .*n1.mp4, .*n2.mp4"),
     ],
 )
 def test_what_is_wrong_with_a_csv_is_said(tmp_path, text, message):
@@ -181,7 +181,9 @@ def linked(root):
 def test_one_file_under_two_labels_is_refused_however_it_is_written(tmp_path):
     for again in linked(tmp_path):
         path = write(tmp_path, f"path,label,split\na.mp4,x,train\nb.mp4,y,train\n{again},y,train\n")
-        with pytest.raises(DataError, match=r"one file has two labels: .*a.mp4 \(x\) and .*mp4 \(y\); keep the one"):
+        with pytest.raises(
+            DataError, match=r"one file has two labels: .*a.mp4 \(x\) and .*mp4 \(y\); keep the correct one"
+        ):
             Manifest.from_csv(path)
         with pytest.raises(DataError, match="one file has two labels"):
             Manifest.from_csv(path, whole=True)
@@ -328,7 +330,7 @@ def test_a_primary_tasks_class_that_is_only_tested_is_refused(tmp_path):
 def test_a_task_without_labels_to_learn_from_and_a_test_of_none_are_refused(tmp_path):
     tasks = {"it": Task(kind="classify"), "level": Task(kind="regress")}
     path = write(tmp_path, "path,split,it,level\n0,train,a,\n1,train,b,\n2,val,a,1\n3,test,,\n4,test,,\n")
-    with pytest.raises(DataError, match=r"(?s)train has no label of tasks.level.*test has no label of any task"):
+    with pytest.raises(DataError, match=r"(?s)train has no labels of tasks.level.*test has no labels of any task"):
         Manifest.from_csv(path, packed=True, tasks=tasks)
     path.write_text(
         path.read_text(encoding="utf-8").replace("0,train,a,", "0,train,a,2").replace("3,test,,", "3,test,,3")
@@ -339,7 +341,7 @@ def test_a_task_without_labels_to_learn_from_and_a_test_of_none_are_refused(tmp_
 def test_files_that_are_not_there_and_an_empty_path_are_said_with_tasks_too(tmp_path):
     touch(tmp_path, "0")
     path = write(tmp_path, "path,split,it\n0,train,a\n1,train,b\n")
-    with pytest.raises(DataError, match="1 of 2 files are not there: .*1"):
+    with pytest.raises(DataError, match="1 of 2 files do not exist: .*1"):
         Manifest.from_csv(path, tasks={"it": Task(kind="classify")})
     with pytest.raises(DataError, match="no path in line 3"):
         Manifest.from_csv(write(tmp_path, "path,it\n0,a\n,b\n"), tasks={"it": Task(kind="classify")})

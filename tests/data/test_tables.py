@@ -105,12 +105,12 @@ def test_a_tasks_column_is_found_by_the_same_rules(tmp_path):
         ("file,class\na.mp4,x\n", "; rename file to path and rename class to label; it has file, class"),
         ("Video;Category\na.mp4;x\n", "; rename Video to path and rename Category to label; it has Video, Category"),
         ("path,lable\na.mp4,x\n", r"no column label \(nearest: lable\); it has path, lable"),
-        ("path,label\na.mp4,cat, big\n", "line 2 has more values than the header has columns, 2; put values that"),
+        ("path,label\na.mp4,cat, big\n", "line 2 has more values than the 2 columns of the header; put values that"),
         ('path,label\n"a.mp4,x\nb.mp4,y\n', "line 2 cannot be read: .*close every double quote"),
         ('path,label\na.mp4,"x" or "y"\n', "line 2 cannot be read: .*close every double quote"),
         ("", "is empty; it needs a header, path,label"),
         ("\n\n", "is empty; it needs a header, path,label"),
-        ("path,label\n,,\n", "holds a header and no rows"),
+        ("path,label\n,,\n", "has a header but no rows"),
         ("path,label\na.mp4,x\n\n\n,y\n", "no path in line 5"),
         ('path,label,note\na.mp4,x,"1\n2"\nb.mp4,\n', "no label in line 4"),
         (
@@ -124,7 +124,7 @@ def test_a_tasks_column_is_found_by_the_same_rules(tmp_path):
         ("path,label\ra.mp4,x\rb.mp4,é\r".encode("cp1252"), "line 3 cannot be read as UTF-8: 'b.mp4,é'"),
         (codecs.BOM_UTF16_LE + PLAIN.encode("utf-16-le") + b"x", "cannot be read as UTF-16.*; save it as “CSV UTF-8”"),
         ("path,label\na.mp4,x\npath,label\nb.mp4,y\n", "line 3 repeats the header; remove it"),
-        ("Clips of May\npath,label\na.mp4,x\n", "the first line, 'Clips of May', is not a header with path,label"),
+        ("Clips of May\npath,label\na.mp4,x\n", "the first line, 'Clips of May', is not a header such as path,label"),
         ("\u200bpath,label\na.mp4,x\n", r"no column path \(nearest: \\u200bpath\)"),
         ("File Name,Class Name\na.mp4,x\n", "; rename File Name to path and rename Class Name to label"),
         (
@@ -142,14 +142,12 @@ def test_what_cannot_be_read_is_refused_with_what_to_do(tmp_path, text, message)
 
 
 def test_paths_of_windows_are_named_with_what_to_do(tmp_path):
-    with pytest.raises(
-        DataError, match=r"2 of 2 files are not there: .*clips\\a.mp4.*; write / instead of \\ in paths"
-    ):
+    with pytest.raises(DataError, match=r"2 of 2 files do not exist: .*clips\\a.mp4.*; write / instead of \\ in paths"):
         Manifest.from_csv(write(tmp_path, "path,label\nclips\\a.mp4,x\nclips\\b.mp4,y\n"))
 
 
 def test_a_folder_and_a_missing_file_are_no_tables(tmp_path):
-    with pytest.raises(DataError, match=r"is a folder; take it as data.folder"):
+    with pytest.raises(DataError, match=r"is a folder; set data.folder to it"):
         read_table(tmp_path)
     with pytest.raises(DataError, match="there is no folder .*clips.csv'; it is a file: use data.manifest for a CSV"):
         Manifest.from_folder(write(tmp_path, PLAIN))

@@ -132,13 +132,11 @@ def test_blanks_at_the_ends_of_a_name_are_no_part_of_it_in_folders_tables_and_pa
 def test_a_folder_of_images_with_a_blank_at_the_end_of_its_name_is_refused(tmp_path, blank):
     touch(tmp_path, *(f"{label}/{video}{blank}/{frame}.jpg" for label in "ab" for video in "12" for frame in "123"))
     touch(tmp_path, "a/1/1.jpg", "a/1/2.jpg")
-    message = (
-        rf"names of files with a blank at the beginning or the end: “.*a/1{escape_invisible(blank)}”.*; rename them"
-    )
+    message = rf"names of files with leading or trailing whitespace: “.*a/1{escape_invisible(blank)}”.*; rename them"
     with pytest.raises(DataError, match=message.replace("\\", "\\\\")):
         Manifest.from_folder(tmp_path, val=0, test=0)
     rows = read_rows(tmp_path, group_pattern=None, shares=(0, 0, 0))
-    assert any("a blank at the beginning or the end" in each.what for each in rows.findings)
+    assert any("leading or trailing whitespace" in each.what for each in rows.findings)
 
 
 def test_a_pattern_that_finds_nothing_but_blanks_finds_no_group(tmp_path):
@@ -213,13 +211,13 @@ def test_another_separator_in_a_list_of_classes_is_a_warning_that_names_the_one_
     lines = ["path,label,split", "0,a|b,train", "1,a;c,train", "2,,train", '3,"a,c",train', "4,b,test", "5,b,train"]
     (tmp_path / "clips.csv").write_text("\n".join(lines), encoding="utf-8")
     manifest = Manifest.from_csv(tmp_path / "clips.csv", packed=True, multilabel=True)
-    assert manifest.notes == ("classes read as one each: “a,c”, “a|b”; separate several classes with “;”",)
+    assert manifest.notes == ("classes that contain “|” or “,”: “a,c”, “a|b”; separate several classes with “;”",)
     rows = read_rows(tmp_path / "clips.csv", group_pattern=None, shares=(0.15, 0.2, 0), multilabel=True)
     (finding,) = [each for each in rows.findings if each.kind == "names"]
     assert finding.severity == "warning" and finding.what == f"C{manifest.notes[0][1:]}."
     tasks = {"it": Task(kind="multilabel", columns="label")}
     manifest = Manifest.from_csv(tmp_path / "clips.csv", packed=True, tasks=tasks)
-    assert manifest.notes[0].startswith("classes of tasks.it read as one each: ")
+    assert manifest.notes[0].startswith("classes of tasks.it that contain “|” or “,”: ")
     single = Manifest.from_csv(
         tmp_path / "clips.csv", packed=True, tasks={"it": Task(kind="classify", columns="label")}
     )

@@ -176,7 +176,7 @@ def test_moved_files_are_found_below_the_folder_that_stands_for_theirs(run, clip
     recorded = (run / "manifest.csv").read_text()
     (run / "manifest.csv").write_text(recorded.replace(str(clip_folder), str(old / "clips")))
     (tmp_path / "old").rename(tmp_path / "away")
-    with pytest.raises(DataError, match=r"16 of 16 files are not there: .*if they were moved, .*--data-root DIR"):
+    with pytest.raises(DataError, match=r"16 of 16 files do not exist: .*if they were moved, .*--data-root DIR"):
         ft.evaluate(run)
     for root in (tmp_path / "away/place/clips", tmp_path / "away/place", tmp_path / "away"):
         after = ft.evaluate(run, data_root=root)
@@ -191,7 +191,7 @@ def test_moved_files_are_found_below_the_folder_that_stands_for_theirs(run, clip
     index = json.loads((run / "evaluation/pictures/index.json").read_text())
     assert index and all("cam" in each for each in index.values())
     (tmp_path / "away/place/clips/val/dark ones/1.mp4").unlink()
-    words = r"1 of 16 files are not there: .*val/dark ones/1.mp4; the run recorded them below .*old/place/clips: "
+    words = r"1 of 16 files do not exist: .*val/dark ones/1.mp4; the run recorded them below .*old/place/clips: "
     with pytest.raises(DataError, match=words):
         ft.evaluate(run, data_root=tmp_path / "away")
 
@@ -222,7 +222,7 @@ def test_paths_below_several_folders_are_mapped_by_the_longest_they_share(run, t
         path.write_bytes(b"")
     found = relocated_paths(there, tmp_path / "store").tolist()
     assert found == [str(tmp_path / "store" / name.decode().removeprefix("/data/")).encode() for name in names]
-    with pytest.raises(DataError, match="1[0-9] of 16 files are not there"):
+    with pytest.raises(DataError, match="1[0-9] of 16 files do not exist"):
         relocated_paths(there, tmp_path / "store/a")
 
 

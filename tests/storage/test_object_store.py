@@ -128,5 +128,5 @@ def test_a_run_reads_manifest_and_pack_from_a_store_where_the_videos_are_not(
 
 def test_without_a_pack_missing_videos_are_an_error(store, tmp_path):
     store.pipe("lab/clips.csv", b"path,label\na.mp4,a\nb.mp4,b\n")
-    with pytest.raises(DataError, match="2 of 2 files are not there"):
+    with pytest.raises(DataError, match="2 of 2 files do not exist"):
         ft.Manifest.from_csv("s3://lab/clips.csv")
