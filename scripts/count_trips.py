@@ -78,6 +78,22 @@ def make_clips(folder: Path) -> Path:
     return folder / "clips.csv"
 
 
+def trace_step(manifest: ft.Manifest, out: Path, *, workers: int) -> tuple[Path, list[tuple[Place | None, Place]]]:
+    """Train for an epoch: the run folder, and the calls of its second step, with the reading of its batch."""
+    backbone = "mobilenetv3_small_050.lamb_in1k"
+    model = ft.build_model(backbone, manifest.classes, weights="none", num_frames=4, size=64)
+    key = "unfreeze" if "unfreeze" in ft.Phase.model_fields else "train"
+    phases = [ft.Phase.model_validate({key: "all", "epochs": 1, "lr": 1e-3})]
+    clip, train = ft.Clip(num_frames=4, size=64), ft.Train(batch_size=BATCH_SIZE, device="cpu")
+    ends: list[int] = []
+    with Trace() as trace:
+        hook = register_optimizer_step_post_hook(lambda *_: ends.append(len(trace.calls)))
+        data = ft.Data(workers=workers)
+        run = ft.fit(model, manifest, phases, clip=clip, train=train, data=data, out=out, quiet=True)
+        hook.remove()
+    return run, trace.calls[ends[0] : ends[1]]
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--calls", choices=("step", "evaluate", "predict"), help="also list the moves of this trip")
@@ -85,31 +101,15 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         manifest = ft.Manifest.from_csv(make_clips(folder))
-        model = ft.build_model(
-            "mobilenetv3_small_050.lamb_in1k", manifest.classes, weights="none", num_frames=4, size=64
-        )
-        key = "unfreeze" if "unfreeze" in ft.Phase.model_fields else "train"
-        phases = [ft.Phase.model_validate({key: "all", "epochs": 1, "lr": 1e-3})]
-        ends: list[int] = []
-        with Trace() as training:
-            hook = register_optimizer_step_post_hook(lambda *_: ends.append(len(training.calls)))
-            train = ft.Train(batch_size=BATCH_SIZE, device="cpu")
-            run = ft.fit(
-                model,
-                manifest,
-                phases,
-                clip=ft.Clip(num_frames=4, size=64),
-                train=train,
-                out=folder / "run",
-                quiet=True,
-            )
-            hook.remove()
+        run, step = trace_step(manifest, folder / "run", workers=0)
+        _, step_with_workers = trace_step(manifest, folder / "workers", workers=2)
         with Trace() as evaluation:
             ft.evaluate(run)
         with Trace() as prediction:
             ft.predict(run, [folder / "23.mp4"])
         trips = {
-            "step": training.calls[ends[0] : ends[1]],
+            "step": step,
+            "step, clips read in other processes": step_with_workers,
             "evaluate": evaluation.calls,
             "predict": prediction.calls,
         }

@@ -35,7 +35,7 @@ def fit(
 
     The best epoch is the one with the highest top-1 on the split val (mean average precision, where rows may have
     several classes), the lower loss deciding between equals; with no rows there, the last. Of `data`, `on_error`,
-    `packed`, `workers` and `time_limit` are used. `after_epoch` is called with each line of metrics.jsonl; what it
+    `packed`, `workers` and `decode_timeout` are used. `after_epoch` is called with each line of metrics.jsonl; what it
     raises ends the run, which can be resumed. Raises FinetuneError for all that is wrong before the first batch,
     and DivergedError when the loss is no longer a number.
     """

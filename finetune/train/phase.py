@@ -73,7 +73,7 @@ def start_phase(
     previous: Optimizer | None = None,
     print_line: Callable[[str], None] = lambda text: None,
 ) -> TrainState:
-    """Freeze all but what phase `index` trains, and build its optimizer.
+    """Begin phase `index` in the model (`begin_phase` freezes the rest), and build its optimizer and frozen part.
 
     `previous` is the optimizer of the phase before, whose state goes on where the phase asks for it.
     """

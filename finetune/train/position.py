@@ -27,14 +27,14 @@ class Tally:
     def add(self, loss: float, clips: int, judged: tuple[torch.Tensor, torch.Tensor] | None, factor: float) -> None:
         """A step's loss; `judged` are logits and targets (B, K) of those clips that have classes.
 
-        Right is a clip whose likeliest class no other exceeds among its targets.
+        A clip is right where its most probable class has the largest target; after mixup two classes have targets.
         """
         self.clips += clips
         if judged is not None and len(judged[0]):
             logits_BK, targets_BK = judged
-            of_likeliest_B = targets_BK.gather(1, logits_BK.argmax(1, keepdim=True)).squeeze(1)
+            target_of_predicted_B = targets_BK.gather(1, logits_BK.argmax(1, keepdim=True)).squeeze(1)
             self.judged += len(targets_BK)
-            self.right += int(((of_likeliest_B == targets_BK.amax(1)) & (of_likeliest_B > 0)).sum())
+            self.right += int(((target_of_predicted_B == targets_BK.amax(1)) & (target_of_predicted_B > 0)).sum())
         self.total_loss += loss * clips
         self.steps += 1
         self.total_factor += factor
@@ -75,7 +75,7 @@ class LoopPosition:
     phase: int = 0  # the one under way
     epochs: int = 0  # finished, of the run
     epochs_in_phase: int = 0
-    batches: int = 0  # learnt from, in the epoch under way
+    batches: int = 0  # of the epoch under way, begun or finished
     steps_in_phase: int = 0
     steps: int = 0
     left_out: int = 0  # steps without a gradient that is a number

@@ -6,7 +6,7 @@ from typing import Any
 
 from finetune.report import words
 from finetune.report.run.changed_settings import ChangedSetting
-from finetune.report.run.regression_words import task_summary
+from finetune.report.run.task_words import task_summary
 from finetune.run.results import Results
 
 MAX_TABLE_CLASSES = 30

@@ -1,7 +1,7 @@
 """Write the report of an evaluation: one HTML file that opens from the disk and needs no network.
 
 Each section has a module that computes what it shows, and a template in templates/sections:
-- headline, metrics, per-class table: task_section.py, with texts from words.py and regression_words.py
+- headline, metrics, per-class table: task_section.py, with texts from words.py and task_words.py
 - figures of a task: confusion_plot.py, calibration_plots.py, regression_plots.py
 - example clips: clips_section.py
 - training curves: learning_curves.py, task_curves.py
@@ -23,9 +23,9 @@ from finetune.report.run.changed_settings import recipe_changes
 from finetune.report.run.clips_section import clips_context
 from finetune.report.run.export_figures import write_figures
 from finetune.report.run.markdown import render_markdown_report
-from finetune.report.run.regression_words import regression_warnings
 from finetune.report.run.task_curves import task_learning_curves
 from finetune.report.run.task_section import flatten_json, task_context
+from finetune.report.run.task_words import regression_warnings
 from finetune.report.svg import SvgFigure
 from finetune.run.folder import EvaluationFolder, RunFolder
 from finetune.run.predictions_csv import read_prediction_rows

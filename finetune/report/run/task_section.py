@@ -8,7 +8,7 @@ from typing import Any
 from finetune.evaluation.choose_clips import PAIRS
 from finetune.recipe.tasks import CATEGORICAL_KINDS, primary_task
 from finetune.report import words
-from finetune.report.run import calibration_plots, regression_plots, regression_words
+from finetune.report.run import calibration_plots, regression_plots, task_words
 from finetune.report.run.clips_section import common_root, relative_to_root
 from finetune.report.run.confusion_plot import confusion_figure
 from finetune.run.predictions_csv import PredictionRow
@@ -24,13 +24,13 @@ def task_context(
     index, is_primary = list(results["tasks"]).index(name), name == primary_task(results["tasks"])
     context = {"name": name, "index": index, "primary": is_primary, "cell_clips": None, "calibration_section": None}
     context |= task
-    if task["kind"] in regression_words.REGRESSION_KINDS:
+    if task["kind"] in task_words.REGRESSION_KINDS:
         return context | _regression_context(task, results, index)
     if task["kind"] not in CATEGORICAL_KINDS:  # of a newer version
         return context | {"facts": flatten_json({key: value for key, value in task.items() if key != "kind"})}
     context |= {
-        "summary": regression_words.summary_html(task, results),
-        "metrics": regression_words.metric_rows(task),
+        "summary": task_words.summary_html(task, results),
+        "metrics": task_words.metric_rows(task),
         "calibration_section": _calibration_section(task, index),
         "has_ap": all("ap" in row for row in task["per_class"]),
     }
@@ -70,11 +70,11 @@ def _regression_context(task: dict[str, Any], results: Results, index: int) -> d
         )
         plots += [{"name": output["name"], "figure": scatter}] if scatter else []
     return {
-        "summary": regression_words.summary_html(task, results),
-        "metrics": regression_words.metric_rows(task),
-        "baseline_row": regression_words.baseline_row(task),
+        "summary": task_words.summary_html(task, results),
+        "metrics": task_words.metric_rows(task),
+        "baseline_row": task_words.baseline_row(task),
         "plots": plots,
-        "outputs": regression_words.output_table(task),
+        "outputs": task_words.output_table(task),
         "num_outputs_without_plot": max(0, len(outputs) - regression_plots.MAX_SCATTER_PLOTS),
     }
 

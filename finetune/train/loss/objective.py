@@ -25,8 +25,9 @@ class Objective(Protocol):
     """The loss of a step, and the state that it keeps between steps.
 
     Logits are {task: (B, K)}; targets are class numbers (B,), class probabilities (B, K), or for several tasks
-    (B, width) as `TargetLayout` places them. `share` is the weight of a part in the step's mean, times the number of
-    processes. `classified_rows` are the logits and targets that training accuracy is computed from.
+    (B, width) as `TargetLayout` places them. A step is computed in parts. `loss` is the mean loss of one part, which
+    `train_step` weights; `share` is that weight (part of the step's clips x this process's weight), for objectives that
+    keep sums over the step. `classified_rows` are the logits and targets that training accuracy is computed from.
     """
 
     wants_losses_after: bool  # whether `after_step` needs the outputs for the same clips after the update

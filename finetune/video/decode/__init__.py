@@ -14,7 +14,8 @@ opencv_torchcodec.py  two other decoders
 Facts about a file: probe.py (frame count, size, duration, frame times), truncation.py and every_frame.py (damage);
 verify_index.py tests a layout that was found by decoding.
 
-To add a file format: one that FFmpeg opens is read already, by decoding it once. packet_index.py decides whether its
-index and timestamps can be trusted, so that frames are found without that. One that FFmpeg does not open gets a reader
-beside those in `DECODERS` (read.py), and facts in probe.py; its suffix goes into storage/numbered_images.py.
+To add a file format: one that FFmpeg opens is read already, by decoding it once; its suffix goes into
+storage/numbered_images.py. packet_index.py decides whether its index and timestamps can be trusted, so that frames are
+found without that. One that FFmpeg does not open gets a reader that `read_frames` chooses by the file, and its facts in
+probe.py. `DECODERS` (read.py) are other decoders for the same files, for callers of `read_frames`; training uses PyAV.
 """

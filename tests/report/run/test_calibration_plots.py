@@ -15,7 +15,7 @@ from finetune.metrics.headline import score_classification
 from finetune.metrics.slices import accuracy_by_slice
 from finetune.report import words
 from finetune.report.run.calibration_plots import coverage_curve, ranking_curve, reliability_diagram
-from finetune.report.run.regression_words import summary_html
+from finetune.report.run.task_words import summary_html
 
 CLASSES = ["wave", "clap", "jump"]
 
