@@ -1,4 +1,4 @@
-"""Contact sheets: the frames that were the input of the model, of the clips that a report shows."""
+"""Contact sheets of the clips that a report shows: their frames as the model saw them."""
 
 import hashlib
 import os
@@ -17,7 +17,7 @@ from finetune.storage.atomic import atomic_folder, write_json
 from finetune.video.dataset import ClipDataset
 from finetune.video.encode import encode_jpeg
 
-MAX_FRAMES, SIDE, GAP = 8, 112, 2  # of a sheet, pixels of each, and between them
+MAX_FRAMES, SIDE, GAP = 8, 112, 2  # frames on a sheet, pixels of a frame's side, pixels between frames
 
 
 def write_sheets(folder: Path, dataset: ClipDataset, paths: Iterable[str]) -> dict[str, Any]:

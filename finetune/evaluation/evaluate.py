@@ -47,16 +47,16 @@ def evaluate(
     pictures: bool = True,
     progress: Progress | None = None,
 ) -> Results:
-    """Score a run's best checkpoint on each row of a split once; the contents of results.json.
+    """Evaluate a run's best checkpoint on all rows of a split; the contents of results.json.
 
-    With `overrides`, `data.manifest=FILE.csv` or `data.folder=DIR`, the rows are those of another labelled set: all, or
-    those of its own split `split`. Its classes are matched by name; rows with a class that the run does not know
-    are refused, or left out if `unknown_classes` is `skip`. `data_root` is where the run's files are now.
+    With `overrides`, `data.manifest=FILE.csv` or `data.folder=DIR`, the rows are those of another labelled set: all
+    rows, or those of its own split `split`. Its classes are matched by name; rows with a class that the run does not
+    know are refused, or omitted if `unknown_classes` is `skip`. `data_root` is where the run's files are now.
 
     Writes predictions.csv, probabilities.npy, with `pictures` the frames of the clips that the report shows, and,
     last, results.json into `out`: by default `RUN/evaluation` for the test split, `RUN/evaluation/<split>` for
     others, `RUN/evaluation/<name>` for another set. A file that cannot be read fails the evaluation, unless `on_error`
-    (by default the recipe's) is `skip`: then it is counted and listed. A task without any labels is left out.
+    (by default the recipe's) is `skip`: then it is counted and listed. A task without any labels is omitted.
     Raises RunError or DataError.
     """
     opened = open_run(run)
@@ -156,7 +156,7 @@ def _check_predictions(run: Run, tested: Manifest, predictions: Predictions, *, 
         raise DataError(
             "\n".join(predictions.skipped.values())
             + f"\n{len(predictions.skipped)} of {len(tested)} files of the split {split!r} cannot be read; "
-            "fix or remove them, or leave them out with --on-error skip"
+            "fix or remove them, or skip them with --on-error skip"
         )
     if not len(predictions.rows):
         raise DataError(f"{run.folder}: none of the {len(tested)} files of the split {split!r} can be read")
@@ -169,7 +169,7 @@ def _check_predictions(run: Run, tested: Manifest, predictions: Predictions, *, 
 def _task_predictions(
     run: Run, tested: Manifest, inference: _SplitInference, fitted: dict[str, Fitted], *, use_temperature: bool
 ) -> dict[str, TaskPredictions]:
-    """Predictions of each task that any row has the label of, with what was fitted on val applied."""
+    """Predictions of each task that at least one row has a label of, with thresholds and temperature applied."""
     rows, by_task = inference.predictions.rows, {}
     for task, values_NK in inference.predictions.tasks.items():
         if tested.tasks and not tested.tasks[task].known[rows].any():
@@ -192,7 +192,10 @@ def _score_tasks(
 
 
 def _add_fitted(task: TaskResults, fitted: Fitted, *, fitted_views: bool, rows: int) -> None:
-    """Add what was fitted on the `rows` rows of the split val, a temperature only if it is for this number of views."""
+    """Add the thresholds and the temperature fitted on the `rows` rows of the split val.
+
+    A temperature is for one number of views; it is None where `fitted_views` is false.
+    """
     if fitted.thresholds_K is not None:
         for row, threshold in zip(task["per_class"], fitted.thresholds_K, strict=True):
             row["threshold"] = float(threshold)

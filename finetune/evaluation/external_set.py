@@ -35,9 +35,9 @@ class ExternalSet:
     manifest: Manifest
     data: Data
     split: str
-    source: str  # the place that was named, absolute
+    source: str  # the absolute path, or the URL, of the file or folder
     described: str
-    warnings: list[dict[str, str]]  # {"what", "do"} of what a reader of its scores has to know
+    warnings: list[dict[str, str]]  # {"what": a problem with the scores, "do": what to do about it}
 
 
 def read_external_set(
@@ -50,9 +50,9 @@ def read_external_set(
 ) -> ExternalSet:
     """The labelled set that `overrides` name, `data.manifest=FILE.csv` or `data.folder=DIR`, for a trained run.
 
-    Its rows are all of the set, or those of its own split `split`. Classes are matched by name. Rows with a class that
-    the run does not know are refused, or left out with `skip_unknown`. `trained` are the run's own rows, to warn of
-    clips that are in both. Raises DataError.
+    The rows are all rows of the set, or those of its own split `split`. Classes are matched by name. Rows with a class
+    that the run does not know are refused, or omitted with `skip_unknown`. `trained` are the run's own rows, to warn
+    about clips that are in both. Raises DataError.
     """
     data = _data_settings(run.recipe, overrides)
     manifest, missing_tasks = _read_labelled_set(data, run)
@@ -60,7 +60,7 @@ def read_external_set(
         raise DataError("\n".join(f"{manifest.source}: {problem}" for problem in problems))
     if split is not None:
         if not len(manifest.rows(split)) or set(manifest.splits) == {"train"}:
-            raise DataError(f"{manifest.source}: has no rows in the split {split!r}; leave out --split for all rows")
+            raise DataError(f"{manifest.source}: has no rows in the split {split!r}; omit --split for all rows")
         manifest = manifest.for_split(split)
     manifest = replace(manifest, splits=np.full(len(manifest), split or "test"))
     manifest, skipped = _match_classes(manifest, run.outputs, skip_unknown=skip_unknown)
@@ -81,11 +81,11 @@ def _source(data: Data) -> str:
 
 
 def _data_settings(recipe: Recipe, overrides: Sequence[str]) -> Data:
-    """The run's own settings of data, with those that another set may bring."""
+    """The run's own data settings, changed by those of `overrides` that an evaluation takes."""
     given = data_section(overrides)
-    strange = sorted(given.model_fields_set - set(EXTERNAL_SET_KEYS))
-    if strange:
-        raise DataError(f"data.{strange[0]}: an evaluation takes data.{', data.'.join(EXTERNAL_SET_KEYS)}")
+    refused = sorted(given.model_fields_set - set(EXTERNAL_SET_KEYS))
+    if refused:
+        raise DataError(f"data.{refused[0]}: an evaluation takes only data.{', data.'.join(EXTERNAL_SET_KEYS)}")
     if (given.manifest is None) == (given.folder is None):
         raise DataError("name one set to evaluate on: data.manifest=FILE.csv or data.folder=DIR")
     own = {"manifest": None, "folder": None, "packed": None}
@@ -101,24 +101,24 @@ def _read_labelled_set(data: Data, run: Run) -> tuple[Manifest, list[str]]:
     if data.folder is not None and data.multilabel:
         raise DataError(f"{where}: this run's clips have several classes; give a CSV, data.manifest=FILE.csv")
     columns = {"label"} if data.folder is not None else set(read_table(where))
-    asked = {
+    labelled_tasks = {
         name: task.model_copy(
             update={"manifest": None, "levels": run.outputs[name].names if task.kind == "ordinal" else task.levels}
         )
         for name, task in tasks.items()
         if set(task.columns_of(name)) <= columns
     }
-    if tasks and not asked:
-        wanted = ", ".join(column for name, task in tasks.items() for column in task.columns_of(name))
-        raise DataError(f"{where}: has no labels of the run's tasks; their columns are {wanted}")
+    if tasks and not labelled_tasks:
+        needed = ", ".join(column for name, task in tasks.items() for column in task.columns_of(name))
+        raise DataError(f"{where}: has no labels of the run's tasks; their columns are {needed}")
     settings: dict[str, Any] = {"group_pattern": data.group_pattern, "val": 0, "test": 0, "checked": False}
-    settings["tasks"] = asked
+    settings["tasks"] = labelled_tasks
     if data.folder is not None:
         manifest = Manifest.from_folder(where, image_sequences=data.image_sequences, **settings)
     else:
         packed = data.packed is not None
         manifest = Manifest.from_csv(where, multilabel=data.multilabel, packed=packed, **settings)
-    return replace(manifest, image_rate=data.image_rate), [name for name in tasks if name not in asked]
+    return replace(manifest, image_rate=data.image_rate), [name for name in tasks if name not in labelled_tasks]
 
 
 def _match_classes(
@@ -130,15 +130,15 @@ def _match_classes(
     names = {name: output.names for name, output in outputs.items()}
     for task, labels in manifest.labels_by_task.items():
         counts = labels.counts(np.arange(len(manifest)))
-        strange = {name: count for name, count in zip(labels.names, counts, strict=False) if name not in names[task]}
-        unknown |= {name: count for name, count in strange.items() if count}
+        by_class = zip(labels.names, counts, strict=False)
+        unknown |= {name: count for name, count in by_class if count and name not in names[task]}
         matched[task] = labels.among(names[task])
     if unknown and not skip_unknown:
         known = shorten_list([name for of_task in names.values() for name in of_task], limit=20)
         listed = shorten_list([f"{name} ({count} rows)" for name, count in unknown.items()])
         raise DataError(
             f"{manifest.source}: has classes that the run does not know: {listed}; it knows {known}. "
-            "Correct the labels, or leave these rows out with --unknown-classes skip"
+            "Correct the labels, or skip these rows with --unknown-classes skip"
         )
     if manifest.tasks:
         tasks = {name: matched.get(name) or _empty_labels(output, len(manifest)) for name, output in outputs.items()}
@@ -151,7 +151,7 @@ def _match_classes(
 
 
 def _empty_labels(output: OutputSpec, rows: int) -> Labels:
-    """The labels of a task that no row has."""
+    """The labels of a task of which no row has a label."""
     count = len(output.names)
     values: np.ndarray = np.zeros((rows, count), dtype=bool if output.kind == "multilabel" else float)
     if output.kind in CATEGORICAL_KINDS and output.kind != "multilabel":
@@ -163,22 +163,22 @@ def _skipped_warnings(unknown: Mapping[str, int]) -> list[dict[str, str]]:
     if not unknown:
         return []
     listed = shorten_list([f"{name} ({count} rows)" for name, count in unknown.items()])
-    return [{"what": f"Left out: rows of classes that the model does not know, {listed}.", "do": "Train with them."}]
+    return [{"what": f"Skipped: rows of classes that the model does not know, {listed}.", "do": "Train with them."}]
 
 
 def _missing_class_warnings(manifest: Manifest, *, several: bool) -> list[dict[str, str]]:
     warnings = []
     for task, labels in manifest.labels_by_task.items():
-        there: list[bool] = np.any(labels.presence(), axis=0).tolist()
-        absent = [name for name, is_there in zip(labels.names, there, strict=False) if not is_there]
-        if absent and labels.known.any():
-            what = f"This set has no clip of {shorten_list(absent)}{f' (tasks.{task})' if several else ''}."
+        present: list[bool] = np.any(labels.presence(), axis=0).tolist()
+        missing = [name for name, is_present in zip(labels.names, present, strict=False) if not is_present]
+        if missing and labels.known.any():
+            what = f"This set has no clip of {shorten_list(missing)}{f' (tasks.{task})' if several else ''}."
             warnings.append({"what": what, "do": "How well the model recognizes these classes is not measured."})
     return warnings
 
 
 def external_set_folder(run: Path, overrides: Sequence[str]) -> Path:
-    """Where an evaluation on another set is written, by the set's name; never where another set's results are."""
+    """The folder for an evaluation on another set: the set's name, with a number where another set has that name."""
     source = _source(data_section(overrides))
     name = re.sub(r"[^\w.-]+", "-", Path(source).stem).strip("-.") or "data"
     name = f"data-{name}" if name in RESERVED_EVALUATIONS else name

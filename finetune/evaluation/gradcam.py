@@ -1,4 +1,4 @@
-"""Where a model looked: Grad-CAM heat maps over the clips that a report shows, and the weights of attention pooling.
+"""Explain predictions: Grad-CAM heat maps over the clips that a report shows, and the weights of attention pooling.
 
 Grad-CAM (arXiv:1610.02391): the channels of the last layer with spatial positions, each weighted by the gradient of
 the predicted class's score.
@@ -32,8 +32,8 @@ from finetune.video.dataset import ClipDataset
 from finetune.video.encode import encode_jpeg
 from finetune.video.pack.read import manifest_facts
 
-OVERLAY_OPACITY = 0.8  # of the colour over the hottest place of a frame
-MAX_EXTRA_TOKENS = 8  # for the class, and registers
+OVERLAY_OPACITY = 0.8  # of the colour at the hottest position of a frame
+MAX_EXTRA_TOKENS = 8  # class tokens and registers
 
 
 class GradCamResult(NamedTuple):
@@ -46,17 +46,18 @@ class GradCamResult(NamedTuple):
 def explain(
     run: str | Path, overrides: Sequence[str] = (), *, evaluation: Path | None = None, data_root: Path | None = None
 ) -> int:
-    """Add where the model looked to the pictures of an evaluation, by default of the test; how many clips there are.
+    """Add Grad-CAM heat maps to the pictures of an evaluation, by default that of the test split; the number of clips.
 
-    `overrides` name the other set that it is of, and `data_root` is where the run's files are now, as for `evaluate`.
-    Raises RunError where the evaluation kept no pictures, and ModelError for a backbone without a map of places.
+    `overrides` name the labelled set of an evaluation on other data, and `data_root` is where the run's files are now,
+    as for `evaluate`. Raises RunError where the evaluation has no pictures, and ModelError for a backbone without a
+    spatial feature map.
     """
     opened = open_run(run)
     files = RunFolder(opened.folder).evaluation() if evaluation is None else EvaluationFolder(evaluation)
     if not files.pictures_index.is_file():
         raise RunError(f"{files.path}: has no frames; write them with `finetune evaluate {run}`")
     results = read_results_file(files.results)
-    split, views = results["split"], results["protocol"].get("views", 1)  # which views there are depends on it
+    split, views = results["split"], results["protocol"].get("views", 1)  # where a view lies depends on their number
     index = read_json(files.pictures_index, dict[str, dict[str, Any]])
     recipe, recorded = opened.recipe, saved_manifest(opened, needs_files=False)
     if overrides:
@@ -78,10 +79,10 @@ def explain(
         item, path = dataset[position], path_of[str(shown.path(row))]
         if "clips" not in item:
             continue
-        looked, name = grad_cam(model, item["clips"][0]), sheet_file_name(path, "-cam")
+        result, name = grad_cam(model, item["clips"][0]), sheet_file_name(path, "-cam")
         with atomic_file(files.pictures / name) as partial:
-            partial.write_bytes(encode_jpeg(_sheet(item["clips"][0], looked.heatmap_THW)))
-        index[path] |= {"cam": name, "weights": _sheet_weights(looked.weights_T, len(item["clips"][0]))}
+            partial.write_bytes(encode_jpeg(_sheet(item["clips"][0], result.heatmap_THW)))
+        index[path] |= {"cam": name, "weights": _sheet_weights(result.weights_T, len(item["clips"][0]))}
         explained += 1
     write_json(files.pictures_index, index)
     return explained
@@ -103,9 +104,9 @@ def grad_cam(model: VideoClassifier, clip_TCHW: Tensor) -> GradCamResult:
 def _grad_cam(model: VideoClassifier, clips_BTCHW: Tensor) -> GradCamResult:
     with torch.no_grad():
         map_shape = model.backbone.feature_map(clips_BTCHW).shape[2:]
-    refusal = f"{model.settings.backbone}: has no layer that knows of places in a way that --explain knows"
+    refusal = f"{model.settings.backbone}: has no layer with a spatial feature map that --explain can use"
     extra = map_shape[0] - _grid_side(map_shape[0]) ** 2
-    # Tokens of a clip are of several moments: 4 times 7 by 7 and one are not 14 by 14.
+    # The tokens of a clip are of several time steps: 4 × 7 × 7 + 1 tokens are no 14 × 14 grid.
     if len(map_shape) == 2 and (extra > MAX_EXTRA_TOKENS or model.backbone.takes_clips):
         raise ModelError(refusal)
     with (
@@ -130,73 +131,74 @@ def _grad_cam(model: VideoClassifier, clips_BTCHW: Tensor) -> GradCamResult:
 
 
 def _grid_side(tokens: int) -> int:
-    """Of the largest square of tokens."""
+    """The side of the largest square grid that this many tokens fill."""
     return int(tokens**0.5)
 
 
 @contextmanager
 def _capture_feature_maps(net: nn.Module, shape: tuple[int, ...]) -> Iterator[list[Tensor]]:
-    """The outputs, in running order, of all modules that give what has the shape of the feature map."""
-    found: list[Tensor] = []
+    """The outputs of all modules that have the shape of the feature map, in the order of the calls."""
+    outputs: list[Tensor] = []
 
-    def note(_: nn.Module, __: Any, output: Any) -> None:
+    def capture(_: nn.Module, __: Any, output: Any) -> None:
         if isinstance(output, Tensor) and output.requires_grad and _matches_feature_map(output, shape):
-            found.append(output)
+            outputs.append(output)
 
-    hooks = [module.register_forward_hook(note) for module in net.modules()]
-    learns = [parameter.requires_grad for parameter in net.parameters()]
-    for parameter in net.parameters():  # a frozen network would else keep no graph
+    hooks = [module.register_forward_hook(capture) for module in net.modules()]
+    was_trainable = [parameter.requires_grad for parameter in net.parameters()]
+    for parameter in net.parameters():  # a frozen network has no graph to take gradients from
         parameter.requires_grad_(True)
     try:
-        yield found
+        yield outputs
     finally:
         for hook in hooks:
             hook.remove()
-        for parameter, learned in zip(net.parameters(), learns, strict=True):
-            parameter.requires_grad_(learned)
+        for parameter, trainable in zip(net.parameters(), was_trainable, strict=True):
+            parameter.requires_grad_(trainable)
 
 
 def _matches_feature_map(output: Tensor, shape: tuple[int, ...]) -> bool:
-    of_one = tuple(output.shape[1:])
-    channels_last = len(shape) == 3 and of_one == (*shape[1:], shape[0])
-    over_time = len(shape) == 3 and output.ndim == 5 and (of_one[0], *of_one[2:]) == shape
-    return of_one == shape or channels_last or over_time
+    """Whether an output is (N, *shape), or for `shape` (C, h, w) also (N, h, w, C) or (N, C, T', h, w)."""
+    item_shape = tuple(output.shape[1:])
+    channels_last = len(shape) == 3 and item_shape == (*shape[1:], shape[0])
+    over_time = len(shape) == 3 and output.ndim == 5 and (item_shape[0], *item_shape[2:]) == shape
+    return item_shape == shape or channels_last or over_time
 
 
 def _heatmap(output: Tensor, gradient: Tensor, shape: tuple[int, ...], *, takes_clips: bool) -> Tensor:
     """The Grad-CAM heat (T', h, w) of one layer: its channels, weighted by their mean gradient, summed."""
-    if len(shape) == 2:  # tokens: what is no square of places comes first, as class tokens
+    if len(shape) == 2:  # tokens: class tokens and registers come first, then the square grid
         side = _grid_side(shape[0])
-        output, gradient = (each[:, -side * side :] for each in (output, gradient))
+        output, gradient = (tokens[:, -side * side :] for tokens in (output, gradient))
         heat = (output * gradient.mean(1, keepdim=True)).sum(2).relu()
         return heat.unflatten(1, (side, side))
     if output.ndim == 5 and takes_clips:  # (1, C, T', h, w)
         return (output * gradient.mean((2, 3, 4), keepdim=True)).sum(1).relu()[0]
-    channels = 1 if tuple(output.shape[1:]) == shape else 3
-    places = (2, 3) if channels == 1 else (1, 2)
-    return (output * gradient.mean(places, keepdim=True)).sum(channels).relu()
+    channel_axis = 1 if tuple(output.shape[1:]) == shape else 3
+    spatial_axes = (2, 3) if channel_axis == 1 else (1, 2)
+    return (output * gradient.mean(spatial_axes, keepdim=True)).sum(channel_axis).relu()
 
 
 @contextmanager
 def _attention_weights(model: VideoClassifier) -> Iterator[list[Tensor]]:
-    """The weights over time (B, T', heads) that attention pooling gives, if that is what pools."""
-    found: list[Tensor] = []
+    """The weights over time (B, T', heads) of attention pooling; nothing where the model pools in another way."""
+    weights: list[Tensor] = []
     if not isinstance(model.temporal, AttentionPooling):
-        yield found
+        yield weights
         return
-    hook = model.temporal.register_forward_pre_hook(lambda pooling, inputs: found.append(pooling.weights(*inputs)))
+    hook = model.temporal.register_forward_pre_hook(lambda pooling, inputs: weights.append(pooling.weights(*inputs)))
     try:
-        yield found
+        yield weights
     finally:
         hook.remove()
 
 
 def _sheet_weights(weights_T: Tensor | None, num_frames: int) -> list[float]:
-    """Of the frames that are on the sheet; a step of the network stands for the frames that made it."""
+    """The weights of the frames on the sheet; a frame has the weight of the network's time step that it is part of."""
     if weights_T is None:
         return []
-    of_frames = weights_T[(torch.arange(num_frames) * len(weights_T)) // num_frames]
-    return [round(float(of_frames[frame]), 4) for frame in sheet_frame_indices(num_frames)]
+    frame_weights = weights_T[(torch.arange(num_frames) * len(weights_T)) // num_frames]
+    return [round(float(frame_weights[frame]), 4) for frame in sheet_frame_indices(num_frames)]
 
 
 def _sheet(clip_TCHW: Tensor, heatmap_THW: Tensor) -> np.ndarray:

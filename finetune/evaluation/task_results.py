@@ -25,10 +25,10 @@ from finetune.video.file_facts import FileFacts
 
 @dataclass(frozen=True, eq=False)
 class TaskPredictions:
-    """Predictions of one task for `rows` (N,): `values` (N, K) are probabilities of classes, or numbers.
+    """Predictions of one task for `rows` (N,): `values` (N, K) are class probabilities, or numbers.
 
-    Where a clip may have several classes, `predicted` (N, K) are those above their thresholds. `calibrated` (N, K) are
-    the probabilities at the run's temperature. `frozen` (N, K) are those of the model before its backbone was trained.
+    Where a clip may have several classes, `predicted` (N, K) marks those above their thresholds. `calibrated` (N, K)
+    are probabilities at the run's temperature, `frozen` (N, K) those of the model before its backbone was trained.
     """
 
     rows: np.ndarray
@@ -38,13 +38,13 @@ class TaskPredictions:
     frozen: np.ndarray | None = None
 
     def at(self, keep: np.ndarray) -> "TaskPredictions":
-        """Those at some positions (M,) of the rows."""
+        """The predictions of some rows: `keep` (M,) are positions in `rows`."""
         parts = (self.values, self.predicted, self.calibrated, self.frozen)
         return TaskPredictions(self.rows[keep], *(None if part is None else part[keep] for part in parts))  # type: ignore[arg-type]
 
 
 def apply_fitted(kind: str, predictions: TaskPredictions, fitted: Fitted, *, use_temperature: bool) -> TaskPredictions:
-    """With class thresholds applied and, if `use_temperature`, calibrated probabilities."""
+    """The predictions with class thresholds applied and, if `use_temperature`, with calibrated probabilities."""
     values_NK, thresholds_K = predictions.values, fitted.thresholds_K
     predicted_NK = None if thresholds_K is None else values_NK >= thresholds_K
     calibrated_NK = None

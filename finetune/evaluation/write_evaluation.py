@@ -1,4 +1,4 @@
-"""The results of an evaluation and all files of it, the same for one run and for the pooled folds of several."""
+"""Build the results of an evaluation and write its files, for one run or for the folds of several runs together."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -58,7 +58,7 @@ def write_evaluation(
 ) -> None:
     """Write predictions, contact sheets of the clips that the report shows, and last results.json.
 
-    `pictures_of` has the clips as the model saw them; None writes no contact sheets. Those of before are removed.
+    `pictures_of` has the clips as the model saw them; None writes no contact sheets. Earlier sheets are removed.
     """
     folder.mkdir(parents=True, exist_ok=True)
     rows = write_predictions(folder, tested, predictions)
@@ -71,7 +71,7 @@ def write_evaluation(
 
 
 def describe_interval(groups: np.ndarray | None, rows: int) -> str:
-    """How intervals are computed for so many rows, `groups` (N,) the group of each."""
+    """How intervals are computed for `rows` rows; `groups` (N,) are the groups of the rows, if they have any."""
     units = jackknife_units(groups, rows)
     if groups is None:
         return f"95 %, jackknife over {rows} clips, Student's t"

@@ -17,10 +17,10 @@ def predict_batch(
 ) -> dict[str, Tensor]:
     """Predictions of each task, float32 on the CPU, of a model in evaluation mode.
 
-    Classes and levels: probabilities (B, K), combined over views. Numbers: those of each view (B, V, K), boxes and
-    motion as shares of the model's input picture. With a `cut`, the input is the activations there, (B, V, *cut.item).
-    Views are computed one after the other, so memory does not grow with them. Videos in one batch may differ in the
-    last digits from a video alone: where numbers must be equal, B is 1.
+    Classes and levels: probabilities (B, K), combined over views. Numbers: one set per view, (B, V, K); boxes and
+    motion are fractions of the model's input picture. With a `cut`, the input is the activations there,
+    (B, V, *cut.item). Views are computed one after the other, so memory does not grow with their number. The outputs
+    of a video may differ in the last digits with the batch that it is in; B = 1 gives reproducible numbers.
     """
     device = next(model.parameters()).device
     views: list[dict[str, Tensor]] = []
@@ -28,7 +28,7 @@ def predict_batch(
         with autocast(precision, device), limit_threads(small=model.fits_one_thread):
             views.append(model(clips_BVTCHW[:, view].to(device), cut))
     return {
-        task: _decode_logits(model, task, output, torch.stack([each[task] for each in views])).cpu()
+        task: _decode_logits(model, task, output, torch.stack([outputs[task] for outputs in views])).cpu()
         for task, output in model.outputs.items()
     }
 
@@ -40,16 +40,16 @@ def probabilities(model: VideoClassifier, clips_BVTCHW: Tensor, *, precision: st
 
 def _decode_logits(model: VideoClassifier, task: str, output: OutputSpec, logits_VBK: Tensor) -> Tensor:
     if not output.is_categorical:
-        scale, center = (torch.tensor(each, device=logits_VBK.device) for each in (output.scale, output.center))
+        scale, center = (torch.tensor(values, device=logits_VBK.device) for values in (output.scale, output.center))
         return (logits_VBK.float() * scale + center).transpose(0, 1)
     probs_BK = combine_views(logits_VBK, model.consensus, multilabel=output.kind != "classify")
     return level_probabilities(probs_BK) if output.kind == "ordinal" else probs_BK
 
 
 def level_probabilities(reached_BK: Tensor) -> Tensor:
-    """Probabilities of levels (B, K + 1), from those that each level above the lowest is reached (B, K).
+    """Probabilities of levels (B, K + 1), from the probabilities that each level above the lowest is reached (B, K).
 
-    These are made non-increasing first.
+    The latter are first made non-increasing over the levels.
     """
     falling = reached_BK.cummin(1).values
     ones = torch.ones_like(falling[:, :1])

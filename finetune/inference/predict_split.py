@@ -20,7 +20,7 @@ from finetune.video.geometry import Placement, boxes_to_source, motion_to_source
 from finetune.video.loader import Batch, ClipLoader
 
 Progress = Callable[[int, int], None]
-CONCURRENT_BATCHES = 8  # of a small network
+CONCURRENT_BATCHES = 8  # that a small network computes at the same time
 
 
 @dataclass(frozen=True, eq=False)
@@ -72,7 +72,7 @@ def _batches_with_outputs(
     precision: str,
     frozen: FrozenPart | None,
 ) -> Iterator[tuple[Batch, dict[str, Tensor] | None]]:
-    """Each batch with the model's outputs for its clips; those of a small network are computed several at a time."""
+    """Each batch with the model's outputs for its clips; a small network computes several batches at a time."""
     cut = None if frozen is None else frozen.cut
 
     def compute(batch: Batch) -> dict[str, Tensor] | None:
@@ -96,10 +96,10 @@ def to_source_pixels(
     predictions: Mapping[str, np.ndarray],
     placements: Callable[[], Sequence[Placement]],
 ) -> dict[str, np.ndarray]:
-    """The predictions of one row by task (K,), from those of its views: (V, K) of numbers, (K,) of classes.
+    """The predictions (K,) of one row by task, from (V, K) for numbers, V views, and (K,) for classes.
 
-    Numbers are averaged over views. Boxes and motion become pixels of the video; `placements` gives where each view
-    lies in it.
+    Numbers are averaged over views. Boxes and motion are converted to pixels of the video; `placements` returns the
+    position of each view in the video.
     """
     by_task = {}
     for task, output in outputs.items():

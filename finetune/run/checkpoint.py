@@ -26,7 +26,7 @@ def save_checkpoint(
     *,
     state: Mapping[str, Any] | None = None,
 ) -> None:
-    """Write a checkpoint: weights, `meta`, and with `state` what training needs to go on.
+    """Write a checkpoint: weights, `meta`, and, to resume training from it, `state`.
 
     When writing fails, the previous checkpoint of this name stays. Raises RunError.
     """
@@ -41,12 +41,12 @@ def save_checkpoint(
                 torch.save(state, files.state)
     except (OSError, RuntimeError, SafetensorError) as error:  # RuntimeError: torch, on a full disk
         raise RunError(
-            f"{checkpoint}: the checkpoint could not be written: {error}; the one before is there still"
+            f"{checkpoint}: the checkpoint could not be written: {error}; the previous one is unchanged"
         ) from error
 
 
 def load_checkpoint(folder: Path, which: str, model: VideoClassifier) -> dict[str, Any]:
-    """Load weights into a model built by the run's recipe; what was noted beside them."""
+    """Load weights into a model built by the run's recipe; the contents of meta.json."""
     checkpoint = RunFolder(folder).checkpoint(which)
     if not checkpoint.exists():
         raise RunError(f"{folder}: has no checkpoint {which!r} yet; its first epoch is not finished")
@@ -55,7 +55,7 @@ def load_checkpoint(folder: Path, which: str, model: VideoClassifier) -> dict[st
 
 
 def read_tensors(path: Path) -> dict[str, Tensor]:
-    """The tensors of a .safetensors file. Raises RunError for what is none."""
+    """The tensors of a .safetensors file. Raises RunError where it cannot be read as one."""
     try:
         return load_file(path)
     except (OSError, SafetensorError, ValueError, KeyError, TypeError, RuntimeError, OverflowError) as error:
@@ -68,7 +68,7 @@ def load_model_weights(model: VideoClassifier, weights: Mapping[str, Tensor], *,
         model.load_state_dict(weights)
     except RuntimeError as error:
         reason = " ".join(str(error).split())[:300]
-        raise RunError(f"{where}: does not fit the model that recipe.yaml and the classes make: {reason}") from None
+        raise RunError(f"{where}: does not fit the model of recipe.yaml and classes.json: {reason}") from None
 
 
 def load(run: str | Path, *, checkpoint: str = "best") -> VideoClassifier:

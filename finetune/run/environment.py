@@ -1,4 +1,4 @@
-"""Versions, hardware, git revision and command: what somebody needs to repeat a run."""
+"""Versions, hardware, git revision and command: what is needed to reproduce a run."""
 
 import os
 import platform
@@ -60,7 +60,7 @@ def _cpu_name() -> str:
 def _git_revision() -> str | None:
     command = ["git", "describe", "--always", "--dirty", "--abbrev=12"]
     try:
-        done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=10)
+        result = subprocess.run(command, capture_output=True, text=True, check=True, timeout=10)
     except (OSError, subprocess.SubprocessError):
         return None
-    return done.stdout.strip()
+    return result.stdout.strip()

@@ -1,4 +1,4 @@
-"""What training fitted on the val rows beside the weights: class thresholds and a temperature for each task."""
+"""The class thresholds and the temperature of each task, which training fitted on the val rows."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -14,8 +14,10 @@ from finetune.run.read import Run, read_checkpoint_meta
 
 @dataclass(frozen=True, eq=False)
 class Fitted:
-    """Of one task: `thresholds_K`, the probability from which on each of K classes is predicted, where a clip may have
-    several; and the temperature that calibrates its probabilities, if there were val rows to fit it on.
+    """Thresholds (K,) and temperature of one task.
+
+    A class is predicted if its probability is at least its threshold; None where a clip has one class. The temperature
+    calibrates probabilities; None where there were no val rows to fit it on.
     """
 
     thresholds_K: np.ndarray | None = None
@@ -23,7 +25,7 @@ class Fitted:
 
 
 def read_fitted(run: Run) -> dict[str, Fitted]:
-    """By task, from the best checkpoint. Raises RunError where thresholds do not fit the classes."""
+    """The fitted values by task, from the best checkpoint. Raises RunError where thresholds do not fit the classes."""
     meta: Mapping[str, Any] = read_checkpoint_meta(RunFolder(run.folder).checkpoint("best"))
     by_task = meta["tasks"] if "tasks" in meta else dict.fromkeys(run.outputs, meta)
     return {task: _fitted(run, task, by_task.get(task, {})) for task in run.outputs}

@@ -1,4 +1,4 @@
-"""The file names of a run folder: every other module asks here where a file is."""
+"""The file names of a run folder; all other modules take them from here."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,7 +10,7 @@ SPLITS = ("test", "val", "train")
 
 @dataclass(frozen=True)
 class RunFolder:
-    """The paths of a run folder. A path that has a name here need not exist."""
+    """The paths of a run folder; the files need not exist."""
 
     path: Path
 
@@ -60,7 +60,7 @@ class RunFolder:
 
     @property
     def lock(self) -> Path:
-        """Held by the program that trains into the folder."""
+        """Locked by the program that trains into the folder."""
         return self.path / ".lock"
 
     @property
@@ -72,12 +72,12 @@ class RunFolder:
         return CheckpointFolder(current_version(self.checkpoints / name))
 
     def evaluation(self, split: str = "test") -> "EvaluationFolder":
-        """What `finetune evaluate` writes of a split."""
+        """What `finetune evaluate` writes for a split."""
         main = self.path / "evaluation"
         return EvaluationFolder(main if split == "test" else main / split)
 
     def external_evaluation(self, name: str) -> "EvaluationFolder":
-        """What `finetune evaluate` writes of another labelled set."""
+        """What `finetune evaluate` writes for another labelled set."""
         return EvaluationFolder(self.path / "evaluation" / name)
 
 
@@ -96,12 +96,12 @@ class CheckpointFolder:
 
     @property
     def meta(self) -> Path:
-        """The record of the epoch that the weights are of."""
+        """The record of the epoch after which the weights were saved."""
         return self.path / "meta.json"
 
     @property
     def state(self) -> Path:
-        """What training needs to go on; only `last` has it."""
+        """What training needs to resume; only `last` has it."""
         return self.path / "state.pt"
 
 
@@ -112,7 +112,7 @@ class EvaluationFolder:
     path: Path
 
     def exists(self) -> bool:
-        """Whether an evaluation was written to its end: results.json comes last."""
+        """Whether an evaluation was written completely: results.json comes last."""
         return self.results.is_file()
 
     @property
@@ -120,7 +120,7 @@ class EvaluationFolder:
         return self.path / "results.json"
 
     def predictions(self, task: str = "") -> Path:
-        """What was predicted for each row; `task` is empty for the primary task with classes."""
+        """The prediction for each row; `task` is empty for the primary task, if it has classes."""
         return self.path / (f"predictions-{task}.csv" if task else "predictions.csv")
 
     def outputs(self, task: str = "") -> Path:

@@ -72,8 +72,7 @@ def relocated_paths(manifest: Manifest, root: Path) -> np.ndarray:
     assert fewest is not None
     raise DataError(
         f"{root}: {fewest[0]} of {len(paths)} files do not exist: {shorten_list(fewest[1])}; "
-        "the run recorded them below "
-        f"{shared}: --data-root is the folder that stands for it, or for one above it"
+        f"the run recorded them below {shared}: --data-root is the new place of that folder, or of one above it"
     )
 
 
@@ -82,7 +81,7 @@ def _shared_folder(paths: Sequence[str]) -> str:
 
 
 def describe_relocation(run: Run, data_root: Path) -> str:
-    """Which recorded folder is read from which folder now."""
+    """A line of text: from which folder the files are read now, and which folder the run recorded."""
     before = saved_manifest(run, needs_files=False)
     after = saved_manifest(run, data_root=data_root)
     old, new = (_shared_folder([os.fsdecode(path) for path in manifest.paths]) for manifest in (before, after))

@@ -25,7 +25,7 @@ COLUMNS = ("path", "label", "predicted", "probability", "top_k", "group")
 
 @dataclass(frozen=True)
 class PredictionRow:
-    """One row. `top_k` are up to five classes with their probabilities, the likeliest first; `group` may be empty."""
+    """One row; `top_k` has up to five classes with their probabilities, likeliest first, and `group` may be empty."""
 
     path: str
     label: str
@@ -54,11 +54,11 @@ def write_class_predictions(
     *,
     task: str = "",
 ) -> list[PredictionRow]:
-    """Write predictions.csv, a line for each of `rows` (N,), and probabilities.npy in the same order; gives the lines.
+    """Write predictions.csv with one row for each of `rows` (N,), and probabilities.npy (N, K); the rows as values.
 
     Where a clip may have several classes, `predicted_NK` marks those that are predicted, and the probability is that
-    of the likeliest class. `task` names the files of other tasks than the primary one. A name that a spreadsheet would
-    take for a formula is written with an apostrophe before it, which reading removes.
+    of the likeliest class. `task` is part of the file names for all tasks but the primary one. A text that a
+    spreadsheet would run as a formula gets an apostrophe in front, which reading removes.
     """
     files = EvaluationFolder(folder)
     save_array(files.outputs(task), probs_NK)
@@ -92,9 +92,9 @@ def write_numeric_predictions(
     task: str,
     extra: Mapping[str, np.ndarray],
 ) -> None:
-    """Write the predictions of a task of numbers for `rows` (N,), and further columns, `extra`, of values (N,) each.
+    """Write the predictions (N, K) of a task of numbers for `rows` (N,); `extra` are more columns, of (N,) values.
 
-    Cells of the truth, and of `extra`, are empty where a row has no label.
+    Where a row has no label, the cells of the true values and of `extra` are empty.
     """
     files, labels = EvaluationFolder(folder), manifest.tasks[task]
     save_array(files.outputs(task), predictions_NK)
@@ -108,9 +108,9 @@ def write_numeric_predictions(
             pairs = [
                 text for pair in zip(true, (f"{value:.6g}" for value in predicted_K), strict=True) for text in pair
             ]
-            further = [f"{values[index]:.4f}" if known else "" for values in extra.values()]
+            extra_cells = [f"{values[index]:.4f}" if known else "" for values in extra.values()]
             group = "" if manifest.groups is None else manifest.groups[row]
-            writer.writerow(spreadsheet_row([manifest.path(row), group, *pairs, *further]))
+            writer.writerow(spreadsheet_row([manifest.path(row), group, *pairs, *extra_cells]))
 
 
 def save_array(path: Path, values: np.ndarray) -> None:
@@ -128,7 +128,7 @@ def top_classes(probs_K: np.ndarray, classes: tuple[str, ...], *, count: int) ->
 def read_prediction_rows(folder: Path) -> list[PredictionRow] | None:
     """The rows of `predictions.csv` in a folder, in order; None where there is no such file.
 
-    Files written before groups were noted have none. Raises RunError for a damaged one.
+    Files of older versions have no groups. Raises RunError for a damaged file.
     """
     path = EvaluationFolder(folder).predictions()
     try:
@@ -169,5 +169,5 @@ def _parse_rows(file: Iterator[str], path: Path) -> Iterator[PredictionRow]:
             name, label, predicted = map(from_spreadsheet_cell, cells[:3])
             yield PredictionRow(name, label, predicted, cells[3], top_k, from_spreadsheet_cell(row.get("group") or ""))
         except (KeyError, TypeError, ValueError, RecursionError, csv.Error) as error:
-            what = f"{path}, row {number}: expected path,label,predicted,probability,top_k but {error!r}"
+            what = f"{path}, row {number}: cannot be read as path,label,predicted,probability,top_k ({error!r})"
             raise RunError(f"{what}; evaluate the run again") from error

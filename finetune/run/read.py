@@ -1,4 +1,4 @@
-"""Read the text files of a run folder. No torch; a file that is not asked for need not exist."""
+"""Read the text files of a run folder, one at a time, without torch."""
 
 import csv
 import io
@@ -33,7 +33,7 @@ _PREDICTIONS = ("path", "label", "predicted", "probability")
 
 @dataclass(frozen=True)
 class Run:
-    """A run with a checkpoint: what its folder says of the model, read once.
+    """A run with a checkpoint: its recipe, and the classes and outputs of its model.
 
     `outputs` has the output of each head by task; a run without a section `tasks` has one task, DEFAULT_TASK.
     """
@@ -80,23 +80,23 @@ def read_task_outputs(run: Path) -> dict[str, OutputSpec]:
     """The outputs of the heads of a run with several tasks. Raises RunError where tasks.json is missing or wrong."""
     path = RunFolder(run).tasks
     if not path.is_file():
-        raise RunError(f"{run}: has several tasks and no {path.name}, which training wrote")
+        raise RunError(f"{run}: has several tasks but no {path.name}, which training writes; train again")
     saved: dict[str, SavedOutput] = read_json(path, dict[str, SavedOutput])
     outputs = {
         name: OutputSpec(output["kind"], tuple(output["names"]), tuple(output["center"]), tuple(output["scale"]))
         for name, output in saved.items()
     }
     for name, output in outputs.items():
-        wanted = 0 if output.is_categorical else len(DEFAULT_COLUMNS.get(output.kind, output.names))
-        if not (output.names and len(output.center) == len(output.scale) == wanted) or (
-            wanted and len(output.names) != wanted
+        numbers = 0 if output.is_categorical else len(DEFAULT_COLUMNS.get(output.kind, output.names))
+        if not (output.names and len(output.center) == len(output.scale) == numbers) or (
+            numbers and len(output.names) != numbers
         ):
             raise RunError(f"{path}: names, center and scale of the task {name!r} do not fit together; train again")
     return outputs
 
 
 def read_checkpoint_meta(checkpoint: CheckpointFolder) -> CheckpointMeta:
-    """What was noted beside the weights of a checkpoint."""
+    """The contents of a checkpoint's meta.json."""
     meta: CheckpointMeta = read_json(checkpoint.meta, CheckpointMeta)
     return meta
 
@@ -108,12 +108,12 @@ def read_skipped(run: Path) -> list[SkippedFile]:
 
 
 def evaluation_folder(run: Path, split: str) -> Path:
-    """Where `finetune evaluate` writes what a run scores on a split."""
+    """The folder into which `finetune evaluate` writes the results of a run on a split."""
     return run / "evaluation" if split == "test" else run / "evaluation" / split
 
 
 def find_evaluation(run: Path, split: str | None) -> EvaluationFolder:
-    """The evaluation of a run on a split; with None the one that was made after training.
+    """The evaluation of a run on a split; None: the one made after training.
 
     A run without test rows is evaluated on val after training, into the folder that is otherwise for test.
     """
@@ -131,9 +131,9 @@ def find_evaluation(run: Path, split: str | None) -> EvaluationFolder:
 
 
 def read_results(run: Path, split: str | None) -> Results:
-    """Results of a run on a split; with None those made after training.
+    """Results of a run on a split; None: those made after training.
 
-    Raises RunError where there are none, with the command that makes them.
+    Raises RunError where there are none; it names the command that makes them.
     """
     path = find_evaluation(run, split).results
     if not path.is_file():
@@ -144,7 +144,7 @@ def read_results(run: Path, split: str | None) -> Results:
 def read_results_file(path: Path) -> Results:
     """One results.json. Raises RunError where it is missing, of a newer format, or damaged."""
     if not path.is_file():
-        raise RunError(f"{path}: there is no such file, so there is nothing to report; evaluate the run first")
+        raise RunError(f"{path}: does not exist; evaluate the run first")
     results = read_json(path)
     version = results.get("schema") if isinstance(results, dict) else None
     if not isinstance(version, int) or version < 1:
@@ -153,7 +153,7 @@ def read_results_file(path: Path) -> Results:
     if results.get("split") not in SPLITS:
         raise RunError(f"{path}: there is no split {results.get('split')!r}; it is damaged: evaluate the run again")
     if not results.get("tasks"):
-        raise RunError(f"{path}: has no task in it; it is damaged: evaluate the run again")
+        raise RunError(f"{path}: has no task; it is damaged: evaluate the run again")
     valid: Results = validate_type(results, Results, path)
     return valid
 
@@ -161,9 +161,9 @@ def read_results_file(path: Path) -> Results:
 def _missing_results_message(run: Path, split: str) -> str:
     folder = RunFolder(run)
     if not run.is_dir():
-        return "there is no such folder; name run folders, as `finetune train` printed them"
+        return "there is no such folder; name a run folder, as `finetune train` printed it"
     if (run / "study.json").is_file() and not folder.metrics.is_file():
-        return f"holds several runs and no common result on {split}; name one of the runs, or finish the study first"
+        return f"holds several runs but no results on {split}; name one of the runs, or finish the study first"
     where = folder.evaluation(split).results.relative_to(run).as_posix()
     return f"has no {where}; make it with `{evaluate_command(run, split)}`"
 
@@ -173,12 +173,12 @@ def evaluate_command(run: Path, split: str) -> str:
 
 
 def read_predictions(run: Path, split: str | None) -> list[dict[str, Any]]:
-    """For each clip its path, label, predicted, probability, and group or None."""
+    """One dictionary for each clip: path, label, predicted, probability, and group, which may be None."""
     evaluation = find_evaluation(run, split)
     predictions = read_prediction_rows(evaluation.path)
     if predictions is None:
         command = evaluate_command(run, split or "test")
-        raise RunError(f"{evaluation.predictions()}: there is no such file; make it with `{command}`")
+        raise RunError(f"{evaluation.predictions()}: does not exist; make it with `{command}`")
     rows = [{key: getattr(row, key) for key in _PREDICTIONS} | {"group": row.group or None} for row in predictions]
     return rows if any(row["group"] for row in rows) else _with_groups(rows, RunFolder(run).manifest)
 
@@ -191,12 +191,12 @@ def _with_groups(rows: list[dict[str, Any]], manifest: Path) -> list[dict[str, A
 
 
 def read_epochs(run: Path) -> list[dict[str, Any]]:
-    """One record per epoch, in order; of an epoch written twice, as after a resume, the last record."""
+    """One record per epoch, in order; where an epoch was written twice, as after a resume, its last record."""
     path = RunFolder(run).metrics
-    lines = (read_text_file(path) or "").split("\n")[:-1]  # a last line without its newline was cut off by a kill
+    lines = (read_text_file(path) or "").split("\n")[:-1]  # a last line without a newline is incomplete
     records = [parse_json(line, f"{path}, line {number}") for number, line in enumerate(lines, 1) if line.strip()]
     if not all(isinstance(record, dict) and isinstance(record.get("epoch"), int) for record in records):
-        raise RunError(f"{path}: a line without the number of its epoch; it is damaged: train again")
+        raise RunError(f"{path}: has a line without an epoch number; it is damaged: train again")
     for record in records:
         validate_type(record, EpochRecord, f"{path}, epoch {record['epoch']}")
     last = {record["epoch"]: record for record in records}
@@ -204,7 +204,7 @@ def read_epochs(run: Path) -> list[dict[str, Any]]:
 
 
 def with_task_metrics(task: str, epochs: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """The records with the metrics of one task at the top level, where they have no own value there."""
+    """The records, with missing top-level metrics filled in from those of one task."""
     records = []
     for epoch in epochs:
         own = (epoch.get("tasks") or {}).get(task) or {}
@@ -213,9 +213,9 @@ def with_task_metrics(task: str, epochs: list[dict[str, Any]]) -> list[dict[str,
 
 
 def read_recipe(run: Path) -> dict[str, Any] | None:
-    """A run's recipe as plain values, by the keys of this version; None where the run has none.
+    """A run's recipe as plain values, with the keys of this version; None where the run has none.
 
-    No reference in it is followed, and no key is refused: another version may have written it.
+    No files that it names are opened, and unknown keys are kept, as another version may have written it.
     """
     path = RunFolder(run).recipe
     text = read_text_file(path)
@@ -234,6 +234,6 @@ def read_recipe(run: Path) -> dict[str, Any] | None:
 
 
 def training_seconds(epochs: list[dict[str, Any]]) -> float:
-    """The time of training: all epochs, and the computing of frozen features before each phase."""
-    ahead = {epoch.get("phase"): epoch.get("cache", {}).get("seconds", 0.0) for epoch in reversed(epochs)}
-    return sum(sum(epoch.get("seconds", {}).values()) for epoch in epochs) + sum(ahead.values())
+    """Seconds of training: all epochs, and the caching of frozen features before each phase."""
+    caching = {epoch.get("phase"): epoch.get("cache", {}).get("seconds", 0.0) for epoch in reversed(epochs)}
+    return sum(sum(epoch.get("seconds", {}).values()) for epoch in epochs) + sum(caching.values())

@@ -1,8 +1,8 @@
-"""The types of a run's JSON files, checked by pydantic both when a file is written and when it is read.
+"""The types of a run's JSON files, which pydantic checks whenever a file is written or read.
 
-They are dictionaries, so that a file keeps the order of its keys and a report can index them. Keys that are not named
-here are allowed, and all but a few may be missing, as in files of other versions. A format that no longer reads older
-files as they are gets a higher version here and a step in `run/read.py` that upgrades them.
+They are dictionaries, so that files keep the order of their keys and reports can index them. Other keys are allowed,
+and all but a few may be missing, as in files of other versions. A change after which older files can no longer be read
+needs a higher version here, and a step in `run/read.py` that upgrades them.
 """
 
 from typing import (
@@ -131,16 +131,16 @@ def _check_consistent(task: _TaskFields) -> _TaskFields:
     if classes is not None:
         confusion = task.get("confusion")
         if confusion is not None and [len(row) for row in confusion] != [len(classes)] * len(classes):
-            raise ValueError(f"the confusion of {len(classes)} classes is no square of them")
+            raise ValueError(f"the confusion matrix of {len(classes)} classes has another size")
         rows = task.get("per_class")
         if rows is not None and [row.get("class") for row in rows] != classes:
-            raise ValueError("per_class has not the classes that the task has")
+            raise ValueError("per_class has other classes than the task")
     for key, value in task.items():
         if key.endswith("_ci") and not (value is None or _is_interval(value)):
-            raise ValueError(f"{key} is no interval")
+            raise ValueError(f"{key} is not an interval [low, high]")
     histogram = task.get("histogram")
     if histogram is not None and len(histogram["edges"]) != len(histogram["counts"]) + 1:
-        raise ValueError("the histogram has not one edge more than it has counts")
+        raise ValueError("the histogram needs one more edge than counts")
     return task
 
 
@@ -169,7 +169,7 @@ Protocol = Annotated[dict[str, Any], GetPydanticSchema(lambda _, handler: handle
 
 
 class Results(TypedDict, total=False):
-    """results.json: how good a run is on the rows of a split, or of another labelled set."""
+    """results.json: the metrics of a run on the rows of a split, or of another labelled set."""
 
     __pydantic_config__ = ALLOW_EXTRA  # type: ignore[misc]
     schema: int  # RESULTS_FORMAT
@@ -181,7 +181,7 @@ class Results(TypedDict, total=False):
     training_skipped: list[SkippedFile]
     tasks: dict[str, TaskResults]
     class_counts: dict[str, dict[str, Count]]
-    warnings: list[dict[str, str]]  # `what` to mind, and what to `do` about it
+    warnings: list[dict[str, str]]  # `what` is the problem, `do` says what to do about it
     protocol: Protocol
     seconds: Seconds
     source: str  # of another labelled set: its file or folder
@@ -198,7 +198,7 @@ class _TaskRecord(TypedDict, total=False):
 
 
 class CheckpointMeta(TypedDict, total=False):
-    """meta.json beside the weights of a checkpoint: of the best, the record of its epoch."""
+    """meta.json of a checkpoint; that of the best is the record of its epoch."""
 
     __pydantic_config__ = ALLOW_EXTRA  # type: ignore[misc]
     epoch: Count | None
@@ -210,7 +210,7 @@ class CheckpointMeta(TypedDict, total=False):
 
 
 class SavedOutput(TypedDict):
-    """What a head of several tasks gives, in tasks.json."""
+    """The output of one head of a multi-task model, in tasks.json."""
 
     kind: Literal["classify", "multilabel", "ordinal", "regress", "box", "motion"]
     names: list[str]

@@ -1,4 +1,4 @@
-"""Write the text files of a run folder, atomically, and only values that the reader of the same file accepts."""
+"""Write the text files of a run folder, atomically, after checking that they can be read back."""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -22,12 +22,12 @@ from finetune.storage.safe_read import parse_json, read_json
 def new_run_folder(name: str, out: str | Path | None = None) -> Path:
     """The folder of a new run: `out`, or `runs/<name>-<time>`.
 
-    `out` must be empty, missing, or left by a run that ended before its first checkpoint; else RunError.
+    `out` must be missing, empty, or from a run that ended before its first checkpoint; otherwise raises RunError.
     """
     if out is not None:
         out = Path(out)
         if out.exists() and (not out.is_dir() or (any(out.iterdir()) and not _has_no_checkpoint_yet(out))):
-            raise RunError(f"{out}: is there already and not empty; a run needs a folder of its own")
+            raise RunError(f"{out}: exists and is not empty; choose a new folder for the run")
         return out
     stamp = datetime.now().strftime("%Y%m%d-%H%M%S")
     folder, count = Path("runs") / f"{name}-{stamp}", 1
@@ -52,10 +52,10 @@ def begin_run(
     decided: Mapping[str, Any] | None = None,
     outputs: Mapping[str, OutputSpec] | None = None,
 ) -> None:
-    """Write what is known before training: resolved recipe, rows with their splits, classes, environment.
+    """Write the files that are known before training: recipe.yaml, manifest.csv, classes.json, environment.json.
 
-    `outputs` are those of the heads of a run with several tasks. `decided` are settings that were chosen for this
-    machine; they are noted in the environment. The environment of a resumed run is added to the earlier ones.
+    `outputs` are the outputs of the heads of a multi-task run. `decided` are the automatic settings, which go into
+    environment.json. A resumed run adds its environment to the earlier ones.
     """
     run = RunFolder(folder)
     with atomic_file(run.recipe) as partial:
@@ -68,13 +68,13 @@ def begin_run(
         _write_checked(run.tasks, described, dict[str, SavedOutput])
     here = {"format": RUN_FORMAT, **environment()} | ({"decided": decided} if decided else {})
     if run.environment.exists():
-        begun = read_json(run.environment, Environment)
-        here = begun | {"resumed": [*begun.get("resumed", []), here]}
+        first = read_json(run.environment, Environment)
+        here = first | {"resumed": [*first.get("resumed", []), here]}
     _write_checked(run.environment, here, Environment)
 
 
 def write_epochs(run: Path, records: Sequence[Mapping[str, Any]]) -> None:
-    """metrics.jsonl: one line per epoch. May raise OSError; the file is then as it was."""
+    """Write metrics.jsonl, one line per epoch. May raise OSError; the file is then unchanged."""
     path = RunFolder(run).metrics
     lines = [json.dumps(record, ensure_ascii=False) for record in records]
     parse_json(lines[-1], f"{path}, line {len(lines)}", EpochRecord)
@@ -83,17 +83,17 @@ def write_epochs(run: Path, records: Sequence[Mapping[str, Any]]) -> None:
 
 
 def write_skipped(run: Path, files: Sequence[Mapping[str, str]]) -> None:
-    """skipped.json: the files that training could not read."""
+    """Write skipped.json, the files that training could not read."""
     _write_checked(RunFolder(run).skipped, list(files), list[SkippedFile])
 
 
 def write_results(evaluation: Path, results: Results) -> None:
-    """results.json of an evaluation."""
+    """Write results.json of an evaluation."""
     _write_checked(EvaluationFolder(evaluation).results, results, Results)
 
 
 def _write_checked(path: Path, value: Any, kind: Any) -> None:
-    """Write JSON that `read_json(path, kind)` takes."""
+    """Write JSON after checking that `read_json(path, kind)` accepts it."""
     text = json.dumps(value, indent=1, ensure_ascii=False) + "\n"
     parse_json(text, path, kind)
     with atomic_file(path) as partial:

@@ -202,7 +202,7 @@ def test_the_tokens_of_a_clip_are_not_taken_for_those_of_a_picture(monkeypatch):
     monkeypatch.setattr(model.backbone, "feature_map", lambda clips: torch.zeros(1, 1, 197, 96))
     monkeypatch.setattr(model.backbone, "takes_clips", True)
     learns = [parameter.requires_grad for parameter in model.parameters()]
-    with pytest.raises(ModelError, match="test_vit: has no layer that knows of places in a way that --explain knows"):
+    with pytest.raises(ModelError, match="test_vit: has no layer with a spatial feature map that --explain can use"):
         grad_cam(model, drawn())
     assert [parameter.requires_grad for parameter in model.parameters()] == learns
 

@@ -80,7 +80,7 @@ def test_rows_of_its_own_split_are_scored_where_that_is_asked(run, other):
     results = ft.evaluate(run, [f"data.manifest={other}"], split="val", pictures=False)
     assert results["num_rows"] == 2 and results["protocol"]["data"].endswith("2 rows of its split val")
     bare = changed(other, ",split", ",part")
-    with pytest.raises(DataError, match="has no rows in the split 'val'; leave out --split for all rows"):
+    with pytest.raises(DataError, match="has no rows in the split 'val'; omit --split for all rows"):
         ft.evaluate(run, [f"data.manifest={bare}"], split="val")
 
 
@@ -92,7 +92,7 @@ def test_classes_are_matched_by_name_and_what_is_missing_on_either_side_is_told(
     assert "--unknown-classes skip" in err and not (run / "evaluation/changed").exists()
     results = ft.evaluate(run, [f"data.manifest={unknown}"], unknown_classes="skip", pictures=False)
     assert results["num_rows"] == 9
-    assert told(results)[0].startswith("Left out: rows of classes that the model does not know, striped (1 rows)")
+    assert told(results)[0].startswith("Skipped: rows of classes that the model does not know, striped (1 rows)")
     one = changed(other, "it's bright", "dark ones")
     results = ft.evaluate(run, [f"data.manifest={one}"], pictures=False)
     assert results["num_rows"] == 10 and told(results) == ["This set has no clip of it's bright."]
@@ -131,7 +131,7 @@ def test_what_the_model_learned_from_is_a_leak_in_another_set(run, other, clip_f
         (
             ["data.val=0.3", "data.manifest=x.csv"],
             DataError,
-            "data.val: an evaluation takes data.manifest, data.folder",
+            "data.val: an evaluation takes only data.manifest, data.folder",
         ),
         (
             ["data.group_pattern=(a)"],

@@ -92,5 +92,5 @@ def test_a_damaged_row_is_named_with_what_to_do(tmp_path, row):
     good = ["x", "a", "b", 0.5, json.dumps([["b", 0.5]]), ""]
     with (tmp_path / "predictions.csv").open("w", newline="") as file:
         csv.writer(file).writerows([COLUMNS, good, row])
-    with pytest.raises(RunError, match=r"predictions.csv, row 3: expected path,.*evaluate the run again"):
+    with pytest.raises(RunError, match=r"predictions.csv, row 3: cannot be read as path,.*evaluate the run again"):
         read_prediction_rows(tmp_path)

@@ -141,7 +141,7 @@ def test_stages_that_are_not_there_are_all_said(manifest, tmp_path):
 
 def test_a_folder_that_holds_something_is_not_overwritten(manifest, tmp_path):
     (tmp_path / "kept.txt").write_text("mine")
-    with pytest.raises(RunError, match="there already and not empty"):
+    with pytest.raises(RunError, match="exists and is not empty"):
         fit(manifest, tmp_path)
 
 

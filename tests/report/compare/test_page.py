@@ -355,8 +355,12 @@ def test_all_runs_that_cannot_be_compared_are_named_at_once(run, tmp_path):
             '{"schema": 9}',
             "has format version 9; this finetune reads up to 1: update finetune",
         ),
-        ("evaluation/predictions.csv", "path,label\na,b\n", "row 2: expected path,label,predicted,probability"),
-        ("metrics.jsonl", "{}\n", "without the number of its epoch"),
+        (
+            "evaluation/predictions.csv",
+            "path,label\na,b\n",
+            "row 2: cannot be read as path,label,predicted,probability",
+        ),
+        ("metrics.jsonl", "{}\n", "has a line without an epoch number"),
         ("recipe.yaml", "a: [", "cannot be read as YAML"),
     ],
 )

@@ -128,7 +128,7 @@ def test_a_run_scored_on_validation_alone_and_a_cross_validated_one_are_listed(t
         ("evaluation/results.json", '{"schema": 1, "split": "test", "tasks": {"label": {"kind": "odd"}}}', "KeyError"),
         ("evaluation/results.json", '{"schema": 1, "split": "<b>", "tasks": {}}', "there is no split"),
         ("evaluation/results.json", "[]", "has no format version"),
-        ("metrics.jsonl", "[1]\n", "without the number of its epoch"),
+        ("metrics.jsonl", "[1]\n", "has a line without an epoch number"),
         ("recipe.yaml", "a: [", "recipe.yaml: cannot be read as YAML"),
         ("recipe.yaml", "model: text", "malformed file: "),
         ("environment.json", '{"started": "yesterday"}', "yesterday"),

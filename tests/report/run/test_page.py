@@ -117,7 +117,7 @@ def test_an_evaluation_may_lie_outside_the_run(tmp_path):
         (
             "evaluation/predictions.csv",
             "path,label\na,b\n",
-            "predictions.csv, row 2: expected path,label,predicted",
+            "predictions.csv, row 2: cannot be read as path,label,predicted",
         ),
     ],
 )
