@@ -59,6 +59,12 @@ def evaluate(
     (by default the recipe's) is `skip`: then it is counted and listed. A task without any labels is omitted.
     Raises RunError or DataError.
     """
+    for name, value, known in (
+        ("on_error", on_error, (None, "fail", "skip")),
+        ("unknown_classes", unknown_classes, ("fail", "skip")),
+    ):
+        if value not in known:
+            raise RunError(f"{name} is 'fail' or 'skip', not {value!r}")
     opened = open_run(run)
     if split not in {None, *SPLITS}:
         raise RunError(f"there is no split {split!r}; there are {', '.join(SPLITS)}")

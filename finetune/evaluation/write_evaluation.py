@@ -12,6 +12,7 @@ from finetune.evaluation.contact_sheets import remove_sheets, write_sheets
 from finetune.evaluation.task_results import TaskPredictions, write_predictions
 from finetune.metrics.intervals import jackknife_units
 from finetune.recipe.tasks import primary_task
+from finetune.run.folder import EvaluationFolder
 from finetune.run.results import RESULTS_FORMAT, Results, SkippedFile, TaskResults
 from finetune.run.write import write_results
 from finetune.video.dataset import ClipDataset
@@ -58,9 +59,11 @@ def write_evaluation(
 ) -> None:
     """Write predictions, contact sheets of the clips that the report shows, and last results.json.
 
-    `pictures_of` has the clips as the model saw them; None writes no contact sheets. Earlier sheets are removed.
+    `pictures_of` has the clips as the model saw them; None writes no contact sheets. Earlier sheets are removed, and
+    results.json first: without it an evaluation that was interrupted does not count as one.
     """
     folder.mkdir(parents=True, exist_ok=True)
+    EvaluationFolder(folder).results.unlink(missing_ok=True)
     rows = write_predictions(folder, tested, predictions)
     remove_sheets(folder)
     if pictures_of is not None and rows is not None:

@@ -107,11 +107,6 @@ def read_skipped(run: Path) -> list[SkippedFile]:
     return read_json(path, list[SkippedFile]) if path.exists() else []
 
 
-def evaluation_folder(run: Path, split: str) -> Path:
-    """The folder into which `finetune evaluate` writes the results of a run on a split."""
-    return run / "evaluation" if split == "test" else run / "evaluation" / split
-
-
 def find_evaluation(run: Path, split: str | None) -> EvaluationFolder:
     """The evaluation of a run on a split; None: the one made after training.
 

@@ -29,7 +29,7 @@ def local_copy(url: str) -> Path:
     """A local copy of an object, or of all objects of a folder; only what has changed since is fetched again.
 
     It lies in `finetune/objects` of the user's cache (`XDG_CACHE_HOME`). Several processes may ask at once. Of an
-    UnaskedPlace only a copy that was fetched before is taken, as it is, and nobody is asked over the network. Raises
+    UntrustedUrl only a copy that was fetched before is taken, as it is, and nobody is asked over the network. Raises
     DataError where the object is not there or cannot be read, or the package of its store is missing.
     """
     if isinstance(url, UntrustedUrl):

@@ -59,9 +59,9 @@ def run_training(
     began = starting_point(manifest, facts, recipe, start.state, print_line=display.print_line)
     setup = build_setup(model, manifest.without(facts.bad), recipe, precision=began["precision"])
     model, accelerator = setup.model, setup.accelerator
-    run = RunWriter(start, manifest, recipe, model, began=began, bad=facts.bad)
     outputs = model.outputs if model.multitask_spec else None
     loaders = TrainLoaders(manifest, recipe, facts, batch_size=began["batch_size"], share=setup.share, outputs=outputs)
+    run = RunWriter(start, manifest, recipe, model, began=began, bad=facts.bad)  # takes the folder's lock
     at = LoopPosition() if start.state is None else restore_position(start.state["position"])
     if not run.is_writer:
         at.tally = Tally()  # a saved one holds the sums of all processes, or of the main one alone

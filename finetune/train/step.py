@@ -138,7 +138,7 @@ def train_step(
     counted_clips = len(clips) if weight else 0
     if not _clip_gradient(state, loss):
         state.optimizer.zero_grad()
-        if accelerator.scaler is not None:
+        if accelerator.scaler is not None and train.max_nan_steps:  # else the run ends here
             accelerator.scaler.update()
         return StepResult(loss, counted_clips, None, is_finite=False)
 
@@ -216,11 +216,10 @@ def _clip_gradient(state: TrainState, loss: float) -> bool:
     """
     train: Train = state.setup.recipe.train
     accelerator, (_, processes) = state.setup.accelerator, state.setup.share
-    if train.clip_grad is None and not train.max_nan_steps:
-        return math.isfinite(loss)
-    norm = accelerator.clip_grad_norm_(state.wrapped.parameters(), train.clip_grad or math.inf)
-    if accelerator.scaler is None:
-        return math.isfinite(float(norm))
+    if train.clip_grad is not None or train.max_nan_steps:
+        norm = accelerator.clip_grad_norm_(state.wrapped.parameters(), train.clip_grad or math.inf)
+        if accelerator.scaler is None:
+            return math.isfinite(float(norm))
     if processes == 1:
         return math.isfinite(loss)
     finite = torch.tensor(float(math.isfinite(loss)), device=accelerator.device)

@@ -131,7 +131,7 @@ def test_a_run_of_before_temperatures_is_evaluated_reported_and_not_calibrated(o
     page = write_report(own_run, figures_too=False).read_text()
     assert "There are no calibrated probabilities" in page
     video = manifest.path(int(manifest.rows("test")[0]))
-    with pytest.raises(RunError, match="has no temperature, which training fits on the split val; leave out"):
+    with pytest.raises(RunError, match="has no temperature, which training fits on the split val; omit --calibrated"):
         ft.predict(own_run, [video], calibrated=True)
     status, _, err = finetune("predict", own_run, video, "--calibrated")
     assert (status, "has no temperature" in err) == (2, True)
@@ -219,6 +219,20 @@ def test_what_is_no_number_is_refused_with_the_clips(own_run, monkeypatch):
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("setting", [{"on_error": "Fail"}, {"unknown_classes": "ignore"}])
+def test_settings_with_another_value_are_refused(run, setting):
+    ((name, value),) = setting.items()
+    with pytest.raises(RunError, match=f"{name} is 'fail' or 'skip', not '{value}'"):
+        ft.evaluate(run, **setting)
+
+
+def test_an_evaluation_that_is_interrupted_does_not_count_as_one(own_run, monkeypatch):
+    monkeypatch.setattr("finetune.evaluation.write_evaluation.write_sheets", lambda *_: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        ft.evaluate(own_run)
+    assert not (own_run / "evaluation/results.json").exists()
+
+
 def test_other_seeds_stay_noted_while_the_test_is_the_same(own_run):
     path = own_run / "evaluation/results.json"
     results = json.loads(path.read_text()) | {"seeds": [{"seed": 0, "value": 0.5, "href": "x"}]}
