@@ -61,7 +61,9 @@ def _run(kind: str, data: Path, folder: Path, kill_at: int | None) -> None:
             ft.resume(folder, quiet=True)
             return
     except RunError as error:
-        assert "cannot go on without" in str(error) or "is not a run folder" in str(error)  # no checkpoint: begun anew
+        assert "cannot be resumed without" in str(error) or "is not a run folder" in str(
+            error
+        )  # no checkpoint: begun anew
     settings, manifest = KINDS[kind], ft.Manifest.from_folder(data)
     torch.manual_seed(0)
     model = ft.build_model(

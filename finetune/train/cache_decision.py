@@ -76,7 +76,7 @@ def _measure_costs(
 def forecast_seconds(
     timings: FillTimings, sets: Sequence[CachedClips], *, passes: float, workers: int
 ) -> tuple[float, float]:
-    """Seconds to compute what is missing, and seconds saved in so many passes, less those to compute it."""
+    """Seconds to compute what is missing, and seconds saved in `passes` epochs after subtracting them."""
 
     def combined(decode: float, compute: float) -> float:
         return max(decode / workers, compute) if workers else decode + compute
@@ -85,7 +85,7 @@ def forecast_seconds(
     for clips in sets:
         is_missing = clips.places_NV["shard"] == MISSING
         rows, views = is_missing.shape
-        # Of each view but the first.
+        # Seconds for each view after the first.
         decode_view = (timings.decode_row - timings.decode_clip) / max(1, len(sets[0].views) - 1)
         decode_row = timings.decode_clip + max(0.0, decode_view) * (views - 1)
         to_fill += combined(is_missing.any(1).sum() * decode_row, is_missing.sum() * timings.compute_clip)

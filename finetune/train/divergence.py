@@ -1,4 +1,4 @@
-"""Watch over training: early stopping, a hint at a high first loss, an error after too many non-finite steps."""
+"""Early stopping, a hint about a high first loss, and an error after too many non-finite steps."""
 
 import math
 from collections.abc import Sequence
@@ -15,22 +15,22 @@ HIGH_FIRST_LOSS = 2.0  # times the loss of guessing
 
 
 def should_stop_early(records: Sequence[dict[str, Any]], phase: int, rule: EarlyStopping | None) -> bool:
-    """Whether the last `patience` epochs of a phase were no better than its best epoch before them."""
+    """Whether no epoch of a phase improved on its best by more than `min_delta` for `patience` epochs."""
     if rule is None:
         return False
     sign = -1 if rule.metric == "val_loss" else 1
-    of_phase = [each.get(rule.metric) for each in records if each["phase"] == phase]
-    found = [sign * value for value in of_phase if value is not None]
-    if len(found) <= rule.patience:
+    metrics = [record.get(rule.metric) for record in records if record["phase"] == phase]
+    scores = [sign * metric for metric in metrics if metric is not None]
+    if len(scores) <= rule.patience:
         return False
     best, since = -math.inf, 0
-    for value in found:
+    for value in scores:
         best, since = (value, 0) if value > best + rule.min_delta else (best, since + 1)
     return since >= rule.patience
 
 
 def hint_at_first_loss(loss: float, model: VideoClassifier, kind: str) -> str | None:
-    """A hint where the first loss is far above ln K, the loss of guessing among K classes; none for several tasks."""
+    """A hint if the first loss is far above ln K, the loss of guessing among K classes; None for several tasks."""
     classes = model.classes
     if model.multitask_spec is not None:
         return None
@@ -38,8 +38,8 @@ def hint_at_first_loss(loss: float, model: VideoClassifier, kind: str) -> str | 
     if kind != "cross_entropy" or not math.isfinite(loss) or loss < HIGH_FIRST_LOSS * guessing:
         return None
     return (
-        f"the loss begins at {loss:.2f}; guessing among {len(classes)} classes costs {guessing:.2f}. "
-        "Weights that were not made for this model, or features out of scale, look like this"
+        f"the first loss is {loss:.2f}, but guessing among {len(classes)} classes gives {guessing:.2f}. "
+        "Weights of another model, or features of a wrong scale, can cause this"
     )
 
 
@@ -51,7 +51,7 @@ def refuse_too_many(
         return
     files = "\n".join(str(manifest.path(row)) for row in batch["row"].tolist())
     raise DivergedError(
-        f"the loss is {loss}, or its gradient no number; lower the phase's lr, or set train.clip_grad=1.0 or "
-        f"train.precision=fp32, in another run. The best epoch is kept in {RunFolder(folder).checkpoints / 'best'}. "
+        f"the loss is {loss}, or its gradient is not finite; start another run with a lower lr in this phase, "
+        f"train.clip_grad=1.0 or train.precision=fp32. The best epoch is in {RunFolder(folder).checkpoints / 'best'}. "
         f"The clips of this step:\n{files}"
     )

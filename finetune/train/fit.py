@@ -31,13 +31,13 @@ def fit(
     quiet: bool = False,
     after_epoch: Callable[[dict[str, Any]], None] | None = None,
 ) -> Path:
-    """Train a model on a manifest, phase by phase; the run folder, and the model left with its best weights.
+    """Train a model on a manifest, phase by phase; returns the run folder, and the model has its best weights.
 
-    The best epoch is the one with the highest top-1 on the split val (mean average precision, where rows may have
-    several classes), the lower loss deciding between equals; with no rows there, the last. Of `data`, `on_error`,
-    `packed`, `workers` and `decode_timeout` are used. `after_epoch` is called with each line of metrics.jsonl; what it
-    raises ends the run, which can be resumed. Raises FinetuneError for all that is wrong before the first batch,
-    and DivergedError when the loss is no longer a number.
+    The best epoch has the highest top-1 on the split val (mean average precision, where rows may have several
+    classes), and the lower loss among equals; without val rows it is the last. Of `data`, only `on_error`, `packed`,
+    `workers` and `decode_timeout` are used. `after_epoch` is called with each line of metrics.jsonl; an exception in
+    it ends the run, which can be resumed. Raises one FinetuneError for everything that is known to be wrong before the
+    first batch, and DivergedError after too many steps whose loss or gradient is not finite.
     """
     recipe = Recipe(
         seed=seed,
@@ -62,7 +62,7 @@ def fit_recipe(
 ) -> Path:
     """Train a model by a recipe; the run folder. See `fit`.
 
-    What the recipe says of data, model and tasks gives way to the manifest and the model.
+    The manifest and the model override what the recipe says about data, model and tasks.
     """
     resolve_device(recipe.train.device)
     folder = on_main_then_broadcast(lambda: new_run_folder(Path(model.settings.backbone).name, out))

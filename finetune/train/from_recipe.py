@@ -28,9 +28,9 @@ def train_from_recipe(
 
 
 def new_model(recipe: Recipe, manifest: Manifest) -> VideoClassifier:
-    """A model by a recipe, for the classes of a manifest; its new parts are drawn from PyTorch's generator.
+    """A model by a recipe, for the classes of a manifest; new weights are drawn from PyTorch's generator.
 
-    The head's bias starts at how often each class occurs, unless training shows or counts all classes evenly.
+    The head's bias starts at the log frequency of each class, unless the sampler or the loss balances classes.
     """
     even = recipe.train.sampler == "balanced" or recipe.train.loss == "class_balanced"
     if recipe.tasks:
@@ -53,7 +53,7 @@ def new_model(recipe: Recipe, manifest: Manifest) -> VideoClassifier:
 
 
 def init_bias_from_priors(model: VideoClassifier, manifest: Manifest) -> None:
-    """Let the heads of several tasks say how often each name occurs in the training rows."""
+    """Initialise the bias of each task's head with the class frequencies in the training rows."""
     rows = manifest.rows("train")
     for name, labels in manifest.tasks.items():
         counts = labels.counts(rows)

@@ -74,7 +74,7 @@ class TrainLoaders:
             validation.close()
 
     def of(self, phase: Phase, drawn_views: int | None = None) -> tuple[ClipLoader, EpochBatchSampler]:
-        """Clips of a phase: drawn anew in each epoch, or with `drawn_views` so many fixed draws of each in turn."""
+        """Clips of a phase, with new random draws in each epoch, or with `drawn_views` fixed draws of each, in turn."""
         drawn = phase.augment or self.recipe.augment.preset, drawn_views
         if self.current is None or drawn != self.drawn:
             dataset = self.dataset(phase, drawn_views)

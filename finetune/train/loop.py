@@ -28,7 +28,7 @@ from finetune.train.state.state import State, restore_state
 from finetune.train.step import TrainSetup, TrainState, train_step
 from finetune.train.validation import merge_metrics, recompute_bn_statistics, validate
 
-MINUTES_BETWEEN_SAVES = 5 / 60  # checkpoints of epochs that take less, as those of cached features do
+MINUTES_BETWEEN_SAVES = 5 / 60  # at least, so that short epochs on cached features are not slowed down by saving
 EpochCallback = Callable[[dict[str, Any]], None]
 
 
@@ -56,15 +56,15 @@ def run_training(
 ) -> Path:
     """Train by a resolved recipe, from the beginning or from a saved state; the run folder. See `fit` and `resume`."""
     facts = load_file_facts(manifest, recipe, display)
-    began = starting_point(manifest, facts, recipe, start.state, print_line=display.print_line)
-    setup = build_setup(model, manifest.without(facts.bad), recipe, precision=began["precision"])
+    fixed = starting_point(manifest, facts, recipe, start.state, print_line=display.print_line)
+    setup = build_setup(model, manifest.without(facts.bad), recipe, precision=fixed["precision"])
     model, accelerator = setup.model, setup.accelerator
     outputs = model.outputs if model.multitask_spec else None
-    loaders = TrainLoaders(manifest, recipe, facts, batch_size=began["batch_size"], share=setup.share, outputs=outputs)
-    run = RunWriter(start, manifest, recipe, model, began=began, bad=facts.bad)  # takes the folder's lock
+    loaders = TrainLoaders(manifest, recipe, facts, batch_size=fixed["batch_size"], share=setup.share, outputs=outputs)
+    run = RunWriter(start, manifest, recipe, model, fixed=fixed, bad=facts.bad)  # takes the folder's lock
     at = LoopPosition() if start.state is None else restore_position(start.state["position"])
     if not run.is_writer:
-        at.tally = Tally()  # a saved one holds the sums of all processes, or of the main one alone
+        at.tally = Tally()  # the main process has the saved sums, which may be those of all processes
     accelerator.wait_for_everyone()
     if start.state is not None and at.batches == 0 and run.records and run.last_is_best:
         run.save_best(model, run.records[-1])  # a run that was killed after saving `last` and before `best`
@@ -78,7 +78,7 @@ def run_training(
 
 
 def train_phases(loop: Loop, saved: State | None) -> None:
-    """Train each phase that is left; the one under way goes on from `saved`."""
+    """Train the remaining phases; the first continues from the saved state, if there is one."""
     setup, run, at = loop.setup, loop.run, loop.at
     batches, previous = loop.loaders.batches_per_epoch, None
     while at.phase < len(setup.phases):
@@ -105,12 +105,12 @@ def train_phases(loop: Loop, saved: State | None) -> None:
 
 
 def train_epoch(loop: Loop, state: TrainState, data: PhaseData) -> None:
-    """Train on what is left of the epoch under way: one step for each batch."""
+    """Train on the remaining batches of the current epoch, one step for each."""
     setup, run, at, display, phase = loop.setup, loop.run, loop.at, loop.display, state.phase
     train, tally, epoch = setup.recipe.train, at.tally, at.epochs + 1
     batches = loop.loaders.batches_per_epoch
-    steps, run_steps = phase.num_steps(batches), sum(each.num_steps(batches) for each in setup.phases)
-    run_epochs = sum(each.num_epochs(batches) for each in setup.phases)
+    steps, run_steps = phase.num_steps(batches), sum(other.num_steps(batches) for other in setup.phases)
+    run_epochs = sum(other.num_epochs(batches) for other in setup.phases)
     display.begin_epoch(f"epoch {epoch}/{run_epochs}", min(batches - at.batches, steps - at.steps_in_phase))
     data.batches.begin(epoch, first=at.batches)
     state.wrapped.train()
@@ -144,12 +144,12 @@ def train_epoch(loop: Loop, state: TrainState, data: PhaseData) -> None:
 
 
 def finish_epoch(loop: Loop, state: TrainState, data: PhaseData) -> None:
-    """Validate, record and save the epoch whose last batch was trained on."""
+    """Validate the current epoch after its last batch, record it and save."""
     setup, run, at, tally = loop.setup, loop.run, loop.at, loop.at.tally
     model, accelerator = setup.model, setup.accelerator
     tally.reduce(accelerator)
     run.record_skipped(gather_from_all([*run.skipped.items()]))
-    # Only one process validates: where there are several, none may stop then while the others wait.
+    # Only the main process validates. It must not stop while other processes wait for it.
     watch = (lambda *_: loop.stopping.check()) if accelerator.num_processes == 1 else None
     started = time.perf_counter()
     with setup.ema.averaged_weights(model):
@@ -188,7 +188,7 @@ def finish_epoch(loop: Loop, state: TrainState, data: PhaseData) -> None:
 
 
 def finish_run(loop: Loop) -> None:
-    """Load the best weights, and measure their batch norm statistics anew where the recipe asks for it."""
+    """Load the best weights, and with `precise_bn` recompute their batch norm statistics."""
     setup, run = loop.setup, loop.run
     record = run.load_best(setup.model)
     if setup.recipe.train.precise_bn and run.is_writer:
@@ -200,7 +200,7 @@ def finish_run(loop: Loop) -> None:
 
 
 def _load_phase_data(loop: Loop, state: TrainState) -> PhaseData:
-    """The batches of what is left of a phase; frozen features are cached first, where that pays."""
+    """The remaining batches of a phase; frozen features are cached first, if that saves time."""
     at, phase, batches = loop.at, state.phase, loop.loaders.batches_per_epoch
 
     def progress(name: str, done: int, rows: int) -> None:
@@ -221,11 +221,11 @@ def _is_stalled(loop: Loop) -> bool:
 
 @contextmanager
 def _saved_when_stopped(loop: Loop, state: TrainState) -> Iterator[None]:
-    """Save the run where it is when it is asked to stop."""
+    """A context that saves the run when it is asked to stop."""
     try:
         yield
     except StopRequested:
         loop.at.tally.reduce(loop.setup.accelerator)
         loop.run.save_last(state, loop.at)
-        loop.setup.accelerator.wait_for_everyone()  # a launcher ends all processes when the first has gone
+        loop.setup.accelerator.wait_for_everyone()  # a launcher ends all processes as soon as one has ended
         raise

@@ -27,9 +27,9 @@ from finetune.video.dataset import draw_seed
 def build_setup(
     model: VideoClassifier, manifest: Manifest, recipe: Recipe, *, precision: str, is_trial: bool = False
 ) -> TrainSetup:
-    """What all phases of a run share; the model goes to its device. `manifest` has only rows that can be read.
+    """Set up what all phases of a run share, and move the model to its device.
 
-    A trial is done by each process alone, and the model is not compiled for it.
+    `manifest` has only rows that can be read. In a trial, each process works alone and the model is not compiled.
     """
     train, device = recipe.train, resolve_device(recipe.train.device)
     AcceleratorState._reset_state()  # a run before this one may have had another precision
@@ -60,7 +60,7 @@ def build_setup(
 
 
 def _sum_over_processes(accelerator: Accelerator, processes: int, values: Tensor) -> Tensor:
-    """Of numbers on the CPU."""
+    """The sum of a tensor of any shape, on the CPU, over all processes."""
     if processes == 1:
         return values
     return accelerator.reduce(values.to(accelerator.device), reduction="sum").cpu()
@@ -75,7 +75,7 @@ def start_phase(
 ) -> TrainState:
     """Begin phase `index` in the model (`begin_phase` freezes the rest), and build its optimizer and frozen part.
 
-    `previous` is the optimizer of the phase before, whose state goes on where the phase asks for it.
+    `previous` is the optimizer of the phase before, whose state is kept with `keep_optimizer_state`.
     """
     model, accelerator, phase = setup.model, setup.accelerator, setup.phases[index]
     trainable, groups = begin_phase(model, phase, seed=draw_seed(setup.recipe.seed, 0, index, 0))
@@ -83,7 +83,7 @@ def start_phase(
     setup.l2_sp.start_phase(model, phase.l2_sp or 0.0, groups)
     peak_lrs = [group["lr"] for group in groups]
     optimizer = build_optimizer(str(phase.optimizer), groups)
-    # Wrapped anew in each phase: a stage that is unfrozen after wrapping gets no gradient averaging.
+    # Wrapped again in each phase: the gradients of a stage that is unfrozen after wrapping would not be averaged.
     if setup.share[1] == accelerator.num_processes:
         wrapped, optimizer = accelerator.prepare(model, optimizer)
     else:
@@ -96,7 +96,7 @@ def start_phase(
 
 
 def end_phase(setup: TrainSetup) -> None:
-    """Leave the model as a plain one, with low-rank factors merged into its weights."""
+    """Unwrap the model, and merge LoRA factors into its weights."""
     setup.accelerator.unwrap_model(setup.model, keep_fp32_wrapper=False)
     merge_lora(setup.model)
     setup.accelerator.free_memory()

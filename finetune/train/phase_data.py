@@ -1,6 +1,6 @@
 """The batches of a phase: clips, or the activations of its frozen part, which are cached on disk.
 
-Caching changes no result: without it the same draws of each clip are computed and rounded in each epoch.
+Caching changes no result: without it, the same activations are computed, and rounded alike, in each epoch.
 """
 
 import time
@@ -33,14 +33,14 @@ Done = TypeVar("Done")
 
 
 class ProgressCallbacks(NamedTuple):
-    """Where messages go, and progress as (name, rows done, rows in all), which may raise StopRequested."""
+    """Callbacks for messages and for progress (name, rows done, rows in all); the latter may raise StopRequested."""
 
     print_line: PrintLine
     progress: Callable[[str, int, int], None]
 
 
 class RemainingWork(NamedTuple):
-    """What is left of a phase: its epochs, counted from 1 through the run, and passes over the clips (a fraction)."""
+    """What remains of a phase: its epochs, counted from 1 over the run, and the passes over the clips, a fraction."""
 
     epochs: range
     passes: float
@@ -61,7 +61,7 @@ class PhaseData:
 
 
 def cacheable_part(model: VideoClassifier, recipe: Recipe, precision: str, print_line: PrintLine) -> FrozenPart | None:
-    """The frozen part of the model as it is frozen now; None where the recipe does not let it be cached."""
+    """The part of the model that is frozen now; None where the recipe does not allow caching it."""
     mode, augment = recipe.train.cache, recipe.augment
     if augment.cutmix or (mode == "off" and augment.cached_views is None):
         return None
@@ -77,9 +77,9 @@ def cacheable_part(model: VideoClassifier, recipe: Recipe, precision: str, print
 def build_phase_data(
     state: TrainState, loaders: TrainLoaders, *, left: RemainingWork, shown: ProgressCallbacks
 ) -> PhaseData:
-    """The loaders of a phase for what is left of it; features that are to be cached are computed now.
+    """The loaders for the rest of a phase. If features are to be cached, they are computed here.
 
-    All processes of a run have to call it together. Raises what `shown.progress` raises.
+    All processes of a run have to call it together. Exceptions of `shown.progress` are passed on.
     """
     model, recipe, frozen, validation = state.setup.model, loaders.recipe, state.frozen, loaders.validation
     cache_record = None
@@ -100,13 +100,13 @@ def build_phase_data(
 
 
 def phase_clips(state: TrainState, loaders: TrainLoaders) -> tuple[ClipLoader, EpochBatchSampler]:
-    """Clips as the phase draws them: anew in each epoch, or, with a frozen part, fixed draws in turn."""
+    """The clips of a phase: new random draws in each epoch, or, with a frozen part, fixed draws in turn."""
     drawn = None if state.frozen is None else drawn_views(loaders.recipe, state.phase)
     return loaders.of(state.phase, drawn)
 
 
 def drawn_views(recipe: Recipe, phase: Phase) -> int:
-    """How many fixed draws of each clip a phase with a frozen part takes in turn."""
+    """The number of fixed random draws of each clip that a phase with a frozen part uses in turn."""
     return recipe.augment.cached_views or default_cached_views(phase_augment(recipe, phase), recipe.clip)
 
 
@@ -119,7 +119,7 @@ def open_cached_sets(
     epochs: Sequence[int],
     held: ExitStack,
 ) -> list[CachedClips]:
-    """The cache of the training draws that these epochs take, and of the validation views.
+    """The caches of the training draws that these epochs use, and of the validation views.
 
     Raises RunError where the cache folder cannot be used.
     """
@@ -127,10 +127,10 @@ def open_cached_sets(
     training, validation = datasets
     assert training.drawn_views is not None
     views = sorted({fixed_draw_of_epoch(epoch, training.drawn_views) for epoch in epochs})
-    found = [held.enter_context(open_cached_clips(root, basis, frozen, training, views))]
+    sets = [held.enter_context(open_cached_clips(root, basis, frozen, training, views))]
     if validation is not None:
-        found.append(held.enter_context(open_cached_clips(root, basis, frozen, validation)))
-    return found
+        sets.append(held.enter_context(open_cached_clips(root, basis, frozen, validation)))
+    return sets
 
 
 def _fill_if_worthwhile(
@@ -143,7 +143,7 @@ def _fill_if_worthwhile(
     shown: ProgressCallbacks,
     held: ExitStack,
 ) -> tuple[list[CachedClips], dict[str, Any]]:
-    """The filled caches, or none where caching saves no time or fails; and the record of the decision."""
+    """The filled caches, empty where caching saves no time or fails; and the record of the decision."""
     recipe = loaders.recipe
     try:
         sets = _run_on_all_ranks(
@@ -176,25 +176,25 @@ def _fill_all(
     loaders: TrainLoaders,
     shown: ProgressCallbacks,
 ) -> int:
-    """Compute missing features, each process for its share of the rows; how many rows that were in all."""
+    """Compute missing features, each process for its share of the rows; the number of rows of all processes."""
     data, share = loaders.recipe.data, loaders.share
-    rows = sum(len(each.missing()) for each in sets)
+    rows = sum(len(clips.missing()) for clips in sets)
 
     def compute(share: tuple[int, int]) -> None:
-        for name, each in zip(("training", "validation"), sets, strict=False):
-            fill_cache(model, frozen, each, data, share=share, watch=partial(shown.progress, name))
+        for name, clips in zip(("training", "validation"), sets, strict=False):
+            fill_cache(model, frozen, clips, data, share=share, watch=partial(shown.progress, name))
 
     _run_on_all_ranks(lambda: compute(share))
     if share[1] > 1:
-        for each in sets:
-            each.failed.update(gather_from_all([*each.failed.items()]))
-            each.refresh()
-        _run_on_all_ranks(lambda: compute((0, 1)))  # what other processes wrote to disks that this one does not see
+        for clips in sets:
+            clips.failed.update(gather_from_all([*clips.failed.items()]))
+            clips.refresh()
+        _run_on_all_ranks(lambda: compute((0, 1)))  # rows that other processes wrote to a disk this one cannot read
     return rows
 
 
 def _run_on_all_ranks(work: Callable[[], Done]) -> Done:
-    """The result of this process's work; where any process fails or is stopped, all raise it once each is done."""
+    """The result of this process's work; if any process fails or is stopped, all raise that after all have ended."""
     results: list[Done] = []
     failure = None  # "" where it was stopped
     try:

@@ -1,4 +1,4 @@
-"""Where a run is, and the sums of the epoch under way: loss, top-1, and where its seconds go."""
+"""The position of a run, and the sums of its current epoch: loss, top-1, and seconds by activity."""
 
 import time
 from collections.abc import Iterable, Mapping
@@ -14,20 +14,20 @@ from finetune.video.loader import Batch
 
 @dataclass
 class Tally:
-    """Sums over one epoch, this process's share."""
+    """Sums over one epoch, for the clips of this process."""
 
     clips: int = 0
-    judged: int = 0  # of those: clips with classes to be right in
+    judged: int = 0  # clips with a class label, of which `right` are predicted correctly
     right: int = 0
     total_loss: float = 0.0
     steps: int = 0
-    total_factor: float = 0.0  # on the learning rate
+    total_factor: float = 0.0  # sum of the factors on the learning rate
     seconds: dict[str, float] = field(default_factory=lambda: {"data": 0.0, "compute": 0.0, "evaluate": 0.0})
 
     def add(self, loss: float, clips: int, judged: tuple[torch.Tensor, torch.Tensor] | None, factor: float) -> None:
-        """A step's loss; `judged` are logits and targets (B, K) of those clips that have classes.
+        """Add a step; `judged` are logits (B, K) and target probabilities (B, K) of the clips that have a class.
 
-        A clip is right where its most probable class has the largest target; after mixup two classes have targets.
+        A clip is right if its most probable class has the largest target; after mixup two classes have targets.
         """
         self.clips += clips
         if judged is not None and len(judged[0]):
@@ -52,7 +52,7 @@ class Tally:
         return self.clips / max(1e-9, self.seconds["data"] + self.seconds["compute"])
 
     def reduce(self, accelerator: Accelerator) -> None:
-        """Sum clips and losses over all processes; seconds stay those of this one."""
+        """Sum clips and losses over all processes; seconds stay those of this process."""
         if accelerator.num_processes == 1:
             return
         own = torch.tensor([self.clips, self.right, self.total_loss, self.judged], dtype=torch.float32)
@@ -70,23 +70,23 @@ class Tally:
 
 @dataclass
 class LoopPosition:
-    """Where a run is: what it has behind it."""
+    """How far a run has come."""
 
-    phase: int = 0  # the one under way
+    phase: int = 0  # index of the current phase
     epochs: int = 0  # finished, of the run
-    epochs_in_phase: int = 0
-    batches: int = 0  # of the epoch under way, begun or finished
+    epochs_in_phase: int = 0  # finished
+    batches: int = 0  # of the current epoch, begun or finished
     steps_in_phase: int = 0
-    steps: int = 0
-    left_out: int = 0  # steps without a gradient that is a number
-    tally: Tally = field(default_factory=Tally)  # of the epoch under way
+    steps: int = 0  # of the run
+    left_out: int = 0  # steps that were skipped, as their gradient was not finite
+    tally: Tally = field(default_factory=Tally)  # of the current epoch
 
     def after_batch(self) -> None:
         self.batches, self.steps_in_phase, self.steps = self.batches + 1, self.steps_in_phase + 1, self.steps + 1
 
     @property
     def step_numbers(self) -> StepNumbers:
-        """Of the batch under way."""
+        """The numbers of the current batch."""
         return StepNumbers(self.epochs + 1, self.batches, self.steps_in_phase)
 
     def after_epoch(self) -> None:
@@ -102,7 +102,7 @@ def restore_position(position: Mapping[str, Any]) -> LoopPosition:
 
 
 def time_batches(loader: Iterable[Batch], tally: Tally) -> Any:
-    """Batches of a loader; the seconds waited for each, and those worked on each, go to the tally."""
+    """The batches of a loader; adds the seconds of waiting for data and of computing to the tally."""
     started = time.perf_counter()
     for batch in loader:
         arrived = time.perf_counter()

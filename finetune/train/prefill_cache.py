@@ -1,4 +1,4 @@
-"""Precompute the features that runs of a recipe read from the cache, of stages that no earlier phase trains."""
+"""Precompute the frozen features that runs of a recipe read from the cache."""
 
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -22,9 +22,9 @@ from finetune.train.step import TrainState
 
 @dataclass(frozen=True)
 class PrefillResult:
-    """The cached features of a phase: the stage that they enter, clips computed now, and clips and bytes in all.
+    """The cached features of a phase: the stage that they enter, clips computed now, and clips and bytes in total.
 
-    Where nothing is cached for it, `why_not` says why.
+    `why_not` is the reason where nothing is cached for the phase.
     """
 
     phase: str
@@ -37,10 +37,10 @@ class PrefillResult:
 
 
 def prefill_features(model: VideoClassifier, manifest: Manifest, recipe: Recipe) -> list[PrefillResult]:
-    """Fill the cache for each phase of a recipe whose frozen part is as the run begins with it.
+    """Fill the cache for each phase of a recipe whose frozen part was not trained by an earlier phase.
 
-    The model is not usable afterwards. Raises FinetuneError for all that `fit` would refuse, and RunError where
-    there is no room.
+    The model is not usable afterwards. Raises FinetuneError for everything that `fit` would refuse, and RunError where
+    the disk or the cache budget has no room.
     """
     display, trial = Display(), build_trial(model, manifest, recipe)
     setup, loaders = trial.setup, trial.loaders
@@ -56,7 +56,7 @@ def prefill_features(model: VideoClassifier, manifest: Manifest, recipe: Recipe)
             if state.frozen is None:
                 results.append(PrefillResult(phase.words, why_not=" ".join(reasons) or "it has no frozen part"))
             elif trained_before - set(state.trainable_stages) - set(HEAD_STAGES):
-                results.append(PrefillResult(phase.words, why_not="what is frozen in it learns in a phase before"))
+                results.append(PrefillResult(phase.words, why_not="an earlier phase trains its frozen part"))
             else:
                 results.append(_prefill_phase(state, state.frozen, loaders, epochs, display))
             end_phase(setup)
@@ -72,19 +72,19 @@ def _prefill_phase(
     validation = None if loaders.validation is None else loaders.validation.dataset
     with ExitStack() as held:
         sets = open_cached_sets(model, frozen, (training, validation), recipe, epochs=epochs, held=held)
-        lacking, record = sum(each.lacking() for each in sets), sets[0].store.record
+        missing, record = sum(clips.lacking() for clips in sets), sets[0].store.record
         root, budget_gb = cache_root(recipe.train.cache_dir), recipe.train.cache_budget_gb
-        if problem := make_room(root, lacking * record, budget_gb=budget_gb):
-            raise RunError(f"{phase.words}: {problem}; raise it or make room, or take fewer augment.cached_views")
-        for name, each in zip(("training", "validation"), sets, strict=False):
+        if problem := make_room(root, missing * record, budget_gb=budget_gb):
+            raise RunError(f"{phase.words}: {problem}; raise it or make room, or set fewer augment.cached_views")
+        for name, clips in zip(("training", "validation"), sets, strict=False):
             fill_cache(
                 model,
                 frozen,
-                each,
+                clips,
                 recipe.data,
                 watch=partial(display.show_cache_progress, f"{phase.words}, {name} rows"),
             )
-        clips = sum(each.keys_NV.size - each.lacking() for each in sets)
-        computed = lacking - sum(each.lacking() for each in sets)
-        failed = tuple(reason for each in sets for reason in each.failed.values())
-        return PrefillResult(phase.words, frozen.cut.entry, computed, clips, clips * record, failed)
+        cached = sum(clips.keys_NV.size - clips.lacking() for clips in sets)
+        computed = missing - sum(clips.lacking() for clips in sets)
+        failed = tuple(reason for clips in sets for reason in clips.failed.values())
+        return PrefillResult(phase.words, frozen.cut.entry, computed, cached, cached * record, failed)

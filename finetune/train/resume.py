@@ -19,7 +19,7 @@ from finetune.train.setup.preflight import run_preflight_checks
 from finetune.train.state.run_writer import RunStart
 from finetune.train.state.state import read_state
 
-SAME_RESULT = {"auto", "boundary"}  # of train.cache
+SAME_RESULT = {"auto", "boundary"}  # values of train.cache that give the same result
 # Settings that may change on resume: they change no result.
 FREE = (
     *("data.workers", "data.decode_timeout", "train.save_every_minutes"),
@@ -37,10 +37,10 @@ def resume(
 ) -> Path:
     """Resume a run from its last checkpoint; the run folder.
 
-    On a CPU with as many threads the result is bit for bit that of a run that was never stopped. `overrides`, or
-    changes in the run's recipe.yaml, may lengthen the run: more epochs of the last phase, more phases. A finished run
-    stays as it is. `data_root` is where the run's files are now, if they were moved; its manifest.csv is updated.
-    Raises RunError for a folder without a checkpoint, RecipeError for any other change of the recipe.
+    On a CPU with the same number of threads the result is bit for bit that of a run that was never stopped.
+    `overrides`, or changes in the run's recipe.yaml, may lengthen the run: more epochs of the last phase, more phases.
+    A finished run is unchanged. `data_root` is where the run's files are now, if they were moved; its manifest.csv is
+    updated. Raises RunError for a folder without a checkpoint, RecipeError for any other change of the recipe.
     """
     folder = Path(run)
     opened = open_run(folder, overrides)
@@ -59,28 +59,28 @@ def resume(
 
 
 def without_foreign_cache_dir(recipe: Recipe) -> Recipe:
-    """The recipe with the user's own cache folder, unless the one that the run names is a feature cache already.
+    """The recipe with the user's own cache folder, unless the folder that the run names already is a feature cache.
 
-    Otherwise the run of somebody else could have files written wherever it says.
+    Otherwise a run folder from somebody else could make this program write files to any place.
     """
-    named = recipe.train.cache_dir
-    if named is None or list_cache_entries(named):
+    cache_dir = recipe.train.cache_dir
+    if cache_dir is None or list_cache_entries(cache_dir):
         return recipe
     return recipe.model_copy(update={"train": recipe.train.model_copy(update={"cache_dir": None})})
 
 
 def refuse_changed_recipe(before: dict[str, Any], now: Recipe) -> None:
     """Raise RecipeError that lists all changes of the recipe that do more than lengthen the run."""
-    began = check_saved_recipe(before, where="the recipe in state.pt")  # with defaults for settings that came later
+    first = check_saved_recipe(before, where="the recipe in state.pt")  # with defaults for newer settings
     assert not isinstance(now.phases, Schedule)
-    if isinstance(began.phases, Schedule):
-        raise RecipeError("the recipe in state.pt is not the one that a run began with; start another run")
-    old, new = (dict(_flatten(each.model_dump(mode="json"))) for each in (began, now))
-    count, last = len(began.phases), began.phases[-1]
+    if isinstance(first.phases, Schedule):
+        raise RecipeError("the recipe in state.pt is not the one that the run was started with; start another run")
+    old, new = (dict(_flatten(recipe.model_dump(mode="json"))) for recipe in (first, now))
+    count, last = len(first.phases), first.phases[-1]
 
     def lengthens(key: str) -> bool:
         if now.train.schedule_over == "run" or not key.startswith("phases."):
-            return False  # a schedule over the whole run would have had other rates in the past
+            return False  # a longer schedule over the run would have had other learning rates in the finished steps
         number, _, setting = key.removeprefix("phases.").partition(".")
         if int(number) < count:
             is_last = int(number) == count - 1 and setting == "epochs" and last.steps is None
@@ -94,8 +94,8 @@ def refuse_changed_recipe(before: dict[str, Any], now: Recipe) -> None:
     if refused:
         listed = "\n".join(f"{key} was {old.get(key)}, not {new.get(key)}" for key in refused)
         raise RecipeError(
-            f"{listed}\na run goes on with the recipe that it began with, at most for longer (more epochs of the last "
-            "phase, more phases); with other settings, start another run"
+            f"{listed}\na resumed run keeps its recipe; it can only be made longer (more epochs of the last phase, "
+            "more phases). For other settings, start another run"
         )
 
 
@@ -104,5 +104,5 @@ def _flatten(value: Any, name: str = "") -> Iterator[tuple[str, Any]]:
     if items is None:
         yield name, value
         return
-    for key, each in items:
-        yield from _flatten(each, f"{name}.{key}".lstrip("."))
+    for key, item in items:
+        yield from _flatten(item, f"{name}.{key}".lstrip("."))

@@ -1,4 +1,4 @@
-"""One training step. Training, the dry run, the learning rate range test and automatic settings all take this one.
+"""One training step. Training, the dry run, the learning rate range test and automatic settings all use it.
 
 Shapes: B clips, V views, T frames, C channels, H × W pixels, K classes.
 """
@@ -30,7 +30,7 @@ from finetune.train.optim.l2_sp import L2SPPenalty
 from finetune.video.dataset import draw_seed
 from finetune.video.loader import Batch
 
-SHARED_RANK = 2**31  # the rank of no process: seeds what all processes draw alike
+SHARED_RANK = 2**31  # no process has this rank: it seeds draws that are the same in all processes
 COSINE_STEPS = 4  # steps of an epoch in which the gradients of several tasks are compared
 
 
@@ -51,7 +51,7 @@ class TrainSetup:
 
 @dataclass(frozen=True)
 class TrainState:
-    """A phase under way. The values are fixed, the objects behind them change with each step."""
+    """The current phase. Its fields are fixed, but the model and the optimizer change with each step."""
 
     setup: TrainSetup
     phase: Phase
@@ -64,7 +64,7 @@ class TrainState:
 
     @property
     def cut(self) -> Cut | None:
-        """Where the part that trains begins; None where that is the input."""
+        """Where the trainable part begins; None where it begins at the input."""
         return None if self.frozen is None else self.frozen.cut
 
     @property
@@ -79,7 +79,7 @@ class TrainState:
 
 
 class StepNumbers(NamedTuple):
-    """Where a step is in the run, counted from 1. All that it draws at random follows from this and the seed."""
+    """The position of a step in the run, counted from 1. It and the seed determine all random draws of the step."""
 
     epoch: int
     batch: int  # of the epoch
@@ -88,7 +88,7 @@ class StepNumbers(NamedTuple):
 
 @dataclass(frozen=True)
 class StepResult:
-    """What a step gave, before its update of the weights.
+    """The results of a step, from before its update of the weights.
 
     `loss` is the mean over this process's clips, penalties on weights not included. `judged` are logits and targets,
     both (N, K), of the clips that have classes; None where there are none. Where the gradient is not finite the
@@ -182,7 +182,7 @@ def dummy_batch(model: VideoClassifier, clips: int = 1) -> dict[str, Tensor]:
 
 
 def _to_inputs(state: TrainState, batch: Batch, numbers: StepNumbers) -> tuple[Tensor, Tensor]:
-    """What enters the part that trains, mixed, (B, T, C, H, W) or (B, *), and its targets (B, K), on the device."""
+    """The input of the trainable part, mixed, (B, T, C, H, W) or (B, *), and its targets (B, K), on the device."""
     setup = state.setup
     recipe, device, (rank, _) = setup.recipe, setup.accelerator.device, setup.share
     clips = batch["clips"].flatten(0, 1)
@@ -197,7 +197,7 @@ def _to_inputs(state: TrainState, batch: Batch, numbers: StepNumbers) -> tuple[T
 
 
 def _penalty(state: TrainState) -> Tensor | float:
-    """On the weights: L2-SP, and those between tasks."""
+    """The penalties on the weights: L2-SP, and soft sharing between tasks."""
     l2_sp = state.setup.l2_sp.penalty() if state.phase.l2_sp else 0.0
     return l2_sp + state.setup.objective.penalty()
 

@@ -32,7 +32,7 @@ def validate(
     progress: Progress | None = None,
     frozen: FrozenPart | None = None,
 ) -> dict[str, Any]:
-    """The val figures of an epoch record, over all rows of the split val; None where there are none."""
+    """The validation metrics of an epoch record, over all rows of the split val; values are None without rows."""
     nothing = {"val_loss": None, "val_top1": None}
     if loader is None:
         return nothing
@@ -52,9 +52,9 @@ def validate(
 
 
 def multitask_val_metrics(manifest: Manifest, predictions: Predictions) -> dict[str, Any]:
-    """The headline metric and the loss of each task that rows have the label of; `val_score` is the mean headline.
+    """The headline metric and the loss of each task with labelled rows; `val_score` is the mean of the metrics.
 
-    The loss of numbers is the mean distance of the predictions, that of boxes 1 - mean IoU.
+    The loss of numbers is the mean Euclidean distance of predictions from labels; the loss of boxes is 1 - mean IoU.
     """
     tasks: dict[str, dict[str, Any]] = {}
     for name, values in predictions.tasks.items():
@@ -86,7 +86,7 @@ def _val_metrics(kind: str, truth: np.ndarray, predicted: np.ndarray) -> dict[st
 
 
 def merge_metrics(training: dict[str, Any], validation: dict[str, Any]) -> dict[str, Any]:
-    """The figures of training and validation in one record; those of a task are merged."""
+    """The metrics of training and validation in one record, also merged within each task."""
     by_task = training.get("tasks", {})
     tasks = {name: figures | validation.get("tasks", {}).get(name, {}) for name, figures in by_task.items()}
     return training | validation | ({"tasks": tasks} if tasks else {})

@@ -36,7 +36,7 @@ def test_what_is_filled_ahead_is_what_a_run_reads(finetune, settings, tmp_path):
     assert out.splitlines() == [
         "head: backbone features of 28 clips, 0.0 MB, 28 computed now",
         "layer4: inputs of layer4 of 12 clips, 0.0 MB, 12 computed now",
-        "layer3, head: not cached: what is frozen in it learns in a phase before",
+        "layer3, head: not cached: an earlier phase trains its frozen part",
         "all: not cached: it has no frozen part",
         str(tmp_path / "kept"),
     ]
@@ -84,7 +84,7 @@ def test_what_makes_no_sense_is_refused(finetune, settings, tmp_path):
     status, _, err = finetune("features", "folder", *settings, "train.cache=off")
     assert status == 2 and "train.cache is off" in err
     status, _, err = finetune("features", "folder", *settings, "train.cache_budget_gb=1e-6")
-    assert status == 2 and "raise it or make room, or take fewer augment.cached_views" in err
+    assert status == 2 and "raise it or make room, or set fewer augment.cached_views" in err
 
 
 def test_a_dry_run_says_where_frozen_work_is_done_once(finetune, settings):

@@ -398,7 +398,7 @@ def test_cutmix_and_what_is_kept_do_not_go_together(tmp_path, clips):
     manifest = ft.Manifest.from_folder(clips, val=0.0, test=0.0)
     model = ft.build_model(TINY, manifest.classes, weights="none", num_frames=2, size=32)
     arguments = {"clip": ft.Clip(num_frames=2), "augment": ft.Augment(cutmix=1.0), "quiet": True}
-    with pytest.raises(RecipeError, match="augment.cutmix needs each clip's pixels anew"):
+    with pytest.raises(RecipeError, match="augment.cutmix needs new pixels of each clip"):
         ft.fit(model, manifest, [ft.Phase()], train=ft.Train(cache="features"), out=tmp_path / "a", **arguments)
     phases = [ft.Phase(unfreeze="head", epochs=1)]
     run = ft.fit(model, manifest, phases, train=ft.Train(cache_dir=tmp_path / "k"), out=tmp_path / "b", **arguments)

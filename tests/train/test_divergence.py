@@ -75,7 +75,7 @@ def test_as_many_steps_without_a_number_are_left_out_as_allowed(manifest, tmp_pa
 @pytest.mark.parametrize("clip_grad", [None, 1.0])
 def test_one_more_ends_the_run_before_it_is_learnt_from(manifest, tmp_path, monkeypatch, clip_grad):
     spoil(monkeypatch, {2, 3})
-    with pytest.raises(FinetuneError, match=r"(?s)the loss is .*; lower the phase's lr.*\.mp4"):
+    with pytest.raises(FinetuneError, match=r"(?s)the loss is .*; start another run with a lower lr.*\.mp4"):
         fit(manifest, tmp_path / "run", max_nan_steps=1, clip_grad=clip_grad)
     last = load_file(tmp_path / "run/checkpoints/last/model.safetensors")
     assert all(value.isfinite().all() for value in last.values())
@@ -105,13 +105,13 @@ def test_a_phase_that_gets_no_better_ends_and_the_next_begins(manifest, tmp_path
 
 
 def test_without_clips_to_look_at_it_is_refused(manifest, tmp_path):
-    with pytest.raises(RecipeError, match="train.early_stopping looks at the split val, which has no rows"):
+    with pytest.raises(RecipeError, match="train.early_stopping needs the split val, which has no rows"):
         fit(manifest.without(manifest.rows("val")), tmp_path / "run", early_stopping=EarlyStopping())
 
 
 def test_a_first_loss_far_above_guessing_is_hinted_at():
     assert hint_at_first_loss(1.1, TWO, "cross_entropy") is None
     assert hint_at_first_loss(9.0, TWO, "bce") is None
-    assert "the loss begins at 9.00; guessing among 2 classes costs 0.69" in hint_at_first_loss(
+    assert "the first loss is 9.00, but guessing among 2 classes gives 0.69" in hint_at_first_loss(
         9.0, TWO, "cross_entropy"
     )

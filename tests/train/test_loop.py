@@ -147,13 +147,13 @@ def test_a_folder_that_holds_something_is_not_overwritten(manifest, tmp_path):
 
 def test_a_full_disk_is_said_before_training(manifest, tmp_path, monkeypatch):
     monkeypatch.setattr(preflight.shutil, "disk_usage", lambda path: type("Usage", (), {"free": 1_000_000})())
-    with pytest.raises(RunError, match="needs about .* MB, the disk has 1 MB free"):
+    with pytest.raises(RunError, match="needs about .* MB, but the disk has 1 MB free"):
         fit(manifest, tmp_path / "run")
 
 
 def test_a_loss_that_is_no_number_ends_the_run_and_names_the_clips(manifest, tmp_path):
     phases = (ft.Phase(unfreeze="all", epochs=3, lr=1e30),)
-    with pytest.raises(FinetuneError, match=r"(?s)the loss is (nan|inf), or its gradient no number; lower.*\.mp4"):
+    with pytest.raises(FinetuneError, match=r"(?s)the loss is (nan|inf), or its gradient is not finite; start.*\.mp4"):
         fit(manifest, tmp_path / "run", phases=phases, train=ft.Train(batch_size=2, optimizer="sgd", warmup=0))
 
 

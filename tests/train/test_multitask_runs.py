@@ -183,7 +183,9 @@ def test_classes_of_two_tasks_are_blended(train, how):
 
 @pytest.mark.slow
 def test_what_cannot_be_blended_or_drawn_is_refused_in_words(train):
-    with pytest.raises(RecipeError, match="mixup and cutmix blend two clips, and box, shade of two cannot be blended"):
+    with pytest.raises(
+        RecipeError, match="mixup and cutmix blend two clips, but the labels of box, shade cannot be blended"
+    ):
         train(augment={"mixup": 0.2})
     with pytest.raises(RecipeError, match=r"cannot be applied to boxes and motion; set augment.auto_augment=none"):
         train(augment={"preset": "strong"})

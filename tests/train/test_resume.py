@@ -165,7 +165,7 @@ def test_what_cannot_go_on_is_said(finished, tmp_path):
     with pytest.raises(RunError, match="is not a run folder"):
         ft.resume(tmp_path, quiet=True)
     (finished / "checkpoints/last/state.pt").unlink()
-    with pytest.raises(RunError, match="cannot go on without checkpoints/last/state.pt"):
+    with pytest.raises(RunError, match="cannot be resumed without checkpoints/last/state.pt"):
         ft.resume(finished, quiet=True)
 
 

@@ -20,12 +20,12 @@ SECONDS_BETWEEN_LINES = 60
 
 
 class Display:
-    """A context manager around a run; `step` after each batch, `epoch` after each epoch."""
+    """A context manager for a run; call `step` after each batch and `epoch` after each epoch."""
 
     def __init__(self, *, quiet: bool = False) -> None:
         self.console = Console(stderr=True, quiet=quiet)
         self.records: list[dict[str, Any]] = []
-        self.said = time.monotonic()
+        self.last_line_at = time.monotonic()
         self.bar = Progress(
             TextColumn("{task.description}"),
             BarColumn(bar_width=None),
@@ -51,7 +51,7 @@ class Display:
             self.live.stop()
 
     def print_line(self, text: str) -> None:
-        self.said = time.monotonic()
+        self.last_line_at = time.monotonic()
         self.console.print(escape_control_characters(text), highlight=False, markup=False, soft_wrap=True)
 
     def begin_epoch(self, title: str, steps: int) -> None:
@@ -63,7 +63,7 @@ class Display:
     def show_cache_progress(self, title: str, done: int, rows: int) -> None:
         """Progress before the first epoch of a phase; without a terminal, a line every minute at most."""
         self.bar.update(self.task, completed=done, total=rows, description=title, note="")
-        if not self.console.is_terminal and time.monotonic() - self.said > SECONDS_BETWEEN_LINES:
+        if not self.console.is_terminal and time.monotonic() - self.last_line_at > SECONDS_BETWEEN_LINES:
             self.print_line(f"{title}: {done} of {rows}")
 
     def epoch(self, record: dict[str, Any]) -> None:
@@ -86,7 +86,7 @@ class Display:
 
 
 def span_of(stages: Sequence[str]) -> str:
-    """The first and the last of some stages, as text."""
+    """The first and the last of `stages`, as text."""
     return stages[0] if len(stages) == 1 else f"{stages[0]} … {stages[-1]}"
 
 
@@ -109,16 +109,16 @@ def _cells(record: dict[str, Any]) -> dict[str, str]:
 
 
 def _validated(record: dict[str, Any]) -> dict[str, str]:
-    """The metrics that the best epoch is chosen by, of each task where there are several."""
+    """The validation metrics that choose the best epoch, one for each task."""
     if "tasks" not in record:
         key, name = HEADLINE_METRICS["multilabel" if "val_map" in record else "classify"]
         return {f"val {name}": _format_metric(record[f"val_{key}"])}
     names = dict(HEADLINE_METRICS.values())
     return {
-        f"{task} {name}": _format_metric(told[f"val_{key}"])
-        for task, told in record["tasks"].items()
+        f"{task} {name}": _format_metric(metrics[f"val_{key}"])
+        for task, metrics in record["tasks"].items()
         for key, name in names.items()
-        if f"val_{key}" in told
+        if f"val_{key}" in metrics
     }
 
 

@@ -20,19 +20,19 @@ CURVES = ("train_loss", "train_top1", "val_loss", "val_top1", "val_map", "val_sc
 
 
 class TensorBoardWriter:
-    """The files in a run's `tensorboard/`; what an interrupted run wrote of later epochs is hidden."""
+    """Writes a run's `tensorboard/`; epochs after `epochs`, which an interrupted run wrote, are hidden."""
 
     def __init__(self, folder: Path, *, epochs: int) -> None:
         self.writer = SummaryWriter(str(folder), purge_step=epochs + 1)
 
     def epoch(self, record: dict[str, Any]) -> None:
-        """A line of metrics.jsonl: of the run, and of its phase."""
+        """Write the numbers of a line of metrics.jsonl as curves of the run and of its phase."""
         for name in CURVES:
             if record.get(name) is not None:
                 self.writer.add_scalar(name, record[name], record["epoch"])
                 self.writer.add_scalar(f"phase {record['phase'] + 1}/{name}", record[name], record["epoch"])
-        for task, told in record.get("tasks", {}).items():
-            for name, value in told.items():
+        for task, metrics in record.get("tasks", {}).items():
+            for name, value in metrics.items():
                 if isinstance(value, float):
                     self.writer.add_scalar(f"{task}/{name}", value, record["epoch"])
         for group in ("weights", "cosines"):
@@ -46,7 +46,7 @@ class TensorBoardWriter:
         self.writer.flush()
 
     def clips(self, clips_BTCHW: Tensor, names: Sequence[str], *, phase: int, epoch: int) -> None:
-        """The first clips of a batch, a row of frames each, before they are mixed; not where they are not decoded."""
+        """Write the first clips of a batch, uint8 (B, T, C, H, W), before mixup; each is one row of frames."""
         shown = clips_BTCHW[:CLIPS_SHOWN].detach().float().cpu() / 255
         frames = torch.nn.functional.interpolate(shown.flatten(0, 1), size=(PIXELS_SHOWN, PIXELS_SHOWN))
         picture = make_grid(frames, nrow=shown.shape[1], padding=1, pad_value=1.0)
@@ -54,17 +54,17 @@ class TensorBoardWriter:
         self.writer.add_text(f"clips/phase {phase + 1}", "  \n".join(names[:CLIPS_SHOWN]), epoch)
 
     def gradients(self, model: VideoClassifier, *, epoch: int) -> None:
-        """A histogram for each stage that learns."""
+        """Write a histogram of the gradients of each trainable stage."""
         parameters = dict(model.named_parameters())
         for name, stage in model.stages.items():
-            found = [parameters[each].grad for each in stage.parameters]
-            parts = [gradient.detach().float().flatten().cpu() for gradient in found if gradient is not None]
+            gradients = [parameters[parameter].grad for parameter in stage.parameters]
+            parts = [gradient.detach().float().flatten().cpu() for gradient in gradients if gradient is not None]
             if parts:
                 self.writer.add_histogram(f"gradients/{name}", torch.cat(parts), epoch)
 
     @matplotlib.rc_context({"font.size": 8})
     def confusion(self, classes: Sequence[str], labels_N: np.ndarray, predicted_N: np.ndarray, *, epoch: int) -> None:
-        """Of the split val; rows are true. Not drawn for very many classes."""
+        """Write the confusion matrix of the split val; rows are true classes. Skipped above CLASSES_SHOWN classes."""
         if len(classes) > CLASSES_SHOWN:
             return
         counts = np.zeros((len(classes), len(classes)), dtype=int)

@@ -1,4 +1,4 @@
-"""Experiment trackers that a recipe asks for, through Accelerate's."""
+"""Log a run to the experiment trackers of its recipe, through Accelerate."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -25,7 +25,7 @@ def check_tracker(name: str) -> None:
 
 @contextmanager
 def run_trackers(accelerator: Accelerator, folder: Path, recipe: Recipe) -> Iterator[None]:
-    """A run in each tracker, named as the folder; one that goes on, goes on there too where it can."""
+    """A context in which a run logs to its trackers, under the folder's name; W&B continues a resumed run."""
     if recipe.train.trackers and accelerator.is_main_process:
         name = folder.resolve().name
         settings = {
@@ -43,7 +43,7 @@ def run_trackers(accelerator: Accelerator, folder: Path, recipe: Recipe) -> Iter
 
 
 def _tracker_run_id(folder: Path) -> str:
-    """A run's own, whatever its folder is called; kept there, for when it goes on."""
+    """The id of a run, stored in its folder, so that a resumed run has the same id even if the folder was renamed."""
     path = RunFolder(folder).tracker
     if not path.exists():
         write_json(path, {"id": uuid4().hex[:12]})
@@ -51,7 +51,7 @@ def _tracker_run_id(folder: Path) -> str:
 
 
 def log_to_trackers(accelerator: Accelerator, record: dict[str, Any]) -> None:
-    """The numbers of a line of metrics.jsonl."""
+    """Log the numbers of a line of metrics.jsonl."""
     if accelerator.trackers:
         numbers = {name: value for name, value in record.items() if isinstance(value, int | float)}
         rates = {f"lr/{stage}": rate for stage, rate in record["lr"].items()}

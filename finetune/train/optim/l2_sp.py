@@ -39,7 +39,7 @@ class L2SPPenalty:
             self.start[parameters[name]] = start.to(parameters[name])
 
     def penalty(self) -> Tensor | float:
-        """strength / 2 × the squared distance, 0-dim; 0.0 where no parameter is penalized."""
+        """strength / 2 × the squared distance, shape (); 0.0 where no parameter is penalized."""
         if not self.held:
             return 0.0
         # float32 whatever the precision: the squares are small.

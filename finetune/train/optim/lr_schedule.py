@@ -7,7 +7,7 @@ from typing import Any
 from finetune.model.classifier import VideoClassifier
 from finetune.recipe.schema import Phase, Train
 
-ONE_CYCLE_START, ONE_CYCLE_FLOOR = 1 / 25, 1e-4  # where the one-cycle policy begins, and where it ends
+ONE_CYCLE_START, ONE_CYCLE_FLOOR = 1 / 25, 1e-4  # first and last factor of the one-cycle policy
 TRIANGULAR_RATIO = 1 / 32  # lowest to highest rate of the slanted triangle
 MILESTONES = (0.4, 0.8)
 

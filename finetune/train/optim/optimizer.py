@@ -1,4 +1,4 @@
-"""Optimizers by name, and the state that one takes over from the phase before."""
+"""Build optimizers by name, and transfer optimizer state from one phase to the next."""
 
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -9,7 +9,7 @@ from torch.optim import Optimizer
 
 from finetune.errors import RecipeError, suggest_similar
 
-# They need packages that are not required here, or second derivatives.
+# Optimizers that need packages which are not installed with this one, or second derivatives.
 LEFT_OUT = ("bnb*", "fused*", "kron*", "adahessian")
 
 
@@ -34,17 +34,17 @@ def build_optimizer(name: str, groups: Sequence[dict[str, Any]]) -> Optimizer:
 
 
 def transfer_optimizer_state(before: Optimizer, now: Optimizer) -> int:
-    """Copy the state of each parameter to an optimizer of the same type, in the next phase; how many parameters.
+    """Copy the state of each parameter to an optimizer of the same type, in the next phase; the number of parameters.
 
     Newly unfrozen parameters start without a state.
     """
     if type(before) is not type(now):
         return 0
-    held = [parameter for group in now.param_groups for parameter in group["params"]]
-    known = [parameter for parameter in held if parameter in before.state]
-    for parameter in known:
+    parameters = [parameter for group in now.param_groups for parameter in group["params"]]
+    with_state = [parameter for parameter in parameters if parameter in before.state]
+    for parameter in with_state:
         now.state[parameter] = before.state[parameter]
-    return len(known)
+    return len(with_state)
 
 
 # Fused: one kernel for all parameters, faster on every device that torch runs on.

@@ -13,8 +13,8 @@ from finetune.runtime.device import autocast
 def compute_bn_statistics(model: nn.Module, batches: Iterable[Tensor], *, precision: str) -> int:
     """Set the running statistics of trainable batch norms to their means over batches (B, T, C, H, W); layers changed.
 
-    During training they trail behind the weights. Layers of frozen stages, and those that `batch_norm` freezes, stay
-    as they are; where there are no others no batch is read. The model is left in evaluation mode.
+    In training, these statistics lag behind the weights. Layers of frozen stages, and those that `batch_norm` freezes,
+    are unchanged; if there are no others, no batch is read. Leaves the model in evaluation mode.
     """
     model.train()
     norms = [module for module in model.modules() if isinstance(module, _BatchNorm) and module.training]

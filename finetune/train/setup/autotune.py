@@ -24,15 +24,16 @@ from finetune.train.step import StepNumbers, dummy_batch, train_step
 MAX_BATCH_SIZE = 64  # clips; larger batches seldom train better
 MIN_BATCHES_PER_EPOCH = 8
 MIN_SECONDS_TO_COMPILE = 600.0  # seconds of steps in a phase, below which compiling cannot pay
-# Their rate scales with the batch size, that of adaptive ones with its root (arXiv:1706.02677, arXiv:2006.09092).
+# Their learning rate scales with the batch size; that of adaptive optimizers with its square root
+# (arXiv:1706.02677, arXiv:2006.09092).
 LINEAR_LR_SCALING = ("sgd", "momentum", "sgdp", "nesterov")
 
 
 def resolve_auto_settings(model: VideoClassifier, manifest: Manifest, recipe: Recipe) -> tuple[Recipe, dict[str, Any]]:
     """The recipe with `batch_size: auto` and `compile: auto` decided, and the figures of the decision.
 
-    The rates follow the batch: they are for DEFAULT_BATCH_SIZE clips. The model is left as it was. Raises RecipeError
-    where not even one clip fits.
+    Learning rates are scaled to the batch size, as those of a recipe are for DEFAULT_BATCH_SIZE clips. The model is
+    unchanged. Raises RecipeError where not even one clip fits.
     """
     train = recipe.train
     if "auto" not in (train.batch_size, train.compile):
@@ -56,11 +57,9 @@ def describe_auto_settings(decided: dict[str, Any]) -> list[str]:
     """The automatic settings as lines of text."""
     lines = []
     if size := decided.get("batch_size"):
-        lines.append(
-            f"batch_size auto: {size['clips']} clips; rates are those of the recipe times {size['rate_factor']:g}"
-        )
+        lines.append(f"batch_size auto: {size['clips']} clips; learning rates of the recipe × {size['rate_factor']:g}")
     if choice := decided.get("compile"):
-        verdict = "pays" if choice["pays"] else "does not pay"
+        verdict = "saves time" if choice["pays"] else "saves no time"
         figures = ", ".join(f"{name.replace('_', ' ')} {choice[name]:.3g}" for name in choice if name != "pays")
         lines.append(f"compile auto: {verdict} ({figures})")
     return lines
@@ -81,7 +80,7 @@ def _autotune(model: VideoClassifier, manifest: Manifest, recipe: Recipe) -> dic
 def _largest_batch(
     model: VideoClassifier, manifest: Manifest, recipe: Recipe, *, rows: int, device: torch.device
 ) -> int:
-    """The largest power of two that each phase can train on; on a CPU, where more are no faster, the default."""
+    """The largest power of two that fits in every phase; on a CPU, where larger is not faster, the default."""
     if device.type == "cpu":
         return min(DEFAULT_BATCH_SIZE, max(1, rows))
     most = max(1, min(MAX_BATCH_SIZE, rows // (MIN_BATCHES_PER_EPOCH * recipe.train.accumulate * process_count())))
@@ -112,13 +111,13 @@ def _largest_batch(
 def _benchmark_compile(
     model: VideoClassifier, manifest: Manifest, recipe: Recipe, size: int, *, rows: int
 ) -> dict[str, Any]:
-    """Whether compiling saves more than it takes, measured on the phase with most to compute."""
+    """Whether compiling saves more time than it takes, measured on the phase that computes most."""
     phases, accumulate = _phases(recipe), recipe.train.accumulate
     batches = math.ceil(rows / (size * accumulate * process_count()))
     timed = [(0.0, 0.0, 0)]
     for index, phase in enumerate(phases):
         if _has_frozen_part(model, phase, recipe):
-            continue  # its features may be cached, and what comes after them is not compiled
+            continue  # its features may be cached, and the layers after them are not compiled
         plain = _time_black_clips_step(model, manifest, recipe, index, clips=size, steps=3)
         timed.append((plain * phase.num_steps(batches) * accumulate, plain, index))
     all_steps, plain, index = max(timed, key=lambda phase_time: phase_time[0])
@@ -155,7 +154,7 @@ def _has_frozen_part(model: VideoClassifier, phase: Phase, recipe: Recipe) -> bo
 def _time_black_clips_step(
     model: VideoClassifier, manifest: Manifest, recipe: Recipe, index: int, *, clips: int, steps: int
 ) -> float:
-    """Seconds of the last of some training steps of phase `index` on black clips, all in one part."""
+    """Seconds of the last of `steps` training steps of phase `index` on black clips."""
     train = recipe.train.model_copy(update={"batch_size": clips})
     precision = resolve_precision(train.precision, resolve_device(train.device))
     recipe = recipe.model_copy(update={"train": train})
@@ -168,7 +167,7 @@ def _time_black_clips_step(
             wait_for_device(setup.accelerator.device)
             seconds = time.perf_counter() - started
         return seconds
-    finally:  # memory may have been too little
+    finally:  # also if memory was too small
         model.zero_grad()
         end_phase(setup)
 

@@ -29,7 +29,7 @@ TRIAL_STEPS = 2  # the first allocates memory, the second is timed
 
 @dataclass(frozen=True)
 class PhaseEstimate:
-    """What a phase trains, how long its steps and validations take, and the peak memory until its end.
+    """The trainable part of a phase, the time of its steps and validations, and the peak memory until its end.
 
     With `kept`, the features of its frozen part are cached, and `minutes` includes computing them.
     """
@@ -47,8 +47,8 @@ class PhaseEstimate:
 def estimate_phases(model: VideoClassifier, manifest: Manifest, recipe: Recipe) -> list[PhaseEstimate]:
     """Train each phase on two batches; the model is not usable afterwards, and no run folder is made.
 
-    Reading is timed in this process and divided by the loading processes that training would have, which read while
-    the network computes. Raises FinetuneError for all that `fit` would refuse.
+    Reading is timed in this process and divided by the number of loader processes of training, which read while the
+    network computes. Raises FinetuneError for everything that `fit` would refuse.
     """
     workers = worker_count(recipe.data.workers)
     without_workers = recipe.model_copy(update={"data": recipe.data.model_copy(update={"workers": 0})})
@@ -74,7 +74,7 @@ def estimate_phases(model: VideoClassifier, manifest: Manifest, recipe: Recipe) 
         estimates.append(
             PhaseEstimate(
                 learns=span_of(state.trainable_stages),
-                parameters=sum(each.numel() for each in model.parameters() if each.requires_grad),
+                parameters=sum(parameter.numel() for parameter in model.parameters() if parameter.requires_grad),
                 steps=steps,
                 seconds_per_step=seconds,
                 waits_for_data=reading > computing,
@@ -103,9 +103,9 @@ def _time_step(state: TrainState, batches: Sequence[Batch]) -> float:
 def _seconds_when_cached(
     state: TrainState, batch: Batch, rows: tuple[int, int], *, reading: float, steps: int, epochs: int
 ) -> float | None:
-    """Of the whole phase, where the features of its frozen part are cached; None where nothing may be.
+    """Seconds of the phase if the features of its frozen part are cached; None where they cannot be.
 
-    `rows`: clips to train on and views to validate on.
+    `rows`: the number of training clips and of validation views.
     """
     recipe, frozen = state.setup.recipe, state.frozen
     if frozen is None or recipe.train.cache == "off":
@@ -120,7 +120,7 @@ def _seconds_when_cached(
 
 
 def _seconds_to_validate(setup: TrainSetup, batch: Batch) -> float:
-    """Of one view of one row."""
+    """Seconds to validate one view of one row."""
     setup.model.eval()
     seconds = 0.0
     for _ in range(TRIAL_STEPS):
@@ -131,7 +131,7 @@ def _seconds_to_validate(setup: TrainSetup, batch: Batch) -> float:
 
 
 def _peak_gb(device: torch.device) -> float:
-    """The most that torch took on a GPU, or this process of the machine's memory."""
+    """The peak memory of PyTorch on a GPU, or else of this process in RAM."""
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated() / 1e9
     unit = 1 if sys.platform == "darwin" else 1024  # ru_maxrss is in bytes there, in KiB elsewhere

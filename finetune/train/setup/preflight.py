@@ -31,24 +31,24 @@ def run_preflight_checks(model: VideoClassifier, manifest: Manifest, recipe: Rec
     if model.multitask_spec is not None:
         problems += problems_with_tasks(model, manifest, recipe)
     elif manifest.tasks:
-        problems.append(f"the data have the tasks {', '.join(manifest.tasks)}, the model was built for classes alone")
+        problems.append(f"the data have the tasks {', '.join(manifest.tasks)}, but the model has only classes")
     elif tuple(manifest.classes) != model.classes:
-        problems.append(f"the model has the classes {model.classes}, the data {manifest.classes}")
+        problems.append(f"the model has the classes {model.classes}, but the data have {manifest.classes}")
     needs_frames = recipe.model.temporal == "concat" or model.backbone.fixed_frames is not None
     if recipe.clip.num_frames != model.num_frames and needs_frames:
-        problems.append(f"clip.num_frames is {recipe.clip.num_frames}, the model was built for {model.num_frames}")
+        problems.append(f"clip.num_frames is {recipe.clip.num_frames}, but the model was built for {model.num_frames}")
     if recipe.train.early_stopping is not None and not len(manifest.rows("val")):
-        problems.append("train.early_stopping looks at the split val, which has no rows; set data.val, or leave it out")
+        problems.append("train.early_stopping needs the split val, which has no rows; set data.val, or remove it")
     problems += [f"train.trackers: {problem}" for problem in _collect_errors(check_tracker, recipe.train.trackers)]
     stopping = recipe.train.early_stopping
     if stopping is not None and stopping.metric == "val_map" and not recipe.data.multilabel:
-        problems.append("train.early_stopping.metric is val_map, which only data.multilabel has; take val_top1")
+        problems.append("train.early_stopping.metric is val_map, which needs data.multilabel; use val_top1")
     if stopping is not None and stopping.metric == "val_score" and model.multitask_spec is None:
-        problems.append("train.early_stopping.metric is val_score, the mean over several tasks; take val_top1")
+        problems.append("train.early_stopping.metric is val_score, which needs several tasks; use val_top1")
     if recipe.augment.cutmix and (recipe.train.cache in {"features", "boundary"} or recipe.augment.cached_views):
         problems.append(
-            "augment.cutmix needs each clip's pixels anew: take augment.mixup, or leave out augment.cached_views and "
-            "train.cache"
+            "augment.cutmix needs new pixels of each clip, so features cannot be cached: use augment.mixup, or remove "
+            "augment.cached_views and train.cache"
         )
     assert not isinstance(recipe.phases, Schedule)
     for index, phase in enumerate(recipe.phases):
@@ -62,34 +62,35 @@ def run_preflight_checks(model: VideoClassifier, manifest: Manifest, recipe: Rec
     if RunFolder(folder).recipe.exists():
         return  # a resumed run has the disk space that it needs
     weights_bytes = sum(value.numel() * value.element_size() for value in model.state_dict().values())
-    # start, best and last, the optimizer's two averages, and one more of each while they are replaced
+    # start, best and last, the optimizer's two averages, and a second copy of each while they are replaced
     copies = 3 + 2 + 3 + (4 if recipe.train.ema else 0) + recipe.train.keep_checkpoints
     refuse_full_disk(folder, needed_bytes=copies * weights_bytes + 50_000_000)
 
 
 def problems_with_tasks(model: VideoClassifier, manifest: Manifest, recipe: Recipe) -> list[str]:
-    """What is wrong with the tasks of a recipe, its model and its manifest together."""
+    """Messages about tasks in which the recipe, the model and the manifest do not fit together."""
     problems = []
-    wanted = {name: (each.kind, each.names) for name, each in model.outputs.items()}
-    found = {name: (each.kind, each.names) for name, each in manifest.tasks.items()}
-    if wanted != found:
-        problems.append(f"the model has the tasks {wanted}, the data {found}")
-    numbers = [name for name, each in model.outputs.items() if not each.is_categorical]
+    model_tasks = {name: (output.kind, output.names) for name, output in model.outputs.items()}
+    data_tasks = {name: (labels.kind, labels.names) for name, labels in manifest.tasks.items()}
+    if model_tasks != data_tasks:
+        problems.append(f"the model has the tasks {model_tasks}, but the data have {data_tasks}")
+    numbers = [name for name, output in model.outputs.items() if not output.is_categorical]
     if numbers and (recipe.augment.mixup or recipe.augment.cutmix):
-        problems.append(f"augment.mixup and cutmix blend two clips, and {', '.join(numbers)} of two cannot be blended")
-    placed = [name for name, each in model.outputs.items() if each.kind in SPATIAL_KINDS]
+        problems.append(
+            f"augment.mixup and cutmix blend two clips, but the labels of {', '.join(numbers)} cannot be blended"
+        )
+    spatial = [name for name, output in model.outputs.items() if output.kind in SPATIAL_KINDS]
     assert not isinstance(recipe.phases, Schedule)
-    augments = [phase_augment(recipe, phase) for phase in recipe.phases] if placed else []
+    augments = [phase_augment(recipe, phase) for phase in recipe.phases] if spatial else []
     problems += dict.fromkeys(filter(None, map(unsupported_augment_reason, augments)))
     packed = recipe.data.packed
-    if placed and packed is not None and Pack(packed).settings.frames is not None:
+    if spatial and packed is not None and Pack(packed).settings.frames is not None:
         problems.append(
-            f"data.packed: {packed} keeps some frames of each video, and {', '.join(placed)} are of frames as videos "
-            "have them; pack without --frames"
+            f"data.packed: {packed} has only some frames of each video, but {', '.join(spatial)} need all frames; "
+            "pack without --frames"
         )
-    problems += [
-        f"multitask.weighting: {each}" for each in _collect_errors(check_weighting, [recipe.multitask.weighting])
-    ]
+    errors = _collect_errors(check_weighting, [recipe.multitask.weighting])
+    problems += [f"multitask.weighting: {error}" for error in errors]
     rows = manifest.rows("train")
     for name, labels in manifest.tasks.items():
         if not labels.known[rows].any():
@@ -104,7 +105,11 @@ def _problems_of(phase: Phase, model: VideoClassifier) -> list[str]:
         ("stage_lr", lambda: check_stages(model, phase.stage_lr)),
         ("optimizer", lambda: check_optimizer(str(phase.optimizer))),
     )
-    return [f"{key}: {problem}" for key, check in checks for problem in _collect_errors(lambda each: each(), [check])]
+    return [
+        f"{key}: {problem}"
+        for key, check in checks
+        for problem in _collect_errors(lambda run_check: run_check(), [check])
+    ]
 
 
 def _collect_errors(check: Callable[[Any], object], items: Sequence[Any]) -> list[str]:
@@ -120,36 +125,36 @@ def _collect_errors(check: Callable[[Any], object], items: Sequence[Any]) -> lis
 
 def refuse_full_disk(folder: Path, *, needed_bytes: int) -> None:
     """Raise RunError when the disk of a folder, or of the parent where it will be made, has less room than needed."""
-    there = next(parent for parent in (folder.absolute(), *folder.absolute().parents) if parent.is_dir())
-    free = shutil.disk_usage(there).free
+    existing = next(parent for parent in (folder.absolute(), *folder.absolute().parents) if parent.is_dir())
+    free = shutil.disk_usage(existing).free
     if free < needed_bytes:
         raise RunError(
-            f"{folder}: needs about {needed_bytes / 1e6:.0f} MB, the disk has {free / 1e6:.0f} MB free; "
+            f"{folder}: needs about {needed_bytes / 1e6:.0f} MB, but the disk has {free / 1e6:.0f} MB free; "
             "make room, or choose another disk with --out"
         )
 
 
 def load_file_facts(manifest: Manifest, recipe: Recipe, display: Display) -> FileFacts:
-    """The facts of all files, each opened once; unreadable ones raise DataError, or are left out with on_error=skip."""
+    """The facts of all files, each opened once; unreadable files raise DataError, or are skipped (`on_error: skip`)."""
     assert recipe.clip.size is not None
     facts = manifest_facts(manifest, recipe.data.packed, side=recipe.clip.size)
     if facts.bad and recipe.data.on_error == "fail":
         listed = "\n".join(facts.bad[row] for row in sorted(facts.bad))
         raise DataError(
             f"{listed}\n{len(facts.bad)} of {len(manifest)} files cannot be read; fix or remove them, "
-            "or leave them out with data.on_error=skip"
+            "or skip them with data.on_error=skip"
         )
     readable = manifest.without(facts.bad)
-    untaught = _lost_with_bad_files(manifest, readable)
-    if untaught:
-        raise DataError("\n".join(f"{manifest.source}: {problem}" for problem in untaught))
+    problems = _lost_with_bad_files(manifest, readable)
+    if problems:
+        raise DataError("\n".join(f"{manifest.source}: {problem}" for problem in problems))
     if facts.bad:
-        display.print_line(f"leaving out {len(facts.bad)} files that cannot be read; the report lists them")
+        display.print_line(f"Skipping {len(facts.bad)} files that cannot be read; the report lists them")
     return facts
 
 
 def _lost_with_bad_files(manifest: Manifest, readable: Manifest) -> list[str]:
-    """Messages for class names that occur in training rows, but in no readable one."""
+    """Messages about classes that occur in training rows, but in no readable one."""
     problems = []
     for task, labels in manifest.labels_by_task.items():
         left = readable.labels_by_task[task].counts(readable.rows("train"))

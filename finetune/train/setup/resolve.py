@@ -1,4 +1,4 @@
-"""From a recipe as it was written to one that can be trained: completed, checked, automatic settings decided."""
+"""Resolve a recipe before training: complete it, check it, and decide its automatic settings."""
 
 from pathlib import Path
 from typing import Any
@@ -16,9 +16,9 @@ from finetune.train.setup.preflight import run_preflight_checks
 def resolve_recipe(
     model: VideoClassifier, manifest: Manifest, recipe: Recipe, *, folder: Path, display: Display
 ) -> tuple[Recipe, dict[str, Any]]:
-    """The recipe with nothing left open, and its automatic settings as `resolve_auto_settings` describes them.
+    """The complete recipe, and the figures of its automatic settings, see `resolve_auto_settings`.
 
-    Raises FinetuneError with everything that is known to be wrong, before a video is read.
+    Raises one FinetuneError for everything that is known to be wrong, before a video is read.
     """
     recipe = complete_recipe(model, manifest, recipe)
     run_preflight_checks(model, manifest, recipe, folder=folder)
@@ -29,7 +29,7 @@ def resolve_recipe(
 
 
 def complete_recipe(model: VideoClassifier, manifest: Manifest, recipe: Recipe) -> Recipe:
-    """The recipe as model and manifest have it, with absolute paths and its phases written out."""
+    """The recipe with the settings of the model and the manifest, absolute paths, and its phases written out."""
     data, train, spec = recipe.data, recipe.train, model.multitask_spec
     data_changes: dict[str, Any] = {
         "multilabel": manifest.targets is not None and not manifest.tasks,

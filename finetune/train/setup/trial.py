@@ -1,4 +1,4 @@
-"""Set up training steps whose result is thrown away: to estimate a run, and to find a learning rate."""
+"""Set up training steps whose result is discarded, to estimate a run or to find a learning rate."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,7 +17,7 @@ from finetune.train.step import TrainSetup
 
 @dataclass(frozen=True)
 class Trial:
-    """What training steps need, without a run folder. `lr_factor`: by how much batch_size auto scales the rates."""
+    """What training steps need, without a run folder. `lr_factor`: the factor of batch_size auto on learning rates."""
 
     setup: TrainSetup
     loaders: TrainLoaders
@@ -25,9 +25,9 @@ class Trial:
 
 
 def build_trial(model: VideoClassifier, manifest: Manifest, recipe: Recipe) -> Trial:
-    """Set up as training would be; the model is not usable afterwards.
+    """Set up training steps as `fit` does; the model is not usable afterwards.
 
-    Raises FinetuneError for all that `fit` would refuse.
+    Raises FinetuneError for everything that `fit` would refuse.
     """
     display, device = Display(quiet=False), resolve_device(recipe.train.device)
     recipe, decided = resolve_recipe(model, manifest, recipe, folder=Path("runs") / "trial", display=display)

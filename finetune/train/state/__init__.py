@@ -1,1 +1,1 @@
-"""What a run has to save to resume exactly, and what stops it."""
+"""The state that a run saves to resume exactly, and the signals that stop it."""

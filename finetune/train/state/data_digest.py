@@ -1,4 +1,4 @@
-"""What a run trains on, as digests of each row: it resumes only with the same files, labels, splits and groups."""
+"""Digests of a run's data: it resumes only with the same files, labels, splits and groups."""
 
 import os
 from collections.abc import Callable, Mapping
@@ -19,8 +19,8 @@ from finetune.video.decode.clip_files import stamp
 from finetune.video.file_facts import FileFacts
 
 ASPECTS = ("file name", "label", "split", "group", "content")
-ADVICE = "put back what was there, or start another run"
-FULL_HASH_BYTES, HASHED_BLOCKS = 256_000, 16  # larger files are read in so many blocks, evenly spaced
+ADVICE = "restore the data, or start another run"
+FULL_HASH_BYTES, HASHED_BLOCKS = 256_000, 16  # of larger files, 16 evenly spaced blocks are hashed
 
 
 def starting_point(
@@ -31,7 +31,7 @@ def starting_point(
     *,
     print_line: Callable[[str], None],
 ) -> dict[str, Any]:
-    """What must stay the same until a run ends; each of its saved states holds it.
+    """What must stay the same during a run, and is part of each of its saved states.
 
     `files`: see `fingerprint`; `data`: see `digest_data`; `precision`: fp32, bf16 or fp16; `batch_size`: clips of all
     processes together. A resumed run keeps the precision and batch size of its state `saved`. Raises DataError where
@@ -50,15 +50,15 @@ def starting_point(
     if "data" in saved:
         refuse_changed_data(manifest, saved["data"], now["data"])
     else:
-        print_line("this run was started by an older version: only the sizes of its files are compared, not labels")
+        print_line("An older version started this run: only file sizes are compared, not labels")
     refuse_changed_files(manifest, saved["files"], now["files"])
     return {key: saved.get(key, value) for key, value in now.items()}
 
 
 def digest_data(manifest: Manifest) -> dict[str, Any]:
-    """`rows`: (N, 5) int64, a digest of each aspect; `classes`: names in their order, by task ("" for a single one).
+    """`rows`: (N, 5) int64, a digest of each of ASPECTS; `classes`: ordered names by task ("" if there is only one).
 
-    A folder may move: of a path the file's name counts, and what is in the file.
+    Folders may move: a digest uses the name of a file and its content, not its folder.
     """
     rows = [[_hash_int64(text) for text in _aspects(manifest, row)] for row in range(len(manifest))]
     names = {task: list(labels.names) for task, labels in manifest.tasks.items()} or {"": list(manifest.classes)}
@@ -66,44 +66,40 @@ def digest_data(manifest: Manifest) -> dict[str, Any]:
 
 
 def refuse_changed_data(manifest: Manifest, before: Mapping[str, Any], now: Mapping[str, Any]) -> None:
-    """Raise DataError that names the rows and what of them is not as it was when the run began."""
+    """Raise DataError that names the rows that changed since the run began, and what changed."""
     rows = before.get("rows")
     if not isinstance(rows, Tensor) or rows.shape != now["rows"].shape:
         count = len(rows) if isinstance(rows, Tensor) and rows.ndim else "other"
-        raise DataError(f"{manifest.source}: the run began with {count} rows, now there are {len(manifest)}; {ADVICE}")
+        raise DataError(f"{manifest.source}: the run was started with {count} rows, not {len(manifest)}; {ADVICE}")
     changes = []
     for column, aspect in enumerate(ASPECTS):
         changed = (rows[:, column] != now["rows"][:, column]).nonzero().flatten().tolist()
         if changed:
             changes.append(f"{aspect} of {shorten_list([str(manifest.path(row)) for row in changed])}")
     for task, names in now["classes"].items():
-        began = before["classes"].get(task, [])
-        if began != names:
-            changes.append(
-                f"the names of {f'tasks.{task}' if task else 'the classes'}, which were {shorten_list(began)}"
-            )
+        old_names = before["classes"].get(task, [])
+        if old_names != names:
+            where = f"tasks.{task}" if task else "the classes"
+            changes.append(f"the names of {where}, which were {shorten_list(old_names)}")
     if changes:
         listed = "\n".join(f"changed since the run began: {change}" for change in changes)
         raise DataError(f"{listed}\n{manifest.source}: {ADVICE}")
 
 
 def fingerprint(manifest: Manifest, facts: FileFacts) -> Tensor:
-    """(N, 4) int64: of each row's file its bytes, frames, height and width; all zero but the first where it is bad."""
+    """(N, 4) int64: bytes, frames, height and width of each row's file; only bytes where a file cannot be read."""
     sizes = [stamp(path)[0] if (path := manifest.path(row)).exists() else 0 for row in range(len(manifest))]
     return torch.from_numpy(np.stack([sizes, facts.num_frames, facts.heights, facts.widths], axis=1).astype(np.int64))
 
 
 def refuse_changed_files(manifest: Manifest, before: Tensor, now: Tensor) -> None:
-    """Raise DataError when files are not what they were when a run began: its clips would be others."""
+    """Raise DataError when files changed since the run began, as its clips would change."""
     if not isinstance(before, Tensor) or before.shape != now.shape:
-        raise DataError(f"{manifest.source}: has {len(now)} rows, other than when the run began; start another run")
+        raise DataError(f"{manifest.source}: has {len(now)} rows, not those that the run began with; start another run")
     changed = (before != now).any(1).nonzero().flatten().tolist()
     if changed:
         paths = shorten_list([str(manifest.path(row)) for row in changed])
-        raise DataError(
-            f"{paths}: changed since the run began ({len(changed)} of {len(manifest)} files); put back what was there, "
-            "or start another run"
-        )
+        raise DataError(f"{paths}: changed since the run began ({len(changed)} of {len(manifest)} files); {ADVICE}")
 
 
 def _aspects(manifest: Manifest, row: int) -> tuple[bytes, ...]:
@@ -115,7 +111,7 @@ def _aspects(manifest: Manifest, row: int) -> tuple[bytes, ...]:
 
 
 def _hash_file(path: Path) -> bytes:
-    """A digest of a file, or of parts of a large one; empty where it cannot be read, as files that are packed."""
+    """A digest of a file, or of parts of a large one; empty where it cannot be read, as packed videos may be gone."""
     try:
         if path.is_dir():
             return _hash_folder(path)
@@ -134,7 +130,7 @@ def _hash_file(path: Path) -> bytes:
 
 
 def _hash_folder(folder: Path) -> bytes:
-    """Of a clip that is a folder of images: names and sizes of all, and what is in some, evenly spaced."""
+    """A digest of a folder of images: names and sizes of all files, and the content of some, evenly spaced."""
     files = sorted(file for file in folder.iterdir() if file.is_file())
     digest = blake2b(digest_size=8)
     for number, file in enumerate(files):

@@ -1,4 +1,4 @@
-"""What a run writes down while it trains: checkpoints, metrics.jsonl, TensorBoard, skipped.json."""
+"""Write the files of a run while it trains: checkpoints, metrics.jsonl, TensorBoard, skipped.json."""
 
 import shutil
 import time
@@ -31,7 +31,7 @@ from finetune.video.loader import Batch
 
 @dataclass(frozen=True)
 class RunStart:
-    """Where a run begins: in a new folder, or from the saved state of one that was stopped.
+    """The start of a run: a new folder, or the saved state of a run that was stopped.
 
     `decided` are the automatic settings, which environment.json lists.
     """
@@ -42,7 +42,7 @@ class RunStart:
 
 
 class RunWriter:
-    """The files of a run that grow; only the main process writes, whole files or none."""
+    """Writes the files of a run, each atomically; only the main process writes."""
 
     def __init__(
         self,
@@ -51,16 +51,16 @@ class RunWriter:
         recipe: Recipe,
         model: VideoClassifier,
         *,
-        began: dict[str, Any],
+        fixed: dict[str, Any],
         bad: dict[int, str],
     ) -> None:
-        """`began` goes into each saved state; `bad`: why rows cannot be read."""
+        """`fixed`, see `starting_point`, goes into each saved state; `bad` has the reason for each unreadable row."""
         state = start.state
         epochs = 0 if state is None else state["position"]["epochs"]
         self.folder = start.folder
         self.manifest = manifest
         self.recipe = recipe
-        self.began = began
+        self.fixed = fixed
         self.skipped = bad | ({} if state is None else state["skipped"])
         self.is_writer = is_main_process()
         self.held = ExitStack()
@@ -79,15 +79,15 @@ class RunWriter:
         self.held.close()
 
     def _begin(self, start: RunStart, epochs: int, *, outputs: Mapping[str, OutputSpec] | None) -> None:
-        """Write what a run is, and lock its folder until this program ends; `outputs` are those of several tasks."""
+        """Lock the run folder until this program ends, and write its first files; `outputs` are for several tasks."""
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
-            refusal = f"{self.folder}: another program is training into it; wait for its end, or end it"
+            refusal = f"{self.folder}: another program is training into it; wait until it ends, or stop it"
             self.held.enter_context(exclusive_lock(RunFolder(self.folder).lock, refusal))
             begin_run(self.folder, self.recipe, self.manifest, decided=start.decided, outputs=outputs)
         except OSError as error:
             raise RunError(f"{self.folder}: a run folder cannot be written there: {error.strerror}") from None
-        if start.state is None:  # a run that ended before its first checkpoint may have left the start of one
+        if start.state is None:  # a run that ended before its first checkpoint may have left an incomplete one
             shutil.rmtree(RunFolder(self.folder).checkpoints, ignore_errors=True)
         for which in ("start", "best", "last"):
             remove_leftovers(RunFolder(self.folder).checkpoints / which)
@@ -101,7 +101,7 @@ class RunWriter:
             self._write_skipped()
 
     def write(self, record: dict[str, Any]) -> None:
-        """A finished epoch."""
+        """Write the record of a finished epoch."""
         self.records.append(record)
         if not self.is_writer:
             return
@@ -112,11 +112,11 @@ class RunWriter:
         except OSError as error:
             raise RunError(
                 f"{RunFolder(self.folder).metrics}: could not be written: {error.strerror}; "
-                f"once it can: finetune train --resume {self.folder}"
+                f"fix that, then resume with: finetune train --resume {self.folder}"
             ) from error
 
     def save_start(self, model: VideoClassifier, at: LoopPosition) -> None:
-        """The weights before the backbone first learns: a trained head on the pretrained backbone, to average with."""
+        """Save the weights before the backbone is first trained: the pretrained backbone with a trained head."""
         if self.is_writer and not RunFolder(self.folder).checkpoint("start").exists():
             save_checkpoint(self.folder, "start", model, {"epoch": at.epochs})
 
@@ -125,7 +125,7 @@ class RunWriter:
             save_checkpoint(self.folder, "best", model, record)
 
     def save_epoch(self, model: VideoClassifier, record: dict[str, Any]) -> None:
-        """The weights of the last epochs, as many as the recipe says, each in `checkpoints/epoch-<n>`."""
+        """Save the weights in `checkpoints/epoch-<n>`, and remove those older than `keep_checkpoints` epochs."""
         if not self.is_writer or not self.recipe.train.keep_checkpoints:
             return
         save_checkpoint(self.folder, f"epoch-{record['epoch']}", model, record)
@@ -133,19 +133,19 @@ class RunWriter:
         shutil.rmtree(RunFolder(self.folder).checkpoints / f"epoch-{too_old}", ignore_errors=True)
 
     def save_last(self, state: TrainState, at: LoopPosition) -> None:
-        """The weights as they are now, and all that the run needs to go on from here."""
+        """Save the current weights, and everything that is needed to resume from here."""
         self.saved = time.monotonic()
         if not self.is_writer:
             return
         meta = self.records[-1] if at.batches == 0 and self.records else {"epoch": at.epochs, "batches": at.batches}
         recipe = self.recipe.model_dump(mode="json")
-        saved = saved_state(state, at) | self.began | {"skipped": self.skipped, "recipe": recipe}
+        saved = saved_state(state, at) | self.fixed | {"skipped": self.skipped, "recipe": recipe}
         model = state.setup.model
         with state.setup.ema.averaged_weights(model):
             save_checkpoint(self.folder, "last", model, meta, state=saved)
 
     def show_clips(self, batch: Batch, at: LoopPosition) -> None:
-        """The first clips of a batch in TensorBoard; not of one with cached features."""
+        """Write the first clips of a batch to TensorBoard, unless the batch has cached features."""
         clips = batch["clips"]
         if self.board is None or clips is None or clips.dtype != torch.uint8:
             return
@@ -158,7 +158,7 @@ class RunWriter:
 
     @property
     def last_is_best(self) -> bool:
-        """Whether no earlier epoch was better on val than the last one, or as good."""
+        """Whether the last epoch was better on val than all earlier ones."""
         *earlier, last = map(epoch_sort_key, self.records)
         return all(last > key for key in earlier)
 
@@ -177,10 +177,10 @@ class RunWriter:
 
 
 def read_records(folder: Path, *, epochs: int) -> list[dict[str, Any]]:
-    """The records of a run's first epochs, in metrics.jsonl."""
+    """The first `epochs` records of a run's metrics.jsonl."""
     records = [record for record in read_epochs(folder) if record["epoch"] <= epochs]
     for record in records:
-        if lacking := {"phase", "val_loss", "val_top1"} - record.keys():
+        if missing := {"phase", "val_loss", "val_top1"} - record.keys():
             where = f"{RunFolder(folder).metrics}, epoch {record['epoch']}"
-            raise RunError(f"{where}: has no {shorten_list(sorted(lacking))}; the run cannot go on, start another")
+            raise RunError(f"{where}: has no {shorten_list(sorted(missing))}; it cannot be resumed, start another run")
     return records

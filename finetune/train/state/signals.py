@@ -1,4 +1,4 @@
-"""Ctrl-C, SIGTERM and SIGHUP during training: noted, and obeyed where the run can be saved."""
+"""Handle Ctrl-C, SIGTERM and SIGHUP during training: stop after a step, where the run can be saved."""
 
 import os
 import signal
@@ -10,15 +10,15 @@ from typing import Any
 from accelerate import Accelerator
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM, *((signal.SIGHUP,) if hasattr(signal, "SIGHUP") else ()))
-REPEATED_SIGNAL_SECONDS = 2.0  # seconds in which launchers pass on what the terminal has sent already
+REPEATED_SIGNAL_SECONDS = 2.0  # in which a second signal may be the first one again, passed on by a launcher
 
 
 class StopRequested(KeyboardInterrupt):
-    """A run was asked to stop, and stopped where it can be resumed."""
+    """Raised to stop a run on request, at a point where it can be resumed."""
 
 
 class StopSignalHandler:
-    """A context manager: the first signal is noted and obeyed by `check`; a second Ctrl-C ends the program at once."""
+    """A context manager: after the first signal, `check` stops the run; a second Ctrl-C ends the program at once."""
 
     def __init__(self) -> None:
         self.asked = False
@@ -59,5 +59,5 @@ class StopSignalHandler:
                 raise KeyboardInterrupt
             return
         self.asked, self.asked_at = True, time.monotonic()
-        # Not print: this may come in the middle of one.
-        os.write(2, b"\nfinetune: stopping after this step, and saving; Ctrl-C once more ends at once\n")
+        # Not print: the signal may arrive during another print.
+        os.write(2, b"\nfinetune: stopping after this step to save the run; press Ctrl-C again to quit at once\n")

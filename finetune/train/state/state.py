@@ -1,4 +1,4 @@
-"""What a run saves to resume exactly; everything else follows from its recipe and position."""
+"""The saved state of a run, from which it resumes exactly; the rest is computed from its recipe and position."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -75,9 +75,9 @@ class SavedState(TypedDict, total=False):
 
 
 def saved_state(state: TrainState, at: LoopPosition) -> State:
-    """What state.pt holds.
+    """The contents of state.pt.
 
-    The model's own weights are in it only where the checkpoint has others: averaged, or with LoRA factors merged in.
+    The model's own weights are included only if those of the checkpoint differ: averaged, or with LoRA merged in.
     """
     setup, optimizer = state.setup, state.optimizer.optimizer
     has_own_weights = bool(setup.ema.average) or has_lora(setup.model)
@@ -95,7 +95,7 @@ def saved_state(state: TrainState, at: LoopPosition) -> State:
 
 
 def restore_state(state: TrainState, saved: State) -> None:
-    """Go on from a saved state, in a phase that has just been started. Raises RunError where it does not fit."""
+    """Restore a saved state in a phase that has just been started. Raises RunError where it does not fit."""
     optimizer = state.optimizer.optimizer
     fresh = optimizer.state_dict()
     try:
@@ -127,14 +127,14 @@ def _copied(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 def refuse_other_optimizer(optimizer: Optimizer, fresh: Mapping[str, Any]) -> None:
     """Raise RunError where the restored optimizer has other shapes or types than a fresh one would have."""
-    for group, began in zip(optimizer.param_groups, fresh["param_groups"], strict=True):
-        odd = [key for key, value in began.items() if not _is_alike(group.get(key), value)]
+    for group, fresh_group in zip(optimizer.param_groups, fresh["param_groups"], strict=True):
+        wrong = [key for key, value in fresh_group.items() if not _is_alike(group.get(key), value)]
         for parameter in group["params"]:
-            kept = optimizer.state.get(parameter, {})
-            tensors = [value for value in kept.values() if isinstance(value, Tensor) and value.ndim]
-            odd += ["a tensor's shape"] if not all(_belongs_to(each.shape, parameter.shape) for each in tensors) else []
-        if odd:
-            raise RunError(f"state.pt does not fit this run: the optimizer's {shorten_list(odd)}; {START_NEW_RUN}")
+            state = optimizer.state.get(parameter, {})
+            shapes = [value.shape for value in state.values() if isinstance(value, Tensor) and value.ndim]
+            wrong += [] if all(_belongs_to(shape, parameter.shape) for shape in shapes) else ["a tensor's shape"]
+        if wrong:
+            raise RunError(f"state.pt does not fit this run: the optimizer's {shorten_list(wrong)}; {START_NEW_RUN}")
 
 
 def _belongs_to(shape: Sequence[int], parameter_shape: Sequence[int]) -> bool:
@@ -142,12 +142,13 @@ def _belongs_to(shape: Sequence[int], parameter_shape: Sequence[int]) -> bool:
     return set(shape) <= {1, math.prod(parameter_shape), *parameter_shape}
 
 
-def _is_alike(value: object, began: object) -> bool:
-    if isinstance(began, float) and not isinstance(began, bool):
+def _is_alike(value: object, fresh: object) -> bool:
+    """Whether a value has the type of a fresh one, and the length of a list; floats must be finite."""
+    if isinstance(fresh, float) and not isinstance(fresh, bool):
         return isinstance(value, int | float) and math.isfinite(value)
-    if isinstance(began, list | tuple):
-        return isinstance(value, list | tuple) and len(value) == len(began)
-    return isinstance(value, type(began)) or began is None
+    if isinstance(fresh, list | tuple):
+        return isinstance(value, list | tuple) and len(value) == len(fresh)
+    return isinstance(value, type(fresh)) or fresh is None
 
 
 def read_state(folder: Path) -> State:
@@ -160,10 +161,8 @@ def read_state(folder: Path) -> State:
         raise
     except FileNotFoundError:
         raise RunError(
-            f"{folder}: cannot go on without checkpoints/last/state.pt; it ended before its first checkpoint, or "
-            "was not left by training. Start it anew, in another folder"
+            f"{folder}: cannot be resumed without checkpoints/last/state.pt; the run ended before its first "
+            f"checkpoint, or the file was removed; {START_NEW_RUN}"
         ) from None
     except Exception as error:  # torch raises pickle's own errors for what it refuses to execute
-        raise RunError(
-            f"{path}: cannot be read ({type(error).__name__}), and is not executed; {START_NEW_RUN}"
-        ) from None
+        raise RunError(f"{path}: cannot be read as a saved state ({type(error).__name__}); {START_NEW_RUN}") from None

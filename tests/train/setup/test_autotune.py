@@ -85,7 +85,7 @@ def test_rates_follow_the_batch_and_the_model_is_left_as_it_was(optimizer, facto
     assert [phase.lr for phase in found.phases] == pytest.approx([1e-2 * factor, 1e-3 * factor])
     assert found.phases[1].stage_lr["stem"] == pytest.approx(1e-5 * factor)
     assert autotune.describe_auto_settings(decided) == [
-        f"batch_size auto: 4 clips; rates are those of the recipe times {factor:.4g}"
+        f"batch_size auto: 4 clips; learning rates of the recipe × {factor:.4g}"
     ]
     assert all(torch.equal(before[name], value) for name, value in model.state_dict().items())
 
@@ -135,7 +135,7 @@ def test_a_run_keeps_what_was_decided_and_goes_on_with_it(manifest, tmp_path, si
     train = ft.Train(batch_size="auto", compile="auto")
     with pytest.raises(KeyboardInterrupt):
         ft.fit(model_for(manifest), manifest, PHASES, clip=ft.Clip(num_frames=2), train=train, out=tmp_path / "run")
-    assert "batch_size auto: 8 clips; rates are those of the recipe times 1" in capfd.readouterr().err
+    assert "batch_size auto: 8 clips; learning rates of the recipe × 1" in capfd.readouterr().err
     kept = ft.load_recipe(str(tmp_path / "run/recipe.yaml"))
     assert (kept.train.batch_size, kept.train.compile) == (8, False)
     ft.resume(tmp_path / "run", quiet=True)

@@ -1,4 +1,4 @@
-"""A run goes on with the labels, splits, groups and files that it began with, and says which are others."""
+"""A run resumes only with the labels, splits, groups and files that it began with; an error names what changed."""
 
 import csv
 import re
@@ -64,7 +64,7 @@ def test_a_file_of_the_same_size_with_other_content_is_noticed(manifest, size):
 
 def test_fewer_rows_or_another_order_are_noticed(manifest):
     before, fewer = digest_data(manifest), manifest.without([0])
-    with pytest.raises(DataError, match="began with 4 rows, now there are 3"):
+    with pytest.raises(DataError, match="was started with 4 rows, not 3"):
         refuse_changed_data(fewer, before, digest_data(fewer))
 
 
@@ -88,4 +88,4 @@ def test_a_run_of_before_there_were_digests_goes_on_with_a_note(trained_run, tmp
     assert state.pop("data")["rows"].shape[1] == 5
     torch.save(state, path)
     status, _, err = finetune("train", "--resume", run)
-    assert (status, "this run was started by an older version" in err) == (0, True), err
+    assert (status, "An older version started this run" in err) == (0, True), err
