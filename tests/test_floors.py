@@ -1,4 +1,4 @@
-"""Imports run downwards through one order of rooms, never in a circle; heavy libraries have one place each."""
+"""Imports go down one order of folders, without cycles; heavy libraries are imported in few files."""
 
 import ast
 from graphlib import TopologicalSorter
@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 PACKAGE = Path(__file__).parent.parent / "finetune"
-# From the bottom to the top; a room may import those before it. No two rooms are equal.
-ROOMS = (
+# From the bottom to the top: each folder (or file) may import those before it.
+FOLDERS = (
     *("version", "errors", "text", "runtime", "storage", "recipe", "metrics", "data", "model", "run", "video"),
     *(
         "feature_cache",
@@ -23,8 +23,8 @@ ROOMS = (
         "cli",
     ),
 )
-STRANGERS = ({"model", "video"}, {"metrics", "data"})  # neither of two imports the other
-HOMES = {
+FORBIDDEN_PAIRS = ({"model", "video"}, {"metrics", "data"})  # neither imports the other
+ALLOWED_IMPORTERS = {
     "timm": {"model/backbone/timm_networks.py", "train/optim/optimizer.py"},
     "torchvision.models": {"model/backbone/torchvision_networks.py"},
     "av": {
@@ -49,7 +49,7 @@ FILES = sorted(PACKAGE.rglob("*.py"))
 MODULES = {".".join(("finetune", *path.relative_to(PACKAGE).with_suffix("").parts)): path for path in FILES}
 
 
-def room(path):
+def folder_of(path):
     return path.relative_to(PACKAGE).parts[0].removesuffix(".py")
 
 
@@ -69,43 +69,45 @@ def imports(path, *, types=True):
             yield from (f"{node.module}.{alias.name}" for alias in node.names)
 
 
-def test_every_room_has_its_place_in_the_order():
-    assert {room(path) for path in FILES} - {"__init__", "__main__"} == set(ROOMS)
+def test_every_folder_has_its_place_in_the_order():
+    assert {folder_of(path) for path in FILES} - {"__init__", "__main__"} == set(FOLDERS)
 
 
 @pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(PACKAGE)))
 def test_imports_run_downwards(path):
-    here = room(path)
+    here = folder_of(path)
     if here in {"__init__", "__main__"}:
         return
     for name in imports(path):
         there = name.split(".")[1] if name.startswith("finetune.") else None
-        if there in ROOMS and there != here:
-            assert ROOMS.index(there) < ROOMS.index(here), f"{here} imports {there}, which stands above it"
-            assert {here, there} not in STRANGERS
+        if there in FOLDERS and there != here:
+            assert FOLDERS.index(there) < FOLDERS.index(here), f"{here} imports {there}, which stands above it"
+            assert {here, there} not in FORBIDDEN_PAIRS
 
 
 def test_no_module_imports_itself_by_way_of_others():
     graph = {
         name: {other for other in imports(path, types=False) if other in MODULES} for name, path in MODULES.items()
     }
-    TopologicalSorter(graph).prepare()  # raises CycleError, which names the circle
+    TopologicalSorter(graph).prepare()  # raises CycleError, which names the cycle
 
 
-@pytest.mark.parametrize("library", HOMES)
-def test_a_library_is_imported_in_its_own_place_alone(library):
+@pytest.mark.parametrize("library", ALLOWED_IMPORTERS)
+def test_a_heavy_library_is_imported_in_few_files(library):
     users = {
         path.relative_to(PACKAGE).as_posix()
         for path in FILES
         if any(name == library or name.startswith(f"{library}.") for name in imports(path))
     }
-    assert users == HOMES[library] or (library == "torchvision.models" and users <= HOMES[library])
+    assert users == ALLOWED_IMPORTERS[library] or (
+        library == "torchvision.models" and users <= ALLOWED_IMPORTERS[library]
+    )
 
 
 def test_the_report_needs_no_torch():
     """Not even through what it imports."""
     heavy = {"torch", "sklearn", "timm", "av"}
-    todo = [name for name, path in MODULES.items() if room(path) == "report"]
+    todo = [name for name, path in MODULES.items() if folder_of(path) == "report"]
     seen = set(todo)
     while todo:
         names = set(imports(MODULES[todo.pop()]))
