@@ -59,8 +59,8 @@ def predict(
     from finetune.prediction.render import draw, output_paths
     from finetune.run.read import open_run
 
-    together = prediction.reads_image_sequences(run) if image_sequences is None else image_sequences
-    image_rate = open_run(run).recipe.data.image_rate
+    opened = open_run(run)
+    together = prediction.reads_image_sequences(opened) if image_sequences is None else image_sequences
     targets = [] if drawn is None else output_paths(paths, drawn, image_sequences=together)
     _check_outputs(paths, csv_file, targets)
     if image_sequences is None:
@@ -70,10 +70,10 @@ def predict(
         def finish(number: int, result: Prediction) -> None:
             write(result)
             if targets:
-                draw(result, targets[number], image_rate=image_rate)
+                draw(result, targets[number], image_rate=opened.recipe.data.image_rate)
 
         results = prediction.iter_predictions(
-            run,
+            opened,
             paths,
             views=views,
             top_k=top_k,

@@ -113,7 +113,7 @@ def predict(
             progress(done, total or 0)
 
     for file, result in iter_predictions(
-        run,
+        open_run(run),
         paths,
         views=views,
         top_k=top_k,
@@ -130,7 +130,7 @@ def predict(
 
 
 def iter_predictions(
-    run: str | Path,
+    run: Run,
     paths: Sequence[str | Path],
     *,
     views: int | None,
@@ -146,12 +146,10 @@ def iter_predictions(
     """
     if on_error not in {"fail", "skip"}:
         raise RunError(f"on_error is 'fail' or 'skip', not {on_error!r}")
-    opened = open_run(run)
-    recipe, model, outputs = opened.recipe, load_model(opened), opened.outputs
-    fitted = read_fitted(opened)
+    recipe, model, outputs, fitted = run.recipe, load_model(run), run.outputs, read_fitted(run)
     if calibrated:
-        _check_temperatures(opened, fitted, views)
-    together = _reads_image_sequences(opened) if image_sequences is None else image_sequences
+        _check_temperatures(run, fitted, views)
+    together = reads_image_sequences(run) if image_sequences is None else image_sequences
     files = [file for path in paths for file in find_media(Path(path), image_sequences=together)]
     infos = probe_many(files, progress=partial(progress, CHECKING))
     bad = [str(info) for info in infos if isinstance(info, VideoError)]
@@ -179,12 +177,8 @@ def iter_predictions(
         progress(PREDICTING, number, len(files))
 
 
-def reads_image_sequences(run: Path) -> bool:
+def reads_image_sequences(run: Run) -> bool:
     """Whether a folder of numbered images is one clip for a run; False if it was trained on single images only."""
-    return _reads_image_sequences(open_run(run))
-
-
-def _reads_image_sequences(run: Run) -> bool:
     trained = read_table(RunFolder(run.folder).manifest).get("path", [""])
     only_images = all(Path(path).suffix.lower() in IMAGE_SUFFIXES for path in trained)
     return run.recipe.data.image_sequences and not only_images

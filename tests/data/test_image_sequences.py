@@ -79,7 +79,7 @@ def test_a_folder_is_drawn_to_a_video_of_its_images_at_their_rate(run, data, tmp
     info = probe(tmp_path / "drawn.mp4")
     assert (info.num_frames, info.fps, info.width) == (6, 5.0, 32)
     assert output_paths([data / "test"], tmp_path / "out")[0] == tmp_path / "out/bright/v0.avi"
-    with pytest.raises(RunError, match="drawn.mp4: is within .*v0.avi"):
+    with pytest.raises(RunError, match="drawn.mp4: lies inside .*v0.avi"):
         output_paths([folder], folder / "drawn.mp4")
 
 
