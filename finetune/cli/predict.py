@@ -32,7 +32,7 @@ def predict(
     top_k: Annotated[int, typer.Option(min=1, metavar="N", help="Number of classes listed per video.")] = 5,
     views: Views = None,
     calibrated: Annotated[
-        bool, typer.Option("--calibrated", help="Calibrate probabilities by the temperature fitted on val.")
+        bool, typer.Option("--calibrated", help="Calibrate probabilities with the temperature fitted on val.")
     ] = False,
     image_sequences: Annotated[
         bool | None,

@@ -30,7 +30,7 @@ def evaluate(
         str | None, typer.Option(help="train, val or test. Default: test, or all rows of another set.")
     ] = None,
     unknown_classes: Annotated[
-        str, typer.Option(help="fail or skip: rows of another set whose class the run does not know.")
+        str, typer.Option(help="Rows of another set whose class the run does not know: fail or skip.")
     ] = "fail",
     data_root: DataRoot = None,
     views: Views = None,
@@ -50,7 +50,7 @@ def evaluate(
     if on_error not in {None, "fail", "skip"}:
         raise RunError(f"--on-error must be fail or skip, not {on_error!r}")
     if explain and not pictures:
-        raise RunError("--explain draws on the frames of the report; leave out --no-pictures")
+        raise RunError("--explain draws on the frames of the report; omit --no-pictures")
     from finetune.evaluation import evaluate as evaluation
     from finetune.evaluation.external_set import external_set_folder
     from finetune.evaluation.gradcam import explain as add_heat_maps

@@ -132,7 +132,7 @@ def _resume_run(folder: Path, overrides: list[str], data_root: Path | None) -> N
 
 @contextmanager
 def _resume_hint_on_interrupt(folder: Path) -> Iterator[None]:
-    """When training is interrupted, print where the last checkpoint stands and how to resume from it."""
+    """When training is interrupted, print the position of the last checkpoint and how to resume from it."""
     try:
         yield
     except KeyboardInterrupt as interrupt:

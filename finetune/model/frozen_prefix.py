@@ -232,7 +232,7 @@ def _trace_calls(net: nn.Module, pictures: Tensor) -> list[_TracedCall]:
         if not name:
             continue
 
-        def began(module: nn.Module, inputs: tuple[Any, ...], name: str = name) -> None:
+        def begin(module: nn.Module, inputs: tuple[Any, ...], name: str = name) -> None:
             first = inputs[0] if inputs else None
             shape = tuple(first.shape) if isinstance(first, Tensor) and first.ndim else None
             channels_last = isinstance(first, Tensor) and is_channels_last(first)
@@ -242,7 +242,7 @@ def _trace_calls(net: nn.Module, pictures: Tensor) -> list[_TracedCall]:
             latest = next(call for call in reversed(calls) if call.name == name)
             latest.output_shape = tuple(output.shape) if isinstance(output, Tensor) and output.ndim else None
 
-        handles += [module.register_forward_pre_hook(began), module.register_forward_hook(ended)]
+        handles += [module.register_forward_pre_hook(begin), module.register_forward_hook(ended)]
     try:
         with torch.no_grad():
             net.forward(pictures)

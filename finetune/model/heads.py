@@ -30,6 +30,7 @@ class Heads(nn.ModuleDict):
         )
 
     def forward(self, vectors: Tensor | Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """A shared vector (B, D), or {task: (B, D)}, to {task: outputs (B, K)}."""
         if isinstance(vectors, Tensor):
             return {task: head(vectors) for task, head in self.items()}
         return {task: head(vectors[task]) for task, head in self.items()}
@@ -78,6 +79,7 @@ class CosineClassifier(nn.Module):
         self.log_scale = nn.Parameter(torch.tensor(10.0).log())
 
     def forward(self, vector_BD: Tensor) -> Tensor:
+        """(B, D) to (B, K)."""
         cosines_BK = F.linear(F.normalize(vector_BD, dim=1), F.normalize(self.weight, dim=1))
         return self.log_scale.exp() * cosines_BK + self.bias
 

@@ -57,7 +57,7 @@ def merge_lora(model: VideoClassifier) -> None:
 
 
 def merged_state_dict(model: nn.Module) -> dict[str, Tensor]:
-    """A state dict with LoRA merged into copies of the weights, for a model without LoRA."""
+    """A state dict with LoRA merged into copies of the weights; its names and shapes are those without LoRA."""
     state = {_without_base_layer(name): value for name, value in model.state_dict().items() if ".lora_" not in name}
     for name, layer in _lora_layers(model):
         state[f"{name}.weight"] = state[f"{name}.weight"] + layer.get_delta_weight(ADAPTER).detach()
@@ -81,8 +81,8 @@ def _inject_lora(model: VideoClassifier, *, rank: int, alpha: int) -> None:
 def _called_layers(model: VideoClassifier) -> list[str]:
     """Names of linear layers and convolutions whose forward is called in a pass over a clip.
 
-    Of other layers only the weight is read, so that matrices beside them would get no gradient. Grouped convolutions
-    are left out: they have few weights.
+    LoRA matrices beside layers whose weight is used without a call would get no gradient. Grouped convolutions are
+    excluded: they have few weights.
     """
     net = model.backbone.net
     plain = {

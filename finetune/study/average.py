@@ -30,7 +30,7 @@ ALPHAS = tuple(step / 10 for step in range(11))
 
 @dataclass(frozen=True)
 class Candidate:
-    """Weights with their metrics on the split val; `taken` where they are, or are part of, the result."""
+    """Weights with their metrics on the split val; `taken` is true if they are part of the result."""
 
     name: str
     figures: Metrics

@@ -35,7 +35,7 @@ def score_difference(
         return metric_difference(run, baseline, task, split="val", level=level)
     rows = manifest.rows("val")
     groups = None if manifest.groups is None else manifest.groups[rows]
-    correct_N, baseline_correct_N = (_correct_rows(each, manifest, rows) for each in (run, baseline))
+    correct_N, baseline_correct_N = (_correct_rows(folder, manifest, rows) for folder in (run, baseline))
     return paired_difference(correct_N, baseline_correct_N, groups=groups, level=level)
 
 
@@ -48,7 +48,7 @@ def _correct_rows(run: Path, manifest: Manifest, rows: np.ndarray) -> np.ndarray
 
 
 def val_units(manifest: Manifest) -> tuple[int, str]:
-    """How many independent units the val rows have, and what they are: groups, or clips where there are no groups."""
+    """The number of independent units of the val rows, and the word for one: "group", or "clip" without groups."""
     rows = manifest.rows("val")
     if manifest.groups is None:
         return len(rows), "clip"

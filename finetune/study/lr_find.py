@@ -19,13 +19,16 @@ from finetune.video.loader import Batch
 
 SMOOTHING = 0.8  # of the running mean of the losses
 DIVERGED_FACTOR = 4.0  # times the lowest running mean
-IMPROVED_FACTOR = 0.95  # times the first running mean: below that, a rate did something
+IMPROVED_FACTOR = 0.95  # times the first running mean: the loss counts as lowered below that
 
 
 @dataclass(frozen=True)
 class LrRangeTest:
-    """Rates that were tried, upwards, the loss at each and its running mean; where the mean is lowest, where it falls
-    fastest: the rate to take. Both None where no rate lowered the loss."""
+    """Learning rates in ascending order, the loss at each, and the running mean of the losses.
+
+    `lowest` is the rate at which the mean is lowest. `steepest` is the rate at which it falls fastest, a good choice to
+    train with. Both are None where no rate lowered the loss.
+    """
 
     rates: tuple[float, ...]
     losses: tuple[float, ...]
@@ -37,10 +40,10 @@ class LrRangeTest:
 def find_lr(
     recipe: Recipe, manifest: Manifest, *, phase: int = 0, low: float = 1e-6, high: float = 1.0, steps: int = 100
 ) -> LrRangeTest:
-    """Train a phase of a recipe for some steps at rates from `low` to `high`; nothing is kept.
+    """Train phase `phase` of a recipe for `steps` steps at learning rates from `low` to `high`; nothing is saved.
 
-    The model is the one that the run begins with, whatever phases come before. The rate is that of what is new; stages
-    with less of it have less of it here. Raises RecipeError for a phase that is not there.
+    The phase starts from the initial model; earlier phases are not trained. `low` and `high` are learning rates of new
+    layers; other stages keep their ratio to them. Raises RecipeError for a phase that does not exist.
     """
     torch.manual_seed(recipe.seed)
     trial = build_trial(new_model(recipe, manifest), manifest, recipe)
@@ -64,7 +67,7 @@ def find_lr(
 
 
 def analyze_losses(rates: Sequence[float], losses: Sequence[float]) -> LrRangeTest:
-    """What a range test says."""
+    """The result of a range test from its learning rates and losses."""
     means = np.array(running_mean(losses))
     finite = np.isfinite(means)
     bottom = int(np.where(finite, means, np.inf).argmin())
@@ -76,12 +79,12 @@ def analyze_losses(rates: Sequence[float], losses: Sequence[float]) -> LrRangeTe
 
 
 def running_mean(losses: Sequence[float]) -> list[float]:
-    """An exponential one, its start corrected."""
-    mean, found = 0.0, []
+    """The exponential running mean after each loss, with bias correction as in Adam."""
+    mean, means = 0.0, []
     for number, loss in enumerate(losses, 1):
         mean = SMOOTHING * mean + (1 - SMOOTHING) * loss
-        found.append(mean / (1 - SMOOTHING**number))
-    return found
+        means.append(mean / (1 - SMOOTHING**number))
+    return means
 
 
 def has_exploded(losses: Sequence[float]) -> bool:
@@ -90,7 +93,7 @@ def has_exploded(losses: Sequence[float]) -> bool:
 
 
 def _batches(trial: Trial, state: TrainState) -> Iterator[tuple[Batch, StepNumbers]]:
-    """Batches of a phase without end, in the order of training."""
+    """The batches of a phase in the order of training, epoch after epoch without end."""
     loader, order = phase_clips(state, trial.loaders)
     step = 0
     for epoch in itertools.count(1):

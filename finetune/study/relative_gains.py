@@ -32,7 +32,7 @@ Pairs = Mapping[tuple[str, int], tuple[Path, Path]]  # by task and seed: a run a
 
 
 class Gain(NamedTuple):
-    """In percent of the baseline's metric; no interval with one seed or too few groups."""
+    """A gain in percent of the baseline's metric; no interval with one seed or too few groups."""
 
     percent: float
     interval: tuple[float, float] | None
@@ -145,7 +145,7 @@ def _units(tasks: Sequence[_LabelledPredictions]) -> JackknifeUnits:
 
 
 def _unseen(task: _LabelledPredictions) -> float:
-    """How far unseen clips may move a share of clips, even where two runs agree on all that were tested."""
+    """Upper bound of the share of clips on which two runs may differ although they agree on all tested clips."""
     return max_unseen_share(_units([task])) if task.kind in CATEGORICAL_KINDS else 0.0
 
 

@@ -106,8 +106,8 @@ def train_step(
 ) -> StepResult | None:
     """Update the weights once, at `lr_factor` times the peak learning rates; None where no process has a clip.
 
-    `batch` is what a loader gives: clips (B, 1, T, C, H, W) uint8, or for cached features (B, 1, *) what enters after
-    the frozen part. It is computed in parts of train.batch_size clips. All processes have to call this together.
+    `batch` is from a loader: clips (B, 1, T, C, H, W) uint8, or cached features (B, 1, *), the outputs of the frozen
+    part. It is computed in parts of train.batch_size clips. All processes have to call this together.
     """
     setup, train = state.setup, state.setup.recipe.train
     accelerator, objective, (rank, processes) = setup.accelerator, setup.objective, setup.share
@@ -138,7 +138,7 @@ def train_step(
     counted_clips = len(clips) if weight else 0
     if not _clip_gradient(state, loss):
         state.optimizer.zero_grad()
-        if accelerator.scaler is not None and train.max_nan_steps:  # else the run ends here
+        if accelerator.scaler is not None and train.max_nan_steps:  # otherwise the run ends here
             accelerator.scaler.update()
         return StepResult(loss, counted_clips, None, is_finite=False)
 

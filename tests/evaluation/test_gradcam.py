@@ -258,7 +258,7 @@ def test_without_frames_there_is_nothing_to_explain(trained_run, tmp_path):
 def test_commands_explain(trained_run, tmp_path, finetune):
     run = shutil.copytree(trained_run, tmp_path / "run")
     status, _, err = finetune("evaluate", run, "--explain", "--no-pictures")
-    assert (status, "leave out --no-pictures" in err) == (2, True)
+    assert (status, "omit --no-pictures" in err) == (2, True)
     status, out, err = finetune("evaluate", run, "--split", "val", "--explain")
     assert status == 0, err
     index = json.loads((run / "evaluation/val/pictures/index.json").read_text())

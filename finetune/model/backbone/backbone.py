@@ -59,6 +59,7 @@ class Backbone(nn.Module):
             self.register_buffer(name, torch.tensor(values).view(1, 1, 3, 1, 1) * 255, persistent=False)
 
     def forward(self, clips_BTCHW: Tensor) -> Tensor:
+        """Clips uint8 (B, T, C, H, W) to features (B, T', D), or (B, 2, T', D) of two towers."""
         return self.over_time(self.net(self.pictures(clips_BTCHW)), len(clips_BTCHW))
 
     def over_time(self, vectors: Tensor, clips: int) -> Tensor:

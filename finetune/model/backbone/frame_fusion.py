@@ -80,6 +80,7 @@ class FrameMerge(nn.Module):
         self.change = nn.Parameter(torch.zeros(2, width))
 
     def forward(self, pictures: Tensor, num_frames: int) -> Tensor:
+        """(B T, ...) of clips with T = `num_frames` to (B ceil(T / 2), ...)."""
         frames = pictures.unflatten(0, (-1, num_frames))
         if num_frames % 2:
             frames = torch.cat([frames, frames[:, -1:]], 1)

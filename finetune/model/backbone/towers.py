@@ -41,13 +41,14 @@ class CrossStitch(nn.Module):
         return self.change + self.change.new_tensor(start).unsqueeze(2)
 
     def forward(self, first: Tensor, second: Tensor) -> tuple[Tensor, Tensor]:
+        """Outputs of both towers, of one shape with C channels on `axis`, to their mixes of the same shape."""
         shape = [-1 if axis == self.axis else 1 for axis in range(first.ndim)]
         shares = [share.to(first.dtype).view(shape) for share in self.weights().flatten(0, 1)]
         return first * shares[0] + second * shares[1], first * shares[2] + second * shares[3]
 
 
 class TowerPair(nn.Module):
-    """A module and its copy: even rows (N, ...) go through the module, odd rows through the copy.
+    """A module and its copy: even rows go through the module, odd rows through the copy.
 
     The output has the rows in the same order. `stitch`, if given, mixes the two outputs.
     """
@@ -69,6 +70,7 @@ class TowerPair(nn.Module):
             raise
 
     def forward(self, rows: Tensor, *rest: Any, **options: Any) -> Tensor:
+        """Rows (2 N, ...) of both towers, interleaved, to the outputs (2 N, ...) in the same order."""
         first, second = _split_rows(rows)
         # Tower 0 runs last: code that captures a layer's latest output, as for a feature map, then has tower 0's.
         second = self.towers[1](second, *rest, **options)

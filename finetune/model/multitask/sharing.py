@@ -41,6 +41,7 @@ class Sharing(nn.Module):
         return self.widths.get(task)
 
     def forward(self, features: Tensor, pooling: nn.Module) -> dict[str, Tensor]:
+        """Features (B, T', D), or (B, 2, T', D) of two towers, to {task: (B, D)}; D may differ between tasks."""
         if self.num_towers > 1:
             features = features.movedim(1, 0)
         towers = list(features) if self.num_towers > 1 else [features]
@@ -65,7 +66,10 @@ class Sharing(nn.Module):
         return vectors
 
     def shared_activations(self) -> list[Tensor]:
-        """The earliest shared activations of the latest pass that take a gradient; empty where none does."""
+        """The earliest shared activations of the latest pass that need a gradient, one per tower in use, (B, ...).
+
+        Empty where none needs one.
+        """
         trainable = ([tensor for tensor in place if tensor.requires_grad] for place in self.taps.shared)
         return next(filter(None, trainable), [])
 
@@ -89,11 +93,13 @@ class GradientGate(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, value: Tensor, gate: Tensor) -> Tensor:
+        """A value of any shape, unchanged; `gate` has shape ()."""
         ctx.gate = gate  # not by save_for_backward, which refuses tensors that change before the backward pass
         return value.view_as(value)
 
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:
+        """The gradient, of the shape of the value, times the gate."""
         return gradient * ctx.gate.to(gradient), None
 
 

@@ -34,6 +34,7 @@ class Keypoints(nn.Module):
         self.log_sharpness = nn.Parameter(torch.tensor(2.0).log())
 
     def forward(self, maps_BTChw: Tensor) -> Tensor:
+        """Maps (B, T', C, h, w) to (B, T', 128)."""
         batch, steps, _, height, width = maps_BTChw.shape
         scores = self.project(F.gelu(self.mix(self.norm(maps_BTChw.flatten(0, 1)))))
         shares_NPhw = (self.log_sharpness.exp() * scores.float()).flatten(2).softmax(2).unflatten(2, (height, width))
@@ -50,6 +51,7 @@ class SpatialMean(nn.Module):
     """The mean over positions: maps (B, T', C, h, w) to (B, T', C)."""
 
     def forward(self, maps_BTChw: Tensor) -> Tensor:
+        """Maps (B, T', C, h, w) to (B, T', C)."""
         return maps_BTChw.mean((3, 4))
 
 
@@ -57,6 +59,7 @@ class MiddleFrame(nn.Module):
     """The clip's middle frame, or the mean of the two middle frames if T is even: (B, T, D) to (B, D)."""
 
     def forward(self, features_BTD: Tensor) -> Tensor:
+        """(B, T, D) to (B, D)."""
         steps = features_BTD.shape[1]
         return features_BTD[:, (steps - 1) // 2 : steps // 2 + 1].mean(1)
 
@@ -78,6 +81,7 @@ class TaskReader(nn.Module):
             self.temporal, self.width = build_pooling(pooling, width, num_frames=num_steps)
 
     def forward(self, features: Tensor) -> Tensor:
+        """Maps (B, T', C, h, w) or features (B, T', D) to (B, `width`)."""
         return self.temporal(self.space(features))
 
 

@@ -71,14 +71,14 @@ class Display:
         if self.console.is_terminal:
             self.live.update(self._picture())
         else:
-            self.print_line(" ".join(f"{name} {value}" for name, value in _cells(record).items() if value))
+            self.print_line("  ".join(f"{name} {value}" for name, value in _cells(record).items() if value))
 
     def _picture(self) -> Group:
         table = Table(box=None, padding=(0, 2, 0, 0), header_style="dim")
         shown = [_cells(record) for record in self.records[-ROWS_SHOWN:]]
         for name in shown[0] if shown else ():
             table.add_column(
-                escape_control_characters(name), justify="left" if name == "learning" else "right", no_wrap=True
+                escape_control_characters(name), justify="left" if name == "trains" else "right", no_wrap=True
             )
         for cells in shown:
             table.add_row(*map(escape_control_characters, cells.values()))
@@ -92,12 +92,12 @@ def span_of(stages: Sequence[str]) -> str:
 
 def _cells(record: dict[str, Any]) -> dict[str, str]:
     """The cells of an epoch by column."""
-    learning = record["learning"]
-    rates = [record["lr"][stage] for stage in learning]
+    stages = record["learning"]
+    rates = [record["lr"][stage] for stage in stages]
     span = f"{rates[-1]:.1e}" if min(rates) == max(rates) else f"{min(rates):.0e}…{max(rates):.0e}"
     return {
         "epoch": str(record["epoch"]),
-        "learning": span_of(learning),
+        "trains": span_of(stages),
         "lr": span,
         "loss": f"{record['train_loss']:.3f}",
         "top-1": _format_metric(record["train_top1"]),

@@ -24,9 +24,11 @@ EPS = 1e-8  # relative to the largest squared norm, which is scaled to 1
 def gradient_weights(name: str, losses_M: Tensor, gramian_MM: Tensor, *, draw: int) -> Tensor:
     """Weights (M,) of the tasks' gradients. `draw` seeds what is random; torch's global generator is left alone.
 
-    Tasks whose loss is not finite or whose gradient is zero are left out and get weight 1, which has no effect. All
-    weights are 1 if fewer than two tasks are left, if one of their gradients is not finite, or if the method's
-    eigenvalue decomposition does not converge.
+    Losses are (M,), the Gramian of the tasks' gradients is (M, M). Tasks whose loss is not finite or whose gradient is
+    zero are ignored and get weight 1, which has no effect. All weights are 1 if fewer than two tasks remain, if one of
+    their gradients is not finite, or if the method's eigenvalue decomposition does not converge.
+
+    The methods take the Gramian (K, K) of the K remaining tasks and return weights (K,).
     """
     weights_M = torch.ones_like(losses_M)
     known_M = losses_M.isfinite() & ~(gramian_MM.diagonal().abs() < torch.finfo(torch.float64).tiny)

@@ -22,12 +22,12 @@ def build_loss(name: str, *, class_counts: Sequence[int], label_smoothing: float
 
 
 def cross_entropy(logits_BK: Tensor, targets: Tensor, *, smoothing: float) -> Tensor:
-    """Cross entropy, mean over clips."""
+    """Cross entropy of logits (B, K) and targets (B,) or (B, K), mean over clips, shape ()."""
     return F.cross_entropy(logits_BK, targets, label_smoothing=smoothing)
 
 
 def class_balanced(logits_BK: Tensor, targets: Tensor, *, smoothing: float, weights_K: Tensor) -> Tensor:
-    """Cross entropy with class weights (K,).
+    """Cross entropy of logits (B, K) and targets (B,) or (B, K), with class weights (K,), shape ().
 
     The sum is divided by the number of clips, not by the sum of their weights, so that a batch of rare classes counts
     more.
@@ -37,28 +37,34 @@ def class_balanced(logits_BK: Tensor, targets: Tensor, *, smoothing: float, weig
 
 
 def focal(logits_BK: Tensor, targets: Tensor, *, smoothing: float, gamma: float = 2.0) -> Tensor:
-    """Focal loss: cross entropy with each class's term times (1 - p)^gamma, mean over clips (arXiv:1708.02002)."""
+    """Focal loss: cross entropy with each class's term times (1 - p)^gamma, mean over clips (arXiv:1708.02002).
+
+    Logits are (B, K), targets (B,) or (B, K), the loss has shape ().
+    """
     log_probs_BK = logits_BK.log_softmax(1)
     missing_BK = 1 - log_probs_BK.exp()
     return -(_soft_targets(targets, logits_BK, smoothing) * missing_BK**gamma * log_probs_BK).sum(1).mean()
 
 
 def bce(logits_BK: Tensor, targets: Tensor, *, smoothing: float) -> Tensor:
-    """Binary cross entropy of each class, mean over clips and classes."""
+    """Binary cross entropy of logits (B, K) and targets (B,) or (B, K), mean over clips and classes, shape ()."""
     return F.binary_cross_entropy_with_logits(logits_BK, _soft_targets(targets, logits_BK, smoothing))
 
 
 def multilabel_bce(
     logits_BK: Tensor, targets_BK: Tensor, *, smoothing: float, weights_K: Tensor | None = None
 ) -> Tensor:
-    """Binary cross entropy with optional class weights (K,), mean over clips and classes."""
+    """Binary cross entropy of logits (B, K) and targets (B, K), mean over clips and classes, shape ().
+
+    Class weights (K,) are optional.
+    """
     smooth_BK = targets_BK * (1 - smoothing) + smoothing / 2
     weights_K = None if weights_K is None else weights_K.to(logits_BK)
     return F.binary_cross_entropy_with_logits(logits_BK, smooth_BK, weight=weights_K)
 
 
 def multilabel_focal(logits_BK: Tensor, targets_BK: Tensor, *, smoothing: float) -> Tensor:
-    """Focal loss as published, without alpha, mean over clips and classes (arXiv:1708.02002)."""
+    """Focal loss without alpha of logits (B, K) and targets (B, K), mean over clips and classes (arXiv:1708.02002)."""
     smooth_BK = targets_BK * (1 - smoothing) + smoothing / 2
     return sigmoid_focal_loss(logits_BK, smooth_BK, alpha=-1, gamma=2, reduction="mean")
 

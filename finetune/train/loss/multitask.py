@@ -31,12 +31,12 @@ LossFn = Callable[[Tensor, Tensor], Tensor]
 
 
 class StepContext(NamedTuple):
-    """A training step besides its clips: `draw` seeds what is random; `compare_gradients` records their cosines."""
+    """What a step needs besides its clips: `draw` seeds its random choices, `compare_gradients` records cosines."""
 
     draw: int
     compare_gradients: bool
     processes: int = 1
-    is_dummy_batch: bool = False  # this process has no readable clip, and computes a black one that does not count
+    is_dummy_batch: bool = False  # this process has no readable clip; its black clip does not count
 
 
 class MultitaskObjective:
@@ -110,7 +110,7 @@ class MultitaskObjective:
         return total if settings.soft_sharing_heads or settings.soft_sharing_towers else 0.0
 
     def classified_rows(self, logits: Sequence[Mapping[str, Tensor]], targets: Tensor) -> tuple[Tensor, Tensor] | None:
-        """Logits and targets of the rows with the primary task's label; None where that task has no classes."""
+        """Logits (N, K) and targets (N, K) of the N rows with the primary task's label; None if it has no classes."""
         name = self.model.primary
         if self.spec.outputs[name].kind not in CLASSIFICATION_KINDS:
             return None
@@ -119,7 +119,11 @@ class MultitaskObjective:
         return of_task[known_B], targets[known_B, self.layout.places[name]]
 
     def after_step(self, outputs_after: Sequence[tuple[Mapping[str, Tensor], Tensor]]) -> None:
-        """Let the rule learn; `outputs_after` are logits after the update, and targets, where the rule needs these."""
+        """Update the rule.
+
+        `outputs_after` has, for each part of the step, logits {task: (B, K)} after the update of the weights and
+        targets (B, width); it is empty unless `wants_losses_after`.
+        """
         losses_M = self._over_processes(self.step_losses_M)
         after_M = None
         if outputs_after:
@@ -256,7 +260,7 @@ class TaskEpochSums:
         self.compared += defined
 
     def mean(self, sums: Tensor, counts: Tensor) -> Tensor:
-        """Elementwise mean; NaN where nothing was counted."""
+        """Elementwise sums / counts, of one shape; NaN where the count is 0."""
         return sums / torch.where(counts > 0, counts, torch.nan)
 
     def state(self) -> dict[str, Tensor]:

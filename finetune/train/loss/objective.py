@@ -1,4 +1,4 @@
-"""The training objective: where the loss of a step is computed, for one task or several.
+"""The training objective: the loss of a step, for one task or several.
 
 A step calls `begin` with the batch's targets, `loss` for each part of the batch, and `after_step`. All processes have
 to make these calls together.
@@ -25,9 +25,11 @@ class Objective(Protocol):
     """The loss of a step, and the state that it keeps between steps.
 
     Logits are {task: (B, K)}; targets are class numbers (B,), class probabilities (B, K), or for several tasks
-    (B, width) as `TargetLayout` places them. A step is computed in parts. `loss` is the mean loss of one part, which
-    `train_step` weights; `share` is that weight (part of the step's clips x this process's weight), for objectives that
-    keep sums over the step. `classified_rows` are the logits and targets that training accuracy is computed from.
+    (B, width) as `TargetLayout` places them. A step is computed in parts. `loss`, shape (), is the mean loss of one
+    part, which `train_step` weights; `share` is that weight (fraction of the step's clips × this process's weight), for
+    objectives that keep sums over the step. `penalty`, shape (), is added once per step. `classified_rows` are the
+    logits (N, K) and targets (N, K) or (N,) of all parts, from which training accuracy is computed. `after_step` takes
+    the logits after the update, and the targets, of each part.
     """
 
     wants_losses_after: bool  # whether `after_step` needs the outputs for the same clips after the update

@@ -46,10 +46,10 @@ class TaskWeighting:
         return torch.ones_like(losses_M)
 
     def after_step(self, losses_M: Tensor, losses_after_M: Tensor | None) -> None:
-        """Learn from the losses before and after a step."""
+        """Learn from the losses (M,) before and after a step."""
 
     def after_epoch(self, losses_M: Tensor) -> None:
-        """Learn from the mean losses of an epoch."""
+        """Learn from the mean losses (M,) of an epoch."""
 
     def state(self) -> dict[str, Tensor]:
         """A copy of the memory, for a checkpoint."""
@@ -218,7 +218,7 @@ def adam_start(tasks: int) -> Tensor:
 
 
 def adam_step(adam_4M: Tensor, gradient_M: Tensor) -> Tensor:
-    """The state after one step down the gradient; tasks whose gradient is not finite keep theirs."""
+    """Adam's state (4, M) after one step down the gradient (M,); unchanged where a task's gradient is not finite."""
     values_M, means_M, squares_M, steps_M = adam_4M
     steps_M = steps_M + 1
     means_M = means_M.lerp(gradient_M, 0.1)
