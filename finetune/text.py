@@ -1,45 +1,46 @@
-"""Numbers as text, and names that anybody may have chosen, made safe for a terminal and for a spreadsheet."""
+"""Format numbers as text, and make untrusted names safe for terminals and spreadsheets."""
 
 import math
 import re
 from collections.abc import Iterable
 from pathlib import PurePath
 
-# Control characters, but for tabs and the ends of lines; marks that turn the order of writing; halves of pairs.
+# Control characters except tabs and line ends; marks that change the direction of text; surrogates.
 UNPRINTABLE = re.compile(
     "[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]"
-    "|(?<!^)\r(?!\n)"  # inside a line it would write over its beginning
+    "|(?<!^)\r(?!\n)"  # inside a line it would overwrite the line's beginning
 )
-FORMULA = re.compile(r"'*[=+\-@\t\r]")  # as a spreadsheet takes it, or that with apostrophes before it
+FORMULA = re.compile(r"'*[=+\-@\t\r]")  # what a spreadsheet reads as a formula, also after apostrophes
 NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?")
 
 
 def escape_control_characters(text: str) -> str:
-    r"""The text with what would steer a terminal as `\u001b`, which JSON reads back; all other characters stay."""
-    return UNPRINTABLE.sub(lambda found: f"\\u{ord(found[0]):04x}", text)
+    r"""The text with control characters as JSON escapes such as `\u001b`; all other characters stay."""
+    return UNPRINTABLE.sub(lambda match: f"\\u{ord(match[0]):04x}", text)
 
 
 def spreadsheet_cell(text: str) -> str:
-    """The text with an apostrophe before what a spreadsheet would take for a formula; numbers stay."""
+    """The text, after an apostrophe if a spreadsheet would read it as a formula; numbers stay."""
     return f"'{text}" if FORMULA.match(text) and not NUMBER.fullmatch(text) else text
 
 
 def spreadsheet_row(cells: Iterable[object]) -> list[object]:
-    """A row for a CSV file, its texts and paths by `spreadsheet_cell`."""
+    """A row for a CSV file, with `spreadsheet_cell` applied to texts and paths."""
     return [spreadsheet_cell(str(cell)) if isinstance(cell, str | PurePath) else cell for cell in cells]
 
 
 def from_spreadsheet_cell(text: str) -> str:
-    """What `spreadsheet_cell` was given."""
+    """The inverse of `spreadsheet_cell`."""
     return text[1:] if text.startswith("'") and FORMULA.match(text[1:]) and not NUMBER.fullmatch(text[1:]) else text
 
 
 def count(number: int, one: str, many: str | None = None) -> str:
+    """A number with its noun: `1 clip`, `1,200 clips`; `many` is the plural where it is not `one` + s."""
     return f"{number:,} {one if number == 1 else many or one + 's'}"
 
 
 def percent(value: float | None) -> str:
-    """To a tenth of a percent; only a true 0 or 1 shows as 0.0 or 100.0 %."""
+    """A fraction as a percentage with one decimal; only exactly 0 or 1 shows as 0.0 or 100.0 %. None is `–`."""
     if value is None:
         return "–"
     tenths = math.floor(1000 * value + 0.5 + 1e-9)
@@ -49,7 +50,7 @@ def percent(value: float | None) -> str:
 
 
 def whole_percent(value: float | None) -> str:
-    """For sentences: without tenths, except near 0 and 100 %, where they matter."""
+    """A fraction as a whole percentage, for sentences; below 1 % and above 99 % with one decimal."""
     if value is None or 0 < value < 0.01 or 0.99 < value < 1:
         return percent(value)
     return f"{math.floor(100 * value + 0.5 + 1e-9)}\u00a0%"

@@ -9,7 +9,7 @@ import torch
 from accelerate import PartialState
 
 M_TRIM_THRESHOLD, M_MMAP_MAX = -1, -4  # of malloc.h
-PROCESS_GROUP_TIMEOUT = timedelta(hours=6)  # of processes for the one that validates
+PROCESS_GROUP_TIMEOUT = timedelta(hours=6)  # other processes wait while the main process validates
 AUTOCAST_DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16}
 
 
@@ -24,18 +24,18 @@ def resolve_precision(setting: str, device: torch.device) -> str:
 
 
 def resolve_device(setting: str) -> torch.device:
-    """The device of this process: the CPU by name, or what Accelerate finds; a CPU's memory is made ready for it."""
-    # Several processes on a machine without a GPU find each other only when told that they are on the CPU.
+    """The device of this process: `cpu`, or for `auto` the one that Accelerate chooses. See `keep_freed_memory`."""
+    # Without a GPU, several processes connect only if `cpu` is set.
     on_cpu = setting == "cpu" or not torch.accelerator.is_available()
-    found = PartialState(cpu=on_cpu, timeout=PROCESS_GROUP_TIMEOUT).device
-    device = torch.device("cpu") if setting == "cpu" else found
+    chosen = PartialState(cpu=on_cpu, timeout=PROCESS_GROUP_TIMEOUT).device
+    device = torch.device("cpu") if setting == "cpu" else chosen
     if device.type == "cpu":
         keep_freed_memory()
     return device
 
 
 def peak_gb(device: torch.device) -> float:
-    """The most memory that this process has held at once, in GB: of the GPU, or else of the machine."""
+    """Peak memory of this process in GB (10⁹ bytes): on a GPU its allocated memory, else the process's main memory."""
     if device.type == "cuda":
         return round(torch.cuda.max_memory_allocated(device) / 1e9, 3)
     of_process = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
@@ -43,11 +43,11 @@ def peak_gb(device: torch.device) -> float:
 
 
 def keep_freed_memory() -> bool:
-    """Let the C library keep what one step frees for the next, instead of giving it back to the system each time.
+    """Let the C library keep freed memory for the next step, instead of returning it to the operating system.
 
-    Activations are large blocks, and the system clears each page of them anew: without this a network spends more
-    time on that than on its arithmetic (benchmarks/allocator.py). Does nothing, and says so, where the library is
-    not glibc.
+    Activations are large blocks, and the system clears every page that it hands out: without this, clearing can take
+    longer than the computation (benchmarks/allocator.py). Returns False, without any effect, if the C library is not
+    glibc.
     """
     if platform.libc_ver()[0] != "glibc":
         return False
@@ -56,19 +56,19 @@ def keep_freed_memory() -> bool:
 
 
 def wait_for_device(device: torch.device) -> None:
-    """Wait until a GPU has done what it was given, so that a clock can be read."""
+    """Wait until a GPU has finished its queued work; needed before measuring time."""
     if device.type != "cpu":
         torch.get_device_module(device).synchronize()
 
 
 def seed_device(number: int, device: torch.device) -> None:
-    """Start PyTorch's generators of the CPU and of a device from a number."""
-    # Not torch.manual_seed: without a GPU it keeps each call, with its stack trace, for later.
+    """Seed PyTorch's random generators of the CPU and of a device."""
+    # Not torch.manual_seed: without a GPU it stores every call, with its stack trace.
     torch.default_generator.manual_seed(number)
     if device.type != "cpu":
         torch.get_device_module(device).manual_seed(number)
 
 
 def autocast(precision: str, device: torch.device) -> torch.autocast:
-    """A context in which a device computes in fp32, or in mixed precision with bf16 or fp16."""
+    """A context for forward passes: mixed precision with bf16 or fp16; with fp32 it changes nothing."""
     return torch.autocast(device.type, AUTOCAST_DTYPES.get(precision), enabled=precision in AUTOCAST_DTYPES)

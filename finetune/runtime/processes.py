@@ -1,4 +1,4 @@
-"""What processes that train together exchange; with one process all of it does nothing."""
+"""Communication between processes of distributed training; with one process these functions do nothing."""
 
 import hashlib
 from collections.abc import Callable, Sequence
@@ -14,12 +14,12 @@ Decided = TypeVar("Decided")
 
 
 def is_main_process() -> bool:
-    """Whether this process is the one that writes; true where there is but one."""
+    """Whether this is the process that writes files; with one process, True."""
     return PartialState().is_main_process
 
 
 def process_count() -> int:
-    """How many processes train together."""
+    """The number of processes that train together (world size)."""
     return PartialState().num_processes
 
 
@@ -29,29 +29,33 @@ def broadcast_from_main(value: Any) -> Any:
 
 
 def gather_from_all(items: Sequence[Any]) -> list[Any]:
-    """The items of all processes, in every process."""
+    """The items of all processes, in the order of their ranks, in every process."""
     return gather_object(list(items)) if process_count() > 1 else list(items)
 
 
 def on_main_then_broadcast(decide: Callable[[], Decided]) -> Decided:
-    """What the main process decides, in every process; also its FinetuneError. The others may be late, and see more."""
-    found: Decided | FinetuneError | None = None
+    """The result of `decide()` in the main process, in every process; its FinetuneError is raised in every process.
+
+    For decisions that depend on files: another process could run later and see files that did not exist before.
+    """
+    result: Decided | FinetuneError | None = None
     if is_main_process():
         try:
-            found = decide()
+            result = decide()
         except FinetuneError as error:
-            found = error
-    found = broadcast_from_main(found)
-    if isinstance(found, FinetuneError):
-        raise found
-    assert found is not None
-    return found
+            result = error
+    result = broadcast_from_main(result)
+    if isinstance(result, FinetuneError):
+        raise result
+    assert result is not None
+    return result
 
 
 def check_ranks_equal(model: nn.Module) -> None:
-    """Processes that trained together must hold the same weights, bit for bit.
+    """Assert that all processes have the same weights, bit for bit.
 
-    Batch norm's statistics are those of each process's own clips until here; now all have the main process's.
+    First, all processes take the batch-norm statistics of the main process: until then they differ, as each process
+    computes them over its own clips.
     """
     if process_count() == 1:
         return
@@ -61,5 +65,5 @@ def check_ranks_equal(model: nn.Module) -> None:
     for value in model.state_dict().values():
         digest.update(value.detach().cpu().float().numpy().tobytes())
     digests = gather_object([digest.hexdigest()])
-    PartialState().wait_for_everyone()  # one that ends at once would take the others' connection, and the reason, along
+    PartialState().wait_for_everyone()  # if one ended now, the others would fail with a connection error instead
     assert len(set(digests)) == 1, f"weights differ between processes after a phase: {digests}"

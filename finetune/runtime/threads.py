@@ -1,4 +1,4 @@
-"""How threads of the CPU wait for each other, and how many of them a piece of work gets."""
+"""CPU threads: how OpenMP threads wait for each other, and how many threads a computation uses."""
 
 import os
 from collections.abc import Callable, Iterator, MutableMapping, Sequence
@@ -10,35 +10,35 @@ from typing import TypeVar
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 
-# Any of these says that the user has chosen how OpenMP's threads wait.
+# If any of these is set, the user has chosen how OpenMP threads wait.
 OMP_WAIT_VARIABLES = ("OMP_WAIT_POLICY", "GOMP_SPINCOUNT", "KMP_BLOCKTIME")
-# In a forward pass. Two threads that sleep while they wait are as fast as one at 0.5e9 (MobileNetV3-small, 8 images of
-# 224 pixels), and 1.8 times as fast at 2.4e9 (MobileNetV2).
+# Multiplications per forward pass. Two threads that sleep while they wait are as fast as one at 0.5e9
+# (MobileNetV3-small, 8 images of 224 pixels), and 1.8 times as fast at 2.4e9 (MobileNetV2).
 SINGLE_THREAD_MULTIPLICATIONS = 1_000_000_000
 
-_outer_num_threads: ContextVar[int | None] = ContextVar("_all_threads", default=None)  # within `limit_threads`
+_outer_num_threads: ContextVar[int | None] = ContextVar("_all_threads", default=None)  # set inside `limit_threads`
 
 
 def wait_without_spinning(environment: MutableMapping[str, str] = os.environ) -> None:
-    """Let OpenMP's threads sleep while they wait for each other, unless the user has chosen otherwise.
+    """Let OpenMP threads sleep while they wait for each other, unless the user has chosen otherwise.
 
-    By default they spin for some milliseconds, which takes the core from the thread that they wait for as soon as
-    another program is busy too. OpenMP reads this once, when torch is imported: it has to be set before.
+    By default they spin for some milliseconds. If another program is busy too, a spinning thread can occupy the core
+    that the awaited thread needs. OpenMP reads the variable once, when torch is imported: call this before.
     """
     if not any(name in environment for name in OMP_WAIT_VARIABLES):
         environment["OMP_WAIT_POLICY"] = "PASSIVE"
 
 
 def fits_one_thread(multiplications: int) -> bool:
-    """Whether one thread does work with so many multiplications best."""
+    """Whether a forward pass with this many multiplications is fastest in one thread."""
     return multiplications < SINGLE_THREAD_MULTIPLICATIONS
 
 
 @contextmanager
 def limit_threads(*, small: bool) -> Iterator[None]:
-    """Let torch compute small work in one thread, as sharing it takes longer than doing it, and other work in all.
+    """Let torch use one thread for small computations, where sharing the work costs more than it saves, else all.
 
-    May be nested: large work within small work gets all threads again.
+    May be nested: a large computation inside a small one uses all threads again.
     """
     import torch
 
@@ -54,9 +54,9 @@ def limit_threads(*, small: bool) -> Iterator[None]:
 
 
 def map_in_threads(function: Callable[[Item], Result], items: Sequence[Item]) -> list[Result]:
-    """The function of each item, in order; each is computed in one thread, as many at once as torch has threads.
+    """The function's result for each item, in order: one thread per item, as many at once as torch has threads.
 
-    A result so depends neither on the number of threads nor on the other items, and no thread waits for another.
+    A result therefore depends neither on the number of threads nor on the other items.
     """
     import torch
 

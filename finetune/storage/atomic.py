@@ -1,4 +1,4 @@
-"""Atomic writes: a file or folder is complete or absent, even if the program is killed while writing. And locks."""
+"""Atomic writes (a file or folder is complete or absent, even if the program is killed while writing) and locks."""
 
 import json
 import os
@@ -18,14 +18,14 @@ except ImportError:  # Windows: nothing is locked
 
 
 def user_cache_dir(name: str) -> Path:
-    """A folder of ours in the user's cache, `XDG_CACHE_HOME` or `~/.cache`; it need not be there."""
+    """The path of `finetune/<name>` in the user's cache folder, `XDG_CACHE_HOME` or `~/.cache`; it may not exist."""
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "finetune" / name
 
 
 def check_writable(path: Path) -> None:
-    """Try whether a file can be written, before the work whose result it is to hold. Raises RunError."""
+    """Raise RunError if a file cannot be written; to be called before the work whose result goes into it."""
     if path.is_dir():
-        raise RunError(f"{path}: is a folder, and would have to be a file; name a file")
+        raise RunError(f"{path}: is a folder; give the path of a file")
     try:
         if path.exists():
             with path.open("ab"):
@@ -34,7 +34,7 @@ def check_writable(path: Path) -> None:
         with tempfile.TemporaryFile(dir=folder):
             pass
     except OSError as error:
-        raise RunError(f"{path}: cannot be written: {error.strerror}; name another place") from None
+        raise RunError(f"{path}: cannot be written: {error.strerror}; give another path") from None
 
 
 @contextmanager
@@ -56,10 +56,10 @@ def atomic_file(path: Path, *, concurrent_writers: bool = False) -> Iterator[Pat
 
 @contextmanager
 def atomic_folder(path: Path) -> Iterator[Path]:
-    """The same for a folder, with all files in it.
+    """The same for a folder and all files in it.
 
-    A folder cannot be replaced in one step: the one before steps aside as `<name>.old`, then the new one takes its
-    place. Read it by `current_version`, which knows of the moment between.
+    A folder cannot be replaced in one step: the previous one is renamed to `<name>.old`, then the new one is renamed
+    to `path`. Readers find the valid one by `current_version`, also if the program was killed between the two steps.
     """
     partial, old = (path.with_name(f"{path.name}.{end}") for end in ("partial", "old"))
     shutil.rmtree(partial, ignore_errors=True)
@@ -80,13 +80,13 @@ def atomic_folder(path: Path) -> Iterator[Path]:
 
 
 def current_version(path: Path) -> Path:
-    """The folder that `atomic_folder` writes: the previous one as long as the new one is not in its place."""
+    """The folder that `atomic_folder` last completed: `path`, or `<name>.old` if only that exists."""
     old = path.with_name(f"{path.name}.old")
     return old if old.exists() and not path.exists() else path
 
 
 def remove_leftovers(path: Path) -> None:
-    """Remove what a kill has left beside a folder that `atomic_folder` writes."""
+    """Remove the temporary folders that `atomic_folder` leaves if the program is killed."""
     partial, old = (path.with_name(f"{path.name}.{end}") for end in ("partial", "old"))
     shutil.rmtree(partial, ignore_errors=True)
     if path.exists():
@@ -95,7 +95,7 @@ def remove_leftovers(path: Path) -> None:
 
 @contextmanager
 def exclusive_lock(path: Path, refusal: str) -> Iterator[None]:
-    """Hold a lock file until the end of this block or of the program; where it is held, RunError with `refusal`."""
+    """Lock a file until the end of the block or the program. Raises RunError(`refusal`) if it is locked already."""
     with path.open("w") as file:
         try:
             if fcntl is not None:
@@ -107,17 +107,17 @@ def exclusive_lock(path: Path, refusal: str) -> Iterator[None]:
 
 @contextmanager
 def shared_lock(path: Path) -> Iterator[None]:
-    """Hold a file that others may use at the same time, but not remove as long as they ask by `try_exclusive_lock`."""
+    """Share a lock on a file with others that read it; meanwhile `try_exclusive_lock` gives False."""
     with path.open("rb") as file:
         if fcntl is not None:
-            with suppress(OSError):  # not every file system knows of locks
+            with suppress(OSError):  # not every file system supports locks
                 fcntl.flock(file, fcntl.LOCK_SH)
         yield
 
 
 @contextmanager
 def try_exclusive_lock(path: Path) -> Iterator[bool]:
-    """Whether no process holds a `shared_lock` on a file; while the block lasts, none can take one."""
+    """Whether the file could be locked: no process has a `shared_lock` on it, and none gets one during the block."""
     with ExitStack() as held:
         try:
             file = held.enter_context(path.open("r+b"))
@@ -136,7 +136,7 @@ def write_json(path: Path, value: Any) -> None:
 
 
 def fsync_path(path: Path) -> None:
-    """Wait until a file, or the names in a folder, are on the disk."""
+    """Wait until a file's content, or a folder's list of names, is on the disk."""
     if path.is_dir() and os.name != "posix":
         return
     file = os.open(path, os.O_RDONLY if os.name == "posix" else os.O_RDWR)

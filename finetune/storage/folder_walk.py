@@ -1,4 +1,4 @@
-"""Which files lie below a folder: links are followed once, and what is passed over is counted by its reason."""
+"""List the files below a folder: links are followed once, and skipped entries are counted by reason."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from pathlib import Path
 
 from finetune.errors import shorten_list
 
-# Folders that cameras, network storage and operating systems leave between people's own.
+# Folders that cameras, network storage and operating systems create.
 IGNORED_FOLDERS = frozenset(
     [
         *("@eadir", "#recycle", "@recycle", "@tmp", "#snapshot", "__macosx", ".appledouble", ".trashes"),
@@ -28,17 +28,17 @@ OWN_FILE_REASON = "written by finetune"
 
 
 def walk_files(folder: Path) -> tuple[list[Path], Counter[str]]:
-    """All files below a folder, sorted, and how many entries were passed over, by reason.
+    """All files below a folder, sorted, and the number of skipped entries by reason.
 
-    Passed over are hidden files, folders of devices, links that lead nowhere, and links to a folder that holds this
-    one or is read already, so that no file comes twice and no loop is endless.
+    Skipped are hidden files, system folders, broken links, and links to a folder that was already read or contains
+    `folder`, so that no file is listed twice and link cycles end.
     """
     files: list[Path] = []
     skip_counts: Counter[str] = Counter()
     read = {_file_identity(parent) for parent in folder.resolve().parents}
     waiting, links = [folder], list[Path]()
     while waiting or links:
-        current = waiting.pop() if waiting else links.pop(0)  # links last: a folder is read where it really lies
+        current = waiting.pop() if waiting else links.pop(0)  # links last: a folder is listed by its real path
         if _file_identity(current) in read:
             skip_counts["link to a folder that is already included"] += 1
             continue
@@ -59,7 +59,7 @@ def walk_files(folder: Path) -> tuple[list[Path], Counter[str]]:
 
 
 def skip_reason(entry: Path) -> str:
-    """Why a file or folder is not looked at; an empty text for one that is."""
+    """Why a file or folder is skipped; an empty text if it is not."""
     if entry.name.casefold() in IGNORED_FOLDERS:
         return f"device or system folder ({entry.name})"
     if entry.name.startswith("."):
@@ -68,7 +68,7 @@ def skip_reason(entry: Path) -> str:
 
 
 def summarize_skipped(skip_counts: Mapping[str, int]) -> str:
-    """`passed over: 12 × not a video or image (.csv, .txt), 2 × hidden`, or an empty text for nothing."""
+    """`skipped: 12 × not a video or image (.csv, .txt), 2 × hidden`, or an empty text if nothing was skipped."""
     numbers: Counter[str] = Counter()
     details: dict[str, list[str]] = {}
     for reason, number in sorted(skip_counts.items()):
@@ -79,7 +79,7 @@ def summarize_skipped(skip_counts: Mapping[str, int]) -> str:
         f"{number} × {kind}{f' ({shorten_list(details[kind])})' if details[kind] else ''}"
         for kind, number in numbers.most_common()
     ]
-    return f"passed over: {', '.join(parts)}" if parts else ""
+    return f"skipped: {', '.join(parts)}" if parts else ""
 
 
 def _file_identity(folder: Path) -> tuple[int, int] | str:

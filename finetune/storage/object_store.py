@@ -1,4 +1,4 @@
-"""Places in an object store (`s3://…`, `gs://…` and all else that fsspec knows), and local copies of what is there."""
+"""Local copies of objects in an object store (`s3://…`, `gs://…` and others that fsspec supports)."""
 
 import hashlib
 import json
@@ -10,27 +10,27 @@ from finetune.storage.atomic import atomic_file, user_cache_dir
 
 FSSPEC_PACKAGES = {"s3": "s3fs", "gs": "gcsfs", "gcs": "gcsfs", "az": "adlfs", "abfs": "adlfs"}
 
-# By which stores tell that an object is another.
+# Metadata that changes when an object changes; the names differ between stores.
 VERSION_KEYS = ("size", "ETag", "etag", "LastModified", "Last-Modified", "mtime", "md5Hash")
 
 
 class UntrustedUrl(str):
-    """A place that a run folder names, and not the user: nothing is fetched from there."""
+    """A URL that comes from a run folder, not from the user: nothing is downloaded from it."""
 
     __slots__ = ()
 
 
 def is_url(place: object) -> bool:
-    """Whether it is a place in an object store, and no path here."""
+    """Whether a place is a URL in an object store, not a local path."""
     return "://" in str(place)
 
 
 def local_copy(url: str) -> Path:
-    """A local copy of an object, or of all objects of a folder; only what has changed since is fetched again.
+    """The path of a local copy of an object, or of all objects in a folder; only changed objects are downloaded again.
 
-    It lies in `finetune/objects` of the user's cache (`XDG_CACHE_HOME`). Several processes may ask at once. Of an
-    UntrustedUrl only a copy that was fetched before is taken, as it is, and nobody is asked over the network. Raises
-    DataError where the object is not there or cannot be read, or the package of its store is missing.
+    Copies are in `finetune/objects` in the user's cache folder. Several processes may call this at the same time. For
+    an UntrustedUrl, an earlier copy is returned without any network access. Raises DataError if the object does not
+    exist or cannot be read, or if the package for its store is not installed.
     """
     if isinstance(url, UntrustedUrl):
         return _existing_local_copy(url)
@@ -48,18 +48,17 @@ def local_copy(url: str) -> Path:
         if store.isfile(path):
             _download_if_changed(store, path, store.info(path), target)
             return target
-        found = {
-            each.removeprefix(path.rstrip("/")).lstrip("/"): info
-            for each, info in store.find(path, detail=True).items()
+        objects = {
+            key.removeprefix(path.rstrip("/")).lstrip("/"): info for key, info in store.find(path, detail=True).items()
         }
-        if outside := [name for name in found if ".." in Path(name).parts]:
+        if outside := [name for name in objects if ".." in Path(name).parts]:
             raise ValueError(f"the object {outside[0]!r} would be written outside its folder")
-        for name, info in found.items():
+        for name, info in objects.items():
             _download_if_changed(store, info["name"], info, target / name)
-        _remove_stale_copies(target, set(found))
-    except Exception as error:  # each store has its own
+        _remove_stale_copies(target, set(objects))
+    except Exception as error:  # exception types differ between stores
         raise DataError(f"{url}: cannot be read: {' '.join(str(error).split()) or type(error).__name__}") from None
-    if not found:
+    if not objects:
         raise DataError(f"there is no {url}")
     return target
 
@@ -70,30 +69,32 @@ def _cache_folder(url: str) -> Path:
 
 def _existing_local_copy(url: str) -> Path:
     folder = _cache_folder(url)
-    found = [each for each in sorted(folder.iterdir()) if not each.name.startswith(".")] if folder.is_dir() else []
-    if len(found) != 1:
+    copies = [path for path in sorted(folder.iterdir()) if not path.name.startswith(".")] if folder.is_dir() else []
+    if len(copies) != 1:
         raise DataError(
-            f"{url}: only the run folder names this place, and nothing is fetched from there unless you ask for it: "
-            "name it yourself once, by `finetune train --resume RUN data.packed=…`, or have the data on this machine"
+            f"{url}: this URL comes from the run folder, and nothing is downloaded from it unless you "
+            "give it yourself: pass it once, as in `finetune train --resume RUN data.packed=…`, or copy the data to "
+            "this machine"
         )
-    return found[0]
+    return copies[0]
 
 
 def _download_if_changed(store: Any, path: str, info: dict[str, Any], target: Path) -> None:
-    """One object, where the copy that is there is not of it."""
-    stamp = {name: str(info[name]) for name in VERSION_KEYS if name in info}
-    note = target.with_name(f".{target.name}.json")
-    if target.is_file() and note.is_file() and json.loads(note.read_text(encoding="utf-8")) == stamp:
+    """Download one object to `target`, unless the copy there is of its current version."""
+    version = {name: str(info[name]) for name in VERSION_KEYS if name in info}
+    version_file = target.with_name(f".{target.name}.json")
+    is_copied = target.is_file() and version_file.is_file()
+    if is_copied and json.loads(version_file.read_text(encoding="utf-8")) == version:
         return
     target.parent.mkdir(parents=True, exist_ok=True)
     with atomic_file(target, concurrent_writers=True) as partial:
         store.get_file(path, str(partial))
-    with atomic_file(note, concurrent_writers=True) as partial:
-        partial.write_text(json.dumps(stamp), encoding="utf-8")
+    with atomic_file(version_file, concurrent_writers=True) as partial:
+        partial.write_text(json.dumps(version), encoding="utf-8")
 
 
 def _remove_stale_copies(target: Path, names: set[str]) -> None:
-    """Remove copies of objects that the store has no more."""
+    """Remove copies of objects that are no longer in the store."""
     for path in target.rglob("*"):
         name = path.relative_to(target).as_posix()
         if path.is_file() and name not in names and not path.name.startswith(".") and path.suffix != ".partial":

@@ -1,4 +1,4 @@
-"""Files of a run folder, which anybody may have written, read as what they must be; all else is a RunError in words."""
+"""Read files of a run folder, which may come from somebody else: nothing is executed, invalid files are a RunError."""
 
 import csv
 import json
@@ -19,11 +19,11 @@ from pydantic import TypeAdapter, ValidationError
 
 from finetune.errors import RunError, shorten_list
 
-MAX_TEXT_BYTES = 2_000_000_000  # of a text file
-TRACKER_FOLDERS = ("wandb", "mlruns")  # of trackers, which lay links where they like
+MAX_TEXT_BYTES = 2_000_000_000
+TRACKER_FOLDERS = ("wandb", "mlruns")  # experiment trackers create links of their own
 MALFORMED_DATA_ERRORS = (KeyError, TypeError, ValueError, AttributeError, IndexError, ArithmeticError, RecursionError)
 
-BAD_ARRAY_ERRORS = (  # what NumPy raises for files that hold none
+BAD_ARRAY_ERRORS = (  # what NumPy raises for files that are not arrays
     *(*MALFORMED_DATA_ERRORS, OSError, EOFError, SyntaxError, MemoryError, NotImplementedError),
     *(TokenError, BadZipFile, zlib.error, struct.error),
 )
@@ -32,9 +32,9 @@ BAD_ARRAY_ERRORS = (  # what NumPy raises for files that hold none
 def read_text_file(path: Path) -> str | None:
     """The text of a file, or None if it does not exist; bytes that are not UTF-8 become replacement characters."""
     try:
-        found = path.stat()
-        if not stat.S_ISREG(found.st_mode) or found.st_size > MAX_TEXT_BYTES:
-            raise RunError(f"{path}: is no file of text; remove it, and evaluate or train again")
+        status = path.stat()
+        if not stat.S_ISREG(status.st_mode) or status.st_size > MAX_TEXT_BYTES:
+            raise RunError(f"{path}: is not a text file; remove it, and evaluate or train again")
         return path.read_text(encoding="utf-8", errors="replace")
     except (FileNotFoundError, NotADirectoryError):
         return None
@@ -51,6 +51,7 @@ def read_json(path: Path, kind: Any = Any) -> Any:
 
 
 def parse_json(text: str, where: Path | str, kind: Any = Any) -> Any:
+    """The value of a JSON text, checked as in `read_json`. Raises RunError, whose message names `where`."""
     try:
         value = json.loads(text)
     except (ValueError, RecursionError) as error:
@@ -59,14 +60,15 @@ def parse_json(text: str, where: Path | str, kind: Any = Any) -> Any:
 
 
 def validate_type(value: Any, kind: Any, where: Path | str) -> Any:
-    """The value, unchanged, if it is of the type `kind`. Raises RunError that names what does not fit."""
+    """The value, unchanged, if it is of the type `kind`. Raises RunError naming the keys that do not fit."""
     try:
         _adapter(kind).validate_python(value, strict=True)
         return value
     except (ValidationError, RecursionError) as error:
-        problems = error.errors() if isinstance(error, ValidationError) else []
-        listed = shorten_list([f"{'.'.join(map(str, each['loc'])) or 'all of it'}: {each['msg']}" for each in problems])
-        raise RunError(f"{where}: not as it was written ({listed[:500]}); evaluate or train again") from None
+        details = error.errors() if isinstance(error, ValidationError) else []
+        problems = [f"{'.'.join(map(str, detail['loc'])) or 'top level'}: {detail['msg']}" for detail in details]
+        listed = shorten_list(problems)[:500] or "nested too deeply"
+        raise RunError(f"{where}: unexpected content ({listed}); it is damaged: evaluate or train again") from None
 
 
 @cache
@@ -87,24 +89,24 @@ def read_array(path: Path, *, mapped: bool = False) -> np.ndarray:
 
 @contextmanager
 def damage_as_run_error(folder: Path) -> Iterator[None]:
-    """For what follows from a run's files alone, such as a page: what fails in it is their fault, and a RunError."""
+    """Turn errors in this block into a RunError about `folder`; for work that fails only if its files are damaged."""
     from jinja2.exceptions import UndefinedError
 
     try:
         yield
     except (*MALFORMED_DATA_ERRORS, UndefinedError, csv.Error) as error:
-        raise RunError(f"{folder}: a file in it is not as it was written: {error!r:.300}; evaluate it again") from error
+        raise RunError(f"{folder}: a file in it is damaged: {error!r:.300}; evaluate the run again") from error
 
 
 def check_no_external_links(run: Path, *, only_read: str | None = None) -> None:
-    """Raise RunError where a link leads out of a run folder: what is written there would change another file.
+    """Raise RunError for a link that leads out of a run folder: writing to it would change a file outside.
 
-    Within a folder that is `only_read` links are left alone.
+    A folder named `only_read` is not checked.
     """
     root = run.resolve()
     for folder, names, files in os.walk(root):
-        here = Path(folder)
-        names[:] = [name for name in names if name != only_read and (here != root or name not in TRACKER_FOLDERS)]
-        for path in (here / name for name in (*names, *files)):
+        parent = Path(folder)
+        names[:] = [name for name in names if name != only_read and (parent != root or name not in TRACKER_FOLDERS)]
+        for path in (parent / name for name in (*names, *files)):
             if path.is_symlink() and not path.resolve().is_relative_to(root):
                 raise RunError(f"{path}: is a link that leads out of the run folder; put the file itself there")

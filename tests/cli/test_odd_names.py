@@ -72,7 +72,7 @@ def test_names_that_a_run_cannot_keep_end_a_check_and_a_training_in_words(finetu
     assert "names of classes with control characters or line breaks: “two\\nlines\\x1b[31m”; rename them" in err
 
 
-def test_a_note_before_training_says_what_was_passed_over_and_what_looks_alike(tmp_path, capfd, monkeypatch):
+def test_a_note_before_training_says_what_was_skipped_and_what_looks_alike(tmp_path, capfd, monkeypatch):
     for name in ("Cat", "cat", "dog"):
         (tmp_path / "train" / name).mkdir(parents=True)
         (tmp_path / "train" / name / "0.mp4").write_bytes(b"x")
@@ -80,7 +80,7 @@ def test_a_note_before_training_says_what_was_passed_over_and_what_looks_alike(t
     settings = Recipe(data=Data(folder=tmp_path))
     load_manifest(settings)
     assert capfd.readouterr().err.splitlines() == [
-        "note: passed over: 1 × not a video or image (.txt)",
+        "note: skipped: 1 × not a video or image (.txt)",
         "note: classes that look alike: “Cat” and “cat”; if they are the same, spell them the same way",
     ]
     monkeypatch.setenv("RANK", "1")  # of several processes the first alone says it

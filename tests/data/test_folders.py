@@ -1,4 +1,4 @@
-"""What a folder of videos is read as: its layout, links within it, and what is passed over."""
+"""How a folder of videos is read: its layout, links inside it, and skipped files."""
 
 import os
 
@@ -174,7 +174,7 @@ def test_folders_of_devices_are_neither_classes_nor_read_wherever_they_are(tmp_p
     assert [file.name for file in scan.files] == ["0.mp4"] * 3 and not scan.problems
     assert sum(scan.skip_counts.values()) == len(DEVICES)
     assert scan.skip_counts["device or system folder (@eaDir)"] == 1
-    assert scan.notes[0].startswith("passed over: 10 × device or system folder (#recycle, $RECYCLE.BIN, ")
+    assert scan.notes[0].startswith("skipped: 10 × device or system folder (#recycle, $RECYCLE.BIN, ")
 
 
 def test_what_is_passed_over_is_said_once_with_reasons(tmp_path):
@@ -182,14 +182,14 @@ def test_what_is_passed_over_is_said_once_with_reasons(tmp_path):
     touch(tmp_path, "b/Thumbs.db", "loose.mp4", "a/README", "labels.csv", ".notes/x.mp4")
     os.mkfifo(tmp_path / "a/pipe.mp4")
     wanted = (
-        "passed over: 13 × not a video or image (.csv, .db, .txt, no ending), 3 × hidden, 1 × not a regular file, "
+        "skipped: 13 × not a video or image (.csv, .db, .txt, no ending), 3 × hidden, 1 × not a regular file, "
         "1 × outside any class folder"
     )
     manifest = Manifest.from_folder(tmp_path)
     assert len(manifest) == 18 and manifest.notes == (wanted,)
     found = read_rows(tmp_path, group_pattern=None, shares=(0.15, 0.2, 0)).findings
     beside = wanted.replace(", 1 × outside any class folder", "")  # to a check that is a file without a label
-    assert [each.what for each in found if each.kind == "passed_over"] == [f"P{beside[1:]}."]
+    assert [each.what for each in found if each.kind == "passed_over"] == [f"S{beside[1:]}."]
 
 
 def test_nothing_is_said_where_all_was_read_and_of_files_that_finetune_wrote(tmp_path):

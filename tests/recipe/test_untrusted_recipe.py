@@ -105,7 +105,7 @@ def test_a_pack_in_an_object_store_is_fetched_only_when_the_user_names_it(run, f
     with_line(run, "packed: null", f"packed: {PLACE}")
     for command in (["evaluate", run], ["average", run]):
         status, _, err = finetune(*command)
-        assert (status, f"{PLACE}: only the run folder names this place" in err) == (2, True), (command, err)
+        assert (status, f"{PLACE}: this URL comes from the run folder" in err) == (2, True), (command, err)
     recipe = load_recipe(str(run / "recipe.yaml"))
     assert isinstance(recipe.data.packed, UntrustedUrl)
     assert type(load_recipe(str(run / "recipe.yaml"), [f"data.packed={PLACE}"]).data.packed) is str
@@ -134,5 +134,5 @@ def test_what_was_fetched_before_is_taken_as_it_is_without_asking(run, monkeypat
     there = local_copy("memory://lab/pack")
     assert there.is_relative_to(user_cache_dir("objects"))
     assert local_copy(UntrustedUrl("memory://lab/pack")) == there
-    with pytest.raises(DataError, match="only the run folder names this place"):
+    with pytest.raises(DataError, match="this URL comes from the run folder"):
         local_copy(UntrustedUrl("memory://lab/other"))

@@ -14,8 +14,8 @@ from finetune.storage.safe_read import check_no_external_links, read_array, read
         ("{", dict, "not JSON"),
         ("[" * 100_000, list, "not JSON"),
         ("9" * 5000, int, "not JSON"),
-        ('["a", 1]', list[str], r"not as it was written \(1: .*string"),
-        ("null", dict[str, int], "all of it: "),
+        ('["a", 1]', list[str], r"unexpected content \(1: .*string"),
+        ("null", dict[str, int], "top level: "),
     ],
 )
 def test_what_is_not_of_its_type_is_a_run_error_that_names_the_file(tmp_path, text, kind, reason):
@@ -28,11 +28,11 @@ def test_what_is_not_of_its_type_is_a_run_error_that_names_the_file(tmp_path, te
 def test_a_pipe_in_place_of_a_file_is_not_waited_for(tmp_path):
     os.mkfifo(tmp_path / "results.json")
     (tmp_path / "metrics.jsonl").mkdir()
-    with pytest.raises(RunError, match="is no file of text"):
+    with pytest.raises(RunError, match="is not a text file"):
         read_text_file(tmp_path / "results.json")
-    with pytest.raises(RunError, match="there is no such file|is no file"):
+    with pytest.raises(RunError, match="there is no such file|is not a text file"):
         read_results_file(tmp_path / "results.json")
-    with pytest.raises(RunError, match="is no file of text"):
+    with pytest.raises(RunError, match="is not a text file"):
         read_epochs(tmp_path)
 
 
