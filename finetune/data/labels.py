@@ -18,14 +18,9 @@ from finetune.recipe.tasks import CATEGORICAL_KINDS, SPATIAL_KINDS, OutputSpec, 
 from finetune.storage.object_store import local_copy
 
 LABEL_SEPARATOR = ";"  # between the classes of a multi-label row
-UNKNOWN_LABELS = ";;"  # for a row without a label; an empty list of classes means that no class is present
-TARGET_SCALE = 0.1  # boxes and motion are regressed in tenths of the picture's side
-INITIAL_BOX = (
-    0.5,
-    0.5,
-    0.25,
-    0.25,
-)  # center x and y, width and height, in fractions of the picture: a head's output of 0
+UNKNOWN_LABELS = ";;"  # marks a multi-label row without a label; an empty cell means that no class is present
+TARGET_SCALE = 0.1  # boxes and motion are regressed in units of a tenth of the picture's side
+INITIAL_BOX = (0.5, 0.5, 0.25, 0.25)  # cx, cy, w, h in fractions of the picture: what a head's output of 0 means
 
 
 @dataclass(frozen=True, eq=False)
@@ -42,10 +37,11 @@ class Labels:
     known: np.ndarray
 
     def at(self, rows: np.ndarray) -> Labels:
+        """The labels of some rows, given by their indices (M,), in this order."""
         return Labels(self.kind, self.names, self.values[rows], self.known[rows])
 
     def named(self, names: tuple[str, ...]) -> Labels:
-        """The same labels with these names, which include the present ones; columns of numbers are renamed in order."""
+        """The same labels with classes `names`, which must include all present ones; columns of numbers are renamed."""
         if names == self.names:
             return self
         if self.kind not in CATEGORICAL_KINDS:
@@ -59,21 +55,21 @@ class Labels:
         return Labels(self.kind, names, values, self.known)
 
     def among(self, names: tuple[str, ...]) -> Labels:
-        """The same labels with these names alone; a row with any other class has no label."""
+        """The same labels with classes `names` only; a row with any other class becomes unlabelled."""
         if self.kind not in CATEGORICAL_KINDS:
             return self.named(names)
-        strange_K = np.array([name not in names for name in self.names], dtype=bool)
-        known = self.known & ~self.presence()[:, strange_K].any(1)
+        unknown_K = np.array([name not in names for name in self.names], dtype=bool)
+        known = self.known & ~self.presence()[:, unknown_K].any(1)
         places = np.array([names.index(name) if name in names else len(names) for name in self.names], dtype=np.int64)
         if self.kind == "multilabel":
             values = np.zeros((len(known), len(names)), dtype=bool)
-            values[:, places[~strange_K]] = self.values[:, ~strange_K]
+            values[:, places[~unknown_K]] = self.values[:, ~unknown_K]
         else:
             values = np.append(places, len(names))[self.values]
         return Labels(self.kind, names, values, known)
 
     def text(self, row: int) -> list[str]:
-        """As a manifest has it: a text for each column."""
+        """The row's label as a manifest's cells, one per column."""
         if not self.known[row]:
             return [UNKNOWN_LABELS if self.kind == "multilabel" else ""] * self.num_columns
         if self.kind == "multilabel":
@@ -85,14 +81,14 @@ class Labels:
         )
 
     def counts(self, rows: np.ndarray) -> list[int]:
-        """Of each name how many of these rows have it; of numbers none."""
-        there = self.values[rows][self.known[rows]]
+        """The number of these rows (M,) with each class; an empty list for tasks that predict numbers."""
+        known_values = self.values[rows][self.known[rows]]
         if self.kind == "multilabel":
-            return there.sum(0).tolist()
-        return np.bincount(there, minlength=len(self.names)).tolist() if self.kind in CATEGORICAL_KINDS else []
+            return known_values.sum(0).tolist()
+        return np.bincount(known_values, minlength=len(self.names)).tolist() if self.kind in CATEGORICAL_KINDS else []
 
     def presence(self) -> np.ndarray:
-        """Which of the names each row has, bool (N, K); of numbers, whether it has any, (N, 1)."""
+        """Which classes each row has, bool (N, K); for numbers, whether the row has a label, bool (N, 1)."""
         if self.kind == "multilabel":
             return self.values & self.known[:, None]
         if self.kind not in CATEGORICAL_KINDS:
@@ -109,9 +105,9 @@ def split_labels(label: str) -> tuple[str, ...]:
     return tuple(name for name in map(str.strip, label.split(LABEL_SEPARATOR)) if name)
 
 
-def join_labels(classes: Sequence[str], there_K: np.ndarray) -> str:
-    """Classes in one text, as a manifest has them."""
-    return LABEL_SEPARATOR.join(name for name, there in zip(classes, there_K, strict=True) if there)
+def join_labels(classes: Sequence[str], present_K: np.ndarray) -> str:
+    """The classes that are present, `present_K` bool (K,), as a manifest's cell `a;b;c`."""
+    return LABEL_SEPARATOR.join(name for name, present in zip(classes, present_K, strict=True) if present)
 
 
 def read_labels(
@@ -122,30 +118,29 @@ def read_labels(
     source: Path,
     for_training: bool = True,
 ) -> dict[str, Labels]:
-    """The labels of each task for some files, from the columns of their own table, or of the task's manifest.
+    """The labels of each task for some files, from the columns of `table`, or of the task's own manifest.
 
-    Where they are not `for_training`, a task may have one class alone, or no label. Raises DataError with all that is
-    wrong.
+    With `for_training` a task needs labels, and at least two classes. Raises DataError with all errors, one per line.
     """
-    found, problems = {}, []
-    of_all = _LabelColumns(source, table, table.lines if isinstance(table, Table) else range(2, len(files) + 2))
+    labels, problems = {}, []
+    shared = _LabelColumns(source, table, table.lines if isinstance(table, Table) else range(2, len(files) + 2))
     for name, task in tasks.items():
         try:
-            table_of_task = of_all if task.manifest is None else _join_manifest(task, name, files)
-            found[name] = _read_task_labels(name, task, table_of_task)
+            task_table = shared if task.manifest is None else _join_manifest(task, name, files)
+            labels[name] = _read_task_labels(name, task, task_table)
             if for_training:
-                _check_enough_classes(name, task, found[name], where=table_of_task.where)
+                _check_enough_classes(name, task, labels[name], where=task_table.where)
         except DataError as error:
             problems.append(str(error))
     if problems:
         raise DataError("\n".join(problems))
-    return found
+    return labels
 
 
 class _LabelColumns(NamedTuple):
-    """Columns with a text for each of some files, the file that they come from, and the line that each file has there.
+    """Columns with one text per video, the file that they come from, and each video's line number there.
 
-    Where that has not a file its line is 0 and its texts are empty.
+    A video that is not in that file has line 0 and empty texts.
     """
 
     where: Path
@@ -154,7 +149,7 @@ class _LabelColumns(NamedTuple):
 
 
 def _join_manifest(task: Task, name: str, files: Sequence[Path]) -> _LabelColumns:
-    """Of a task's own manifest, in the order of files."""
+    """The columns of a task's own manifest, its rows joined to `files` by path."""
     assert task.manifest is not None
     try:
         source = local_copy(task.manifest) if isinstance(task.manifest, str) else Path(task.manifest)
@@ -162,15 +157,15 @@ def _join_manifest(task: Task, name: str, files: Sequence[Path]) -> _LabelColumn
     except DataError as error:
         raise DataError(f"tasks.{name}.manifest: {error}") from None
     if "path" not in table:
-        raise DataError(f"{source}: no column path; tasks.{name}.manifest needs one, by which rows are joined")
+        raise DataError(f"{source}: no column path; tasks.{name}.manifest needs one, to join rows by")
     row_of = {_resolved(source.parent / path): row for row, path in enumerate(table["path"])}
     if len(row_of) < len(table["path"]):
-        raise DataError(f"{source}: names a file in several lines; tasks.{name} has one label for each")
+        raise DataError(f"{source}: lists a file in several lines; tasks.{name} needs one label per file")
     joined = table.at([row_of.get(_resolved(file)) for file in files])
     if not any(joined.lines):
         raise DataError(
-            f"{source}: has none of the {len(files)} files, for tasks.{name}; paths are relative to the file that "
-            "lists them"
+            f"{source}: lists none of the {len(files)} files to label for tasks.{name}; paths in a CSV are relative to "
+            "the CSV"
         )
     return _LabelColumns(source, joined, joined.lines)
 
@@ -181,8 +176,7 @@ def _resolved(path: Path) -> str:
 
 def _read_task_labels(name: str, task: Task, table: _LabelColumns) -> Labels:
     where, columns, _ = table
-    wanted = task.columns_of(name)
-    missing = [column for column in wanted if column not in columns]
+    missing = [column for column in task.columns_of(name) if column not in columns]
     if missing:
         hints = "".join(suggest_similar(column, columns) for column in missing)
         raise DataError(
@@ -198,7 +192,7 @@ def _read_task_labels(name: str, task: Task, table: _LabelColumns) -> Labels:
 def _check_enough_classes(name: str, task: Task, labels: Labels, *, where: Path) -> None:
     if not labels.known.any():
         columns = ", ".join(task.columns_of(name))
-        raise DataError(f"{where}: {columns} are empty in every row, and tasks.{name} has no label")
+        raise DataError(f"{where}: no row has a value in {columns}, so tasks.{name} has no labels")
     if labels.kind in CATEGORICAL_KINDS and len(labels.names) < 2:
         raise DataError(
             f"{where}: {shorten_list(labels.names)} is the only class of tasks.{name}; it needs at least two"
@@ -217,19 +211,20 @@ def _read_classes(name: str, task: Task, table: _LabelColumns) -> Labels:
 def _read_levels(name: str, task: Task, table: _LabelColumns) -> Labels:
     where = table.where
     (texts,) = _column_texts(name, task, table)
-    found = {text for text in texts if text}
+    levels = {text for text in texts if text}
     if task.levels is None:
-        odd = sorted(text for text in found if _parse_number(text) is None)
-        if odd:
+        not_numbers = sorted(text for text in levels if _parse_number(text) is None)
+        if not_numbers:
             raise DataError(
-                f"{where}: {shorten_list(odd)} are no numbers; say their order: tasks.{name}.levels=[low, high]"
+                f"{where}: levels that are not numbers: {shorten_list(not_numbers)}; give their order, for example "
+                f"tasks.{name}.levels=[low, high]"
             )
-        if doubles := [pair for pair in pairwise(sorted(found, key=float)) if float(pair[0]) == float(pair[1])]:
-            ways = shorten_list([" and ".join(sorted(pair)) for pair in doubles])
-            raise DataError(f"{where}: {ways} are the same number; write each level of tasks.{name} in one way")
-        return _encode_classes(task.kind, tuple(sorted(found, key=float)), texts)
-    if strays := sorted(found - set(task.levels)):
-        raise DataError(f"{where}: {shorten_list(strays)} are not among tasks.{name}.levels")
+        if equal := [pair for pair in pairwise(sorted(levels, key=float)) if float(pair[0]) == float(pair[1])]:
+            pairs = shorten_list([" and ".join(sorted(pair)) for pair in equal])
+            raise DataError(f"{where}: {pairs} are the same number; write each level of tasks.{name} in one way")
+        return _encode_classes(task.kind, tuple(sorted(levels, key=float)), texts)
+    if unlisted := sorted(levels - set(task.levels)):
+        raise DataError(f"{where}: levels that are not in tasks.{name}.levels: {shorten_list(unlisted)}")
     return _encode_classes(task.kind, task.levels, texts)
 
 
@@ -240,11 +235,11 @@ def _encode_classes(kind: str, names: tuple[str, ...], texts: Sequence[str]) -> 
 
 
 def _read_multilabel(name: str, task: Task, table: _LabelColumns) -> Labels:
-    """An empty text says that nothing is there, but in a manifest of its own that the label lacks, as UNKNOWN does."""
+    """An empty cell means that no class is present; in a task's own manifest it means that the row has no label."""
     (texts,) = _column_texts(name, task, table)
     rows = [split_labels(text) for text in texts]
-    names = tuple(sorted({each for row in rows for each in row}))
-    values = np.array([[each in row for each in names] for row in rows], dtype=bool).reshape(len(rows), len(names))
+    names = tuple(sorted({name for row in rows for name in row}))
+    values = np.array([[name in row for name in names] for row in rows], dtype=bool).reshape(len(rows), len(names))
     known = np.array([text != UNKNOWN_LABELS and (task.manifest is None or bool(text)) for text in texts])
     return Labels(task.kind, names, values, known)
 
@@ -264,10 +259,10 @@ def _read_numbers(name: str, task: Task, table: _LabelColumns) -> Labels:
         else:
             values[row] = numbers
     if problems:
-        wanted = f"numbers are wanted for tasks.{name}, or nothing in all columns"
-        commas = any(re.search(r"\d,\d", problem) for problem in problems)
-        point = "; write decimals with a point, 0.5" if commas else ""
-        raise DataError(f"{table.where}: {shorten_list(problems)}: {wanted}{point}")
+        expected = f"tasks.{name} needs numbers, or empty cells in all its columns"
+        has_comma = any(re.search(r"\d,\d", problem) for problem in problems)
+        hint = "; write decimals with a point, 0.5" if has_comma else ""
+        raise DataError(f"{table.where}: {shorten_list(problems)}: {expected}{hint}")
     return Labels(task.kind, task.columns_of(name), values, known)
 
 
@@ -280,50 +275,57 @@ def _parse_number(text: str) -> float | None:
 
 
 def output_specs(labels: Mapping[str, Labels], rows: np.ndarray) -> dict[str, OutputSpec]:
-    """What a model's heads are to give for such labels; numbers are brought to mean 0 and deviation 1 of some rows."""
-    found = {}
-    for name, each in labels.items():
+    """The outputs of a model's head for each task.
+
+    Numbers are standardized: `center` and `scale` are their mean and standard deviation over the labelled `rows` (M,).
+    """
+    specs = {}
+    for name, task_labels in labels.items():
+        kind, names = task_labels.kind, task_labels.names
         center: tuple[float, ...] = ()
         scale: tuple[float, ...] = ()
-        if each.kind in SPATIAL_KINDS:
-            center, scale = (
-                (INITIAL_BOX, (TARGET_SCALE,) * 4) if each.kind == "box" else ((0.0, 0.0), _motion_scale(each.at(rows)))
-            )
-        elif each.kind == "regress":
-            there = each.values[rows][each.known[rows]]
-            spread = there.std(0) if len(there) else np.ones(len(each.names))
-            center = tuple(there.mean(0).tolist()) if len(there) else (0.0,) * len(each.names)
-            scale = tuple(np.where(spread > 0, spread, 1.0).tolist())
-        found[name] = OutputSpec(each.kind, each.names, center, scale)
-    return found
+        if kind == "box":
+            center, scale = INITIAL_BOX, (TARGET_SCALE,) * 4
+        elif kind in SPATIAL_KINDS:
+            center, scale = (0.0, 0.0), _motion_scale(task_labels.at(rows))
+        elif kind == "regress":
+            values = task_labels.values[rows][task_labels.known[rows]]
+            deviation = values.std(0) if len(values) else np.ones(len(names))
+            center = tuple(values.mean(0).tolist()) if len(values) else (0.0,) * len(names)
+            scale = tuple(np.where(deviation > 0, deviation, 1.0).tolist())
+        specs[name] = OutputSpec(kind, names, center, scale)
+    return specs
 
 
 def _motion_scale(motion: Labels) -> tuple[float, ...]:
-    """A tenth of the picture for the direction in which motion differs more, less for the other, as it differs less."""
-    there = motion.values[motion.known]
-    spread = there.std(0) if len(there) else np.ones(2)
-    class_targets = spread / spread.max() if spread.max() > 0 else np.ones(2)
-    return tuple((TARGET_SCALE * np.maximum(class_targets, 0.01)).tolist())
+    """Scales (x, y) in proportion to the standard deviations of motion; the larger is a tenth of the picture."""
+    values = motion.values[motion.known]
+    deviation = values.std(0) if len(values) else np.ones(2)
+    ratios = deviation / deviation.max() if deviation.max() > 0 else np.ones(2)
+    return tuple((TARGET_SCALE * np.maximum(ratios, 0.01)).tolist())
 
 
 @dataclass(frozen=True)
 class TargetLayout:
-    """Where each task's targets stand in one vector of numbers: those of all tasks, then which of them are known."""
+    """Positions of each task's targets in one vector: first the targets of all tasks, then one 0/1 mask per task.
+
+    The mask is 1 where the clip has a label for the task.
+    """
 
     outputs: Mapping[str, OutputSpec]
 
     @property
     def places(self) -> dict[str, slice]:
-        """Of each task's targets; classes and levels have one number each."""
-        ends = [0, *accumulate(len(each.names) for each in self.outputs.values())]
-        return {name: slice(*each) for name, each in zip(self.outputs, pairwise(ends), strict=True)}
+        """The slice of each task's targets; a class or level takes one number."""
+        ends = [0, *accumulate(len(output.names) for output in self.outputs.values())]
+        return {name: slice(*bounds) for name, bounds in zip(self.outputs, pairwise(ends), strict=True)}
 
     @property
     def width(self) -> int:
-        return sum(len(each.names) for each in self.outputs.values()) + len(self.outputs)
+        return sum(len(output.names) for output in self.outputs.values()) + len(self.outputs)
 
     def vector(self, targets: Mapping[str, np.ndarray | None]) -> np.ndarray:
-        """float32 (width,) from one clip's targets by task, each (K,), or None where the clip has no label."""
+        """The vector, float32 (width,), of one clip's targets by task, (K,) each; None where the clip has no label."""
         vector = np.zeros(self.width, dtype=np.float32)
         for number, (name, place) in enumerate(self.places.items()):
             target = targets[name]
@@ -334,7 +336,7 @@ class TargetLayout:
 
 
 def class_targets(labels: Labels, row: int) -> np.ndarray:
-    """The target (K,) of a categorical row, as 0 and 1."""
+    """The target of a categorical row, float32 (K,): 1 for each class that it has, else 0."""
     if labels.kind == "multilabel":
         return labels.values[row].astype(np.float32)
     return (np.arange(len(labels.names)) == labels.values[row]).astype(np.float32)

@@ -67,7 +67,7 @@ class Manifest:
 
     @property
     def labels_by_task(self) -> Mapping[str, Labels]:
-        """The labels of every task; without tasks those of the classes, as the task `label`."""
+        """The labels of every task; without tasks, the classes as one task named `label`."""
         return self.tasks or {DEFAULT_TASK: class_task_labels(self.classes, self.labels, self.targets)}
 
     @property
@@ -120,7 +120,7 @@ class Manifest:
         return replace(self, classes=classes, labels=codes[self.labels], targets=targets)
 
     def multitask_spec(self, tasks: Mapping[str, Task], multitask: Multitask | None = None) -> MultitaskSpec:
-        """The tasks of these rows as a model needs them: their settings, outputs of the heads, and how they share."""
+        """What a model needs to know about the tasks: settings, outputs of the heads, and how tasks share it."""
         return MultitaskSpec(tasks, output_specs(self.tasks, self.rows("train")), multitask or Multitask())
 
     def several(self, tasks: Mapping[str, Task], multitask: Multitask | None = None) -> MultitaskSpec:
@@ -139,11 +139,11 @@ class Manifest:
         return replace(self, classes=classes, labels=codes, targets=targets)
 
     def aligned_to_outputs(self, outputs: Mapping[str, OutputSpec]) -> Manifest:
-        """The same rows, the names of their tasks being among those of a model's outputs, and in its order."""
+        """The same rows with the tasks and classes of a model's outputs, in its order; it must have all of theirs."""
         tasks = {name: self.tasks[name].named(output.names) for name, output in outputs.items()}
-        there = replace(self, tasks=tasks)
+        aligned = replace(self, tasks=tasks)
         first = primary_task(tasks)
-        return there.for_task(first) if tasks[first].kind in CATEGORICAL_KINDS else there
+        return aligned.for_task(first) if tasks[first].kind in CATEGORICAL_KINDS else aligned
 
     def for_split(self, split: str) -> Manifest:
         """The rows of one split, in order, renumbered from 0; classes stay."""
@@ -154,7 +154,7 @@ class Manifest:
         self._write(path, {"split": self.splits})
 
     def to_csv_without_splits(self, path: Path) -> None:
-        """The same; without splits where all rows are to learn from."""
+        """The same, but without the column split if all rows are in train."""
         self._write(path, {} if len(self.rows("train")) == len(self) else {"split": self.splits})
 
     def _write(self, path: Path, columns: dict[str, np.ndarray]) -> None:
@@ -165,7 +165,9 @@ class Manifest:
             writer.writerow(["path", "label", *columns, *own])
             for row in range(len(self)):
                 texts = [text for labels in self.tasks.values() for text in labels.text(row)]
-                writer.writerow([self.path(row), self.label(row), *(each[row] for each in columns.values()), *texts])
+                writer.writerow(
+                    [self.path(row), self.label(row), *(column[row] for column in columns.values()), *texts]
+                )
 
     @staticmethod
     def from_csv(
@@ -181,15 +183,14 @@ class Manifest:
         tasks: Mapping[str, Task] | None = None,
         checked: bool = True,
     ) -> Manifest:
-        """Rows of a CSV with a header: path,label and, where there, split and group; other columns are left alone.
+        """Rows of a CSV with a header path,label[,split][,group]; other columns are ignored.
 
-        With `tasks` labels are in the columns that these name, in this CSV or others.
-
-        Paths are relative to the CSV. Without a split column, or with none filled in, `val` and `test` are the
-        shares that are held out; `whole`: none is, whatever the column says. `multilabel`: a label lists a row's
-        classes, `a;b;c`, and may be empty. `packed`: frames come from a pack, and files need not be there. `checked`
-        False: what training refuses is let through, as in rows that were trained on before. A CSV in an object store,
-        `s3://…`, is copied here first. Raises DataError with all that is wrong.
+        Paths are relative to the CSV; one in an object store, `s3://…`, is downloaded. `val` and `test` are the
+        fractions to hold out if the split column is missing or empty; `whole` puts all rows into train. `multilabel`:
+        a label lists the row's classes, `a;b;c`, and may be empty. `tasks`: labels are in the columns that the tasks
+        name, in this CSV or in their own. `packed`: frames come from a pack, so files need not exist. `checked`
+        False: rows that training refuses are accepted, as for the saved rows of a run. Raises DataError with all
+        errors, one per line.
         """
         source = local_copy(path) if isinstance(path, str) and is_url(path) else Path(path)
         table = read_csv(source, labels="several" if multilabel else "of tasks" if tasks else "one")
@@ -220,12 +221,12 @@ class Manifest:
     ) -> Manifest:
         """Videos (or images: videos of one frame) in `<class>/*`, or in `<split>/<class>/*`.
 
-        A folder of numbered images below that of its class is one video, unless `image_sequences` is false.
+        A folder of numbered images below its class folder is one video, unless `image_sequences` is false.
 
-        To `tasks` the folder's name is the column `label`; others have their own manifests.
-        `group_pattern` is a regular expression whose one group finds the group in a path relative to the folder;
-        `whole`: every video is to learn from, whatever split its folder says.
-        Raises DataError with everything that is wrong, empty classes included.
+        For `tasks` the name of the class folder is the column `label`; other tasks have their own manifests.
+        `group_pattern` is a regular expression whose one (...) matches the group in a path relative to the folder;
+        `whole` puts all videos into train, whatever their folder. Raises DataError with all errors, one per line,
+        empty class folders included.
         """
         source = Path(path)
         scan = scan_folder(source, image_sequences=image_sequences)
@@ -242,7 +243,7 @@ class Manifest:
 
 
 def _label_columns(labels: Labels) -> tuple[str, ...]:
-    """The columns that hold a task's labels where a manifest is written."""
+    """The columns of a task's labels in a written manifest, without the task's name."""
     return ("label",) if labels.kind in CATEGORICAL_KINDS else labels.names
 
 
@@ -281,12 +282,13 @@ def _build_manifest(
     if len(classes) < 2 and not tasks and checked:
         raise DataError(f"{source}: {shorten_list(classes)} is the only class; a classifier needs at least two")
     paths = np.array([os.fsencode(file.absolute()) for file in files])
-    undivided = np.full(len(files), "train", dtype="U5")
-    manifest = Manifest(source, classes, paths, label_codes, undivided, group_names, targets, tasks)
-    given = _normalize_splits(source, splits) if splits else None
-    if given is None:
-        given = assign_splits(manifest.labels_by_task.values(), manifest.units, shares, source=source)
-    manifest = replace(manifest, splits=given)
+    all_train = np.full(len(files), "train", dtype="U5")
+    manifest = Manifest(source, classes, paths, label_codes, all_train, group_names, targets, tasks)
+    if splits:
+        split_names = _normalize_splits(source, splits)
+    else:
+        split_names = assign_splits(manifest.labels_by_task.values(), manifest.units, shares, source=source)
+    manifest = replace(manifest, splits=split_names)
     problems, notes = check_names(files, manifest.labels_by_task, groups or (), has_tasks=bool(tasks))
     problems += manifest_problems(manifest) if checked else []
     if problems:
@@ -295,7 +297,7 @@ def _build_manifest(
 
 
 def _class_labels(labels: Labels) -> tuple[tuple[str, ...], np.ndarray, np.ndarray | None]:
-    """What `encode_labels` gives, of a task; of one that gives numbers, no classes."""
+    """The same as `encode_labels`, for a task; a task that predicts numbers has no classes."""
     if labels.kind not in CATEGORICAL_KINDS:
         return (), np.zeros(len(labels.values), dtype=np.int64), None
     if labels.kind == "multilabel":
@@ -304,7 +306,7 @@ def _class_labels(labels: Labels) -> tuple[tuple[str, ...], np.ndarray, np.ndarr
 
 
 def class_task_labels(classes: tuple[str, ...], codes: np.ndarray, targets: np.ndarray | None) -> Labels:
-    """What `encode_labels` gives, as the labels of a task."""
+    """The result of `encode_labels` as Labels: `codes` (N,), and for multi-label `targets`, bool (N, K)."""
     if targets is None:
         return Labels("classify", classes, codes, codes < len(classes))
     return Labels("multilabel", classes, targets, np.ones(len(targets), dtype=bool))
@@ -313,9 +315,9 @@ def class_task_labels(classes: tuple[str, ...], codes: np.ndarray, targets: np.n
 def encode_labels(
     labels: Sequence[str] | Sequence[tuple[str, ...]],
 ) -> tuple[tuple[str, ...], np.ndarray, np.ndarray | None]:
-    """Classes, the number of each row's (N,), and, where labels are lists, what is there (N, K).
+    """Classes (K), class indices (N,), and, if labels are lists, multi-label targets, bool (N, K).
 
-    Of a list the number is that of the class with the fewest rows, by which rows are divided; of none it is K.
+    The index of a list is that of its rarest class, by which rows are stratified; of an empty list it is K.
     """
     lists = [(label,) if isinstance(label, str) else label for label in labels]
     classes = tuple(sorted({name for names in lists for name in names}))
@@ -329,12 +331,12 @@ def encode_labels(
 
 
 def rarest_class(targets_NK: np.ndarray) -> np.ndarray:
-    """Of the classes that each row has, the number of that with the fewest rows; of none it is K."""
+    """Class indices (N,): for each row of `targets_NK`, bool (N, K), its class with the fewest rows; K without one."""
     rows, count = targets_NK.shape
     if not count:
         return np.zeros(rows, dtype=np.int64)
-    found_N = np.where(targets_NK, targets_NK.sum(0), rows + 1).argmin(1)
-    return np.where(targets_NK.any(1), found_N, count).astype(np.int64)
+    rarest_N = np.where(targets_NK, targets_NK.sum(0), rows + 1).argmin(1)
+    return np.where(targets_NK.any(1), rarest_N, count).astype(np.int64)
 
 
 def _normalize_splits(source: Path, splits: Sequence[str]) -> np.ndarray:

@@ -22,10 +22,10 @@ from finetune.data.labels import Labels
 from finetune.errors import DataError
 
 SPLITS = ("train", "val", "test")
-MIN_SPLIT_UNITS = 8  # up to which all divisions are tried
-MAX_RETRY_UNITS, ATTEMPTS = 40, 10  # up to so many other orders are tried, and taken where they are much better
-MAX_SWAP_UNITS = 1000  # beyond them single moves come near enough
-MOVE_PENALTY = 0.005  # of cost for each row that is moved once all splits are filled: less is not worth another split
+MIN_SPLIT_UNITS = 8  # with at most this many units, all assignments are tried
+MAX_RETRY_UNITS, ATTEMPTS = 40, 10  # with at most 40 units, 10 orders are tried; another one must be much better
+MAX_SWAP_UNITS = 1000  # with more units, single moves without swaps are good enough
+MOVE_PENALTY = 0.005  # a move, once all splits are filled, must lower the cost by this much per row
 
 
 def file_ids(paths: Sequence[Path]) -> np.ndarray:
@@ -36,10 +36,10 @@ def file_ids(paths: Sequence[Path]) -> np.ndarray:
 
 def _file_identity(path: Path) -> object:
     try:
-        found = path.stat()
-    except OSError:  # not there, as with a pack
+        status = path.stat()
+    except OSError:  # the file need not exist if frames come from a pack
         return os.path.realpath(path)
-    return (found.st_dev, found.st_ino) if found.st_ino else os.path.realpath(path)
+    return (status.st_dev, status.st_ino) if status.st_ino else os.path.realpath(path)
 
 
 def split_units(paths: Sequence[Path], groups: Sequence[str] | None, *, root: Path) -> np.ndarray:
@@ -63,7 +63,7 @@ def split_units(paths: Sequence[Path], groups: Sequence[str] | None, *, root: Pa
 
 
 def _name_from(path: Path, root: Path) -> str:
-    """As it is written below `root`, so that a folder that is moved is divided alike."""
+    """The path relative to `root`, so that a folder that was moved is split in the same way."""
     text = os.path.normpath(path)
     base = os.path.normpath(root)
     return text[len(base) :].lstrip(os.sep) if text.startswith(base + os.sep) else text
@@ -94,8 +94,7 @@ def assign_splits(
     val, test, seed = shares
     if val + test >= 1:
         raise DataError(
-            f"{source}: data.val {val:g} and data.test {test:g} leave nothing to learn from; their sum must be "
-            "less than 1"
+            f"{source}: data.val {val:g} and data.test {test:g} leave no training data; their sum must be less than 1"
         )
     if not val and not test:
         return np.full(len(units), "train")
@@ -104,11 +103,11 @@ def assign_splits(
     best: tuple[float, np.ndarray] | None = None
     for attempt in range(ATTEMPTS if MIN_SPLIT_UNITS < len(names) <= MAX_RETRY_UNITS else 1):
         place_of = np.argsort(np.argsort([_hash(name, seed, attempt) for name in names]))
-        division = _SplitAssignment(place_of[unit_of_row], columns_NC, needed_C, shares=(test, val))
-        if not division.assign_all():
+        assignment = _SplitAssignment(place_of[unit_of_row], columns_NC, needed_C, shares=(test, val))
+        if not assignment.assign_all():
             break  # no order of the units makes it possible
-        if best is None or division.cost < best[0] - 5 * MOVE_PENALTY * len(units):
-            best = division.cost, division.split_U[place_of[unit_of_row]]
+        if best is None or assignment.cost < best[0] - 5 * MOVE_PENALTY * len(units):
+            best = assignment.cost, assignment.split_U[place_of[unit_of_row]]
     if best is None:
         groups = f"{len(names)} group{'s' * (len(names) != 1)}"
         held_out = " and ".join(f"{share:.0%} for {name}" for share, name in ((val, "val"), (test, "test")) if share)
@@ -120,10 +119,10 @@ def assign_splits(
 
 
 def repair_folds(folds: Sequence[np.ndarray], every: Iterable[Labels], units: np.ndarray) -> list[np.ndarray]:
-    """The same folds (rows of each, which together are all rows), changed where one cannot be trained or tested.
+    """The same folds (row indices of each, together all rows), changed so that each can be tested and trained on.
 
-    A name that only one fold has would not be learnt for that fold's test: where several units have it, one of them
-    moves to another fold. So does a unit of a fold of several, where a fold has none.
+    If all units with a class are in one fold, no model is trained on this class before it is tested there: one of
+    these units moves to another fold. If a fold is empty, a unit moves into it.
     """
     names, unit_of_row = np.unique(units.astype(str), return_inverse=True)
     fold_of_row = np.empty(len(units), dtype=np.int64)
@@ -144,14 +143,14 @@ def repair_folds(folds: Sequence[np.ndarray], every: Iterable[Labels], units: np
             options.append((_count_fold_faults(moved, has_UC, len(folds)), int((sizes**2).sum()), unit, fold))
         best = min(options, default=(faults, 0, 0, 0))
         if best[0] >= faults:
-            break  # what cannot be mended is named by whoever checks the folds
+            break  # what remains is reported when the folds are validated
         faults, fold_of_unit[best[2]] = best[0], best[3]
     fold_of_row = fold_of_unit[unit_of_row]
     return [np.flatnonzero(fold_of_row == number) for number in range(len(folds))]
 
 
 def _columns_in_one_fold(fold_of_unit: np.ndarray, has_UC: np.ndarray, folds: int) -> np.ndarray:
-    """Columns (C,) that several units have, all of them in one fold."""
+    """Columns, bool (C,), that several units have, all of them in one fold."""
     has_FC = np.stack([has_UC[fold_of_unit == fold].any(0) for fold in range(folds)])
     return (has_FC.sum(0) == 1) & (has_UC.sum(0) > 1)
 
@@ -162,7 +161,7 @@ def _count_fold_faults(fold_of_unit: np.ndarray, has_UC: np.ndarray, folds: int)
 
 
 def _movable_units(fold_of_unit: np.ndarray, has_UC: np.ndarray, folds: int) -> np.ndarray:
-    """Units that have a name which only their fold has; where a fold is empty, all."""
+    """Units with a column that only their fold has; if a fold is empty, all units."""
     if len(np.unique(fold_of_unit)) < folds:
         return np.arange(len(fold_of_unit))
     return np.flatnonzero(has_UC[:, _columns_in_one_fold(fold_of_unit, has_UC, folds)].any(1))
@@ -174,11 +173,11 @@ def _hash(name: str, seed: int, attempt: int) -> bytes:
 
 
 class _SplitAssignment:
-    """The split of each unit (U,), units being numbered in the order in which they are looked at.
+    """The split of each unit (U,); units are numbered in the order in which they are visited.
 
-    The cost of a split that is held out is the sum over columns of (its rows less those wanted)² ÷ all rows of the
-    column; a last column counts all rows, and weighs as much as the others together. Training has no cost, but has to
-    keep a row of each column that it needs.
+    The cost of a held-out split is the sum over columns of (its rows − wanted rows)² ÷ all rows of the column. A last
+    column counts all rows, and weighs as much as the others together. The training split has no cost, but must keep
+    a row of each column in `needed_C`. Shape letters: N rows, C columns, U units, S splits.
     """
 
     def __init__(
@@ -192,11 +191,11 @@ class _SplitAssignment:
         self.weights_C = np.append(np.ones(count), count) / np.maximum(totals_C, 1)
         self.sizes_U = np.bincount(unit_of_row).astype(float)
         self.square_U = self.counts_UC.power(2) @ self.weights_C
-        self.off_SC = -np.outer(shares, totals_C)  # rows of each split that is held out, less rows wanted
+        self.off_SC = -np.outer(shares, totals_C)  # rows of each held-out split minus wanted rows
         needed_UC = csr_matrix((self.counts_UC > 0).multiply(np.append(needed_C, False)), dtype=float)
         needed_UC.eliminate_zeros()
         self.needed_UC = needed_UC
-        self.holders_C = np.asarray(needed_UC.sum(0)).ravel()  # units of training that hold a column
+        self.holders_C = np.asarray(needed_UC.sum(0)).ravel()  # training units with each column
         self.cells = self._cells(count)
         self.shares = shares
         self.train = len(shares)
@@ -204,7 +203,7 @@ class _SplitAssignment:
         self.spare = -1
 
     def _cells(self, count: int) -> list[list[tuple[int, float, float]]]:
-        """Of each unit its columns but the last, with its rows of each and the column's weight: for quick loops."""
+        """For each unit (column, its rows, the column's weight) without the last column: plain numbers loop faster."""
         weights = self.weights_C.tolist()
         cells: list[list[tuple[int, float, float]]] = [[] for _ in self.sizes_U]
         units, columns = self.counts_UC.nonzero()
@@ -218,7 +217,7 @@ class _SplitAssignment:
         return float((self.off_SC**2 @ self.weights_C)[np.array(self.shares) > 0].sum())
 
     def assign_all(self) -> bool:
-        """Assign every unit; False where no division leaves train all that it needs and each split a unit."""
+        """Assign every unit; False if no assignment gives train all needed columns and every split a unit."""
         if len(self.split_U) <= MIN_SPLIT_UNITS:
             return self._try_all()
         if not self._begin():
@@ -229,7 +228,7 @@ class _SplitAssignment:
         return True
 
     def _try_all(self) -> bool:
-        """Of all divisions (A, U) take the one that costs least; of equals that which holds out the first units."""
+        """Take the cheapest of all assignments (A, U); of equally cheap ones, the first in the order of units."""
         wanted = [split for split, share in enumerate((*self.shares, 1)) if share > 0]
         splits_AU = np.array(list(product(wanted, repeat=len(self.split_U))))
         counts_UC, needed_UC = self.counts_UC.toarray(), self.needed_UC.toarray()
@@ -246,9 +245,9 @@ class _SplitAssignment:
         return bool(valid_A.any())
 
     def _begin(self) -> bool:
-        """Fill the splits one after the other; False where one of them stays without a unit.
+        """Fill the held-out splits one after the other; False if one of them gets no unit.
 
-        In order, each unit is taken that brings its columns nearer to what is wanted, the count of all rows left aside.
+        In order, a unit is taken if it brings its columns (without the last) nearer to the wanted rows.
         """
         wanted = [split for split, share in enumerate(self.shares) if share > 0]
         for split in wanted:
@@ -262,7 +261,7 @@ class _SplitAssignment:
         return True
 
     def _take_nearest(self, split: int, *, last: bool) -> bool:
-        """Take the unit that costs least; False where training can spare none."""
+        """Take the cheapest unit; False if the training split cannot give one away."""
         for unit in np.argsort(-self._gains_of_moves()[:, split], kind="stable").tolist():
             in_train = self.split_U[unit] == self.train
             if in_train and self._teaches_without(unit) and (last or self._spares_another(unit)):
@@ -271,7 +270,7 @@ class _SplitAssignment:
         return False
 
     def _best(self) -> list[tuple[int, int]] | None:
-        """The move of one unit, or the exchange of two, that is worth most: (unit, its new split) of each."""
+        """The best move of one unit, or swap of two, as (unit, new split) of each; None if none lowers the cost."""
         moves_US = self._gains_of_moves() - MOVE_PENALTY * self.sizes_U[:, None]
         in_train_U = self.split_U == self.train
         moves_US[in_train_U & (self.needed_UC @ (self.holders_C == 1).astype(float) > 0)] = -np.inf
@@ -290,7 +289,7 @@ class _SplitAssignment:
         return [(one, other)] if pair is None else [(one, pair[1]), (other, pair[0])]
 
     def _gains_of_moves(self) -> np.ndarray:
-        """(U, S): how much a unit's move into each split lowers the cost; minus infinity for where it is."""
+        """(U, S): by how much moving a unit to each split lowers the cost; minus infinity for its present split."""
         slope_US = 2 * self.counts_UC @ (self.off_SC * self.weights_C).T
         joins_US = np.append(-slope_US - self.square_U[:, None], np.zeros((len(slope_US), 1)), axis=1)
         joins_US[:, [share == 0 for share in (*self.shares, 1)]] = -np.inf
@@ -301,7 +300,7 @@ class _SplitAssignment:
         return gains_US
 
     def _gains_of_swaps(self, moves_US: np.ndarray, one: int, other: int) -> np.ndarray:
-        """(U, U): of exchanging a unit of the split `one` with a unit of `other`; elsewhere minus infinity."""
+        """(U, U): the gain of swapping a unit of split `one` with a unit of `other`; minus infinity for other pairs."""
         gains_UU = np.full((len(moves_US), len(moves_US)), -np.inf)
         mine, theirs = np.flatnonzero(self.split_U == one), np.flatnonzero(self.split_U == other)
         held_out = (one != self.train) + (other != self.train)
@@ -318,7 +317,10 @@ class _SplitAssignment:
         return bool((self.holders_C[_row(self.needed_UC, unit)[0]] > 1).all())
 
     def _spares_another(self, unit: int) -> bool:
-        """Whether training, without this unit, can lose one more; the one found last is tried first."""
+        """Whether the training split, without this unit, could give another one away.
+
+        `self.spare` remembers the unit that was found last, and is tried first.
+        """
         holders_C = self.holders_C.copy()
         holders_C[_row(self.needed_UC, unit)[0]] -= 1
         left_U = self.split_U == self.train
@@ -340,6 +342,6 @@ class _SplitAssignment:
 
 
 def _row(matrix: csr_matrix, row: int) -> tuple[np.ndarray, np.ndarray]:
-    """Columns of a row that are not 0, and their values; the last column comes last."""
+    """The nonzero columns of a row, and their values; the last column comes last."""
     cells = slice(*matrix.indptr[row : row + 2].tolist())
     return matrix.indices[cells], matrix.data[cells]

@@ -124,7 +124,7 @@ def test_data_with_empty_cells_are_checked(finetune, written, data, tmp_path):
     wrong = data.with_name("wrong.csv")
     wrong.write_text(data.read_text().replace(",10,10,", ",10,wide,"))
     status, out, err = finetune("check", written(), f"data.manifest={wrong}")
-    assert status == 1 and "numbers are wanted for tasks.box" in out, out + err
+    assert status == 1 and "tasks.box needs numbers" in out, out + err
     assert finetune("check", data)[0] == 1
 
 

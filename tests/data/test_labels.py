@@ -115,7 +115,7 @@ def test_a_path_through_a_link_is_the_file_that_it_leads_to(tmp_path):
 def test_decimal_commas_are_refused_with_how_to_write_them(tmp_path):
     (line,) = refusal(tmp_path, 'path,size\na,"0,5"\nb,1\n', it=Task(kind="regress", columns="size"))
     assert line.endswith(
-        "0,5 in line 2: numbers are wanted for tasks.it, or nothing in all columns; write decimals with a point, 0.5"
+        "0,5 in line 2: tasks.it needs numbers, or empty cells in all its columns; write decimals with a point, 0.5"
     )
 
 
@@ -133,14 +133,14 @@ def test_decimal_commas_are_refused_with_how_to_write_them(tmp_path):
 )
 def test_a_box_that_is_none_is_named_with_its_line_and_its_task(tmp_path, row, shown):
     text = f"path,x,y,w,h\na,1,1,1,1\nb,{row}\nc,,,,\n"
-    wanted = [f"clips.csv: {shown}: numbers are wanted for tasks.car, or nothing in all columns"]
+    wanted = [f"clips.csv: {shown}: tasks.car needs numbers, or empty cells in all its columns"]
     assert refusal(tmp_path, text, car=BOX) == wanted
 
 
 def test_the_line_is_that_of_the_file_in_which_the_label_is(tmp_path):
     own = beside(tmp_path, "path,dx,dy\nz,1,1\ny,1,1\na,far,1\nb,1,2\n")
     (line,) = refusal(tmp_path, "path\na\nb\n", it=Task(kind="motion", manifest=own))
-    assert line == "own.csv: far, 1 in line 4: numbers are wanted for tasks.it, or nothing in all columns"
+    assert line == "own.csv: far, 1 in line 4: tasks.it needs numbers, or empty cells in all its columns"
 
 
 @pytest.mark.parametrize(
@@ -152,7 +152,7 @@ def test_the_line_is_that_of_the_file_in_which_the_label_is(tmp_path):
             "clips.csv: no column label (nearest: lable), for tasks.it; it has path, lable",
         ),
         ("path,x\na,1\n", BOX, "clips.csv: no column y and no column w and no column h, for tasks.it; it has path, x"),
-        ("path,it\na,\nb,\n", Task(kind="regress"), "clips.csv: it are empty in every row, and tasks.it has no label"),
+        ("path,it\na,\nb,\n", Task(kind="regress"), "clips.csv: no row has a value in it, so tasks.it has no labels"),
         (
             "path,it\na,x\nb,x\n",
             Task(kind="classify"),
@@ -161,12 +161,12 @@ def test_the_line_is_that_of_the_file_in_which_the_label_is(tmp_path):
         (
             "path,it\na,3\nb,low\n",
             Task(kind="ordinal"),
-            "clips.csv: low are no numbers; say their order: tasks.it.levels=[low, high]",
+            "clips.csv: levels that are not numbers: low; give their order, for example tasks.it.levels=[low, high]",
         ),
         (
             "path,it\na,low\nb,mid\n",
             Task(kind="ordinal", levels=("low", "high")),
-            "clips.csv: mid are not among tasks.it.levels",
+            "clips.csv: levels that are not in tasks.it.levels: mid",
         ),
         (
             "path,it\na,1\nb,1.0\nc,2\n",
@@ -182,9 +182,9 @@ def test_what_is_wrong_with_a_column_is_said_with_the_task(tmp_path, text, task,
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("file,it\na,1\n", "own.csv: no column path; tasks.it.manifest needs one, by which rows are joined"),
-        ("path,it\na,1\n./a,2\n", "own.csv: names a file in several lines; tasks.it has one label for each"),
-        ("path,it\nz,1\n", "own.csv: has none of the 2 files, for tasks.it; paths are relative to the file that lists"),
+        ("file,it\na,1\n", "own.csv: no column path; tasks.it.manifest needs one, to join rows by"),
+        ("path,it\na,1\n./a,2\n", "own.csv: lists a file in several lines; tasks.it needs one label per file"),
+        ("path,it\nz,1\n", "own.csv: lists none of the 2 files to label for tasks.it; paths in a CSV are relative"),
         ("path,that\na,1\n", "own.csv: no column it, for tasks.it; it has path, that"),
         (None, "tasks.it.manifest: there is no manifest 'own.csv'"),
     ],

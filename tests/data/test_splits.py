@@ -41,7 +41,7 @@ def test_the_share_asked_for_is_the_share_held_out_of_each_class(val, test):
 
 
 def test_shares_of_everything_are_refused(tmp_path):
-    with pytest.raises(DataError, match=r"data.val 0.5 and data.test 0.5 leave nothing to learn from"):
+    with pytest.raises(DataError, match=r"data.val 0.5 and data.test 0.5 leave no training data"):
         divided([0, 1] * 8, range(16), 0.5, 0.5)
 
 
