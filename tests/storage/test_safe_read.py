@@ -30,7 +30,7 @@ def test_a_pipe_in_place_of_a_file_is_not_waited_for(tmp_path):
     (tmp_path / "metrics.jsonl").mkdir()
     with pytest.raises(RunError, match="is not a text file"):
         read_text_file(tmp_path / "results.json")
-    with pytest.raises(RunError, match="there is no such file|is not a text file"):
+    with pytest.raises(RunError, match="does not exist|is not a text file"):
         read_results_file(tmp_path / "results.json")
     with pytest.raises(RunError, match="is not a text file"):
         read_epochs(tmp_path)
