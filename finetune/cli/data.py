@@ -11,10 +11,10 @@ from finetune.cli.progress import progress_bar, progress_bars
 from finetune.errors import RecipeError
 
 app = typer.Typer(no_args_is_help=True)
-Archive = Annotated[
-    Path | None, typer.Option(help="Official archive, if you downloaded it yourself; else it is downloaded.")
+Archive = Annotated[Path | None, typer.Option(help="Official archive, if you have it; otherwise it is downloaded.")]
+Splits = Annotated[
+    Path | None, typer.Option("--splits-archive", help="Archive of the official split lists, if you have it.")
 ]
-Splits = Annotated[Path | None, typer.Option("--splits-archive", help="Archive of the official split lists, likewise.")]
 
 
 @app.command()

@@ -177,7 +177,7 @@ def evaluate_and_report(folder: Path, *, data_root: Path | None = None) -> None:
 
 
 def _refresh_index(folder: Path) -> None:
-    """Update index.html in the default folder `runs`, or wherever `finetune runs` has written one."""
+    """Update index.html in the default folder `runs`, or in a folder for which `finetune runs` has written one."""
     from finetune.report.pages.runs_index import is_index, write_index
 
     if is_index(folder / "index.html") or (folder.name == "runs" and not (folder / "index.html").exists()):

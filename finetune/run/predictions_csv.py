@@ -165,7 +165,7 @@ def _parse_rows(file: Iterator[str], path: Path) -> Iterator[PredictionRow]:
             top_k = {str(name): float(probability) for name, probability in json.loads(row["top_k"] or "[]")}
             cells = row["path"], row["label"], row["predicted"], float(row["probability"])
             if None in cells or not math.isfinite(cells[3]):
-                raise ValueError("a column is missing, or the probability is no number")
+                raise ValueError("a column is missing, or the probability is not a finite number")
             name, label, predicted = map(from_spreadsheet_cell, cells[:3])
             yield PredictionRow(name, label, predicted, cells[3], top_k, from_spreadsheet_cell(row.get("group") or ""))
         except (KeyError, TypeError, ValueError, RecursionError, csv.Error) as error:

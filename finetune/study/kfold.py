@@ -94,7 +94,7 @@ def _pool_results(
 
 
 def _pool_predictions(tested: Manifest, folds: Sequence[FinishedRun]) -> dict[str, TaskPredictions]:
-    """The predictions of all folds for each task, in the order of rows; tasks without any label are left out."""
+    """The predictions of all folds for each task, in the order of rows; tasks without any label are omitted."""
     row_of = {str(tested.path(row)): row for row in range(len(tested))}
     return {
         task: _concatenate([_fold_predictions(fold, task, row_of) for fold in folds if task in fold.results["tasks"]])

@@ -2,7 +2,7 @@
 
 Each backbone sees each clip once, as in an evaluation, and its features are cached. Classifiers are cross-validated by
 whole groups on them; their hyperparameters are chosen in inner folds of each fold's training rows, so that no row is
-predicted with what was chosen on it. Test clips are left out: they choose nothing, not even a backbone.
+predicted with a setting that was chosen on it. Test clips are not used, as they must not choose even a backbone.
 """
 
 import time
@@ -165,7 +165,7 @@ def _read_features(cached: CachedClips) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _split_folds(clips: _Features, num_folds: int, *, seed: int) -> list[Fold]:
-    """Folds of whole groups with classes spread evenly; those with training rows of one class only are left out."""
+    """Folds of whole groups with classes spread evenly, without folds whose training rows have only one class."""
     num_folds = min(num_folds, len(np.unique(clips.groups)))
     if num_folds < 2:
         return []

@@ -21,7 +21,7 @@ from finetune.runtime.device import seed_device
 from finetune.runtime.threads import fits_one_thread, limit_threads
 
 INNER_FOLDS = 3
-# Wider features are first reduced to so many principal components; with fewer rows than that nothing is lost.
+# Wider features are first reduced to this number of principal components, which loses nothing with fewer rows.
 PCA_MIN_WIDTH, MOST_COMPONENTS = 512, 512
 HEAD_STEPS, BATCH_SIZE = 200, 32  # of the attentive head
 Predict = Callable[[np.ndarray, np.ndarray, np.ndarray, float], np.ndarray]

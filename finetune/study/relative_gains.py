@@ -131,7 +131,7 @@ def _gains(metrics_TS2: np.ndarray) -> np.ndarray:
 
 
 def _jackknife_groups(pairs: PredictionPairs) -> Iterator[set[str]]:
-    """Sets of groups to leave out, which together are all groups: one in each set, unless there are many."""
+    """Sets of groups to leave out in turn: one group in each set, or several if there are many groups."""
     groups = np.unique(np.concatenate([run.groups for run, _ in pairs.values()]))
     unit_of_group = jackknife_units(None, len(groups), most=MAX_JACKKNIFE_UNITS).unit_of_row
     return (set(groups[unit_of_group == unit].tolist()) for unit in range(int(unit_of_group.max()) + 1))

@@ -17,14 +17,14 @@ from finetune.study.sweep import Settings, SweepPoint, folder_name, grid, rank_p
 if TYPE_CHECKING:
     import optuna
 
-LOG_SCALE_RATIO = 10.0  # a range whose high end is at least so many times its low end is searched on a log scale
+LOG_SCALE_RATIO = 10.0  # ranges with at least this ratio of high to low are searched on a log scale
 STARTUP_TRIALS = 5  # trials that run to their end before any is stopped early
 
 
 def search(
     name: str, overrides: Sequence[str], manifest: Manifest, *, trials: int, out: Path
 ) -> tuple[list[SweepPoint], int]:
-    """Run so many trials of a recipe, whose settings Optuna's TPE chooses by the headline metric on the split val.
+    """Run trials of a recipe; Optuna's TPE chooses their settings by the headline metric on the split val.
 
     `overrides` are ranges `key=low..high`, choices `key=a,b`, or fixed. Gives the finished trials, the best first, and
     how many were stopped early: below the median of the others after some epoch, or diverged. An interrupted search

@@ -118,7 +118,7 @@ def sweep(name: str, points: Sequence[Settings], manifest: Manifest, *, out: Pat
 
 
 def folder_name(settings: Settings) -> str:
-    """The name of a run's folder: its swept settings, with a digest where they are no file name as they are."""
+    """The name of a run's folder: its swept settings, with a digest if they had to be changed for a file name."""
     text = ",".join(settings) or "run"
     name = re.sub(r"[^\w.=+,-]+", "-", text).strip("-")[:160]
     return name if name == text else f"{name}-{hashlib.sha256(text.encode()).hexdigest()[:8]}"

@@ -91,7 +91,7 @@ class StepResult:
     """The results of a step, from before its update of the weights.
 
     `loss` is the mean over this process's clips, penalties on weights not included. `judged` are logits and targets,
-    both (N, K), of the clips that have classes; None where there are none. Where the gradient is not finite the
+    both (N, K), of the clips that have classes; None if no clip has any. Where the gradient is not finite the
     weights stay as they were.
     """
 

@@ -27,7 +27,7 @@ EPS = 1e-8  # lower bound of losses in divisions and logarithms
 
 
 class TaskWeighting:
-    """The interface of all rules; as it stands it is the rule `fixed`, whose weights are always 1.
+    """The interface of all rules, and itself the rule `fixed`, whose weights are always 1.
 
     Losses (M,), Gramians (M, M) of the tasks' gradients and weights (M,) are detached, float64, on the CPU, and summed
     over all processes, so that all processes compute the same weights. `memory` is all that a rule keeps between

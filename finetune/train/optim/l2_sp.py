@@ -42,6 +42,6 @@ class L2SPPenalty:
         """strength / 2 × the squared distance, shape (); 0.0 where no parameter is penalized."""
         if not self.held:
             return 0.0
-        # float32 whatever the precision: the squares are small.
+        # Always float32: the squares are too small for half precision.
         distances = [(parameter.float() - self.start[parameter].float()).square().sum() for parameter in self.held]
         return self.strength / 2 * torch.stack(distances).sum()

@@ -1,4 +1,4 @@
-"""Estimate time and memory of a run from two training steps of each phase; the trained weights are thrown away."""
+"""Estimate time and memory of a run from two training steps of each phase; the trained weights are discarded."""
 
 import resource
 import sys
