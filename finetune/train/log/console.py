@@ -74,12 +74,13 @@ class Display:
             self.print_line("  ".join(f"{name} {value}" for name, value in _cells(record).items() if value))
 
     def _picture(self) -> Group:
-        table = Table(box=None, padding=(0, 2, 0, 0), header_style="dim")
+        """The last epochs as a table, 80 columns wide for one task, and the bar, which shows clips/s."""
+        table = Table(box=None, padding=(0, 2, 0, 0), pad_edge=False, header_style="dim")
         shown = [_cells(record) for record in self.records[-ROWS_SHOWN:]]
+        for cells in shown:
+            del cells["clips/s"]
         for name in shown[0] if shown else ():
-            table.add_column(
-                escape_control_characters(name), justify="left" if name == "trains" else "right", no_wrap=True
-            )
+            table.add_column(escape_control_characters(name), justify="left" if name == "trains" else "right")
         for cells in shown:
             table.add_row(*map(escape_control_characters, cells.values()))
         return Group(table, self.bar)
