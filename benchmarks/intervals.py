@@ -1,8 +1,8 @@
-"""How often 95 % intervals hold the truth, simulated: shares, paired differences and pooled folds.
+"""Simulate the coverage of 95 % intervals: of accuracy, of paired differences and of pooled folds.
 
-Each is compared with Student's t on one degree less than there are groups, on the scale of log odds for shares, which
-knows neither that groups are uneven nor that differences are rare. Prints how often intervals hold the truth, and
-their median width divided by that of an interval that knew how alike clips of a group are.
+The baseline (plain) uses Student's t with (groups − 1) degrees of freedom, on log odds for accuracy; it ignores that
+groups are uneven and differences are rare. Prints the coverage, and the median width divided by that of an interval
+with known correlation within groups.
 """
 
 import argparse

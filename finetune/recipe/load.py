@@ -176,18 +176,18 @@ def _yaml_error(where: Path, error: Exception) -> RecipeError:
 def _check_harmless(text: str, where: Path, *, references: bool = True) -> None:
     depth = 0
     if len(text) > MAX_CHARACTERS:
-        raise RecipeError(f"{where}: is no recipe: it has {len(text):,} characters")
+        raise RecipeError(f"{where}: is not a recipe: it has {len(text):,} characters")
     for event in yaml.parse(text):
         depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
         line = event.start_mark.line + 1
         if depth > MAX_DEPTH:
-            raise RecipeError(f"{where}, line {line}: is no recipe: nested more than {MAX_DEPTH} deep")
+            raise RecipeError(f"{where}, line {line}: is not a recipe: nested more than {MAX_DEPTH} levels deep")
         if isinstance(event, yaml.AliasEvent):
             raise RecipeError(f"{where}, line {line}: an alias *{event.anchor} is not followed here; write the value")
         if not references and isinstance(event, yaml.ScalarEvent) and REFERENCE.search(event.value):
             raise RecipeError(
                 f"{where}, line {line}: a reference {event.value!r} is not resolved in a run folder, which somebody "
-                "else may have written; write the value, or take a recipe of your own"
+                "else may have written; write the value, or use a recipe of your own"
             )
 
 
@@ -204,7 +204,7 @@ def _apply_overrides(tree: DictConfig, overrides: Sequence[str]) -> None:
 def _override(tree: DictConfig, override: str) -> None:
     key, equals, value = override.partition("=")
     if not equals or not key:
-        raise RecipeError(f"{override!r} is no override; write key.sub=value, for example train.batch_size=16")
+        raise RecipeError(f"{override!r} is not an override; write key.sub=value, for example train.batch_size=16")
     try:
         OmegaConf.update(tree, key, parse_value(key.split("."), value), merge=False, force_add=True)
     except (YAMLError, OmegaConfBaseException, IndexError, ValueError, TypeError, AssertionError) as error:
@@ -233,8 +233,8 @@ def _dotted_key(detail: ErrorDetails) -> str:
     parts, words = detail["loc"], {word for key in known_keys() for word in key.split(".")}
     unknown_last = detail["type"] == "extra_forbidden"
     own = parts[1:2] if parts[:1] == ("tasks",) else ()  # the name of a task
-    kept = [str(part) for part in parts if isinstance(part, int) or part in words or part in own]
-    return ".".join([*kept, str(parts[-1])] if unknown_last and str(parts[-1]) not in words else kept)
+    shown = [str(part) for part in parts if isinstance(part, int) or part in words or part in own]
+    return ".".join([*shown, str(parts[-1])] if unknown_last and str(parts[-1]) not in words else shown)
 
 
 def _nearest_key(place: str) -> str:

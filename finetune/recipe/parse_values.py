@@ -22,11 +22,11 @@ def parse_value(key: Sequence[str], text: str) -> Any:
     takes text. Raises YAMLError where the key takes no text and the value is not valid YAML.
     """
     types = key_types(key)
-    known = [each for each in types if each is not type(None)]
+    known = [member for member in types if member is not type(None)]
     if not text or (text == "null" and len(known) < len(types)):
         return None
     lists_texts = any(map(_is_string_tuple_type, known))
-    if all(_is_string_type(each) or _is_string_tuple_type(each) for each in known) and not (
+    if all(_is_string_type(member) or _is_string_tuple_type(member) for member in known) and not (
         lists_texts and text.startswith("[")
     ):
         return escape_interpolation(text)
@@ -44,8 +44,8 @@ def escape_interpolation(value: Any) -> Any:
     if isinstance(value, str):
         return re.sub(r"(\\*)\$\{", lambda match: match[1] * 2 + r"\${", value)
     if isinstance(value, dict):
-        return {name: escape_interpolation(each) for name, each in value.items()}
-    return [escape_interpolation(each) for each in value] if isinstance(value, list) else value
+        return {key: escape_interpolation(item) for key, item in value.items()}
+    return [escape_interpolation(item) for item in value] if isinstance(value, list) else value
 
 
 def unescape_interpolation(value: Any) -> Any:
@@ -53,8 +53,8 @@ def unescape_interpolation(value: Any) -> Any:
     if isinstance(value, str):
         return re.sub(r"(\\+)\$\{", lambda match: match[1][: len(match[1]) // 2] + "${", value)
     if isinstance(value, dict):
-        return {key: unescape_interpolation(each) for key, each in value.items()}
-    return [unescape_interpolation(each) for each in value] if isinstance(value, list) else value
+        return {key: unescape_interpolation(item) for key, item in value.items()}
+    return [unescape_interpolation(item) for item in value] if isinstance(value, list) else value
 
 
 def parse_yaml_mapping(document: str, types: dict[str, list[Any]]) -> dict[str, Any]:
@@ -83,8 +83,8 @@ def _quote(node: yaml.Node, types: Sequence[Any]) -> None:
         for index, item in enumerate(node.value):
             _quote(item, _child_types(types, str(index)))
     elif node.style is None and not node.tag.endswith(":null"):
-        known = [each for each in types if each is not type(None)]
-        if known and all(_is_string_type(each) or _is_string_tuple_type(each) for each in known):
+        known = [member for member in types if member is not type(None)]
+        if known and all(_is_string_type(member) or _is_string_tuple_type(member) for member in known):
             node.tag, node.style = "tag:yaml.org,2002:str", "'"
 
 

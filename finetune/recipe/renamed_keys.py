@@ -9,7 +9,7 @@ import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-# By section of a recipe. `tasks` holds the keys of each task, `phases` those of each phase and of a built-in schedule.
+# By section of a recipe: `tasks` has the keys of every task, `phases` those of every phase and of a built-in schedule.
 RENAMED_KEYS: dict[str, dict[str, str]] = {
     "data": {"time_limit": "decode_timeout"},
     "clip": {"short": "short_clips"},
@@ -54,7 +54,7 @@ def current_key(section: str, key: str) -> str:
 def rename_section_keys(values: Any, section: str) -> tuple[Any, dict[str, str]]:
     """The values of one section by their new keys, and the old keys among them with their new names.
 
-    What is no mapping is returned as it is. Raises ValueError where an old and its new key are both set.
+    A value that is not a mapping is returned unchanged. Raises ValueError where an old and its new key are both set.
     """
     if not isinstance(values, Mapping):
         return values, {}
@@ -75,10 +75,10 @@ def rename_recipe_keys(recipe: Mapping[str, Any]) -> tuple[dict[str, Any], dict[
     for path, parent, key in _sections(result):
         section = path.partition(".")[0]
         try:
-            parent[key], found = rename_section_keys(parent[key], section)
+            parent[key], renamed_in_section = rename_section_keys(parent[key], section)
         except ValueError as error:
             raise ValueError(f"{path}: {error}") from None
-        renamed |= {f"{path}.{old}": f"{path}.{new}" for old, new in found.items()}
+        renamed |= {f"{path}.{old}": f"{path}.{new}" for old, new in renamed_in_section.items()}
     return result, renamed
 
 

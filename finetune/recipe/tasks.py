@@ -91,15 +91,14 @@ class Task(Section):
                 f"a {self.kind} has {wanted} columns, {', '.join(DEFAULT_COLUMNS[self.kind])}, in this order"
             )
         if self.columns is not None and len(set(self.columns)) < len(self.columns):
-            raise ValueError(f"columns are {', '.join(self.columns)}; each is named once")
+            raise ValueError(f"columns are {', '.join(self.columns)}; name each column once")
         if self.kind in CATEGORICAL_KINDS and self.columns is not None and len(self.columns) != 1:
-            raise ValueError(f"columns are {', '.join(self.columns)}; a task of kind {self.kind} has one")
+            raise ValueError(f"columns are {', '.join(self.columns)}; a task of kind {self.kind} has one column")
         if self.loss is not None and self.loss not in ALLOWED_LOSSES[self.kind]:
-            raise ValueError(
-                f"loss {self.loss} is not for kind {self.kind}; take {', '.join(ALLOWED_LOSSES[self.kind])}"
-            )
+            allowed = ", ".join(ALLOWED_LOSSES[self.kind])
+            raise ValueError(f"loss {self.loss} cannot be used with kind {self.kind}; use one of {allowed}")
         if self.levels is not None and (self.kind != "ordinal" or len(set(self.levels)) < max(2, len(self.levels))):
-            raise ValueError("levels are two or more different names, of kind ordinal alone")
+            raise ValueError("levels must be two or more different names, and are for kind ordinal only")
         return self
 
     def columns_of(self, name: str) -> tuple[str, ...]:
@@ -209,11 +208,13 @@ def primary_task(kinds: Mapping[str, Any]) -> str:
 
 def check_tasks(tasks: Mapping[str, Task], multitask: Multitask) -> None:
     """Raise ValueError where the tasks and how they share do not fit together."""
-    odd = [name for name in tasks if not re.fullmatch(r"[A-Za-z][A-Za-z0-9_]*", name)]
-    if odd:
-        raise ValueError(f"tasks are named by letters, digits and _: {', '.join(odd)}")
+    invalid = [name for name in tasks if not re.fullmatch(r"[A-Za-z][A-Za-z0-9_]*", name)]
+    if invalid:
+        raise ValueError(
+            f"invalid names of tasks: {', '.join(invalid)}; use letters, digits and _, starting with a letter"
+        )
     if not tasks and multitask != Multitask():
-        raise ValueError("multitask is set and there are no tasks")
+        raise ValueError("multitask is set, but there are no tasks")
     towers = {task.tower for task in tasks.values()} - {None}
     if multitask.sharing == "hard" and (towers or multitask.soft_sharing_towers):
         raise ValueError("tower and multitask.soft_sharing_towers need multitask.sharing towers or cross_stitch")

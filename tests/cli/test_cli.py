@@ -101,7 +101,7 @@ def test_train_evaluate_predict_and_report_from_the_command_line(finetune, recip
         (["data.folder=nowhere"], "there is no folder 'nowhere'"),
         (["data.folder=null"], "needs one of data.manifest and data.folder"),
         (["data.manifest=a.csv"], "needs one of data.manifest and data.folder"),
-        (["oops"], "'oops' is no override"),
+        (["oops"], "'oops' is not an override"),
         (["--outt", "x"], "No such option"),
     ],
 )

@@ -124,13 +124,13 @@ def test_a_kind_with_columns_of_its_own_wants_as_many(kind, count):
 @pytest.mark.parametrize("kind", CATEGORICAL_KINDS)
 def test_a_kind_that_chooses_among_names_has_one_column(kind):
     (line,) = refusal({"it": {"kind": kind, "columns": ["a", "b"]}})
-    assert line == f"tasks.it: columns are a, b; a task of kind {kind} has one"
+    assert line == f"tasks.it: columns are a, b; a task of kind {kind} has one column"
 
 
 def test_numbers_may_have_any_columns_but_each_once():
     assert Task(kind="regress", columns=("a", "b", "c")).columns_of("it") == ("a", "b", "c")
     assert refusal({"it": {"kind": "box", "columns": ["x", "y", "w", "w"]}}) == [
-        "tasks.it: columns are x, y, w, w; each is named once"
+        "tasks.it: columns are x, y, w, w; name each column once"
     ]
 
 
@@ -144,7 +144,8 @@ def test_each_kind_has_its_own_losses():
                 assert Task(kind=kind, loss=loss).loss == loss
                 continue
             (line,) = refusal({"it": {"kind": kind, "loss": loss}})
-            assert line == f"tasks.it: loss {loss} is not for kind {kind}; take {', '.join(ALLOWED_LOSSES[kind])}"
+            allowed = ", ".join(ALLOWED_LOSSES[kind])
+            assert line == f"tasks.it: loss {loss} cannot be used with kind {kind}; use one of {allowed}"
 
 
 @pytest.mark.parametrize(
@@ -157,13 +158,15 @@ def test_each_kind_has_its_own_losses():
     ],
 )
 def test_levels_are_different_names_of_an_ordinal_task(task):
-    assert refusal({"it": task}) == ["tasks.it: levels are two or more different names, of kind ordinal alone"]
+    assert refusal({"it": task}) == [
+        "tasks.it: levels must be two or more different names, and are for kind ordinal only"
+    ]
 
 
 @pytest.mark.parametrize("name", ["a b", "1st", "a.b", "_a", "é", "a-b", ""])
 def test_a_task_is_named_by_letters_digits_and_underscores(name):
     (line,) = refusal({name: {"kind": "box"}, "good_1": {"kind": "box"}})
-    assert line == f"recipe: tasks are named by letters, digits and _: {name}"
+    assert line == f"recipe: invalid names of tasks: {name}; use letters, digits and _, starting with a letter"
 
 
 @pytest.mark.slow
@@ -175,7 +178,7 @@ def test_a_key_in_a_task_of_any_good_name_is_placed_there(name):
 
 
 def test_what_has_no_tasks_has_nothing_to_share():
-    with pytest.raises(RecipeError, match="multitask is set and there are no tasks"):
+    with pytest.raises(RecipeError, match="multitask is set, but there are no tasks"):
         check_recipe({"multitask": {"weighting": "dwa"}}, where="it")
     assert Recipe(multitask=Multitask()).tasks == {}
 

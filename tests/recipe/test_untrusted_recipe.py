@@ -91,7 +91,7 @@ def test_text_that_only_looks_like_a_reference_reads_back_from_a_run(run):
         ("seed: " + "[" * 3000 + "]" * 3000, "nested more than"),
         ("seed: !!python/object/apply:os.system ['touch executed']", "cannot be read as YAML"),
         ("seed: " + "9" * 5000, "cannot be read as YAML"),
-        ("# " + "x" * 1_000_001, "is no recipe"),
+        ("# " + "x" * 1_000_001, "is not a recipe"),
         ("data: {group_pattern: '(a){99999999999999999999}'}", "is not a valid regular expression"),
     ],
 )
