@@ -30,7 +30,7 @@ class EdgeSample:
     groups_N: np.ndarray
 
     def of(self, chosen: np.ndarray) -> "EdgeSample":
-        """The clips chosen by an index or mask array."""
+        """The clips chosen by row numbers (M,) or a mask (N,)."""
         return EdgeSample(self.fields_N2HW[chosen], self.classes_N[chosen], self.groups_N[chosen])
 
     def means(self, chosen: np.ndarray) -> np.ndarray:

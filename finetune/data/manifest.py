@@ -83,7 +83,7 @@ class Manifest:
         return self.labels if self.targets is None else self.targets
 
     def rows(self, split: str) -> np.ndarray:
-        """Row numbers of a split, ascending."""
+        """Row numbers (R,) of a split, ascending."""
         return np.flatnonzero(self.splits == split)
 
     def counts(self, split: str) -> dict[str, int]:

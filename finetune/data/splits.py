@@ -119,7 +119,9 @@ def assign_splits(
 
 
 def repair_folds(folds: Sequence[np.ndarray], every: Iterable[Labels], units: np.ndarray) -> list[np.ndarray]:
-    """The same folds (row indices of each, together all rows), changed so that each can be tested and trained on.
+    """The same folds, changed so that each can be tested and trained on.
+
+    Folds are row numbers (R,), together all rows; `units` (N,) names the unit of each row, which stays in one fold.
 
     If all units with a class are in one fold, no model is trained on this class before it is tested there: one of
     these units moves to another fold. If a fold is empty, a unit moves into it.

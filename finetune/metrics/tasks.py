@@ -48,7 +48,7 @@ def score_task(
 def validation_headline(kind: str, truth: np.ndarray, predictions: np.ndarray) -> dict[str, float]:
     """The headline metric of a task by its key, without an interval, from its labelled rows; empty without rows.
 
-    `truth` and `predictions` as in `score_task`.
+    `truth` and `predictions` have the shapes of `score_task`.
     """
     return {HEADLINE_METRICS[kind][0]: _HEADLINE_FUNCTIONS[kind](truth, predictions)} if len(truth) else {}
 

@@ -77,7 +77,7 @@ def _adapter(kind: Any) -> TypeAdapter:
 
 
 def read_array(path: Path, *, mapped: bool = False) -> np.ndarray:
-    """The array in a .npy file, or its memory map; pickled objects are refused. Raises RunError."""
+    """The array in a .npy file, of any shape, or its memory map; pickled objects are refused. Raises RunError."""
     try:
         if mapped:
             return np.lib.format.open_memmap(path, mode="r")

@@ -12,7 +12,7 @@ from finetune.video.geometry import Placement, box_is_visible, boxes_to_crop, mo
 def clip_targets(
     tasks: Mapping[str, Labels], row: int, layout: TargetLayout, place: Callable[[], Placement], *, middle: int
 ) -> np.ndarray:
-    """The targets of a row as one float32 vector, laid out by `layout`: values, then for each task 1 where it is known.
+    """The targets of a row, float32 (W,), laid out by `layout`: values, then for each task 1 where it is known.
 
     `place` computes where the clip lies in its video. Boxes are those of the video's `middle` frame, in source pixels.
     A box outside the clip's picture or frames, and motion where all frames of the clip are the same, count as unknown.

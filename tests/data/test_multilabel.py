@@ -311,7 +311,7 @@ def test_a_figure_that_the_data_has_not_is_refused(clip_folder):
     manifest = ft.Manifest.from_folder(clip_folder)
     model = ft.build_model(TINY, manifest.classes, weights="none", num_frames=2, size=32)
     train = ft.Train(early_stopping={"metric": "val_map"})
-    with pytest.raises(RecipeError, match="val_map, which only data.multilabel has"):
+    with pytest.raises(RecipeError, match="val_map, which needs data.multilabel"):
         ft.fit(model, manifest, [ft.Phase(unfreeze="head")], clip=ft.Clip(num_frames=2), train=train, quiet=True)
 
 

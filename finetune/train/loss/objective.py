@@ -64,7 +64,7 @@ def build_objective(model: VideoClassifier, manifest: Manifest, recipe: Recipe, 
 
 @dataclass
 class SingleTaskObjective:
-    """The loss of a single task; it keeps no state."""
+    """The loss of a single task; it keeps no state. Shapes as in `Objective`."""
 
     loss_fn: Callable[[Tensor, Tensor], Tensor]
     wants_losses_after: bool = False

@@ -93,7 +93,7 @@ def fingerprint(manifest: Manifest, facts: FileFacts) -> Tensor:
 
 
 def refuse_changed_files(manifest: Manifest, before: Tensor, now: Tensor) -> None:
-    """Raise DataError when files changed since the run began, as its clips would change."""
+    """Raise DataError when files changed since the run began. `before` and `now` are fingerprints (N, 4)."""
     if not isinstance(before, Tensor) or before.shape != now.shape:
         raise DataError(f"{manifest.source}: has {len(now)} rows, not those that the run began with; start another run")
     changed = (before != now).any(1).nonzero().flatten().tolist()

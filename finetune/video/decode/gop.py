@@ -90,9 +90,9 @@ def layout_from_frame_packets(
 ) -> GopLayout | None:
     """The layout where the packet of every frame is known; `frame_packets` is in display order, negative where unknown.
 
-    `keys` are the packets of keyframes, `seek_times` their times in ticks. None where that is not enough to decode by:
-    no keyframe at the start, a packet that gives two frames, a frame whose packet is unknown, or one that is shown
-    between the frames of an earlier group.
+    `keys` are the packets of keyframes, `seek_times` their times in ticks, `times` (N,) the seconds of frames. None
+    where that is not enough to decode by: no keyframe at the start, a packet that gives two frames, a frame whose
+    packet is unknown, or one that is shown between the frames of an earlier group.
     """
     if min(frame_packets, default=0) < 0 or None in seek_times:
         return None

@@ -80,13 +80,13 @@ def read_index(folder: Path) -> np.ndarray:
 
 
 def write_index(folder: Path, index: np.ndarray) -> None:
-    """Sort the index by path, and replace the file atomically."""
+    """Sort the index (N,) by path, and replace the file atomically."""
     with atomic_file(folder / "index.npy") as partial, partial.open("wb") as file:
         np.save(file, index[np.argsort(index["path"], kind="stable")])
 
 
 def find_entry(index: np.ndarray, path: str | Path) -> np.void | None:
-    """The entry of a video, by binary search; None where there is none."""
+    """The entry of a video in an index (N,), by binary search; None where there is none."""
     key, paths = os.fsencode(path), index["path"]
     place = bisect_left(paths, key)
     return index[place] if place < len(paths) and paths[place] == key else None
@@ -97,7 +97,7 @@ def shard_file(folder: Path, shard: int) -> Path:
 
 
 def broken_shards(folder: Path, index: np.ndarray) -> dict[int, str]:
-    """By number, what is wrong with shards that are missing, or shorter than the index says."""
+    """By number, what is wrong with shards that are missing, or shorter than the index (N,) says."""
     broken = {}
     ends = np.zeros(1 + index["shard"].max(initial=-1), np.int64)
     np.maximum.at(ends, index["shard"], index["table"] + index["num_frames"] * FRAME_DTYPE.itemsize)
