@@ -63,7 +63,7 @@ def features(
             print(f"{phase.phase}: not cached: {phase.why_not}")
             continue
         print(
-            f"{phase.phase}: {_entry_text(phase.entry)} of {phase.clips} clips, {_size(phase.kept_bytes)}, "
+            f"{phase.phase}: {_entry_text(phase.entry)} of {phase.clips} clip views, {_size(phase.kept_bytes)}, "
             f"{phase.computed} computed now"
         )
         for reason in phase.failed:

@@ -12,6 +12,7 @@ from finetune.cli.arguments import Overrides, RecipeName
 from finetune.errors import RecipeError, shorten_list
 from finetune.recipe.load import find_recipe, list_recipes, load_recipe
 from finetune.recipe.schema import Phase, Schedule
+from finetune.text import count
 
 app = typer.Typer(no_args_is_help=True)
 
@@ -61,8 +62,10 @@ def validate(
     if isinstance(settings.phases, Schedule):
         print(f"{find_recipe(recipe)}: valid, phases from schedule {settings.phases.schedule}")
         return
-    lengths = [f"{phase.steps} steps" if phase.steps else f"{phase.num_epochs(1)} epochs" for phase in settings.phases]
-    print(f"{find_recipe(recipe)}: valid, {shorten_list(lengths)} in {len(lengths)} phases")
+    lengths = [
+        count(phase.steps, "step") if phase.steps else count(phase.num_epochs(1), "epoch") for phase in settings.phases
+    ]
+    print(f"{find_recipe(recipe)}: valid, {count(len(lengths), 'phase')}: {shorten_list(lengths)}")
 
 
 @app.command()

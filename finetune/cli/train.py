@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from finetune.cli.manifest import load_manifest, print_data_root_mapping
-from finetune.errors import FinetuneError, RecipeError
+from finetune.errors import FinetuneError, RecipeError, shorten_list
 from finetune.recipe.load import load_recipe
 from finetune.recipe.schema import Recipe
 
@@ -110,11 +110,12 @@ def _print_forecast(settings: Recipe, manifest: "Manifest") -> None:
         print(
             f"{number:5}  {phase.learns:{width}}  {phase.parameters:11,}  {phase.steps:6,}"
             f"  {phase.seconds_per_step:8.2f}  {phase.minutes:7.1f}  {phase.peak_gb:7.1f}"
-            + "  frozen features cached" * phase.kept
-            + "  waits for videos" * (phase.waits_for_data and not phase.kept)
         )
-    if any(phase.waits_for_data and not phase.kept for phase in phases):
-        print("Decoding videos is slower than training: try `finetune data pack`, or more data.workers.")
+    if cached := [number for number, phase in enumerate(phases, 1) if phase.kept]:
+        print(f"Frozen features cached: phase {shorten_list(cached)}.")
+    if waiting := [number for number, phase in enumerate(phases, 1) if phase.waits_for_data and not phase.kept]:
+        print(f"Decoding is slower than training: phase {shorten_list(waiting)}.")
+        print("Try `finetune data pack`, or more data.workers.")
     print(f"About {sum(phase.minutes for phase in phases):.0f} minutes of training; nothing was trained or written.")
 
 

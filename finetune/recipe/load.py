@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig, ListConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from pydantic import ValidationError
 from pydantic_core import ErrorDetails
@@ -21,6 +21,7 @@ from finetune.recipe.tasks import Task
 from finetune.storage.object_store import UntrustedUrl, is_url
 
 TASK_SECTION = "tasks.<name>"
+BRACKETED = re.compile(r"\[([^\[\]]*)\]")  # [0] in phases[0].lr, the same as phases.0.lr
 REFERENCE = re.compile(r"(?<!\\)(\\\\)*\$\{")  # with a backslash before it, it is text
 RUN_FOLDER_FILES = ("manifest.csv", "classes.json", "environment.json", "checkpoints", "evaluation", "study.json")
 MAX_CHARACTERS, MAX_DEPTH = 1_000_000, 16
@@ -193,7 +194,7 @@ def _check_harmless(text: str, where: Path, *, references: bool = True) -> None:
 
 def _apply_overrides(tree: DictConfig, overrides: Sequence[str]) -> None:
     try:
-        overrides, renamed = rename_override_keys(overrides)
+        overrides, renamed = rename_override_keys([_without_brackets(override) for override in overrides])
     except ValueError as error:
         raise RecipeError(str(error)) from None
     warn_of_renamed_keys(renamed, stacklevel=3)
@@ -201,13 +202,27 @@ def _apply_overrides(tree: DictConfig, overrides: Sequence[str]) -> None:
         _override(tree, override)
 
 
+def _without_brackets(override: str) -> str:
+    """The override with `phases[0].lr` in its key as `phases.0.lr`; its value stays as it is."""
+    key, equals, value = override.partition("=")
+    return BRACKETED.sub(r".\1", key) + equals + value
+
+
 def _override(tree: DictConfig, override: str) -> None:
     key, equals, value = override.partition("=")
     if not equals or not key:
         raise RecipeError(f"{override!r} is not an override; write key.sub=value, for example train.batch_size=16")
+    section, *rest = key.split(".")
+    if rest and isinstance(tree.get(section), ListConfig) and not re.fullmatch(r"-?\d+", rest[0]):
+        raise RecipeError(
+            f"{override!r} cannot be applied: {section} is a list, whose items have numbers; write {section}.0 for "
+            "the first"
+        )
     try:
-        OmegaConf.update(tree, key, parse_value(key.split("."), value), merge=False, force_add=True)
-    except (YAMLError, OmegaConfBaseException, IndexError, ValueError, TypeError, AssertionError) as error:
+        OmegaConf.update(tree, key, parse_value([section, *rest], value), merge=False, force_add=True)
+    except IndexError:
+        raise RecipeError(f"{override!r} cannot be applied: the list has no such item; the first item is 0") from None
+    except (YAMLError, OmegaConfBaseException, ValueError, TypeError, AssertionError) as error:
         raise RecipeError(f"{override!r} cannot be applied: {str(error).splitlines()[0]}") from None
 
 

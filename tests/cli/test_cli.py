@@ -193,5 +193,5 @@ def test_recipes_are_listed_shown_copied_and_validated(finetune, tmp_path, monke
     assert (tmp_path / "mine.yaml").read_text() == shown
     assert finetune("recipes", "copy", "folder", "mine.yaml")[0] == 2
     status, printed, _ = finetune("recipes", "validate", "mine.yaml", "phases.0.epochs=3")
-    assert (status, "valid" in printed) == (0, True)
+    assert (status, "valid, 2 phases: 3 epochs, 6 epochs" in printed) == (0, True)
     assert finetune("recipes", "validate", "mine.yaml", "phases.0.epoch=3")[0] == 2

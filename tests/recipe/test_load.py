@@ -94,6 +94,18 @@ def test_an_override_that_fits_nowhere_is_refused(recipe_file, override):
         load_recipe(str(recipe_file), [override])
 
 
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("phases[9].lr=1", "the list has no such item; the first item is 0"),
+        ("phases.lr=1", "phases is a list, whose items have numbers; write phases.0 for the first"),
+    ],
+)
+def test_an_override_of_no_item_of_a_list_is_refused_in_plain_words(recipe_file, override, message):
+    with pytest.raises(RecipeError, match=message):
+        load_recipe(str(recipe_file), [override])
+
+
 def test_an_unknown_recipe_names_the_nearest():
     with pytest.raises(RecipeError, match=r"no recipe 'quickstat' \(nearest: quickstart"):
         load_recipe("quickstat")

@@ -74,6 +74,8 @@ def test_old_keys_of_a_file_are_read_with_one_warning_each(old_file):
     ("override", "read", "value"),
     [
         ("clip.short=error", lambda recipe: recipe.clip.short_clips, "error"),
+        ("phases[0].train=layer4", lambda recipe: recipe.phases[0].unfreeze, "layer4"),
+        ("tasks[box].at=1e3", lambda recipe: recipe.tasks["box"].feature_stage, "1e3"),
         ("phases.0.train=layer4", lambda recipe: recipe.phases[0].unfreeze, "layer4"),
         ("phases.-1.carry=false", lambda recipe: recipe.phases[-1].keep_optimizer_state, False),
         ("tasks.box.at=1e3", lambda recipe: recipe.tasks["box"].feature_stage, "1e3"),
@@ -120,6 +122,8 @@ def test_an_old_key_beside_its_new_one_is_an_error_in_words(old_file, tmp_path):
         RecipeError, match=r"^clip.short is the old name of clip.short_clips, and both are set; keep clip"
     ):
         load_recipe("folder", ["clip.short=loop", "clip.short_clips=error"])
+    with pytest.raises(RecipeError, match=r"^phases.0.train is the old name of phases.0.unfreeze, and both are set"):
+        load_recipe("folder", ["phases[0].train=head", "phases.0.unfreeze=all"])
     with pytest.raises(ValueError, match="anchor is the old name of l2_sp, and both are set; keep l2_sp"):
         ft.Train(l2_sp=0.1, anchor=0.1)
 
