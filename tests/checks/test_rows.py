@@ -109,7 +109,7 @@ def test_files_without_any_labels_are_rows_too(tmp_path):
         "no_labels": "warning",
         "passed_over": "note",
     }
-    assert rows.findings[-1].what == "Passed over: 1 × hidden, 1 × not a video or image (.txt)."
+    assert rows.findings[-1].what == "Skipped: 1 × hidden, 1 × not a video or image (.txt)."
     table = write_csv(tmp_path / "clips.csv", [["data/a.mp4", ""], ["data/b.mp4", ""]], ("path", "label"))
     assert {finding.kind for finding in read(table).findings} == {"no_labels"}
 
