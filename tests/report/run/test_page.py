@@ -106,7 +106,7 @@ def test_an_evaluation_may_lie_outside_the_run(tmp_path):
 @pytest.mark.parametrize(
     ("file", "content", "message"),
     [
-        ("evaluation/results.json", None, "no such file.*evaluate the run first"),
+        ("evaluation/results.json", None, "does not exist; evaluate the run first"),
         (
             "evaluation/results.json",
             '{"schema": 2}',
