@@ -6,6 +6,8 @@ from typing import Annotated, Any
 
 import typer
 
+from finetune.text import count
+
 _MIN_METRIC_WIDTH = 11  # characters of "top-1 0.958"
 _MAX_NAME_LENGTH = 60  # characters of a run's name in the file name of the page
 
@@ -60,7 +62,7 @@ def _table(result: Mapping[str, Any]) -> str:
         interval = "" if pair["verdict"] == "unsettled" else f" (95 % interval {low:+.1f} to {high:+.1f})"
         lines.append(
             f"{other} against {first}: {pair['words']}; {100 * pair['difference']:+.1f} points{interval}, "
-            f"only {first} correct on {pair['only_first']} clips, only {other} on {pair['only_other']}"
+            f"only {first} correct on {count(pair['only_first'], 'clip')}, only {other} on {pair['only_other']}"
         )
     return "\n".join(lines)
 
