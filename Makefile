@@ -16,7 +16,7 @@ setup: $(STAMP) ## install into .venv, once
 finetune: $(STAMP) $(DATA) ## train RECIPE (default: quickstart) with ARGS="train.batch_size=16", write a report
 	@$(BIN)/finetune train $(RECIPE) $(ARGS)
 
-quick: $(STAMP) ## run the fast tests, in under two minutes on two cores
+quick: $(STAMP) ## run the fast tests, in about two minutes on two cores
 	OMP_NUM_THREADS=1 $(BIN)/pytest -q -n 2 --dist worksteal -m "not slow" --durations 10 --durations-min 1
 
 test: $(STAMP) ## run all tests, in two processes of one thread each
