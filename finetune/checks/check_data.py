@@ -135,7 +135,7 @@ def _bad_files(bad: dict[int, VideoError], number: int) -> list[Finding]:
     if not bad:
         return []
     what = f"{len(bad)} of {number} files cannot be read." if number > 1 else "The file cannot be read."
-    todo = "Fix or remove them."
+    todo = "Fix or remove it." if len(bad) == 1 else "Fix or remove them."
     if any(TIMEOUT_REASON in str(error) for error in bad.values()):
         todo += " Allow more time for files on a slow disk with --seconds."
     return [Finding("mend", "unreadable", what, todo, tuple(bad))]

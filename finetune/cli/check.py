@@ -122,9 +122,11 @@ def _print(result: dict[str, Any]) -> None:
     from rich.console import Console
     from rich.text import Text
 
+    from finetune.text import count
+
     console = Console(highlight=False, soft_wrap=True)
     console.print(
-        Text(f"{result['source']}: {result['num_files']} files, {len(result['unreadable'])} cannot be read\n")
+        Text(f"{result['source']}: {count(result['num_files'], 'file')}, {len(result['unreadable'])} cannot be read\n")
     )
     for finding in result["findings"]:
         label, style = _SEVERITY_LABELS[finding["severity"]]

@@ -117,7 +117,7 @@ def scan_folder(source: Path, *, image_sequences: bool = True) -> FolderScan:
         hint = "; it is a file: use data.manifest for a CSV" if source.is_file() else ""
         raise DataError(f"there is no folder {str(source)!r}{hint}")
     folders = subfolders(source)
-    problem = _problem_with_layout(source, folders)
+    problem = _problem_with_layout(folders)
     has_splits = not problem and bool(folders) and all(split_from_folder(folder) for folder in folders)
     parts = [(split_from_folder(top), inner) for top in folders for inner in subfolders(top)] if has_splits else []
     parts = parts or [("", folder) for folder in folders if not problem]
@@ -156,7 +156,7 @@ def _split_words(folder: Path) -> set[str]:
     return {SPLIT_ALIASES[word] for word in re.findall("[a-z]+", folder.name.casefold()) if word in SPLIT_ALIASES}
 
 
-def _problem_with_layout(source: Path, folders: Sequence[Path]) -> str:
+def _problem_with_layout(folders: Sequence[Path]) -> str:
     """An error message for folders that are neither all classes nor all splits; an empty text if they are."""
     if not folders:
         return "has no subfolders; put each class's videos into a folder named after the class"

@@ -20,6 +20,7 @@ from scipy.sparse.csgraph import connected_components
 
 from finetune.data.labels import Labels
 from finetune.errors import DataError
+from finetune.text import count
 
 SPLITS = ("train", "val", "test")
 MIN_SPLIT_UNITS = 8  # with at most this many units, all assignments are tried
@@ -109,11 +110,11 @@ def assign_splits(
         if best is None or assignment.cost < best[0] - 5 * MOVE_PENALTY * len(units):
             best = assignment.cost, assignment.split_U[place_of[unit_of_row]]
     if best is None:
-        groups = f"{len(names)} group{'s' * (len(names) != 1)}"
         held_out = " and ".join(f"{share:.0%} for {name}" for share, name in ((val, "val"), (test, "test")) if share)
         raise DataError(
-            f"{source}: {len(units)} videos in {groups} are too few to hold out {held_out}: train would "
-            "lack a class, or be empty; give a split for each row, or set data.val or data.test to 0"
+            f"{source}: {count(len(units), 'video')} in {count(len(names), 'group')} are too few "
+            f"to hold out {held_out}: train would lack a class, or be empty; "
+            "give a split for each row, or set data.val or data.test to 0"
         )
     return np.array(["test", "val", "train"])[best[1]]
 

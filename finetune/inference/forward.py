@@ -28,7 +28,7 @@ def predict_batch(
         with autocast(precision, device), limit_threads(small=model.fits_one_thread):
             views.append(model(clips_BVTCHW[:, view].to(device), cut))
     return {
-        task: _decode_logits(model, task, output, torch.stack([outputs[task] for outputs in views])).cpu()
+        task: _decode_logits(model, output, torch.stack([outputs[task] for outputs in views])).cpu()
         for task, output in model.outputs.items()
     }
 
@@ -38,7 +38,7 @@ def probabilities(model: VideoClassifier, clips_BVTCHW: Tensor, *, precision: st
     return predict_batch(model, clips_BVTCHW, precision=precision)[model.primary]
 
 
-def _decode_logits(model: VideoClassifier, task: str, output: OutputSpec, logits_VBK: Tensor) -> Tensor:
+def _decode_logits(model: VideoClassifier, output: OutputSpec, logits_VBK: Tensor) -> Tensor:
     if not output.is_categorical:
         scale, center = (torch.tensor(values, device=logits_VBK.device) for values in (output.scale, output.center))
         return (logits_VBK.float() * scale + center).transpose(0, 1)

@@ -34,7 +34,7 @@ def output_paths(paths: Sequence[Path], out: Path, *, image_sequences: bool = Tr
     if len(paths) == 1 and files == list(paths):
         targets = [_check_suffix(files[0], out)]
     else:
-        _check_output_folder(paths, out, len(files))
+        _check_output_folder(out, len(files))
         top = Path(os.path.commonpath([file.absolute().parent for file in files]))
         targets = [out / _with_output_suffix(file.absolute().relative_to(top)) for file in files]
     sources = {file.resolve() for file in files}
@@ -120,7 +120,7 @@ def _check_suffix(file: Path, out: Path) -> Path:
     return out
 
 
-def _check_output_folder(paths: Sequence[Path], out: Path, count: int) -> None:
+def _check_output_folder(out: Path, count: int) -> None:
     if out.exists() and not out.is_dir():
         raise RunError(f"{out}: exists and is not a folder; {count} files need a folder, name another one")
     if out.suffix.lower() in {*VIDEO_OUTPUT_SUFFIXES, *IMAGE_OUTPUT_SUFFIXES} and not out.is_dir():

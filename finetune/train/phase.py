@@ -80,7 +80,7 @@ def start_phase(
     model, accelerator, phase = setup.model, setup.accelerator, setup.phases[index]
     trainable, groups = begin_phase(model, phase, seed=draw_seed(setup.recipe.seed, 0, index, 0))
     frozen = cacheable_part(model, setup.recipe, setup.precision, print_line)
-    setup.l2_sp.start_phase(model, phase.l2_sp or 0.0, groups)
+    setup.l2_sp.start_phase(phase.l2_sp or 0.0, groups)
     peak_lrs = [group["lr"] for group in groups]
     optimizer = build_optimizer(str(phase.optimizer), groups)
     # Wrapped again in each phase: the gradients of a stage that is unfrozen after wrapping would not be averaged.

@@ -46,7 +46,7 @@ def draw_curves(curves: Sequence[RunCurve], key: str, *, name: str, metric: str,
     if is_share:
         axes.yaxis.set_major_formatter(PercentFormatter(1, decimals=0, symbol=" %"))
     axes.grid(axis="y", color=LINE, lw=0.8)
-    _draw_run_letters(axes, series, longest)
+    _draw_run_letters(axes, series)
     svg = inline_svg(figure, name, label=_curve_description(metric, series, "{:.1%}" if is_share else "{:.3g}"))
     return re.sub("#02020([1-8])", r"var(--run-\1)", svg)
 
@@ -59,7 +59,7 @@ def _values(epochs: Sequence[dict[str, Any]], key: str) -> np.ndarray:
     return np.array([math.nan if epoch.get(key) is None else float(epoch[key]) for epoch in epochs])
 
 
-def _draw_run_letters(axes: Axes, series: Sequence[tuple[str, np.ndarray, np.ndarray]], longest: int) -> None:
+def _draw_run_letters(axes: Axes, series: Sequence[tuple[str, np.ndarray, np.ndarray]]) -> None:
     """Write each letter at the right border, at the end of its line; letters that would overlap are moved apart."""
     low, high = axes.get_ylim()
     ends: list[tuple[float, int, str]] = []

@@ -6,7 +6,6 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from finetune.model.freezing.freeze import StagedModel
 from finetune.model.freezing.stages import HEAD_STAGES
 
 
@@ -18,7 +17,7 @@ class L2SPPenalty:
         self.strength = 0.0
         self.held: list[nn.Parameter] = []
 
-    def start_phase(self, model: StagedModel, strength: float, groups: Sequence[dict[str, Any]]) -> None:
+    def start_phase(self, strength: float, groups: Sequence[dict[str, Any]]) -> None:
         """Penalize the backbone's parameters in `groups`, in place of weight decay, which is set to 0 there."""
         self.strength = strength
         backbone = [group for group in groups if group["stage"] not in HEAD_STAGES]
