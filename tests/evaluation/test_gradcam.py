@@ -16,7 +16,7 @@ from finetune.errors import ModelError, RunError
 from finetune.evaluation.gradcam import _sheet_weights, explain, grad_cam
 from finetune.model.backbone.backbone import Backbone
 from finetune.model.backbone.network import InputSpec, Network
-from finetune.model.classifier import VideoClassifier
+from finetune.model.classifier import VideoClassifier, build_from_settings
 from finetune.model.freezing.freeze import set_trainable
 from finetune.recipe.schema import Model
 from finetune.report.run.page import write_report
@@ -145,6 +145,13 @@ def test_of_a_network_that_takes_clips_the_heat_has_its_steps():
     brightness = F.avg_pool3d(clip[:, 0].float()[None], (2, 8, 8))[0]
     assert heat.shape == (2, 8, 8)
     torch.testing.assert_close(heat, brightness / brightness.max())
+
+
+def test_of_grey_stacks_each_picture_has_heat():
+    settings = Model(backbone=TINY, weights="none", temporal="attention", fusion="grey_stack")
+    found = grad_cam(build_from_settings(settings, ["a", "b"], num_frames=7, size=SIDE), drawn(7))
+    assert found.heatmap_THW.shape == (3, 2, 2)
+    assert len(_sheet_weights(found.weights_T, 7)) == 7
 
 
 @pytest.mark.parametrize("learning", ["all", "layer4", "head"])

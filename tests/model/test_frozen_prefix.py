@@ -8,7 +8,7 @@ from torch import nn
 import finetune as ft
 from finetune.errors import ModelError
 from finetune.model import frozen_prefix as cutting
-from finetune.model.classifier import build_model
+from finetune.model.classifier import build_from_settings, build_model
 from finetune.model.frozen_prefix import FEATURES, find_cut, forward_after_cut, forward_before_cut
 
 FAMILIES = [
@@ -92,13 +92,14 @@ def test_frames_that_meet_inside_are_cut_too_but_for_those_that_learn_to_merge()
     clips = clips_of(model := model_at("resnet18", "layer3", 64, dropout=0.0))
     assert find_cut(model, 2) is not None
     settings = ft.Model(backbone="resnet18", weights="none", fusion="tsm")
-    from finetune.model.classifier import build_from_settings
-
-    shifted = build_from_settings(settings, ["a", "b"], num_frames=2, size=64)
-    ft.set_trainable(shifted, "layer3")
-    shifted.eval()
-    cut = find_cut(shifted, 2)
-    assert torch.equal(shifted(clips)["label"], shifted(forward_before_cut(shifted, clips, cut), cut)["label"])
+    for fusion in ("tsm", "grey_stack"):
+        mixing = settings.model_copy(update={"fusion": fusion})
+        mixed = build_from_settings(mixing, ["a", "b"], num_frames=2, size=64)
+        ft.set_trainable(mixed, "layer3")
+        mixed.eval()
+        cut = find_cut(mixed, 2)
+        assert cut.item[0] == mixed.backbone.steps(2)
+        assert torch.equal(mixed(clips)["label"], mixed(forward_before_cut(mixed, clips, cut), cut)["label"])
     merging = build_from_settings(settings.model_copy(update={"fusion": "slow"}), ["a", "b"], num_frames=2, size=64)
     ft.set_trainable(merging, "head")
     assert find_cut(merging, 2) is None

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from finetune.errors import ModelError
 from finetune.model.backbone.fetch_weights import find_weights
-from finetune.model.backbone.frame_fusion import FUSIONS, FrameCount
+from finetune.model.backbone.frame_fusion import FUSIONS, STACKED_FRAMES, FrameCount, stack_grey_frames
 from finetune.model.backbone.known_names import check_name
 from finetune.model.backbone.load_weights import load_weights
 from finetune.model.backbone.network import Network
@@ -22,7 +22,7 @@ class Backbone(nn.Module):
 
     With `sharing` `towers` or `cross_stitch` the network is copied, `num_towers` is 2, and features are
     (B, 2, T', D). `spec` describes the pretraining input; `stage_of` names the stage of each parameter of `net`, in
-    order from input to output. An image backbone processes each frame alone unless `fusion` mixes frames inside it;
+    order from input to output. An image backbone processes each frame alone unless `fusion` mixes frames;
     `merges` holds the parameters that slow fusion adds.
     """
 
@@ -51,9 +51,11 @@ class Backbone(nn.Module):
         self.width, self.spec, self.stage_of = network.width, network.spec, network.stage_of
         self.takes_clips = network.takes_clips
         self.stacks_frames = fusion == "early"
+        self.stacks_grey = fusion == "grey_stack"
         self.fixed_frames = num_frames if network.fixed_frames or self.stacks_frames else None
         one_step = network.time_stride is None or self.stacks_frames
-        self.time_stride = None if one_step else (network.time_stride or 1) * 2 ** len(self.merges)
+        picture_stride = STACKED_FRAMES if self.stacks_grey else network.time_stride or 1
+        self.time_stride = None if one_step else picture_stride * 2 ** len(self.merges)
         self._feature_map = network.feature_map
         for name, values in (("mean", self.spec.mean), ("std", self.spec.std)):
             self.register_buffer(name, torch.tensor(values).view(1, 1, 3, 1, 1) * 255, persistent=False)
@@ -100,8 +102,8 @@ class Backbone(nn.Module):
     def pictures(self, clips_BTCHW: Tensor) -> Tensor:
         """The network's normalised input.
 
-        (B T, C, H, W) for image networks, (B, T C, H, W) with early fusion, (B, C, T, H, W) for video networks.
-        With two towers each row is repeated: row 0, row 0, row 1, row 1, …
+        (B T, C, H, W) for image networks, (B ceil(T / 3), C, H, W) of grey stacks, (B, T C, H, W) with early fusion,
+        (B, C, T, H, W) for video networks. With two towers each row is repeated: row 0, row 0, row 1, row 1, …
         """
         num_frames = clips_BTCHW.shape[1]
         if self.fixed_frames not in (None, num_frames):
@@ -110,7 +112,8 @@ class Backbone(nn.Module):
                 f"set clip.num_frames to {self.fixed_frames}"
             )
         self.frames.count = num_frames
-        pictures = (clips_BTCHW.to(self.mean.dtype) - self.mean) / self.std
+        clips_BTCHW = clips_BTCHW.to(self.mean.dtype)
+        pictures = ((stack_grey_frames(clips_BTCHW) if self.stacks_grey else clips_BTCHW) - self.mean) / self.std
         if self.takes_clips:
             pictures = pictures.transpose(1, 2)
         else:
@@ -136,7 +139,7 @@ def build_backbone(
     `<name>.safetensors` from $FINETUNE_WEIGHTS, else the library's cache, else downloads. `size` is the side of the
     pictures in pixels, by default the one used in pretraining; position embeddings of another size are resampled.
     `drop_path` is the stochastic depth rate of the last residual block; it grows linearly over the blocks. `fusion`
-    is how frames mix inside the network (frame_fusion.py). `sharing` is a recipe's `multitask.sharing`: with `towers`
+    is how frames are mixed (frame_fusion.py). `sharing` is a recipe's `multitask.sharing`: with `towers`
     or `cross_stitch` the network is copied, and both copies start with the weights (towers.py). Raises ModelError.
     """
     check_name(name)

@@ -1,12 +1,13 @@
 """Fusion: how an image backbone mixes the frames of a clip, before temporal pooling.
 
-late   not at all: each frame alone (Karpathy's late fusion of two distant frames is `temporal: concat` with T = 2)
-early  the first convolution takes all frames, stacked as channels (Karpathy et al. 2014)
-slow   between some stages two adjacent frames are merged into one (Karpathy et al. 2014)
-tsm    each residual block takes 1/8 of its channels from the next frame, 1/8 from the previous one (arXiv:1811.08383)
+late        not at all: each frame alone (Karpathy's late fusion of two distant frames is `temporal: concat`, T = 2)
+early       the first convolution takes all frames, stacked as channels (Karpathy et al. 2014)
+slow        between some stages two adjacent frames are merged into one (Karpathy et al. 2014)
+tsm         each residual block takes 1/8 of its channels from the next frame, 1/8 from the previous (arXiv:1811.08383)
+grey_stack  three successive frames in grey are the red, green and blue of one picture (arXiv:2201.10394)
 
 All use the pretrained weights. Under early and slow fusion a clip of equal frames starts with the features of its
-frame; tsm changes no weights.
+frame; tsm and grey_stack change no weights.
 """
 
 from collections.abc import Callable
@@ -36,6 +37,8 @@ RESIDUAL: dict[str, tuple[str, str | None]] = {
     "torchvision.models.efficientnet.MBConv": ("block", "use_res_connect"),
     "torchvision.models.efficientnet.FusedMBConv": ("block", "use_res_connect"),
 }
+GREY_WEIGHTS = (0.299, 0.587, 0.114)  # of red, green and blue; source: ITU-R BT.601
+STACKED_FRAMES = 3  # frames in a grey stack, one per channel of a picture
 SHIFT_DIVISOR = 8  # 1/8 of the channels is shifted each way
 
 
@@ -44,6 +47,19 @@ class FrameCount:
     """T of the current batch, for modules inside a network, which see only B T pictures."""
 
     count: int
+
+
+def stack_grey_frames(clips_BTCHW: Tensor) -> Tensor:
+    """Grey stacks (B, ceil(T / 3), 3, H, W): channel c of picture t is frame 3 t + c in grey.
+
+    Takes RGB clips (B, T, 3, H, W) of floats and keeps their scale. If T is not a multiple of 3, the last frame is
+    repeated. Where nothing moves, the three channels are equal. Source: GrayST, arXiv:2201.10394.
+    """
+    red, green, blue = GREY_WEIGHTS
+    grey_BTHW = clips_BTCHW[:, :, 0] * red + clips_BTCHW[:, :, 1] * green + clips_BTCHW[:, :, 2] * blue
+    missing = -grey_BTHW.shape[1] % STACKED_FRAMES
+    padded_BTHW = torch.cat([grey_BTHW, *[grey_BTHW[:, -1:]] * missing], 1)
+    return padded_BTHW.unflatten(1, (-1, STACKED_FRAMES))
 
 
 class TemporalShift:
@@ -101,8 +117,8 @@ class FrameMergeHook:
         return (self.merge(inputs[0], num_frames), *inputs[1:])
 
 
-def late_fusion(net: nn.Module, frames: FrameCount, stages: list[str], size: int) -> nn.ModuleList:
-    """Leave the network as it is."""
+def unchanged(net: nn.Module, frames: FrameCount, stages: list[str], size: int) -> nn.ModuleList:
+    """Leave the network as it is: frames are not mixed, or in its input alone."""
     return nn.ModuleList()
 
 
@@ -154,10 +170,11 @@ def temporal_shift(net: nn.Module, frames: FrameCount, stages: list[str], size: 
 
 
 FUSIONS: dict[str, Callable[[nn.Module, FrameCount, list[str], int], nn.ModuleList]] = {
-    "late": late_fusion,
+    "late": unchanged,
     "early": early_fusion,
     "slow": slow_fusion,
     "tsm": temporal_shift,
+    "grey_stack": unchanged,
 }
 
 

@@ -9,7 +9,7 @@ from grey import TINY
 import finetune as ft
 from finetune.errors import ModelError
 from finetune.model.backbone.backbone import build_backbone
-from finetune.model.backbone.frame_fusion import FrameCount, TemporalShift
+from finetune.model.backbone.frame_fusion import FrameCount, TemporalShift, stack_grey_frames
 from finetune.model.classifier import build_from_settings
 from finetune.recipe.schema import Clip, Model, Phase, Train
 
@@ -142,7 +142,42 @@ def test_early_fusion_refuses_a_first_layer_that_normalises_its_weights():
         build_backbone("test_nfnet", weights="none", fusion="early")
 
 
-@pytest.mark.parametrize("fusion", ["early", "slow", "tsm"])
+def grey(frame_3HW):
+    red, green, blue = frame_3HW.double()
+    return 0.299 * red + 0.587 * green + 0.114 * blue
+
+
+@pytest.mark.parametrize("num_frames", [1, 2, 3, 6, 7, 8])
+def test_the_channels_of_a_grey_stack_are_three_successive_frames_in_grey(num_frames):
+    fused, _ = pair("test_vit", "grey_stack", num_frames=num_frames)  # its mean and standard deviation are 0.5
+    frames = clips(num_frames)
+    pictures = fused.pictures(frames) * fused.std[0] + fused.mean[0]
+    assert len(pictures) == 2 * fused.steps(num_frames) == 2 * -(-num_frames // 3)
+    for row, picture in enumerate(pictures.unflatten(0, (2, -1)).flatten(1, 2)):
+        for step, channel in enumerate(picture):
+            expected = grey(frames[row, min(step, num_frames - 1)])
+            torch.testing.assert_close(channel, expected, rtol=0, atol=1e-4)
+
+
+@pytest.mark.parametrize("name", [TINY, "test_vit"])
+def test_a_clip_that_stands_still_gives_the_features_of_its_frame_in_grey(name):
+    fused, plain = pair(name, "grey_stack", num_frames=5)
+    frames = clips(5, still=True)
+    in_grey = stack_grey_frames(frames[:, :3].double()).round().to(torch.uint8)
+    assert torch.equal(in_grey[:, 0, 0], in_grey[:, 0, 2])
+    with torch.no_grad():
+        expected = plain(in_grey)
+        torch.testing.assert_close(fused(frames), expected.expand(-1, 2, -1), rtol=0.02, atol=0.02)
+
+
+def test_grey_stacks_tell_a_clip_from_its_reverse():
+    fused, plain = pair(TINY, "grey_stack", num_frames=3)
+    forward, backward = clips(3), clips(3).flip(1)
+    torch.testing.assert_close(mean_of(plain, forward), mean_of(plain, backward))
+    assert not torch.allclose(mean_of(fused, forward), mean_of(fused, backward), rtol=1e-2)
+
+
+@pytest.mark.parametrize("fusion", ["early", "slow", "tsm", "grey_stack"])
 def test_a_video_backbone_has_no_fusion(fusion):
     with pytest.raises(ModelError, match=f"{fusion}': a video backbone mixes frames itself"):
         build_backbone("torchvision/r3d_18", weights="none", size=32, fusion=fusion)
@@ -160,7 +195,7 @@ def snapshot(model):
     return {name: value.detach().clone() for name, value in [*model.named_parameters(), *model.named_buffers()]}
 
 
-@pytest.mark.parametrize("fusion", ["early", "slow", "tsm"])
+@pytest.mark.parametrize("fusion", ["early", "slow", "tsm", "grey_stack"])
 def test_a_fused_model_freezes_and_a_copy_of_it_is_its_own(fusion):
     torch.manual_seed(0)
     settings = Model(backbone=TINY, weights="none", fusion=fusion)
@@ -217,7 +252,7 @@ def test_drop_path_is_refused_where_there_is_none(name):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("fusion", ["early", "slow", "tsm"])
+@pytest.mark.parametrize("fusion", ["early", "slow", "tsm", "grey_stack"])
 def test_a_trained_model_is_loaded_with_its_fusion(fusion, clip_folder, tmp_path):
     manifest = ft.Manifest.from_folder(clip_folder)
     settings = Model(backbone=TINY, weights="none", fusion=fusion)
