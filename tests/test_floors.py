@@ -33,7 +33,7 @@ ALLOWED_IMPORTERS = {
             f"video/decode/{name}.py"
             for name in ("container", "packet_index", "sparse", "read", "probe", "orientation")
         ),
-        *("video/decode/image_sequence.py", "video/encode.py"),
+        *("video/decode/image_sequence.py", "video/decode/frame_array.py", "video/encode.py"),
     },
     "torchcodec": {"video/decode/opencv_torchcodec.py"},
     "accelerate": {

@@ -4,6 +4,7 @@ import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import cached_property
+from pathlib import Path
 from typing import Self
 
 import torch
@@ -58,6 +59,7 @@ class VideoClassifier(nn.Module):
         self.multilabel = False
         self.primary = primary_task(self.outputs)
         self.checkpointing = False
+        self.run_folder: Path | None = None  # of the run that trained these weights
         self.backbone = backbone
         steps = backbone.steps(num_frames)
         shared = settings.temporal if multitask_spec is None or multitask_spec.uses_shared_pooling else "mean"

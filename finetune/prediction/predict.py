@@ -1,20 +1,22 @@
 """Predict new videos with a trained run; the numbers equal those that evaluation gives for the same file."""
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from torch import Tensor
 
 from finetune.data.labels import LABEL_SEPARATOR
-from finetune.data.read import find_media, read_table
+from finetune.data.read import read_table
 from finetune.errors import DataError, RunError, VideoError
 from finetune.inference.forward import predict_batch
 from finetune.inference.predict_split import to_source_pixels
 from finetune.metrics.calibration import apply_temperature
 from finetune.model.classifier import VideoClassifier
+from finetune.prediction.inputs import InputVideo, find_inputs, list_inputs
 from finetune.recipe.schema import Recipe
 from finetune.recipe.tasks import DEFAULT_COLUMNS, OutputSpec, primary_task
 from finetune.run.checkpoint import load_model
@@ -24,10 +26,10 @@ from finetune.run.predictions_csv import top_classes
 from finetune.run.read import Run, open_run
 from finetune.runtime.device import resolve_device, resolve_precision
 from finetune.storage.numbered_images import IMAGE_SUFFIXES
-from finetune.video.dataset import FrameSource, read_views, view_placements
+from finetune.video.dataset import read_views, view_placements
 from finetune.video.decode.probe import VideoInfo
-from finetune.video.probe_files import probe_many
 
+VideoLike = str | Path | np.ndarray | Tensor
 CHECKING, PREDICTING = "checking files", "predicting"
 
 
@@ -56,7 +58,8 @@ class TaskPrediction:
 class Prediction:
     """The likeliest classes of one video with their probabilities, likeliest first.
 
-    With several tasks they are those of the primary task, and empty if no task has classes; `tasks` has all tasks.
+    `path` is the file; for an array of frames it is `frames[i]`, where i is its position in the list. With several
+    tasks the classes are those of the primary task, and empty if no task has classes; `tasks` has all tasks.
     """
 
     path: Path
@@ -86,17 +89,23 @@ class PredictionList(list[Prediction]):
 
 
 def predict(
-    run: str | Path,
-    paths: Sequence[str | Path],
+    run: str | Path | VideoClassifier,
+    videos: VideoLike | Iterable[VideoLike],
     *,
     views: int | None = None,
     top_k: int = 5,
     calibrated: bool = False,
     image_sequences: bool | None = None,
+    frame_rate: float | None = None,
     on_error: str = "fail",
     progress: Callable[[int, int], None] | None = None,
 ) -> PredictionList:
-    """Predictions for files, and for the clips within folders, in order.
+    """Predictions for files, for the clips within folders, and for arrays of frames, in order.
+
+    `run` is a run folder, or a model from `load` or after `fit`, which is set to evaluation mode; a model is not read
+    again for each call. `videos` is one video or several. An array or a tensor holds the frames of one video, uint8 RGB
+    (T, H, W, 3), of which the run's frames are sampled like those of a file; `frame_rate`, in frames per second, is
+    needed where the run samples by time.
 
     With `image_sequences` a folder of numbered images is one clip, else each image is a clip; None: as in training.
 
@@ -112,9 +121,12 @@ def predict(
         if progress is not None and what == PREDICTING:
             progress(done, total or 0)
 
+    model, folder = (run, _run_of(run)) if isinstance(run, VideoClassifier) else (None, run)
     for file, result in iter_predictions(
-        open_run(run),
-        paths,
+        open_run(folder),
+        list_inputs(videos),
+        model=model,
+        frame_rate=frame_rate,
         views=views,
         top_k=top_k,
         calibrated=calibrated,
@@ -129,10 +141,18 @@ def predict(
     return predictions
 
 
+def _run_of(model: VideoClassifier) -> Path:
+    if model.run_folder is None:
+        raise RunError("this model has no run folder, whose recipe says how clips are read; take one from fit or load")
+    return model.run_folder
+
+
 def iter_predictions(
     run: Run,
-    paths: Sequence[str | Path],
+    inputs: Sequence[Any],
     *,
+    model: VideoClassifier | None = None,
+    frame_rate: float | None = None,
     views: int | None,
     top_k: int,
     calibrated: bool,
@@ -140,41 +160,42 @@ def iter_predictions(
     on_error: str,
     progress: Callable[[str, int, int | None], None],
 ) -> Iterator[tuple[Path, Prediction | VideoError]]:
-    """The predictions of `predict`, file by file; with `on_error="skip"`, the error of a file that cannot be read.
+    """The predictions of `predict`, video by video; with `on_error="skip"`, the error of a file that cannot be read.
 
     `progress` is called with (CHECKING or PREDICTING, files done, files).
     """
     if on_error not in {"fail", "skip"}:
         raise RunError(f"on_error is 'fail' or 'skip', not {on_error!r}")
-    recipe, model, outputs, fitted = run.recipe, load_model(run), run.outputs, read_fitted(run)
+    recipe, outputs, fitted = run.recipe, run.outputs, read_fitted(run)
+    model = load_model(run) if model is None else model.eval()
     if calibrated:
         _check_temperatures(run, fitted, views)
     together = reads_image_sequences(run) if image_sequences is None else image_sequences
-    files = [file for path in paths for file in find_media(Path(path), image_sequences=together)]
-    infos = probe_many(files, progress=partial(progress, CHECKING))
-    bad = [str(info) for info in infos if isinstance(info, VideoError)]
+    checked = partial(progress, CHECKING)
+    videos = find_inputs(inputs, recipe, image_sequences=together, frame_rate=frame_rate, progress=checked)
+    bad = [str(video.info) for video in videos if isinstance(video.info, VideoError)]
     if bad and on_error == "fail":
         raise DataError("\n".join(bad))
     device = resolve_device(recipe.train.device)
     predictor = Predictor(model.to(device), recipe, views or recipe.evaluate.views)
     if not calibrated:
         fitted = {task: replace(of_task, temperature=None) for task, of_task in fitted.items()}
-    for number, (file, info) in enumerate(zip(files, infos, strict=True), 1):
+    for number, video in enumerate(videos, 1):
         try:
-            if isinstance(info, VideoError):
-                raise info
-            values_by_task, middle = predictor(file, info), info.num_frames // 2
+            if isinstance(video.info, VideoError):
+                raise video.info
+            values_by_task, middle = predictor(video, video.info), video.info.num_frames // 2
             tasks = {
                 task: _task_prediction(outputs[task], predictions_K, top_k, fitted=fitted[task], middle=middle)
                 for task, predictions_K in values_by_task.items()
             }
             first = tasks[primary_task(outputs)]
-            yield file, Prediction(file, first.top_k, first.named, tasks if recipe.tasks else {})
+            yield video.path, Prediction(video.path, first.top_k, first.named, tasks if recipe.tasks else {})
         except VideoError as error:
             if on_error == "fail":
                 raise
-            yield file, error
-        progress(PREDICTING, number, len(files))
+            yield video.path, error
+        progress(PREDICTING, number, len(videos))
 
 
 def reads_image_sequences(run: Run) -> bool:
@@ -191,23 +212,22 @@ class Predictor:
         self.model = model
         self.clip = recipe.clip.model_copy(update={"size": model.size})
         self.views = views
-        self.source = FrameSource(image_rate=recipe.data.image_rate)
         self.precision = resolve_precision(recipe.train.precision, next(model.parameters()).device)
 
-    def __call__(self, file: Path, info: VideoInfo) -> dict[str, np.ndarray]:
+    def __call__(self, video: InputVideo, info: VideoInfo) -> dict[str, np.ndarray]:
         of_video: dict[str, Any] = {
             "views": self.views,
             "num_frames": info.num_frames,
             "video_size": (info.height, info.width),
-            "source": self.source,
+            "source": video.source,
         }
-        clips_VTCHW = read_views(file, self.clip, **of_video)
+        clips_VTCHW = read_views(video.path, self.clip, **of_video)
         outputs = predict_batch(self.model, clips_VTCHW.unsqueeze(0), precision=self.precision)
-        placements = partial(view_placements, file, self.clip, **of_video)
+        placements = partial(view_placements, video.path, self.clip, **of_video)
         of_video_by_task = {task: values[0].numpy() for task, values in outputs.items()}
         predictions = to_source_pixels(self.model.outputs, of_video_by_task, placements)
         if not all(np.isfinite(values).all() for values in predictions.values()):
-            raise DataError(f"{file}: its predictions are not finite; train with train.precision=fp32")
+            raise DataError(f"{video.path}: its predictions are not finite; train with train.precision=fp32")
         return predictions
 
 

@@ -81,6 +81,7 @@ def load_model(run: Run, checkpoint: str = "best") -> VideoClassifier:
     model = build_empty_model(run)
     load_checkpoint(run.folder, checkpoint, model)
     model.consensus, model.multilabel = run.recipe.evaluate.consensus, run.recipe.data.multilabel
+    model.run_folder = run.folder
     return model.eval()
 
 

@@ -73,7 +73,7 @@ def run_training(
         loop = Loop(setup, loaders, run, at, display, stopping, after_epoch)
         train_phases(loop, start.state)
         finish_run(loop)
-    model.eval()
+    model.eval().run_folder = run.folder
     return run.folder
 
 

@@ -4,6 +4,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, assert_type
 
+import numpy as np
+
 import finetune as ft
 
 manifest = ft.Manifest.from_folder("clips")
@@ -21,6 +23,8 @@ results = ft.evaluate(run)
 assert_type(results["num_rows"], int)
 assert_type(results["tasks"]["label"], dict[str, Any])
 assert_type(ft.predict(run, ["a.mp4"])[0].probability, float | None)
+ft.predict(ft.load(run), "a.mp4")
+ft.predict(run, [np.zeros((8, 64, 64, 3), np.uint8), Path("a.mp4")], frame_rate=25)
 
 ft.Phase(unfreeze="head", epoch=2)  # type: ignore[call-arg]
 ft.fit(model, manifest, phases, batch_size=4)  # type: ignore[call-arg]
