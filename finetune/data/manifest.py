@@ -17,9 +17,9 @@ import numpy as np
 
 from finetune.data.labels import Labels, join_labels, output_specs, read_labels, split_labels
 from finetune.data.read import SPLIT_ALIASES, check_files_exist, groups_by_pattern, read_csv, read_groups, scan_folder
-from finetune.data.splits import assign_splits, split_units
+from finetune.data.splits import SPLITS, assign_splits, split_units
 from finetune.data.validate_rows import check_names, manifest_problems
-from finetune.errors import DataError, shorten_list
+from finetune.errors import DataError, shorten_list, suggest_similar
 from finetune.recipe.tasks import (
     CATEGORICAL_KINDS,
     DEFAULT_TASK,
@@ -31,9 +31,10 @@ from finetune.recipe.tasks import (
 )
 from finetune.storage.numbered_images import DEFAULT_IMAGE_FPS
 from finetune.storage.object_store import is_url, local_copy
+from finetune.text import count
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class Manifest:
     """Labelled videos. All arrays have N items, one per row; `source` is the file or folder, for messages.
 
@@ -55,6 +56,13 @@ class Manifest:
 
     def __len__(self) -> int:
         return len(self.paths)
+
+    def __repr__(self) -> str:
+        sizes = ", ".join(f"{len(self.rows(split))} {split}" for split in SPLITS)
+        tasks = f", tasks {', '.join(self.tasks)}" if self.tasks else ""
+        return (
+            f"Manifest({str(self.source)!r}: {count(len(self), 'clip')} ({sizes}), {len(self.classes)} classes{tasks})"
+        )
 
     def path(self, row: int) -> Path:
         return Path(os.fsdecode(self.paths[row]))
@@ -83,7 +91,11 @@ class Manifest:
         return self.labels if self.targets is None else self.targets
 
     def rows(self, split: str) -> np.ndarray:
-        """Row numbers (R,) of a split, ascending."""
+        """Row numbers (R,) of a split, ascending. Raises DataError for a name that is not a split."""
+        if split not in SPLITS:
+            raise DataError(
+                f"there is no split {split!r}{suggest_similar(split, SPLITS)}; there are {', '.join(SPLITS)}"
+            )
         return np.flatnonzero(self.splits == split)
 
     def counts(self, split: str) -> dict[str, int]:

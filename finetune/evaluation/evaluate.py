@@ -12,7 +12,7 @@ from finetune.checks.split_warnings import warnings_of_set, warnings_of_test
 from finetune.data.labels import Labels
 from finetune.data.manifest import Manifest
 from finetune.data.splits import SPLITS
-from finetune.errors import DataError, RunError, shorten_list
+from finetune.errors import DataError, RunError, shorten_list, suggest_similar
 from finetune.evaluation.external_set import external_set_folder, read_external_set
 from finetune.evaluation.task_results import TaskPredictions, apply_fitted, task_metrics
 from finetune.evaluation.write_evaluation import build_results, describe_interval, write_evaluation
@@ -20,6 +20,7 @@ from finetune.inference.predict_split import Predictions, Progress, WithFrozenBa
 from finetune.model.classifier import VideoClassifier
 from finetune.model.freezing.stages import HEAD_STAGES
 from finetune.model.view_consensus import CONSENSUS_LABELS
+from finetune.recipe.load import list_overrides
 from finetune.recipe.schema import Recipe
 from finetune.recipe.tasks import CLASSIFICATION_KINDS
 from finetune.run.checkpoint import load_model
@@ -36,7 +37,7 @@ from finetune.video.row_loader import evaluation_loader
 
 def evaluate(
     run: str | Path,
-    overrides: Sequence[str] = (),
+    overrides: str | Sequence[str] = (),
     *,
     split: str | None = None,
     views: int | None = None,
@@ -65,9 +66,11 @@ def evaluate(
     ):
         if value not in known:
             raise RunError(f"{name} is 'fail' or 'skip', not {value!r}")
-    opened = open_run(run)
-    if split not in {None, *SPLITS}:
-        raise RunError(f"there is no split {split!r}; there are {', '.join(SPLITS)}")
+    if views is not None and views < 1:
+        raise RunError(f"views is {views}; at least one clip of each video is needed")
+    opened, overrides = open_run(run), list_overrides(overrides)
+    if split is not None and split not in SPLITS:
+        raise RunError(f"there is no split {split!r}{suggest_similar(split, SPLITS)}; there are {', '.join(SPLITS)}")
     own = saved_manifest(opened, data_root=data_root, needs_files=not overrides)
     other = None
     if overrides:

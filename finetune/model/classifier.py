@@ -1,7 +1,7 @@
 """The whole model: backbone, temporal pooling, heads, and the consensus over views of a clip."""
 
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
@@ -211,9 +211,7 @@ def build_model(
     if several is not None:
         _warn_renamed("build_model(several=...)", "build_model(multitask_spec=...)")
         multitask_spec = several
-    settings = Model.model_validate(
-        {"backbone": backbone, "weights": weights, "temporal": temporal, "head": head, "dropout": dropout}
-    )
+    settings = Model(backbone=backbone, weights=weights, temporal=temporal, head=head, dropout=dropout)
     return build_from_settings(
         settings, classes, num_frames=num_frames, size=size, class_counts=class_counts, multitask_spec=multitask_spec
     )
@@ -234,6 +232,10 @@ def build_from_settings(
     `clips` is for multi-label tasks: the number of training rows that `class_counts` were counted in. `class_counts`
     are not used with a `multitask_spec`.
     """
+    if isinstance(classes, str) or not isinstance(classes, Iterable):
+        raise ModelError(f"classes is a list of names, such as manifest.classes, not {classes!r}")
+    if num_frames < 1:
+        raise ModelError(f"num_frames is {num_frames}; a clip has at least one frame")
     _check_names(classes, multitask_spec)
     if class_counts is not None and len(class_counts) != len(classes):
         raise ModelError(f"class_counts has {len(class_counts)} numbers for {len(classes)} classes")

@@ -166,6 +166,8 @@ def iter_predictions(
     """
     if on_error not in {"fail", "skip"}:
         raise RunError(f"on_error is 'fail' or 'skip', not {on_error!r}")
+    if top_k < 1 or (views is not None and views < 1):
+        raise RunError(f"top_k is {top_k} and views {views}; both are at least 1")
     recipe, outputs, fitted = run.recipe, run.outputs, read_fitted(run)
     model = load_model(run) if model is None else model.eval()
     if calibrated:

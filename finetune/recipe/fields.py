@@ -4,9 +4,12 @@ import os
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
+from pydantic._internal._model_construction import ModelMetaclass
 
+from finetune.errors import RecipeError
 from finetune.recipe.renamed_keys import SECTION_OF_CLASS, current_key, rename_section_keys, warn_of_renamed_keys
+from finetune.recipe.validation_errors import describe_errors
 
 PositiveInt = Annotated[int, Field(ge=1)]
 Fraction = Annotated[float, Field(ge=0, lt=1)]
@@ -44,7 +47,23 @@ PathOrUrl = Annotated[Path | str, BeforeValidator(_parse_path_or_url)]
 FileOrName = Annotated[str, BeforeValidator(_expand_home)]
 
 
-class Section(BaseModel):
+class SectionType(ModelMetaclass):
+    """The type of sections: a call with wrong arguments, `Phase(unfreez="head")`, raises RecipeError."""
+
+    def __call__(self, *args: Any, **values: Any) -> Any:
+        section: Any = self
+        name = section.__name__
+        if args:
+            first = next(iter(section.model_fields))
+            raise RecipeError(f"{name} takes its settings by name, for example {name}({first}=…)")
+        try:
+            return super().__call__(**values)
+        except ValidationError as error:
+            lines = describe_errors(section, error.errors())
+            raise RecipeError("\n".join(f"{name}: {line}" for line in lines)) from None
+
+
+class Section(BaseModel, metaclass=SectionType):
     """Base of a recipe's sections: frozen, refuses unknown keys, takes old names of keys with a warning."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, validate_default=True)
@@ -53,8 +72,14 @@ class Section(BaseModel):
     @classmethod
     def _take_old_keys(cls, values: Any) -> Any:
         values, renamed = rename_section_keys(values, cls._section())
-        warn_of_renamed_keys(renamed, where=cls.__name__, stacklevel=3)  # the caller of the class
+        warn_of_renamed_keys(renamed, where=cls.__name__, stacklevel=4)  # the caller of the class
         return values
+
+    def __setattr__(self, key: str, value: Any) -> None:
+        name = type(self).__name__
+        raise RecipeError(
+            f"{name}: {key} cannot be changed; make a changed copy with model_copy(update={{{key!r}: …}})"
+        )
 
     @classmethod
     def current_key(cls, key: str) -> str:

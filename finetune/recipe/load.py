@@ -2,7 +2,6 @@
 
 import re
 from collections.abc import Sequence
-from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
@@ -10,17 +9,15 @@ import yaml
 from omegaconf import DictConfig, ListConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from pydantic import ValidationError
-from pydantic_core import ErrorDetails
 from yaml import YAMLError
 
 from finetune.errors import RecipeError, suggest_similar
 from finetune.recipe.parse_values import escape_interpolation, parse_value, quote_strings, unescape_interpolation
 from finetune.recipe.renamed_keys import rename_override_keys, rename_recipe_keys, warn_of_renamed_keys
-from finetune.recipe.schema import Data, Phase, Recipe, Schedule, Section
-from finetune.recipe.tasks import Task
+from finetune.recipe.schema import Data, Recipe
+from finetune.recipe.validation_errors import describe_errors, section_keys
 from finetune.storage.object_store import UntrustedUrl, is_url
 
-TASK_SECTION = "tasks.<name>"
 BRACKETED = re.compile(r"\[([^\[\]]*)\]")  # [0] in phases[0].lr, the same as phases.0.lr
 REFERENCE = re.compile(r"(?<!\\)(\\\\)*\$\{")  # with a backslash before it, it is text
 RUN_FOLDER_FILES = ("manifest.csv", "classes.json", "environment.json", "checkpoints", "evaluation", "study.json")
@@ -28,14 +25,14 @@ MAX_CHARACTERS, MAX_DEPTH = 1_000_000, 16
 YAML_ERRORS = (OSError, ValueError, TypeError, RecursionError, YAMLError, OmegaConfBaseException)
 
 
-def load_recipe(name: str, overrides: Sequence[str] = ()) -> Recipe:
+def load_recipe(name: str, overrides: str | Sequence[str] = ()) -> Recipe:
     """Read a recipe by its name (`resnet50_ucf`) or file, apply `key.sub=value` overrides, check all of it.
 
     References such as `${oc.env:HOME}` are resolved, but not in the recipe of a run folder, which somebody else may
     have written: there they are refused, and URLs of object stores are marked as untrusted (see `mark_untrusted_urls`).
     Raises RecipeError with all errors, one per line.
     """
-    path = find_recipe(name)
+    path, overrides = find_recipe(name), list_overrides(overrides)
     in_run_folder = _is_in_run_folder(path)
     tree, renamed = _read_tree(path, in_run_folder=in_run_folder)
     if not in_run_folder:
@@ -50,6 +47,11 @@ def load_recipe(name: str, overrides: Sequence[str] = ()) -> Recipe:
     return mark_untrusted_urls(recipe, overrides) if in_run_folder else recipe
 
 
+def list_overrides(overrides: str | Sequence[str]) -> list[str]:
+    """Overrides as a list; one override may be given as text."""
+    return [overrides] if isinstance(overrides, str) else list(overrides)
+
+
 def check_recipe(plain: object, *, where: str) -> Recipe:
     """A Recipe from plain dictionaries and lists. Raises RecipeError, whose message names `where`."""
     if not isinstance(plain, dict):
@@ -57,7 +59,7 @@ def check_recipe(plain: object, *, where: str) -> Recipe:
     try:
         return Recipe.model_validate(plain)
     except ValidationError as error:
-        raise RecipeError("\n".join(f"{where}: {line}" for line in _format_errors(error.errors()))) from None
+        raise RecipeError("\n".join(f"{where}: {line}" for line in describe_errors(Recipe, error.errors()))) from None
 
 
 def check_saved_recipe(plain: dict[str, Any], *, where: str) -> Recipe:
@@ -226,54 +228,6 @@ def _override(tree: DictConfig, override: str) -> None:
         raise RecipeError(f"{override!r} cannot be applied: {str(error).splitlines()[0]}") from None
 
 
-def _format_errors(details: Sequence[ErrorDetails]) -> list[str]:
-    """One line per invalid key; the errors of a union's members are joined into one line."""
-    reasons: dict[str, list[str]] = {}
-    for detail in details:
-        place = _dotted_key(detail)
-        if detail["type"] == "extra_forbidden":
-            reasons[f"unknown key {place!r}{_nearest_key(place)}"] = []
-            continue
-        if detail["type"] == "too_short" and any(other.startswith(f"{place}.") for other in reasons):
-            continue  # an invalid item is not counted, and has its own line
-        value = detail["input"]
-        shown = f" is {value!r}" if isinstance(value, str | int | float | None) else ""
-        message = detail["msg"].removeprefix("Value error, ").removeprefix("Input ")
-        reasons.setdefault(f"{place or 'recipe'}{shown}: ", []).append(message)
-    return [what + " or ".join(dict.fromkeys(messages)) for what, messages in reasons.items()]
-
-
-def _dotted_key(detail: ErrorDetails) -> str:
-    """The key as in an override, without the names that pydantic gives to members of a union."""
-    parts, words = detail["loc"], {word for key in known_keys() for word in key.split(".")}
-    unknown_last = detail["type"] == "extra_forbidden"
-    own = parts[1:2] if parts[:1] == ("tasks",) else ()  # the name of a task
-    shown = [str(part) for part in parts if isinstance(part, int) or part in words or part in own]
-    return ".".join([*shown, str(parts[-1])] if unknown_last and str(parts[-1]) not in words else shown)
-
-
-def _nearest_key(place: str) -> str:
-    """Suggestions for an unknown key: similar ones of its section, else of any section, else all of its section."""
-    parent, dot, word = place.rpartition(".")
-    known = [key.rpartition(".") for key in known_keys()]
-    within = re.sub(r"\.\d+", "", parent) if not parent.startswith("tasks.") else TASK_SECTION
-    siblings = {last: f"{parent}{dot}{last}" for section, _, last in known if section == within}
-    # Of keys that several sections have, another section's goes before a task's.
-    sections = sorted((key for key in known if key[0]), key=lambda key: key[0] != TASK_SECTION)
-    elsewhere = {last: f"{section}.{last}" for section, _, last in sections}
-    for words in (siblings, elsewhere):
-        if near := get_close_matches(word, words):
-            return f" (nearest: {', '.join(words[other] for other in near)})"
-    return f" (there are {', '.join(siblings)})"
-
-
 def known_keys() -> list[str]:
     """All keys of a recipe as in an override, without list indices; keys of a task under <name>."""
-    keys = []
-    for name, field in Recipe.model_fields.items():
-        sections = {"phases": (Phase, Schedule), "tasks": (Task,)}.get(name, (field.annotation,))
-        keys.append(name)
-        for section in sections:
-            if isinstance(section, type) and issubclass(section, Section):
-                keys += [f"{TASK_SECTION if name == 'tasks' else name}.{sub}" for sub in section.model_fields]
-    return list(dict.fromkeys(keys))
+    return section_keys(Recipe)

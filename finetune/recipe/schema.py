@@ -270,7 +270,10 @@ def _phases_tag(phases: object) -> str:
     return "built-in" if isinstance(phases, dict | Schedule) else "written out"
 
 
-def _schedule_from_name(phases: object) -> object:
+def _expand_short_form(phases: object) -> object:
+    """The name of a schedule as a schedule, and one phase as a list of one."""
+    if isinstance(phases, Phase):
+        return (phases,)
     return {"schedule": phases} if isinstance(phases, str) else phases
 
 
@@ -293,7 +296,7 @@ class Recipe(Section):
     model: Model = Model()
     tasks: dict[str, Task] = Field({}, description="tasks by name; none: one task, `label`, of the classes in the data")
     multitask: Multitask = Multitask()
-    phases: Annotated[Phases, BeforeValidator(_schedule_from_name)] = (Phase(unfreeze="head"),)
+    phases: Annotated[Phases, BeforeValidator(_expand_short_form)] = (Phase(unfreeze="head"),)
     train: Train = Train()
     evaluate: Evaluate = Evaluate()
 

@@ -2,14 +2,14 @@
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from finetune.errors import RunError
+from finetune.errors import RunError, suggest_similar
 from finetune.model.classifier import VideoClassifier, build_from_settings
 from finetune.model.lora import merged_state_dict
 from finetune.recipe.tasks import MultitaskSpec
@@ -49,9 +49,17 @@ def load_checkpoint(folder: Path, which: str, model: VideoClassifier) -> dict[st
     """Load weights into a model built by the run's recipe; the contents of meta.json."""
     checkpoint = RunFolder(folder).checkpoint(which)
     if not checkpoint.exists():
-        raise RunError(f"{folder}: has no checkpoint {which!r} yet; its first epoch is not finished")
+        _refuse_missing(folder, which)
     load_model_weights(model, read_tensors(checkpoint.weights), where=checkpoint.weights)
     return {**read_checkpoint_meta(checkpoint)}
+
+
+def _refuse_missing(folder: Path, which: str) -> NoReturn:
+    others = [path.name for path in RunFolder(folder).checkpoints.iterdir() if CheckpointFolder(path).exists()]
+    if which in {"best", "last"} or not others:
+        raise RunError(f"{folder}: has no checkpoint {which!r} yet; its first epoch is not finished")
+    near = suggest_similar(which, others)
+    raise RunError(f"{folder}: has no checkpoint {which!r}{near}; there are {', '.join(sorted(others))}")
 
 
 def read_tensors(path: Path) -> dict[str, Tensor]:

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from finetune.data.manifest import Manifest
+from finetune.errors import DataError, ModelError
 from finetune.model.classifier import VideoClassifier
 from finetune.recipe.schema import Augment, Clip, Data, Evaluate, Phase, Recipe, Schedule, Train
 from finetune.run.write import new_run_folder
@@ -19,7 +20,7 @@ from finetune.train.state.run_writer import RunStart
 def fit(
     model: VideoClassifier,
     manifest: Manifest,
-    phases: Sequence[Phase] | Schedule,
+    phases: Phase | Sequence[Phase] | Schedule | str,
     *,
     clip: Clip = Clip(),
     augment: Augment = Augment(),
@@ -33,6 +34,8 @@ def fit(
 ) -> Path:
     """Train a model on a manifest, phase by phase; returns the run folder, and the model has its best weights.
 
+    `phases` may be the name of a built-in schedule, such as `lp_ft`.
+
     The best epoch has the highest top-1 on the split val (mean average precision, where rows may have several
     classes), and the lower loss among equals; without val rows it is the last. Of `data`, only `on_error`, `packed`,
     `workers` and `decode_timeout` are used. `after_epoch` is called with each line of metrics.jsonl; an exception in
@@ -44,7 +47,7 @@ def fit(
         data=data,
         clip=clip,
         augment=augment,
-        phases=phases if isinstance(phases, Schedule) else tuple(phases),
+        phases=phases,
         train=train,
         evaluate=evaluate,
     )
@@ -64,6 +67,10 @@ def fit_recipe(
 
     The manifest and the model override what the recipe says about data, model and tasks.
     """
+    if not isinstance(model, VideoClassifier):
+        raise ModelError(f"fit takes a model, as build_model makes it, not {type(model).__name__}")
+    if not isinstance(manifest, Manifest):
+        raise DataError(f"fit takes a Manifest, as Manifest.from_folder makes it, not {type(manifest).__name__}")
     resolve_device(recipe.train.device)
     folder = on_main_then_broadcast(lambda: new_run_folder(Path(model.settings.backbone).name, out))
     display = Display(quiet=quiet or not is_main_process())

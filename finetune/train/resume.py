@@ -6,7 +6,7 @@ from typing import Any
 
 from finetune.errors import RecipeError
 from finetune.feature_cache.cache_folder import list_cache_entries
-from finetune.recipe.load import check_saved_recipe
+from finetune.recipe.load import check_saved_recipe, list_overrides
 from finetune.recipe.schema import Recipe, Schedule
 from finetune.run.checkpoint import build_empty_model, load_checkpoint
 from finetune.run.manifest import saved_manifest
@@ -29,7 +29,7 @@ FREE = (
 
 def resume(
     run: str | Path,
-    overrides: Sequence[str] = (),
+    overrides: str | Sequence[str] = (),
     *,
     data_root: Path | None = None,
     quiet: bool = False,
@@ -42,7 +42,7 @@ def resume(
     A finished run is unchanged. `data_root` is where the run's files are now, if they were moved; its manifest.csv is
     updated. Raises RunError for a folder without a checkpoint, RecipeError for any other change of the recipe.
     """
-    folder = Path(run)
+    folder, overrides = Path(run), list_overrides(overrides)
     opened = open_run(folder, overrides)
     recipe = opened.recipe
     if not any(override.startswith("train.cache_dir=") for override in overrides):

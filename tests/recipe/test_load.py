@@ -60,7 +60,7 @@ def test_everything_wrong_is_said_at_once_with_the_nearest_key(tmp_path):
     lines = str(error.value).splitlines()
     assert all(line.startswith(f"{path}: ") for line in lines)
     assert [line.removeprefix(f"{path}: ") for line in lines] == [
-        "clip.size is 'big': should be a valid integer, unable to parse string as an integer",
+        "clip.size is 'big': should be a valid integer",
         "unknown key 'clip.num_frame' (nearest: clip.num_frames)",
         "phases.0.epochs is 0: should be greater than or equal to 1",
         "phases.1.batch_norm is 'thawed': should be 'frozen', 'partial' or 'train'",
@@ -76,7 +76,7 @@ def test_everything_wrong_is_said_at_once_with_the_nearest_key(tmp_path):
         ("a: 1\na: 2\n", "duplicate key"),
         ("[1, 2]", "a recipe is a mapping"),
         ("a: {b: [", "cannot be read as YAML"),
-        ("phases: []", "phases: .*at least 1 item"),
+        ("phases: []", "phases: needs at least one item"),
         ("data: {group_pattern: 'x'}", "needs exactly one"),
         ("data: {group_pattern: '('}", "is not a valid regular expression"),
     ],

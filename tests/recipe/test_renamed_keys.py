@@ -124,7 +124,7 @@ def test_an_old_key_beside_its_new_one_is_an_error_in_words(old_file, tmp_path):
         load_recipe("folder", ["clip.short=loop", "clip.short_clips=error"])
     with pytest.raises(RecipeError, match=r"^phases.0.train is the old name of phases.0.unfreeze, and both are set"):
         load_recipe("folder", ["phases[0].train=head", "phases.0.unfreeze=all"])
-    with pytest.raises(ValueError, match="anchor is the old name of l2_sp, and both are set; keep l2_sp"):
+    with pytest.raises(RecipeError, match="anchor is the old name of l2_sp, and both are set; keep l2_sp"):
         ft.Train(l2_sp=0.1, anchor=0.1)
 
 

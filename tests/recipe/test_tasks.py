@@ -78,6 +78,9 @@ def test_an_override_reaches_into_a_task_and_may_add_one(recipe_file):
     assert list(tasks)[-1] == "pose" and tasks["skill"].feature_stage == "s1"
 
 
+KIND_WORDS = "'classify', 'multilabel', 'ordinal', 'regress', 'box' or 'motion'"
+
+
 def test_what_is_wrong_in_several_tasks_is_said_at_once_with_the_nearest_key():
     wrong = {
         "box": {"kind": "box", "colums": ["x"], "loss": "mse"},
@@ -86,7 +89,7 @@ def test_what_is_wrong_in_several_tasks_is_said_at_once_with_the_nearest_key():
     }
     assert refusal(wrong, weigthing="fixed") == [
         "unknown key 'tasks.box.colums' (nearest: tasks.box.columns)",
-        "tasks.track.kind is 'moton': should be 'classify', 'multilabel', 'ordinal', 'regress', 'box' or 'motion'",
+        "tasks.track.kind is 'moton': should be " + KIND_WORDS + " (nearest: motion)",
         "tasks.track.weight is 0: should be greater than 0",
         "unknown key 'tasks.kind.heads' (nearest: tasks.kind.head)",
         f"unknown key 'tasks.kind.qqq' (there are {', '.join(Task.model_fields)})",
@@ -105,9 +108,9 @@ def test_a_key_outside_of_its_task_is_found_there():
 
 
 def test_a_task_needs_a_kind_and_is_a_mapping():
-    assert refusal({"box": {}}) == ["tasks.box.kind: Field required"]
+    assert refusal({"box": {}}) == ["tasks.box.kind is missing"]
     (line,) = refusal({"box": "box"})
-    assert line.startswith("tasks.box is 'box': should be a valid dictionary")
+    assert line.startswith("tasks.box is 'box': should be Task or a mapping of its keys")
 
 
 @pytest.mark.parametrize("kind", DEFAULT_COLUMNS)
@@ -166,7 +169,7 @@ def test_levels_are_different_names_of_an_ordinal_task(task):
 @pytest.mark.parametrize("name", ["a b", "1st", "a.b", "_a", "é", "a-b", ""])
 def test_a_task_is_named_by_letters_digits_and_underscores(name):
     (line,) = refusal({name: {"kind": "box"}, "good_1": {"kind": "box"}})
-    assert line == f"recipe: invalid names of tasks: {name}; use letters, digits and _, starting with a letter"
+    assert line == f"invalid names of tasks: {name}; use letters, digits and _, starting with a letter"
 
 
 @pytest.mark.slow
@@ -188,7 +191,7 @@ def test_what_has_no_tasks_has_nothing_to_share():
 )
 def test_towers_want_a_sharing_that_has_them(task, multitask):
     (line,) = refusal({"it": {"kind": "box"} | task}, **multitask)
-    assert line == "recipe: tower and multitask.soft_sharing_towers need multitask.sharing towers or cross_stitch"
+    assert line == "tower and multitask.soft_sharing_towers need multitask.sharing towers or cross_stitch"
     check_recipe({"tasks": {"it": {"kind": "box"} | task}, "multitask": multitask | {"sharing": "towers"}}, where="it")
 
 

@@ -8,9 +8,8 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from pydantic import ValidationError
 
-from finetune.errors import VideoError
+from finetune.errors import RecipeError, VideoError
 from finetune.recipe.schema import Augment, Clip
 from finetune.video.sampling import MICROSECONDS_PER_SECOND, Jitter, sample_indices
 
@@ -216,7 +215,7 @@ def test_dropped_frames_are_replaced_by_the_one_before():
 
 
 def test_a_recipe_says_what_its_sampling_needs():
-    with pytest.raises(ValidationError, match="fps is not set; for example fps: 10"):
+    with pytest.raises(RecipeError, match="fps is not set; for example fps: 10"):
         Clip(sampling="fps")
-    with pytest.raises(ValidationError, match="is not a range; write the lower value first"):
+    with pytest.raises(RecipeError, match="is not a range; write the lower value first"):
         Augment(speed=(2.0, 1.0))

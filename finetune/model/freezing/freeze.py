@@ -5,10 +5,12 @@ from typing import Any, Protocol
 
 from torch import nn
 
-from finetune.errors import ModelError
+from finetune.errors import ModelError, suggest_similar
 from finetune.model.backbone.network import name_without_tower
 from finetune.model.freezing.selectors import Selector, select_parameters
 from finetune.model.freezing.stages import Stage
+
+BATCH_NORM_MODES = ("frozen", "partial", "train")
 
 
 class StagedModel(Protocol):
@@ -40,7 +42,9 @@ def set_trainable(model: StagedModel, what: Selector, *, batch_norm: str = "froz
     and shift train with their stage; where they are frozen, the layer keeps its statistics too. Raises ModelError for
     an unknown stage or a pattern without match.
     """
-    assert batch_norm in {"frozen", "partial", "train"}, batch_norm
+    if batch_norm not in BATCH_NORM_MODES:
+        known = ", ".join(BATCH_NORM_MODES)
+        raise ModelError(f"batch_norm is {batch_norm!r}{suggest_similar(batch_norm, BATCH_NORM_MODES)}; it is {known}")
     trainable = select_parameters(model.stages, what)
     if not trainable:
         raise ModelError(f"{what!r} selects no parameter of this model; its stages are {', '.join(model.stages)}")

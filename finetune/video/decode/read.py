@@ -45,7 +45,10 @@ def read_frames(
     frame does not exist or cannot be decoded.
     """
     path = Path(path)
-    assert len(indices) and min(indices) >= 0, indices
+    if not len(indices) or min(indices) < 0:
+        raise VideoError(f"{path}: frames are numbered from 0; at least one number is needed, none below 0: {indices}")
+    if decoder not in DECODERS:
+        raise VideoError(f"{path}: there is no decoder {decoder!r}; there are {', '.join(DECODERS)}")
     pictures = _read_images(path, indices, size) if path.is_dir() else DECODERS[decoder](path, indices, size, layout)
     return _stack_pictures(path, pictures, indices)
 
