@@ -89,7 +89,7 @@ def fill_features(data: Path) -> None:
     set_trainable(model, "head")
     frozen = frozen_part(model, recipe.clip.num_frames, precision="fp32")
     assert frozen is not None
-    dataset = ClipDataset(manifest, "train", clip=recipe.clip, facts=scan_files(manifest))
+    dataset = ClipDataset(manifest, "train", clip=recipe.clip, views=1, facts=scan_files(manifest))
     cut_activations(model, dataset[0]["clips"], frozen)
     with (
         tempfile.TemporaryDirectory() as folder,

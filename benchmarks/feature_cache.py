@@ -183,7 +183,7 @@ def decode_and_forward(setting: Setting) -> float:
 def dataset_of(setting: Setting) -> ClipDataset:
     clip = ft.Clip(num_frames=8, size=setting.size)
     facts = scan_files(setting.manifest)
-    return ClipDataset(setting.manifest, "train", clip=clip, augment=NOTHING, facts=facts, drawn_views=1)
+    return ClipDataset(setting.manifest, "train", clip=clip, views=1, augment=NOTHING, facts=facts, drawn_views=1)
 
 
 def manifest_of(files: list[Path], rows: int, folder: Path) -> Manifest:

@@ -112,7 +112,7 @@ def ours(manifest: Manifest, workers: int, *, size: int = 224, packed: Path | No
     """The loader with the dataset as training makes it."""
     clip = Clip(num_frames=8, size=size)
     more = {"packed": packed} if packed else {"facts": facts_of(manifest)}
-    dataset = ClipDataset(manifest, "train", clip=clip, augment=CROP_AND_FLIP, **more)
+    dataset = ClipDataset(manifest, "train", clip=clip, views=1, augment=CROP_AND_FLIP, **more)
     return ClipLoader(dataset, EpochBatchSampler(len(dataset), BATCH_SIZE, seed=0), workers=workers)
 
 

@@ -199,9 +199,9 @@ def features_of(data: Data, backbone: Backbone, draws: int, cache: Path) -> Feat
     if not file.is_file():
         rows = np.full(len(data.manifest), "train")
         manifest, facts = replace(data.manifest, splits=rows), scan_files(data.manifest)
-        plain = ClipDataset(manifest, "train", clip=data.clip, facts=facts)
+        plain = ClipDataset(manifest, "train", clip=data.clip, views=1, facts=facts)
         drawing: Callable[[], ClipDataset] = lambda: ClipDataset(  # noqa: E731
-            manifest, "train", clip=data.clip, augment=data.augment, facts=facts
+            manifest, "train", clip=data.clip, views=1, augment=data.augment, facts=facts
         )
         drawn = [_through(backbone, drawing(), epoch) for epoch in range(1, draws + 1)]
         unfinished = file.with_name(f"unfinished_{file.name}")

@@ -59,8 +59,7 @@ def test_the_table_of_recipe_keys_is_that_of_the_code(request):
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 def test_python_in_the_pages_runs(page, tmp_path, clip_folder, monkeypatch):
     found = blocks(page, "python")
-    if page.name == "README.md":
-        assert found
+    assert found or page.name not in {"README.md", "python.md"}
     monkeypatch.chdir(tmp_path)
     (tmp_path / "clips").symlink_to(clip_folder)
     if page.name == "tasks.md":

@@ -29,7 +29,7 @@ def write_sheets(folder: Path, dataset: ClipDataset, paths: Iterable[str]) -> di
     index: dict[str, Any] = {}
     with atomic_folder(EvaluationFolder(folder).pictures) as partial:
         for path in paths:
-            item = dataset[position_of[path]]
+            item = dataset[0, position_of[path]]
             if "clips" not in item:
                 continue
             name = sheet_file_name(path)

@@ -76,7 +76,7 @@ def explain(
     dataset = ClipDataset(shown, split, clip=clip, views=views, facts=facts, packed=packed)
     explained = 0
     for position, row in enumerate(dataset.rows):
-        item, path = dataset[position], path_of[str(shown.path(row))]
+        item, path = dataset[0, position], path_of[str(shown.path(row))]
         if "clips" not in item:
             continue
         result, name = grad_cam(model, item["clips"][0]), sheet_file_name(path, "-cam")

@@ -132,8 +132,8 @@ def _time_read(cached: CachedClips, position: int, results: list[tuple[float, fl
     Appends nothing where the row cannot be read.
     """
     started = time.perf_counter()
-    all_views = cached.dataset.with_rows_and_draws(np.array([position]), cached.views)[0]
+    all_views = cached.dataset.with_rows_and_draws(np.array([position]), cached.views)[0, 0]
     middle = time.perf_counter()
-    one_view = cached.dataset.with_rows_and_draws(np.array([position]), cached.views[:1])[0]
+    one_view = cached.dataset.with_rows_and_draws(np.array([position]), cached.views[:1])[0, 0]
     if "error" not in all_views and "error" not in one_view:
         results.append((middle - started, time.perf_counter() - middle, one_view["clips"][:1]))

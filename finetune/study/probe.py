@@ -132,7 +132,7 @@ def _compute_features(recipe: Recipe, manifest: Manifest, backbone: str, display
     precision = resolve_precision(recipe.train.precision, device)
     frozen = frozen_part(model, recipe.clip.num_frames, precision=precision, storage_dtype=recipe.train.cache_dtype)
     assert frozen is not None
-    dataset = ClipDataset(manifest, "train", clip=recipe.clip, facts=facts, packed=recipe.data.packed)
+    dataset = ClipDataset(manifest, "train", clip=recipe.clip, views=1, facts=facts, packed=recipe.data.packed)
     started = time.perf_counter()
     with ExitStack() as stack:
         root = cache_root(recipe.train.cache_dir)

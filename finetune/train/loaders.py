@@ -92,6 +92,7 @@ class TrainLoaders:
             "train",
             clip=self.recipe.clip,
             augment=phase_augment(self.recipe, phase),
+            views=1,
             seed=self.recipe.seed,
             facts=self.facts,
             packed=self.recipe.data.packed,

@@ -1,6 +1,7 @@
 """The clips of a manifest's rows as tensors: choose frames, read them, crop or augment them.
 
-An item is a function of (seed, epoch, row, view) alone: the same for any number of workers and any batch size.
+An item by (epoch, position) is a function of (seed, epoch, row, view) alone: the same for any number of workers and any
+batch size.
 """
 
 import os
@@ -19,7 +20,7 @@ from torch.utils.data import Dataset
 
 from finetune.data.labels import TargetLayout
 from finetune.data.manifest import Manifest
-from finetune.errors import VideoError
+from finetune.errors import RecipeError, VideoError
 from finetune.recipe.schema import Augment, Clip
 from finetune.recipe.tasks import OutputSpec
 from finetune.storage.numbered_images import DEFAULT_IMAGE_FPS
@@ -49,14 +50,18 @@ VIDEO_FILE_SOURCE = FrameSource()
 
 
 class ClipDataset(Dataset):
-    """Rows of one split as {"clips": uint8 (V, T, C, H, W), "label": class number, "row": int}; V views of a video.
+    """Rows of one split as {"clips": uint8 (T, C, H, W), "label": class number, "row": int}, for PyTorch's DataLoader.
 
-    With multi-label rows, `label` is bool (K,), one for each class. With the `outputs` of several tasks, it is a
-    float32 vector laid out by `labels.TargetLayout`; boxes and motion are transformed like the clip.
+    With `views` each video has V clips, (V, T, C, H, W). With multi-label rows, `label` is bool (K,), one for each
+    class. With the `outputs` of several tasks, it is a float32 vector laid out by `labels.TargetLayout`; boxes and
+    motion are transformed like the clip.
 
-    `augment` samples and augments each clip anew in each epoch; with `drawn_views`, epochs take turns on that many
-    fixed augmentations of each clip. Without `augment`, frames, crop and `views` are those of evaluation. Items are
-    indexed by position, or by (epoch, position). A file that cannot be read gives {"row": int, "error": str}. `facts`
+    With `augment`, each access by position draws a new clip and a new augmentation, with PyTorch's generator. The key
+    (epoch, position) gives what the training of a run reads: draws by `seed`, epoch and row, and with `drawn_views`
+    epochs take turns on that many fixed augmentations of each clip. Without `augment`, frames, crop and `views` are
+    those of evaluation.
+
+    A file that cannot be read raises VideoError; by (epoch, position) the item is {"row": int, "error": str}. `facts`
     come from `scan_files`; without them the files are examined now, and unreadable ones raise VideoError. Frames come
     from the pack `packed`, or from the video files.
     """
@@ -68,17 +73,20 @@ class ClipDataset(Dataset):
         *,
         clip: Clip,
         augment: Augment | None = None,
-        views: int = 1,
+        views: int | None = None,
         seed: int = 0,
         facts: FileFacts | None = None,
         packed: Path | str | None = None,
         drawn_views: int | None = None,
         outputs: Mapping[str, OutputSpec] | None = None,
     ) -> None:
-        assert clip.size is not None, "the size in pixels must be resolved before clips are made"
+        if clip.size is None:
+            raise RecipeError("ClipDataset needs the size of clips in pixels; for example ft.Clip(size=224)")
         self.manifest = manifest
+        self.split = split
         self.clip = clip
-        self.views = views
+        self.views = views or 1
+        self.has_view_axis = views is not None
         self.seed = seed
         self.augment = augment
         self.drawn_views = drawn_views
@@ -93,12 +101,19 @@ class ClipDataset(Dataset):
     def __len__(self) -> int:
         return len(self.rows)
 
+    def __repr__(self) -> str:
+        axes = ", ".join(
+            f"{axis}={length}" for axis, length in zip("VTCHW"[-len(self.shape) :], self.shape, strict=True)
+        )
+        return f'ClipDataset({self.split}, {len(self)} items: {{"clips": uint8 ({axes}), "label", "row"}})'
+
     @property
-    def shape(self) -> tuple[int, int, int, int, int]:
-        """The shape (V, T, C, H, W) of an item's clips."""
+    def shape(self) -> tuple[int, ...]:
+        """The shape of an item's clips, (T, C, H, W), or with `views` (V, T, C, H, W)."""
         assert self.clip.size is not None
         views = self.views if self.item_draws is None else len(self.item_draws)
-        return views, self.clip.num_frames, 3, self.clip.size, self.clip.size
+        clip = (self.clip.num_frames, 3, self.clip.size, self.clip.size)
+        return (views, *clip) if self.has_view_axis else clip
 
     @property
     def labels(self) -> np.ndarray:
@@ -116,17 +131,25 @@ class ClipDataset(Dataset):
         """The rows at some positions (N,), each with its fixed augmentations numbered `drawn`, or all its views."""
         part = copy(self)
         part.rows = self.rows[positions]
-        part.item_draws = drawn if self.augment is not None else None
+        part.item_draws, part.has_view_axis = drawn if self.augment is not None else None, True
         part.layout = None  # targets are computed in each epoch, not cached
         return part
 
     def __getitem__(self, key: int | tuple[int, int]) -> dict[str, Any]:
-        epoch, position = key if isinstance(key, tuple) else (0, key)
+        epoch, position = key if isinstance(key, tuple) else (self._draw_epoch(), key)
         row = int(self.rows[position])
         try:
-            return {"clips": self._clips(epoch, row), "label": self.target(epoch, position), "row": row}
+            clips = self._clips(epoch, row)
+            clips = clips if self.has_view_axis else clips[0]
+            return {"clips": clips, "label": self.target(epoch, position), "row": row}
         except VideoError as error:
+            if not isinstance(key, tuple):
+                raise
             return {"row": row, "error": str(error)}
+
+    def _draw_epoch(self) -> int:
+        """A random epoch number, from PyTorch's generator, which a DataLoader seeds anew in each epoch and worker."""
+        return 0 if self.augment is None else int(torch.randint(2**31, ()))
 
     def target(self, epoch: int, position: int) -> Any:
         """The label of an item, as `__getitem__` gives it, without decoding a frame."""

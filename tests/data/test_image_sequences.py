@@ -97,7 +97,7 @@ def test_a_run_notices_that_an_image_has_changed_before_it_goes_on(data, tmp_pat
     shutil.copytree(data, tmp_path / "data")
     manifest = ft.Manifest.from_folder(tmp_path / "data")
     before = fingerprint(manifest, scan_files(manifest))
-    dataset = ClipDataset(manifest, "test", clip=ft.Clip(num_frames=2, size=16))
+    dataset = ClipDataset(manifest, "test", clip=ft.Clip(num_frames=2, size=16), views=1)
     stamps = [dataset.stamp(row) for row in range(2)]
     make_images(manifest.path(1), 1, first=3, start=90)
     (manifest.path(1) / "img_00003.png").write_bytes((manifest.path(1) / "img_00003.png").read_bytes() + b" ")

@@ -47,6 +47,7 @@ def opened(root, clips, *, model=None, clip=CLIP, augment=None, views=1, drawn=(
         manifest,
         "train",
         clip=clip,
+        views=1,
         augment=augment or ft.Augment(),
         facts=None if packed else scan_files(manifest),
         packed=packed,

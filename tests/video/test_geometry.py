@@ -84,7 +84,7 @@ def made(manifest, augment=None, **changes):
     """(name, placement, clip_TCHW) for several augmentations of each video, or for each view."""
     clip = CLIP.model_copy(update={key: changes.pop(key) for key in list(changes) if key in Clip.model_fields})
     drawn = None if augment is None else Augment(**augment)
-    dataset = ClipDataset(manifest, "train", clip=clip, augment=drawn, seed=5, **changes)
+    dataset = ClipDataset(manifest, "train", clip=clip, augment=drawn, seed=5, **{"views": 1, **changes})
     for position, row in enumerate(dataset.rows):
         name = manifest.classes[manifest.labels[row]]
         for epoch in range(1 if augment is None else 6):
@@ -202,7 +202,7 @@ def test_clips_of_a_pack_are_placed_in_the_source(manifest, tmp_path):
 
 
 def test_fixed_draws_are_placed_each_by_itself(manifest):
-    dataset = ClipDataset(manifest, "train", clip=CLIP, augment=Augment(color_jitter=0.0), drawn_views=4)
+    dataset = ClipDataset(manifest, "train", clip=CLIP, views=1, augment=Augment(color_jitter=0.0), drawn_views=4)
     part = dataset.with_rows_and_draws(np.array([1]), (0, 2, 3))
     places = part.placements(0, 0)
     assert [str(place) for place in places] == [str(dataset.placements(epoch, 1)[0]) for epoch in (1, 3, 4)]

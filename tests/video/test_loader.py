@@ -28,7 +28,7 @@ def manifest(clip_folder):
 
 @pytest.fixture
 def dataset(manifest):
-    return ClipDataset(manifest, "train", clip=CLIP, augment=Augment(), seed=3)
+    return ClipDataset(manifest, "train", clip=CLIP, views=1, augment=Augment(), seed=3)
 
 
 def epochs_of(loader, count=2):
@@ -79,7 +79,7 @@ def test_batches_are_the_same_in_a_daemonic_process_that_may_start_no_workers(da
     ],
 )
 def test_whatever_is_drawn_is_drawn_in_workers_alike(manifest, augment):
-    dataset = ClipDataset(manifest, "train", clip=CLIP, augment=augment)
+    dataset = ClipDataset(manifest, "train", clip=CLIP, views=1, augment=augment)
     found = []
     for workers in (0, 2):
         with ClipLoader(dataset, EpochBatchSampler(len(dataset), 3, seed=1), workers=workers) as loader:

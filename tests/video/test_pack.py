@@ -141,7 +141,7 @@ def test_batches_are_those_of_the_videos_within_what_jpeg_loses_for_any_number_o
     manifest, clip = manifest_of(videos), Clip(num_frames=3, size=24)
     found = []
     for folder, workers in ((packed, 0), (packed, 2), (None, 0)):
-        dataset = ClipDataset(manifest, "train", clip=clip, augment=Augment(), seed=3, packed=folder)
+        dataset = ClipDataset(manifest, "train", clip=clip, views=1, augment=Augment(), seed=3, packed=folder)
         batches = EpochBatchSampler(len(dataset), 3, seed=1)
         batches.epoch = 4
         with ClipLoader(dataset, batches, workers=workers, time_limit=60) as loader:
@@ -233,7 +233,7 @@ def test_a_bad_file_is_listed_and_the_others_are_packed(own, tmp_path):
     assert list(facts.bad) == [1]
     assert "bad.mp4: is not a video, or is cut off" in facts.bad[1]
     with pytest.raises(VideoError, match="bad.mp4: is not a video"):
-        ClipDataset(manifest_of(own), "train", clip=Clip(num_frames=2, size=16), packed=folder)
+        ClipDataset(manifest_of(own), "train", clip=Clip(num_frames=2, size=16), views=1, packed=folder)
     make_clip(own / "a" / "bad.mp4", 3)
     assert pack(manifest_of(own), folder).bad == {}
     assert manifest_facts(manifest_of(own), folder, side=32).bad == {}

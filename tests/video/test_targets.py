@@ -127,7 +127,7 @@ def test_numbers_have_mean_0_and_deviation_1():
 def test_a_data_set_gives_the_targets_of_its_own_clips(manifest, augment, sampling):
     outputs = output_specs(manifest.tasks, manifest.rows("train"))
     clip = Clip(num_frames=4, size=32, sampling=sampling)
-    dataset = ClipDataset(manifest, "train", clip=clip, augment=augment, outputs=outputs, seed=3)
+    dataset = ClipDataset(manifest, "train", clip=clip, views=1, augment=augment, outputs=outputs, seed=3)
     layout = dataset.layout
     for epoch in (1, 2, 3):
         vector = dataset[(epoch, 0)]["label"]
@@ -153,7 +153,12 @@ def test_a_data_set_gives_the_targets_of_its_own_clips(manifest, augment, sampli
 def test_a_dense_clip_away_from_the_middle_knows_no_box(manifest):
     outputs = output_specs(manifest.tasks, manifest.rows("train"))
     dataset = ClipDataset(
-        manifest, "train", clip=Clip(num_frames=3, size=32, sampling="dense"), augment=Augment(), outputs=outputs
+        manifest,
+        "train",
+        clip=Clip(num_frames=3, size=32, sampling="dense"),
+        views=1,
+        augment=Augment(),
+        outputs=outputs,
     )
     layout = dataset.layout
     places = [dataset.placements(epoch, 0)[0] for epoch in range(30)]
@@ -167,7 +172,9 @@ def test_a_dense_clip_away_from_the_middle_knows_no_box(manifest):
 def test_the_motion_of_a_clip_that_stands_still_is_unknown(manifest, num_frames):
     outputs = output_specs(manifest.tasks, manifest.rows("train"))
     clip = Clip(num_frames=num_frames, size=32)
-    dataset = ClipDataset(manifest, "train", clip=clip, augment=Augment(preset="none", flip=False), outputs=outputs)
+    dataset = ClipDataset(
+        manifest, "train", clip=clip, views=1, augment=Augment(preset="none", flip=False), outputs=outputs
+    )
     layout = dataset.layout
     assert (dataset.target(1, 0)[layout.width - 3] == 1) == (num_frames > 1)
 
@@ -179,6 +186,7 @@ def test_classes_alone_are_taken_without_a_look_at_the_file(manifest, monkeypatc
         manifest.aligned_to_outputs(outputs),
         "train",
         clip=Clip(num_frames=4, size=32),
+        views=1,
         augment=Augment(),
         outputs=outputs,
     )

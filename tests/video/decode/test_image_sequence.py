@@ -133,7 +133,7 @@ def test_the_rate_is_the_manifests(manifest):
         facts = scan_files(at_rate)
         assert facts.rates.tolist() == [25, rate, 25, rate]
         assert facts.seconds.tolist() == [0.8, 20 / rate, 0.8, 20 / rate]
-        dataset = ClipDataset(at_rate, "train", clip=clip, facts=facts)
+        dataset = ClipDataset(at_rate, "train", clip=clip, views=1, facts=facts)
         levels[rate] = level_of(dataset[1]["clips"][0].numpy())
     assert levels[25.0] == level_of(dataset[0]["clips"][0].numpy())
     assert np.diff(levels[25.0]).tolist() == [5, 5, 5]
@@ -163,7 +163,7 @@ def test_a_pack_holds_the_images_and_their_rate_stays_the_manifests(manifest, tm
     count = len(expected[0])
     difference = packed.read_frames(images, range(count))[0].astype(int) - expected[0]
     assert np.abs(difference).max() <= 2
-    dataset = ClipDataset(manifest, "train", clip=clip, packed=tmp_path / "pack")
+    dataset = ClipDataset(manifest, "train", clip=clip, views=1, packed=tmp_path / "pack")
     assert len(dataset[1]["clips"][0]) == 3
     if frames is None:
         assert np.diff(level_of(dataset[1]["clips"][0].numpy())).tolist() == [5, 5]
