@@ -1,15 +1,53 @@
 """Arguments and options that several commands take, each with its help text."""
 
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-RecipeName = Annotated[str, typer.Argument(help="Recipe name (see `finetune recipes list`) or YAML file.")]
-Overrides = Annotated[list[str] | None, typer.Argument(help="Recipe settings to override, as key.sub=value.")]
-RunArgument = Annotated[Path, typer.Argument(help="Run folder, as printed by `finetune train`.")]
-DataRoot = Annotated[Path | None, typer.Option(help="Folder that now holds the run's files, if they were moved.")]
+from finetune.errors import RecipeError, suggest_similar
+from finetune.recipe.load import list_recipes
+
+_RECIPE = typer.Argument(
+    metavar="RECIPE",
+    help="Recipe name (see `finetune recipes list`), YAML file, or your videos: a folder or a CSV file.",
+)
+RecipeName = Annotated[str, _RECIPE]
+OptionalRecipeName = Annotated[str | None, _RECIPE]
+Overrides = Annotated[
+    list[str] | None, typer.Argument(metavar="[KEY=VALUE]...", help="Recipe settings to override, as key.sub=value.")
+]
+RunArgument = Annotated[Path, typer.Argument(metavar="RUN", help="Run folder, as printed by `finetune train`.")]
+DataRoot = Annotated[
+    Path | None, typer.Option(metavar="DIR", help="Folder that now holds the run's files, if they were moved.")
+]
 Views = Annotated[
     int | None,
     typer.Option(min=1, metavar="N", help="Clips sampled per video; predictions are combined. Default: the recipe's."),
 ]
+DATA_RECIPE = "folder"  # for videos that are given instead of a recipe
+
+
+@dataclass(frozen=True)
+class RecipeSource:
+    """A recipe with its overrides; `name` is that of the recipe, or of the videos, for the default output folder."""
+
+    recipe: str
+    overrides: list[str]
+    name: str
+
+
+def recipe_source(argument: str, overrides: Sequence[str] | None = None) -> RecipeSource:
+    """The recipe of a name or a YAML file; for a folder or a CSV file of videos, DATA_RECIPE with these data."""
+    path, settings, known = Path(argument), list(overrides or ()), list_recipes()
+    if argument in known or path.suffix in {".yaml", ".yml"}:
+        return RecipeSource(argument, settings, path.stem)
+    if not path.exists():
+        raise RecipeError(
+            f"there is no recipe, folder or CSV file {argument!r}{suggest_similar(argument, known)}; "
+            f"recipes are {', '.join(sorted(known))}"
+        )
+    key = "folder" if path.is_dir() else "manifest"
+    return RecipeSource(DATA_RECIPE, [f"data.{key}={argument}", *settings], path.resolve().stem)

@@ -7,20 +7,19 @@ from typing import Annotated, Any
 
 import typer
 
+from finetune.cli.arguments import Overrides, RecipeName, RecipeSource, recipe_source
 from finetune.cli.progress import progress_bar
-from finetune.errors import DataError, RecipeError, VideoError, suggest_similar
-from finetune.recipe.load import list_recipes, load_recipe
-from finetune.recipe.schema import Data, Recipe
+from finetune.errors import DataError, RecipeError, VideoError
+from finetune.recipe.load import load_recipe
+from finetune.recipe.schema import Recipe
 
 FILES_SHOWN = 10
 _SEVERITY_LABELS = {"mend": ("error", "bold red"), "warning": ("warning", "yellow"), "note": ("note", "dim")}
 
 
 def check(
-    source: Annotated[str, typer.Argument(help="Recipe, CSV with columns path,label, or folder of videos.")],
-    overrides: Annotated[
-        list[str] | None, typer.Argument(help="With a recipe: settings to override, as key.sub=value.")
-    ] = None,
+    recipe: RecipeName,
+    overrides: Overrides = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
     fix: Annotated[Path | None, typer.Option(help="Write a CSV without the faulty rows.")] = None,
     out: Annotated[Path | None, typer.Option(help="HTML page to write, or a folder for check.html.")] = None,
@@ -36,7 +35,7 @@ def check(
     Errors give exit status 1: unreadable files, duplicates or groups in more
     than one split, classes without training clips. Warnings and notes give 0.
     """
-    settings = _settings_of(source, overrides or [])
+    settings = _settings_of(recipe_source(recipe, overrides))
     data, seed = settings.data, settings.seed
     from finetune.checks.burnt_in_marks import find_marks, rows_to_compare
     from finetune.checks.check_data import audit, write_fixed
@@ -90,26 +89,14 @@ def check(
         raise typer.Exit(1)
 
 
-def _settings_of(source: str, overrides: list[str]) -> Recipe:
-    """The settings of a recipe, or the defaults for a folder or a CSV."""
-    path = Path(source)
-    if source in list_recipes() or path.suffix in {".yaml", ".yml"}:
-        settings = load_recipe(source, overrides)
-        if (settings.data.manifest is None) == (settings.data.folder is None):
-            raise RecipeError(f"{source}: set one of data.manifest=FILE.csv and data.folder=DIR")
-        if settings.data.folder is not None and not settings.data.folder.is_dir():
-            raise DataError(f"there is no folder {str(settings.data.folder)!r}")
-        return settings
-    if overrides:
-        raise RecipeError(
-            f"{overrides[0]!r} overrides a recipe, and {source} is none; "
-            f"use: finetune check folder data.{'folder' if path.is_dir() else 'manifest'}={source} {overrides[0]}"
-        )
-    if path.is_dir():
-        return Recipe(data=Data(folder=path))
-    if path.is_file():
-        return Recipe(data=Data(manifest=path))
-    raise DataError(f"there is no folder, CSV file or recipe {source!r}{suggest_similar(source, list_recipes())}")
+def _settings_of(source: RecipeSource) -> Recipe:
+    """The settings of a recipe that names its data."""
+    settings = load_recipe(source.recipe, source.overrides)
+    if (settings.data.manifest is None) == (settings.data.folder is None):
+        raise RecipeError(f"{source.recipe}: set one of data.manifest=FILE.csv and data.folder=DIR")
+    if settings.data.folder is not None and not settings.data.folder.is_dir():
+        raise DataError(f"there is no folder {str(settings.data.folder)!r}")
+    return settings
 
 
 def _page_path(out: Path | None, source: Path) -> Path:

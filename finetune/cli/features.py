@@ -9,7 +9,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from finetune.cli.arguments import Overrides, RecipeName
+from finetune.cli.arguments import OptionalRecipeName, Overrides, RecipeName, recipe_source
+from finetune.cli.heavy_imports import import_quickly
+from finetune.cli.manifest import load_manifest
 from finetune.errors import RecipeError
 from finetune.recipe.load import load_recipe
 
@@ -18,9 +20,7 @@ if TYPE_CHECKING:
 
 
 def features(
-    recipe: Annotated[
-        str | None, typer.Argument(help="Recipe name (see `finetune recipes list`) or YAML file.")
-    ] = None,
+    recipe: OptionalRecipeName = None,
     overrides: Overrides = None,
     listed: Annotated[bool, typer.Option("--list", help="List the cache and exit.")] = False,
     prune: Annotated[bool, typer.Option("--prune", help="Delete entries unused for --days days and exit.")] = False,
@@ -45,18 +45,20 @@ def features(
         return
     if recipe is None:
         raise RecipeError("a recipe is missing: finetune features RECIPE, or --list, or --prune")
-    settings = load_recipe(recipe, overrides or [])
+    source = recipe_source(recipe, overrides)
+    settings = load_recipe(source.recipe, source.overrides)
     if settings.train.cache == "off":
         raise RecipeError("train.cache is off: runs of this recipe would not read the cache; leave out train.cache=off")
 
+    manifest = load_manifest(settings)
+
+    import_quickly("finetune.train.prefill_cache")
     import torch
 
-    from finetune.cli.manifest import load_manifest
     from finetune.feature_cache.cache_folder import cache_root
     from finetune.train.from_recipe import new_model
     from finetune.train.prefill_cache import prefill_features
 
-    manifest = load_manifest(settings)
     torch.manual_seed(settings.seed)
     for phase in prefill_features(new_model(settings, manifest), manifest, settings):
         if phase.why_not:
@@ -83,23 +85,24 @@ def probe(
 
     Test clips are left out (data.test=0 uses all clips, unless the data come with a test split).
     """
-    settings = load_recipe(recipe, overrides or [])
+    source = recipe_source(recipe, overrides)
+    settings = load_recipe(source.recipe, source.overrides)
     names = [name.strip() for name in (backbones or settings.model.backbone).split(",") if name.strip()]
 
-    from finetune.cli.manifest import load_manifest
     from finetune.model.backbone.known_names import check_name
 
     for name in names:
         check_name(name)
     manifest = load_manifest(settings)
 
+    import_quickly("finetune.study.probe")
     from finetune.metrics.intervals import FOLD_ERROR_NOTE
     from finetune.study.probe import majority_baseline, probe
     from finetune.train.log.console import Display
 
     results = [asdict(result) for result in probe(settings, manifest, names, display=Display())]
     baseline = majority_baseline(manifest)
-    folder = out or Path("runs") / f"{Path(recipe).stem}-probe"
+    folder = out or Path("runs") / f"{source.name}-probe"
     _write_probes(folder, results, baseline)
     width, wider = (max(len(result[key]) for result in results) for key in ("backbone", "method"))
     print(f"{'backbone':{width}}  {'classifier':{wider}}  top-1 (95 % interval)   seconds: features, classifier")

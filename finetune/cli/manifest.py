@@ -45,7 +45,18 @@ def load_manifest(recipe: "Recipe", *, whole: bool = False) -> "Manifest":
     else:
         assert data.folder is not None
         manifest = Manifest.from_folder(data.folder, image_sequences=data.image_sequences, **options)
+    _print_size(manifest)
     return _with_image_rate(print_manifest_notes(manifest), data.image_rate)
+
+
+def _print_size(manifest: "Manifest") -> None:
+    """The first line of a command, on stderr: how many clips it has."""
+    from finetune.text import count
+
+    if os.environ.get("RANK", "0") == "0":
+        classes = f" of {count(len(manifest.classes), 'class', 'classes')}" if manifest.classes else ""
+        sizes = ", ".join(f"{len(manifest.rows(split)):,} {split}" for split in ("train", "val", "test"))
+        print(f"{manifest.source}: {count(len(manifest), 'clip')}{classes} ({sizes})", file=sys.stderr, flush=True)
 
 
 def _with_image_rate(manifest: "Manifest", rate: float) -> "Manifest":

@@ -8,11 +8,12 @@ import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Annotated, Any
+from typing import IO, TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
 from finetune.cli.arguments import RunArgument, Views
+from finetune.cli.heavy_imports import import_quickly
 from finetune.cli.progress import progress_bars
 from finetune.errors import DataError, RunError, VideoError
 from finetune.storage.atomic import check_writable
@@ -45,7 +46,8 @@ def predict(
         typer.Option("--draw", help="Draw predictions on a copy of the video; with several videos, a folder."),
     ] = None,
     on_error: Annotated[
-        str, typer.Option(help="Unreadable files. skip: predict the others, exit with 1; fail: stop.")
+        Literal["skip", "fail"],
+        typer.Option(help="Unreadable files. skip: predict the others, exit with 1; fail: stop."),
     ] = "skip",
 ) -> None:
     """Predict classes, boxes, motion or numbers for videos.
@@ -53,26 +55,28 @@ def predict(
     Predictions are written file by file: Ctrl-C keeps those of finished files.
     If files are unreadable, the others are predicted and the exit status is 1.
     """
-    if on_error not in {"fail", "skip"}:
-        raise RunError(f"--on-error must be fail or skip, not {on_error!r}")
-    from finetune.prediction import predict as prediction
-    from finetune.prediction.render import draw, output_paths
+    from finetune.run.manifest import reads_image_sequences
     from finetune.run.read import open_run
 
     opened = open_run(run)
-    together = prediction.reads_image_sequences(opened) if image_sequences is None else image_sequences
-    targets = [] if drawn is None else output_paths(paths, drawn, image_sequences=together)
-    _check_outputs(paths, csv_file, targets)
+    _check_inputs(paths)
+    together = reads_image_sequences(opened) if image_sequences is None else image_sequences
+    _check_csv(csv_file, paths)
+    targets = _drawn_paths(paths, drawn, image_sequences=together)
     if image_sequences is None:
         _print_image_sequence_mode(paths, together)
+
+    import_quickly("finetune.prediction.predict")
+    from finetune.prediction.predict import iter_predictions
+
     with _writer(csv_file, as_json) as write, progress_bars() as progress:
 
         def finish(number: int, result: Prediction) -> None:
             write(result)
             if targets:
-                draw(result, targets[number], image_rate=opened.recipe.data.image_rate)
+                _draw(result, targets[number], image_rate=opened.recipe.data.image_rate)
 
-        results = prediction.iter_predictions(
+        results = iter_predictions(
             opened,
             paths,
             views=views,
@@ -83,8 +87,6 @@ def predict(
             progress=progress,
         )
         predicted, skipped = _write_predictions(results, finish)
-    if not predicted:
-        raise DataError(f"none of {skipped} files can be read" if skipped > 1 else "the file cannot be read")
     if csv_file is not None:
         print(csv_file)
     if drawn is not None and not as_json:
@@ -94,20 +96,46 @@ def predict(
         raise typer.Exit(1)
 
 
-def _check_outputs(paths: Sequence[Path], csv_file: Path | None, targets: Sequence[Path]) -> None:
-    """Raises RunError where an output cannot be written."""
-    if csv_file is not None:
-        if any(csv_file.resolve() == path.resolve() for path in paths):
-            raise RunError(f"{csv_file}: is also an input file; write the CSV to another file")
-        check_writable(csv_file)
+def _check_inputs(paths: Sequence[Path]) -> None:
+    """Raises DataError where no path exists: before torch is imported, which takes seconds."""
+    if not any(path.exists() for path in paths):
+        raise DataError("\n".join(f"{path}: there is no such file" for path in paths))
+
+
+def _drawn_paths(paths: Sequence[Path], drawn: Path | None, *, image_sequences: bool) -> list[Path]:
+    """With --draw, the file to draw into for each input file. Raises RunError where they cannot be written."""
+    if drawn is None:
+        return []
+    from finetune.prediction.render import output_paths
+
+    targets = output_paths(paths, drawn, image_sequences=image_sequences)
     for target in targets[:1]:
         check_writable(target)
+    return targets
+
+
+def _draw(prediction: Prediction, target: Path, *, image_rate: float) -> None:
+    from finetune.prediction.render import draw  # with OpenCV, which predictions alone do not need
+
+    draw(prediction, target, image_rate=image_rate)
+
+
+def _check_csv(csv_file: Path | None, paths: Sequence[Path]) -> None:
+    """Raises RunError where the CSV file cannot be written."""
+    if csv_file is None:
+        return
+    if any(csv_file.resolve() == path.resolve() for path in paths):
+        raise RunError(f"{csv_file}: is also an input file; write the CSV to another file")
+    check_writable(csv_file)
 
 
 def _write_predictions(
     results: Iterator[tuple[Path, Prediction | VideoError]], finish: Callable[[int, Prediction], None]
 ) -> tuple[int, int]:
-    """Write predictions; count files predicted and files skipped, which are named on stderr."""
+    """Write predictions; count files predicted and files skipped, which are named on stderr.
+
+    Raises DataError where no file can be read.
+    """
     predicted = skipped = 0
     try:
         for number, (_, result) in enumerate(results):
@@ -122,6 +150,8 @@ def _write_predictions(
     except KeyboardInterrupt:
         print(f"Stopped; predictions of {predicted} files are complete", file=sys.stderr)
         raise
+    if not predicted:
+        raise DataError(f"none of {skipped} files can be read" if skipped > 1 else "the file cannot be read")
     return predicted, skipped
 
 

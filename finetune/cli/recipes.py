@@ -8,13 +8,16 @@ from typing import Annotated
 import typer
 import yaml
 
-from finetune.cli.arguments import Overrides, RecipeName
+from finetune.cli.arguments import Overrides, RecipeName, recipe_source
 from finetune.errors import RecipeError, shorten_list
 from finetune.recipe.load import find_recipe, list_recipes, load_recipe
 from finetune.recipe.schema import Phase, Schedule
 from finetune.text import count
 
 app = typer.Typer(no_args_is_help=True)
+RecipeFile = Annotated[
+    str, typer.Argument(metavar="RECIPE", help="Recipe name (see `finetune recipes list`) or YAML file.")
+]
 
 
 @app.command("list")
@@ -27,13 +30,13 @@ def list_command() -> None:
 
 
 @app.command()
-def show(recipe: RecipeName) -> None:
+def show(recipe: RecipeFile) -> None:
     """Print a recipe file."""
     print(find_recipe(recipe).read_text(encoding="utf-8"), end="")
 
 
 @app.command()
-def copy(recipe: RecipeName, target: Annotated[Path, typer.Argument(help="New file, or folder to copy into.")]) -> None:
+def copy(recipe: RecipeFile, target: Annotated[Path, typer.Argument(help="New file, or folder to copy into.")]) -> None:
     """Copy a recipe to a file that you can edit."""
     source = find_recipe(recipe)
     target = target / source.name if target.is_dir() else target
@@ -57,15 +60,17 @@ def validate(
     """Check the keys, types and ranges of a recipe; reads no data."""
     from finetune.model.backbone.known_names import check_name
 
-    settings = load_recipe(recipe, overrides or [])
+    source = recipe_source(recipe, overrides)
+    settings = load_recipe(source.recipe, source.overrides)
     check_name(settings.model.backbone)
+    file = find_recipe(source.recipe)
     if isinstance(settings.phases, Schedule):
-        print(f"{find_recipe(recipe)}: valid, phases from schedule {settings.phases.schedule}")
+        print(f"{file}: valid, phases from schedule {settings.phases.schedule}")
         return
     lengths = [
         count(phase.steps, "step") if phase.steps else count(phase.num_epochs(1), "epoch") for phase in settings.phases
     ]
-    print(f"{find_recipe(recipe)}: valid, {count(len(lengths), 'phase')}: {shorten_list(lengths)}")
+    print(f"{file}: valid, {count(len(lengths), 'phase')}: {shorten_list(lengths)}")
 
 
 @app.command()
@@ -74,7 +79,8 @@ def phases(recipe: RecipeName, overrides: Overrides = None) -> None:
 
     The phases of a built-in schedule are written out.
     """
-    settings = load_recipe(recipe, overrides or [])
+    source = recipe_source(recipe, overrides)
+    settings = load_recipe(source.recipe, source.overrides)
 
     from finetune.model.begin_phase import begin_phase
     from finetune.model.classifier import build_from_settings

@@ -7,6 +7,7 @@ from typing import Annotated
 import typer
 
 from finetune.cli.arguments import DataRoot, RunArgument, Views
+from finetune.cli.heavy_imports import import_quickly
 from finetune.cli.manifest import print_data_root_mapping
 from finetune.errors import RunError
 
@@ -51,9 +52,12 @@ def evaluate(
         raise RunError(f"--on-error must be fail or skip, not {on_error!r}")
     if explain and not pictures:
         raise RunError("--explain draws on the frames of the report; omit --no-pictures")
+    from finetune.run.read import open_run
+
+    open_run(run)
+    import_quickly("finetune.evaluation.evaluate")
     from finetune.evaluation import evaluate as evaluation
     from finetune.evaluation.external_set import external_set_folder
-    from finetune.evaluation.gradcam import explain as add_heat_maps
     from finetune.report.run.page import write_report
     from finetune.run.folder import RunFolder
     from finetune.runtime.processes import is_main_process
@@ -76,6 +80,8 @@ def evaluate(
     if not is_main_process():
         return
     if explain:
+        from finetune.evaluation.gradcam import explain as add_heat_maps
+
         add_heat_maps(run, overrides or (), evaluation=folder, data_root=data_root)
     page = write_report(run, evaluation=folder)
     for warning in results["warnings"] if overrides else []:

@@ -5,7 +5,9 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from finetune.cli.arguments import Overrides, RecipeName
+from finetune.cli.arguments import Overrides, RecipeName, recipe_source
+from finetune.cli.heavy_imports import import_quickly
+from finetune.cli.manifest import load_manifest
 from finetune.errors import RecipeError
 from finetune.recipe.load import load_recipe
 from finetune.recipe.schema import Schedule
@@ -32,17 +34,19 @@ def lr_find(
     Raises the learning rate step by step until the loss diverges, and suggests the one at which the loss falls fastest.
     It is that of new layers; the backbone's follows as in the recipe. Nothing but the plot is written.
     """
-    settings = load_recipe(recipe, overrides or [])
+    source = recipe_source(recipe, overrides)
+    settings = load_recipe(source.recipe, source.overrides)
     if not 0 < low < high:
         raise RecipeError(f"--low {low} must be above 0 and below --high {high}")
 
-    from finetune.cli.manifest import load_manifest
+    manifest = load_manifest(settings)
+
+    import_quickly("finetune.study.lr_find")
     from finetune.report.pages.lr_range import draw_lr_range_test
     from finetune.study.lr_find import find_lr
 
-    manifest = load_manifest(settings)
     test = find_lr(settings, manifest, phase=phase, low=low, high=high, steps=steps)
-    plot = out or Path("runs") / f"{Path(recipe).stem}-phase-{phase}-rates.svg"
+    plot = out or Path("runs") / f"{source.name}-phase-{phase}-rates.svg"
     plot.parent.mkdir(parents=True, exist_ok=True)
     draw_lr_range_test(plot, test.rates, test.losses, test.smoothed, chosen=test.steepest)
     print("      lr    loss  running mean")
@@ -80,14 +84,22 @@ def sweep(
 
     Test clips are not used: evaluate the chosen run with `finetune evaluate`.
     """
-    load_recipe(recipe)
+    from finetune.study.swept_settings import fixed_settings, grid, load_point_recipes, swept_keys
 
-    from finetune.cli.manifest import load_manifest
-    from finetune.study.compare_on_val import val_units
-    from finetune.study.sweep import fixed_settings, grid, load_point_recipes, sweep, swept_keys
-
+    source = recipe_source(recipe, overrides)
+    load_recipe(source.recipe)
+    recipe, overrides = source.recipe, source.overrides
     points = grid(overrides)
-    folder = out or Path("runs") / f"{Path(recipe).stem}-sweep"
+    if trials is None:
+        if not swept_keys(points):
+            raise RecipeError("nothing to sweep: give a key several values, e.g. phases.0.lr=1e-3,1e-2")
+        load_point_recipes(recipe, points)
+
+    import_quickly("finetune.study.sweep")
+    from finetune.study.compare_on_val import val_units
+    from finetune.study.sweep import sweep
+
+    folder = out or Path("runs") / f"{source.name}-sweep"
     if trials is not None:
         from finetune.study.search import parse_search_space, search
 
@@ -96,9 +108,6 @@ def sweep(
         ranked, num_stopped = search(recipe, overrides, manifest, trials=trials, out=folder)
         print(f"{len(ranked)} settings finished, {num_stopped} stopped early")
     else:
-        if not swept_keys(points):
-            raise RecipeError("nothing to sweep: give a key several values, e.g. phases.0.lr=1e-3,1e-2")
-        load_point_recipes(recipe, points)
         settings = load_recipe(recipe, fixed_settings(points))
         manifest = load_manifest(settings)
         ranked = sweep(recipe, points, manifest, out=folder)

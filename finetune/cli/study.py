@@ -1,17 +1,22 @@
 """`finetune kfold`, `tasks-ablation`, `sweep-stages` and `average`: commands that train or combine several runs."""
 
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from finetune.cli.arguments import Overrides, RecipeName
+from finetune.cli.arguments import Overrides, RecipeName, recipe_source
+from finetune.cli.heavy_imports import import_quickly
+from finetune.cli.manifest import load_manifest
 from finetune.errors import RunError
 from finetune.recipe.load import load_recipe
 from finetune.run.folder import RunFolder
 
 if TYPE_CHECKING:
+    from finetune.data.manifest import Manifest
+    from finetune.recipe.schema import Recipe
     from finetune.study.sweep_stages import StageResult
 
 
@@ -30,22 +35,24 @@ def kfold(
 
     Each clip is tested once, by a model that was trained on no clip of its group. Splits in the data are ignored.
     """
-    settings = load_recipe(recipe, overrides or [])
+    source = recipe_source(recipe, overrides)
+    settings = load_recipe(source.recipe, source.overrides)
+    manifest = load_manifest(settings, whole=True)
+    num_folds = None if leave_one_group_out else folds
+    _print_fold_sizes(settings, manifest, num_folds)
 
     import statistics
 
-    from finetune.cli.manifest import load_manifest
+    import_quickly("finetune.study.kfold")
     from finetune.metrics.headline import format_headline
     from finetune.metrics.headline_keys import HEADLINE_METRICS, metric_range
     from finetune.metrics.intervals import FOLD_ERROR_NOTE
     from finetune.recipe.tasks import primary_task
     from finetune.study import kfold as study
 
-    manifest = load_manifest(settings, whole=True)
     name = "leave-one-group-out" if leave_one_group_out else f"{folds}-fold"
-    folder = out or Path("runs") / f"{Path(recipe).stem}-{name}"
-    count = None if leave_one_group_out else folds
-    results = study.kfold(settings, manifest, folds=count, out=folder)
+    folder = out or Path("runs") / f"{source.name}-{name}"
+    results = study.kfold(settings, manifest, folds=num_folds, out=folder)
     task = results["tasks"][primary_task(results["tasks"])]
     key, name = HEADLINE_METRICS[task["kind"]]
     print(f"fold  clips  {name}")
@@ -56,6 +63,22 @@ def kfold(
     print(f"mean of folds {statistics.mean(values):.3f}, standard deviation {statistics.stdev(values):.3f}")
     print(f"all folds {format_headline(task)} on {results['num_rows']} clips (interval {FOLD_ERROR_NOTE})")
     print(f"report {RunFolder(folder).evaluation().report}\n{folder}", flush=True)
+
+
+def _print_fold_sizes(settings: "Recipe", manifest: "Manifest", folds: int | None) -> None:
+    """Before anything is computed: how the clips are divided, and the alternative where few are left to train on."""
+    from finetune.study.folds import fold_manifests
+    from finetune.text import count
+
+    first, *_ = divided = fold_manifests(manifest, folds, val=settings.data.val, seed=settings.seed)
+    train, val, test = (count(len(first.rows(split)), "clip") for split in ("train", "val", "test"))
+    print(f"{len(divided)} folds; the first trains on {train} and tests {test}", file=sys.stderr)
+    if settings.data.val:
+        print(
+            f"In each fold about {val} only select the best epoch. With data.val=0 they are trained on too, and the "
+            "last epoch is tested.",
+            file=sys.stderr,
+        )
 
 
 def tasks_ablation(
@@ -70,14 +93,16 @@ def tasks_ablation(
 
     Trains all tasks together and each alone, and reports the relative gain of each task and its mean, ΔM.
     """
-    settings = load_recipe(recipe, overrides or [])
+    source = recipe_source(recipe, overrides)
+    settings = load_recipe(source.recipe, source.overrides)
+    manifest = load_manifest(settings)
 
-    from finetune.cli.manifest import load_manifest
+    import_quickly("finetune.study.tasks_ablation")
     from finetune.report.pages.tasks_ablation import verdict
     from finetune.study import tasks_ablation as study
 
-    folder, name = out or Path("runs") / f"{Path(recipe).stem}-ablation", Path(recipe).stem
-    ablation = study.tasks_ablation(settings, load_manifest(settings), name=name, seeds=seeds, out=folder)
+    folder = out or Path("runs") / f"{source.name}-ablation"
+    ablation = study.tasks_ablation(settings, manifest, name=source.name, seeds=seeds, out=folder)
     width = max(map(len, ablation["tasks"]))
     print(f"{'task':{width}}  metric       alone  together     gain")
     for task, metrics in ablation["tasks"].items():
@@ -108,14 +133,15 @@ def sweep_stages(
 
     The phases of the recipe are not used.
     """
-    settings = load_recipe(recipe, overrides or [])
+    source = recipe_source(recipe, overrides)
+    settings = load_recipe(source.recipe, source.overrides)
+    manifest = load_manifest(settings)
 
-    from finetune.cli.manifest import load_manifest
+    import_quickly("finetune.study.sweep_stages")
     from finetune.study import sweep_stages as stages
     from finetune.study.compare_on_val import val_units
 
-    manifest = load_manifest(settings)
-    folder = out or Path("runs") / f"{Path(recipe).stem}-stages"
+    folder = out or Path("runs") / f"{source.name}-stages"
     results = stages.sweep_stages(settings, manifest, probe_epochs=probe_epochs, epochs=epochs, lr=lr, out=folder)
     table = _stage_table(results)
     (folder / "stages.txt").write_text(table + "\n", encoding="utf-8")
@@ -142,6 +168,11 @@ def average(
             f"{chosen} takes {'one run' if chosen == 'wise_ft' else 'two runs or more'}, but {len(runs)} are given"
         )
 
+    from finetune.run.read import open_run
+
+    for run in runs:
+        open_run(run)
+    import_quickly("finetune.study.average")
     from finetune.cli.train import evaluate_and_report
     from finetune.metrics.headline import epoch_sort_key
     from finetune.study.average import soup, wise_ft

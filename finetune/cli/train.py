@@ -9,22 +9,21 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from finetune.cli.arguments import OptionalRecipeName, Overrides, recipe_source
+from finetune.cli.heavy_imports import import_quickly
 from finetune.cli.manifest import load_manifest, print_data_root_mapping
 from finetune.errors import FinetuneError, RecipeError, shorten_list
 from finetune.recipe.load import load_recipe
 from finetune.recipe.schema import Recipe
+from finetune.video.worker_pool import start_fork_server
 
 if TYPE_CHECKING:
     from finetune.data.manifest import Manifest
 
 
 def train(
-    recipe: Annotated[
-        str | None, typer.Argument(help="Recipe name (see `finetune recipes list`) or YAML file.")
-    ] = None,
-    overrides: Annotated[
-        list[str] | None, typer.Argument(help="Recipe settings to override, e.g. train.batch_size=16")
-    ] = None,
+    recipe: OptionalRecipeName = None,
+    overrides: Overrides = None,
     out: Annotated[Path | None, typer.Option(help="Run folder. Default: runs/<recipe>-<time>.")] = None,
     resume: Annotated[Path | None, typer.Option(help="Resume this interrupted run; takes no recipe.")] = None,
     data_root: Annotated[
@@ -54,10 +53,14 @@ def train(
         raise RecipeError("--data-root goes with --resume; for a new run, set data.manifest or data.folder")
     if recipe is None:
         raise RecipeError("no recipe given: finetune train RECIPE (see `finetune recipes list`), or --resume RUN")
-    settings = load_recipe(recipe, overrides or [])
+    source = recipe_source(recipe, overrides)
+    settings = load_recipe(source.recipe, source.overrides)
     manifest = load_manifest(settings)
     _check_model_names(settings)
 
+    if settings.data.workers != 0:
+        start_fork_server()
+    import_quickly("finetune.train.from_recipe")
     from finetune.run.write import new_run_folder
     from finetune.runtime.device import resolve_device
     from finetune.runtime.processes import on_main_then_broadcast
@@ -68,9 +71,9 @@ def train(
         _print_forecast(settings, manifest)
         return
     if seeds is not None:
-        _train_seeds(settings, manifest, seeds, out or Path("runs") / f"{Path(recipe).stem}-{seeds}-seeds")
+        _train_seeds(settings, manifest, seeds, out or Path("runs") / f"{source.name}-{seeds}-seeds")
         return
-    folder = on_main_then_broadcast(lambda: new_run_folder(Path(recipe).stem, out))
+    folder = on_main_then_broadcast(lambda: new_run_folder(source.name, out))
     with _resume_hint_on_interrupt(folder):
         train_from_recipe(settings, manifest, out=folder)
     evaluate_and_report(folder)
@@ -123,6 +126,10 @@ def _resume_run(folder: Path, overrides: list[str], data_root: Path | None) -> N
     if strays := [override for override in overrides if "=" not in override]:
         raise RecipeError(f"--resume reads the recipe from {folder}; leave out {strays[0]!r}")
 
+    from finetune.run.read import open_run
+
+    open_run(folder)
+    import_quickly("finetune.train.resume")
     from finetune.train.resume import resume
 
     print_data_root_mapping(folder, data_root)
@@ -155,6 +162,7 @@ def _resume_hint_on_interrupt(folder: Path) -> Iterator[None]:
 
 def evaluate_and_report(folder: Path, *, data_root: Path | None = None) -> None:
     """Evaluate a trained run on its test split, or else on val, and write its report."""
+    import_quickly("finetune.evaluation.evaluate")
     from finetune.evaluation.evaluate import evaluate
     from finetune.metrics.headline import format_headline
     from finetune.report.run.page import write_report

@@ -7,7 +7,6 @@ import math
 from typing import Any
 
 import numpy as np
-from scipy.optimize import minimize_scalar
 from scipy.special import expit, log_softmax, logit
 
 from finetune.metrics.intervals import mean_interval
@@ -24,6 +23,8 @@ def fit_temperature(truth: np.ndarray, probs_NK: np.ndarray) -> float:
     `truth` are labels (N,), or classes that are present, bool (N, K); `probs_NK` are probabilities. A penalty
     0.5 · ln(T)² on the summed loss keeps it near 1: without it, a few rows that are all correct would give T = 0.
     """
+
+    from scipy.optimize import minimize_scalar  # slow to import
 
     chosen = np.random.default_rng(0).permutation(len(truth))[:MAX_FIT_ROWS]
     truth, probs_NK = truth[chosen], probs_NK[chosen]

@@ -4,7 +4,6 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
-from sklearn.metrics import confusion_matrix, precision_recall_fscore_support
 
 from finetune.metrics.intervals import (
     JackknifeUnits,
@@ -27,6 +26,8 @@ def score_multiclass(
     The interval of top-1, top-5 and each recall is `interval_of_shares` of the rows' hits; that of macro averages is
     `proportion_interval` of their values without each group. `groups` is (N,), or None where rows are independent.
     """
+    from sklearn.metrics import confusion_matrix, precision_recall_fscore_support  # slow to import
+
     num_classes = len(classes)
     predicted_N = probs_NK.argmax(1)
     matrix = confusion_matrix(labels_N, predicted_N, labels=range(num_classes))

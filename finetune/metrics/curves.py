@@ -4,7 +4,6 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-from sklearn.metrics import average_precision_score, precision_recall_curve, roc_auc_score, roc_curve
 
 from finetune.metrics.intervals import interval_of_shares
 
@@ -21,6 +20,8 @@ def ap_and_auroc(targets_NK: np.ndarray, probs_NK: np.ndarray) -> list[dict[str,
     `targets_NK` is bool (N, K), `probs_NK` (N, K) probabilities. `ap` is None for a class without rows, `auroc` also
     for a class that has all rows, and with more than MANY_CLASSES classes.
     """
+    from sklearn.metrics import average_precision_score, roc_auc_score  # slow to import
+
     found, few = [], targets_NK.shape[1] <= MANY_CLASSES
     for there_N, confidence_N in zip(targets_NK.T, probs_NK.T, strict=True):
         some, all_of_them = there_N.any(), there_N.all()
@@ -62,6 +63,8 @@ def ranking_curves(targets_NK: np.ndarray, probs_NK: np.ndarray, classes: Sequen
 
 def _precision_at(there_N: np.ndarray, confidence_N: np.ndarray, grid: np.ndarray) -> np.ndarray:
     """Precision of the shortest ranked list whose recall is at least each value of `grid`."""
+    from sklearn.metrics import precision_recall_curve
+
     precision, recall, _ = precision_recall_curve(there_N, confidence_N)
     rising_recall, precision = recall[::-1], precision[::-1]
     first = np.searchsorted(rising_recall, np.maximum(grid, 1e-9), side="left")
@@ -69,6 +72,8 @@ def _precision_at(there_N: np.ndarray, confidence_N: np.ndarray, grid: np.ndarra
 
 
 def _recall_at(there_N: np.ndarray, confidence_N: np.ndarray, grid: np.ndarray) -> np.ndarray:
+    from sklearn.metrics import roc_curve
+
     false_alarms, recall, _ = roc_curve(
         there_N, confidence_N, drop_intermediate=False
     )  # keep all points: the curve is read as a step function

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from typing import Literal, NamedTuple
 
 import numpy as np
-from scipy.stats import t
+from scipy.special import stdtrit
 
 MAX_UNITS, MAX_UNITS_MANY_NUMBERS = (
     2000,
@@ -141,7 +141,7 @@ def proportion_interval(
     if units.count < 2:
         return _wilson(value, 1, Z)
     trials, degrees = _trials(value, leave_one_out_U, units, variance=variance)
-    return _wilson(value, trials, float(t.ppf(0.975, degrees)))
+    return _wilson(value, trials, float(stdtrit(degrees, 0.975)))
 
 
 def _trials(
@@ -279,7 +279,7 @@ def combine_standard_errors(errors: Sequence[StandardError]) -> StandardError:
 
 def half_width(of: StandardError, *, level: float = 0.95) -> float:
     """Half the width of an interval: the standard error times a quantile of Student's t."""
-    return of.error * float(t.ppf(0.5 + level / 2, of.degrees))
+    return of.error * float(stdtrit(of.degrees, 0.5 + level / 2))
 
 
 def mean_interval(

@@ -4,7 +4,6 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-from sklearn.metrics import average_precision_score, precision_recall_curve, precision_recall_fscore_support
 
 from finetune.metrics.intervals import interval_of_shares, jackknife_units, max_units, proportion_interval
 
@@ -25,6 +24,8 @@ def score_multilabel(
     `exact` is the share of clips whose classes are all correct. `chance_map` is the mAP of random probabilities.
     Intervals are `proportion_interval` of the values without each group.
     """
+    from sklearn.metrics import average_precision_score, precision_recall_fscore_support  # slow to import
+
     there_K = targets_NK.sum(0) > 0
     precision, recall, f1, support = precision_recall_fscore_support(targets_NK, predicted_NK, zero_division=0)
     ap_K = [
@@ -62,6 +63,8 @@ def score_multilabel(
 
 def mean_average_precision(targets_NK: np.ndarray, probs_NK: np.ndarray) -> float:
     """mAP over classes that occur, of targets and probabilities (N, K); 0 where none occurs."""
+    from sklearn.metrics import average_precision_score
+
     there_K = targets_NK.any(0)
     return float(average_precision_score(targets_NK[:, there_K], probs_NK[:, there_K])) if there_K.any() else 0.0
 
@@ -83,6 +86,8 @@ def best_thresholds(targets_NK: np.ndarray, probs_NK: np.ndarray) -> list[float]
 
 
 def _best_threshold(there_N: np.ndarray, probs_N: np.ndarray) -> float:
+    from sklearn.metrics import precision_recall_curve
+
     if not there_N.any():
         return 0.5
     precision, recall, marks = precision_recall_curve(there_N, probs_N)

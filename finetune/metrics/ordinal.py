@@ -4,7 +4,6 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-from sklearn.metrics import cohen_kappa_score
 
 from finetune.metrics.headline import score_classification
 from finetune.metrics.intervals import interval_of_shares
@@ -34,6 +33,8 @@ def score_ordinal(
 
 
 def _kappa(levels_N: np.ndarray, predicted_N: np.ndarray, num_levels: int) -> float:
+    from sklearn.metrics import cohen_kappa_score  # slow to import
+
     if len(np.union1d(levels_N, predicted_N)) < 2:
         return 0.0
     return float(cohen_kappa_score(levels_N, predicted_N, labels=range(num_levels), weights="quadratic"))

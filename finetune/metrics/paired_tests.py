@@ -9,7 +9,6 @@ from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
-from scipy.stats import binomtest
 
 from finetune.metrics.intervals import paired_difference
 
@@ -74,6 +73,8 @@ def mcnemar(only_first: int, only_other: int) -> float:
 
     Source: McNemar (1947), Psychometrika 12; exact, without the chi-squared approximation.
     """
+    from scipy.stats import binomtest  # slow to import
+
     differing = only_first + only_other
     return float(binomtest(only_other, differing).pvalue) if differing else 1.0
 

@@ -10,7 +10,6 @@ import numpy as np
 from torch import Tensor
 
 from finetune.data.labels import LABEL_SEPARATOR
-from finetune.data.read import read_table
 from finetune.errors import DataError, RunError, VideoError
 from finetune.inference.forward import predict_batch
 from finetune.inference.predict_split import to_source_pixels
@@ -21,11 +20,10 @@ from finetune.recipe.schema import Recipe
 from finetune.recipe.tasks import DEFAULT_COLUMNS, OutputSpec, primary_task
 from finetune.run.checkpoint import load_model
 from finetune.run.fitted import Fitted, read_fitted
-from finetune.run.folder import RunFolder
+from finetune.run.manifest import reads_image_sequences
 from finetune.run.predictions_csv import top_classes
 from finetune.run.read import Run, open_run
 from finetune.runtime.device import resolve_device, resolve_precision
-from finetune.storage.numbered_images import IMAGE_SUFFIXES
 from finetune.video.dataset import read_views, view_placements
 from finetune.video.decode.probe import VideoInfo
 
@@ -198,13 +196,6 @@ def iter_predictions(
                 raise
             yield video.path, error
         progress(PREDICTING, number, len(videos))
-
-
-def reads_image_sequences(run: Run) -> bool:
-    """Whether a folder of numbered images is one clip for a run; False if it was trained on single images only."""
-    trained = read_table(RunFolder(run.folder).manifest).get("path", [""])
-    only_images = all(Path(path).suffix.lower() in IMAGE_SUFFIXES for path in trained)
-    return run.recipe.data.image_sequences and not only_images
 
 
 class Predictor:

@@ -59,7 +59,9 @@ def check_recipe(plain: object, *, where: str) -> Recipe:
     try:
         return Recipe.model_validate(plain)
     except ValidationError as error:
-        raise RecipeError("\n".join(f"{where}: {line}" for line in describe_errors(Recipe, error.errors()))) from None
+        lists = [key for key, value in plain.items() if isinstance(value, list)]
+        lines = describe_errors(Recipe, error.errors(), lists=lists)
+        raise RecipeError("\n".join(f"{where}: {line}" for line in lines)) from None
 
 
 def check_saved_recipe(plain: dict[str, Any], *, where: str) -> Recipe:

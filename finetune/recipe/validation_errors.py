@@ -18,14 +18,19 @@ MESSAGES = {
 }
 
 
-def describe_errors(section: type[BaseModel], details: Sequence[ErrorDetails]) -> list[str]:
-    """One line for each invalid key of a section; the errors of a union's members are joined into one line."""
+def describe_errors(
+    section: type[BaseModel], details: Sequence[ErrorDetails], *, lists: Sequence[str] = ()
+) -> list[str]:
+    """One line for each invalid key of a section; the errors of a union's members are joined into one line.
+
+    `lists` are keys that have a list of sections as their value: one of their keys is suggested as `phases.0.lr`.
+    """
     known = section_keys(section)
     reasons: dict[str, list[str]] = {}
     for detail in details:
         kind, place = detail["type"], _dotted_key(detail, known)
         if kind == "extra_forbidden":
-            reasons[f"unknown key {place!r}{_nearest_key(place, known)}"] = []
+            reasons[f"unknown key {place!r}{_nearest_key(place, known, lists)}"] = []
         elif kind == "missing":
             reasons[f"{place} is missing"] = []
         elif kind == "too_short" and any(_lies_inside(other, detail) for other in details):
@@ -84,16 +89,18 @@ def _dotted_key(detail: ErrorDetails, known: Sequence[str]) -> str:
     return ".".join([*shown, str(parts[-1])] if unknown_last and str(parts[-1]) not in words else shown)
 
 
-def _nearest_key(place: str, known: Sequence[str]) -> str:
-    """Suggestions for an unknown key: similar ones of its section, else of any section, else all of its section."""
+def _nearest_key(place: str, known: Sequence[str], lists: Sequence[str]) -> str:
+    """Suggestions for an unknown key: the same name in another section, else similar ones of its section, else of any
+    section, else all of its section."""
     parent, dot, word = place.rpartition(".")
     keys = [key.rpartition(".") for key in known]
     within = re.sub(r"\.\d+", "", parent) if not parent.startswith("tasks.") else TASK_SECTION
     siblings = {last: f"{parent}{dot}{last}" for section, _, last in keys if section == within}
     # Of keys that several sections have, another section's goes before a task's.
     sections = sorted((key for key in keys if key[0]), key=lambda key: key[0] != TASK_SECTION)
-    elsewhere = {last: f"{section}.{last}" for section, _, last in sections}
-    for words in (siblings, elsewhere):
+    elsewhere = {last: f"{section}{'.0' if section in lists else ''}.{last}" for section, _, last in sections}
+    same_name = {word: elsewhere[word]} if word in elsewhere else {}
+    for words in (same_name, siblings, elsewhere):
         if near := get_close_matches(word, words):
             return f" (nearest: {', '.join(words[other] for other in near)})"
     return f" (there are {', '.join(siblings)})"

@@ -10,9 +10,11 @@ from pathlib import Path
 import numpy as np
 
 from finetune.data.manifest import Manifest, tasks_for_csv
+from finetune.data.read import read_table
 from finetune.errors import DataError, RunError, shorten_list
 from finetune.run.folder import RunFolder
 from finetune.run.read import Run
+from finetune.storage.numbered_images import IMAGE_SUFFIXES
 
 
 def saved_manifest(run: Run, *, data_root: Path | None = None, needs_files: bool = True) -> Manifest:
@@ -86,3 +88,10 @@ def describe_relocation(run: Run, data_root: Path) -> str:
     after = saved_manifest(run, data_root=data_root)
     old, new = (_shared_folder([os.fsdecode(path) for path in manifest.paths]) for manifest in (before, after))
     return f"{len(before)} files recorded below {old} are read below {new}"
+
+
+def reads_image_sequences(run: Run) -> bool:
+    """Whether a folder of numbered images is one clip for a run; False if it was trained on single images only."""
+    trained = read_table(RunFolder(run.folder).manifest).get("path", [""])
+    only_images = all(Path(path).suffix.lower() in IMAGE_SUFFIXES for path in trained)
+    return run.recipe.data.image_sequences and not only_images

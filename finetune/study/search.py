@@ -12,7 +12,8 @@ from finetune.metrics.headline import epoch_sort_key
 from finetune.recipe.load import load_recipe
 from finetune.study.compare_on_val import refuse_without_val
 from finetune.study.several_runs import FinishedRun, StudyRun, finish_run, read_finished_run, study_folder
-from finetune.study.sweep import Settings, SweepPoint, folder_name, grid, rank_points, refuse_swept_data, sweep_point
+from finetune.study.sweep import SweepPoint, folder_name, rank_points, sweep_point
+from finetune.study.swept_settings import Settings, grid, refuse_swept_data
 
 if TYPE_CHECKING:
     import optuna

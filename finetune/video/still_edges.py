@@ -6,7 +6,6 @@ from image sequences", ICCV 2001).
 
 from collections.abc import Sequence
 
-import cv2
 import numpy as np
 
 Window = tuple[float, float, float, float]  # left, top, right, bottom as shares of the picture, 0 to 1
@@ -43,6 +42,8 @@ def _edges(picture_HW: np.ndarray) -> np.ndarray:
 
 def mean_picture(jpegs: Sequence[bytes], windows: Sequence[Window], *, grid: tuple[int, int]) -> np.ndarray:
     """The mean RGB picture, uint8 (3, rows, columns), of the part of each JPEG that its window covers."""
+    import cv2  # slow to import
+
     total_HW3 = np.zeros((*grid, 3))
     for jpeg, window in zip(jpegs, windows, strict=True):
         picture_HW3 = cv2.imdecode(np.frombuffer(jpeg, np.uint8), cv2.IMREAD_COLOR)
@@ -53,6 +54,8 @@ def mean_picture(jpegs: Sequence[bytes], windows: Sequence[Window], *, grid: tup
 
 def _sample_window(picture: np.ndarray, window: Window, grid: tuple[int, int], *, blur: float = _BLUR) -> np.ndarray:
     """The part of a picture (H, W, ...) that a window covers, sampled on a grid; `blur` is in grid points."""
+    import cv2
+
     (height, width), (rows, columns) = picture.shape[:2], grid
     left, top, right, bottom = window
     step_y, step_x = (bottom - top) * height / rows, (right - left) * width / columns

@@ -21,7 +21,7 @@ from concurrent.futures import Future
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import partial
-from multiprocessing import resource_tracker
+from multiprocessing import forkserver, resource_tracker
 from multiprocessing.connection import Connection, wait
 from types import ModuleType
 from typing import Any
@@ -325,6 +325,17 @@ def _context() -> Any:
         ["finetune.video.dataset" if "torch" in sys.modules else "finetune.video.decode.probe"]
     )
     return context
+
+
+def start_fork_server() -> None:
+    """Start the process that worker processes are forked from, so that it imports while this program does.
+
+    Without this it starts with the first worker, which then waits for seconds.
+    """
+    if "forkserver" in multiprocessing.get_all_start_methods():
+        multiprocessing.get_context("forkserver").set_forkserver_preload(["finetune.video.dataset"])
+        with _signals_blocked(), _PROCESS_LOCK:
+            forkserver.ensure_running()
 
 
 def _init_heartbeat(seconds: float, begin: Callable[[], None] | None) -> None:

@@ -84,10 +84,10 @@ def test_a_recipe_says_what_to_check_and_takes_settings(check, folder, tmp_path)
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["nowhere"], "there is no folder, CSV file or recipe 'nowhere'"),
+        (["nowhere"], "there is no recipe, folder or CSV file 'nowhere'"),
         (["foldr"], "(nearest: folder)"),
         (["folder"], "set one of data.manifest=FILE.csv and data.folder=DIR"),
-        ([".", "data.val=0.1"], "use: finetune check folder data.folder=. data.val=0.1"),
+        ([".", "data.vall=0.1"], "unknown key 'data.vall' (nearest: data.val"),
         (["."], "no video or image in this folder"),
         (["folder", "data.folder=nowhere"], "there is no folder 'nowhere'"),
         (["folder", "data.manifest=no.csv"], "there is no manifest 'no.csv'"),

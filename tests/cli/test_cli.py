@@ -116,7 +116,7 @@ def test_a_mistake_is_exit_status_2_and_plain_words(finetune, recipe, arguments,
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["train", "nothing_like_it"], "there is no recipe 'nothing_like_it'; there are "),
+        (["train", "nothing_like_it"], "there is no recipe, folder or CSV file 'nothing_like_it'; recipes are "),
         (["evaluate", "."], "is not a run folder"),
         (["predict", ".", "x.mp4"], "is not a run folder"),
         (["report", "."], "has no results.json; create it with `finetune evaluate .`"),

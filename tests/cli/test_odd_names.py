@@ -80,6 +80,7 @@ def test_a_note_before_training_says_what_was_skipped_and_what_looks_alike(tmp_p
     settings = Recipe(data=Data(folder=tmp_path))
     load_manifest(settings)
     assert capfd.readouterr().err.splitlines() == [
+        f"{tmp_path}: 3 clips of 3 classes (3 train, 0 val, 0 test)",
         "note: skipped: 1 × not a video or image (.txt)",
         "note: classes that look alike: “Cat” and “cat”; if they are the same, spell them the same way",
     ]

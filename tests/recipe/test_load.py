@@ -71,6 +71,26 @@ def test_everything_wrong_is_said_at_once_with_the_nearest_key(tmp_path):
 
 
 @pytest.mark.parametrize(
+    ("override", "nearest"),
+    [
+        ("epochs=3", "phases.0.epochs"),
+        ("lr=1e-3", "phases.0.lr"),
+        ("train.epochs=3", "phases.0.epochs"),
+        ("batch_size=4", "train.batch_size"),
+        ("backbone=resnet50", "model.backbone"),
+    ],
+)
+def test_a_key_without_its_section_gets_the_one_key_of_that_name(override, nearest):
+    with pytest.raises(RecipeError, match=rf"unknown key '{override.partition('=')[0]}' \(nearest: {nearest}\)"):
+        load_recipe("folder", [override])
+
+
+def test_a_key_of_a_schedule_is_suggested_where_the_recipe_has_one():
+    with pytest.raises(RecipeError, match=r"unknown key 'epochs' \(nearest: phases.epochs\)"):
+        load_recipe("folder", ["phases=lp_ft", "epochs=3"])
+
+
+@pytest.mark.parametrize(
     ("text", "message"),
     [
         ("a: 1\na: 2\n", "duplicate key"),

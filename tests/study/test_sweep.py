@@ -13,7 +13,8 @@ import finetune as ft
 from finetune.cli.search import _evidence
 from finetune.errors import DivergedError, RecipeError, RunError
 from finetune.study.search import parse_search_space, search
-from finetune.study.sweep import SweepPoint, folder_name, grid, rank_points, sweep
+from finetune.study.sweep import SweepPoint, folder_name, rank_points, sweep
+from finetune.study.swept_settings import grid
 from finetune.train import loop
 from finetune.train.loss import objective
 

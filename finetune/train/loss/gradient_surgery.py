@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, cast
 
 import numpy as np
 import torch
-from scipy.optimize import minimize, nnls
 from torch import Tensor
 
 from finetune.video.augment import seeded
@@ -71,6 +70,8 @@ def _cagrad_dual(gramian: np.ndarray, radius: float) -> np.ndarray:
 
     Solved with SciPy, as by the authors: TorchJD would need cvxpy and its solvers.
     """
+    from scipy.optimize import minimize  # slow to import
+
     mean = gramian.mean(1)
 
     def dual_objective(shares: np.ndarray) -> tuple[float, np.ndarray]:
@@ -118,6 +119,8 @@ def _project_to_dual_cone(weights_KK: Tensor, gramian_KK: Tensor) -> Tensor:
     Solved for gradients of unit norm, so that short gradients count as much as long ones. TorchJD's own projection
     needs two more packages and adds 1e-4 to the Gramian, which drowns a gradient 100 times shorter than the longest.
     """
+    from scipy.optimize import nnls
+
     norms_K = gramian_KK.diagonal().sqrt()
     eigenvalues_K, eigenvectors_KK = torch.linalg.eigh(gramian_KK / norms_K / norms_K[:, None])
     root = ((eigenvalues_K.clamp_min(0) + EPS).sqrt() * eigenvectors_KK).T.numpy()

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 
@@ -22,11 +22,13 @@ from finetune.run.read import read_epochs
 from finetune.run.write import begin_run, write_epochs, write_skipped
 from finetune.runtime.processes import is_main_process
 from finetune.storage.atomic import exclusive_lock, remove_leftovers
-from finetune.train.log.tensorboard import TensorBoardWriter
 from finetune.train.position import LoopPosition
 from finetune.train.state.state import State, saved_state
 from finetune.train.step import TrainState
 from finetune.video.loader import Batch
+
+if TYPE_CHECKING:
+    from finetune.train.log.tensorboard import TensorBoardWriter
 
 
 @dataclass(frozen=True)
@@ -80,6 +82,8 @@ class RunWriter:
 
     def _begin(self, start: RunStart, epochs: int, *, outputs: Mapping[str, OutputSpec] | None) -> None:
         """Lock the run folder until this program ends, and write its first files; `outputs` are for several tasks."""
+        from finetune.train.log.tensorboard import TensorBoardWriter  # slow to import
+
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
             refusal = f"{self.folder}: another program is training into it; wait until it ends, or stop it"

@@ -6,7 +6,6 @@ Both give the same frames as PyAV. Colours differ a little, as each library conv
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-import cv2
 import numpy as np
 
 from finetune.errors import VideoError
@@ -23,6 +22,8 @@ def read_with_opencv(
     path: Path, indices: Sequence[int], size: tuple[int, int] | None, layout: GopLayout | None
 ) -> TimedPictures:
     """Frames by decoding every frame up to the last one wanted: OpenCV's own seeking is not exact."""
+    import cv2  # slow to import
+
     wanted = set(indices)
     pictures: dict[int, tuple[np.ndarray, float]] = {}
     with open_video(path) as (_, stream):  # its errors are clearer than OpenCV's

@@ -5,7 +5,6 @@ from collections.abc import Sequence
 from functools import lru_cache
 from pathlib import Path
 
-import cv2
 import numpy as np
 import torch
 from torch.nn import functional as F
@@ -61,6 +60,8 @@ class Pack:
         Without `size` they have their packed size. `indices` count packed frames. Raises VideoError where a frame is
         missing or damaged.
         """
+        import cv2  # slow to import
+
         assert len(indices) and min(indices) >= 0, indices
         entry = self._entry(path)
         if max(indices) >= entry["num_frames"]:
