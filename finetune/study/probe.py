@@ -120,7 +120,9 @@ def _num_folds(manifest: Manifest) -> int:
 
 def _compute_features(recipe: Recipe, manifest: Manifest, backbone: str, display: Display) -> _Features:
     """Features of the rows that can be read, computed or read from the cache."""
-    settings = recipe.model.model_copy(update={"backbone": backbone, "temporal": "mean", "fusion": "late"})
+    # Grey stacks are another input. The other fusions change the network, which a frozen one has not been trained for.
+    fusion = recipe.model.fusion if recipe.model.fusion == "grey_stack" else "late"
+    settings = recipe.model.model_copy(update={"backbone": backbone, "temporal": "mean", "fusion": fusion})
     recipe = recipe.model_copy(update={"model": settings})
     torch.manual_seed(recipe.seed)
     model = new_model(recipe, manifest)

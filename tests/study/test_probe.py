@@ -16,6 +16,7 @@ from finetune.study import probe as probing
 from finetune.study import probe_classifiers
 from finetune.study.probe import majority_baseline, probe
 from finetune.study.probe_classifiers import PROBE_CLASSIFIERS
+from finetune.train.log.console import Display
 
 CLASSES = 3
 
@@ -77,6 +78,16 @@ def test_rows_of_the_split_test_are_left_out(csv, tmp_path):
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize(("fusion", "steps"), [("late", 4), ("tsm", 4), ("grey_stack", 2)])
+def test_grey_stacks_are_probed_and_other_fusions_are_left_out(csv, tmp_path, fusion, steps):
+    recipe = recipe_of(csv, tmp_path)
+    clip, model = ({"num_frames": 4, "size": 32}, {"backbone": TINY, "weights": "none", "fusion": fusion})
+    recipe = Recipe.model_validate(recipe.model_dump() | {"clip": clip, "model": model})
+    manifest = Manifest.from_csv(csv, val=0, test=0)
+    clips = probing._compute_features(recipe, manifest, TINY, Display(quiet=True))
+    assert clips.features_NTD.shape[:2] == (18, steps)
+
+
 def test_rows_of_one_file_are_in_one_fold_where_there_are_no_groups(csv, tmp_path, monkeypatch):
     rows = [line.rsplit(",", 1)[0] for line in csv.read_text().splitlines()[1:]]
     (csv.parent / "link.mp4").symlink_to("0.mp4")
