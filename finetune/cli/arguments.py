@@ -3,21 +3,28 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
+from finetune.cli.help import complete_override, complete_recipe
 from finetune.errors import RecipeError, suggest_similar
 from finetune.recipe.load import list_recipes
 
 _RECIPE = typer.Argument(
     metavar="RECIPE",
+    autocompletion=complete_recipe,
     help="Recipe name (see `finetune recipes list`), YAML file, or your videos: a folder or a CSV file.",
 )
 RecipeName = Annotated[str, _RECIPE]
 OptionalRecipeName = Annotated[str | None, _RECIPE]
 Overrides = Annotated[
-    list[str] | None, typer.Argument(metavar="[KEY=VALUE]...", help="Recipe settings to override, as key.sub=value.")
+    list[str] | None,
+    typer.Argument(
+        metavar="KEY=VALUE",
+        autocompletion=complete_override,
+        help="Recipe settings to override, such as train.batch_size=16.",
+    ),
 ]
 RunArgument = Annotated[Path, typer.Argument(metavar="RUN", help="Run folder, as printed by `finetune train`.")]
 DataRoot = Annotated[
@@ -27,6 +34,7 @@ Views = Annotated[
     int | None,
     typer.Option(min=1, metavar="N", help="Clips sampled per video; predictions are combined. Default: the recipe's."),
 ]
+SplitName = Literal["train", "val", "test"]
 DATA_RECIPE = "folder"  # for videos that are given instead of a recipe
 
 

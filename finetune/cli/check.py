@@ -21,8 +21,10 @@ def check(
     recipe: RecipeName,
     overrides: Overrides = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
-    fix: Annotated[Path | None, typer.Option(help="Write a CSV without the faulty rows.")] = None,
-    out: Annotated[Path | None, typer.Option(help="HTML page to write, or a folder for check.html.")] = None,
+    fix: Annotated[Path | None, typer.Option(metavar="FILE", help="Write a CSV without the faulty rows.")] = None,
+    out: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="HTML page to write, or a folder for check.html.")
+    ] = None,
     seconds: Annotated[
         float, typer.Option(min=0.1, metavar="S", help="Skip a file when reading makes no progress for this long.")
     ] = 8.0,
@@ -34,6 +36,8 @@ def check(
 
     Errors give exit status 1: unreadable files, duplicates or groups in more
     than one split, classes without training clips. Warnings and notes give 0.
+
+    Example: finetune check DIR --fix good.csv
     """
     settings = _settings_of(recipe_source(recipe, overrides))
     data, seed = settings.data, settings.seed

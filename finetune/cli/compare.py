@@ -6,6 +6,7 @@ from typing import Annotated, Any
 
 import typer
 
+from finetune.cli.arguments import SplitName
 from finetune.text import count
 
 _MIN_METRIC_WIDTH = 11  # characters of "top-1 0.958"
@@ -13,15 +14,19 @@ _MAX_NAME_LENGTH = 60  # characters of a run's name in the file name of the page
 
 
 def compare(
-    runs: Annotated[list[Path] | None, typer.Argument(help="Run folders; all are compared with the first.")] = None,
-    split: Annotated[
-        str | None, typer.Option(help="train, val or test. Default: the split evaluated after training.")
+    runs: Annotated[
+        list[Path] | None, typer.Argument(metavar="RUN", help="Run folders; all are compared with the first.")
     ] = None,
-    out: Annotated[Path | None, typer.Option(help="HTML page. Default: compare-….html next to the first run.")] = None,
+    split: Annotated[SplitName | None, typer.Option(help="Default: the split evaluated after training.")] = None,
+    out: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="HTML page. Default: compare-….html next to the first run.")
+    ] = None,
 ) -> None:
     """Test whether runs differ significantly on the clips they share.
 
     Writes an HTML page.
+
+    Example: finetune compare runs/frozen runs/tuned
     """
     from finetune.report.compare.compare_runs import compare_runs
     from finetune.report.compare.page import write_compare_page
@@ -68,11 +73,13 @@ def _table(result: Mapping[str, Any]) -> str:
 
 
 def runs(
-    folder: Annotated[Path, typer.Argument(help="Folder that contains the runs.")] = Path("runs"),
+    folder: Annotated[Path, typer.Argument(metavar="DIR", help="Folder that contains the runs.")] = Path("runs"),
 ) -> None:
     """List the runs in a folder, newest first.
 
     Writes index.html, a page with links to their reports.
+
+    Example: finetune runs runs
     """
     from finetune.report.pages.runs_index import evaluations_differ, list_runs, write_index
 

@@ -11,15 +11,18 @@ from finetune.cli.progress import progress_bar, progress_bars
 from finetune.errors import RecipeError
 
 app = typer.Typer(no_args_is_help=True)
-Archive = Annotated[Path | None, typer.Option(help="Official archive, if you have it; otherwise it is downloaded.")]
+Archive = Annotated[
+    Path | None, typer.Option(metavar="FILE", help="Official archive, if you have it; otherwise it is downloaded.")
+]
 Splits = Annotated[
-    Path | None, typer.Option("--splits-archive", help="Archive of the official split lists, if you have it.")
+    Path | None,
+    typer.Option("--splits-archive", metavar="FILE", help="Archive of the official split lists, if you have it."),
 ]
 
 
 @app.command()
 def quickstart(
-    out: Annotated[Path, typer.Option(help="Output folder.")] = Path("data/quickstart"),
+    out: Annotated[Path, typer.Option(metavar="DIR", help="Output folder.")] = Path("data/quickstart"),
     seed: Annotated[
         int, typer.Option(min=0, metavar="N", help="Seed of the generator; each seed gives another data set.")
     ] = 0,
@@ -27,6 +30,8 @@ def quickstart(
     """Generate 520 short labelled clips in under half a minute.
 
     Each shows an arrow or a heart that rises, falls or spins.
+
+    Example: finetune data quickstart --out data/quickstart
     """
     from finetune.datasets.quickstart import draw_quickstart
 
@@ -37,7 +42,9 @@ def quickstart(
 
 @app.command()
 def ucf101(
-    root: Annotated[Path, typer.Option(help="Folder of the clips, existing or new.")] = Path("data/ucf101"),
+    root: Annotated[Path, typer.Option(metavar="DIR", help="Folder of the clips, existing or new.")] = Path(
+        "data/ucf101"
+    ),
     archive: Archive = None,
     splits: Splits = None,
 ) -> None:
@@ -45,6 +52,8 @@ def ucf101(
 
     Unpacks the archive and writes split1.csv to split3.csv, the manifests of the
     three official splits.
+
+    Example: finetune data ucf101 --root data/ucf101
     """
     from finetune.datasets.ucf101 import prepare_ucf101
 
@@ -55,7 +64,9 @@ def ucf101(
 
 @app.command()
 def hmdb51(
-    root: Annotated[Path, typer.Option(help="Folder of the clips, existing or new.")] = Path("data/hmdb51"),
+    root: Annotated[Path, typer.Option(metavar="DIR", help="Folder of the clips, existing or new.")] = Path(
+        "data/hmdb51"
+    ),
     archive: Archive = None,
     splits: Splits = None,
 ) -> None:
@@ -63,6 +74,8 @@ def hmdb51(
 
     Unpacks the archive and writes split1.csv to split3.csv, the manifests of the
     three official splits.
+
+    Example: finetune data hmdb51 --root data/hmdb51
     """
     from finetune.datasets.hmdb51 import prepare_hmdb51
 
@@ -73,18 +86,24 @@ def hmdb51(
 
 @app.command()
 def pack(
-    manifest: Annotated[Path, typer.Argument(help="CSV with columns path,label, or a folder of class folders.")],
-    out: Annotated[Path, typer.Option(help="Output folder; an interrupted run resumes there.")],
+    manifest: Annotated[
+        Path, typer.Argument(metavar="VIDEOS", help="CSV with columns path,label, or a folder of class folders.")
+    ],
+    out: Annotated[Path, typer.Option(metavar="DIR", help="Output folder; an interrupted run resumes there.")],
     short_side: Annotated[
         int, typer.Option(min=16, metavar="N", help="Maximum short side of the frames, in pixels.")
     ] = 256,
     multilabel: Annotated[bool, typer.Option("--multilabel", help="Labels list several classes, a;b;c.")] = False,
-    frames: Annotated[str, typer.Option(help="Frames kept per video, evenly spaced: a number, or all.")] = "all",
+    frames: Annotated[
+        str, typer.Option(metavar="N|all", help="Frames kept per video, evenly spaced: a number, or all.")
+    ] = "all",
 ) -> None:
     """Decode videos once into small JPEG frames, for faster reading.
 
     A recipe reads them with data.packed=OUT. OUT/manifest.csv lists the videos
     with absolute paths: use it as data.manifest where the videos are missing.
+
+    Example: finetune data pack clips.csv --out packed
     """
     if frames != "all" and not (frames.isdecimal() and int(frames) > 0):
         raise RecipeError(f"--frames must be a number or all, not {frames!r}")

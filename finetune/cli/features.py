@@ -28,12 +28,15 @@ def features(
         int, typer.Option(min=0, metavar="N", help="With --prune: 0 deletes all entries that are not in use.")
     ] = 30,
     folder: Annotated[
-        Path | None, typer.Option(help="With --list or --prune: cache folder. Default: in the user's cache.")
+        Path | None,
+        typer.Option(metavar="DIR", help="With --list or --prune: cache folder. Default: in the user's cache."),
     ] = None,
 ) -> None:
     """Precompute and cache frozen-stage features.
 
     All runs, folds and sweeps that use the same frozen stages read them from the cache.
+
+    Example: finetune features --list
     """
     if listed or prune:
         if recipe is not None or (listed and prune):
@@ -79,11 +82,15 @@ def probe(
     backbones: Annotated[
         str | None, typer.Option(metavar="A,B,…", help="Backbones to compare. Default: the recipe's.")
     ] = None,
-    out: Annotated[Path | None, typer.Option(help="Output folder. Default: runs/<recipe>-probe.")] = None,
+    out: Annotated[
+        Path | None, typer.Option(metavar="DIR", help="Output folder. Default: runs/<recipe>-probe.")
+    ] = None,
 ) -> None:
     """Score simple classifiers on frozen features, by cross-validation.
 
     Test clips are left out (data.test=0 uses all clips, unless the data come with a test split).
+
+    Example: finetune probe DIR --backbones resnet50.a1_in1k,mobilenetv2_100
     """
     source = recipe_source(recipe, overrides)
     settings = load_recipe(source.recipe, source.overrides)

@@ -12,6 +12,7 @@ import typer
 import typer.exceptions
 
 from finetune.cli import check, compare, data, features, predict, recipes, results, search, study, train
+from finetune.cli.help import Command, Group
 from finetune.cli.terminal import renamed_keys_on_stderr, sanitized_output
 from finetune.errors import FinetuneError
 from finetune.version import VERSION
@@ -43,14 +44,17 @@ app = typer.Typer(
     help="Fine-tune pretrained backbones on your own labelled videos.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
-    add_completion=False,
     rich_markup_mode="rich",
+    cls=Group,
+    context_settings={"help_option_names": ["-h", "--help"]},
 )
 for panel, name, command, line in COMMANDS:
     if isinstance(command, typer.Typer):
-        app.add_typer(command, name=name, help=line, rich_help_panel=panel)
+        for member in command.registered_commands:
+            member.cls = Command
+        app.add_typer(command, name=name, help=line, rich_help_panel=panel, cls=Group)
     else:
-        app.command(name, short_help=line, rich_help_panel=panel)(command)
+        app.command(name, cls=Command, short_help=line, rich_help_panel=panel)(command)
 
 
 def _version(show: bool) -> None:
@@ -77,11 +81,12 @@ def main() -> None:
 
 def _status() -> int:
     try:
-        status = app(standalone_mode=False)
+        status = app(prog_name="finetune", standalone_mode=False)
     except FinetuneError as error:
         print(f"finetune: {error}", file=sys.stderr)
         status = 2
     except typer.exceptions.TyperException as error:  # an unknown command or option, and the like
+        error.message = error.message.replace("Value error, ", "")
         show = getattr(error, "show", None)
         if show is None:
             raise

@@ -27,9 +27,11 @@ if TYPE_CHECKING:
 
 def predict(
     run: RunArgument,
-    paths: Annotated[list[Path], typer.Argument(help="Videos, images, or folders of them.")],
+    paths: Annotated[list[Path], typer.Argument(metavar="VIDEO", help="Videos, images, or folders of them.")],
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
-    csv_file: Annotated[Path | None, typer.Option("--csv", help="Write a CSV file instead of printing.")] = None,
+    csv_file: Annotated[
+        Path | None, typer.Option("--csv", metavar="FILE", help="Write a CSV file instead of printing.")
+    ] = None,
     top_k: Annotated[int, typer.Option(min=1, metavar="N", help="Number of classes listed per video.")] = 5,
     views: Views = None,
     calibrated: Annotated[
@@ -38,22 +40,27 @@ def predict(
     image_sequences: Annotated[
         bool | None,
         typer.Option(
-            help="Treat a folder of numbered images as one clip, or each image as one. Default: as in training."
+            help="Treat a folder of numbered images as one clip; with --no-image-sequences each image is a clip. "
+            "Default: as in training."
         ),
     ] = None,
     drawn: Annotated[
         Path | None,
-        typer.Option("--draw", help="Draw predictions on a copy of the video; with several videos, a folder."),
+        typer.Option(
+            "--draw", metavar="FILE|DIR", help="Draw predictions on a copy of the video; with several videos, a folder."
+        ),
     ] = None,
     on_error: Annotated[
         Literal["skip", "fail"],
-        typer.Option(help="Unreadable files. skip: predict the others, exit with 1; fail: stop."),
+        typer.Option(help="With unreadable files: predict the others and exit with 1, or stop."),
     ] = "skip",
 ) -> None:
     """Predict classes, boxes, motion or numbers for videos.
 
     Predictions are written file by file: Ctrl-C keeps those of finished files.
     If files are unreadable, the others are predicted and the exit status is 1.
+
+    Example: finetune predict runs/mine new_clips/ --csv predictions.csv
     """
     from finetune.run.manifest import reads_image_sequences
     from finetune.run.read import open_run

@@ -9,6 +9,7 @@ import typer
 import yaml
 
 from finetune.cli.arguments import Overrides, RecipeName, recipe_source
+from finetune.cli.help import complete_recipe
 from finetune.errors import RecipeError, shorten_list
 from finetune.recipe.load import find_recipe, list_recipes, load_recipe
 from finetune.recipe.schema import Phase, Schedule
@@ -16,13 +17,21 @@ from finetune.text import count
 
 app = typer.Typer(no_args_is_help=True)
 RecipeFile = Annotated[
-    str, typer.Argument(metavar="RECIPE", help="Recipe name (see `finetune recipes list`) or YAML file.")
+    str,
+    typer.Argument(
+        metavar="RECIPE",
+        autocompletion=complete_recipe,
+        help="Recipe name (see `finetune recipes list`) or YAML file.",
+    ),
 ]
 
 
 @app.command("list")
 def list_command() -> None:
-    """List all recipes, each with the first line of its description."""
+    """List all recipes, each with the first line of its description.
+
+    Example: finetune recipes list
+    """
     recipes = list_recipes()
     width = max(map(len, recipes), default=0)
     for name, path in sorted(recipes.items()):
@@ -31,13 +40,22 @@ def list_command() -> None:
 
 @app.command()
 def show(recipe: RecipeFile) -> None:
-    """Print a recipe file."""
+    """Print a recipe file.
+
+    Example: finetune recipes show folder
+    """
     print(find_recipe(recipe).read_text(encoding="utf-8"), end="")
 
 
 @app.command()
-def copy(recipe: RecipeFile, target: Annotated[Path, typer.Argument(help="New file, or folder to copy into.")]) -> None:
-    """Copy a recipe to a file that you can edit."""
+def copy(
+    recipe: RecipeFile,
+    target: Annotated[Path, typer.Argument(metavar="FILE", help="New file, or folder to copy into.")],
+) -> None:
+    """Copy a recipe to a file that you can edit.
+
+    Example: finetune recipes copy folder mine.yaml
+    """
     source = find_recipe(recipe)
     target = target / source.name if target.is_dir() else target
     if target.exists():
@@ -57,7 +75,10 @@ def validate(
     recipe: RecipeName,
     overrides: Overrides = None,
 ) -> None:
-    """Check the keys, types and ranges of a recipe; reads no data."""
+    """Check the keys, types and ranges of a recipe; reads no data.
+
+    Example: finetune recipes validate mine.yaml phases.0.epochs=3
+    """
     from finetune.model.backbone.known_names import check_name
 
     source = recipe_source(recipe, overrides)
@@ -78,6 +99,8 @@ def phases(recipe: RecipeName, overrides: Overrides = None) -> None:
     """Print the phases of a recipe with the learning rates of all stages.
 
     The phases of a built-in schedule are written out.
+
+    Example: finetune recipes phases folder phases=gradual
     """
     source = recipe_source(recipe, overrides)
     settings = load_recipe(source.recipe, source.overrides)

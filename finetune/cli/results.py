@@ -2,11 +2,11 @@
 
 import sys
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
-from finetune.cli.arguments import DataRoot, RunArgument, Views
+from finetune.cli.arguments import DataRoot, RunArgument, SplitName, Views
 from finetune.cli.heavy_imports import import_quickly
 from finetune.cli.manifest import print_data_root_mapping
 from finetune.errors import RunError
@@ -25,31 +25,27 @@ def evaluate(
     run: RunArgument,
     overrides: Annotated[
         list[str] | None,
-        typer.Argument(help="Another labelled set: data.manifest=FILE.csv or data.folder=DIR."),
+        typer.Argument(metavar="KEY=VALUE", help="Another labelled set: data.manifest=FILE.csv or data.folder=DIR."),
     ] = None,
-    split: Annotated[
-        str | None, typer.Option(help="train, val or test. Default: test, or all rows of another set.")
-    ] = None,
+    split: Annotated[SplitName | None, typer.Option(help="Default: test, or all rows of another set.")] = None,
     unknown_classes: Annotated[
-        str, typer.Option(help="Rows of another set whose class the run does not know: fail or skip.")
+        Literal["fail", "skip"], typer.Option(help="Rows of another set whose class the run does not know.")
     ] = "fail",
     data_root: DataRoot = None,
     views: Views = None,
     on_error: Annotated[
-        str | None, typer.Option(help="Unreadable files: fail or skip. Default: as in the recipe.")
+        Literal["fail", "skip"] | None, typer.Option(help="Unreadable files. Default: as in the recipe.")
     ] = None,
-    out: Annotated[Path | None, typer.Option(help="Output folder. Default: in the run folder.")] = None,
+    out: Annotated[Path | None, typer.Option(metavar="DIR", help="Output folder. Default: in the run folder.")] = None,
     pictures: Annotated[bool, typer.Option(help="Show frames of selected clips in the report.")] = True,
     explain: Annotated[bool, typer.Option("--explain", help="Overlay Grad-CAM heat maps on these frames.")] = False,
 ) -> None:
     """Score a run on a split or on another labelled set.
 
     Writes results.json, predictions.csv and report.html.
+
+    Example: finetune evaluate runs/mine --split val --views 3
     """
-    if unknown_classes not in {"fail", "skip"}:
-        raise RunError(f"--unknown-classes must be fail or skip, not {unknown_classes!r}")
-    if on_error not in {None, "fail", "skip"}:
-        raise RunError(f"--on-error must be fail or skip, not {on_error!r}")
     if explain and not pictures:
         raise RunError("--explain draws on the frames of the report; omit --no-pictures")
     from finetune.run.read import open_run
@@ -98,9 +94,10 @@ def evaluate(
 
 def report(
     run: RunArgument,
-    split: Annotated[str, typer.Option(help="Evaluated split: train, val or test.")] = "test",
+    split: Annotated[SplitName, typer.Option(help="Evaluated split.")] = "test",
     data: Annotated[
-        str | None, typer.Option(help="Another evaluated set: the name of its folder in RUN/evaluation.")
+        str | None,
+        typer.Option(metavar="NAME", help="Another evaluated set: the name of its folder in RUN/evaluation."),
     ] = None,
     explain: Annotated[bool, typer.Option("--explain", help="Overlay Grad-CAM heat maps; needs the videos.")] = False,
     data_root: DataRoot = None,
@@ -109,6 +106,8 @@ def report(
 
     Writes report.html, report.md and the figures from results.json.
     Needs neither torch nor videos, unless --explain is given.
+
+    Example: finetune report runs/mine --explain
     """
     from finetune.report.run.page import write_report
     from finetune.run.folder import RunFolder

@@ -7,6 +7,7 @@ import typer
 
 from finetune.cli.arguments import Overrides, RecipeName, recipe_source
 from finetune.cli.heavy_imports import import_quickly
+from finetune.cli.help import complete_override
 from finetune.cli.manifest import load_manifest
 from finetune.errors import RecipeError
 from finetune.recipe.load import load_recipe
@@ -26,13 +27,16 @@ def lr_find(
     high: Annotated[float, typer.Option(metavar="LR", help="Last learning rate.")] = 1.0,
     steps: Annotated[int, typer.Option(min=10, metavar="N", help="Number of steps.")] = 100,
     out: Annotated[
-        Path | None, typer.Option(help="Plot, an .svg file. Default: runs/<recipe>-phase-<N>-rates.svg.")
+        Path | None,
+        typer.Option(metavar="FILE", help="Plot, an .svg file. Default: runs/<recipe>-phase-<N>-rates.svg."),
     ] = None,
 ) -> None:
     """Run a learning-rate range test.
 
     Raises the learning rate step by step until the loss diverges, and suggests the one at which the loss falls fastest.
     It is that of new layers; the backbone's follows as in the recipe. Nothing but the plot is written.
+
+    Example: finetune lr-find DIR --phase 1
     """
     source = recipe_source(recipe, overrides)
     settings = load_recipe(source.recipe, source.overrides)
@@ -69,7 +73,9 @@ def sweep(
     overrides: Annotated[
         list[str],
         typer.Argument(
-            help="Values to try, as key.sub=a,b (commas in brackets belong to a value), and fixed settings."
+            metavar="KEY=VALUES",
+            autocompletion=complete_override,
+            help="Values to try, as key.sub=a,b (commas in brackets belong to a value), and fixed settings.",
         ),
     ],
     trials: Annotated[
@@ -77,12 +83,15 @@ def sweep(
         typer.Option(min=1, metavar="N", help="Search with Optuna for N trials; ranges are key.sub=low..high."),
     ] = None,
     out: Annotated[
-        Path | None, typer.Option(help="Study folder; resumed if interrupted. Default: runs/<recipe>-sweep.")
+        Path | None,
+        typer.Option(metavar="DIR", help="Study folder; resumed if interrupted. Default: runs/<recipe>-sweep."),
     ] = None,
 ) -> None:
     """Compare recipe settings by grid or Optuna search, on the split val.
 
     Test clips are not used: evaluate the chosen run with `finetune evaluate`.
+
+    Example: finetune sweep DIR phases.0.lr=1e-3,1e-2 model.dropout=0.2,0.5
     """
     from finetune.study.swept_settings import fixed_settings, grid, load_point_recipes, swept_keys
 

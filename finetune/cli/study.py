@@ -3,7 +3,7 @@
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
@@ -28,12 +28,15 @@ def kfold(
         bool, typer.Option("--leave-one-group-out", help="One fold per group, instead of --folds.")
     ] = False,
     out: Annotated[
-        Path | None, typer.Option(help="Study folder; resumed if interrupted. Default: runs/<recipe>-<K>-fold.")
+        Path | None,
+        typer.Option(metavar="DIR", help="Study folder; resumed if interrupted. Default: runs/<recipe>-<K>-fold."),
     ] = None,
 ) -> None:
     """Cross-validate: train one model per fold and report on all clips together.
 
     Each clip is tested once, by a model that was trained on no clip of its group. Splits in the data are ignored.
+
+    Example: finetune kfold DIR --folds 5 data.val=0
     """
     source = recipe_source(recipe, overrides)
     settings = load_recipe(source.recipe, source.overrides)
@@ -86,12 +89,15 @@ def tasks_ablation(
     overrides: Overrides = None,
     seeds: Annotated[int, typer.Option(min=1, metavar="N", help="Runs of each model, with different seeds.")] = 3,
     out: Annotated[
-        Path | None, typer.Option(help="Study folder; resumed if interrupted. Default: runs/<recipe>-ablation.")
+        Path | None,
+        typer.Option(metavar="DIR", help="Study folder; resumed if interrupted. Default: runs/<recipe>-ablation."),
     ] = None,
 ) -> None:
     """Compare multi-task training with one model per task.
 
     Trains all tasks together and each alone, and reports the relative gain of each task and its mean, ΔM.
+
+    Example: finetune tasks-ablation quickstart_multitask --seeds 3
     """
     source = recipe_source(recipe, overrides)
     settings = load_recipe(source.recipe, source.overrides)
@@ -126,12 +132,15 @@ def sweep_stages(
     epochs: Annotated[int, typer.Option(min=1, metavar="N", help="Epochs of each stage.")] = 3,
     lr: Annotated[float, typer.Option(min=0, metavar="LR", help="Learning rate of each stage.")] = 1e-4,
     out: Annotated[
-        Path | None, typer.Option(help="Study folder; resumed if interrupted. Default: runs/<recipe>-stages.")
+        Path | None,
+        typer.Option(metavar="DIR", help="Study folder; resumed if interrupted. Default: runs/<recipe>-stages."),
     ] = None,
 ) -> None:
     """Fine-tune each backbone stage alone and compare them on the split val.
 
     The phases of the recipe are not used.
+
+    Example: finetune sweep-stages DIR --epochs 3
     """
     source = recipe_source(recipe, overrides)
     settings = load_recipe(source.recipe, source.overrides)
@@ -149,20 +158,24 @@ def sweep_stages(
 
 
 def average(
-    runs: Annotated[list[Path], typer.Argument(help="Run folders: one for wise_ft, several for a soup.")],
+    runs: Annotated[
+        list[Path], typer.Argument(metavar="RUN", help="Run folders: one for wise_ft, several for a soup.")
+    ],
     method: Annotated[
-        str | None,
-        typer.Option(help="wise_ft, greedy or uniform. Default: wise_ft for one run, greedy for several."),
+        Literal["wise_ft", "greedy", "uniform"] | None,
+        typer.Option(help="Default: wise_ft for one run, greedy for several."),
     ] = None,
-    out: Annotated[Path | None, typer.Option(help="New run folder. Default: runs/<run>-<method>.")] = None,
+    out: Annotated[
+        Path | None, typer.Option(metavar="DIR", help="New run folder. Default: runs/<run>-<method>.")
+    ] = None,
 ) -> None:
     """Average weights: WiSE-FT of one run, a soup of several.
 
     The average is chosen on the split val, evaluated on test, and written as a new run with its report.
+
+    Example: finetune average runs/mine --method wise_ft
     """
     chosen = method or ("wise_ft" if len(runs) == 1 else "greedy")
-    if chosen not in {"wise_ft", "greedy", "uniform"}:
-        raise RunError(f"--method must be wise_ft, greedy or uniform, not {method!r}")
     if (chosen == "wise_ft") != (len(runs) == 1):
         raise RunError(
             f"{chosen} takes {'one run' if chosen == 'wise_ft' else 'two runs or more'}, but {len(runs)} are given"

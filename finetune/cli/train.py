@@ -24,10 +24,13 @@ if TYPE_CHECKING:
 def train(
     recipe: OptionalRecipeName = None,
     overrides: Overrides = None,
-    out: Annotated[Path | None, typer.Option(help="Run folder. Default: runs/<recipe>-<time>.")] = None,
-    resume: Annotated[Path | None, typer.Option(help="Resume this interrupted run; takes no recipe.")] = None,
+    out: Annotated[Path | None, typer.Option(metavar="DIR", help="Run folder. Default: runs/<recipe>-<time>.")] = None,
+    resume: Annotated[
+        Path | None, typer.Option(metavar="RUN", help="Resume this interrupted run; takes no recipe.")
+    ] = None,
     data_root: Annotated[
-        Path | None, typer.Option(help="With --resume: folder that now holds the run's files, if they were moved.")
+        Path | None,
+        typer.Option(metavar="DIR", help="With --resume: folder that now holds the run's files, if they were moved."),
     ] = None,
     seeds: Annotated[
         int | None,
@@ -41,6 +44,8 @@ def train(
 
     The run is evaluated on the test split, or on val if there is no test split.
     The last line printed is the run folder.
+
+    Example: finetune train DIR model.backbone=resnet50.a1_in1k --out runs/mine
     """
     if resume is not None:
         if out is not None:
