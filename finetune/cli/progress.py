@@ -22,6 +22,7 @@ def progress_bars() -> Iterator[Callable[[str, int, int | None], None]]:
     from rich.progress import Progress, TaskID
 
     console = Console(stderr=True)
+    console.file = console.file  # the stream itself: SanitizedOutput would escape the control characters of bars
     if not console.is_terminal:
         yield _ProgressLines()
         return

@@ -149,7 +149,7 @@ def _compute_features(recipe: Recipe, manifest: Manifest, backbone: str, display
             frozen,
             cached,
             recipe.data,
-            watch=lambda done, rows: display.show_cache_progress(backbone, done, rows),
+            watch=lambda done, rows: display.show_progress(backbone, done, rows),
         )
         features_NTD, rows = _read_features(cached)
     seconds = time.perf_counter() - started

@@ -4,6 +4,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -70,6 +71,7 @@ def run_training(
         run.save_best(model, run.records[-1])  # a run that was killed after saving `last` and before `best`
     trackers = run_trackers(accelerator, run.folder, recipe)
     with display, run, trackers, loaders, StopSignalHandler() as stopping:
+        display.resume(run.records)
         loop = Loop(setup, loaders, run, at, display, stopping, after_epoch)
         train_phases(loop, start.state)
         finish_run(loop)
@@ -111,7 +113,8 @@ def train_epoch(loop: Loop, state: TrainState, data: PhaseData) -> None:
     batches = loop.loaders.batches_per_epoch
     steps, run_steps = phase.num_steps(batches), sum(other.num_steps(batches) for other in setup.phases)
     run_epochs = sum(other.num_epochs(batches) for other in setup.phases)
-    display.begin_epoch(f"epoch {epoch}/{run_epochs}", min(batches - at.batches, steps - at.steps_in_phase))
+    left = min(batches - at.batches, steps - at.steps_in_phase)
+    display.begin_epoch(f"epoch {epoch}/{run_epochs}", left, run=(at.steps, run_steps))
     data.batches.begin(epoch, first=at.batches)
     state.wrapped.train()
     for batch in time_batches(data.loader, tally):
@@ -149,9 +152,8 @@ def finish_epoch(loop: Loop, state: TrainState, data: PhaseData) -> None:
     model, accelerator = setup.model, setup.accelerator
     tally.reduce(accelerator)
     run.record_skipped(gather_from_all([*run.skipped.items()]))
-    # Only the main process validates. It must not stop while other processes wait for it.
-    watch = (lambda *_: loop.stopping.check()) if accelerator.num_processes == 1 else None
-    started = time.perf_counter()
+
+    started, watch = time.perf_counter(), partial(_during_validation, loop)
     with setup.ema.averaged_weights(model):
         metrics = None
         if run.is_writer:
@@ -187,6 +189,13 @@ def finish_epoch(loop: Loop, state: TrainState, data: PhaseData) -> None:
         loop.after_epoch(record)
 
 
+def _during_validation(loop: Loop, done: int, rows: int) -> None:
+    """Show progress, and stop on request; with several processes later, as the others wait for this one."""
+    loop.display.show_progress(f"epoch {loop.at.epochs + 1}, validation", done, rows)
+    if loop.setup.accelerator.num_processes == 1:
+        loop.stopping.check()
+
+
 def finish_run(loop: Loop) -> None:
     """Load the best weights, and with `precise_bn` recompute their batch norm statistics."""
     setup, run = loop.setup, loop.run
@@ -204,7 +213,7 @@ def _load_phase_data(loop: Loop, state: TrainState) -> PhaseData:
     at, phase, batches = loop.at, state.phase, loop.loaders.batches_per_epoch
 
     def progress(name: str, done: int, rows: int) -> None:
-        loop.display.show_cache_progress(f"caching frozen features, {name} rows", done, rows)
+        loop.display.show_progress(f"caching frozen features, {name} rows", done, rows)
         loop.stopping.check()
 
     epochs_left = phase.num_epochs(batches) - at.epochs_in_phase

@@ -82,7 +82,7 @@ def _prefill_phase(
                 frozen,
                 clips,
                 recipe.data,
-                watch=partial(display.show_cache_progress, f"{phase.words}, {name} rows"),
+                watch=partial(display.show_progress, f"{phase.words}, {name} rows"),
             )
         cached = sum(clips.keys_NV.size - clips.lacking() for clips in sets)
         computed = missing - sum(clips.lacking() for clips in sets)

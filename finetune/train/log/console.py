@@ -1,22 +1,22 @@
-"""Progress of training: a bar and a table on a terminal, plain lines elsewhere; all on stderr."""
+"""Progress of training: bars and a table on a terminal, plain lines elsewhere; all on stderr."""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from types import TracebackType
 from typing import Any
 
 from rich.console import Console, Group
 from rich.live import Live
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-from rich.table import Table
 
-from finetune.metrics.headline_keys import HEADLINE_METRICS
 from finetune.text import escape_control_characters
+from finetune.train.log.epoch_table import epoch_line, epoch_table
 
 ROWS_SHOWN = 14
 SECONDS_BETWEEN_LINES = 60
+SECONDS_OF_SPEED = 900  # over which the speed is averaged that the remaining time is computed with
 
 
 class Display:
@@ -24,7 +24,9 @@ class Display:
 
     def __init__(self, *, quiet: bool = False) -> None:
         self.console = Console(stderr=True, quiet=quiet)
-        self.records: list[dict[str, Any]] = []
+        # The stream itself: what the command line puts around it escapes the control characters of bars and tables.
+        self.console.file = self.console.file
+        self.records: list[Mapping[str, Any]] = []
         self.last_line_at = time.monotonic()
         self.bar = Progress(
             TextColumn("{task.description}"),
@@ -33,7 +35,9 @@ class Display:
             TextColumn("{task.fields[note]}"),
             TimeRemainingColumn(),
             console=self.console,
+            speed_estimate_period=SECONDS_OF_SPEED,
         )
+        self.run_task = self.bar.add_task("run", total=1, note="steps", visible=False)
         self.task = self.bar.add_task("", total=1, note="")
         self.live = Live(self._picture(), console=self.console, refresh_per_second=4, transient=False)
 
@@ -46,82 +50,67 @@ class Display:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         if self.console.is_terminal:
-            self.bar.update(self.task, visible=False)
-            self.live.update(self._picture(), refresh=True)
+            for task in self.bar.task_ids:
+                self.bar.update(task, visible=False)
+            self.live.update(self._picture(rows=len(self.records)), refresh=True)
             self.live.stop()
 
     def print_line(self, text: str) -> None:
         self.last_line_at = time.monotonic()
         self.console.print(escape_control_characters(text), highlight=False, markup=False, soft_wrap=True)
 
-    def begin_epoch(self, title: str, steps: int) -> None:
+    def resume(self, records: Sequence[Mapping[str, Any]]) -> None:
+        """Show the epochs that a resumed run has finished already."""
+        self.records = list(records)
+        if self.console.is_terminal:
+            self.live.update(self._picture())
+        elif records:
+            self.print_line(f"resumed; the last finished epoch: {epoch_line(self.records)}")
+
+    def begin_epoch(self, title: str, steps: int, *, run: tuple[int, int]) -> None:
+        """`run` are the finished steps of the whole run, and all its steps."""
         self.bar.reset(self.task, total=steps, description=title, note="")
+        self.bar.update(self.run_task, completed=run[0], total=run[1], visible=True)
 
     def step(self, *, loss: float, clips_per_second: float) -> None:
-        self.bar.update(self.task, advance=1, note=f"loss {loss:.3f} · {clips_per_second:.0f} clips/s")
+        note = f"loss {loss:.3f} · {clips_per_second:.0f} clips/s"
+        self.bar.update(self.task, advance=1, note=note)
+        self.bar.update(self.run_task, advance=1)
+        self._print_now_and_then(note)
 
-    def show_cache_progress(self, title: str, done: int, rows: int) -> None:
-        """Progress before the first epoch of a phase; without a terminal, a line every minute at most."""
+    def show_progress(self, title: str, done: int, rows: int) -> None:
+        """Progress of validation, and of the cache before a phase; without a terminal, a line now and then."""
         self.bar.update(self.task, completed=done, total=rows, description=title, note="")
-        if not self.console.is_terminal and time.monotonic() - self.last_line_at > SECONDS_BETWEEN_LINES:
-            self.print_line(f"{title}: {done} of {rows}")
+        self._print_now_and_then()
 
-    def epoch(self, record: dict[str, Any]) -> None:
+    def epoch(self, record: Mapping[str, Any]) -> None:
         self.records.append(record)
         if self.console.is_terminal:
             self.live.update(self._picture())
         else:
-            self.print_line("  ".join(f"{name} {value}" for name, value in _cells(record).items() if value))
+            self.print_line(epoch_line(self.records) + self._time_left())
 
-    def _picture(self) -> Group:
-        """The last epochs as a table, 80 columns wide for one task, and the bar, which shows clips/s."""
-        table = Table(box=None, padding=(0, 2, 0, 0), pad_edge=False, header_style="dim")
-        shown = [_cells(record) for record in self.records[-ROWS_SHOWN:]]
-        for cells in shown:
-            del cells["clips/s"]
-        for name in shown[0] if shown else ():
-            table.add_column(escape_control_characters(name), justify="left" if name == "trains" else "right")
-        for cells in shown:
-            table.add_row(*map(escape_control_characters, cells.values()))
-        return Group(table, self.bar)
+    def _print_now_and_then(self, note: str = "") -> None:
+        """Without a terminal, the progress of the current task as a line every minute at most."""
+        if not self.console.is_terminal and time.monotonic() - self.last_line_at > SECONDS_BETWEEN_LINES:
+            task = self.bar.tasks[self.task]
+            note = f", {note}" * bool(note)
+            self.print_line(f"{task.description}: {task.completed:.0f} of {task.total:.0f}{note}{self._time_left()}")
 
+    def _time_left(self) -> str:
+        """The remaining time of the run, as text; empty before its first steps and after its last."""
+        left = self.bar.tasks[self.run_task].time_remaining
+        return f", about {_duration(left)} left" if left else ""
 
-def span_of(stages: Sequence[str]) -> str:
-    """The first and the last of `stages`, as text."""
-    return stages[0] if len(stages) == 1 else f"{stages[0]} … {stages[-1]}"
-
-
-def _cells(record: dict[str, Any]) -> dict[str, str]:
-    """The cells of an epoch by column."""
-    stages = record["learning"]
-    rates = [record["lr"][stage] for stage in stages]
-    span = f"{rates[-1]:.1e}" if min(rates) == max(rates) else f"{min(rates):.0e}…{max(rates):.0e}"
-    return {
-        "epoch": str(record["epoch"]),
-        "trains": span_of(stages),
-        "lr": span,
-        "loss": f"{record['train_loss']:.3f}",
-        "top-1": _format_metric(record["train_top1"]),
-        "val loss": _format_metric(record["val_loss"]),
-        **_validated(record),
-        "clips/s": f"{record['clips_per_second']:.0f}",
-        "seconds": f"{sum(record['seconds'].values()):.1f}",
-    }
+    def _picture(self, *, rows: int = ROWS_SHOWN) -> Group:
+        """The last epochs as a table, and the bars of the current epoch and of the run."""
+        if not self.records:
+            return Group(self.bar)
+        return Group(epoch_table(self.records, rows=rows, width=self.console.width), self.bar)
 
 
-def _validated(record: dict[str, Any]) -> dict[str, str]:
-    """The validation metrics that choose the best epoch, one for each task."""
-    if "tasks" not in record:
-        key, name = HEADLINE_METRICS["multilabel" if "val_map" in record else "classify"]
-        return {f"val {name}": _format_metric(record[f"val_{key}"])}
-    names = dict(HEADLINE_METRICS.values())
-    return {
-        f"{task} {name}": _format_metric(metrics[f"val_{key}"])
-        for task, metrics in record["tasks"].items()
-        for key, name in names.items()
-        if f"val_{key}" in metrics
-    }
-
-
-def _format_metric(value: float | None) -> str:
-    return "" if value is None else f"{value:.3f}"
+def _duration(seconds: float) -> str:
+    minutes = round(seconds / 60)
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    return f"{minutes} min" if minutes < 90 else f"{minutes // 60} h {minutes % 60} min"

@@ -17,7 +17,7 @@ from finetune.model.classifier import VideoClassifier
 from finetune.recipe.schema import Recipe
 from finetune.runtime.device import wait_for_device
 from finetune.train.cache_decision import MIN_SAVED_SECONDS
-from finetune.train.log.console import span_of
+from finetune.train.log.epoch_table import span_of
 from finetune.train.phase import end_phase, start_phase
 from finetune.train.phase_data import drawn_views
 from finetune.train.setup.trial import build_trial
