@@ -12,7 +12,7 @@ from torch import Tensor
 from finetune.feature_cache.shard_store import DTYPES
 from finetune.model.classifier import VideoClassifier
 from finetune.model.freezing.freeze import trainable_stages
-from finetune.model.frozen_prefix import FEATURES, Cut, find_cut, forward_before_cut
+from finetune.model.frozen_prefix import FEATURES, Cut, cut_after_backbone, find_cut, forward_before_cut
 from finetune.run.environment import package_versions
 from finetune.runtime.device import autocast
 from finetune.runtime.threads import limit_threads, map_in_threads
@@ -40,6 +40,11 @@ def frozen_part(
     """
     cut = find_cut(model, num_frames)
     return None if cut is None else _resolve_dtypes(model, cut, precision, storage_dtype)
+
+
+def feature_part(model: VideoClassifier, num_frames: int, *, precision: str, storage_dtype: str = "auto") -> FrozenPart:
+    """The whole backbone as a frozen part, whichever stages are trainable now."""
+    return _resolve_dtypes(model, cut_after_backbone(model, num_frames), precision, storage_dtype)
 
 
 def _resolve_dtypes(model: VideoClassifier, cut: Cut, precision: str, storage_dtype: str) -> FrozenPart:

@@ -6,6 +6,7 @@ from finetune.model.classifier import VideoClassifier
 from finetune.model.freezing.freeze import set_trainable
 from finetune.model.freezing.param_groups import param_groups
 from finetune.model.lora import add_lora
+from finetune.model.standardized_head import wide_head_lr_scale
 from finetune.recipe.schema import Phase
 
 
@@ -24,4 +25,7 @@ def begin_phase(model: VideoClassifier, phase: Phase, *, seed: int = 0) -> tuple
         backbone_lr_scale=phase.backbone_lr_scale,
         stage_lr=phase.stage_lr,
     )
+    if "head" not in phase.stage_lr:
+        for group in groups:
+            group["lr"] *= wide_head_lr_scale(model) if group["name"] == "head/decay" else 1.0
     return learning, groups

@@ -32,7 +32,7 @@ class VideoClassifier(nn.Module):
 
     Views are combined by `consensus`; the result is then the log of probabilities (logits of them for independent
     classes). With `multilabel` classes are independent. `settings` are the recipe's section `model`. All stages of a
-    new model are trainable.
+    new model are trainable, and it `has_new_heads` until they are trained.
 
     A multi-task model has a `multitask_spec`, and `sharing` from the backbone's features to each task's vector;
     without one the only task is `label`, with `classes`. Heads of numeric tasks return standardised numbers, which
@@ -60,6 +60,7 @@ class VideoClassifier(nn.Module):
         self.primary = primary_task(self.outputs)
         self.checkpointing = False
         self.run_folder: Path | None = None  # of the run that trained these weights
+        self.has_new_heads = True
         self.backbone = backbone
         steps = backbone.steps(num_frames)
         shared = settings.temporal if multitask_spec is None or multitask_spec.uses_shared_pooling else "mean"

@@ -15,6 +15,7 @@ from finetune.errors import ModelError
 
 HIDDEN = 256  # width to which learned poolings project features
 CLUSTERS = 8  # of NetVLAD
+FIXED_POOLINGS = ("mean", "max", "topk", "diff", "slope", "concat")  # whose output does not depend on random weights
 
 
 class MeanPooling(nn.Module):

@@ -193,6 +193,12 @@ class Train(Section):
         description="mixed precision of forward and backward passes; auto: bf16 where the hardware has it, else fp32",
     )
     device: Literal["auto", "cpu"] = Field("auto", description="auto: a GPU where there is one")
+    head_start: Literal["probe", "random"] = Field(
+        "probe",
+        description="first weights of a new head. probe: a linear probe on the frozen features of the training clips, "
+        "for a linear head on a pooling without weights of its own, whose inputs are standardised (LP-FT); random: "
+        "random weights",
+    )
     max_nan_steps: Annotated[int, Field(ge=0)] = Field(
         0, description="steps with a non-finite gradient that are skipped before the run ends"
     )

@@ -12,6 +12,7 @@ from torch import Tensor
 from finetune.errors import RunError, suggest_similar
 from finetune.model.classifier import VideoClassifier, build_from_settings
 from finetune.model.lora import merged_state_dict
+from finetune.model.standardized_head import folded_state
 from finetune.recipe.tasks import MultitaskSpec
 from finetune.run.folder import CheckpointFolder, RunFolder
 from finetune.run.read import Run, open_run, read_checkpoint_meta
@@ -31,7 +32,9 @@ def save_checkpoint(
     When writing fails, the previous checkpoint of this name stays. Raises RunError.
     """
     checkpoint = RunFolder(folder).checkpoints / which
-    weights = {name: value.detach().cpu().contiguous() for name, value in merged_state_dict(model).items()}
+    weights = {
+        name: value.detach().cpu().contiguous() for name, value in folded_state(merged_state_dict(model)).items()
+    }
     try:
         with atomic_folder(checkpoint) as partial:
             files = CheckpointFolder(partial)
@@ -88,6 +91,7 @@ def load_model(run: Run, checkpoint: str = "best") -> VideoClassifier:
     """The trained model of an opened run, in evaluation mode."""
     model = build_empty_model(run)
     load_checkpoint(run.folder, checkpoint, model)
+    model.has_new_heads = False
     model.consensus, model.multilabel = run.recipe.evaluate.consensus, run.recipe.data.multilabel
     model.run_folder = run.folder
     return model.eval()

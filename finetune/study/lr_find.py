@@ -11,6 +11,7 @@ from finetune.data.manifest import Manifest
 from finetune.errors import DataError, RecipeError
 from finetune.recipe.schema import Recipe
 from finetune.train.from_recipe import new_model
+from finetune.train.head_start import start_head
 from finetune.train.phase import start_phase
 from finetune.train.phase_data import phase_clips
 from finetune.train.setup.trial import Trial, build_trial
@@ -51,6 +52,7 @@ def find_lr(
     if not 0 <= phase < len(phases):
         raise RecipeError(f"there is no phases.{phase}; this recipe has {len(phases)}, counted from 0")
     state = start_phase(trial.setup, phase)
+    start_head(trial.setup, trial.loaders)
     rates: list[float] = []
     losses: list[float] = []
     with trial.loaders, state.limit_threads():
@@ -72,7 +74,7 @@ def analyze_losses(rates: Sequence[float], losses: Sequence[float]) -> LrRangeTe
     finite = np.isfinite(means)
     bottom = int(np.where(finite, means, np.inf).argmin())
     lowest = steepest = None
-    if bottom > 1 and means[bottom] < IMPROVED_FACTOR * means[0]:
+    if bottom > 1 and rates[bottom] > rates[0] and means[bottom] < IMPROVED_FACTOR * means[0]:
         slopes = np.gradient(means[: bottom + 1], np.log10(rates[: bottom + 1]))
         lowest, steepest = rates[bottom], rates[int(slopes.argmin())]
     return LrRangeTest(tuple(rates), tuple(losses), tuple(means.tolist()), lowest, steepest)

@@ -10,10 +10,12 @@ from typing import Any
 
 from finetune.data.manifest import Manifest
 from finetune.model.classifier import VideoClassifier
+from finetune.model.standardized_head import fold_standardization
 from finetune.recipe.schema import Recipe
 from finetune.runtime.device import peak_gb
 from finetune.runtime.processes import broadcast_from_main, check_ranks_equal, gather_from_all
 from finetune.train.divergence import hint_at_first_loss, refuse_too_many, should_stop_early
+from finetune.train.head_start import start_head
 from finetune.train.loaders import TrainLoaders
 from finetune.train.log.console import Display
 from finetune.train.log.trackers import log_to_trackers, run_trackers
@@ -86,13 +88,15 @@ def train_phases(loop: Loop, saved: State | None) -> None:
     while at.phase < len(setup.phases):
         state = start_phase(setup, at.phase, previous=previous, print_line=loop.display.print_line)
         previous = state.optimizer.optimizer
-        if at.steps_in_phase == 0 and state.trains_backbone:
-            run.save_start(setup.model, at)
         if saved is not None:
             restore_state(state, saved)
             saved = None
         elif at.steps == 0:
             run.save_last(state, at)
+        if at.steps == 0:
+            _start_head(loop, state)
+        if at.steps_in_phase == 0 and state.trains_backbone:
+            run.save_start(setup.model, at)
         with closing(_load_phase_data(loop, state)) as data, state.limit_threads(), _saved_when_stopped(loop, state):
             while at.epochs_in_phase < state.phase.num_epochs(batches) and not _is_stalled(loop):
                 train_epoch(loop, state, data)
@@ -199,6 +203,7 @@ def _during_validation(loop: Loop, done: int, rows: int) -> None:
 def finish_run(loop: Loop) -> None:
     """Load the best weights, and with `precise_bn` recompute their batch norm statistics."""
     setup, run = loop.setup, loop.run
+    fold_standardization(setup.model)
     record = run.load_best(setup.model)
     if setup.recipe.train.precise_bn and run.is_writer:
         phase, epoch = setup.phases[record["phase"]], loop.at.epochs + 1
@@ -208,20 +213,33 @@ def finish_run(loop: Loop) -> None:
     loop.stopping.check()
 
 
+def _start_head(loop: Loop, state: TrainState) -> None:
+    """Start a new head from a linear probe, before the first step."""
+    with _saved_when_stopped(loop, state):
+        start = start_head(loop.setup, loop.loaders, _progress(loop, "features of the head, {} rows"))
+    if start is not None:
+        loop.display.print_line(start.words)
+
+
 def _load_phase_data(loop: Loop, state: TrainState) -> PhaseData:
     """The remaining batches of a phase; frozen features are cached first, if that saves time."""
     at, phase, batches = loop.at, state.phase, loop.loaders.batches_per_epoch
-
-    def progress(name: str, done: int, rows: int) -> None:
-        loop.display.show_progress(f"caching frozen features, {name} rows", done, rows)
-        loop.stopping.check()
 
     epochs_left = phase.num_epochs(batches) - at.epochs_in_phase
     left = RemainingWork(
         range(at.epochs + 1, at.epochs + 1 + epochs_left), (phase.num_steps(batches) - at.steps_in_phase) / batches
     )
-    shown = ProgressCallbacks(loop.display.print_line, progress)
-    return build_phase_data(state, loop.loaders, left=left, shown=shown)
+    return build_phase_data(state, loop.loaders, left=left, shown=_progress(loop, "caching frozen features, {} rows"))
+
+
+def _progress(loop: Loop, words: str) -> ProgressCallbacks:
+    """Callbacks that show progress, `words` with the name of the rows, and stop the run where it is asked to."""
+
+    def progress(name: str, done: int, rows: int) -> None:
+        loop.display.show_progress(words.format(name), done, rows)
+        loop.stopping.check()
+
+    return ProgressCallbacks(loop.display.print_line, progress)
 
 
 def _is_stalled(loop: Loop) -> bool:

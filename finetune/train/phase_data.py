@@ -35,8 +35,11 @@ Done = TypeVar("Done")
 class ProgressCallbacks(NamedTuple):
     """Callbacks for messages and for progress (name, rows done, rows in all); the latter may raise StopRequested."""
 
-    print_line: PrintLine
-    progress: Callable[[str, int, int], None]
+    print_line: PrintLine = lambda text: None
+    progress: Callable[[str, int, int], None] = lambda name, done, rows: None
+
+
+SILENT = ProgressCallbacks()
 
 
 class RemainingWork(NamedTuple):
@@ -155,7 +158,7 @@ def _fill_if_worthwhile(
             return [], decision.cache_record
         loaders.close()
         started = time.perf_counter()
-        rows = _fill_all(model, frozen, sets, loaders, shown)
+        rows = fill_all(model, frozen, sets, loaders, shown)
     except RunError as error:
         words = f"Not cached: {error}"
         shown.print_line(words)
@@ -169,7 +172,7 @@ def _fill_if_worthwhile(
     return sets, decision.cache_record | {"rows": rows, "seconds": round(seconds, 2), "words": words}
 
 
-def _fill_all(
+def fill_all(
     model: VideoClassifier,
     frozen: FrozenPart,
     sets: Sequence[CachedClips],

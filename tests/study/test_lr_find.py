@@ -47,11 +47,13 @@ def test_where_no_rate_helps_none_is_named():
 
 @pytest.mark.slow
 def test_a_real_model_has_a_rate_and_is_stopped_when_it_breaks(manifest):
-    test = find_lr(RECIPE, manifest, low=1e-5, high=1e3, steps=80)
+    # A probe separates these clips, and no rate makes its loss explode.
+    recipe = RECIPE.model_copy(update={"train": ft.Train(batch_size=4, head_start="random")})
+    test = find_lr(recipe, manifest, low=1e-5, high=1e3, steps=80)
     assert test.steepest is not None
     assert 1e-5 < test.steepest < test.lowest < 100
     assert len(test.rates) < 80
-    assert test == find_lr(RECIPE, manifest, low=1e-5, high=1e3, steps=80)
+    assert test == find_lr(recipe, manifest, low=1e-5, high=1e3, steps=80)
 
 
 @pytest.mark.parametrize("phase", ["head", "layer4", "lora(r=2)"])

@@ -250,7 +250,8 @@ def test_each_setting_of_training_changes_what_is_kept(manifest, plain, tmp_path
 def test_a_strong_anchor_holds_the_backbone_and_not_the_head(manifest, tmp_path):
     def distances(anchor):
         phases = (ft.Phase(unfreeze="all", epochs=6, lr=1e-2, l2_sp=anchor, optimizer="sgd"),)
-        run = fit(manifest, tmp_path / f"{anchor:g}", phases=phases)
+        train = ft.Train(batch_size=3, head_start="random")
+        run = fit(manifest, tmp_path / f"{anchor:g}", phases=phases, train=train)
         start, end = (load_file(run / f"checkpoints/{which}/model.safetensors") for which in ("start", "last"))
         floats = [name for name in start if start[name].is_floating_point() and "running" not in name]
         return {

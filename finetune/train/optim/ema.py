@@ -29,6 +29,11 @@ class Ema:
         if self.decay:
             self.average = {name: self.average.get(name, value.clone()) for name, value in _averaged_tensors(model)}
 
+    def start_run(self, model: nn.Module) -> None:
+        """Average from the current values on, as new weights were set after `start_phase`."""
+        self.average = {}
+        self.start_phase(model)
+
     @torch.no_grad()
     def update(self, model: nn.Module) -> None:
         """Add the weights after a step to the average."""

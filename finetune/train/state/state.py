@@ -14,6 +14,7 @@ from typing_extensions import TypedDict
 
 from finetune.errors import RunError, shorten_list
 from finetune.model.lora import has_lora
+from finetune.model.standardized_head import own_head_state, restore_head_state
 from finetune.run.folder import RunFolder
 from finetune.run.results import ALLOW_EXTRA, Count
 from finetune.storage.safe_read import MALFORMED_DATA_ERRORS, validate_type
@@ -66,6 +67,8 @@ class SavedState(TypedDict, total=False):
     objective: dict[str, Any]
     scaler: Required[dict[str, Any] | None]
     model: Required[dict[str, Any] | None]
+    has_new_heads: bool
+    head: dict[str, Any]
     files: Required[Any]
     data: _SavedData
     precision: Required[Literal["fp32", "bf16", "fp16"]]
@@ -77,7 +80,8 @@ class SavedState(TypedDict, total=False):
 def saved_state(state: TrainState, at: LoopPosition) -> State:
     """The contents of state.pt.
 
-    The model's own weights are included only if those of the checkpoint differ: averaged, or with LoRA merged in.
+    The model's own weights are included only if those of the checkpoint differ: averaged, or with LoRA merged in. So is
+    a standardised head, which the checkpoint has folded.
     """
     setup, optimizer = state.setup, state.optimizer.optimizer
     has_own_weights = bool(setup.ema.average) or has_lora(setup.model)
@@ -86,6 +90,8 @@ def saved_state(state: TrainState, at: LoopPosition) -> State:
         "schema": 1,
         "position": asdict(at),
         "model": _copied(setup.model.state_dict()) if has_own_weights else None,
+        "has_new_heads": setup.model.has_new_heads,
+        "head": _copied(own_head_state(setup.model)),
         "optimizer": optimizer.state_dict(),
         "ema": {"steps": setup.ema.steps, "average": _copied(setup.ema.average)},
         "anchor": setup.l2_sp.state(setup.model),
@@ -109,6 +115,8 @@ def restore_state(state: TrainState, saved: State) -> None:
 
 def _restore(state: TrainState, saved: State) -> None:
     setup = state.setup
+    setup.model.has_new_heads = saved.get("has_new_heads", False)
+    restore_head_state(setup.model, saved.get("head", {}))
     if saved["model"] is not None:
         setup.model.load_state_dict(saved["model"])
     state.optimizer.optimizer.load_state_dict(saved["optimizer"])
