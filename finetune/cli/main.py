@@ -17,6 +17,7 @@ from finetune.cli.terminal import renamed_keys_on_stderr, sanitized_output
 from finetune.errors import FinetuneError
 from finetune.version import VERSION
 
+INTERRUPTED = 130
 DATA, TRAIN, EVALUATE, USE = "Data", "Train", "Evaluate", "Use"
 # Groups in the order of `finetune --help`; each command with its line there, which fits into 80 columns.
 COMMANDS: tuple[tuple[str, str, Callable[..., Any] | typer.Typer, str], ...] = (
@@ -82,6 +83,8 @@ def main() -> None:
 def _status() -> int:
     try:
         status = app(prog_name="finetune", standalone_mode=False)
+        if status == INTERRUPTED:  # a KeyboardInterrupt that Typer has caught
+            raise KeyboardInterrupt
     except FinetuneError as error:
         print(f"finetune: {error}", file=sys.stderr)
         status = 2
@@ -97,5 +100,5 @@ def _status() -> int:
         status = 2
     except (KeyboardInterrupt, typer.Abort):
         print("finetune: interrupted", file=sys.stderr)
-        status = 130
+        status = INTERRUPTED
     return status if isinstance(status, int) else 0

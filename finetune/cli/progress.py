@@ -5,6 +5,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
+WRITING_REPORT = "writing the report"
 SECONDS_BETWEEN_LINES = 10.0  # where stderr is a file or a pipe
 
 

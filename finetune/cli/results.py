@@ -1,6 +1,7 @@
 """`finetune evaluate` and `finetune report`: score a run, and rebuild its report."""
 
 import sys
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -9,6 +10,7 @@ import typer
 from finetune.cli.arguments import DataRoot, RunArgument, SplitName, Views
 from finetune.cli.heavy_imports import import_quickly
 from finetune.cli.manifest import print_data_root_mapping
+from finetune.cli.progress import WRITING_REPORT, progress_bars
 from finetune.errors import RunError
 
 _PRINTED_METRICS = {
@@ -62,24 +64,28 @@ def evaluate(
     folder = out or (
         external_set_folder(run, overrides) if overrides else RunFolder(run).evaluation(split or "test").path
     )
-    results = evaluation.evaluate(
-        run,
-        overrides or (),
-        split=split,
-        views=views,
-        on_error=on_error,
-        unknown_classes=unknown_classes,
-        data_root=data_root,
-        out=folder,
-        pictures=pictures,
-    )
-    if not is_main_process():
-        return
-    if explain:
-        from finetune.evaluation.gradcam import explain as add_heat_maps
+    with progress_bars() as progress:
+        results = evaluation.evaluate(
+            run,
+            overrides or (),
+            split=split,
+            views=views,
+            on_error=on_error,
+            unknown_classes=unknown_classes,
+            data_root=data_root,
+            out=folder,
+            pictures=pictures,
+            progress=partial(progress, "evaluating"),
+        )
+        if not is_main_process():
+            return
+        if explain:
+            from finetune.evaluation.gradcam import explain as add_heat_maps
 
-        add_heat_maps(run, overrides or (), evaluation=folder, data_root=data_root)
-    page = write_report(run, evaluation=folder)
+            heat_maps = partial(progress, "heat maps")
+            add_heat_maps(run, overrides or (), evaluation=folder, data_root=data_root, progress=heat_maps)
+        progress(WRITING_REPORT, 0, None)
+        page = write_report(run, evaluation=folder)
     for warning in results["warnings"] if overrides else []:
         print(f"warning   {warning['what']}", file=sys.stderr)
     several = len(results["tasks"]) > 1
@@ -121,11 +127,16 @@ def report(
         raise RunError(
             f"{evaluation.path}: has no {evaluation.results.name}; create it with `finetune evaluate {run}{option}`"
         )
-    if explain:
-        from finetune.evaluation.gradcam import explain as add_heat_maps
-
-        print_data_root_mapping(run, data_root)
-        add_heat_maps(run, evaluation=evaluation.path, data_root=data_root)
-    elif data_root is not None:
+    if data_root is not None and not explain:
         raise RunError("--data-root is only for --explain: a report without heat maps reads no videos")
-    print(write_report(run, evaluation=evaluation.path))
+    with progress_bars() as progress:
+        if explain:
+            print_data_root_mapping(run, data_root)
+            import_quickly("finetune.evaluation.gradcam")
+            from finetune.evaluation.gradcam import explain as add_heat_maps
+
+            heat_maps = partial(progress, "heat maps")
+            add_heat_maps(run, evaluation=evaluation.path, data_root=data_root, progress=heat_maps)
+        progress(WRITING_REPORT, 0, None)
+        page = write_report(run, evaluation=evaluation.path)
+    print(page)

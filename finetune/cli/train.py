@@ -4,6 +4,7 @@ import shlex
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -12,6 +13,7 @@ import typer
 from finetune.cli.arguments import OptionalRecipeName, Overrides, recipe_source
 from finetune.cli.heavy_imports import import_quickly
 from finetune.cli.manifest import load_manifest, print_data_root_mapping
+from finetune.cli.progress import WRITING_REPORT, progress_bars
 from finetune.errors import FinetuneError, RecipeError, shorten_list
 from finetune.recipe.load import load_recipe
 from finetune.recipe.schema import Recipe
@@ -180,8 +182,12 @@ def evaluate_and_report(folder: Path, *, data_root: Path | None = None) -> None:
         return
     manifest = saved_manifest(open_run(folder), data_root=data_root)
     split = next((name for name in ("test", "val") if len(manifest.rows(name))), "train")
-    results = evaluate(folder, split=split, out=RunFolder(folder).evaluation().path, data_root=data_root)
-    page = write_report(folder)
+    out = RunFolder(folder).evaluation().path
+    with progress_bars() as progress:
+        show = partial(progress, f"evaluating on {split}")
+        results = evaluate(folder, split=split, out=out, data_root=data_root, progress=show)
+        progress(WRITING_REPORT, 0, None)
+        page = write_report(folder)
     _refresh_index(folder.absolute().parent)
     for name, task in results["tasks"].items():
         task_name = f" {name}" if len(results["tasks"]) > 1 else ""

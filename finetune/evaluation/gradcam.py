@@ -19,6 +19,7 @@ from torch.nn import functional as F
 from finetune.errors import ModelError, RunError
 from finetune.evaluation.contact_sheets import SIDE, make_sheet, sheet_file_name, sheet_frame_indices
 from finetune.evaluation.external_set import read_external_set
+from finetune.inference.predict_split import Progress
 from finetune.model.classifier import VideoClassifier
 from finetune.model.temporal_pooling import AttentionPooling
 from finetune.run.checkpoint import load_model
@@ -44,7 +45,12 @@ class GradCamResult(NamedTuple):
 
 
 def explain(
-    run: str | Path, overrides: Sequence[str] = (), *, evaluation: Path | None = None, data_root: Path | None = None
+    run: str | Path,
+    overrides: Sequence[str] = (),
+    *,
+    evaluation: Path | None = None,
+    data_root: Path | None = None,
+    progress: Progress | None = None,
 ) -> int:
     """Add Grad-CAM heat maps to the pictures of an evaluation, by default that of the test split; the number of clips.
 
@@ -76,6 +82,8 @@ def explain(
     dataset = ClipDataset(shown, split, clip=clip, views=views, facts=facts, packed=packed)
     explained = 0
     for position, row in enumerate(dataset.rows):
+        if progress is not None:
+            progress(position + 1, len(dataset.rows))
         item, path = dataset[0, position], path_of[str(shown.path(row))]
         if "clips" not in item:
             continue

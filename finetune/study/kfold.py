@@ -45,7 +45,7 @@ def kfold(recipe: Recipe, manifest: Manifest, *, folds: int | None, out: Path) -
         for run in runs:
             refuse_changed_rows(out, run.manifest, RunFolder(out / run.name).manifest)
         finished = []
-        for fold in finish_runs(runs, out=out, split="test"):
+        for fold in finish_runs(runs, out=out, split="test", what="fold"):
             write_report(fold.folder)
             finished.append(fold)
         method = _describe_folds(manifest, folds, len(runs))

@@ -21,7 +21,7 @@ def train_seeds(recipe: Recipe, manifest: Manifest, *, seeds: int, out: Path) ->
     numbers = range(recipe.seed, recipe.seed + seeds)
     runs = [StudyRun(f"seed-{seed}", recipe.model_copy(update={"seed": seed}), manifest) for seed in numbers]
     with study_folder(out, recipe, manifest, {"seeds": seeds}):
-        finished = list(finish_runs(runs, out=out, split=evaluation_split(manifest)))
+        finished = list(finish_runs(runs, out=out, split=evaluation_split(manifest), what="seed"))
         for run in finished:
             _add_seeds(run, finished, numbers)
             write_report(run.folder, evaluation=run.evaluation.path)

@@ -6,6 +6,7 @@ import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -26,6 +27,7 @@ from finetune.runtime.processes import process_count
 from finetune.storage.atomic import exclusive_lock, write_json
 from finetune.storage.safe_read import read_json
 from finetune.train.from_recipe import train_from_recipe
+from finetune.train.log.console import Display
 from finetune.train.loop import EpochCallback
 from finetune.train.resume import resume
 
@@ -120,10 +122,10 @@ def refuse_changed_rows(out: Path, manifest: Manifest, before: Path) -> None:
             raise RunError(f"{out}: was started with other clips, groups or splits; choose another --out")
 
 
-def finish_runs(runs: Sequence[StudyRun], *, out: Path, split: str) -> Iterator[FinishedRun]:
-    """Finish each run in turn; see `finish_run`."""
+def finish_runs(runs: Sequence[StudyRun], *, out: Path, split: str, what: str = "run") -> Iterator[FinishedRun]:
+    """Finish each run in turn; see `finish_run`. `what` the runs are is shown with their number."""
     for number, run in enumerate(runs, 1):
-        yield finish_run(run, out=out, split=split, position=f"{number} of {len(runs)}")
+        yield finish_run(run, out=out, split=split, position=f"{what} {number} of {len(runs)}")
 
 
 def finish_run(
@@ -147,7 +149,9 @@ def finish_run(
         model = None if run.start is None else load(run.start)
         new_run_folder("", folder)
         train_from_recipe(run.recipe, run.manifest, out=folder, model=model, after_epoch=after_epoch)
-    return FinishedRun(folder, evaluation, evaluate(folder, split=split))
+    with Display() as display:
+        show = partial(display.show_progress, f"{run.name}, evaluating on {split}")
+        return FinishedRun(folder, evaluation, evaluate(folder, split=split, progress=show))
 
 
 def read_finished_run(folder: Path, split: str) -> FinishedRun:

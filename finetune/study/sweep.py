@@ -52,7 +52,7 @@ def sweep(name: str, points: Sequence[Settings], manifest: Manifest, *, out: Pat
             swept = tuple(setting for setting in point if setting.partition("=")[0] in keys)
             run = StudyRun(folder_name(swept), recipe, manifest)
             try:
-                done = finish_run(run, out=out, split="val", position=f"{number} of {len(points)}")
+                done = finish_run(run, out=out, split="val", position=f"setting {number} of {len(points)}")
                 finished.append(sweep_point(done, swept))
             except DivergedError:
                 diverged.append(SweepPoint(swept, run.name, 0.0, (0.0, 0.0), None, has_diverged=True))

@@ -42,14 +42,16 @@ def sweep_stages(
     refuse_without_val(manifest)
     with study_folder(out, recipe, manifest, {"probe_epochs": probe_epochs, "epochs": epochs, "lr": lr}):
         probe_recipe = _with_phase(recipe, Phase(unfreeze="head", epochs=probe_epochs))
-        probe = finish_run(StudyRun("probe", probe_recipe, manifest), out=out, split="val", position="first").folder
+        probe = finish_run(
+            StudyRun("probe", probe_recipe, manifest), out=out, split="val", position="before the stages"
+        ).folder
         model = load(probe)
         stages = [stage for stage in model.stages if stage not in HEAD_STAGES]
         selected = {"head": HEAD_STAGES, **{stage: (stage, *HEAD_STAGES) for stage in stages}, "all": "all"}
         phases = {name: Phase(unfreeze=names, epochs=epochs, lr=lr) for name, names in selected.items()}
         runs = [StudyRun(name, _with_phase(recipe, phase), manifest, start=probe) for name, phase in phases.items()]
         results = []
-        for run in finish_runs(runs, out=out, split="val"):
+        for run in finish_runs(runs, out=out, split="val", what="stage"):
             name, gain, gain_interval = run.folder.name, 0.0, (0.0, 0.0)
             if name != "head":
                 gain, gain_interval = score_difference(run.folder, out / "head", manifest, comparisons=len(runs) - 1)

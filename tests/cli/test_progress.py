@@ -1,4 +1,14 @@
+"""Progress of commands on a terminal and in a pipe, and what Ctrl-C does."""
+
+import gc
+import signal
+import sys
+import types
+
+import pytest
+
 from finetune.cli import progress
+from finetune.cli.heavy_imports import import_quickly
 
 
 def test_a_pipe_has_a_line_now_and_then_with_the_time_left(capsys, monkeypatch):
@@ -21,3 +31,35 @@ def test_the_next_thing_starts_anew_and_a_total_need_not_be_known(capsys, monkey
             show(what, 0, None)
             show(what, 5000, None)
     assert capsys.readouterr().err.splitlines() == ["fetching: 5,000", "unpacking: 5,000"]
+
+
+def test_an_interrupted_command_says_so_and_has_status_130(finetune, monkeypatch):
+    def interrupt(*args):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("finetune.cli.results.import_quickly", interrupt)
+    monkeypatch.setattr("finetune.run.read.open_run", lambda run: None)
+    status, _, err = finetune("evaluate", ".")
+    assert (status, err) == (130, "finetune: interrupted\n")
+
+
+@pytest.mark.slow
+def test_evaluation_and_heat_maps_of_a_pipe_tell_how_far_they_are(finetune, trained_run, tmp_path):
+    status, _, err = finetune("evaluate", trained_run, "--out", tmp_path / "evaluation", "--explain")
+    assert status == 0
+    assert err.splitlines() == ["evaluating: 4 of 4", "heat maps: 4 of 4"]
+
+
+def test_ctrl_c_during_imports_is_left_to_the_system_and_then_python_s_again():
+    seen = []
+    finder = types.SimpleNamespace(find_spec=lambda *args: seen.append(signal.getsignal(signal.SIGINT)))
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    sys.meta_path.insert(0, finder)
+    try:
+        with pytest.raises(ModuleNotFoundError):
+            import_quickly("a_slow_library")
+        assert (seen, signal.getsignal(signal.SIGINT)) == ([signal.SIG_DFL], signal.default_int_handler)
+        assert gc.isenabled()
+    finally:
+        sys.meta_path.remove(finder)
+        signal.signal(signal.SIGINT, before)

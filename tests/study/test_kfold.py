@@ -189,7 +189,7 @@ def test_an_interrupted_fold_is_resumed_and_ends_as_if_it_had_not_been(folder, r
 def test_the_command_ends_with_the_folder(folder, monkeypatch, finetune):
     monkeypatch.chdir(folder.parents[1])
     status, out, err = finetune("kfold", "grey.yaml", "--folds", 3)
-    assert status == 0 and "1 of 3: fold-1, already finished" in err
+    assert status == 0 and "fold 1 of 3: fold-1, already finished" in err
     lines = out.splitlines()
     assert lines[0] == "fold  clips  top-1"
     assert lines[-1] == "runs/grey-3-fold"

@@ -61,7 +61,9 @@ def test_a_run_is_trained_once_and_its_results_are_the_same_afterwards(trained_r
     runs = [StudyRun("trained", ft.load_recipe(str(trained_run / "recipe.yaml")), manifest)]
     finished = finish_run(runs[0], out=tmp_path, split="val", position="first")
     (again,) = finish_runs(runs, out=tmp_path, split="val")
-    assert capsys.readouterr().err.splitlines() == ["first: trained, resuming", "1 of 1: trained, already finished"]
+    first, resumed, last = capsys.readouterr().err.splitlines()
+    assert (first, last) == ("first: trained, resuming", "run 1 of 1: trained, already finished")
+    assert resumed.startswith("resumed; the last finished epoch: epoch 4 ")
     assert finished.evaluation.path == again.evaluation.path == tmp_path / "trained/evaluation/val"
     assert finished.headline == again.headline
     assert finished.primary_metrics["confusion"] == again.primary_metrics["confusion"]
