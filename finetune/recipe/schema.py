@@ -48,11 +48,11 @@ class Model(Section):
     drop_path: Fraction = Field(
         0.0, description="stochastic depth: rate at the backbone's last residual block, lower before it"
     )
-    fusion: Literal["late", "early", "slow", "tsm", "grey_stack"] = Field(
+    fusion: Literal["late", "early", "slow", "tsm", "grey_stack", "two_stream"] = Field(
         "late",
         description="how frames interact inside an image backbone. late: not at all; early: in the first layer; "
         "slow: pairwise between stages; tsm: temporal shift of channels; grey_stack: three successive frames in grey "
-        "are one picture's channels",
+        "are one picture's channels; two_stream: the middle one of three frames in colour, and their grey stack",
     )
 
 

@@ -225,6 +225,7 @@ class Environment(TypedDict, total=False):
     format: int  # RUN_FORMAT; missing in runs before it
     hardware: dict[str, Any]
     started: str
+    decided: dict[str, Any]  # automatic settings, and what the head was started from
     resumed: list[dict[str, Any]]
 
 

@@ -73,6 +73,13 @@ def begin_run(
     _write_checked(run.environment, here, Environment)
 
 
+def add_to_environment(folder: Path, decided: Mapping[str, Any]) -> None:
+    """Add what was decided during training to the automatic settings in environment.json."""
+    path = RunFolder(folder).environment
+    here = read_json(path, Environment)
+    _write_checked(path, here | {"decided": {**here.get("decided", {}), **decided}}, Environment)
+
+
 def write_epochs(run: Path, records: Sequence[Mapping[str, Any]]) -> None:
     """Write metrics.jsonl, one line per epoch. May raise OSError; the file is then unchanged."""
     path = RunFolder(run).metrics

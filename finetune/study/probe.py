@@ -27,6 +27,7 @@ from finetune.feature_cache.fill import fill_cache
 from finetune.feature_cache.frozen_part import cache_key, frozen_part
 from finetune.metrics.classification import score_multiclass
 from finetune.metrics.intervals import widen_for_pooled_folds
+from finetune.model.backbone.frame_fusion import PICTURES
 from finetune.model.freezing.freeze import set_trainable
 from finetune.recipe.schema import Recipe
 from finetune.recipe.tasks import Multitask
@@ -121,7 +122,7 @@ def _num_folds(manifest: Manifest) -> int:
 def _compute_features(recipe: Recipe, manifest: Manifest, backbone: str, display: Display) -> _Features:
     """Features of the rows that can be read, computed or read from the cache."""
     # Grey stacks are another input. The other fusions change the network, which a frozen one has not been trained for.
-    fusion = recipe.model.fusion if recipe.model.fusion == "grey_stack" else "late"
+    fusion = recipe.model.fusion if recipe.model.fusion in PICTURES else "late"
     settings = recipe.model.model_copy(update={"backbone": backbone, "temporal": "mean", "fusion": fusion})
     recipe = recipe.model_copy(update={"model": settings})
     torch.manual_seed(recipe.seed)

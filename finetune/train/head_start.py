@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -51,6 +51,19 @@ class HeadStart:
 
     rows: int
     fit: LinearFit | None
+
+    @property
+    def record(self) -> dict[str, Any]:
+        """The start as JSON, without weights."""
+        if self.fit is None:
+            return {"rows": self.rows}
+        fit = self.fit
+        return {
+            "rows": self.rows,
+            "C": fit.strength,
+            "frame_freedom": fit.frame_freedom,
+            "held_out_error": fit.held_out_error,
+        }
 
     @property
     def words(self) -> str:

@@ -219,6 +219,7 @@ def _start_head(loop: Loop, state: TrainState) -> None:
         start = start_head(loop.setup, loop.loaders, _progress(loop, "features of the head, {} rows"))
     if start is not None:
         loop.display.print_line(start.words)
+        loop.run.record_decided({"head_start": start.record})
 
 
 def _load_phase_data(loop: Loop, state: TrainState) -> PhaseData:

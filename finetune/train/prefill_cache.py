@@ -12,10 +12,11 @@ from finetune.feature_cache.frozen_part import FrozenPart
 from finetune.model.classifier import VideoClassifier
 from finetune.model.freezing.stages import HEAD_STAGES
 from finetune.recipe.schema import Recipe
+from finetune.train.head_start import start_head
 from finetune.train.loaders import TrainLoaders
 from finetune.train.log.console import Display
 from finetune.train.phase import end_phase, start_phase
-from finetune.train.phase_data import drawn_views, open_cached_sets
+from finetune.train.phase_data import ProgressCallbacks, drawn_views, open_cached_sets
 from finetune.train.setup.trial import build_trial
 from finetune.train.step import TrainState
 
@@ -53,6 +54,8 @@ def prefill_features(model: VideoClassifier, manifest: Manifest, recipe: Recipe)
             epoch = epochs[-1]
             reasons: list[str] = []
             state = start_phase(setup, index, print_line=reasons.append)
+            if index == 0:
+                start_head(setup, loaders, _progress_of_head(display))  # caches what a run starts its head from
             if state.frozen is None:
                 results.append(PrefillResult(phase.words, why_not=" ".join(reasons) or "it has no frozen part"))
             elif trained_before - set(state.trainable_stages) - set(HEAD_STAGES):
@@ -62,6 +65,12 @@ def prefill_features(model: VideoClassifier, manifest: Manifest, recipe: Recipe)
             end_phase(setup)
             trained_before |= set(state.trainable_stages)
     return results
+
+
+def _progress_of_head(display: Display) -> ProgressCallbacks:
+    return ProgressCallbacks(
+        progress=lambda name, done, rows: display.show_progress(f"features of the head, {name} rows", done, rows)
+    )
 
 
 def _prefill_phase(

@@ -147,8 +147,9 @@ def test_of_a_network_that_takes_clips_the_heat_has_its_steps():
     torch.testing.assert_close(heat, brightness / brightness.max())
 
 
-def test_of_grey_stacks_each_picture_has_heat():
-    settings = Model(backbone=TINY, weights="none", temporal="attention", fusion="grey_stack")
+@pytest.mark.parametrize("fusion", ["grey_stack", "two_stream"])
+def test_of_grey_stacks_each_picture_has_heat(fusion):
+    settings = Model(backbone=TINY, weights="none", temporal="attention", fusion=fusion)
     found = grad_cam(build_from_settings(settings, ["a", "b"], num_frames=7, size=SIDE), drawn(7))
     assert found.heatmap_THW.shape == (3, 2, 2)
     assert len(_sheet_weights(found.weights_T, 7)) == 7

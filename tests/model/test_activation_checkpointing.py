@@ -82,6 +82,7 @@ def test_gradients_and_statistics_are_those_without_and_less_is_kept(name):
         (TINY, {"fusion": "tsm"}),
         (TINY, {"fusion": "slow"}),
         (TINY, {"fusion": "grey_stack"}),
+        (TINY, {"fusion": "two_stream"}),
         ("test_vit", {"drop_path": 0.5}),
         (TINY, {"drop_path": 0.5}),
     ],

@@ -92,13 +92,13 @@ def test_frames_that_meet_inside_are_cut_too_but_for_those_that_learn_to_merge()
     clips = clips_of(model := model_at("resnet18", "layer3", 64, dropout=0.0))
     assert find_cut(model, 2) is not None
     settings = ft.Model(backbone="resnet18", weights="none", fusion="tsm")
-    for fusion in ("tsm", "grey_stack"):
+    for fusion, rows in (("tsm", 2), ("grey_stack", 1), ("two_stream", 2)):
         mixing = settings.model_copy(update={"fusion": fusion})
         mixed = build_from_settings(mixing, ["a", "b"], num_frames=2, size=64)
         ft.set_trainable(mixed, "layer3")
         mixed.eval()
         cut = find_cut(mixed, 2)
-        assert cut.item[0] == mixed.backbone.steps(2)
+        assert cut.item[0] == rows
         assert torch.equal(mixed(clips)["label"], mixed(forward_before_cut(mixed, clips, cut), cut)["label"])
     merging = build_from_settings(settings.model_copy(update={"fusion": "slow"}), ["a", "b"], num_frames=2, size=64)
     ft.set_trainable(merging, "head")

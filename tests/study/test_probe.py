@@ -78,7 +78,7 @@ def test_rows_of_the_split_test_are_left_out(csv, tmp_path):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("fusion", "steps"), [("late", 4), ("tsm", 4), ("grey_stack", 2)])
+@pytest.mark.parametrize(("fusion", "steps"), [("late", 4), ("tsm", 4), ("grey_stack", 2), ("two_stream", 2)])
 def test_grey_stacks_are_probed_and_other_fusions_are_left_out(csv, tmp_path, fusion, steps):
     recipe = recipe_of(csv, tmp_path)
     clip, model = ({"num_frames": 4, "size": 32}, {"backbone": TINY, "weights": "none", "fusion": fusion})

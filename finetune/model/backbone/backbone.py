@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from finetune.errors import ModelError
 from finetune.model.backbone.fetch_weights import find_weights
-from finetune.model.backbone.frame_fusion import FUSIONS, STACKED_FRAMES, FrameCount, stack_grey_frames
+from finetune.model.backbone.frame_fusion import FUSIONS, PICTURES, STACKED_FRAMES, FrameCount
 from finetune.model.backbone.known_names import check_name
 from finetune.model.backbone.load_weights import load_weights
 from finetune.model.backbone.network import Network
@@ -48,13 +48,15 @@ class Backbone(nn.Module):
         self.layout = torch.channels_last_3d if network.takes_clips else torch.channels_last
         self.net = network.net.to(memory_format=self.layout)
         self.size = size
-        self.width, self.spec, self.stage_of = network.width, network.spec, network.stage_of
+        self.num_streams = 2 if fusion == "two_stream" else 1
+        self.width = network.width * self.num_streams
+        self.spec, self.stage_of = network.spec, network.stage_of
         self.takes_clips = network.takes_clips
         self.stacks_frames = fusion == "early"
-        self.stacks_grey = fusion == "grey_stack"
+        self._to_pictures = PICTURES.get(fusion)
         self.fixed_frames = num_frames if network.fixed_frames or self.stacks_frames else None
         one_step = network.time_stride is None or self.stacks_frames
-        picture_stride = STACKED_FRAMES if self.stacks_grey else network.time_stride or 1
+        picture_stride = STACKED_FRAMES if self._to_pictures else network.time_stride or 1
         self.time_stride = None if one_step else picture_stride * 2 ** len(self.merges)
         self._feature_map = network.feature_map
         for name, values in (("mean", self.spec.mean), ("std", self.spec.std)):
@@ -70,12 +72,15 @@ class Backbone(nn.Module):
             vectors = vectors.unflatten(1, (self.width, -1)).transpose(1, 2)
             return vectors if self.num_towers == 1 else vectors.unflatten(0, (clips, 2))
         vectors = vectors.unflatten(0, (clips, -1))
+        if self.num_streams == 2:
+            vectors = vectors.unflatten(1, (-1, 2)).flatten(2)
         return vectors if self.num_towers == 1 else vectors.unflatten(1, (-1, 2)).movedim(2, 1)
 
     def feature_map(self, clips_BTCHW: Tensor) -> Tensor:
         """Features before spatial pooling: (B, T', C, h, w), or tokens (B, T', N, C), class tokens first.
 
-        C is not always `width`: some networks have a layer after the pooling. With two towers it is tower 0's map.
+        C is not always `width`: some networks have a layer after the pooling. With two towers it is tower 0's map, with
+        two streams that of the pictures in colour.
         Raises ModelError for the few networks that have no single feature map.
         """
         features = self.first_tower(self._feature_map(self.net, self.pictures(clips_BTCHW)), len(clips_BTCHW))
@@ -84,12 +89,13 @@ class Backbone(nn.Module):
         return features.transpose(1, 2) if features.ndim == 5 else features.unsqueeze(1)
 
     def first_tower(self, rows: Tensor, clips: int) -> Tensor:
-        """Tower 0's rows of a module's output in the latest pass over `clips` clips.
+        """The rows of tower 0, or of stream 0, of a module's output in the latest pass over `clips` clips.
 
         Rows (N, ...) of a single network, or of a module inside one tower, are returned as they are.
         """
-        pictures = clips if self.takes_clips or self.stacks_frames else clips * self.frames.count
-        return rows[:: self.num_towers] if len(rows) == self.num_towers * pictures else rows
+        pictures = clips if self.takes_clips or self.stacks_frames else clips * self.steps(self.frames.count)
+        in_turn = self.num_towers * self.num_streams
+        return rows[::in_turn] if len(rows) == in_turn * pictures else rows
 
     def tower_distance(self) -> Tensor:
         """Sum of squared differences between the trainable weights of both towers, 0-dim; 0 for a single network."""
@@ -102,8 +108,9 @@ class Backbone(nn.Module):
     def pictures(self, clips_BTCHW: Tensor) -> Tensor:
         """The network's normalised input.
 
-        (B T, C, H, W) for image networks, (B ceil(T / 3), C, H, W) of grey stacks, (B, T C, H, W) with early fusion,
-        (B, C, T, H, W) for video networks. With two towers each row is repeated: row 0, row 0, row 1, row 1, …
+        (B T, C, H, W) for image networks, (B ceil(T / 3), C, H, W) of grey stacks and twice as many of two streams,
+        (B, T C, H, W) with early fusion, (B, C, T, H, W) for video networks. With two towers each row is repeated: row
+        0, row 0, row 1, row 1, …
         """
         num_frames = clips_BTCHW.shape[1]
         if self.fixed_frames not in (None, num_frames):
@@ -113,7 +120,9 @@ class Backbone(nn.Module):
             )
         self.frames.count = num_frames
         clips_BTCHW = clips_BTCHW.to(self.mean.dtype)
-        pictures = ((stack_grey_frames(clips_BTCHW) if self.stacks_grey else clips_BTCHW) - self.mean) / self.std
+        if self._to_pictures is not None:
+            clips_BTCHW = self._to_pictures(clips_BTCHW)
+        pictures = (clips_BTCHW - self.mean) / self.std
         if self.takes_clips:
             pictures = pictures.transpose(1, 2)
         else:

@@ -5,9 +5,12 @@ early       the first convolution takes all frames, stacked as channels (Karpath
 slow        between some stages two adjacent frames are merged into one (Karpathy et al. 2014)
 tsm         each residual block takes 1/8 of its channels from the next frame, 1/8 from the previous (arXiv:1811.08383)
 grey_stack  three successive frames in grey are the red, green and blue of one picture (arXiv:2201.10394)
+two_stream  of three successive frames the network sees the middle one in colour and their grey stack; the features of
+            both are concatenated (two streams, arXiv:1406.2199, here with grey stacks instead of optical flow and one
+            network for both)
 
 All use the pretrained weights. Under early and slow fusion a clip of equal frames starts with the features of its
-frame; tsm and grey_stack change no weights.
+frame; tsm, grey_stack and two_stream change no weights.
 """
 
 from collections.abc import Callable
@@ -60,6 +63,20 @@ def stack_grey_frames(clips_BTCHW: Tensor) -> Tensor:
     missing = -grey_BTHW.shape[1] % STACKED_FRAMES
     padded_BTHW = torch.cat([grey_BTHW, *[grey_BTHW[:, -1:]] * missing], 1)
     return padded_BTHW.unflatten(1, (-1, STACKED_FRAMES))
+
+
+def colour_and_grey_stacks(clips_BTCHW: Tensor) -> Tensor:
+    """For each three frames the middle one, and their grey stack: (B, 2 ceil(T / 3), 3, H, W), in turn."""
+    grey_BTCHW = stack_grey_frames(clips_BTCHW)
+    middles = [min(STACKED_FRAMES * step + 1, clips_BTCHW.shape[1] - 1) for step in range(grey_BTCHW.shape[1])]
+    return torch.stack([clips_BTCHW[:, middles], grey_BTCHW], 2).flatten(1, 2)
+
+
+# What the network sees of a clip (B, T, C, H, W), where that is not its frames.
+PICTURES: dict[str, Callable[[Tensor], Tensor]] = {
+    "grey_stack": stack_grey_frames,
+    "two_stream": colour_and_grey_stacks,
+}
 
 
 class TemporalShift:
@@ -175,6 +192,7 @@ FUSIONS: dict[str, Callable[[nn.Module, FrameCount, list[str], int], nn.ModuleLi
     "slow": slow_fusion,
     "tsm": temporal_shift,
     "grey_stack": unchanged,
+    "two_stream": unchanged,
 }
 
 

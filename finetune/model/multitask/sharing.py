@@ -108,6 +108,11 @@ def _find_taps(backbone: Backbone, spec: MultitaskSpec) -> dict[str, FeatureTap]
     tapping = {name: task for name, task in spec.tasks.items() if task.feature_stage is not None or task.uses_keypoints}
     if not tapping:
         return {}
+    if backbone.num_streams == 2:
+        raise ModelError(
+            f"tasks.{next(iter(tapping))}: reads an earlier stage, which model.fusion 'two_stream' does not allow; set "
+            "it to late or grey_stack"
+        )
     side = backbone.size
     clips = torch.zeros((1, backbone.frames.count, 3, side, side), dtype=torch.uint8, device=backbone.mean.device)
     training = backbone.training

@@ -19,7 +19,7 @@ from finetune.recipe.tasks import OutputSpec
 from finetune.run.checkpoint import load_checkpoint, save_checkpoint
 from finetune.run.folder import RunFolder
 from finetune.run.read import read_epochs
-from finetune.run.write import begin_run, write_epochs, write_skipped
+from finetune.run.write import add_to_environment, begin_run, write_epochs, write_skipped
 from finetune.runtime.processes import is_main_process
 from finetune.storage.atomic import exclusive_lock, remove_leftovers
 from finetune.train.position import LoopPosition
@@ -103,6 +103,11 @@ class RunWriter:
         self.skipped.update(new)
         if new:
             self._write_skipped()
+
+    def record_decided(self, decided: Mapping[str, Any]) -> None:
+        """Add to the automatic settings in environment.json."""
+        if self.is_writer:
+            add_to_environment(self.folder, decided)
 
     def write(self, record: dict[str, Any]) -> None:
         """Write the record of a finished epoch."""

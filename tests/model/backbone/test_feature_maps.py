@@ -51,7 +51,7 @@ def test_the_first_token_is_the_features(name, size, count):
     torch.testing.assert_close(tokens_BTNC[:, :, 0], features, rtol=1e-4, atol=1e-5)
 
 
-@pytest.mark.parametrize(("fusion", "steps"), [("early", 1), ("slow", 1), ("grey_stack", 2)])
+@pytest.mark.parametrize(("fusion", "steps"), [("early", 1), ("slow", 1), ("grey_stack", 2), ("two_stream", 2)])
 def test_frames_that_met_have_one_map(fusion, steps):
     backbone = build_backbone("test_resnet", weights="none", size=64, num_frames=4, fusion=fusion)
     assert backbone.feature_map(torch.zeros(2, 4, 3, 64, 64, dtype=torch.uint8)).shape == (2, steps, 96, 2, 2)

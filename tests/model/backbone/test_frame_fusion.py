@@ -177,7 +177,19 @@ def test_grey_stacks_tell_a_clip_from_its_reverse():
     assert not torch.allclose(mean_of(fused, forward), mean_of(fused, backward), rtol=1e-2)
 
 
-@pytest.mark.parametrize("fusion", ["early", "slow", "tsm", "grey_stack"])
+@pytest.mark.parametrize("num_frames", [1, 2, 6, 7, 8])
+def test_two_streams_are_the_features_of_middle_frames_and_of_grey_stacks(num_frames):
+    both, plain = pair(TINY, "two_stream", num_frames=num_frames)
+    stacked, _ = pair(TINY, "grey_stack", num_frames=num_frames)
+    frames, steps = clips(num_frames), -(-num_frames // 3)
+    middles = [min(3 * step + 1, num_frames - 1) for step in range(steps)]
+    with torch.no_grad():
+        expected = torch.cat([plain(frames[:, middles]), stacked(frames)], 2)
+        torch.testing.assert_close(both(frames), expected, rtol=1e-4, atol=1e-5)
+    assert expected.shape == (2, both.steps(num_frames), both.width)
+
+
+@pytest.mark.parametrize("fusion", ["early", "slow", "tsm", "grey_stack", "two_stream"])
 def test_a_video_backbone_has_no_fusion(fusion):
     with pytest.raises(ModelError, match=f"{fusion}': a video backbone mixes frames itself"):
         build_backbone("torchvision/r3d_18", weights="none", size=32, fusion=fusion)
@@ -195,7 +207,7 @@ def snapshot(model):
     return {name: value.detach().clone() for name, value in [*model.named_parameters(), *model.named_buffers()]}
 
 
-@pytest.mark.parametrize("fusion", ["early", "slow", "tsm", "grey_stack"])
+@pytest.mark.parametrize("fusion", ["early", "slow", "tsm", "grey_stack", "two_stream"])
 def test_a_fused_model_freezes_and_a_copy_of_it_is_its_own(fusion):
     torch.manual_seed(0)
     settings = Model(backbone=TINY, weights="none", fusion=fusion)
@@ -252,7 +264,7 @@ def test_drop_path_is_refused_where_there_is_none(name):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("fusion", ["early", "slow", "tsm", "grey_stack"])
+@pytest.mark.parametrize("fusion", ["early", "slow", "tsm", "grey_stack", "two_stream"])
 def test_a_trained_model_is_loaded_with_its_fusion(fusion, clip_folder, tmp_path):
     manifest = ft.Manifest.from_folder(clip_folder)
     settings = Model(backbone=TINY, weights="none", fusion=fusion)
