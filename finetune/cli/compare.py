@@ -7,9 +7,9 @@ from typing import Annotated, Any
 import typer
 
 from finetune.cli.arguments import SplitName
+from finetune.cli.table import print_table
 from finetune.text import count
 
-_MIN_METRIC_WIDTH = 11  # characters of "top-1 0.958"
 _MAX_NAME_LENGTH = 60  # characters of a run's name in the file name of the page
 
 
@@ -84,24 +84,18 @@ def runs(
     from finetune.report.pages.runs_index import evaluations_differ, list_runs, write_index
 
     listed = list_runs(folder)
-    width = max(len("run"), *(len(run["name"]) for run in listed))
-    metrics = [_metric(run) for run in listed]
-    metric_width = max(_MIN_METRIC_WIDTH, *map(len, metrics))
-    print(f"{'started':16}  {'run':{width}}  {'metric':{metric_width}}  {'95 % interval':14}  split  clips  state")
-    for run, metric in zip(listed, metrics, strict=True):
-        print(_line(run, width, f"{metric:{metric_width}}"))
+    print_table(
+        {
+            "started": [run["started"] for run in listed],
+            "run": [run["name"] for run in listed],
+            "metric": ["" if run["value"] is None else f"{run['metric']:5} {run['value']:.3f}" for run in listed],
+            "95 % interval": [f"{run['ci'][0]:.3f} to {run['ci'][1]:.3f}" if run["ci"] else "" for run in listed],
+            "split": [run["split"] or "" for run in listed],
+            "clips": ["" if run["clips"] is None else run["clips"] for run in listed],
+            "state": [": ".join(filter(None, (run["state"], run["todo"] or run["problem"]))) for run in listed],
+        },
+        right={"clips"},
+    )
     if evaluations_differ(listed):
         print("note: the runs were not all evaluated alike: data, split, number of clips or kind of task differ")
     print(f"page  {write_index(folder)}")
-
-
-def _metric(run: Mapping[str, Any]) -> str:
-    return "" if run["value"] is None else f"{run['metric']:5} {run['value']:.3f}"
-
-
-def _line(run: Mapping[str, Any], width: int, metric: str) -> str:
-    interval = f"{run['ci'][0]:.3f} to {run['ci'][1]:.3f}" if run["ci"] else ""
-    clips = "" if run["clips"] is None else run["clips"]
-    state = ": ".join(filter(None, (run["state"], run["todo"] or run["problem"])))
-    left = f"{run['started']:16}  {run['name']:{width}}  {metric}  {interval:14}"
-    return f"{left}  {run['split'] or '':5}  {clips:5}  {state}"

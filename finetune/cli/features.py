@@ -12,6 +12,7 @@ import typer
 from finetune.cli.arguments import OptionalRecipeName, Overrides, RecipeName, recipe_source
 from finetune.cli.heavy_imports import import_quickly
 from finetune.cli.manifest import load_manifest
+from finetune.cli.table import print_table
 from finetune.errors import RecipeError
 from finetune.recipe.load import load_recipe
 
@@ -111,20 +112,26 @@ def probe(
     baseline = majority_baseline(manifest)
     folder = out or Path("runs") / f"{source.name}-probe"
     _write_probes(folder, results, baseline)
-    width, wider = (max(len(result[key]) for result in results) for key in ("backbone", "method"))
-    print(f"{'backbone':{width}}  {'classifier':{wider}}  top-1 (95 % interval)   seconds: features, classifier")
-    for result in results:
-        low, high = result["interval"]
-        print(
-            f"{result['backbone']:{width}}  {result['method']:{wider}}  {result['top1']:.3f} ({low:.3f} to {high:.3f})"
-            f"  {result['seconds_of_features']:17.0f}  {result['seconds']:10.1f}"
-        )
+    print_table(
+        {
+            "backbone": [result["backbone"] for result in results],
+            "classifier": [result["method"] for result in results],
+            "top-1 (95 % interval)": [_with_interval(result["top1"], result["interval"]) for result in results],
+            "features (s)": [f"{result['seconds_of_features']:.0f}" for result in results],
+            "classifier (s)": [f"{result['seconds']:.1f}" for result in results],
+        },
+        right={"features (s)", "classifier (s)"},
+    )
     print(f"Intervals are {FOLD_ERROR_NOTE}.")
     print(
         f"Majority-class baseline ({baseline['class']}): {baseline['top1']:.3f}. "
         "Picking the best of many inflates its score."
     )
     print(f"plot {folder / 'probe.svg'}\n{folder}", flush=True)
+
+
+def _with_interval(value: float, interval: Sequence[float]) -> str:
+    return f"{value:.3f} ({interval[0]:.3f} to {interval[1]:.3f})"
 
 
 def _write_probes(folder: Path, results: Sequence[dict[str, Any]], baseline: dict[str, Any]) -> None:
@@ -145,14 +152,21 @@ def _list(folder: Path | None) -> None:
     from finetune.feature_cache.cache_folder import cache_root, list_cache_entries
 
     entries = list_cache_entries(cache_root(folder))
-    print("       size  last used   backbone                        cached             clips")
-    for entry in entries:
-        key = entry.cache_key
-        split = "training" if key["drawn"] else "evaluation"
-        print(
-            f"{_size(entry.size_bytes):>11}  {datetime.fromtimestamp(entry.used):%Y-%m-%d}  {key['backbone']:30}  "
-            f"{_entry_text(key['entry']):17}  {split}, {key['clip']['num_frames']} frames of {key['size']} px"
-        )
+    keys = [entry.cache_key for entry in entries]
+    print_table(
+        {
+            "size": [_size(entry.size_bytes) for entry in entries],
+            "last used": [f"{datetime.fromtimestamp(entry.used):%Y-%m-%d}" for entry in entries],
+            "backbone": [key["backbone"] for key in keys],
+            "cached": [_entry_text(key["entry"]) for key in keys],
+            "clips": [
+                f"{split}, {key['clip']['num_frames']} frames of {key['size']} px"
+                for key in keys
+                for split in ["training" if key["drawn"] else "evaluation"]
+            ],
+        },
+        right={"size"},
+    )
     print(f"{_size(sum(entry.size_bytes for entry in entries))} in {cache_root(folder)}")
 
 

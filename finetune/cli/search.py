@@ -9,6 +9,7 @@ from finetune.cli.arguments import Overrides, RecipeName, recipe_source
 from finetune.cli.heavy_imports import import_quickly
 from finetune.cli.help import complete_override
 from finetune.cli.manifest import load_manifest
+from finetune.cli.table import print_table
 from finetune.errors import RecipeError
 from finetune.recipe.load import load_recipe
 from finetune.recipe.schema import Schedule
@@ -120,7 +121,7 @@ def sweep(
         settings = load_recipe(recipe, fixed_settings(points))
         manifest = load_manifest(settings)
         ranked = sweep(recipe, points, manifest, out=folder)
-    print(_points_table(ranked))
+    _print_points(ranked)
     print(
         f"{_evidence(ranked, *val_units(manifest))} Picking the best of many inflates its score. "
         f"Evaluate it on test clips: finetune evaluate {folder / ranked[0].run}"
@@ -143,19 +144,30 @@ def _evidence(points: "list[SweepPoint]", num_units: int, unit: str) -> str:
     return f"No evidence that the first setting is better than {unclear} of {len(others)} others: intervals include 0."
 
 
-def _points_table(points: "list[SweepPoint]") -> str:
-    """One line a setting, the best first."""
-    names = [" ".join(point.settings) for point in points[:POINTS_SHOWN]]
-    width = max(len("setting"), *map(len, names))
-    lines = [f"{'setting':{width}}  on val (95 % interval)  loss    vs. best (corrected interval)"]
-    for name, point in zip(names, points, strict=False):
-        if point.has_diverged:
-            lines.append(f"{name:{width}}  diverged: the loss was not a finite number")
-            continue
-        (low, high), (behind_low, behind_high) = point.interval, point.behind_interval
-        loss = "" if point.loss is None else f"{point.loss:.3f}"
-        behind = "" if point is points[0] else f"{point.behind:+.3f} ({behind_low:+.3f} to {behind_high:+.3f})"
-        lines.append(f"{name:{width}}  {point.figure:.3f} ({low:.3f} to {high:.3f})  {loss:6}  {behind}".rstrip())
+def _print_points(points: "list[SweepPoint]") -> None:
+    """A row for each setting, the best first."""
+    shown = points[:POINTS_SHOWN]
+    print_table(
+        {
+            "setting": [" ".join(point.settings) for point in shown],
+            "on val (95 % interval)": [
+                "diverged: the loss was not a finite number"
+                if point.has_diverged
+                else _with_interval(f"{point.figure:.3f}", point.interval, ".3f")
+                for point in shown
+            ],
+            "loss": ["" if point.loss is None else f"{point.loss:.3f}" for point in shown],
+            "vs. best (corrected interval)": [
+                ""
+                if point is points[0] or point.has_diverged
+                else _with_interval(f"{point.behind:+.3f}", point.behind_interval, "+.3f")
+                for point in shown
+            ],
+        }
+    )
     if len(points) > POINTS_SHOWN:
-        lines.append(f"and {len(points) - POINTS_SHOWN} more, in sweep.json")
-    return "\n".join(lines)
+        print(f"and {len(points) - POINTS_SHOWN} more, in sweep.json")
+
+
+def _with_interval(value: str, interval: tuple[float, float], form: str) -> str:
+    return f"{value} ({interval[0]:{form}} to {interval[1]:{form}})"

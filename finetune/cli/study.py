@@ -10,6 +10,7 @@ import typer
 from finetune.cli.arguments import Overrides, RecipeName, recipe_source
 from finetune.cli.heavy_imports import import_quickly
 from finetune.cli.manifest import load_manifest
+from finetune.cli.table import format_table, print_table
 from finetune.errors import RunError
 from finetune.recipe.load import load_recipe
 from finetune.run.folder import RunFolder
@@ -152,9 +153,11 @@ def sweep_stages(
 
     folder = out or Path("runs") / f"{source.name}-stages"
     results = stages.sweep_stages(settings, manifest, probe_epochs=probe_epochs, epochs=epochs, lr=lr, out=folder)
-    table = _stage_table(results)
-    (folder / "stages.txt").write_text(table + "\n", encoding="utf-8")
-    print(f"\n{table}\n{_verdict(results, *val_units(manifest))}\n{folder}")
+    columns, right = _stage_columns(results), {"parameters"}
+    (folder / "stages.txt").write_text(format_table(columns, right=right) + "\n", encoding="utf-8")
+    print()
+    print_table(columns, right=right)
+    print(f"{_verdict(results, *val_units(manifest))}\n{folder}")
 
 
 def average(
@@ -204,17 +207,20 @@ def average(
     evaluate_and_report(folder)
 
 
-def _stage_table(results: "list[StageResult]") -> str:
-    """One line a stage, the largest gain first."""
-    width = max(len("stage"), *(len(result.stage) for result in results))
-    lines = [f"{'stage':{width}}  {'parameters':>12}  on val (95 % interval)  vs. head alone (corrected interval)"]
-    for result in results:
-        (low, high), (gain_low, gain_high) = result.interval, result.gain_interval
-        lines.append(
-            f"{result.stage:{width}}  {result.parameters:12,}  {result.figure:.3f} ({low:.3f} to {high:.3f})"
-            f"  {result.gain:+.3f} ({gain_low:+.3f} to {gain_high:+.3f})"
-        )
-    return "\n".join(lines)
+def _stage_columns(results: "list[StageResult]") -> dict[str, list[str]]:
+    """A row for each stage, the largest gain first."""
+
+    def with_interval(value: float, interval: tuple[float, float], form: str) -> str:
+        return f"{value:{form}} ({interval[0]:{form}} to {interval[1]:{form}})"
+
+    return {
+        "stage": [result.stage for result in results],
+        "parameters": [f"{result.parameters:,}" for result in results],
+        "on val (95 % interval)": [with_interval(result.figure, result.interval, ".3f") for result in results],
+        "vs. head alone (corrected interval)": [
+            with_interval(result.gain, result.gain_interval, "+.3f") for result in results
+        ],
+    }
 
 
 def _verdict(results: "list[StageResult]", num_units: int, unit: str) -> str:
