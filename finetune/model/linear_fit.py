@@ -9,7 +9,6 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
-from sklearn.model_selection import StratifiedGroupKFold
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -108,6 +107,8 @@ def _folds(targets_NK: Tensor, units: np.ndarray) -> list[tuple[np.ndarray, np.n
     if len(np.unique(codes)) < INNER_FOLDS:
         return []
     classes = targets_NK[torch.from_numpy(rows)].argmax(1).numpy()
+    from sklearn.model_selection import StratifiedGroupKFold  # slow to import
+
     splitter = StratifiedGroupKFold(INNER_FOLDS, shuffle=True, random_state=0)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", UserWarning)  # a class with fewer rows than folds
