@@ -22,6 +22,7 @@ def import_quickly(*modules: str) -> None:
     finally:
         if was_enabled:
             gc.enable()
+    gc.freeze()  # later collections do not look through what was imported; `main` ends this
 
 
 @contextmanager

@@ -4,6 +4,7 @@ Exit status: 0 success · 1 `check` found errors, `predict` could not read some 
 traceback · 2 a mistake that the user can fix, explained on stderr · 130 interrupted.
 """
 
+import gc
 import sys
 from collections.abc import Callable
 from typing import Annotated, Any
@@ -77,6 +78,7 @@ def main() -> None:
     """Run a command and exit with its status."""
     with sanitized_output(), renamed_keys_on_stderr():
         status = _status()
+    gc.unfreeze()  # of `import_quickly`: a library takes objects that are never collected for leaks, and prints them
     sys.exit(status)
 
 

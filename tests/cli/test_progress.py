@@ -6,6 +6,7 @@ import sys
 import types
 
 import pytest
+import rich.progress  # noqa: F401 before a test replaces `time.monotonic`, which it imports by name
 
 from finetune.cli import progress
 from finetune.cli.heavy_imports import import_quickly
