@@ -72,7 +72,7 @@ def run_training(
     if start.state is not None and at.batches == 0 and run.records and run.last_is_best:
         run.save_best(model, run.records[-1])  # a run that was killed after saving `last` and before `best`
     trackers = run_trackers(accelerator, run.folder, recipe)
-    with display, run, trackers, loaders, StopSignalHandler() as stopping:
+    with display, run, trackers, loaders, StopSignalHandler(display.answer_signal) as stopping:
         display.resume(run.records)
         loop = Loop(setup, loaders, run, at, display, stopping, after_epoch)
         train_phases(loop, start.state)

@@ -22,10 +22,15 @@ with Display() as display:
     display.begin_epoch("epoch 1/1", 2, run=(0, 2))
     display.epoch(record)
     display.print_line("note \\x1b[31m")
+    display.answer_signal("stopping after this step")
 """
 
 
-@pytest.mark.parametrize(("code", "shown"), [(BARS, "checking"), (TABLE, "1*")], ids=["bars", "table"])
+@pytest.mark.parametrize(
+    ("code", "shown"),
+    [(BARS, ["checking"]), (TABLE, ["1*", "epoch 1/1", "finetune: stopping after"])],
+    ids=["bars", "table"],
+)
 def test_a_terminal_gets_bars_and_no_escaped_control_characters(code, shown):
     main, terminal = pty.openpty()
     code = f"from finetune.cli.terminal import sanitized_output\nwith sanitized_output():\n{code}".replace(
@@ -46,5 +51,5 @@ def test_a_terminal_gets_bars_and_no_escaped_control_characters(code, shown):
     os.close(main)
     assert program.wait() == 0, output
     text = output.decode()
-    assert shown in text and "\x1b[2K" in text
+    assert all(words in text for words in shown) and "\x1b[2K" in text
     assert "\x1b[31m" not in text and "\\u001b[2K" not in text

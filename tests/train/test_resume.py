@@ -203,7 +203,7 @@ def test_two_programs_do_not_train_into_one_folder(finished):
 
 
 def test_one_press_that_arrives_twice_is_one(monkeypatch):
-    with StopSignalHandler() as stopping:
+    with StopSignalHandler(print) as stopping:
         os.kill(os.getpid(), signal.SIGINT)
         os.kill(os.getpid(), signal.SIGINT)
         os.kill(os.getpid(), signal.SIGTERM)

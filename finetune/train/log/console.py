@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Mapping, Sequence
 from types import TracebackType
@@ -10,6 +11,7 @@ from typing import Any
 from rich.console import Console, Group
 from rich.live import Live
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.text import Text
 
 from finetune.text import escape_control_characters
 from finetune.train.log.epoch_table import epoch_line, epoch_table
@@ -39,7 +41,8 @@ class Display:
         )
         self.run_task = self.bar.add_task("run", total=1, note="steps", visible=False)
         self.task = self.bar.add_task("", total=1, note="")
-        self.live = Live(self._picture(), console=self.console, refresh_per_second=4, transient=False)
+        self.rows, self.notice = ROWS_SHOWN, ""
+        self.live = Live(get_renderable=self._picture, console=self.console, refresh_per_second=4, transient=False)
 
     def __enter__(self) -> Display:
         if self.console.is_terminal:
@@ -52,19 +55,27 @@ class Display:
         if self.console.is_terminal:
             for task in self.bar.task_ids:
                 self.bar.update(task, visible=False)
-            self.live.update(self._picture(rows=len(self.records)), refresh=True)
+            self.rows = len(self.records)
             self.live.stop()
 
     def print_line(self, text: str) -> None:
         self.last_line_at = time.monotonic()
         self.console.print(escape_control_characters(text), highlight=False, markup=False, soft_wrap=True)
 
+    def answer_signal(self, text: str) -> None:
+        """Show the answer to a signal, from inside its handler: the picture has it when it is drawn next.
+
+        Elsewhere it is written without `print`: the signal may arrive during another print.
+        """
+        if self.live.is_started:
+            self.notice = text
+        else:
+            os.write(2, f"\nfinetune: {text}\n".encode())
+
     def resume(self, records: Sequence[Mapping[str, Any]]) -> None:
         """Show the epochs that a resumed run has finished already."""
         self.records = list(records)
-        if self.console.is_terminal:
-            self.live.update(self._picture())
-        elif records:
+        if records and not self.console.is_terminal:
             self.print_line(f"resumed; the last finished epoch: {epoch_line(self.records)}")
 
     def begin_epoch(self, title: str, steps: int, *, run: tuple[int, int]) -> None:
@@ -85,9 +96,7 @@ class Display:
 
     def epoch(self, record: Mapping[str, Any]) -> None:
         self.records.append(record)
-        if self.console.is_terminal:
-            self.live.update(self._picture())
-        else:
+        if not self.console.is_terminal:
             self.print_line(epoch_line(self.records) + self._time_left())
 
     def _print_now_and_then(self, note: str = "") -> None:
@@ -102,11 +111,11 @@ class Display:
         left = self.bar.tasks[self.run_task].time_remaining
         return f", about {_duration(left)} left" if left else ""
 
-    def _picture(self, *, rows: int = ROWS_SHOWN) -> Group:
-        """The last epochs as a table, and the bars of the current epoch and of the run."""
-        if not self.records:
-            return Group(self.bar)
-        return Group(epoch_table(self.records, rows=rows, width=self.console.width), self.bar)
+    def _picture(self) -> Group:
+        """The last epochs as a table, the bars of the current epoch and of the run, and a notice."""
+        table = [epoch_table(self.records, rows=self.rows, width=self.console.width)] if self.records else []
+        notice = [Text(f"finetune: {self.notice}")] if self.notice else []
+        return Group(*table, self.bar, *notice)
 
 
 def _duration(seconds: float) -> str:

@@ -1,9 +1,9 @@
 """Handle Ctrl-C, SIGTERM and SIGHUP during training: stop after a step, where the run can be saved."""
 
-import os
 import signal
 import threading
 import time
+from collections.abc import Callable
 from types import FrameType, TracebackType
 from typing import Any
 
@@ -20,7 +20,9 @@ class StopRequested(KeyboardInterrupt):
 class StopSignalHandler:
     """A context manager: after the first signal, `check` stops the run; a second Ctrl-C ends the program at once."""
 
-    def __init__(self) -> None:
+    def __init__(self, show: Callable[[str], None]) -> None:
+        """`show` is called with the answer to the first signal, inside the signal handler."""
+        self.show = show
         self.asked = False
         self.asked_at = 0.0
         self.before: dict[int, Any] = {}
@@ -59,5 +61,4 @@ class StopSignalHandler:
                 raise KeyboardInterrupt
             return
         self.asked, self.asked_at = True, time.monotonic()
-        # Not print: the signal may arrive during another print.
-        os.write(2, b"\nfinetune: stopping after this step to save the run; press Ctrl-C again to quit at once\n")
+        self.show("stopping after this step to save the run; press Ctrl-C again to quit at once")
