@@ -41,15 +41,14 @@ def can_be_standardized(model: VideoClassifier) -> bool:
 
     Not for several tasks: their losses are weighted by their values at the start.
     """
-    return (
-        model.multitask_spec is None
-        and model.settings.temporal in FIXED_POOLINGS
-        and isinstance(_head(model)[1], nn.Linear)
-    )
+    if model.multitask_spec is not None or not isinstance(model.temporal, FIXED_POOLINGS):
+        return False
+    kinds = [type(layer) for layer in model.heads[DEFAULT_TASK].children()]
+    return kinds[:2] in ([nn.Dropout, nn.Linear], [StandardizedDropout, nn.Linear])
 
 
 def is_standardized(model: VideoClassifier) -> bool:
-    return model.multitask_spec is None and isinstance(_head(model)[0], StandardizedDropout)
+    return can_be_standardized(model) and isinstance(_dropout(model), StandardizedDropout)
 
 
 def standardize_head(model: VideoClassifier, mean_D: Tensor, std_D: Tensor) -> None:

@@ -15,7 +15,6 @@ from finetune.errors import ModelError
 
 HIDDEN = 256  # width to which learned poolings project features
 CLUSTERS = 8  # of NetVLAD
-FIXED_POOLINGS = ("mean", "max", "topk", "diff", "slope", "concat")  # whose output does not depend on random weights
 
 
 class MeanPooling(nn.Module):
@@ -237,3 +236,5 @@ POOLINGS: dict[str, Callable[[int, int], tuple[nn.Module, int]]] = {
     "transformer": lambda width, frames: (TransformerPooling(width, frames), HIDDEN),
     "vlad": lambda width, frames: (VladPooling(width), CLUSTERS * HIDDEN),
 }
+# Their output does not depend on random weights.
+FIXED_POOLINGS = (MeanPooling, MaxPooling, TopKPooling, DifferencePooling, SlopePooling, ConcatPooling)

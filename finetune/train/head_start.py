@@ -22,7 +22,9 @@ from finetune.model.classifier import VideoClassifier
 from finetune.model.frozen_prefix import forward_after_cut
 from finetune.model.linear_fit import LinearFit, fit_linear
 from finetune.model.standardized_head import can_be_standardized, first_linear, standardize_head
+from finetune.model.temporal_pooling import ConcatPooling
 from finetune.recipe.schema import Recipe
+from finetune.recipe.tasks import DEFAULT_TASK
 from finetune.runtime.processes import on_main_then_broadcast
 from finetune.train.loaders import TrainLoaders
 from finetune.train.phase_data import SILENT, ProgressCallbacks, fill_all
@@ -68,9 +70,9 @@ class HeadStart:
     @property
     def words(self) -> str:
         if self.fit is None:
-            return f"Head: inputs standardised over {self.rows} training clips"
+            return f"Head inputs standardised over {self.rows} clips"
         error = "" if self.fit.held_out_error is None else f", held-out error {self.fit.held_out_error:.3f}"
-        return f"Head: starts from a linear probe on {self.rows} training clips (C = {self.fit.strength:g}{error})"
+        return f"Head starts from a linear probe on {self.rows} clips (C = {self.fit.strength:g}{error})"
 
 
 def start_head(setup: TrainSetup, loaders: TrainLoaders, shown: ProgressCallbacks = SILENT) -> HeadStart | None:
@@ -97,7 +99,7 @@ def start_head(setup: TrainSetup, loaders: TrainLoaders, shown: ProgressCallback
     mean_D, std_D = _statistics(inputs.vectors_ND)
     standardize_head(model, mean_D, std_D)
     fit = None
-    if model.settings.head == "linear":
+    if len([*model.heads[DEFAULT_TASK].children()]) == 2:  # dropout and the linear layer
         standardized = inputs._replace(vectors_ND=(inputs.vectors_ND - mean_D) / std_D)
         fit = on_main_then_broadcast(partial(_fit, standardized, model, loaders))
         linear = first_linear(model)
@@ -116,7 +118,7 @@ def _fit(inputs: _HeadInputs, model: VideoClassifier, loaders: TrainLoaders) -> 
         units=loaders.manifest.units[inputs.rows],
         weights_N=_row_weights(targets_NK, recipe),
         independent=model.multilabel,
-        frames=model.backbone.steps(model.num_frames) if model.settings.temporal == "concat" else 1,
+        frames=model.temporal.num_frames if isinstance(model.temporal, ConcatPooling) else 1,
     )
 
 
