@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from finetune.recipe.tasks import Multitask, Task
     from finetune.report.run.page import write_report
     from finetune.run.checkpoint import load
+    from finetune.run.read import Run, open_run
     from finetune.train.fit import fit
     from finetune.train.resume import resume
     from finetune.video.dataset import ClipDataset
@@ -50,6 +51,7 @@ _EXPORTS = {
     "finetune.recipe.load": ("load_recipe",),
     "finetune.report.run.page": ("write_report",),
     "finetune.recipe.tasks": ("Multitask", "Task"),
+    "finetune.run.read": ("Run", "open_run"),
     "finetune.train.fit": ("fit",),
     "finetune.train.resume": ("resume",),
     "finetune.video.dataset": ("ClipDataset",),
@@ -75,6 +77,7 @@ __all__ = [
     "Prediction",
     "Recipe",
     "RecipeError",
+    "Run",
     "RunError",
     "Schedule",
     "Task",
@@ -88,6 +91,7 @@ __all__ = [
     "fit",
     "load",
     "load_recipe",
+    "open_run",
     "param_groups",
     "predict",
     "probe",

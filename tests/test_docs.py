@@ -4,6 +4,7 @@ import re
 import runpy
 import shlex
 from pathlib import Path
+from typing import Annotated, Literal, get_args, get_origin
 
 import pytest
 from tasked import draw_clips
@@ -23,6 +24,14 @@ def blocks(page, language):
     return re.findall(rf"```{language}\n(.*?)```", page.read_text(encoding="utf-8"), flags=re.DOTALL)
 
 
+def choices_of(annotation):
+    """The words that a key takes, in their order; not those of a key that takes numbers or null as well."""
+    args = get_args(annotation)
+    if len(args) == 2 and (get_origin(args[0]), get_origin(args[1])) == (Literal, Annotated):  # or an own part
+        args = get_args(args[0])
+    return [arg for arg in args if isinstance(arg, str)]
+
+
 def recipe_table():
     rows = []
     for name, field in Recipe.model_fields.items():
@@ -38,7 +47,7 @@ def recipe_table():
             rows.append((name, field))
     lines = ["| key | default | what |", "|---|---|---|"]
     for key, field in rows:
-        choices = [str(each) for each in getattr(field.annotation, "__args__", ()) if isinstance(each, str)]
+        choices = choices_of(field.annotation)
         what = "; ".join(filter(None, [" · ".join(choices), field.description or ""]))
         default = "null" if field.default is None else "needed" if field.is_required() else str(field.default)
         lines.append(f"| `{key}` | `{default}` | {what.replace('|', '·')} |")
@@ -68,6 +77,7 @@ def test_python_in_the_pages_runs(page, tmp_path, clip_folder, monkeypatch):
     for code in found:
         tiny = code.replace("resnet50.a1_in1k", "test_resnet").replace('weights="imagenet"', 'weights="none"')
         tiny = tiny.replace("num_frames=8", "num_frames=2").replace("size=224", "size=32")
+        tiny = tiny.replace("RandomCrop(224)", "RandomCrop(32)")
         exec(compile(tiny, str(page), "exec"), names)
     if page.name == "README.md":
         assert 0 <= names["results"]["tasks"]["label"]["top1"] <= 1

@@ -15,6 +15,7 @@ from finetune.cli.manifest import load_manifest
 from finetune.cli.table import print_table
 from finetune.errors import RecipeError
 from finetune.recipe.load import load_recipe
+from finetune.recipe.own_parts import part_name
 
 if TYPE_CHECKING:
     from finetune.feature_cache.cache_folder import CacheEntry
@@ -95,7 +96,7 @@ def probe(
     """
     source = recipe_source(recipe, overrides)
     settings = load_recipe(source.recipe, source.overrides)
-    names = [name.strip() for name in (backbones or settings.model.backbone).split(",") if name.strip()]
+    names = [name.strip() for name in (backbones or part_name(settings.model.backbone)).split(",") if name.strip()]
 
     from finetune.model.backbone.known_names import check_name
 

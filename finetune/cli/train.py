@@ -2,11 +2,11 @@
 
 import shlex
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -16,6 +16,7 @@ from finetune.cli.manifest import load_manifest, print_data_root_mapping
 from finetune.cli.progress import WRITING_REPORT, progress_bars
 from finetune.errors import FinetuneError, RecipeError, shorten_list
 from finetune.recipe.load import load_recipe
+from finetune.recipe.own_parts import own_parts
 from finetune.recipe.schema import Recipe
 from finetune.video.worker_pool import start_fork_server
 
@@ -38,6 +39,10 @@ def train(
         int | None,
         typer.Option(min=2, max=26, metavar="N", help="Train with N seeds and report the spread."),
     ] = None,
+    allow_code: Annotated[
+        bool,
+        typer.Option("--allow-code", help="Import and run your own parts that the recipe names, package.module:Name."),
+    ] = False,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Estimate time and memory from two steps per phase; train nothing.")
     ] = False,
@@ -54,14 +59,19 @@ def train(
             raise RecipeError(f"--resume continues in the run's own folder, {resume}; leave out --out")
         if dry_run or seeds is not None:
             raise RecipeError(f"{'--dry-run' if dry_run else '--seeds'} is for a new run; leave out --resume")
-        _resume_run(resume, [*([recipe] if recipe else []), *(overrides or [])], data_root)
+        _resume_run(resume, [*([recipe] if recipe else []), *(overrides or [])], data_root, allow_code)
         return
     if data_root is not None:
         raise RecipeError("--data-root goes with --resume; for a new run, set data.manifest or data.folder")
     if recipe is None:
         raise RecipeError("no recipe given: finetune train RECIPE (see `finetune recipes list`), or --resume RUN")
     source = recipe_source(recipe, overrides)
-    settings = load_recipe(source.recipe, source.overrides)
+    settings = load_recipe(source.recipe, source.overrides, allow_code=allow_code)
+    parts = own_parts(settings)
+    if seeds is not None and parts:
+        raise RecipeError(
+            f"--seeds cannot train with own parts, here {', '.join(parts)}; train with other seeds in turn"
+        )
     manifest = load_manifest(settings)
     _check_model_names(settings)
 
@@ -83,7 +93,7 @@ def train(
     folder = on_main_then_broadcast(lambda: new_run_folder(source.name, out))
     with _resume_hint_on_interrupt(folder):
         train_from_recipe(settings, manifest, out=folder)
-    evaluate_and_report(folder)
+    evaluate_and_report(folder, parts=parts)
 
 
 def _train_seeds(settings: Recipe, manifest: "Manifest", seeds: int, out: Path) -> None:
@@ -129,20 +139,20 @@ def _print_forecast(settings: Recipe, manifest: "Manifest") -> None:
     print(f"About {sum(phase.minutes for phase in phases):.0f} minutes of training; nothing was trained or written.")
 
 
-def _resume_run(folder: Path, overrides: list[str], data_root: Path | None) -> None:
+def _resume_run(folder: Path, overrides: list[str], data_root: Path | None, allow_code: bool) -> None:
     if strays := [override for override in overrides if "=" not in override]:
         raise RecipeError(f"--resume reads the recipe from {folder}; leave out {strays[0]!r}")
 
     from finetune.run.read import open_run
 
-    open_run(folder)
+    run = open_run(folder, overrides, allow_code=allow_code)
     import_quickly("finetune.train.resume")
     from finetune.train.resume import resume
 
     print_data_root_mapping(folder, data_root)
     with _resume_hint_on_interrupt(folder):
-        resume(folder, overrides, data_root=data_root)
-    evaluate_and_report(folder, data_root=data_root)
+        resume(run, overrides, data_root=data_root)
+    evaluate_and_report(folder, data_root=data_root, parts=own_parts(run.recipe))
 
 
 @contextmanager
@@ -167,8 +177,8 @@ def _resume_hint_on_interrupt(folder: Path) -> Iterator[None]:
         raise
 
 
-def evaluate_and_report(folder: Path, *, data_root: Path | None = None) -> None:
-    """Evaluate a trained run on its test split, or else on val, and write its report."""
+def evaluate_and_report(folder: Path, *, data_root: Path | None = None, parts: Mapping[str, Any] | None = None) -> None:
+    """Evaluate a trained run on its test split, or else on val, and write its report. `parts`: see `open_run`."""
     import_quickly("finetune.evaluation.evaluate")
     from finetune.evaluation.evaluate import evaluate
     from finetune.metrics.headline import format_headline
@@ -180,12 +190,13 @@ def evaluate_and_report(folder: Path, *, data_root: Path | None = None) -> None:
 
     if not is_main_process():
         return
-    manifest = saved_manifest(open_run(folder), data_root=data_root)
+    run = open_run(folder, parts=parts)
+    manifest = saved_manifest(run, data_root=data_root)
     split = next((name for name in ("test", "val") if len(manifest.rows(name))), "train")
     out = RunFolder(folder).evaluation().path
     with progress_bars() as progress:
         show = partial(progress, f"evaluating on {split}")
-        results = evaluate(folder, split=split, out=out, data_root=data_root, progress=show)
+        results = evaluate(run, split=split, out=out, data_root=data_root, progress=show)
         progress(WRITING_REPORT, 0, None)
         page = write_report(folder)
     _refresh_index(folder.absolute().parent)

@@ -1,11 +1,11 @@
 """The whole model: backbone, temporal pooling, heads, and the consensus over views of a clip."""
 
 import warnings
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
-from typing import Self
+from typing import Any, Self
 
 import torch
 from torch import Tensor, nn
@@ -22,6 +22,7 @@ from finetune.model.multitask.feature_taps import FeatureTaps
 from finetune.model.multitask.sharing import Sharing
 from finetune.model.temporal_pooling import build_pooling
 from finetune.model.view_consensus import combine_views
+from finetune.recipe.own_parts import is_own
 from finetune.recipe.schema import Model
 from finetune.recipe.tasks import DEFAULT_TASK, MultitaskSpec, OutputSpec, primary_task
 from finetune.runtime.threads import fits_one_thread
@@ -69,6 +70,14 @@ class VideoClassifier(nn.Module):
         self.heads = Heads(self._head_shapes(width), dropout=settings.dropout)
         self.stages = split_into_stages(self, self.stage_of_parameters())
         set_trainable(self, "all")
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        if name in {"backbone", "temporal", "heads"} and name in self.__dict__.get("_modules", {}):
+            raise ModelError(
+                f"{name} cannot be replaced in a model that is built, as its run folder would not say so; give your "
+                "own module to build_model, as backbone=…, temporal=… or head=…"
+            )
+        super().__setattr__(name, value)
 
     def forward(self, clips: Tensor, cut: Cut | None = None) -> dict[str, Tensor]:
         """Logits of clips, or with a `cut`, of activations (B, *cut.item) from `forward_before_cut`."""
@@ -128,9 +137,11 @@ class VideoClassifier(nn.Module):
     def runs_in_threads(self) -> bool:
         """Whether several threads should compute clips at once.
 
-        A large network uses all threads itself, and hooks of tasks that read earlier stages keep state of one pass.
+        A large network uses all threads itself. Hooks of tasks that read earlier stages, and perhaps the user's own
+        modules, keep state of one pass.
         """
-        return self.fits_one_thread and self.sharing is None
+        own_modules = any(map(is_own, (self.settings.backbone, self.settings.temporal, self.settings.head)))
+        return self.fits_one_thread and self.sharing is None and not own_modules
 
     def is_small_work(self, times: int = 1, *, cut: Cut | None = None) -> bool:
         """Whether one CPU thread is fastest for `times` forward passes of one clip, or of the part after a cut."""
@@ -189,12 +200,12 @@ class VideoClassifier(nn.Module):
 
 
 def build_model(
-    backbone: str,
+    backbone: str | Callable[..., Any],
     classes: Sequence[str],
     *,
     weights: str = "imagenet",
-    temporal: str = "mean",
-    head: str = "linear",
+    temporal: str | Callable[..., Any] = "mean",
+    head: str | Callable[..., Any] = "linear",
     dropout: float = 0.2,
     num_frames: int = 8,
     size: int | None = None,
@@ -206,8 +217,9 @@ def build_model(
 
     The settings are those of `Model`. `size` in pixels defaults to the backbone's pretraining size. Heads are
     initialised at random from PyTorch's global generator; with `class_counts`, the number of training rows per class,
-    the bias starts at the class prior. `several` is the deprecated name of `multitask_spec`. Raises ModelError for an
-    unknown backbone or missing weights.
+    the bias starts at the class prior. `backbone`, `temporal` and `head` may be own modules, which are copied, or
+    functions or classes that make them: see docs/python.md. `several` is the deprecated name of `multitask_spec`.
+    Raises ModelError for an unknown backbone or missing weights.
     """
     if several is not None:
         _warn_renamed("build_model(several=...)", "build_model(multitask_spec=...)")

@@ -1,33 +1,32 @@
 """Heads: from a clip's vector (B, D) to the outputs (B, K) of a task."""
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from finetune.model.own_modules import own_head
+from finetune.recipe.own_parts import is_own
+
 HIDDEN = 256  # width of the hidden layer of the head `mlp`
 
 
 class HeadShape(NamedTuple):
-    """The kind of a head, a key of `HEADS`, with the widths of its input and output."""
+    """The kind of a head, a key of `HEADS` or an own part, with the widths of its input and output."""
 
     width: int
     outputs: int
-    kind: str
+    kind: Any
 
 
 class Heads(nn.ModuleDict):
     """One head per task, after dropout: a shared vector (B, D), or {task: (B, D)}, to {task: outputs (B, K)}."""
 
     def __init__(self, shapes: Mapping[str, HeadShape], *, dropout: float) -> None:
-        super().__init__(
-            {
-                task: nn.Sequential(nn.Dropout(dropout), *HEADS[shape.kind](shape.width, shape.outputs))
-                for task, shape in shapes.items()
-            }
-        )
+        super().__init__({task: nn.Sequential(nn.Dropout(dropout), *_layers(shape)) for task, shape in shapes.items()})
+        self.own_tasks = frozenset(task for task, shape in shapes.items() if is_own(shape.kind))
 
     def forward(self, vectors: Tensor | Mapping[str, Tensor]) -> dict[str, Tensor]:
         """A shared vector (B, D), or {task: (B, D)}, to {task: outputs (B, K)}."""
@@ -37,19 +36,16 @@ class Heads(nn.ModuleDict):
 
     def init_bias_to_zero(self, task: str) -> None:
         """Start at 0, the mean of standardised numbers."""
-        *_, last_layer = self[task].children()
-        nn.init.zeros_(last_layer.get_parameter("bias"))
+        self._start_bias(task, torch.zeros(()))
 
     def init_bias_from_levels(self, task: str, counts: Sequence[int]) -> None:
         """Start the bias of an ordinal task at the log odds that each level but the lowest is reached.
 
         `counts` are the training rows per level; one is added to each, so that no probability is 0.
         """
-        *_, last_layer = self[task].children()
         counts_K = torch.tensor(counts, dtype=torch.float64) + 1
         above_K = counts_K.flip(0).cumsum(0).flip(0)[1:] / counts_K.sum()
-        with torch.no_grad():
-            last_layer.get_parameter("bias").copy_(above_K.logit())
+        self._start_bias(task, above_K.logit())
 
     def init_bias_from_prior(self, task: str, class_counts: Sequence[int], *, clips: int | None = None) -> None:
         """Start the bias at the class prior, so that the first steps need not learn it (RetinaNet, arXiv:1708.02002).
@@ -58,12 +54,23 @@ class Heads(nn.ModuleDict):
         classes the log odds of (n_k + 1) / (clips + 2).
         """
         counts_K = torch.tensor(class_counts, dtype=torch.float64) + 1
+        self._start_bias(task, (counts_K / counts_K.sum()).log() if clips is None else (counts_K / (clips + 2)).logit())
+
+    def _start_bias(self, task: str, start: Tensor) -> None:
+        """Set the bias (K,) of the last layer to `start`, (K,) or (), unless the head is an own part."""
+        if task in self.own_tasks:
+            return
         *_, last_layer = self[task].children()
         bias_K = last_layer.get_parameter("bias")
-        assert len(counts_K) == len(bias_K), (class_counts, bias_K.shape)
-        prior_K = (counts_K / counts_K.sum()).log() if clips is None else (counts_K / (clips + 2)).logit()
+        assert start.shape in {(), bias_K.shape}, (start.shape, bias_K.shape)
         with torch.no_grad():
-            bias_K.copy_(prior_K)
+            bias_K.copy_(start)
+
+
+def _layers(shape: HeadShape) -> list[nn.Module]:
+    if is_own(shape.kind):
+        return [own_head(shape.kind, shape.width, shape.outputs)]
+    return HEADS[shape.kind](shape.width, shape.outputs)
 
 
 class CosineClassifier(nn.Module):

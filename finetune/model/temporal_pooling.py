@@ -6,12 +6,15 @@ recipe/fields.py, and a row in docs/temporal.md; tests/model/test_temporal_pooli
 
 import math
 from collections.abc import Callable
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from finetune.errors import ModelError
+from finetune.model.own_modules import own_pooling
+from finetune.recipe.own_parts import is_own
 
 HIDDEN = 256  # width to which learned poolings project features
 CLUSTERS = 8  # of NetVLAD
@@ -217,8 +220,10 @@ def interpolate_positions(learnt_TH: Tensor, num_frames: int) -> Tensor:
     return F.interpolate(learnt_TH.T[None], num_frames, mode="linear", align_corners=True)[0].T
 
 
-def build_pooling(kind: str, width: int, *, num_frames: int) -> tuple[nn.Module, int]:
-    """A pooling for features (B, `num_frames`, `width`), and the width of its output vector."""
+def build_pooling(kind: Any, width: int, *, num_frames: int) -> tuple[nn.Module, int]:
+    """A pooling for features (B, `num_frames`, `width`), a key of `POOLINGS` or an own part; and its output's width."""
+    if is_own(kind):
+        return own_pooling(kind, width, num_frames)
     return POOLINGS[kind](width, num_frames)
 
 

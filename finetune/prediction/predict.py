@@ -87,7 +87,7 @@ class PredictionList(list[Prediction]):
 
 
 def predict(
-    run: str | Path | VideoClassifier,
+    run: str | Path | Run | VideoClassifier,
     videos: VideoLike | Iterable[VideoLike],
     *,
     views: int | None = None,

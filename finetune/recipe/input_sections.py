@@ -8,6 +8,7 @@ from typing import Annotated, Literal
 from pydantic import Field, model_validator
 
 from finetune.recipe.fields import Fraction, LocalPath, PathOrUrl, PositiveFloat, PositiveInt, Section
+from finetune.recipe.own_parts import OwnPart
 from finetune.storage.numbered_images import DEFAULT_IMAGE_FPS
 
 
@@ -95,6 +96,9 @@ class Augment(Section):
     """Random augmentation of training clips; all frames of a clip get the same."""
 
     preset: Literal["none", "light", "strong"] = Field("light", description="strength of the augmentation")
+    transform: OwnPart | None = Field(
+        None, description="your own augmentation, in place of the preset and of the keys that override it"
+    )
     flip: bool = Field(True, description="random horizontal flip; false where left and right are the label")
     speed: tuple[PositiveFloat, PositiveFloat] = Field(
         (1.0, 1.0), description="range of playback speed factors, for example 0.8, 1.25"

@@ -12,6 +12,7 @@ from pydantic import ValidationError
 from yaml import YAMLError
 
 from finetune.errors import RecipeError, suggest_similar
+from finetune.recipe.own_parts import import_parts, own_parts, part_name
 from finetune.recipe.parse_values import escape_interpolation, parse_value, quote_strings, unescape_interpolation
 from finetune.recipe.renamed_keys import rename_override_keys, rename_recipe_keys, warn_of_renamed_keys
 from finetune.recipe.schema import Data, Recipe
@@ -25,12 +26,14 @@ MAX_CHARACTERS, MAX_DEPTH = 1_000_000, 16
 YAML_ERRORS = (OSError, ValueError, TypeError, RecursionError, YAMLError, OmegaConfBaseException)
 
 
-def load_recipe(name: str, overrides: str | Sequence[str] = ()) -> Recipe:
+def load_recipe(name: str, overrides: str | Sequence[str] = (), *, allow_code: bool = False) -> Recipe:
     """Read a recipe by its name (`resnet50_ucf`) or file, apply `key.sub=value` overrides, check all of it.
 
     References such as `${oc.env:HOME}` are resolved, but not in the recipe of a run folder, which somebody else may
     have written: there they are refused, and URLs of object stores are marked as untrusted (see `mark_untrusted_urls`).
-    Raises RecipeError with all errors, one per line.
+    With `allow_code`, own parts that the recipe or an override names, `package.module:Name`, are imported; without it
+    they are refused. The recipe of a run folder keeps their names as text. Raises RecipeError with all errors, one per
+    line.
     """
     path, overrides = find_recipe(name), list_overrides(overrides)
     in_run_folder = _is_in_run_folder(path)
@@ -44,7 +47,23 @@ def load_recipe(name: str, overrides: str | Sequence[str] = ()) -> Recipe:
     except OmegaConfBaseException as error:
         raise RecipeError(f"{path}: {str(error).splitlines()[0]}") from None
     recipe = check_recipe(plain, where=str(path))
+    recipe = _import_own_parts(recipe, overrides, path, in_run_folder=in_run_folder, allow_code=allow_code)
     return mark_untrusted_urls(recipe, overrides) if in_run_folder else recipe
+
+
+def _import_own_parts(
+    recipe: Recipe, overrides: Sequence[str], path: Path, *, in_run_folder: bool, allow_code: bool
+) -> Recipe:
+    """The recipe with own parts imported that the user names: not those that only a run folder names."""
+    given = {override.partition("=")[0] for override in overrides}
+    named = {key: part for key, part in own_parts(recipe).items() if key in given or not in_run_folder}
+    if named and not allow_code:
+        listed = ", ".join(f"{key} ({part_name(part)})" for key, part in named.items())
+        raise RecipeError(
+            f"{path}: {listed} would import and run code; if you trust it, use `finetune train --allow-code` or "
+            "load_recipe(…, allow_code=True)"
+        )
+    return import_parts(recipe, named)
 
 
 def list_overrides(overrides: str | Sequence[str]) -> list[str]:

@@ -21,6 +21,7 @@ from finetune.recipe.fields import (
     Section,
 )
 from finetune.recipe.input_sections import Augment, Clip, Data
+from finetune.recipe.own_parts import OwnPart
 from finetune.recipe.tasks import Multitask, Task, check_tasks
 
 DEFAULT_BATCH_SIZE = 8  # that the learning rates of recipes are for
@@ -35,12 +36,12 @@ def _off(value: object) -> object:
 class Model(Section):
     """Backbone, its weights, temporal pooling and head."""
 
-    backbone: str = Field("resnet50.a1_in1k", description="a timm name, or torchvision/<name>")
+    backbone: str | OwnPart = Field("resnet50.a1_in1k", description="a timm name, or torchvision/<name>")
     weights: FileOrName = Field("imagenet", description="imagenet | bundled | none | a file")
-    temporal: Pooling = Field(
+    temporal: Pooling | OwnPart = Field(
         "mean", description="pooling over time. mean, max, topk and vlad ignore the order of frames"
     )
-    head: Head = Field(
+    head: Head | OwnPart = Field(
         "linear",
         description="linear: one layer; mlp: one hidden layer; cosine: cosine similarity to one vector per class",
     )
@@ -152,7 +153,7 @@ class Train(Section):
         description="clips per batch and process; auto: as many as fit on the GPU, and learning rates are scaled",
     )
     accumulate: PositiveInt = Field(1, description="gradient accumulation: batches per optimizer step")
-    sampler: Literal["shuffle", "balanced", "by_task"] = Field(
+    sampler: Literal["shuffle", "balanced", "by_task"] | OwnPart = Field(
         "shuffle",
         description="shuffle: each clip once per epoch; balanced: classes equally often; by_task: labels of all "
         "tasks equally often (a clip at most 5 times)",
@@ -168,7 +169,7 @@ class Train(Section):
     schedule_over: Literal["phase", "run"] = Field(
         "phase", description="phase: each phase has its own warmup and schedule; run: one schedule over all phases"
     )
-    loss: Literal["cross_entropy", "focal", "class_balanced", "bce"] = Field(
+    loss: Literal["cross_entropy", "focal", "class_balanced", "bce"] | OwnPart = Field(
         "cross_entropy",
         description="focal: clips already classified correctly weigh less; class_balanced: rare classes weigh more; "
         "bce: each class by itself, as always with data.multilabel",
@@ -270,6 +271,7 @@ class Evaluate(Section):
         description="how views are combined. probs: mean probability; logits: mean logit; max: largest probability of "
         "each class",
     )
+    metric: OwnPart | None = Field(None, description="your own metric, reported beside the others")
 
 
 def _phases_tag(phases: object) -> str:

@@ -110,7 +110,7 @@ class Task(Section):
         """Whether the task pools features over space by keypoints."""
         return (self.spatial_pooling or ("keypoints" if self.kind in SPATIAL_KINDS else "mean")) == "keypoints"
 
-    def pooling(self, shared: str) -> str:
+    def pooling(self, shared: Any) -> Any:
         """Its pooling over time; `shared` is the pooling that tasks share, model.temporal."""
         return self.temporal or {"box": "middle", "motion": "slope"}.get(self.kind, shared)
 

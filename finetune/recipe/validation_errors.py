@@ -11,6 +11,7 @@ from pydantic_core import ErrorDetails
 from finetune.errors import suggest_similar
 
 TASK_SECTION = "tasks.<name>"
+OWN_PART_MESSAGE = "should be your own module, class or function"
 MESSAGES = {
     "tuple_type": "should be a list",
     "dict_type": "should be a mapping",
@@ -39,7 +40,7 @@ def describe_errors(
             value = detail["input"]
             shown = f" is {value!r}" if isinstance(value, str | int | float | None) else ""
             reasons.setdefault(f"{place}{shown}: " if place else "", []).append(_message(detail))
-    return [start + " or ".join(dict.fromkeys(messages)) for start, messages in reasons.items()]
+    return [start + _join(messages) for start, messages in reasons.items()]
 
 
 def section_keys(section: type[BaseModel]) -> list[str]:
@@ -57,6 +58,12 @@ def _sections_in(annotation: Any) -> Iterator[type[BaseModel]]:
         yield annotation
     for part in get_args(annotation):
         yield from _sections_in(part)
+
+
+def _join(messages: Sequence[str]) -> str:
+    """Messages of a union's members as one; that a key also takes own parts is said only where nothing else is."""
+    others = [message for message in dict.fromkeys(messages) if message != OWN_PART_MESSAGE]
+    return " or ".join(others or messages)
 
 
 def _lies_inside(detail: ErrorDetails, outer: ErrorDetails) -> bool:

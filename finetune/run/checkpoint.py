@@ -82,8 +82,8 @@ def load_model_weights(model: VideoClassifier, weights: Mapping[str, Tensor], *,
         raise RunError(f"{where}: does not fit the model of recipe.yaml and classes.json: {reason}") from None
 
 
-def load(run: str | Path, *, checkpoint: str = "best") -> VideoClassifier:
-    """The trained model of a run folder, in evaluation mode."""
+def load(run: str | Path | Run, *, checkpoint: str = "best") -> VideoClassifier:
+    """The trained model of a run folder, in evaluation mode; see `open_run` for a run with own parts."""
     return load_model(open_run(run), checkpoint)
 
 

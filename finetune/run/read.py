@@ -11,6 +11,7 @@ from typing import Any
 
 from finetune.errors import RecipeError, RunError
 from finetune.recipe.load import load_recipe, read_yaml
+from finetune.recipe.own_parts import imported_parts, replace_parts
 from finetune.recipe.renamed_keys import rename_recipe_keys
 from finetune.recipe.schema import Recipe
 from finetune.recipe.tasks import DEFAULT_COLUMNS, DEFAULT_TASK, OutputSpec
@@ -44,19 +45,35 @@ class Run:
     outputs: Mapping[str, OutputSpec]
 
 
-def open_run(run: str | Path, overrides: Sequence[str] = ()) -> Run:
-    """Read a run, its recipe with overrides.
+def open_run(
+    run: str | Path | Run,
+    overrides: Sequence[str] = (),
+    *,
+    parts: Mapping[str, Any] | None = None,
+    allow_code: bool = False,
+) -> Run:
+    """Read a run, its recipe with overrides; `evaluate`, `predict`, `load` and `resume` take it in place of the folder.
+
+    `parts` are the run's own parts by recipe key, {"model.temporal": MyPooling}: a run folder only names them, and what
+    it names is never imported. With `allow_code`, what `overrides` name is imported. A run that is already open keeps
+    its parts.
 
     Raises RunError for a folder without a checkpoint, for links that lead out of it, and for a newer format.
     """
-    folder = RunFolder(Path(run))
+    if isinstance(run, Run):
+        if not overrides and not parts:
+            return run
+        parts = imported_parts(run.recipe) | dict(parts or {})
+        overrides = [override for override in overrides if override.partition("=")[0] not in parts]
+    folder = RunFolder(run.folder if isinstance(run, Run) else Path(run))
     needed = (folder.recipe, folder.classes, folder.manifest, folder.checkpoints)
     if missing := [path.name for path in needed if not path.exists()]:
         raise RunError(f"{run}: is not a run folder with a checkpoint: it has no {', no '.join(missing)}")
     check_no_external_links(folder.path)
     read_environment(folder.path)
     classes = tuple(read_json(folder.classes, list[str]))
-    recipe = load_recipe(str(folder.recipe), overrides)
+    recipe = load_recipe(str(folder.recipe), overrides, allow_code=allow_code)
+    recipe = replace_parts(recipe, parts or {}, where=str(folder.recipe))
     one_task = {DEFAULT_TASK: OutputSpec("multilabel" if recipe.data.multilabel else "classify", classes)}
     return Run(folder.path, recipe, classes, read_task_outputs(folder.path) if recipe.tasks else one_task)
 

@@ -29,7 +29,7 @@ def should_stop_early(records: Sequence[dict[str, Any]], phase: int, rule: Early
     return since >= rule.patience
 
 
-def hint_at_first_loss(loss: float, model: VideoClassifier, kind: str) -> str | None:
+def hint_at_first_loss(loss: float, model: VideoClassifier, kind: object) -> str | None:
     """A hint if the first loss is far above ln K, the loss of guessing among K classes; None for several tasks."""
     classes = model.classes
     if model.multitask_spec is not None:

@@ -7,6 +7,7 @@ from typing import Any
 from finetune.data.manifest import Manifest
 from finetune.errors import DataError, ModelError
 from finetune.model.classifier import VideoClassifier
+from finetune.recipe.own_parts import part_name
 from finetune.recipe.schema import Augment, Clip, Data, Evaluate, Phase, Recipe, Schedule, Train
 from finetune.run.write import new_run_folder
 from finetune.runtime.device import resolve_device
@@ -72,8 +73,13 @@ def fit_recipe(
     if not isinstance(manifest, Manifest):
         raise DataError(f"fit takes a Manifest, as Manifest.from_folder makes it, not {type(manifest).__name__}")
     resolve_device(recipe.train.device)
-    folder = on_main_then_broadcast(lambda: new_run_folder(Path(model.settings.backbone).name, out))
+    folder = on_main_then_broadcast(lambda: new_run_folder(_short_name(model.settings.backbone), out))
     display = Display(quiet=quiet or not is_main_process())
     recipe, decided = resolve_recipe(model, manifest, recipe, folder=folder, display=display)
     start = RunStart(folder, decided=decided)
     return run_training(model, manifest, recipe, start, display=display, after_epoch=after_epoch)
+
+
+def _short_name(backbone: Any) -> str:
+    """A name for run folders: `resnet18` of `torchvision/resnet18`, `Net` of an own `package.module:Net`."""
+    return Path(part_name(backbone).rpartition(":")[2]).name

@@ -9,9 +9,10 @@ import torch
 
 from finetune.data.manifest import Manifest
 from finetune.errors import RecipeError
+from finetune.recipe.own_parts import is_own, part_name, require_object
 from finetune.recipe.schema import Augment, Phase, Recipe, Schedule
 from finetune.recipe.tasks import OutputSpec
-from finetune.video.batch_sampler import EpochBatchSampler, class_balanced_draws, task_balanced_draws
+from finetune.video.batch_sampler import EpochBatchSampler, class_balanced_draws, draws_by_weight, task_balanced_draws
 from finetune.video.dataset import ClipDataset
 from finetune.video.file_facts import FileFacts
 from finetune.video.loader import ClipLoader, worker_count
@@ -46,7 +47,7 @@ class TrainLoaders:
         self.batch_size = batch_size // share[1] * recipe.train.accumulate
         self.share = share
         self.outputs = outputs
-        self.drawn: tuple[str, int | None] | None = None
+        self.drawn: tuple[Augment, int | None] | None = None
         self.current: tuple[ClipLoader, EpochBatchSampler] | None = None
 
     @cached_property
@@ -75,7 +76,7 @@ class TrainLoaders:
 
     def of(self, phase: Phase, drawn_views: int | None = None) -> tuple[ClipLoader, EpochBatchSampler]:
         """Clips of a phase, with new random draws in each epoch, or with `drawn_views` fixed draws of each, in turn."""
-        drawn = phase.augment or self.recipe.augment.preset, drawn_views
+        drawn = phase_augment(self.recipe, phase), drawn_views
         if self.current is None or drawn != self.drawn:
             dataset = self.dataset(phase, drawn_views)
             batches = self.batches(dataset)
@@ -103,7 +104,11 @@ class TrainLoaders:
     def batches(self, dataset: ClipDataset) -> EpochBatchSampler:
         """The batches of an epoch; each phase has the same number of them."""
         sampler, draws = self.recipe.train.sampler, None
-        if sampler == "balanced":
+        if is_own(sampler):
+            others = np.setdiff1d(np.arange(len(self.manifest)), dataset.rows)
+            weights = require_object(sampler, "train.sampler")(self.manifest.without(others))
+            draws = draws_by_weight(weights, rows=len(dataset), name=part_name(sampler))
+        elif sampler == "balanced":
             draws = class_balanced_draws(dataset.labels)
         elif sampler == "by_task":
             known = [labels.known[dataset.rows] for labels in self.manifest.tasks.values()]
@@ -124,5 +129,7 @@ class TrainLoaders:
 
 
 def phase_augment(recipe: Recipe, phase: Phase) -> Augment:
-    """The augmentation of the recipe, with the preset of a phase."""
-    return recipe.augment.model_copy(update={"preset": phase.augment or recipe.augment.preset})
+    """The augmentation of the recipe, with the preset of a phase, which also replaces an own transform."""
+    if phase.augment is None:
+        return recipe.augment
+    return recipe.augment.model_copy(update={"preset": phase.augment, "transform": None})

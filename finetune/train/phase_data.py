@@ -17,6 +17,7 @@ from finetune.feature_cache.fill import fill_cache
 from finetune.feature_cache.frozen_part import FrozenPart, cache_key, frozen_part
 from finetune.model.classifier import VideoClassifier
 from finetune.model.frozen_prefix import FEATURES
+from finetune.recipe.own_parts import is_own
 from finetune.recipe.schema import Phase, Recipe
 from finetune.runtime.processes import gather_from_all, on_main_then_broadcast
 from finetune.train.cache_decision import decide_caching
@@ -66,6 +67,8 @@ class PhaseData:
 def cacheable_part(model: VideoClassifier, recipe: Recipe, precision: str, print_line: PrintLine) -> FrozenPart | None:
     """The part of the model that is frozen now; None where the recipe does not allow caching it."""
     mode, augment = recipe.train.cache, recipe.augment
+    if is_own(model.settings.backbone) or augment.transform is not None:
+        return None  # code that has changed since could not be told from the code that filled the cache
     if augment.cutmix or (mode == "off" and augment.cached_views is None):
         return None
     try:

@@ -10,7 +10,7 @@ from finetune.recipe.load import check_saved_recipe, list_overrides
 from finetune.recipe.schema import Recipe, Schedule
 from finetune.run.checkpoint import build_empty_model, load_checkpoint
 from finetune.run.manifest import saved_manifest
-from finetune.run.read import open_run
+from finetune.run.read import Run, open_run
 from finetune.runtime.device import resolve_device
 from finetune.runtime.processes import is_main_process
 from finetune.train.log.console import Display
@@ -28,7 +28,7 @@ FREE = (
 
 
 def resume(
-    run: str | Path,
+    run: str | Path | Run,
     overrides: str | Sequence[str] = (),
     *,
     data_root: Path | None = None,
@@ -42,8 +42,9 @@ def resume(
     A finished run is unchanged. `data_root` is where the run's files are now, if they were moved; its manifest.csv is
     updated. Raises RunError for a folder without a checkpoint, RecipeError for any other change of the recipe.
     """
-    folder, overrides = Path(run), list_overrides(overrides)
-    opened = open_run(folder, overrides)
+    overrides = list_overrides(overrides)
+    opened = open_run(run, overrides)
+    folder = opened.folder
     recipe = opened.recipe
     if not any(override.startswith("train.cache_dir=") for override in overrides):
         recipe = without_foreign_cache_dir(recipe)

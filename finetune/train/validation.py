@@ -11,6 +11,7 @@ from finetune.feature_cache.frozen_part import FrozenPart
 from finetune.inference.predict_split import Predictions, Progress, predict_rows
 from finetune.metrics.headline import validation_metrics
 from finetune.metrics.headline_keys import HEADLINE_METRICS
+from finetune.metrics.own_metric import metric_name, own_metric
 from finetune.metrics.tasks import validation_headline
 from finetune.model.classifier import VideoClassifier
 from finetune.model.freezing.freeze import set_trainable
@@ -44,11 +45,11 @@ def validate(
     known = truth < len(model.classes) if truth.ndim == 1 else np.ones(len(truth), dtype=bool)
     if run.board is not None and truth.ndim == 1 and model.outputs[model.primary].is_categorical:
         run.board.confusion(model.classes, truth[known], primary[known].argmax(1), epoch=len(run.records) + 1)
-    return (
-        validation_metrics(truth, primary)
-        if model.multitask_spec is None
-        else multitask_val_metrics(run.manifest, predictions)
-    )
+    if model.multitask_spec is not None:
+        return multitask_val_metrics(run.manifest, predictions)
+    own = run.recipe.evaluate.metric
+    own_value = {} if own is None else {f"val_{metric_name(own)}": own_metric(own, truth, primary)}
+    return own_value | validation_metrics(truth, primary)
 
 
 def multitask_val_metrics(manifest: Manifest, predictions: Predictions) -> dict[str, Any]:

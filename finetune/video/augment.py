@@ -12,6 +12,8 @@ import torch
 from torch import Tensor
 from torchvision.transforms import v2
 
+from finetune.errors import RecipeError
+from finetune.recipe.own_parts import part_name, require_object
 from finetune.recipe.schema import Augment, Clip
 
 # Frames for a random crop are read this much larger than the model's input, so that smaller crops keep their detail.
@@ -57,13 +59,34 @@ class Augmentation:
         return inputs
 
 
-def build_augmentation(augment: Augment, *, size: int, fit: str) -> Augmentation:
+@dataclass(frozen=True)
+class OwnAugmentation:
+    """The user's own transform of a clip, with PyTorch's random numbers from one seed."""
+
+    transform: Callable[[Tensor], Tensor]
+    size: int
+
+    def __call__(self, frames_TCHW: Tensor, seed: int) -> Tensor:
+        """Frames, uint8 (T, C, H, W), as uint8 (T, C, size, size)."""
+        wanted = (len(frames_TCHW), 3, self.size, self.size)
+        with seeded(seed):
+            clip = self.transform(frames_TCHW)
+        if not isinstance(clip, Tensor) or clip.shape != wanted or clip.dtype != torch.uint8:
+            given = f"{clip.dtype} {tuple(clip.shape)}" if isinstance(clip, Tensor) else type(clip).__name__
+            name = part_name(self.transform)
+            raise RecipeError(f"augment.transform: {name} gives {given}, not torch.uint8 {wanted}")
+        return clip.contiguous()
+
+
+def build_augmentation(augment: Augment, *, size: int, fit: str) -> Augmentation | OwnAugmentation:
     """The augmentation of a recipe; the same seed gives the same result.
 
     Preset `none` is the centre crop of evaluation; `light` crops 60-100 % of the area and changes brightness, contrast
     and saturation a little; `strong` crops 35-100 %, adds TrivialAugment and erases a box from a quarter of the clips.
     `flip` mirrors half of the clips, except with `none`.
     """
+    if augment.transform is not None:
+        return OwnAugmentation(require_object(augment.transform, "augment.transform"), size)
     params = resolve_augment_params(augment)
     steps = [CROPS[params.crop](size, fit, params)]
     if params.rotate:

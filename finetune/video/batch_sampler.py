@@ -2,8 +2,11 @@
 
 from collections.abc import Iterator
 from math import ceil
+from typing import Any
 
 import numpy as np
+
+from finetune.errors import RecipeError
 
 MAX_DRAWS = 5  # of one row in an epoch, so that a class of three clips does not fill it
 
@@ -68,6 +71,20 @@ def class_balanced_draws(labels: np.ndarray) -> np.ndarray:
         draws[code] = min(class_draws / counts[code], MAX_DRAWS)
         left -= draws[code] * counts[code]
     return draws[labels]
+
+
+def draws_by_weight(weights: Any, *, rows: int, name: str) -> np.ndarray:
+    """How often to draw each of N rows, float (N,), in proportion to weights (N,); sums to N. `name` is for messages.
+
+    Raises RecipeError for weights that are not N finite numbers of at least 0, with a sum above 0.
+    """
+    weights_N = np.asarray(weights, dtype=np.float64)
+    if weights_N.shape != (rows,) or not np.isfinite(weights_N).all() or (weights_N < 0).any() or not weights_N.any():
+        raise RecipeError(
+            f"train.sampler: {name} has to give a weight of 0 or more for each of {rows} rows; it gives "
+            f"{weights_N.dtype} {weights_N.shape} from {weights_N.min(initial=0):g} to {weights_N.max(initial=0):g}"
+        )
+    return weights_N * rows / weights_N.sum()
 
 
 def task_balanced_draws(known_MN: np.ndarray) -> np.ndarray:

@@ -17,7 +17,7 @@ from torchvision.transforms.v2.functional import register_kernel
 from torchvision.tv_tensors import TVTensor, Video
 
 from finetune.recipe.schema import Augment, Clip
-from finetune.video.augment import Augmentation, frame_size, resolve_augment_params
+from finetune.video.augment import Augmentation, OwnAugmentation, frame_size, resolve_augment_params
 
 MIN_VISIBLE_AREA = 1 / 4  # of a box's area
 VISIBILITY_GRID = 32  # a box's area is measured on this many points along each side
@@ -44,7 +44,7 @@ def placement(
     *,
     clip: Clip,
     augment: Augment | None,
-    transform: Augmentation | None,
+    transform: Augmentation | OwnAugmentation | None,
     seed: int | None,
 ) -> Placement:
     """The placement of the frames `indices` of a video of `video_size` (height, width) in pixels.
@@ -52,6 +52,7 @@ def placement(
     It is that of an augmentation with this `seed`, or, without one, of the centre crop of evaluation.
     """
     assert augment is None or unsupported_augment_reason(augment) is None
+    assert not isinstance(transform, OwnAugmentation)
     steps = np.diff(indices)
     forward = steps[steps >= 0]  # negative steps are restarts of a looped video, with clip.short_clips=loop
     matrix = _matrix(video_size, frame_size(video_size, clip, augment), clip, transform, seed)
@@ -60,6 +61,8 @@ def placement(
 
 def unsupported_augment_reason(augment: Augment) -> str | None:
     """Why boxes and motion cannot be transformed with an augmentation, and what to set; None where they can."""
+    if augment.transform is not None:
+        return "augment.transform is your own, which cannot be applied to boxes and motion; set it to null"
     auto = resolve_augment_params(augment).auto
     if auto == "none":
         return None

@@ -2,6 +2,8 @@
 
 from collections.abc import Callable
 from contextlib import suppress
+from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -10,11 +12,13 @@ from finetune.errors import ModelError
 from finetune.model.backbone.fetch_weights import find_weights
 from finetune.model.backbone.frame_fusion import FUSIONS, PICTURES, STACKED_FRAMES, FrameCount
 from finetune.model.backbone.known_names import check_name
-from finetune.model.backbone.load_weights import load_weights
+from finetune.model.backbone.load_weights import load_weights, read_weights
 from finetune.model.backbone.network import Network
 from finetune.model.backbone.timm_networks import timm_network
 from finetune.model.backbone.torchvision_networks import torchvision_network
 from finetune.model.backbone.towers import make_two_towers, tower_distance
+from finetune.model.own_modules import own_network
+from finetune.recipe.own_parts import is_own
 
 
 class Backbone(nn.Module):
@@ -133,7 +137,7 @@ class Backbone(nn.Module):
 
 
 def build_backbone(
-    name: str,
+    name: Any,
     *,
     weights: str = "imagenet",
     size: int | None = None,
@@ -142,7 +146,7 @@ def build_backbone(
     fusion: str = "late",
     sharing: str = "hard",
 ) -> Backbone:
-    """A backbone without its classifier, by its timm name (`resnet50.a1_in1k`) or as `torchvision/<name>`.
+    """A backbone without its classifier: a timm name (`resnet50.a1_in1k`), `torchvision/<name>`, or an own part.
 
     `weights`: `imagenet` (for video networks: Kinetics), `bundled`, `none` (random), or a file. `imagenet` takes
     `<name>.safetensors` from $FINETUNE_WEIGHTS, else the library's cache, else downloads. `size` is the side of the
@@ -151,6 +155,8 @@ def build_backbone(
     is how frames are mixed (frame_fusion.py). `sharing` is a recipe's `multitask.sharing`: with `towers`
     or `cross_stitch` the network is copied, and both copies start with the weights (towers.py). Raises ModelError.
     """
+    if is_own(name):
+        return _own_backbone(name, weights, size, num_frames=num_frames, settings=(drop_path, fusion, sharing))
     check_name(name)
 
     def build(side: int | None, frames: int) -> Network:
@@ -175,6 +181,23 @@ def build_backbone(
     return backbone
 
 
+def _own_backbone(
+    part: Any, weights: str, size: int | None, *, num_frames: int, settings: tuple[float, str, str]
+) -> Backbone:
+    """The user's own network, with the weights that it has, or those of the file `weights`.
+
+    `settings` are the drop path, fusion and sharing of a backbone by name, which an own one does not take.
+    """
+    for key, value, only in zip(OWN_SETTINGS, settings, OWN_SETTINGS.values(), strict=True):
+        if value != only:
+            raise ModelError(f"{key} is {value!r}, which your own backbone does not take; set it to {only!r}")
+    network = own_network(part, size)
+    if weights not in {"imagenet", "bundled", "none"}:
+        load_weights(network.net, read_weights(Path(weights)), where=weights, head_prefixes=())
+    return Backbone(network, num_frames=num_frames, fusion="late", size=network.spec.size)
+
+
+OWN_SETTINGS: dict[str, Any] = {"model.drop_path": 0.0, "model.fusion": "late", "multitask.sharing": "hard"}
 BuildNetwork = Callable[[int | None, int], Network]
 BUILD_ERRORS = (AssertionError, RuntimeError, ValueError, TypeError, IndexError)  # raised by networks for a wrong size
 

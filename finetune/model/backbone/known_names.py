@@ -6,14 +6,18 @@ from importlib.util import find_spec
 from pathlib import Path
 
 from finetune.errors import ModelError, suggest_similar
+from finetune.recipe.own_parts import is_own
 
 BUNDLED = Path(__file__).parent / "bundled"
 REGISTER_PATTERN = re.compile(r"^@register_model\b(?:.*\n)+?def (\w+)\(", re.MULTILINE)
 NON_CLASSIFIER_FOLDERS = ("detection", "segmentation", "optical_flow", "quantization")
 
 
-def check_name(name: str) -> None:
-    """Raise ModelError, with similar names, for a backbone that the library does not have."""
+def check_name(backbone: object) -> None:
+    """Raise ModelError, with similar names, for a backbone that the library does not have; own parts pass."""
+    if is_own(backbone):
+        return
+    name = str(backbone)
     if name.startswith("torchvision/"):
         library, known = "torchvision", {f"torchvision/{known}" for known in torchvision_names()}
         word = name

@@ -8,7 +8,7 @@ from torch import nn
 from finetune.errors import ModelError, suggest_similar
 from finetune.model.backbone.network import name_without_tower
 from finetune.model.freezing.selectors import Selector, select_parameters
-from finetune.model.freezing.stages import Stage
+from finetune.model.freezing.stages import Stage, refuse_unknown_parameters
 
 BATCH_NORM_MODES = ("frozen", "partial", "train")
 
@@ -45,6 +45,7 @@ def set_trainable(model: StagedModel, what: Selector, *, batch_norm: str = "froz
     if batch_norm not in BATCH_NORM_MODES:
         known = ", ".join(BATCH_NORM_MODES)
         raise ModelError(f"batch_norm is {batch_norm!r}{suggest_similar(batch_norm, BATCH_NORM_MODES)}; it is {known}")
+    refuse_unknown_parameters(model.stages, (name for name, _ in model.named_parameters()))
     trainable = select_parameters(model.stages, what)
     if not trainable:
         raise ModelError(f"{what!r} selects no parameter of this model; its stages are {', '.join(model.stages)}")

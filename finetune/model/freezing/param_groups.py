@@ -8,7 +8,7 @@ from torch import nn
 
 from finetune.errors import ModelError, suggest_similar
 from finetune.model.freezing.freeze import StagedModel, trainable_stages
-from finetune.model.freezing.stages import HEAD_STAGES
+from finetune.model.freezing.stages import HEAD_STAGES, refuse_unknown_parameters
 
 # Position embeddings and class tokens are added to activations, as biases are, and get no weight decay.
 NO_DECAY_PATTERN = re.compile(r"pos_embed|position|token|rel_pos|relative_position")
@@ -33,6 +33,7 @@ def param_groups(
     own_rates = dict(stage_lr or {})
     check_stages(model, own_rates)
     parameters = dict(model.named_parameters())
+    refuse_unknown_parameters(model.stages, parameters)
     backbone = [name for name in model.stages if name not in HEAD_STAGES]
     groups: dict[str, dict[str, Any]] = {}
     for stage_name in trainable_stages(model):

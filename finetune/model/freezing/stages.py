@@ -1,9 +1,11 @@
 """Stages: the parts of a model that are frozen or trained as one; each parameter and buffer belongs to one stage."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 from torch import nn
+
+from finetune.errors import ModelError, shorten_list
 
 HEAD_STAGES = ("temporal", "head")
 
@@ -39,6 +41,16 @@ def split_into_stages(model: nn.Module, stage_of: Mapping[str, str]) -> dict[str
         name: Stage(tuple(part["parameters"]), tuple(part["buffers"]), tuple(part["modules"]))
         for name, part in stages.items()
     }
+
+
+def refuse_unknown_parameters(stages: Mapping[str, Stage], names: Iterable[str]) -> None:
+    """Raise ModelError where a model's parameters are not those of its stages, as it was changed after it was built."""
+    known = {name for stage in stages.values() for name in stage.parameters}
+    if changed := sorted(known ^ set(names)):
+        raise ModelError(
+            f"the model was changed after it was built: {shorten_list(changed)} would not be trained or saved; give "
+            "your own module to build_model, as backbone=…, temporal=… or head=…"
+        )
 
 
 def _assign_modules(modules: Mapping[str, nn.Module], stage_of: Mapping[str, str]) -> dict[str, str]:

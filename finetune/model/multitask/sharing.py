@@ -21,7 +21,7 @@ class Sharing(nn.Module):
     tasks sends into the shared part.
     """
 
-    def __init__(self, backbone: Backbone, spec: MultitaskSpec, shared_pooling: str) -> None:
+    def __init__(self, backbone: Backbone, spec: MultitaskSpec, shared_pooling: Any) -> None:
         super().__init__()
         self.spec = spec
         self.takes_clips = backbone.takes_clips

@@ -2,22 +2,28 @@
 
 from collections.abc import Callable, Sequence
 from functools import partial
+from typing import Any
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 from torchvision.ops import sigmoid_focal_loss
 
+from finetune.errors import RecipeError
+from finetune.recipe.own_parts import is_own, part_name, require_object
+
 Loss = Callable[[Tensor, Tensor], Tensor]
 
 
-def build_loss(name: str, *, class_counts: Sequence[int], label_smoothing: float, multilabel: bool = False) -> Loss:
+def build_loss(name: Any, *, class_counts: Sequence[int], label_smoothing: float, multilabel: bool = False) -> Loss:
     """A loss of logits (B, K) and targets: class numbers (B,), or class probabilities (B, K), as mixup gives them.
 
     `class_counts` are the training rows per class; only `class_balanced` uses them. Label smoothing spreads that share
     of the target evenly over the classes. With `multilabel` classes are independent: targets are (B, K) in 0…1, and
-    smoothing moves them towards 0.5.
+    smoothing moves them towards 0.5. A `name` that is an own part is called with float targets (B, K).
     """
+    if is_own(name):
+        return partial(_own_loss, require_object(name, "train.loss"))
     return partial((MULTILABEL_LOSSES if multilabel else LOSSES)[name](class_counts), smoothing=label_smoothing)
 
 
@@ -67,6 +73,14 @@ def multilabel_focal(logits_BK: Tensor, targets_BK: Tensor, *, smoothing: float)
     """Focal loss without alpha of logits (B, K) and targets (B, K), mean over clips and classes (arXiv:1708.02002)."""
     smooth_BK = targets_BK * (1 - smoothing) + smoothing / 2
     return sigmoid_focal_loss(logits_BK, smooth_BK, alpha=-1, gamma=2, reduction="mean")
+
+
+def _own_loss(loss: Callable[[Tensor, Tensor], Tensor], logits_BK: Tensor, targets_BK: Tensor) -> Tensor:
+    value = loss(logits_BK, targets_BK)
+    if not isinstance(value, Tensor) or value.shape != ():
+        given = tuple(value.shape) if isinstance(value, Tensor) else type(value).__name__
+        raise RecipeError(f"train.loss: {part_name(loss)} gives {given}, not the mean loss as a tensor of shape ()")
+    return value
 
 
 def class_balanced_weights(class_counts: Sequence[int], *, beta: float = 0.999) -> Tensor:

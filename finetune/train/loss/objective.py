@@ -50,7 +50,7 @@ def build_objective(model: VideoClassifier, manifest: Manifest, recipe: Recipe, 
     """The objective that a recipe asks for. The manifest has readable rows only; `reduce` sums over processes."""
     train = recipe.train
     if model.multitask_spec is not None:
-        return MultitaskObjective(model, manifest, train.loss, smoothing=train.label_smoothing, reduce=reduce)
+        return MultitaskObjective(model, manifest, str(train.loss), smoothing=train.label_smoothing, reduce=reduce)
     counts = list(manifest.counts("train").values())
     return SingleTaskObjective(
         build_loss(

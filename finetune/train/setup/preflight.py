@@ -1,5 +1,6 @@
 """Checks before the first batch: everything that is known to fail is listed in one error."""
 
+import pickle
 import shutil
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -7,10 +8,12 @@ from typing import Any
 
 from finetune.data.manifest import Manifest
 from finetune.errors import DataError, FinetuneError, RecipeError, RunError
+from finetune.metrics.own_metric import metric_name
 from finetune.model.classifier import VideoClassifier
 from finetune.model.freezing.param_groups import check_stages
 from finetune.model.freezing.selectors import select_parameters
 from finetune.model.lora import check_lora
+from finetune.recipe.own_parts import own_parts, part_name, require_object
 from finetune.recipe.schema import Phase, Recipe, Schedule
 from finetune.recipe.tasks import SPATIAL_KINDS
 from finetune.run.folder import RunFolder
@@ -23,6 +26,8 @@ from finetune.train.optim.optimizer import check_optimizer
 from finetune.video.file_facts import FileFacts
 from finetune.video.geometry import unsupported_augment_reason
 from finetune.video.pack.read import Pack, manifest_facts
+
+_ONE_TASK_PARTS = ("train.loss", "evaluate.metric")
 
 
 def run_preflight_checks(model: VideoClassifier, manifest: Manifest, recipe: Recipe, *, folder: Path) -> None:
@@ -45,6 +50,7 @@ def run_preflight_checks(model: VideoClassifier, manifest: Manifest, recipe: Rec
         problems.append("train.early_stopping.metric is val_map, which needs data.multilabel; use val_top1")
     if stopping is not None and stopping.metric == "val_score" and model.multitask_spec is None:
         problems.append("train.early_stopping.metric is val_score, which needs several tasks; use val_top1")
+    problems += problems_with_own_parts(model, recipe)
     if recipe.augment.cutmix and (recipe.train.cache in {"features", "boundary"} or recipe.augment.cached_views):
         problems.append(
             "augment.cutmix needs new pixels of each clip, so features cannot be cached: use augment.mixup, or remove "
@@ -65,6 +71,36 @@ def run_preflight_checks(model: VideoClassifier, manifest: Manifest, recipe: Rec
     # start, best and last, the optimizer's two averages, and a second copy of each while they are replaced
     copies = 3 + 2 + 3 + (4 if recipe.train.ema else 0) + recipe.train.keep_checkpoints
     refuse_full_disk(folder, needed_bytes=copies * weights_bytes + 50_000_000)
+
+
+def problems_with_own_parts(model: VideoClassifier, recipe: Recipe) -> list[str]:
+    """Messages about a user's own loss, metric, sampler and transform that training cannot use."""
+    train, parts = recipe.train, own_parts(recipe)
+    problems = _collect_errors(lambda key: require_object(parts[key], key), [*parts])
+    if model.multitask_spec is not None:
+        problems += [f"{key} is your own, which takes one task of classes" for key in _ONE_TASK_PARTS if key in parts]
+    loss = parts.get("train.loss")
+    if loss is not None and (train.label_smoothing or any(True for _ in getattr(loss, "parameters", tuple)())):
+        problems.append(
+            f"train.loss: {part_name(loss)} is your own: smooth labels in it, not by train.label_smoothing, and give "
+            "it no parameters, which no optimizer would train"
+        )
+    if recipe.evaluate.metric is not None:
+        problems += _collect_errors(metric_name, [recipe.evaluate.metric])
+    transform = recipe.augment.transform
+    if transform is not None and recipe.data.workers != 0:
+        problems += _collect_errors(_check_picklable, [transform])
+    return problems
+
+
+def _check_picklable(transform: object) -> None:
+    try:
+        pickle.dumps(transform)
+    except Exception as error:  # pickle raises errors of many types
+        raise RecipeError(
+            f"augment.transform: {part_name(transform)} cannot be sent to loading processes ({error}); define it in a "
+            "module, or set data.workers to 0"
+        ) from None
 
 
 def problems_with_tasks(model: VideoClassifier, manifest: Manifest, recipe: Recipe) -> list[str]:
