@@ -5,6 +5,7 @@ from typing import Any
 from finetune.model.classifier import VideoClassifier
 from finetune.model.freezing.freeze import set_trainable
 from finetune.model.freezing.param_groups import param_groups
+from finetune.model.freezing.stages import HEAD_STAGES
 from finetune.model.lora import add_lora
 from finetune.model.standardized_head import wide_head_lr_scale
 from finetune.recipe.schema import Phase
@@ -25,7 +26,7 @@ def begin_phase(model: VideoClassifier, phase: Phase, *, seed: int = 0) -> tuple
         backbone_lr_scale=phase.backbone_lr_scale,
         stage_lr=phase.stage_lr,
     )
-    if "head" not in phase.stage_lr:
-        for group in groups:
-            group["lr"] *= wide_head_lr_scale(model) if group["name"] == "head/decay" else 1.0
+    for group in groups:  # with biases and the pooling's layer norm, which move the head's standardised inputs
+        if group["stage"] in HEAD_STAGES and group["stage"] not in phase.stage_lr:
+            group["lr"] *= wide_head_lr_scale(model)
     return learning, groups
