@@ -104,9 +104,9 @@ def _folds(targets_NK: Tensor, units: np.ndarray) -> list[tuple[np.ndarray, np.n
     if len(rows) > MAX_ROWS_TO_CHOOSE:
         rows = np.random.default_rng(0).permutation(rows)[:MAX_ROWS_TO_CHOOSE]
     codes = np.unique(units[rows], return_inverse=True)[1]
-    if len(np.unique(codes)) < INNER_FOLDS:
-        return []
     classes = targets_NK[torch.from_numpy(rows)].argmax(1).numpy()
+    if len(np.unique(codes)) < INNER_FOLDS or np.bincount(classes).max() < INNER_FOLDS:
+        return []
     from sklearn.model_selection import StratifiedGroupKFold  # slow to import
 
     splitter = StratifiedGroupKFold(INNER_FOLDS, shuffle=True, random_state=0)

@@ -48,7 +48,7 @@ def test_a_table_without_rows_has_its_headings():
 
 
 def test_only_a_terminal_has_a_width(monkeypatch, capsys):
-    monkeypatch.setattr(table.shutil, "get_terminal_size", lambda: os.terminal_size((40, 24)))
+    monkeypatch.setattr(table.shutil, "get_terminal_size", lambda **_: os.terminal_size((40, 24)))
     print_table(COLUMNS)
     assert len(capsys.readouterr().out.splitlines()) == 3
     monkeypatch.setattr(table.sys.stdout, "isatty", lambda: True, raising=False)

@@ -103,3 +103,15 @@ def test_without_enough_units_the_strength_is_the_default():
     vectors, labels = rows(12)
     fitted = fit(vectors, labels, units=np.arange(12) % 2)
     assert (fitted.strength, fitted.held_out_error) == (DEFAULT_STRENGTH, None)
+
+
+@pytest.mark.parametrize("count", [2, 3, 4, 5, 7])
+@pytest.mark.parametrize("classes", [1, 2, 3])
+def test_any_few_rows_are_fitted(count, classes):
+    vectors, labels = rows(count, classes=classes)
+    targets = F.one_hot(torch.from_numpy(labels), 3).double()
+    for independent in (False, True):
+        weights = torch.ones(count, dtype=torch.float64)
+        fitted = fit_linear(vectors, targets, units=np.arange(count), independent=independent, weights_N=weights)
+        assert fitted.weight_KD.shape == (3, 5)
+        assert fitted.weight_KD.isfinite().all() and fitted.bias_K.isfinite().all()
