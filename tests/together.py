@@ -21,6 +21,7 @@ PHASES = (
     ft.Phase(unfreeze="layer4", epochs=2, lr=1e-3),
     ft.Phase(unfreeze="all", epochs=1, lr=1e-3, layer_decay=0.8),
 )
+STARTED = (ft.Phase(unfreeze="head", epochs=1, lr=1e-4),)
 LEARNING_STATISTICS = (ft.Phase(unfreeze="layer4", epochs=1, lr=1e-3, batch_norm="train"),)
 
 
@@ -43,11 +44,14 @@ def main(data: str, out: str, special: str = "") -> None:
     ft.fit(
         model,
         manifest,
-        LEARNING_STATISTICS if special == "statistics" else PHASES,
+        {"statistics": LEARNING_STATISTICS, "started": STARTED}.get(special, PHASES),
         clip=ft.Clip(num_frames=2),
         train=ft.Train(
             batch_size=6 // process_count(),
             precision="fp32",
+            # After a probe, gradients are so small that Adam makes steps of their rounding.
+            head_start="probe" if special == "started" else "random",
+            optimizer="sgd" if special == "started" else "adamw",
             save_every_minutes=1e-9,
             cache="boundary" if special == "kept" else "auto",
             cache_dir=f"{out}-kept",
@@ -81,7 +85,12 @@ def train_with_short_last_batch(data: str, out: Path) -> None:
     for name, settings in SHORT.items():
         tasks = {each: TASKS[each] for each in ("way", "box", "shade")} if name == "several tasks" else {}
         phases = [{"unfreeze": "head", "epochs": 1, "lr": 1e-2}, {"unfreeze": "layer4", "epochs": 2, "lr": 1e-2}]
-        train = {"batch_size": 8 // process_count(), "optimizer": "sgd", "cache_dir": f"{out}-cache", **settings}
+        train = {
+            "batch_size": 8 // process_count(),
+            "optimizer": "sgd",
+            "head_start": "random",
+            "cache_dir": f"{out}-cache",
+        } | settings
         recipe = recipe_of(data if tasks else f"{data}.labelled.csv", tasks, train=train, phases=phases)
         train_from_recipe(recipe, manifest_of(recipe), out=out / name)
 

@@ -5,7 +5,7 @@ features, and its first gradients distort an unfrozen backbone (LP-FT, arXiv:220
 """
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, NamedTuple
@@ -15,8 +15,9 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from finetune.errors import RunError
 from finetune.feature_cache.cache_folder import cache_root, make_room
-from finetune.feature_cache.cached_clips import CachedClipLoader, open_cached_clips
+from finetune.feature_cache.cached_clips import CachedClipLoader, CachedClips, open_cached_clips
 from finetune.feature_cache.frozen_part import FrozenPart, cache_key, cut_activations, feature_part
 from finetune.model.classifier import VideoClassifier
 from finetune.model.frozen_prefix import forward_after_cut
@@ -27,7 +28,7 @@ from finetune.recipe.schema import Recipe
 from finetune.recipe.tasks import DEFAULT_TASK
 from finetune.runtime.processes import on_main_then_broadcast
 from finetune.train.loaders import TrainLoaders
-from finetune.train.phase_data import SILENT, ProgressCallbacks, fill_all
+from finetune.train.phase_data import SILENT, ProgressCallbacks, fill_all, run_on_all_ranks
 from finetune.train.step import TrainSetup
 from finetune.video.batch_sampler import EpochBatchSampler
 from finetune.video.dataset import ClipDataset
@@ -147,31 +148,50 @@ def _rows_to_fit(model: VideoClassifier, loaders: TrainLoaders) -> ClipDataset:
 
 @contextmanager
 def _feature_loader(
+    model: VideoClassifier, frozen: FrozenPart, dataset: ClipDataset, loaders: TrainLoaders, shown: ProgressCallbacks
+) -> Iterator[ClipLoader | CachedClipLoader]:
+    """A loader of cached features, or of clips where caching is off or impossible."""
+    with ExitStack() as held:
+        cached = None
+        if loaders.recipe.train.cache != "off":
+            cached = _filled_cache(model, frozen, dataset, loaders, shown, held)
+        if cached is None:
+            yield held.enter_context(row_loader(dataset, loaders.recipe.data))
+        else:
+            yield CachedClipLoader(cached, EpochBatchSampler(len(dataset), 1, seed=0, shuffle=False))
+
+
+def _filled_cache(
     model: VideoClassifier,
     frozen: FrozenPart,
     dataset: ClipDataset,
     loaders: TrainLoaders,
     shown: ProgressCallbacks,
-) -> Iterator[ClipLoader | CachedClipLoader]:
-    """A loader of cached features, or of clips where caching is off or impossible."""
-    recipe = loaders.recipe
-    if recipe.train.cache != "off":
-        root = cache_root(recipe.train.cache_dir)
-        with open_cached_clips(root, cache_key(model, frozen), frozen, dataset) as cached:
-            needed_bytes = cached.lacking() * cached.store.record
-            if make_room(root, needed_bytes, budget_gb=recipe.train.cache_budget_gb) is None:
-                fill_all(model, frozen, (cached,), loaders, shown)
-                yield CachedClipLoader(cached, EpochBatchSampler(len(dataset), 1, seed=0, shuffle=False))
-                return
-    with row_loader(dataset, recipe.data) as loader:
-        yield loader
+    held: ExitStack,
+) -> CachedClips | None:
+    """The cached features, computed where they are missing; None where the cache cannot be used."""
+    train = loaders.recipe.train
+    root = cache_root(train.cache_dir)
+    try:
+        cached = run_on_all_ranks(
+            lambda: held.enter_context(open_cached_clips(root, cache_key(model, frozen), frozen, dataset))
+        )
+        needed_bytes = cached.lacking() * cached.store.record
+        problem = on_main_then_broadcast(lambda: make_room(root, needed_bytes, budget_gb=train.cache_budget_gb) or "")
+        if not problem:
+            fill_all(model, frozen, (cached,), loaders, shown)
+    except RunError as error:
+        problem = str(error)
+    if problem:
+        shown.print_line(f"Not cached: {problem}")
+    return None if problem else cached
 
 
 @torch.no_grad()
 def _head_inputs(
     model: VideoClassifier, frozen: FrozenPart, loader: ClipLoader | CachedClipLoader
 ) -> _HeadInputs | None:
-    """The inputs of the head for all rows that can be read; None where there are too few."""
+    """The inputs of the head for all rows that can be read; None where there are too few, or one is no number."""
     vectors, targets, rows = [], [], []
     for batch in loader:
         if batch["clips"] is None:
@@ -183,7 +203,7 @@ def _head_inputs(
         vectors.append(model.temporal(features.float()).double().cpu())
         targets.append(batch["label"])
         rows.append(batch["row"])
-    if len(rows) < 2:
+    if len(rows) < 2 or not all(bool(vector.isfinite().all()) for vector in vectors):
         return None
     labels = torch.cat(targets)
     targets_NK = labels if labels.ndim == 2 else F.one_hot(labels, len(model.classes))

@@ -152,7 +152,7 @@ def _fill_if_worthwhile(
     """The filled caches, empty where caching saves no time or fails; and the record of the decision."""
     recipe = loaders.recipe
     try:
-        sets = _run_on_all_ranks(
+        sets = run_on_all_ranks(
             lambda: open_cached_sets(model, frozen, datasets, recipe, epochs=left.epochs, held=held)
         )
         decision = on_main_then_broadcast(lambda: decide_caching(model, frozen, sets, recipe, passes=left.passes))
@@ -190,16 +190,16 @@ def fill_all(
         for name, clips in zip(("training", "validation"), sets, strict=False):
             fill_cache(model, frozen, clips, data, share=share, watch=partial(shown.progress, name))
 
-    _run_on_all_ranks(lambda: compute(share))
+    run_on_all_ranks(lambda: compute(share))
     if share[1] > 1:
         for clips in sets:
             clips.failed.update(gather_from_all([*clips.failed.items()]))
             clips.refresh()
-        _run_on_all_ranks(lambda: compute((0, 1)))  # rows that other processes wrote to a disk this one cannot read
+        run_on_all_ranks(lambda: compute((0, 1)))  # rows that other processes wrote to a disk this one cannot read
     return rows
 
 
-def _run_on_all_ranks(work: Callable[[], Done]) -> Done:
+def run_on_all_ranks(work: Callable[[], Done]) -> Done:
     """The result of this process's work; if any process fails or is stopped, all raise that after all have ended."""
     results: list[Done] = []
     failure = None  # "" where it was stopped

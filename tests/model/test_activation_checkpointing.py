@@ -177,5 +177,5 @@ def test_a_run_gives_the_same_with_checkpointing(clip_folder, tmp_path):
 
 
 def test_compiling_and_checkpointing_do_not_go_together():
-    with pytest.raises(ValueError, match="compile and activation_checkpointing cannot be combined"):
+    with pytest.raises(ft.RecipeError, match="compile and activation_checkpointing cannot be combined"):
         Train(compile=True, activation_checkpointing=True)

@@ -70,7 +70,9 @@ def test_an_epoch_that_the_reader_refuses_is_not_written(tmp_path):
 def test_evaluation_opens_the_run_once_and_reads_no_predictions_back(trained_run, tmp_path, monkeypatch):
     recipes = []
     load_recipe = ft.run.read.load_recipe
-    monkeypatch.setattr("finetune.run.read.load_recipe", lambda *args: recipes.append(args) or load_recipe(*args))
+    monkeypatch.setattr(
+        "finetune.run.read.load_recipe", lambda *args, **kwargs: recipes.append(args) or load_recipe(*args, **kwargs)
+    )
     monkeypatch.setattr("finetune.run.predictions_csv._parse_rows", lambda *_: pytest.fail("read back"))
     ft.evaluate(trained_run, out=tmp_path)
     assert len(recipes) == 1 and (tmp_path / "predictions.csv").is_file()

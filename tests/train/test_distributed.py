@@ -76,9 +76,10 @@ def short_last_batch(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def of_two(data, several_tasks, short_last_batch, tmp_path_factory):
-    """The folder of four runs of two processes each: one launch, because starting takes longer than training."""
+    """The folder of five runs of two processes each: one launch, because starting takes longer than training."""
     folder = tmp_path_factory.mktemp("two")
-    jobs = {"kept": data, "several": several_tasks, "short last batch": short_last_batch, "statistics": data}
+    jobs = {"kept": data, "several": several_tasks, "short last batch": short_last_batch}
+    jobs |= {"statistics": data, "started": data}
     train(2, *(argument for name, source in jobs.items() for argument in (source, folder / name, name)))
     return folder
 
@@ -110,6 +111,17 @@ def test_two_processes_that_keep_frozen_work_are_the_run_of_one_with_the_doubled
     ], [each and each["words"] for each in told]
     sets = list((of_two / "kept-kept").iterdir())
     assert len(sets) == 4 and all(len(list(each.glob("*.shard"))) == 2 for each in sets), "one shard of each process"
+
+
+@pytest.mark.slow
+def test_two_processes_start_a_head_from_the_probe_of_one(of_two, data, tmp_path):
+    main(str(data), str(tmp_path / "one"), "started")
+    assert difference(of_two / "started", tmp_path / "one") < 10 * TOLERANCE
+    decided = [
+        json.loads((run / "environment.json").read_text())["decided"] for run in (of_two / "started", tmp_path / "one")
+    ]
+    assert decided[0] == decided[1]
+    assert decided[0]["head_start"]["rows"] == 17
 
 
 @pytest.mark.slow

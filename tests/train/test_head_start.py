@@ -142,3 +142,18 @@ def test_a_run_that_ends_before_the_probe_is_fitted_goes_on(manifest, started, m
             fit(manifest, tmp_path / "run")
     ft.resume(tmp_path / "run", quiet=True)
     assert same(tmp_path / "run", started)
+
+
+def test_where_the_cache_cannot_be_used_features_are_computed(manifest, started, tmp_path):
+    (tmp_path / "file").write_text("not a folder")
+    assert same(fit(manifest, tmp_path / "run", cache_dir=tmp_path / "file" / "cache"), started)
+
+
+def test_features_that_are_no_numbers_leave_the_head_as_it_is(manifest, tmp_path):
+    torch.manual_seed(0)
+    model = ft.build_model(TINY, manifest.classes, weights="none", num_frames=2, size=32)
+    first = next(model.backbone.net.parameters())
+    with torch.no_grad():
+        first.fill_(torch.nan)
+    with pytest.raises(ft.DivergedError):
+        fit(manifest, tmp_path / "run", model=model)

@@ -115,6 +115,7 @@ def test_a_single_task_learns_as_a_recipe_without_tasks(data, train, tmp_path):
     )
     phases = [{"unfreeze": "head", "epochs": 1, "lr": 1e-2}, {"unfreeze": "layer4", "epochs": 1, "lr": 1e-3}]
     settings = {"csv": labelled, "phases": phases, "model": {"dropout": 0.2}, "train": {"batch_size": 3}}
+    settings["train"] |= {"head_start": "random"}  # as with tasks
     one = train({"label": {"kind": "classify", "columns": "label"}}, multitask={"normalize_losses": "none"}, **settings)
     other = train({}, **settings)
     for ours, theirs in zip(records(one), records(other), strict=True):

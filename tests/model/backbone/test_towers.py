@@ -73,7 +73,7 @@ def model_of(name=TINY, size=64, *, sharing="cross_stitch", num_frames=2):
     backbone = backbone_of(name, size, sharing=sharing, num_frames=num_frames)
     settings = Model(backbone=name, weights="none", dropout=0)
     model = VideoClassifier(backbone, classes=("a", "b"), settings=settings, num_frames=num_frames)
-    model.temporal = Both()
+    model.add_module("temporal", Both())
     model.stages = split_into_stages(model, model.stage_of_parameters())
     return model.train()
 
@@ -299,7 +299,7 @@ def test_the_heat_is_that_of_tower_0():
             return features[:, 0].mean(1)
 
     model, plain = model_of(sharing="towers"), backbone_of()
-    model.temporal = First()
+    model.add_module("temporal", First())
     with torch.no_grad():
         for each in model.backbone.net.modules():
             if isinstance(each, TowerPair):

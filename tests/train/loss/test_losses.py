@@ -171,7 +171,7 @@ def test_training_uses_the_loss_of_the_recipe_and_the_counts_of_its_rows(clip_fo
             manifest,
             [ft.Phase(unfreeze="head", epochs=1, lr=1e-9)],
             clip=ft.Clip(num_frames=2),
-            train=ft.Train(loss=name),
+            train=ft.Train(loss=name, head_start="random"),
             out=tmp_path / name,
             quiet=True,
         )
