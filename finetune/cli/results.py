@@ -52,7 +52,7 @@ def evaluate(
         raise RunError("--explain draws on the frames of the report; omit --no-pictures")
     from finetune.run.read import open_run
 
-    open_run(run)
+    open_run(run)  # a folder that is no run is refused before the slow imports
     import_quickly("finetune.evaluation.evaluate")
     from finetune.evaluation import evaluate as evaluation
     from finetune.evaluation.external_set import external_set_folder

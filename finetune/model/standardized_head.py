@@ -16,8 +16,6 @@ from finetune.recipe.tasks import DEFAULT_TASK
 
 MEAN, STD = f"heads.{DEFAULT_TASK}.0.mean", f"heads.{DEFAULT_TASK}.0.std"
 WEIGHT, BIAS = f"heads.{DEFAULT_TASK}.1.weight", f"heads.{DEFAULT_TASK}.1.bias"
-
-
 LR_WIDTH = 2048  # inputs of a head that learning rates of recipes are for: ResNet-50's features, averaged over time
 
 
