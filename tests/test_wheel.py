@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import subprocess
 import sys
 from configparser import ConfigParser
@@ -28,7 +29,9 @@ def installed(tmp_path_factory):
     subprocess.run([*pip, "wheel", "--no-deps", "-w", folder, str(CHECKOUT)], check=True, timeout=300)
     site = folder / "site"
     subprocess.run(
-        [*pip, "install", "--no-deps", "--target", site, next(folder.glob("*.whl"))], check=True, timeout=300
+        [*pip, "install", "--no-deps", "--target", site, next(folder.glob("finetune_video-*.whl"))],
+        check=True,
+        timeout=300,
     )
     return site
 
@@ -39,6 +42,14 @@ def test_every_package_is_in_the_wheel():
     folders = [path.parent.relative_to(CHECKOUT) for path in (CHECKOUT / "finetune").rglob("__init__.py")]
     packages = {".".join(folder.parts) for folder in folders} | {"finetune.recipes"}
     assert set(setup["options"]["packages"].split()) == packages
+
+
+def test_no_text_tells_to_install_the_other_package_named_finetune():
+    paths = [*CHECKOUT.glob("*.*"), *(path for name in ("docs", "finetune") for path in (CHECKOUT / name).rglob("*.*"))]
+    texts = {path: path.read_text(encoding="utf-8") for path in paths if path.suffix in {".py", ".md", ".html", ".cfg"}}
+    assert any("pip install" in text for text in texts.values())
+    for path, text in texts.items():
+        assert not re.search(r"pip install ['\"]?finetune(?!-video)\b", text), path
 
 
 @pytest.mark.slow

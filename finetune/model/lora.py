@@ -18,7 +18,7 @@ ADAPTER = "default"  # peft's own name for the only one
 def check_lora(what: Selector) -> None:
     """Raise ModelError if a selector has a malformed `lora(…)`, or has one and `peft` is not installed."""
     if lora_settings(what) is not None and find_spec("peft") is None:
-        raise ModelError("lora needs the package peft: pip install 'finetune[lora]'")
+        raise ModelError("lora needs the package peft: pip install 'finetune-video[lora]'")
 
 
 def add_lora(model: VideoClassifier, what: Selector, *, seed: int) -> None:

@@ -132,7 +132,7 @@ class Multitask(Section):
         "fixed",
         description="fixed: by tasks.*.weight; uncertainty, dwa, random, famo, gradnorm: loss weights that change "
         "during training; pcgrad, cagrad, aligned_mtl, upgrad: combine the tasks' gradients of shared parameters "
-        '(pip install "finetune[mtl]")',
+        '(pip install "finetune-video[mtl]")',
     )
     normalize_losses: Literal["none", "initial", "running"] = Field(
         "initial",

@@ -60,7 +60,8 @@ def parse_search_space(name: str, overrides: Sequence[str]) -> tuple[dict[str, A
     """
     if find_spec("optuna") is None:
         raise RecipeError(
-            "a search needs the package optuna: pip install 'finetune[optuna]'; or leave out --trials and list values"
+            "a search needs the package optuna: pip install 'finetune-video[optuna]'; "
+            "or leave out --trials and list values"
         )
     from optuna.distributions import CategoricalDistribution
 

@@ -108,7 +108,7 @@ def test_a_run_with_a_lora_phase_leaves_a_plain_model(clip_folder, tmp_path):
 
 def test_without_peft_it_is_said_how_to_install_it(clip_folder, tmp_path, monkeypatch):
     monkeypatch.setattr(lora, "find_spec", lambda name: None)
-    with pytest.raises(ModelError, match=r"pip install 'finetune\[lora\]'"):
+    with pytest.raises(ModelError, match=r"pip install 'finetune-video\[lora\]'"):
         lora.check_lora("lora(r=8)")
     model = build()
     with pytest.raises(RecipeError, match=r"phases.0.unfreeze: lora needs the package peft"):

@@ -65,7 +65,8 @@ def build_weighting(name: str, tasks: int) -> TaskWeighting:
     if name in NEED_TORCHJD and find_spec("torchjd") is None:
         others = ", ".join(rule for rule in WEIGHTINGS if rule not in NEED_TORCHJD)
         raise RecipeError(
-            f"multitask.weighting: {name} needs the package torchjd: pip install 'finetune[mtl]'; without it: {others}"
+            f"multitask.weighting: {name} needs the package torchjd: pip install 'finetune-video[mtl]'; "
+            f"without it: {others}"
         )
     return WEIGHTINGS[name](tasks)
 

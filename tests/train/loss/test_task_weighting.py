@@ -271,7 +271,9 @@ def test_absent_tasks_are_not_counted_in_the_weights_of_the_others(name):
 def test_without_torchjd_it_is_said_how_to_install_it(monkeypatch):
     monkeypatch.setattr("finetune.train.loss.task_weighting.find_spec", lambda package: None)
     for name in ("pcgrad", "aligned_mtl", "upgrad"):
-        with pytest.raises(RecipeError, match=rf"{name} needs the package torchjd: pip install 'finetune\[mtl\]'"):
+        with pytest.raises(
+            RecipeError, match=rf"{name} needs the package torchjd: pip install 'finetune-video\[mtl\]'"
+        ):
             build_weighting(name, 2)
     assert weights(build_weighting("cagrad", 2), 1.0, 1.0, gramian=orthogonal(1, 1)) == pytest.approx([1, 1], abs=1e-4)
 
