@@ -10,6 +10,8 @@ calls `headline.score_classification` or `tasks.score_task`, and these:
     motion      regression.score_motion
     box         boxes.score_box
 
+`localization.localization_metrics` has those of events in untrimmed recordings.
+
 Every interval comes from `intervals`: top-1's, for example, is `interval_of_shares(correct_N, groups)` in
 `score_multiclass`. A new metric of an existing kind is a new key in the dictionary that the kind's `score_…` returns,
 with its interval under `<key>_ci`; results.json takes any key. docs/architecture.md lists where it is shown. The metric
