@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from finetune.cli.terminal import SanitizedOutput, sanitized_output
 from finetune.data.manifest import Manifest
 from finetune.report.words import relative_link
-from finetune.run.predictions_csv import read_prediction_paths, read_prediction_rows, write_class_predictions
+from finetune.run.predictions_csv import read_clip_names, read_prediction_rows, write_class_predictions
 from finetune.text import UNPRINTABLE, escape_control_characters, from_spreadsheet_cell, spreadsheet_cell
 
 
@@ -95,7 +95,7 @@ def test_predictions_of_odd_names_are_safe_to_open_and_read_back(tmp_path):
         ("/b.mp4", "@two", "g"),
         ("=c.mp4", "-1", "'=h"),
     ]
-    assert read_prediction_paths(tmp_path / "predictions.csv") == ["-a.mp4", "/b.mp4", "=c.mp4"]
+    assert read_clip_names(tmp_path / "predictions.csv") == ["-a.mp4", "/b.mp4", "=c.mp4"]
 
 
 @pytest.mark.parametrize(

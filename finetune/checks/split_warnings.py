@@ -56,10 +56,12 @@ def _leak(number: int, use: str) -> str:
 
 
 def _duplicate_positions(paths: Sequence[Path]) -> list[list[int]]:
-    """Sets of positions of files with equal contents; files that do not exist, as with a pack, are ignored."""
-    existing = [position for position, path in enumerate(paths) if path.exists()]
-    sets = exact_duplicates([paths[position] for position in existing])
-    return [[existing[place] for place in same] for same in sets]
+    """Sets of positions of different files with equal contents; missing files, as with a pack, are ignored."""
+    rows_of: dict[Path, list[int]] = {}
+    for position, path in enumerate(paths):
+        rows_of.setdefault(path, []).append(position)
+    existing = [path for path in rows_of if path.exists()]
+    return [[row for place in same for row in rows_of[existing[place]]] for same in exact_duplicates(existing)]
 
 
 def overlap_warnings(trained: Manifest, other: Manifest) -> list[dict[str, str]]:

@@ -12,6 +12,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from finetune.data.intervals import WHOLE, clip_name, read_intervals
 from finetune.data.tables import Table, read_table
 from finetune.errors import DataError, shorten_list, suggest_similar
 from finetune.recipe.tasks import CATEGORICAL_KINDS, SPATIAL_KINDS, OutputSpec, Task
@@ -114,11 +115,15 @@ def read_labels(
     tasks: Mapping[str, Task],
     table: Mapping[str, Sequence[str]],
     files: Sequence[Path],
+    intervals: np.ndarray | None = None,
     *,
     source: Path,
     for_training: bool = True,
 ) -> dict[str, Labels]:
-    """The labels of each task for some files, from the columns of `table`, or of the task's own manifest.
+    """The labels of each task for some clips, from the columns of `table`, or of the task's own manifest.
+
+    Clips are files, or their `intervals` (N, 2) in seconds. A line of a task's manifest without start and end is the
+    label of all clips of a file.
 
     With `for_training` a task needs labels, and at least two classes. Raises DataError with all errors, one per line.
     """
@@ -126,7 +131,7 @@ def read_labels(
     shared = _LabelColumns(source, table, table.lines if isinstance(table, Table) else range(2, len(files) + 2))
     for name, task in tasks.items():
         try:
-            task_table = shared if task.manifest is None else _join_manifest(task, name, files)
+            task_table = shared if task.manifest is None else _join_manifest(task, name, files, intervals)
             labels[name] = _read_task_labels(name, task, task_table)
             if for_training:
                 _check_enough_classes(name, task, labels[name], where=task_table.where)
@@ -148,8 +153,8 @@ class _LabelColumns(NamedTuple):
     lines: Sequence[int]
 
 
-def _join_manifest(task: Task, name: str, files: Sequence[Path]) -> _LabelColumns:
-    """The columns of a task's own manifest, its rows joined to `files` by path."""
+def _join_manifest(task: Task, name: str, files: Sequence[Path], intervals: np.ndarray | None) -> _LabelColumns:
+    """The columns of a task's own manifest, its rows joined to clips by path and interval, or else by path."""
     assert task.manifest is not None
     try:
         source = local_copy(task.manifest) if isinstance(task.manifest, str) else Path(task.manifest)
@@ -158,10 +163,12 @@ def _join_manifest(task: Task, name: str, files: Sequence[Path]) -> _LabelColumn
         raise DataError(f"tasks.{name}.manifest: {error}") from None
     if "path" not in table:
         raise DataError(f"{source}: no column path; tasks.{name}.manifest needs one, to join rows by")
-    row_of = {_resolved(source.parent / path): row for row, path in enumerate(table["path"])}
+    listed = _clip_names([source.parent / path for path in table["path"]], read_intervals(table))
+    row_of = {clip: row for row, clip in enumerate(listed)}
     if len(row_of) < len(table["path"]):
-        raise DataError(f"{source}: lists a file in several lines; tasks.{name} needs one label per file")
-    joined = table.at([row_of.get(_resolved(file)) for file in files])
+        raise DataError(f"{source}: lists a clip in several lines; tasks.{name} needs one label per clip")
+    names = zip(_clip_names(files, intervals), _clip_names(files, None), strict=True)
+    joined = table.at([row_of.get(clip, row_of.get(file)) for clip, file in names])
     if not any(joined.lines):
         raise DataError(
             f"{source}: lists none of the {len(files)} files to label for tasks.{name}; paths in a CSV are relative to "
@@ -170,8 +177,9 @@ def _join_manifest(task: Task, name: str, files: Sequence[Path]) -> _LabelColumn
     return _LabelColumns(source, joined, joined.lines)
 
 
-def _resolved(path: Path) -> str:
-    return str(path.resolve())
+def _clip_names(files: Sequence[Path], intervals_N2: np.ndarray | None) -> list[str]:
+    times = [WHOLE] * len(files) if intervals_N2 is None else intervals_N2.tolist()
+    return [clip_name(file.resolve(), *interval) for file, interval in zip(files, times, strict=True)]
 
 
 def _read_task_labels(name: str, task: Task, table: _LabelColumns) -> Labels:

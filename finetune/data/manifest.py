@@ -12,9 +12,11 @@ import warnings
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 
+from finetune.data.intervals import WHOLE, clip_name, read_intervals, seconds_text
 from finetune.data.labels import Labels, join_labels, output_specs, read_labels, split_labels
 from finetune.data.read import SPLIT_ALIASES, check_files_exist, groups_by_pattern, read_csv, read_groups, scan_folder
 from finetune.data.splits import SPLITS, assign_splits, split_units
@@ -38,6 +40,8 @@ from finetune.text import count
 class Manifest:
     """Labelled videos. All arrays have N items, one per row; `source` is the file or folder, for messages.
 
+    A row is a whole file or, where `intervals` says so, the part of it from a start to an end.
+
     With several tasks, `tasks` has their labels; `classes`, `labels` and `targets` are then those of the first
     categorical task, by which rows are split and counted (empty if there is none). A row without a label has the class
     index K.
@@ -53,6 +57,7 @@ class Manifest:
     tasks: Mapping[str, Labels] = field(default_factory=dict)
     image_rate: float = DEFAULT_IMAGE_FPS  # frames per second of rows that are folders of numbered images
     notes: tuple[str, ...] = ()  # shown before training: skipped files, names that look alike
+    intervals: np.ndarray | None = None  # float64 (N, 2), [start, end) in seconds; None where all rows are whole files
 
     def __len__(self) -> int:
         return len(self.paths)
@@ -66,6 +71,17 @@ class Manifest:
 
     def path(self, row: int) -> Path:
         return Path(os.fsdecode(self.paths[row]))
+
+    def interval(self, row: int) -> tuple[float, float]:
+        """[start, end) of a row in seconds from the beginning of its file; (0, inf) for a whole file."""
+        if self.intervals is None:
+            return WHOLE
+        start, end = self.intervals[row].tolist()
+        return start, end
+
+    def clip_name(self, row: int) -> str:
+        """The name of a row, by which runs and their predictions identify it: its path, and its interval if any."""
+        return clip_name(self.path(row), *self.interval(row))
 
     def label(self, row: int) -> str:
         """The row's class; with multi-label targets all of its classes, `a;b`, or an empty text."""
@@ -112,6 +128,7 @@ class Manifest:
         keep = np.setdiff1d(np.arange(len(self)), np.fromiter(rows, dtype=np.int64))
         groups = None if self.groups is None else self.groups[keep]
         targets = None if self.targets is None else self.targets[keep]
+        intervals = None if self.intervals is None else self.intervals[keep]
         return replace(
             self,
             paths=self.paths[keep],
@@ -119,6 +136,7 @@ class Manifest:
             splits=self.splits[keep],
             groups=groups,
             targets=targets,
+            intervals=intervals,
             tasks={name: labels.at(keep) for name, labels in self.tasks.items()},
         )
 
@@ -162,7 +180,7 @@ class Manifest:
         return self.without(np.flatnonzero(self.splits != split))
 
     def to_csv(self, path: Path) -> None:
-        """Write path,label,split[,group] with absolute paths, so that the same rows can be read again."""
+        """Write path[,start,end],label,split[,group] with absolute paths, so that the same rows can be read again."""
         self._write(path, {"split": self.splits})
 
     def to_csv_without_splits(self, path: Path) -> None:
@@ -174,12 +192,13 @@ class Manifest:
         with path.open("w", newline="", encoding="utf-8") as file:
             writer = csv.writer(file)
             own = [f"{name}.{part}" for name, labels in self.tasks.items() for part in _label_columns(labels)]
-            writer.writerow(["path", "label", *columns, *own])
+            times = ("start", "end") if self.intervals is not None else ()
+            writer.writerow(["path", *times, "label", *columns, *own])
             for row in range(len(self)):
                 texts = [text for labels in self.tasks.values() for text in labels.text(row)]
-                writer.writerow(
-                    [self.path(row), self.label(row), *(column[row] for column in columns.values()), *texts]
-                )
+                interval = [seconds_text(time) for time in self.interval(row)] if times else []
+                in_columns = (column[row] for column in columns.values())
+                writer.writerow([self.path(row), *interval, self.label(row), *in_columns, *texts])
 
     @staticmethod
     def from_csv(
@@ -195,7 +214,9 @@ class Manifest:
         tasks: Mapping[str, Task] | None = None,
         checked: bool = True,
     ) -> Manifest:
-        """Rows of a CSV with a header path,label[,split][,group]; other columns are ignored.
+        """Rows of a CSV with a header path,label[,split][,group][,start][,end]; other columns are ignored.
+
+        A row with a `start` or an `end`, in seconds from the beginning of the file, is that part of the file.
 
         Paths are relative to the CSV; one in an object store, `s3://…`, is downloaded. `val` and `test` are the
         fractions to hold out if the split column is missing or empty; `whole` puts all rows into train. `multilabel`:
@@ -207,16 +228,18 @@ class Manifest:
         source = local_copy(path) if isinstance(path, str) and is_url(path) else Path(path)
         table = read_csv(source, labels="several" if multilabel else "of tasks" if tasks else "one")
         files = [source.parent / item for item in table["path"]]
+        intervals = read_intervals(table)
         groups = read_groups(table) or groups_by_pattern(files, group_pattern)
         splits = ["train"] * len(files) if whole else table.filled("split")
         if not packed:
             check_files_exist(source, files)
         labels: Sequence[str] | Sequence[tuple[str, ...]] | dict[str, Labels]
         if tasks:
-            labels = read_labels(tasks, table, files, source=source, for_training=checked)
+            labels = read_labels(tasks, table, files, intervals, source=source, for_training=checked)
         else:
             labels = [split_labels(label) for label in table["label"]] if multilabel else table["label"]
-        return _build_manifest(source, files, labels, (splits, groups), (val, test, seed), checked=checked)
+        rows = _Rows(files, labels, splits, groups, intervals)
+        return _build_manifest(source, rows, (val, test, seed), checked=checked)
 
     @staticmethod
     def from_folder(
@@ -250,7 +273,7 @@ class Manifest:
         labels: Sequence[str] | dict[str, Labels] = scan.labels
         if tasks:
             labels = read_labels(tasks, {"label": scan.labels}, files, source=source, for_training=checked)
-        manifest = _build_manifest(source, files, labels, (splits, groups), (val, test, seed), checked=checked)
+        manifest = _build_manifest(source, _Rows(files, labels, splits, groups), (val, test, seed), checked=checked)
         return replace(manifest, notes=(*scan.notes, *manifest.notes))
 
 
@@ -275,16 +298,18 @@ def tasks_for_csv(tasks: Mapping[str, Task]) -> dict[str, Task]:
     }
 
 
-def _build_manifest(
-    source: Path,
-    files: Sequence[Path],
-    labels: Sequence[str] | Sequence[tuple[str, ...]] | dict[str, Labels],
-    split_and_group: tuple[Sequence[str] | None, Sequence[str] | None],
-    shares: tuple[float, float, int],
-    *,
-    checked: bool = True,
-) -> Manifest:
-    splits, groups = split_and_group
+class _Rows(NamedTuple):
+    """The rows as a CSV or a folder has them."""
+
+    files: Sequence[Path]
+    labels: Sequence[str] | Sequence[tuple[str, ...]] | dict[str, Labels]
+    splits: Sequence[str] | None
+    groups: Sequence[str] | None
+    intervals: np.ndarray | None = None
+
+
+def _build_manifest(source: Path, rows: _Rows, shares: tuple[float, float, int], *, checked: bool = True) -> Manifest:
+    files, labels, splits, groups, intervals = rows
     tasks = labels if isinstance(labels, dict) else {}
     if isinstance(labels, dict):
         classes, label_codes, targets = _class_labels(labels[primary_task(labels)])
@@ -295,7 +320,9 @@ def _build_manifest(
         raise DataError(f"{source}: {shorten_list(classes)} is the only class; a classifier needs at least two")
     paths = np.array([os.fsencode(file.absolute()) for file in files])
     all_train = np.full(len(files), "train", dtype="U5")
-    manifest = Manifest(source, classes, paths, label_codes, all_train, group_names, targets, tasks)
+    manifest = Manifest(
+        source, classes, paths, label_codes, all_train, group_names, targets, tasks, intervals=intervals
+    )
     if splits:
         split_names = _normalize_splits(source, splits)
     else:

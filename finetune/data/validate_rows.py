@@ -83,25 +83,38 @@ def _unlabelled(manifest: Manifest) -> list[str]:
 
 
 def conflicting_labels(manifest: Manifest, files: np.ndarray) -> list[str]:
-    """Messages about files in several rows with different labels; `files` (N,) are the rows' IDs from `file_ids`."""
-    _, counts = np.unique(files, return_counts=True)
-    rows = np.flatnonzero(counts[files] > 1)
+    """Messages about clips in several rows with different labels; `files` (N,) are the rows' IDs from `file_ids`.
+
+    Parts of one file that only overlap may have different labels.
+    """
+    clips = clip_ids(manifest, files)
+    _, counts = np.unique(clips, return_counts=True)
+    rows = np.flatnonzero(counts[clips] > 1)
     problems = []
     for task, labels in manifest.labels_by_task.items():
         first: dict[int, int] = {}
         pairs = []
         for row in rows[labels.known[rows]].tolist() if labels.kind in CATEGORICAL_KINDS else []:
-            other = first.setdefault(int(files[row]), row)
+            other = first.setdefault(int(clips[row]), row)
             if labels.text(row) != labels.text(other):
                 pairs.append(f"{_labelled(manifest, labels, other)} and {_labelled(manifest, labels, row)}")
         if pairs:
             advice = "list its classes in one row, a;b" if labels.kind == "multilabel" else "keep the correct one"
-            problems.append(f"{_task_prefix(manifest, task)}one file has two labels: {shorten_list(pairs)}; {advice}")
+            clip = "file" if manifest.intervals is None else "clip"
+            problems.append(f"{_task_prefix(manifest, task)}one {clip} has two labels: {shorten_list(pairs)}; {advice}")
     return problems
 
 
+def clip_ids(manifest: Manifest, files: np.ndarray) -> np.ndarray:
+    """An ID (N,) for each row: rows of the same file, by its ID in `files` (N,), and the same interval share it."""
+    if manifest.intervals is None:
+        return files
+    clips = np.column_stack([files, manifest.intervals])
+    return np.unique(clips, axis=0, return_inverse=True)[1].reshape(-1)
+
+
 def _labelled(manifest: Manifest, labels: Labels, row: int) -> str:
-    return f"{manifest.path(row)} ({labels.text(row)[0] or 'no class'})"
+    return f"{manifest.clip_name(row)} ({labels.text(row)[0] or 'no class'})"
 
 
 def _leaks(manifest: Manifest, files: np.ndarray) -> list[str]:

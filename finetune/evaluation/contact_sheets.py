@@ -25,7 +25,7 @@ def write_sheets(folder: Path, dataset: ClipDataset, paths: Iterable[str]) -> di
 
     `dataset` is that of the evaluation, so the frames are the same. A file that is no longer readable has no sheet.
     """
-    position_of = {os.fsdecode(dataset.manifest.paths[row]): place for place, row in enumerate(dataset.rows)}
+    position_of = {dataset.manifest.clip_name(row): place for place, row in enumerate(dataset.rows)}
     index: dict[str, Any] = {}
     with atomic_folder(EvaluationFolder(folder).pictures) as partial:
         for path in paths:

@@ -108,7 +108,7 @@ def evaluate(
         tested,
         rows,
         split=split,
-        skipped=[{"path": str(tested.path(row)), "reason": reason} for row, reason in skipped],
+        skipped=[{"path": tested.clip_name(row), "reason": reason} for row, reason in skipped],
         tasks=tasks,
         class_counts=class_counts,
         training_skipped=read_skipped(opened.folder),
@@ -173,7 +173,7 @@ def _check_predictions(run: Run, tested: Manifest, predictions: Predictions, *, 
         raise DataError(f"{run.folder}: none of the {len(tested)} files of the split {split!r} can be read")
     finite_N = np.all([np.isfinite(values).all(1) for values in predictions.tasks.values()], axis=0)
     if not finite_N.all():
-        files = shorten_list([str(tested.path(row)) for row in predictions.rows[~finite_N]])
+        files = shorten_list([tested.clip_name(row) for row in predictions.rows[~finite_N]])
         raise DataError(f"{run.folder}: predictions for {files} are not finite; train with train.precision=fp32")
 
 

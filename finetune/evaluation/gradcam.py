@@ -72,9 +72,9 @@ def explain(
         tested = recorded = replace(other.manifest, splits=np.full(len(other.manifest), split))
     else:
         tested, recorded = saved_manifest(opened, data_root=data_root).for_split(split), recorded.for_split(split)
-    position_of = {str(manifest.path(row)): row for manifest in (recorded, tested) for row in range(len(tested))}
+    position_of = {manifest.clip_name(row): row for manifest in (recorded, tested) for row in range(len(tested))}
     rows = np.array([position_of[path] for path in index if path in position_of], dtype=int)
-    path_of = {str(tested.path(position_of[path])): path for path in index if path in position_of}
+    path_of = {tested.clip_name(position_of[path]): path for path in index if path in position_of}
     shown = tested.without(np.setdiff1d(np.arange(len(tested)), rows))
     model = load_model(opened).to(resolve_device(recipe.train.device))
     clip, packed = recipe.clip.model_copy(update={"size": model.size}), recipe.data.packed
@@ -84,7 +84,7 @@ def explain(
     for position, row in enumerate(dataset.rows):
         if progress is not None:
             progress(position + 1, len(dataset.rows))
-        item, path = dataset[0, position], path_of[str(shown.path(row))]
+        item, path = dataset[0, position], path_of[shown.clip_name(row)]
         if "clips" not in item:
             continue
         result, name = grad_cam(model, item["clips"][0]), sheet_file_name(path, "-cam")

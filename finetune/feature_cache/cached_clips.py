@@ -63,7 +63,7 @@ class CachedClips:
         self.keys_NV = keys.reshape(len(stamps), len(names))
         self.refresh()
 
-    def _stamp(self, row: int) -> tuple[str, int, int]:
+    def _stamp(self, row: int) -> tuple[str | int, ...]:
         try:
             return self.dataset.stamp(row)
         except OSError as error:  # it was deleted after all files were examined

@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from finetune.data.intervals import clip_name, seconds_text
 from finetune.data.labels import join_labels
 from finetune.data.manifest import Manifest
 from finetune.errors import RunError
@@ -25,7 +26,10 @@ COLUMNS = ("path", "label", "predicted", "probability", "top_k", "group")
 
 @dataclass(frozen=True)
 class PredictionRow:
-    """One row; `top_k` has up to five classes with their probabilities, likeliest first, and `group` may be empty."""
+    """One row; `path` is the clip's name, see `Manifest.clip_name`, and `group` may be empty.
+
+    `top_k` has up to five classes with their probabilities, likeliest first.
+    """
 
     path: str
     label: str
@@ -68,11 +72,11 @@ def write_class_predictions(
     ]
     with atomic_file(files.predictions(task)) as partial, partial.open("w", newline="", encoding="utf-8") as lines:
         writer = csv.writer(lines)
-        writer.writerow(COLUMNS)
-        for row in predictions:
+        writer.writerow([*_clip_columns(manifest), *COLUMNS[1:]])
+        for number, row in zip(rows.tolist(), predictions, strict=True):
             top_k = json.dumps(list(row.top_k.items()), ensure_ascii=False)
-            cells = [row.path, row.label, row.predicted, row.probability, top_k, row.group]
-            writer.writerow(spreadsheet_row(cells))
+            cells = [row.label, row.predicted, row.probability, top_k, row.group]
+            writer.writerow(spreadsheet_row([*_clip_cells(manifest, number), *cells]))
     return predictions
 
 
@@ -80,7 +84,7 @@ def _prediction_row(manifest: Manifest, row: int, probs_K: np.ndarray, predicted
     top = top_classes(probs_K, manifest.classes, count=5)
     predicted = top[0][0] if predicted_K is None else join_labels(manifest.classes, predicted_K)
     group = "" if manifest.groups is None else str(manifest.groups[row])
-    return PredictionRow(str(manifest.path(row)), manifest.label(row), predicted, top[0][1], dict(top), group)
+    return PredictionRow(manifest.clip_name(row), manifest.label(row), predicted, top[0][1], dict(top), group)
 
 
 def write_numeric_predictions(
@@ -101,7 +105,7 @@ def write_numeric_predictions(
     with atomic_file(files.predictions(task)) as partial, partial.open("w", newline="", encoding="utf-8") as lines:
         writer = csv.writer(lines)
         columns = [column for name in labels.names for column in (name, f"{name}_said")]
-        writer.writerow(["path", "group", *columns, *extra])
+        writer.writerow([*_clip_columns(manifest), "group", *columns, *extra])
         for index, row in enumerate(rows):
             known, predicted_K = bool(labels.known[row]), predictions_NK[index]
             true = [f"{value:.6g}" if known else "" for value in labels.values[row]]
@@ -110,7 +114,23 @@ def write_numeric_predictions(
             ]
             extra_cells = [f"{values[index]:.4f}" if known else "" for values in extra.values()]
             group = "" if manifest.groups is None else manifest.groups[row]
-            writer.writerow(spreadsheet_row([manifest.path(row), group, *pairs, *extra_cells]))
+            writer.writerow(spreadsheet_row([*_clip_cells(manifest, row), group, *pairs, *extra_cells]))
+
+
+def _clip_columns(manifest: Manifest) -> tuple[str, ...]:
+    return ("path",) if manifest.intervals is None else ("path", "start", "end")
+
+
+def _clip_cells(manifest: Manifest, row: int) -> list[str]:
+    """The path of a row, and where the manifest has intervals its start and end in seconds, empty at the file's end."""
+    times = [] if manifest.intervals is None else [seconds_text(time) for time in manifest.interval(row)]
+    return [str(manifest.path(row)), *times]
+
+
+def _clip_name_of(row: Mapping[str, str]) -> str:
+    """The name of the clip in a row of a predictions file."""
+    path = from_spreadsheet_cell(row["path"])
+    return clip_name(path, float(row.get("start") or 0), float(row.get("end") or math.inf))
 
 
 def save_array(path: Path, values: np.ndarray) -> None:
@@ -141,19 +161,19 @@ def read_prediction_rows(folder: Path) -> list[PredictionRow] | None:
 def read_task_predictions(
     evaluation: EvaluationFolder, task: str, tasks: Mapping[str, Mapping[str, Any]]
 ) -> tuple[list[str], np.ndarray]:
-    """Paths of the rows and predictions (N, K) of one task; `tasks` are those of results.json.
+    """Names of the clips and predictions (N, K) of one task; `tasks` are those of results.json.
 
     K are classes, or the numbers that the task predicts.
     """
     is_primary = task == primary_task(tasks) and tasks[task]["kind"] in CATEGORICAL_KINDS
     file = "" if is_primary else task
-    return read_prediction_paths(evaluation.predictions(file)), read_array(evaluation.outputs(file))
+    return read_clip_names(evaluation.predictions(file)), read_array(evaluation.outputs(file))
 
 
-def read_prediction_paths(path: Path) -> list[str]:
-    """The paths of the rows in a predictions file of any task, in order."""
+def read_clip_names(path: Path) -> list[str]:
+    """The names of the clips in a predictions file of any task, in order."""
     with path.open(newline="", encoding="utf-8", errors="replace") as file:
-        return [from_spreadsheet_cell(row["path"]) for row in csv.DictReader(file)]
+        return [_clip_name_of(row) for row in csv.DictReader(file)]
 
 
 def _parse_rows(file: Iterator[str], path: Path) -> Iterator[PredictionRow]:
@@ -163,11 +183,13 @@ def _parse_rows(file: Iterator[str], path: Path) -> Iterator[PredictionRow]:
             if (row := next(rows, None)) is None:
                 return
             top_k = {str(name): float(probability) for name, probability in json.loads(row["top_k"] or "[]")}
-            cells = row["path"], row["label"], row["predicted"], float(row["probability"])
+            cells = _clip_name_of(row), row["label"], row["predicted"], float(row["probability"])
             if None in cells or not math.isfinite(cells[3]):
                 raise ValueError("a column is missing, or the probability is not a finite number")
-            name, label, predicted = map(from_spreadsheet_cell, cells[:3])
-            yield PredictionRow(name, label, predicted, cells[3], top_k, from_spreadsheet_cell(row.get("group") or ""))
+            label, predicted = map(from_spreadsheet_cell, cells[1:3])
+            yield PredictionRow(
+                cells[0], label, predicted, cells[3], top_k, from_spreadsheet_cell(row.get("group") or "")
+            )
         except (KeyError, TypeError, ValueError, RecursionError, csv.Error) as error:
             what = f"{path}, row {number}: cannot be read as path,label,predicted,probability,top_k ({error!r})"
             raise RunError(f"{what}; evaluate the run again") from error

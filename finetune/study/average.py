@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from finetune.data.intervals import clip_name
 from finetune.errors import RunError
 from finetune.inference.predict_split import predict_rows
 from finetune.metrics.headline import epoch_sort_key, validation_metrics
@@ -147,7 +148,10 @@ def _refuse_incompatible_runs(folders: Sequence[Path]) -> None:
 
 def _split_of_rows(run: Run) -> dict[str, str]:
     manifest = saved_manifest(run)
-    return {str(manifest.path(row).resolve()): str(manifest.splits[row]) for row in range(len(manifest))}
+    return {
+        clip_name(manifest.path(row).resolve(), *manifest.interval(row)): str(manifest.splits[row])
+        for row in range(len(manifest))
+    }
 
 
 def _write(

@@ -43,8 +43,8 @@ def _correct_rows(run: Path, manifest: Manifest, rows: np.ndarray) -> np.ndarray
     """Whether a run predicted each of the val rows correctly (N,); a file that it could not read counts as wrong."""
     predictions = read_prediction_rows(RunFolder(run).evaluation("val").path)
     assert predictions is not None, run
-    correct = {Path(prediction.path).resolve(): prediction.is_correct for prediction in predictions}
-    return np.array([correct.get(manifest.path(row).resolve(), False) for row in rows])
+    correct = {prediction.path: prediction.is_correct for prediction in predictions}
+    return np.array([correct.get(manifest.clip_name(row), False) for row in rows])
 
 
 def val_units(manifest: Manifest) -> tuple[int, str]:

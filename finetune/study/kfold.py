@@ -95,7 +95,7 @@ def _pool_results(
 
 def _pool_predictions(tested: Manifest, folds: Sequence[FinishedRun]) -> dict[str, TaskPredictions]:
     """The predictions of all folds for each task, in the order of rows; tasks without any label are omitted."""
-    row_of = {str(tested.path(row)): row for row in range(len(tested))}
+    row_of = {tested.clip_name(row): row for row in range(len(tested))}
     return {
         task: _concatenate([_fold_predictions(fold, task, row_of) for fold in folds if task in fold.results["tasks"]])
         for task in tested.tasks or [DEFAULT_TASK]
@@ -107,10 +107,10 @@ def _fold_predictions(fold: FinishedRun, task: str, row_of: dict[str, int]) -> T
     """Predictions of a fold's model, with the class thresholds and the temperature fitted on the fold's split val."""
     tasks = fold.results["tasks"]
     kind = tasks[task]["kind"]
-    paths, predictions_NK = read_task_predictions(fold.evaluation, task, tasks)
+    clips, predictions_NK = read_task_predictions(fold.evaluation, task, tasks)
     frozen = fold.evaluation.frozen
     has_frozen = task == primary_task(tasks) and kind in CATEGORICAL_KINDS and frozen.is_file()
-    rows = np.array([row_of[path] for path in paths], dtype=int)
+    rows = np.array([row_of[clip] for clip in clips], dtype=int)
     predictions = TaskPredictions(rows, predictions_NK, frozen=read_array(frozen) if has_frozen else None)
     return apply_fitted(kind, predictions, read_fitted(open_run(fold.folder))[task], use_temperature=True)
 

@@ -106,11 +106,11 @@ def _read_predictions(run: Path, task: str, split: str) -> _LabelledPredictions:
     manifest = saved_manifest(open_run(run)).for_split(split)
     labels = manifest.tasks[task]
     evaluation = RunFolder(run).evaluation(split)
-    paths, predictions_NK = read_task_predictions(evaluation, task, read_results_file(evaluation.results)["tasks"])
-    row_of = {str(manifest.path(row)): row for row in range(len(manifest))}
-    rows = np.array([row_of[path] for path in paths], dtype=int)
+    clips, predictions_NK = read_task_predictions(evaluation, task, read_results_file(evaluation.results)["tasks"])
+    row_of = {manifest.clip_name(row): row for row in range(len(manifest))}
+    rows = np.array([row_of[clip] for clip in clips], dtype=int)
     known = labels.known[rows]
-    groups = np.array(paths) if manifest.groups is None else manifest.groups[rows].astype(str)
+    groups = np.array(clips) if manifest.groups is None else manifest.groups[rows].astype(str)
     return _LabelledPredictions(labels.kind, labels.values[rows[known]], predictions_NK[known], groups[known])
 
 

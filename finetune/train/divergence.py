@@ -49,7 +49,7 @@ def refuse_too_many(
     """Raise DivergedError when more than train.max_nan_steps steps had a gradient that is not finite."""
     if left_out <= train.max_nan_steps:
         return
-    files = "\n".join(str(manifest.path(row)) for row in batch["row"].tolist())
+    files = "\n".join(manifest.clip_name(row) for row in batch["row"].tolist())
     raise DivergedError(
         f"the loss is {loss}, or its gradient is not finite; start another run with a lower lr in this phase, "
         f"train.clip_grad=1.0 or train.precision=fp32. The best epoch is in {RunFolder(folder).checkpoints / 'best'}. "

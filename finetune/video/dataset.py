@@ -5,7 +5,7 @@ batch size.
 """
 
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from copy import copy
 from functools import partial
 from hashlib import blake2b
@@ -44,6 +44,24 @@ class FrameSource(NamedTuple):
     read: Callable[..., tuple[np.ndarray, np.ndarray]] = read_frames
     times: Callable[[Path], np.ndarray] = frame_times
     image_rate: float = DEFAULT_IMAGE_FPS
+
+    def part(self, first: int, num_frames: int) -> "FrameSource":
+        """The source of `num_frames` frames from frame `first` on, which it numbers from 0."""
+        return FrameSource(
+            partial(_read_part, self.read, first),
+            partial(_times_of_part, self.times, first, num_frames),
+            self.image_rate,
+        )
+
+
+def _read_part(
+    read: Callable[..., tuple[np.ndarray, np.ndarray]], first: int, path: Path, indices: Sequence[int], **options: Any
+) -> tuple[np.ndarray, np.ndarray]:
+    return read(path, [first + index for index in indices], **options)
+
+
+def _times_of_part(times: Callable[[Path], np.ndarray], first: int, num_frames: int, path: Path) -> np.ndarray:
+    return times(path)[first : first + num_frames]
 
 
 VIDEO_FILE_SOURCE = FrameSource()
@@ -120,12 +138,21 @@ class ClipDataset(Dataset):
         """The label of each position: class numbers (N,), or what else the manifest has."""
         return self.manifest.labels[self.rows]
 
-    def stamp(self, row: int) -> tuple[str, int, int]:
-        """A file's path, size in bytes and modification time in nanoseconds; with a pack, those when it was packed."""
+    def stamp(self, row: int) -> tuple[str | int, ...]:
+        """What identifies a row's frames: the path, size in bytes and modification time in nanoseconds of its file.
+
+        With a pack, size and time are those when it was packed. Of an interval also its first frame and their number.
+        """
         path = self.manifest.path(row).absolute()
         if self.pack is not None:
-            return str(path), *self.pack.stamp(self.manifest.path(row))
-        return str(path), *stamp(path)
+            return str(path), *self.pack.stamp(self.manifest.path(row)), *self.frame_range(row)
+        return str(path), *stamp(path), *self.frame_range(row)
+
+    def frame_range(self, row: int) -> tuple[int, ...]:
+        """The first frame of a row in its file, and the number of its frames; () where no row is an interval."""
+        if self.facts.first_frames is None:
+            return ()
+        return int(self.facts.first_frames[row]), int(self.facts.num_frames[row])
 
     def with_rows_and_draws(self, positions: np.ndarray, drawn: tuple[int, ...] = ()) -> "ClipDataset":
         """The rows at some positions (N,), each with its fixed augmentations numbered `drawn`, or all its views."""
@@ -208,9 +235,9 @@ class ClipDataset(Dataset):
     def _seeds(self, epoch: int, row: int, path: Path) -> list[int]:
         """The seeds of an item's clips, one for each view."""
         if self.item_draws is not None:
-            return [fixed_draw_seed(path, view) for view in self.item_draws]
+            return [fixed_draw_seed(path, view, self.frame_range(row)) for view in self.item_draws]
         if self.drawn_views is not None:
-            return [fixed_draw_seed(path, fixed_draw_of_epoch(epoch, self.drawn_views))]
+            return [fixed_draw_seed(path, fixed_draw_of_epoch(epoch, self.drawn_views), self.frame_range(row))]
         return [draw_seed(self.seed, epoch, row, 0)]
 
     def _video_size(self, row: int) -> tuple[int, int]:
@@ -219,9 +246,11 @@ class ClipDataset(Dataset):
     def _source(self, row: int) -> FrameSource:
         rate = self.manifest.image_rate
         if self.pack is not None:
-            return FrameSource(self.pack.read_frames, self.pack.frame_times, rate)
-        layout = self.facts.layout(row)
-        return FrameSource(partial(read_frames, layout=layout), partial(frame_times, layout=layout), rate)
+            source = FrameSource(self.pack.read_frames, self.pack.frame_times, rate)
+        else:
+            layout = self.facts.layout(row)
+            source = FrameSource(partial(read_frames, layout=layout), partial(frame_times, layout=layout), rate)
+        return source.part(*frame_range) if (frame_range := self.frame_range(row)) else source
 
 
 def read_views(
@@ -297,13 +326,15 @@ def fixed_draw_of_epoch(epoch: int, views: int) -> int:
     return (epoch - 1) % views
 
 
-def fixed_draw_seed(path: Path, view: int) -> int:
-    """The 32-bit seed of a fixed augmentation of a file.
+def fixed_draw_seed(path: Path, view: int, frame_range: tuple[int, ...] = ()) -> int:
+    """The 32-bit seed of a fixed augmentation of a file, or of a `frame_range`, (first frame, number of frames), of it.
 
-    It depends on the names of the file and its folder alone, so runs with other seeds, splits or rows share it.
+    It depends on the names of the file and its folder and the frames alone, so runs with other seeds, splits or rows
+    share it.
     """
     name = os.fsencode("/".join(path.absolute().parts[-2:]))
-    return int.from_bytes(blake2b(name + b"\0" + str(view).encode(), digest_size=4).digest(), "little")
+    numbers = "\0".join(map(str, (view, *frame_range)))
+    return int.from_bytes(blake2b(name + b"\0" + numbers.encode(), digest_size=4).digest(), "little")
 
 
 def _read(path: Path, indices: list[int], size: tuple[int, int], *, source: FrameSource) -> Tensor:

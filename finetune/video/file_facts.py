@@ -3,15 +3,19 @@
 The cache of `clips.csv` is the folder `.clips.csv.facts` beside it. Where that cannot be written, nothing is cached.
 """
 
-from collections.abc import Sequence
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
 from pathlib import Path
 from uuid import uuid4
 
 import numpy as np
 
+from finetune.data.intervals import WHOLE, frames_in_interval, interval_text
 from finetune.data.manifest import Manifest
 from finetune.errors import RunError, VideoError
 from finetune.storage.safe_read import BAD_ARRAY_ERRORS, read_array
@@ -19,9 +23,11 @@ from finetune.video.decode.clip_files import stamp
 from finetune.video.decode.gop import GopLayout
 from finetune.video.decode.probe import VideoInfo
 
-FORMAT = 4  # increase when the files of the cache, or the facts in them, change
+FORMAT = 5  # increase when the files of the cache, or the facts in them, change
 NO_LAYOUT = -1
+NUM_FACTS = 6  # of each file: see _info_as_ints
 HEADER_LENGTH = 4  # integers before a layout's arrays
+TIMES_IN_HEADER = 2  # place of the number of times in a layout's header
 UNKNOWN = -1
 COLUMNS_FILE = "facts.npz"
 ScanResult = tuple[VideoInfo, GopLayout | None] | VideoError
@@ -40,6 +46,17 @@ class GopLayoutStore:
 
     def __reduce__(self) -> tuple[type, tuple[Path, np.ndarray]]:
         return GopLayoutStore, (self.path, self.positions)
+
+    def has_times(self, row: int) -> bool:
+        """Whether the layout of a row is there and has the times of its frames."""
+        start = int(self.positions[row])
+        if self.flat is None or not 0 <= start <= len(self.flat) - HEADER_LENGTH:
+            return False
+        return bool(self.flat[start + TIMES_IN_HEADER] > 0)
+
+    def at(self, rows: np.ndarray) -> GopLayoutStore:
+        """The layouts of rows (M,), which may repeat."""
+        return GopLayoutStore(self.path, self.positions[rows])
 
     def __getitem__(self, row: int) -> GopLayout | None:
         start = int(self.positions[row])
@@ -72,6 +89,8 @@ class FileFacts:
     """Facts about a manifest's N rows as arrays (N,). Where a file cannot be read they are 0, and `bad` says why.
 
     `rates`, in frames a second, and `seconds` are rounded to thousandths, and 0 where unknown; a pack has neither.
+    Where a row is an interval, `num_frames` and `seconds` are those of the interval, and `first_frames` has the number
+    of its first frame in the file; it is None where all rows are whole files.
     """
 
     num_frames: np.ndarray
@@ -81,51 +100,117 @@ class FileFacts:
     layouts: GopLayoutStore | None = None
     rates: np.ndarray | None = None
     seconds: np.ndarray | None = None
+    first_frames: np.ndarray | None = None
 
     def layout(self, row: int) -> GopLayout | None:
         return None if self.layouts is None else self.layouts[row]
 
+    def of_rows(self, files: np.ndarray) -> FileFacts:
+        """The facts of rows, given those of files; `files` (N,) is the number of each row's file."""
+        rows_of: dict[int, list[int]] = {}
+        for row, file in enumerate(files.tolist()):
+            rows_of.setdefault(file, []).append(row)
+        assert self.rates is not None and self.seconds is not None
+        return FileFacts(
+            self.num_frames[files],
+            self.heights[files],
+            self.widths[files],
+            dict(sorted((row, reason) for file, reason in self.bad.items() for row in rows_of[file])),
+            None if self.layouts is None else self.layouts.at(files),
+            self.rates[files],
+            self.seconds[files],
+        )
+
+    def with_intervals(self, manifest: Manifest, times_of_row: Callable[[int], np.ndarray]) -> FileFacts:
+        """The facts of a manifest's rows, from those of their whole files.
+
+        `times_of_row` gives the times (N,) of the frames of a row's file in seconds, from the beginning of the file; it
+        is called file by file. A row without a frame counts as unreadable.
+        """
+        if manifest.intervals is None:
+            return self
+        num_frames, first_frames, bad = self.num_frames.copy(), np.zeros_like(self.num_frames), dict(self.bad)
+        seconds = None if self.seconds is None else self.seconds.copy()
+        path, times_N, duration = b"", np.empty(0), 0.0
+        for row in np.argsort(manifest.paths, kind="stable").tolist():
+            start, end = manifest.interval(row)
+            if row in bad or (start, end) == WHOLE:
+                continue
+            if manifest.paths[row] != path:
+                path, times_N = manifest.paths[row], times_of_row(row)
+                gap = (
+                    float(np.median(np.diff(times_N)))
+                    if len(times_N) > 1
+                    else 0.0
+                    if self.seconds is None
+                    else float(self.seconds[row])
+                )
+                duration = float(times_N[-1]) + gap
+            first_frames[row], num_frames[row] = frames_in_interval(times_N, start, end)
+            if seconds is not None:
+                seconds[row] = round(max(0.0, min(end, duration) - start), 3)
+            if not num_frames[row]:
+                bad[row] = (
+                    f"{manifest.path(row)}: has no frame in {interval_text(start, end)}; it lasts {duration:.2f} s"
+                )
+        return replace(
+            self, num_frames=num_frames, seconds=seconds, first_frames=first_frames, bad=dict(sorted(bad.items()))
+        )
+
 
 class FactsCache:
-    """The facts cached beside a manifest: columns with one item for each file, and a separate file of layouts."""
+    """The facts of files, cached beside their manifest: columns with an item for each file, and a file of layouts."""
 
-    def __init__(self, manifest: Manifest) -> None:
-        source = manifest.source.absolute()
+    def __init__(self, source: Path, paths: np.ndarray) -> None:
+        """`paths` (F,) are absolute, UTF-8 bytes, each once."""
+        source = source.absolute()
         self.folder = (source if source.is_dir() else source.parent) / f".{source.name}.facts"
-        self.paths = manifest.paths
-        self.stats = np.array([_size_and_time(manifest.path(row)) for row in range(len(manifest))]).reshape(-1, 2)
+        self.paths = paths
+        self.stats = np.array([_size_and_time(Path(os.fsdecode(path))) for path in paths]).reshape(-1, 2)
         self.columns = self._load()
         place_of = {path: place for place, path in enumerate(self.columns["paths"].tolist())}
         places = np.array([place_of.get(path, UNKNOWN) for path in self.paths.tolist()], dtype=np.int64)
         same = [
-            place != UNKNOWN and bool((self.columns["stats"][place] == self.stats[row]).all())
-            for row, place in enumerate(places)
+            place != UNKNOWN and bool((self.columns["stats"][place] == self.stats[file]).all())
+            for file, place in enumerate(places)
         ]
         self.places = np.where(same, places, UNKNOWN)
 
-    def unknown(self) -> list[int]:
-        """Rows whose file is new or has changed since it was cached."""
-        return np.flatnonzero(self.places == UNKNOWN).tolist()
+    def unknown(self, *, timed: np.ndarray) -> list[int]:
+        """Numbers of files that are new or have changed since they were cached.
 
-    def add_scanned(self, results: dict[int, ScanResult]) -> FileFacts:
-        """The facts of all rows, given those of the `unknown` rows, which are added to the cache."""
-        bad = {row: str(result) for row, result in results.items() if isinstance(result, VideoError)}
-        facts_N5 = np.zeros((len(self.paths), 5), dtype=np.int64)
+        Also of those in `timed`, bool (F,), whose cached layout lacks the times of frames.
+        """
+        layouts = self._cached_layouts()
+        lacks_times = [bool(timed[file]) and not layouts.has_times(file) for file in range(len(self.paths))]
+        return np.flatnonzero((self.places == UNKNOWN) | np.array(lacks_times, dtype=bool)).tolist()
+
+    def add_scanned(self, results: dict[int, ScanResult]) -> tuple[FileFacts, np.ndarray]:
+        """The facts of all files, given those of the `unknown` ones, which are added to the cache.
+
+        And (F,) the timestamps in seconds at which the files begin, see `VideoInfo.start_seconds`.
+        """
+        bad = {file: str(result) for file, result in results.items() if isinstance(result, VideoError)}
+        facts_F6 = np.zeros((len(self.paths), NUM_FACTS), dtype=np.int64)
         is_cached = self.places != UNKNOWN
-        facts_N5[is_cached] = self.columns["facts"][self.places[is_cached]]
-        positions = np.full(len(self.paths), NO_LAYOUT)
-        positions[is_cached] = self.columns["positions"][self.places[is_cached]]
-        cached = GopLayoutStore(self.folder / Path(str(self.columns["layouts"])).name, positions)
+        facts_F6[is_cached] = self.columns["facts"][self.places[is_cached]]
+        cached = self._cached_layouts()
         layouts: GopLayoutStore | None = cached
         if len(results) > len(bad):
-            new = {row: result[1] for row, result in results.items() if not isinstance(result, VideoError)}
-            for row, result in results.items():
+            new = {file: result[1] for file, result in results.items() if not isinstance(result, VideoError)}
+            for file, result in results.items():
                 if not isinstance(result, VideoError):
-                    facts_N5[row] = _info_as_ints(result[0])
-            all_layouts = [new[row] if row in new else cached[row] for row in range(len(self.paths))]
-            layouts = self._save(facts_N5, all_layouts, bad)
-        num_frames, heights, widths, rates, seconds = facts_N5.T.copy()
-        return FileFacts(num_frames, heights, widths, bad, layouts, rates / 1000, seconds / 1000)
+                    facts_F6[file] = _info_as_ints(result[0])
+            all_layouts = [new[file] if file in new else cached[file] for file in range(len(self.paths))]
+            layouts = self._save(facts_F6, all_layouts, bad)
+        num_frames, heights, widths, rates, seconds, starts = facts_F6.T.copy()
+        return FileFacts(num_frames, heights, widths, bad, layouts, rates / 1000, seconds / 1000), starts / 1e6
+
+    def _cached_layouts(self) -> GopLayoutStore:
+        positions = np.full(len(self.paths), NO_LAYOUT)
+        is_cached = self.places != UNKNOWN
+        positions[is_cached] = self.columns["positions"][self.places[is_cached]]
+        return GopLayoutStore(self.folder / Path(str(self.columns["layouts"])).name, positions)
 
     def _load(self) -> dict[str, np.ndarray]:
         with (
@@ -136,20 +221,20 @@ class FactsCache:
             columns = {name: file[name] for name in ("paths", "stats", "facts", "positions", "layouts", "format")}
             if int(columns["format"]) == FORMAT and _are_consistent(columns):
                 return columns
-        nothing = {name: np.zeros((0, width), dtype=np.int64) for name, width in (("stats", 2), ("facts", 5))}
+        nothing = {name: np.zeros((0, width), dtype=np.int64) for name, width in (("stats", 2), ("facts", NUM_FACTS))}
         return (
             nothing | {name: np.zeros(0, dtype=np.int64) for name in ("paths", "positions")} | {"layouts": np.array("")}
         )
 
     def _save(
-        self, facts_N5: np.ndarray, layouts: Sequence[GopLayout | None], bad: dict[int, str]
+        self, facts_F6: np.ndarray, layouts: Sequence[GopLayout | None], bad: dict[int, str]
     ) -> GopLayoutStore | None:
         """Write under new names, then replace the old files; None where that fails."""
         pieces = [np.zeros(0, dtype=np.int64) if layout is None else _serialize_layout(layout) for layout in layouts]
         starts = np.cumsum([0, *map(len, pieces)])[:-1]
         positions = np.where([layout is None for layout in layouts], NO_LAYOUT, starts)
         good = np.setdiff1d(np.arange(len(self.paths)), np.array(list(bad), dtype=np.int64))
-        columns = {"paths": self.paths, "stats": self.stats, "facts": facts_N5, "positions": positions}
+        columns = {"paths": self.paths, "stats": self.stats, "facts": facts_F6, "positions": positions}
         path = self.folder / f"layouts-{uuid4().hex}.npy"
         try:
             self.folder.mkdir(exist_ok=True)
@@ -170,13 +255,14 @@ class FactsCache:
 def _are_consistent(columns: dict[str, np.ndarray]) -> bool:
     """Whether columns have the right shapes and types: the folder of a manifest may come from anyone."""
     count = len(columns["paths"])
-    shapes = {"stats": (count, 2), "facts": (count, 5), "positions": (count,)}
+    shapes = {"stats": (count, 2), "facts": (count, NUM_FACTS), "positions": (count,)}
     fit = all(columns[name].shape == shape and columns[name].dtype == np.int64 for name, shape in shapes.items())
     return fit and columns["paths"].ndim == 1 and bool((columns["facts"] >= 0).all())
 
 
 def _info_as_ints(info: VideoInfo) -> tuple[int, ...]:
-    return info.num_frames, info.height, info.width, round(1000 * info.fps), round(1000 * info.duration_seconds)
+    milliseconds, start = round(1000 * info.duration_seconds), round(1e6 * info.start_seconds)
+    return info.num_frames, info.height, info.width, round(1000 * info.fps), milliseconds, start
 
 
 def _size_and_time(path: Path) -> tuple[int, int]:

@@ -13,13 +13,14 @@ from pathlib import Path
 
 import numpy as np
 
+from finetune.data.intervals import WHOLE
 from finetune.data.manifest import Manifest
 from finetune.errors import VideoError
 from finetune.storage.numbered_images import DEFAULT_IMAGE_FPS
 from finetune.video.decode.clip_files import stamp
 from finetune.video.decode.every_frame import check_every_frame
 from finetune.video.decode.gop import GopLayout
-from finetune.video.decode.probe import VideoInfo, probe, scan
+from finetune.video.decode.probe import VideoInfo, frame_times, layout_with_times, probe, scan
 from finetune.video.decode.read import read_frames
 from finetune.video.decode.truncation import missing_bytes
 from finetune.video.encode import encode_jpeg
@@ -55,10 +56,25 @@ def scan_files(manifest: Manifest, *, progress: Progress | None = None) -> FileF
 
     `progress` is called with (files done, files).
     """
-    cache = FactsCache(manifest)
-    rows = cache.unknown()
-    results = _map_files(_scan, [manifest.path(row) for row in rows], progress=progress)
-    return _at_image_rate(cache.add_scanned(dict(zip(rows, results, strict=True))), manifest)
+    paths, file_of_row = np.unique(manifest.paths, return_inverse=True)
+    timed = np.zeros(len(paths), dtype=bool)  # files whose frames are found by time
+    if manifest.intervals is not None:
+        timed[file_of_row[(manifest.intervals != WHOLE).any(1)]] = True
+    cache = FactsCache(manifest.source, paths)
+    unknown = cache.unknown(timed=timed)
+    files_of = [Path(os.fsdecode(path)) for path in paths]
+    scan_file = partial(_scan, timed=frozenset(np.array(files_of)[timed].tolist()))
+    results = _map_files(scan_file, [files_of[file] for file in unknown], progress=progress)
+    files, starts = cache.add_scanned(dict(zip(unknown, results, strict=True)))
+    facts = _at_image_rate(files.of_rows(file_of_row), manifest)
+    return facts.with_intervals(manifest, lambda row: _times_of_row(facts, manifest, row) - starts[file_of_row[row]])
+
+
+def _times_of_row(facts: FileFacts, manifest: Manifest, row: int) -> np.ndarray:
+    """The timestamps of the frames of a row's file in seconds (N,)."""
+    if manifest.path(row).is_dir():
+        return np.arange(facts.num_frames[row]) / manifest.image_rate
+    return frame_times(manifest.path(row), facts.layout(row))
 
 
 def _at_image_rate(facts: FileFacts, manifest: Manifest) -> FileFacts:
@@ -135,9 +151,14 @@ def _info(path: Path) -> VideoInfo | VideoError:
         return error
 
 
-def _scan(path: Path) -> tuple[VideoInfo, GopLayout | None] | VideoError:
+def _scan(path: Path, *, timed: Collection[Path]) -> tuple[VideoInfo, GopLayout | None] | VideoError:
+    """The facts and the layout of a file, with the times of its frames if it is in `timed`."""
     try:
-        return scan(path)
+        info, layout = scan(path)
+        if path in timed and not path.is_dir() and (layout is None or layout.times is None):
+            layout = layout_with_times(path)
+            info = replace(info, num_frames=layout.num_frames)
+        return info, layout
     except VideoError as error:
         return error
 

@@ -183,7 +183,7 @@ def test_what_is_wrong_with_a_column_is_said_with_the_task(tmp_path, text, task,
     ("text", "message"),
     [
         ("file,it\na,1\n", "own.csv: no column path; tasks.it.manifest needs one, to join rows by"),
-        ("path,it\na,1\n./a,2\n", "own.csv: lists a file in several lines; tasks.it needs one label per file"),
+        ("path,it\na,1\n./a,2\n", "own.csv: lists a clip in several lines; tasks.it needs one label per clip"),
         ("path,it\nz,1\n", "own.csv: lists none of the 2 files to label for tasks.it; paths in a CSV are relative"),
         ("path,that\na,1\n", "own.csv: no column it, for tasks.it; it has path, that"),
         (None, "tasks.it.manifest: there is no manifest 'own.csv'"),

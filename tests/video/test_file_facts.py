@@ -77,7 +77,7 @@ def test_bad_files_are_looked_at_each_time(manifest):
 @pytest.mark.parametrize("damage", ["cut", "other format", "layouts gone"])
 def test_what_is_kept_and_damaged_is_made_anew(manifest, damage):
     first = scan_files(manifest)
-    folder = FactsCache(manifest).folder
+    folder = FactsCache(manifest.source, manifest.paths).folder
     if damage == "cut":
         (folder / "facts.npz").write_bytes((folder / "facts.npz").read_bytes()[:100])
     elif damage == "other format":
@@ -98,14 +98,14 @@ def test_where_nothing_can_be_written_nothing_is_kept(manifest, monkeypatch):
     facts = scan_files(manifest)
     assert facts.num_frames.tolist() == [5, 31, 5, 31]
     assert facts.layout(1) is None
-    assert not (FactsCache(manifest).folder / "facts.npz").exists()
+    assert not (FactsCache(manifest.source, manifest.paths).folder / "facts.npz").exists()
 
 
 def test_only_one_file_of_layouts_is_left(manifest):
     for count in (6, 7, 8):
         make_clip(manifest.path(0), count)
         scan_files(manifest)
-    assert len(list(FactsCache(manifest).folder.iterdir())) == 2
+    assert len(list(FactsCache(manifest.source, manifest.paths).folder.iterdir())) == 2
 
 
 def test_rates_and_seconds_are_kept_to_a_thousandth_and_zero_of_bad_files(manifest):

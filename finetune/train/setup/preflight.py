@@ -175,7 +175,7 @@ def load_file_facts(manifest: Manifest, recipe: Recipe, display: Display) -> Fil
     assert recipe.clip.size is not None
     facts = manifest_facts(manifest, recipe.data.packed, side=recipe.clip.size)
     if facts.bad and recipe.data.on_error == "fail":
-        listed = "\n".join(facts.bad[row] for row in sorted(facts.bad))
+        listed = "\n".join(dict.fromkeys(facts.bad[row] for row in sorted(facts.bad)))
         raise DataError(
             f"{listed}\n{len(facts.bad)} of {len(manifest)} files cannot be read; fix or remove them, "
             "or skip them with data.on_error=skip"

@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Callable, Mapping
+from functools import cache
 from hashlib import blake2b
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from finetune.data.intervals import clip_name
 from finetune.data.manifest import Manifest
 from finetune.errors import DataError, shorten_list
 from finetune.recipe.schema import Recipe
@@ -58,9 +60,13 @@ def starting_point(
 def digest_data(manifest: Manifest) -> dict[str, Any]:
     """`rows`: (N, 5) int64, a digest of each of ASPECTS; `classes`: ordered names by task ("" if there is only one).
 
-    Folders may move: a digest uses the name of a file and its content, not its folder.
+    Folders may move: a digest uses the name of a file, its interval and its content, not its folder.
     """
-    rows = [[_hash_int64(text) for text in _aspects(manifest, row)] for row in range(len(manifest))]
+    content_of = cache(_hash_file)
+    rows = [
+        [_hash_int64(text) for text in (*_aspects(manifest, row), content_of(manifest.path(row)))]
+        for row in range(len(manifest))
+    ]
     names = {task: list(labels.names) for task, labels in manifest.tasks.items()} or {"": list(manifest.classes)}
     return {"rows": torch.tensor(rows, dtype=torch.int64).reshape(-1, len(ASPECTS)), "classes": names}
 
@@ -75,7 +81,7 @@ def refuse_changed_data(manifest: Manifest, before: Mapping[str, Any], now: Mapp
     for column, aspect in enumerate(ASPECTS):
         changed = (rows[:, column] != now["rows"][:, column]).nonzero().flatten().tolist()
         if changed:
-            changes.append(f"{aspect} of {shorten_list([str(manifest.path(row)) for row in changed])}")
+            changes.append(f"{aspect} of {shorten_list([manifest.clip_name(row) for row in changed])}")
     for task, names in now["classes"].items():
         old_names = before["classes"].get(task, [])
         if old_names != names:
@@ -103,11 +109,12 @@ def refuse_changed_files(manifest: Manifest, before: Tensor, now: Tensor) -> Non
 
 
 def _aspects(manifest: Manifest, row: int) -> tuple[bytes, ...]:
+    """The texts of a row's ASPECTS but the last, the content of its file."""
     path = manifest.path(row)
     labels = [text for task in manifest.tasks.values() for text in task.text(row)] or [manifest.label(row)]
     group = "" if manifest.groups is None else str(manifest.groups[row])
-    texts = (path.name, "\0".join(labels), str(manifest.splits[row]), group)
-    return (*(os.fsencode(text) for text in texts), _hash_file(path))
+    texts = (clip_name(path.name, *manifest.interval(row)), "\0".join(labels), str(manifest.splits[row]), group)
+    return tuple(os.fsencode(text) for text in texts)
 
 
 def _hash_file(path: Path) -> bytes:

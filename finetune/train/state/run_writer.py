@@ -179,7 +179,7 @@ class RunWriter:
         if not self.is_writer:
             return
         listed = [
-            {"path": str(self.manifest.path(row)), "split": str(self.manifest.splits[row]), "reason": reason}
+            {"path": self.manifest.clip_name(row), "split": str(self.manifest.splits[row]), "reason": reason}
             for row, reason in sorted(self.skipped.items())
         ]
         write_skipped(self.folder, listed)

@@ -21,6 +21,7 @@ PYAV_ERRORS = (av.FFmpegError, OSError, ValueError, IndexError)
 MAX_HEADER_BYTES = 2**24
 FILE_PREFIX = "file:"
 ENCRYPTED_REASON = "is encrypted, and its frames cannot be decoded; decrypt it first"
+MAX_TIME_SECONDS = 1e9  # a later time is taken for garbage
 MAX_FRAME_RATE = 1000.0  # frames a second; DV files state 60,000
 MAX_PIXELS = 2**25  # an 8K video has 33 million; a damaged header can claim more than memory holds
 # FFmpeg probes a file by decoding several frames of it. Without that, an H.264 decoder has to be told to expect frames
@@ -113,6 +114,17 @@ def frame_rate(stream: VideoStream) -> float:
     """Frames a second as the file states; 0 where it states none, or one above MAX_FRAME_RATE."""
     rates = (float(rate or 0) for rate in (stream.average_rate, stream.guessed_rate, stream.base_rate))
     return next((rate for rate in rates if 0 < rate <= MAX_FRAME_RATE), 0.0)
+
+
+def start_of_file(container: InputContainer) -> float:
+    """The timestamp in seconds from which players count a file's time: recordings of broadcasts begin at any time.
+
+    A sound track that begins a few milliseconds earlier, to fill its decoder, does not count.
+    """
+    if lacks_timestamps(container) or container.start_time is None:
+        return 0.0
+    seconds = container.start_time / av.time_base
+    return seconds if 0 < seconds < MAX_TIME_SECONDS else 0.0
 
 
 def lacks_timestamps(container: InputContainer) -> bool:

@@ -13,7 +13,14 @@ from av.video.frame import VideoFrame
 from av.video.reformatter import Interpolation, VideoReformatter
 from av.video.stream import VideoStream
 
-from finetune.video.decode.container import PYAV_ERRORS, decode_packets, frame_rate, lacks_timestamps, read_packets
+from finetune.video.decode.container import (
+    MAX_TIME_SECONDS,
+    PYAV_ERRORS,
+    decode_packets,
+    frame_rate,
+    lacks_timestamps,
+    read_packets,
+)
 from finetune.video.decode.display_order import (
     Rank,
     UnknownOrderError,
@@ -41,7 +48,6 @@ UNKNOWN = -1
 MAX_LEADING_PACKETS = 8  # packets after a keyframe in which leading frames, shown before it, are looked for
 KEYFRAME, DISCARD = 1, 2  # flags of an index entry
 NO_TIMESTAMPS = 0x80  # flag of a container: AVFMT_NOTIMESTAMPS
-MAX_TIME_SECONDS = 1e9  # a later time is taken for garbage
 DIGEST_SIZE = 64  # side in pixels of the pictures by which frames are compared
 FrameDigests = list[int]  # one for each frame
 

@@ -12,7 +12,14 @@ from av.video.stream import VideoStream
 
 from finetune.errors import VideoError
 from finetune.video.decode.clip_files import list_sequence_images
-from finetune.video.decode.container import PYAV_ERRORS, decode_frames, frame_rate, open_video, reason_or_encrypted
+from finetune.video.decode.container import (
+    PYAV_ERRORS,
+    decode_frames,
+    frame_rate,
+    open_video,
+    reason_or_encrypted,
+    start_of_file,
+)
 from finetune.video.decode.gop import GopLayout
 from finetune.video.decode.image_sequence import NO_TIME, prefix_errors_with, require_one_size
 from finetune.video.decode.orientation import ClipOrientation, OrientationError
@@ -40,6 +47,7 @@ class VideoInfo:
     duration_seconds: float
     codec: str
     has_audio: bool
+    start_seconds: float = 0.0  # timestamp at which players begin to count the time of the file
 
     def __post_init__(self) -> None:
         assert self.num_frames > 0 and self.width > 0 and self.height > 0, self
@@ -65,7 +73,7 @@ def _scan(path: Path, *, verify: bool) -> tuple[VideoInfo, GopLayout | None]:
         _require_not_truncated(path, container, stream)
         layout, counted = layout_by_container_index(container, stream), "index"
         codec, has_audio = stream.codec_context.name, bool(container.streams.audio)
-        fps = frame_rate(stream)
+        fps, start_seconds = frame_rate(stream), start_of_file(container)
         frame_seconds = _typical_frame_seconds(stream) or (1 / fps if fps else 0.0)
         first = next(decode_frames(path, container, stream), None)
         if first is None:
@@ -88,6 +96,7 @@ def _scan(path: Path, *, verify: bool) -> tuple[VideoInfo, GopLayout | None]:
         duration_seconds=_duration(layout, first, last_time, frame_seconds),
         codec=codec,
         has_audio=has_audio,
+        start_seconds=start_seconds,
     )
     return info, None if counted == "index" else layout
 
@@ -101,15 +110,21 @@ def frame_times(path: str | Path, layout: GopLayout | None = None) -> np.ndarray
     path = Path(path)
     if path.is_dir():
         return np.full(len(list_sequence_images(path)), NO_TIME)
-    listed = 0
-    if layout is None:
-        with open_video(path, quick=True) as (container, stream):
-            index, layout = layout_by_container_index(container, stream), layout_by_demuxing(container, stream)
-            listed = 0 if index is None else index.num_frames
     if layout is None or layout.times is None:
-        layout = _layout_by_decoding(path, listed=listed, verify=False)
+        layout = layout_with_times(path)
     assert layout.times is not None
     return layout.times
+
+
+def layout_with_times(path: Path) -> GopLayout:
+    """The layout of a video file with the presentation time of each frame, by a pass over all its packets.
+
+    All frames are decoded where that is not enough. Raises VideoError.
+    """
+    with open_video(path, quick=True) as (container, stream):
+        index, layout = layout_by_container_index(container, stream), layout_by_demuxing(container, stream)
+        listed = 0 if index is None else index.num_frames
+    return layout or _layout_by_decoding(path, listed=listed, verify=False)
 
 
 def _layout_by_decoding(path: Path, *, listed: int, verify: bool) -> GopLayout:

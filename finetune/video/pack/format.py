@@ -7,6 +7,7 @@ DIR/bad.json       the files that could not be read, each with the reason
 """
 
 import json
+import math
 import os
 from bisect import bisect_left
 from collections.abc import Sequence
@@ -30,6 +31,7 @@ ENTRY_FIELDS = [
     *(("height", "<i4"), ("width", "<i4")),  # of the source video in pixels, as displayed
     *(("shard", "<i4"), ("start", "<i8")),  # the shard's number, and the offset of its first JPEG
     *(("table", "<i8"), ("num_frames", "<i8")),  # the offset of its table, and its length
+    ("begin", "<f8"),  # timestamp in seconds at which players begin to count the video's time; NaN in older packs
 ]
 
 
@@ -74,9 +76,12 @@ def read_index(folder: Path) -> np.ndarray:
     """The index (N,) as a memory map; empty where there is none yet."""
     file = folder / "index.npy"
     try:
-        return read_array(file, mapped=True) if file.exists() else make_index([])
+        index = read_array(file, mapped=True) if file.exists() else make_index([])
     except RunError as error:
         raise RunError(f"{error}; delete it, and pack again") from None
+    if index.dtype.names is None or "begin" in index.dtype.names:
+        return index
+    return make_index([(*entry, math.nan) for entry in index.tolist()])
 
 
 def write_index(folder: Path, index: np.ndarray) -> None:

@@ -1,8 +1,9 @@
 """Read a pack: frames of its videos through memory maps, as `read_frames` gives those of the video files."""
 
+import math
 import zlib
 from collections.abc import Sequence
-from functools import lru_cache
+from functools import lru_cache, partial
 from pathlib import Path
 
 import numpy as np
@@ -130,7 +131,20 @@ class Pack:
                 f"{self.folder}: {len(changed)} of {len(manifest)} videos have changed since they were packed: "
                 f"{shorten_list(changed)}; run `finetune data pack MANIFEST --out {self.folder}` again"
             )
-        return FileFacts(num_frames, heights, widths, bad)
+        return FileFacts(num_frames, heights, widths, bad).with_intervals(
+            manifest, partial(self._times_of_row, manifest)
+        )
+
+    def _times_of_row(self, manifest: Manifest, row: int) -> np.ndarray:
+        """The times of the packed frames of a row's file (N,), in seconds from the beginning of the file."""
+        path = manifest.path(row)
+        begin, times_N = float(self._entry(path)["begin"]), self.frame_times(path)
+        if math.isnan(begin):
+            raise DataError(
+                f"{self.folder}: an older version packed it, which did not record where the time of a video begins, so "
+                "rows cannot be intervals; pack into another folder"
+            )
+        return np.arange(len(times_N)) / manifest.image_rate if np.isnan(times_N).all() else times_N - begin
 
     def _open_shard(self, shard: int) -> np.ndarray:
         return np.memmap(shard_file(self.folder, shard), np.uint8, "r")

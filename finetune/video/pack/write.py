@@ -177,7 +177,7 @@ class _ShardWriter:
             self.file = (self.folder / "shard.partial").open("wb")
         with part.file.open("rb") as source:
             shutil.copyfileobj(source, self.file, 2**20)
-        self.entries.append((*part.source, self.number, self.end, self.end + part.table, part.num_frames))
+        self.entries.append((*part.source, self.number, self.end, self.end + part.table, part.num_frames, part.begin))
         self.end += part.table + part.num_frames * FRAME_DTYPE.itemsize
         part.file.unlink()
         if self.end >= SHARD_BYTES:
@@ -216,6 +216,7 @@ class _PackedVideo:
     source: tuple  # path as bytes, size, mtime_ns, height, width
     table: int
     num_frames: int
+    begin: float
 
 
 def _pack_video(item: tuple[int, str], *, settings: PackSettings, parts: Path) -> _PackedVideo | VideoError | OSError:
@@ -233,7 +234,9 @@ def _pack_video(item: tuple[int, str], *, settings: PackSettings, parts: Path) -
     except (VideoError, OSError) as error:
         target.unlink(missing_ok=True)
         return error
-    return _PackedVideo(target, (os.fsencode(path), *stamp, info.height, info.width), table, num_frames)
+    return _PackedVideo(
+        target, (os.fsencode(path), *stamp, info.height, info.width), table, num_frames, info.start_seconds
+    )
 
 
 def _write_frames(file: IO[bytes], pictures: Pictures) -> tuple[int, int]:

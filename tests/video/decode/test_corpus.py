@@ -54,10 +54,10 @@ def facts(folder):
     (folder / "clips.csv").write_text("path,label\n" + "".join(f"{name},{len(name) % 2}\n" for name in scans))
     manifest = Manifest.from_csv(folder / "clips.csv")
     row_of = {manifest.path(row).name: row for row in range(len(manifest))}
-    FactsCache(manifest).add_scanned({row_of[name]: result for name, result in scans.items()})
-    kept = FactsCache(manifest)
-    assert not kept.unknown()
-    return {name: (scans[name][0], kept.add_scanned({}), row) for name, row in row_of.items()}
+    FactsCache(manifest.source, manifest.paths).add_scanned({row_of[name]: result for name, result in scans.items()})
+    kept = FactsCache(manifest.source, manifest.paths)
+    assert not kept.unknown(timed=np.zeros(len(manifest), dtype=bool))
+    return {name: (scans[name][0], kept.add_scanned({})[0], row) for name, row in row_of.items()}
 
 
 def in_order(path):

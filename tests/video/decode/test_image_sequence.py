@@ -145,9 +145,9 @@ def test_facts_of_a_folder_are_kept_until_one_of_its_images_changes(manifest):
     from finetune.video.file_facts import FactsCache
 
     scan_files(manifest)
-    assert FactsCache(manifest).unknown() == []
+    assert FactsCache(manifest.source, manifest.paths).unknown(timed=np.zeros(4, dtype=bool)) == []
     make_images(manifest.path(3), 1, first=21)
-    assert FactsCache(manifest).unknown() == [3]
+    assert FactsCache(manifest.source, manifest.paths).unknown(timed=np.zeros(4, dtype=bool)) == [3]
     assert scan_files(manifest).num_frames.tolist() == [20, 20, 20, 21]
 
 

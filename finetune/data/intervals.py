@@ -1,0 +1,97 @@
+"""Rows that are intervals of a file: their columns `start` and `end` in a CSV, and the name of such a clip.
+
+Times are in seconds from the beginning of the file, as players count. An interval holds the frames whose time lies in
+[start, end).
+"""
+
+import math
+import os
+import re
+from pathlib import Path
+
+import numpy as np
+
+from finetune.data.tables import Table
+from finetune.data.valid_names import escape_invisible
+from finetune.errors import DataError
+
+MICROSECONDS_PER_SECOND = 1_000_000
+MAX_SECONDS = 1e9
+MAX_PROBLEMS = 10  # that one message lists
+WHOLE = (0.0, math.inf)
+_SECONDS = re.compile(r"\d+(?:[.,]\d*)?|[.,]\d+")
+_CLOCK = re.compile(r"\d+:\d\d?(:\d\d?)?([.,]\d*)?")
+
+
+def read_intervals(table: Table) -> np.ndarray | None:
+    """The columns `start` and `end` as float64 (N, 2), in seconds; None where both are missing or empty.
+
+    An empty start is 0, an empty end is infinite: the end of the file. Raises DataError with all errors.
+    """
+    columns = {name: table.filled(name) for name in ("start", "end")}
+    if not any(columns.values()):
+        return None
+    intervals_N2 = np.tile(np.array(WHOLE), (len(table.lines), 1))
+    problems = []
+    for place, (name, texts) in enumerate(columns.items()):
+        for row, text in enumerate(texts or ()):
+            if text:
+                value = _parse_seconds(text)
+                intervals_N2[row, place] = WHOLE[place] if value is None else value
+                if value is None:
+                    problems.append(f"line {table.lines[row]}: {name} {escape_invisible(text)!r} {_advice(text)}")
+    for row in np.flatnonzero(intervals_N2[:, 1] <= intervals_N2[:, 0]).tolist():
+        start, end = intervals_N2[row].tolist()
+        what = "is empty" if start == end else "ends before it starts"
+        times = f"start {seconds_text(start)}, end {seconds_text(end)}"
+        problems.append(f"line {table.lines[row]}: the interval {what}: {times}")
+    if problems:
+        raise DataError("\n".join(f"{table.source}: {problem}" for problem in _first(problems)))
+    return intervals_N2
+
+
+def _first(problems: list[str]) -> list[str]:
+    left = len(problems) - MAX_PROBLEMS
+    return [*problems[:MAX_PROBLEMS], *([f"{left} more lines with such errors"] if left > 0 else [])]
+
+
+def _parse_seconds(text: str) -> float | None:
+    """Seconds to the microsecond, with a decimal point or comma; None where the text is no time."""
+    if not _SECONDS.fullmatch(text):
+        return None
+    value = round(float(text.replace(",", ".")), 6)
+    return value if value <= MAX_SECONDS else None
+
+
+def _advice(text: str) -> str:
+    if _CLOCK.fullmatch(text):
+        return "is not in seconds; write 62.5 for 00:01:02.5, or convert the file with `finetune data import`"
+    return "is not a time in seconds, such as 12.5; rename the column if it means something else"
+
+
+def seconds_text(seconds: float) -> str:
+    """Seconds without trailing zeros, to the microsecond; an empty text for infinity."""
+    return "" if math.isinf(seconds) else f"{seconds:.6f}".rstrip("0").rstrip(".")
+
+
+def interval_text(start: float, end: float) -> str:
+    """An interval in words: `3–7.5 s`, or `3 s–end`; an empty text for a whole file."""
+    if (start, end) == WHOLE:
+        return ""
+    return f"{seconds_text(start)} s–end" if math.isinf(end) else f"{seconds_text(start)}–{seconds_text(end)} s"
+
+
+def clip_name(path: str | Path, start: float = 0.0, end: float = math.inf) -> str:
+    """The name of a clip, which identifies it: its path, and its interval where it is not the whole file."""
+    interval = interval_text(start, end)
+    return f"{os.fspath(path)} ({interval})" if interval else os.fspath(path)
+
+
+def frames_in_interval(times_N: np.ndarray, start: float, end: float) -> tuple[int, int]:
+    """The first frame of [start, end), and the number of frames in it; `times_N` (N,) are in seconds and rising.
+
+    Times are compared as whole microseconds, so that 1.04 is the time of frame 26 at 25 frames per second.
+    """
+    times = np.rint(times_N * MICROSECONDS_PER_SECOND)
+    low, high = np.searchsorted(times, np.rint(np.array([start, end]) * MICROSECONDS_PER_SECOND)).tolist()
+    return low, high - low
