@@ -19,6 +19,7 @@ FOLDERS = (
         "evaluation",
         "prediction",
         "report",
+        "timeline",
         "train",
         "study",
         "cli",
