@@ -45,8 +45,21 @@ def load_manifest(recipe: "Recipe", *, whole: bool = False) -> "Manifest":
     else:
         assert data.folder is not None
         manifest = Manifest.from_folder(data.folder, image_sequences=data.image_sequences, **options)
+    manifest = _with_background(replace(manifest, image_rate=data.image_rate), recipe)
     _print_size(manifest)
-    return _with_image_rate(print_manifest_notes(manifest), data.image_rate)
+    _print_image_sequences(manifest)
+    return print_manifest_notes(manifest)
+
+
+def _with_background(manifest: "Manifest", recipe: "Recipe") -> "Manifest":
+    data = recipe.data
+    if data.background is None:
+        return manifest
+    from finetune.data.background import Background
+    from finetune.video.background import with_background
+
+    background = Background(data.background, data.background_share, data.background_margin, recipe.seed)
+    return with_background(manifest, background, packed=data.packed)
 
 
 def _print_size(manifest: "Manifest") -> None:
@@ -59,18 +72,17 @@ def _print_size(manifest: "Manifest") -> None:
         print(f"{manifest.source}: {count(len(manifest), 'clip')}{classes} ({sizes})", file=sys.stderr, flush=True)
 
 
-def _with_image_rate(manifest: "Manifest", rate: float) -> "Manifest":
-    """The manifest with the frame rate of its folders of numbered images; prints how many there are."""
+def _print_image_sequences(manifest: "Manifest") -> None:
+    """How many folders of numbered images are clips, on stderr."""
     from finetune.text import count
 
     sequences = sum(manifest.path(row).is_dir() for row in range(len(manifest)))
     if sequences:
         print(
-            f"{count(sequences, 'folder')} of numbered images: one clip each, at {rate:g} frames per second "
-            "(data.image_sequences, data.image_rate)",
+            f"{count(sequences, 'folder')} of numbered images: one clip each, at {manifest.image_rate:g} frames per "
+            "second (data.image_sequences, data.image_rate)",
             file=sys.stderr,
         )
-    return replace(manifest, image_rate=rate)
 
 
 def print_manifest_notes(manifest: "Manifest") -> "Manifest":

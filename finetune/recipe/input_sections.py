@@ -7,7 +7,15 @@ from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
-from finetune.recipe.fields import Fraction, LocalPath, PathOrUrl, PositiveFloat, PositiveInt, Section
+from finetune.recipe.fields import (
+    Fraction,
+    LocalPath,
+    NonNegativeFloat,
+    PathOrUrl,
+    PositiveFloat,
+    PositiveInt,
+    Section,
+)
 from finetune.recipe.own_parts import OwnPart
 from finetune.storage.numbered_images import DEFAULT_IMAGE_FPS
 
@@ -16,7 +24,7 @@ class Data(Section):
     """Where the labelled videos are, and how rows without a split are divided into splits."""
 
     manifest: PathOrUrl | None = Field(
-        None, description="CSV file with path,label[,split][,group], paths relative to the file; or s3://…"
+        None, description="CSV file with path,label[,split][,group][,start,end], paths relative to the file; or s3://…"
     )
     folder: LocalPath | None = Field(None, description="folder with <class>/* or <split>/<class>/*")
     group_pattern: str | None = Field(
@@ -33,6 +41,16 @@ class Data(Section):
     image_rate: PositiveFloat = Field(DEFAULT_IMAGE_FPS, description="frames per second of folders of numbered images")
     packed: PathOrUrl | None = Field(
         None, description="folder written by `finetune data pack`, or s3://…; frames are read from it"
+    )
+    background: str | None = Field(
+        None,
+        min_length=1,
+        description="name of a class for unlabelled time: rows of it are drawn from recordings with start and end, so "
+        "that the model learns what is none of the classes; with multilabel they are rows without a class",
+    )
+    background_share: Fraction = Field(0.25, description="fraction of all rows that are background")
+    background_margin: NonNegativeFloat = Field(
+        0.5, description="seconds that a background row keeps from labelled intervals"
     )
     val: Fraction = Field(0.15, description="fraction for validation, where the data has no splits")
     test: Fraction = Field(0.2, description="fraction for testing, where the data has no splits")

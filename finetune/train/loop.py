@@ -30,6 +30,7 @@ from finetune.train.state.signals import StopRequested, StopSignalHandler
 from finetune.train.state.state import State, restore_state
 from finetune.train.step import TrainSetup, TrainState, train_step
 from finetune.train.validation import merge_metrics, recompute_bn_statistics, validate
+from finetune.video.file_facts import typical_clip_seconds
 
 MINUTES_BETWEEN_SAVES = 5 / 60  # at least, so that short epochs on cached features are not slowed down by saving
 EpochCallback = Callable[[dict[str, Any]], None]
@@ -69,6 +70,8 @@ def run_training(
     if not run.is_writer:
         at.tally = Tally()  # the main process has the saved sums, which may be those of all processes
     accelerator.wait_for_everyone()
+    if (seconds := typical_clip_seconds(manifest, facts)) is not None:
+        run.record_decided({"clip_seconds": seconds})
     if start.state is not None and at.batches == 0 and run.records and run.last_is_best:
         run.save_best(model, run.records[-1])  # a run that was killed after saving `last` and before `best`
     trackers = run_trackers(accelerator, run.folder, recipe)

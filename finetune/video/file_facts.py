@@ -88,9 +88,9 @@ def _serialize_layout(layout: GopLayout) -> np.ndarray:
 class FileFacts:
     """Facts about a manifest's N rows as arrays (N,). Where a file cannot be read they are 0, and `bad` says why.
 
-    `rates`, in frames a second, and `seconds` are rounded to thousandths, and 0 where unknown; a pack has neither.
-    Where a row is an interval, `num_frames` and `seconds` are those of the interval, and `first_frames` has the number
-    of its first frame in the file; it is None where all rows are whole files.
+    `rates`, in frames a second, and `seconds` are rounded to thousandths, and 0 where unknown; a pack has neither, but
+    for the `seconds` of intervals. Where a row is an interval, `num_frames` and `seconds` are those of the interval,
+    and `first_frames` has the number of its first frame in the file; it is None where all rows are whole files.
     """
 
     num_frames: np.ndarray
@@ -130,7 +130,7 @@ class FileFacts:
         if manifest.intervals is None:
             return self
         num_frames, first_frames, bad = self.num_frames.copy(), np.zeros_like(self.num_frames), dict(self.bad)
-        seconds = None if self.seconds is None else self.seconds.copy()
+        seconds = np.zeros(len(num_frames)) if self.seconds is None else self.seconds.copy()
         path, times_N, duration = b"", np.empty(0), 0.0
         for row in np.argsort(manifest.paths, kind="stable").tolist():
             start, end = manifest.interval(row)
@@ -147,8 +147,7 @@ class FileFacts:
                 )
                 duration = float(times_N[-1]) + gap
             first_frames[row], num_frames[row] = frames_in_interval(times_N, start, end)
-            if seconds is not None:
-                seconds[row] = round(max(0.0, min(end, duration) - start), 3)
+            seconds[row] = round(max(0.0, min(end, duration) - start), 3)
             if not num_frames[row]:
                 bad[row] = (
                     f"{manifest.path(row)}: has no frame in {interval_text(start, end)}; it lasts {duration:.2f} s"
@@ -156,6 +155,15 @@ class FileFacts:
         return replace(
             self, num_frames=num_frames, seconds=seconds, first_frames=first_frames, bad=dict(sorted(bad.items()))
         )
+
+
+def typical_clip_seconds(manifest: Manifest, facts: FileFacts) -> float | None:
+    """The median length of the readable training rows in seconds; None where no length is known."""
+    if facts.seconds is None:
+        return None
+    rows = np.setdiff1d(manifest.rows("train"), list(facts.bad))
+    known = facts.seconds[rows][facts.seconds[rows] > 0]
+    return round(float(np.median(known)), 3) if len(known) else None
 
 
 class FactsCache:
