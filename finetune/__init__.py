@@ -10,7 +10,16 @@ from finetune.runtime.threads import wait_without_spinning
 
 if TYPE_CHECKING:
     from finetune.data.manifest import Manifest
-    from finetune.errors import DataError, DivergedError, FinetuneError, ModelError, RecipeError, RunError, VideoError
+    from finetune.errors import (
+        ArgumentError,
+        DataError,
+        DivergedError,
+        FinetuneError,
+        ModelError,
+        RecipeError,
+        RunError,
+        VideoError,
+    )
     from finetune.evaluation.evaluate import evaluate
     from finetune.model.classifier import VideoClassifier, build_model
     from finetune.model.freezing.freeze import describe, set_trainable
@@ -33,6 +42,7 @@ wait_without_spinning()
 _EXPORTS = {
     "finetune.run.checkpoint": ("load",),
     "finetune.errors": (
+        "ArgumentError",
         "DataError",
         "DivergedError",
         "FinetuneError",
@@ -61,6 +71,7 @@ _EXPORTS = {
 _EXPORT_MODULE = {name: module for module, names in _EXPORTS.items() for name in names}
 
 __all__ = [
+    "ArgumentError",
     "Augment",
     "Clip",
     "ClipDataset",

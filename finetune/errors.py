@@ -1,6 +1,7 @@
 """Errors that the user can fix.
 
 FinetuneError            on the command line: exit status 2, the message on stderr, no traceback
+├── ArgumentError        a call in Python has a wrong argument; it is a TypeError as well
 ├── RecipeError          the recipe is invalid
 ├── DataError            the manifest, folder or labels are invalid
 │   └── VideoError       a file cannot be read as a video
@@ -17,6 +18,10 @@ from difflib import get_close_matches
 
 class FinetuneError(Exception):
     """An error that the user can fix; the message says what is wrong, where, and what to do next."""
+
+
+class ArgumentError(FinetuneError, TypeError):
+    """A call has an argument with an unknown name or of a wrong type."""
 
 
 class RecipeError(FinetuneError):
@@ -45,7 +50,7 @@ class DivergedError(FinetuneError):
 
 def suggest_similar(word: str, known: Iterable[str]) -> str:
     """`" (nearest: a, b)"` from the known words, or an empty string if none is similar."""
-    near = get_close_matches(word, list(known), n=3, cutoff=0.6)
+    near = get_close_matches(str(word), list(known), n=3, cutoff=0.6)
     return f" (nearest: {', '.join(near)})" if near else ""
 
 

@@ -10,7 +10,20 @@ import pytest
 PACKAGE = Path(__file__).parent.parent / "finetune"
 # From the bottom to the top: each folder (or file) may import those before it.
 FOLDERS = (
-    *("version", "errors", "text", "runtime", "storage", "recipe", "metrics", "data", "model", "run", "video"),
+    *(
+        "version",
+        "errors",
+        "arguments",
+        "text",
+        "runtime",
+        "storage",
+        "recipe",
+        "metrics",
+        "data",
+        "model",
+        "run",
+        "video",
+    ),
     *(
         "feature_cache",
         "inference",

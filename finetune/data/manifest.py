@@ -16,6 +16,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from finetune.arguments import check_arguments
 from finetune.data.intervals import WHOLE, clip_name, read_intervals, seconds_text
 from finetune.data.labels import Labels, join_labels, output_specs, read_labels, split_labels
 from finetune.data.read import SPLIT_ALIASES, check_files_exist, groups_by_pattern, read_csv, read_groups, scan_folder
@@ -36,6 +37,7 @@ from finetune.storage.object_store import is_url, local_copy
 from finetune.text import count
 
 
+@check_arguments
 @dataclass(frozen=True, eq=False, repr=False)
 class Manifest:
     """Labelled videos. All arrays have N items, one per row; `source` is the file or folder, for messages.
@@ -106,6 +108,7 @@ class Manifest:
         """The ground truth: class indices (N,), or bool (N, K) where rows may have several classes."""
         return self.labels if self.targets is None else self.targets
 
+    @check_arguments
     def rows(self, split: str) -> np.ndarray:
         """Row numbers (R,) of a split, ascending. Raises DataError for a name that is not a split."""
         if split not in SPLITS:
@@ -179,9 +182,10 @@ class Manifest:
         """The rows of one split, in order, renumbered from 0; classes stay."""
         return self.without(np.flatnonzero(self.splits != split))
 
-    def to_csv(self, path: Path) -> None:
+    @check_arguments
+    def to_csv(self, path: str | Path) -> None:
         """Write path[,start,end],label,split[,group] with absolute paths, so that the same rows can be read again."""
-        self._write(path, {"split": self.splits})
+        self._write(Path(path), {"split": self.splits})
 
     def to_csv_without_splits(self, path: Path) -> None:
         """The same, but without the column split if all rows are in train."""
@@ -201,6 +205,7 @@ class Manifest:
                 writer.writerow([self.path(row), *interval, self.label(row), *in_columns, *texts])
 
     @staticmethod
+    @check_arguments
     def from_csv(
         path: str | Path,
         *,
@@ -242,6 +247,7 @@ class Manifest:
         return _build_manifest(source, rows, (val, test, seed), checked=checked)
 
     @staticmethod
+    @check_arguments
     def from_folder(
         path: str | Path,
         *,

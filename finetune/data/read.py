@@ -11,6 +11,7 @@ from pathlib import Path
 from finetune.data.tables import Table, read_table
 from finetune.data.valid_names import escape_invisible
 from finetune.errors import DataError, shorten_list, suggest_similar
+from finetune.recipe.input_sections import Data
 from finetune.storage.folder_walk import OWN_FILE_REASON, skip_reason, summarize_skipped, walk_files
 from finetune.storage.numbered_images import group_into_clips, is_media
 
@@ -242,6 +243,7 @@ def groups_by_pattern(files: Sequence[Path], pattern: str | None) -> list[str] |
     """The group of each file by a regular expression. Raises DataError naming files whose path does not match."""
     if pattern is None:
         return None
+    Data(group_pattern=pattern)  # raises RecipeError for one that is not valid
     groups = [match_group(file.as_posix(), pattern) for file in files]
     unmatched = [escape_invisible(str(file)) for file, group in zip(files, groups, strict=True) if not group]
     if unmatched:

@@ -4,10 +4,11 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
+from finetune.arguments import check_arguments, check_range
 from finetune.checks.split_warnings import warnings_of_set, warnings_of_test
 from finetune.data.labels import Labels
 from finetune.data.manifest import Manifest
@@ -22,7 +23,7 @@ from finetune.model.classifier import VideoClassifier
 from finetune.model.freezing.stages import HEAD_STAGES
 from finetune.model.view_consensus import CONSENSUS_LABELS
 from finetune.recipe.load import list_overrides
-from finetune.recipe.schema import Recipe
+from finetune.recipe.schema import MAX_VIEWS, Recipe
 from finetune.recipe.tasks import CLASSIFICATION_KINDS
 from finetune.run.checkpoint import load_model
 from finetune.run.fitted import Fitted, read_fitted
@@ -36,16 +37,17 @@ from finetune.video.file_facts import FileFacts
 from finetune.video.row_loader import evaluation_loader
 
 
+@check_arguments
 def evaluate(
     run: str | Path | Run,
     overrides: str | Sequence[str] = (),
     *,
     split: str | None = None,
     views: int | None = None,
-    on_error: str | None = None,
-    unknown_classes: str = "fail",
-    data_root: Path | None = None,
-    out: Path | None = None,
+    on_error: Literal["fail", "skip"] | None = None,
+    unknown_classes: Literal["fail", "skip"] = "fail",
+    data_root: str | Path | None = None,
+    out: str | Path | None = None,
     pictures: bool = True,
     progress: Progress | None = None,
 ) -> Results:
@@ -61,14 +63,7 @@ def evaluate(
     (by default the recipe's) is `skip`: then it is counted and listed. A task without any labels is omitted.
     Raises RunError or DataError.
     """
-    for name, value, known in (
-        ("on_error", on_error, (None, "fail", "skip")),
-        ("unknown_classes", unknown_classes, ("fail", "skip")),
-    ):
-        if value not in known:
-            raise RunError(f"{name} is 'fail' or 'skip', not {value!r}")
-    if views is not None and views < 1:
-        raise RunError(f"views is {views}; at least one clip of each video is needed")
+    check_range(1 if views is None else views, 1, MAX_VIEWS, name="views")
     opened, overrides = open_run(run), list_overrides(overrides)
     if split is not None and split not in SPLITS:
         raise RunError(f"there is no split {split!r}{suggest_similar(split, SPLITS)}; there are {', '.join(SPLITS)}")
@@ -116,9 +111,9 @@ def evaluate(
         protocol=protocol,
         seconds=time.perf_counter() - started,
     )
-    target = out or RunFolder(opened.folder).evaluation(split).path
+    own_folder = RunFolder(opened.folder).evaluation(split).path
+    target = Path(out or (external_set_folder(opened.folder, overrides) if other else own_folder))
     if other:
-        target = out or external_set_folder(opened.folder, overrides)
         results["source"] = other.source
     elif seeds := _previous_seeds(target, protocol):
         results["seeds"] = seeds

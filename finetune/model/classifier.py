@@ -1,7 +1,7 @@
 """The whole model: backbone, temporal pooling, heads, and the consensus over views of a clip."""
 
 import warnings
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
@@ -10,6 +10,7 @@ from typing import Any, Self
 import torch
 from torch import Tensor, nn
 
+from finetune.arguments import check_arguments
 from finetune.errors import ModelError, shorten_list
 from finetune.model.activation_checkpointing import checkpoint_blocks, trainable_blocks
 from finetune.model.backbone.backbone import Backbone, build_backbone
@@ -40,6 +41,7 @@ class VideoClassifier(nn.Module):
     `outputs` scales back.
     """
 
+    @check_arguments
     def __init__(
         self,
         backbone: Backbone,
@@ -86,6 +88,7 @@ class VideoClassifier(nn.Module):
         if cut is not None:
             with checkpoint_blocks(self._blocks_to_checkpoint(), self.backbone.frames):
                 return self._logits(forward_after_cut(self, clips, cut))
+        _check_clips(clips)
         if clips.ndim == 5:
             return self._logits(self._features(clips))
         views = clips.shape[1]
@@ -199,6 +202,7 @@ class VideoClassifier(nn.Module):
         return named
 
 
+@check_arguments
 def build_model(
     backbone: str | Callable[..., Any],
     classes: Sequence[str],
@@ -245,8 +249,6 @@ def build_from_settings(
     `clips` is for multi-label tasks: the number of training rows that `class_counts` were counted in. `class_counts`
     are not used with a `multitask_spec`.
     """
-    if isinstance(classes, str) or not isinstance(classes, Iterable):
-        raise ModelError(f"classes is a list of names, such as manifest.classes, not {classes!r}")
     if num_frames < 1:
         raise ModelError(f"num_frames is {num_frames}; a clip has at least one frame")
     _check_names(classes, multitask_spec)
@@ -270,6 +272,17 @@ def build_from_settings(
     if class_counts is not None:
         model.heads.init_bias_from_prior(DEFAULT_TASK, class_counts, clips=clips)
     return model
+
+
+def _check_clips(clips: Tensor) -> None:
+    """Raise ModelError for what are no clips (B, T, 3, H, W) or (B, V, T, 3, H, W), or has not values from 0 to 255."""
+    if not isinstance(clips, Tensor) or clips.ndim not in {5, 6} or clips.shape[-3] != 3 or 0 in clips.shape:
+        given = tuple(clips.shape) if isinstance(clips, Tensor) else type(clips).__name__
+        raise ModelError(f"clips are a tensor (B, T, 3, H, W), or with views (B, V, T, 3, H, W), not {given}")
+    if clips.dtype != torch.uint8:
+        low, high = (float(value) for value in clips.aminmax())
+        if low < 0 or 0 < high <= 1:
+            raise ModelError(f"clips have values from 0 to 255, not {low:g} to {high:g}; the model normalizes them")
 
 
 def _check_names(classes: Sequence[str], multitask_spec: MultitaskSpec | None) -> None:

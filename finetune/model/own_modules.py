@@ -52,7 +52,11 @@ def own_network(part: Any, size: int | None) -> Network:
 def _build(part: Any, arguments: Sequence[Any], *, key: str) -> nn.Module:
     """A copy of a module, so that training leaves the user's one alone, or what a class or function makes."""
     part = require_object(part, key)
-    module = copy.deepcopy(part) if isinstance(part, nn.Module) else part(*arguments)
+    try:
+        module = copy.deepcopy(part) if isinstance(part, nn.Module) else part(*arguments)
+    except Exception as error:  # whatever the user's code raises
+        call = f"{part_name(part)}({', '.join(map(str, arguments))})"
+        raise ModelError(f"{key}: {call} fails: {_reason(error)}") from error
     if not isinstance(module, nn.Module):
         raise ModelError(f"{key}: {part_name(part)} makes no nn.Module, but {type(module).__name__}")
     return module
@@ -65,10 +69,7 @@ def _run_once(module: nn.Module, shape: Sequence[int], *, key: str) -> Tensor:
         with torch.no_grad():
             output = module.eval()(torch.zeros(*shape))
     except Exception as error:  # whatever the user's code raises
-        reason = " ".join(str(error).split())[:200]
-        raise ModelError(
-            f"{key}: {name} fails for an input of shape {tuple(shape)}: {type(error).__name__}: {reason}"
-        ) from error
+        raise ModelError(f"{key}: {name} fails for an input of shape {tuple(shape)}: {_reason(error)}") from error
     module.train()
     if not isinstance(output, Tensor) or output.ndim != 2 or len(output) != shape[0]:
         given = tuple(output.shape) if isinstance(output, Tensor) else type(output).__name__
@@ -77,6 +78,10 @@ def _run_once(module: nn.Module, shape: Sequence[int], *, key: str) -> Tensor:
     if shared := sorted(set(names) - set(dict(module.named_parameters()))):
         raise ModelError(f"{key}: {name} has the parameter {shared[0]} under two names, so it cannot be saved")
     return output
+
+
+def _reason(error: Exception) -> str:
+    return f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"
 
 
 def _no_feature_map(net: nn.Module, pictures_NCHW: Tensor) -> Tensor:

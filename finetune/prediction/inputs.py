@@ -21,13 +21,9 @@ class InputVideo(NamedTuple):
     source: FrameSource
 
 
-def list_inputs(inputs: object) -> list[Any]:
+def list_inputs(inputs: Any) -> list[Any]:
     """One path, or one array of frames (T, H, W, 3), as a list of one; other iterables as a list."""
-    if isinstance(inputs, str | Path) or hasattr(inputs, "shape"):
-        return [inputs]
-    if not isinstance(inputs, Iterable):
-        raise RunError(f"predict takes paths and arrays of frames, not {type(inputs).__name__}")
-    return list(inputs)
+    return [inputs] if isinstance(inputs, str | Path) or hasattr(inputs, "shape") else list(inputs)
 
 
 def find_inputs(

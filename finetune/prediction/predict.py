@@ -4,11 +4,12 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from torch import Tensor
 
+from finetune.arguments import check_arguments, check_range
 from finetune.data.labels import LABEL_SEPARATOR
 from finetune.errors import DataError, RunError, VideoError
 from finetune.inference.forward import predict_batch
@@ -16,7 +17,7 @@ from finetune.inference.predict_split import to_source_pixels
 from finetune.metrics.calibration import apply_temperature
 from finetune.model.classifier import VideoClassifier
 from finetune.prediction.inputs import InputVideo, find_inputs, list_inputs
-from finetune.recipe.schema import Recipe
+from finetune.recipe.schema import MAX_VIEWS, Recipe
 from finetune.recipe.tasks import DEFAULT_COLUMNS, OutputSpec, primary_task
 from finetune.run.checkpoint import load_model
 from finetune.run.fitted import Fitted, read_fitted
@@ -28,6 +29,7 @@ from finetune.video.dataset import read_views, view_placements
 from finetune.video.decode.probe import VideoInfo
 
 VideoLike = str | Path | np.ndarray | Tensor
+MIN_FRAME_RATE, MAX_FRAME_RATE = 1e-3, 1e6  # frames per second
 CHECKING, PREDICTING = "checking files", "predicting"
 
 
@@ -52,6 +54,7 @@ class TaskPrediction:
         return self.top_k[0][0] if self.top_k else ""
 
 
+@check_arguments
 @dataclass(frozen=True)
 class Prediction:
     """The likeliest classes of one video with their probabilities, likeliest first.
@@ -86,6 +89,7 @@ class PredictionList(list[Prediction]):
         self.skipped: dict[Path, str] = {}
 
 
+@check_arguments
 def predict(
     run: str | Path | Run | VideoClassifier,
     videos: VideoLike | Iterable[VideoLike],
@@ -95,7 +99,7 @@ def predict(
     calibrated: bool = False,
     image_sequences: bool | None = None,
     frame_rate: float | None = None,
-    on_error: str = "fail",
+    on_error: Literal["fail", "skip"] = "fail",
     progress: Callable[[int, int], None] | None = None,
 ) -> PredictionList:
     """Predictions for files, for the clips within folders, and for arrays of frames, in order.
@@ -162,10 +166,9 @@ def iter_predictions(
 
     `progress` is called with (CHECKING or PREDICTING, files done, files).
     """
-    if on_error not in {"fail", "skip"}:
-        raise RunError(f"on_error is 'fail' or 'skip', not {on_error!r}")
-    if top_k < 1 or (views is not None and views < 1):
-        raise RunError(f"top_k is {top_k} and views {views}; both are at least 1")
+    check_range(top_k, 1, name="top_k")
+    check_range(1 if frame_rate is None else frame_rate, MIN_FRAME_RATE, MAX_FRAME_RATE, name="frame_rate")
+    check_range(1 if views is None else views, 1, MAX_VIEWS, name="views")
     recipe, outputs, fitted = run.recipe, run.outputs, read_fitted(run)
     model = load_model(run) if model is None else model.eval()
     if calibrated:

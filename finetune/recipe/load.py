@@ -11,6 +11,7 @@ from omegaconf.errors import OmegaConfBaseException
 from pydantic import ValidationError
 from yaml import YAMLError
 
+from finetune.arguments import check_arguments
 from finetune.errors import RecipeError, suggest_similar
 from finetune.recipe.own_parts import import_parts, own_parts, part_name
 from finetune.recipe.parse_values import escape_interpolation, parse_value, quote_strings, unescape_interpolation
@@ -26,6 +27,7 @@ MAX_CHARACTERS, MAX_DEPTH = 1_000_000, 16
 YAML_ERRORS = (OSError, ValueError, TypeError, RecursionError, YAMLError, OmegaConfBaseException)
 
 
+@check_arguments
 def load_recipe(name: str, overrides: str | Sequence[str] = (), *, allow_code: bool = False) -> Recipe:
     """Read a recipe by its name (`resnet50_ucf`) or file, apply `key.sub=value` overrides, check all of it.
 

@@ -25,6 +25,7 @@ from finetune.recipe.own_parts import OwnPart
 from finetune.recipe.tasks import Multitask, Task, check_tasks
 
 DEFAULT_BATCH_SIZE = 8  # that the learning rates of recipes are for
+MAX_VIEWS = 1000
 LrSchedule = Literal["cosine", "linear", "constant", "step", "one_cycle", "slanted_triangular"]
 
 
@@ -263,7 +264,7 @@ class Train(Section):
 class Evaluate(Section):
     """How a trained model is evaluated; `predict` uses the same settings."""
 
-    views: Annotated[int, Field(ge=1, le=1000)] = Field(
+    views: Annotated[int, Field(ge=1, le=MAX_VIEWS)] = Field(
         1, description="clips sampled per video; their predictions are combined"
     )
     consensus: Literal["probs", "logits", "max"] = Field(

@@ -9,6 +9,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from finetune.arguments import check_arguments
 from finetune.errors import RunError, suggest_similar
 from finetune.model.classifier import VideoClassifier, build_from_settings
 from finetune.model.lora import merged_state_dict
@@ -82,6 +83,7 @@ def load_model_weights(model: VideoClassifier, weights: Mapping[str, Tensor], *,
         raise RunError(f"{where}: does not fit the model of recipe.yaml and classes.json: {reason}") from None
 
 
+@check_arguments
 def load(run: str | Path | Run, *, checkpoint: str = "best") -> VideoClassifier:
     """The trained model of a run folder, in evaluation mode; see `open_run` for a run with own parts."""
     return load_model(open_run(run), checkpoint)

@@ -17,7 +17,7 @@ from finetune.run.read import Run
 from finetune.storage.numbered_images import IMAGE_SUFFIXES
 
 
-def saved_manifest(run: Run, *, data_root: Path | None = None, needs_files: bool = True) -> Manifest:
+def saved_manifest(run: Run, *, data_root: str | Path | None = None, needs_files: bool = True) -> Manifest:
     """The rows of a run as they were when it was trained; `data_root` is where their files are now.
 
     Raises DataError where files are missing, unless not `needs_files`, and where `data_root` is given but frames come
@@ -34,7 +34,7 @@ def saved_manifest(run: Run, *, data_root: Path | None = None, needs_files: bool
             "effect; put the pack, or a link to it, at that place"
         )
     if data_root is not None:
-        manifest = replace(manifest, paths=relocated_paths(manifest, data_root))
+        manifest = replace(manifest, paths=relocated_paths(manifest, Path(data_root)))
     elif needs_files and data.packed is None:
         _refuse_missing(manifest)
     if tasks:

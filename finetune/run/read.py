@@ -9,8 +9,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from finetune.arguments import check_arguments
 from finetune.errors import RecipeError, RunError
-from finetune.recipe.load import load_recipe, read_yaml
+from finetune.recipe.load import list_overrides, load_recipe, read_yaml
 from finetune.recipe.own_parts import imported_parts, replace_parts
 from finetune.recipe.renamed_keys import rename_recipe_keys
 from finetune.recipe.schema import Recipe
@@ -32,6 +33,7 @@ from finetune.storage.safe_read import check_no_external_links, parse_json, read
 _PREDICTIONS = ("path", "label", "predicted", "probability")
 
 
+@check_arguments
 @dataclass(frozen=True)
 class Run:
     """A run with a checkpoint: its recipe, and the classes and outputs of its model.
@@ -45,9 +47,10 @@ class Run:
     outputs: Mapping[str, OutputSpec]
 
 
+@check_arguments
 def open_run(
     run: str | Path | Run,
-    overrides: Sequence[str] = (),
+    overrides: str | Sequence[str] = (),
     *,
     parts: Mapping[str, Any] | None = None,
     allow_code: bool = False,
@@ -60,6 +63,7 @@ def open_run(
 
     Raises RunError for a folder without a checkpoint, for links that lead out of it, and for a newer format.
     """
+    overrides = list_overrides(overrides)
     if isinstance(run, Run):
         if not overrides and not parts:
             return run

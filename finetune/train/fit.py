@@ -4,8 +4,8 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+from finetune.arguments import check_arguments
 from finetune.data.manifest import Manifest
-from finetune.errors import DataError, ModelError
 from finetune.model.classifier import VideoClassifier
 from finetune.recipe.own_parts import part_name
 from finetune.recipe.schema import Augment, Clip, Data, Evaluate, Phase, Recipe, Schedule, Train
@@ -18,6 +18,7 @@ from finetune.train.setup.resolve import resolve_recipe
 from finetune.train.state.run_writer import RunStart
 
 
+@check_arguments
 def fit(
     model: VideoClassifier,
     manifest: Manifest,
@@ -68,10 +69,6 @@ def fit_recipe(
 
     The manifest and the model override what the recipe says about data, model and tasks.
     """
-    if not isinstance(model, VideoClassifier):
-        raise ModelError(f"fit takes a model, as build_model makes it, not {type(model).__name__}")
-    if not isinstance(manifest, Manifest):
-        raise DataError(f"fit takes a Manifest, as Manifest.from_folder makes it, not {type(manifest).__name__}")
     resolve_device(recipe.train.device)
     folder = on_main_then_broadcast(lambda: new_run_folder(_short_name(model.settings.backbone), out))
     display = Display(quiet=quiet or not is_main_process())

@@ -4,6 +4,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+from finetune.arguments import check_arguments
 from finetune.errors import RecipeError
 from finetune.feature_cache.cache_folder import list_cache_entries
 from finetune.recipe.load import check_saved_recipe, list_overrides
@@ -27,11 +28,12 @@ FREE = (
 )
 
 
+@check_arguments
 def resume(
     run: str | Path | Run,
     overrides: str | Sequence[str] = (),
     *,
-    data_root: Path | None = None,
+    data_root: str | Path | None = None,
     quiet: bool = False,
     after_epoch: EpochCallback | None = None,
 ) -> Path:

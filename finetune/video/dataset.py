@@ -18,6 +18,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
+from finetune.arguments import check_arguments, check_range
 from finetune.data.labels import TargetLayout
 from finetune.data.manifest import Manifest
 from finetune.errors import RecipeError, VideoError
@@ -84,6 +85,7 @@ class ClipDataset(Dataset):
     from the pack `packed`, or from the video files.
     """
 
+    @check_arguments
     def __init__(
         self,
         manifest: Manifest,
@@ -100,6 +102,9 @@ class ClipDataset(Dataset):
     ) -> None:
         if clip.size is None:
             raise RecipeError("ClipDataset needs the size of clips in pixels; for example ft.Clip(size=224)")
+        check_range(1 if views is None else views, 1, name="views")
+        check_range(seed, 0, name="seed")
+        check_range(1 if drawn_views is None else drawn_views, 1, name="drawn_views")
         self.manifest = manifest
         self.split = split
         self.clip = clip

@@ -77,7 +77,7 @@ def test_frames_of_another_shape_or_type_are_refused(trained_run, frames, reason
 
 
 def test_what_is_neither_a_path_nor_frames_is_refused(trained_run):
-    with pytest.raises(ft.RunError, match="takes paths and arrays of frames, not int"):
+    with pytest.raises(ft.ArgumentError, match="videos is 3; it takes str, Path, ndarray, Tensor or a list of"):
         ft.predict(trained_run, 3)
 
 

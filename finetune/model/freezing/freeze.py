@@ -1,10 +1,11 @@
 """Freezing of stages: no gradients, running statistics kept, evaluation mode; and a table of what is trainable."""
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 from torch import nn
 
+from finetune.arguments import check_arguments
 from finetune.errors import ModelError, suggest_similar
 from finetune.model.backbone.network import name_without_tower
 from finetune.model.freezing.selectors import Selector, select_parameters
@@ -13,6 +14,7 @@ from finetune.model.freezing.stages import Stage, refuse_unknown_parameters
 BATCH_NORM_MODES = ("frozen", "partial", "train")
 
 
+@runtime_checkable
 class StagedModel(Protocol):
     """A module with stages, ordered from input to output; `batch_norm` is the mode that `set_trainable` was given."""
 
@@ -26,6 +28,7 @@ class StagedModel(Protocol):
     def named_modules(self) -> Iterator[tuple[str, nn.Module]]: ...
 
 
+@check_arguments
 def set_trainable(model: StagedModel, what: Selector, *, batch_norm: str = "frozen") -> list[str]:
     """Make some parameters trainable and freeze all others. Returns the names of the trainable stages.
 
@@ -86,6 +89,7 @@ def has_running_stats(module: nn.Module) -> bool:
     return any(module._buffers.get(name) is not None for name in ("running_mean", "running_var"))
 
 
+@check_arguments
 def describe(model: StagedModel, groups: Sequence[Mapping[str, Any]] = ()) -> str:
     """A text table of the stages: parameters, trainable ones, batch norm, and the learning rate by `param_groups`."""
     parameters = dict(model.named_parameters())

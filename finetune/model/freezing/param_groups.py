@@ -6,6 +6,7 @@ from typing import Any
 
 from torch import nn
 
+from finetune.arguments import check_arguments, check_range
 from finetune.errors import ModelError, suggest_similar
 from finetune.model.freezing.freeze import StagedModel, trainable_stages
 from finetune.model.freezing.stages import HEAD_STAGES, refuse_unknown_parameters
@@ -14,6 +15,7 @@ from finetune.model.freezing.stages import HEAD_STAGES, refuse_unknown_parameter
 NO_DECAY_PATTERN = re.compile(r"pos_embed|position|token|rel_pos|relative_position")
 
 
+@check_arguments
 def param_groups(
     model: StagedModel,
     *,
@@ -31,6 +33,11 @@ def param_groups(
     overrides it by stage. Raises ModelError for an unknown stage in `stage_lr`.
     """
     own_rates = dict(stage_lr or {})
+    for name, value in {"lr": lr, "weight_decay": weight_decay, "backbone_lr_scale": backbone_lr_scale}.items():
+        check_range(value, 0, name=name)
+    check_range(layer_decay, 0, 1, name="layer_decay")
+    for stage_name, rate in own_rates.items():
+        check_range(rate, 0, name=f"stage_lr of {stage_name}")
     check_stages(model, own_rates)
     parameters = dict(model.named_parameters())
     refuse_unknown_parameters(model.stages, parameters)

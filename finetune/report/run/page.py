@@ -13,6 +13,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from finetune.arguments import check_arguments
 from finetune.errors import RunError
 from finetune.metrics.headline_keys import HEADLINE_METRICS
 from finetune.recipe.tasks import CATEGORICAL_KINDS, primary_task
@@ -36,13 +37,15 @@ from finetune.storage.safe_read import check_no_external_links, damage_as_run_er
 _MAX_FILES = 200  # in the list of skipped files
 
 
-def write_report(run: Path, *, evaluation: Path | None = None, figures_too: bool = True) -> Path:
+@check_arguments
+def write_report(run: str | Path, *, evaluation: str | Path | None = None, figures_too: bool = True) -> Path:
     """Write `report.html`, `report.md` and, with `figures_too`, `figures/` beside `results.json` in `evaluation`.
 
     `evaluation` is by default that of the run. Only results.json must exist; the page names any other file that is
     missing. The same files give the same page, byte for byte. The page is written atomically.
     """
-    evaluation = evaluation or RunFolder(run).evaluation().path
+    run = Path(run)
+    evaluation = RunFolder(run).evaluation().path if evaluation is None else Path(evaluation)
     with damage_as_run_error(run):
         return _write_report(run, evaluation, figures_too=figures_too)
 

@@ -10,6 +10,7 @@ from av.container import InputContainer
 from av.video.frame import VideoFrame
 from av.video.stream import VideoStream
 
+from finetune.arguments import check_arguments
 from finetune.errors import VideoError
 from finetune.video.decode.clip_files import list_sequence_images
 from finetune.video.decode.container import (
@@ -31,6 +32,7 @@ from finetune.video.decode.verify_index import verified_layout
 MAX_INDEX_ENTRIES = 1000  # of the container's index, to find how long a frame is shown
 
 
+@check_arguments
 @dataclass(frozen=True)
 class VideoInfo:
     """Facts about a file. Width and height are in pixels, as displayed; duration is in seconds.
@@ -53,6 +55,7 @@ class VideoInfo:
         assert self.num_frames > 0 and self.width > 0 and self.height > 0, self
 
 
+@check_arguments
 def probe(path: str | Path) -> VideoInfo:
     """Facts about a video file. Decodes its first and last frame, or all frames where they cannot be counted otherwise.
 

@@ -15,6 +15,7 @@ from av.video.frame import VideoFrame
 from av.video.reformatter import Interpolation, VideoReformatter
 from av.video.stream import VideoStream
 
+from finetune.arguments import check_arguments
 from finetune.errors import VideoError
 from finetune.video.decode.clip_files import list_sequence_images
 from finetune.video.decode.container import PYAV_ERRORS, decode_frames, frame_rate, lacks_timestamps, open_video
@@ -26,9 +27,11 @@ from finetune.video.decode.packet_index import layout_by_container_index, layout
 from finetune.video.decode.sparse import LayoutError, TimedFrames, decode_groups
 
 DECODING_VERSION = 2  # increase when the same file decodes to other pictures: cached features are then recomputed
+MAX_SIDE = 2**15  # pixels
 Decoder = Literal["auto", "pyav", "opencv", "torchcodec"]
 
 
+@check_arguments
 def read_frames(
     path: str | Path,
     indices: Sequence[int],
@@ -47,8 +50,8 @@ def read_frames(
     path = Path(path)
     if not len(indices) or min(indices) < 0:
         raise VideoError(f"{path}: frames are numbered from 0; at least one number is needed, none below 0: {indices}")
-    if decoder not in DECODERS:
-        raise VideoError(f"{path}: there is no decoder {decoder!r}; there are {', '.join(DECODERS)}")
+    if size is not None and not all(1 <= side <= MAX_SIDE for side in size):
+        raise VideoError(f"{path}: cannot be scaled to {size}; height and width are 1 to {MAX_SIDE} pixels")
     pictures = _read_images(path, indices, size) if path.is_dir() else DECODERS[decoder](path, indices, size, layout)
     return _stack_pictures(path, pictures, indices)
 
