@@ -39,6 +39,14 @@ def count(number: int, one: str, many: str | None = None) -> str:
     return f"{number:,} {one if number == 1 else many or one + 's'}"
 
 
+def duration(seconds: float) -> str:
+    """A time to wait in the largest units that it needs: `25 s`, `12 min`, `3 h 5 min`."""
+    minutes = round(seconds / 60)
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    return f"{minutes} min" if minutes < 90 else f"{minutes // 60} h {minutes % 60} min"
+
+
 def percent(value: float | None) -> str:
     """A fraction as a percentage with one decimal; only exactly 0 or 1 shows as 0.0 or 100.0 %. None is `–`."""
     if value is None:

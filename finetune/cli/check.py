@@ -115,7 +115,7 @@ def _print(result: dict[str, Any]) -> None:
 
     from finetune.text import count
 
-    console = Console(highlight=False, soft_wrap=True)
+    console = Console(highlight=False, soft_wrap=not sys.stdout.isatty())
     console.print(
         Text(f"{result['source']}: {count(result['num_files'], 'file')}, {len(result['unreadable'])} cannot be read\n")
     )

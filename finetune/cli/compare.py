@@ -8,6 +8,7 @@ import typer
 
 from finetune.cli.arguments import SplitName
 from finetune.cli.table import print_table
+from finetune.cli.wrap import print_wrapped
 from finetune.text import count
 
 _MAX_NAME_LENGTH = 60  # characters of a run's name in the file name of the page
@@ -35,9 +36,9 @@ def compare(
     result = compare_runs(folders, split=split)
     page = out or folders[0].resolve().parent / _page_name(folders)
     write_compare_page(result, page)
-    print(_table(result))
+    print_wrapped(_table(result))
     for what, todo in result["caveats"]:
-        print(f"note: {what} {todo}".rstrip())
+        print_wrapped(f"note: {what} {todo}".rstrip())
     print(f"page  {page}")
 
 
@@ -97,5 +98,7 @@ def runs(
         right={"clips"},
     )
     if evaluations_differ(listed):
-        print("note: the runs were not all evaluated alike: data, split, number of clips or kind of task differ")
+        print_wrapped(
+            "note: the runs were not all evaluated alike: data, split, number of clips or kind of task differ"
+        )
     print(f"page  {write_index(folder)}")

@@ -13,6 +13,7 @@ from finetune.cli.arguments import OptionalRecipeName, Overrides, RecipeName, re
 from finetune.cli.heavy_imports import import_quickly
 from finetune.cli.manifest import load_manifest
 from finetune.cli.table import print_table
+from finetune.cli.wrap import print_wrapped
 from finetune.errors import RecipeError
 from finetune.recipe.load import load_recipe
 from finetune.recipe.own_parts import part_name
@@ -67,9 +68,9 @@ def features(
     torch.manual_seed(settings.seed)
     for phase in prefill_features(new_model(settings, manifest), manifest, settings):
         if phase.why_not:
-            print(f"{phase.phase}: not cached: {phase.why_not}")
+            print_wrapped(f"{phase.phase}: not cached: {phase.why_not}")
             continue
-        print(
+        print_wrapped(
             f"{phase.phase}: {_entry_text(phase.entry)} of {phase.clips} clip views, {_size(phase.kept_bytes)}, "
             f"{phase.computed} computed now"
         )
@@ -123,8 +124,8 @@ def probe(
         },
         right={"features (s)", "classifier (s)"},
     )
-    print(f"Intervals are {FOLD_ERROR_NOTE}.")
-    print(
+    print_wrapped(f"Intervals are {FOLD_ERROR_NOTE}.")
+    print_wrapped(
         f"Majority-class baseline ({baseline['class']}): {baseline['top1']:.3f}. "
         "Picking the best of many inflates its score."
     )

@@ -15,6 +15,7 @@ import typer
 from finetune.cli.arguments import RunArgument, Views
 from finetune.cli.heavy_imports import import_quickly
 from finetune.cli.progress import progress_bars
+from finetune.cli.wrap import print_wrapped
 from finetune.errors import DataError, RunError, VideoError
 from finetune.storage.atomic import check_writable
 from finetune.text import escape_control_characters, spreadsheet_row
@@ -40,8 +41,8 @@ def predict(
     image_sequences: Annotated[
         bool | None,
         typer.Option(
-            help="Treat a folder of numbered images as one clip; with --no-image-sequences each image is a clip. "
-            "Default: as in training."
+            "--image-sequences/--single-images",
+            help="A folder of numbered images is one clip, or each of its images is one. Default: as in training.",
         ),
     ] = None,
     drawn: Annotated[
@@ -176,8 +177,8 @@ def _writer(csv_file: Path | None, as_json: bool) -> Iterator[Write]:
             items.close()
     else:
         # Progress bars of Rich replace sys.stdout, and with it SanitizedOutput.
-        yield lambda prediction: print(
-            escape_control_characters(f"{prediction.path}\n{_prediction_text(prediction)}"), flush=True
+        yield lambda prediction: print_wrapped(
+            escape_control_characters(f"{prediction.path}\n{_prediction_text(prediction)}")
         )
 
 
@@ -251,7 +252,7 @@ def _print_image_sequence_mode(paths: Sequence[Path], together: bool) -> None:
     if not folders:
         return
     if together:
-        words = "one clip each; --no-image-sequences treats each image as a clip"
+        words = "one clip each; --single-images treats each image as a clip"
     else:
         words = "each image is a clip, as in training; --image-sequences treats each folder as one clip"
     print(f"{count(folders, 'folder')} of numbered images: {words}", file=sys.stderr)

@@ -5,6 +5,8 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
+from finetune.text import duration
+
 WRITING_REPORT = "writing the report"
 SECONDS_BETWEEN_LINES = 10.0  # where stderr is a file or a pipe
 
@@ -59,5 +61,4 @@ def _line(what: str, done: int, total: int | None, seconds: float) -> str:
         return f"{what}: {done:,}"
     if done == total:
         return f"{what}: {done:,} of {total:,}"
-    minutes, left = divmod(round(seconds * (total - done) / done), 60)
-    return f"{what}: {done:,} of {total:,}, about {minutes} min {left} s left"
+    return f"{what}: {done:,} of {total:,}, about {duration(seconds * (total - done) / done)} left"

@@ -117,16 +117,16 @@ def report(
     """
     from finetune.report.run.page import write_report
     from finetune.run.folder import RunFolder
-    from finetune.run.read import find_evaluation
+    from finetune.run.read import find_evaluation, missing_results_message
 
     if data is not None and explain:
         raise RunError("--explain needs the videos: finetune evaluate RUN data.manifest=FILE.csv --explain")
     evaluation = find_evaluation(run, split) if data is None else RunFolder(run).external_evaluation(data)
     if not evaluation.exists():
-        option = " data.manifest=FILE.csv" if data is not None else "" if split == "test" else f" --split {split}"
-        raise RunError(
-            f"{evaluation.path}: has no {evaluation.results.name}; create it with `finetune evaluate {run}{option}`"
-        )
+        if data is None:
+            raise RunError(f"{run}: {missing_results_message(run, split)}")
+        command = f"finetune evaluate {run} data.manifest=FILE.csv"
+        raise RunError(f"{evaluation.path}: has no {evaluation.results.name}; make it with `{command}`")
     if data_root is not None and not explain:
         raise RunError("--data-root is only for --explain: a report without heat maps reads no videos")
     with progress_bars() as progress:

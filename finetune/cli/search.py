@@ -10,6 +10,7 @@ from finetune.cli.heavy_imports import import_quickly
 from finetune.cli.help import complete_override
 from finetune.cli.manifest import load_manifest
 from finetune.cli.table import print_table
+from finetune.cli.wrap import print_wrapped
 from finetune.errors import RecipeError
 from finetune.recipe.load import load_recipe
 from finetune.recipe.schema import Schedule
@@ -59,7 +60,9 @@ def lr_find(
     for rate, loss, mean in list(zip(test.rates, test.losses, test.smoothed, strict=True))[::every]:
         print(f"{rate:8.1e}  {loss:6.3f}  {mean:12.3f}")
     if test.steepest is None:
-        print(f"No learning rate up to {test.rates[-1]:.1e} lowered the loss: try more --steps, or a higher --high.")
+        print_wrapped(
+            f"No learning rate up to {test.rates[-1]:.1e} lowered the loss: try more --steps, or a higher --high."
+        )
     else:
         print(f"The loss falls fastest at {test.steepest:.1e}; above {test.lowest:.1e} it rises.")
         key = f"phases.{phase}.lr"
@@ -122,9 +125,9 @@ def sweep(
         manifest = load_manifest(settings)
         ranked = sweep(recipe, points, manifest, out=folder)
     _print_points(ranked)
-    print(
+    print_wrapped(
         f"{_evidence(ranked, *val_units(manifest))} Picking the best of many inflates its score. "
-        f"Evaluate it on test clips: finetune evaluate {folder / ranked[0].run}"
+        f"Evaluate it on test clips: `finetune evaluate {folder / ranked[0].run}`"
     )
     print(folder, flush=True)
 

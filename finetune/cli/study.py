@@ -11,6 +11,7 @@ from finetune.cli.arguments import Overrides, RecipeName, recipe_source
 from finetune.cli.heavy_imports import import_quickly
 from finetune.cli.manifest import load_manifest
 from finetune.cli.table import format_table, print_table
+from finetune.cli.wrap import print_wrapped
 from finetune.errors import RunError
 from finetune.recipe.load import load_recipe
 from finetune.run.folder import RunFolder
@@ -65,7 +66,7 @@ def kfold(
         print(f"{number:4}  {fold['num_rows']:5}  {fold[key]:.3f} (95 % interval {low:.3f} to {high:.3f})")
     values = [fold[key] for fold in results["folds"]]
     print(f"mean of folds {statistics.mean(values):.3f}, standard deviation {statistics.stdev(values):.3f}")
-    print(f"all folds {format_headline(task)} on {results['num_rows']} clips (interval {FOLD_ERROR_NOTE})")
+    print_wrapped(f"all folds {format_headline(task)} on {results['num_rows']} clips (interval {FOLD_ERROR_NOTE})")
     print(f"report {RunFolder(folder).evaluation().report}\n{folder}", flush=True)
 
 
@@ -116,7 +117,7 @@ def tasks_ablation(
         alone, together = (sum(metrics[key]) / len(metrics[key]) for key in ("alone", "together"))
         gain = _percent(metrics["gain"], metrics["gain_ci"])
         print(f"{task:{width}}  {metrics['name']:11}  {alone:.3f}  {together:8.3f}  {gain}")
-    print(f"ΔM {_percent(ablation['delta_m'], ablation['delta_m_ci'])}\n{verdict(ablation)}")
+    print_wrapped(f"ΔM {_percent(ablation['delta_m'], ablation['delta_m_ci'])}\n{verdict(ablation)}")
     print(f"report {folder / 'ablation.html'}\n{folder}", flush=True)
 
 
@@ -157,7 +158,7 @@ def sweep_stages(
     (folder / "stages.txt").write_text(format_table(columns, right=right) + "\n", encoding="utf-8")
     print()
     print_table(columns, right=right)
-    print(f"{_verdict(results, *val_units(manifest))}\n{folder}")
+    print_wrapped(f"{_verdict(results, *val_units(manifest))}\n{folder}")
 
 
 def average(

@@ -1,4 +1,4 @@
-"""Make all output safe for a terminal: names in it may contain control characters."""
+"""Make all output fit for a terminal: names in it may contain control characters, and messages are long."""
 
 import sys
 import warnings
@@ -6,21 +6,23 @@ from collections.abc import Iterator
 from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from typing import Any, TextIO
 
+from finetune.cli.wrap import terminal_width, wrap
 from finetune.recipe.renamed_keys import RenamedKeyWarning
 from finetune.text import escape_control_characters
 
 
 class SanitizedOutput:
-    """A stream that escapes control characters in all text written to it.
+    """A stream that escapes control characters in all text written to it, and breaks lines longer than `width`.
 
     Rich needs control characters for tables and bars: it finds the real stream by the attribute `rich_proxied_file`.
     """
 
-    def __init__(self, stream: TextIO) -> None:
+    def __init__(self, stream: TextIO, *, width: int | None = None) -> None:
         self.rich_proxied_file = stream
+        self.width = width
 
     def write(self, text: str) -> int:
-        self.rich_proxied_file.write(escape_control_characters(text))
+        self.rich_proxied_file.write(wrap(escape_control_characters(text), self.width))
         return len(text)
 
     def writelines(self, lines: list[str]) -> None:
@@ -51,8 +53,11 @@ def renamed_keys_on_stderr() -> Iterator[None]:
 
 @contextmanager
 def sanitized_output() -> Iterator[None]:
-    """Escape control characters in standard output and standard error inside the block."""
+    """Escape control characters in standard output and standard error inside the block, and break lines of the latter.
+
+    Lines on standard output may be data, such as JSON and YAML; commands break its sentences with `print_wrapped`.
+    """
     out: Any = SanitizedOutput(sys.stdout)
-    err: Any = SanitizedOutput(sys.stderr)
+    err: Any = SanitizedOutput(sys.stderr, width=terminal_width(sys.stderr))
     with redirect_stdout(out), redirect_stderr(err):
         yield

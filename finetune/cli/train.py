@@ -13,11 +13,13 @@ import typer
 from finetune.cli.arguments import OptionalRecipeName, Overrides, recipe_source
 from finetune.cli.heavy_imports import import_quickly
 from finetune.cli.manifest import load_manifest, print_data_root_mapping
-from finetune.cli.progress import WRITING_REPORT, progress_bars
+from finetune.cli.progress import WRITING_REPORT, progress_bar, progress_bars
+from finetune.cli.table import print_table
 from finetune.errors import FinetuneError, RecipeError, shorten_list
 from finetune.recipe.load import load_recipe
 from finetune.recipe.own_parts import own_parts
 from finetune.recipe.schema import Recipe
+from finetune.text import duration
 from finetune.video.worker_pool import start_fork_server
 
 if TYPE_CHECKING:
@@ -123,20 +125,25 @@ def _print_forecast(settings: Recipe, manifest: "Manifest") -> None:
     from finetune.train.from_recipe import new_model
     from finetune.train.setup.dry_run import estimate_phases
 
-    phases = estimate_phases(new_model(settings, manifest), manifest, settings)
-    width = max(len(phase.learns) for phase in phases)
-    print(f"phase  {'trains':{width}}   parameters   steps  s / step  minutes  peak GB")
-    for number, phase in enumerate(phases, 1):
-        print(
-            f"{number:5}  {phase.learns:{width}}  {phase.parameters:11,}  {phase.steps:6,}"
-            f"  {phase.seconds_per_step:8.2f}  {phase.minutes:7.1f}  {phase.peak_gb:7.1f}"
-        )
+    with progress_bar("measuring phases") as progress:
+        phases = estimate_phases(new_model(settings, manifest), manifest, settings, progress=progress)
+    columns = {
+        "phase": range(1, len(phases) + 1),
+        "trains": [phase.learns for phase in phases],
+        "parameters": [f"{phase.parameters:,}" for phase in phases],
+        "steps": [f"{phase.steps:,}" for phase in phases],
+        "s/step": [f"{phase.seconds_per_step:.2f}" for phase in phases],
+        "time": [duration(phase.seconds) for phase in phases],
+        "peak GB": [f"{phase.peak_gb:.1f}" for phase in phases],
+    }
+    print_table(columns, right={"parameters", "steps", "s/step", "time", "peak GB"})
     if cached := [number for number, phase in enumerate(phases, 1) if phase.kept]:
         print(f"Frozen features cached: phase {shorten_list(cached)}.")
     if waiting := [number for number, phase in enumerate(phases, 1) if phase.waits_for_data and not phase.kept]:
         print(f"Decoding is slower than training: phase {shorten_list(waiting)}.")
         print("Try `finetune data pack`, or more data.workers.")
-    print(f"About {sum(phase.minutes for phase in phases):.0f} minutes of training; nothing was trained or written.")
+    total = duration(sum(phase.seconds for phase in phases))
+    print(f"About {total} of training; nothing was trained or written.")
 
 
 def _resume_run(folder: Path, overrides: list[str], data_root: Path | None, allow_code: bool) -> None:
@@ -171,7 +178,7 @@ def _resume_hint_on_interrupt(folder: Path) -> Iterator[None]:
             saved = "and saved" if isinstance(interrupt, StopRequested) else "without saving; last checkpoint:"
             print(
                 f"Stopped {saved} (epoch {position['epochs'] + 1}, step {position['batches']}). "
-                f"Resume with: finetune train --resume {shlex.quote(str(folder))}",
+                f"Resume with: `finetune train --resume {shlex.quote(str(folder))}`",
                 file=sys.stderr,
             )
         raise

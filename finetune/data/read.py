@@ -27,7 +27,7 @@ COLUMN_ALIASES = {  # what people call the columns
 
 UNCLEAR_IMAGES = (
     "put the frames of each video into its own folder, without other files, or make each image a clip with "
-    "data.image_sequences=false (predict: --no-image-sequences)"
+    "data.image_sequences=false (predict: --single-images)"
 )
 
 

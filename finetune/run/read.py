@@ -30,6 +30,7 @@ from finetune.run.results import (
 )
 from finetune.storage.safe_read import check_no_external_links, parse_json, read_json, read_text_file, validate_type
 
+_NO_SUCH_FOLDER = "there is no such folder; name a run folder, as `finetune train` printed it"
 _PREDICTIONS = ("path", "label", "predicted", "probability")
 
 
@@ -70,6 +71,8 @@ def open_run(
         parts = imported_parts(run.recipe) | dict(parts or {})
         overrides = [override for override in overrides if override.partition("=")[0] not in parts]
     folder = RunFolder(run.folder if isinstance(run, Run) else Path(run))
+    if not folder.path.is_dir():
+        raise RunError(f"{run}: {_NO_SUCH_FOLDER}")
     needed = (folder.recipe, folder.classes, folder.manifest, folder.checkpoints)
     if missing := [path.name for path in needed if not path.exists()]:
         raise RunError(f"{run}: is not a run folder with a checkpoint: it has no {', no '.join(missing)}")
@@ -153,7 +156,7 @@ def read_results(run: Path, split: str | None) -> Results:
     """
     path = find_evaluation(run, split).results
     if not path.is_file():
-        raise RunError(f"{run}: {_missing_results_message(run, split or 'test')}")
+        raise RunError(f"{run}: {missing_results_message(run, split or 'test')}")
     return read_results_file(path)
 
 
@@ -174,10 +177,11 @@ def read_results_file(path: Path) -> Results:
     return valid
 
 
-def _missing_results_message(run: Path, split: str) -> str:
+def missing_results_message(run: Path, split: str) -> str:
+    """Why a run has no results on a split, and what to do."""
     folder = RunFolder(run)
     if not run.is_dir():
-        return "there is no such folder; name a run folder, as `finetune train` printed it"
+        return _NO_SUCH_FOLDER
     if (run / "study.json").is_file() and not folder.metrics.is_file():
         return f"holds several runs but no results on {split}; name one of the runs, or finish the study first"
     where = folder.evaluation(split).results.relative_to(run).as_posix()

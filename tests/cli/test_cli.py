@@ -119,7 +119,7 @@ def test_a_mistake_is_exit_status_2_and_plain_words(finetune, recipe, arguments,
         (["train", "nothing_like_it"], "there is no recipe, folder or CSV file 'nothing_like_it'; recipes are "),
         (["evaluate", "."], "is not a run folder"),
         (["predict", ".", "x.mp4"], "is not a run folder"),
-        (["report", "."], "has no results.json; create it with `finetune evaluate .`"),
+        (["report", "."], "has no evaluation/results.json; make it with `finetune evaluate .`"),
         (["recipes", "show", "foldr"], "(nearest: folder)"),
         (["recipes", "copy", "folder", "mine.txt"], "a recipe file must end in .yaml"),
         (["nonsense"], "No such command"),
@@ -150,7 +150,7 @@ def test_an_interrupted_run_says_how_to_go_on_and_does(finetune, recipe, tmp_pat
     assert "Traceback" not in err
     (line,) = (line for line in err.splitlines() if "Resume with: " in line)
     assert line.startswith("Stopped and saved (epoch 2, step 1). Resume with: ")
-    program, *arguments = shlex.split(line.partition("Resume with: ")[2])
+    program, *arguments = shlex.split(line.partition("Resume with: ")[2].strip("`"))
     assert program == "finetune"
     assert finetune(*arguments, "train.batch_size=5")[0] == 2
     status, out, _ = finetune(*arguments)
@@ -165,7 +165,7 @@ def test_an_interrupted_run_says_how_to_go_on_and_does(finetune, recipe, tmp_pat
         (("train",), "no recipe given: finetune train RECIPE"),
         (("train", "--resume", "run", "--out", "other"), "--resume continues in the run's own folder"),
         (("train", "quickstart", "--resume", "run"), "reads the recipe from run; leave out 'quickstart'"),
-        (("train", "--resume", "nowhere"), "is not a run folder"),
+        (("train", "--resume", "nowhere"), "nowhere: there is no such folder; name a run folder"),
     ],
 )
 def test_what_resume_does_not_take_is_said(finetune, arguments, said):

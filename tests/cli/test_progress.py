@@ -19,7 +19,7 @@ def test_a_pipe_has_a_line_now_and_then_with_the_time_left(capsys, monkeypatch):
         for done in (0, 100, 300, 400, 1000):
             show(done, 1000)
     assert capsys.readouterr().err.splitlines() == [
-        "predicting: 300 of 1,000, about 0 min 28 s left",
+        "predicting: 300 of 1,000, about 28 s left",
         "predicting: 1,000 of 1,000",
     ]
 

@@ -59,8 +59,8 @@ def test_what_predict_says_of_a_folder_is_what_evaluation_says(run, data, tmp_pa
     status, printed, err = finetune("predict", run, data / "test", "--json")
     assert status == 0
     assert {each["path"]: each["probability"] for each in json.loads(printed)} == evaluated
-    assert "4 folders of numbered images: one clip each; --no-image-sequences treats each image as a clip" in err
-    status, printed, err = finetune("predict", run, data / "test/dark/v0.avi", "--no-image-sequences", "--json")
+    assert "4 folders of numbered images: one clip each; --single-images treats each image as a clip" in err
+    status, printed, err = finetune("predict", run, data / "test/dark/v0.avi", "--single-images", "--json")
     assert status == 0 and len(json.loads(printed)) == 6 and "numbered images" not in err
 
 

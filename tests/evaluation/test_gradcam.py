@@ -272,7 +272,7 @@ def test_commands_explain(trained_run, tmp_path, finetune):
     index = json.loads((run / "evaluation/val/pictures/index.json").read_text())
     assert len(index) == 4 and all("cam" in each for each in index.values())
     status, _, err = finetune("report", run)
-    assert (status, "has no results.json; create it with `finetune evaluate" in err) == (2, True)
+    assert (status, "results.json; make it with `finetune evaluate" in err) == (2, True)
     for each in index.values():
         (run / "evaluation/val/pictures" / each["cam"]).unlink()
     status, out, _ = finetune("report", run, "--split", "val", "--explain")

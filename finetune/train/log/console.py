@@ -13,7 +13,7 @@ from rich.live import Live
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.text import Text
 
-from finetune.text import escape_control_characters
+from finetune.text import duration, escape_control_characters
 from finetune.train.log.epoch_table import epoch_line, epoch_table
 
 ROWS_SHOWN = 14
@@ -60,7 +60,9 @@ class Display:
 
     def print_line(self, text: str) -> None:
         self.last_line_at = time.monotonic()
-        self.console.print(escape_control_characters(text), highlight=False, markup=False, soft_wrap=True)
+        self.console.print(
+            escape_control_characters(text), highlight=False, markup=False, soft_wrap=not self.console.is_terminal
+        )
 
     def answer_signal(self, text: str) -> None:
         """Show the answer to a signal, from inside its handler: the picture has it when it is drawn next.
@@ -109,17 +111,10 @@ class Display:
     def _time_left(self) -> str:
         """The remaining time of the run, as text; empty before its first steps and after its last."""
         left = self.bar.tasks[self.run_task].time_remaining
-        return f", about {_duration(left)} left" if left else ""
+        return f", about {duration(left)} left" if left else ""
 
     def _picture(self) -> Group:
         """The last epochs as a table, the bars of the current epoch and of the run, and a notice."""
         table = [epoch_table(self.records, rows=self.rows, width=self.console.width)] if self.records else []
         notice = [Text(f"finetune: {self.notice}")] if self.notice else []
         return Group(*table, self.bar, *notice)
-
-
-def _duration(seconds: float) -> str:
-    minutes = round(seconds / 60)
-    if seconds < 90:
-        return f"{seconds:.0f} s"
-    return f"{minutes} min" if minutes < 90 else f"{minutes // 60} h {minutes % 60} min"

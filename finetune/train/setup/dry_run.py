@@ -3,7 +3,7 @@
 import resource
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import islice
 
@@ -31,7 +31,7 @@ TRIAL_STEPS = 2  # the first allocates memory, the second is timed
 class PhaseEstimate:
     """The trainable part of a phase, the time of its steps and validations, and the peak memory until its end.
 
-    With `kept`, the features of its frozen part are cached, and `minutes` includes computing them.
+    With `kept`, the features of its frozen part are cached, and `seconds` includes computing them.
     """
 
     learns: str
@@ -39,21 +39,29 @@ class PhaseEstimate:
     steps: int
     seconds_per_step: float
     waits_for_data: bool
-    minutes: float
+    seconds: float
     peak_gb: float
     kept: bool = False
 
 
-def estimate_phases(model: VideoClassifier, manifest: Manifest, recipe: Recipe) -> list[PhaseEstimate]:
+def estimate_phases(
+    model: VideoClassifier,
+    manifest: Manifest,
+    recipe: Recipe,
+    *,
+    progress: Callable[[int, int], None] = lambda done, total: None,
+) -> list[PhaseEstimate]:
     """Train each phase on two batches; the model is not usable afterwards, and no run folder is made.
 
     Reading is timed in this process and divided by the number of loader processes of training, which read while the
-    network computes. Raises FinetuneError for everything that `fit` would refuse.
+    network computes. `progress` is called with the numbers of finished and of all phases. Raises FinetuneError for
+    everything that `fit` would refuse.
     """
     workers = worker_count(recipe.data.workers)
     without_workers = recipe.model_copy(update={"data": recipe.data.model_copy(update={"workers": 0})})
     trial = build_trial(model, manifest, without_workers)
     setup, loaders, recipe = trial.setup, trial.loaders, trial.setup.recipe
+    progress(0, len(setup.phases))
     started = time.perf_counter()
     first_batches = islice(loaders.of(setup.phases[0])[0], TRIAL_STEPS)
     batches = [batch for batch in first_batches if batch["clips"] is not None]
@@ -78,12 +86,13 @@ def estimate_phases(model: VideoClassifier, manifest: Manifest, recipe: Recipe) 
                 steps=steps,
                 seconds_per_step=seconds,
                 waits_for_data=reading > computing,
-                minutes=(cached if cached is not None and is_kept else uncached) / 60,
+                seconds=cached if cached is not None and is_kept else uncached,
                 peak_gb=_peak_gb(setup.accelerator.device),
                 kept=is_kept,
             )
         )
         end_phase(setup)
+        progress(index + 1, len(setup.phases))
     return estimates
 
 

@@ -40,7 +40,7 @@ def test_each_phase_is_forecast_and_no_run_is_made(manifest, tmp_path, monkeypat
     found = estimate_phases(model_for(manifest), manifest, recipe(accumulate=2))
     assert [phase.steps for phase in found] == [6, 7, 4]  # 8 training clips by 2 × 2
     assert found[0].parameters < found[1].parameters < found[2].parameters
-    assert all(phase.seconds_per_step > 0 and phase.minutes > 0 and phase.peak_gb > 0.05 for phase in found)
+    assert all(phase.seconds_per_step > 0 and phase.seconds > 0 and phase.peak_gb > 0.05 for phase in found)
     assert list(tmp_path.iterdir()) == []
 
 
