@@ -5,7 +5,8 @@ ARGS ?=
 BIN := .venv/bin
 STAMP := .venv/installed
 DEV_STAMP := .venv/installed-dev
-DATA := $(if $(filter quickstart%,$(RECIPE)),data/quickstart/manifest.csv)
+QUICKSTART := $(if $(filter quickstart_timeline,$(RECIPE)),quickstart_recordings,quickstart)
+DATA := $(if $(filter quickstart%,$(RECIPE)),data/$(QUICKSTART)/manifest.csv)
 
 .PHONY: help setup setup-dev finetune quick test format lint check coverage bench clean
 
@@ -56,3 +57,6 @@ $(STAMP) $(DEV_STAMP): setup.cfg pyproject.toml constraints.txt
 
 data/quickstart/manifest.csv: | $(STAMP)
 	$(BIN)/finetune data quickstart
+
+data/quickstart_recordings/manifest.csv: | $(STAMP)
+	$(BIN)/finetune data quickstart --recordings

@@ -22,21 +22,36 @@ Splits = Annotated[
 
 @app.command()
 def quickstart(
-    out: Annotated[Path, typer.Option(metavar="DIR", help="Output folder.")] = Path("data/quickstart"),
+    out: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="DIR", help="Output folder.", show_default="data/quickstart, or data/quickstart_recordings"
+        ),
+    ] = None,
     seed: Annotated[
         int, typer.Option(min=0, metavar="N", help="Seed of the generator; each seed gives another data set.")
     ] = 0,
+    recordings: Annotated[
+        bool, typer.Option("--recordings", help="Generate recordings of one to two minutes, with labelled events.")
+    ] = False,
 ) -> None:
     """Generate 520 short labelled clips in under half a minute.
 
-    Each shows an arrow or a heart that rises, falls or spins.
+    Each shows an arrow or a heart that rises, falls or spins. With --recordings,
+    such events are intervals of 26 recordings, between pauses.
 
     Example: finetune data quickstart --out data/quickstart
     """
-    from finetune.datasets.quickstart import draw_quickstart
+    if recordings:
+        from finetune.datasets.quickstart_recordings import draw_recordings
 
-    with progress_bar("generating clips") as progress:
-        manifest = draw_quickstart(out, seed=seed, progress=progress)
+        with progress_bar("generating recordings") as progress:
+            manifest = draw_recordings(out or Path("data/quickstart_recordings"), seed=seed, progress=progress)
+    else:
+        from finetune.datasets.quickstart import draw_quickstart
+
+        with progress_bar("generating clips") as progress:
+            manifest = draw_quickstart(out or Path("data/quickstart"), seed=seed, progress=progress)
     print(manifest)
 
 

@@ -102,7 +102,9 @@ def _decode_text(source: Path) -> str:
     try:
         data = source.read_bytes()
     except FileNotFoundError:
-        hint = "; `finetune data quickstart` makes it" if "quickstart" in source.parts else ""
+        makers = {"quickstart": "", "quickstart_recordings": " --recordings"}
+        options = [makers[part] for part in source.parts if part in makers]
+        hint = f"; `finetune data quickstart{options[0]}` makes it" if options else ""
         raise DataError(f"there is no manifest {str(source)!r}{hint}") from None
     except IsADirectoryError:
         raise DataError(f"{source}: is a folder; set data.folder to it, or data.manifest to a CSV file") from None

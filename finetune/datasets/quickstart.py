@@ -6,7 +6,7 @@ speed: played backwards it is, in distribution, a clip of the opposite motion.
 """
 
 import csv
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from itertools import product
@@ -37,6 +37,8 @@ DEFAULT_GROUPS = MappingProxyType({"train": 40, "val": 10, "test": 15})
 SIZE = 128
 FPS = 25
 MARGIN = 3
+Task = tuple[Path, int, str, int]  # folder, seed, split, number of the scene in it
+Rows = list[dict[str, object]]
 
 
 @dataclass(frozen=True)
@@ -107,27 +109,28 @@ def draw_quickstart(
         (out / split / label).mkdir(parents=True, exist_ok=True)
     tasks = [(out, seed, split, number) for split, count in groups.items() for number in range(count)]
     rows: list[dict[str, object]] = []
-    for scene_rows in _write_scenes(tasks, processes=processes):
+    for scene_rows in map_in_processes(_write_scene, tasks, processes=processes):
         rows += scene_rows
         if progress is not None:
             progress(len(rows), len(tasks) * len(CLASSES))
-    _write_manifest(manifest, rows)
+    write_manifest(manifest, rows, COLUMNS)
     return manifest
 
 
-def _write_scenes(tasks: list[tuple[Path, int, str, int]], *, processes: int) -> Iterator[list[dict[str, object]]]:
+def map_in_processes(function: Callable[[Task], Rows], tasks: list[Task], *, processes: int) -> Iterator[Rows]:
+    """The rows that a function returns for each task, in order; with one process in this one."""
     if processes == 1:
-        yield from map(_write_scene, tasks)
+        yield from map(function, tasks)
         return
     context = get_context("spawn")  # forking is unsafe after torch or OpenCV started threads
     pool = ProcessPoolExecutor(processes, mp_context=context, initializer=cv2.setNumThreads, initargs=(1,))
     try:
-        yield from pool.map(_write_scene, tasks)
+        yield from pool.map(function, tasks)
     finally:
         pool.shutdown(cancel_futures=True)
 
 
-def _write_scene(task: tuple[Path, int, str, int]) -> list[dict[str, object]]:
+def _write_scene(task: Task) -> Rows:
     """Generate and write the clips of one group; returns their rows of the manifest."""
     out, seed, split, number = task
     group = f"{split}-{number:03d}"
@@ -159,10 +162,13 @@ def draw_scene(rng: np.random.Generator) -> Scene:
     )
 
 
-def plan_clip(rng: np.random.Generator, scene: Scene, *, label: str) -> ClipPlan:
-    """All random choices except the noise. Opposite motions differ in the sign of one speed only."""
+def plan_clip(rng: np.random.Generator, scene: Scene, *, label: str, frames: tuple[int, int] = (24, 49)) -> ClipPlan:
+    """All random choices except the noise. Opposite motions differ in the sign of one speed only.
+
+    The number of frames is drawn from [`frames[0]`, `frames[1]`).
+    """
     shape, motion = label.split("_", 1)
-    num_frames = int(rng.integers(24, 49))
+    num_frames = int(rng.integers(*frames))
     steps = num_frames - 1
     radius = scene.radius * rng.uniform(0.93, 1.07)
     drift = rng.uniform(-7, 7, 2)
@@ -181,8 +187,13 @@ def plan_clip(rng: np.random.Generator, scene: Scene, *, label: str) -> ClipPlan
         angle=rng.uniform(0, 2 * np.pi),
         spin=turn / steps,
     )
-    distractors = tuple(_plan_distractor(rng, scene, steps=steps) for _ in range(rng.integers(4)))
+    distractors = plan_distractors(rng, scene, steps=steps)
     return ClipPlan(label, num_frames, mover, distractors)
+
+
+def plan_distractors(rng: np.random.Generator, scene: Scene, *, steps: int) -> tuple[MovingShape, ...]:
+    """Up to three small shapes that move during `steps` frames."""
+    return tuple(_plan_distractor(rng, scene, steps=steps) for _ in range(rng.integers(4)))
 
 
 def _plan_distractor(rng: np.random.Generator, scene: Scene, *, steps: int) -> MovingShape:
@@ -202,19 +213,31 @@ def _plan_distractor(rng: np.random.Generator, scene: Scene, *, steps: int) -> M
 
 def draw_clip(rng: np.random.Generator, scene: Scene, *, clip: ClipPlan) -> np.ndarray:
     """The frames of a clip, uint8 (T, SIZE, SIZE, 3), with sensor noise."""
-    grain = rng.normal(0, scene.noise, (2 * SIZE, 2 * SIZE, 3)).round().astype(np.int16)
-    frames = np.repeat(scene.background_HWC[None], clip.num_frames, axis=0)
-    for index, frame in enumerate(frames):
-        offset = index - (clip.num_frames - 1) / 2
-        for mover in (*clip.distractors, clip.mover):
-            paint(frame, mover.mask_at(offset), color=mover.color)
+    grain = draw_grain(rng, scene)
+    movers = (*clip.distractors, clip.mover)
+    return np.stack(list(draw_frames(rng, scene, movers, num_frames=clip.num_frames, grain=grain)))
+
+
+def draw_grain(rng: np.random.Generator, scene: Scene) -> np.ndarray:
+    """Sensor noise, int16 (2 SIZE, 2 SIZE, 3), of which each frame gets another part."""
+    return rng.normal(0, scene.noise, (2 * SIZE, 2 * SIZE, 3)).round().astype(np.int16)
+
+
+def draw_frames(
+    rng: np.random.Generator, scene: Scene, movers: Iterable[MovingShape], *, num_frames: int, grain: np.ndarray
+) -> Iterator[np.ndarray]:
+    """Frames, uint8 (SIZE, SIZE, 3), of moving shapes, the last one in front; `grain` is the noise."""
+    movers = tuple(movers)
+    for index in range(num_frames):
+        frame = scene.background_HWC.copy()
+        for mover in movers:
+            paint(frame, mover.mask_at(index - (num_frames - 1) / 2), color=mover.color)
         y, x = rng.integers(0, SIZE, 2)
-        frame[:] = np.clip(frame + grain[y : y + SIZE, x : x + SIZE], 0, 255)
-    return frames
+        yield np.clip(frame + grain[y : y + SIZE, x : x + SIZE], 0, 255).astype(np.uint8)
 
 
-def _write_manifest(path: Path, rows: Iterable[Mapping[str, object]]) -> None:
+def write_manifest(path: Path, rows: Iterable[Mapping[str, object]], columns: Sequence[str]) -> None:
     with atomic_file(path) as partial, partial.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.DictWriter(file, COLUMNS, lineterminator="\n")
+        writer = csv.DictWriter(file, columns, lineterminator="\n")
         writer.writeheader()
         writer.writerows(rows)

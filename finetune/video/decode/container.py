@@ -29,14 +29,18 @@ MAX_PIXELS = 2**25  # an 8K video has 33 million; a damaged header can claim mor
 QUICK_OPEN = {"skip_frame": "all"}
 QUICK_CONTAINER = {"analyzeduration": "1"}
 QUICK_DECODER = {"strict": "1"}
+NO_EDIT_LISTS = {"advanced_editlist": "0"}
 
 
 @contextmanager
-def open_video(path: Path, *, quick: bool = False) -> Iterator[tuple[InputContainer, VideoStream]]:
+def open_video(
+    path: Path, *, quick: bool = False, edit_lists: bool = True
+) -> Iterator[tuple[InputContainer, VideoStream]]:
     """The container and its first video stream, set to decode in one thread.
 
     `quick` skips FFmpeg's probing of the stream: no frame rate is guessed, and the first frames may be output in
-    another order than with it. Raises VideoError.
+    another order than with it. Without `edit_lists` those of an MP4 file are not applied to its index, which takes
+    most of the time to open a long file. Raises VideoError.
     """
     _require_video_file(path)
     limits = {"max_pixels": str(MAX_PIXELS)}
@@ -46,7 +50,7 @@ def open_video(path: Path, *, quick: bool = False) -> Iterator[tuple[InputContai
             f"{FILE_PREFIX}{path}",
             metadata_errors="ignore",
             options=limits | (QUICK_OPEN if quick else {}),
-            container_options=QUICK_CONTAINER if quick else {},
+            container_options=(QUICK_CONTAINER if quick else {}) | ({} if edit_lists else NO_EDIT_LISTS),
         )
     except PYAV_ERRORS as error:
         reason = reason_or_encrypted(path, f"is not a video, or is cut off: {error_text(error)}")

@@ -66,6 +66,18 @@ def layout_by_demuxing(container: InputContainer, stream: VideoStream) -> GopLay
     return None
 
 
+def has_same_index(stream: VideoStream, layout: GopLayout) -> bool:
+    """Whether the container's index has the packets of a layout, each of them shown, and its keyframes at their times.
+
+    The layout is one of frames with known packets. An index without the edits of an edit list may have others.
+    """
+    entries = stream.index_entries
+    if layout.packets is None or not len(layout.packets) == layout.starts[-1] == len(entries):
+        return False
+    keys = zip(layout.starts[:-1].tolist(), layout.seek_times.tolist(), strict=True)
+    return all(entries[start].timestamp == time and entries[start].is_keyframe for start, time in keys)
+
+
 def _by_index(container: InputContainer, stream: VideoStream) -> GopLayout | None:
     entries = stream.index_entries
     if len(entries) > container.size:  # a damaged header that claims millions of frames

@@ -23,11 +23,13 @@ from finetune.video.decode.gop import GopLayout
 from finetune.video.decode.image_sequence import NO_TIME, image_frames, require_one_size
 from finetune.video.decode.opencv_torchcodec import TimedPictures, read_with_opencv, read_with_torchcodec
 from finetune.video.decode.orientation import ClipOrientation
-from finetune.video.decode.packet_index import layout_by_container_index, layout_by_demuxing
+from finetune.video.decode.packet_index import has_same_index, layout_by_container_index, layout_by_demuxing
 from finetune.video.decode.sparse import LayoutError, TimedFrames, decode_groups
 
 DECODING_VERSION = 2  # increase when the same file decodes to other pictures: cached features are then recomputed
 MAX_SIDE = 2**15  # pixels
+MP4_SUFFIXES = {".mp4", ".m4v", ".mov", ".3gp"}
+LONG_INDEX = 10_000  # entries, about seven minutes
 Decoder = Literal["auto", "pyav", "opencv", "torchcodec"]
 
 
@@ -60,6 +62,11 @@ def _read_with_pyav(
     path: Path, indices: Sequence[int], size: tuple[int, int] | None, layout: GopLayout | None
 ) -> TimedPictures:
     wanted, listed = sorted(set(indices)), 0
+    if layout is not None and _is_long_mp4(path, layout):
+        with suppress(LayoutError, *PYAV_ERRORS), open_video(path, quick=True, edit_lists=False) as (container, stream):
+            if wanted[-1] < layout.num_frames and has_same_index(stream, layout):
+                frames = decode_groups(container, stream, layout, wanted)
+                return _convert(path, with_true_times(frames, container, layout), wanted, size=size)
     if layout is None or layout.has_groups:
         with suppress(LayoutError, *PYAV_ERRORS), open_video(path, quick=True) as (container, stream):
             known = layout or layout_by_container_index(container, stream) or layout_by_demuxing(container, stream)
@@ -70,6 +77,12 @@ def _read_with_pyav(
     with open_video(path) as (container, stream):
         frames = _decode_from_start(path, container, stream, wanted[-1], listed=listed)
         return _convert(path, with_true_times(frames, container, layout), wanted, size=size)
+
+
+def _is_long_mp4(path: Path, layout: GopLayout) -> bool:
+    """Whether a file is an MP4 whose index is so long that applying its edit list takes as long as decoding a clip."""
+    is_mp4 = path.suffix.lower() in MP4_SUFFIXES
+    return is_mp4 and layout.has_groups and layout.times is not None and layout.starts[-1] >= LONG_INDEX
 
 
 def _decode_from_start(

@@ -12,8 +12,9 @@ import pytest
 
 from finetune.data.manifest import Manifest
 from finetune.errors import VideoError
+from finetune.video.decode import read
 from finetune.video.decode.container import decode_frames, lacks_timestamps, open_video
-from finetune.video.decode.probe import frame_times, scan
+from finetune.video.decode.probe import frame_times, layout_with_times, scan
 from finetune.video.decode.read import RgbConverter, read_frames
 from finetune.video.file_facts import FactsCache
 
@@ -105,6 +106,24 @@ def test_frame_i_is_frame_i_at_its_time(folder, facts, name):
             wrong = (found != frames[wanted]).any(axis=(1, 2, 3))
             assert not wrong.any(), f"wrong: {np.array(wanted)[wrong]}, layout: {known}"
         assert_times_are_those_of_frames(frame_times(path, known), seconds, info)
+
+
+@pytest.mark.slow
+def test_long_files_are_read_without_their_edit_lists_only_where_these_change_nothing(folder, monkeypatch):
+    monkeypatch.setattr(read, "LONG_INDEX", 0)
+    opened, open_video = [], read.open_video
+    monkeypatch.setattr(read, "open_video", lambda path, **how: opened.append(how) or open_video(path, **how))
+    without = 0
+    for path in sorted(folder.iterdir()):
+        if path.suffix in read.MP4_SUFFIXES:
+            with suppress(VideoError):
+                frames, layout = in_order(path)[0], layout_with_times(path)
+                wanted = [len(frames) - 1, 0, len(frames) // 2, len(frames) // 3]
+                opened.clear()
+                found, _ = read_frames(path, wanted, layout=layout)
+                assert (found == frames[wanted]).all(), path
+                without += len(opened) == 1 and opened[0].get("edit_lists") is False
+    assert without > 20
 
 
 def assert_times_are_those_of_frames(times, seconds, info):
