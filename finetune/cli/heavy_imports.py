@@ -6,12 +6,16 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from importlib import import_module
+from importlib.metadata import version
+
+from finetune.errors import FinetuneError
 
 
 def import_quickly(*modules: str) -> None:
     """Import modules with garbage collection turned off, which would take a quarter of the time and find nothing.
 
     Ctrl-C ends the program at once meanwhile: Python itself would answer only after the library that is being loaded.
+    Raises FinetuneError where torch and torchvision are of different builds: pip installs them without a complaint.
     """
     was_enabled = gc.isenabled()
     gc.disable()
@@ -19,6 +23,13 @@ def import_quickly(*modules: str) -> None:
         with _interrupt_ends_program():
             for module in modules:
                 import_module(module)
+    except RuntimeError as error:
+        if "torchvision::" not in str(error):
+            raise
+        raise FinetuneError(
+            f"torch {version('torch')} and torchvision {version('torchvision')} are of different builds; "
+            "install both from one source, with the command on PyTorch's installation page"
+        ) from None
     finally:
         if was_enabled:
             gc.enable()

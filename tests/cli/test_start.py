@@ -44,6 +44,15 @@ def test_mistakes_are_found_before_torch_is_imported(tmp_path, monkeypatch):
     run_python(code, *ERRORS)
 
 
+def test_builds_of_torch_and_torchvision_that_do_not_fit_are_named(finetune, clip_folder, monkeypatch):
+    def fail(module):
+        raise RuntimeError("operator torchvision::nms does not exist")
+
+    monkeypatch.setattr("finetune.cli.heavy_imports.import_module", fail)
+    status, _, err = finetune("train", clip_folder)
+    assert (status, "are of different builds; install both from one source" in err) == (2, True), err
+
+
 @pytest.mark.slow
 def test_training_and_prediction_start_without_what_only_evaluation_needs():
     code = (
