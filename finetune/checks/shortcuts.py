@@ -102,7 +102,7 @@ def shortcut_findings(shortcuts: Sequence[Shortcut]) -> list[Finding]:
 
 
 def _describe(shortcut: Shortcut) -> str:
-    fact = "all file properties together" if shortcut.fact == ALL_FACTS else f"the {shortcut.fact} of a file alone"
+    fact = "all file properties together" if shortcut.fact == ALL_FACTS else f"the {shortcut.fact} of a clip alone"
     accuracy, chance = whole_percent(shortcut.balanced_accuracy), whole_percent(shortcut.chance)
     classes = shorten_list([_describe_class(shortcut.fact, revealed) for revealed in shortcut.told])
     reveals = f"; it gives away {classes}" if classes else ""

@@ -29,6 +29,7 @@ def write_check_page(
     html = load_template("check.html.j2").render(
         result=result,
         summary=_summary(result),
+        noun=result["noun"],
         blocks=[
             (severity, heading, [finding for finding in result["findings"] if finding["severity"] == severity])
             for severity, heading in _HEADINGS.items()
@@ -62,7 +63,7 @@ def _summary(result: Mapping[str, Any]) -> str:
     """The headline: the only error itself, or counts."""
     errors = [finding["what"] for finding in result["findings"] if finding["severity"] == "mend"]
     warnings = sum(finding["severity"] == "warning" for finding in result["findings"])
-    files = count(result["num_files"], "file")
+    files = result["size"]
     if len(errors) == 1:
         return str(errors[0])
     if errors:

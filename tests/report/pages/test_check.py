@@ -8,6 +8,7 @@ import pytest
 
 from finetune.errors import DataError
 from finetune.report.pages.check import MAX_PER_CLASS, MAX_PICTURES, write_check_page
+from finetune.text import count
 
 EVIL = "<img src=x onerror=alert(1)>.mp4\"'&{{ 7 * 7 }}"
 
@@ -40,7 +41,8 @@ MARK = {
 
 def result(files=(), **changes):
     return {
-        "schema": 1, "source": "clips.csv", "root": ".", "num_files": len(files), "splits": "given",
+        "schema": 1, "source": "clips.csv", "root": ".", "noun": "file", "num_clips": len(files),
+        "num_files": len(files), "size": count(len(files), "file"), "splits": "given",
         "num_groups": None, "findings": [], "unreadable": [], "classes": [], "spread": [], "shortcuts": [],
         "marks": [], "copies": [],
         "files": [{"file": name, "label": label, "split": "train", "group": ""} for name, label in files],
