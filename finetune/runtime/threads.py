@@ -1,11 +1,13 @@
-"""CPU threads: how OpenMP threads wait for each other, and how many threads a computation uses."""
+"""CPU threads: how OpenMP threads wait for each other, how many a computation uses, and one that works ahead."""
 
 import os
-from collections.abc import Callable, Iterator, MutableMapping, Sequence
+from collections.abc import Callable, Generator, Iterator, MutableMapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from contextvars import ContextVar
-from typing import TypeVar
+from queue import Full, Queue
+from threading import Event, Thread
+from typing import Any, TypeVar
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -66,3 +68,41 @@ def map_in_threads(function: Callable[[Item], Result], items: Sequence[Item]) ->
             return [function(item) for item in items]
         with ThreadPoolExecutor(count, initializer=torch.set_num_threads, initargs=(1,)) as pool:
             return list(pool.map(function, items))
+
+
+def run_ahead(items: Iterator[Item], *, ahead: int) -> Generator[Item, None, None]:
+    """The items of an iterator, of which another thread makes up to `ahead` before they are asked for.
+
+    When this generator is closed, that thread ends after the item that it is making, and the iterator is closed.
+    """
+    made: Queue[tuple[str, Any]] = Queue(ahead)
+    is_closed = Event()
+
+    def put(kind: str, value: Any = None) -> None:
+        while not is_closed.is_set():
+            with suppress(Full):
+                made.put((kind, value), timeout=0.1)
+                return
+
+    def make() -> None:
+        try:
+            for item in items:
+                put("item", item)
+                if is_closed.is_set():
+                    break
+            put("end")
+        except BaseException as error:
+            put("error", error)
+        finally:
+            getattr(items, "close", lambda: None)()
+
+    thread = Thread(target=make, daemon=True)
+    thread.start()
+    try:
+        while (got := made.get())[0] == "item":
+            yield got[1]
+        if got[0] == "error":
+            raise got[1]
+    finally:
+        is_closed.set()
+        thread.join()

@@ -4,6 +4,7 @@ import os
 import subprocess
 import sys
 import threading
+import time
 
 import pytest
 import torch
@@ -17,6 +18,7 @@ from finetune.runtime.threads import (
     fits_one_thread,
     limit_threads,
     map_in_threads,
+    run_ahead,
     wait_without_spinning,
 )
 
@@ -135,3 +137,44 @@ def test_what_is_small_follows_from_the_network_and_its_clips(small):
     large = ft.build_model("resnet18", ["a", "b"], weights="none", num_frames=8, size=224)
     assert small.fits_one_thread and not large.fits_one_thread
     assert not small.is_small_work(10_000) and fits_one_thread(999_999_999) and not fits_one_thread(1_000_000_000)
+
+
+def test_items_are_made_ahead_in_order_and_no_further_than_asked():
+    made = []
+
+    def items():
+        for number in range(10):
+            made.append(number)
+            yield number
+
+    ahead = run_ahead(items(), ahead=2)
+    assert next(ahead) == 0
+    time.sleep(0.2)
+    assert len(made) <= 4, "one is given, two wait, one is being handed over"
+    assert list(ahead) == list(range(1, 10))
+
+
+def test_an_error_in_the_other_thread_arrives_here():
+    def items():
+        yield 1
+        raise ValueError("broken")
+
+    ahead = run_ahead(items(), ahead=3)
+    assert next(ahead) == 1
+    with pytest.raises(ValueError, match="broken"):
+        next(ahead)
+
+
+def test_closing_ends_the_thread_and_closes_the_iterator():
+    closed = threading.Event()
+
+    def items():
+        try:
+            yield from range(10**6)
+        finally:
+            closed.set()
+
+    ahead = run_ahead(items(), ahead=2)
+    next(ahead)
+    ahead.close()
+    assert closed.is_set()

@@ -6,9 +6,9 @@ keyframe and all packets up to the next keyframe.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from itertools import groupby
+from itertools import pairwise
 
 import numpy as np
 
@@ -45,15 +45,16 @@ class GopLayout:
     def has_groups(self) -> bool:
         return len(self.seek_times) > 0
 
-    def groups(self, frames: Sequence[int]) -> Iterator[tuple[int, list[int]]]:
+    def groups(self, frames: Iterable[int]) -> Iterator[tuple[int, list[int]]]:
         """(group, frames) for each group that holds packets of these frames, in rising order."""
-        frames = sorted(set(frames))
+        rising = np.unique(np.fromiter(frames, dtype=np.int64))
         if self.packets is None:
-            group_of = np.searchsorted(self.frames_before, frames, side="right") - 1
+            group_of = np.searchsorted(self.frames_before, rising, side="right") - 1
         else:
-            group_of = np.searchsorted(self.starts, self.packets[frames], side="right") - 1
-        for group, members in groupby(sorted(zip(group_of.tolist(), frames, strict=True)), key=lambda pair: pair[0]):
-            yield group, [frame for _, frame in members]
+            group_of = np.searchsorted(self.starts, self.packets[rising], side="right") - 1
+        borders = np.flatnonzero(np.diff(group_of)) + 1
+        for start, end in pairwise([0, *borders.tolist(), len(rising)]):
+            yield int(group_of[start]), rising[start:end].tolist()
 
     def frames_of_group(self, group: int) -> dict[int, int]:
         """The frame that comes from each packet of a group, by packet number; needs `packets`."""

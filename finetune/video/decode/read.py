@@ -4,7 +4,7 @@ Frame i is the i-th frame that the decoder outputs, whatever timestamps or heade
 frame, and a folder of numbered images is a video too. Imports no torch, so that `finetune check` need not load it.
 """
 
-from collections.abc import Sequence
+from collections.abc import Generator, Iterator, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Literal
@@ -56,6 +56,47 @@ def read_frames(
         raise VideoError(f"{path}: cannot be scaled to {size}; height and width are 1 to {MAX_SIDE} pixels")
     pictures = _read_images(path, indices, size) if path.is_dir() else DECODERS[decoder](path, indices, size, layout)
     return _stack_pictures(path, pictures, indices)
+
+
+def stream_frames(
+    path: Path, indices: np.ndarray, *, size: tuple[int, int] | None, layout: GopLayout | None = None
+) -> Generator[tuple[int, np.ndarray], None, None]:
+    """The pictures that `read_frames` gives of the frames `indices`, (M,) and rising, one at a time with its number.
+
+    Each is RGB uint8 (H, W, 3). Memory does not grow with the number of frames.
+    """
+    if path.is_dir():
+        images = list_sequence_images(path)
+        for index, frame in image_frames(path, images, indices.tolist()):
+            yield index, RgbConverter(images[index])(frame, size)
+        return
+    given = listed = 0  # how many of the indices; frames in the file's index
+    if layout is None or layout.has_groups:
+        with suppress(LayoutError, *PYAV_ERRORS), open_video(path, quick=True) as (container, stream):
+            known = layout or layout_by_container_index(container, stream) or layout_by_demuxing(container, stream)
+            if known is not None and indices[-1] < known.num_frames:
+                listed = known.num_frames
+                frames = decode_groups(container, stream, known, indices.tolist())
+                for number, picture in _wanted_pictures(path, frames, indices, size):
+                    given += 1
+                    yield number, picture
+                return
+    with open_video(path) as (container, stream):
+        frames = _decode_from_start(path, container, stream, int(indices[-1]), listed=listed)
+        yield from _wanted_pictures(path, frames, indices[given:], size)
+
+
+def _wanted_pictures(
+    path: Path, frames: TimedFrames, indices: np.ndarray, size: tuple[int, int] | None
+) -> Iterator[tuple[int, np.ndarray]]:
+    """Those of some frames in rising order whose numbers are among `indices`, as RGB."""
+    to_rgb, place = RgbConverter(path), 0
+    for number, frame, _ in frames:
+        if place < len(indices) and number == indices[place]:
+            place += 1
+            yield number, to_rgb(frame, size)
+        else:
+            to_rgb.orientation.of(frame)
 
 
 def _read_with_pyav(

@@ -55,10 +55,10 @@ def decode_groups(
     decoder = _GroupDecoder(stream, one_frame_per_packet=layout.one_frame_per_packet)
     _read_encoder_info(stream, reader.first)
     if may_state_orientation(stream, reader.first):
-        frames = {0, *frames}
+        frames = chain([0], frames)
     previous = NO_GROUP  # the group in the decoder
     rest: NumberedPackets = iter(())  # its packets that were not needed
-    for group, targets in layout.groups(list(frames)):
+    for group, targets in layout.groups(frames):
         if previous != group - 1:  # seeking ends the stream of packets
             yield from decoder.drain()
         frame_of, start = reader.frames_of(group), int(layout.starts[group])
@@ -115,6 +115,7 @@ class _GroupDecoder:
 
     def add_group(self, frame_of: dict[int, int], targets: Iterable[int]) -> None:
         """Continue with the next group, without draining the decoder."""
+        self.fed = {frame for frame in self.fed if frame > self.last}  # those that were output are not needed again
         self.frame_of |= {number: frame for number, frame in frame_of.items() if number not in self.left_out}
         self.wanted |= set(targets)
 
@@ -165,7 +166,7 @@ class _GroupDecoder:
                 raise LayoutError(f"frame {number} was output after frame {self.last}")
             self.last = number
             self.wanted.discard(number)
-            yield number, picture, self.times.get(number, float("nan"))
+            yield number, picture, self.times.pop(number, float("nan"))
 
 
 def _can_skip_nonref(stream: VideoStream) -> bool:

@@ -158,3 +158,31 @@ def test_every_decoder_gives_the_same_frames_or_refuses(clips, kind, decoder):
     assert np.abs(found.astype(int) - frames[wanted]).mean() <= (9 if kind == "h264_interlaced" else 0)
     nearest = [np.abs(frames.astype(int) - picture).mean((1, 2, 3)).argmin() for picture in found]
     assert nearest == wanted
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_stream_of_frames_gives_the_same_pictures_one_by_one(clips, kind):
+    path, frames = clips(kind)
+    _, layout = scan(path)
+    for wanted in (np.arange(len(frames)), np.array([0, 1, 13, 14, 40, len(frames) - 1]), np.arange(5, 30, 3)):
+        for known in (layout, None):
+            pictures = dict(read.stream_frames(path, wanted, size=None, layout=known))
+            assert list(pictures) == wanted.tolist()
+            given = np.stack(list(pictures.values())).transpose(0, 3, 1, 2)
+            np.testing.assert_array_equal(given, frames[wanted])
+
+
+def test_a_stream_goes_on_by_counting_where_a_layout_turns_out_to_be_wrong(clips, monkeypatch):
+    path, frames = clips("h264_b")
+    decode = read.decode_groups
+
+    def broken(*arguments):
+        for number, frame, seconds in decode(*arguments):
+            if number == 20:
+                raise sparse.LayoutError("here")
+            yield number, frame, seconds
+
+    monkeypatch.setattr(read, "decode_groups", broken)
+    pictures = dict(read.stream_frames(path, np.arange(0, 60, 4), size=None))
+    assert list(pictures) == list(range(0, 60, 4))
+    np.testing.assert_array_equal(np.stack(list(pictures.values())).transpose(0, 3, 1, 2), frames[0:60:4])
