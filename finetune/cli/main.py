@@ -12,7 +12,7 @@ from typing import Annotated, Any
 import typer
 import typer.exceptions
 
-from finetune.cli import check, compare, data, features, predict, recipes, results, search, study, train
+from finetune.cli import check, compare, data, features, predict, recipes, results, search, study, timeline, train
 from finetune.cli.help import Command, Group
 from finetune.cli.terminal import renamed_keys_on_stderr, sanitized_output
 from finetune.errors import FinetuneError
@@ -39,6 +39,7 @@ COMMANDS: tuple[tuple[str, str, Callable[..., Any] | typer.Typer, str], ...] = (
     (EVALUATE, "compare", compare.compare, "Test whether runs differ significantly on shared clips."),
     (EVALUATE, "runs", compare.runs, "List the runs in a folder."),
     (USE, "predict", predict.predict, "Predict classes, boxes, motion or numbers for videos."),
+    (USE, "timeline", timeline.timeline, "Find events in recordings: classes over time."),
 )
 
 app = typer.Typer(

@@ -172,7 +172,7 @@ def iter_predictions(
     recipe, outputs, fitted = run.recipe, run.outputs, read_fitted(run)
     model = load_model(run) if model is None else model.eval()
     if calibrated:
-        _check_temperatures(run, fitted, views)
+        check_temperatures(run, fitted, views)
     together = reads_image_sequences(run) if image_sequences is None else image_sequences
     checked = partial(progress, CHECKING)
     videos = find_inputs(inputs, recipe, image_sequences=together, frame_rate=frame_rate, progress=checked)
@@ -248,7 +248,7 @@ def _task_prediction(
     return TaskPrediction(output.kind, tuple(top_classes(predictions_K, output.names, count=top_k)), named)
 
 
-def _check_temperatures(run: Run, fitted: Mapping[str, Fitted], views: int | None) -> None:
+def check_temperatures(run: Run, fitted: Mapping[str, Fitted], views: int | None) -> None:
     """Raise RunError where no task has a temperature for this number of views; None: the number it was fitted for."""
     if all(task.temperature is None for task in fitted.values()):
         raise RunError(f"{run.folder}: has no temperature, which training fits on the split val; omit --calibrated")

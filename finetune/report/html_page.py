@@ -26,12 +26,12 @@ def load_template(name: str) -> jinja2.Template:
     return environment.get_template(name)
 
 
-def page_assets(*further_styles: str) -> dict[str, Markup]:
+def page_assets(*further_styles: str, script: str = "report.js") -> dict[str, Markup]:
     """Script and style of a page. Its content security policy allows only the script with this hash to run."""
-    script = (_TEMPLATES / "report.js").read_text(encoding="utf-8")
-    digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
+    text = (_TEMPLATES / script).read_text(encoding="utf-8")
+    digest = base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()
     style = "".join((_TEMPLATES / name).read_text(encoding="utf-8") for name in ("report.css", *further_styles))
-    return {"script": Markup(script), "script_hash": Markup(f"sha256-{digest}"), "style": Markup(style)}
+    return {"script": Markup(text), "script_hash": Markup(f"sha256-{digest}"), "style": Markup(style)}
 
 
 def write_page(path: Path, text: str) -> None:

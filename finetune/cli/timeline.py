@@ -1,0 +1,139 @@
+"""`finetune timeline`: the classes of a run over time in recordings, the events in them, and a page to look at them."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from finetune.cli.arguments import RunArgument
+from finetune.cli.heavy_imports import import_quickly
+from finetune.cli.progress import progress_bars
+from finetune.errors import DataError, RunError, VideoError
+from finetune.storage.atomic import check_writable
+from finetune.text import count
+
+if TYPE_CHECKING:
+    from finetune.run.read import Run
+    from finetune.timeline.timeline import Timeline
+    from finetune.timeline.timelines import TimelineOptions
+
+PAGE_FILE = "timeline.html"
+
+
+def timeline(
+    run: RunArgument,
+    paths: Annotated[list[Path], typer.Argument(metavar="VIDEO", help="Recordings, or folders of them.")],
+    step: Annotated[
+        float | None,
+        typer.Option(metavar="SECONDS", help="Seconds from window to window. Default: a quarter of a window."),
+    ] = None,
+    window: Annotated[
+        float | None,
+        typer.Option(metavar="SECONDS", help="Length of a window. Default: that of the run's training clips."),
+    ] = None,
+    calibrated: Annotated[
+        bool, typer.Option("--calibrated", help="Calibrate probabilities with the temperature fitted on val.")
+    ] = False,
+    out: Annotated[Path, typer.Option(metavar="DIR", help="Output folder.")] = Path("timeline"),
+) -> None:
+    """Find events in recordings: when does which class happen?
+
+    Writes timeline.csv (probabilities over time), events.csv and timeline.html. Ctrl-C keeps finished recordings.
+
+    Example: finetune timeline runs/mine recordings/ --step 0.5
+    """
+    from finetune.run.read import open_run
+
+    opened = open_run(run)
+    videos = _recordings(opened, paths)
+    for name, seconds in (("--window", window), ("--step", step)):
+        if seconds is not None and not 0 < seconds < float("inf"):
+            raise RunError(f"{name} is {seconds:g} seconds; it must be more than 0")
+    check_writable(out / PAGE_FILE)
+
+    import_quickly("finetune.timeline.timelines")
+    from finetune.timeline.timelines import TimelineOptions
+
+    options = TimelineOptions(window or _window_length(opened), step, calibrated=calibrated)
+    timelines: list[Timeline] = []
+    try:
+        skipped = _collect(opened, videos, options, timelines)
+    except KeyboardInterrupt:
+        if timelines:
+            print(f"Stopped; writing {count(len(timelines), 'finished recording')}", file=sys.stderr)
+            _write(out, timelines, opened)
+        raise
+    if not timelines:
+        raise DataError(f"none of {skipped} files can be read" if skipped > 1 else "the file cannot be read")
+    _write(out, timelines, opened)
+    if skipped:
+        print(f"finetune: {skipped} of {len(videos)} recordings have no timeline", file=sys.stderr)
+        raise typer.Exit(1)
+
+
+def _recordings(run: Run, paths: Sequence[Path]) -> list[Path]:
+    """The recordings of files and folders. Raises DataError for paths that do not exist, before the slow imports."""
+    from finetune.data.read import find_media
+    from finetune.run.manifest import reads_image_sequences
+
+    missing = [path for path in paths if not path.exists()]
+    if missing:
+        raise DataError("\n".join(f"{path}: there is no such file" for path in missing))
+    together = reads_image_sequences(run)
+    return [video for path in paths for video in find_media(path, image_sequences=together)]
+
+
+def _window_length(run: Run) -> float:
+    from finetune.timeline.window_length import window_length
+
+    seconds, origin = window_length(run)
+    print(f"windows of {seconds:.3g} s: {origin}", file=sys.stderr)
+    return seconds
+
+
+def _collect(run: Run, videos: Sequence[Path], options: TimelineOptions, timelines: list[Timeline]) -> int:
+    """Append the timeline of each recording to `timelines`; name those that cannot be read, and count them."""
+    from finetune.timeline.timelines import iter_timelines
+
+    skipped = 0
+    with progress_bars() as progress:
+
+        def show(path: str, seconds: float, total: float) -> None:
+            progress(f"{Path(path).name}, seconds", int(seconds), int(total))
+
+        for _, result in iter_timelines(run, videos, options, progress=show):
+            if isinstance(result, VideoError):
+                skipped += 1
+                print(f"finetune: {result}", file=sys.stderr)
+            else:
+                timelines.append(result)
+    return skipped
+
+
+def _write(out: Path, timelines: Sequence[Timeline], run: Run) -> None:
+    """Write the three files, and print a line for each recording and the path of each file."""
+    from finetune.report.pages.timeline import MAX_PICTURES, chosen_events, write_timeline_page
+    from finetune.timeline.pictures import event_pictures
+    from finetune.timeline.write import EVENTS_FILE, PROBABILITIES_FILE, write_events, write_probabilities
+
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+        write_probabilities(out / PROBABILITIES_FILE, timelines)
+        write_events(out / EVENTS_FILE, timelines)
+    except OSError as error:
+        raise RunError(f"{out}: cannot be written: {error.strerror}") from None
+    with_picture = {
+        place: [found.event for found in events] for place, events in chosen_events(timelines, MAX_PICTURES).items()
+    }
+    pictures = event_pictures(timelines, with_picture)
+    write_timeline_page(timelines, pictures, path=out / PAGE_FILE, run=run.folder.resolve().name)
+    for timeline in timelines:
+        events = sum(len(of_task.events) for of_task in timeline.tasks.values())
+        short = ", shorter than a window: one window has all its frames" if timeline.is_short else ""
+        print(f"{timeline.path}: {count(events, 'event')} in {timeline.seconds:.1f} s{short}")
+    for name in (PROBABILITIES_FILE, EVENTS_FILE, PAGE_FILE):
+        print(out / name)

@@ -1,0 +1,77 @@
+"""Predictions for all windows of a recording in one pass over its frames, in constant memory.
+
+Where a network computes each frame by itself, a frame's features are computed once and shared by all windows that hold
+it. Where it mixes frames before temporal pooling, pictures are shared, and each window is computed by itself.
+"""
+
+from collections.abc import Iterable, Iterator
+from dataclasses import replace
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from finetune.inference.forward import predict_batch
+from finetune.model.classifier import VideoClassifier
+from finetune.model.frozen_prefix import Cut, cut_after_backbone
+from finetune.recipe.own_parts import is_own
+from finetune.runtime.device import autocast
+from finetune.runtime.threads import limit_threads
+
+FRAMES_PER_BATCH = 16
+WINDOWS_PER_BATCH = 64  # of those that take features; the rest of the network is small
+NumberedPictures = tuple[list[int], Tensor]  # frame numbers, rising, and their pictures uint8 (F, C, H, W)
+
+
+def features_cut(model: VideoClassifier) -> Cut | None:
+    """The cut after the backbone, where it computes each frame by itself; None where it mixes frames.
+
+    Own backbones may do anything. Tasks that read earlier stages need the whole network's pass over a clip.
+    """
+    backbone = model.backbone
+    if backbone.takes_clips or model.settings.fusion != "late" or is_own(model.settings.backbone):
+        return None
+    cut = cut_after_backbone(model, model.num_frames)
+    return None if cut.taps else cut
+
+
+def predict_windows(
+    model: VideoClassifier, batches: Iterable[NumberedPictures], sampled_WVT: np.ndarray, *, precision: str
+) -> Iterator[dict[str, Tensor]]:
+    """Predictions as `predict_batch` gives them for some windows at a time, in order.
+
+    The windows take the frames `sampled_WVT` (W, V, T); `batches` have all these frames, in rising order.
+    """
+    cut = features_cut(model)
+    per_batch = WINDOWS_PER_BATCH if cut is not None else max(1, FRAMES_PER_BATCH // model.num_frames)
+    last_W = np.maximum.accumulate(sampled_WVT.max((1, 2)))
+    lowest_W = np.minimum.accumulate(sampled_WVT.min((1, 2))[::-1])[::-1]  # frame that a window or a later one takes
+    held: dict[int, Tensor] = {}  # features or pictures, by frame number
+    done = 0
+    for numbers, pictures_FCHW in batches:
+        values = pictures_FCHW if cut is None else _frame_features(model, pictures_FCHW, precision)
+        held |= zip(numbers, values, strict=True)
+        complete = int(np.searchsorted(last_W, numbers[-1], side="right"))
+        while done < complete:
+            windows_BVT = sampled_WVT[done : min(done + per_batch, complete)]
+            clips = _stack(held, windows_BVT)
+            if cut is not None:
+                cut = replace(cut, dtype=clips.dtype)
+                clips = clips.movedim(3, 2) if model.backbone.num_towers == 2 else clips  # (B, V, T, 2, D)
+            yield predict_batch(model, clips, precision=precision, cut=cut)
+            done += len(windows_BVT)
+        held = {number: value for number, value in held.items() if done < len(lowest_W) and number >= lowest_W[done]}
+
+
+@torch.inference_mode()
+def _frame_features(model: VideoClassifier, pictures_FCHW: Tensor, precision: str) -> Tensor:
+    """The backbone's features of each frame, (F, D), or (F, 2, D) of two towers."""
+    device = next(model.parameters()).device
+    with autocast(precision, device), limit_threads(small=model.fits_one_thread):
+        features: Tensor = model.backbone(pictures_FCHW.unsqueeze(1).to(device))
+    return features.squeeze(-2)
+
+
+def _stack(held: dict[int, Tensor], windows_BVT: np.ndarray) -> Tensor:
+    numbers = windows_BVT.ravel().tolist()
+    return torch.stack([held[number] for number in numbers]).unflatten(0, windows_BVT.shape)
