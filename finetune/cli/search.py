@@ -9,6 +9,7 @@ from finetune.cli.arguments import Overrides, RecipeName, recipe_source
 from finetune.cli.heavy_imports import import_quickly
 from finetune.cli.help import complete_override
 from finetune.cli.manifest import load_manifest
+from finetune.cli.progress import progress_bar
 from finetune.cli.table import print_table
 from finetune.cli.wrap import print_wrapped
 from finetune.errors import RecipeError
@@ -51,7 +52,8 @@ def lr_find(
     from finetune.report.pages.lr_range import draw_lr_range_test
     from finetune.study.lr_find import find_lr
 
-    test = find_lr(settings, manifest, phase=phase, low=low, high=high, steps=steps)
+    with progress_bar("training at rising rates") as progress:
+        test = find_lr(settings, manifest, phase=phase, lr_range=(low, high), steps=steps, progress=progress)
     plot = out or Path("runs") / f"{source.name}-phase-{phase}-rates.svg"
     plot.parent.mkdir(parents=True, exist_ok=True)
     draw_lr_range_test(plot, test.rates, test.losses, test.smoothed, chosen=test.steepest)

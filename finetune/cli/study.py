@@ -10,6 +10,7 @@ import typer
 from finetune.cli.arguments import Overrides, RecipeName, recipe_source
 from finetune.cli.heavy_imports import import_quickly
 from finetune.cli.manifest import load_manifest
+from finetune.cli.progress import progress_bar
 from finetune.cli.table import format_table, print_table
 from finetune.cli.wrap import print_wrapped
 from finetune.errors import RunError
@@ -194,10 +195,11 @@ def average(
     from finetune.metrics.headline import epoch_sort_key
     from finetune.study.average import soup, wise_ft
 
-    if chosen == "wise_ft":
-        folder, candidates = wise_ft(runs[0], out=out)
-    else:
-        folder, candidates = soup(runs, greedy=chosen == "greedy", out=out)
+    with progress_bar("evaluating averages on val") as progress:
+        if chosen == "wise_ft":
+            folder, candidates = wise_ft(runs[0], out=out, progress=progress)
+        else:
+            folder, candidates = soup(runs, greedy=chosen == "greedy", out=out, progress=progress)
     width = max(len("candidate"), *(len(candidate.name) for candidate in candidates))
     names = {"val_score": "score", "val_map": "mAP"}
     metric = next((names[key] for key in names if key in candidates[0].figures), "top-1")
@@ -218,7 +220,7 @@ def _stage_columns(results: "list[StageResult]") -> dict[str, list[str]]:
         "stage": [result.stage for result in results],
         "parameters": [f"{result.parameters:,}" for result in results],
         "on val (95 % interval)": [with_interval(result.figure, result.interval, ".3f") for result in results],
-        "vs. head alone (corrected interval)": [
+        "vs. head (corrected interval)": [
             with_interval(result.gain, result.gain_interval, "+.3f") for result in results
         ],
     }

@@ -1,5 +1,6 @@
 """Average weights after training: WiSE-FT between the start and the end of a run, soups of several runs."""
 
+import itertools
 import shutil
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
@@ -26,6 +27,7 @@ from finetune.video.row_loader import evaluation_loader
 StateDict = dict[str, Tensor]
 Metrics = dict[str, Any]
 Score = Callable[[StateDict], Metrics]
+Progress = Callable[[int, int], None]
 ALPHAS = tuple(step / 10 for step in range(11))
 
 
@@ -38,15 +40,18 @@ class Candidate:
     taken: bool = False
 
 
-def wise_ft(run: str | Path, *, out: Path | None = None) -> tuple[Path, list[Candidate]]:
+def wise_ft(
+    run: str | Path, *, out: Path | None = None, progress: Progress = lambda done, total: None
+) -> tuple[Path, list[Candidate]]:
     """Interpolate between a run's weights before its backbone was first trained and its best ones.
 
     Gives a new run folder and the candidates: (1 - alpha) · start + alpha · best for alpha in 0, 0.1 … 1. The one with
     the best metric on the split val is taken, of equals the one with the lowest loss (arXiv:2109.01903). If the first
-    phase trained the head alone, the start has that head, else a random one. Raises RunError.
+    phase trained the head alone, the start has that head, else a random one. `progress` is called with the numbers of
+    finished and of all evaluations. Raises RunError.
     """
     folder = Path(run)
-    score, best = _scorer(folder), _weights(folder, "best")
+    score, best = _scorer(folder, len(ALPHAS), progress), _weights(folder, "best")
     if not RunFolder(folder).checkpoint("start").exists():
         raise RunError(f"{folder}: its backbone was never trained, so there is nothing to interpolate")
     start = _weights(folder, "start")
@@ -58,16 +63,23 @@ def wise_ft(run: str | Path, *, out: Path | None = None) -> tuple[Path, list[Can
     return target, candidates
 
 
-def soup(runs: Sequence[str | Path], *, greedy: bool = True, out: Path | None = None) -> tuple[Path, list[Candidate]]:
+def soup(
+    runs: Sequence[str | Path],
+    *,
+    greedy: bool = True,
+    out: Path | None = None,
+    progress: Progress = lambda done, total: None,
+) -> tuple[Path, list[Candidate]]:
     """Average the best weights of runs of one model on the same rows (arXiv:2203.05482).
 
     Gives a new run folder and the candidates: the runs and the soup. A `greedy` soup adds the runs from the best on the
     split val downwards, each only if the metric does not fall; else all are averaged. Runs whose heads started from
-    different random weights rarely average well: the greedy soup is then the best run alone. Raises RunError.
+    different random weights rarely average well: the greedy soup is then the best run alone. `progress` is called as in
+    `wise_ft`. Raises RunError.
     """
     folders = [Path(run) for run in runs]
     _refuse_incompatible_runs(folders)
-    score = _scorer(folders[0])
+    score = _scorer(folders[0], 2 * len(folders) if greedy else len(folders) + 1, progress)
     weights = [_weights(folder, "best") for folder in folders]
     candidates = [Candidate(run.resolve().name, score(state)) for run, state in zip(folders, weights, strict=True)]
     order = sorted(range(len(folders)), key=lambda index: epoch_sort_key(candidates[index].figures), reverse=True)
@@ -104,8 +116,8 @@ def _weights(folder: Path, which: str) -> StateDict:
     return read_tensors(RunFolder(folder).checkpoint(which).weights)
 
 
-def _scorer(folder: Path) -> Score:
-    """A function that evaluates weights on the split val of a run, as `finetune evaluate` does."""
+def _scorer(folder: Path, times: int, progress: Progress) -> Score:
+    """A function for `times` calls: evaluates weights on the split val of a run, as `finetune evaluate` does."""
     run = open_run(folder)
     recipe, tested = run.recipe, saved_manifest(run).for_split("val")
     if not len(tested):
@@ -113,6 +125,7 @@ def _scorer(folder: Path) -> Score:
     model = load_model(run).to(resolve_device(recipe.train.device))
     precision = resolve_precision(recipe.train.precision, next(model.parameters()).device)
     views = recipe.evaluate.views
+    numbers = itertools.count(1)
 
     def score(state: StateDict) -> Metrics:
         load_model_weights(model, state, where=folder)
@@ -121,6 +134,7 @@ def _scorer(folder: Path) -> Score:
             predictions = predict_rows(model, loader, precision=precision)
         if not len(predictions.rows):
             raise RunError(f"{folder}: none of its val rows can be read")
+        progress(next(numbers), times)
         if model.multitask_spec is not None:
             return multitask_val_metrics(tested, predictions)
         return validation_metrics(tested.truth[predictions.rows], predictions.tasks[model.primary])

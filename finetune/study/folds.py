@@ -36,6 +36,10 @@ def fold_rows(manifest: Manifest, folds: int | None, *, seed: int) -> list[np.nd
         raise DataError(f"{manifest.source}: has no groups to leave out; add a column group, or data.group_pattern")
     if folds is not None and len(np.unique(units)) < folds:
         raise DataError(f"{manifest.source}: {len(np.unique(units))} groups cannot make {folds} folds")
+    if folds is not None and np.unique(manifest.labels, return_counts=True)[1].max() < folds:
+        raise DataError(
+            f"{manifest.source}: no class has {folds} clips, one for each fold; add clips, or use fewer folds"
+        )
     splitter = LeaveOneGroupOut() if folds is None else StratifiedGroupKFold(folds, shuffle=True, random_state=seed)
     try:
         with warnings.catch_warnings():

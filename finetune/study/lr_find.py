@@ -1,7 +1,7 @@
 """The learning rate range test: raise the rate from step to step until the loss explodes (arXiv:1506.01186)."""
 
 import itertools
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -39,12 +39,19 @@ class LrRangeTest:
 
 
 def find_lr(
-    recipe: Recipe, manifest: Manifest, *, phase: int = 0, low: float = 1e-6, high: float = 1.0, steps: int = 100
+    recipe: Recipe,
+    manifest: Manifest,
+    *,
+    phase: int = 0,
+    lr_range: tuple[float, float] = (1e-6, 1.0),
+    steps: int = 100,
+    progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> LrRangeTest:
-    """Train phase `phase` of a recipe for `steps` steps at learning rates from `low` to `high`; nothing is saved.
+    """Train phase `phase` of a recipe for `steps` steps at rising learning rates; nothing is saved.
 
-    The phase starts from the initial model; earlier phases are not trained. `low` and `high` are learning rates of new
-    layers; other stages keep their ratio to them. Raises RecipeError for a phase that does not exist.
+    The phase starts from the initial model; earlier phases are not trained. `lr_range` is the first and the last
+    learning rate of new layers; other stages keep their ratio to them. `progress` is called with the numbers of
+    finished and of all steps. Raises RecipeError for a phase that does not exist.
     """
     torch.manual_seed(recipe.seed)
     trial = build_trial(new_model(recipe, manifest), manifest, recipe)
@@ -53,6 +60,7 @@ def find_lr(
         raise RecipeError(f"there is no phases.{phase}; this recipe has {len(phases)}, counted from 0")
     state = start_phase(trial.setup, phase)
     start_head(trial.setup, trial.loaders)
+    low, high = lr_range
     rates: list[float] = []
     losses: list[float] = []
     with trial.loaders, state.limit_threads():
@@ -63,6 +71,7 @@ def find_lr(
                 continue
             rates.append(rate)
             losses.append(result.loss)
+            progress(len(losses), steps)
             if len(losses) == steps or not result.is_finite or has_exploded(losses):
                 break
     return analyze_losses(rates, losses)

@@ -49,11 +49,11 @@ def test_where_no_rate_helps_none_is_named():
 def test_a_real_model_has_a_rate_and_is_stopped_when_it_breaks(manifest):
     # A probe separates these clips, and no rate makes its loss explode.
     recipe = RECIPE.model_copy(update={"train": ft.Train(batch_size=4, head_start="random")})
-    test = find_lr(recipe, manifest, low=1e-5, high=1e3, steps=80)
+    test = find_lr(recipe, manifest, lr_range=(1e-5, 1e3), steps=80)
     assert test.steepest is not None
     assert 1e-5 < test.steepest < test.lowest < 100
     assert len(test.rates) < 80
-    assert test == find_lr(recipe, manifest, low=1e-5, high=1e3, steps=80)
+    assert test == find_lr(recipe, manifest, lr_range=(1e-5, 1e3), steps=80)
 
 
 @pytest.mark.parametrize("phase", ["head", "layer4", "lora(r=2)"])
@@ -69,10 +69,10 @@ def test_its_losses_are_those_of_training(manifest, tmp_path, phase):
     )
     run = train_from_recipe(recipe, manifest, out=tmp_path / "run")
     recorded = [json.loads(line)["train_loss"] for line in (run / "metrics.jsonl").read_text().splitlines()]
-    test = find_lr(recipe, manifest, low=3e-3, high=3e-3, steps=5)
+    test = find_lr(recipe, manifest, lr_range=(3e-3, 3e-3), steps=5)
     assert list(test.losses) == recorded
     without = recipe.model_copy(update={"train": ft.Train(**settings | {"clip_grad": None, "l2_sp": 0.0})})
-    assert list(find_lr(without, manifest, low=3e-3, high=3e-3, steps=5).losses) != recorded
+    assert list(find_lr(without, manifest, lr_range=(3e-3, 3e-3), steps=5).losses) != recorded
 
 
 def test_a_phase_that_is_not_there_is_said(manifest):

@@ -40,7 +40,7 @@ class Display:
             speed_estimate_period=SECONDS_OF_SPEED,
         )
         self.run_task = self.bar.add_task("run", total=1, note="steps", visible=False)
-        self.task = self.bar.add_task("", total=1, note="")
+        self.task = self.bar.add_task("preparing", total=None, note="")
         self.rows, self.notice = ROWS_SHOWN, ""
         self.live = Live(get_renderable=self._picture, console=self.console, refresh_per_second=4, transient=False)
 
