@@ -4,6 +4,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
 from finetune.text import duration
 
@@ -39,6 +40,15 @@ def progress_bars() -> Iterator[Callable[[str, int, int | None], None]]:
             bar.update(tasks[what], completed=done, total=total)
 
         yield show
+
+
+def recording_progress(show: Callable[[str, int, int | None], None]) -> Callable[[str, float, float], None]:
+    """A function of (path of a recording, seconds done, seconds), which shows the seconds of each recording."""
+
+    def show_recording(path: str, seconds: float, total: float) -> None:
+        show(f"{Path(path).name}, seconds", int(seconds), int(total))
+
+    return show_recording
 
 
 class _ProgressLines:

@@ -10,7 +10,7 @@ import typer
 from finetune.cli.arguments import DataRoot, RunArgument, SplitName, Views
 from finetune.cli.heavy_imports import import_quickly
 from finetune.cli.manifest import print_data_root_mapping
-from finetune.cli.progress import WRITING_REPORT, progress_bars
+from finetune.cli.progress import WRITING_REPORT, progress_bars, recording_progress
 from finetune.errors import RunError
 
 _PRINTED_METRICS = {
@@ -41,6 +41,9 @@ def evaluate(
     out: Annotated[Path | None, typer.Option(metavar="DIR", help="Output folder. Default: in the run folder.")] = None,
     pictures: Annotated[bool, typer.Option(help="Show frames of selected clips in the report.")] = True,
     explain: Annotated[bool, typer.Option("--explain", help="Overlay Grad-CAM heat maps on these frames.")] = False,
+    timeline: Annotated[
+        bool, typer.Option("--timeline", help="Also find the events of annotated recordings, and evaluate them.")
+    ] = False,
 ) -> None:
     """Score a run on a split or on another labelled set.
 
@@ -84,6 +87,16 @@ def evaluate(
 
             heat_maps = partial(progress, "heat maps")
             add_heat_maps(run, overrides or (), evaluation=folder, data_root=data_root, progress=heat_maps)
+        events = None
+        if timeline:
+            from finetune.cli.timeline_files import write_timelines
+            from finetune.timeline.evaluate_timeline import evaluate_timeline
+
+            seconds = recording_progress(progress)
+            events, timelines = evaluate_timeline(
+                run, overrides or (), split=split, data_root=data_root, out=folder, progress=seconds
+            )
+            write_timelines(folder, timelines, run=run.resolve().name)
         progress(WRITING_REPORT, 0, None)
         page = write_report(run, evaluation=folder)
     for warning in results["warnings"] if overrides else []:
@@ -95,6 +108,10 @@ def evaluate(
             label = f"{task} {name}" if several else f"{name:9}"
             print(f"{label} {metrics[name]:.3f}  (95 % interval {interval or 'unknown'})")
     print(f"clips     {results['num_rows']}" + f", {len(results['skipped'])} skipped" * bool(results["skipped"]))
+    if events is not None:
+        from finetune.metrics.headline import format_events
+
+        print(f"events    {format_events(events)}")
     print(f"report    {page}")
 
 

@@ -11,13 +11,14 @@ import typer
 
 from finetune.cli.arguments import RunArgument
 from finetune.cli.heavy_imports import import_quickly
-from finetune.cli.progress import progress_bars
+from finetune.cli.progress import progress_bars, recording_progress
 from finetune.errors import DataError, RunError, VideoError
 from finetune.storage.atomic import check_writable
 from finetune.text import count
 
 if TYPE_CHECKING:
     from finetune.run.read import Run
+    from finetune.timeline.events import EventSettings
     from finetune.timeline.timeline import Timeline
     from finetune.timeline.timelines import TimelineOptions
 
@@ -58,7 +59,9 @@ def timeline(
     import_quickly("finetune.timeline.timelines")
     from finetune.timeline.timelines import TimelineOptions
 
-    options = TimelineOptions(window or _window_length(opened), step, calibrated=calibrated)
+    options = TimelineOptions(
+        window or _window_length(opened), step, calibrated=calibrated, events=_event_settings(opened)
+    )
     timelines: list[Timeline] = []
     try:
         skipped = _collect(opened, videos, options, timelines)
@@ -95,17 +98,26 @@ def _window_length(run: Run) -> float:
     return seconds
 
 
+def _event_settings(run: Run) -> EventSettings:
+    """The settings that were fitted on the run's val recordings, or else the defaults; prints which."""
+    from finetune.timeline.event_settings import stored_event_settings
+    from finetune.timeline.events import EventSettings
+
+    stored = stored_event_settings(run)
+    how = (
+        "defaults: `finetune evaluate RUN --timeline` fits them on recordings of val" if stored is None else stored.how
+    )
+    print(f"event thresholds: {how}", file=sys.stderr)
+    return EventSettings() if stored is None else stored.settings
+
+
 def _collect(run: Run, videos: Sequence[Path], options: TimelineOptions, timelines: list[Timeline]) -> int:
     """Append the timeline of each recording to `timelines`; name those that cannot be read, and count them."""
     from finetune.timeline.timelines import iter_timelines
 
     skipped = 0
     with progress_bars() as progress:
-
-        def show(path: str, seconds: float, total: float) -> None:
-            progress(f"{Path(path).name}, seconds", int(seconds), int(total))
-
-        for _, result in iter_timelines(run, videos, options, progress=show):
+        for _, result in iter_timelines(run, videos, options, progress=recording_progress(progress)):
             if isinstance(result, VideoError):
                 skipped += 1
                 print(f"finetune: {result}", file=sys.stderr)
@@ -116,24 +128,11 @@ def _collect(run: Run, videos: Sequence[Path], options: TimelineOptions, timelin
 
 def _write(out: Path, timelines: Sequence[Timeline], run: Run) -> None:
     """Write the three files, and print a line for each recording and the path of each file."""
-    from finetune.report.pages.timeline import MAX_PICTURES, chosen_events, write_timeline_page
-    from finetune.timeline.pictures import event_pictures
-    from finetune.timeline.write import EVENTS_FILE, PROBABILITIES_FILE, write_events, write_probabilities
+    from finetune.cli.timeline_files import write_timelines
 
-    try:
-        out.mkdir(parents=True, exist_ok=True)
-        write_probabilities(out / PROBABILITIES_FILE, timelines)
-        write_events(out / EVENTS_FILE, timelines)
-    except OSError as error:
-        raise RunError(f"{out}: cannot be written: {error.strerror}") from None
-    with_picture = {
-        place: [found.event for found in events] for place, events in chosen_events(timelines, MAX_PICTURES).items()
-    }
-    pictures = event_pictures(timelines, with_picture)
-    write_timeline_page(timelines, pictures, path=out / PAGE_FILE, run=run.folder.resolve().name)
+    files = write_timelines(out, timelines, run=run.folder.resolve().name)
     for timeline in timelines:
         events = sum(len(of_task.events) for of_task in timeline.tasks.values())
         short = ", shorter than a window: one window has all its frames" if timeline.is_short else ""
         print(f"{timeline.path}: {count(events, 'event')} in {timeline.seconds:.1f} s{short}")
-    for name in (PROBABILITIES_FILE, EVENTS_FILE, PAGE_FILE):
-        print(out / name)
+    print("\n".join(map(str, files)))

@@ -13,7 +13,7 @@ import typer
 from finetune.cli.arguments import OptionalRecipeName, Overrides, recipe_source
 from finetune.cli.heavy_imports import import_quickly
 from finetune.cli.manifest import load_manifest, print_data_root_mapping
-from finetune.cli.progress import WRITING_REPORT, progress_bar, progress_bars
+from finetune.cli.progress import WRITING_REPORT, progress_bar, progress_bars, recording_progress
 from finetune.cli.table import print_table
 from finetune.errors import FinetuneError, RecipeError, shorten_list
 from finetune.recipe.load import load_recipe
@@ -188,7 +188,7 @@ def evaluate_and_report(folder: Path, *, data_root: Path | None = None, parts: M
     """Evaluate a trained run on its test split, or else on val, and write its report. `parts`: see `open_run`."""
     import_quickly("finetune.evaluation.evaluate")
     from finetune.evaluation.evaluate import evaluate
-    from finetune.metrics.headline import format_headline
+    from finetune.metrics.headline import format_events, format_headline
     from finetune.report.run.page import write_report
     from finetune.run.folder import RunFolder
     from finetune.run.manifest import saved_manifest
@@ -204,12 +204,22 @@ def evaluate_and_report(folder: Path, *, data_root: Path | None = None, parts: M
     with progress_bars() as progress:
         show = partial(progress, f"evaluating on {split}")
         results = evaluate(run, split=split, out=out, data_root=data_root, progress=show)
+        events = None
+        if run.recipe.evaluate.timeline:
+            from finetune.cli.timeline_files import write_timelines
+            from finetune.timeline.evaluate_timeline import evaluate_timeline
+
+            seconds = recording_progress(progress)
+            events, timelines = evaluate_timeline(run, split=split, out=out, data_root=data_root, progress=seconds)
+            write_timelines(out, timelines, run=folder.resolve().name)
         progress(WRITING_REPORT, 0, None)
         page = write_report(folder)
     _refresh_index(folder.absolute().parent)
     for name, task in results["tasks"].items():
         task_name = f" {name}" if len(results["tasks"]) > 1 else ""
         print(f"{split}{task_name} {format_headline(task)} on {task.get('num_rows', results['num_rows'])} clips")
+    if events is not None:
+        print(f"{split} events {format_events(events)}")
     print(f"report {page}")
     print(folder, flush=True)
 

@@ -28,6 +28,16 @@ def format_headline(task: Mapping[str, Any]) -> str:
     return f"{name} {value:.3f} (95 % interval {low:.3f} to {high:.3f})"
 
 
+def format_events(timeline: Mapping[str, Any]) -> str:
+    """The main metrics of events in recordings, see `localization_metrics`, as one line of text."""
+    value, ends = timeline["f1_50"], timeline["f1_50_ci"]
+    if value is None:
+        return f"none, true or predicted, in {timeline['num_recordings']} recordings"
+    interval = "" if ends is None else f" (95 % interval {ends[0]:.3f} to {ends[1]:.3f})"
+    found = f"{timeline['num_predicted']} predicted for {timeline['num_events']} true"
+    return f"F1@50 {value:.3f}{interval}, {found} in {timeline['num_recordings']} recordings"
+
+
 def score_classification(
     truth: np.ndarray,
     probs_NK: np.ndarray,

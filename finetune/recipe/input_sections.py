@@ -50,7 +50,7 @@ class Data(Section):
     )
     background_share: Fraction = Field(0.25, description="fraction of all rows that are background")
     background_margin: NonNegativeFloat = Field(
-        0.5, description="seconds that a background row keeps from labelled intervals"
+        0.0, description="seconds that a background row keeps from labelled intervals, where their borders are rough"
     )
     val: Fraction = Field(0.15, description="fraction for validation, where the data has no splits")
     test: Fraction = Field(0.2, description="fraction for testing, where the data has no splits")
@@ -123,6 +123,11 @@ class Augment(Section):
     )
     frame_dropout: Fraction = Field(
         0.0, description="fraction of a clip's frames that are replaced by the previous frame"
+    )
+    interval_shift: Annotated[float, Field(ge=0, le=0.5)] = Field(
+        0.0,
+        description="largest shift of a row with start and end, either way, as a fraction of its length. For "
+        "timelines, whose windows seldom begin with an event: 0.5",
     )
     crop: Literal["random_resized", "multi_scale", "center"] | None = Field(
         None,

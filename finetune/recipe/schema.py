@@ -273,6 +273,9 @@ class Evaluate(Section):
         "each class",
     )
     metric: OwnPart | None = Field(None, description="your own metric, reported beside the others")
+    timeline: bool = Field(
+        False, description="after training, also find the events of the annotated recordings, and evaluate them"
+    )
 
 
 def _phases_tag(phases: object) -> str:

@@ -45,6 +45,11 @@ class RunFolder:
         return self.path / "skipped.json"
 
     @property
+    def event_settings(self) -> Path:
+        """How probabilities of windows become events: fitted on the recordings of val."""
+        return self.path / "event_settings.json"
+
+    @property
     def metrics(self) -> Path:
         """One line per epoch."""
         return self.path / "metrics.jsonl"
@@ -148,6 +153,11 @@ class EvaluationFolder:
     @property
     def markdown(self) -> Path:
         return self.path / "report.md"
+
+    @property
+    def timeline_page(self) -> Path:
+        """The page about the timelines of the evaluated recordings."""
+        return self.path / "timeline.html"
 
     @property
     def figures(self) -> Path:

@@ -185,6 +185,7 @@ class Results(TypedDict, total=False):
     protocol: Protocol
     seconds: Seconds
     source: str  # of another labelled set: its file or folder
+    timeline: TaskResults  # of events in recordings, see metrics/localization.py
     seeds: list[SeedResult]
     folds: list[dict[str, Any]]
 

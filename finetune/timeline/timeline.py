@@ -41,6 +41,11 @@ class Timeline:
     tasks: Mapping[str, TaskTimeline]
 
     @property
+    def primary(self) -> TaskTimeline:
+        """The timeline of the primary task."""
+        return next(iter(self.tasks.values()))
+
+    @property
     def is_short(self) -> bool:
         """Whether the recording is shorter than a window, so that its only window has all its frames."""
         return len(self.times_W) == 1 and self.seconds < self.window_seconds * (1 - 1e-6)

@@ -19,6 +19,7 @@ from finetune.run.fitted import read_fitted
 from finetune.run.read import Run
 from finetune.runtime.device import resolve_device, resolve_precision
 from finetune.runtime.threads import run_ahead
+from finetune.timeline.event_settings import background_class
 from finetune.timeline.events import EventSettings, events_from_probabilities
 from finetune.timeline.one_pass import FRAMES_PER_BATCH, NumberedPictures, predict_windows
 from finetune.timeline.timeline import TaskTimeline, Timeline
@@ -141,14 +142,13 @@ class TimelinePredictor:
         multilabel = output.kind == "multilabel"
         if self.options.calibrated and temperature is not None:
             probabilities_WK = apply_temperature(probabilities_WK, temperature, multilabel=multilabel)
-        name = self.run.recipe.data.background
         events = events_from_probabilities(
             windows.times_W,
             probabilities_WK,
             (0.0, seconds),
             self.options.events,
             multilabel=multilabel,
-            background=output.names.index(name) if name in output.names else None,
+            background=background_class(self.run, output.names),
         )
         return TaskTimeline(output.names, multilabel, probabilities_WK.astype(np.float32, copy=False), events)
 

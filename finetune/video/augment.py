@@ -126,6 +126,7 @@ def augmentation_cache_key(augment: Augment, *, size: int, fit: str) -> dict[str
         "frame_dropout": augment.frame_dropout,
         "read_size": read_size(augment, size),
         "fit": fit,
+        **({"interval_shift": augment.interval_shift} if augment.interval_shift else {}),
     }
 
 
@@ -133,7 +134,8 @@ def default_cached_views(augment: Augment, clip: Clip) -> int:
     """How many fixed augmentations of each clip are cached: 8 with preset `strong`, 1 without randomness, else 4."""
     plain = AugmentParams(crop="center")
     still = resolve_augment_params(augment) == plain and (augment.preset == "none" or not augment.flip)
-    fixed = clip.sampling == "uniform" and augment.speed[0] == augment.speed[1] and not augment.frame_dropout
+    fixed = clip.sampling == "uniform" and augment.speed[0] == augment.speed[1]
+    fixed = fixed and not augment.frame_dropout and not augment.interval_shift
     return 1 if still and fixed else 8 if augment.preset == "strong" else 4
 
 

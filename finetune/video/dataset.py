@@ -47,7 +47,7 @@ class FrameSource(NamedTuple):
     image_rate: float = DEFAULT_IMAGE_FPS
 
     def part(self, first: int, num_frames: int) -> "FrameSource":
-        """The source of `num_frames` frames from frame `first` on, which it numbers from 0."""
+        """The source of `num_frames` frames from frame `first` on, which it numbers from 0; reads others too."""
         return FrameSource(
             partial(_read_part, self.read, first),
             partial(_times_of_part, self.times, first, num_frames),
@@ -228,14 +228,27 @@ class ClipDataset(Dataset):
         return torch.stack([self.transform(clip_TCHW, seed) for clip_TCHW, seed in clips])
 
     def _seeds_and_indices(self, epoch: int, row: int) -> list[tuple[int, list[int]]]:
-        """The seed and the frame indices of each of an item's augmented clips."""
+        """The seed and the frame indices of each of an item's augmented clips; a shifted one may have negative ones."""
         assert self.augment is not None
-        path, num_frames, source = self.manifest.path(row), int(self.facts.num_frames[row]), self._source(row)
+        path, num_frames = self.manifest.path(row), int(self.facts.num_frames[row])
         clips = []
         for seed in self._seeds(epoch, row, path):
             jitter = Jitter(Random(seed), speed=self.augment.speed, frame_dropout=self.augment.frame_dropout)
-            clips.append((seed, _clip_indices(path, self.clip, num_frames, source=source, jitter=jitter)))
+            shift = self._draw_shift(row, seed)
+            indices = _clip_indices(path, self.clip, num_frames, source=self._source(row, shift), jitter=jitter)
+            clips.append((seed, [shift + index for index in indices]))
         return clips
+
+    def _draw_shift(self, row: int, seed: int) -> int:
+        """By how many frames a clip of an interval begins later in its file, or earlier; within the file."""
+        assert self.augment is not None
+        if not self.augment.interval_shift or not (frame_range := self.frame_range(row)):
+            return 0
+        first, num_frames = frame_range
+        assert self.facts.file_frames is not None
+        reach = round(self.augment.interval_shift * num_frames)
+        most = int(self.facts.file_frames[row]) - first - num_frames
+        return min(max(Random(f"shift {seed}").randint(-reach, reach), -first), most)
 
     def _seeds(self, epoch: int, row: int, path: Path) -> list[int]:
         """The seeds of an item's clips, one for each view."""
@@ -248,14 +261,17 @@ class ClipDataset(Dataset):
     def _video_size(self, row: int) -> tuple[int, int]:
         return int(self.facts.heights[row]), int(self.facts.widths[row])
 
-    def _source(self, row: int) -> FrameSource:
+    def _source(self, row: int, shift: int = 0) -> FrameSource:
+        """Where the frames of a row come from; with `shift` frame 0 is that many frames later."""
         rate = self.manifest.image_rate
         if self.pack is not None:
             source = FrameSource(self.pack.read_frames, self.pack.frame_times, rate)
         else:
             layout = self.facts.layout(row)
             source = FrameSource(partial(read_frames, layout=layout), partial(frame_times, layout=layout), rate)
-        return source.part(*frame_range) if (frame_range := self.frame_range(row)) else source
+        if frame_range := self.frame_range(row):
+            return source.part(frame_range[0] + shift, frame_range[1])
+        return source
 
 
 def read_views(

@@ -90,7 +90,8 @@ class FileFacts:
 
     `rates`, in frames a second, and `seconds` are rounded to thousandths, and 0 where unknown; a pack has neither, but
     for the `seconds` of intervals. Where a row is an interval, `num_frames` and `seconds` are those of the interval,
-    and `first_frames` has the number of its first frame in the file; it is None where all rows are whole files.
+    `first_frames` has the number of its first frame in the file, and `file_frames` how many the file has; both are None
+    where all rows are whole files.
     """
 
     num_frames: np.ndarray
@@ -101,6 +102,7 @@ class FileFacts:
     rates: np.ndarray | None = None
     seconds: np.ndarray | None = None
     first_frames: np.ndarray | None = None
+    file_frames: np.ndarray | None = None
 
     def layout(self, row: int) -> GopLayout | None:
         return None if self.layouts is None else self.layouts[row]
@@ -153,7 +155,12 @@ class FileFacts:
                     f"{manifest.path(row)}: has no frame in {interval_text(start, end)}; it lasts {duration:.2f} s"
                 )
         return replace(
-            self, num_frames=num_frames, seconds=seconds, first_frames=first_frames, bad=dict(sorted(bad.items()))
+            self,
+            num_frames=num_frames,
+            seconds=seconds,
+            first_frames=first_frames,
+            file_frames=self.num_frames,
+            bad=dict(sorted(bad.items())),
         )
 
 

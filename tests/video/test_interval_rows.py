@@ -186,3 +186,30 @@ def test_a_pack_has_the_same_intervals(tmp_path, kind):
     for position in range(2):
         difference = one[position]["clips"].float() - other[position]["clips"].float()
         assert difference.abs().mean() < 8  # JPEG
+
+
+def test_training_shifts_intervals_within_their_file_and_evaluation_does_not(tmp_path):
+    make_clip(tmp_path / "a.mp4", 31)
+    rows = [("a.mp4", 0.4, 0.8, "a", ""), ("a.mp4", 0.04, 0.44, "b", ""), ("a.mp4", 0.84, 1.24, "a", "")]
+    manifest = write_csv(tmp_path / "clips.csv", rows)
+    clip = Clip(num_frames=10, size=32, sampling="uniform")
+    augment = Augment(preset="none", interval_shift=0.5)
+    shifted = ClipDataset(manifest, "train", clip=clip, augment=augment)
+    firsts = [{level_of(shifted[epoch, row]["clips"].numpy())[0] for epoch in range(200)} for row in range(3)]
+    assert firsts[0] == set(range(5, 16))  # by up to half of ten frames
+    assert firsts[1] == set(range(7))  # not before the beginning of the file
+    assert firsts[2] == set(range(16, 22))  # nor beyond its end
+    assert all(np.diff(level_of(shifted[epoch, 0]["clips"].numpy())).tolist() == [1] * 9 for epoch in range(9))
+    assert level_of(ClipDataset(manifest, "train", clip=clip)[0]["clips"].numpy())[0] == 10
+
+
+def test_a_shift_changes_nothing_else_that_is_drawn(tmp_path):
+    make_clip(tmp_path / "a.mp4", 31, size=64)
+    manifest = write_csv(tmp_path / "clips.csv", [("a.mp4", 0.4, 0.8, "a", ""), ("a.mp4", 0.8, 1.2, "b", "")])
+    clip, augment = Clip(num_frames=4, size=32, sampling="uniform"), Augment(preset="light")
+    plain = ClipDataset(manifest, "train", clip=clip, augment=augment)
+    shifted = ClipDataset(manifest, "train", clip=clip, augment=augment.model_copy(update={"interval_shift": 0.5}))
+    for epoch in range(20):
+        one, other = plain.placements(epoch, 0)[0], shifted.placements(epoch, 0)[0]
+        np.testing.assert_array_equal(one.matrix, other.matrix)
+        assert other.last - other.first == one.last - one.first

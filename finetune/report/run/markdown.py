@@ -7,6 +7,7 @@ from typing import Any
 from finetune.report import words
 from finetune.report.run.changed_settings import ChangedSetting
 from finetune.report.run.task_words import task_summary
+from finetune.report.run.timeline_section import timeline_metrics
 from finetune.run.results import Results
 
 MAX_TABLE_CLASSES = 30
@@ -33,6 +34,10 @@ def render_markdown_report(
             lines += [*_task_table(task_rows), ""]
     for problem, todo in warnings:
         lines.append(f"- ⚠ {escape_markdown(problem, as_code=False)} {escape_markdown(todo, as_code=False)}")
+    if timeline := results.get("timeline"):
+        shown = timeline_metrics(timeline)
+        rows = [(row["name"], words.percent(row["value"]), words.interval(row["interval"])) for row in shown]
+        lines += ["", "Events in recordings:", "", *_table(rows)]
     for task in tasks:
         lines += _class_sections(task, f" ({escape_markdown(task['name'])})" if multitask else "")
     protocol = ", ".join(f"{name}: {value}" for name, value, _ in words.protocol_rows(results["protocol"]))

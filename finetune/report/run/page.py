@@ -27,6 +27,7 @@ from finetune.report.run.markdown import render_markdown_report
 from finetune.report.run.task_curves import task_learning_curves
 from finetune.report.run.task_section import flatten_json, task_context
 from finetune.report.run.task_words import regression_warnings
+from finetune.report.run.timeline_section import timeline_context
 from finetune.report.svg import SvgFigure
 from finetune.run.folder import EvaluationFolder, RunFolder
 from finetune.run.predictions_csv import read_prediction_rows
@@ -95,6 +96,7 @@ def _page_context(run: Path, files: EvaluationFolder, results: Results) -> dict[
         "training": _training_section(epochs, results["tasks"]) if epochs else None,
         "folds": _mean_and_deviation(results.get("folds", [])),
         "seeds": _mean_and_deviation(results.get("seeds", [])),
+        "timeline": timeline_context(results.get("timeline"), files),
         "clips": None if predictions is None else clips_context(predictions, files, multilabel=kind == "multilabel"),
         "recipe": recipe,
         "changes": recipe_changes(recipe or ""),

@@ -44,6 +44,8 @@ def run_preflight_checks(model: VideoClassifier, manifest: Manifest, recipe: Rec
         problems.append(f"clip.num_frames is {recipe.clip.num_frames}, but the model was built for {model.num_frames}")
     if recipe.train.early_stopping is not None and not len(manifest.rows("val")):
         problems.append("train.early_stopping needs the split val, which has no rows; set data.val, or remove it")
+    if recipe.evaluate.timeline and manifest.intervals is None:
+        problems.append("evaluate.timeline needs recordings whose rows have a start and an end; add these columns")
     problems += [f"train.trackers: {problem}" for problem in _collect_errors(check_tracker, recipe.train.trackers)]
     stopping = recipe.train.early_stopping
     if stopping is not None and stopping.metric == "val_map" and not recipe.data.multilabel:

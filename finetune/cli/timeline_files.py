@@ -1,0 +1,29 @@
+"""Write the timelines of recordings into a folder: timeline.csv, events.csv and the page timeline.html."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from finetune.errors import RunError
+from finetune.report.pages.timeline import MAX_PICTURES, chosen_events, write_timeline_page
+from finetune.timeline.pictures import event_pictures
+from finetune.timeline.timeline import Timeline
+from finetune.timeline.write import EVENTS_FILE, PROBABILITIES_FILE, write_events, write_probabilities
+
+PAGE_FILE = "timeline.html"
+
+
+def write_timelines(folder: Path, timelines: Sequence[Timeline], *, run: str) -> list[Path]:
+    """The paths of the three files; `run` is the name of the run, for the page. Raises RunError."""
+    probabilities, events, page = (folder / name for name in (PROBABILITIES_FILE, EVENTS_FILE, PAGE_FILE))
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        write_probabilities(probabilities, timelines)
+        write_events(events, timelines)
+    except OSError as error:
+        raise RunError(f"{folder}: cannot be written: {error.strerror}") from None
+    with_picture = {
+        place: [found.event for found in of_recording]
+        for place, of_recording in chosen_events(timelines, MAX_PICTURES).items()
+    }
+    write_timeline_page(timelines, event_pictures(timelines, with_picture), path=page, run=run)
+    return [probabilities, events, page]

@@ -1,0 +1,180 @@
+"""Evaluate the timeline of a run on annotated recordings: metrics of events, and settings of events fitted on val."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from finetune.data.intervals import WHOLE
+from finetune.data.manifest import Manifest
+from finetune.errors import DataError, RunError, VideoError
+from finetune.evaluation.external_set import external_set_folder, read_external_set
+from finetune.metrics.event_matching import Event
+from finetune.metrics.localization import localization_metrics
+from finetune.recipe.load import list_overrides
+from finetune.run.folder import EvaluationFolder, RunFolder
+from finetune.run.manifest import saved_manifest
+from finetune.run.read import Run, open_run, read_results_file
+from finetune.run.write import write_results
+from finetune.timeline.event_settings import background_class, store_event_settings
+from finetune.timeline.events import events_from_probabilities
+from finetune.timeline.fit_events import AnnotatedProbabilities, FittedSettings, fit_event_settings
+from finetune.timeline.timeline import Timeline
+from finetune.timeline.timelines import Progress, TimelineOptions, TimelinePredictor
+from finetune.timeline.window_length import window_length
+
+
+class TimelineEvaluation(NamedTuple):
+    """The metrics of events, see `localization_metrics`, and the timelines that they are of."""
+
+    metrics: dict[str, Any]
+    timelines: list[Timeline]
+
+
+@dataclass(frozen=True)
+class AnnotatedRecording:
+    """A recording of a manifest and its labelled events; an end may be infinite."""
+
+    path: Path
+    group: str
+    events: list[Event]
+
+
+def evaluate_timeline(
+    run: str | Path | Run,
+    overrides: str | Sequence[str] = (),
+    *,
+    split: str | None = None,
+    data_root: Path | None = None,
+    out: Path | None = None,
+    progress: Progress | None = None,
+) -> TimelineEvaluation:
+    """Metrics of the events that a run finds in the annotated recordings of a split, see `localization_metrics`.
+
+    `overrides`, `split`, `data_root` and `out` are those of `evaluate`, which comes first: the metrics are added to its
+    results.
+
+    The settings of events are fitted on the recordings of val, and stored in the run for `finetune timeline`; for the
+    split val itself they flatter. Raises RunError where no row of the split is an interval.
+    """
+    opened, overrides = open_run(run), list_overrides(overrides)
+    own = saved_manifest(opened, data_root=data_root, needs_files=not overrides)
+    if overrides:
+        other = read_external_set(opened, own, overrides, split=split, skip_unknown=True)
+        tested, split, folder = other.manifest, other.split, external_set_folder(opened.folder, overrides)
+    else:
+        split = split or "test"
+        tested, folder = own, RunFolder(opened.folder).evaluation(split).path
+    recordings = annotated_recordings(tested, split, background=opened.recipe.data.background)
+    if not recordings:
+        raise RunError(
+            f"{opened.folder}: no row of the split {split!r} is an interval of a recording, so there are no events to "
+            "find; the timeline is evaluated on rows with start and end"
+        )
+    predictor = TimelinePredictor(opened, TimelineOptions(window_length(opened).seconds), progress=progress)
+    fitted = _fit_settings(opened, predictor, own)
+    timelines = [_predict(predictor, recording) for recording in recordings]
+    timelines = [with_settings(timeline, fitted, opened) for timeline in timelines]
+    result = _metrics(opened, recordings, timelines, has_groups=tested.groups is not None)
+    result |= {"split": split, "settings": asdict(fitted.settings), "how": fitted.how}
+    _add_to_results(EvaluationFolder(out or folder), result)
+    return TimelineEvaluation(result, timelines)
+
+
+def annotated_recordings(manifest: Manifest, split: str, *, background: str | None) -> list[AnnotatedRecording]:
+    """The recordings with interval rows in a split, in order of path, without events of the class `background`."""
+    rows_of: dict[bytes, list[int]] = defaultdict(list)
+    for row in manifest.rows(split).tolist():
+        if manifest.interval(row) != WHOLE:
+            rows_of[manifest.paths[row]].append(row)
+    names = manifest.classes
+    recordings = []
+    for path in sorted(rows_of):
+        rows = rows_of[path]
+        group = "" if manifest.groups is None else str(manifest.groups[rows[0]])
+        events = [
+            Event(*manifest.interval(row), label)
+            for row in rows
+            for label in _labels(manifest, row)
+            if names[label] != background
+        ]
+        recordings.append(AnnotatedRecording(manifest.path(rows[0]), group, sorted(events)))
+    return recordings
+
+
+def _labels(manifest: Manifest, row: int) -> list[int]:
+    if manifest.targets is not None:
+        return np.flatnonzero(manifest.targets[row]).tolist()
+    return [int(manifest.labels[row])] if manifest.labels[row] < len(manifest.classes) else []
+
+
+def _predict(predictor: TimelinePredictor, recording: AnnotatedRecording) -> Timeline:
+    try:
+        return predictor(recording.path)
+    except VideoError as error:
+        raise DataError(f"{error}\nfix the file, or remove its rows") from None
+
+
+def _fit_settings(run: Run, predictor: TimelinePredictor, manifest: Manifest) -> FittedSettings:
+    """Settings fitted on the recordings of val, and stored in the run."""
+    annotated = []
+    for recording in annotated_recordings(manifest, "val", background=run.recipe.data.background):
+        timeline = _predict(predictor, recording)
+        task = timeline.primary
+        truth = _clipped(recording.events, timeline.seconds)
+        annotated.append(
+            AnnotatedProbabilities(timeline.times_W, task.probabilities_WK, (0.0, timeline.seconds), truth)
+        )
+    output = next(iter(run.outputs.values()))
+    fitted = fit_event_settings(
+        annotated, multilabel=output.kind == "multilabel", background=background_class(run, output.names)
+    )
+    store_event_settings(run, fitted)
+    return fitted
+
+
+def with_settings(timeline: Timeline, fitted: FittedSettings, run: Run) -> Timeline:
+    """The timeline with events of the primary task by other settings."""
+    name, task = next(iter(timeline.tasks.items()))
+    events = events_from_probabilities(
+        timeline.times_W,
+        task.probabilities_WK,
+        (0.0, timeline.seconds),
+        fitted.settings,
+        multilabel=task.multilabel,
+        background=background_class(run, task.classes),
+    )
+    return replace(timeline, tasks={**timeline.tasks, name: replace(task, events=events)})
+
+
+def _metrics(
+    run: Run, recordings: list[AnnotatedRecording], timelines: list[Timeline], *, has_groups: bool
+) -> dict[str, Any]:
+    first = timelines[0]
+    metrics = localization_metrics(
+        [
+            _clipped(recording.events, timeline.seconds)
+            for recording, timeline in zip(recordings, timelines, strict=True)
+        ],
+        [timeline.primary.events for timeline in timelines],
+        classes=first.primary.classes,
+        seconds=[timeline.seconds for timeline in timelines],
+        background=background_class(run, first.primary.classes),
+        groups=np.array([recording.group for recording in recordings]) if has_groups else None,
+    )
+    return metrics | {"window_seconds": first.window_seconds, "step_seconds": first.step_seconds}
+
+
+def _clipped(events: list[Event], seconds: float) -> list[Event]:
+    """Events cut off at the end of the recording; those beyond it are left out."""
+    return [event._replace(end=min(event.end, seconds)) for event in events if event.start < seconds]
+
+
+def _add_to_results(files: EvaluationFolder, result: dict[str, Any]) -> None:
+    if files.results.is_file():
+        write_results(files.path, {**read_results_file(files.results), "timeline": result})
