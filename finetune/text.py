@@ -47,6 +47,13 @@ def duration(seconds: float) -> str:
     return f"{minutes} min" if minutes < 90 else f"{minutes // 60} h {minutes % 60} min"
 
 
+def with_unit(value: float, unit: str) -> str:
+    """A size with a decimal prefix and three digits: `269 kbit/s`, `1.68 Mbit/s`, `41 MB` of 41e6 and "B"."""
+    rounded = float(f"{value:.3g}")
+    factor, prefix = next((pair for pair in ((1e9, "G"), (1e6, "M"), (1e3, "k")) if rounded >= pair[0]), (1, ""))
+    return f"{rounded / factor:g} {prefix}{unit}"
+
+
 def percent(value: float | None) -> str:
     """A fraction as a percentage with one decimal; only exactly 0 or 1 shows as 0.0 or 100.0 %. None is `–`."""
     if value is None:

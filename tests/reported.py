@@ -298,3 +298,41 @@ def epoch_records(draw: random.Random) -> list[dict[str, Any]]:
             record |= {"val_loss": 1.6 * left + 0.3, "val_top1": 0.93 - 0.6 * left + 0.02 * draw.random()}
             records.append(record | {"seconds": {"data": 4.0 + phase, "compute": 6.0 + 5 * phase, "evaluate": 2.5}})
     return records
+
+
+LONG_NAMES = [
+    f"person {number} carries a long kitchen utensil to the shelf"
+    if number % 3
+    else f"{'Donaudampfschiff' * 3}{number}"
+    for number in range(50)
+]
+
+
+def write_multilabel_run(folder: Path) -> dict[str, Any]:
+    """A run whose clips have any number of six classes with long names."""
+    results, names, draw = write_run(folder), LONG_NAMES[:6], np.random.default_rng(0)
+    targets_NK = draw.random((results["num_rows"], 6)) < 0.4
+    probs_NK = np.clip(targets_NK * 0.4 + draw.random(targets_NK.shape) * 0.6, 0, 1)
+    task = score_classification(
+        targets_NK, probs_NK, classes=names, groups=None, predicted_NK=probs_NK > 0.5, thresholds=np.full(6, 0.5)
+    )
+    results |= {"tasks": {"label": task}, "class_counts": {"train": dict.fromkeys(names, 100)}}
+    (folder / "evaluation" / "results.json").write_text(json.dumps(results))
+    return results
+
+
+def write_long_run_of_large_numbers(folder: Path) -> None:
+    """A run of 1200 epochs whose tasks have losses, values and errors of many digits."""
+    results, scale = write_run_of_tasks(folder), 23456.7
+    for task in results["tasks"].values():
+        for output in task.get("per_output", []):
+            output["points"] = (scale * np.array(output["points"])).tolist()
+        task |= {key: scale * task[key] for key in ("mae", "rmse", "endpoint_error") if key in task}
+    (folder / "evaluation" / "results.json").write_text(json.dumps(results))
+    path = folder / "metrics.jsonl"
+    records = [json.loads(line) for line in path.read_text().splitlines() * 100]
+    for number, record in enumerate(records):
+        record |= {"epoch": number + 1, "train_loss": scale * record["train_loss"], "phase": number // 500}
+        for task in record["tasks"].values():
+            task["train_loss"] *= scale
+    path.write_text("".join(json.dumps(record) + "\n" for record in records))

@@ -25,6 +25,7 @@ FOLDERS = (
         "video",
     ),
     *(
+        "annotations",
         "feature_cache",
         "inference",
         "checks",
@@ -119,6 +120,13 @@ def test_a_heavy_library_is_imported_in_few_files(library):
     assert users == ALLOWED_IMPORTERS[library] or (
         library == "torchvision.models" and users <= ALLOWED_IMPORTERS[library]
     )
+
+
+def test_only_commands_import_annotation_files():
+    users = {
+        folder_of(path) for path in FILES if any(name.startswith("finetune.annotations") for name in imports(path))
+    }
+    assert users == {"annotations", "cli"}
 
 
 def test_the_report_needs_no_torch():

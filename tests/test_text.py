@@ -9,7 +9,7 @@ from finetune.cli.terminal import SanitizedOutput, sanitized_output
 from finetune.data.manifest import Manifest
 from finetune.report.words import relative_link
 from finetune.run.predictions_csv import read_clip_names, read_prediction_rows, write_class_predictions
-from finetune.text import UNPRINTABLE, escape_control_characters, from_spreadsheet_cell, spreadsheet_cell
+from finetune.text import UNPRINTABLE, escape_control_characters, from_spreadsheet_cell, spreadsheet_cell, with_unit
 
 
 @pytest.mark.parametrize(
@@ -105,3 +105,11 @@ def test_predictions_of_odd_names_are_safe_to_open_and_read_back(tmp_path):
 def test_only_what_lies_beside_a_page_is_linked(href):
     assert relative_link(href) is None
     assert relative_link("../seed-1/evaluation/report.html") == "../seed-1/evaluation/report.html"
+
+
+@pytest.mark.parametrize(
+    ("value", "shown"),
+    [(0, "0 B"), (812, "812 B"), (268_912, "269 kB"), (999_900, "1 MB"), (1_684_000, "1.68 MB"), (4.2e12, "4200 GB")],
+)
+def test_a_size_has_a_decimal_prefix_and_three_digits(value, shown):
+    assert with_unit(value, "B") == shown

@@ -65,7 +65,7 @@ def rows_to_compare(rows: Rows) -> list[int]:
         by_class: dict[str, dict[str, list[int]]] = defaultdict(lambda: defaultdict(list))
         for row, name in enumerate(classes):
             if name:
-                by_class[name][_group(rows, row)].append(row)
+                by_class[name][rows.group_or_file(row)].append(row)
         if len(by_class) > 1 and any(len(groups) >= MIN_GROUPS for groups in by_class.values()):
             limit = min(MAX_PER_CLASS, max(MIN_PER_CLASS, MAX_CLIPS // len(by_class)))
             for groups in by_class.values():
@@ -96,10 +96,6 @@ def _classes_by_task(rows: Rows) -> dict[str, list[str]]:
     }
 
 
-def _group(rows: Rows, row: int) -> str:
-    return rows.groups[row] or f"row {row}"
-
-
 def _clips(rows: Rows, inspections: Sequence[FileInspection | VideoError], task: str, classes: Sequence[str]) -> _Clips:
     compared = [
         (row, inspection)
@@ -111,7 +107,7 @@ def _clips(rows: Rows, inspections: Sequence[FileInspection | VideoError], task:
         [row for row, _ in compared],
         [inspection for _, inspection in compared],
         np.array([classes[row] for row, _ in compared]),
-        np.array([_group(rows, row) for row, _ in compared]),
+        np.array([rows.group_or_file(row) for row, _ in compared]),
         any(rows.groups),
     )
 

@@ -4,8 +4,9 @@ An error (`mend`) is what training refuses, or what would make test results misl
 """
 
 import csv
+import math
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -14,14 +15,23 @@ import numpy as np
 
 from finetune.checks.burnt_in_finding import Mark, mark_findings
 from finetune.checks.class_balance import class_counts, group_findings, label_findings
-from finetune.checks.duplicates import DuplicateSet, duplicate_findings, duplicates_to_drop, find_duplicates
+from finetune.checks.duplicates import (
+    DuplicateSet,
+    content_ids,
+    duplicate_findings,
+    duplicates_to_drop,
+    find_duplicates,
+)
 from finetune.checks.finding import Finding
+from finetune.checks.interval_findings import interval_findings
 from finetune.checks.loose_frames import loose_frame_findings
 from finetune.checks.rows import Rows
 from finetune.checks.shortcuts import Shortcut, find_shortcuts, shortcut_findings
+from finetune.data.intervals import clip_name, seconds_text
 from finetune.data.labels import Labels
 from finetune.data.valid_names import has_forbidden_characters, replace_surrogates
 from finetune.errors import DataError, VideoError
+from finetune.text import count
 from finetune.video.probe_files import TIMEOUT_REASON, FileInspection
 
 SCHEMA = 1
@@ -36,32 +46,31 @@ def audit(
     `inspections` are those of the rows' files, in order; `marks` come from `find_marks`. Removing rows does not fix
     every error: a group in several splits, or a class without training files, remains.
     """
-    bad = {row: inspection for row, inspection in enumerate(inspections) if isinstance(inspection, VideoError)}
-    good = {row: inspection for row, inspection in enumerate(inspections) if not isinstance(inspection, VideoError)}
+    results = {row: rows.interval_errors.get(row, inspection) for row, inspection in enumerate(inspections)}
+    bad = {row: str(result) for row, result in results.items() if isinstance(result, VideoError | str)}
+    good = {row: result for row, result in results.items() if isinstance(result, FileInspection)}
     readable = list(good)
     facts = numeric_file_facts(list(good.values()))
     pictures_N3SS = _pictures(list(good.values()))
-    copies = find_duplicates(rows, readable, pictures_N3SS)
+    contents = content_ids([rows.paths[row] for row in readable])
+    copies = find_duplicates(rows, readable, pictures_N3SS, contents)
     shortcuts = {where: _shortcuts(rows, labels, readable, facts) for where, labels in rows.named_tasks.items()}
     findings = [
-        *_bad_files(bad, len(rows)),
+        *_unreadable(rows, bad),
         *rows.findings,
         *label_findings(rows, readable),
         *group_findings(rows),
+        *interval_findings(rows, good, contents),
         *duplicate_findings(rows, copies),
         *loose_frame_findings(rows, readable, pictures_N3SS),
-        *(
-            replace(finding, what=f"{where}{finding.what}")
-            for where, of_task in shortcuts.items()
-            for finding in shortcut_findings(of_task)
-        ),
+        *_shortcut_findings(shortcuts),
         *mark_findings(marks),
     ]
     findings.sort(key=lambda finding: (_SEVERITY_ORDER[finding.severity], finding.kind != "no_groups"))
     names = _names(rows)
     result = _data_summary(rows) | {
         "findings": [_finding_as_json(finding, names) for finding in findings],
-        "unreadable": [{"file": names[row], "reason": _reason(rows.paths[row], error)} for row, error in bad.items()],
+        "unreadable": [{"file": names[row], "reason": _reason(rows.paths[row], reason)} for row, reason in bad.items()],
         "classes": class_counts(rows, readable),
         "spread": [_value_range(name, facts[name]) for name in _UNITS if good],
         "shortcuts": [
@@ -82,6 +91,11 @@ def write_fixed(path: Path, rows: Rows, left: Iterable[int]) -> None:
     if path.exists() and path.samefile(rows.source):
         raise DataError(f"{path}: is the manifest that is checked; write the fixed one to another file")
     columns = {"path": [str(video.absolute()) for video in rows.paths], "label": rows.labels}
+    if rows.intervals is not None:
+        columns |= {
+            name: [seconds_text(time) for time in rows.intervals[:, place]]
+            for place, name in enumerate(("start", "end"))
+        }
     if any(rows.splits) and not rows.divided:
         columns["split"] = rows.splits
     if any(rows.groups):
@@ -100,8 +114,9 @@ _UNITS = {"shape": "width ÷ height", "size": "pixels", "frame rate": "frames/s"
 
 
 def numeric_file_facts(inspections: Sequence[FileInspection]) -> dict[str, np.ndarray]:
-    """Properties of N readable files that have nothing to do with their content, as numbers (N,)."""
+    """Properties of N readable clips that have nothing to do with their content, as numbers (N,)."""
     seconds = np.array([inspection.info.duration_seconds for inspection in inspections])
+    file_seconds = np.array([inspection.file_seconds for inspection in inspections])
     file_bytes = np.array([inspection.file_bytes for inspection in inspections], dtype=float)
     codecs = np.array([inspection.info.codec for inspection in inspections])
     return {
@@ -109,7 +124,7 @@ def numeric_file_facts(inspections: Sequence[FileInspection]) -> dict[str, np.nd
         "size": np.array([float(inspection.info.width * inspection.info.height) for inspection in inspections]),
         "frame rate": np.array([round(inspection.info.fps, 2) for inspection in inspections]),
         "duration": seconds,
-        "bit rate": np.divide(8 * file_bytes, seconds, out=np.zeros(len(inspections)), where=seconds > 0),
+        "bit rate": np.divide(8 * file_bytes, file_seconds, out=np.zeros(len(file_seconds)), where=file_seconds > 0),
         "codec": np.unique(codecs, return_inverse=True)[1].astype(float),
         "sound": np.array([float(inspection.info.has_audio) for inspection in inspections]),
     }
@@ -127,16 +142,25 @@ def _shortcuts(rows: Rows, labels: Labels, readable: Sequence[int], facts: dict[
     return find_shortcuts(
         {name: values[labelled] for name, values in facts.items()},
         np.array([labels.text(row)[0] for row in labelled_rows]),
-        np.array([rows.groups[row] or f"row {row}" for row in labelled_rows]),
+        np.array([rows.group_or_file(row) for row in labelled_rows]),
     )
 
 
-def _bad_files(bad: dict[int, VideoError], number: int) -> list[Finding]:
+def _shortcut_findings(shortcuts: Mapping[str, Sequence[Shortcut]]) -> list[Finding]:
+    return [
+        replace(finding, what=f"{where}{finding.what}")
+        for where, of_task in shortcuts.items()
+        for finding in shortcut_findings(of_task)
+    ]
+
+
+def _unreadable(rows: Rows, bad: dict[int, str]) -> list[Finding]:
     if not bad:
         return []
-    what = f"{len(bad)} of {number} files cannot be read." if number > 1 else "The file cannot be read."
+    number, noun = len(rows), rows.noun
+    what = f"{len(bad)} of {number} {noun}s cannot be read." if number > 1 else f"The {noun} cannot be read."
     todo = "Fix or remove it." if len(bad) == 1 else "Fix or remove them."
-    if any(TIMEOUT_REASON in str(error) for error in bad.values()):
+    if any(TIMEOUT_REASON in reason for reason in bad.values()):
         todo += " Allow more time for files on a slow disk with --seconds."
     return [Finding("mend", "unreadable", what, todo, tuple(bad))]
 
@@ -153,10 +177,14 @@ def _with_refused_names(rows: Rows) -> set[int]:
 
 
 def _names(rows: Rows) -> list[str]:
-    """Each file's path relative to the folder, or to that of the CSV; bytes that are not UTF-8 are replaced."""
+    """Each clip's name, with its path relative to the folder, or to that of the CSV.
+
+    Bytes that are not UTF-8 are replaced.
+    """
     root = _root(rows)
     paths = [path.relative_to(root) if path.is_relative_to(root) else path for path in rows.paths]
-    return [os.fsencode(path).decode("utf-8", errors="replace") for path in paths]
+    names = [clip_name(path, *rows.interval(row)) for row, path in enumerate(paths)]
+    return [os.fsencode(name).decode("utf-8", errors="replace") for name in names]
 
 
 def _root(rows: Rows) -> Path:
@@ -164,11 +192,16 @@ def _root(rows: Rows) -> Path:
 
 
 def _data_summary(rows: Rows) -> dict[str, Any]:
+    num_files = len(rows) if rows.intervals is None else len(set(rows.paths))
+    files = count(num_files, "file")
     return {
         "schema": SCHEMA,
         "source": replace_surrogates(str(rows.source)),
         "root": replace_surrogates(str(_root(rows))),
-        "num_files": len(rows),
+        "num_files": num_files,
+        "num_clips": len(rows),
+        "noun": rows.noun,
+        "size": files if rows.intervals is None else f"{count(len(rows), 'clip')} of {files}",
         "splits": "none" if not rows.labelled else "by chance" if rows.divided else "given",
         "num_groups": len(set(filter(None, rows.groups))) or None,
     }
@@ -179,8 +212,8 @@ def _finding_as_json(finding: Finding, names: Sequence[str]) -> dict[str, Any]:
     return fields | {"files": [names[row] for row in finding.rows]}
 
 
-def _reason(path: Path, error: VideoError) -> str:
-    return os.fsencode(str(error).removeprefix(f"{path}: ")).decode("utf-8", errors="replace")
+def _reason(path: Path, reason: str) -> str:
+    return os.fsencode(reason.removeprefix(f"{path}: ")).decode("utf-8", errors="replace")
 
 
 def _value_range(name: str, values: np.ndarray) -> dict[str, Any]:
@@ -190,7 +223,15 @@ def _value_range(name: str, values: np.ndarray) -> dict[str, Any]:
 
 
 def _file_as_json(rows: Rows, names: Sequence[str], row: int, inspection: FileInspection | None) -> dict[str, Any]:
-    file = {"file": names[row], "label": rows.labels[row], "split": rows.splits[row], "group": rows.groups[row]}
+    file: dict[str, Any] = {
+        "file": names[row],
+        "label": rows.labels[row],
+        "split": rows.splits[row],
+        "group": rows.groups[row],
+    }
+    if rows.intervals is not None:
+        start, end = rows.interval(row)
+        file |= {"start": start, "end": end if math.isfinite(end) else None}
     if inspection is None:
         return file
     info = inspection.info

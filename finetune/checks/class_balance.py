@@ -1,5 +1,6 @@
 """How classes and groups are spread over the splits: missing and rare classes, groups in several splits."""
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
@@ -63,13 +64,13 @@ def label_findings(rows: Rows, readable: Sequence[int]) -> list[Finding]:
 
 def _empty_splits(rows: Rows, readable: Sequence[int]) -> list[Finding]:
     splits = {rows.splits[row] for row in readable}
-    todo = "Add files to it."
+    todo = f"Add {rows.noun}s to it."
     findings = []
     if "train" not in splits:
-        findings.append(Finding("mend", "no_training", "The split train has no readable file.", todo))
+        findings.append(Finding("mend", "no_training", f"The split train has no readable {rows.noun}.", todo))
     for split, purpose in (("val", "choose the best epoch"), ("test", "measure the result")):
         if split not in splits:
-            what = f"The split {split} has no readable file, so it cannot {purpose}."
+            what = f"The split {split} has no readable {rows.noun}, so it cannot {purpose}."
             findings.append(Finding("warning", "no_split", what, todo))
     return findings
 
@@ -85,42 +86,46 @@ def _findings_of_task(rows: Rows, labels: Labels, classes: Sequence[dict[str, An
     trained = classes_of["train"]
     if not trained:
         if "train" in rows.splits:
-            what = "No readable file in train has a label."
-            findings.append(Finding("mend", "no_training", what, "Label training files."))
+            what = f"No readable {rows.noun} in train has a label."
+            findings.append(Finding("mend", "no_training", what, f"Label training {rows.noun}s."))
         return findings
-    findings += _missing_from_train(labels, classes, trained)
+    findings += _missing_from_train(labels, classes, trained, rows.noun)
     for split in ("val", "test"):
         absent = [name for name in trained if name not in set(classes_of[split])]
         if absent and split in rows.splits:
-            what = f"{split} has no readable file of {_named(absent)}: accuracy on them cannot be measured there."
-            findings.append(Finding("warning", "absent", what, f"Add files of each class to {split}."))
-    return findings + _rare(classes, trained)
+            what = (
+                f"{split} has no readable {rows.noun} of {_named(absent)}: accuracy on them cannot be measured there."
+            )
+            findings.append(Finding("warning", "absent", what, f"Add {rows.noun}s of each class to {split}."))
+    return findings + _rare(classes, trained, rows.noun)
 
 
-def _missing_from_train(labels: Labels, classes: Sequence[dict[str, Any]], trained: Sequence[str]) -> list[Finding]:
+def _missing_from_train(
+    labels: Labels, classes: Sequence[dict[str, Any]], trained: Sequence[str], noun: str
+) -> list[Finding]:
     missing = [counts["class"] for counts in classes if counts["class"] not in set(trained)]
     if not missing:
         return []
     concerned = np.flatnonzero(labels.presence()[:, [name in missing for name in labels.names]].any(1))
-    what = f"train has no readable file of {_named(missing)}: a model cannot learn to predict it."
-    todo = "Move some of its files to train, or remove the class."
+    what = f"train has no readable {noun} of {_named(missing)}: a model cannot learn to predict it."
+    todo = f"Move some of its {noun}s to train, or remove the class."
     return [Finding("mend", "untaught", what, todo, tuple(concerned.tolist()))]
 
 
-def _rare(classes: Sequence[dict[str, Any]], trained: Sequence[str]) -> list[Finding]:
+def _rare(classes: Sequence[dict[str, Any]], trained: Sequence[str], noun: str) -> list[Finding]:
     findings = []
     by_size = sorted((counts for counts in classes if counts["train"]), key=lambda counts: counts["train"])
     rare = [counts["class"] for counts in by_size if counts["train"] < MIN_TRAIN_FILES]
     if rare:
-        what = f"Classes with fewer than {MIN_TRAIN_FILES} training files: {_named(rare)}."
-        findings.append(Finding("warning", "rare", what, "Add files; so few are rarely enough to learn a class."))
+        what = f"Classes with fewer than {MIN_TRAIN_FILES} training {noun}s: {_named(rare)}."
+        findings.append(Finding("warning", "rare", what, f"Add {noun}s; so few are rarely enough to learn a class."))
     if len(trained) > 1 and by_size[-1]["train"] >= MIN_IMBALANCE_RATIO * by_size[0]["train"]:
         smallest, largest = by_size[0], by_size[-1]
         what = (
-            f"Classes are imbalanced: {_named([largest['class']])} has {count(largest['train'], 'training file')}, "
+            f"Classes are imbalanced: {_named([largest['class']])} has {count(largest['train'], f'training {noun}')}, "
             f"{_named([smallest['class']])} {smallest['train']}."
         )
-        todo = "Add files of the rare classes; report macro recall, not top-1 alone."
+        todo = f"Add {noun}s of the rare classes; report macro recall, not top-1 alone."
         findings.append(Finding("warning", "imbalance", what, todo))
     return findings
 
@@ -129,9 +134,11 @@ def group_findings(rows: Rows) -> list[Finding]:
     """Findings about groups: that there are none, or that some are in more than one split."""
     if rows.labelled and not any(rows.groups):
         return [Finding("warning", "no_groups", NO_GROUPS.format(where="in the test"), ADD_GROUPS)]
+    # Of intervals, a group of one file is a recording, whose splits `interval_findings` compares.
+    files_of = Counter(group for group, _ in set(zip(rows.groups, rows.paths, strict=True)))
     splits_of: dict[str, set[str]] = {}
     for group, split in zip(rows.groups, rows.splits, strict=True):
-        if group and split:
+        if group and split and (rows.intervals is None or files_of[group] > 1):
             splits_of.setdefault(group, set()).add(split)
     leaks = sorted(group for group, splits in splits_of.items() if len(splits) > 1)
     if not leaks:

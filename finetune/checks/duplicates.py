@@ -2,12 +2,14 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 
 from finetune.checks.finding import Finding
 from finetune.checks.rows import Rows, units_of_rows
 from finetune.data.labels import Labels
+from finetune.data.splits import file_ids
 from finetune.text import count
 from finetune.video.fingerprints import exact_duplicates, near_duplicates
 
@@ -24,20 +26,36 @@ class DuplicateSet:
     across: bool  # in different splits, or able to get there when rows are divided at random
 
 
-def find_duplicates(rows: Rows, readable: Sequence[int], pictures_N3SS: np.ndarray) -> list[DuplicateSet]:
-    """Duplicates among the readable rows, whose thumbnails are given in their order; those across splits first."""
+def find_duplicates(
+    rows: Rows, readable: Sequence[int], pictures_N3SS: np.ndarray, contents: np.ndarray
+) -> list[DuplicateSet]:
+    """Duplicates among the readable rows, whose thumbnails are given in their order; those across splits first.
+
+    `contents` (N,) are from `content_ids`. Clips of one file are compared only with clips of other files.
+    """
     sides = leak_partition(rows)
-    positions = exact_duplicates([rows.paths[row] for row in readable])
-    sets = [[readable[position] for position in same] for same in positions]
+    by_clip: dict[tuple, list[int]] = {}
+    for row, content in zip(readable, contents.tolist(), strict=True):
+        by_clip.setdefault((content, rows.interval(row)), []).append(row)
+    sets = [same for same in by_clip.values() if len(same) > 1]
     duplicates = [DuplicateSet(tuple(same), True, False, _cross_splits(sides, same)) for same in sets]
     copies_of = {same[0]: same for same in sets}
     surplus = {row for same in sets for row in same[1:]}
     single = [position for position, row in enumerate(readable) if row not in surplus]
-    for one, other, mirrored in near_duplicates(pictures_N3SS[single]):
+    for one, other, mirrored in near_duplicates(pictures_N3SS[single], contents[single]):
         pair = readable[single[one]], readable[single[other]]
         alike = [copy for row in pair for copy in copies_of.get(row, [row])]
         duplicates.append(DuplicateSet(tuple(alike), False, mirrored, _cross_splits(sides, alike)))
     return sorted(duplicates, key=lambda copies: (not copies.across, not copies.exact, copies.rows))
+
+
+def content_ids(paths: Sequence[Path]) -> np.ndarray:
+    """An ID (N,) for the content of each file; each file is read once, however many rows name it."""
+    files = file_ids(paths)
+    numbers, first = np.unique(files, return_index=True)
+    for same in exact_duplicates([paths[position] for position in first]):
+        numbers[same] = numbers[same[0]]
+    return numbers[files]
 
 
 def leak_partition(rows: Rows) -> list[str]:
@@ -58,7 +76,7 @@ def duplicate_findings(rows: Rows, duplicates: Sequence[DuplicateSet]) -> list[F
     findings = []
     for where, labels in rows.named_tasks.items():
         if contradictory := _conflicting_rows(labels, duplicates):
-            what = f"{where}{len(contradictory)} files are exact duplicates of each other with different labels."
+            what = f"{where}{len(contradictory)} {rows.noun}s are exact duplicates of each other with different labels."
             findings.append(Finding("mend", "contradiction", what, "Remove those with a wrong label.", contradictory))
     apart, todo = "are in different splits", "Keep one of each, or move them into one split."
     if rows.divided:
@@ -69,11 +87,14 @@ def duplicate_findings(rows: Rows, duplicates: Sequence[DuplicateSet]) -> list[F
             concerned = tuple(dict.fromkeys(row for copies in chosen for row in copies.rows))
             kind = "exact_copies" if exact else "near_copies"
             if chosen and across:
-                what = f"{_describe_count(chosen, exact)}; they {apart}: a model would be tested on its training clips."
+                number = _describe_count(chosen, exact, rows.noun)
+                what = f"{number}; they {apart}: a model would be tested on its training clips."
                 findings.append(Finding("mend", kind, what, todo, concerned))
             elif chosen:
                 where = "" if not rows.labelled else ", in one group" if rows.divided else ", in one split"
-                findings.append(Finding("note", kind, f"{_describe_count(chosen, exact)}{where}.", "", concerned))
+                findings.append(
+                    Finding("note", kind, f"{_describe_count(chosen, exact, rows.noun)}{where}.", "", concerned)
+                )
     return findings
 
 
@@ -87,11 +108,11 @@ def _conflicting_rows(labels: Labels, duplicates: Sequence[DuplicateSet]) -> tup
     return tuple(concerned)
 
 
-def _describe_count(chosen: Sequence[DuplicateSet], exact: bool) -> str:
+def _describe_count(chosen: Sequence[DuplicateSet], exact: bool, noun: str) -> str:
     if exact:
         number = sum(len(copies.rows) for copies in chosen)
-        return f"{number} files are exact duplicates" + (f" ({len(chosen)} sets)" if len(chosen) > 1 else "")
-    pairs = count(len(chosen), "pair of files looks", "pairs of files look")
+        return f"{number} {noun}s are exact duplicates" + (f" ({len(chosen)} sets)" if len(chosen) > 1 else "")
+    pairs = count(len(chosen), f"pair of {noun}s looks", f"pairs of {noun}s look")
     mirrored = sum(copies.mirrored for copies in chosen)
     return f"{pairs} the same in first, middle and last frame" + (f" ({mirrored} mirrored)" if mirrored else "")
 

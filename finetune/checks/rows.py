@@ -3,16 +3,19 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 
 from finetune.checks.finding import Finding
+from finetune.data.intervals import WHOLE, parse_intervals
 from finetune.data.labels import Labels, read_labels, split_labels
 from finetune.data.manifest import class_task_labels, encode_labels
 from finetune.data.read import (
     COLUMN_ALIASES,
     SPLIT_ALIASES,
     find_media,
+    groups_by_file,
     match_group,
     missing_columns_advice,
     scan_folder,
@@ -32,7 +35,7 @@ PATH_COLUMNS = ("path", *COLUMN_ALIASES["path"])
 
 @dataclass(frozen=True, eq=False)
 class Rows:
-    """Paths, labels, splits and groups, one item for each row; an empty text is a missing one."""
+    """Paths, labels, splits, groups and intervals, one item for each row; an empty text is a missing one."""
 
     source: Path
     paths: list[Path]
@@ -45,9 +48,27 @@ class Rows:
     tasks: Mapping[str, Task] = field(default_factory=dict)  # empty for a single task
     others: Mapping[str, list[str]] = field(default_factory=dict)  # with several tasks, all label columns
     labels_by_task: Mapping[str, Labels] = field(default_factory=dict)  # of each task whose labels can be read
+    intervals: np.ndarray | None = None  # float64 (N, 2), in seconds, as in `Manifest`
+    interval_errors: Mapping[int, str] = field(default_factory=dict)  # by row; the interval is then the whole file
 
     def __len__(self) -> int:
         return len(self.paths)
+
+    def interval(self, row: int) -> tuple[float, float]:
+        """[start, end) of a row in seconds; (0, inf) for a whole file."""
+        if self.intervals is None:
+            return WHOLE
+        start, end = self.intervals[row].tolist()
+        return start, end
+
+    @property
+    def noun(self) -> str:
+        """What messages call a row."""
+        return "file" if self.intervals is None else "clip"
+
+    def group_or_file(self, row: int) -> str:
+        """What keeps rows together where they are divided: the group, or else the file."""
+        return self.groups[row] or str(self.paths[row])
 
     @property
     def labelled(self) -> bool:
@@ -77,9 +98,10 @@ def read_rows(
     """
     findings: list[Finding] = []
     if source.is_dir():
-        paths, labels, splits, groups = _from_folder(source, findings, image_sequences=image_sequences)
+        columns = _from_folder(source, findings, image_sequences=image_sequences)
     else:
-        paths, labels, splits, groups = _from_csv(source, findings)
+        columns = _from_csv(source, findings, group_by_file=group_pattern is None)
+    paths, labels, splits, groups, intervals, interval_errors = columns
     findings += _image_sequences(paths)
     others: dict[str, list[str]] = {}
     labels_by_task: Mapping[str, Labels] = {}
@@ -88,7 +110,7 @@ def read_rows(
         if not source.is_dir():
             labels, multilabel = _labels_of_first(tasks, others, len(paths))
             findings = [finding for finding in findings if finding.kind not in {"no_label", "no_labels"}]
-        labels_by_task = _labels_of_tasks(source, paths, tasks, others, findings)
+        labels_by_task = _labels_of_tasks(source, columns, tasks, others, findings)
     if group_pattern and not any(groups):
         groups = _groups_from(source, paths, group_pattern, findings)
     known_splits = [SPLIT_ALIASES.get(split.lower(), "") for split in splits]
@@ -106,18 +128,22 @@ def read_rows(
     findings += [Finding("warning", "names", _sentence(note)) for note in notes]
     labels, groups = (list(map(replace_surrogates, texts)) for texts in (labels, groups))
     return Rows(
-        source, paths, labels, known_splits, groups, divided, findings, multilabel, tasks or {}, others, labels_by_task
+        *(source, paths, labels, known_splits, groups, divided, findings, multilabel, tasks or {}, others),
+        labels_by_task=labels_by_task,
+        intervals=intervals,
+        interval_errors=interval_errors,
     )
 
 
 def _extra_columns(source: Path, paths: Sequence[Path], tasks: Mapping[str, Task]) -> dict[str, list[str]]:
-    """The columns beside path, label, split and group, of the rows that have a path."""
+    """The columns beside those that every manifest may have, of the rows that have a path."""
     table = read_table(source)
     column = next(name for name in PATH_COLUMNS if name in table)
     rows = [row for row, path in enumerate(table[column]) if path]
     assert len(rows) == len(paths)
     task_columns = [key for name, task in tasks.items() if task.manifest is None for key in task.columns_of(name)]
-    names = [name for name in dict.fromkeys([*task_columns, *table]) if name not in {column, "label", "split", "group"}]
+    common = {column, "label", "split", "group", "start", "end"}
+    names = [name for name in dict.fromkeys([*task_columns, *table]) if name not in common]
     columns = table.at(rows)
     return {name: list(columns[name]) for name in names if name in columns}
 
@@ -146,26 +172,32 @@ def _labels_of_texts(labels: Sequence[str], *, multilabel: bool) -> Mapping[str,
 
 def _labels_of_tasks(
     source: Path,
-    paths: Sequence[Path],
+    columns: "_Columns",
     tasks: Mapping[str, Task],
-    columns: Mapping[str, list[str]],
+    texts: Mapping[str, list[str]],
     findings: list[Finding],
 ) -> dict[str, Labels]:
     """The labels of each task whose labels can be read; errors of the others become findings."""
     labels_by_task: dict[str, Labels] = {}
     for name, task in tasks.items():
         try:
-            labels_by_task |= read_labels({name: task}, columns, paths, source=source)
+            labels_by_task |= read_labels({name: task}, texts, columns.paths, columns.intervals, source=source)
         except DataError as error:
             lines = str(error).splitlines()
             findings += [Finding("mend", "labels", line, "Training refuses such labels.") for line in lines]
     return labels_by_task
 
 
-Columns = tuple[list[Path], list[str], list[str], list[str]]
+class _Columns(NamedTuple):
+    paths: list[Path]
+    labels: list[str]
+    splits: list[str]
+    groups: list[str]
+    intervals: np.ndarray | None = None
+    interval_errors: Mapping[int, str] = {}
 
 
-def _from_csv(source: Path, findings: list[Finding]) -> Columns:
+def _from_csv(source: Path, findings: list[Finding], *, group_by_file: bool) -> _Columns:
     table = read_table(source)
     column = next((name for name in PATH_COLUMNS if name in table), None)
     if column is None:
@@ -184,11 +216,15 @@ def _from_csv(source: Path, findings: list[Finding]) -> Columns:
     columns = table.at(rows)
     paths = [source.parent / path for path in columns[column]]
     labels, splits, groups = (list(columns.get(name, [""] * len(rows))) for name in ("label", "split", "group"))
-    findings += _missing_labels(labels)
-    return paths, labels, splits, groups
+    intervals, errors = parse_intervals(columns)
+    if group_by_file and not any(groups):
+        groups = groups_by_file(columns[column], intervals) or groups
+    findings += _missing_labels(labels, "file" if intervals is None else "clip")
+    errors = {row: f"line {columns.lines[row]}: {error}" for row, error in errors.items()}
+    return _Columns(paths, labels, splits, groups, intervals, errors)
 
 
-def _from_folder(source: Path, findings: list[Finding], *, image_sequences: bool) -> Columns:
+def _from_folder(source: Path, findings: list[Finding], *, image_sequences: bool) -> _Columns:
     """`<class>/*` or `<split>/<class>/*`; the files of a folder without subfolders have no labels."""
     scan = scan_folder(source, image_sequences=image_sequences)
     paths = [*scan.files, *scan.misplaced_files] if scan.files else find_media(source, image_sequences=False)
@@ -200,7 +236,7 @@ def _from_folder(source: Path, findings: list[Finding], *, image_sequences: bool
     findings += _missing_labels([*scan.labels, *unlabelled])
     findings += [Finding("note", "passed_over", _sentence(note)) for note in replace(scan, misplaced_files=[]).notes]
     splits = scan.splits or [""] * len(scan.files)
-    return paths, [*scan.labels, *unlabelled], [*splits, *unlabelled], [""] * len(paths)
+    return _Columns(paths, [*scan.labels, *unlabelled], [*splits, *unlabelled], [""] * len(paths))
 
 
 def _sentence(text: str) -> str:
@@ -213,14 +249,14 @@ def _image_sequences(paths: Sequence[Path]) -> list[Finding]:
     return [Finding("note", "image_sequences", what)] if folders else []
 
 
-def _missing_labels(labels: Sequence[str]) -> list[Finding]:
+def _missing_labels(labels: Sequence[str], noun: str = "file") -> list[Finding]:
     missing = tuple(row for row, label in enumerate(labels) if not label)
     if not missing:
         return []
     if len(missing) == len(labels):
         todo = "To train, put the files of each class into a folder with its name, or write a CSV with path,label."
         return [Finding("warning", "no_labels", "There are no labels: only the files were checked.", todo)]
-    what = f"{len(missing)} of {len(labels)} files have no label."
+    what = f"{len(missing)} of {len(labels)} {noun}s have no label."
     return [Finding("mend", "no_label", what, "Label them or remove them.", missing)]
 
 

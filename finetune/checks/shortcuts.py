@@ -14,7 +14,7 @@ from sklearn.tree import DecisionTreeClassifier
 
 from finetune.checks.finding import Finding
 from finetune.errors import shorten_list
-from finetune.text import whole_percent
+from finetune.text import whole_percent, with_unit
 
 FOLDS = 5
 MIN_PER_CLASS, MIN_ROWS = 5, 20
@@ -29,7 +29,7 @@ _MEDIAN_LABELS = {
     "size": ("median", " pixels"),
     "frame rate": ("median", " frames/s"),
     "duration": ("median", " s"),
-    "bit rate": ("median", " bit/s"),
+    "bit rate": ("median", ""),
 }
 _ADVICE = {
     "shape": "Crop all clips to one aspect ratio, as clip.fit=crop does; squashed or padded pictures still show it.",
@@ -102,7 +102,7 @@ def shortcut_findings(shortcuts: Sequence[Shortcut]) -> list[Finding]:
 
 
 def _describe(shortcut: Shortcut) -> str:
-    fact = "all file properties together" if shortcut.fact == ALL_FACTS else f"the {shortcut.fact} of a file alone"
+    fact = "all file properties together" if shortcut.fact == ALL_FACTS else f"the {shortcut.fact} of a clip alone"
     accuracy, chance = whole_percent(shortcut.balanced_accuracy), whole_percent(shortcut.chance)
     classes = shorten_list([_describe_class(shortcut.fact, revealed) for revealed in shortcut.told])
     reveals = f"; it gives away {classes}" if classes else ""
@@ -118,7 +118,11 @@ def _describe_class(fact: str, revealed: RevealedClass) -> str:
     if median is not None and median_of_others is not None:
         name, unit = _MEDIAN_LABELS[fact]
         portrait = "portrait: " if fact == "shape" and median < 1 <= median_of_others else ""
-        medians = f", {portrait}{name} {median:,g}{unit}, others {median_of_others:,g}{unit}"
+        texts = [
+            with_unit(value, "bit/s") if fact == "bit rate" else f"{value:,g}{unit}"
+            for value in (median, median_of_others)
+        ]
+        medians = f", {portrait}{name} {texts[0]}, others {texts[1]}"
     return f"“{revealed.name}” (recall {whole_percent(revealed.found)}{medians})"
 
 

@@ -46,7 +46,7 @@ def check(
     from finetune.checks.rows import read_rows
     from finetune.report.pages.check import write_check_page
     from finetune.storage.object_store import local_copy
-    from finetune.video.probe_files import inspect_files
+    from finetune.video.probe_files import ClipOfFile, inspect_files
 
     place = data.manifest or data.folder
     assert place is not None
@@ -61,14 +61,10 @@ def check(
         image_sequences=data.image_sequences,
     )
     with progress_bar("checking files") as progress:
-        compared = {rows.paths[row] for row in rows_to_compare(rows)}
+        compared = set(rows_to_compare(rows))
+        clips = [ClipOfFile(path, rows.interval(row), row in compared) for row, path in enumerate(rows.paths)]
         looks = inspect_files(
-            rows.paths,
-            seconds=seconds,
-            image_rate=data.image_rate,
-            keep_frames_of=compared,
-            every_frame=every_frame,
-            progress=progress,
+            clips, seconds=seconds, image_rate=data.image_rate, every_frame=every_frame, progress=progress
         )
     marks = find_marks(rows, looks)
     result, left = audit(rows, looks, marks)
@@ -113,12 +109,8 @@ def _print(result: dict[str, Any]) -> None:
     from rich.console import Console
     from rich.text import Text
 
-    from finetune.text import count
-
     console = Console(highlight=False, soft_wrap=not sys.stdout.isatty())
-    console.print(
-        Text(f"{result['source']}: {count(result['num_files'], 'file')}, {len(result['unreadable'])} cannot be read\n")
-    )
+    console.print(Text(f"{result['source']}: {result['size']}, {len(result['unreadable'])} cannot be read\n"))
     for finding in result["findings"]:
         label, style = _SEVERITY_LABELS[finding["severity"]]
         console.print(Text.assemble((f"{label:8}", style), finding["what"], (f" {finding['todo']}".rstrip(), "dim")))

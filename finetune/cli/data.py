@@ -1,14 +1,18 @@
-"""`finetune data`: generate, download or pack labelled videos; each set gets the manifest that its recipe names."""
+"""`finetune data`: generate, download or pack labelled videos, and exchange annotation files with other tools."""
 
 import sys
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
+from finetune.annotations.format_names import ExportFormat, Format
 from finetune.cli.manifest import print_manifest_notes
 from finetune.cli.progress import progress_bar, progress_bars
 from finetune.errors import RecipeError
+
+if TYPE_CHECKING:
+    from finetune.annotations.import_files import Imported
 
 app = typer.Typer(no_args_is_help=True)
 Archive = Annotated[
@@ -141,3 +145,93 @@ def pack(
     videos.to_csv_without_splits(out / "manifest.csv")
     print(f"{result.packed} videos packed, {result.kept} already packed, {len(result.bad)} cannot be read")
     print(out)
+
+
+Videos = Annotated[
+    Path | None, typer.Option(metavar="DIR", help="Folder of the videos, searched by name with its subfolders.")
+]
+OnError = Annotated[
+    Literal["raise", "skip"],
+    typer.Option(help="skip: leave out entries that cannot be read and missing videos, and list them."),
+]
+
+
+@app.command("import")
+def import_command(
+    files: Annotated[list[Path], typer.Argument(metavar="FILE", help="Annotation files.")],
+    out: Annotated[Path, typer.Option(metavar="CSV", help="Manifest to write.")],
+    videos: Videos = None,
+    tier: Annotated[
+        str | None,
+        typer.Option(metavar="NAME", help="Read one tier: of ELAN; a BORIS subject, a tag's name, an attribute."),
+    ] = None,
+    point_seconds: Annotated[
+        float, typer.Option(min=0.001, metavar="N", help="Length of point events, around the point.")
+    ] = 1.0,
+    fps: Annotated[
+        float | None,
+        typer.Option(min=0.001, metavar="N", help="Frame rate of files that count frames; else the video's times."),
+    ] = None,
+    kind: Annotated[Format | None, typer.Option("--from", help="Format; else recognised by content.")] = None,
+    on_error: OnError = "raise",
+) -> None:
+    """Turn annotation files into a manifest whose rows are intervals of videos.
+
+    Reads CSV and TSV tables, BORIS, ELAN, Label Studio, CVAT, VIA 3, ActivityNet,
+    Audacity, WebVTT and SRT.
+
+    Example: finetune data import rec1.eaf rec2.eaf --out clips.csv --videos recordings
+    """
+    from finetune.annotations.import_files import ImportOptions, import_annotations, write_manifest
+
+    options = ImportOptions(kind, videos, tier, point_seconds, fps)
+    with progress_bar("reading frame times") as progress:
+        imported = import_annotations(files, options, progress=progress)
+    _report_import(imported, on_error)
+    write_manifest(imported, out)
+    print(imported.summary())
+    print(out)
+
+
+@app.command()
+def export(
+    events: Annotated[
+        Path, typer.Argument(metavar="EVENTS", help="events.csv of a timeline, or any file that `import` reads.")
+    ],
+    to: Annotated[ExportFormat, typer.Option(help="Format to write.")],
+    out: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="PATH", help="File to write; for elan, audacity and vtt a folder. Default: beside EVENTS."
+        ),
+    ] = None,
+    videos: Videos = None,
+    on_error: OnError = "raise",
+) -> None:
+    """Write events as files of an annotation tool, in which a person corrects them.
+
+    ELAN, Audacity and WebVTT get one file for each recording. Existing files are
+    never replaced. Corrected files come back with `finetune data import`.
+
+    Example: finetune data export events.csv --to elan --out corrected
+    """
+    from finetune.annotations.export_files import default_output, export_events
+    from finetune.annotations.import_files import ImportOptions, import_annotations
+
+    with progress_bar("reading frame times") as progress:
+        imported = import_annotations([events], ImportOptions(videos=videos, point_seconds=0), progress=progress)
+    _report_import(imported, on_error)
+    exported = export_events(imported, to, out or default_output(events, to))
+    for note in exported.notes:
+        print(f"note: {note}", file=sys.stderr)
+    print(imported.summary())
+    print("\n".join(map(str, exported.files)))
+
+
+def _report_import(imported: "Imported", on_error: Literal["raise", "skip"]) -> None:
+    """Print the notes; raise for problems, or print them where they may be skipped."""
+    for note in imported.notes:
+        print(f"note: {note}", file=sys.stderr)
+    imported.require_rows(skip_problems=on_error == "skip")
+    for problem in imported.problems:
+        print(f"skipped: {problem}", file=sys.stderr)

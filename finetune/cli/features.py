@@ -17,6 +17,7 @@ from finetune.cli.wrap import print_wrapped
 from finetune.errors import RecipeError
 from finetune.recipe.load import load_recipe
 from finetune.recipe.own_parts import part_name
+from finetune.text import with_unit
 
 if TYPE_CHECKING:
     from finetune.feature_cache.cache_folder import CacheEntry
@@ -71,8 +72,8 @@ def features(
             print_wrapped(f"{phase.phase}: not cached: {phase.why_not}")
             continue
         print_wrapped(
-            f"{phase.phase}: {_entry_text(phase.entry)} of {phase.clips} clip views, {_size(phase.kept_bytes)}, "
-            f"{phase.computed} computed now"
+            f"{phase.phase}: {_entry_text(phase.entry)} of {phase.clips} clip views, "
+            f"{with_unit(phase.kept_bytes, 'B')}, {phase.computed} computed now"
         )
         for reason in phase.failed:
             print(f"  skipped: {reason}")
@@ -157,7 +158,7 @@ def _list(folder: Path | None) -> None:
     keys = [entry.cache_key for entry in entries]
     print_table(
         {
-            "size": [_size(entry.size_bytes) for entry in entries],
+            "size": [with_unit(entry.size_bytes, "B") for entry in entries],
             "last used": [f"{datetime.fromtimestamp(entry.used):%Y-%m-%d}" for entry in entries],
             "backbone": [key["backbone"] for key in keys],
             "cached": [_entry_text(key["entry"]) for key in keys],
@@ -169,7 +170,7 @@ def _list(folder: Path | None) -> None:
         },
         right={"size"},
     )
-    print(f"{_size(sum(entry.size_bytes for entry in entries))} in {cache_root(folder)}")
+    print(f"{with_unit(sum(entry.size_bytes for entry in entries), 'B')} in {cache_root(folder)}")
 
 
 def _prune(folder: Path | None, days: int) -> None:
@@ -180,8 +181,8 @@ def _prune(folder: Path | None, days: int) -> None:
     removed = [entry for entry in unused if remove_cache_entry(entry.folder)]
     freed_bytes = sum(entry.size_bytes for entry in removed)
     left_bytes = sum(entry.size_bytes for entry in entries) - freed_bytes
-    print(f"deleted {len(removed)} of {len(entries)} entries, {_size(freed_bytes)}")
-    print(f"{_size(left_bytes)} left in {cache_root(folder)}")
+    print(f"deleted {len(removed)} of {len(entries)} entries, {with_unit(freed_bytes, 'B')}")
+    print(f"{with_unit(left_bytes, 'B')} left in {cache_root(folder)}")
     if len(removed) < len(unused):
         print(f"{len(unused) - len(removed)} entries are in use and were not deleted", file=sys.stderr)
 
@@ -193,7 +194,3 @@ def _days_since_use(entry: "CacheEntry") -> float:
 def _entry_text(entry: str) -> str:
     """What is cached: the backbone's features, or the inputs of the first stage that trains."""
     return "backbone features" if entry == "features" else f"inputs of {entry}"
-
-
-def _size(num_bytes: float) -> str:
-    return f"{num_bytes / 1e9:.2f} GB" if num_bytes >= 1e9 else f"{num_bytes / 1e6:.1f} MB"

@@ -28,26 +28,34 @@ def read_intervals(table: Table) -> np.ndarray | None:
 
     An empty start is 0, an empty end is infinite: the end of the file. Raises DataError with all errors.
     """
+    intervals_N2, errors = parse_intervals(table)
+    if errors:
+        problems = [f"line {table.lines[row]}: {error}" for row, error in errors.items()]
+        raise DataError("\n".join(f"{table.source}: {problem}" for problem in _first(problems)))
+    return intervals_N2
+
+
+def parse_intervals(table: Table) -> tuple[np.ndarray | None, dict[int, str]]:
+    """The same intervals, and the errors by row; a row with an error gets the interval of the whole file."""
     columns = {name: table.filled(name) for name in ("start", "end")}
     if not any(columns.values()):
-        return None
+        return None, {}
     intervals_N2 = np.tile(np.array(WHOLE), (len(table.lines), 1))
-    problems = []
+    errors: dict[int, list[str]] = {}
     for place, (name, texts) in enumerate(columns.items()):
         for row, text in enumerate(texts or ()):
-            if text:
-                value = _parse_seconds(text)
-                intervals_N2[row, place] = WHOLE[place] if value is None else value
-                if value is None:
-                    problems.append(f"line {table.lines[row]}: {name} {escape_invisible(text)!r} {_advice(text)}")
+            value = _parse_seconds(text) if text else WHOLE[place]
+            if value is None:
+                errors.setdefault(row, []).append(f"{name} {escape_invisible(text)!r} {_advice(text)}")
+            else:
+                intervals_N2[row, place] = value
     for row in np.flatnonzero(intervals_N2[:, 1] <= intervals_N2[:, 0]).tolist():
         start, end = intervals_N2[row].tolist()
         what = "is empty" if start == end else "ends before it starts"
         times = f"start {seconds_text(start)}, end {seconds_text(end)}"
-        problems.append(f"line {table.lines[row]}: the interval {what}: {times}")
-    if problems:
-        raise DataError("\n".join(f"{table.source}: {problem}" for problem in _first(problems)))
-    return intervals_N2
+        errors.setdefault(row, [f"the interval {what}: {times}"])
+    intervals_N2[list(errors)] = WHOLE
+    return intervals_N2, {row: "; ".join(errors[row]) for row in sorted(errors)}
 
 
 def _first(problems: list[str]) -> list[str]:

@@ -19,7 +19,15 @@ import numpy as np
 from finetune.arguments import check_arguments
 from finetune.data.intervals import WHOLE, clip_name, read_intervals, seconds_text
 from finetune.data.labels import Labels, join_labels, output_specs, read_labels, split_labels
-from finetune.data.read import SPLIT_ALIASES, check_files_exist, groups_by_pattern, read_csv, read_groups, scan_folder
+from finetune.data.read import (
+    SPLIT_ALIASES,
+    check_files_exist,
+    groups_by_file,
+    groups_by_pattern,
+    read_csv,
+    read_groups,
+    scan_folder,
+)
 from finetune.data.splits import SPLITS, assign_splits, split_units
 from finetune.data.validate_rows import check_names, manifest_problems
 from finetune.errors import DataError, shorten_list, suggest_similar
@@ -235,6 +243,7 @@ class Manifest:
         files = [source.parent / item for item in table["path"]]
         intervals = read_intervals(table)
         groups = read_groups(table) or groups_by_pattern(files, group_pattern)
+        groups = groups or groups_by_file(table["path"], intervals)
         splits = ["train"] * len(files) if whole else table.filled("split")
         if not packed:
             check_files_exist(source, files)

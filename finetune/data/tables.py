@@ -72,7 +72,7 @@ class Table(Mapping[str, Sequence[str]]):
 
 def read_table(source: Path) -> Table:
     """The columns of a CSV file with the delimiter `,`, `;` or tab. Raises DataError if it cannot be read."""
-    text = _decode_text(source)
+    text = _read_text(source)
     text, delimiter = _detect_delimiter(text)
     reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, skipinitialspace=True, strict=True)
     records: list[list[str]] = []
@@ -98,9 +98,9 @@ def read_table(source: Path) -> Table:
     return Table(source, names, [[*row, *[""] * (width - len(row))] for row in rows], lines[1:])
 
 
-def _decode_text(source: Path) -> str:
+def _read_text(source: Path) -> str:
     try:
-        data = source.read_bytes()
+        return decode_text(source.read_bytes(), source)
     except FileNotFoundError:
         makers = {"quickstart": "", "quickstart_recordings": " --recordings"}
         options = [makers[part] for part in source.parts if part in makers]
@@ -110,6 +110,10 @@ def _decode_text(source: Path) -> str:
         raise DataError(f"{source}: is a folder; set data.folder to it, or data.manifest to a CSV file") from None
     except OSError as error:
         raise DataError(f"{source}: cannot be read: {error.strerror}") from None
+
+
+def decode_text(data: bytes, source: Path) -> str:
+    """The text of a file in UTF-8, or in UTF-16 or UTF-32 with a byte order mark. Raises DataError for others."""
     encoding = next((name for mark, name in BYTE_ORDER_MARKS.items() if data.startswith(mark)), "utf-8")
     if encoding == "utf-8" and (data.startswith(b"PK\x03\x04") or b"\0" in data[:1000]):
         raise DataError(

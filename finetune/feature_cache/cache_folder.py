@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from finetune.storage.atomic import try_exclusive_lock, user_cache_dir
+from finetune.text import with_unit
 
 RESERVED_DISK_BYTES = 2e9  # of disk space that the cache leaves free
 
@@ -51,11 +52,11 @@ def make_room(root: Path, needed_bytes: int, *, budget_gb: float) -> str | None:
         if sum(other.size_bytes for other in to_delete) < excess and _is_unused(entry.folder):
             to_delete.append(entry)
     if sum(entry.size_bytes for entry in to_delete) < excess:
-        return f"train.cache_budget_gb is {budget_gb:g}, and {needed_bytes / 1e9:.2g} GB more are needed"
+        return f"train.cache_budget_gb is {budget_gb:g}, and {with_unit(needed_bytes, 'B')} more are needed"
     for entry in to_delete:
         remove_cache_entry(entry.folder)
     free = shutil.disk_usage(root).free - RESERVED_DISK_BYTES
-    return None if needed_bytes <= free else f"the disk of {root} has only {max(0.0, free) / 1e9:.2g} GB to spare"
+    return None if needed_bytes <= free else f"the disk of {root} has only {with_unit(max(0.0, free), 'B')} to spare"
 
 
 def _is_unused(folder: Path) -> bool:

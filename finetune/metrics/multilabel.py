@@ -118,10 +118,11 @@ def _intervals(
     of_classes = jackknife_units(groups, len(targets_NK), weights_N=weights_N, most=most)
     of_all = jackknife_units(groups, len(targets_NK), most=most)
     ranked = [_Ranked(targets_NK[:, code], probs_NK[:, code]) for code in np.flatnonzero(targets_NK.any(0))]
-    hits_NK, sums_NK = targets_NK & predicted_NK, targets_NK.astype(int) + predicted_NK
+    labels_NK = targets_NK.astype(int)  # a product of two bool arrays would not count
+    hits_NK, sums_NK = labels_NK * predicted_NK, labels_NK + predicted_NK
     left_out = np.full((of_all.count, 3), np.nan)
     for unit, rest_N in enumerate(of_all.leave_one_out_masks()):
-        hits_K, sums_K, support_K = rest_N @ hits_NK, rest_N @ sums_NK, rest_N @ targets_NK
+        hits_K, sums_K, support_K = rest_N @ hits_NK, rest_N @ sums_NK, rest_N @ labels_NK
         if support_K.any():
             precision = float(np.nanmean([each.average_precision(rest_N) for each in ranked]))
             macro = float((2 * hits_K / np.maximum(sums_K, 1))[support_K > 0].mean())

@@ -8,7 +8,7 @@ import io
 import re
 import unicodedata
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 from xml.etree import ElementTree
@@ -17,8 +17,9 @@ import numpy as np
 from markupsafe import Markup
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.text import Text
 
-INK, MUTED, LINE, HATCH, PAGE, BAND, TRAIN, VAL, ON_FILL = (f"#01010{i}" for i in range(1, 10))
+INK, MUTED, LINE, HATCH, PAGE, BAND, TRAIN, VAL, ON_FILL, ON_TINT = (f"#01010{i:x}" for i in range(1, 11))
 _VARIABLES = {
     INK: "ink",
     MUTED: "muted",
@@ -29,11 +30,13 @@ _VARIABLES = {
     TRAIN: "train",
     VAL: "val",
     ON_FILL: "on-fill",
+    ON_TINT: "on-tint",
 }
 _FILL_RGB = (11 / 255, 84 / 255, 148 / 255)  # cells vary only its opacity, which works on light and dark pages
 
 POINTS_PER_LETTER = 6.2
 LONGEST_LABEL = 24
+LEGIBLE_POINTS = 6.3  # a font size; smaller text is not readable
 
 # Used while a figure is built and saved. The fixed salt gives the same ids in every run.
 STYLE: dict[Any, Any] = {
@@ -87,13 +90,15 @@ def inline_svg(figure: Figure, name: str, *, label: str) -> SvgFigure:
         _adapt(element, name)
     width, height = (float(points) for points in root.get("viewBox", "").split()[2:])
     pixels = width * 4 / 3
+    smallest = min((float(text.get_fontsize()) for text in figure.findobj(Text) if text.get_text()), default=10.0)
+    least = min(1.0, max(0.66, LEGIBLE_POINTS / smallest))  # a narrower page scrolls the figure
     root.attrib.clear()
     root.attrib |= {
         "viewBox": f"0 0 {width:g} {height:g}",
         "role": "img",
         "aria-label": _xml_safe(label),
         "width": f"{pixels:.0f}",
-        "style": f"min-width: {0.66 * pixels:.0f}px",
+        "style": f"min-width: {least * pixels:.0f}px",
     }
     return SvgFigure.of(ElementTree.tostring(root, encoding="unicode"), name, figure)
 
@@ -118,6 +123,21 @@ def fill_with_opacity(alphas: np.ndarray) -> np.ndarray:
     colours[..., :3] = _FILL_RGB
     colours[..., 3] = alphas
     return colours
+
+
+def spread_apart(heights: Sequence[float], *, gap: float) -> list[float]:
+    """Heights of labels at the right border, in 0…1 and ascending, moved so that they are at least `gap` apart.
+
+    None is lower than 0.04, where it would cover the last label of the horizontal axis.
+    """
+    moved: list[float] = []
+    for height in [max(0.04, height) for height in heights]:
+        moved.append(max(height, moved[-1] + gap) if moved else height)
+    excess = max(0.0, moved[-1] - 1.0) if moved else 0.0
+    for index in range(len(moved) - 1, -1, -1):
+        limit = 1.0 if index == len(moved) - 1 else moved[index + 1] - gap
+        moved[index] = min(moved[index], limit) if excess else moved[index]
+    return moved
 
 
 def short_label(text: str, *, longest: int = LONGEST_LABEL) -> str:
@@ -156,5 +176,5 @@ def _adapt(element: ElementTree.Element, name: str) -> None:
             value = f"#{name}-{value[1:]}"
         elif key == "style":
             value = re.sub(r"font-family: [^;]*;? ?", "", value)
-            value = re.sub("#01010[1-9]", lambda match: f"var(--{_VARIABLES[match[0]]})", value)
+            value = re.sub("#01010[1-9a]", lambda match: f"var(--{_VARIABLES[match[0]]})", value)
         element.set(key, value)

@@ -2,8 +2,11 @@
 
 import json
 import math
+import re
 from collections.abc import Callable, Iterator
 from typing import Any
+
+from markupsafe import Markup, escape
 
 from finetune.errors import shorten_list
 from finetune.run.results import Results
@@ -278,6 +281,11 @@ def duration(seconds: float) -> str:
     return f"{minutes // 60}\u00a0h {minutes % 60}\u00a0min"
 
 
+def keep_options_whole(text: str) -> Markup:
+    """The text as HTML in which a line never ends inside of a command-line option."""
+    return Markup(re.sub(r"(--[a-z][a-z-]*)", r'<span class="option">\1</span>', str(escape(text))))
+
+
 def relative_link(href: object) -> str | None:
     """The link if it is a relative path; None for any other, because a run folder may come from anyone."""
     text = str(href)
@@ -287,6 +295,7 @@ def relative_link(href: object) -> str | None:
 
 FILTERS: dict[str, Callable[..., Any]] = {
     "relative_link": relative_link,
+    "keep_options_whole": keep_options_whole,
     "isolate_names": isolate_quoted_names,
     "percent": percent,
     "whole_percent": whole_percent,

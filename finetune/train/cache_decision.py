@@ -12,6 +12,7 @@ from finetune.feature_cache.shard_store import MISSING
 from finetune.model.classifier import VideoClassifier
 from finetune.model.frozen_prefix import FEATURES
 from finetune.recipe.schema import Recipe
+from finetune.text import with_unit
 from finetune.video.loader import worker_count
 
 READ_BYTES_PER_SECOND = 5e8
@@ -54,8 +55,7 @@ def decide_caching(
         budget_gb = recipe.train.cache_budget_gb
         problem = make_room(cache_root(recipe.train.cache_dir), needed_bytes, budget_gb=budget_gb)
     what = "frozen features" if frozen.cut.entry == FEATURES else f"the inputs of {frozen.cut.entry}"
-    size = f"{1000 * gigabytes:.3g} MB" if gigabytes < 1 else f"{gigabytes:.3g} GB"
-    details = ", ".join([size, *figures])
+    details = ", ".join([with_unit(1e9 * gigabytes, "B"), *figures])
     if is_slower:
         words = f"Not cached: recomputing {what} in each epoch is faster ({details})"
     elif problem is not None:

@@ -15,13 +15,14 @@ from uuid import uuid4
 
 import numpy as np
 
-from finetune.data.intervals import WHOLE, frames_in_interval, interval_text
+from finetune.data.intervals import WHOLE
 from finetune.data.manifest import Manifest
 from finetune.errors import RunError, VideoError
 from finetune.storage.safe_read import BAD_ARRAY_ERRORS, read_array
 from finetune.video.decode.clip_files import stamp
 from finetune.video.decode.gop import GopLayout
 from finetune.video.decode.probe import VideoInfo
+from finetune.video.interval_frames import find_frames
 
 FORMAT = 5  # increase when the files of the cache, or the facts in them, change
 NO_LAYOUT = -1
@@ -133,27 +134,21 @@ class FileFacts:
             return self
         num_frames, first_frames, bad = self.num_frames.copy(), np.zeros_like(self.num_frames), dict(self.bad)
         seconds = np.zeros(len(num_frames)) if self.seconds is None else self.seconds.copy()
-        path, times_N, duration = b"", np.empty(0), 0.0
+        path, times_N = b"", np.empty(0)
         for row in np.argsort(manifest.paths, kind="stable").tolist():
-            start, end = manifest.interval(row)
-            if row in bad or (start, end) == WHOLE:
+            interval = manifest.interval(row)
+            if row in bad or interval == WHOLE:
                 continue
             if manifest.paths[row] != path:
                 path, times_N = manifest.paths[row], times_of_row(row)
-                gap = (
-                    float(np.median(np.diff(times_N)))
-                    if len(times_N) > 1
-                    else 0.0
-                    if self.seconds is None
-                    else float(self.seconds[row])
-                )
-                duration = float(times_N[-1]) + gap
-            first_frames[row], num_frames[row] = frames_in_interval(times_N, start, end)
-            seconds[row] = round(max(0.0, min(end, duration) - start), 3)
-            if not num_frames[row]:
-                bad[row] = (
-                    f"{manifest.path(row)}: has no frame in {interval_text(start, end)}; it lasts {duration:.2f} s"
-                )
+            frame_seconds = 0.0 if self.seconds is None else float(self.seconds[row])
+            try:
+                frames = find_frames(manifest.path(row), times_N, interval, frame_seconds=frame_seconds)
+            except VideoError as error:
+                bad[row], num_frames[row] = str(error), 0
+                continue
+            first_frames[row], num_frames[row] = frames.first, frames.number
+            seconds[row] = frames.seconds
         return replace(
             self,
             num_frames=num_frames,

@@ -87,8 +87,10 @@ def _digest(path: Path) -> bytes:
     return digest.digest()
 
 
-def near_duplicates(pictures_N3SS: np.ndarray) -> list[tuple[int, int, bool]]:
+def near_duplicates(pictures_N3SS: np.ndarray, files: np.ndarray | None = None) -> list[tuple[int, int, bool]]:
     """Pairs (one, other, mirrored) of positions whose three pictures match; `pictures_N3SS` are uint8.
+
+    Positions with the same number in `files` (N,) are not compared.
 
     First all pairs are compared by 64-bit hashes, as matrix products of blocks, then the remaining ones by their
     pictures. Videos that are uniform grey throughout match none. Stops soon after MAX_PAIRS pairs.
@@ -99,6 +101,9 @@ def near_duplicates(pictures_N3SS: np.ndarray) -> list[tuple[int, int, bool]]:
     pictures = pictures_N3SS[showing]
     pairs: dict[tuple[int, int], bool] = {}
     for one, other, mirrored in _candidate_pairs(pictures) if len(pictures) else ():
+        if files is not None:
+            apart = files[showing[one]] != files[showing[other]]
+            one, other = one[apart], other[apart]
         agree = _pictures_match(pictures[one], pictures[other][..., ::-1] if mirrored else pictures[other])
         for pair in zip(showing[one[agree]].tolist(), showing[other[agree]].tolist(), strict=True):
             pairs.setdefault(pair, mirrored)

@@ -5,11 +5,12 @@ pictures that `finetune check` compares and shows.
 """
 
 import os
-from collections.abc import Callable, Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 
@@ -26,6 +27,7 @@ from finetune.video.decode.truncation import missing_bytes
 from finetune.video.encode import encode_jpeg
 from finetune.video.file_facts import FactsCache, FileFacts
 from finetune.video.fingerprints import thumbnail
+from finetune.video.interval_frames import find_frames
 from finetune.video.still_edges import to_grey
 from finetune.video.worker_pool import WorkerFailure, process_map
 
@@ -39,16 +41,18 @@ _PICTURE_SIDE = 176  # longer side in pixels of the pictures that are compared a
 
 @dataclass(frozen=True, eq=False)
 class FileInspection:
-    """What `finetune check` keeps in memory of a file, about 6 KB: its facts, and three small pictures.
+    """What `finetune check` keeps in memory of a clip, about 6 KB: its facts, and three small pictures.
 
-    Files that are searched for burnt-in marks also keep larger grey frames, at most 93 KB.
+    A clip is a file or an interval of it. Clips that are searched for burnt-in marks also keep larger grey frames, at
+    most 93 KB.
     """
 
-    info: VideoInfo
+    info: VideoInfo  # number of frames and duration are those of the clip
     file_bytes: int
     pictures_3SS: np.ndarray  # uint8: thumbnails of the first, middle and last frame
     middle_jpeg: bytes  # the middle frame in colour
     grey_3HW: np.ndarray | None = None  # uint8: the first, middle and last frame
+    file_seconds: float = 0.0  # duration of the whole file
 
 
 def scan_files(manifest: Manifest, *, progress: Progress | None = None) -> FileFacts:
@@ -101,24 +105,42 @@ def _map_files(function: Callable, paths: Sequence[Path], *, progress: Progress 
         return _collected(pool.map(function, paths), len(paths), progress)
 
 
+class ClipOfFile(NamedTuple):
+    """A file, or an interval of it in seconds; with `keep_frames` its inspection gets a `grey_3HW`."""
+
+    path: Path
+    interval: tuple[float, float] = WHOLE
+    keep_frames: bool = False
+
+
 def inspect_files(
-    paths: Sequence[Path],
+    clips: Sequence[Path | ClipOfFile],
     *,
     seconds: float,
     image_rate: float = DEFAULT_IMAGE_FPS,
-    keep_frames_of: Collection[Path] = (),
     every_frame: bool = False,
     progress: Progress | None = None,
 ) -> list[FileInspection | VideoError]:
-    """For each path a `FileInspection`, or why its frames cannot be read.
+    """For each clip a `FileInspection`, or why its frames cannot be read.
 
-    Each file is decoded in a worker process, which is killed after `seconds` without progress. Folders of numbered
-    images have `image_rate` frames a second. The files in `keep_frames_of` get a `FileInspection.grey_3HW`. With
-    `every_frame` all frames are decoded, and a file with a damaged one counts as unreadable.
+    Each file is examined once, in a worker process, which is killed after `seconds` without progress. Folders of
+    numbered images have `image_rate` frames a second. With `every_frame` all frames are decoded, and a file with a
+    damaged one counts as unreadable. `progress` counts files.
     """
-    kept = frozenset(keep_frames_of)
-    inspect = partial(_inspect, image_rate=image_rate, keep_frames_of=kept, every_frame=every_frame)
-    return _in_processes(inspect, paths, (seconds, progress))
+    parts = [clip if isinstance(clip, ClipOfFile) else ClipOfFile(clip) for clip in clips]
+    positions_of: dict[Path, list[int]] = {}
+    for position, part in enumerate(parts):
+        positions_of.setdefault(part.path, []).append(position)
+    clips_of = {
+        os.fspath(path): [parts[position][1:] for position in positions] for path, positions in positions_of.items()
+    }
+    inspect = partial(_inspect, clips_of=clips_of, image_rate=image_rate, every_frame=every_frame)
+    inspections: dict[int, FileInspection | VideoError] = {}
+    results = _in_processes(inspect, list(positions_of), (seconds, progress))
+    for positions, result in zip(positions_of.values(), results, strict=True):
+        of_clips = [result] * len(positions) if isinstance(result, VideoError) else result
+        inspections.update(zip(positions, of_clips, strict=True))
+    return [inspections[position] for position in range(len(clips))]
 
 
 def _in_processes(function: Callable, paths: Sequence[Path], limit_and_progress: tuple[float, Progress | None]) -> list:
@@ -154,35 +176,71 @@ def _info(path: Path) -> VideoInfo | VideoError:
 def _scan(path: Path, *, timed: Collection[Path]) -> tuple[VideoInfo, GopLayout | None] | VideoError:
     """The facts and the layout of a file, with the times of its frames if it is in `timed`."""
     try:
-        info, layout = scan(path)
-        if path in timed and not path.is_dir() and (layout is None or layout.times is None):
-            layout = layout_with_times(path)
-            info = replace(info, num_frames=layout.num_frames)
-        return info, layout
+        return _scan_with_times(path) if path in timed else scan(path)
     except VideoError as error:
         return error
 
 
+def _scan_with_times(path: Path) -> tuple[VideoInfo, GopLayout | None]:
+    info, layout = scan(path)
+    if not path.is_dir() and (layout is None or layout.times is None):
+        layout = layout_with_times(path)
+        info = replace(info, num_frames=layout.num_frames)
+    return info, layout
+
+
+_Clip = tuple[tuple[float, float], bool]  # the fields of a ClipOfFile but its path
+
+
 def _inspect(
-    path: Path, *, image_rate: float, keep_frames_of: Collection[Path], every_frame: bool
-) -> FileInspection | VideoError:
+    path: Path, *, clips_of: Mapping[str, Sequence[_Clip]], image_rate: float, every_frame: bool
+) -> list[FileInspection | VideoError] | VideoError:
+    clips = clips_of[os.fspath(path)]
     try:
-        info, layout = scan(path)
+        whole = all(interval == WHOLE for interval, _ in clips)
+        info, layout = scan(path) if whole else _scan_with_times(path)
         if info.counted == "images":
             info = replace(info, fps=image_rate, duration_seconds=info.num_frames / image_rate)
-        scale = min(1, _PICTURE_SIDE / max(info.height, info.width))
-        size = max(1, round(scale * info.height)), max(1, round(scale * info.width))
-        last = info.num_frames - 1
-        frames_TCHW, _ = read_frames(path, [0, info.num_frames // 2, last], size=size, layout=layout)
+        times_N = np.empty(0) if whole else clip_times(path, info, layout)
+        inspections = [_inspect_clip(path, (info, layout), times_N, clip) for clip in clips]
         if truncation := _truncation_error(path, after=f" after frame {info.num_frames}"):
             return truncation
         if every_frame:
             check_every_frame(path, num_frames=info.num_frames)
     except VideoError as error:
         return _truncation_error(path) or error
+    return inspections
+
+
+def _inspect_clip(
+    path: Path, scanned: tuple[VideoInfo, GopLayout | None], times_N: np.ndarray, clip: _Clip
+) -> FileInspection | VideoError:
+    """The inspection of a part of a file; `times_N` are as in `find_frames`. Raises VideoError for a whole file."""
+    (info, layout), (interval, keep_frames) = scanned, clip
+    scale = min(1, _PICTURE_SIDE / max(info.height, info.width))
+    size = max(1, round(scale * info.height)), max(1, round(scale * info.width))
+    first, file_seconds = 0, info.duration_seconds
+    try:
+        if interval != WHOLE:
+            first, number, seconds = find_frames(path, times_N, interval, frame_seconds=file_seconds)
+            info = replace(info, num_frames=number, duration_seconds=seconds)
+        number = info.num_frames
+        frames_TCHW, _ = read_frames(path, [first, first + number // 2, first + number - 1], size=size, layout=layout)
+    except VideoError as error:
+        if interval == WHOLE:
+            raise
+        return error
     pictures_3SS = np.stack([thumbnail(frame) for frame in frames_TCHW])
-    grey_3HW = to_grey(frames_TCHW) if path in keep_frames_of else None
-    return FileInspection(info, stamp(path)[0], pictures_3SS, encode_jpeg(frames_TCHW[1]), grey_3HW)
+    grey_3HW = to_grey(frames_TCHW) if keep_frames else None
+    jpeg = encode_jpeg(frames_TCHW[1])
+    return FileInspection(info, stamp(path)[0], pictures_3SS, jpeg, grey_3HW, file_seconds)
+
+
+def clip_times(path: Path, info: VideoInfo, layout: GopLayout | None) -> np.ndarray:
+    """The times of a file's frames in seconds from the beginning of the file (N,), by which intervals choose frames."""
+    if path.is_dir():
+        return np.arange(info.num_frames) / info.fps
+    return frame_times(path, layout) - info.start_seconds
 
 
 def _truncation_error(path: Path, *, after: str = "") -> VideoError | None:

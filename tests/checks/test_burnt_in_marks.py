@@ -15,7 +15,7 @@ from finetune.checks.check_data import audit
 from finetune.checks.rows import Rows, read_rows
 from finetune.data.manifest import class_task_labels
 from finetune.video.encode import encode_jpeg, write_video
-from finetune.video.probe_files import FileInspection, inspect_files
+from finetune.video.probe_files import ClipOfFile, FileInspection, inspect_files
 
 SIX = ("climb", "dive", "fence", "jump", "row", "run")
 MARKED = ("jump", "run")
@@ -270,8 +270,10 @@ def test_files_are_read_compared_and_the_result_goes_into_the_audit(tmp_path):
             path.parent.mkdir(exist_ok=True)
             write_video(path, frames)
     rows = read_rows(tmp_path, group_pattern=r"person(\d)", shares=(0.2, 0.2, 0))
-    paths = [rows.paths[row] for row in rows_to_compare(rows)]
-    looks = inspect_files(rows.paths, seconds=60, keep_frames_of=paths)
+    compared = rows_to_compare(rows)
+    looks = inspect_files(
+        [ClipOfFile(path, keep_frames=row in compared) for row, path in enumerate(rows.paths)], seconds=60
+    )
     assert looks[0].grey_3HW.shape == (3, 120, 160)
     marks = find_marks(rows, looks)
     result, _ = audit(rows, looks, marks)

@@ -254,7 +254,7 @@ def test_a_shape_that_gives_a_class_away_is_told_and_the_same_shape_for_all_is_n
             make_scene(tmp_path / root / "ab"[number % 2] / f"{number}.mp4", number, **shape)
     found = look_into(tmp_path / "told")[1]
     assert (
-        "the shape of a file alone predicts the class with a balanced accuracy of 100\u00a0% (50\u00a0% by chance)"
+        "the shape of a clip alone predicts the class with a balanced accuracy of 100\u00a0% (50\u00a0% by chance)"
         in found["shortcut"]["what"]
     )
     assert "“b” (recall 100\u00a0%, portrait: width ÷ height 0.75, others 1.33)" in found["shortcut"]["what"]

@@ -46,7 +46,7 @@ def test_facts_are_spoken_of_together_only_where_none_tells_alone():
         in finding.what
     )
     (finding,) = shortcut_findings([found(ALL_FACTS, True), found("codec", True)])
-    assert "the codec of a file alone" in finding.what
+    assert "the codec of a clip alone" in finding.what
     assert shortcut_findings([found(ALL_FACTS, False), found("shape", False)]) == []
 
 

@@ -90,7 +90,7 @@ def test_a_fact_that_tells_the_class_is_a_shortcut(manifest):
     told = said(manifest, rates=np.where(np.arange(30) % 2, 12.0, 30.0))
     assert (
         len(told) == 1
-        and "the frame rate of a file alone predicts the class with a balanced accuracy of 100" in told[0]
+        and "the frame rate of a clip alone predicts the class with a balanced accuracy of 100" in told[0]
     )
     assert said(manifest, widths=np.where(np.arange(30) % 2, 100, 320))[0].startswith("Shortcut: the s")
     several = replace(manifest, targets=np.eye(2, dtype=bool)[manifest.labels])

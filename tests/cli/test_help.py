@@ -57,7 +57,7 @@ def test_the_help_of_a_command_has_an_example_that_it_takes(name, function):
 def test_help_says_what_a_value_is_and_cuts_nothing(finetune, monkeypatch, name):
     monkeypatch.setenv("COLUMNS", "80")
     monkeypatch.setenv("TERMINAL_WIDTH", "80")
-    words = ["list" if word == "list_command" else word.replace("_", "-") for word in name.split()]
+    words = [word.removesuffix("_command").replace("_", "-") for word in name.split()]
     status, out, _ = finetune(*words, "-h")
     assert status == 0
     assert not {"<bool>", "<path>", "<str>", "<list[str]>", "<list[Path]>"} & set(out.split())

@@ -98,7 +98,8 @@ def test_average_precision_and_f1_are_those_of_scikit_learn_and_ties_are_its_tie
     assert task["exact"] == (targets == named).all(1).mean()
     assert task["chance_map"] == pytest.approx(targets[:, :3].mean())
     for name in ("map", "micro_f1", "macro_f1", "exact"):
-        assert task[f"{name}_ci"][0] < task[name] < task[f"{name}_ci"][1]
+        low, high = task[f"{name}_ci"]
+        assert low < task[name] < high < low + 0.4
     weights = chance.integers(0, 3, 60)
     for code in range(3):
         own = _Ranked(targets[:, code], probs[:, code]).average_precision(weights)

@@ -314,7 +314,7 @@ def test_what_does_not_fit_the_budget_is_computed_in_each_epoch(tmp_path, clips)
 def test_a_disk_that_has_no_room_is_left_alone(tmp_path, clips, monkeypatch):
     monkeypatch.setattr("finetune.feature_cache.cache_folder.RESERVED_DISK_BYTES", 1e18)
     run = fit(clips, tmp_path / "run", tmp_path / "kept")
-    assert told(run)["kept"] is False and "GB to spare" in told(run)["words"]
+    assert told(run)["kept"] is False and "has only 0 B to spare" in told(run)["words"]
 
 
 def test_a_disk_that_fills_up_ends_the_keeping_and_not_the_run(tmp_path, clips, monkeypatch):

@@ -12,10 +12,20 @@ import shutil
 import sys
 import time
 from collections import defaultdict
+from pathlib import Path
 
 import pytest
 from grey import make_clip
-from reported import KINDS, write_ablation_of, write_large_run, write_run_of_tasks, write_whole_run
+from reported import (
+    KINDS,
+    LONG_NAMES,
+    write_ablation_of,
+    write_large_run,
+    write_long_run_of_large_numbers,
+    write_multilabel_run,
+    write_run_of_tasks,
+    write_whole_run,
+)
 from written import answers_of, change, write_run
 
 from finetune.cli.main import main
@@ -40,7 +50,8 @@ ODD = [
 ]
 CLIPS_OF = [9, 100, 20, 20, 20, 20, 0]
 ODD_CLIP = "<img src=x onerror=alert(3)>\u202e</script><script>alert(4)</script>"
-PAGES = ("report", "folds", "tasks", "compare", "index", "check", "ablation")
+PAGES = ("report", "folds", "tasks", "compare", "index", "check", "ablation", "many", "multilabel", "numbers")
+FIND_FAULTS = Path(__file__).parent.with_name("page_layout.js").read_text(encoding="utf-8")
 SLOW = (pytest.mark.slow, pytest.mark.skipif("FINETUNE_ALL" not in os.environ, reason="takes long; set FINETUNE_ALL=1"))
 LARGE = [(300, 17), pytest.param(1000, 200, marks=SLOW)]
 
@@ -63,7 +74,22 @@ def pages(tmp_path_factory):
         "index": write_index(folder),
         "ablation": write_ablation(write_ablation_of(tmp_path_factory.mktemp("ablation"), recipe=ODD[0])),
         "check": checked(tmp_path_factory.mktemp("clips")),
+        "many": of_many_classes(tmp_path_factory.mktemp("many")),
+        "multilabel": of(write_multilabel_run, tmp_path_factory.mktemp("multilabel")),
+        "numbers": of(write_long_run_of_large_numbers, tmp_path_factory.mktemp("numbers")),
     }
+
+
+def of(write, run):
+    """The report of the run that `write` makes in an empty folder."""
+    write(run)
+    return write_report(run, figures_too=False)
+
+
+def of_many_classes(run):
+    """The report of 50 classes with long names, one of which has a single clip, and about 220 mistakes."""
+    write_whole_run(run / "many", classes=LONG_NAMES, per_class=[1] + [9] * 49, wrong=0.5)
+    return write_report(run / "many", figures_too=False)
 
 
 def of_folds(run):
@@ -133,7 +159,7 @@ def show(browser):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", PAGES)
-def test_a_page_opens_quietly_and_is_no_wider_than_its_window_light_and_dark(pages, show, name):
+def test_a_page_opens_quietly_fits_its_window_and_is_legible_light_and_dark(pages, show, name):
     page = show(pages[name])
     page.evaluate("document.querySelectorAll('details').forEach((details) => { details.open = true; })")
     for cell in page.locator(".cells rect").all()[:1]:
@@ -145,6 +171,7 @@ def test_a_page_opens_quietly_and_is_no_wider_than_its_window_light_and_dark(pag
         assert page.evaluate("[document.documentElement.scrollWidth, innerWidth]") == [width, width]
         background = page.evaluate("getComputedStyle(document.body).backgroundColor")
         brightness = sum(map(int, re.findall(r"\d+", background))) / 3
+        assert page.evaluate(FIND_FAULTS) == []
         assert brightness > 240 if scheme == "light" else brightness < 40
 
 

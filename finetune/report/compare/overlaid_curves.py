@@ -13,7 +13,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.ticker import MaxNLocator, PercentFormatter
 
-from finetune.report.svg import LINE, STYLE, axes_in_points, inline_svg
+from finetune.report.svg import LINE, STYLE, axes_in_points, inline_svg, spread_apart
 
 DASHES = ((), (5, 2), (1.2, 1.6), (7, 2, 1.5, 2), (10, 3), (3, 1, 1, 1), (2, 4), (9, 2, 3, 2))  # on, off, … in points
 MAX_LINES = len(DASHES)
@@ -68,20 +68,8 @@ def _draw_run_letters(axes: Axes, series: Sequence[tuple[str, np.ndarray, np.nda
         if len(finite):
             ends.append((float((finite[-1] - low) / (high - low)), index, letter))
     ends.sort()
-    for height, (_, index, letter) in zip(_spread_apart([end[0] for end in ends], gap=0.07), ends, strict=True):
+    for height, (_, index, letter) in zip(spread_apart([end[0] for end in ends], gap=0.07), ends, strict=True):
         axes.text(1.03, height, letter, transform=axes.transAxes, va="center", color=_COLOURS[index], fontweight="bold")
-
-
-def _spread_apart(heights: Sequence[float], *, gap: float) -> list[float]:
-    """Ascending heights in 0…1, moved as little as possible so that they are at least `gap` apart."""
-    moved: list[float] = []
-    for height in heights:
-        moved.append(max(height, moved[-1] + gap) if moved else height)
-    excess = max(0.0, moved[-1] - 1.0) if moved else 0.0
-    for index in range(len(moved) - 1, -1, -1):
-        limit = 1.0 if index == len(moved) - 1 else moved[index + 1] - gap
-        moved[index] = min(moved[index], limit) if excess else moved[index]
-    return moved
 
 
 def _curve_description(metric: str, series: Sequence[tuple[str, np.ndarray, np.ndarray]], form: str) -> str:

@@ -12,7 +12,7 @@ from markupsafe import Markup
 
 from finetune.errors import DataError
 from finetune.report.html_page import load_template, page_assets, write_page
-from finetune.text import count
+from finetune.text import count, with_unit
 
 MAX_PICTURES, MAX_PER_CLASS = 600, 24
 _MAX_DUPLICATES, _MAX_FILES = 30, 500
@@ -29,6 +29,7 @@ def write_check_page(
     html = load_template("check.html.j2").render(
         result=result,
         summary=_summary(result),
+        noun=result["noun"],
         blocks=[
             (severity, heading, [finding for finding in result["findings"] if finding["severity"] == severity])
             for severity, heading in _HEADINGS.items()
@@ -43,7 +44,9 @@ def write_check_page(
             for mark, mean in zip(result["marks"], mean_pictures, strict=True)
         ],
         spread=[
-            row | {key: _format_value(row[key], row["fact"]) for key in ("least", "median", "most")}
+            row
+            | {key: _format_value(row[key], row["fact"]) for key in ("least", "median", "most")}
+            | ({"unit": ""} if row["fact"] == "bit rate" else {})  # its values have prefixed units
             for row in result["spread"]
         ],
         max_files=_MAX_FILES,
@@ -60,7 +63,7 @@ def _summary(result: Mapping[str, Any]) -> str:
     """The headline: the only error itself, or counts."""
     errors = [finding["what"] for finding in result["findings"] if finding["severity"] == "mend"]
     warnings = sum(finding["severity"] == "warning" for finding in result["findings"])
-    files = count(result["num_files"], "file")
+    files = result["size"]
     if len(errors) == 1:
         return str(errors[0])
     if errors:
@@ -98,7 +101,7 @@ def _data_uri(jpeg: bytes) -> Markup:
 
 def _format_value(value: float, fact: str) -> str:
     if fact == "size":
-        return f"{value / 1e6:.3g} million" if value >= 1e6 else f"{value:,.0f}"
+        return f"{value:,.0f}"
     if fact == "bit rate":
-        return f"{value / 1e6:.3g} million" if value >= 1e6 else f"{value / 1e3:.3g} thousand"
+        return with_unit(value, "bit/s")
     return f"{value:.2f}" if fact == "shape" else f"{value:.3g}"

@@ -73,7 +73,7 @@ def _percent_axes(across: str, up: str) -> tuple[Figure, Axes]:
     axes.grid(color=LINE, lw=0.8)
     axes.set_xlabel(across)
     axes.set_ylabel(up)
-    axes.yaxis.set_label_coords(-46 / (WIDTH - MARGINS[0] - MARGINS[1]), 0.5)
+    axes.yaxis.set_label_coords(-44 / (WIDTH - MARGINS[0] - MARGINS[1]), 0.5)
     return figure, axes
 
 

@@ -17,6 +17,7 @@ from finetune.report.svg import (
     LONGEST_LABEL,
     MUTED,
     ON_FILL,
+    ON_TINT,
     POINTS_PER_LETTER,
     STYLE,
     SvgFigure,
@@ -30,6 +31,7 @@ from finetune.report.svg import (
 
 MAX_CLASSES_WITH_TEXT, MAX_MATRIX_CLASSES, NUM_BLOCKS = 40, 100, 60
 MAX_CELLS = 3000  # that react to a click
+DARK_FILL = 0.77  # opacity above which black text is less legible than white
 
 
 def confusion_figure(classes: Sequence[str], counts: Sequence[Sequence[int]], *, name: str) -> tuple[SvgFigure, int]:
@@ -83,7 +85,7 @@ def confusion_matrix(
     step = max(1, math.ceil(9 / cell))
     fontsize = min(10.0, max(7.0, 0.62 * cell * step))
     longest = max(text_width(short_label(name)) for name in classes) * POINTS_PER_LETTER * fontsize / 10
-    left, top = 36 + longest, 22 + (0.75 if with_text else 1) * longest
+    left, top = max(36 + longest, 102), 22 + (0.75 if with_text else 1) * longest  # 102: “predicted class” fits
     right = 0.75 * longest if with_text else 10
     figure, axes = axes_in_points(width=left + side + right, height=side, margins=(left, right, top, 6))
     axes.imshow(fill_with_opacity(alphas), interpolation="none", aspect="auto")
@@ -98,7 +100,7 @@ def confusion_matrix(
     for text in axes.get_xticklabels():
         text.set(rotation=45 if with_text else 90, rotation_mode="anchor", ha="left", va="center")
     axes.set_ylabel("true class")
-    axes.yaxis.set_label_coords(-(left - 10) / side, 0.5)
+    axes.yaxis.set_label_coords(-(left - 12) / side, 0.5)
     axes.text(-8 / side, 1 + 10 / side, "predicted class", transform=axes.transAxes, ha="right", color=MUTED)
     class_label = (
         f"Confusion matrix of {len(classes)} classes: {np.trace(table):.0f} of {table.sum():.0f} clips correct."
@@ -129,7 +131,7 @@ def _cells(classes: Sequence[str], table: np.ndarray, geometry: tuple[float, flo
 
 def _count_cells(axes: Axes, table: np.ndarray, alphas: np.ndarray, *, fontsize: float) -> None:
     for row, column in zip(*np.nonzero(table), strict=True):
-        colour = ON_FILL if alphas[row, column] > 0.68 else INK
+        colour = ON_FILL if alphas[row, column] > DARK_FILL else ON_TINT
         count = f"{table[row, column]:.0f}"
         fits = min(fontsize, 1.5 * fontsize / max(1, len(count) - 1))
         axes.text(column, row, count, ha="center", va="center_baseline", color=colour, fontsize=fits)

@@ -31,6 +31,7 @@ from finetune.report.svg import (
     fill_with_opacity,
     inline_svg,
     short_label,
+    spread_apart,
     text_width,
 )
 
@@ -205,12 +206,10 @@ def _label_lines(axes: Axes, lines: Sequence[np.ndarray]) -> None:
     for name, colour, values in zip(("training", "validation"), (TRAIN, VAL), lines, strict=True):
         finite = values[np.isfinite(values)]
         if len(finite):
-            ends.append([(finite[-1] - low) / (high - low), name, colour])
-    ends.sort(key=lambda end: end[0])
-    if len(ends) == 2 and (missing := 0.085 - (ends[1][0] - ends[0][0])) > 0:
-        ends[0][0] -= missing / 2
-        ends[1][0] += missing / 2
-    for height, name, colour in ends:
+            ends.append((float((finite[-1] - low) / (high - low)), name, colour))
+    ends.sort()
+    heights = spread_apart([end[0] for end in ends], gap=0.085)
+    for height, (_, name, colour) in zip(heights, ends, strict=True):
         axes.text(1.02, height, name, transform=axes.transAxes, va="center", color=colour, fontweight="bold")
 
 

@@ -47,7 +47,7 @@ def true_vs_predicted(points: Sequence[Sequence[float]], *, output: str, unit: s
     pairs = [(float(true), float(value)) for true, value in points if math.isfinite(true) and math.isfinite(value)]
     if not pairs:
         return None
-    figure, axes = axes_in_points(width=300, height=236, margins=(52, 12, 12, 38))
+    figure, axes = axes_in_points(width=320, height=236, margins=(72, 12, 12, 38))
     low, high = (bound(value for pair in pairs for value in pair) for bound in (min, max))
     room = 0.05 * (high - low) or 1.0
     ends = (low - room, high + room)
@@ -61,7 +61,7 @@ def true_vs_predicted(points: Sequence[Sequence[float]], *, output: str, unit: s
         axis.set_major_locator(MaxNLocator(5))
     axes.set_xlabel(f"true{unit}")
     axes.set_ylabel(f"predicted{unit}")
-    axes.yaxis.set_label_coords(-42 / 236, 0.5)
+    axes.yaxis.set_label_coords(-60 / 236, 0.5)
     ranges = f"true {min(true):.3g} to {max(true):.3g}, predicted {min(predicted):.3g} to {max(predicted):.3g}"
     label = f"Predicted vs. true values of {isolate_direction(output)}, {len(true)} clips: {ranges}."
     return inline_svg(figure, name, label=label)

@@ -18,6 +18,7 @@ from finetune.recipe.schema import Phase, Recipe, Schedule
 from finetune.recipe.tasks import SPATIAL_KINDS
 from finetune.run.folder import RunFolder
 from finetune.runtime.processes import is_main_process
+from finetune.text import with_unit
 from finetune.train.loaders import phase_augment
 from finetune.train.log.console import Display
 from finetune.train.log.trackers import check_tracker
@@ -167,7 +168,7 @@ def refuse_full_disk(folder: Path, *, needed_bytes: int) -> None:
     free = shutil.disk_usage(existing).free
     if free < needed_bytes:
         raise RunError(
-            f"{folder}: needs about {needed_bytes / 1e6:.0f} MB, but the disk has {free / 1e6:.0f} MB free; "
+            f"{folder}: needs about {with_unit(needed_bytes, 'B')}, but the disk has {with_unit(free, 'B')} free; "
             "make room, or choose another disk with --out"
         )
 

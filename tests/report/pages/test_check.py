@@ -8,6 +8,7 @@ import pytest
 
 from finetune.errors import DataError
 from finetune.report.pages.check import MAX_PER_CLASS, MAX_PICTURES, write_check_page
+from finetune.text import count
 
 EVIL = "<img src=x onerror=alert(1)>.mp4\"'&{{ 7 * 7 }}"
 
@@ -40,7 +41,8 @@ MARK = {
 
 def result(files=(), **changes):
     return {
-        "schema": 1, "source": "clips.csv", "root": ".", "num_files": len(files), "splits": "given",
+        "schema": 1, "source": "clips.csv", "root": ".", "noun": "file", "num_clips": len(files),
+        "num_files": len(files), "size": count(len(files), "file"), "splits": "given",
         "num_groups": None, "findings": [], "unreadable": [], "classes": [], "spread": [], "shortcuts": [],
         "marks": [], "copies": [],
         "files": [{"file": name, "label": label, "split": "train", "group": ""} for name, label in files],
@@ -146,3 +148,11 @@ def test_a_page_that_cannot_be_written_is_refused(tmp_path):
     (tmp_path / "sub").write_text("")
     with pytest.raises(DataError, match=r"check.html: cannot be written"):
         shown(tmp_path, result())
+
+
+def test_values_of_file_properties_have_units_that_a_reader_knows(tmp_path):
+    row = {"unit": "pixels", "least": 28160, "median": 84616, "most": 2073600, "distinct": 3}
+    rates = {"unit": "bit/s", "least": 900, "median": 268912, "most": 1684000}
+    page = shown(tmp_path, result(spread=[row | {"fact": "size"}, row | rates | {"fact": "bit rate"}]))
+    assert "Sizepixels28,16084,6162,073,6003" in page.text
+    assert "Bit rate900 bit/s269 kbit/s1.68 Mbit/s3" in page.text

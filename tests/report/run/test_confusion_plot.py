@@ -9,12 +9,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from finetune.report.run.confusion_plot import (
+    DARK_FILL,
     MAX_MATRIX_CLASSES,
     NUM_BLOCKS,
     confusion_figure,
     confusion_matrix,
     similarity_order,
 )
+from finetune.report.svg import fill_with_opacity
 
 
 def cells(svg):
@@ -91,3 +93,20 @@ def test_classes_that_are_confused_most_are_neighbours():
     order = similarity_order(table).tolist()
     for one, other in ((0, 5), (1, 3)):
         assert abs(order.index(one) - order.index(other)) == 1
+
+
+@pytest.mark.parametrize(
+    ("page", "on_tint", "brightness"), [("#ffffff", "#000000", 1.0), ("#10161c", "#e8edf2", 1.3)], ids=["light", "dark"]
+)
+def test_numbers_in_cells_of_every_shade_are_legible(page, on_tint, brightness):
+    rgb_of = lambda colour: np.array([int(colour[at : at + 2], 16) / 255 for at in (1, 3, 5)])  # noqa: E731
+    for cell in fill_with_opacity(np.linspace(0.15, 1, 60)):
+        ground = cell[3] * np.minimum(1, brightness * cell[:3]) + (1 - cell[3]) * rgb_of(page)
+        number = rgb_of("#ffffff" if cell[3] > DARK_FILL else on_tint)
+        dark, light = sorted(0.05 + _luminance(colour) for colour in (ground, number))
+        assert light / dark >= 4.5
+
+
+def _luminance(rgb):
+    """WCAG 2.1, of sRGB values in 0…1."""
+    return [0.2126, 0.7152, 0.0722] @ np.where(rgb <= 0.04045, rgb / 12.92, ((rgb + 0.055) / 1.055) ** 2.4)

@@ -1,0 +1,6 @@
+"""The names of the formats of annotation files, as the command line takes them."""
+
+from typing import Literal
+
+Format = Literal["csv", "boris", "elan", "label-studio", "cvat", "via", "activitynet", "audacity", "vtt"]
+ExportFormat = Literal["csv", "boris", "elan", "label-studio", "activitynet", "audacity", "vtt"]
