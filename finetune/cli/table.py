@@ -21,6 +21,7 @@ def format_table(
     """The table as text. Columns that do not fit into `width` characters go on in a further, indented line of a row.
 
     Nothing is cut; a cell that is wider than that is a line of its own.
+    A long cell in the last column moves only itself.
     """
     texts = {heading: [heading, *map(str, cells)] for heading, cells in columns.items()}
     widths = {heading: max(map(cell_len, cells)) for heading, cells in texts.items()}
@@ -28,10 +29,11 @@ def format_table(
         heading: [_pad(cell, widths[heading], to_right=heading in right) for cell in cells]
         for heading, cells in texts.items()
     }
+    last = list(columns)[-1]
     lines = []
     for row in zip(*padded.values(), strict=True):
         cells = dict(zip(padded, row, strict=True))
-        for number, headings in enumerate(_lines(widths, width)):
+        for number, headings in enumerate(_lines(widths | {last: cell_len(cells[last].rstrip())}, width)):
             line = _GAP.join(cells[heading] for heading in headings).rstrip()
             if line:
                 lines.append(_INDENT * (number > 0) + line)

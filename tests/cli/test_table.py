@@ -34,6 +34,16 @@ def test_where_a_row_does_not_fit_its_last_columns_go_on_below():
     ]
 
 
+def test_a_long_cell_in_the_last_column_leaves_the_other_rows_on_one_line():
+    columns = {"run": ["a", "b"], "state": ["finished", "stopped: finetune train --resume b"]}
+    assert format_table(columns, width=30).splitlines() == [
+        "run  state",
+        "a    finished",
+        "b",
+        "    stopped: finetune train --resume b",
+    ]
+
+
 @pytest.mark.parametrize("width", [22, 30, 52, 80])
 def test_no_cell_is_cut_and_no_line_too_long(width):
     lines = format_table(COLUMNS, width=width).splitlines()
