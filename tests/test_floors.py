@@ -48,7 +48,12 @@ ALLOWED_IMPORTERS = {
             f"video/decode/{name}.py"
             for name in ("container", "packet_index", "sparse", "read", "probe", "orientation")
         ),
-        *("video/decode/image_sequence.py", "video/decode/frame_array.py", "video/encode.py"),
+        *(
+            "video/decode/image_sequence.py",
+            "video/decode/frame_array.py",
+            "video/decode/live_source.py",
+            "video/encode.py",
+        ),
     },
     "torchcodec": {"video/decode/opencv_torchcodec.py"},
     "accelerate": {
@@ -59,6 +64,7 @@ ALLOWED_IMPORTERS = {
         *("video/decode/opencv_torchcodec.py", "video/still_edges.py", "prediction/overlay.py"),
         *("video/pack/write.py", "video/pack/read.py"),  # JPEG: the fastest codec of those that are there anyway
         *("datasets/shapes.py", "datasets/quickstart.py"),
+        *("timeline/screen.py", "video/decode/live_source.py"),
     },
 }
 FILES = sorted(PACKAGE.rglob("*.py"))

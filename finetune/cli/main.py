@@ -12,7 +12,20 @@ from typing import Annotated, Any
 import typer
 import typer.exceptions
 
-from finetune.cli import check, compare, data, features, predict, recipes, results, search, study, timeline, train
+from finetune.cli import (
+    check,
+    compare,
+    data,
+    features,
+    predict,
+    recipes,
+    results,
+    search,
+    study,
+    timeline,
+    train,
+    watch,
+)
 from finetune.cli.help import Command, Group
 from finetune.cli.terminal import renamed_keys_on_stderr, sanitized_output
 from finetune.errors import FinetuneError
@@ -40,6 +53,7 @@ COMMANDS: tuple[tuple[str, str, Callable[..., Any] | typer.Typer, str], ...] = (
     (EVALUATE, "runs", compare.runs, "List the runs in a folder."),
     (USE, "predict", predict.predict, "Predict classes, boxes, motion or numbers for videos."),
     (USE, "timeline", timeline.timeline, "Find events in recordings: classes over time."),
+    (USE, "watch", watch.watch, "Predict a camera or a stream while it runs."),
 )
 
 app = typer.Typer(

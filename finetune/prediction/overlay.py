@@ -81,16 +81,30 @@ def draw_image(source: Path, target: Path, overlay: Overlay) -> None:
 
 def overlay_frames(frames: Iterable[np.ndarray], overlay: Overlay, *, rate: float) -> Iterator[np.ndarray]:
     """Frames, uint8 RGB (H, W, 3), all of one size, with the overlay drawn on each; `rate` in frames a second."""
-    panel = None
+    painter = OverlayPainter(overlay, rate=rate)
     for number, frame_HWC in enumerate(frames):
-        if number == 0:
-            panel = _panel(overlay, frame_HWC.shape[:2])
+        yield painter.draw(frame_HWC, number - overlay.reference_frame)
+
+
+class OverlayPainter:
+    """Draws one overlay on frames, all of one size; `rate` in frames a second."""
+
+    def __init__(self, overlay: Overlay, *, rate: float) -> None:
+        self.overlay, self.rate = overlay, rate
+        self.panel: _Panel | None = None
+        self.size: tuple[int, int] | None = None  # of the frames that the panel fits
+
+    def draw(self, frame_HWC: np.ndarray, frames: int) -> np.ndarray:
+        """A copy of a frame, uint8 RGB (H, W, 3), with objects as they are `frames` frames after the reference."""
         frame_HWC = np.ascontiguousarray(frame_HWC).copy()
-        for drawn, colours in zip(overlay.objects, _colours(overlay), strict=True):
-            _draw_object(frame_HWC, drawn, number - overlay.reference_frame, colours=colours, rate=rate)
-        if panel is not None:
-            panel.draw_on(frame_HWC)
-        yield frame_HWC
+        for drawn, colours in zip(self.overlay.objects, _colours(self.overlay), strict=True):
+            _draw_object(frame_HWC, drawn, frames, colours=colours, rate=self.rate)
+        if frame_HWC.shape[:2] != self.size:
+            self.size = frame_HWC.shape[0], frame_HWC.shape[1]
+            self.panel = _panel(self.overlay, self.size)
+        if self.panel is not None:
+            self.panel.draw_on(frame_HWC)
+        return frame_HWC
 
 
 @dataclass(frozen=True, eq=False)

@@ -169,7 +169,7 @@ def iter_predictions(
     check_range(top_k, 1, name="top_k")
     check_range(1 if frame_rate is None else frame_rate, MIN_FRAME_RATE, MAX_FRAME_RATE, name="frame_rate")
     check_range(1 if views is None else views, 1, MAX_VIEWS, name="views")
-    recipe, outputs, fitted = run.recipe, run.outputs, read_fitted(run)
+    recipe, fitted = run.recipe, read_fitted(run)
     model = load_model(run) if model is None else model.eval()
     if calibrated:
         check_temperatures(run, fitted, views)
@@ -188,17 +188,33 @@ def iter_predictions(
             if isinstance(video.info, VideoError):
                 raise video.info
             values_by_task, middle = predictor(video, video.info), video.info.num_frames // 2
-            tasks = {
-                task: _task_prediction(outputs[task], predictions_K, top_k, fitted=fitted[task], middle=middle)
-                for task, predictions_K in values_by_task.items()
-            }
-            first = tasks[primary_task(outputs)]
-            yield video.path, Prediction(video.path, first.top_k, first.named, tasks if recipe.tasks else {})
+            yield (
+                video.path,
+                build_prediction(run, video.path, values_by_task, fitted=fitted, top_k=top_k, middle=middle),
+            )
         except VideoError as error:
             if on_error == "fail":
                 raise
             yield video.path, error
         progress(PREDICTING, number, len(videos))
+
+
+def build_prediction(
+    run: Run,
+    path: Path,
+    values_by_task: Mapping[str, np.ndarray],
+    *,
+    fitted: Mapping[str, Fitted],
+    top_k: int,
+    middle: int,
+) -> Prediction:
+    """The prediction of a video whose middle frame is `middle`, from the values (K,) that a Predictor gives."""
+    tasks = {
+        task: _task_prediction(run.outputs[task], values_K, top_k, fitted=fitted[task], middle=middle)
+        for task, values_K in values_by_task.items()
+    }
+    first = tasks[primary_task(run.outputs)]
+    return Prediction(path, first.top_k, first.named, tasks if run.recipe.tasks else {})
 
 
 class Predictor:

@@ -9,4 +9,7 @@ write.py          timeline.csv and events.csv
 pictures.py       a picture of each event
 events.py         events from probabilities, by thresholds, smoothing and lengths
 fit_events.py     those settings, fitted to the annotated recordings of `val`
+
+live.py           predict a live source; capture.py keeps its newest frames, online_events.py tells its events,
+                  record.py writes what was seen, screen.py shows it
 """

@@ -12,6 +12,11 @@ import av
 import numpy as np
 
 ENCODER_OPTIONS = {"preset": "veryfast", "crf": "20", "g": "12", "threads": "1", "mbtree": "0"}
+FRAGMENTED = {
+    "movflags": "frag_keyframe+empty_moov+default_base_moof",
+    "flush_packets": "1",
+}  # without edit lists, so without B-frames
+TICKS_PER_SECOND = 1000  # of the times in a recording
 
 
 def write_video(path: Path | str, frames_THWC: np.ndarray, *, fps: int | Fraction = 25) -> None:
@@ -38,6 +43,37 @@ def write_frames(path: Path | str, frames: Iterable[np.ndarray], *, fps: int | F
         if count:
             container.mux(stream.encode(None))
     return count
+
+
+class RecordingWriter:
+    """Writes frames with their own times as H.264 to a new MP4 file. It can be played even if it is never closed:
+
+    its fragments are complete in themselves, and each is written at once.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.container = av.open(str(path), "w", format="mp4", options=FRAGMENTED)
+        self.stream = self.container.add_stream("libx264", options=ENCODER_OPTIONS | {"bf": "0"})
+        self.stream.time_base = self.stream.codec_context.time_base = Fraction(1, TICKS_PER_SECOND)
+        self.stream.pix_fmt, self.last = "yuv420p", -1  # the time of the last frame, in ticks
+
+    def write(self, frame_HWC: np.ndarray, seconds: float) -> None:
+        """Add a frame, uint8 RGB (H, W, 3), that is shown from `seconds` on; scaled to the first one's size, made even.
+
+        A time that is not after the last frame's is moved just after it.
+        """
+        if self.last < 0:
+            self.stream.height, self.stream.width = (side + side % 2 for side in frame_HWC.shape[:2])
+        frame = av.VideoFrame.from_ndarray(np.ascontiguousarray(frame_HWC), format="rgb24")
+        frame = frame.reformat(self.stream.width, self.stream.height, format="yuv420p")
+        self.last = max(self.last + 1, round(seconds * TICKS_PER_SECOND))
+        frame.pts, frame.time_base = self.last, Fraction(1, TICKS_PER_SECOND)
+        self.container.mux(self.stream.encode(frame))
+
+    def close(self) -> None:
+        if self.last >= 0:
+            self.container.mux(self.stream.encode(None))
+        self.container.close()
 
 
 def encode_jpeg(frame_3HW: np.ndarray) -> bytes:

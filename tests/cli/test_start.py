@@ -7,6 +7,7 @@ import pytest
 
 ERRORS = (
     "predict nowhere clip.mp4",
+    "watch nowhere 0",
     "evaluate nowhere",
     "average nowhere",
     "report nowhere",

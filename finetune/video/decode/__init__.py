@@ -10,6 +10,7 @@ sparse.py             seek to the groups of pictures (GOPs) that hold wanted fra
 orientation.py        rotate and mirror a stored picture as the file says
 image_sequence.py     frames of a folder of numbered images
 opencv_torchcodec.py  two other decoders
+live_source.py        frames of a camera or a stream, as they come
 
 Facts about a file: probe.py (frame count, size, duration, frame times), truncation.py and every_frame.py (damage);
 verify_index.py tests a layout that was found by decoding.

@@ -56,16 +56,21 @@ def open_video(
         reason = reason_or_encrypted(path, f"is not a video, or is cut off: {error_text(error)}")
         raise VideoError(f"{path}: {reason}") from None
     with container:
-        streams = [s for s in container.streams.video if not s.disposition & av.stream.Disposition.attached_pic]
-        if not streams:
-            kind = "only audio" if container.streams.audio else "no video stream"
-            raise VideoError(f"{path}: holds {kind}")
-        stream = streams[0]
-        if stream.codec_context is None:
-            raise VideoError(f"{path}: there is no decoder for its video format")
-        stream.codec_context.thread_count = 1
+        stream = video_stream(container, str(path))
         stream.codec_context.options = limits | (QUICK_DECODER if quick else {})
         yield container, stream
+
+
+def video_stream(container: InputContainer, name: str) -> VideoStream:
+    """The first video stream, set to decode in one thread. Raises VideoError, which begins with `name`, without one."""
+    streams = [s for s in container.streams.video if not s.disposition & av.stream.Disposition.attached_pic]
+    if not streams:
+        kind = "only audio" if container.streams.audio else "no video stream"
+        raise VideoError(f"{name}: holds {kind}")
+    if streams[0].codec_context is None:
+        raise VideoError(f"{name}: there is no decoder for its video format")
+    streams[0].codec_context.thread_count = 1
+    return streams[0]
 
 
 def read_packets(container: InputContainer, stream: VideoStream) -> Iterator[Packet]:
