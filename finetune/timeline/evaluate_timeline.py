@@ -80,7 +80,7 @@ def evaluate_timeline(
     fitted = _fit_settings(opened, predictor, own)
     timelines = [_predict(predictor, recording) for recording in recordings]
     timelines = [with_settings(timeline, fitted, opened) for timeline in timelines]
-    result = _metrics(opened, recordings, timelines, has_groups=tested.groups is not None)
+    result = _metrics(opened, recordings, timelines)
     result |= {"split": split, "settings": asdict(fitted.settings), "how": fitted.how}
     _add_to_results(EvaluationFolder(out or folder), result)
     return TimelineEvaluation(result, timelines)
@@ -96,7 +96,8 @@ def annotated_recordings(manifest: Manifest, split: str, *, background: str | No
     recordings = []
     for path in sorted(rows_of):
         rows = rows_of[path]
-        group = "" if manifest.groups is None else str(manifest.groups[rows[0]])
+        assert manifest.groups is not None  # rows that are intervals have one
+        group = str(manifest.groups[rows[0]])
         events = [
             Event(*manifest.interval(row), label)
             for row in rows
@@ -152,10 +153,8 @@ def with_settings(timeline: Timeline, fitted: FittedSettings, run: Run) -> Timel
     return replace(timeline, tasks={**timeline.tasks, name: replace(task, events=events)})
 
 
-def _metrics(
-    run: Run, recordings: list[AnnotatedRecording], timelines: list[Timeline], *, has_groups: bool
-) -> dict[str, Any]:
-    first = timelines[0]
+def _metrics(run: Run, recordings: list[AnnotatedRecording], timelines: list[Timeline]) -> dict[str, Any]:
+    first, groups = timelines[0], np.array([recording.group for recording in recordings])
     metrics = localization_metrics(
         [
             _clipped(recording.events, timeline.seconds)
@@ -165,7 +164,7 @@ def _metrics(
         classes=first.primary.classes,
         seconds=[timeline.seconds for timeline in timelines],
         background=background_class(run, first.primary.classes),
-        groups=np.array([recording.group for recording in recordings]) if has_groups else None,
+        groups=groups if len(set(groups.tolist())) < len(groups) else None,
     )
     return metrics | {"window_seconds": first.window_seconds, "step_seconds": first.step_seconds}
 

@@ -127,3 +127,12 @@ def test_frames_in_an_interval_are_those_that_a_loop_finds(gaps, start, length):
     first, count = frames_in_interval(times, start / 1e3, end)
     inside = [n for n, time in enumerate(times) if round(start * 1e3) <= round(time * 1e6) < round(end * 1e6)]
     assert list(range(first, first + count)) == inside
+
+
+def test_without_groups_each_recording_is_one_and_given_groups_stay(tmp_path):
+    rows = ["a.mp4,0,1,x", "a.mp4,1,2,y", "b.mp4,0,1,x", "c.mp4,,,y"]
+    text = "\n".join(["path,start,end,label", *rows])
+    assert read(tmp_path, text, whole=True).groups.tolist() == ["a.mp4", "a.mp4", "b.mp4", "c.mp4"]
+    text = "\n".join(["path,start,end,label,group", *(f"{row},g{n % 2}" for n, row in enumerate(rows))])
+    assert read(tmp_path, text, whole=True).groups.tolist() == ["g0", "g1", "g0", "g1"]
+    assert read(tmp_path, "path,label\na,x\nb,y\n", whole=True).groups is None
