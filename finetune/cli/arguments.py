@@ -34,6 +34,16 @@ Views = Annotated[
     int | None,
     typer.Option(min=1, metavar="N", help="Clips sampled per video; predictions are combined. Default: the recipe's."),
 ]
+AllowCode = Annotated[
+    bool,
+    typer.Option("--allow-code", help="Import and run your own parts that the recipe names, package.module:Name."),
+]
+OwnParts = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--part", metavar="KEY=MODULE:NAME", help="Import an own part of the run, such as model.head=my_heads:Head."
+    ),
+]
 SplitName = Literal["train", "val", "test"]
 DATA_RECIPE = "folder"  # for videos that are given instead of a recipe
 

@@ -12,11 +12,12 @@ from typing import IO, TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from finetune.cli.arguments import RunArgument, Views
+from finetune.cli.arguments import OwnParts, RunArgument, Views
 from finetune.cli.heavy_imports import import_quickly
 from finetune.cli.progress import progress_bars
 from finetune.cli.wrap import print_wrapped
 from finetune.errors import DataError, RunError, VideoError
+from finetune.recipe.own_parts import import_named_parts
 from finetune.storage.atomic import check_writable
 from finetune.text import escape_control_characters, spreadsheet_row
 
@@ -55,6 +56,7 @@ def predict(
         Literal["skip", "fail"],
         typer.Option(help="With unreadable files: predict the others and exit with 1, or stop."),
     ] = "skip",
+    parts: OwnParts = None,
 ) -> None:
     """Predict classes, boxes, motion or numbers for videos.
 
@@ -66,7 +68,7 @@ def predict(
     from finetune.run.manifest import reads_image_sequences
     from finetune.run.read import open_run
 
-    opened = open_run(run)
+    opened = open_run(open_run(run), parts=import_named_parts(parts or ()))
     _check_inputs(paths)
     together = reads_image_sequences(opened) if image_sequences is None else image_sequences
     _check_csv(csv_file, paths)

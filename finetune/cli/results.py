@@ -7,11 +7,12 @@ from typing import Annotated, Literal
 
 import typer
 
-from finetune.cli.arguments import DataRoot, RunArgument, SplitName, Views
+from finetune.cli.arguments import DataRoot, OwnParts, RunArgument, SplitName, Views
 from finetune.cli.heavy_imports import import_quickly
 from finetune.cli.manifest import print_data_root_mapping
 from finetune.cli.progress import WRITING_REPORT, progress_bars, recording_progress
 from finetune.errors import RunError
+from finetune.recipe.own_parts import import_named_parts
 
 _PRINTED_METRICS = {
     "classify": ("top1", "top5", "macro_f1"),
@@ -44,6 +45,7 @@ def evaluate(
     timeline: Annotated[
         bool, typer.Option("--timeline", help="Also find the events of annotated recordings, and evaluate them.")
     ] = False,
+    parts: OwnParts = None,
 ) -> None:
     """Score a run on a split or on another labelled set.
 
@@ -55,7 +57,8 @@ def evaluate(
         raise RunError("--explain draws on the frames of the report; omit --no-pictures")
     from finetune.run.read import open_run
 
-    open_run(run)  # a folder that is no run is refused before the slow imports
+    opened = open_run(run)  # a folder that is no run is refused before the slow imports
+    opened = open_run(opened, parts=import_named_parts(parts or ()))
     import_quickly("finetune.evaluation.evaluate")
     from finetune.evaluation import evaluate as evaluation
     from finetune.evaluation.external_set import external_set_folder
@@ -69,7 +72,7 @@ def evaluate(
     )
     with progress_bars() as progress:
         results = evaluation.evaluate(
-            run,
+            opened,
             overrides or (),
             split=split,
             views=views,
@@ -86,7 +89,7 @@ def evaluate(
             from finetune.evaluation.gradcam import explain as add_heat_maps
 
             heat_maps = partial(progress, "heat maps")
-            add_heat_maps(run, overrides or (), evaluation=folder, data_root=data_root, progress=heat_maps)
+            add_heat_maps(opened, overrides or (), evaluation=folder, data_root=data_root, progress=heat_maps)
         events = None
         if timeline:
             from finetune.cli.timeline_files import write_timelines
@@ -103,10 +106,12 @@ def evaluate(
         print(f"warning   {warning['what']}", file=sys.stderr)
     several = len(results["tasks"]) > 1
     for task, metrics in results["tasks"].items():
-        for name in _PRINTED_METRICS[metrics["kind"]]:
-            interval = "" if (ends := metrics[f"{name}_ci"]) is None else f"{ends[0]:.3f} to {ends[1]:.3f}"
+        own = [metrics["own_metric"]] if metrics.get("own_metric") else []
+        for name in (*_PRINTED_METRICS[metrics["kind"]], *own):
+            value, ends = metrics[name], metrics[f"{name}_ci"]
+            interval = "unknown" if ends is None else f"{ends[0]:.3f} to {ends[1]:.3f}"
             label = f"{task} {name}" if several else f"{name:9}"
-            print(f"{label} {metrics[name]:.3f}  (95 % interval {interval or 'unknown'})")
+            print(f"{label} {'not finite' if value is None else f'{value:.3f}'}  (95 % interval {interval})")
     print(f"clips     {results['num_rows']}" + f", {len(results['skipped'])} skipped" * bool(results["skipped"]))
     if events is not None:
         from finetune.metrics.headline import format_events
@@ -124,6 +129,7 @@ def report(
     ] = None,
     explain: Annotated[bool, typer.Option("--explain", help="Overlay Grad-CAM heat maps; needs the videos.")] = False,
     data_root: DataRoot = None,
+    parts: OwnParts = None,
 ) -> None:
     """Rebuild the report of a run from its saved results.
 
@@ -134,7 +140,7 @@ def report(
     """
     from finetune.report.run.page import write_report
     from finetune.run.folder import RunFolder
-    from finetune.run.read import find_evaluation, missing_results_message
+    from finetune.run.read import find_evaluation, missing_results_message, open_run
 
     if data is not None and explain:
         raise RunError("--explain needs the videos: finetune evaluate RUN data.manifest=FILE.csv --explain")
@@ -144,8 +150,9 @@ def report(
             raise RunError(f"{run}: {missing_results_message(run, split)}")
         command = f"finetune evaluate {run} data.manifest=FILE.csv"
         raise RunError(f"{evaluation.path}: has no {evaluation.results.name}; make it with `{command}`")
-    if data_root is not None and not explain:
-        raise RunError("--data-root is only for --explain: a report without heat maps reads no videos")
+    if (data_root is not None or parts) and not explain:
+        option, reads = ("--part", "imports no code") if parts else ("--data-root", "reads no videos")
+        raise RunError(f"{option} is only for --explain: a report without heat maps {reads}")
     with progress_bars() as progress:
         if explain:
             print_data_root_mapping(run, data_root)
@@ -153,7 +160,8 @@ def report(
             from finetune.evaluation.gradcam import explain as add_heat_maps
 
             heat_maps = partial(progress, "heat maps")
-            add_heat_maps(run, evaluation=evaluation.path, data_root=data_root, progress=heat_maps)
+            opened = open_run(run, parts=import_named_parts(parts or ()))
+            add_heat_maps(opened, evaluation=evaluation.path, data_root=data_root, progress=heat_maps)
         progress(WRITING_REPORT, 0, None)
         page = write_report(run, evaluation=evaluation.path)
     print(page)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from finetune.cli.arguments import Overrides, RecipeName, recipe_source
+from finetune.cli.arguments import AllowCode, Overrides, RecipeName, recipe_source
 from finetune.cli.heavy_imports import import_quickly
 from finetune.cli.manifest import load_manifest
 from finetune.cli.progress import progress_bar
@@ -34,6 +34,7 @@ def kfold(
         Path | None,
         typer.Option(metavar="DIR", help="Study folder; resumed if interrupted. Default: runs/<recipe>-<K>-fold."),
     ] = None,
+    allow_code: AllowCode = False,
 ) -> None:
     """Cross-validate: train one model per fold and report on all clips together.
 
@@ -42,7 +43,7 @@ def kfold(
     Example: finetune kfold DIR --folds 5 data.val=0
     """
     source = recipe_source(recipe, overrides)
-    settings = load_recipe(source.recipe, source.overrides)
+    settings = load_recipe(source.recipe, source.overrides, allow_code=allow_code)
     manifest = load_manifest(settings, whole=True)
     num_folds = None if leave_one_group_out else folds
     _print_fold_sizes(settings, manifest, num_folds)

@@ -2,7 +2,7 @@
 
 import shlex
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from functools import partial
 from pathlib import Path
@@ -10,14 +10,14 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from finetune.cli.arguments import OptionalRecipeName, Overrides, recipe_source
+from finetune.cli.arguments import AllowCode, OptionalRecipeName, Overrides, OwnParts, recipe_source
 from finetune.cli.heavy_imports import import_quickly
 from finetune.cli.manifest import load_manifest, print_data_root_mapping
 from finetune.cli.progress import WRITING_REPORT, progress_bar, progress_bars, recording_progress
 from finetune.cli.table import print_table
 from finetune.errors import FinetuneError, RecipeError, shorten_list
 from finetune.recipe.load import load_recipe
-from finetune.recipe.own_parts import own_parts
+from finetune.recipe.own_parts import import_named_parts, imported_parts, own_parts, part_name
 from finetune.recipe.schema import Recipe
 from finetune.text import duration
 from finetune.video.worker_pool import start_fork_server
@@ -41,10 +41,8 @@ def train(
         int | None,
         typer.Option(min=2, max=26, metavar="N", help="Train with N seeds and report the spread."),
     ] = None,
-    allow_code: Annotated[
-        bool,
-        typer.Option("--allow-code", help="Import and run your own parts that the recipe names, package.module:Name."),
-    ] = False,
+    allow_code: AllowCode = False,
+    parts: OwnParts = None,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Estimate time and memory from two steps per phase; train nothing.")
     ] = False,
@@ -61,19 +59,17 @@ def train(
             raise RecipeError(f"--resume continues in the run's own folder, {resume}; leave out --out")
         if dry_run or seeds is not None:
             raise RecipeError(f"{'--dry-run' if dry_run else '--seeds'} is for a new run; leave out --resume")
-        _resume_run(resume, [*([recipe] if recipe else []), *(overrides or [])], data_root, allow_code)
+        given = [*([recipe] if recipe else []), *(overrides or [])]
+        _resume_run(resume, given, parts or (), data_root, allow_code=allow_code)
         return
+    if parts:
+        raise RecipeError(f"--part goes with --resume; for a new run, set {parts[0]} with --allow-code")
     if data_root is not None:
         raise RecipeError("--data-root goes with --resume; for a new run, set data.manifest or data.folder")
     if recipe is None:
         raise RecipeError("no recipe given: finetune train RECIPE (see `finetune recipes list`), or --resume RUN")
     source = recipe_source(recipe, overrides)
     settings = load_recipe(source.recipe, source.overrides, allow_code=allow_code)
-    parts = own_parts(settings)
-    if seeds is not None and parts:
-        raise RecipeError(
-            f"--seeds cannot train with own parts, here {', '.join(parts)}; train with other seeds in turn"
-        )
     manifest = load_manifest(settings)
     _check_model_names(settings)
 
@@ -93,9 +89,9 @@ def train(
         _train_seeds(settings, manifest, seeds, out or Path("runs") / f"{source.name}-{seeds}-seeds")
         return
     folder = on_main_then_broadcast(lambda: new_run_folder(source.name, out))
-    with _resume_hint_on_interrupt(folder):
+    with _resume_hint_on_interrupt(folder, settings):
         train_from_recipe(settings, manifest, out=folder)
-    evaluate_and_report(folder, parts=parts)
+    evaluate_and_report(folder, parts=imported_parts(settings))
 
 
 def _train_seeds(settings: Recipe, manifest: "Manifest", seeds: int, out: Path) -> None:
@@ -146,24 +142,27 @@ def _print_forecast(settings: Recipe, manifest: "Manifest") -> None:
     print(f"About {total} of training; nothing was trained or written.")
 
 
-def _resume_run(folder: Path, overrides: list[str], data_root: Path | None, allow_code: bool) -> None:
+def _resume_run(
+    folder: Path, overrides: list[str], parts: Sequence[str], data_root: Path | None, *, allow_code: bool
+) -> None:
     if strays := [override for override in overrides if "=" not in override]:
         raise RecipeError(f"--resume reads the recipe from {folder}; leave out {strays[0]!r}")
 
     from finetune.run.read import open_run
 
     run = open_run(folder, overrides, allow_code=allow_code)
+    run = open_run(run, parts=import_named_parts(parts))
     import_quickly("finetune.train.resume")
     from finetune.train.resume import resume
 
     print_data_root_mapping(folder, data_root)
-    with _resume_hint_on_interrupt(folder):
+    with _resume_hint_on_interrupt(folder, run.recipe):
         resume(run, overrides, data_root=data_root)
-    evaluate_and_report(folder, data_root=data_root, parts=own_parts(run.recipe))
+    evaluate_and_report(folder, data_root=data_root, parts=imported_parts(run.recipe))
 
 
 @contextmanager
-def _resume_hint_on_interrupt(folder: Path) -> Iterator[None]:
+def _resume_hint_on_interrupt(folder: Path, recipe: Recipe) -> Iterator[None]:
     """When training is interrupted, print the position of the last checkpoint and how to resume from it."""
     try:
         yield
@@ -176,9 +175,10 @@ def _resume_hint_on_interrupt(folder: Path) -> Iterator[None]:
 
             position = read_state(folder)["position"]
             saved = "and saved" if isinstance(interrupt, StopRequested) else "without saving; last checkpoint:"
+            parts = [f"--part {shlex.quote(f'{key}={part_name(part)}')}" for key, part in own_parts(recipe).items()]
             print(
                 f"Stopped {saved} (epoch {position['epochs'] + 1}, step {position['batches']}). "
-                f"Resume with: `finetune train --resume {shlex.quote(str(folder))}`",
+                f"Resume with: `{' '.join(['finetune train --resume', shlex.quote(str(folder)), *parts])}`",
                 file=sys.stderr,
             )
         raise

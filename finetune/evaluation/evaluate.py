@@ -13,12 +13,11 @@ from finetune.checks.split_warnings import warnings_of_set, warnings_of_test
 from finetune.data.labels import Labels
 from finetune.data.manifest import Manifest
 from finetune.data.splits import SPLITS
-from finetune.errors import DataError, RecipeError, RunError, shorten_list, suggest_similar
+from finetune.errors import DataError, RunError, shorten_list, suggest_similar
 from finetune.evaluation.external_set import external_set_folder, read_external_set
-from finetune.evaluation.task_results import TaskPredictions, apply_fitted, task_metrics
+from finetune.evaluation.task_results import TaskPredictions, add_own_metric, apply_fitted, task_metrics
 from finetune.evaluation.write_evaluation import build_results, describe_interval, write_evaluation
 from finetune.inference.predict_split import Predictions, Progress, WithFrozenBaseline, predict_rows
-from finetune.metrics.own_metric import score_own_metric
 from finetune.model.classifier import VideoClassifier
 from finetune.model.freezing.stages import HEAD_STAGES
 from finetune.model.view_consensus import CONSENSUS_LABELS
@@ -86,7 +85,7 @@ def evaluate(
     if not predictions:
         raise DataError(f"{opened.folder}: no row of the split {split!r} has a label of any task")
     tasks = _score_tasks(tested, predictions, own, facts=facts)
-    own_metric_warnings = _add_own_metric(recipe.evaluate.metric, tested, predictions, tasks)
+    own_metric_warnings = add_own_metric(recipe.evaluate.metric, tested, predictions, tasks)
     for name, task in tasks.items():
         _add_fitted(task, fitted[name], fitted_views=fitted_views, rows=len(own.rows("val")))
     class_counts = {name: own.counts(name) for name in SPLITS}
@@ -195,29 +194,6 @@ def _score_tasks(
         name: task_metrics(tested, name, task, facts=facts, trained=trained.get(name))
         for name, task in predictions.items()
     }
-
-
-def _add_own_metric(
-    metric: Any, tested: Manifest, predictions: dict[str, TaskPredictions], tasks: dict[str, TaskResults]
-) -> list[dict[str, str]]:
-    """Add the user's own metric, if there is one, to the results of the only task; gives a warning if it is only named.
-
-    Raises RecipeError where the results have a metric of its name.
-    """
-    if metric is None:
-        return []
-    if isinstance(metric, str):
-        do = "To compute it, open the run in Python with open_run(run, parts={'evaluate.metric': …})."
-        return [
-            {"what": f"The metric {metric} is not computed: code that a run folder names is not imported.", "do": do}
-        ]
-    ((name, of_task),) = predictions.items()
-    groups = None if tested.groups is None else tested.groups[of_task.rows]
-    score = score_own_metric(metric, tested.truth[of_task.rows], of_task.values, groups)
-    if taken := sorted(set(score) & set(tasks[name])):
-        raise RecipeError(f"evaluate.metric: results have {taken[0]!r} already; give the function another name")
-    tasks[name] |= score
-    return []
 
 
 def _add_fitted(task: TaskResults, fitted: Fitted, *, fitted_views: bool, rows: int) -> None:

@@ -25,7 +25,7 @@ from finetune.model.temporal_pooling import AttentionPooling
 from finetune.run.checkpoint import load_model
 from finetune.run.folder import EvaluationFolder, RunFolder
 from finetune.run.manifest import saved_manifest
-from finetune.run.read import open_run, read_results_file
+from finetune.run.read import Run, open_run, read_results_file
 from finetune.runtime.device import resolve_device
 from finetune.storage.atomic import atomic_file, write_json
 from finetune.storage.safe_read import read_json
@@ -45,7 +45,7 @@ class GradCamResult(NamedTuple):
 
 
 def explain(
-    run: str | Path,
+    run: str | Path | Run,
     overrides: Sequence[str] = (),
     *,
     evaluation: Path | None = None,
@@ -61,7 +61,7 @@ def explain(
     opened = open_run(run)
     files = RunFolder(opened.folder).evaluation() if evaluation is None else EvaluationFolder(evaluation)
     if not files.pictures_index.is_file():
-        raise RunError(f"{files.path}: has no frames; write them with `finetune evaluate {run}`")
+        raise RunError(f"{files.path}: has no frames; write them with `finetune evaluate {opened.folder}`")
     results = read_results_file(files.results)
     split, views = results["split"], results["protocol"].get("views", 1)  # where a view lies depends on their number
     index = read_json(files.pictures_index, dict[str, dict[str, Any]])

@@ -3,18 +3,22 @@
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from finetune.data.labels import Labels
 from finetune.data.manifest import Manifest
+from finetune.errors import RecipeError
 from finetune.metrics.boxes import box_iou_pairs
 from finetune.metrics.calibration import apply_temperature, calibration_metrics
 from finetune.metrics.curves import accuracy_by_coverage
 from finetune.metrics.headline import score_classification
 from finetune.metrics.intervals import paired_difference
+from finetune.metrics.own_metric import score_own_metric
 from finetune.metrics.slices import accuracy_by_slice
 from finetune.metrics.tasks import score_task
+from finetune.recipe.own_parts import how_to_give
 from finetune.recipe.tasks import CATEGORICAL_KINDS, CLASSIFICATION_KINDS, primary_task
 from finetune.run.fitted import Fitted
 from finetune.run.folder import EvaluationFolder
@@ -93,6 +97,27 @@ def _class_metrics(
         difference, interval = paired_difference(correct_N, frozen_N, groups=groups)
         task["frozen"] = {"top1": float(frozen_N.mean()), "difference": difference, "difference_ci": list(interval)}
     return task
+
+
+def add_own_metric(
+    metric: Any, tested: Manifest, predictions: Mapping[str, TaskPredictions], tasks: dict[str, TaskResults]
+) -> list[dict[str, str]]:
+    """Add the user's own metric, if there is one, to the results of the only task; gives a warning if it is only named.
+
+    Raises RecipeError where the results have a metric of its name.
+    """
+    if metric is None:
+        return []
+    if isinstance(metric, str):
+        what = f"The metric {metric} is not computed: code that a run folder names is not imported."
+        return [{"what": what, "do": f"{how_to_give({'evaluate.metric': metric})}."}]
+    ((name, of_task),) = predictions.items()
+    groups = None if tested.groups is None else tested.groups[of_task.rows]
+    score = score_own_metric(metric, tested.truth[of_task.rows], of_task.values, groups)
+    if taken := sorted(set(score) & set(tasks[name])):
+        raise RecipeError(f"evaluate.metric: results have {taken[0]!r} already; give the function another name")
+    tasks[name] |= {"own_metric": next(iter(score)), **score}
+    return []
 
 
 def slice_facts(facts: FileFacts, rows: np.ndarray) -> dict[str, np.ndarray]:

@@ -62,8 +62,8 @@ def _import_own_parts(
     if named and not allow_code:
         listed = ", ".join(f"{key} ({part_name(part)})" for key, part in named.items())
         raise RecipeError(
-            f"{path}: {listed} would import and run code; if you trust it, use `finetune train --allow-code` or "
-            "load_recipe(…, allow_code=True)"
+            f"{path}: {listed} would import and run code; if you trust it, use --allow-code with `finetune train` or "
+            "`finetune kfold`, or load_recipe(…, allow_code=True) in Python"
         )
     return import_parts(recipe, named)
 

@@ -1,7 +1,8 @@
 """Own parts: a module, class or function of the user in place of a name that a recipe offers.
 
-In Python a key holds the object itself. In a file it is text, `package.module:Name`. Only `import_parts` imports such
-text, when the user asks for it; text in a run folder, which somebody else may have written, is never imported.
+In Python a key holds the object itself. In a file it is text, `package.module:Name`. Only `import_parts` and
+`import_named_parts` import such text, when the user asks for it; text in a run folder, which somebody else may have
+written, is never imported.
 """
 
 import importlib
@@ -9,7 +10,7 @@ import re
 import sys
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
-from typing import Annotated, Any, TypeVar
+from typing import Annotated, Any, NoReturn, TypeVar
 
 from pydantic import BaseModel, PlainSerializer, PlainValidator
 from pydantic_core import PydanticCustomError
@@ -60,11 +61,33 @@ def imported_parts(recipe: BaseModel) -> dict[str, Any]:
 def require_object(part: Any, key: str) -> Any:
     """The own part of a key. Raises RecipeError where it is only named, as in the recipe of a run folder."""
     if isinstance(part, str):
-        raise RecipeError(
-            f"{key} is {part}, code that was not imported, as the recipe of a run folder may be somebody else's. "
-            f"Give it in Python: open_run(run, parts={{{key!r}: …}})"
-        )
+        _refuse_named({key: part})
     return part
+
+
+def require_imported_model(recipe: BaseModel) -> None:
+    """Raises RecipeError for all own parts of the section `model` that are only named."""
+    model_parts = {key: part for key, part in own_parts(recipe).items() if key.startswith("model.")}
+    if named := {key: part for key, part in model_parts.items() if isinstance(part, str)}:
+        _refuse_named(named)
+
+
+def _refuse_named(named: Mapping[str, str]) -> NoReturn:
+    listed = ", ".join(f"{key} is {name}" for key, name in named.items())
+    raise RecipeError(
+        f"{listed}: code that was not imported, as the recipe of a run folder may be somebody else's. "
+        f"{how_to_give(named)}"
+    )
+
+
+def how_to_give(named: Mapping[str, str]) -> str:
+    """What to do to have own parts of a run, {key: name}, imported."""
+    options = " ".join(f"--part {key}={name.replace('__main__:', 'MODULE:')}" for key, name in named.items())
+    objects = ", ".join(f"{key!r}: …" for key in named)
+    return (
+        f"To use it, give it again: {options} with finetune evaluate, predict, report and train --resume, or "
+        f"open_run(run, parts={{{objects}}}) in Python"
+    )
 
 
 def replace_parts(recipe: SomeRecipe, parts: Mapping[str, Any], *, where: str) -> SomeRecipe:
@@ -74,10 +97,27 @@ def replace_parts(recipe: SomeRecipe, parts: Mapping[str, Any], *, where: str) -
         if key not in named:
             has = f"; it has {', '.join(named)}" if named else ""
             raise RecipeError(f"{where}: has no own part {key!r}{suggest_similar(key, named)}{has}")
-        if part_name(part) != part_name(named[key]):
+        if not _same_name(part_name(part), part_name(named[key])):
             raise RecipeError(f"{where}: {key} is {part_name(named[key])}, not {part_name(part)}")
         recipe = _with_value(recipe, key, part)
     return recipe
+
+
+def _same_name(one: str, other: str) -> bool:
+    """Whether two names may be of one part; a script or notebook, the module `__main__`, may be any module."""
+    (module, _, name), (other_module, _, other_name) = one.partition(":"), other.partition(":")
+    return name == other_name and (module == other_module or "__main__" in {module, other_module})
+
+
+def import_named_parts(named: Iterable[str]) -> dict[str, Any]:
+    """{key: object} of texts `KEY=package.module:Name`, which are imported; for the parts of a run, by `open_run`."""
+    parts = {}
+    for text in named:
+        key, _, name = text.partition("=")
+        if not CODE_NAME.fullmatch(name):
+            raise RecipeError(f"{text!r} names no own part; write it as model.head=package.module:Name")
+        parts[key] = _import(name, key)
+    return parts
 
 
 def import_parts(recipe: SomeRecipe, keys: Iterable[str]) -> SomeRecipe:

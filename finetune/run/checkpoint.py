@@ -14,6 +14,7 @@ from finetune.errors import RunError, suggest_similar
 from finetune.model.classifier import VideoClassifier, build_from_settings
 from finetune.model.lora import merged_state_dict
 from finetune.model.standardized_head import folded_state
+from finetune.recipe.own_parts import require_imported_model
 from finetune.recipe.tasks import MultitaskSpec
 from finetune.run.folder import CheckpointFolder, RunFolder
 from finetune.run.read import Run, open_run, read_checkpoint_meta
@@ -102,6 +103,7 @@ def load_model(run: Run, checkpoint: str = "best") -> VideoClassifier:
 def build_empty_model(run: Run) -> VideoClassifier:
     """A model of a run's architecture, into which its weights can be loaded."""
     recipe = run.recipe
+    require_imported_model(recipe)
     settings = recipe.model.model_copy(update={"weights": "none"})
     multitask_spec = MultitaskSpec(recipe.tasks, run.outputs, recipe.multitask) if recipe.tasks else None
     if multitask_spec is not None and {task: output.kind for task, output in run.outputs.items()} != {

@@ -10,7 +10,7 @@ import numpy as np
 
 from finetune.checks.split_warnings import warnings_of_folds
 from finetune.data.manifest import Manifest
-from finetune.evaluation.task_results import TaskPredictions, apply_fitted, task_metrics
+from finetune.evaluation.task_results import TaskPredictions, add_own_metric, apply_fitted, task_metrics
 from finetune.evaluation.write_evaluation import build_results, describe_interval, write_evaluation
 from finetune.metrics.headline_keys import HEADLINE_METRICS
 from finetune.metrics.intervals import FOLD_ERROR_NOTE, widen_for_pooled_folds
@@ -73,6 +73,7 @@ def _pool_results(
     dataset = ClipDataset(tested, "test", clip=clip, views=recipe.evaluate.views, facts=facts, packed=packed)
     with widen_for_pooled_folds():
         tasks = {name: task_metrics(tested, name, task, facts=facts) for name, task in predictions.items()}
+        add_own_metric(recipe.evaluate.metric, tested, predictions, tasks)
     groups = None if manifest.groups is None else manifest.groups[rows]
     interval = f"{describe_interval(groups, len(rows))}; {FOLD_ERROR_NOTE}"
     results = build_results(

@@ -16,11 +16,12 @@ from finetune.errors import RunError
 from finetune.evaluation.evaluate import evaluate
 from finetune.metrics.headline import headline_metric
 from finetune.recipe.load import load_recipe
+from finetune.recipe.own_parts import imported_parts
 from finetune.recipe.schema import Recipe
 from finetune.recipe.tasks import primary_task
 from finetune.run.checkpoint import load
 from finetune.run.folder import EvaluationFolder, RunFolder
-from finetune.run.read import read_results_file
+from finetune.run.read import open_run, read_results_file
 from finetune.run.results import Results, TaskResults
 from finetune.run.write import begin_run, new_run_folder
 from finetune.runtime.processes import process_count
@@ -103,7 +104,7 @@ def _create(out: Path, recipe: Recipe, manifest: Manifest, settings: Mapping[str
 
 
 def _refuse_other_study(out: Path, recipe: Recipe, manifest: Manifest, settings: dict[str, Any]) -> None:
-    if load_recipe(str(RunFolder(out).recipe)) != recipe:
+    if load_recipe(str(RunFolder(out).recipe)).model_dump(mode="json") != recipe.model_dump(mode="json"):
         raise RunError(f"{out}: was started with another recipe; choose another --out")
     before = read_json(out / "study.json")
     if changed := [
@@ -144,14 +145,16 @@ def finish_run(
     if is_finished:
         return read_finished_run(folder, split)
     if is_resumed:
-        resume(folder, after_epoch=after_epoch)
+        resume(open_run(folder, parts=imported_parts(run.recipe)), after_epoch=after_epoch)
     else:
-        model = None if run.start is None else load(run.start)
+        start = None if run.start is None else open_run(run.start, parts=imported_parts(run.recipe))
+        model = None if start is None else load(start)
         new_run_folder("", folder)
         train_from_recipe(run.recipe, run.manifest, out=folder, model=model, after_epoch=after_epoch)
     with Display() as display:
         show = partial(display.show_progress, f"{run.name}, evaluating on {split}")
-        return FinishedRun(folder, evaluation, evaluate(folder, split=split, progress=show))
+        opened = open_run(folder, parts=imported_parts(run.recipe))
+        return FinishedRun(folder, evaluation, evaluate(opened, split=split, progress=show))
 
 
 def read_finished_run(folder: Path, split: str) -> FinishedRun:

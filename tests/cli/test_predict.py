@@ -7,7 +7,7 @@ import pytest
 from grey import make_clip
 
 import finetune as ft
-from finetune.errors import DataError, RunError, VideoError
+from finetune.errors import DataError, VideoError
 from finetune.prediction.predict import Prediction
 
 
@@ -49,7 +49,7 @@ def test_on_error_fail_predicts_nothing_where_a_file_is_bad(trained_run, files, 
     with pytest.raises(DataError, match=r"(?s)b.mp4: is no.*c.mp4: "):
         ft.predict(trained_run, [files])
     assert finetune("predict", trained_run, files, "--on-error", "maybe")[0] == 2
-    with pytest.raises(RunError, match="on_error is 'fail' or 'skip', not 'maybe'"):
+    with pytest.raises(ft.ArgumentError, match="on_error is 'maybe'; it takes 'fail' or 'skip'"):
         ft.predict(trained_run, [files], on_error="maybe")
 
 

@@ -222,7 +222,7 @@ def test_what_is_no_number_is_refused_with_the_clips(own_run, monkeypatch):
 @pytest.mark.parametrize("setting", [{"on_error": "Fail"}, {"unknown_classes": "ignore"}])
 def test_settings_with_another_value_are_refused(run, setting):
     ((name, value),) = setting.items()
-    with pytest.raises(RunError, match=f"{name} is 'fail' or 'skip', not '{value}'"):
+    with pytest.raises(ft.ArgumentError, match=f"{name} is '{value}'; it takes 'fail' or 'skip'"):
         ft.evaluate(run, **setting)
 
 

@@ -103,7 +103,7 @@ def test_a_run_with_an_own_part_is_trained_saved_loaded_evaluated_and_predicted_
     model, run = train(manifest, parts, ft.Phase(unfreeze="all", epochs=1), out=tmp_path / "run")
     assert f": {part_name(PARTS[key])}\n" in (run / "recipe.yaml").read_text()
     if key in CHANGED:
-        with pytest.raises(ft.RecipeError, match=rf"{key} is .*, code that was not imported.*open_run\(run, parts="):
+        with pytest.raises(ft.RecipeError, match=rf"{key} is .*: code that was not imported.*open_run\(run, parts="):
             ft.load(run)
     opened = ft.open_run(run, parts=parts)
     loaded, saved = ft.load(opened), model.state_dict()
@@ -129,7 +129,7 @@ def test_an_interrupted_run_with_own_parts_resumes_bit_for_bit(manifest, tmp_pat
 
     with pytest.raises(KeyboardInterrupt):
         train(manifest, PARTS, phases, out=tmp_path / "stopped", after_epoch=stop)
-    with pytest.raises(ft.RecipeError, match="model.backbone is .*Net, code that was not imported"):
+    with pytest.raises(ft.RecipeError, match="model.backbone is .*, model.temporal is .*: code that was not"):
         ft.resume(tmp_path / "stopped", quiet=True)
     resumed = ft.load(ft.open_run(ft.resume(ft.open_run(tmp_path / "stopped", parts=PARTS), quiet=True), parts=PARTS))
     weights = whole.state_dict()
@@ -278,3 +278,12 @@ def test_a_run_folder_never_imports_what_it_names(code, trained_run):
         ft.open_run(run, parts={"model.tempral": Pool})
     with pytest.raises(ft.RecipeError, match="model.temporal is own_code:pool, not .*:Pool"):
         ft.open_run(run, parts={"model.temporal": Pool})
+
+
+def test_a_part_of_a_script_may_be_given_from_a_module(trained_run, tmp_path):
+    run = shutil.copytree(trained_run, tmp_path / "run")
+    text = (run / "recipe.yaml").read_text().replace("temporal: concat", "temporal: __main__:Pool")
+    (run / "recipe.yaml").write_text(text)
+    assert ft.open_run(run, parts={"model.temporal": Pool}).recipe.model.temporal is Pool
+    with pytest.raises(ft.RecipeError, match="--part model.temporal=MODULE:Pool"):
+        ft.load(run)

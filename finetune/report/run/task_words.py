@@ -89,7 +89,9 @@ def metric_rows(task: dict[str, Any]) -> list[dict[str, Any]]:
     """The metrics of a task with their intervals as text; `bar` positions are in 0…1, None without a bar."""
     baseline = task.get("baseline", {}).get("mean_iou") if task["kind"] == "box" else None
     rows = []
-    for metric in METRICS.get(task["kind"], ()):
+    own = str(task.get("own_metric", ""))
+    own_metrics = [MetricInfo(own, own, own, "your own metric")] if own.isidentifier() else []
+    for metric in (*METRICS.get(task["kind"], ()), *own_metrics):
         if metric.key not in task:
             continue
         value, ends = task[metric.key], task.get(f"{metric.key}_ci")
