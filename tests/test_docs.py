@@ -7,13 +7,19 @@ from pathlib import Path
 from typing import Annotated, Literal, get_args, get_origin
 
 import pytest
+import torch
+from contract import moved, snapshot
 from tasked import draw_clips
 
 import finetune as ft
 from finetune.cli.main import app
+from finetune.model.classifier import build_from_settings
+from finetune.model.freezing.freeze import trainable_stages
 from finetune.recipe.load import list_recipes, load_recipe
+from finetune.recipe.own_parts import own_parts
 from finetune.recipe.schema import Phase, Recipe, Schedule, Section
 from finetune.recipe.tasks import Task
+from finetune.run.manifest import saved_manifest
 
 ROOT = Path(__file__).parent.parent
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
@@ -78,11 +84,31 @@ def test_python_in_the_pages_runs(page, tmp_path, clip_folder, monkeypatch):
         tiny = code.replace("resnet50.a1_in1k", "test_resnet").replace('weights="imagenet"', 'weights="none"')
         tiny = tiny.replace("num_frames=8", "num_frames=2").replace("size=224", "size=32")
         tiny = tiny.replace("RandomCrop(224)", "RandomCrop(32)")
+        torch.manual_seed(0)
         exec(compile(tiny, str(page), "exec"), names)
+        if "opened = " in tiny:
+            check_example_of_own_parts(names["model"], names["run"], names["opened"])
     if page.name == "README.md":
         assert 0 <= names["results"]["tasks"]["label"]["top1"] <= 1
     if page.name == "tasks.md":
         assert set(ft.evaluate(names["run"])["tasks"]) == {"action", "box"}
+
+
+def check_example_of_own_parts(model, run, opened):
+    """What is trained is learnt, what is frozen stays bit-identical, and the saved run predicts as the model does."""
+    torch.manual_seed(0)  # as before the example, whose model has the first random numbers
+    begun = build_from_settings(model.settings, model.classes, num_frames=model.num_frames, size=model.size)
+    assert set(moved(model, snapshot(begun))) - {"temporal"} == set(trainable_stages(model)) - {"temporal"}
+    assert len((run / "metrics.jsonl").read_text().splitlines()) == 2
+    if any(key.startswith("model.") for key in own_parts(opened.recipe)):
+        with pytest.raises(ft.RecipeError, match=r"code that was not imported.*open_run\(run, parts="):
+            ft.load(run)
+    loaded, saved = ft.load(opened), model.state_dict()
+    assert all(torch.equal(value, saved[name]) for name, value in loaded.state_dict().items())
+    tested = saved_manifest(opened).for_split("test")
+    predictions = ft.predict(opened, [tested.path(row) for row in range(len(tested))])
+    right = [each.predicted == tested.label(row) for row, each in enumerate(predictions)]
+    assert ft.evaluate(opened)["tasks"]["label"]["top1"] == sum(right) / len(right)
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)

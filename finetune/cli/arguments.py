@@ -40,7 +40,7 @@ AllowCode = Annotated[
 ]
 OwnParts = Annotated[
     list[str] | None,
-    typer.Option("--part", metavar="KEY=PART", help="Import an own part of the run, such as model.head=my_heads:Head."),
+    typer.Option("--part", metavar="KEY=PART", help="Import an own part of the run: its recipe key, and module:Name."),
 ]
 SplitName = Literal["train", "val", "test"]
 DATA_RECIPE = "folder"  # for videos that are given instead of a recipe

@@ -12,7 +12,7 @@ from torchvision.transforms import v2
 
 import finetune as ft
 from finetune.recipe.load import load_recipe
-from finetune.recipe.own_parts import own_parts, part_name
+from finetune.recipe.own_parts import own_parts
 
 SIZE, FRAMES = 32, 2
 
@@ -94,28 +94,6 @@ def train(manifest, parts, phases, **kwargs):
         **kwargs,
     )
     return model, run
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("key", PARTS)
-def test_a_run_with_an_own_part_is_trained_saved_loaded_evaluated_and_predicted_with(manifest, tmp_path, key):
-    parts = {key: PARTS[key]}
-    model, run = train(manifest, parts, ft.Phase(unfreeze="all", epochs=1), out=tmp_path / "run")
-    assert f": {part_name(PARTS[key])}\n" in (run / "recipe.yaml").read_text()
-    if key in CHANGED:
-        with pytest.raises(ft.RecipeError, match=rf"{key} is .*: code that was not imported.*open_run\(run, parts="):
-            ft.load(run)
-    opened = ft.open_run(run, parts=parts)
-    loaded, saved = ft.load(opened), model.state_dict()
-    assert [name for name, value in loaded.state_dict().items() if not torch.equal(value, saved[name])] == []
-    results = ft.evaluate(opened)
-    paths = [manifest.path(row) for row in manifest.rows("test")]
-    predictions = ft.predict(opened, paths)
-    right = [
-        each.predicted == manifest.label(row) for each, row in zip(predictions, manifest.rows("test"), strict=True)
-    ]
-    assert results["tasks"]["label"]["top1"] == np.mean(right)
-    assert predictions == ft.predict(model, paths) == ft.predict(loaded, paths)
 
 
 @pytest.mark.slow
