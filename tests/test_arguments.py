@@ -187,3 +187,12 @@ def test_a_model_refuses_clips_of_another_shape_or_range(calls, wrong):
     clips, message = CLIPS[wrong]
     with pytest.raises(ft.ModelError, match=message):
         calls["VideoClassifier.forward"][0](clips)
+
+
+def test_what_a_user_gets_prints_as_a_line_or_two(calls):
+    run, model = ft.open_run(calls["load"][1]["run"]), calls["VideoClassifier.forward"][0].__self__
+    assert repr(run) == f"Run('{run.folder}': test_resnet, 2 classes)"
+    first, _second = repr(model).splitlines()
+    assert first.startswith("VideoClassifier(test_resnet, concat, linear; 2 classes; ") and "T=4, C=3, H=32" in first
+    (prediction,) = ft.predict(model, calls["predict"][1]["videos"])
+    assert repr(prediction).startswith(f"Prediction('{prediction.path}': {prediction.predicted} ")

@@ -97,7 +97,7 @@ def evaluate(
 
             seconds = recording_progress(progress)
             events, timelines = evaluate_timeline(
-                run, overrides or (), split=split, data_root=data_root, out=folder, progress=seconds
+                opened, overrides or (), split=split, data_root=data_root, out=folder, progress=seconds
             )
             write_timelines(folder, timelines, run=run.resolve().name)
         progress(WRITING_REPORT, 0, None)

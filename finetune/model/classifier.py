@@ -23,7 +23,7 @@ from finetune.model.multitask.feature_taps import FeatureTaps
 from finetune.model.multitask.sharing import Sharing
 from finetune.model.temporal_pooling import build_pooling
 from finetune.model.view_consensus import combine_views
-from finetune.recipe.own_parts import is_own
+from finetune.recipe.own_parts import is_own, part_name
 from finetune.recipe.schema import Model
 from finetune.recipe.tasks import DEFAULT_TASK, MultitaskSpec, OutputSpec, primary_task
 from finetune.runtime.threads import fits_one_thread
@@ -80,6 +80,17 @@ class VideoClassifier(nn.Module):
                 "own module to build_model, as backbone=…, temporal=… or head=…"
             )
         super().__setattr__(name, value)
+
+    def __repr__(self) -> str:
+        settings, size = self.settings, self.size
+        parts = (part_name(part) for part in (settings.backbone, settings.temporal, settings.head))
+        what = f"{len(self.classes)} classes" if self.multitask_spec is None else f"tasks {', '.join(self.outputs)}"
+        count = sum(parameter.numel() for parameter in self.parameters())
+        return (
+            f"VideoClassifier({', '.join(parts)}; {what}; {count:,} parameters; clips uint8 "
+            f"(B, T={self.num_frames}, C=3, H={size}, W={size}))\n"
+            "print(finetune.describe(model)) shows its stages, print(model.backbone.net) its layers"
+        )
 
     def forward(self, clips: Tensor, cut: Cut | None = None) -> dict[str, Tensor]:
         """Logits of clips, or with a `cut`, of activations (B, *cut.item) from `forward_before_cut`."""
@@ -219,11 +230,13 @@ def build_model(
 ) -> VideoClassifier:
     """A classifier of `classes` on a pretrained backbone, or with `multitask_spec` a multi-task model.
 
-    The settings are those of `Model`. `size` in pixels defaults to the backbone's pretraining size. Heads are
+    The settings are those of `Model`; `weights` is imagenet, bundled, none or a file, `dropout` 0 or more and below 1.
+    `num_frames` is T of the clips, `size` their height and width in pixels, by default as in pretraining. Heads are
     initialised at random from PyTorch's global generator; with `class_counts`, the number of training rows per class,
     the bias starts at the class prior. `backbone`, `temporal` and `head` may be own modules, which are copied, or
     functions or classes that make them: see docs/python.md. `several` is the deprecated name of `multitask_spec`.
-    Raises ModelError for an unknown backbone or missing weights.
+    Raises ModelError for an unknown backbone, missing weights, fewer than two classes, or a part that does not fit, and
+    RecipeError for other wrong settings.
     """
     if several is not None:
         _warn_renamed("build_model(several=...)", "build_model(multitask_spec=...)")

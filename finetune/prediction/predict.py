@@ -68,6 +68,11 @@ class Prediction:
     named: tuple[str, ...] | None = None  # where a clip may have several classes: those above their thresholds
     tasks: Mapping[str, TaskPrediction] = field(default_factory=dict)
 
+    def __repr__(self) -> str:
+        likeliest = ", ".join(f"{name} {probability:.3f}" for name, probability in self.top_k)
+        tasks = f"tasks {', '.join(self.tasks)}" if self.tasks else ""
+        return f"Prediction({str(self.path)!r}: {'; '.join(filter(None, (likeliest, tasks)))})"
+
     @property
     def predicted(self) -> str:
         """The predicted class, or classes; empty if no task has classes."""
@@ -111,8 +116,9 @@ def predict(
 
     With `image_sequences` a folder of numbered images is one clip, else each image is a clip; None: as in training.
 
-    `views` is by default that of the recipe. `calibrated` applies the temperatures that were fitted on the split val;
-    a run without one raises RunError. `progress` is called with (files done, files).
+    `views` clips of each video, 1 to 1000, are by default as many as in the recipe; the `top_k` likeliest classes are
+    given. `calibrated` applies the temperatures that were fitted on the split val; a run without one raises RunError.
+    `progress` is called with (files done, files).
 
     With `on_error="fail"`, files that cannot be read raise a DataError that names all of them, before any prediction;
     with `"skip"` they are omitted and listed in `skipped` of the result.

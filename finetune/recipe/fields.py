@@ -1,6 +1,7 @@
 """Building blocks of the recipe's sections: base class, number ranges, paths, and choices shared by sections."""
 
 import os
+import textwrap
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -74,6 +75,18 @@ class Section(BaseModel, metaclass=SectionType):
         values, renamed = rename_section_keys(values, cls._section())
         warn_of_renamed_keys(renamed, where=cls.__name__, stacklevel=4)  # the caller of the class
         return values
+
+    @classmethod
+    def __pydantic_init_subclass__(cls, **kwargs: Any) -> None:
+        """Adds what the keys mean to the docstring, for `help` in Python."""
+        texts = [f"{key}: {field.description}" for key, field in cls.model_fields.items() if field.description]
+        lines = [textwrap.fill(text, width=100, subsequent_indent="    ") for text in texts]
+        cls.__doc__ = "\n".join([cls.__doc__ or "", "", *lines])
+
+    def __repr_args__(self) -> Any:
+        """Only keys with another value than their default, so that a section or a recipe is one readable line."""
+        fields = type(self).model_fields
+        return [(key, value) for key, value in super().__repr_args__() if key and value != fields[key].default]
 
     def __setattr__(self, key: str, value: Any) -> None:
         name = type(self).__name__

@@ -86,7 +86,11 @@ def load_model_weights(model: VideoClassifier, weights: Mapping[str, Tensor], *,
 
 @check_arguments
 def load(run: str | Path | Run, *, checkpoint: str = "best") -> VideoClassifier:
-    """The trained model of a run folder, in evaluation mode; see `open_run` for a run with own parts."""
+    """The trained model of a run folder, in evaluation mode; see `open_run` for a run with own parts.
+
+    `checkpoint` is `best`, by val, or `last`, or another folder in the run's `checkpoints`. Raises RunError for a
+    folder that is no run or has no such checkpoint, and where the weights do not fit.
+    """
     return load_model(open_run(run), checkpoint)
 
 

@@ -12,7 +12,7 @@ from typing import Any
 from finetune.arguments import check_arguments
 from finetune.errors import RecipeError, RunError
 from finetune.recipe.load import list_overrides, load_recipe, read_yaml
-from finetune.recipe.own_parts import imported_parts, replace_parts
+from finetune.recipe.own_parts import imported_parts, part_name, replace_parts
 from finetune.recipe.renamed_keys import rename_recipe_keys
 from finetune.recipe.schema import Recipe
 from finetune.recipe.tasks import DEFAULT_COLUMNS, DEFAULT_TASK, OutputSpec
@@ -37,7 +37,7 @@ _PREDICTIONS = ("path", "label", "predicted", "probability")
 @check_arguments
 @dataclass(frozen=True)
 class Run:
-    """A run with a checkpoint: its recipe, and the classes and outputs of its model.
+    """A run with a checkpoint, from `open_run`: its folder, its recipe, the classes and outputs of its model.
 
     `outputs` has the output of each head by task; a run without a section `tasks` has one task, DEFAULT_TASK.
     """
@@ -46,6 +46,10 @@ class Run:
     recipe: Recipe
     classes: tuple[str, ...]
     outputs: Mapping[str, OutputSpec]
+
+    def __repr__(self) -> str:
+        tasks = "" if DEFAULT_TASK in self.outputs else f", tasks {', '.join(self.outputs)}"
+        return f"Run({str(self.folder)!r}: {part_name(self.recipe.model.backbone)}, {len(self.classes)} classes{tasks})"
 
 
 @check_arguments

@@ -36,7 +36,8 @@ def fit(
 ) -> Path:
     """Train a model on a manifest, phase by phase; returns the run folder, and the model has its best weights.
 
-    `phases` may be the name of a built-in schedule, such as `lp_ft`.
+    `phases` is one phase, a list of them, or a built-in schedule, by its name, such as `lp_ft`. `out` is the new run
+    folder, by default `runs/<backbone>-<time>`; `quiet` prints nothing.
 
     The best epoch has the highest top-1 on the split val (mean average precision, where rows may have several
     classes), and the lower loss among equals; without val rows it is the last. Of `data`, only `on_error`, `packed`,

@@ -42,3 +42,8 @@ def test_one_phase_and_the_name_of_a_schedule_are_phases():
 
 def test_one_override_may_be_given_as_text():
     assert ft.load_recipe("folder", "train.batch_size=3") == ft.load_recipe("folder", ["train.batch_size=3"])
+
+
+def test_a_section_prints_what_differs_from_its_defaults_and_help_explains_its_keys():
+    assert repr(ft.Phase(unfreeze="head", epochs=2)) == "Phase(unfreeze='head', epochs=2)"
+    assert "\nlr: peak learning rate of new layers" in ft.Phase.__doc__

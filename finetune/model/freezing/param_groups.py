@@ -30,7 +30,9 @@ def param_groups(
     Biases, norms and other vectors, position embeddings and class tokens have no weight decay. The learning rate is
     `lr` for the new parts and `lr` × `backbone_lr_scale` × `layer_decay`^d for the backbone, where d is 1 for its last
     stage and grows by 1 per stage towards the input (discriminative fine-tuning, arXiv:1801.06146). `stage_lr`
-    overrides it by stage. Raises ModelError for an unknown stage in `stage_lr`.
+    overrides it by stage. Rates and weight decay are 0 or more, `layer_decay` is from 0 to 1. Each group has the keys
+    `name`, `stage`, `params`, `lr` and `weight_decay`. Raises ModelError for an unknown stage in `stage_lr`, and
+    ArgumentError for a number out of range.
     """
     own_rates = dict(stage_lr or {})
     for name, value in {"lr": lr, "weight_decay": weight_decay, "backbone_lr_scale": backbone_lr_scale}.items():

@@ -43,7 +43,8 @@ def write_report(run: str | Path, *, evaluation: str | Path | None = None, figur
     """Write `report.html`, `report.md` and, with `figures_too`, `figures/` beside `results.json` in `evaluation`.
 
     `evaluation` is by default that of the run. Only results.json must exist; the page names any other file that is
-    missing. The same files give the same page, byte for byte. The page is written atomically.
+    missing. The same files give the same page, byte for byte. The page is written atomically. Gives the path of
+    report.html. Raises RunError where the run is not evaluated, a file is damaged, or the page cannot be written.
     """
     run = Path(run)
     evaluation = RunFolder(run).evaluation().path if evaluation is None else Path(evaluation)
