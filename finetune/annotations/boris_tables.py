@@ -19,20 +19,21 @@ from finetune.annotations.tabular import Rows, split_rows, table_below
 from finetune.annotations.times import parse_seconds
 from finetune.errors import DataError
 
+HEADER_ROWS = 200  # older versions write the observation above the header
 _TABULAR = {"behavior", "time"}
 _AGGREGATED = {"behavior", "start (s)", "stop (s)"}
 
 
 def is_boris_table(document: Document) -> bool:
     try:
-        return _header_index(split_rows(document)) is not None
+        return _header_index(split_rows(document, first=HEADER_ROWS)) is not None
     except DataError:
         return False
 
 
 def _header_index(rows: Sequence[tuple[int, list[str]]]) -> int | None:
-    """Which row is the header; older versions write the observation above it."""
-    for index, (_, cells) in enumerate(rows[:200]):
+    """Which row is the header."""
+    for index, (_, cells) in enumerate(rows[:HEADER_ROWS]):
         names = {cell.casefold() for cell in cells}
         if names >= _AGGREGATED or (names >= _TABULAR and names & {"behavior type", "status"}):
             return index

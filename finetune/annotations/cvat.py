@@ -55,7 +55,7 @@ def _tasks(root: Element, document: Document) -> dict[str, _Task]:
     meta = root.find("meta")
     elements = [] if meta is None else [element for element in meta.iter() if element.tag in {"task", "job"}]
     for element in elements:
-        source = element.findtext("source") or (element.findtext("name") if len(elements) > 1 else "")
+        source = element.findtext("source") or element.findtext("name")
         source = source or root.findtext("meta/source") or str(document.source.with_suffix(""))
         step = re.search(r"step\s*=\s*(\d{1,9})", element.findtext("frame_filter") or "")
         stop = (element.findtext("stop_frame") or "").strip()

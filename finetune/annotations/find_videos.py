@@ -14,22 +14,29 @@ from finetune.storage.folder_walk import walk_files
 from finetune.storage.numbered_images import IMAGE_SUFFIXES, VIDEO_SUFFIXES, is_media
 
 _UPLOADED = re.compile(r"[0-9a-f]{8}-(?=.)")  # Label Studio puts this before the names of uploaded files
+_SOUND_SUFFIXES = frozenset([".wav", ".mp3", ".m4a", ".aac", ".flac", ".ogg", ".opus", ".aif", ".aiff"])
 _LANGUAGE = re.compile(r"\.[a-z]{2,3}(-[a-z]{2,4})?$")  # of subtitles: talk.en.vtt
 _BEFORE_IDS = "v_"  # ActivityNet's files are v_<ID>.mp4
 
 
 @dataclass(frozen=True)
 class VideoFolder:
-    """The videos below a folder by their names, in lower case, with and without suffix."""
+    """The videos below a folder by their names, in lower case, with and without suffix.
+
+    `only` is the one video that all annotations are about, whatever name they give.
+    """
 
     folder: Path
     by_name: dict[str, list[Path]]
+    only: Path | None = None
 
     @staticmethod
     def scan(folder: Path, *, subfolders: bool = True) -> VideoFolder:
-        """Videos, images, and folders of images. Raises DataError if there is no such folder."""
+        """Videos, images, and folders of images; or a single file. Raises DataError if there is nothing."""
+        if folder.is_file():
+            return VideoFolder(folder.parent, {}, only=folder)
         if not folder.is_dir():
-            raise DataError(f"{folder}: is no folder; --videos names the folder of the videos")
+            raise DataError(f"{folder}: does not exist; --videos names the folder of the videos")
         files = walk_files(folder)[0] if subfolders else sorted(path for path in folder.iterdir() if path.is_file())
         media = [path for path in files if is_media(path.name)]
         folders = {path.parent for path in media if path.suffix.lower() in IMAGE_SUFFIXES} - {folder}
@@ -45,6 +52,8 @@ class VideoFolder:
         Of several videos with this name, the one that shares most of the last folders of the path is taken. The error
         names similar names if it is to `suggest` them, which takes time.
         """
+        if self.only is not None:
+            return self.only
         parts = path_parts(name)
         for candidate in _spellings(parts[-1] if parts else ""):
             paths = self.by_name.get(candidate, [])
@@ -75,7 +84,7 @@ def _spellings(name: str) -> list[str]:
     """The names to look for, in this order: as it is, without suffix, and as tools change names."""
     name = name.casefold()
     stem, dot, suffix = name.rpartition(".")
-    stems = [stem] if dot and f".{suffix}" in VIDEO_SUFFIXES | IMAGE_SUFFIXES else []
+    stems = [stem] if dot and f".{suffix}" in VIDEO_SUFFIXES | IMAGE_SUFFIXES | _SOUND_SUFFIXES else []
     spellings = [name, *stems]
     for spelling in list(spellings):
         spellings += [_UPLOADED.sub("", spelling, count=1), _LANGUAGE.sub("", spelling), _BEFORE_IDS + spelling]

@@ -16,8 +16,8 @@ from finetune.annotations.document import open_document
 from finetune.annotations.find_videos import VideoFolder, local_path
 from finetune.annotations.format_names import Format
 from finetune.annotations.formats import read_document
-from finetune.annotations.seconds import in_seconds, problem_of, widened
-from finetune.annotations.times import format_seconds
+from finetune.annotations.seconds import in_seconds, problem_of, times_of_frames, widened
+from finetune.data.intervals import seconds_text
 from finetune.errors import DataError, VideoError, shorten_list
 from finetune.storage.atomic import atomic_file, check_writable
 from finetune.text import count
@@ -87,6 +87,8 @@ def import_annotations(
     videos = None if options.videos is None else VideoFolder.scan(options.videos)
     contents = _read_all(files, options, problems)
     _check_tier(contents, options.tier)
+    if videos is not None and videos.only is not None:
+        _check_one_video(contents, options.tier)
     found: list[_Found] = []
     notes: list[str] = []
     for source, content in contents.items():
@@ -136,6 +138,15 @@ def _selected(content: AnnotationFile, tier: str | None) -> list[Annotation]:
     return [annotation for annotation in content.rows if wanted is None or annotation.tier in wanted]
 
 
+def _check_one_video(contents: Mapping[Path, AnnotationFile], tier: str | None) -> None:
+    names = sorted({row.video for content in contents.values() for row in _selected(content, tier)})
+    if len(names) > 1:
+        listed = _shortened(shorten_list(names))
+        raise DataError(
+            f"--videos is one file, but the annotations are of {len(names)} videos ({listed}); give a folder"
+        )
+
+
 def _note_of_tiers(content: AnnotationFile, selected: Sequence[Annotation]) -> list[str]:
     """Which tiers there are, if several; so that nobody takes all where one is meant."""
     tiers = _tiers(content)
@@ -163,7 +174,7 @@ def _find_videos(
     for name, number in numbers.items():
         path = source.parent / local_path(name)
         try:
-            if _is_video(path) and path != source:
+            if (places is None or places.only is None) and _is_video(path) and path != source:
                 paths[name] = path
             elif places is not None:
                 paths[name] = places.find(name, suggest=len(problems) < MAX_PROBLEMS)
@@ -200,10 +211,8 @@ def _frame_times(
     paths = list(dict.fromkeys(each.path for each in found if _counts_frames(each, options)))
     times = {}
     for number, path in enumerate(paths, 1):
-        from finetune.video.decode.probe import frame_times
-
         try:
-            times[path] = frame_times(path)
+            times[path] = times_of_frames(path)
         except VideoError as error:
             problems.append(str(error))
         if progress is not None:
@@ -220,7 +229,9 @@ def _rows(
     for each in found:
         if _counts_frames(each, options) and each.path not in times:
             continue
-        row = replace(each.annotation, label=each.annotation.label.strip(), fps=options.fps or each.annotation.fps)
+        row, label = each.annotation, each.annotation.label.strip()
+        if options.fps is not None or label != row.label:
+            row = replace(row, label=label, fps=options.fps or row.fps)
         try:
             row = in_seconds(row, each.path, times.get(each.path))
             if problem := problem_of(row):
@@ -248,7 +259,7 @@ def write_manifest(imported: Imported, out: Path) -> None:
         writer = csv.writer(file)
         writer.writerow(["path", "label", "start", "end", *optional])
         for path, row in imported.rows:
-            times = ["" if seconds is None else format_seconds(seconds) for seconds in (row.start, row.end)]
+            times = ["" if seconds is None else seconds_text(seconds) for seconds in (row.start, row.end)]
             extra = [getattr(row, name) if getattr(row, name) is not None else "" for name in optional]
             writer.writerow([_relative(path, out.parent), row.label, *times, *extra])
 

@@ -13,6 +13,21 @@ from finetune.errors import DataError
 from finetune.storage.numbered_images import DEFAULT_IMAGE_FPS
 
 
+def times_of_frames(path: Path) -> np.ndarray:
+    """The time of each frame of a video in seconds (N,), from the beginning of the file, as manifests count.
+
+    Those of a folder of numbered images are at the usual rate. Raises VideoError.
+    """
+    from finetune.video.decode.container import open_video, start_of_file
+    from finetune.video.decode.probe import frame_times
+
+    times_N = frame_times(path)
+    if path.is_dir():
+        return np.arange(len(times_N)) / DEFAULT_IMAGE_FPS
+    with open_video(path, quick=True) as (container, _):
+        return times_N - start_of_file(container)
+
+
 def in_seconds(annotation: Annotation, path: Path, times_N: np.ndarray | None) -> Annotation:
     """The annotation with start and end instead of frames; `times_N` are those of the video's frames, in seconds.
 
@@ -34,8 +49,6 @@ def in_seconds(annotation: Annotation, path: Path, times_N: np.ndarray | None) -
 def _by_video(frames: tuple[int, int | None], path: Path, times_N: np.ndarray) -> tuple[float | None, float | None]:
     """Start and end in seconds; None for those of the video."""
     first, after_last = frames
-    if np.isnan(times_N).any():
-        times_N = np.arange(len(times_N)) / DEFAULT_IMAGE_FPS
     number = len(times_N)
     tolerated = number + 1 + number // 50  # tools estimate the number of frames from the duration
     if first >= number or (after_last or 0) > tolerated:

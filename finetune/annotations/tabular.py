@@ -7,6 +7,7 @@ import io
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from typing import Literal
 
 from finetune.annotations.annotation import (
@@ -18,7 +19,8 @@ from finetune.annotations.annotation import (
     one_frame_is_a_point,
 )
 from finetune.annotations.document import Document
-from finetune.annotations.times import format_seconds, parse_number, parse_seconds
+from finetune.annotations.times import parse_number, parse_seconds
+from finetune.data.intervals import seconds_text
 from finetune.errors import DataError
 
 DELIMITERS = ",;\t"
@@ -65,14 +67,14 @@ class Rows:
     rows: Sequence[tuple[int, Sequence[str]]]
 
 
-def split_rows(document: Document) -> list[tuple[int, list[str]]]:
-    """Line numbers and stripped cells of all rows that are not empty."""
+def split_rows(document: Document, *, first: int | None = None) -> list[tuple[int, list[str]]]:
+    """Line numbers and stripped cells of the rows that are not empty: of all, or of the `first` rows."""
     text = re.sub(r'\A\s*"?sep=.\"?\n', "\n", document.text)
     delimiter = max(DELIMITERS, key=lambda mark: text.lstrip().partition("\n")[0].count(mark))
     reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, skipinitialspace=True, strict=True)
     rows, line = [], 1
     try:
-        for cells in reader:
+        for cells in islice(reader, first):
             if any(stripped := [cell.strip() for cell in cells]):
                 rows.append((line, stripped))
             line = reader.line_num + 1
@@ -91,7 +93,7 @@ def table_below(rows: Sequence[tuple[int, list[str]]], header_index: int) -> Row
 def is_table(document: Document) -> bool:
     """Whether the first row names a column of classes, and columns of times or of videos."""
     try:
-        rows = split_rows(document)
+        rows = split_rows(document, first=10)
     except DataError:
         return False
     columns = _columns(rows[0][1]) if rows else {}
@@ -204,7 +206,7 @@ def write(events: Sequence[Annotation], recordings: Mapping[str, Recording]) -> 
     writer = csv.writer(file, lineterminator="\n")
     writer.writerow(["path", "start", "end", "label", *optional])
     for event in events:
-        times = ["" if seconds is None else format_seconds(seconds) for seconds in (event.start, event.end)]
+        times = ["" if seconds is None else seconds_text(seconds) for seconds in (event.start, event.end)]
         extra = ["" if getattr(event, role) is None else getattr(event, role) for role in optional]
         writer.writerow([recordings[event.video].path, *times, event.label, *extra])
     return WrittenFile(file.getvalue())

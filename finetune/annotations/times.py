@@ -25,14 +25,6 @@ def parse_number(text: str) -> float | None:
     return number if math.isfinite(number) else None
 
 
-def format_seconds(seconds: float) -> str:
-    """Seconds with at most six decimals, rounded down, so that a frame's time is never before the written one."""
-    text = f"{seconds:.6f}"
-    if float(text) > seconds:
-        text = f"{max(seconds - 1e-6, 0):.6f}"
-    return text.rstrip("0").rstrip(".")
-
-
 def format_clock(seconds: float, *, decimal_mark: str = ".") -> str:
     """`HH:MM:SS.mmm`."""
     milliseconds = round(1000 * seconds)

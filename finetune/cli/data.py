@@ -148,7 +148,12 @@ def pack(
 
 
 Videos = Annotated[
-    Path | None, typer.Option(metavar="DIR", help="Folder of the videos, searched by name with its subfolders.")
+    Path | None,
+    typer.Option(metavar="DIR", help="Folder of the videos, with its subfolders; or the one video."),
+]
+Tier = Annotated[
+    str | None,
+    typer.Option(metavar="NAME", help="Read one tier: of ELAN; a BORIS subject, a tag's name, an attribute."),
 ]
 OnError = Annotated[
     Literal["raise", "skip"],
@@ -161,10 +166,7 @@ def import_command(
     files: Annotated[list[Path], typer.Argument(metavar="FILE", help="Annotation files.")],
     out: Annotated[Path, typer.Option(metavar="CSV", help="Manifest to write.")],
     videos: Videos = None,
-    tier: Annotated[
-        str | None,
-        typer.Option(metavar="NAME", help="Read one tier: of ELAN; a BORIS subject, a tag's name, an attribute."),
-    ] = None,
+    tier: Tier = None,
     point_seconds: Annotated[
         float, typer.Option(min=0.001, metavar="N", help="Length of point events, around the point.")
     ] = 1.0,
@@ -206,6 +208,7 @@ def export(
         ),
     ] = None,
     videos: Videos = None,
+    tier: Tier = None,
     on_error: OnError = "raise",
 ) -> None:
     """Write events as files of an annotation tool, in which a person corrects them.
@@ -218,8 +221,9 @@ def export(
     from finetune.annotations.export_files import default_output, export_events
     from finetune.annotations.import_files import ImportOptions, import_annotations
 
+    options = ImportOptions(videos=videos, tier=tier, point_seconds=0)
     with progress_bar("reading frame times") as progress:
-        imported = import_annotations([events], ImportOptions(videos=videos, point_seconds=0), progress=progress)
+        imported = import_annotations([events], options, progress=progress)
     _report_import(imported, on_error)
     exported = export_events(imported, to, out or default_output(events, to))
     for note in exported.notes:

@@ -35,6 +35,7 @@ def folder(tmp_path_factory):
         ("rec1.mp4", "rec1.mp4"),
         ("rec1", "rec1.mp4"),
         ("rec1.avi", "rec1.mp4"),
+        ("rec1.wav", "rec1.mp4"),
         ("REC1.MP4", "rec1.mp4"),
         (r"C:\Users\ann\Videos\rec1.mp4", "rec1.mp4"),
         ("/home/ann/videos/rec1.mkv", "rec1.mp4"),
@@ -75,7 +76,7 @@ def test_the_nearest_names_are_suggested(folder):
 def test_videos_directly_in_a_folder_are_those_without_subfolders(folder):
     assert set(VideoFolder.scan(folder.folder, subfolders=False).by_name) >= {"rec1", "v_abc.mkv"}
     assert "talk" not in VideoFolder.scan(folder.folder, subfolders=False).by_name
-    with pytest.raises(DataError, match="is no folder"):
+    with pytest.raises(DataError, match="does not exist"):
         VideoFolder.scan(Path("nowhere"))
 
 

@@ -3,11 +3,16 @@
 import csv
 import json
 import shutil
+import subprocess
 
 import annotation_files as files
 import pytest
 from corpus import X264
 from grey import make_clip, make_images
+
+from finetune.data.manifest import Manifest
+from finetune.video.decode.probe import frame_times
+from finetune.video.probe_files import scan_files
 
 
 @pytest.fixture
@@ -117,10 +122,6 @@ def test_without_a_folder_videos_are_looked_for_beside_the_file(finetune, place)
 
 
 def test_frames_have_the_times_of_the_video_also_at_a_variable_rate(finetune, place):
-    import subprocess
-
-    from finetune.video.decode.probe import frame_times
-
     video = place / "recordings/rec1.mp4"
     source = ["-f", "lavfi", "-i", "testsrc2=s=64x48:r=25:d=4"]
     variable = ["-vf", r"select='not(between(n\,20\,60))'", "-fps_mode", "vfr"]
@@ -148,6 +149,35 @@ def test_folders_of_images_are_recordings_too(finetune, place):
     write(place / "table.csv", "path,label,start_frame,end_frame\nwalk,a,25,34\n")
     assert finetune("data", "import", "table.csv", "--out", "clips.csv", "--videos", "recordings")[0] == 0
     assert rows_of(place / "clips.csv")[1] == ["recordings/walk", "a", "1", "1.4"]
+
+
+def test_one_video_may_be_given_whatever_name_the_file_has_for_it(finetune, place):
+    job = files.CVAT.replace("<source>rec1.mp4</source>", "").replace("<name>walks</name>", "")
+    write(place / "annotations.xml", job)
+    command = ("data", "import", "annotations.xml", "--out", "clips.csv", "--videos")
+    assert finetune(*command, "recordings/deeper/rec2.mp4")[0] == 0
+    assert rows_of(place / "clips.csv")[1] == ["recordings/deeper/rec2.mp4", "walk", "1", "2.48"]
+    status, _, err = finetune(*command, "recordings")
+    assert status == 2 and "video “annotations” (2 rows): not found in recordings" in err
+    write(place / "annotations.xml", files.BORIS)
+    status, _, err = finetune(*command, "recordings/rec1.mp4")
+    assert status == 2 and "--videos is one file, but the annotations are of 2 videos" in err
+
+
+def test_frames_are_timed_as_manifests_count_also_in_files_that_begin_later(finetune, place):
+    """A broadcast's timestamps begin at any time; a player shows 0."""
+    if shutil.which("ffmpeg") is None:
+        pytest.skip("needs ffmpeg")
+    late = ["-c", "copy", "-output_ts_offset", "100"]
+    source, video = place / "recordings/rec1.mp4", place / "recordings/late.ts"
+    subprocess.run(["ffmpeg", "-v", "error", "-i", source, *late, video], check=True)
+    rows = "path,label,start_frame,end_frame\nlate.ts,a,10,19\nlate.ts,b,30,39\nrec2.mp4,a,10,19\nrec2.mp4,b,30,39\n"
+    write(place / "table.csv", rows)
+    assert finetune("data", "import", "table.csv", "--out", "clips.csv", "--videos", "recordings")[0] == 0
+    manifest = Manifest.from_csv(place / "clips.csv", whole=True)
+    facts = scan_files(manifest)
+    assert not facts.bad
+    assert facts.num_frames.tolist() == [10] * 4 and facts.first_frames.tolist() == [10, 30, 10, 30]
 
 
 def test_a_video_that_cannot_be_read_is_named(finetune, place):
