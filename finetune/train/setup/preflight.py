@@ -43,16 +43,10 @@ def run_preflight_checks(model: VideoClassifier, manifest: Manifest, recipe: Rec
     needs_frames = recipe.model.temporal == "concat" or model.backbone.fixed_frames is not None
     if recipe.clip.num_frames != model.num_frames and needs_frames:
         problems.append(f"clip.num_frames is {recipe.clip.num_frames}, but the model was built for {model.num_frames}")
-    if recipe.train.early_stopping is not None and not len(manifest.rows("val")):
-        problems.append("train.early_stopping needs the split val, which has no rows; set data.val, or remove it")
     if recipe.evaluate.timeline and manifest.intervals is None:
         problems.append("evaluate.timeline needs recordings whose rows have a start and an end; add these columns")
     problems += [f"train.trackers: {problem}" for problem in _collect_errors(check_tracker, recipe.train.trackers)]
-    stopping = recipe.train.early_stopping
-    if stopping is not None and stopping.metric == "val_map" and not recipe.data.multilabel:
-        problems.append("train.early_stopping.metric is val_map, which needs data.multilabel; use val_top1")
-    if stopping is not None and stopping.metric == "val_score" and model.multitask_spec is None:
-        problems.append("train.early_stopping.metric is val_score, which needs several tasks; use val_top1")
+    problems += _problems_with_early_stopping(model, manifest, recipe)
     problems += problems_with_own_parts(model, recipe)
     if recipe.augment.cutmix and (recipe.train.cache in {"features", "boundary"} or recipe.augment.cached_views):
         problems.append(
@@ -74,6 +68,17 @@ def run_preflight_checks(model: VideoClassifier, manifest: Manifest, recipe: Rec
     # start, best and last, the optimizer's two averages, and a second copy of each while they are replaced
     copies = 3 + 2 + 3 + (4 if recipe.train.ema else 0) + recipe.train.keep_checkpoints
     refuse_full_disk(folder, needed_bytes=copies * weights_bytes + 50_000_000)
+
+
+def _problems_with_early_stopping(model: VideoClassifier, manifest: Manifest, recipe: Recipe) -> list[str]:
+    stopping, problems = recipe.train.early_stopping, []
+    if stopping is not None and not len(manifest.rows("val")):
+        problems.append("train.early_stopping needs the split val, which has no rows; set data.val, or remove it")
+    if stopping is not None and stopping.metric == "val_map" and not recipe.data.multilabel:
+        problems.append("train.early_stopping.metric is val_map, which needs data.multilabel; use val_top1")
+    if stopping is not None and stopping.metric == "val_score" and model.multitask_spec is None:
+        problems.append("train.early_stopping.metric is val_score, which needs several tasks; use val_top1")
+    return problems
 
 
 def problems_with_own_parts(model: VideoClassifier, recipe: Recipe) -> list[str]:
