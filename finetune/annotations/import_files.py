@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import csv
 import os
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -161,28 +161,29 @@ def _note_of_tiers(content: AnnotationFile, selected: Sequence[Annotation]) -> l
 def _find_videos(
     source: Path, annotations: Sequence[Annotation], videos: VideoFolder | None
 ) -> tuple[list[_Found], list[str]]:
-    """The annotations whose videos are found, and messages about the other videos.
-
-    A video is at its own path, from the folder of the annotation file, or else in `videos`, or beside that file.
-    """
-    numbers: dict[str, int] = defaultdict(int)
-    for annotation in annotations:
-        numbers[annotation.video] += 1
+    """The annotations whose videos are found, and messages about the other videos."""
+    numbers = Counter(annotation.video for annotation in annotations)
+    places = videos or (VideoFolder.scan(source.parent, subfolders=False) if numbers else None)
     paths: dict[str, Path] = {}
     problems: list[str] = []
-    places = videos or (VideoFolder.scan(source.parent, subfolders=False) if numbers else None)
     for name, number in numbers.items():
-        path = source.parent / local_path(name)
+        assert places is not None
         try:
-            if (places is None or places.only is None) and _is_video(path) and path != source:
-                paths[name] = path
-            elif places is not None:
-                paths[name] = places.find(name, suggest=len(problems) < MAX_PROBLEMS)
+            paths[name] = _at_its_path(name, source, videos) or places.find(name, suggest=len(problems) < MAX_PROBLEMS)
         except DataError as error:
             hint = "" if videos else "; --videos names the folder of the videos"
             problems.append(f"video “{_shortened(name)}” ({count(number, 'row')}): {error}{hint}")
     found = [_Found(source, row, paths[row.video]) for row in annotations if row.video in paths]
     return found, _listed(source, problems)
+
+
+def _at_its_path(name: str, source: Path, videos: VideoFolder | None) -> Path | None:
+    """The video at its path from the folder of the annotation file, or without `videos` from the current folder."""
+    if videos is not None and videos.only is not None:
+        return None
+    path = Path(local_path(name))
+    candidates = [source.parent / path, *([] if videos else [path])]
+    return next((candidate for candidate in candidates if _is_video(candidate) and candidate != source), None)
 
 
 def _is_video(path: Path) -> bool:

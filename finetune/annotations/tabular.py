@@ -22,6 +22,7 @@ from finetune.annotations.document import Document
 from finetune.annotations.times import parse_number, parse_seconds
 from finetune.data.intervals import seconds_text
 from finetune.errors import DataError
+from finetune.text import from_spreadsheet_cell, spreadsheet_row
 
 DELIMITERS = ",;\t"
 Role = Literal["path", "label", "start", "end", "duration", "score", "tier", "subject", "group", "split", "fps"]
@@ -34,7 +35,7 @@ ROLES: Mapping[Role, tuple[str, ...]] = {
     "end": ("end", "stop", "offset", "to", "last"),
     "duration": ("duration",),
     "score": ("score", "confidence", "probability"),
-    "tier": ("tier",),
+    "tier": ("tier", "task"),
     "subject": ("subject",),
     "group": ("group",),
     "split": ("split", "subset"),
@@ -159,8 +160,8 @@ def _annotation(document: Document, columns: dict[Role, _Column], cells: Sequenc
         frames = (first, None) if end is None else one_frame_is_a_point(first, _frame(end, where) + 1)
         start = end = None
     return Annotation(
-        texts.get("path") or str(document.source.with_suffix("")),
-        texts["label"],
+        from_spreadsheet_cell(texts.get("path", "")) or str(document.source.with_suffix("")),
+        from_spreadsheet_cell(texts["label"]),
         start,
         end,
         frames,
@@ -208,5 +209,5 @@ def write(events: Sequence[Annotation], recordings: Mapping[str, Recording]) -> 
     for event in events:
         times = ["" if seconds is None else seconds_text(seconds) for seconds in (event.start, event.end)]
         extra = ["" if getattr(event, role) is None else getattr(event, role) for role in optional]
-        writer.writerow([recordings[event.video].path, *times, event.label, *extra])
+        writer.writerow(spreadsheet_row([recordings[event.video].path, *times, event.label, *extra]))
     return WrittenFile(file.getvalue())

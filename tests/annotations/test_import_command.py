@@ -206,6 +206,16 @@ def test_events_go_to_a_tool_and_corrected_files_come_back(finetune, place):
     assert status == 2 and "exists already, and may hold corrections" in err
 
 
+def test_events_of_a_timeline_are_found_from_the_current_folder_and_selected_by_task(finetune, place):
+    header = "path,start,end,label,score,task"
+    rows = ["recordings/rec1.mp4,1.000,2.500,'=walk,0.9000,act", "recordings/rec1.mp4,1.000,4.000,slow,0.7000,pace"]
+    write(place / "out/events.csv", "\n".join([header, *rows, ""]))
+    status, out, err = finetune("data", "export", "out/events.csv", "--to", "audacity", "--tier", "act")
+    assert status == 0, err
+    assert out.splitlines()[-1] == "out/events-audacity/rec1.txt"
+    assert (place / "out/events-audacity/rec1.txt").read_text() == "1.000000\t2.500000\t=walk\n"
+
+
 def test_events_of_missing_videos_are_an_error_of_export_too(finetune, place):
     write(place / "events.csv", "path,start,end,label\nrec3.mp4,1,2.5,walk\n")
     status, _, err = finetune("data", "export", "events.csv", "--to", "boris", "--videos", "recordings")
