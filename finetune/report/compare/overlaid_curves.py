@@ -41,7 +41,7 @@ def draw_curves(curves: Sequence[RunCurve], key: str, *, name: str, metric: str,
     axes.set_ylim(0, 1.04 if is_share else 1.08 * highest or 1.0)
     axes.set_xlim(0.5, longest + 0.5)
     axes.set_xlabel("epoch")
-    axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
+    axes.xaxis.set_major_locator(MaxNLocator(8, integer=True, min_n_ticks=1))
     axes.yaxis.set_major_locator(MaxNLocator(5))
     if is_share:
         axes.yaxis.set_major_formatter(PercentFormatter(1, decimals=0, symbol=" %"))

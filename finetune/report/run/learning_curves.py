@@ -149,7 +149,7 @@ def epoch_axes(epochs: Sequence[dict[str, Any]], *, small: bool = False) -> tupl
     figure, axes = axes_in_points(**size)
     axes.set_xlim(epochs[0]["epoch"] - 0.5, epochs[-1]["epoch"] + 0.5)
     axes.set_xlabel("epoch")
-    axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
+    axes.xaxis.set_major_locator(MaxNLocator(5 if small else 8, integer=True, min_n_ticks=1))
     axes.yaxis.set_major_locator(MaxNLocator(5))
     axes.grid(axis="y", color=LINE, lw=0.8)
     _draw_phases(axes, epochs, border=None)

@@ -101,7 +101,7 @@ def test_a_gain_beyond_every_scale_stays_on_the_page(tmp_path):
         if tag == "rect" and attributes.get("x", "").endswith("%")
     ]
     assert places and all(0 <= place <= 100 for place in places)
-    assert "− 700 to + 700 %" in page.text
+    assert "−700 to +700 %" in page.text
 
 
 @pytest.mark.parametrize(
