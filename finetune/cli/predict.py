@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import math
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
@@ -29,7 +30,9 @@ if TYPE_CHECKING:
 
 def predict(
     run: RunArgument,
-    paths: Annotated[list[Path], typer.Argument(metavar="VIDEO", help="Videos, images, or folders of them.")],
+    paths: Annotated[
+        list[Path], typer.Argument(metavar="VIDEO", help="Videos, images, folders of them, or a CSV path[,start,end].")
+    ],
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
     csv_file: Annotated[
         Path | None, typer.Option("--csv", metavar="FILE", help="Write a CSV file instead of printing.")
@@ -79,7 +82,7 @@ def predict(
     import_quickly("finetune.prediction.predict")
     from finetune.prediction.predict import iter_predictions
 
-    with _writer(csv_file, as_json) as write, progress_bars() as progress:
+    with _writer(csv_file, as_json, paths) as write, progress_bars() as progress:
 
         def finish(number: int, result: Prediction) -> None:
             write(result)
@@ -116,8 +119,11 @@ def _drawn_paths(paths: Sequence[Path], drawn: Path | None, *, image_sequences: 
     """With --draw, the file to draw into for each input file. Raises RunError where they cannot be written."""
     if drawn is None:
         return []
+    from finetune.data.tables import is_table
     from finetune.prediction.render import output_paths
 
+    if tables := [path for path in paths if is_table(path)]:
+        raise RunError(f"{tables[0]}: --draw draws whole videos, not the rows of a CSV; name the videos")
     targets = output_paths(paths, drawn, image_sequences=image_sequences)
     for target in targets[:1]:
         check_writable(target)
@@ -166,11 +172,13 @@ def _write_predictions(
 
 
 @contextmanager
-def _writer(csv_file: Path | None, as_json: bool) -> Iterator[Write]:
+def _writer(csv_file: Path | None, as_json: bool, paths: Sequence[Path]) -> Iterator[Write]:
     """A function that writes one prediction; the output is valid even if it is interrupted."""
+    from finetune.data.tables import is_table
+
     if csv_file is not None:
         with ExitStack() as opened:
-            yield _CsvRows(csv_file, opened)
+            yield _CsvRows(csv_file, opened, with_times=any(map(is_table, paths)))
     elif as_json:
         items = _JsonItems()
         try:
@@ -180,7 +188,7 @@ def _writer(csv_file: Path | None, as_json: bool) -> Iterator[Write]:
     else:
         # Progress bars of Rich replace sys.stdout, and with it SanitizedOutput.
         yield lambda prediction: print_wrapped(
-            escape_control_characters(f"{prediction.path}\n{_prediction_text(prediction)}")
+            escape_control_characters(f"{prediction.name}\n{_prediction_text(prediction)}")
         )
 
 
@@ -203,12 +211,14 @@ class _JsonItems:
 class _CsvRows:
     """A CSV file, opened with the first prediction and written row by row.
 
-    The first columns are those of the primary task if it has classes. Columns of the other tasks carry the task's name:
+    The first columns are those of the clip, with start and end where they come from a CSV, and of the primary task if
+    it has classes. Columns of the other tasks carry the task's name:
     `box.x`, `box.frame`, `level.predicted`.
     """
 
-    def __init__(self, path: Path, opened: ExitStack) -> None:
+    def __init__(self, path: Path, opened: ExitStack, *, with_times: bool) -> None:
         self.path = path
+        self.with_times = with_times
         self.opened = opened
         self.file: IO[str] | None = None
         self.others: list[str] = []
@@ -217,7 +227,9 @@ class _CsvRows:
         if self.file is None:
             self._begin(prediction)
         first = [
-            *(prediction.path, prediction.predicted, prediction.probability),
+            prediction.path,
+            *(_times(prediction) if self.with_times else ()),
+            *(prediction.predicted, prediction.probability),
             json.dumps(prediction.top_k, ensure_ascii=False),
         ]
         self._write(
@@ -235,12 +247,20 @@ class _CsvRows:
         except OSError as error:
             raise RunError(f"{self.path}: cannot be written: {error.strerror}") from None
         columns = [f"{name}.{part}" for name in self.others for part in _task_csv_cells(tasks[name])]
-        self._write(["path", "predicted", "probability", "top_k", *columns])
+        times = ("start", "end") if self.with_times else ()
+        self._write(["path", *times, "predicted", "probability", "top_k", *columns])
 
     def _write(self, cells: Sequence[object]) -> None:
         assert self.file is not None
         csv.writer(self.file).writerow(spreadsheet_row(cells))
         self.file.flush()
+
+
+def _times(prediction: Prediction) -> tuple[str, str]:
+    """The columns start and end, in seconds; end is empty at the end of the file."""
+    from finetune.data.intervals import seconds_text
+
+    return seconds_text(prediction.start), seconds_text(prediction.end)
 
 
 def _print_image_sequence_mode(paths: Sequence[Path], together: bool) -> None:
@@ -282,8 +302,11 @@ def _top_k_text(top_k: Sequence[tuple[str, float]]) -> str:
 
 
 def _prediction_json(prediction: Prediction) -> dict[str, Any]:
+    end = prediction.end if math.isfinite(prediction.end) else None
+    is_interval = prediction.start > 0 or end is not None
     return {
         "path": str(prediction.path),
+        **({"start": prediction.start, "end": end} if is_interval else {}),
         "predicted": prediction.predicted,
         "probability": prediction.probability,
         **({} if prediction.named is None else {"named": list(prediction.named)}),

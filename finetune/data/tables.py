@@ -13,6 +13,7 @@ from finetune.data.valid_names import escape_invisible
 from finetune.errors import DataError, shorten_list
 
 DELIMITERS = ",;\t"
+TABLE_SUFFIXES = {".csv", ".tsv"}
 BYTE_ORDER_MARKS = {
     codecs.BOM_UTF8: "utf-8-sig",
     codecs.BOM_UTF32_LE: "utf-32",
@@ -68,6 +69,11 @@ class Table(Mapping[str, Sequence[str]]):
 
     def __len__(self) -> int:
         return sum(len(places) == 1 for places in self._places.values())
+
+
+def is_table(path: Path) -> bool:
+    """Whether a path is that of a CSV file, by its name."""
+    return path.suffix.lower() in TABLE_SUFFIXES and path.is_file()
 
 
 def read_table(source: Path) -> Table:

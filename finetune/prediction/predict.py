@@ -1,5 +1,6 @@
 """Predict new videos with a trained run; the numbers equal those that evaluation gives for the same file."""
 
+import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -10,6 +11,7 @@ import numpy as np
 from torch import Tensor
 
 from finetune.arguments import check_arguments, check_range
+from finetune.data.intervals import clip_name
 from finetune.data.labels import LABEL_SEPARATOR
 from finetune.errors import DataError, RunError, VideoError
 from finetune.inference.forward import predict_batch
@@ -29,6 +31,7 @@ from finetune.video.dataset import read_views, view_placements
 from finetune.video.decode.probe import VideoInfo
 
 VideoLike = str | Path | np.ndarray | Tensor
+Interval = tuple[str | Path, float | None, float | None]  # file, start and end in seconds
 MIN_FRAME_RATE, MAX_FRAME_RATE = 1e-3, 1e6  # frames per second
 CHECKING, PREDICTING = "checking files", "predicting"
 
@@ -38,7 +41,7 @@ class TaskPrediction:
     """The prediction of one task: classes with their probabilities, likeliest first, or numbers by name.
 
     Numbers have six digits. A box has x, y, w and h: left, top, width and height in pixels of the video, at its frame
-    `frame`, counted from 0. Motion has dx and dy, in pixels per frame, to the right and down.
+    `frame`, counted from 0 in the file. Motion has dx and dy, in pixels per frame, to the right and down.
     """
 
     kind: str
@@ -60,18 +63,26 @@ class Prediction:
     """The likeliest classes of one video with their probabilities, likeliest first.
 
     `path` is the file; for an array of frames it is `frames[i]`, where i is its position in the list. With several
-    tasks the classes are those of the primary task, and empty if no task has classes; `tasks` has all tasks.
+    tasks the classes are those of the primary task, and empty if no task has classes; `tasks` has all tasks. Of an
+    interval, `start` and `end` are in seconds; a whole file has 0 and infinity.
     """
 
     path: Path
     top_k: tuple[tuple[str, float], ...]
     named: tuple[str, ...] | None = None  # where a clip may have several classes: those above their thresholds
     tasks: Mapping[str, TaskPrediction] = field(default_factory=dict)
+    start: float = 0.0
+    end: float = math.inf
+
+    @property
+    def name(self) -> str:
+        """The path, and the interval if it is not the whole file."""
+        return clip_name(self.path, self.start, self.end)
 
     def __repr__(self) -> str:
         likeliest = ", ".join(f"{name} {probability:.3f}" for name, probability in self.top_k)
         tasks = f"tasks {', '.join(self.tasks)}" if self.tasks else ""
-        return f"Prediction({str(self.path)!r}: {'; '.join(filter(None, (likeliest, tasks)))})"
+        return f"Prediction({self.name!r}: {'; '.join(filter(None, (likeliest, tasks)))})"
 
     @property
     def predicted(self) -> str:
@@ -87,7 +98,7 @@ class Prediction:
 
 
 class PredictionList(list[Prediction]):
-    """Predictions of the readable files, in order; `skipped` has the reason for each of the others."""
+    """Predictions of the readable clips, in order; `skipped` has the reason for each of the others, by its name."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -97,7 +108,7 @@ class PredictionList(list[Prediction]):
 @check_arguments
 def predict(
     run: str | Path | Run | VideoClassifier,
-    videos: VideoLike | Iterable[VideoLike],
+    videos: VideoLike | Iterable[VideoLike | Interval],
     *,
     views: int | None = None,
     top_k: int = 5,
@@ -107,12 +118,13 @@ def predict(
     on_error: Literal["fail", "skip"] = "fail",
     progress: Callable[[int, int], None] | None = None,
 ) -> PredictionList:
-    """Predictions for files, for the clips within folders, and for arrays of frames, in order.
+    """Predictions for files, for the clips within folders, for intervals, and for arrays of frames, in order.
 
     `run` is a run folder, or a model from `load` or after `fit`, which is set to evaluation mode; a model is not read
-    again for each call. `videos` is one video or several. An array or a tensor holds the frames of one video, uint8 RGB
-    (T, H, W, 3), of which the run's frames are sampled like those of a file; `frame_rate`, in frames per second, is
-    needed where the run samples by time.
+    again for each call. `videos` is one video or several: files, folders, CSV files with columns path[,start,end], and
+    tuples (path, start, end), which are intervals of a file in seconds; None is its beginning or end. An array or a
+    tensor holds the frames of one video, uint8 RGB (T, H, W, 3), of which the run's frames are sampled like those of a
+    file; `frame_rate`, in frames per second, is needed where the run samples by time.
 
     With `image_sequences` a folder of numbered images is one clip, else each image is a clip; None: as in training.
 
@@ -193,15 +205,14 @@ def iter_predictions(
         try:
             if isinstance(video.info, VideoError):
                 raise video.info
-            values_by_task, middle = predictor(video, video.info), video.info.num_frames // 2
-            yield (
-                video.path,
-                build_prediction(run, video.path, values_by_task, fitted=fitted, top_k=top_k, middle=middle),
-            )
+            values_by_task, middle = predictor(video, video.info), video.first_frame + video.info.num_frames // 2
+            found = build_prediction(run, video.path, values_by_task, fitted=fitted, top_k=top_k, middle=middle)
+            start, end = video.interval
+            yield Path(video.name), replace(found, start=start, end=end)
         except VideoError as error:
             if on_error == "fail":
                 raise
-            yield video.path, error
+            yield Path(video.name), error
         progress(PREDICTING, number, len(videos))
 
 
@@ -245,7 +256,7 @@ class Predictor:
         of_video_by_task = {task: values[0].numpy() for task, values in outputs.items()}
         predictions = to_source_pixels(self.model.outputs, of_video_by_task, placements)
         if not all(np.isfinite(values).all() for values in predictions.values()):
-            raise DataError(f"{video.path}: its predictions are not finite; train with train.precision=fp32")
+            raise DataError(f"{video.name}: its predictions are not finite; train with train.precision=fp32")
         return predictions
 
 

@@ -1,6 +1,6 @@
 """Examine many files before training: facts about each, and why some cannot be read.
 
-`scan_files` and `probe_many` find the facts that training, evaluation and prediction need; `inspect_files` also the
+`scan_files` and `locate_clips` find the facts that training, evaluation and prediction need; `inspect_files` also the
 pictures that `finetune check` compares and shows.
 """
 
@@ -55,6 +55,14 @@ class FileInspection:
     file_seconds: float = 0.0  # duration of the whole file
 
 
+class ClipOfFile(NamedTuple):
+    """A file, or an interval of it in seconds; with `keep_frames` its inspection gets a `grey_3HW`."""
+
+    path: Path
+    interval: tuple[float, float] = WHOLE
+    keep_frames: bool = False
+
+
 def scan_files(manifest: Manifest, *, progress: Progress | None = None) -> FileFacts:
     """Facts about each file of a manifest; only files that are new or have changed are opened.
 
@@ -96,6 +104,62 @@ def probe_many(paths: Sequence[Path], *, progress: Progress | None = None) -> li
     return _map_files(_info, paths, progress=progress)
 
 
+class LocatedClip(NamedTuple):
+    """The facts about a clip, its first frame in the file and, for an interval, the layout of the file if any."""
+
+    info: VideoInfo
+    first: int = 0
+    layout: GopLayout | None = None
+
+
+def locate_clips(
+    clips: Sequence[ClipOfFile], *, image_rate: float, progress: Progress | None = None
+) -> list[LocatedClip | VideoError]:
+    """Where the frames of each clip are, or why it cannot be read; each file is examined once.
+
+    Folders of numbered images have `image_rate` frames a second. `progress` counts files.
+    """
+    paths = list(dict.fromkeys(clip.path for clip in clips))
+    timed = frozenset(clip.path for clip in clips if clip.interval != WHOLE)
+    results = _map_files(partial(_info_or_scan, timed=timed, image_rate=image_rate), paths, progress=progress)
+    result_of = dict(zip(paths, results, strict=True))
+    return [_locate(clip, result_of[clip.path]) for clip in clips]
+
+
+_Located = tuple[VideoInfo, GopLayout | None, np.ndarray | None]  # the times of the frames, where needed
+
+
+def _info_or_scan(path: Path, *, timed: Collection[Path], image_rate: float) -> _Located | VideoError:
+    try:
+        if path not in timed:
+            return probe(path), None, None
+        info, layout = _at_rate(_scan_with_times(path), image_rate)
+        return info, layout, clip_times(path, info, layout)
+    except VideoError as error:
+        return error
+
+
+def _locate(clip: ClipOfFile, result: _Located | VideoError) -> LocatedClip | VideoError:
+    if isinstance(result, VideoError) or clip.interval == WHOLE:
+        return result if isinstance(result, VideoError) else LocatedClip(result[0])
+    info, layout, times_N = result
+    assert times_N is not None
+    try:
+        frames = find_frames(clip.path, times_N, clip.interval, frame_seconds=info.duration_seconds)
+    except VideoError as error:
+        return error
+    info = replace(info, num_frames=frames.number, duration_seconds=frames.seconds)
+    return LocatedClip(info, frames.first, layout)
+
+
+def _at_rate(scanned: tuple[VideoInfo, GopLayout | None], image_rate: float) -> tuple[VideoInfo, GopLayout | None]:
+    """The facts with the frame rate and the duration of a folder of numbered images, which has none of its own."""
+    info, layout = scanned
+    if info.counted == "images":
+        info = replace(info, fps=image_rate, duration_seconds=info.num_frames / image_rate)
+    return info, layout
+
+
 def _map_files(function: Callable, paths: Sequence[Path], *, progress: Progress | None) -> list:
     """The function's result for each path: in threads, or, where there are many, in worker processes that may crash."""
     if len(paths) >= MIN_FILES_FOR_PROCESSES:
@@ -103,14 +167,6 @@ def _map_files(function: Callable, paths: Sequence[Path], *, progress: Progress 
     # The decoder releases the interpreter lock, so threads use all cores.
     with ThreadPoolExecutor(os.cpu_count()) as pool:
         return _collected(pool.map(function, paths), len(paths), progress)
-
-
-class ClipOfFile(NamedTuple):
-    """A file, or an interval of it in seconds; with `keep_frames` its inspection gets a `grey_3HW`."""
-
-    path: Path
-    interval: tuple[float, float] = WHOLE
-    keep_frames: bool = False
 
 
 def inspect_files(
@@ -198,9 +254,7 @@ def _inspect(
     clips = clips_of[os.fspath(path)]
     try:
         whole = all(interval == WHOLE for interval, _ in clips)
-        info, layout = scan(path) if whole else _scan_with_times(path)
-        if info.counted == "images":
-            info = replace(info, fps=image_rate, duration_seconds=info.num_frames / image_rate)
+        info, layout = _at_rate(scan(path) if whole else _scan_with_times(path), image_rate)
         times_N = np.empty(0) if whole else clip_times(path, info, layout)
         inspections = [_inspect_clip(path, (info, layout), times_N, clip) for clip in clips]
         if truncation := _truncation_error(path, after=f" after frame {info.num_frames}"):
