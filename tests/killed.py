@@ -64,7 +64,8 @@ def _run(kind: str, data: Path, folder: Path, kill_at: int | None) -> None:
         assert "cannot be resumed without" in str(error) or "is not a run folder" in str(
             error
         )  # no checkpoint: begun anew
-    settings, manifest = KINDS[kind], ft.Manifest.from_folder(data)
+    settings = KINDS[kind]
+    manifest = ft.Manifest.from_folder(data) if data.is_dir() else ft.Manifest.from_csv(data)
     torch.manual_seed(0)
     model = ft.build_model(
         TINY, manifest.classes, weights="none", temporal=settings["temporal"], num_frames=2, size=32, dropout=0.5

@@ -35,7 +35,7 @@ def _late_ends(rows: Rows, good: Mapping[int, FileInspection]) -> list[Finding]:
             late.append(row)
     if not late:
         return []
-    named = [f"{_clip(rows, row)} of {good[row].file_seconds:.2f} s" for row in late]
+    named = [f"{_clip(rows, row)} in a file of {good[row].file_seconds:.2f} s" for row in late]
     what = f"{count(len(late), 'interval ends', 'intervals end')} after the end of the file: {_listed(named)}."
     return [Finding("warning", "late_end", what, "Correct the times; only the frames that exist are used.", (*late,))]
 

@@ -89,7 +89,9 @@ def test_intervals_outside_their_file_and_times_that_are_none_are_named_with_wha
         ("2.mp4", f"line 20: start '00:00:01' is not in seconds; {CLOCK_ADVICE}"),
     }
     assert found["late_end"]["severity"] == "warning"
-    assert found["late_end"]["what"] == "1 interval ends after the end of the file: “0.mp4” 1.6–2.6 s of 2.00 s."
+    assert (
+        found["late_end"]["what"] == "1 interval ends after the end of the file: “0.mp4” 1.6–2.6 s in a file of 2.00 s."
+    )
     assert left == [*range(15), 19]
 
 
