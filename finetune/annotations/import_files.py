@@ -20,6 +20,7 @@ from finetune.annotations.seconds import in_seconds, problem_of, times_of_frames
 from finetune.data.intervals import seconds_text
 from finetune.errors import DataError, VideoError, shorten_list
 from finetune.storage.atomic import atomic_file, check_writable
+from finetune.storage.numbered_images import folder_kind
 from finetune.text import count
 
 MAX_PROBLEMS = 30  # of one file that are listed
@@ -187,8 +188,9 @@ def _at_its_path(name: str, source: Path, videos: VideoFolder | None) -> Path | 
 
 
 def _is_video(path: Path) -> bool:
+    """Whether it is a file, or a folder of numbered images."""
     try:
-        return path.exists() and (path.is_dir() or path.is_file())
+        return path.is_file() or (path.is_dir() and folder_kind([entry.name for entry in path.iterdir()]) == "sequence")
     except (OSError, ValueError):  # a name that is too long, or holds a zero
         return False
 

@@ -151,6 +151,17 @@ def test_folders_of_images_are_recordings_too(finetune, place):
     assert rows_of(place / "clips.csv")[1] == ["recordings/walk", "a", "1", "1.4"]
 
 
+def test_a_folder_that_has_the_name_of_a_video_is_not_taken_for_it(finetune, place):
+    """A folder of results beside the labels of rec1.mp4, and a name that is empty."""
+    (place / "rec1").mkdir()
+    write(place / "rec1.txt", "0\t1\ta\n")
+    assert finetune("data", "import", "rec1.txt", "--out", "clips.csv", "--videos", "recordings")[0] == 0
+    assert rows_of(place / "clips.csv")[1][0] == "recordings/rec1.mp4"
+    write(place / "via.json", files.VIA | {"file": {"1": {"fname": ""}, "2": {"fname": " "}}})
+    status, _, err = finetune("data", "import", "via.json", "--out", "clips.csv", "--videos", "recordings")
+    assert status == 2 and "video “” (3 rows): not found in recordings" in err
+
+
 def test_one_video_may_be_given_whatever_name_the_file_has_for_it(finetune, place):
     job = files.CVAT.replace("<source>rec1.mp4</source>", "").replace("<name>walks</name>", "")
     write(place / "annotations.xml", job)
