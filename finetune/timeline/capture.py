@@ -41,14 +41,13 @@ class LiveWindow:
     """Frames of one window, uint8 RGB (H, W, 3), all of one size, with their times on the clock of `time.monotonic`.
 
     `video_size` is (height, width) of the source in pixels. `dropped` is how many frames had been dropped before any
-    window held them, since the beginning. Windows of one `connection` have no gap between them.
+    window held them, since the beginning.
     """
 
     frames: Sequence[np.ndarray]
     times_N: np.ndarray
     video_size: tuple[int, int]
     dropped: int
-    connection: int
 
     @property
     def frame_seconds(self) -> float:
@@ -149,7 +148,7 @@ class Capture:
             self.last_in_window = self.kept[-1].number
             times_N = np.array([frame.seconds for frame in self.kept]) + self.newest.shift
             frames = [frame.picture_HWC for frame in self.kept]
-            return LiveWindow(frames, times_N, self.video_size, self.dropped, self.connection)
+            return LiveWindow(frames, times_N, self.video_size, self.dropped)
 
     def _run(self) -> None:
         try:

@@ -117,7 +117,7 @@ class Watcher:
 
         Raises VideoError where the source cannot be opened, or was given up.
         """
-        next_window, has_ended = 0.0, False
+        next_window, step, has_ended = 0.0, self.settings.step_seconds, False
         while not has_ended and self._show():
             has_ended = self.capture.has_ended  # before the last window is taken
             yield from map(Notice, self.capture.take_notices())
@@ -129,10 +129,8 @@ class Watcher:
             now = time.monotonic()
             if (now >= next_window or has_ended) and (window := self.capture.take_window()) is not None:
                 yield from self._predict(window)
-                missed = max(0.0, time.monotonic() - next_window) if next_window else 0.0
-                next_window = (next_window or now) + self.settings.step_seconds * (
-                    1 + missed // self.settings.step_seconds
-                )
+                begun = next_window or now
+                next_window = begun + step * (1 + (time.monotonic() - begun) // step)
             elif not has_ended:
                 self.capture.wait(min(WAIT_SECONDS, next_window - now) if next_window > now else WAIT_SECONDS)
 

@@ -29,7 +29,7 @@ def json_lines(printed):
 def test_a_window_is_predicted_as_its_frames(trained_run, overrides):
     run = ft.open_run(trained_run, overrides)
     frames = np.random.default_rng(0).integers(0, 256, (20, 32, 40, 3), dtype=np.uint8)
-    window = LiveWindow(list(frames), 1000 + np.arange(20) / 25, (32, 40), dropped=0, connection=0)
+    window = LiveWindow(list(frames), 1000 + np.arange(20) / 25, (32, 40), dropped=0)
     predictor = Predictor(load_model(run), run.recipe, run.recipe.evaluate.views)
     (array,) = find_inputs([frames], run.recipe, image_sequences=False, frame_rate=25)  # as ft.predict does
     (values_K,), (expected_K,) = (
