@@ -12,8 +12,9 @@ from grey import make_clip
 from live_camera import HttpCamera
 
 import finetune as ft
+from finetune.cli.watch import _prediction_json
 from finetune.prediction.inputs import InputVideo, find_inputs
-from finetune.prediction.predict import Predictor
+from finetune.prediction.predict import Prediction, Predictor, TaskPrediction
 from finetune.run.checkpoint import load_model
 from finetune.timeline.capture import Capture, LiveWindow
 from finetune.video.decode.probe import probe
@@ -126,3 +127,20 @@ def test_show_needs_a_screen(trained_run, tmp_path, finetune, monkeypatch):
     monkeypatch.setattr(cv2, "getBuildInformation", lambda: "  GUI:                           QT5\n")
     status, _, err = finetune(*arguments)
     assert status == 2 and "there is no screen here (DISPLAY is not set)" in err
+
+
+def test_a_line_has_the_classes_of_several_labels_and_of_several_tasks():
+    top_k = (("run", 0.75), ("jump", 0.5))
+    several = Prediction(Path("camera"), top_k, named=("run", "jump"))
+    expected = {"classes": ["run", "jump"], "probability": 0.75, "probabilities": {"run": 0.75, "jump": 0.5}}
+    assert _prediction_json(several) == expected
+    tasks = {"level": TaskPrediction("ordinal", top_k), "speed": TaskPrediction("regress", numbers={"speed": 2.0})}
+    assert _prediction_json(Prediction(Path("camera"), top_k, tasks=tasks)) == {
+        "class": "run",
+        "probability": 0.75,
+        "probabilities": {"run": 0.75, "jump": 0.5},
+        "tasks": {
+            "level": {"kind": "ordinal", "class": "run", "probability": 0.75, "probabilities": dict(top_k)},
+            "speed": {"kind": "regress", "speed": 2.0},
+        },
+    }
