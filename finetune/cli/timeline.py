@@ -60,7 +60,7 @@ def timeline(
     from finetune.timeline.timelines import TimelineOptions
 
     options = TimelineOptions(
-        window or _window_length(opened), step, calibrated=calibrated, events=_event_settings(opened)
+        window or print_window_length(opened), step, calibrated=calibrated, events=print_event_settings(opened)
     )
     timelines: list[Timeline] = []
     try:
@@ -90,7 +90,8 @@ def _recordings(run: Run, paths: Sequence[Path]) -> list[Path]:
     return [video for path in paths for video in find_media(path, image_sequences=together)]
 
 
-def _window_length(run: Run) -> float:
+def print_window_length(run: Run) -> float:
+    """The length of the run's windows in seconds; prints where it is from."""
     from finetune.timeline.window_length import window_length
 
     seconds, origin = window_length(run)
@@ -98,7 +99,7 @@ def _window_length(run: Run) -> float:
     return seconds
 
 
-def _event_settings(run: Run) -> EventSettings:
+def print_event_settings(run: Run) -> EventSettings:
     """The settings that were fitted on the run's val recordings, or else the defaults; prints which."""
     from finetune.timeline.event_settings import stored_event_settings
     from finetune.timeline.events import EventSettings

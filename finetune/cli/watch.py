@@ -13,6 +13,7 @@ import typer
 
 from finetune.cli.arguments import RunArgument
 from finetune.cli.heavy_imports import import_quickly
+from finetune.cli.timeline import print_event_settings, print_window_length
 from finetune.errors import RunError
 from finetune.recipe.tasks import DEFAULT_TASK
 from finetune.storage.atomic import check_writable
@@ -64,16 +65,11 @@ def watch(
     live_source = LiveSource(source)
     import_quickly("finetune.timeline.live")
     from finetune.timeline.live import Watcher, WatchSettings
-    from finetune.timeline.window_length import window_length
     from finetune.timeline.windows import STEPS_PER_WINDOW
 
-    length = window or window_length(opened).seconds
-    settings = WatchSettings(length, step or length / STEPS_PER_WINDOW, give_up, record, show)
-    print(
-        f"{live_source.name}: windows of {settings.window_seconds:.3g} s, every {settings.step_seconds:.3g} s; "
-        "Ctrl-C ends it",
-        file=sys.stderr,
-    )
+    length, events = window or print_window_length(opened), print_event_settings(opened)
+    settings = WatchSettings(length, step or length / STEPS_PER_WINDOW, events, give_up, record, show)
+    print(f"{live_source.name}: a window every {settings.step_seconds:.3g} s; Ctrl-C ends it", file=sys.stderr)
     watcher = Watcher(opened, live_source, settings)
     try:
         with watcher:

@@ -17,6 +17,7 @@ from finetune.run.fitted import read_fitted
 from finetune.run.read import Run
 from finetune.runtime.device import resolve_device
 from finetune.timeline.capture import Capture, LiveWindow
+from finetune.timeline.event_settings import background_class
 from finetune.timeline.events import EventSettings
 from finetune.timeline.online_events import EventChange, OnlineEvents
 from finetune.timeline.record import LiveOverlay, Recorder
@@ -34,10 +35,10 @@ class WatchSettings:
 
     window_seconds: float
     step_seconds: float
+    events: EventSettings = field(default_factory=EventSettings)
     give_up_seconds: float | None = None
     record: Path | None = None
     show: bool = False
-    events: EventSettings = field(default_factory=EventSettings)
 
 
 class WindowLine(NamedTuple):
@@ -161,12 +162,12 @@ class Watcher:
                     yield self._event_line(task, change)
 
     def _online_events(self, task: str, *, start: float) -> OnlineEvents:
-        output, name = self.run.outputs[task], self.run.recipe.data.background
+        output = self.run.outputs[task]
         return OnlineEvents(
             self.settings.events,
             start=start,
             multilabel=output.kind == "multilabel",
-            background=output.names.index(name) if name in output.names else None,
+            background=background_class(self.run, output.names),
         )
 
     def _event_line(self, task: str, change: EventChange) -> EventLine:
