@@ -73,7 +73,7 @@ def clips(folder: Path) -> list[Clip]:
     made = [Clip(name, make(folder, kind), 256 if kind.size == FULL_HD else 224) for name, kind in KINDS.items()]
     minute = make(folder, MINUTE)
     for name, file in HOURS.items():
-        made.append(Clip(name, _once(folder / file, lambda path: _repeat(minute, path)), repeats=minute))
+        made.append(Clip(name, repeat(minute, folder / file, MINUTES), repeats=minute))
     if real := os.environ.get("FINETUNE_REAL"):
         made += [Clip(name, sorted(Path(real).glob(pattern))[0]) for name, pattern in REAL.items()]
     return made
@@ -130,11 +130,15 @@ def _encode(kind: Kind, path: Path) -> None:
         container.mux(stream.encode(None))
 
 
-def _repeat(minute: Path, path: Path) -> None:
-    """The packets of a file over and over, each time a minute later."""
+def repeat(minute: Path, path: Path, minutes: int) -> Path:
+    """The file `path` with the packets of a file over and over, each time a minute later; made if it is not there."""
+    return _once(path, lambda unfinished: _repeat(minute, unfinished, minutes))
+
+
+def _repeat(minute: Path, path: Path, minutes: int) -> None:
     with av.open(str(minute)) as source, av.open(str(path), "w") as container:
         stream = container.add_stream_from_template(source.streams.video[0])
-        for number in range(MINUTES):
+        for number in range(minutes):
             source.seek(0)
             for packet in source.demux(video=0):
                 if packet.size:

@@ -86,7 +86,7 @@ class TimelinePredictor:
         info, times_N, layout = read_times(path, self.run.recipe.data.image_rate)
         windows = self._plan(path, times_N)
         seconds = float(times_N[-1] + frame_seconds(times_N))
-        batches = picture_batches(path, np.unique(windows.sampled_WVT), self.clip, info=info, layout=layout)
+        batches = picture_batches(path, windows.sampled_frames, self.clip, info=info, layout=layout)
         probabilities = self._probabilities(path, windows, batches, seconds)
         first = primary_task(self.model.outputs)
         tasks = {

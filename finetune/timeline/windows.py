@@ -36,6 +36,11 @@ class Windows:
     def __len__(self) -> int:
         return len(self.firsts_W)
 
+    @property
+    def sampled_frames(self) -> np.ndarray:
+        """The numbers (M,) of the frames that any window takes, rising."""
+        return np.unique(self.sampled_WVT)
+
 
 def plan_windows(
     times_N: np.ndarray, clip: Clip, *, views: int, window_seconds: float, step_seconds: float | None = None

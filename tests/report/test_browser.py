@@ -14,6 +14,7 @@ import time
 from collections import defaultdict
 from pathlib import Path
 
+import numpy as np
 import pytest
 from grey import make_clip
 from reported import (
@@ -29,11 +30,15 @@ from reported import (
 from written import answers_of, change, write_run
 
 from finetune.cli.main import main
+from finetune.metrics.event_matching import Event
 from finetune.report.compare.compare_runs import compare_runs
 from finetune.report.compare.page import write_compare_page
 from finetune.report.pages.runs_index import write_index
 from finetune.report.pages.tasks_ablation import write_ablation
+from finetune.report.pages.timeline import MAX_PICTURES, chosen_events, write_timeline_page
 from finetune.report.run.page import write_report
+from finetune.timeline.timeline import TaskTimeline, Timeline
+from finetune.video.encode import encode_jpeg
 
 playwright = pytest.importorskip("playwright.sync_api", reason="Playwright is missing: pip install playwright")
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
@@ -50,7 +55,19 @@ ODD = [
 ]
 CLIPS_OF = [9, 100, 20, 20, 20, 20, 0]
 ODD_CLIP = "<img src=x onerror=alert(3)>\u202e</script><script>alert(4)</script>"
-PAGES = ("report", "folds", "tasks", "compare", "index", "check", "ablation", "many", "multilabel", "numbers")
+PAGES = (
+    "report",
+    "folds",
+    "tasks",
+    "compare",
+    "index",
+    "check",
+    "ablation",
+    "many",
+    "multilabel",
+    "numbers",
+    "timeline",
+)
 FIND_FAULTS = Path(__file__).parent.with_name("page_layout.js").read_text(encoding="utf-8")
 SLOW = (pytest.mark.slow, pytest.mark.skipif("FINETUNE_ALL" not in os.environ, reason="takes long; set FINETUNE_ALL=1"))
 LARGE = [(300, 17), pytest.param(1000, 200, marks=SLOW)]
@@ -77,6 +94,7 @@ def pages(tmp_path_factory):
         "many": of_many_classes(tmp_path_factory.mktemp("many")),
         "multilabel": of(write_multilabel_run, tmp_path_factory.mktemp("multilabel")),
         "numbers": of(write_long_run_of_large_numbers, tmp_path_factory.mktemp("numbers")),
+        "timeline": of_recordings(tmp_path_factory.mktemp("timeline"), Path(f"/data/{ODD_CLIP}.mp4")),
     }
 
 
@@ -126,6 +144,21 @@ def checked(folder):
     return page
 
 
+def of_recordings(folder, *videos, seconds=5.76, page="timeline.html"):
+    """The timeline page of videos, in each of which two classes happen at a time, one after the other."""
+    length = seconds / len(ODD)
+    times = np.arange(0.12, seconds, 0.24)
+    probabilities = np.array([np.abs(times - length * (place + 0.5)) < length / 2 for place in range(len(ODD))]).T
+    events = [Event(length * place, min(seconds, length * (place + 1.5)), place, 0.9) for place in range(len(ODD))]
+    task = TaskTimeline(tuple(ODD), True, probabilities.astype(np.float32), events)
+    frames = np.arange(len(times))
+    timelines = [Timeline(video, seconds, (96, 128), times, frames, 0.96, 0.24, {"label": task}) for video in videos]
+    jpeg = encode_jpeg(np.full((3, 96, 128), 100, np.uint8))
+    pictures = {(place, event): jpeg for place in range(len(videos)) for event in events[:3]}
+    write_timeline_page(timelines, pictures, path=folder / page, run=ODD[0])
+    return folder / page
+
+
 @pytest.fixture(scope="module")
 def browser():
     with playwright.sync_playwright() as started:
@@ -139,7 +172,7 @@ def show(browser):
     """Open a page of the disk in a window of its own; at the end it has logged nothing and asked for nothing else."""
     contexts, heard = [], []
 
-    def opened(path, *, width=1280, **how):
+    def opened(path, *, width=1280, plays=(), **how):
         context = browser.new_context(viewport={"width": width, "height": 900}, **how)
         context.set_default_timeout(30_000)
         contexts.append(context)
@@ -147,7 +180,9 @@ def show(browser):
         page.on("console", lambda message: heard.append(f"{message.type}: {message.text}"))
         page.on("pageerror", lambda error: heard.append(f"error: {error}"))
         page.on("dialog", lambda dialog: (heard.append(f"dialog: {dialog.message}"), dialog.dismiss()))
-        page.on("request", lambda request: request.url in address or heard.append(f"request: {request.url[:200]}"))
+        page.on(
+            "request", lambda request: request.url in (address, *plays) or heard.append(f"request: {request.url[:200]}")
+        )
         page.goto(address)
         return page
 
@@ -184,6 +219,7 @@ def test_names_that_try_to_be_markup_are_shown_as_they_are(pages, show):
         "ablation": [ODD[0], "Relative gain per task"],
         "compare": [*ODD[:4], ODD_CLIP, "<u>b", "c & d"],
         "index": [ODD[0], "<u>b"],
+        "timeline": [*ODD, ODD_CLIP],
         "check": [ODD[0], "\u202eb", "<i>copy.mp4", "<s>damaged.mp4", "\"1' & <b>.mp4"],
     }.items():
         page = show(pages[name])
@@ -371,3 +407,119 @@ def test_a_report_of_very_many_classes_and_clips_is_small_and_opens(tmp_path, sh
     heading = page.locator("#classes-of-0 th button", has_text="Precision")
     heading.click()
     assert page.locator("#classes-of-0 tbody tr").count() == classes
+
+
+@pytest.fixture(scope="module")
+def recordings(tmp_path_factory):
+    """A timeline page of two videos that are there, the second with a name to be escaped, and one that is not."""
+    folder = tmp_path_factory.mktemp("recordings")
+    odd = "50% & 'one' #2 ü?.mp4"
+    videos = [make_clip(folder / name, 144, size=96, step=1) for name in ("first.mp4", odd)]
+    return of_recordings(folder, *videos, folder / "gone.mp4"), [video.as_uri() for video in videos]
+
+
+def until(page, condition):
+    """Wait until a condition holds: what Playwright itself waits by, the page's content security policy refuses."""
+    for _ in range(600):
+        if page.evaluate(condition):
+            return
+        page.wait_for_timeout(50)
+    raise AssertionError(condition)
+
+
+def playing(page):
+    """The path of the recording in the player, and where its video is, in seconds."""
+    until(page, "document.querySelector('video').readyState >= 1 && !document.querySelector('video').seeking")
+    return page.evaluate(
+        "[document.querySelector('[data-path]').textContent.split('/').pop(),"
+        " Math.round(100 * document.querySelector('video').currentTime) / 100]"
+    )
+
+
+def opened_with_video(show, recordings, **how):
+    page = show(recordings[0], plays=recordings[1], **how)
+    assert playing(page) == ["first.mp4", 0]
+    return page
+
+
+@pytest.mark.slow
+def test_a_click_on_a_bar_a_curve_or_a_row_plays_the_video_there(recordings, show):
+    page = opened_with_video(show, recordings)
+    second = page.locator("#r1")
+    page.locator("#r1e2").click(position={"x": 4, "y": 8})
+    assert playing(page) == ["50% & 'one' #2 ü?.mp4", 1.65]
+    assert page.locator("[data-label]").text_content().split(", ")[1] == ODD[2]
+    track = second.locator(".track").bounding_box()
+    second.locator(".curve").nth(1).click(position={"x": track["width"] / 2, "y": 20})
+    assert playing(page)[1] == pytest.approx(2.88, abs=0.02)
+    head = second.locator(".playhead").bounding_box()
+    assert head["x"] + 1 == pytest.approx(track["x"] + track["width"] / 2, abs=2)
+    page.locator("#r0 details summary").click()
+    page.locator("#r0 tr[data-event]").nth(1).locator("img").click()
+    assert playing(page) == ["first.mp4", 0.82]
+
+
+@pytest.mark.slow
+def test_keys_choose_events_move_in_time_and_play(recordings, show):
+    page = opened_with_video(show, recordings)
+    for key, wanted in (
+        ("j", 0),
+        ("j", 0.82),
+        ("j", 1.65),
+        ("k", 0.82),
+        ("ArrowRight", 1.82),
+        ("Shift+ArrowRight", 5.76),
+    ):
+        page.keyboard.press(key)
+        assert playing(page)[1] == pytest.approx(wanted, abs=0.02), key
+    page.keyboard.press("k")
+    assert page.evaluate("document.activeElement.matches('#r0 .event.current')")
+    assert page.evaluate("getComputedStyle(document.activeElement).outlineStyle") == "solid"
+    paused = "document.querySelector('video').paused"
+    page.keyboard.press("Space")
+    until(page, f"!{paused}")
+    page.keyboard.press("Space")
+    until(page, paused)
+    for _ in range(len(ODD)):
+        page.keyboard.press("j")
+    assert playing(page)[0].startswith("50%"), "after the last event of a recording comes the first of the next"
+
+
+@pytest.mark.slow
+def test_a_video_that_is_gone_is_told_and_its_events_are_shown(recordings, show):
+    page = opened_with_video(show, recordings, width=390)
+    page.locator("#r2e3").click(position={"x": 2, "y": 8})
+    assert page.locator("[data-problem]").text_content() == "The video is not at its path."
+    assert not page.locator("video").is_visible()
+    assert page.locator("[data-clock]").text_content() == "0:02.5"
+    assert page.locator("#r2 .playhead").is_visible() and not page.locator("#r0 .playhead").is_visible()
+
+
+@pytest.mark.slow
+def test_zoom_widens_the_tracks_alone(recordings, show):
+    page = opened_with_video(show, recordings, width=390)
+    width = "document.querySelector('.track').clientWidth"
+    before = page.evaluate(width)
+    page.locator(".zoom input").fill("2")
+    assert page.evaluate(width) == pytest.approx(4 * before, abs=4)
+    assert page.evaluate("[document.documentElement.scrollWidth, innerWidth]") == [390, 390]
+
+
+@pytest.mark.slow
+def test_ten_hours_of_many_events_and_classes_stay_below_two_megabytes(tmp_path, show):
+    times, rng = np.arange(36_000) + 0.5, np.random.default_rng(0)
+    names = tuple(f"class {number}" for number in range(40))
+    events = [Event(time, time + 4, int(rng.integers(40)), float(rng.random())) for time in np.arange(0, 35_990, 5.0)]
+    task = TaskTimeline(names, False, rng.random((len(times), 40), np.float32), events)
+    timeline = Timeline(Path("/data/long.mp4"), 36_000, (96, 128), times, times.astype(int), 4, 1, {"label": task})
+    jpeg = encode_jpeg(rng.integers(0, 256, (3, 90, 160), np.uint8))
+    pictures = {(0, found.event): jpeg for found in chosen_events([timeline], MAX_PICTURES)[0]}
+    path = tmp_path / "timeline.html"
+    write_timeline_page([timeline], pictures, path=path, run="run")
+    assert path.stat().st_size - 100 * 4 / 3 * len(jpeg) < 1e6, "besides pictures, which are noise here"
+    page = show(path)
+    assert (
+        "The page shows the 1,000 events with the highest scores; events.csv has all."
+        in page.locator("header").text_content()
+    )
+    assert page.locator(".event").count() == 1000

@@ -1,6 +1,8 @@
 "use strict";
 // One player for all recordings: a click on a bar, a curve or a row of the table plays the video there.
+document.querySelector("main").before(document.querySelector("template").content);
 const player = document.querySelector(".player");
+player.hidden = true;
 const video = player.querySelector("video");
 const recordings = [...document.querySelectorAll(".recording")];
 const rows = [...document.querySelectorAll("tr[data-event]")];
@@ -25,7 +27,7 @@ const showTime = () => {
   const share = Math.min(1, time / Number(shown.dataset.seconds));
   shown.querySelector(".playhead").style.left = `${100 * share}%`;
   part("clock").textContent = clock(time);
-  const names = rows.filter((row) => shown.contains(row) && row.dataset.start <= time && time < row.dataset.end);
+  const names = rows.filter((row) => shown.contains(row) && row.dataset.start <= time + 0.05 && time < row.dataset.end);
   part("label").textContent = [...new Set(names.map((row) => row.dataset.name))].join(", ");
 };
 
@@ -59,10 +61,10 @@ const choose = (row) => {
   seek(row.closest(".recording"), Number(row.dataset.start));
 };
 
-// The event before or after the one that was chosen last, or else after the time in the player.
+// The event before or after the one that was chosen last, at first the first one.
 const go = (step) => {
   if (!rows.length) return;
-  let next = current ? rows.indexOf(current) + step : 0;
+  const next = current ? rows.indexOf(current) + step : 0;
   const chosen = rows[Math.max(0, Math.min(rows.length - 1, next))];
   choose(chosen);
   bar(chosen).focus({ preventScroll: true });
@@ -99,10 +101,11 @@ for (const button of player.querySelectorAll("[data-go]")) {
 }
 
 addEventListener("keydown", (event) => {
-  if (event.ctrlKey || event.metaKey || event.altKey || event.target.closest("input, video")) return;
+  if (event.ctrlKey || event.metaKey || event.altKey || event.target.closest("video")) return;
   const jump = event.shiftKey ? 10 : 1;
   if (event.key === "j") go(1);
   else if (event.key === "k") go(-1);
+  else if (event.target.closest("input")) return; // its own keys
   else if (event.key === " " && !event.target.closest("button, summary") && shown) {
     if (video.paused) video.play().catch(() => {});
     else video.pause();
