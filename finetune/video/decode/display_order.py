@@ -6,7 +6,6 @@ VP9 or AV1 has to show exactly one picture. Sources: ITU-T H.264 (7.3, 8.2.1) an
 """
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from itertools import pairwise
 
 import numpy as np
 
@@ -48,10 +47,19 @@ def sort_by_display_order(times: Sequence[int | None], ranks: Sequence[Rank]) ->
 
     Raises UnknownOrderError where timestamps are missing, repeat, or contradict the ranks from the headers.
     """
-    if None in times or len(set(times)) < len(times):
-        raise UnknownOrderError("timestamps are missing or repeat")
-    order = np.argsort(np.asarray(times, dtype=np.int64)).tolist()
-    if any(ranks[after] <= ranks[before] for before, after in pairwise(order)):
+    if None in times:
+        raise UnknownOrderError("timestamps are missing")
+    ranks_N2 = np.asarray(ranks, dtype=np.int64).reshape(-1, 2)
+    return display_order(np.asarray(times, dtype=np.int64), ranks_N2).tolist()
+
+
+def display_order(times_N: np.ndarray, ranks_N2: np.ndarray) -> np.ndarray:
+    """The same for all N packets of a file as arrays: integer times (N,) and ranks (N, 2), to positions (N,)."""
+    order = np.argsort(times_N)
+    if (np.diff(times_N[order]) == 0).any():
+        raise UnknownOrderError("timestamps repeat")
+    series, number = np.diff(ranks_N2[order], axis=0).T
+    if not ((series > 0) | ((series == 0) & (number > 0))).all():
         raise UnknownOrderError("timestamps contradict the picture order of the headers")
     return order
 

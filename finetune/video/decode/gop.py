@@ -81,7 +81,7 @@ def layout_from_index_entries(
 
 
 def layout_from_frame_packets(
-    frame_packets: Sequence[int],
+    frame_packets: Sequence[int] | np.ndarray,
     keys: Sequence[int],
     seek_times: Sequence[int | None],
     *,
@@ -89,15 +89,15 @@ def layout_from_frame_packets(
     one_frame_per_packet: bool = True,
     times: np.ndarray | None = None,
 ) -> GopLayout | None:
-    """The layout where the packet of every frame is known; `frame_packets` is in display order, negative where unknown.
+    """The layout where the packets (N,) of all frames are known; they are in display order, negative where unknown.
 
     `keys` are the packets of keyframes, `seek_times` their times in ticks, `times` (N,) the seconds of frames. None
     where that is not enough to decode by: no keyframe at the start, a packet that gives two frames, a frame whose
     packet is unknown, or one that is shown between the frames of an earlier group.
     """
-    if min(frame_packets, default=0) < 0 or None in seek_times:
-        return None
     packets = np.asarray(frame_packets, dtype=np.int32)
+    if (packets < 0).any() or None in seek_times:
+        return None
     if not len(packets) or not len(keys) or keys[0] != 0 or len(np.unique(packets)) != len(packets):
         return None
     starts = np.append(np.asarray(keys, dtype=np.int64), num_packets)

@@ -1,5 +1,6 @@
 """Find the groups of pictures of a file: by its container's index, by its packets, or by decoding all of it."""
 
+from array import array
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from itertools import islice
@@ -24,9 +25,9 @@ from finetune.video.decode.container import (
 from finetune.video.decode.display_order import (
     Rank,
     UnknownOrderError,
+    display_order,
     display_order_reader,
     display_ranks,
-    sort_by_display_order,
 )
 from finetune.video.decode.gop import (
     GopLayout,
@@ -45,6 +46,7 @@ INTRA_ONLY_CODECS = {"mjpeg", "png", "prores", "dnxhd", "rawvideo"}
 # Its decoder splits packets first, and also drops the frame after those to discard.
 DISCARDS_EXTRA_CODECS = {"vp9"}
 UNKNOWN = -1
+NO_TICK = -(2**63)  # stands for a missing timestamp
 MAX_LEADING_PACKETS = 8  # packets after a keyframe in which leading frames, shown before it, are looked for
 KEYFRAME, DISCARD = 1, 2  # flags of an index entry
 NO_TIMESTAMPS = 0x80  # flag of a container: AVFMT_NOTIMESTAMPS
@@ -111,13 +113,14 @@ def _by_packets(container: InputContainer, stream: VideoStream) -> GopLayout | N
     if not intra_only and not has_reliable_times(container, stream):
         return None
     rank_of = display_order_reader(stream.codec_context.name, stream.codec_context.extradata or b"")
-    times, ranks, keys, seek_times, discards = [], [], [], [], []
+    ticks, ranks, discards = array("q"), array("q"), bytearray()  # of each packet, compact: there may be millions
+    keys, seek_times = [], []
     for number, packet in enumerate(read_packets(container, stream)):
         key_time = seek_time(container, packet)
         if key_time is None:
             return None
-        times.append(packet.pts)
-        ranks.append(rank_of(memoryview(packet)))
+        ticks.append(NO_TICK if packet.pts is None else packet.pts)
+        ranks.extend(rank_of(memoryview(packet)))
         discards.append(packet.is_discard)
         if packet.is_keyframe or intra_only:
             keys.append(number)
@@ -125,12 +128,17 @@ def _by_packets(container: InputContainer, stream: VideoStream) -> GopLayout | N
     if not keys or (stream.codec_context.name in DISCARDS_EXTRA_CODECS and any(discards)):
         return None
     container.seek(seek_times[0], stream=stream)
-    order = range(len(times)) if intra_only else sort_by_display_order(times, ranks)
-    shown = [number for number in order if not discards[number]]
-    if shown and shown[0] > 0 and not discards[0]:  # the file starts in the middle of a group of pictures
+    ticks_N = np.frombuffer(ticks, np.int64)
+    if not intra_only and (ticks_N == NO_TICK).any():
         return None
-    seconds = times_in_seconds(container, stream, [times[number] for number in shown])
-    return layout_from_frame_packets(shown, keys, seek_times, num_packets=len(times), times=seconds)
+    order = (
+        np.arange(len(ticks_N)) if intra_only else display_order(ticks_N, np.frombuffer(ranks, np.int64).reshape(-1, 2))
+    )
+    shown = order[~np.frombuffer(discards, bool)[order]]
+    if len(shown) and shown[0] > 0 and not discards[0]:  # the file starts in the middle of a group of pictures
+        return None
+    seconds = times_in_seconds(container, stream, np.where(ticks_N == NO_TICK, np.nan, ticks_N)[shown])
+    return layout_from_frame_packets(shown, keys, seek_times, num_packets=len(ticks_N), times=seconds)
 
 
 def ranks_of_packets(stream: VideoStream, packets: Sequence[Packet]) -> list[Rank]:
@@ -200,15 +208,21 @@ class FrameDigest:
         return crc32(small.planes[0])
 
 
-def times_in_seconds(container: InputContainer, stream: VideoStream, ticks: Sequence[int | None]) -> np.ndarray:
-    """Presentation times of frames, float64 (N,) in seconds, from the timestamps of their packets in display order."""
+def times_in_seconds(
+    container: InputContainer, stream: VideoStream, ticks: Sequence[int | None] | np.ndarray
+) -> np.ndarray:
+    """Presentation times of frames, float64 (N,) in seconds, from the timestamps of their packets in display order.
+
+    A timestamp that is missing is None or NaN.
+    """
     rate = frame_rate(stream)
+    ticks_N = np.array(ticks, dtype=np.float64)
     if lacks_timestamps(container):
-        ticks = [None] * len(ticks)
+        ticks_N[:] = np.nan
     base = float(stream.time_base or 0)
-    known = [tick for tick in ticks if tick is not None]
-    start = known[0] if known and abs(known[0] * base) > MAX_TIME_SECONDS else 0
-    seconds = np.array([np.nan if tick is None else (tick - start) * base for tick in ticks], dtype=np.float64)
+    known = ticks_N[np.isfinite(ticks_N)]
+    start = known[0] if len(known) and abs(known[0] * base) > MAX_TIME_SECONDS else 0
+    seconds = (ticks_N - start) * base
     seconds[np.abs(seconds) > MAX_TIME_SECONDS] = np.nan
     return monotonic_times(seconds, rate)
 

@@ -199,8 +199,9 @@ def _require_not_truncated(path: Path, container: InputContainer, stream: VideoS
     listed = len(stream.index_entries)
     if listed > container.size:
         raise VideoError(f"{path}: is damaged: its index lists {listed} frames in {container.size} bytes")
-    ends = [entry.pos + entry.size for entry in stream.index_entries] if is_mp4(container) else []
+    if not is_mp4(container):
+        return
     file_size = path.stat().st_size
-    complete = sum(end <= file_size for end in ends)
-    if complete < len(ends):
-        raise VideoError(f"{path}: is cut off: its index lists {len(ends)} frames, only {complete} are in the file")
+    complete = sum(entry.pos + entry.size <= file_size for entry in stream.index_entries)
+    if complete < listed:
+        raise VideoError(f"{path}: is cut off: its index lists {listed} frames, only {complete} are in the file")
