@@ -71,13 +71,15 @@ def stream_frames(
             yield index, RgbConverter(images[index])(frame, size)
         return
     given = listed = 0  # how many of the indices; frames in the file's index
-    if layout is None or layout.has_groups:
-        with suppress(LayoutError, *PYAV_ERRORS), open_video(path, quick=True) as (container, stream):
-            known = layout or layout_by_container_index(container, stream) or layout_by_demuxing(container, stream)
-            if known is not None and indices[-1] < known.num_frames:
+    for edit_lists in [True] if layout is None or not _is_long_mp4(path, layout) else [False, True]:
+        if layout is not None and not layout.has_groups:
+            break
+        with suppress(LayoutError, *PYAV_ERRORS), open_video(path, quick=True, edit_lists=edit_lists) as (file, stream):
+            known = layout or layout_by_container_index(file, stream) or layout_by_demuxing(file, stream)
+            if known is not None and indices[-1] < known.num_frames and (edit_lists or has_same_index(stream, known)):
                 listed = known.num_frames
-                frames = decode_groups(container, stream, known, indices.tolist())
-                for number, picture in _wanted_pictures(path, frames, indices, size):
+                frames = decode_groups(file, stream, known, indices[given:].tolist())
+                for number, picture in _wanted_pictures(path, frames, indices[given:], size):
                     given += 1
                     yield number, picture
                 return
