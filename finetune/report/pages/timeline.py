@@ -212,13 +212,11 @@ def _span(timeline: Timeline) -> tuple[float, float]:
 
 
 def _ticks(seconds: float) -> list[tuple[float, str]]:
-    """(percent, text) of the ticks of a time axis."""
-    step = next(
-        (step for step in TICK_SECONDS if seconds / step <= MAX_TICKS), 86400 * (1 + seconds // (86400 * MAX_TICKS))
-    )
-    return [
-        (100 * number * step / seconds, clock(number * step, tenths=False)) for number in range(int(seconds / step) + 1)
-    ]
+    """(percent, text) of the ticks of a time axis; none where its text would not fit before the end."""
+    days = 86400 * (1 + seconds // (86400 * MAX_TICKS))
+    step = next((step for step in TICK_SECONDS if seconds / step <= MAX_TICKS), days)
+    places = np.arange(0, 0.9 * seconds, step).tolist()
+    return [(100 * place / seconds, clock(place, tenths=False)) for place in places]
 
 
 def clock(seconds: float, *, tenths: bool = True) -> str:
