@@ -39,6 +39,7 @@ def _clip_cache_key(dataset: ClipDataset) -> dict[str, Any]:
         "clip": clip.model_dump(),
         "pictures": DECODING_VERSION,
         "drawn": None if augment is None else augmentation_cache_key(augment, size=clip.size, fit=clip.fit),
+        **({} if dataset.window_seconds is None else {"window": dataset.window_seconds}),
         "frames": "videos" if pack is None else f"{pack.folder.absolute()} {pack.settings}",
     }
 

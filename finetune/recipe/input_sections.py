@@ -124,10 +124,10 @@ class Augment(Section):
     frame_dropout: Fraction = Field(
         0.0, description="fraction of a clip's frames that are replaced by the previous frame"
     )
-    interval_shift: Annotated[float, Field(ge=0, le=0.5)] = Field(
-        0.0,
-        description="largest shift of a row with start and end, either way, as a fraction of its length. For "
-        "timelines, whose windows seldom begin with an event: 0.5",
+    interval_windows: bool = Field(
+        False,
+        description="train rows with start and end on windows as a timeline has them: of the median length of the "
+        "rows, their middle anywhere in the row",
     )
     crop: Literal["random_resized", "multi_scale", "center"] | None = Field(
         None,

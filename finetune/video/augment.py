@@ -126,7 +126,6 @@ def augmentation_cache_key(augment: Augment, *, size: int, fit: str) -> dict[str
         "frame_dropout": augment.frame_dropout,
         "read_size": read_size(augment, size),
         "fit": fit,
-        **({"interval_shift": augment.interval_shift} if augment.interval_shift else {}),
     }
 
 
@@ -135,7 +134,7 @@ def default_cached_views(augment: Augment, clip: Clip) -> int:
     plain = AugmentParams(crop="center")
     still = resolve_augment_params(augment) == plain and (augment.preset == "none" or not augment.flip)
     fixed = clip.sampling == "uniform" and augment.speed[0] == augment.speed[1]
-    fixed = fixed and not augment.frame_dropout and not augment.interval_shift
+    fixed = fixed and not augment.frame_dropout and not augment.interval_windows
     return 1 if still and fixed else 8 if augment.preset == "strong" else 4
 
 

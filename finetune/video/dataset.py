@@ -19,6 +19,7 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from finetune.arguments import check_arguments, check_range
+from finetune.data.intervals import WHOLE
 from finetune.data.labels import TargetLayout
 from finetune.data.manifest import Manifest
 from finetune.errors import RecipeError, VideoError
@@ -29,7 +30,7 @@ from finetune.video.augment import build_augmentation, center_crop, frame_size
 from finetune.video.decode.clip_files import stamp
 from finetune.video.decode.probe import frame_times
 from finetune.video.decode.read import read_frames
-from finetune.video.file_facts import FileFacts
+from finetune.video.file_facts import FileFacts, typical_clip_seconds
 from finetune.video.geometry import Placement, placement
 from finetune.video.pack.read import Pack, manifest_facts
 from finetune.video.sampling import MICROSECONDS_PER_SECOND, Jitter, sample_indices
@@ -119,6 +120,9 @@ class ClipDataset(Dataset):
         self.pack = None if packed is None else Pack(packed)
         rows = manifest.rows(split)
         self.rows = rows[~np.isin(rows, list(self.facts.bad))]
+        self.window_seconds = None  # length of training windows
+        if augment is not None and augment.interval_windows and manifest.intervals is not None:
+            self.window_seconds = typical_clip_seconds(manifest, self.facts)
         self.transform = None if augment is None else build_augmentation(augment, size=clip.size, fit=clip.fit)
 
     def __len__(self) -> int:
@@ -228,27 +232,31 @@ class ClipDataset(Dataset):
         return torch.stack([self.transform(clip_TCHW, seed) for clip_TCHW, seed in clips])
 
     def _seeds_and_indices(self, epoch: int, row: int) -> list[tuple[int, list[int]]]:
-        """The seed and the frame indices of each of an item's augmented clips; a shifted one may have negative ones."""
+        """The seed and the frame indices of each of an item's augmented clips; those of a window may be negative."""
         assert self.augment is not None
-        path, num_frames = self.manifest.path(row), int(self.facts.num_frames[row])
-        clips = []
+        path, clips = self.manifest.path(row), []
         for seed in self._seeds(epoch, row, path):
             jitter = Jitter(Random(seed), speed=self.augment.speed, frame_dropout=self.augment.frame_dropout)
-            shift = self._draw_shift(row, seed)
-            indices = _clip_indices(path, self.clip, num_frames, source=self._source(row, shift), jitter=jitter)
-            clips.append((seed, [shift + index for index in indices]))
+            begin, num_frames = self._draw_window(row, seed)
+            source = self._source(row, begin, num_frames)
+            indices = _clip_indices(path, self.clip, num_frames, source=source, jitter=jitter)
+            clips.append((seed, [begin + index for index in indices]))
         return clips
 
-    def _draw_shift(self, row: int, seed: int) -> int:
-        """By how many frames a clip of an interval begins later in its file, or earlier; within the file."""
-        assert self.augment is not None
-        if not self.augment.interval_shift or not (frame_range := self.frame_range(row)):
-            return 0
-        first, num_frames = frame_range
-        assert self.facts.file_frames is not None
-        reach = round(self.augment.interval_shift * num_frames)
-        most = int(self.facts.file_frames[row]) - first - num_frames
-        return min(max(Random(f"shift {seed}").randint(-reach, reach), -first), most)
+    def _draw_window(self, row: int, seed: int) -> tuple[int, int]:
+        """The first frame of a clip, counted from that of the row, and its number of frames: the row, or a window.
+
+        A window of an interval has its middle in the interval, and lies within the file.
+        """
+        num_frames = int(self.facts.num_frames[row])
+        if self.window_seconds is None or self.manifest.interval(row) == WHOLE:
+            return 0, num_frames
+        assert self.facts.seconds is not None and self.facts.file_frames is not None
+        rate = num_frames / max(float(self.facts.seconds[row]), 1e-3)
+        first, file_frames = self.frame_range(row)[0], int(self.facts.file_frames[row])
+        length = min(file_frames, max(1, round(self.window_seconds * rate)))
+        begin = Random(f"window {seed}").randrange(num_frames) - length // 2
+        return min(max(begin, -first), file_frames - first - length), length
 
     def _seeds(self, epoch: int, row: int, path: Path) -> list[int]:
         """The seeds of an item's clips, one for each view."""
@@ -261,8 +269,8 @@ class ClipDataset(Dataset):
     def _video_size(self, row: int) -> tuple[int, int]:
         return int(self.facts.heights[row]), int(self.facts.widths[row])
 
-    def _source(self, row: int, shift: int = 0) -> FrameSource:
-        """Where the frames of a row come from; with `shift` frame 0 is that many frames later."""
+    def _source(self, row: int, begin: int = 0, num_frames: int | None = None) -> FrameSource:
+        """Where the frames of a row come from, or `num_frames` frames from its frame `begin` on."""
         rate = self.manifest.image_rate
         if self.pack is not None:
             source = FrameSource(self.pack.read_frames, self.pack.frame_times, rate)
@@ -270,7 +278,7 @@ class ClipDataset(Dataset):
             layout = self.facts.layout(row)
             source = FrameSource(partial(read_frames, layout=layout), partial(frame_times, layout=layout), rate)
         if frame_range := self.frame_range(row):
-            return source.part(frame_range[0] + shift, frame_range[1])
+            return source.part(frame_range[0] + begin, num_frames or frame_range[1])
         return source
 
 

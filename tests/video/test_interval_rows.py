@@ -188,28 +188,38 @@ def test_a_pack_has_the_same_intervals(tmp_path, kind):
         assert difference.abs().mean() < 8  # JPEG
 
 
-def test_training_shifts_intervals_within_their_file_and_evaluation_does_not(tmp_path):
+def test_training_windows_have_the_median_length_and_their_middle_in_the_row(tmp_path):
     make_clip(tmp_path / "a.mp4", 31)
-    rows = [("a.mp4", 0.4, 0.8, "a", ""), ("a.mp4", 0.04, 0.44, "b", ""), ("a.mp4", 0.84, 1.24, "a", "")]
-    manifest = write_csv(tmp_path / "clips.csv", rows)
+    rows = [("a.mp4", 0.4, 0.8, "a", ""), ("a.mp4", 0.04, 0.44, "b", ""), ("a.mp4", 0.72, 1.24, "a", "")]
+    manifest = write_csv(tmp_path / "clips.csv", rows)  # 10, 10 and 13 frames
     clip = Clip(num_frames=10, size=32, sampling="uniform")
-    augment = Augment(preset="none", interval_shift=0.5)
-    shifted = ClipDataset(manifest, "train", clip=clip, augment=augment)
-    firsts = [{level_of(shifted[epoch, row]["clips"].numpy())[0] for epoch in range(200)} for row in range(3)]
-    assert firsts[0] == set(range(5, 16))  # by up to half of ten frames
-    assert firsts[1] == set(range(7))  # not before the beginning of the file
-    assert firsts[2] == set(range(16, 22))  # nor beyond its end
-    assert all(np.diff(level_of(shifted[epoch, 0]["clips"].numpy())).tolist() == [1] * 9 for epoch in range(9))
+    augment = Augment(preset="none", interval_windows=True)
+    windows = ClipDataset(manifest, "train", clip=clip, augment=augment)
+    firsts = [{level_of(windows[epoch, row]["clips"].numpy())[0] for epoch in range(300)} for row in range(3)]
+    assert firsts[0] == set(range(5, 15))  # their middles are frames 10 to 19
+    assert firsts[1] == set(range(6))  # not before the beginning of the file
+    assert firsts[2] == set(range(13, 22))  # nor beyond its end
+    for row in range(3):
+        assert np.diff(level_of(windows[1, row]["clips"].numpy())).tolist() == [1] * 9
     assert level_of(ClipDataset(manifest, "train", clip=clip)[0]["clips"].numpy())[0] == 10
 
 
-def test_a_shift_changes_nothing_else_that_is_drawn(tmp_path):
+def test_whole_files_have_no_windows(tmp_path):
+    make_clip(tmp_path / "a.mp4", 31)
+    make_clip(tmp_path / "b.mp4", 10)
+    manifest = write_csv(tmp_path / "clips.csv", [("a.mp4", 0.4, 0.8, "a", ""), ("b.mp4", "", "", "b", "")])
+    clip, augment = Clip(num_frames=10, size=32, sampling="uniform"), Augment(preset="none", interval_windows=True)
+    dataset = ClipDataset(manifest, "train", clip=clip, augment=augment)
+    assert {level_of(dataset[epoch, 1]["clips"].numpy())[0] for epoch in range(20)} == {0}
+
+
+def test_windows_change_nothing_else_that_is_drawn(tmp_path):
     make_clip(tmp_path / "a.mp4", 31, size=64)
     manifest = write_csv(tmp_path / "clips.csv", [("a.mp4", 0.4, 0.8, "a", ""), ("a.mp4", 0.8, 1.2, "b", "")])
     clip, augment = Clip(num_frames=4, size=32, sampling="uniform"), Augment(preset="light")
     plain = ClipDataset(manifest, "train", clip=clip, augment=augment)
-    shifted = ClipDataset(manifest, "train", clip=clip, augment=augment.model_copy(update={"interval_shift": 0.5}))
+    windows = ClipDataset(manifest, "train", clip=clip, augment=augment.model_copy(update={"interval_windows": True}))
     for epoch in range(20):
-        one, other = plain.placements(epoch, 0)[0], shifted.placements(epoch, 0)[0]
+        one, other = plain.placements(epoch, 0)[0], windows.placements(epoch, 0)[0]
         np.testing.assert_array_equal(one.matrix, other.matrix)
         assert other.last - other.first == one.last - one.first
