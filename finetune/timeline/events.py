@@ -99,13 +99,24 @@ def _events_beside_background(
     for first, after in zip(stretches.first_E.tolist(), stretches.after_E.tolist(), strict=True):
         if something_N[first:after].max() < settings.high:
             continue
-        path = _class_path(probabilities_NK[first:after], background)
-        changes = [first, *(first + np.flatnonzero(np.diff(path)) + 1).tolist(), after]
-        parts = [(low, high, int(path[low - first])) for low, high in pairwise(changes)]
-        for low, high, label in _join_short(parts, edges, settings.shortest_seconds):
-            score = float(smooth_NK[low:high, label].mean())
-            events.append(Event(float(edges[low]), float(edges[high]), label, score))
+        inside = slice(first, after)
+        events += events_of_stretch(
+            probabilities_NK[inside], smooth_NK[inside], edges[first : after + 1], settings, background
+        )
     return events
+
+
+def events_of_stretch(
+    probabilities_NK: np.ndarray, smooth_NK: np.ndarray, edges: np.ndarray, settings: EventSettings, background: int
+) -> list[Event]:
+    """The events of successive windows in which something happens, one after the other; `edges` are N + 1 times."""
+    path = _class_path(probabilities_NK, background)
+    changes = [0, *(np.flatnonzero(np.diff(path)) + 1).tolist(), len(path)]
+    parts = [(first, after, int(path[first])) for first, after in pairwise(changes)]
+    return [
+        Event(float(edges[first]), float(edges[after]), label, float(smooth_NK[first:after, label].mean()))
+        for first, after, label in _join_short(parts, edges, settings.shortest_seconds)
+    ]
 
 
 def _join_short(parts: list[tuple[int, int, int]], edges: np.ndarray, shortest: float) -> list[tuple[int, int, int]]:

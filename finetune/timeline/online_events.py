@@ -9,7 +9,7 @@ from typing import NamedTuple
 import numpy as np
 
 from finetune.metrics.event_matching import Event
-from finetune.timeline.events import ROUNDING, EventSettings
+from finetune.timeline.events import ROUNDING, EventSettings, events_of_stretch
 
 
 class EventChange(NamedTuple):
@@ -25,6 +25,9 @@ class OnlineEvents:
     The ended events are those of `events_from_probabilities` for the same windows, with the same arguments; `start` is
     the first border. A change is known with a delay: half of `smoothing_seconds` and one step, for a start also
     `shortest_seconds`, for an end also `max_gap_seconds`.
+
+    Where one of the classes of single-label windows is background, an event starts as soon as something happens, with
+    the class that is the most probable until then; its end tells its class, and may be that of several events.
     """
 
     def __init__(
@@ -35,6 +38,7 @@ class OnlineEvents:
         self.done = 0  # how many of `recent` are complete
         self.edge = start
         self.tracks: list[_Track] = []
+        self.stretch: list[_Window] | None = None if background is None or multilabel else []
 
     def add(self, seconds: float, probabilities_K: np.ndarray) -> list[EventChange]:
         """Take the next window, (K,), with its center; returns what is known now."""
@@ -53,7 +57,7 @@ class OnlineEvents:
                 end if is_last else (self.recent[self.done][0] + self.recent[self.done + 1][0]) / 2
             )
         for track in self.tracks:
-            changes += track.close()
+            changes += self._with_classes(track.close())
         return changes
 
     def _complete(self, upper: float) -> list[EventChange]:
@@ -61,6 +65,7 @@ class OnlineEvents:
         center, reach = self.recent[self.done][0], self.settings.smoothing_seconds / 2 + ROUNDING
         near = [values_K for seconds, values_K in self.recent if abs(seconds - center) <= reach]
         smooth_K = np.clip(np.mean(near, axis=0, dtype=float), 0, 1)
+        probabilities_K = self.recent[self.done][1]
         self.done += 1
         while self.recent[0][0] < center - reach:
             self.recent.popleft()
@@ -68,6 +73,8 @@ class OnlineEvents:
         lower, self.edge = self.edge, upper
         if not self.tracks:
             self.tracks = [_Track(self.settings) for _ in range(len(smooth_K) if self.multilabel else 1)]
+        if self.stretch is not None:
+            return self._follow_something(_Window(lower, upper, probabilities_K, smooth_K))
         labels = self._labels(smooth_K)
         return [
             change
@@ -75,11 +82,52 @@ class OnlineEvents:
             for change in track.add(label, smooth_K, (lower, upper))
         ]
 
+    def _follow_something(self, window: "_Window") -> list[EventChange]:
+        """Follow a window of classes beside background; keeps the windows of what has not ended yet."""
+        assert self.stretch is not None and self.background is not None
+        (track,) = self.tracks
+        something = 1 - window.smooth_K[self.background]
+        self.stretch.append(window)
+        label = 0 if something >= self.settings.low else None
+        changes = self._with_classes(track.add(label, np.array([something]), (window.lower, window.upper)))
+        starts = [stretch.start for stretch in (track.event, track.candidate) if stretch is not None]
+        self.stretch = [kept for kept in self.stretch if starts and kept.lower >= min(starts)]
+        return changes
+
+    def _with_classes(self, changes: list[EventChange]) -> list[EventChange]:
+        """The changes of what happens, with its classes."""
+        if self.stretch is None or self.background is None:
+            return changes
+        with_classes = []
+        for has_ended, event in changes:
+            inside = [window for window in self.stretch if event.start <= window.lower < event.end]
+            smooth_NK = np.array([window.smooth_K for window in inside])
+            if has_ended:
+                probabilities_NK = np.array([window.probabilities_K for window in inside])
+                edges = np.array([inside[0].lower, *(window.upper for window in inside)])
+                events = events_of_stretch(probabilities_NK, smooth_NK, edges, self.settings, self.background)
+                with_classes += [EventChange(True, of_class) for of_class in events]
+            else:
+                mean_K = smooth_NK.mean(0)
+                mean_K[self.background] = -1.0
+                label = int(mean_K.argmax())
+                with_classes.append(EventChange(False, event._replace(label=label, score=float(mean_K[label]))))
+        return with_classes
+
     def _labels(self, smooth_K: np.ndarray) -> list[int | None]:
         """The class that is on, on each track."""
         candidates = range(len(smooth_K)) if self.multilabel else [int(smooth_K.argmax())]
         is_on = [smooth_K[label] >= self.settings.low and label != self.background for label in candidates]
         return [label if on else None for label, on in zip(candidates, is_on, strict=True)]
+
+
+class _Window(NamedTuple):
+    """A complete window: the time it stands for in seconds, and its probabilities as they are and smoothed."""
+
+    lower: float
+    upper: float
+    probabilities_K: np.ndarray
+    smooth_K: np.ndarray
 
 
 class _Stretch:

@@ -10,7 +10,7 @@ BACKGROUND = 2
 
 
 def hesitant(number, *, seed, events=6):
-    """Recordings whose events have probabilities of only 0.4, in flickering windows of half a second."""
+    """Recordings whose events have probabilities of 0.2 and 0.15, in flickering windows of half a second."""
     rng = np.random.default_rng(seed)
     recordings = []
     for _ in range(number):
@@ -23,8 +23,8 @@ def hesitant(number, *, seed, events=6):
         probabilities = np.tile([0.05, 0.05, 0.9], (len(times), 1))
         for event in truth:
             inside = (event.start <= times) & (times < event.end) & (rng.random(len(times)) < 0.8)
-            probabilities[inside] = 0.25
-            probabilities[inside, event.label] = 0.45
+            probabilities[inside] = (0.15, 0.15, 0.65)
+            probabilities[inside, event.label] = 0.2
         recordings.append(AnnotatedProbabilities(times, probabilities, (0, time + 3), truth))
     return recordings
 

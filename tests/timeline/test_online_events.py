@@ -38,7 +38,10 @@ def test_ended_events_are_those_of_the_recording(multilabel):
         ended = sorted(change.event for change in changes if change.has_ended)
         np.testing.assert_allclose(ended, sorted(expected), atol=1e-6, err_msg=f"seed {seed}")
         starts = sorted((change.event.start, change.event.label) for change in changes if not change.has_ended)
-        assert starts == sorted((event.start, event.label) for event in ended)
+        if multilabel or how["background"] is None:
+            assert starts == sorted((event.start, event.label) for event in ended)
+        else:  # what happens has one start, and may turn out to be several events
+            assert {start for start, _ in starts} <= {event.start for event in ended}
         total += len(ended)
     assert total > 60
 
