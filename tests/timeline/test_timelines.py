@@ -3,11 +3,11 @@
 import csv
 import json
 import shutil
-import subprocess
 
 import numpy as np
 import pytest
 from grey import grey_frames, make_images
+from scenes import make_bad_files
 
 import finetune as ft
 from finetune.run.read import open_run
@@ -32,26 +32,21 @@ def rows_of(path):
         return list(csv.DictReader(file))
 
 
-def test_a_window_has_the_probabilities_that_predict_gives_for_its_frames(trained_run, recording, tmp_path):
-    timeline = TimelinePredictor(open_run(trained_run), TimelineOptions(0.64, 0.16))(recording)
-    table = timeline.tasks["label"].probabilities_WK
-    frames_THWC = np.concatenate([grey_frames(25, start=(16, 200)[number % 2], step=2) for number in range(6)])
-    for place in (0, 7, 20, len(table) - 1):
-        first = round((timeline.times_W[place] - timeline.window_seconds / 2) * 25)
-        count = round(timeline.window_seconds * 25)
-        part = ft.predict(trained_run, cut(recording, first, count, tmp_path / f"{place}.mkv"))[0]
-        expected = dict(part.top_k)
-        for name, probability in zip(timeline.tasks["label"].classes, table[place].tolist(), strict=True):
-            assert probability == pytest.approx(expected[name], abs=1e-5)
-    assert len(frames_THWC) == 150 and timeline.seconds == pytest.approx(6.0)
-
-
-def cut(path, first, count, target):
-    """Frames of a video, without loss."""
-    select = f"select='between(n\\,{first}\\,{first + count - 1})',setpts=N/25/TB"
-    command = ["ffmpeg", "-v", "error", "-i", path, "-vf", select, "-c:v", "ffv1", target]
-    subprocess.run(command, check=True)
-    return target
+@pytest.mark.parametrize("calibrated", [False, True])
+@pytest.mark.parametrize("suffix", ["mp4", "avi", "mkv"])
+def test_a_window_has_the_probabilities_that_predict_gives_for_its_interval(trained_run, tmp_path, suffix, calibrated):
+    recording = dark_and_bright(tmp_path / f"recording.{suffix}")
+    options = TimelineOptions(0.64, 0.16, calibrated=calibrated)
+    timeline = TimelinePredictor(open_run(trained_run), options)(recording)
+    assert timeline.seconds == pytest.approx(6.0, abs=0.01)
+    starts = (timeline.times_W - timeline.window_seconds / 2).round(3)
+    intervals = [(recording, start, round(start + timeline.window_seconds, 3)) for start in starts.tolist()]
+    table = timeline.tasks["label"]
+    for probabilities_K, part in zip(
+        table.probabilities_WK, ft.predict(trained_run, intervals, calibrated=calibrated), strict=True
+    ):
+        expected = [dict(part.top_k)[name] for name in table.classes]
+        assert probabilities_K.tolist() == pytest.approx(expected, abs=1e-5)
 
 
 def test_events_and_probabilities_of_recordings_are_written(trained_run, recording, tmp_path, finetune):
@@ -96,15 +91,13 @@ def test_a_folder_of_numbered_images_is_a_recording(trained_run, tmp_path, finet
 
 
 def test_mistakes_are_refused_in_words(trained_run, recording, tmp_path, finetune):
-    sound = tmp_path / "sound.wav"
-    subprocess.run(["ffmpeg", "-v", "error", "-f", "lavfi", "-i", "sine=d=1", sound], check=True)
-    sound = sound.rename(tmp_path / "sound.mp4")
+    make_bad_files(tmp_path)
     for arguments, words in (
         ((tmp_path, recording), "is not a run folder"),
         ((trained_run, tmp_path / "none.mp4"), "there is no such file"),
         ((trained_run, recording, "--step", 0), "--step is 0 seconds; it must be more than 0"),
         ((trained_run, recording, "--window", -1), "--window is -1 seconds"),
-        ((trained_run, sound, "--window", 1), "holds only audio"),
+        ((trained_run, tmp_path / "sound.mp4", "--window", 1), "holds only audio"),
     ):
         status, _, err = finetune("timeline", *arguments, "--out", tmp_path / "out")
         assert (status, words in err) == (2, True), err
