@@ -39,7 +39,7 @@ def test_an_interrupted_command_says_so_and_has_status_130(finetune, monkeypatch
         raise KeyboardInterrupt
 
     monkeypatch.setattr("finetune.cli.results.import_quickly", interrupt)
-    monkeypatch.setattr("finetune.run.read.open_run", lambda run: None)
+    monkeypatch.setattr("finetune.run.read.open_run", lambda run, parts=None: None)
     status, _, err = finetune("evaluate", ".")
     assert (status, err) == (130, "finetune: interrupted\n")
 
