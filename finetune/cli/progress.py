@@ -46,7 +46,7 @@ def recording_progress(show: Callable[[str, int, int | None], None]) -> Callable
     """A function of (path of a recording, seconds done, seconds), which shows the seconds of each recording."""
 
     def show_recording(path: str, seconds: float, total: float) -> None:
-        show(f"{Path(path).name}, seconds", int(seconds), int(total))
+        show(f"{Path(path).name}, seconds", round(seconds), max(1, round(total)))
 
     return show_recording
 

@@ -132,7 +132,8 @@ class TimelinePredictor:
                     of_task[done : done + count] = values_BK
                 done += count
                 if self.progress is not None:
-                    self.progress(str(path), float(windows.times_W[done - 1]), seconds)
+                    is_last = done == len(windows)
+                    self.progress(str(path), seconds if is_last else float(windows.times_W[done - 1]), seconds)
         if not all(np.isfinite(of_task).all() for of_task in by_task.values()):
             raise DataError(f"{path}: its predictions are not finite; train with train.precision=fp32")
         return by_task
