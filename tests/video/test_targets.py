@@ -192,3 +192,29 @@ def test_classes_alone_are_taken_without_a_look_at_the_file(manifest, monkeypatc
     )
     monkeypatch.setattr(ClipDataset, "placements", lambda *_: pytest.fail("asked for where a clip lies"))
     assert dataset.target(1, 0).tolist() == [1, 0, 1, 1, 1, 1]
+
+
+def test_the_box_of_an_interval_is_that_of_its_middle_frame_also_in_a_window_of_training(tmp_path):
+    make_clip(tmp_path / "whole.mp4", 41, size=64)
+    make_clip(tmp_path / "cut.mp4", 11, size=64, start=(16 + 7 * 15) % 256)
+    text = "path,start,end,split,x,y,w,h\n{}\nwhole.mp4,,,train,0,0,8,8\n"
+    box = {"box": TASKS["box"]}
+    (tmp_path / "part.csv").write_text(text.format("whole.mp4,0.6,1.04,train,20,16,24,32"))
+    (tmp_path / "cut.csv").write_text(text.format("cut.mp4,,,train,20,16,24,32"))
+    part, cut = (Manifest.from_csv(tmp_path / f"{name}.csv", tasks=box) for name in ("part", "cut"))
+    outputs = output_specs(part.tasks, part.rows("train"))
+    options = {
+        "clip": Clip(num_frames=3, size=32, sampling="dense"),
+        "augment": Augment(preset="light"),
+        "outputs": outputs,
+    }
+    one, other = (ClipDataset(rows, "train", **options) for rows in (part, cut))
+    is_known = []
+    for epoch in range(30):
+        np.testing.assert_array_equal(one.target(epoch, 0), other.target(epoch, 0))
+        is_known.append(one.target(epoch, 0)[-1])
+    assert 0 < sum(is_known) < 30  # a short clip spans the middle frame, number 5 of 11, in some epochs
+    windows = ClipDataset(part, "train", **options | {"augment": Augment(preset="none", interval_windows=True)})
+    for epoch in range(30):
+        (place,) = windows.placements(epoch, 0)
+        assert bool(windows.target(epoch, 0)[-1]) == (place.first <= 5 <= place.last)
