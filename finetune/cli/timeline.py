@@ -22,8 +22,6 @@ if TYPE_CHECKING:
     from finetune.timeline.timeline import Timeline
     from finetune.timeline.timelines import TimelineOptions
 
-PAGE_FILE = "timeline.html"
-
 
 def timeline(
     run: RunArgument,
@@ -47,6 +45,7 @@ def timeline(
 
     Example: finetune timeline runs/mine recordings/ --step 0.5
     """
+    from finetune.run.folder import TIMELINE_PAGE
     from finetune.run.read import open_run
 
     opened = open_run(run)
@@ -54,7 +53,7 @@ def timeline(
     for name, seconds in (("--window", window), ("--step", step)):
         if seconds is not None and not 0 < seconds < float("inf"):
             raise RunError(f"{name} is {seconds:g} seconds; it must be more than 0")
-    check_writable(out / PAGE_FILE)
+    check_writable(out / TIMELINE_PAGE)
 
     import_quickly("finetune.timeline.timelines")
     from finetune.timeline.timelines import TimelineOptions

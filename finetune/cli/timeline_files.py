@@ -5,16 +5,15 @@ from pathlib import Path
 
 from finetune.errors import RunError
 from finetune.report.pages.timeline import MAX_PICTURES, chosen_events, write_timeline_page
+from finetune.run.folder import TIMELINE_PAGE
 from finetune.timeline.pictures import event_pictures
 from finetune.timeline.timeline import Timeline
 from finetune.timeline.write import EVENTS_FILE, PROBABILITIES_FILE, write_events, write_probabilities
 
-PAGE_FILE = "timeline.html"
-
 
 def write_timelines(folder: Path, timelines: Sequence[Timeline], *, run: str) -> list[Path]:
     """The paths of the three files; `run` is the name of the run, for the page. Raises RunError."""
-    probabilities, events, page = (folder / name for name in (PROBABILITIES_FILE, EVENTS_FILE, PAGE_FILE))
+    probabilities, events, page = (folder / name for name in (PROBABILITIES_FILE, EVENTS_FILE, TIMELINE_PAGE))
     try:
         folder.mkdir(parents=True, exist_ok=True)
         write_probabilities(probabilities, timelines)

@@ -6,6 +6,7 @@ from pathlib import Path
 from finetune.storage.atomic import current_version
 
 SPLITS = ("test", "val", "train")
+TIMELINE_PAGE = "timeline.html"  # in an evaluation, or wherever `finetune timeline` writes it
 
 
 @dataclass(frozen=True)
@@ -157,7 +158,7 @@ class EvaluationFolder:
     @property
     def timeline_page(self) -> Path:
         """The page about the timelines of the evaluated recordings."""
-        return self.path / "timeline.html"
+        return self.path / TIMELINE_PAGE
 
     @property
     def figures(self) -> Path:

@@ -23,6 +23,7 @@ EXCEPTIONS = {  # (module, name): why
     ("model/backbone/timm_networks.py", "model.safetensors"): "the Hugging Face Hub's name for weights",
     ("model/backbone/fetch_weights.py", "model.safetensors"): "the Hugging Face Hub's name for weights",
     ("datasets/quickstart.py", "manifest.csv"): "the manifest of a data set",
+    ("datasets/quickstart_recordings.py", "manifest.csv"): "the same",
     ("cli/data.py", "manifest.csv"): "the manifest of a data set",
 }
 
