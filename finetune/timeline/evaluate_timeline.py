@@ -21,7 +21,7 @@ from finetune.run.folder import EvaluationFolder, RunFolder
 from finetune.run.manifest import saved_manifest
 from finetune.run.read import Run, open_run, read_results_file
 from finetune.run.write import write_results
-from finetune.timeline.event_settings import background_class, store_event_settings
+from finetune.timeline.event_settings import background_class, store_event_settings, stored_event_settings
 from finetune.timeline.events import events_from_probabilities
 from finetune.timeline.fit_events import AnnotatedProbabilities, FittedSettings, fit_event_settings
 from finetune.timeline.timeline import Timeline
@@ -59,8 +59,9 @@ def evaluate_timeline(
     `overrides`, `split`, `data_root` and `out` are those of `evaluate`, which comes first: the metrics are added to its
     results.
 
-    The settings of events are fitted on the recordings of val, and stored in the run for `finetune timeline`; for the
-    split val itself they flatter. Raises RunError where no row of the split is an interval.
+    The settings of events are fitted on the run's recordings of val, and stored in the run, for `finetune timeline` and
+    other labelled sets; results of val itself are too good by that. Raises RunError where no row of the split is an
+    interval.
     """
     opened, overrides = open_run(run), list_overrides(overrides)
     own = saved_manifest(opened, data_root=data_root, needs_files=not overrides)
@@ -77,7 +78,8 @@ def evaluate_timeline(
             "find; the timeline is evaluated on rows with start and end"
         )
     predictor = TimelinePredictor(opened, TimelineOptions(window_length(opened).seconds), progress=progress)
-    fitted = _fit_settings(opened, predictor, own)
+    stored = stored_event_settings(opened) if overrides else None  # the run's own recordings may be gone
+    fitted = stored or _fit_settings(opened, predictor, own)
     timelines = [_predict(predictor, recording) for recording in recordings]
     timelines = [with_settings(timeline, fitted, opened) for timeline in timelines]
     result = _metrics(opened, recordings, timelines)
@@ -96,8 +98,7 @@ def annotated_recordings(manifest: Manifest, split: str, *, background: str | No
     recordings = []
     for path in sorted(rows_of):
         rows = rows_of[path]
-        assert manifest.groups is not None  # rows that are intervals have one
-        group = str(manifest.groups[rows[0]])
+        group = str(path if manifest.groups is None else manifest.groups[rows[0]])
         events = [
             Event(*manifest.interval(row), label)
             for row in rows
