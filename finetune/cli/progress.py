@@ -4,7 +4,6 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from pathlib import Path
 
 from finetune.text import duration
 
@@ -43,10 +42,10 @@ def progress_bars() -> Iterator[Callable[[str, int, int | None], None]]:
 
 
 def recording_progress(show: Callable[[str, int, int | None], None]) -> Callable[[str, float, float], None]:
-    """A function of (path of a recording, seconds done, seconds), which shows the seconds of each recording."""
+    """A function of (path of a recording, seconds done, seconds), which shows one recording after the other."""
 
     def show_recording(path: str, seconds: float, total: float) -> None:
-        show(f"{Path(path).name}, seconds", round(seconds), max(1, round(total)))
+        show("finding events, seconds", round(seconds), max(1, round(total)))
 
     return show_recording
 

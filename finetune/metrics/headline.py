@@ -10,6 +10,7 @@ from finetune.metrics.classification import score_multiclass, top1_and_loss
 from finetune.metrics.curves import accuracy_by_coverage, ap_and_auroc, ranking_curves
 from finetune.metrics.headline_keys import HEADLINE_METRICS, metric_range
 from finetune.metrics.multilabel import best_thresholds, binary_log_loss, mean_average_precision, score_multilabel
+from finetune.text import count
 
 
 def headline_metric(task: Mapping[str, Any]) -> tuple[str, float, tuple[float, float]]:
@@ -32,10 +33,9 @@ def format_events(timeline: Mapping[str, Any]) -> str:
     """The main metrics of events in recordings, see `localization_metrics`, as one line of text."""
     value, ends = timeline["f1_50"], timeline["f1_50_ci"]
     if value is None:
-        return f"none, true or predicted, in {timeline['num_recordings']} recordings"
+        return f"none, true or predicted, in {count(timeline['num_recordings'], 'recording')}"
     interval = "" if ends is None else f" (95 % interval {ends[0]:.3f} to {ends[1]:.3f})"
-    found = f"{timeline['num_predicted']} predicted for {timeline['num_events']} true"
-    return f"F1@50 {value:.3f}{interval}, {found} in {timeline['num_recordings']} recordings"
+    return f"F1@50 {value:.3f}{interval} in {count(timeline['num_recordings'], 'recording')}"
 
 
 def score_classification(
