@@ -11,8 +11,9 @@ from math import gcd
 
 import numpy as np
 
+from finetune.data.intervals import MICROSECONDS_PER_SECOND
 from finetune.recipe.schema import Clip
-from finetune.video.sampling import MICROSECONDS_PER_SECOND, sample_indices
+from finetune.video.sampling import sample_indices
 
 STEPS_PER_WINDOW = 4  # by default a window begins every quarter of its length
 MAX_CHANGE = 0.1  # of a window's length, to let windows share frames

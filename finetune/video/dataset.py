@@ -19,7 +19,7 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from finetune.arguments import check_arguments, check_range
-from finetune.data.intervals import WHOLE
+from finetune.data.intervals import MICROSECONDS_PER_SECOND, WHOLE
 from finetune.data.labels import TargetLayout
 from finetune.data.manifest import Manifest
 from finetune.errors import RecipeError, VideoError
@@ -33,7 +33,7 @@ from finetune.video.decode.read import read_frames
 from finetune.video.file_facts import FileFacts, typical_clip_seconds
 from finetune.video.geometry import Placement, placement
 from finetune.video.pack.read import Pack, manifest_facts
-from finetune.video.sampling import MICROSECONDS_PER_SECOND, Jitter, sample_indices
+from finetune.video.sampling import Jitter, sample_indices
 from finetune.video.targets import clip_targets
 
 

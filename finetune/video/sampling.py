@@ -10,10 +10,9 @@ from dataclasses import dataclass
 from itertools import pairwise
 from random import Random
 
+from finetune.data.intervals import MICROSECONDS_PER_SECOND
 from finetune.errors import VideoError
 from finetune.recipe.schema import Clip
-
-MICROSECONDS_PER_SECOND = 1_000_000  # times are in microseconds
 
 
 @dataclass(frozen=True)
