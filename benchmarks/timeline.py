@@ -22,11 +22,12 @@ from finetune.model.classifier import VideoClassifier, build_from_settings
 from finetune.recipe.schema import Clip, Model
 from finetune.runtime.threads import run_ahead
 from finetune.timeline.one_pass import predict_windows
-from finetune.timeline.timelines import BATCHES_AHEAD, picture_batches, read_times
+from finetune.timeline.timelines import BATCHES_AHEAD, picture_batches
 from finetune.timeline.windows import plan_windows
 from finetune.video.dataset import FrameSource, read_views
 from finetune.video.decode.probe import frame_times
 from finetune.video.decode.read import read_frames
+from finetune.video.probe_files import clip_times, scan_with_times
 
 CLASSES = ("a", "b", "c")
 SECONDS = 4.0
@@ -45,7 +46,8 @@ def network(backbone: str, fusion: str, size: int) -> tuple[VideoClassifier, Cli
 
 
 def timeline(path: Path, model: VideoClassifier, clip: Clip) -> torch.Tensor:
-    info, times, layout = read_times(path, 25.0)
+    info, layout = scan_with_times(path)
+    times = clip_times(path, info, layout)
     windows = plan_windows(times, clip, views=1, window_seconds=SECONDS)
     batches = picture_batches(path, windows.sampled_frames, clip, info=info, layout=layout)
     outputs = predict_windows(model, run_ahead(batches, ahead=BATCHES_AHEAD), windows.sampled_WVT, precision="fp32")
@@ -53,7 +55,8 @@ def timeline(path: Path, model: VideoClassifier, clip: Clip) -> torch.Tensor:
 
 
 def one_by_one(path: Path, model: VideoClassifier, clip: Clip) -> torch.Tensor:
-    info, times, layout = read_times(path, 25.0)
+    info, layout = scan_with_times(path)
+    times = clip_times(path, info, layout)
     windows = plan_windows(times, clip, views=1, window_seconds=SECONDS)
     source = FrameSource(partial(read_frames, layout=layout), partial(frame_times, layout=layout))
     probabilities = []
@@ -105,6 +108,8 @@ def main() -> None:
         timeline(options.memory_of, *network("test_resnet", "late", 32))
         print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024)
         return
+    if options.cache is None:
+        parser.error("--cache FOLDER is needed")
     if options.only != "memory":
         compare(make(options.cache, MINUTE), options.repeats)
     if options.only != "speed":

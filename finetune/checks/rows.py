@@ -8,7 +8,7 @@ from typing import NamedTuple
 import numpy as np
 
 from finetune.checks.finding import Finding
-from finetune.data.intervals import WHOLE, parse_intervals
+from finetune.data.intervals import WHOLE, parse_intervals, row_noun
 from finetune.data.labels import Labels, read_labels, split_labels
 from finetune.data.manifest import class_task_labels, encode_labels
 from finetune.data.read import (
@@ -64,7 +64,7 @@ class Rows:
     @property
     def noun(self) -> str:
         """What messages call a row."""
-        return "file" if self.intervals is None else "clip"
+        return row_noun(self.intervals)
 
     def group_or_file(self, row: int) -> str:
         """What keeps rows together where they are divided: the group, or else the file."""

@@ -1,6 +1,6 @@
 """Arguments and options that several commands take, each with its help text."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Literal
@@ -8,7 +8,7 @@ from typing import Annotated, Literal
 import typer
 
 from finetune.cli.help import complete_override, complete_recipe
-from finetune.errors import RecipeError, suggest_similar
+from finetune.errors import RecipeError, RunError, suggest_similar
 from finetune.recipe.load import list_recipes
 
 _RECIPE = typer.Argument(
@@ -67,3 +67,10 @@ def recipe_source(argument: str, overrides: Sequence[str] | None = None) -> Reci
         )
     key = "folder" if path.is_dir() else "manifest"
     return RecipeSource(DATA_RECIPE, [f"data.{key}={argument}", *settings], path.resolve().stem)
+
+
+def check_positive_seconds(options: Mapping[str, float | None]) -> None:
+    """Raise RunError for an option, by its name, that is not a number of seconds above 0."""
+    for name, value in options.items():
+        if value is not None and not 0 < value < float("inf"):
+            raise RunError(f"{name} is {value:g}: it must be a number of seconds above 0")

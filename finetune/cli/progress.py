@@ -36,15 +36,17 @@ def progress_bars() -> Iterator[Callable[[str, int, int | None], None]]:
         def show(what: str, done: int, total: int | None) -> None:
             if what not in tasks:
                 tasks[what] = bar.add_task(what, total=total)
+            if done < bar.tasks[tasks[what]].completed:  # the next one of several, for example recordings
+                bar.reset(tasks[what])
             bar.update(tasks[what], completed=done, total=total)
 
         yield show
 
 
-def recording_progress(show: Callable[[str, int, int | None], None]) -> Callable[[str, float, float], None]:
-    """A function of (path of a recording, seconds done, seconds), which shows one recording after the other."""
+def recording_progress(show: Callable[[str, int, int | None], None]) -> Callable[[float, float], None]:
+    """A function of (seconds done, seconds) of a recording, which shows one recording after the other."""
 
-    def show_recording(path: str, seconds: float, total: float) -> None:
+    def show_recording(seconds: float, total: float) -> None:
         show("finding events, seconds", round(seconds), max(1, round(total)))
 
     return show_recording
@@ -54,12 +56,13 @@ class _ProgressLines:
     """Prints a line every SECONDS_BETWEEN_LINES, and one when a task is done."""
 
     def __init__(self) -> None:
-        self.what = ""
+        self.what, self.done = "", 0
 
     def __call__(self, what: str, done: int, total: int | None) -> None:
         now = time.monotonic()
-        if what != self.what:
+        if what != self.what or done < self.done:  # another task, or the next one of several
             self.what, self.start, self.shown = what, now, now
+        self.done = done
         if done == total or now - self.shown >= SECONDS_BETWEEN_LINES:
             self.shown = now
             print(_line(what, done, total, now - self.start), file=sys.stderr, flush=True)

@@ -10,7 +10,7 @@ import typer
 from finetune.cli.arguments import DataRoot, OwnParts, RunArgument, SplitName, Views
 from finetune.cli.heavy_imports import import_quickly
 from finetune.cli.manifest import print_data_root_mapping
-from finetune.cli.progress import WRITING_REPORT, progress_bars, recording_progress
+from finetune.cli.progress import WRITING_REPORT, progress_bars
 from finetune.errors import RunError
 from finetune.recipe.own_parts import import_named_parts
 
@@ -43,8 +43,9 @@ def evaluate(
     pictures: Annotated[bool, typer.Option(help="Show frames of selected clips in the report.")] = True,
     explain: Annotated[bool, typer.Option("--explain", help="Overlay Grad-CAM heat maps on these frames.")] = False,
     timeline: Annotated[
-        bool, typer.Option("--timeline", help="Also find the events of annotated recordings, and evaluate them.")
-    ] = False,
+        bool | None,
+        typer.Option(help="Also find and evaluate the events of annotated recordings. Default: as in the recipe."),
+    ] = None,
     parts: OwnParts = None,
 ) -> None:
     """Score a run on a split or on another labelled set.
@@ -67,6 +68,11 @@ def evaluate(
     from finetune.runtime.processes import is_main_process
 
     print_data_root_mapping(run, data_root)
+    timeline = opened.recipe.evaluate.timeline and not overrides if timeline is None else timeline
+    if timeline:
+        from finetune.timeline.evaluate_timeline import recordings_to_evaluate
+
+        recordings_to_evaluate(opened, overrides or (), split=split, data_root=data_root)
     folder = out or (
         external_set_folder(run, overrides) if overrides else RunFolder(run).evaluation(split or "test").path
     )
@@ -92,14 +98,10 @@ def evaluate(
             add_heat_maps(opened, overrides or (), evaluation=folder, data_root=data_root, progress=heat_maps)
         events = None
         if timeline:
-            from finetune.cli.timeline_files import write_timelines
-            from finetune.timeline.evaluate_timeline import evaluate_timeline
+            from finetune.cli.timeline_files import evaluate_events
 
-            seconds = recording_progress(progress)
-            events, timelines = evaluate_timeline(
-                opened, overrides or (), split=split, data_root=data_root, out=folder, progress=seconds
-            )
-            write_timelines(folder, timelines, run=run.resolve().name)
+            how = {"overrides": overrides or (), "split": split, "data_root": data_root, "on_error": on_error}
+            events = evaluate_events(opened, folder, progress, **how)
         progress(WRITING_REPORT, 0, None)
         page = write_report(run, evaluation=folder)
     for warning in results["warnings"] if overrides else []:

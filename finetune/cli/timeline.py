@@ -9,10 +9,11 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from finetune.cli.arguments import RunArgument
+from finetune.cli.arguments import OwnParts, RunArgument, check_positive_seconds
 from finetune.cli.heavy_imports import import_quickly
 from finetune.cli.progress import progress_bars, recording_progress
-from finetune.errors import DataError, RunError, VideoError
+from finetune.errors import DataError, VideoError
+from finetune.recipe.own_parts import import_named_parts
 from finetune.storage.atomic import check_writable
 from finetune.text import count
 
@@ -38,6 +39,7 @@ def timeline(
         bool, typer.Option("--calibrated", help="Calibrate probabilities with the temperature fitted on val.")
     ] = False,
     out: Annotated[Path, typer.Option(metavar="DIR", help="Output folder.")] = Path("timeline"),
+    parts: OwnParts = None,
 ) -> None:
     """Find events in recordings: when does which class happen?
 
@@ -48,11 +50,9 @@ def timeline(
     from finetune.run.folder import TIMELINE_PAGE
     from finetune.run.read import open_run
 
-    opened = open_run(run)
+    opened = open_run(open_run(run), parts=import_named_parts(parts or ()))
     videos = _recordings(opened, paths)
-    for name, seconds in (("--window", window), ("--step", step)):
-        if seconds is not None and not 0 < seconds < float("inf"):
-            raise RunError(f"{name} is {seconds:g} seconds; it must be more than 0")
+    check_positive_seconds({"--window": window, "--step": step})
     check_writable(out / TIMELINE_PAGE)
 
     import_quickly("finetune.timeline.timelines")

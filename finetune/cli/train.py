@@ -13,7 +13,7 @@ import typer
 from finetune.cli.arguments import AllowCode, OptionalRecipeName, Overrides, OwnParts, recipe_source
 from finetune.cli.heavy_imports import import_quickly
 from finetune.cli.manifest import load_manifest, print_data_root_mapping
-from finetune.cli.progress import WRITING_REPORT, progress_bar, progress_bars, recording_progress
+from finetune.cli.progress import WRITING_REPORT, progress_bar, progress_bars
 from finetune.cli.table import print_table
 from finetune.errors import FinetuneError, RecipeError, shorten_list
 from finetune.recipe.load import load_recipe
@@ -206,12 +206,9 @@ def evaluate_and_report(folder: Path, *, data_root: Path | None = None, parts: M
         results = evaluate(run, split=split, out=out, data_root=data_root, progress=show)
         events = None
         if run.recipe.evaluate.timeline:
-            from finetune.cli.timeline_files import write_timelines
-            from finetune.timeline.evaluate_timeline import evaluate_timeline
+            from finetune.cli.timeline_files import evaluate_events
 
-            seconds = recording_progress(progress)
-            events, timelines = evaluate_timeline(run, split=split, out=out, data_root=data_root, progress=seconds)
-            write_timelines(out, timelines, run=folder.resolve().name)
+            events = evaluate_events(run, out, progress, split=split, data_root=data_root)
         progress(WRITING_REPORT, 0, None)
         page = write_report(folder)
     _refresh_index(folder.absolute().parent)

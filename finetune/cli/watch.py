@@ -5,16 +5,17 @@ from __future__ import annotations
 import json
 import os
 import sys
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from finetune.cli.arguments import RunArgument
+from finetune.cli.arguments import OwnParts, RunArgument, check_positive_seconds
 from finetune.cli.heavy_imports import import_quickly
 from finetune.cli.timeline import print_event_settings, print_window_length
 from finetune.errors import RunError
+from finetune.recipe.own_parts import import_named_parts
 from finetune.recipe.tasks import DEFAULT_TASK
 from finetune.storage.atomic import check_writable
 from finetune.text import count
@@ -43,6 +44,7 @@ def watch(
         float | None,
         typer.Option(metavar="SECONDS", help="End where a lost source does not come back for so long. Default: never."),
     ] = None,
+    parts: OwnParts = None,
 ) -> None:
     """Predict a camera, a stream or a file while it runs.
 
@@ -53,8 +55,8 @@ def watch(
     """
     from finetune.run.read import open_run
 
-    opened = open_run(run)
-    _check_positive({"--step": step, "--window": window, "--give-up": give_up})
+    opened = open_run(open_run(run), parts=import_named_parts(parts or ()))
+    check_positive_seconds({"--step": step, "--window": window, "--give-up": give_up})
     _check_recording(record)
     if show:
         from finetune.timeline.screen import check_screen
@@ -84,12 +86,6 @@ def watch(
         raise
     finally:
         _print_recording(watcher)
-
-
-def _check_positive(options: Mapping[str, float | None]) -> None:
-    for name, value in options.items():
-        if value is not None and not 0 < value < float("inf"):
-            raise RunError(f"{name} is {value:g}: it must be a number of seconds above 0")
 
 
 def _check_recording(path: Path | None) -> None:

@@ -15,7 +15,7 @@ import numpy as np
 
 from finetune.data.intervals import WHOLE
 from finetune.data.manifest import Manifest
-from finetune.data.splits import SPLITS
+from finetune.data.splits import SPLITS, file_ids
 from finetune.errors import DataError
 from finetune.text import count
 
@@ -66,8 +66,8 @@ def add_background(manifest: Manifest, background: Background, durations: Mappin
         drawn += in_split
         if len(in_split) < wanted:
             notes.append(
-                f"data.background: only {len(in_split)} of {count(wanted, 'row')} of {background.name} fit into the "
-                f"unlabelled time of {split}"
+                f"data.background: only {len(in_split)} of {count(wanted, 'background row')} fit into the unlabelled "
+                f"time of {split}"
             )
     manifest = _with_rows(manifest, drawn, background.name, notes)
     if background.share and not _is_background(manifest, background.name)[manifest.rows("train")].any():
@@ -104,16 +104,17 @@ def _labelled_lengths(manifest: Manifest, name: str, durations: Mapping[bytes, f
 
 def _free_time(manifest: Manifest, split: str, background: Background, durations: Mapping[bytes, float]) -> list[Gap]:
     """The parts of a split's recordings that no row covers or comes near to."""
-    rows_of: dict[bytes, list[int]] = defaultdict(list)
-    for row in manifest.rows(split).tolist():
-        rows_of[manifest.paths[row]].append(row)
+    files = file_ids([manifest.path(row) for row in range(len(manifest))])  # a file may have several paths
+    rows_of: dict[int, list[int]] = defaultdict(list)
+    for row in sorted(manifest.rows(split).tolist(), key=lambda row: (manifest.paths[row], manifest.interval(row))):
+        rows_of[int(files[row])].append(row)
     gaps: list[Gap] = []
-    for path in sorted(rows_of):
-        rows = sorted(rows_of[path], key=manifest.interval)
+    for rows in rows_of.values():
+        path = manifest.paths[rows[0]]
         if path not in durations or any(manifest.interval(row) == WHOLE for row in rows):
             continue
         begin = 0.0
-        for row in rows:
+        for row in sorted(rows, key=manifest.interval):
             start, end = manifest.interval(row)
             gaps.append((row, begin, start - background.margin))
             begin = max(begin, end + background.margin)
@@ -123,20 +124,25 @@ def _free_time(manifest: Manifest, split: str, background: Background, durations
 
 def _draw_intervals(free: list[Gap], wanted: int, lengths: list[float], random: Random) -> list[Gap]:
     """At most `wanted` intervals that do not overlap, each with one of `lengths`, uniform in the free time."""
-    free = list(free)
+    rows = [row for row, _, _ in free]
+    borders_G2 = np.zeros((len(free) + 2 * wanted, 2))  # of G gaps: a draw empties one, and adds what is left of it
+    borders_G2[: len(free)] = [(start, end) for _, start, end in free] or np.empty((0, 2))
     drawn: list[Gap] = []
     for _ in range(TRIES_PER_ROW * wanted if lengths else 0):
-        if len(drawn) == wanted:
+        sizes_G = borders_G2[:, 1] - borders_G2[:, 0]
+        if len(drawn) == wanted or sizes_G.max() <= lengths[0]:
             break
         length = random.choice(lengths)
-        slack = [max(0.0, end - start - length) for _, start, end in free]
-        if not any(slack):
+        slack_G = np.cumsum(np.maximum(0.0, sizes_G - length))
+        if not slack_G[-1]:
             continue
-        (place,) = random.choices(range(len(free)), slack)
-        row, low, high = free.pop(place)
-        start = round(random.uniform(low, high - length), 3)
-        drawn.append((row, start, round(start + length, 6)))
-        free += [gap for gap in ((row, low, start), (row, start + length, high)) if gap[2] - gap[1] >= MIN_SECONDS]
+        place = int(np.searchsorted(slack_G, random.random() * slack_G[-1], side="right"))
+        row, (low, high) = rows[place], borders_G2[place].tolist()
+        start = min(max(round(random.uniform(low, high - length), 3), low), high - length)
+        drawn.append((row, round(start, 6), round(start + length, 6)))
+        borders_G2[place] = 0.0
+        borders_G2[len(rows) : len(rows) + 2] = (low, start), (start + length, high)
+        rows += [row, row]
     return sorted(drawn)
 
 
@@ -149,6 +155,7 @@ def _with_rows(manifest: Manifest, drawn: list[Gap], name: str, notes: list[str]
     rows = np.array([row for row, _, _ in drawn])
     is_single = manifest.targets is None
     code = manifest.classes.index(name) if is_single else len(manifest.classes)
+    of_class = f"of the class {name}" if is_single else "without a class"
     no_class = None if is_single else np.zeros((len(rows), len(manifest.classes)), dtype=bool)
     return replace(
         manifest,
@@ -158,5 +165,5 @@ def _with_rows(manifest: Manifest, drawn: list[Gap], name: str, notes: list[str]
         groups=None if manifest.groups is None else np.append(manifest.groups, manifest.groups[rows]),
         targets=None if manifest.targets is None else np.concatenate([manifest.targets, no_class]),
         intervals=np.concatenate([manifest.intervals, [(start, end) for _, start, end in drawn]]),
-        notes=(*manifest.notes, f"{count(len(rows), 'row')} of the class {name} drawn from unlabelled time", *notes),
+        notes=(*manifest.notes, f"{count(len(rows), 'row')} {of_class} drawn from unlabelled time", *notes),
     )

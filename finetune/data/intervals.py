@@ -89,6 +89,11 @@ def interval_text(start: float, end: float) -> str:
     return f"{seconds_text(start)} s–end" if math.isinf(end) else f"{seconds_text(start)}–{seconds_text(end)} s"
 
 
+def row_noun(intervals_N2: np.ndarray | None) -> str:
+    """What a row is called in messages: a file, or, where rows may be parts of files, a clip."""
+    return "file" if intervals_N2 is None else "clip"
+
+
 def clip_name(path: str | Path, start: float = 0.0, end: float = math.inf) -> str:
     """The name of a clip, which identifies it: its path, and its interval where it is not the whole file."""
     interval = interval_text(start, end)

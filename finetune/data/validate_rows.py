@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from finetune.data.intervals import row_noun
 from finetune.data.labels import LABEL_SEPARATOR, Labels
 from finetune.data.splits import SPLITS, file_ids
 from finetune.data.valid_names import name_notes, name_problems
@@ -100,8 +101,8 @@ def conflicting_labels(manifest: Manifest, files: np.ndarray) -> list[str]:
                 pairs.append(f"{_labelled(manifest, labels, other)} and {_labelled(manifest, labels, row)}")
         if pairs:
             advice = "list its classes in one row, a;b" if labels.kind == "multilabel" else "keep the correct one"
-            clip = "file" if manifest.intervals is None else "clip"
-            problems.append(f"{_task_prefix(manifest, task)}one {clip} has two labels: {shorten_list(pairs)}; {advice}")
+            where = f"{_task_prefix(manifest, task)}one {row_noun(manifest.intervals)}"
+            problems.append(f"{where} has two labels: {shorten_list(pairs)}; {advice}")
     return problems
 
 

@@ -10,6 +10,7 @@ import numpy as np
 
 from finetune.arguments import check_arguments, check_range
 from finetune.checks.split_warnings import warnings_of_set, warnings_of_test
+from finetune.data.intervals import row_noun
 from finetune.data.labels import Labels
 from finetune.data.manifest import Manifest
 from finetune.data.splits import SPLITS
@@ -157,14 +158,14 @@ def _load_frozen_baseline(run: Run) -> VideoClassifier | None:
 
 def _check_predictions(run: Run, tested: Manifest, predictions: Predictions, *, split: str, on_error: str) -> None:
     """Raise DataError where rows cannot be read, or a prediction is not finite."""
+    rows = f"{len(tested)} {row_noun(tested.intervals)}s of the split {split!r}"
     if predictions.skipped and on_error == "fail":
         raise DataError(
-            "\n".join(predictions.skipped.values())
-            + f"\n{len(predictions.skipped)} of {len(tested)} files of the split {split!r} cannot be read; "
+            "\n".join(predictions.skipped.values()) + f"\n{len(predictions.skipped)} of {rows} cannot be read; "
             "fix or remove them, or skip them with --on-error skip"
         )
     if not len(predictions.rows):
-        raise DataError(f"{run.folder}: none of the {len(tested)} files of the split {split!r} can be read")
+        raise DataError(f"{run.folder}: none of the {rows} can be read")
     finite_N = np.all([np.isfinite(values).all(1) for values in predictions.tasks.values()], axis=0)
     if not finite_N.all():
         files = shorten_list([tested.clip_name(row) for row in predictions.rows[~finite_N]])

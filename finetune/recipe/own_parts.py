@@ -85,7 +85,8 @@ def how_to_give(named: Mapping[str, str]) -> str:
     options = " ".join(f"--part {key}={name.replace('__main__:', 'MODULE:')}" for key, name in named.items())
     objects = ", ".join(f"{key!r}: …" for key in named)
     return (
-        f"To use it, give it again: {options} with finetune evaluate, predict, report and train --resume, or "
+        f"To use it, give it again: {options} with finetune evaluate, predict, timeline, watch, report --explain and "
+        "train --resume, or "
         f"open_run(run, parts={{{objects}}}) in Python"
     )
 

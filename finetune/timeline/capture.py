@@ -16,6 +16,7 @@ import numpy as np
 from finetune.errors import VideoError
 from finetune.recipe.schema import Clip
 from finetune.timeline.record import Recorder
+from finetune.timeline.windows import frame_seconds
 from finetune.video.augment import frame_size
 from finetune.video.dataset import FrameSource
 from finetune.video.decode.live_source import LiveFrame, LiveSource, OpenSource, open_source
@@ -52,8 +53,7 @@ class LiveWindow:
     @property
     def frame_seconds(self) -> float:
         """The mean time from one frame to the next; 1/25 of a single frame."""
-        span = float(self.times_N[-1] - self.times_N[0])
-        return span / (len(self.times_N) - 1) if span > 0 else 0.04
+        return frame_seconds(self.times_N)
 
     @property
     def info(self) -> VideoInfo:

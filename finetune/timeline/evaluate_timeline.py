@@ -45,6 +45,36 @@ class AnnotatedRecording:
     events: list[Event]
 
 
+class RecordingsToEvaluate(NamedTuple):
+    """The annotated recordings of a split, the run's own rows, and the folder of the split's evaluation."""
+
+    recordings: list[AnnotatedRecording]
+    split: str
+    own: Manifest
+    folder: Path
+
+
+def recordings_to_evaluate(
+    run: Run, overrides: str | Sequence[str] = (), *, split: str | None = None, data_root: Path | None = None
+) -> RecordingsToEvaluate:
+    """The recordings that `evaluate_timeline` takes. Raises RunError where no row of the split is an interval."""
+    overrides = list_overrides(overrides)
+    own = saved_manifest(run, data_root=data_root, needs_files=not overrides)
+    if overrides:
+        other = read_external_set(run, own, overrides, split=split, skip_unknown=True)
+        tested, split, folder = other.manifest, other.split, external_set_folder(run.folder, overrides)
+    else:
+        split = split or "test"
+        tested, folder = own, RunFolder(run.folder).evaluation(split).path
+    recordings = annotated_recordings(tested, split, background=run.recipe.data.background)
+    if not recordings:
+        raise RunError(
+            f"{run.folder}: no row of the split {split!r} is an interval of a recording, so there are no events to "
+            "find; the timeline is evaluated on rows with start and end"
+        )
+    return RecordingsToEvaluate(recordings, split, own, folder)
+
+
 def evaluate_timeline(
     run: str | Path | Run,
     overrides: str | Sequence[str] = (),
@@ -52,40 +82,32 @@ def evaluate_timeline(
     split: str | None = None,
     data_root: Path | None = None,
     out: Path | None = None,
+    on_error: str | None = None,
     progress: Progress | None = None,
 ) -> TimelineEvaluation:
     """Metrics of the events that a run finds in the annotated recordings of a split, see `localization_metrics`.
 
-    `overrides`, `split`, `data_root` and `out` are those of `evaluate`, which comes first: the metrics are added to its
-    results.
+    `overrides`, `split`, `data_root`, `out` and `on_error` are those of `evaluate`, which comes first: the metrics are
+    added to its results.
 
     The settings of events are fitted on the run's recordings of val, and stored in the run, for `finetune timeline` and
-    other labelled sets; results of val itself are too good by that. Raises RunError where no row of the split is an
-    interval.
+    other labelled sets; results of val itself get a warning. Raises RunError where no row of the split is an interval.
     """
-    opened, overrides = open_run(run), list_overrides(overrides)
-    own = saved_manifest(opened, data_root=data_root, needs_files=not overrides)
-    if overrides:
-        other = read_external_set(opened, own, overrides, split=split, skip_unknown=True)
-        tested, split, folder = other.manifest, other.split, external_set_folder(opened.folder, overrides)
-    else:
-        split = split or "test"
-        tested, folder = own, RunFolder(opened.folder).evaluation(split).path
-    recordings = annotated_recordings(tested, split, background=opened.recipe.data.background)
-    if not recordings:
-        raise RunError(
-            f"{opened.folder}: no row of the split {split!r} is an interval of a recording, so there are no events to "
-            "find; the timeline is evaluated on rows with start and end"
-        )
+    opened = open_run(run)
+    recordings, split, own, folder = recordings_to_evaluate(opened, overrides, split=split, data_root=data_root)
     predictor = TimelinePredictor(opened, TimelineOptions(window_length(opened).seconds), progress=progress)
-    stored = stored_event_settings(opened) if overrides else None  # the run's own recordings may be gone
-    fitted = stored or _fit_settings(opened, predictor, own)
-    timelines = [_predict(predictor, recording) for recording in recordings]
-    timelines = [with_settings(timeline, fitted, opened) for timeline in timelines]
-    result = _metrics(opened, recordings, timelines)
+    timelines = _Timelines(predictor, skip=(on_error or opened.recipe.data.on_error) == "skip")
+    stored = stored_event_settings(opened) if list_overrides(overrides) else None  # the run's own files may be gone
+    fitted = stored or _fit_settings(opened, timelines, own)
+    found = [(recording, timeline) for recording in recordings if (timeline := timelines.of(recording.path))]
+    if not found:
+        raise DataError(f"{opened.folder}: none of the recordings of the split {split!r} can be read")
+    found = [(recording, with_settings(timeline, fitted, opened)) for recording, timeline in found]
+    result = _metrics(opened, *zip(*found, strict=True))
     result |= {"split": split, "settings": asdict(fitted.settings), "how": fitted.how}
+    result |= {"skipped": timelines.skipped, "fitted_here": split == "val" and not list_overrides(overrides)}
     _add_to_results(EvaluationFolder(out or folder), result)
-    return TimelineEvaluation(result, timelines)
+    return TimelineEvaluation(result, [timeline for _, timeline in found])
 
 
 def annotated_recordings(manifest: Manifest, split: str, *, background: str | None) -> list[AnnotatedRecording]:
@@ -115,23 +137,37 @@ def _labels(manifest: Manifest, row: int) -> list[int]:
     return [int(manifest.labels[row])] if manifest.labels[row] < len(manifest.classes) else []
 
 
-def _predict(predictor: TimelinePredictor, recording: AnnotatedRecording) -> Timeline:
-    try:
-        return predictor(recording.path)
-    except VideoError as error:
-        raise DataError(f"{error}\nfix the file, or remove its rows") from None
+class _Timelines:
+    """The timelines of recordings, each predicted once; with `skip`, files that cannot be read are left out."""
+
+    def __init__(self, predictor: TimelinePredictor, *, skip: bool) -> None:
+        self.predictor, self.skip = predictor, skip
+        self.known: dict[Path, Timeline | None] = {}
+        self.skipped: list[str] = []
+
+    def of(self, path: Path) -> Timeline | None:
+        """Raises DataError for a file that cannot be read, unless it is to be skipped."""
+        if path not in self.known:
+            try:
+                self.known[path] = self.predictor(path)
+            except VideoError as error:
+                if not self.skip:
+                    raise DataError(
+                        f"{error}\nfix the file, remove its rows, or skip it with --on-error skip"
+                    ) from None
+                self.known[path] = None
+                self.skipped.append(str(error))
+        return self.known[path]
 
 
-def _fit_settings(run: Run, predictor: TimelinePredictor, manifest: Manifest) -> FittedSettings:
+def _fit_settings(run: Run, timelines: _Timelines, manifest: Manifest) -> FittedSettings:
     """Settings fitted on the recordings of val, and stored in the run."""
     annotated = []
     for recording in annotated_recordings(manifest, "val", background=run.recipe.data.background):
-        timeline = _predict(predictor, recording)
-        task = timeline.primary
-        truth = _clipped(recording.events, timeline.seconds)
-        annotated.append(
-            AnnotatedProbabilities(timeline.times_W, task.probabilities_WK, (0.0, timeline.seconds), truth)
-        )
+        if timeline := timelines.of(recording.path):
+            truth = _clipped(recording.events, timeline.seconds)
+            borders, probabilities_NK = (0.0, timeline.seconds), timeline.primary.probabilities_WK
+            annotated.append(AnnotatedProbabilities(timeline.times_W, probabilities_NK, borders, truth))
     output = next(iter(run.outputs.values()))
     fitted = fit_event_settings(
         annotated, multilabel=output.kind == "multilabel", background=background_class(run, output.names)
@@ -154,7 +190,8 @@ def with_settings(timeline: Timeline, fitted: FittedSettings, run: Run) -> Timel
     return replace(timeline, tasks={**timeline.tasks, name: replace(task, events=events)})
 
 
-def _metrics(run: Run, recordings: list[AnnotatedRecording], timelines: list[Timeline]) -> dict[str, Any]:
+def _metrics(run: Run, recordings: Sequence[AnnotatedRecording], timelines: Sequence[Timeline]) -> dict[str, Any]:
+    background = background_class(run, timelines[0].primary.classes)
     first, groups = timelines[0], np.array([recording.group for recording in recordings])
     metrics = localization_metrics(
         [
@@ -164,10 +201,14 @@ def _metrics(run: Run, recordings: list[AnnotatedRecording], timelines: list[Tim
         [timeline.primary.events for timeline in timelines],
         classes=first.primary.classes,
         seconds=[timeline.seconds for timeline in timelines],
-        background=background_class(run, first.primary.classes),
+        background=background,
         groups=groups if len(set(groups.tolist())) < len(groups) else None,
     )
-    return metrics | {"window_seconds": first.window_seconds, "step_seconds": first.step_seconds}
+    return metrics | {
+        "background": None if background is None else first.primary.classes[background],
+        "window_seconds": first.window_seconds,
+        "step_seconds": first.step_seconds,
+    }
 
 
 def _clipped(events: list[Event], seconds: float) -> list[Event]:
@@ -176,5 +217,11 @@ def _clipped(events: list[Event], seconds: float) -> list[Event]:
 
 
 def _add_to_results(files: EvaluationFolder, result: dict[str, Any]) -> None:
-    if files.results.is_file():
-        write_results(files.path, {**read_results_file(files.results), "timeline": result})
+    if not files.results.is_file():
+        return
+    results = read_results_file(files.results)
+    warnings = [*results["warnings"], *({"what": f"Skipped: {reason}", "do": ""} for reason in result["skipped"])]
+    if result["fitted_here"]:
+        what = "Events in recordings: their thresholds were fitted on these recordings, so the results are too good."
+        warnings.append({"what": what, "do": "Evaluate them on the split test."})
+    write_results(files.path, {**results, "timeline": result, "warnings": warnings})

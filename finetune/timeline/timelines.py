@@ -23,26 +23,27 @@ from finetune.timeline.event_settings import background_class
 from finetune.timeline.events import EventSettings, events_from_probabilities
 from finetune.timeline.one_pass import FRAMES_PER_BATCH, NumberedPictures, predict_windows
 from finetune.timeline.timeline import TaskTimeline, Timeline
-from finetune.timeline.windows import Windows, frame_seconds, plan_windows
+from finetune.timeline.windows import Windows, plan_windows
 from finetune.video.augment import center_crop, frame_size
 from finetune.video.decode.gop import GopLayout
-from finetune.video.decode.probe import VideoInfo, layout_with_times, scan
+from finetune.video.decode.probe import VideoInfo
 from finetune.video.decode.read import stream_frames
+from finetune.video.interval_frames import duration_by_times
+from finetune.video.probe_files import at_image_rate, clip_times, scan_with_times
 
 BATCHES_AHEAD = 4  # of pictures, decoded while the network computes
-Progress = Callable[[str, float, float], None]
+Progress = Callable[[float, float], None]
 
 
 @dataclass(frozen=True)
 class TimelineOptions:
-    """Length and step of windows in seconds, by default a quarter of the length; clips per window, default the run's.
+    """Length and step of windows in seconds; the step is by default a quarter of the length.
 
     `calibrated` applies the temperatures that were fitted on the split val.
     """
 
     window_seconds: float
     step_seconds: float | None = None
-    views: int | None = None
     calibrated: bool = False
     events: EventSettings = field(default_factory=EventSettings)
 
@@ -55,7 +56,7 @@ class TimelineOptions:
 def iter_timelines(
     run: Run, paths: Sequence[Path], options: TimelineOptions, *, progress: Progress | None = None
 ) -> Iterator[tuple[Path, Timeline | VideoError]]:
-    """The timeline of each video, or why it cannot be read; `progress` is called with (path, seconds done, seconds).
+    """The timeline of each video, or why it cannot be read; `progress` is called with (seconds done, seconds).
 
     Raises RunError for a run without classes.
     """
@@ -76,16 +77,16 @@ class TimelinePredictor:
             raise RunError(f"{run.folder}: predicts numbers only; a timeline needs a task with classes")
         self.fitted = read_fitted(run)
         if options.calibrated:
-            check_temperatures(run, self.fitted, options.views)
+            check_temperatures(run, self.fitted, None)
         self.model = load_model(run).to(resolve_device(run.recipe.train.device))
         self.clip = run.recipe.clip.model_copy(update={"size": self.model.size})
         self.precision = resolve_precision(run.recipe.train.precision, next(self.model.parameters()).device)
 
     def __call__(self, path: Path) -> Timeline:
         """Raises VideoError for a file that cannot be read."""
-        info, times_N, layout = read_times(path, self.run.recipe.data.image_rate)
-        windows = self._plan(path, times_N)
-        seconds = float(times_N[-1] + frame_seconds(times_N))
+        info, layout = at_image_rate(scan_with_times(path), self.run.recipe.data.image_rate)
+        times_N = clip_times(path, info, layout)
+        windows, seconds = self._plan(path, times_N), duration_by_times(times_N, info.duration_seconds)
         batches = picture_batches(path, windows.sampled_frames, self.clip, info=info, layout=layout)
         probabilities = self._probabilities(path, windows, batches, seconds)
         first = primary_task(self.model.outputs)
@@ -110,12 +111,12 @@ class TimelinePredictor:
             return plan_windows(
                 times_N,
                 self.clip,
-                views=options.views or self.run.recipe.evaluate.views,
+                views=self.run.recipe.evaluate.views,
                 window_seconds=options.window_seconds,
                 step_seconds=options.step_seconds,
             )
         except VideoError as error:  # clip.short_clips is `error`
-            raise VideoError(f"{path}: {error}; give a longer --window") from None
+            raise VideoError(f"{path}: {error}; take longer windows") from None
 
     def _probabilities(
         self, path: Path, windows: Windows, batches: Iterator[NumberedPictures], seconds: float
@@ -133,7 +134,7 @@ class TimelinePredictor:
                 done += count
                 if self.progress is not None:
                     is_last = done == len(windows)
-                    self.progress(str(path), seconds if is_last else float(windows.times_W[done - 1]), seconds)
+                    self.progress(seconds if is_last else float(windows.times_W[done - 1]), seconds)
         if not all(np.isfinite(of_task).all() for of_task in by_task.values()):
             raise DataError(f"{path}: its predictions are not finite; train with train.precision=fp32")
         return by_task
@@ -152,20 +153,6 @@ class TimelinePredictor:
             background=background_class(self.run, output.names),
         )
         return TaskTimeline(output.names, multilabel, probabilities_WK.astype(np.float32, copy=False), events)
-
-
-def read_times(path: Path, image_rate: float) -> tuple[VideoInfo, np.ndarray, GopLayout | None]:
-    """Facts about a video; when its frames are shown, (N,) in seconds from its beginning; and its layout.
-
-    Raises VideoError.
-    """
-    info, layout = scan(path)
-    if path.is_dir():
-        return info, np.arange(info.num_frames) / image_rate, None
-    if layout is None or layout.times is None:
-        layout = layout_with_times(path)
-    assert layout.times is not None
-    return info, layout.times - info.start_seconds, layout
 
 
 def picture_batches(

@@ -40,7 +40,7 @@ def window_length(run: Run) -> WindowLength:
     known = [seconds for seconds in known if seconds > 0]
     if not known:
         raise RunError(
-            f"{run.folder}: does not say how long its training clips are, and they are no longer there; give "
-            "--window SECONDS"
+            f"{run.folder}: does not say how long its training clips are, and they are no longer there; "
+            "`finetune timeline` and `finetune watch` take it from --window SECONDS"
         )
     return WindowLength(float(np.median(known)), f"the median length of {len(known)} of the run's training files")

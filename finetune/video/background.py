@@ -23,12 +23,10 @@ def _durations(manifest: Manifest, packed: Path | str | None) -> dict[bytes, flo
     """The length in seconds of each readable recording that has interval rows, by its path."""
     if manifest.intervals is None:
         return {}
-    rows = np.flatnonzero((manifest.intervals != WHOLE).any(1))
-    rows = rows[np.unique(manifest.paths[rows], return_index=True)[1]]
-    recordings = manifest.without(np.setdiff1d(np.arange(len(manifest)), rows))
-    recordings = replace(recordings, intervals=np.tile((0.0, MAX_SECONDS), (len(recordings), 1)))
+    is_part = (manifest.intervals != WHOLE).any(1)
+    # All rows are scanned, as for training: the facts are then cached for both.
+    recordings = replace(manifest, intervals=np.where(is_part[:, None], (0.0, MAX_SECONDS), WHOLE))
     facts = manifest_facts(recordings, packed, side=1)
     assert facts.seconds is not None
-    return {
-        path: float(facts.seconds[row]) for row, path in enumerate(recordings.paths.tolist()) if row not in facts.bad
-    }
+    rows = [row for row in np.flatnonzero(is_part).tolist() if row not in facts.bad]
+    return {manifest.paths[row]: float(facts.seconds[row]) for row in rows}

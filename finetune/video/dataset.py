@@ -251,10 +251,9 @@ class ClipDataset(Dataset):
         num_frames = int(self.facts.num_frames[row])
         if self.window_seconds is None or self.manifest.interval(row) == WHOLE:
             return 0, num_frames
-        assert self.facts.seconds is not None and self.facts.file_frames is not None
-        rate = num_frames / max(float(self.facts.seconds[row]), 1e-3)
+        assert self.facts.file_rates is not None and self.facts.file_frames is not None
         first, file_frames = self.frame_range(row)[0], int(self.facts.file_frames[row])
-        length = min(file_frames, max(1, round(self.window_seconds * rate)))
+        length = min(file_frames, max(1, round(self.window_seconds * float(self.facts.file_rates[row]))))
         begin = Random(f"window {seed}").randrange(num_frames) - length // 2
         return min(max(begin, -first), file_frames - first - length), length
 

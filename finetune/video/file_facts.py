@@ -22,11 +22,12 @@ from finetune.storage.safe_read import BAD_ARRAY_ERRORS, read_array
 from finetune.video.decode.clip_files import stamp
 from finetune.video.decode.gop import GopLayout
 from finetune.video.decode.probe import VideoInfo
-from finetune.video.interval_frames import find_frames
+from finetune.video.interval_frames import duration_by_times, find_frames
 
 FORMAT = 5  # increase when the files of the cache, or the facts in them, change
 NO_LAYOUT = -1
 NUM_FACTS = 6  # of each file: see _info_as_ints
+MIN_SECONDS = 1e-3  # of a file whose frame has no duration
 HEADER_LENGTH = 4  # integers before a layout's arrays
 TIMES_IN_HEADER = 2  # place of the number of times in a layout's header
 UNKNOWN = -1
@@ -91,8 +92,8 @@ class FileFacts:
 
     `rates`, in frames a second, and `seconds` are rounded to thousandths, and 0 where unknown; a pack has neither, but
     for the `seconds` of intervals. Where a row is an interval, `num_frames` and `seconds` are those of the interval,
-    `first_frames` has the number of its first frame in the file, and `file_frames` how many the file has; both are None
-    where all rows are whole files.
+    `first_frames` has the number of its first frame in the file, `file_frames` how many the file has, and `file_rates`
+    how many a second, by their times; these three are None where all rows are whole files.
     """
 
     num_frames: np.ndarray
@@ -104,6 +105,7 @@ class FileFacts:
     seconds: np.ndarray | None = None
     first_frames: np.ndarray | None = None
     file_frames: np.ndarray | None = None
+    file_rates: np.ndarray | None = None
 
     def layout(self, row: int) -> GopLayout | None:
         return None if self.layouts is None else self.layouts[row]
@@ -134,6 +136,7 @@ class FileFacts:
             return self
         num_frames, first_frames, bad = self.num_frames.copy(), np.zeros_like(self.num_frames), dict(self.bad)
         seconds = np.zeros(len(num_frames)) if self.seconds is None else self.seconds.copy()
+        file_rates = np.zeros(len(num_frames))
         path, times_N = b"", np.empty(0)
         for row in np.argsort(manifest.paths, kind="stable").tolist():
             interval = manifest.interval(row)
@@ -149,12 +152,14 @@ class FileFacts:
                 continue
             first_frames[row], num_frames[row] = frames.first, frames.number
             seconds[row] = frames.seconds
+            file_rates[row] = len(times_N) / max(duration_by_times(times_N, frame_seconds), MIN_SECONDS)
         return replace(
             self,
             num_frames=num_frames,
             seconds=seconds,
             first_frames=first_frames,
             file_frames=self.num_frames,
+            file_rates=file_rates,
             bad=dict(sorted(bad.items())),
         )
 

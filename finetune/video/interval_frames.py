@@ -8,8 +8,6 @@ import numpy as np
 from finetune.data.intervals import frames_in_interval, interval_text
 from finetune.errors import VideoError
 
-NO_FRAME_REASON = "has no frame in"  # part of the reason for an interval outside its file
-
 
 class IntervalFrames(NamedTuple):
     """The first frame of an interval, the number of its frames, and its length in seconds, to the end of the file."""
@@ -29,7 +27,7 @@ def find_frames(
     first, number = frames_in_interval(times_N, *interval)
     duration = duration_by_times(times_N, frame_seconds)
     if not number:
-        raise VideoError(f"{path}: {NO_FRAME_REASON} {interval_text(*interval)}; it lasts {duration:.2f} s")
+        raise VideoError(f"{path}: has no frame in {interval_text(*interval)}; it lasts {duration:.2f} s")
     start, end = interval
     return IntervalFrames(first, number, round(max(0.0, min(end, duration) - start), 3))
 

@@ -69,12 +69,13 @@ def scan_files(manifest: Manifest, *, progress: Progress | None = None) -> FileF
     `progress` is called with (files done, files).
     """
     paths, file_of_row = np.unique(manifest.paths, return_inverse=True)
-    timed = np.zeros(len(paths), dtype=bool)  # files whose frames are found by time
+    files_of = [Path(os.fsdecode(path)) for path in paths]
+    timed = np.zeros(len(paths), dtype=bool)  # files whose frames are found by time; folders of images have a rate
     if manifest.intervals is not None:
-        timed[file_of_row[(manifest.intervals != WHOLE).any(1)]] = True
+        with_intervals = np.unique(file_of_row[(manifest.intervals != WHOLE).any(1)])
+        timed[with_intervals] = [not files_of[file].is_dir() for file in with_intervals]
     cache = FactsCache(manifest.source, paths)
     unknown = cache.unknown(timed=timed)
-    files_of = [Path(os.fsdecode(path)) for path in paths]
     scan_file = partial(_scan, timed=frozenset(np.array(files_of)[timed].tolist()))
     results = _map_files(scan_file, [files_of[file] for file in unknown], progress=progress)
     files, starts = cache.add_scanned(dict(zip(unknown, results, strict=True)))
@@ -133,7 +134,7 @@ def _info_or_scan(path: Path, *, timed: Collection[Path], image_rate: float) -> 
     try:
         if path not in timed:
             return probe(path), None, None
-        info, layout = _at_rate(_scan_with_times(path), image_rate)
+        info, layout = at_image_rate(scan_with_times(path), image_rate)
         return info, layout, clip_times(path, info, layout)
     except VideoError as error:
         return error
@@ -152,7 +153,7 @@ def _locate(clip: ClipOfFile, result: _Located | VideoError) -> LocatedClip | Vi
     return LocatedClip(info, frames.first, layout)
 
 
-def _at_rate(scanned: tuple[VideoInfo, GopLayout | None], image_rate: float) -> tuple[VideoInfo, GopLayout | None]:
+def at_image_rate(scanned: tuple[VideoInfo, GopLayout | None], image_rate: float) -> tuple[VideoInfo, GopLayout | None]:
     """The facts with the frame rate and the duration of a folder of numbered images, which has none of its own."""
     info, layout = scanned
     if info.counted == "images":
@@ -232,12 +233,13 @@ def _info(path: Path) -> VideoInfo | VideoError:
 def _scan(path: Path, *, timed: Collection[Path]) -> tuple[VideoInfo, GopLayout | None] | VideoError:
     """The facts and the layout of a file, with the times of its frames if it is in `timed`."""
     try:
-        return _scan_with_times(path) if path in timed else scan(path)
+        return scan_with_times(path) if path in timed else scan(path)
     except VideoError as error:
         return error
 
 
-def _scan_with_times(path: Path) -> tuple[VideoInfo, GopLayout | None]:
+def scan_with_times(path: Path) -> tuple[VideoInfo, GopLayout | None]:
+    """Facts about a file, and its layout with the times of frames; None for a folder of images. Raises VideoError."""
     info, layout = scan(path)
     if not path.is_dir() and (layout is None or layout.times is None):
         layout = layout_with_times(path)
@@ -254,7 +256,7 @@ def _inspect(
     clips = clips_of[os.fspath(path)]
     try:
         whole = all(interval == WHOLE for interval, _ in clips)
-        info, layout = _at_rate(scan(path) if whole else _scan_with_times(path), image_rate)
+        info, layout = at_image_rate(scan(path) if whole else scan_with_times(path), image_rate)
         times_N = np.empty(0) if whole else clip_times(path, info, layout)
         inspections = [_inspect_clip(path, (info, layout), times_N, clip) for clip in clips]
         if truncation := _truncation_error(path, after=f" after frame {info.num_frames}"):

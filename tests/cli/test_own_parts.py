@@ -56,6 +56,9 @@ def test_a_run_with_own_parts_is_used_where_they_are_named_again(here, clip_fold
     assert f"mean_confidence {results['mean_confidence']:.3f}  (95 % interval" in printed
     for page in ("report.html", "report.md"):
         assert f"{results['mean_confidence']:.3f}" in (here / "run/evaluation" / page).read_text()
+    for command in ("timeline", "watch"):
+        assert "not imported" in finetune(command, "run", clip)[2]
+    assert finetune("timeline", "run", clip, *PARTS)[0] == 0
     assert "not imported" in finetune("report", "run", "--explain")[2]
     assert "not imported" not in finetune("report", "run", "--explain", *PARTS)[2]
     assert "--part is only for --explain" in finetune("report", "run", *PARTS)[2]

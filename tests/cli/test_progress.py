@@ -64,3 +64,15 @@ def test_ctrl_c_during_imports_is_left_to_the_system_and_then_python_s_again():
     finally:
         sys.meta_path.remove(finder)
         signal.signal(signal.SIGINT, before)
+
+
+def test_the_time_left_of_one_recording_does_not_count_those_before(monkeypatch, capsys):
+    now = [0.0]
+    monkeypatch.setattr(progress.time, "monotonic", lambda: now[0])
+    show = progress.recording_progress(progress._ProgressLines())
+    for _ in range(2):
+        for seconds in (0, 10, 50, 100):
+            now[0] = now[0] + 10
+            show(seconds, 100)
+    lines = capsys.readouterr().err.splitlines()
+    assert len(lines) == 6 and lines[:3] == lines[3:]

@@ -121,3 +121,26 @@ def test_what_cannot_be_drawn_is_said(tmp_path, manifest):
     several = make(tmp_path, [("a", 0, 1, "x", "", ""), ("b", 0, 1, "y", "", "")], whole=True, tasks=tasks)
     with pytest.raises(DataError, match="takes one task of classes, not tasks"):
         add_background(several, NOTHING, {})
+
+
+def test_a_recording_with_two_names_is_one_recording(tmp_path):
+    (tmp_path / "a.mp4").write_bytes(b"a")
+    (tmp_path / "link.mp4").symlink_to("a.mp4")
+    manifest = make(tmp_path, [("a.mp4", 0, 4, "x", "", ""), ("link.mp4", 4, 8, "y", "", "")], whole=True)
+    whole = add_background(manifest, Background("none", 0.5, 0), durations(manifest, 12.5))
+    (row,) = range(2, len(whole))
+    assert whole.interval(row)[0] >= 8
+
+
+def test_where_nothing_fits_no_time_is_spent_on_trying(tmp_path):
+    rows = [("a", 2 * n, 2 * n + 1.5, "xy"[n % 2], "train", "") for n in range(2000)]
+    manifest = make(tmp_path, rows)
+    with pytest.raises(DataError, match="no row of nothing fits"):
+        add_background(manifest, Background("nothing", 0.9, 0.1), durations(manifest, 4000))
+
+
+def test_background_of_multilabel_rows_is_said_to_have_no_class(tmp_path):
+    manifest = make(tmp_path, [("a", 5, 6, "x", "", ""), ("a", 8, 9, "y", "", "")], multilabel=True, whole=True)
+    assert add_background(manifest, NOTHING, durations(manifest)).notes[-1] == (
+        "1 row without a class drawn from unlabelled time"
+    )

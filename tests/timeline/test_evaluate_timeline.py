@@ -7,12 +7,13 @@ import pytest
 from grey import grey_frames
 
 from finetune.data.manifest import Manifest
-from finetune.errors import RunError
+from finetune.errors import DataError, RunError, VideoError
 from finetune.run.read import open_run, read_results_file
 from finetune.timeline.evaluate_timeline import annotated_recordings, evaluate_timeline
 from finetune.timeline.event_settings import store_event_settings, stored_event_settings
 from finetune.timeline.events import EventSettings
 from finetune.timeline.fit_events import FittedSettings
+from finetune.timeline.timelines import TimelinePredictor
 from finetune.video.encode import write_video
 
 LEVELS = {"dark": 20, "bright": 220, "": 120}
@@ -68,6 +69,7 @@ def test_training_ends_with_the_events_of_the_test_recordings(run, manifest_file
     assert timeline["f1_50"] > 0.9
     assert timeline["window_seconds"] == pytest.approx(1, abs=0.1)
     page = (run / "evaluation" / "report.html").read_text(encoding="utf-8")
+    assert "where the probability of anything but “nothing” crosses" in page
     assert "Events in recordings" in page and 'href="timeline.html"' in page
     assert "F1@50" in (run / "evaluation" / "report.md").read_text(encoding="utf-8")
     for name in ("timeline.csv", "events.csv", "timeline.html"):
@@ -82,7 +84,12 @@ def test_training_ends_with_the_events_of_the_test_recordings(run, manifest_file
 
     code, out, err = finetune("evaluate", run, "--split", "val", "--timeline")
     assert code == 0 and "events    F1@50" in out, err
-    assert read_results_file(run / "evaluation" / "val" / "results.json")["timeline"]["split"] == "val"
+    results = read_results_file(run / "evaluation" / "val" / "results.json")
+    assert results["timeline"]["split"] == "val"
+    assert any("thresholds were fitted on these recordings" in warning["what"] for warning in results["warnings"])
+    # A later evaluation has the events too, as the recipe says; unless they are switched off.
+    assert "events    F1@50" in finetune("evaluate", run)[1]
+    assert "events" not in finetune("evaluate", run, "--no-timeline")[1]
     code, out, err = finetune(
         "evaluate", run, f"data.manifest={manifest_file}", "--timeline", "--out", tmp_path / "other"
     )
@@ -121,3 +128,36 @@ def test_recordings_have_their_rows_as_events_without_background(tmp_path):
     manifest = Manifest.from_csv(tmp_path / "clips.csv", packed=True, whole=True, multilabel=True)
     (recording,) = annotated_recordings(manifest, "train", background=None)
     assert [event[:3] for event in recording.events] == [(1, 2, 0), (1, 2, 1)]
+
+
+def test_a_split_without_recordings_is_refused_before_clips_are_predicted(trained_run, finetune):
+    status, out, err = finetune("evaluate", trained_run, "--timeline")
+    assert (status, out) == (2, "") and "no row of the split 'test' is an interval" in err and "evaluating" not in err
+
+
+def test_training_needs_intervals_in_the_split_that_is_evaluated(tmp_path, clip_folder, manifest_file, finetune):
+    clip = next((clip_folder / "test").rglob("*.mp4"))
+    text = manifest_file.read_text(encoding="utf-8").replace(",test", ",train")
+    path = manifest_file.parent / "whole_tests.csv"
+    path.write_text(f"{text}{clip},,,dark,test\n{clip},,,dark,test\n", encoding="utf-8")
+    status, _, err = finetune(
+        "train", "quickstart_timeline", f"data.manifest={path}", *TINY_RECIPE, "--out", tmp_path / "run"
+    )
+    assert status == 2 and "but the split test has none" in err
+
+
+def test_a_recording_that_cannot_be_read_is_skipped_where_the_user_says_so(run, manifest_file, tmp_path, monkeypatch):
+    predict = TimelinePredictor.__call__
+
+    def fails_at_5(self, path):
+        if path.name == "5.mp4":
+            raise VideoError(f"{path}: is damaged")
+        return predict(self, path)
+
+    monkeypatch.setattr(TimelinePredictor, "__call__", fails_at_5)
+    with pytest.raises(DataError, match="is damaged\nfix the file, remove its rows, or skip it with --on-error skip"):
+        evaluate_timeline(run)
+    metrics, timelines = evaluate_timeline(run, on_error="skip")
+    assert metrics["num_recordings"] == len(timelines) == 1 and "5.mp4: is damaged" in metrics["skipped"][0]
+    warnings = read_results_file(run / "evaluation" / "results.json")["warnings"]
+    assert any("5.mp4: is damaged" in warning["what"] for warning in warnings)

@@ -80,7 +80,7 @@ def test_without_a_window_the_length_is_that_of_the_training_clips(trained_run, 
     manifest = (older / "manifest.csv").read_text()
     (older / "manifest.csv").write_text(manifest.replace(".mp4", "-gone.mp4"))
     status, _, err = finetune("timeline", older, recording, "--out", tmp_path / "out")
-    assert (status, "give --window SECONDS" in err) == (2, True)
+    assert (status, "take it from --window SECONDS" in err) == (2, True)
 
 
 def test_a_folder_of_numbered_images_is_a_recording(trained_run, tmp_path, finetune):
@@ -95,8 +95,8 @@ def test_mistakes_are_refused_in_words(trained_run, recording, tmp_path, finetun
     for arguments, words in (
         ((tmp_path, recording), "is not a run folder"),
         ((trained_run, tmp_path / "none.mp4"), "there is no such file"),
-        ((trained_run, recording, "--step", 0), "--step is 0 seconds; it must be more than 0"),
-        ((trained_run, recording, "--window", -1), "--window is -1 seconds"),
+        ((trained_run, recording, "--step", 0), "--step is 0: it must be a number of seconds above 0"),
+        ((trained_run, recording, "--window", -1), "--window is -1: it must be"),
         ((trained_run, tmp_path / "sound.mp4", "--window", 1), "holds only audio"),
     ):
         status, _, err = finetune("timeline", *arguments, "--out", tmp_path / "out")

@@ -11,10 +11,12 @@ import torch
 from grey import level_of, make_clip, make_images
 from moving import KINDS, write
 
+from finetune.data.background import Background
 from finetune.data.manifest import Manifest
 from finetune.errors import VideoError
 from finetune.recipe.schema import Augment, Clip
 from finetune.video import probe_files
+from finetune.video.background import with_background
 from finetune.video.dataset import ClipDataset
 from finetune.video.pack.read import Pack
 from finetune.video.pack.write import pack
@@ -223,3 +225,32 @@ def test_windows_change_nothing_else_that_is_drawn(tmp_path):
         one, other = plain.placements(epoch, 0)[0], windows.placements(epoch, 0)[0]
         np.testing.assert_array_equal(one.matrix, other.matrix)
         assert other.last - other.first == one.last - one.first
+
+
+def test_the_window_of_a_short_row_is_as_long_as_that_of_others(tmp_path):
+    make_clip(tmp_path / "a.mp4", 31)
+    rows = [("a.mp4", 0.4, 0.8, "a", ""), ("a.mp4", 0.8, 1.2, "b", ""), ("a.mp4", 0.6, 0.61, "a", "")]
+    manifest = write_csv(tmp_path / "clips.csv", [*rows, ("a.mp4", 0.64, 0.6404, "b", "")])
+    clip = Clip(num_frames=10, size=32, sampling="uniform")
+    dataset = ClipDataset(manifest, "train", clip=clip, augment=Augment(preset="none", interval_windows=True))
+    dataset.window_seconds = 0.4
+    for row in range(4):
+        assert {np.ptp(level_of(dataset[epoch, row]["clips"].numpy())) for epoch in range(20)} == {9}
+
+
+def test_a_folder_of_images_with_intervals_is_examined_once(tmp_path, monkeypatch):
+    make_images(tmp_path / "a", 20)
+    manifest = write_csv(tmp_path / "clips.csv", [("a", 0, 0.2, "a", ""), ("a", 0.2, 0.4, "b", "")])
+    scan_files(manifest)
+    monkeypatch.setattr(probe_files, "scan", lambda path: pytest.fail(f"{path} was examined again"))
+    assert scan_files(manifest).first_frames.tolist() == [0, 5]
+
+
+def test_drawing_background_leaves_the_facts_of_other_files_in_the_cache(tmp_path, monkeypatch):
+    make_clip(tmp_path / "a.mp4", 100)
+    make_clip(tmp_path / "b.mp4", 20)
+    manifest = write_csv(tmp_path / "clips.csv", [("a.mp4", 0.4, 0.8, "a", ""), ("b.mp4", "", "", "b", "")])
+    whole = with_background(manifest, Background("none", 0.5, 0.0))
+    assert whole.counts("train") == {"a": 1, "b": 1, "none": 2}
+    monkeypatch.setattr(probe_files, "scan", lambda path: pytest.fail(f"{path} was examined again"))
+    assert scan_files(whole).bad == {}

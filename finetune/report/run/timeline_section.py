@@ -65,9 +65,13 @@ def _class_row(row: dict[str, Any], ious: list[float]) -> dict[str, Any]:
 def _protocol(timeline: dict[str, Any]) -> str:
     settings = timeline["settings"]
     windows = f"Windows of {timeline['window_seconds']:.3g} s, one every {timeline['step_seconds']:.3g} s"
+    what, then = "its class", ""
+    if timeline.get("background") is not None:
+        what = f"the probability of anything but “{timeline['background']}”"
+        then = "Which classes are in it follows from the most probable sequence. "
     return (
         f"{windows}. Probabilities are averaged over {settings['smoothing_seconds']:g} s; an event begins and ends "
-        f"where its class crosses {settings['low']:g} and must reach {settings['high']:g}; gaps up to "
+        f"where {what} crosses {settings['low']:g} and must reach {settings['high']:g}; gaps up to "
         f"{settings['max_gap_seconds']:g} s are closed and events under {settings['shortest_seconds']:g} s dropped. "
-        f"These settings: {timeline['how']}. Intervals: {timeline['interval']}."
+        f"{then}These settings: {timeline['how']}. Intervals: {timeline['interval']}."
     )

@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+from finetune.data.intervals import WHOLE, row_noun
 from finetune.data.manifest import Manifest
 from finetune.errors import DataError, FinetuneError, RecipeError, RunError
 from finetune.metrics.own_metric import metric_name
@@ -43,8 +44,7 @@ def run_preflight_checks(model: VideoClassifier, manifest: Manifest, recipe: Rec
     needs_frames = recipe.model.temporal == "concat" or model.backbone.fixed_frames is not None
     if recipe.clip.num_frames != model.num_frames and needs_frames:
         problems.append(f"clip.num_frames is {recipe.clip.num_frames}, but the model was built for {model.num_frames}")
-    if recipe.evaluate.timeline and manifest.intervals is None:
-        problems.append("evaluate.timeline needs recordings whose rows have a start and an end; add these columns")
+    problems += _problems_with_timeline(manifest, recipe)
     problems += [f"train.trackers: {problem}" for problem in _collect_errors(check_tracker, recipe.train.trackers)]
     problems += _problems_with_early_stopping(model, manifest, recipe)
     problems += problems_with_own_parts(model, recipe)
@@ -79,6 +79,19 @@ def _problems_with_early_stopping(model: VideoClassifier, manifest: Manifest, re
     if stopping is not None and stopping.metric == "val_score" and model.multitask_spec is None:
         problems.append("train.early_stopping.metric is val_score, which needs several tasks; use val_top1")
     return problems
+
+
+def _problems_with_timeline(manifest: Manifest, recipe: Recipe) -> list[str]:
+    """Training ends with the timeline of the split that is evaluated then: test, or else val."""
+    split = next((name for name in ("test", "val") if len(manifest.rows(name))), "train")
+    intervals = (manifest.interval(row) for row in manifest.rows(split).tolist())
+    if not recipe.evaluate.timeline or any(interval != WHOLE for interval in intervals):
+        return []
+    problem = (
+        f"evaluate.timeline needs recordings whose rows have a start and an end, but the split {split} has none; add "
+        "these columns, or set it to false"
+    )
+    return [problem]
 
 
 def problems_with_own_parts(model: VideoClassifier, recipe: Recipe) -> list[str]:
@@ -182,10 +195,11 @@ def load_file_facts(manifest: Manifest, recipe: Recipe, display: Display) -> Fil
     """The facts of all files, each opened once; unreadable files raise DataError, or are skipped (`on_error: skip`)."""
     assert recipe.clip.size is not None
     facts = manifest_facts(manifest, recipe.data.packed, side=recipe.clip.size)
+    noun = row_noun(manifest.intervals)
     if facts.bad and recipe.data.on_error == "fail":
         listed = "\n".join(dict.fromkeys(facts.bad[row] for row in sorted(facts.bad)))
         raise DataError(
-            f"{listed}\n{len(facts.bad)} of {len(manifest)} files cannot be read; fix or remove them, "
+            f"{listed}\n{len(facts.bad)} of {len(manifest)} {noun}s cannot be read; fix or remove them, "
             "or skip them with data.on_error=skip"
         )
     readable = manifest.without(facts.bad)
@@ -193,7 +207,7 @@ def load_file_facts(manifest: Manifest, recipe: Recipe, display: Display) -> Fil
     if problems:
         raise DataError("\n".join(f"{manifest.source}: {problem}" for problem in problems))
     if facts.bad:
-        display.print_line(f"Skipping {len(facts.bad)} files that cannot be read; the report lists them")
+        display.print_line(f"Skipping {len(facts.bad)} {noun}s that cannot be read; the report lists them")
     return facts
 
 
