@@ -36,6 +36,10 @@ FOLDERS = (
         "report",
         "train",
         "study",
+        "labelling",
+        "export",
+        "publish",
+        "serve",
         "cli",
     ),
 )

@@ -1,0 +1,1 @@
+"""Write a trained run as a file that runs without this package, checked against the run."""

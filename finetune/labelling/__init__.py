@@ -1,0 +1,1 @@
+"""Correct labels and choose what to label next: a journal of changes, suspects, an order of new clips."""
