@@ -51,6 +51,11 @@ class RunFolder:
         return self.path / "event_settings.json"
 
     @property
+    def study(self) -> Path:
+        """The settings of a study, such as a cross-validation: its runs are in folders beside this file."""
+        return self.path / "study.json"
+
+    @property
     def metrics(self) -> Path:
         """One line per epoch."""
         return self.path / "metrics.jsonl"

@@ -186,7 +186,7 @@ def missing_results_message(run: Path, split: str) -> str:
     folder = RunFolder(run)
     if not run.is_dir():
         return _NO_SUCH_FOLDER
-    if (run / "study.json").is_file() and not folder.metrics.is_file():
+    if folder.study.is_file() and not folder.metrics.is_file():
         return f"holds several runs but no results on {split}; name one of the runs, or finish the study first"
     where = folder.evaluation(split).results.relative_to(run).as_posix()
     return f"has no {where}; make it with `{evaluate_command(run, split)}`"

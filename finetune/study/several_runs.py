@@ -76,7 +76,7 @@ def study_folder(out: Path, recipe: Recipe, manifest: Manifest, settings: Mappin
         raise RunError(
             "the runs of a study are trained one after the other in one process; start it without a launcher"
         )
-    if (out / "study.json").is_file():
+    if RunFolder(out).study.is_file():
         _refuse_other_study(out, recipe, manifest, json.loads(json.dumps(settings)))
     else:
         _create(out, recipe, manifest, settings)
@@ -98,7 +98,7 @@ def _create(out: Path, recipe: Recipe, manifest: Manifest, settings: Mapping[str
     try:
         out.mkdir(parents=True, exist_ok=True)
         begin_run(out, recipe, manifest)
-        write_json(out / "study.json", settings)
+        write_json(RunFolder(out).study, settings)
     except OSError as error:
         raise RunError(f"{out}: cannot be written: {error.strerror}") from None
 
@@ -106,7 +106,7 @@ def _create(out: Path, recipe: Recipe, manifest: Manifest, settings: Mapping[str
 def _refuse_other_study(out: Path, recipe: Recipe, manifest: Manifest, settings: dict[str, Any]) -> None:
     if load_recipe(str(RunFolder(out).recipe)).model_dump(mode="json") != recipe.model_dump(mode="json"):
         raise RunError(f"{out}: was started with another recipe; choose another --out")
-    before = read_json(out / "study.json")
+    before = read_json(RunFolder(out).study)
     if changed := [
         f"{key} {before.get(key)}, not {value}" for key, value in settings.items() if before.get(key) != value
     ]:

@@ -124,9 +124,7 @@ def train_epoch(loop: Loop, state: TrainState, data: PhaseData) -> None:
     display.begin_epoch(f"epoch {epoch}/{run_epochs}", left, run=(at.steps, run_steps))
     data.batches.begin(epoch, first=at.batches)
     state.wrapped.train()
-    for batch in time_batches(data.loader, tally):
-        if at.steps_in_phase == steps:
-            break
+    for batch in time_batches(data.loader, tally, left):
         loop.stopping.check_all(setup.accelerator)
         if run.minutes_since_saved >= train.save_every_minutes:
             run.save_last(state, at)

@@ -3,6 +3,7 @@
 import time
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from itertools import islice
 from typing import Any
 
 import torch
@@ -55,7 +56,7 @@ class Tally:
         """Sum clips and losses over all processes; seconds stay those of this process."""
         if accelerator.num_processes == 1:
             return
-        own = torch.tensor([self.clips, self.right, self.total_loss, self.judged], dtype=torch.float32)
+        own = torch.tensor([self.clips, self.right, self.total_loss, self.judged], dtype=torch.float64)
         clips, right, loss, judged = accelerator.reduce(own.to(accelerator.device), reduction="sum").tolist()
         self.clips, self.right, self.total_loss, self.judged = int(clips), int(right), loss, int(judged)
 
@@ -101,10 +102,10 @@ def restore_position(position: Mapping[str, Any]) -> LoopPosition:
     return LoopPosition(**dict(position) | {"tally": Tally(**position["tally"])})
 
 
-def time_batches(loader: Iterable[Batch], tally: Tally) -> Any:
-    """The batches of a loader; adds the seconds of waiting for data and of computing to the tally."""
+def time_batches(loader: Iterable[Batch], tally: Tally, count: int) -> Any:
+    """The first `count` batches of a loader; adds the seconds of waiting for data and of computing to the tally."""
     started = time.perf_counter()
-    for batch in loader:
+    for batch in islice(loader, count):
         arrived = time.perf_counter()
         tally.seconds["data"] += arrived - started
         yield batch

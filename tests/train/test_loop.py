@@ -9,6 +9,7 @@ from safetensors.torch import load_file
 import finetune as ft
 from finetune.errors import DataError, FinetuneError, RecipeError, RunError
 from finetune.model.freezing.freeze import trainable_stages
+from finetune.train.position import Tally, time_batches
 from finetune.train.setup import preflight
 
 HEAD_ONCE = (ft.Phase(unfreeze="head", epochs=1, lr=1e-2),)
@@ -182,6 +183,18 @@ def test_a_phase_can_be_so_many_steps(manifest, tmp_path):
     clips = [round(each["clips_per_second"] * (each["seconds"]["data"] + each["seconds"]["compute"])) for each in found]
     assert [record["phase"] for record in found] == [0, 0, 1]
     assert clips == [rows, 3, 3]
+
+
+def test_no_more_batches_are_read_than_are_trained_on():
+    read, tally = [], Tally()
+
+    def loader():
+        for number in range(5):
+            read.append(number)
+            yield {"row": number}
+
+    assert [batch["row"] for batch in time_batches(loader(), tally, 2)] == [0, 1] == read
+    assert all(tally.seconds[part] > 0 for part in ("data", "compute"))
 
 
 @pytest.mark.slow

@@ -81,7 +81,7 @@ def evaluations_differ(runs: Sequence[Mapping[str, Any]]) -> bool:
 def _is_run(run: Path) -> bool:
     with suppress(OSError):
         evaluated = any(RunFolder(run).evaluation(split).exists() for split in _SPLITS)
-        return evaluated or (RunFolder(run).recipe.is_file() and not (run / "study.json").is_file())
+        return evaluated or (RunFolder(run).recipe.is_file() and not RunFolder(run).study.is_file())
     return False
 
 
@@ -91,7 +91,7 @@ def _runs_in(folder: Path) -> list[Path]:
     for path in sorted(folder.iterdir()):
         if _is_run(path):
             runs.append(path)
-        elif (path / "study.json").is_file():
+        elif RunFolder(path).study.is_file():
             runs += [run for run in sorted(path.iterdir()) if _is_run(run)]
     return runs
 
