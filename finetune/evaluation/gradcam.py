@@ -38,7 +38,10 @@ MAX_EXTRA_TOKENS = 8  # class tokens and registers
 
 
 class GradCamResult(NamedTuple):
-    """Heat (T, h, w) from 0 to 1, the maximum of the clip; and the weights (T,) of attention pooling, else None."""
+    """Heat (T, h, w) from 0 to 1, the maximum of the clip; and the weights (T,) of attention pooling, else None.
+
+    The heat is 0 everywhere where nothing in the clip raises the score of the predicted class.
+    """
 
     heatmap_THW: Tensor
     weights_T: Tensor | None
@@ -126,16 +129,18 @@ def _grad_cam(model: VideoClassifier, clips_BTCHW: Tensor) -> GradCamResult:
         if not outputs:
             raise ModelError(refusal)
         gradients = torch.autograd.grad(logits_BK.max(), outputs, allow_unused=True)
+    heat = None
     for output, gradient in reversed(list(zip(outputs, gradients, strict=True))):
         if gradient is None:
             continue
         values, gradient = (model.backbone.first_tower(rows, clips=1) for rows in (output.detach(), gradient))
         heat = _heatmap(values, gradient, tuple(map_shape), takes_clips=model.backbone.takes_clips)
         if heat.amax() > 0:
-            return GradCamResult(
-                (heat / heat.amax()).cpu(), None if not weights else weights[0].detach().mean(2)[0].cpu()
-            )
-    raise ModelError(refusal)
+            break
+    if heat is None:
+        raise ModelError(refusal)
+    heatmap_THW = heat / heat.amax().clamp_min(torch.finfo(heat.dtype).tiny)
+    return GradCamResult(heatmap_THW.cpu(), None if not weights else weights[0].detach().mean(2)[0].cpu())
 
 
 def _grid_side(tokens: int) -> int:

@@ -109,6 +109,15 @@ def test_for_another_class_it_is_elsewhere():
         assert quarters(heat)[number].argmin() == 2 * down + right
 
 
+def test_a_clip_in_which_nothing_raises_the_score_has_no_heat():
+    model = brightness_model()
+    with torch.no_grad():
+        model.heads["label"][-1].weight.zero_()
+    heat = grad_cam(model, bright_corners()[0]).heatmap_THW
+    assert heat.shape == (4, 8, 8)
+    assert not heat.any()
+
+
 def test_a_frame_that_says_nothing_stays_cold():
     clip, _ = bright_corners(low=0)
     clip[2] = 0
