@@ -16,6 +16,7 @@ from finetune.cli import (
     check,
     compare,
     data,
+    export,
     features,
     predict,
     recipes,
@@ -53,6 +54,7 @@ COMMANDS: tuple[tuple[str, str, Callable[..., Any] | typer.Typer, str], ...] = (
     (EVALUATE, "runs", compare.runs, "List the runs in a folder."),
     (USE, "predict", predict.predict, "Predict classes, boxes, motion or numbers for videos."),
     (USE, "timeline", timeline.timeline, "Find events in recordings: classes over time."),
+    (USE, "export", export.export, "Export a run to ONNX, OpenVINO or torch.export."),
     (USE, "watch", watch.watch, "Predict a camera or a stream while it runs."),
 )
 

@@ -28,7 +28,7 @@ def predict_batch(
         with autocast(precision, device), limit_threads(small=model.fits_one_thread):
             views.append(model(clips_BVTCHW[:, view].to(device), cut))
     return {
-        task: _decode_logits(model, output, torch.stack([outputs[task] for outputs in views])).cpu()
+        task: decode_logits(output, torch.stack([outputs[task] for outputs in views]), consensus=model.consensus).cpu()
         for task, output in model.outputs.items()
     }
 
@@ -38,11 +38,12 @@ def probabilities(model: VideoClassifier, clips_BVTCHW: Tensor, *, precision: st
     return predict_batch(model, clips_BVTCHW, precision=precision)[model.primary]
 
 
-def _decode_logits(model: VideoClassifier, output: OutputSpec, logits_VBK: Tensor) -> Tensor:
+def decode_logits(output: OutputSpec, logits_VBK: Tensor, *, consensus: str) -> Tensor:
+    """The head's outputs for V views of one task, (V, B, K), as `predict_batch` gives them."""
     if not output.is_categorical:
         scale, center = (torch.tensor(values, device=logits_VBK.device) for values in (output.scale, output.center))
         return (logits_VBK.float() * scale + center).transpose(0, 1)
-    probs_BK = combine_views(logits_VBK, model.consensus, multilabel=output.kind != "classify")
+    probs_BK = combine_views(logits_VBK, consensus, multilabel=output.kind != "classify")
     return level_probabilities(probs_BK) if output.kind == "ordinal" else probs_BK
 
 

@@ -61,6 +61,11 @@ class RunFolder:
         return self.path / "metrics.jsonl"
 
     @property
+    def exported(self) -> Path:
+        """The folder of exported models."""
+        return self.path / "exported"
+
+    @property
     def tensorboard(self) -> Path:
         return self.path / "tensorboard"
 
@@ -168,6 +173,22 @@ class EvaluationFolder:
     @property
     def figures(self) -> Path:
         return self.path / "figures"
+
+
+@dataclass(frozen=True)
+class ExportedFolder:
+    """The paths of an exported model; recipe.yaml, classes.json and tasks.json are as in its run."""
+
+    path: Path
+
+    @property
+    def info(self) -> Path:
+        """How to feed the model and read its outputs; only exported folders have this file."""
+        return self.path / "model.json"
+
+    @property
+    def readme(self) -> Path:
+        return self.path / "README.md"
 
 
 RESERVED_EVALUATIONS = (*SPLITS, "pictures", "figures")  # names in RUN/evaluation that another set cannot have

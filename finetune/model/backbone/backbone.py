@@ -68,7 +68,7 @@ class Backbone(nn.Module):
 
     def forward(self, clips_BTCHW: Tensor) -> Tensor:
         """Clips uint8 (B, T, C, H, W) to features (B, T', D), or (B, 2, T', D) of two towers."""
-        return self.over_time(self.net(self.pictures(clips_BTCHW)), len(clips_BTCHW))
+        return self.over_time(self.net(self.pictures(clips_BTCHW)), clips_BTCHW.shape[0])
 
     def over_time(self, vectors: Tensor, clips: int) -> Tensor:
         """The network's output rows, (B T', D) or (B, D T') of a video network, as (B, T', D) or (B, 2, T', D)."""
@@ -87,7 +87,7 @@ class Backbone(nn.Module):
         two streams that of the pictures in colour.
         Raises ModelError for the few networks that have no single feature map.
         """
-        features = self.first_tower(self._feature_map(self.net, self.pictures(clips_BTCHW)), len(clips_BTCHW))
+        features = self.first_tower(self._feature_map(self.net, self.pictures(clips_BTCHW)), clips_BTCHW.shape[0])
         if not self.takes_clips:
             return features.unflatten(0, (len(clips_BTCHW), -1))
         return features.transpose(1, 2) if features.ndim == 5 else features.unsqueeze(1)

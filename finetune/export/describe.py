@@ -1,0 +1,102 @@
+"""The contents of model.json: what a caller needs to feed an exported model and to read its outputs."""
+
+from typing import Any
+
+from finetune.export.graph import INPUT_NAME, LOGITS, ExportGraph
+from finetune.recipe.own_parts import part_name
+from finetune.run.environment import package_versions
+from finetune.run.fitted import Fitted
+from finetune.run.model_json import BATCH, MODEL_FILES, MODEL_FORMAT, ClipInfo, ModelInfo, OutputInfo, TaskInfo
+from finetune.run.read import Run, find_evaluation, read_environment, read_results_file
+from finetune.version import VERSION
+
+RESIZING = "bilinear with antialiasing, by FFmpeg's swscale: flags BILINEAR to yuv444p, then FULL_CHR_H_INT to rgb24"
+COLOUR = "RGB, by the matrix and range that the file states"
+LIBRARIES = ("torch", "torchvision", "timm", "onnx", "onnxscript", "onnxruntime", "openvino", "nncf", "av", "numpy")
+
+
+def describe_model(run: Run, graph: ExportGraph, *, to: Any, precision: Any, fitted: dict[str, Fitted]) -> ModelInfo:
+    """model.json without `parity`, which is measured on the written file."""
+    environment = read_environment(run.folder) or {}
+    info: ModelInfo = {
+        "format": MODEL_FORMAT,
+        "runtime": to,
+        "file": MODEL_FILES[to],
+        "precision": precision,
+        "int8": None,
+        "run": run.folder.absolute().name,
+        "backbone": part_name(run.recipe.model.backbone),
+        "input": {
+            "name": INPUT_NAME,
+            "dtype": "uint8",
+            "shape": [BATCH, *graph.example(1).shape[1:]],
+            "axes": [BATCH, *(["views"] if graph.views > 1 else []), "frames", "channels", "height", "width"],
+        },
+        "outputs": _outputs(run, graph),
+        "clip": _clip(run, graph),
+        "tasks": {task: _task(run, task, fitted[task]) for task in run.outputs},
+        "primary": graph.model.primary,
+        "classes": list(run.classes),
+        "weights": environment.get("weights"),  # type: ignore[typeddict-item]
+        "figures": _figures(run),
+        "versions": {"finetune": VERSION, **package_versions(LIBRARIES)},
+    }
+    return info
+
+
+def _outputs(run: Run, graph: ExportGraph) -> list[OutputInfo]:
+    outputs: list[OutputInfo] = []
+    for name, values in graph(graph.example(1)).items():
+        task = name if name in run.outputs else name.removesuffix(LOGITS)
+        holds: Any = "logits" if name != task else "probabilities" if run.outputs[task].is_categorical else "numbers"
+        shape: list[Any] = [BATCH, *values.shape[1:]]
+        outputs.append({"name": name, "task": task, "values": holds, "dtype": "float32", "shape": shape})
+    return outputs
+
+
+def _clip(run: Run, graph: ExportGraph) -> ClipInfo:
+    clip = run.recipe.clip
+    return {
+        "num_frames": clip.num_frames,
+        "sampling": clip.sampling,
+        "frame_stride": clip.frame_stride,
+        "fps": clip.fps,
+        "short_clips": clip.short_clips,
+        "size": graph.model.size,
+        "fit": clip.fit,
+        "views": graph.views,
+        "consensus": run.recipe.evaluate.consensus,
+        "image_rate": run.recipe.data.image_rate,
+        "resizing": RESIZING,
+        "colour": COLOUR,
+    }
+
+
+def _task(run: Run, task: str, fitted: Fitted) -> TaskInfo:
+    output, thresholds_K = run.outputs[task], fitted.thresholds_K
+    return {
+        "kind": output.kind,  # type: ignore[typeddict-item]
+        "names": list(output.names),
+        "thresholds": None if thresholds_K is None else [float(threshold) for threshold in thresholds_K],
+        "temperature": fitted.temperature,
+    }
+
+
+def _figures(run: Run) -> dict[str, Any] | None:
+    """The metrics that have an interval, by task, from the evaluation after training; None where there is none."""
+    evaluation = find_evaluation(run.folder, None)
+    if not evaluation.exists():
+        return None
+    results = read_results_file(evaluation.results)
+    return {
+        "split": results["split"],
+        "clips": results.get("num_rows"),
+        "tasks": {
+            name: {
+                key: {"value": task[key], "interval": task[f"{key}_ci"]}
+                for key in task
+                if f"{key}_ci" in task and isinstance(task[key], float)
+            }
+            for name, task in results["tasks"].items()
+        },
+    }

@@ -1,0 +1,48 @@
+"""What to export, and what can be refused before torch is imported."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from finetune.errors import RunError
+from finetune.run.folder import ExportedFolder, RunFolder
+from finetune.run.model_json import ExportFormat
+from finetune.run.read import Run
+from finetune.runtime.extras import import_extra
+from finetune.storage.atomic import check_writable
+
+Precision = Literal["fp32", "fp16", "bf16"]
+LIBRARIES = {"onnx": ("onnx", "onnxscript", "onnxruntime"), "openvino": ("openvino",), "torch": ()}
+
+
+@dataclass(frozen=True)
+class ExportSettings:
+    """What to export and how to check it.
+
+    `check` is `split`: random frames and the test split (val where there is none); or `batches`: random frames alone.
+    `max_different` is how many predictions of a task may differ on the split: None is 0 at fp32, else 1 %.
+    """
+
+    to: ExportFormat
+    precision: Precision = "fp32"
+    out: Path | None = None
+    check: Literal["split", "batches"] = "split"
+    max_different: int | None = None
+    data_root: Path | None = None
+
+
+def target_folder(run: Run, settings: ExportSettings) -> Path:
+    return settings.out or RunFolder(run.folder).exported / settings.to
+
+
+def check_before_work(run: Run, settings: ExportSettings) -> None:
+    """Raise RunError where the export cannot succeed: a missing library, or a folder that cannot be written."""
+    if settings.to == "onnx" and settings.precision == "bf16":
+        raise RunError("onnxruntime does not compute bf16 on CPUs; use --precision fp32 or fp16, or another format")
+    target = target_folder(run, settings)
+    is_other = target.exists() and not ExportedFolder(target).info.is_file()
+    if is_other and (target.is_file() or any(target.iterdir())):
+        raise RunError(f"{target}: exists and is not an exported folder; give --out another name")
+    check_writable(ExportedFolder(target).info)
+    if LIBRARIES[settings.to]:
+        import_extra(*LIBRARIES[settings.to], extra=settings.to)

@@ -1,0 +1,97 @@
+"""Write a graph as a file of one format: torch's .pt2, ONNX, or OpenVINO's .xml and .bin."""
+
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch.export import Dim, ExportedProgram
+
+from finetune.errors import FinetuneError, ModelError
+from finetune.export.graph import INPUT_NAME, ExportGraph
+from finetune.recipe.own_parts import part_name
+from finetune.run.model_json import BATCH, MODEL_FILES
+from finetune.runtime.extras import import_extra
+
+ONE_FILE_BYTES = 2 * 10**9 - 10**7  # an ONNX file ends at 2 GiB; its graph takes a few MB
+
+
+def export_program(graph: ExportGraph) -> ExportedProgram:
+    """The graph by torch.export, of any batch size. Raises ModelError that names the part that cannot be exported."""
+    try:
+        return _traced(graph, graph.example(2))
+    except FinetuneError:
+        raise
+    except Exception as error:  # torch.export raises many kinds
+        raise ModelError(f"{_blamed_part(graph)} cannot be exported: {_first_sentence(error)}") from error
+
+
+def _traced(module: torch.nn.Module, frames: torch.Tensor) -> ExportedProgram:
+    with torch.no_grad(), warnings.catch_warnings(action="ignore"):
+        program = torch.export.export(module, (frames,), dynamic_shapes=({0: Dim(BATCH, min=1)},))
+        program = program.run_decompositions({})
+    for node in program.graph.nodes:  # the paths of source files on this machine
+        node.meta.pop("stack_trace", None)
+    return program
+
+
+def _blamed_part(graph: ExportGraph) -> str:
+    """The recipe's words for the part that torch.export fails on."""
+    settings, model = graph.model.settings, graph.model
+    backbone = f"model.backbone {part_name(settings.backbone)!r}"
+    if model.sharing is None:
+        frames = graph.example(2).flatten(0, 1) if graph.views > 1 else graph.example(2)
+        try:
+            _traced(model.backbone, frames)
+        except Exception:  # the error of the whole graph is reported
+            return backbone
+        return f"model.temporal {part_name(settings.temporal)!r}, or model.head {part_name(settings.head)!r},"
+    return f"{backbone} with its tasks"
+
+
+def _first_sentence(error: Exception) -> str:
+    return " ".join(str(error).split("\n")[0].split())[:300] or type(error).__name__
+
+
+def write_torch(program: ExportedProgram, graph: ExportGraph, folder: Path) -> None:
+    with warnings.catch_warnings(action="ignore"):
+        torch.export.save(program, folder / MODEL_FILES["torch"])
+
+
+def write_onnx(program: ExportedProgram, graph: ExportGraph, folder: Path) -> None:
+    """With the weights inside, or where they are more than an ONNX file holds, in a file beside it."""
+    with warnings.catch_warnings(action="ignore"):
+        converted = torch.onnx.export(
+            program, input_names=[INPUT_NAME], output_names=graph.output_names, dynamo=True, verbose=False
+        )
+    assert converted is not None
+    _clean_onnx(converted.model)
+    size = sum(tensor.numel() * tensor.element_size() for tensor in program.state_dict.values())
+    converted.save(folder / MODEL_FILES["onnx"], external_data=size > ONE_FILE_BYTES)
+
+
+def _clean_onnx(model: Any) -> None:
+    """Name the first axis of input and outputs, and remove the notes about source code."""
+    for value in (*model.graph.inputs, *model.graph.outputs):
+        value.shape[0] = BATCH
+    for node in model.graph.all_nodes():
+        node.metadata_props.clear()
+
+
+def write_openvino(program: ExportedProgram, graph: ExportGraph, folder: Path) -> None:
+    """Weights are kept in the precision of the graph."""
+    openvino = import_extra("openvino", extra="openvino")
+    with warnings.catch_warnings(action="ignore"):
+        converted = openvino.convert_model(program)
+    for port, name in zip((*converted.inputs, *converted.outputs), (INPUT_NAME, *graph.output_names), strict=True):
+        port.get_tensor().set_names({name})
+    converted.reshape({INPUT_NAME: openvino.PartialShape([-1, *graph.example(1).shape[1:]])})
+    openvino.save_model(converted, folder / MODEL_FILES["openvino"], compress_to_fp16=False)
+
+
+WRITERS: dict[str, Callable[[ExportedProgram, ExportGraph, Path], None]] = {
+    "onnx": write_onnx,
+    "openvino": write_openvino,
+    "torch": write_torch,
+}

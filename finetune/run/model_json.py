@@ -1,0 +1,143 @@
+"""The types of model.json, which says how to feed an exported model and what it returns; pydantic checks them."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import (
+    Annotated,
+    Any,
+    Literal,
+    NotRequired,  # pydantic takes no other before Python 3.12
+)
+
+from pydantic import AfterValidator, Field
+from typing_extensions import TypedDict
+
+from finetune.errors import RunError
+from finetune.recipe.tasks import TaskKind
+from finetune.run.results import ALLOW_EXTRA, Count, Number, Share, Temperature
+from finetune.storage.safe_read import read_json
+
+MODEL_FORMAT = 1  # `format` in model.json
+ExportFormat = Literal["onnx", "openvino", "torch"]
+MODEL_FILES: dict[str, str] = {"onnx": "model.onnx", "openvino": "model.xml", "torch": "model.pt2"}
+BATCH: Literal["batch"] = "batch"  # in the place of a size that the caller chooses
+Size = Annotated[int, Field(ge=1, le=2**31)] | Literal["batch"]
+
+
+class InputInfo(TypedDict):
+    """RGB frames, values 0 to 255; the mean and standard deviation of pretraining are applied inside the network."""
+
+    name: str
+    dtype: Literal["uint8"]
+    shape: list[Size]
+    axes: list[str]
+
+
+class OutputInfo(TypedDict):
+    name: str
+    task: str
+    values: Literal["probabilities", "logits", "numbers"]
+    dtype: Literal["float32"]
+    shape: list[Size]
+
+
+class TaskInfo(TypedDict):
+    """One task. `thresholds` are for uncalibrated probabilities; `temperature` is applied to the probabilities."""
+
+    kind: TaskKind
+    names: list[str]  # of the classes or levels, or the columns of numbers
+    thresholds: list[Share] | None
+    temperature: Temperature | None
+
+
+class ClipInfo(TypedDict):
+    """How the frames of a clip are chosen and resized: the recipe's section `clip`, with the size as it is."""
+
+    num_frames: Annotated[int, Field(ge=1, le=10**6)]
+    sampling: Literal["segments", "dense", "uniform", "fps"]
+    frame_stride: Annotated[int, Field(ge=1)]
+    fps: Annotated[float, Field(gt=0)] | None
+    short_clips: Literal["repeat_last", "loop", "error"]
+    size: Annotated[int, Field(ge=1, le=2**15)]
+    fit: Literal["crop", "squash"]
+    views: Annotated[int, Field(ge=1, le=1000)]
+    consensus: str
+    image_rate: Annotated[float, Field(gt=0)]  # frames per second of folders of numbered images
+    resizing: str
+    colour: str
+
+
+class SplitParity(TypedDict):
+    """The run and the exported model on the rows of a split."""
+
+    split: Literal["train", "val", "test"]
+    clips: Count
+    skipped: Count
+    largest_difference: dict[str, Number]  # by task, of probabilities or numbers
+    different: dict[str, list[dict[str, Any]]]  # by task: clip, run and exported
+    allowed: Count
+
+
+class Parity(TypedDict):
+    """How far the exported model is from the run at fp32."""
+
+    batch_sizes: list[Count]
+    tolerance: Number | None
+    largest_difference: dict[str, Number]  # by output
+    split: SplitParity | None
+    note: NotRequired[str]
+
+
+class _ModelInfo(TypedDict):
+    format: Annotated[int, Field(ge=1)]
+    runtime: ExportFormat
+    file: str
+    precision: Literal["fp32", "fp16", "bf16"]
+    input: InputInfo
+    outputs: list[OutputInfo]
+    clip: ClipInfo
+    tasks: dict[str, TaskInfo]
+    primary: str
+    classes: list[str]
+
+
+class ModelInfo(_ModelInfo, total=False):
+    """model.json of an exported folder."""
+
+    __pydantic_config__ = ALLOW_EXTRA  # type: ignore[misc]
+    run: str  # the name of the run's folder
+    backbone: str
+    int8: dict[str, Any] | None
+    weights: dict[str, Any] | None  # where pretrained weights come from, and their licence
+    figures: dict[str, Any] | None  # of the run, with 95 % intervals
+    parity: Parity | None
+    versions: dict[str, str | None]
+
+
+def _check_consistent(info: ModelInfo) -> ModelInfo:
+    if info["file"] != MODEL_FILES[info["runtime"]]:
+        raise ValueError(f"file is {info['file']!r}, which is not {MODEL_FILES[info['runtime']]!r}")
+    if info["primary"] not in info["tasks"]:
+        raise ValueError(f"the primary task {info['primary']!r} is not one of the tasks")
+    if unknown := [output["name"] for output in info["outputs"] if output["task"] not in info["tasks"]]:
+        raise ValueError(f"the outputs {', '.join(unknown)} belong to no task")
+    for task, of_task in info["tasks"].items():
+        if of_task["thresholds"] is not None and len(of_task["thresholds"]) != len(of_task["names"]):
+            raise ValueError(f"the task {task!r} has another number of thresholds than of classes")
+    return info
+
+
+def read_model_info(path: Path) -> ModelInfo:
+    """model.json at `path`. Raises RunError where it is damaged, or of a newer format."""
+    version = read_json(path, dict[str, Any]).get("format")
+    if isinstance(version, int) and version > MODEL_FORMAT:
+        raise RunError(
+            f"{path}: has format version {version}; this finetune reads up to {MODEL_FORMAT}: update finetune"
+        )
+    info: ModelInfo = read_json(path, Annotated[ModelInfo, AfterValidator(_check_consistent)])
+    return info
+
+
+def outputs_by_task(info: ModelInfo, values: Mapping[str, Any]) -> dict[str, Any]:
+    """From {output: values} the values that predictions are made of, by task: logits of classes, else numbers."""
+    return {output["task"]: values[output["name"]] for output in info["outputs"] if output["values"] != "probabilities"}

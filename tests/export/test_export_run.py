@@ -1,0 +1,94 @@
+"""`finetune export` keeps a folder only if the written model predicts what its run predicts."""
+
+import json
+import sys
+
+import pytest
+
+from finetune.export import export_run as module
+from finetune.run.folder import ExportedFolder
+from finetune.run.model_json import read_model_info
+
+
+@pytest.fixture(scope="module")
+def exported(trained_run, tmp_path_factory):
+    from finetune.export.settings import ExportSettings
+    from finetune.run.read import open_run
+
+    settings = ExportSettings("torch", out=tmp_path_factory.mktemp("exported") / "torch")
+    folder, _ = module.export_run(open_run(trained_run), settings, progress=lambda *_: None)
+    return folder
+
+
+def test_model_json_says_how_to_feed_the_model_and_how_well_it_agrees(exported):
+    info = read_model_info(ExportedFolder(exported).info)
+    assert info["input"]["shape"] == ["batch", 4, 3, 32, 32]
+    assert [output["name"] for output in info["outputs"]] == ["label", "label_logits"]
+    assert info["tasks"]["label"]["names"] == ["dark ones", "it's bright"]
+    assert info["clip"]["sampling"] == "segments"
+    assert info["parity"]["split"]["clips"] == 4
+    assert info["parity"]["split"]["different"] == {"label": []}
+    assert max(info["parity"]["largest_difference"].values()) <= 1e-4
+    assert info["figures"] is None  # the run was not evaluated
+    assert info["versions"]["torch"]
+
+
+def test_predictions_that_differ_fail_the_export_and_leave_what_was_there(trained_run, tmp_path, finetune, monkeypatch):
+    out = tmp_path / "exported"
+    status, _, err = finetune("export", trained_run, "--to", "torch", "--out", out, "--check", "batches")
+    assert status == 0, err
+    before = (out / "model.json").read_text()
+
+    def swapped(*args, **options):
+        session = open_session(*args, **options)
+        return lambda frames: {name: values[:, ::-1].copy() for name, values in session(frames).items()}
+
+    open_session = module.open_session
+    monkeypatch.setattr(module, "open_session", swapped)
+    monkeypatch.setattr(module, "TOLERANCE", {})
+    status, _, err = finetune("export", trained_run, "--to", "torch", "--out", out)
+    assert status == 2
+    assert "of 4 predictions of label differ from the run's on test, and 0 may" in err
+    assert (out / "model.json").read_text() == before
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["exported"]
+
+
+def test_an_output_beyond_the_tolerance_fails_the_export_and_leaves_nothing(
+    trained_run, tmp_path, finetune, monkeypatch
+):
+    monkeypatch.setattr(module, "compare_batches", lambda *_: {"label": 0.01, "label_logits": 1e-6})
+    status, _, err = finetune("export", trained_run, "--to", "torch", "--out", tmp_path / "new")
+    assert status == 2
+    assert "differs from the run on random frames: label by 0.01; at most 0.0001" in err
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_folder_that_is_no_exported_one_is_not_replaced(trained_run, tmp_path, finetune):
+    (tmp_path / "notes.txt").write_text("mine")
+    status, _, err = finetune("export", trained_run, "--to", "torch", "--out", tmp_path)
+    assert status == 2
+    assert "exists and is not an exported folder" in err
+    assert (tmp_path / "notes.txt").read_text() == "mine"
+
+
+@pytest.mark.parametrize(("library", "to"), [("onnxruntime", "onnx"), ("onnxscript", "onnx"), ("openvino", "openvino")])
+def test_a_missing_library_is_named_with_the_command_that_installs_it(
+    library, to, trained_run, tmp_path, finetune, monkeypatch
+):
+    monkeypatch.setitem(sys.modules, library, None)
+    status, _, err = finetune("export", trained_run, "--to", to, "--out", tmp_path / "new")
+    assert status == 2
+    assert f'pip install "finetune-video[{to}]"' in err
+    assert library in err
+
+
+def test_a_damaged_model_json_is_refused(exported, tmp_path):
+    info = json.loads((exported / "model.json").read_text())
+    info["file"] = "../../other.pt2"
+    path = tmp_path / "model.json"
+    path.write_text(json.dumps(info))
+    with pytest.raises(module.RunError, match="which is not 'model.pt2'"):
+        read_model_info(path)
+    path.write_text(json.dumps(info | {"format": 99}))
+    with pytest.raises(module.RunError, match="format version 99"):
+        read_model_info(path)
