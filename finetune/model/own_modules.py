@@ -45,6 +45,7 @@ def own_network(part: Any, size: int | None) -> Network:
         stage_of=name_stages(net, stages_by_name(net)),
         feature_map=_no_feature_map,
         download=_no_download,
+        published={"source": "own"},
         head_prefixes=(),
     )
 

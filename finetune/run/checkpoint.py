@@ -11,13 +11,14 @@ from torch import Tensor
 
 from finetune.arguments import check_arguments
 from finetune.errors import RunError, suggest_similar
+from finetune.model.backbone.weights_source import EARLIER_RUN, to_metadata
 from finetune.model.classifier import VideoClassifier, build_from_settings
 from finetune.model.lora import merged_state_dict
 from finetune.model.standardized_head import folded_state
 from finetune.recipe.own_parts import require_imported_model
 from finetune.recipe.tasks import MultitaskSpec
 from finetune.run.folder import CheckpointFolder, RunFolder
-from finetune.run.read import Run, open_run, read_checkpoint_meta
+from finetune.run.read import Run, open_run, read_checkpoint_meta, read_environment
 from finetune.storage.atomic import atomic_folder, write_json
 
 
@@ -40,7 +41,7 @@ def save_checkpoint(
     try:
         with atomic_folder(checkpoint) as partial:
             files = CheckpointFolder(partial)
-            save_file(weights, files.weights)
+            save_file(weights, files.weights, metadata=to_metadata(model.backbone.weights_source))
             write_json(files.meta, meta)
             if state is not None:
                 torch.save(state, files.state)
@@ -115,4 +116,7 @@ def build_empty_model(run: Run) -> VideoClassifier:
     }:
         raise RunError(f"{RunFolder(run.folder).tasks}: has other tasks than recipe.yaml; train again")
     frames, size = recipe.clip.num_frames, recipe.clip.size
-    return build_from_settings(settings, run.classes, num_frames=frames, size=size, multitask_spec=multitask_spec)
+    model = build_from_settings(settings, run.classes, num_frames=frames, size=size, multitask_spec=multitask_spec)
+    environment = read_environment(run.folder) or {}
+    model.backbone.weights_source = environment.get("weights", EARLIER_RUN)
+    return model

@@ -15,6 +15,8 @@ from typing import (
 from pydantic import AfterValidator, ConfigDict, Field, GetPydanticSchema
 from typing_extensions import TypedDict
 
+from finetune.model.backbone.weights_source import WeightsSource
+
 Number = Annotated[float, Field(ge=-1e15, le=1e15)]
 Share = Annotated[float, Field(ge=0, le=1)]
 Count = Annotated[int, Field(ge=0, le=10**12)]
@@ -228,6 +230,7 @@ class Environment(TypedDict, total=False):
     started: str
     decided: dict[str, Any]  # automatic settings, and what the head was started from
     resumed: list[dict[str, Any]]
+    weights: WeightsSource  # what the backbone started from; missing in older runs
 
 
 class _EpochSeconds(TypedDict, total=False):

@@ -9,6 +9,7 @@ from typing import Any
 
 from finetune.data.manifest import Manifest
 from finetune.errors import RunError
+from finetune.model.backbone.weights_source import WeightsSource
 from finetune.recipe.load import save_recipe
 from finetune.recipe.schema import Recipe
 from finetune.recipe.tasks import OutputSpec
@@ -51,11 +52,12 @@ def begin_run(
     *,
     decided: Mapping[str, Any] | None = None,
     outputs: Mapping[str, OutputSpec] | None = None,
+    weights: WeightsSource | None = None,
 ) -> None:
     """Write the files that are known before training: recipe.yaml, manifest.csv, classes.json, environment.json.
 
     `outputs` are the outputs of the heads of a multi-task run. `decided` are the automatic settings, which go into
-    environment.json. A resumed run adds its environment to the earlier ones.
+    environment.json, as does the source of the `weights`. A resumed run adds its environment to the earlier ones.
     """
     run = RunFolder(folder)
     with atomic_file(run.recipe) as partial:
@@ -67,6 +69,7 @@ def begin_run(
         described = {name: asdict(output) for name, output in outputs.items()}
         _write_checked(run.tasks, described, dict[str, SavedOutput])
     here = {"format": RUN_FORMAT, **environment()} | ({"decided": decided} if decided else {})
+    here |= {"weights": weights} if weights else {}
     if run.environment.exists():
         first = read_json(run.environment, Environment)
         here = first | {"resumed": [*first.get("resumed", []), here]}

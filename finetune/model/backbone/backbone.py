@@ -17,6 +17,7 @@ from finetune.model.backbone.network import Network
 from finetune.model.backbone.timm_networks import timm_network
 from finetune.model.backbone.torchvision_networks import torchvision_network
 from finetune.model.backbone.towers import make_two_towers, tower_distance
+from finetune.model.backbone.weights_source import WeightsSource, file_source, find_source
 from finetune.model.own_modules import own_network
 from finetune.recipe.own_parts import is_own
 
@@ -27,7 +28,7 @@ class Backbone(nn.Module):
     With `sharing` `towers` or `cross_stitch` the network is copied, `num_towers` is 2, and features are
     (B, 2, T', D). `spec` describes the pretraining input; `stage_of` names the stage of each parameter of `net`, in
     order from input to output. An image backbone processes each frame alone unless `fusion` mixes frames;
-    `merges` holds the parameters that slow fusion adds.
+    `merges` holds the parameters that slow fusion adds. `weights_source` says where the weights came from.
     """
 
     mean: Tensor
@@ -55,6 +56,7 @@ class Backbone(nn.Module):
         self.num_streams = 2 if fusion == "two_stream" else 1
         self.width = network.width * self.num_streams
         self.spec, self.stage_of = network.spec, network.stage_of
+        self.weights_source: WeightsSource = {"source": "none"}
         self.takes_clips = network.takes_clips
         self.stacks_frames = fusion == "early"
         self._to_pictures = PICTURES.get(fusion)
@@ -173,6 +175,7 @@ def build_backbone(
         prefixes = network.head_prefixes
         load_weights(network.net, state, where=file, head_prefixes=prefixes, translate=network.translate)
     backbone = Backbone(network, num_frames=num_frames, fusion=fusion, size=side, sharing=sharing)
+    backbone.weights_source = find_source(name, weights, network.published)
     if fusion != "late":
         try:
             _run_once(backbone, torch.zeros(1, num_frames, 3, side, side))
@@ -192,9 +195,12 @@ def _own_backbone(
         if value != only:
             raise ModelError(f"{key} is {value!r}, which your own backbone does not take; set it to {only!r}")
     network = own_network(part, size)
-    if weights not in {"imagenet", "bundled", "none"}:
+    is_file = weights not in {"imagenet", "bundled", "none"}
+    if is_file:
         load_weights(network.net, read_weights(Path(weights)), where=weights, head_prefixes=())
-    return Backbone(network, num_frames=num_frames, fusion="late", size=network.spec.size)
+    backbone = Backbone(network, num_frames=num_frames, fusion="late", size=network.spec.size)
+    backbone.weights_source = file_source(Path(weights)) if is_file else network.published
+    return backbone
 
 
 OWN_SETTINGS: dict[str, Any] = {"model.drop_path": 0.0, "model.fusion": "late", "multitask.sharing": "hard"}

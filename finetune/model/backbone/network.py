@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from finetune.errors import ModelError
 from finetune.model.backbone.load_weights import StateDict
+from finetune.model.backbone.weights_source import WeightsSource
 
 TOWER_PATTERN = re.compile(r"\.towers\.[01](?=\.|$)")  # in names of modules of a TowerPair
 RESERVED_STAGE_NAMES = ("temporal", "head", "all")
@@ -46,7 +47,8 @@ class Network:
     order from input to output. `feature_map` computes features before spatial pooling from the input of `net`:
     (N, C, h, w), tokens (N, L, C), or of clips (B, C, T', h, w). `time_stride` frames become one time step; None means
     that the whole clip does. With `fixed_frames`, clips must have the length that the network was built for.
-    `download` returns the source and the published weights; `translate` converts weights of another size or version.
+    `download` returns the address and the published weights, `published` describes them; `translate` converts weights
+    of another size or version.
     """
 
     net: nn.Module
@@ -55,6 +57,7 @@ class Network:
     stage_of: dict[str, str]
     feature_map: Callable[[nn.Module, Tensor], Tensor]
     download: Callable[[], tuple[str, StateDict]]
+    published: WeightsSource
     head_prefixes: tuple[str, ...]
     translate: Callable[[StateDict, nn.Module], StateDict] | None = None
     takes_clips: bool = False

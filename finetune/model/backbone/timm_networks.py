@@ -13,6 +13,7 @@ from finetune.errors import ModelError, suggest_similar
 from finetune.model.backbone.fetch_weights import download_from_hub, load_or_explain_offline
 from finetune.model.backbone.load_weights import StateDict, read_weights
 from finetune.model.backbone.network import InputSpec, Network, name_stages, set_drop_path, stages_by_name
+from finetune.model.backbone.weights_source import WeightsSource
 
 
 def timm_network(name: str, *, size: int | None, drop_path: float) -> Network:
@@ -38,9 +39,24 @@ def timm_network(name: str, *, size: int | None, drop_path: float) -> Network:
         stage_of=_stages(net),
         feature_map=_feature_map,
         download=lambda: download(name, config),
+        published=published_source(name, config),
         head_prefixes=(heads,) if isinstance(heads, str) else tuple(heads),
         translate=getattr(sys.modules[type(net).__module__], "checkpoint_filter_fn", None),
     )
+
+
+def published_source(name: str, config: dict[str, Any]) -> WeightsSource:
+    """The source of the weights that timm publishes for a pretrained configuration; empty fields are left out."""
+    hub_id = config.get("hf_hub_id")
+    tag = config.get("tag")
+    source = {
+        "name": f"{config['architecture']}.{tag}" if tag and config.get("architecture") else name,
+        "licence": config.get("license"),
+        "url": f"https://huggingface.co/{hub_id}" if hub_id else config.get("url"),
+        "hub_id": hub_id,
+        "origin": config.get("origin_url"),
+    }
+    return WeightsSource(source="timm", **{key: value for key, value in source.items() if value})  # type: ignore[typeddict-item]
 
 
 def download(name: str, config: dict[str, Any]) -> tuple[str, StateDict]:

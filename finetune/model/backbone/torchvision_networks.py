@@ -17,10 +17,15 @@ from torchvision.ops import StochasticDepth
 from finetune.model.backbone.fetch_weights import load_or_explain_offline
 from finetune.model.backbone.load_weights import StateDict
 from finetune.model.backbone.network import InputSpec, Network, name_stages, set_drop_path, stages_by_name
+from finetune.model.backbone.weights_source import WeightsSource
 
 AUXILIARY_HEADS = {"googlenet": ("aux1", "aux2"), "inception_v3": ("AuxLogits",)}
 # Video networks whose output keeps a time axis, and how many frames become one time step.
 TIME_STRIDES = {"r3d_18": 8, "mc3_18": 1, "r2plus1d_18": 8, "swin3d_t": 2, "swin3d_s": 2, "swin3d_b": 2}
+TORCHVISION_NOTE = (
+    "torchvision itself is under the BSD 3-Clause licence; it says that its pretrained models may have licences or "
+    "terms of their own, from the data that they were trained on."
+)
 POOLING_OPS = (F.adaptive_avg_pool2d, F.adaptive_avg_pool3d, F.avg_pool3d, Tensor.mean)
 
 
@@ -59,6 +64,7 @@ def torchvision_network(name: str, *, size: int | None, num_frames: int, drop_pa
         stage_of=name_stages(net, stages_by_name(net)),
         feature_map=_feature_map,
         download=lambda: _download(name, published),
+        published=published_source(published),
         head_prefixes=(classifier, *auxiliary),
         translate=_state_translator(architecture),
         takes_clips=is_video,
@@ -119,6 +125,19 @@ def _resample_grid(positions_ND: Tensor, side: int) -> Tensor:
 def _download(name: str, published: tv.WeightsEnum) -> tuple[str, StateDict]:
     load = partial(published.get_state_dict, progress=True, check_hash=True, weights_only=True)
     return published.url, load_or_explain_offline(name, published.url, load)
+
+
+def published_source(published: tv.WeightsEnum) -> WeightsSource:
+    """The source of torchvision's weights: a licence is stated for those of SWAG alone."""
+    source: WeightsSource = {
+        "source": "torchvision",
+        "name": str(published),
+        "url": published.url,
+        "origin": published.meta["recipe"],
+    }
+    if "license" in published.meta:
+        return {**source, "licence": published.meta["license"]}
+    return {**source, "note": TORCHVISION_NOTE}
 
 
 def _remove_classifier(net: nn.Module, num_classes: int) -> tuple[str, int]:

@@ -16,6 +16,7 @@ from typing import Any
 from finetune.arguments import check_arguments
 from finetune.errors import RunError
 from finetune.metrics.headline_keys import HEADLINE_METRICS
+from finetune.model.backbone.weights_source import WeightsSource, describe_source, licence_warning
 from finetune.recipe.tasks import CATEGORICAL_KINDS, primary_task
 from finetune.report import headline_text, words
 from finetune.report.html_page import load_template, page_assets, write_page
@@ -23,7 +24,7 @@ from finetune.report.run import confusion_plot, learning_curves
 from finetune.report.run.changed_settings import recipe_changes
 from finetune.report.run.clips_section import clips_context
 from finetune.report.run.export_figures import write_figures
-from finetune.report.run.markdown import render_markdown_report
+from finetune.report.run.markdown import escape_markdown, render_markdown_report
 from finetune.report.run.task_curves import task_learning_curves
 from finetune.report.run.task_section import flatten_json, task_context
 from finetune.report.run.task_words import regression_warnings
@@ -62,6 +63,8 @@ def _write_report(run: Path, evaluation: Path, *, figures_too: bool) -> Path:
     markdown = render_markdown_report(
         results, context["tasks"], context["warnings"], public_changes, context["task_rows"]
     )
+    if context["weights"]:
+        markdown += f"\n{escape_markdown(context['weights'], as_code=False)}\n"
     try:
         write_page(files.report, html)
         write_page(files.markdown, markdown)
@@ -79,6 +82,8 @@ def _page_context(run: Path, files: EvaluationFolder, results: Results) -> dict[
     epochs = with_task_metrics(primary, read_epochs(run))
     predictions = read_prediction_rows(files.path) if kind in CATEGORICAL_KINDS else None
     recipe = read_text_file(RunFolder(run).recipe)
+    environment = read_environment(run)
+    weights: WeightsSource | None = (environment or {}).get("weights")
     tasks = [task_context(name, task, results, predictions or []) for name, task in results["tasks"].items()]
     headline_key, headline_name = HEADLINE_METRICS.get(kind, ("top1", "top-1"))
     return {
@@ -90,7 +95,12 @@ def _page_context(run: Path, files: EvaluationFolder, results: Results) -> dict[
         "task_rows": headline_text.task_rows(results, epochs),
         "split_names": words.SPLIT_ADJECTIVES,
         "weighted": any(epoch.get("weights") for epoch in epochs),
-        "warnings": [*words.evaluation_warnings(results, epochs), *regression_warnings(results)],
+        "warnings": [
+            *words.evaluation_warnings(results, epochs),
+            *regression_warnings(results),
+            *filter(None, [licence_warning(weights or {})]),
+        ],
+        "weights": None if weights is None else describe_source(weights),
         "protocol": words.protocol_rows(results["protocol"]),
         "counts": _class_counts(results["class_counts"]),
         "epochs": epochs,
@@ -101,17 +111,12 @@ def _page_context(run: Path, files: EvaluationFolder, results: Results) -> dict[
         "clips": None if predictions is None else clips_context(predictions, files, multilabel=kind == "multilabel"),
         "recipe": recipe,
         "changes": recipe_changes(recipe or ""),
-        **_environment(run),
+        "environment": None if environment is None else flatten_json(environment),
+        "on_gpu": environment is not None and bool(environment.get("hardware", {}).get("gpu")),
         "skipped_files": _skipped_files(results),
         "max_files": _MAX_FILES,
         "max_classes_with_text": confusion_plot.MAX_CLASSES_WITH_TEXT,
     }
-
-
-def _environment(run: Path) -> dict[str, Any]:
-    environment = read_environment(run)
-    on_gpu = environment is not None and bool(environment.get("hardware", {}).get("gpu"))
-    return {"environment": None if environment is None else flatten_json(environment), "on_gpu": on_gpu}
 
 
 def _collect_figures(part: Any) -> Iterator[SvgFigure]:

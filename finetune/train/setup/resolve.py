@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import Any
 
 from finetune.data.manifest import Manifest
+from finetune.model.backbone.weights_source import describe_source, licence_warning
 from finetune.model.classifier import VideoClassifier
 from finetune.recipe.phase_presets import resolve_phases
 from finetune.recipe.schema import Recipe
@@ -22,6 +23,9 @@ def resolve_recipe(
     """
     recipe = complete_recipe(model, manifest, recipe)
     run_preflight_checks(model, manifest, recipe, folder=folder)
+    source = model.backbone.weights_source
+    for line in (describe_source(source), *(licence_warning(source) or ())):
+        display.print_line(line)
     recipe, decided = resolve_auto_settings(model, manifest, recipe)
     for line in describe_auto_settings(decided):
         display.print_line(line)

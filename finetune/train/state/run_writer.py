@@ -15,7 +15,6 @@ from finetune.errors import RunError, shorten_list
 from finetune.metrics.headline import epoch_sort_key
 from finetune.model.classifier import VideoClassifier
 from finetune.recipe.schema import Recipe
-from finetune.recipe.tasks import OutputSpec
 from finetune.run.checkpoint import load_checkpoint, save_checkpoint
 from finetune.run.folder import RunFolder
 from finetune.run.read import read_epochs
@@ -68,7 +67,7 @@ class RunWriter:
         self.held = ExitStack()
         self.board: TensorBoardWriter | None = None
         if self.is_writer:
-            self._begin(start, epochs, outputs=model.outputs if model.multitask_spec else None)
+            self._begin(start, epochs, model)
         self.records = read_records(self.folder, epochs=epochs)
         self.saved = time.monotonic()
 
@@ -80,15 +79,22 @@ class RunWriter:
             self.board.close()
         self.held.close()
 
-    def _begin(self, start: RunStart, epochs: int, *, outputs: Mapping[str, OutputSpec] | None) -> None:
-        """Lock the run folder until this program ends, and write its first files; `outputs` are for several tasks."""
+    def _begin(self, start: RunStart, epochs: int, model: VideoClassifier) -> None:
+        """Lock the run folder until this program ends, and write its first files."""
         from finetune.train.log.tensorboard import TensorBoardWriter  # slow to import
 
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
             refusal = f"{self.folder}: another program is training into it; wait until it ends, or stop it"
             self.held.enter_context(exclusive_lock(RunFolder(self.folder).lock, refusal))
-            begin_run(self.folder, self.recipe, self.manifest, decided=start.decided, outputs=outputs)
+            begin_run(
+                self.folder,
+                self.recipe,
+                self.manifest,
+                decided=start.decided,
+                outputs=model.outputs if model.multitask_spec else None,
+                weights=model.backbone.weights_source if start.state is None else None,
+            )
         except OSError as error:
             raise RunError(f"{self.folder}: a run folder cannot be written there: {error.strerror}") from None
         if start.state is None:  # a run that ended before its first checkpoint may have left an incomplete one

@@ -60,6 +60,19 @@ def test_top_5_is_shown_only_with_more_than_five_classes(tmp_path, number, is_sh
     assert ("Top-5 accuracy" in shown(tmp_path).text) is is_shown
 
 
+def test_weights_for_research_only_come_with_a_warning(tmp_path):
+    write_run(tmp_path)
+    assert "Weights of the backbone" not in shown(tmp_path).text
+    environment = json.loads((tmp_path / "environment.json").read_text())
+    weights = {"source": "timm", "name": "net.<b>", "licence": "cc-by-nc-4.0", "url": "https://example.org/net"}
+    (tmp_path / "environment.json").write_text(json.dumps(environment | {"weights": weights}))
+    page = shown(tmp_path)
+    assert "Weights of the backbone: net.<b> of timm, https://example.org/net; licence cc-by-nc-4.0." in page.text
+    assert "weights net.<b> allows non-commercial use or research only: cc-by-nc-4.0." in page.text
+    markdown = (tmp_path / "evaluation" / "report.md").read_text()
+    assert "allows non-commercial use" in markdown and "licence cc-by-nc-4.0." in markdown
+
+
 def test_names_show_as_text_and_never_become_markup(tmp_path):
     write_run(tmp_path, classes=ODD, per_class=4, wrong=0.4)
     change(tmp_path, skipped=[{"path": "<b>clip</b>.avi", "reason": "<i>cut off</i>"}], run="<u>run</u>")
