@@ -20,6 +20,7 @@ EXCEPTIONS = {  # (module, name): why
     ("recipe/load.py", "manifest.csv"): "the same",
     ("recipe/load.py", "classes.json"): "the same",
     ("recipe/load.py", "environment.json"): "the same",
+    ("recipe/load.py", "study.json"): "the same",
     ("model/backbone/timm_networks.py", "model.safetensors"): "the Hugging Face Hub's name for weights",
     ("model/backbone/fetch_weights.py", "model.safetensors"): "the Hugging Face Hub's name for weights",
     ("datasets/quickstart.py", "manifest.csv"): "the manifest of a data set",
