@@ -1,8 +1,12 @@
 """Forward passes over the views of clips, the same in evaluation and prediction."""
 
+from collections.abc import Mapping
+
+import numpy as np
 import torch
 from torch import Tensor
 
+from finetune.metrics.open_set import ScoreName, known_scores
 from finetune.model.classifier import VideoClassifier
 from finetune.model.frozen_prefix import Cut
 from finetune.model.view_consensus import combine_views
@@ -11,26 +15,51 @@ from finetune.runtime.device import autocast
 from finetune.runtime.threads import limit_threads
 
 
-@torch.inference_mode()
 def predict_batch(
     model: VideoClassifier, clips_BVTCHW: Tensor, *, precision: str, cut: Cut | None = None
 ) -> dict[str, Tensor]:
-    """Predictions of each task, float32 on the CPU, of a model in evaluation mode.
+    """Predictions of each task, float32 on the CPU, of a model in evaluation mode; see `decode_outputs`.
 
-    Classes and levels: probabilities (B, K), combined over views. Numbers: one set per view, (B, V, K); boxes and
-    motion are fractions of the model's input picture. With a `cut`, the input is the activations there,
-    (B, V, *cut.item). Views are computed one after the other, so memory does not grow with their number. The outputs
-    of a video may differ in the last digits with the batch that it is in; B = 1 gives reproducible numbers.
+    The outputs of a video may differ in the last digits with the batch that it is in; B = 1 gives reproducible numbers.
+    """
+    return decode_outputs(model, view_logits(model, clips_BVTCHW, precision=precision, cut=cut))
+
+
+@torch.inference_mode()
+def view_logits(
+    model: VideoClassifier, clips_BVTCHW: Tensor, *, precision: str, cut: Cut | None = None
+) -> dict[str, Tensor]:
+    """The outputs of each task's head for each view, (V, B, K), of a model in evaluation mode.
+
+    With a `cut`, the input is the activations there, (B, V, *cut.item). Views are computed one after the other, so
+    memory does not grow with their number.
     """
     device = next(model.parameters()).device
     views: list[dict[str, Tensor]] = []
     for view in range(clips_BVTCHW.shape[1]):
         with autocast(precision, device), limit_threads(small=model.fits_one_thread):
             views.append(model(clips_BVTCHW[:, view].to(device), cut))
+    return {task: torch.stack([outputs[task] for outputs in views]) for task in model.outputs}
+
+
+@torch.inference_mode()
+def decode_outputs(model: VideoClassifier, logits_VBK: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Predictions of each task, float32 on the CPU, from the outputs of its head, (V, B, K).
+
+    Classes and levels: probabilities (B, K), combined over views. Numbers: one set per view, (B, V, K); boxes and
+    motion are fractions of the model's input picture.
+    """
     return {
-        task: decode_logits(output, torch.stack([outputs[task] for outputs in views]), consensus=model.consensus).cpu()
+        task: decode_logits(output, logits_VBK[task], consensus=model.consensus).cpu()
         for task, output in model.outputs.items()
     }
+
+
+def clip_scores(model: VideoClassifier, logits_VBK: Mapping[str, Tensor]) -> dict[ScoreName, np.ndarray]:
+    """The scores (B,) by which clips of unknown classes are told, of a model of one task of classes; else empty."""
+    if [output.kind for output in model.outputs.values()] != ["classify"]:
+        return {}
+    return known_scores(logits_VBK[model.primary].float().transpose(0, 1).cpu().numpy())
 
 
 def probabilities(model: VideoClassifier, clips_BVTCHW: Tensor, *, precision: str) -> Tensor:

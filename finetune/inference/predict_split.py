@@ -1,7 +1,7 @@
 """Forward passes over the rows of a split: one row at a time, each video decoded once."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from itertools import islice
 
@@ -11,9 +11,11 @@ from torch import Tensor
 
 from finetune.feature_cache.cached_clips import CachedClipLoader
 from finetune.feature_cache.frozen_part import FrozenPart, cut_activations
-from finetune.inference.forward import predict_batch, probabilities
+from finetune.inference.forward import clip_scores, decode_outputs, probabilities, view_logits
+from finetune.metrics.open_set import REJECTION_SCORE, ScoreName, score_quantiles
 from finetune.model.classifier import VideoClassifier
 from finetune.recipe.tasks import SPATIAL_KINDS, OutputSpec
+from finetune.run.results import KnownScores
 from finetune.runtime.threads import map_in_threads
 from finetune.video.dataset import ClipDataset
 from finetune.video.geometry import Placement, boxes_to_source, motion_to_source
@@ -28,12 +30,13 @@ class Predictions:
     """Predictions for `rows` (N,), in ascending order: by task, probabilities or numbers (N, K).
 
     Boxes (x, y, w, h) are in pixels of the video, motion in pixels per frame. `skipped` has the reason for each row
-    that cannot be read.
+    that cannot be read. `scores` (N,) by name tell clips of unknown classes; only with one task of classes.
     """
 
     rows: np.ndarray
     tasks: dict[str, np.ndarray]
     skipped: dict[int, str]
+    scores: dict[ScoreName, np.ndarray] = field(default_factory=dict)
 
 
 def predict_rows(
@@ -51,28 +54,39 @@ def predict_rows(
     """
     model.eval()
     scored: dict[int, dict[str, np.ndarray]] = {}
+    scores: dict[int, dict[ScoreName, float]] = {}
     skipped: dict[int, str] = {}
-    for batch, outputs in _batches_with_outputs(model, loader, precision=precision, frozen=frozen):
-        if outputs is not None:
+    for batch, logits_VBK in _batches_with_logits(model, loader, precision=precision, frozen=frozen):
+        if logits_VBK is not None:
+            outputs, scores_B = decode_outputs(model, logits_VBK), clip_scores(model, logits_VBK)
             for place, row in enumerate(batch["row"].tolist()):
                 of_row = {task: values[place].numpy() for task, values in outputs.items()}
                 scored[row] = to_source_pixels(model.outputs, of_row, partial(loader.dataset.placements_of_row, row))
+                scores[row] = {name: float(values[place]) for name, values in scores_B.items()}
         skipped.update(batch["skipped"])
         if progress is not None:
             progress(len(scored) + len(skipped), len(loader.dataset))
     rows = np.array(sorted(scored), dtype=int)
     tasks = {task: np.array([scored[row][task] for row in rows]) for task in model.outputs}
-    return Predictions(rows, tasks, skipped)
+    names: list[ScoreName] = list(next(iter(scores.values()), {}))
+    return Predictions(rows, tasks, skipped, {name: np.array([scores[row][name] for row in rows]) for name in names})
 
 
-def _batches_with_outputs(
+def known_scores_record(predictions: Predictions) -> KnownScores | None:
+    """The scores of val rows as the checkpoint keeps them; None without rows, or without one task of classes."""
+    values_N = predictions.scores.get(REJECTION_SCORE, np.array([]))
+    finite_N = values_N[np.isfinite(values_N)]
+    return {"score": REJECTION_SCORE, "values": score_quantiles(finite_N)} if len(finite_N) else None
+
+
+def _batches_with_logits(
     model: VideoClassifier,
     loader: "ClipLoader | CachedClipLoader | WithFrozenBaseline",
     *,
     precision: str,
     frozen: FrozenPart | None,
 ) -> Iterator[tuple[Batch, dict[str, Tensor] | None]]:
-    """Each batch with the model's outputs for its clips; a small network computes several batches at a time."""
+    """Each batch with the outputs of the model's heads, (V, B, K); a small network computes several at a time."""
     cut = None if frozen is None else frozen.cut
 
     def compute(batch: Batch) -> dict[str, Tensor] | None:
@@ -81,7 +95,7 @@ def _batches_with_outputs(
             return None
         if frozen is not None and clips_BV.dtype == torch.uint8:
             clips_BV = cut_activations(model, clips_BV.flatten(0, 1), frozen).unflatten(0, clips_BV.shape[:2])
-        return predict_batch(model, clips_BV, precision=precision, cut=cut)
+        return view_logits(model, clips_BV, precision=precision, cut=cut)
 
     if not (model.runs_in_threads and cut is None):
         yield from ((batch, compute(batch)) for batch in loader)

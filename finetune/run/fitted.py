@@ -1,4 +1,4 @@
-"""The class thresholds and the temperature of each task, which training fitted on the val rows."""
+"""The class thresholds, the temperature and the scores of each task, which training computed on the val rows."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -10,18 +10,21 @@ from finetune.errors import RunError
 from finetune.recipe.tasks import CLASSIFICATION_KINDS
 from finetune.run.folder import RunFolder
 from finetune.run.read import Run, read_checkpoint_meta
+from finetune.run.results import KnownScores
 
 
 @dataclass(frozen=True, eq=False)
 class Fitted:
-    """Thresholds (K,) and temperature of one task.
+    """Thresholds (K,), temperature and scores of one task.
 
     A class is predicted if its probability is at least its threshold; None where a clip has one class. The temperature
-    calibrates probabilities; None where there were no val rows to fit it on.
+    calibrates probabilities; None where there were no val rows to fit it on. `known_scores` are those of the val rows,
+    by which clips of unknown classes are rejected.
     """
 
     thresholds_K: np.ndarray | None = None
     temperature: float | None = None
+    known_scores: KnownScores | None = None
 
 
 def read_fitted(run: Run) -> dict[str, Fitted]:
@@ -35,7 +38,7 @@ def _fitted(run: Run, task: str, meta: Mapping[str, Any]) -> Fitted:
     output = run.outputs[task]
     temperature = meta.get("temperature") if output.kind in CLASSIFICATION_KINDS else None
     if output.kind != "multilabel":
-        return Fitted(None, temperature)
+        return Fitted(None, temperature, meta.get("known_scores") if output.kind == "classify" else None)
     thresholds = meta.get("thresholds") or [0.5] * len(output.names)
     if len(thresholds) != len(output.names):
         raise RunError(f"{run.folder}: has {len(thresholds)} thresholds for {len(output.names)} classes; train again")

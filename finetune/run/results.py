@@ -200,6 +200,13 @@ class _TaskRecord(TypedDict, total=False):
     thresholds: list[Share] | None
 
 
+class KnownScores(TypedDict):
+    """Scores of the clips of val, in rising order, by which `predict --reject` finds its threshold."""
+
+    score: Literal["max_probability", "max_logit", "energy"]  # of metrics/open_set.py
+    values: Annotated[list[Number], Field(min_length=1)]
+
+
 class CheckpointMeta(TypedDict, total=False):
     """meta.json of a checkpoint; that of the best is the record of its epoch."""
 
@@ -209,6 +216,7 @@ class CheckpointMeta(TypedDict, total=False):
     val_loss: float | None
     temperature: Temperature | None
     thresholds: list[Share] | None
+    known_scores: KnownScores  # only with one task of classes; runs of older versions lack it
     tasks: dict[str, _TaskRecord]
 
 

@@ -8,7 +8,7 @@ import numpy as np
 from finetune.data.manifest import Manifest
 from finetune.feature_cache.cached_clips import CachedClipLoader
 from finetune.feature_cache.frozen_part import FrozenPart
-from finetune.inference.predict_split import Predictions, Progress, predict_rows
+from finetune.inference.predict_split import Predictions, Progress, known_scores_record, predict_rows
 from finetune.metrics.headline import validation_metrics
 from finetune.metrics.headline_keys import HEADLINE_METRICS
 from finetune.metrics.own_metric import metric_name, own_metric
@@ -39,6 +39,7 @@ def validate(
         return nothing
     predictions = predict_rows(model, loader, precision=precision, frozen=frozen, progress=progress)
     run.record_skipped(list(predictions.skipped.items()))
+    run.known_scores = known_scores_record(predictions)
     if not len(predictions.rows):
         return nothing
     truth, primary = run.manifest.truth[predictions.rows], predictions.tasks[model.primary]

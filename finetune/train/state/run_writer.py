@@ -18,6 +18,7 @@ from finetune.recipe.schema import Recipe
 from finetune.run.checkpoint import load_checkpoint, save_checkpoint
 from finetune.run.folder import RunFolder
 from finetune.run.read import read_epochs
+from finetune.run.results import KnownScores
 from finetune.run.write import add_to_environment, begin_run, write_epochs, write_skipped
 from finetune.runtime.processes import is_main_process
 from finetune.storage.atomic import exclusive_lock, remove_leftovers
@@ -66,6 +67,7 @@ class RunWriter:
         self.is_writer = is_main_process()
         self.held = ExitStack()
         self.board: TensorBoardWriter | None = None
+        self.known_scores: KnownScores | None = None
         if self.is_writer:
             self._begin(start, epochs, model)
         self.records = read_records(self.folder, epochs=epochs)
@@ -136,8 +138,10 @@ class RunWriter:
             save_checkpoint(self.folder, "start", model, {"epoch": at.epochs})
 
     def save_best(self, model: VideoClassifier, record: dict[str, Any]) -> None:
+        """Save the weights of the last validation, with the scores that it gave to the clips of val."""
         if self.is_writer:
-            save_checkpoint(self.folder, "best", model, record)
+            scores = {} if self.known_scores is None else {"known_scores": self.known_scores}
+            save_checkpoint(self.folder, "best", model, record | scores)
 
     def save_epoch(self, model: VideoClassifier, record: dict[str, Any]) -> None:
         """Save the weights in `checkpoints/epoch-<n>`, and remove those older than `keep_checkpoints` epochs."""
