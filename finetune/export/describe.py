@@ -2,8 +2,12 @@
 
 from typing import Any
 
+import numpy as np
+
 from finetune.export.graph import INPUT_NAME, LOGITS, ExportGraph
+from finetune.metrics.calibration import apply_temperature
 from finetune.recipe.own_parts import part_name
+from finetune.recipe.tasks import DEFAULT_COLUMNS
 from finetune.run.environment import package_versions
 from finetune.run.fitted import Fitted
 from finetune.run.model_json import BATCH, MODEL_FILES, MODEL_FORMAT, ClipInfo, ModelInfo, OutputInfo, TaskInfo
@@ -17,7 +21,7 @@ LIBRARIES = ("torch", "torchvision", "timm", "onnx", "onnxscript", "onnxruntime"
 
 def describe_model(run: Run, graph: ExportGraph, *, to: Any, precision: Any, fitted: dict[str, Fitted]) -> ModelInfo:
     """model.json without `parity`, which is measured on the written file."""
-    environment = read_environment(run.folder) or {}
+    environment = read_environment(run.folder)
     info: ModelInfo = {
         "format": MODEL_FORMAT,
         "runtime": to,
@@ -37,7 +41,7 @@ def describe_model(run: Run, graph: ExportGraph, *, to: Any, precision: Any, fit
         "tasks": {task: _task(run, task, fitted[task]) for task in run.outputs},
         "primary": graph.model.primary,
         "classes": list(run.classes),
-        "weights": environment.get("weights"),  # type: ignore[typeddict-item]
+        "weights": environment.get("weights") if environment else None,
         "figures": _figures(run),
         "versions": {"finetune": VERSION, **package_versions(LIBRARIES)},
     }
@@ -76,10 +80,18 @@ def _task(run: Run, task: str, fitted: Fitted) -> TaskInfo:
     output, thresholds_K = run.outputs[task], fitted.thresholds_K
     return {
         "kind": output.kind,  # type: ignore[typeddict-item]
-        "names": list(output.names),
-        "thresholds": None if thresholds_K is None else [float(threshold) for threshold in thresholds_K],
+        "names": list(DEFAULT_COLUMNS.get(output.kind, output.names)),
+        "thresholds": None if thresholds_K is None else thresholds_K.tolist(),
+        "calibrated_thresholds": _calibrated(thresholds_K, fitted.temperature),
         "temperature": fitted.temperature,
     }
+
+
+def _calibrated(thresholds_K: np.ndarray | None, temperature: float | None) -> list[float] | None:
+    """The thresholds (K,) for probabilities to which the temperature is applied: as good as the others."""
+    if thresholds_K is None or temperature is None:
+        return None if thresholds_K is None else thresholds_K.tolist()
+    return apply_temperature(thresholds_K, temperature, multilabel=True).tolist()
 
 
 def _figures(run: Run) -> dict[str, Any] | None:

@@ -7,6 +7,7 @@ from copy import deepcopy
 from pathlib import Path
 
 from finetune.errors import RunError, shorten_list
+from finetune.export import read_clip
 from finetune.export.describe import describe_model
 from finetune.export.graph import ExportGraph
 from finetune.export.parity import (
@@ -17,6 +18,7 @@ from finetune.export.parity import (
     compare_split,
     describe_differences,
 )
+from finetune.export.readme import write_readme
 from finetune.export.settings import ExportSettings, check_before_work, target_folder
 from finetune.export.write_model import WRITERS, export_program
 from finetune.inference.exported_session import Session, open_session
@@ -138,6 +140,8 @@ def write_folder(run: Run, folder: Path, info: ModelInfo) -> None:
     for file in (source.recipe, source.classes, source.tasks):
         if file.is_file():
             shutil.copyfile(file, folder / file.name)
+    shutil.copyfile(read_clip.__file__, exported.reader)
+    exported.readme.write_text(write_readme(info), encoding="utf-8")
     write_json(exported.info, info)
 
 

@@ -190,5 +190,10 @@ class ExportedFolder:
     def readme(self) -> Path:
         return self.path / "README.md"
 
+    @property
+    def reader(self) -> Path:
+        """The code that reads clips with NumPy and PyAV alone."""
+        return self.path / "read_clip.py"
+
 
 RESERVED_EVALUATIONS = (*SPLITS, "pictures", "figures")  # names in RUN/evaluation that another set cannot have

@@ -13,6 +13,7 @@ from pydantic import AfterValidator, Field
 from typing_extensions import TypedDict
 
 from finetune.errors import RunError
+from finetune.model.backbone.weights_source import WeightsSource
 from finetune.recipe.tasks import TaskKind
 from finetune.run.results import ALLOW_EXTRA, Count, Number, Share, Temperature
 from finetune.storage.safe_read import read_json
@@ -42,11 +43,15 @@ class OutputInfo(TypedDict):
 
 
 class TaskInfo(TypedDict):
-    """One task. `thresholds` are for uncalibrated probabilities; `temperature` is applied to the probabilities."""
+    """One task. `temperature` is applied to the model's probabilities, `calibrated_thresholds` are for them.
+
+    `thresholds` are for probabilities without a temperature.
+    """
 
     kind: TaskKind
     names: list[str]  # of the classes or levels, or the columns of numbers
     thresholds: list[Share] | None
+    calibrated_thresholds: NotRequired[list[Share] | None]
     temperature: Temperature | None
 
 
@@ -108,7 +113,7 @@ class ModelInfo(_ModelInfo, total=False):
     run: str  # the name of the run's folder
     backbone: str
     int8: dict[str, Any] | None
-    weights: dict[str, Any] | None  # where pretrained weights come from, and their licence
+    weights: WeightsSource | None  # None for runs that do not state it
     figures: dict[str, Any] | None  # of the run, with 95 % intervals
     parity: Parity | None
     versions: dict[str, str | None]
