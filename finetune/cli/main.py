@@ -22,6 +22,7 @@ from finetune.cli import (
     recipes,
     results,
     search,
+    serve,
     study,
     timeline,
     train,
@@ -55,6 +56,7 @@ COMMANDS: tuple[tuple[str, str, Callable[..., Any] | typer.Typer, str], ...] = (
     (USE, "predict", predict.predict, "Predict classes, boxes, motion or numbers for videos."),
     (USE, "timeline", timeline.timeline, "Find events in recordings: classes over time."),
     (USE, "export", export.export, "Export a run to ONNX, OpenVINO or torch.export."),
+    (USE, "serve", serve.serve, "Serve a page and an API to try, browse and label."),
     (USE, "watch", watch.watch, "Predict a camera or a stream while it runs."),
 )
 

@@ -218,9 +218,16 @@ def _sheet(clip_TCHW: Tensor, heatmap_THW: Tensor) -> np.ndarray:
     """The contact sheet of a clip (T, C, H, W) with its heat map over it: uint8 (3, H, W)."""
     frames = sheet_frame_indices(len(clip_TCHW))
     small_TCHW = F.interpolate(clip_TCHW[frames].float(), (SIDE, SIDE), mode="bilinear", antialias=True)
-    heat = heatmap_THW[None, None].float()
-    heatmap_THW = F.interpolate(heat, (len(clip_TCHW), SIDE, SIDE), mode="trilinear", align_corners=False)[0, 0][frames]
-    colours_TCHW = torch.from_numpy(colormaps["inferno"](heatmap_THW.numpy())[..., :3] * 255).permute(0, 3, 1, 2)
-    cover_T1HW = OVERLAY_OPACITY * heatmap_THW[:, None].sqrt()
-    shown = (1 - cover_T1HW) * small_TCHW + cover_T1HW * colours_TCHW
-    return make_sheet(shown.round().clamp(0, 255).to(torch.uint8))
+    return make_sheet(draw_heatmap(small_TCHW, heatmap_THW, frames, num_frames=len(clip_TCHW)))
+
+
+def draw_heatmap(frames_FCHW: Tensor, heatmap_THW: Tensor, positions: Sequence[int], *, num_frames: int) -> Tensor:
+    """Frames (F, C, H, W) at `positions` in a clip of `num_frames`, with its heat (T', h, w) over them, uint8."""
+    height, width = frames_FCHW.shape[2:]
+    size = (num_frames, height, width)
+    heat_THW = F.interpolate(heatmap_THW[None, None].float(), size, mode="trilinear", align_corners=False)[0, 0]
+    heat_FHW = heat_THW[list(positions)]
+    colours_FCHW = torch.from_numpy(colormaps["inferno"](heat_FHW.numpy())[..., :3] * 255).permute(0, 3, 1, 2)
+    cover_F1HW = OVERLAY_OPACITY * heat_FHW[:, None].sqrt()
+    shown = (1 - cover_F1HW) * frames_FCHW.float() + cover_F1HW * colours_FCHW
+    return shown.round().clamp(0, 255).to(torch.uint8)

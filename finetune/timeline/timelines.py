@@ -11,6 +11,7 @@ import torch
 
 from finetune.errors import DataError, RunError, VideoError
 from finetune.metrics.calibration import apply_temperature
+from finetune.model.classifier import VideoClassifier
 from finetune.prediction.predict import check_temperatures
 from finetune.recipe.schema import Clip
 from finetune.recipe.tasks import primary_task
@@ -69,16 +70,27 @@ def iter_timelines(
 
 
 class TimelinePredictor:
-    """Predicts the timeline of one video at a time, as `predict` does for each window: uncalibrated by default."""
+    """Predicts the timeline of one video at a time, as `predict` does for each window: uncalibrated by default.
 
-    def __init__(self, run: Run, options: TimelineOptions, *, progress: Progress | None = None) -> None:
+    A `model` that is given is not read again.
+    """
+
+    def __init__(
+        self,
+        run: Run,
+        options: TimelineOptions,
+        *,
+        model: VideoClassifier | None = None,
+        progress: Progress | None = None,
+    ) -> None:
         self.run, self.options, self.progress = run, options, progress
         if not any(output.is_categorical for output in run.outputs.values()):
             raise RunError(f"{run.folder}: predicts numbers only; a timeline needs a task with classes")
         self.fitted = read_fitted(run)
         if options.calibrated:
             check_temperatures(run, self.fitted, None)
-        self.model = load_model(run).to(resolve_device(run.recipe.train.device))
+        model = load_model(run) if model is None else model.eval()
+        self.model = model.to(resolve_device(run.recipe.train.device))
         self.clip = run.recipe.clip.model_copy(update={"size": self.model.size})
         self.precision = resolve_precision(run.recipe.train.precision, next(self.model.parameters()).device)
 

@@ -295,7 +295,7 @@ def read_views(
     `video_size` is (height, width) in pixels.
     """
     assert clip.size is not None
-    indices = [index for view in _indices_of_views(path, clip, views, num_frames, source=source) for index in view]
+    indices = [index for view in indices_of_views(path, clip, views, num_frames, source=source) for index in view]
     frames_TCHW = _read(path, indices, frame_size(video_size, clip, None), source=source)
     return center_crop(frames_TCHW, clip.size).unflatten(0, (views, clip.num_frames)).contiguous()
 
@@ -311,10 +311,11 @@ def view_placements(
 ) -> list[Placement]:
     """Where each of the clips that `read_views` gives lies in its video."""
     place = partial(placement, video_size, clip=clip, augment=None, transform=None, seed=None)
-    return [place(indices) for indices in _indices_of_views(path, clip, views, num_frames, source=source)]
+    return [place(indices) for indices in indices_of_views(path, clip, views, num_frames, source=source)]
 
 
-def _indices_of_views(path: Path, clip: Clip, views: int, num_frames: int, *, source: FrameSource) -> list[list[int]]:
+def indices_of_views(path: Path, clip: Clip, views: int, num_frames: int, *, source: FrameSource) -> list[list[int]]:
+    """The frames that each of the clips takes which `read_views` gives."""
     return [_clip_indices(path, clip, num_frames, source=source, view=(view, views)) for view in range(views)]
 
 

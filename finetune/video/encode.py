@@ -46,13 +46,14 @@ def write_frames(path: Path | str, frames: Iterable[np.ndarray], *, fps: int | F
 
 
 class RecordingWriter:
-    """Writes frames with their own times as H.264 to a new MP4 file. It can be played even if it is never closed:
+    """Writes frames with their own times as H.264 to a new MP4 file.
 
-    its fragments are complete in themselves, and each is written at once.
+    With `in_fragments` it can be played even if it is never closed: its fragments are complete in themselves, and each
+    is written at once. Without, it has an index, by which players find a time.
     """
 
-    def __init__(self, path: Path) -> None:
-        self.container = av.open(str(path), "w", format="mp4", options=FRAGMENTED)
+    def __init__(self, path: Path, *, in_fragments: bool = True) -> None:
+        self.container = av.open(str(path), "w", format="mp4", options=FRAGMENTED if in_fragments else {})
         self.stream = self.container.add_stream("libx264", options=ENCODER_OPTIONS | {"bf": "0"})
         self.stream.time_base = self.stream.codec_context.time_base = Fraction(1, TICKS_PER_SECOND)
         self.stream.pix_fmt, self.last = "yuv420p", -1  # the time of the last frame, in ticks

@@ -104,6 +104,7 @@ class WorkerPool:
             for _ in range(count):
                 handlers.append(_WorkerThread(function, begin, self._tasks, time_limit))
         self._function = None if handlers else function
+        self._handlers = handlers
         # No thread may hold a reference to the pool, or it would never be collected.
         self._finalizer = weakref.finalize(self, _close, handlers, self._tasks)
 
@@ -119,6 +120,11 @@ class WorkerPool:
         except Exception as error:
             future.set_exception(error)
         return future
+
+    def kill_running(self) -> None:
+        """Kill the processes: the items that they work on get a `WorkerFailure`, and new processes take over."""
+        for handler in self._handlers:
+            handler.process.kill()
 
     def close(self) -> None:
         """Kill all processes now; items that are not finished get a RuntimeError."""

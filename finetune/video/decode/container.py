@@ -30,6 +30,9 @@ QUICK_OPEN = {"skip_frame": "all"}
 QUICK_CONTAINER = {"analyzeduration": "1"}
 QUICK_DECODER = {"strict": "1"}
 NO_EDIT_LISTS = {"advanced_editlist": "0"}
+# Playlists and manifests: a "video" that a stranger sent could make FFmpeg read any other file, or the network.
+FORMATS_OF_OTHER_FILES = frozenset(["concat", "dash", "hls", "imf", "rtp", "rtsp", "sap", "sdp", "webm_dash_manifest"])
+SELF_CONTAINED = {"format_whitelist": ",".join(sorted(av.formats_available - FORMATS_OF_OTHER_FILES))}
 
 
 @contextmanager
@@ -50,7 +53,9 @@ def open_video(
             f"{FILE_PREFIX}{path}",
             metadata_errors="ignore",
             options=limits | (QUICK_OPEN if quick else {}),
-            container_options=(QUICK_CONTAINER if quick else {}) | ({} if edit_lists else NO_EDIT_LISTS),
+            container_options=SELF_CONTAINED
+            | (QUICK_CONTAINER if quick else {})
+            | ({} if edit_lists else NO_EDIT_LISTS),
         )
     except PYAV_ERRORS as error:
         reason = reason_or_encrypted(path, f"is not a video, or is cut off: {error_text(error)}")

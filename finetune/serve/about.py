@@ -1,0 +1,64 @@
+"""What the page needs to know about the run and about this server."""
+
+from typing import Any
+
+from finetune.errors import FinetuneError
+from finetune.metrics.headline import headline_metric
+from finetune.recipe.tasks import CATEGORICAL_KINDS, primary_task
+from finetune.run.fitted import read_fitted
+from finetune.run.folder import RunFolder
+from finetune.run.read import Run, find_evaluation, read_environment, read_results_file
+from finetune.serve.state import ServerState
+
+
+def about(server: ServerState) -> dict[str, Any]:
+    """See docs/serve.md."""
+    run, clips = server.run, server.clips
+    clip, views = run.recipe.clip, run.recipe.evaluate.views
+    environment: Any = read_environment(run.folder) or {}
+    has_classes = any(output.kind in CATEGORICAL_KINDS for output in run.outputs.values())
+    return {
+        "name": run.folder.resolve().name,
+        "exported": False,
+        "tasks": {task: {"kind": output.kind, "names": list(output.names)} for task, output in run.outputs.items()},
+        "primary": primary_task(run.outputs),
+        "classes": list(run.classes),
+        "splits": [] if clips is None else clips.splits,
+        "evaluated_splits": [] if clips is None else clips.answered_splits,
+        "groups": [] if clips is None else clips.groups[:1000],
+        "num_clips": 0 if clips is None else len(clips.clips),
+        "manifest": None,
+        "can": {
+            "heatmap": True,
+            "events": has_classes and _has_recordings(server),
+            "calibrated": any(fitted.temperature is not None for fitted in read_fitted(run).values()),
+            "browse": clips is not None,
+            "label": False,
+            "suspects": False,
+            "next": False,
+            "nearest": False,
+        },
+        "limits": {"max_bytes": server.settings.access.max_upload_bytes, "max_files": server.settings.max_files},
+        "clip": {"num_frames": clip.num_frames, "sampling": clip.sampling, "size": clip.size, "views": views},
+        "licence": environment.get("weights"),
+        "figures": figures(run),
+    }
+
+
+def figures(run: Run) -> list[dict[str, Any]]:
+    """The headline metric of each task, from the evaluation after training; empty where there is none."""
+    try:
+        results = read_results_file(find_evaluation(run.folder, None).results)
+    except FinetuneError:
+        return []
+    rows = []
+    for task, values in results["tasks"].items():
+        name, value, (low, high) = headline_metric(values)
+        rows.append({"task": task, "metric": name, "value": value, "interval": [low, high], "split": results["split"]})
+    return rows
+
+
+def _has_recordings(server: ServerState) -> bool:
+    """Whether the run was trained on intervals of recordings, or its events were fitted."""
+    intervals = server.clips is not None and server.clips.manifest.intervals is not None
+    return intervals or RunFolder(server.run.folder).event_settings.is_file()

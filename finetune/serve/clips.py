@@ -1,0 +1,214 @@
+"""The clips of a run with their labels and the run's answers: what the page lists, filters and sorts."""
+
+import hashlib
+import math
+import os
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from finetune.data.intervals import WHOLE, interval_text
+from finetune.data.labels import Labels, join_labels
+from finetune.data.manifest import Manifest
+from finetune.recipe.tasks import CATEGORICAL_KINDS, OutputSpec, primary_task
+from finetune.run.fitted import read_fitted
+from finetune.run.folder import SPLITS
+from finetune.run.manifest import saved_manifest
+from finetune.run.predictions_csv import read_task_predictions, top_classes
+from finetune.run.read import Run, find_evaluation, read_results_file
+
+UNSURE_MARGIN = 0.2  # between the two likeliest classes, or from a threshold
+
+
+@dataclass(frozen=True)
+class Answer:
+    """The run's prediction of one task for a clip: `probability` and `margin` are None for numbers."""
+
+    predicted: str
+    probability: float | None = None
+    margin: float | None = None
+    probabilities: tuple[tuple[str, float], ...] = ()
+
+
+@dataclass(frozen=True)
+class Clip:
+    """One row of the run's manifest; labels and answers by task."""
+
+    id: str
+    row: int
+    path: Path
+    interval: tuple[float, float]
+    name: str
+    shown_path: str
+    split: str
+    group: str
+    labels: dict[str, str]
+    answers: dict[str, Answer] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class ClipFilter:
+    """Which clips are listed, and in which order; None and False do not filter."""
+
+    task: str
+    split: str | None = None
+    label: str | None = None
+    predicted: str | None = None
+    group: str | None = None
+    text: str | None = None
+    wrong: bool = False
+    unsure: bool = False
+    bad: bool = False
+    order: str = "row"
+
+
+# By name, the key by which clips are sorted; clips without an answer come last.
+ORDERS: dict[str, Callable[[Clip, str], Any]] = {
+    "row": lambda clip, task: clip.row,
+    "name": lambda clip, task: (clip.shown_path, clip.interval[0]),
+    "confidence": lambda clip, task: _confidence(clip, task, math.inf),
+    "-confidence": lambda clip, task: -_confidence(clip, task, -math.inf),
+}
+
+
+class ClipTable:
+    """All clips of a run, in the order of its manifest."""
+
+    def __init__(self, run: Run, *, data_root: Path | None = None) -> None:
+        self.manifest = saved_manifest(run, data_root=data_root, needs_files=False)
+        self.tasks = dict(run.outputs)
+        self.primary = primary_task(run.outputs)
+        answers, self.answered_splits = _answers(run)
+        self.clips = _clips(self.manifest, answers)
+        self.by_id = {clip.id: clip for clip in self.clips}
+
+    def select(self, wanted: ClipFilter) -> list[Clip]:
+        """The clips that a filter lets through, in its order."""
+        clips = [clip for clip in self.clips if _passes(clip, wanted)]
+        return sorted(clips, key=lambda clip: ORDERS[wanted.order](clip, wanted.task))
+
+    def confusion(self, task: str, split: str | None) -> list[tuple[str, str, int]]:
+        """How often clips with a label were given which answer, for all pairs that occur."""
+        counts = Counter(
+            (clip.labels[task], clip.answers[task].predicted)
+            for clip in self.clips
+            if task in clip.answers and clip.labels.get(task) and split in (None, clip.split)
+        )
+        return [(label, predicted, number) for (label, predicted), number in sorted(counts.items())]
+
+    @property
+    def splits(self) -> list[str]:
+        return [split for split in ("train", "val", "test") if any(clip.split == split for clip in self.clips)]
+
+    @property
+    def groups(self) -> list[str]:
+        return sorted({clip.group for clip in self.clips if clip.group})
+
+
+def is_wrong(clip: Clip, task: str) -> bool:
+    """Whether the run's answer is another than the label; False where either is missing."""
+    answer = clip.answers.get(task)
+    return bool(answer is not None and clip.labels.get(task) and answer.predicted != clip.labels[task])
+
+
+def is_unsure(clip: Clip, task: str) -> bool:
+    answer = clip.answers.get(task)
+    return answer is not None and answer.margin is not None and answer.margin < UNSURE_MARGIN
+
+
+def clip_id(name: str) -> str:
+    """An id that tells nothing of the path: a caller can name no file by it."""
+    return hashlib.sha256(os.fsencode(name)).hexdigest()[:20]
+
+
+def _confidence(clip: Clip, task: str, missing: float) -> float:
+    answer = clip.answers.get(task)
+    return missing if answer is None or answer.probability is None else answer.probability
+
+
+def _passes(clip: Clip, wanted: ClipFilter) -> bool:
+    answer = clip.answers.get(wanted.task)
+    return (
+        wanted.split in (None, clip.split)
+        and wanted.group in (None, clip.group)
+        and wanted.label in (None, clip.labels.get(wanted.task, ""))
+        and (wanted.predicted is None or (answer is not None and answer.predicted == wanted.predicted))
+        and (wanted.text is None or wanted.text.casefold() in clip.shown_path.casefold())
+        and (not wanted.wrong or is_wrong(clip, wanted.task))
+        and (not wanted.unsure or is_unsure(clip, wanted.task))
+    )
+
+
+def _clips(manifest: Manifest, answers: dict[str, dict[str, Answer]]) -> list[Clip]:
+    paths = [manifest.path(row) for row in range(len(manifest))]
+    shared = os.path.commonpath([path.parent for path in paths]) if paths else ""
+    clips = []
+    for row, path in enumerate(paths):
+        interval, name = manifest.interval(row), manifest.clip_name(row)
+        times = "" if interval == WHOLE else f" ({interval_text(*interval)})"
+        labels = {task: _label_text(labels, row) for task, labels in manifest.labels_by_task.items()}
+        group = "" if manifest.groups is None else str(manifest.groups[row])
+        shown = os.path.relpath(path, shared).encode("utf-8", "replace").decode()
+        clip = Clip(
+            clip_id(name),
+            row,
+            path,
+            interval,
+            Path(shown).name + times,
+            shown,
+            str(manifest.splits[row]),
+            group,
+            labels,
+            answers.get(name, {}),
+        )
+        clips.append(clip)
+    return clips
+
+
+def _label_text(labels: Labels, row: int) -> str:
+    texts = [str(text) for text in labels.text(row)]
+    if labels.kind in CATEGORICAL_KINDS:
+        return texts[0]
+    return ", ".join(f"{name} {text}" for name, text in zip(labels.names, texts, strict=False) if text)
+
+
+def _answers(run: Run) -> tuple[dict[str, dict[str, Answer]], list[str]]:
+    """The answers that the run's evaluations have, by clip name and task, and the splits that were evaluated."""
+    answers: dict[str, dict[str, Answer]] = {}
+    splits: list[str] = []
+    fitted = read_fitted(run)
+    for split in SPLITS:
+        evaluation = find_evaluation(run.folder, split)
+        if not evaluation.exists():
+            continue
+        results = read_results_file(evaluation.path / "results.json")
+        if results["split"] != split:
+            continue
+        splits.append(split)
+        for task, output in run.outputs.items():
+            if task not in results["tasks"]:
+                continue
+            names, values_NK = read_task_predictions(evaluation, task, results["tasks"])
+            for name, values_K in zip(names, values_NK, strict=True):
+                answers.setdefault(name, {})[task] = _answer(output, values_K, fitted[task].thresholds_K)
+    return answers, splits
+
+
+def _answer(output: OutputSpec, values_K: np.ndarray, thresholds_K: np.ndarray | None) -> Answer:
+    if not output.is_categorical:
+        return Answer(", ".join(f"{name} {value:.6g}" for name, value in zip(output.names, values_K, strict=True)))
+    top = tuple(top_classes(values_K, output.names, count=len(output.names)))
+    if thresholds_K is not None:
+        margin = float(np.abs(values_K - thresholds_K).min())
+        return Answer(join_labels(output.names, values_K >= thresholds_K), top[0][1], margin, top)
+    second = top[1][1] if len(top) > 1 else 0.0
+    return Answer(top[0][0], top[0][1], top[0][1] - second, top)
+
+
+def page_of(items: Sequence[Any], offset: int, limit: int) -> Sequence[Any]:
+    """`limit` items from the `offset`-th on."""
+    return items[offset : offset + limit]

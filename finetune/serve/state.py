@@ -1,0 +1,90 @@
+"""What a server holds while it runs: the run, its clips, the queues of its worker processes, and its files."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from finetune.data.intervals import WHOLE
+from finetune.run.read import Run
+from finetune.serve.clips import Clip, ClipTable
+from finetune.serve.jobs import FAILED, FINISHED, Job, JobLimits, JobQueue
+from finetune.serve.request import COPY_NAME, MediaRequest, VideoRequest
+from finetune.serve.safety import Access
+from finetune.serve.worker import MediaWorker, Worker
+from finetune.serve.workspace import Workspace
+
+MAX_UPLOAD_BYTES, MAX_FILES = 500_000_000, 20
+
+
+@dataclass(frozen=True)
+class ServeSettings:
+    """How a server is started; the limits of uploads are for one request."""
+
+    access: Access
+    max_files: int = MAX_FILES
+    jobs: JobLimits = field(default_factory=JobLimits)
+    workers: int = 1
+
+
+class ServerState:
+    """Made before the server starts; `start` is called in its event loop."""
+
+    def __init__(self, run: Run, settings: ServeSettings, *, clips: ClipTable | None) -> None:
+        self.run, self.settings, self.clips = run, settings, clips
+        self.workspace = Workspace()
+        limits = settings.jobs
+        self.jobs = JobQueue(Worker(run), self.workspace, limits=limits, workers=settings.workers)
+        self.media = JobQueue(MediaWorker(run.recipe), self.workspace, limits=limits)
+        self._cached: dict[tuple[Any, ...], str] = {}  # the job that computes what was asked for
+
+    def start(self) -> None:
+        self.jobs.start()
+        self.media.start()
+
+    async def close(self) -> None:
+        await self.jobs.close()
+        await self.media.close()
+        self.workspace.close()
+
+    def kill(self) -> None:
+        """End the processes and delete all files, also where the event loop has ended."""
+        self.jobs.kill()
+        self.media.kill()
+        self.workspace.close()
+
+    async def frames_of(self, clip: Clip, *, heatmap: bool = False) -> Job:
+        """The finished job with the frames of a clip and its prediction, or with its heat maps."""
+        return await self._once(
+            self.jobs,
+            (clip.id, "heatmap" if heatmap else "frames"),
+            lambda folder: VideoRequest(
+                clip.path, folder, clip.name, clip.interval, predict=not heatmap, pictures=not heatmap, heatmap=heatmap
+            ),
+        )
+
+    async def media_type(self, key: str, path: Path, name: str) -> Job:
+        """The finished job that says whether browsers play a file as it is."""
+        return await self._once(self.media, (key, "type"), lambda folder: MediaRequest(path, folder, name))
+
+    async def playable(
+        self, key: str, path: Path, name: str, interval: tuple[float, float] = WHOLE
+    ) -> tuple[Job, Path]:
+        """A finished job, and the file that browsers play: the file itself, or else a copy of the clip."""
+        job = await self.media_type(key, path, name)
+        if job.state == FAILED or (job.result or {}).get("media_type"):
+            return job, path
+        made = await self._once(
+            self.media, (key, "copy"), lambda folder: MediaRequest(path, folder, name, interval, copy=True)
+        )
+        return made, made.folder / COPY_NAME
+
+    async def _once(self, queue: JobQueue, key: tuple[Any, ...], request: Callable[[Path], Any]) -> Job:
+        """The job of a key, finished; begun where there is none, or it was forgotten."""
+        job = queue.jobs.get(self._cached.get(key, ""))
+        if job is None or (job.state in FINISHED and job.result is None):
+            folder = queue.new_folder()
+            job = await queue.add(request(folder), listed=False)
+            self._cached[key] = job.id
+        await job.finished.wait()
+        return job

@@ -1,0 +1,69 @@
+"""Predictions by the server: the numbers of `finetune predict`, jobs in a queue, and the pictures of a job."""
+
+import json
+import time
+
+import pytest
+from serving import post_video
+
+
+def finished(client, job_id, *, seconds=60):
+    deadline = time.monotonic() + seconds
+    while time.monotonic() < deadline:
+        job = client.get(f"/api/jobs/{job_id}").json()
+        if job["state"] not in ("queued", "running"):
+            return job
+        time.sleep(0.05)
+    raise AssertionError(job)
+
+
+@pytest.mark.parametrize("calibrated", [False, True])
+def test_answers_are_those_of_the_command(client, trained_run, clip_folder, finetune, calibrated):
+    clips = sorted((clip_folder / "test").rglob("*.mp4"))
+    options = ["--calibrated"] if calibrated else []
+    _, out, _ = finetune("predict", trained_run, *clips, "--json", *options)
+    by_command = {
+        item["path"]: [[top["class"], top["probability"]] for top in item["top_k"]] for item in json.loads(out)
+    }
+    for clip in clips:
+        task = post_video(client, clip, calibrated=calibrated).json()["tasks"]["label"]
+        assert task["top_k"] == by_command[str(clip)]
+        assert task["predicted"] == task["top_k"][0][0]
+
+
+def test_frames_are_those_that_the_model_takes(client, clip_folder):
+    clip = next((clip_folder / "test").rglob("0.mp4"))
+    frames = post_video(client, clip).json()["frames"]
+    assert [frame["index"] for frame in frames] == [0, 2, 3, 5]  # the middles of four segments of six frames
+    assert [frame["seconds"] for frame in frames] == pytest.approx([0, 0.08, 0.12, 0.2])
+
+
+def test_several_videos_are_jobs_with_pictures(client, clip_folder):
+    clips = sorted((clip_folder / "val").rglob("*.mp4"))
+    files = [("videos", (clip.name, clip.read_bytes())) for clip in clips]
+    jobs = client.post("/api/jobs", files=files, params={"heatmap": True}).json()["jobs"]
+    assert [job["name"] for job in jobs] == [clip.name for clip in clips]
+    for job in jobs:
+        result = finished(client, job["id"])["result"]
+        assert len(result["frames"]) == len(result["heatmaps"]) == 4
+        for url in [result["frames"][0]["url"], result["heatmaps"][3]]:
+            picture = client.get(url)
+            assert picture.headers["content-type"] == "image/jpeg" and picture.content.startswith(b"\xff\xd8")
+        assert client.get(f"/api/jobs/{job['id']}/video").headers["content-type"] == "video/mp4"
+        client.delete(f"/api/jobs/{job['id']}")
+        assert client.get(f"/api/jobs/{job['id']}").status_code == 404
+        assert client.get(result["heatmaps"][3]).status_code == 404
+
+
+def test_a_file_that_is_no_video_is_an_error_without_paths(client, tmp_path):
+    (tmp_path / "notes.mp4").write_text("no video")
+    answer = post_video(client, tmp_path / "notes.mp4")
+    assert answer.status_code == 422
+    assert answer.json()["detail"].startswith("notes.mp4: is not a video")
+    assert "/" not in answer.json()["detail"]
+
+
+def test_a_playlist_opens_no_other_file(client, clip_folder, tmp_path):
+    clip = next((clip_folder / "test").rglob("0.mp4"))
+    (tmp_path / "list.mp4").write_text(f"ffconcat version 1.0\nfile {clip}\n")
+    assert post_video(client, tmp_path / "list.mp4").status_code == 422
