@@ -24,6 +24,7 @@ from finetune.text import escape_control_characters, spreadsheet_row
 
 if TYPE_CHECKING:
     from finetune.prediction.predict import Prediction, TaskPrediction
+    from finetune.run.read import Run
 
     Write = Callable[[Prediction], None]
 
@@ -42,6 +43,13 @@ def predict(
     calibrated: Annotated[
         bool, typer.Option("--calibrated", help="Calibrate probabilities with the temperature fitted on val.")
     ] = False,
+    reject: Annotated[
+        float | None,
+        typer.Option(
+            metavar="SHARE",
+            help="Reject clips that look like none of the classes; SHARE of the val clips would be rejected: 0.05.",
+        ),
+    ] = None,
     image_sequences: Annotated[
         bool | None,
         typer.Option(
@@ -73,6 +81,7 @@ def predict(
 
     opened = open_run(open_run(run), parts=import_named_parts(parts or ()))
     _check_inputs(paths)
+    _check_rejection(opened, reject, views)
     together = reads_image_sequences(opened) if image_sequences is None else image_sequences
     _check_csv(csv_file, paths)
     targets = _drawn_paths(paths, drawn, image_sequences=together)
@@ -95,15 +104,14 @@ def predict(
             views=views,
             top_k=top_k,
             calibrated=calibrated,
+            reject=reject,
             image_sequences=together,
             on_error=on_error,
             progress=progress,
         )
         predicted, skipped = _write_predictions(results, finish)
-    if csv_file is not None:
-        print(csv_file)
-    if drawn is not None and not as_json:
-        print(drawn)
+    for written in filter(None, (csv_file, None if as_json else drawn)):
+        print(written)
     if skipped:
         print(f"finetune: {skipped} of {predicted + skipped} files have no complete prediction", file=sys.stderr)
         raise typer.Exit(1)
@@ -113,6 +121,14 @@ def _check_inputs(paths: Sequence[Path]) -> None:
     """Raises DataError where no path exists: before torch is imported, which takes seconds."""
     if not any(path.exists() for path in paths):
         raise DataError("\n".join(f"{path}: there is no such file" for path in paths))
+
+
+def _check_rejection(run: Run, reject: float | None, views: int | None) -> None:
+    """Raises RunError or ArgumentError where clips cannot be rejected by this share."""
+    from finetune.prediction.rejection import choose_rejection
+
+    if reject is not None:
+        choose_rejection(run, reject, views=views)
 
 
 def _drawn_paths(paths: Sequence[Path], drawn: Path | None, *, image_sequences: bool) -> list[Path]:
@@ -212,7 +228,7 @@ class _CsvRows:
     """A CSV file, opened with the first prediction and written row by row.
 
     The first columns are those of the clip, with start and end where they come from a CSV, and of the primary task if
-    it has classes. Columns of the other tasks carry the task's name:
+    it has classes; with --reject also `rejected`, true or false. Columns of the other tasks carry the task's name:
     `box.x`, `box.frame`, `level.predicted`.
     """
 
@@ -231,6 +247,7 @@ class _CsvRows:
             *(_times(prediction) if self.with_times else ()),
             *(prediction.predicted, prediction.probability),
             json.dumps(prediction.top_k, ensure_ascii=False),
+            *([] if prediction.rejected is None else [json.dumps(prediction.rejected)]),
         ]
         self._write(
             [*first, *(cell for name in self.others for cell in _task_csv_cells(prediction.tasks[name]).values())]
@@ -248,7 +265,8 @@ class _CsvRows:
             raise RunError(f"{self.path}: cannot be written: {error.strerror}") from None
         columns = [f"{name}.{part}" for name in self.others for part in _task_csv_cells(tasks[name])]
         times = ("start", "end") if self.with_times else ()
-        self._write(["path", *times, "predicted", "probability", "top_k", *columns])
+        rejected = () if prediction.rejected is None else ("rejected",)
+        self._write(["path", *times, "predicted", "probability", "top_k", *rejected, *columns])
 
     def _write(self, cells: Sequence[object]) -> None:
         assert self.file is not None
@@ -282,7 +300,7 @@ def _print_image_sequence_mode(paths: Sequence[Path], together: bool) -> None:
 
 def _prediction_text(prediction: Prediction) -> str:
     if not prediction.tasks:
-        named = prediction.named
+        named = () if prediction.rejected else prediction.named
         verdict = "" if named is None else f"    is {', '.join(named) or 'none of the classes'}\n"
         return f"{verdict}    {_top_k_text(prediction.top_k)}"
     longest = max(map(len, prediction.tasks))
@@ -309,6 +327,7 @@ def _prediction_json(prediction: Prediction) -> dict[str, Any]:
         **({"start": prediction.start, "end": end} if is_interval else {}),
         "predicted": prediction.predicted,
         "probability": prediction.probability,
+        **({} if prediction.rejected is None else {"rejected": prediction.rejected}),
         **({} if prediction.named is None else {"named": list(prediction.named)}),
         "top_k": _top_k_json("class", prediction.top_k),
         **({"tasks": {name: _task_json(task) for name, task in prediction.tasks.items()}} if prediction.tasks else {}),

@@ -18,7 +18,13 @@ from finetune.errors import DataError, RunError, shorten_list, suggest_similar
 from finetune.evaluation.external_set import external_set_folder, read_external_set
 from finetune.evaluation.task_results import TaskPredictions, add_own_metric, apply_fitted, task_metrics
 from finetune.evaluation.write_evaluation import build_results, describe_interval, write_evaluation
-from finetune.inference.predict_split import Predictions, Progress, WithFrozenBaseline, predict_rows
+from finetune.inference.predict_split import (
+    Predictions,
+    Progress,
+    WithFrozenBaseline,
+    known_scores_record,
+    predict_rows,
+)
 from finetune.model.classifier import VideoClassifier
 from finetune.model.freezing.stages import HEAD_STAGES
 from finetune.model.view_consensus import CONSENSUS_LABELS
@@ -31,6 +37,7 @@ from finetune.run.folder import EvaluationFolder, RunFolder
 from finetune.run.manifest import saved_manifest
 from finetune.run.read import Run, open_run, read_checkpoint_meta, read_epochs, read_results_file, read_skipped
 from finetune.run.results import Results, SeedResult, TaskResults
+from finetune.run.write import add_known_scores
 from finetune.runtime.device import resolve_device, resolve_precision
 from finetune.video.dataset import ClipDataset
 from finetune.video.file_facts import FileFacts
@@ -60,7 +67,8 @@ def evaluate(
     Writes predictions.csv, probabilities.npy, with `pictures` the frames of the clips that the report shows, and,
     last, results.json into `out`: by default `RUN/evaluation` for the test split, `RUN/evaluation/<split>` for
     others, `RUN/evaluation/<name>` for another set. A file that cannot be read fails the evaluation, unless `on_error`
-    (by default the recipe's) is `skip`: then it is counted and listed. A task without any labels is omitted.
+    (by default the recipe's) is `skip`: then it is counted and listed. A task without any labels is omitted. The scores
+    of val rows, for `predict --reject`, are added to a run of an older version that lacks them.
     Raises RunError or DataError.
     """
     check_range(1 if views is None else views, 1, MAX_VIEWS, name="views")
@@ -81,6 +89,8 @@ def evaluate(
     rows, facts = inference.predictions.rows, inference.dataset.facts
     _check_predictions(opened, tested, inference.predictions, split=split, on_error=on_error or recipe.data.on_error)
     fitted, fitted_views = read_fitted(opened), views == recipe.evaluate.views
+    if split == "val" and fitted_views and other is None:
+        _add_known_scores(opened, inference.predictions)
     use_temperature = fitted_views and (split == "test" or other is not None)
     predictions = _task_predictions(opened, tested, inference, fitted, use_temperature=use_temperature)
     if not predictions:
@@ -119,6 +129,12 @@ def evaluate(
         results["seeds"] = seeds
     write_evaluation(target, results, tested, predictions, pictures_of=inference.dataset if pictures else None)
     return results
+
+
+def _add_known_scores(run: Run, predictions: Predictions) -> None:
+    """Add the scores of the val rows to a run of an older version, for `predict --reject`."""
+    if (scores := known_scores_record(predictions)) and RunFolder(run.folder).checkpoint("best").exists():
+        add_known_scores(run.folder, scores)
 
 
 @dataclass(frozen=True, eq=False)

@@ -14,11 +14,13 @@ from finetune.arguments import check_arguments, check_range
 from finetune.data.intervals import clip_name
 from finetune.data.labels import LABEL_SEPARATOR
 from finetune.errors import DataError, RunError, VideoError
-from finetune.inference.forward import predict_batch
+from finetune.inference.forward import clip_scores, decode_outputs, view_logits
 from finetune.inference.predict_split import to_source_pixels
 from finetune.metrics.calibration import apply_temperature
+from finetune.metrics.open_set import ScoreName
 from finetune.model.classifier import VideoClassifier
 from finetune.prediction.inputs import InputVideo, find_inputs, list_inputs
+from finetune.prediction.rejection import NONE_OF_THE_CLASSES, choose_rejection
 from finetune.recipe.schema import MAX_VIEWS, Recipe
 from finetune.recipe.tasks import DEFAULT_COLUMNS, OutputSpec, primary_task
 from finetune.run.checkpoint import load_model
@@ -64,7 +66,8 @@ class Prediction:
 
     `path` is the file; for an array of frames it is `frames[i]`, where i is its position in the list. With several
     tasks the classes are those of the primary task, and empty if no task has classes; `tasks` has all tasks. Of an
-    interval, `start` and `end` are in seconds; a whole file has 0 and infinity.
+    interval, `start` and `end` are in seconds; a whole file has 0 and infinity. `rejected` says whether the clip looks
+    like none of the classes: it is None without the argument `reject` of `predict`.
     """
 
     path: Path
@@ -73,6 +76,7 @@ class Prediction:
     tasks: Mapping[str, TaskPrediction] = field(default_factory=dict)
     start: float = 0.0
     end: float = math.inf
+    rejected: bool | None = None
 
     @property
     def name(self) -> str:
@@ -82,11 +86,14 @@ class Prediction:
     def __repr__(self) -> str:
         likeliest = ", ".join(f"{name} {probability:.3f}" for name, probability in self.top_k)
         tasks = f"tasks {', '.join(self.tasks)}" if self.tasks else ""
-        return f"Prediction({self.name!r}: {'; '.join(filter(None, (likeliest, tasks)))})"
+        rejected = f"{NONE_OF_THE_CLASSES}, nearest" if self.rejected else ""
+        return f"Prediction({self.name!r}: {'; '.join(filter(None, (rejected, likeliest, tasks)))})"
 
     @property
     def predicted(self) -> str:
-        """The predicted class, or classes; empty if no task has classes."""
+        """The predicted class, or classes; empty if no task has classes. Of a rejected clip, NONE_OF_THE_CLASSES."""
+        if self.rejected:
+            return NONE_OF_THE_CLASSES
         if self.named is not None:
             return LABEL_SEPARATOR.join(self.named)
         return self.top_k[0][0] if self.top_k else ""
@@ -113,6 +120,7 @@ def predict(
     views: int | None = None,
     top_k: int = 5,
     calibrated: bool = False,
+    reject: float | None = None,
     image_sequences: bool | None = None,
     frame_rate: float | None = None,
     on_error: Literal["fail", "skip"] = "fail",
@@ -130,6 +138,8 @@ def predict(
 
     `views` clips of each video, 1 to 1000, are by default as many as in the recipe; the `top_k` likeliest classes are
     given. `calibrated` applies the temperatures that were fitted on the split val; a run without one raises RunError.
+    With `reject`, a share above 0 and below 1, a clip is rejected as none of the classes if its largest probability,
+    uncalibrated, is below that of this share of the val clips; see `choose_rejection`.
     `progress` is called with (files done, files).
 
     With `on_error="fail"`, files that cannot be read raise a DataError that names all of them, before any prediction;
@@ -150,6 +160,7 @@ def predict(
         views=views,
         top_k=top_k,
         calibrated=calibrated,
+        reject=reject,
         image_sequences=image_sequences,
         on_error=on_error,
         progress=show,
@@ -178,6 +189,7 @@ def iter_predictions(
     calibrated: bool,
     image_sequences: bool | None,
     on_error: str,
+    reject: float | None = None,
     progress: Callable[[str, int, int | None], None],
 ) -> Iterator[tuple[Path, Prediction | VideoError]]:
     """The predictions of `predict`, video by video; with `on_error="skip"`, the error of a file that cannot be read.
@@ -189,6 +201,7 @@ def iter_predictions(
     check_range(1 if views is None else views, 1, MAX_VIEWS, name="views")
     recipe, fitted = run.recipe, read_fitted(run)
     model = load_model(run) if model is None else model.eval()
+    rejection = None if reject is None else choose_rejection(run, reject, views=views)
     if calibrated:
         check_temperatures(run, fitted, views)
     together = reads_image_sequences(run) if image_sequences is None else image_sequences
@@ -205,10 +218,11 @@ def iter_predictions(
         try:
             if isinstance(video.info, VideoError):
                 raise video.info
-            values_by_task, middle = predictor(video, video.info), video.first_frame + video.info.num_frames // 2
+            values_by_task, scores = predictor.with_scores(video, video.info)
+            middle = video.first_frame + video.info.num_frames // 2
             found = build_prediction(run, video.path, values_by_task, fitted=fitted, top_k=top_k, middle=middle)
-            start, end = video.interval
-            yield Path(video.name), replace(found, start=start, end=end)
+            (start, end), rejected = video.interval, None if rejection is None else rejection.rejects(scores)
+            yield Path(video.name), replace(found, start=start, end=end, rejected=rejected)
         except VideoError as error:
             if on_error == "fail":
                 raise
@@ -244,6 +258,10 @@ class Predictor:
         self.precision = resolve_precision(recipe.train.precision, next(model.parameters()).device)
 
     def __call__(self, video: InputVideo, info: VideoInfo) -> dict[str, np.ndarray]:
+        return self.with_scores(video, info)[0]
+
+    def with_scores(self, video: InputVideo, info: VideoInfo) -> tuple[dict[str, np.ndarray], dict[ScoreName, float]]:
+        """The values (K,) of each task, and the scores of `clip_scores`."""
         of_video: dict[str, Any] = {
             "views": self.views,
             "num_frames": info.num_frames,
@@ -251,13 +269,15 @@ class Predictor:
             "source": video.source,
         }
         clips_VTCHW = read_views(video.path, self.clip, **of_video)
-        outputs = predict_batch(self.model, clips_VTCHW.unsqueeze(0), precision=self.precision)
+        logits_VBK = view_logits(self.model, clips_VTCHW.unsqueeze(0), precision=self.precision)
+        outputs = decode_outputs(self.model, logits_VBK)
         placements = partial(view_placements, video.path, self.clip, **of_video)
         of_video_by_task = {task: values[0].numpy() for task, values in outputs.items()}
         predictions = to_source_pixels(self.model.outputs, of_video_by_task, placements)
         if not all(np.isfinite(values).all() for values in predictions.values()):
             raise DataError(f"{video.name}: its predictions are not finite; train with train.precision=fp32")
-        return predictions
+        scores = clip_scores(self.model, logits_VBK)
+        return predictions, {name: float(values[0]) for name, values in scores.items()}
 
 
 def _task_prediction(

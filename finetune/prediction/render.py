@@ -16,6 +16,7 @@ from finetune.prediction.overlay import (
     draw_video,
 )
 from finetune.prediction.predict import Prediction, TaskPrediction
+from finetune.prediction.rejection import NONE_OF_THE_CLASSES
 from finetune.recipe.tasks import primary_task
 from finetune.storage.numbered_images import DEFAULT_IMAGE_FPS, IMAGE_SUFFIXES
 
@@ -64,7 +65,8 @@ def build_overlay(prediction: Prediction) -> Overlay:
     """
     tasks = prediction.tasks
     if not tasks:
-        return Overlay((_class_text(prediction.top_k, prediction.named),))
+        likeliest = _class_text(prediction.top_k, prediction.named)
+        return Overlay((NONE_OF_THE_CLASSES, f"nearest: {likeliest}") if prediction.rejected else (likeliest,))
     lines = [_task_line(name, task, is_primary=name == primary_task(tasks)) for name, task in tasks.items()]
     boxes, motions = ([item for item in tasks.items() if item[1].kind == kind] for kind in ("box", "motion"))
     objects = [_overlay_object(box, motion) for box, motion in zip_longest(boxes, motions)]
@@ -85,7 +87,7 @@ def _task_line(name: str, task: TaskPrediction, *, is_primary: bool) -> str:
 
 def _class_text(top_k: Sequence[tuple[str, float]], named: Sequence[str] | None) -> str:
     if named is not None:
-        return ", ".join(named) or "none of the classes"
+        return ", ".join(named) or NONE_OF_THE_CLASSES
     likeliest, probability = top_k[0]
     return f"{likeliest} {probability:.2f}"
 

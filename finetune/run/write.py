@@ -15,7 +15,16 @@ from finetune.recipe.schema import Recipe
 from finetune.recipe.tasks import OutputSpec
 from finetune.run.environment import environment
 from finetune.run.folder import EvaluationFolder, RunFolder
-from finetune.run.results import RUN_FORMAT, Environment, EpochRecord, Results, SavedOutput, SkippedFile
+from finetune.run.results import (
+    RUN_FORMAT,
+    CheckpointMeta,
+    Environment,
+    EpochRecord,
+    KnownScores,
+    Results,
+    SavedOutput,
+    SkippedFile,
+)
 from finetune.storage.atomic import atomic_file, write_json
 from finetune.storage.safe_read import parse_json, read_json
 
@@ -95,6 +104,14 @@ def write_epochs(run: Path, records: Sequence[Mapping[str, Any]]) -> None:
 def write_skipped(run: Path, files: Sequence[Mapping[str, str]]) -> None:
     """Write skipped.json, the files that training could not read."""
     _write_checked(RunFolder(run).skipped, list(files), list[SkippedFile])
+
+
+def add_known_scores(run: Path, scores: KnownScores) -> None:
+    """Add the scores of val clips to the best checkpoint, where an older version did not write them."""
+    checkpoint = RunFolder(run).checkpoint("best")
+    meta: CheckpointMeta = read_json(checkpoint.meta, CheckpointMeta)
+    if "known_scores" not in meta:
+        _write_checked(checkpoint.meta, {**meta, "known_scores": scores}, CheckpointMeta)
 
 
 def write_results(evaluation: Path, results: Results) -> None:
