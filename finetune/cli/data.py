@@ -232,6 +232,52 @@ def export(
     print("\n".join(map(str, exported.files)))
 
 
+@app.command("apply")
+def apply_command(
+    manifest: Annotated[
+        Path, typer.Argument(metavar="MANIFEST", help="CSV or folder of clips whose labels were corrected.")
+    ],
+    out: Annotated[
+        Path | None, typer.Option(metavar="CSV", help="File to write. Default: NAME.corrected.csv beside MANIFEST.")
+    ] = None,
+    run: Annotated[
+        Path | None,
+        typer.Option(metavar="RUN", help="Run whose recipe reads the manifest, and whose splits fill empty ones."),
+    ] = None,
+    new_class: Annotated[
+        list[str] | None, typer.Option("--new-class", metavar="NAME", help="Accept a class that no row had before.")
+    ] = None,
+    conflicts: Annotated[
+        Literal["fail", "journal", "manifest"],
+        typer.Option(help="Whose value counts where MANIFEST was edited after the change."),
+    ] = "fail",
+    overwrite: Annotated[
+        bool, typer.Option("--overwrite", help="Replace an existing file; it is kept as NAME.bak.")
+    ] = False,
+) -> None:
+    """Write a new manifest with the corrections of the journal, and list them.
+
+    The journal is the file MANIFEST.changes.jsonl. Clips marked bad are left out,
+    newly labelled ones are added; all else stays as it is in the file.
+
+    Example: finetune data apply clips.csv
+    """
+    from finetune.labelling.apply import ApplyOptions, apply_changes
+    from finetune.run.read import open_run
+
+    options = ApplyOptions(
+        run=None if run is None else open_run(run),
+        new_classes=new_class or (),
+        of_journal=None if conflicts == "fail" else conflicts == "journal",
+        overwrite=overwrite,
+    )
+    applied = apply_changes(manifest, options, out=out)
+    for note in (*applied.manifest.notes, *applied.notes):
+        print(f"note: {note}", file=sys.stderr)
+    print("\n".join(applied.lines()))
+    print(applied.out if applied.is_written else f"{applied.out} (unchanged)")
+
+
 def _report_import(imported: "Imported", on_error: Literal["raise", "skip"]) -> None:
     """Print the notes; raise for problems, or print them where they may be skipped."""
     for note in imported.notes:

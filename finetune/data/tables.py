@@ -79,7 +79,7 @@ def is_table(path: Path) -> bool:
 def read_table(source: Path) -> Table:
     """The columns of a CSV file with the delimiter `,`, `;` or tab. Raises DataError if it cannot be read."""
     text = _read_text(source)
-    text, delimiter = _detect_delimiter(text)
+    text, delimiter = detect_delimiter(text)
     reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, skipinitialspace=True, strict=True)
     records: list[list[str]] = []
     lines, line = [], 1
@@ -141,7 +141,7 @@ def _describe_undecodable(error: UnicodeDecodeError) -> str:
     return f"line {len(above) + 1} cannot be read as UTF-8: {near!r} (as Windows writes it); {SAVE_AS_UTF8}"
 
 
-def _detect_delimiter(text: str) -> tuple[str, str]:
+def detect_delimiter(text: str) -> tuple[str, str]:
     """The text and its delimiter: the one that gives the header a column `path`, else the one with most columns.
 
     A first line such as `sep=;`, which spreadsheet programs write, sets the delimiter and is removed from the text.
