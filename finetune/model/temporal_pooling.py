@@ -183,7 +183,7 @@ class TransformerPooling(nn.Module):
     def forward(self, features_BTD: Tensor) -> Tensor:
         hidden_BTH = self.project(self.norm(features_BTD))
         hidden_BTH = hidden_BTH + interpolate_positions(self.position, hidden_BTH.shape[1])
-        token_B1H = self.token.expand(len(hidden_BTH), -1, -1).to(hidden_BTH.dtype)
+        token_B1H = self.token.expand(hidden_BTH.shape[0], -1, -1).to(hidden_BTH.dtype)
         return self.last_norm(self.layers(torch.cat([token_B1H, hidden_BTH], dim=1))[:, 0])
 
 

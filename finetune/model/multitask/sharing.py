@@ -77,7 +77,7 @@ class Sharing(nn.Module):
         """A stage's output for each tower, (B, T', C, h, w); rows of the towers are interleaved."""
         taken = self.taps.taken[stage]
         return [
-            to_feature_maps(taken[tower :: len(towers)], clips=len(features), takes_clips=self.takes_clips)
+            to_feature_maps(taken[tower :: len(towers)], clips=features.shape[0], takes_clips=self.takes_clips)
             for tower, features in enumerate(towers)
         ]
 
