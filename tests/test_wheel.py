@@ -65,6 +65,7 @@ def test_an_installed_wheel_trains_outside_the_checkout(installed, tmp_path):
             make_clip(tmp_path / "clips" / split / name / "0.mp4", start=start, step=1)
     assert "quickstart" in finetune("recipes", "list")
     assert (installed / "finetune/py.typed").is_file()
+    assert (installed / "finetune/serve/static/app.js").is_file()
     overrides = ["data.manifest=null", "data.folder=clips", "clip.num_frames=2", "clip.size=32", "data.workers=0"]
     printed = finetune("train", "quickstart", *overrides, *(f"phases.{index}.epochs=1" for index in range(2)))
     run = tmp_path / printed.splitlines()[-1]
