@@ -2,7 +2,7 @@
 
 import shutil
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from copy import deepcopy
 from pathlib import Path
 
@@ -74,11 +74,11 @@ def build_graph(run: Run, model: VideoClassifier, fitted: dict[str, Fitted]) -> 
 
 
 def write_graph(graph: ExportGraph, folder: Path, settings: ExportSettings) -> None:
-    """The file of the model. OpenVINO computes in the precision that it is opened with."""
+    """The file of the model."""
     if settings.precision != "fp32" and settings.to != "openvino":
         graph = deepcopy(graph)
         graph.model.to(AUTOCAST_DTYPES[settings.precision])
-    WRITERS[settings.to](export_program(graph), graph, folder)
+    WRITERS[settings.to](export_program(graph), graph, folder, settings.precision)
 
 
 def check_batches(graph: ExportGraph, session: Session, precision: str) -> Parity:
@@ -147,8 +147,13 @@ def write_folder(run: Run, folder: Path, info: ModelInfo) -> None:
 
 @contextmanager
 def _explain_write_errors(target: Path) -> Iterator[None]:
-    """Raise RunError for a folder that cannot be written, or a full disk."""
+    """Raise RunError for a folder that cannot be written, or a full disk; a failed export leaves no new folder."""
+    is_new = not target.parent.exists()
     try:
         yield
     except OSError as error:
         raise RunError(f"{target}: cannot be written: {error.strerror or error}; nothing was left there") from error
+    finally:
+        with suppress(OSError):
+            if is_new:
+                target.parent.rmdir()  # fails where the export was kept

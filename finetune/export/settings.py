@@ -46,3 +46,16 @@ def check_before_work(run: Run, settings: ExportSettings) -> None:
     check_writable(ExportedFolder(target).info)
     if LIBRARIES[settings.to]:
         import_extra(*LIBRARIES[settings.to], extra=settings.to)
+    if settings.to == "openvino" and settings.precision != "fp32":
+        _refuse_uncomputed(settings.precision)
+
+
+def _refuse_uncomputed(precision: Precision) -> None:
+    """Raise RunError where this processor does not compute in a precision: OpenVINO would take another silently."""
+    processor = import_extra("openvino", extra="openvino").Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
+    if precision.upper() not in processor:
+        able = [name for name in ("bf16", "fp16") if name.upper() in processor]
+        raise RunError(
+            f"OpenVINO does not compute {precision} on this processor, so the export could not be compared with the "
+            f"run; use --precision {' or '.join(['fp32', *able])}"
+        )

@@ -1,5 +1,6 @@
 """Write a graph as a file of one format: torch's .pt2, ONNX, or OpenVINO's .xml and .bin."""
 
+import io
 import warnings
 from collections.abc import Callable
 from pathlib import Path
@@ -24,7 +25,7 @@ def export_program(graph: ExportGraph) -> ExportedProgram:
     except FinetuneError:
         raise
     except Exception as error:  # torch.export raises many kinds
-        raise ModelError(f"{_blamed_part(graph)} cannot be exported: {_first_sentence(error)}") from error
+        raise ModelError(f"{_blamed_part(graph)} cannot be exported: {_reason(error)}") from error
 
 
 def _traced(module: torch.nn.Module, frames: torch.Tensor) -> ExportedProgram:
@@ -50,16 +51,21 @@ def _blamed_part(graph: ExportGraph) -> str:
     return f"{backbone} with its tasks"
 
 
-def _first_sentence(error: Exception) -> str:
-    return " ".join(str(error).split("\n")[0].split())[:300] or type(error).__name__
+def _reason(error: Exception) -> str:
+    text = str(error)
+    if "Constraints violated" in text or "ConstraintViolation" in type(error).__name__:
+        return "its forward pass works for one batch size only, as with len(x) of a tensor in place of x.shape[0]"
+    return " ".join(text.split("\n")[0].split())[:300] or type(error).__name__
 
 
-def write_torch(program: ExportedProgram, graph: ExportGraph, folder: Path) -> None:
+def write_torch(program: ExportedProgram, graph: ExportGraph, folder: Path, precision: str) -> None:
+    buffer = io.BytesIO()  # on a full disk torch would end the program
     with warnings.catch_warnings(action="ignore"):
-        torch.export.save(program, folder / MODEL_FILES["torch"])
+        torch.export.save(program, buffer)
+    (folder / MODEL_FILES["torch"]).write_bytes(buffer.getbuffer())
 
 
-def write_onnx(program: ExportedProgram, graph: ExportGraph, folder: Path) -> None:
+def write_onnx(program: ExportedProgram, graph: ExportGraph, folder: Path, precision: str) -> None:
     """With the weights inside, or where they are more than an ONNX file holds, in a file beside it."""
     with warnings.catch_warnings(action="ignore"):
         converted = torch.onnx.export(
@@ -79,18 +85,21 @@ def _clean_onnx(model: Any) -> None:
         node.metadata_props.clear()
 
 
-def write_openvino(program: ExportedProgram, graph: ExportGraph, folder: Path) -> None:
-    """Weights are kept in the precision of the graph."""
+def write_openvino(program: ExportedProgram, graph: ExportGraph, folder: Path, precision: str) -> None:
+    """Weights are fp32, or at fp16 half as large; OpenVINO computes in the precision that a file is opened with."""
     openvino = import_extra("openvino", extra="openvino")
     with warnings.catch_warnings(action="ignore"):
         converted = openvino.convert_model(program)
     for port, name in zip((*converted.inputs, *converted.outputs), (INPUT_NAME, *graph.output_names), strict=True):
         port.get_tensor().set_names({name})
     converted.reshape({INPUT_NAME: openvino.PartialShape([-1, *graph.example(1).shape[1:]])})
-    openvino.save_model(converted, folder / MODEL_FILES["openvino"], compress_to_fp16=False)
+    try:
+        openvino.save_model(converted, folder / MODEL_FILES["openvino"], compress_to_fp16=precision == "fp16")
+    except RuntimeError as error:  # OpenVINO does not say why
+        raise OSError(f"OpenVINO cannot write the file, as on a full disk ({error})") from error
 
 
-WRITERS: dict[str, Callable[[ExportedProgram, ExportGraph, Path], None]] = {
+WRITERS: dict[str, Callable[[ExportedProgram, ExportGraph, Path, str], None]] = {
     "onnx": write_onnx,
     "openvino": write_openvino,
     "torch": write_torch,

@@ -1,6 +1,7 @@
 """`finetune export` keeps a folder only if the written model predicts what its run predicts."""
 
 import json
+import shutil
 import sys
 
 import pytest
@@ -80,6 +81,58 @@ def test_a_missing_library_is_named_with_the_command_that_installs_it(
     assert status == 2
     assert f'pip install "finetune-video[{to}]"' in err
     assert library in err
+
+
+@pytest.mark.parametrize(
+    ("precision", "to", "reason"),
+    [("bf16", "onnx", "onnxruntime does not compute bf16"), ("fp16", "openvino", "does not compute fp16 on this proc")],
+)
+def test_a_precision_that_is_not_computed_is_refused(
+    precision, to, reason, trained_run, tmp_path, finetune, monkeypatch
+):
+    monkeypatch.setattr("openvino.Core.get_property", lambda *_: ["FP32", "INT8"])
+    status, _, err = finetune("export", trained_run, "--to", to, "--precision", precision, "--out", tmp_path / "new")
+    assert status == 2
+    assert reason in err
+
+
+def test_a_full_disk_leaves_nothing(trained_run, tmp_path, finetune, monkeypatch):
+    def write(*_):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setitem(module.WRITERS, "torch", write)
+    status, _, err = finetune("export", trained_run, "--to", "torch", "--out", tmp_path / "deep/new")
+    assert status == 2
+    assert "cannot be written: No space left on device" in err
+    assert not list(tmp_path.iterdir())
+
+
+def test_clips_of_val_are_compared_where_there_is_no_test_split_and_none_where_there_is_neither(
+    trained_run, tmp_path, finetune
+):
+    run = shutil.copytree(trained_run, tmp_path / "run")
+    manifest = (run / "manifest.csv").read_text()
+    for kept, printed in (("val", "val       0 of 4 predictions differ"), ("train", "has neither test nor val clips")):
+        lines = [
+            line for line in manifest.splitlines() if ",test" not in line and (kept == "val" or ",val" not in line)
+        ]
+        (run / "manifest.csv").write_text("\n".join(lines) + "\n")
+        status, out, err = finetune("export", run, "--to", "torch")
+        assert status == 0, err
+        assert printed in out + err
+
+
+def test_views_are_an_axis_of_the_input_and_compared_on_the_split(trained_run, tmp_path, finetune):
+    run = shutil.copytree(trained_run, tmp_path / "run")
+    recipe = (run / "recipe.yaml").read_text()
+    (run / "recipe.yaml").write_text(recipe.replace("  views: 1", "  views: 3"))
+    status, _, err = finetune("export", run, "--to", "torch")
+    assert status == 0, err
+    info = read_model_info(run / "exported/torch/model.json")
+    assert info["input"]["axes"] == ["batch", "views", "frames", "channels", "height", "width"]
+    assert info["input"]["shape"] == ["batch", 3, 4, 3, 32, 32]
+    assert info["outputs"][1]["shape"] == ["batch", 3, 2]
+    assert info["parity"]["split"]["different"] == {"label": []}
 
 
 def test_a_damaged_model_json_is_refused(exported, tmp_path):

@@ -31,7 +31,7 @@ def graph_of(temporal="mean", *, views=1, consensus="probs", temperatures=None, 
 
 
 def session_of(graph, to, folder):
-    WRITERS[to](export_program(graph), graph, folder)
+    WRITERS[to](export_program(graph), graph, folder, "fp32")
     return open_session(folder, to, graph.output_names)
 
 
