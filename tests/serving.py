@@ -1,13 +1,17 @@
 """A server in a process of its own, as `finetune serve` starts it, and a client for it."""
 
+import os
 import re
 import signal
 import subprocess
 import sys
 import threading
+import time
 from contextlib import contextmanager
 
 import httpx
+
+from finetune.serve.worker import limit_memory
 
 START_SECONDS = 120
 
@@ -54,3 +58,25 @@ def post_video(client, path, *, name=None, **options):
     """POST /predict of one file."""
     with path.open("rb") as file:
         return client.post("/predict", files={"video": (name or path.name, file)}, params=options)
+
+
+class OddWorker:
+    """Instead of a model: what a request's name says. Runs in worker processes."""
+
+    def begin(self):
+        pass
+
+    def __call__(self, request):
+        wish = request.name.partition(" ")[0]
+        if wish == "hang":
+            time.sleep(3600)
+        if wish == "crash":
+            os.kill(os.getpid(), signal.SIGSEGV)
+        if wish == "bug":
+            raise ZeroDivisionError
+        if wish == "memory":
+            limit_memory(2**28)
+            bytearray(2**30)
+        if wish == "write":
+            (request.folder / "large").write_bytes(bytes(1000))
+        return {"error": f"{request.name}: cannot be read"} if wish == "bad" else {"name": request.name}

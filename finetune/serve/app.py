@@ -13,7 +13,7 @@ from fastapi.responses import FileResponse, JSONResponse
 from starlette.exceptions import HTTPException as StarletteHTTPException
 
 from finetune.report import words
-from finetune.serve import clip_routes, job_routes
+from finetune.serve import clip_routes, job_routes, label_routes
 from finetune.serve.about import about
 from finetune.serve.job_routes import State
 from finetune.serve.jobs import QueueFullError
@@ -43,6 +43,7 @@ def build_app(server: ServerState) -> FastAPI:
     app.state.server = server
     app.include_router(job_routes.router)
     app.include_router(clip_routes.router)
+    app.include_router(label_routes.router)
     app.add_api_route("/api/about", _about, methods=["GET"])
     app.add_api_route("/", _page, methods=["GET"], include_in_schema=False)
     app.add_api_route("/static/{name}", _static, methods=["GET"], include_in_schema=False)

@@ -39,7 +39,7 @@ Task = Annotated[str, Depends(task_of)]
 
 
 def clip_of(clip_id: str, table: Table) -> Clip:
-    clip = table.by_id.get(clip_id)
+    clip = table.current().get(clip_id)
     if clip is None:
         raise HTTPException(404, "there is no such clip")
     return clip
@@ -129,8 +129,8 @@ def clip_json(clip: Clip, task: str) -> dict[str, Any]:
         "predicted": None if answer is None else answer.predicted,
         "probability": None if answer is None else answer.probability,
         "wrong": is_wrong(clip, task),
-        "bad": False,
-        "changed": {},
+        "bad": clip.bad,
+        "changed": clip.changed | ({"label": clip.changed_labels[task]} if task in clip.changed_labels else {}),
     }
 
 

@@ -4,10 +4,10 @@ import hashlib
 import math
 import os
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 
@@ -36,7 +36,7 @@ class Answer:
 
 @dataclass(frozen=True)
 class Clip:
-    """One row of the run's manifest; labels and answers by task."""
+    """One row of the run's manifest with the changes made since, or a new file; labels and answers by task."""
 
     id: str
     row: int
@@ -48,6 +48,9 @@ class Clip:
     group: str
     labels: dict[str, str]
     answers: dict[str, Answer] = field(default_factory=dict)
+    bad: bool = False
+    changed: dict[str, str | bool] = field(default_factory=dict)  # split, group, bad: the value before changes
+    changed_labels: dict[str, str] = field(default_factory=dict)  # by task: the label before changes
 
 
 @dataclass(frozen=True)
@@ -66,6 +69,12 @@ class ClipFilter:
     order: str = "row"
 
 
+class Corrections(Protocol):
+    """Where changes of clips are kept: see `Changes`."""
+
+    def corrected(self, clips: Mapping[str, Clip]) -> dict[str, Clip]: ...
+
+
 # By name, the key by which clips are sorted; clips without an answer come last.
 ORDERS: dict[str, Callable[[Clip, str], Any]] = {
     "row": lambda clip, task: clip.row,
@@ -76,15 +85,31 @@ ORDERS: dict[str, Callable[[Clip, str], Any]] = {
 
 
 class ClipTable:
-    """All clips of a run, in the order of its manifest."""
+    """All clips of a run, in the order of its manifest, as changes have corrected them."""
 
-    def __init__(self, run: Run, *, data_root: Path | None = None) -> None:
+    def __init__(self, run: Run, *, data_root: Path | None = None, changes: Corrections | None = None) -> None:
         self.manifest = saved_manifest(run, data_root=data_root, needs_files=False)
         self.tasks = dict(run.outputs)
         self.primary = primary_task(run.outputs)
         answers, self.answered_splits = _answers(run)
-        self.clips = _clips(self.manifest, answers)
-        self.by_id = {clip.id: clip for clip in self.clips}
+        self._changes = changes
+        self._original = {clip.id: clip for clip in _clips(self.manifest, answers)}
+        self._current, self._corrected = self._original, dict[str, Clip]()
+
+    def original(self, clip_id: str) -> Clip | None:
+        """A clip as the run's manifest has it."""
+        return self._original.get(clip_id)
+
+    def current(self) -> dict[str, Clip]:
+        """All clips as they are now, by id."""
+        corrected = {} if self._changes is None else self._changes.corrected(self._original)
+        if corrected is not self._corrected:
+            self._current, self._corrected = self._original | corrected, corrected
+        return self._current
+
+    @property
+    def clips(self) -> list[Clip]:
+        return list(self.current().values())
 
     def select(self, wanted: ClipFilter) -> list[Clip]:
         """The clips that a filter lets through, in its order."""
@@ -138,6 +163,7 @@ def _passes(clip: Clip, wanted: ClipFilter) -> bool:
         and wanted.label in (None, clip.labels.get(wanted.task, ""))
         and (wanted.predicted is None or (answer is not None and answer.predicted == wanted.predicted))
         and (wanted.text is None or wanted.text.casefold() in clip.shown_path.casefold())
+        and (not wanted.bad or clip.bad)
         and (not wanted.wrong or is_wrong(clip, wanted.task))
         and (not wanted.unsure or is_unsure(clip, wanted.task))
     )

@@ -6,6 +6,7 @@ import shutil
 import sys
 import time
 from collections.abc import Mapping
+from concurrent.futures import Future
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -75,18 +76,18 @@ class JobQueue:
     """
 
     def __init__(self, worker: ServedWorker, workspace: Workspace, *, limits: JobLimits, workers: int = 1) -> None:
-        self.workspace, self.limits = workspace, limits
+        self.worker, self.workspace, self.limits, self.workers = worker, workspace, limits, workers
         self.jobs: dict[str, Job] = {}  # in the order of their arrival
         self.uploading = 0  # bytes of files that are still arriving
         self._arrived = asyncio.Condition()
-        self._pools = [
-            WorkerPool(worker, count=1, time_limit=limits.seconds_each, begin=worker.begin) for _ in range(workers)
-        ]
-        self._running: dict[str, WorkerPool] = {}
+        self._pools: list[WorkerPool] = []
+        self._running: dict[str, tuple[WorkerPool, Future]] = {}
+        self._closing = False
         self._tasks: list[asyncio.Task] = []
 
     def start(self) -> None:
-        """Begin to work; to be called in the event loop."""
+        """Start the processes and begin to work; to be called in the event loop."""
+        self._pools = [self._new_pool() for _ in range(self.workers)]
         self._tasks = [asyncio.create_task(self._work(pool)) for pool in self._pools]
         self._tasks.append(asyncio.create_task(self._forget_old()))
 
@@ -133,12 +134,14 @@ class JobQueue:
     def remove(self, job: Job) -> None:
         """Cancel a job where it is not finished, and delete its files."""
         job.finish(CANCELLED)
-        if (pool := self._running.get(job.id)) is not None:
+        pool, future = self._running.get(job.id, (None, None))
+        if pool is not None and future is not None and not future.cancel():  # its process has it already
             pool.kill_running()
         self.jobs.pop(job.id, None)
         shutil.rmtree(job.folder, ignore_errors=True)
 
     async def close(self) -> None:
+        self._closing = True
         for task in self._tasks:
             task.cancel()
         for job in list(self.jobs.values()):
@@ -157,17 +160,37 @@ class JobQueue:
                 async with self._arrived:
                     await self._arrived.wait()
                 continue
-            job.state, self._running[job.id] = RUNNING, pool
-            try:
-                result = await asyncio.wrap_future(pool.submit(job.request))
-                _finish(job, result)
-            except RuntimeError as error:  # a bug, whose traceback is in the text, or a process that did not start
-                print(f"finetune: {job.name}: {error}", file=sys.stderr)
-                job.finish(FAILED, error=f"{job.name}: could not be computed; the server's terminal says why")
-            finally:
-                del self._running[job.id]
+            if not await self._compute(job, pool):
+                pool = await asyncio.to_thread(self._replace, pool)
             job.bytes = bytes_in(job.folder)
             self._make_room(0)
+
+    async def _compute(self, job: Job, pool: WorkerPool) -> bool:
+        """Compute a job; whether the pool can go on."""
+        future = pool.submit(job.request)
+        job.state, self._running[job.id] = RUNNING, (pool, future)
+        try:
+            _finish(job, await asyncio.wrap_future(future))
+        except asyncio.CancelledError:  # the job was cancelled before its process had it, or the server ends
+            if self._closing:
+                raise
+        except RuntimeError as error:  # a bug, whose traceback is in the text, or a process that did not start
+            print(f"finetune: {job.name}: {error}", file=sys.stderr)
+            job.finish(FAILED, error=f"{job.name}: could not be computed; the server's terminal says why")
+            return False
+        finally:
+            del self._running[job.id]
+        return True
+
+    def _new_pool(self) -> WorkerPool:
+        begin, limit = self.worker.begin, self.limits.seconds_each
+        return WorkerPool(self.worker, count=1, time_limit=limit, begin=begin)
+
+    def _replace(self, pool: WorkerPool) -> WorkerPool:
+        pool.close()
+        self._pools.remove(pool)
+        self._pools.append(self._new_pool())
+        return self._pools[-1]
 
     async def _forget_old(self) -> None:
         while True:

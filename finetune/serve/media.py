@@ -1,15 +1,18 @@
 """Answers that are files: pictures of a job, and videos of which the browser may ask for byte ranges."""
 
+import re
 import stat
 from pathlib import Path
 
 from fastapi import HTTPException
 from fastapi.responses import FileResponse
+from starlette.types import Receive, Scope, Send
 
 from finetune.serve.jobs import FAILED, Job
 from finetune.serve.request import PICTURES, picture_name
 
 MAX_NUMBER = 10_000
+_RANGE = re.compile(rb"([0-9]{0,18})-([0-9]{0,18})")
 
 
 def picture_response(job: Job, kind: str, number: int) -> FileResponse:
@@ -35,6 +38,20 @@ def file_response(job: Job, path: Path) -> FileResponse:
 
 
 class RangeResponse(FileResponse):
-    """A file with byte ranges, few at a time: players ask for one."""
+    """A file with byte ranges, few at a time: players ask for one. A range that is not valid is ignored (RFC 9110)."""
 
     max_ranges = 8
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        headers = [(name, value) for name, value in scope["headers"] if name != b"range" or is_valid_range(value)]
+        await super().__call__({**scope, "headers": headers}, receive, send)
+
+
+def is_valid_range(value: bytes) -> bool:
+    """Whether a header Range is one of bytes, each range of which ends after its start."""
+    unit, _, listed = value.partition(b"=")
+    ranges = [_RANGE.fullmatch(part.strip()) for part in listed.split(b",")]
+    return unit == b"bytes" and all(
+        part is not None and any(part.groups()) and (not all(part.groups()) or int(part[1]) <= int(part[2]))
+        for part in ranges
+    )

@@ -18,6 +18,7 @@ from uvicorn.protocols.http.h11_impl import H11Protocol
 from finetune.errors import RunError
 from finetune.run.read import Run
 from finetune.serve.app import build_app
+from finetune.serve.changes import Changes, manifest_of
 from finetune.serve.clips import ClipTable
 from finetune.serve.safety import Access, is_loopback
 from finetune.serve.state import MAX_UPLOAD_BYTES, ServerState, ServeSettings
@@ -36,9 +37,10 @@ def serve(run: Run, *, host: str, port: int, data_root: Path | None = None, open
     with listener:
         start_fork_server()
         token = None if is_loopback(host) else secrets.token_urlsafe(24)
-        clips = ClipTable(run, data_root=data_root)
+        changes = Changes(run, manifest_of(run))
+        clips = ClipTable(run, data_root=data_root, changes=changes)
         settings = ServeSettings(Access(host, token, MAX_UPLOAD_BYTES))
-        server = ServerState(run, settings, clips=clips)
+        server = ServerState(run, settings, clips=clips, changes=changes)
         address = url(listener, host, token)
         with _stopping_signals() as stop_on_signal:
             try:

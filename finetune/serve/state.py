@@ -7,6 +7,7 @@ from typing import Any
 
 from finetune.data.intervals import WHOLE
 from finetune.run.read import Run
+from finetune.serve.changes import Changes
 from finetune.serve.clips import Clip, ClipTable
 from finetune.serve.jobs import FAILED, FINISHED, Job, JobLimits, JobQueue
 from finetune.serve.request import COPY_NAME, MediaRequest, VideoRequest
@@ -30,8 +31,11 @@ class ServeSettings:
 class ServerState:
     """Made before the server starts; `start` is called in its event loop."""
 
-    def __init__(self, run: Run, settings: ServeSettings, *, clips: ClipTable | None) -> None:
-        self.run, self.settings, self.clips = run, settings, clips
+    def __init__(
+        self, run: Run, settings: ServeSettings, *, clips: ClipTable | None, changes: Changes | None = None
+    ) -> None:
+        self.run, self.settings = run, settings
+        self.clips, self.changes = clips, changes
         self.workspace = Workspace()
         limits = settings.jobs
         self.jobs = JobQueue(Worker(run), self.workspace, limits=limits, workers=settings.workers)

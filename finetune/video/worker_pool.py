@@ -122,9 +122,13 @@ class WorkerPool:
         return future
 
     def kill_running(self) -> None:
-        """Kill the processes: the items that they work on get a `WorkerFailure`, and new processes take over."""
+        """Kill the processes: the items that they work on get a `WorkerFailure`, and new processes take over.
+
+        A process that has only just been started is not killed.
+        """
         for handler in self._handlers:
-            handler.process.kill()
+            if handler.is_ready:
+                handler.process.kill()
 
     def close(self) -> None:
         """Kill all processes now; items that are not finished get a RuntimeError."""
@@ -170,7 +174,7 @@ class _WorkerThread(threading.Thread):
         self.tasks = tasks
         self.time_limit = time_limit
         self.given: deque[tuple[Any, Future]] = deque()
-        self.closing = False
+        self.closing = self.is_ready = False
         if multiprocessing.current_process().daemon:
             raise _CannotStartProcess
         try:
@@ -254,6 +258,7 @@ class _WorkerThread(threading.Thread):
         failure = self._expect(START_TIMEOUT_SECONDS)
         if failure is not None:
             raise RuntimeError(f"a worker process did not start: {failure.reason}")
+        self.is_ready = True
 
     def _replace_process(self) -> None:
         self._end_process()
@@ -263,7 +268,7 @@ class _WorkerThread(threading.Thread):
             self._send(item)
 
     def _start_process(self) -> None:
-        context = _context()
+        context, self.is_ready = _context(), False
         self.connection, theirs = context.Pipe()
         process = context.Process(target=_worker_main, args=(theirs, self.function, self.begin), daemon=True)
         with _signals_blocked(), _PROCESS_LOCK, _main_module_hidden(self.function):

@@ -18,10 +18,10 @@ def finished(client, job_id, *, seconds=60):
 
 
 @pytest.mark.parametrize("calibrated", [False, True])
-def test_answers_are_those_of_the_command(client, trained_run, clip_folder, finetune, calibrated):
+def test_answers_are_those_of_the_command(client, evaluated_run, clip_folder, finetune, calibrated):
     clips = sorted((clip_folder / "test").rglob("*.mp4"))
     options = ["--calibrated"] if calibrated else []
-    _, out, _ = finetune("predict", trained_run, *clips, "--json", *options)
+    _, out, _ = finetune("predict", evaluated_run, *clips, "--json", *options)
     by_command = {
         item["path"]: [[top["class"], top["probability"]] for top in item["top_k"]] for item in json.loads(out)
     }
