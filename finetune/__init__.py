@@ -10,6 +10,7 @@ from finetune.runtime.threads import wait_without_spinning
 
 if TYPE_CHECKING:
     from finetune.data.manifest import Manifest
+    from finetune.data.unknown_classes import leave_out_classes
     from finetune.errors import (
         ArgumentError,
         DataError,
@@ -53,6 +54,7 @@ _EXPORTS = {
     ),
     "finetune.evaluation.evaluate": ("evaluate",),
     "finetune.data.manifest": ("Manifest",),
+    "finetune.data.unknown_classes": ("leave_out_classes",),
     "finetune.model.freezing.freeze": ("describe", "set_trainable"),
     "finetune.model.classifier": ("VideoClassifier", "build_model"),
     "finetune.model.freezing.param_groups": ("param_groups",),
@@ -100,6 +102,7 @@ __all__ = [
     "describe",
     "evaluate",
     "fit",
+    "leave_out_classes",
     "load",
     "load_recipe",
     "open_run",

@@ -85,6 +85,7 @@ def calls(clip_folder, trained_run, tmp_path_factory):
             ft.fit,
             {"model": model, "manifest": manifest, "phases": ft.Phase(epochs=1), "out": folder / "run", "quiet": True},
         ),
+        "leave_out_classes": (ft.leave_out_classes, {"manifest": manifest, "classes": ["dark ones"]}),
         "load": (ft.load, {"run": trained_run}),
         "load_recipe": (ft.load_recipe, {"name": "folder"}),
         "open_run": (ft.open_run, {"run": trained_run}),

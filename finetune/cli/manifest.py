@@ -2,11 +2,12 @@
 
 import os
 import sys
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from finetune.errors import RecipeError
+from finetune.errors import DataError, RecipeError
 
 if TYPE_CHECKING:
     from finetune.data.manifest import Manifest
@@ -35,6 +36,7 @@ def load_manifest(recipe: "Recipe", *, whole: bool = False) -> "Manifest":
         "whole": whole,
         "tasks": recipe.tasks,
         "group_pattern": data.group_pattern,
+        "checked": not recipe.evaluate.unknown,
     }
     if data.manifest is not None:
         manifest = Manifest.from_csv(
@@ -46,6 +48,7 @@ def load_manifest(recipe: "Recipe", *, whole: bool = False) -> "Manifest":
         assert data.folder is not None
         manifest = Manifest.from_folder(data.folder, image_sequences=data.image_sequences, **options)
     manifest = _with_background(replace(manifest, image_rate=data.image_rate), recipe)
+    manifest = _without_unknown_classes(manifest, recipe.evaluate.unknown)
     _print_size(manifest)
     _print_image_sequences(manifest)
     return print_manifest_notes(manifest)
@@ -60,6 +63,19 @@ def _with_background(manifest: "Manifest", recipe: "Recipe") -> "Manifest":
 
     background = Background(data.background, data.background_share, data.background_margin, recipe.seed)
     return with_background(manifest, background, packed=data.packed)
+
+
+def _without_unknown_classes(manifest: "Manifest", classes: Sequence[str]) -> "Manifest":
+    """The manifest with the rows of these classes as its `unknown`; the other rows are checked as for training."""
+    if not classes:
+        return manifest  # already checked
+    from finetune.data.unknown_classes import leave_out_classes
+    from finetune.data.validate_rows import manifest_problems
+
+    manifest = leave_out_classes(manifest, classes)
+    if problems := manifest_problems(manifest):
+        raise DataError("\n".join(f"{manifest.source}: {problem}" for problem in problems))
+    return manifest
 
 
 def _print_size(manifest: "Manifest") -> None:

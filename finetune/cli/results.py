@@ -32,7 +32,8 @@ def evaluate(
     ] = None,
     split: Annotated[SplitName | None, typer.Option(help="Default: test, or all rows of another set.")] = None,
     unknown_classes: Annotated[
-        Literal["fail", "skip"], typer.Option(help="Rows of another set whose class the run does not know.")
+        Literal["fail", "skip", "score"],
+        typer.Option(help="Rows of another set whose class the run does not know; score: how well they are told."),
     ] = "fail",
     data_root: DataRoot = None,
     views: Views = None,
@@ -63,6 +64,7 @@ def evaluate(
     import_quickly("finetune.evaluation.evaluate")
     from finetune.evaluation import evaluate as evaluation
     from finetune.evaluation.external_set import external_set_folder
+    from finetune.metrics.headline import format_open_set
     from finetune.report.run.page import write_report
     from finetune.run.folder import RunFolder
     from finetune.runtime.processes import is_main_process
@@ -114,6 +116,8 @@ def evaluate(
             interval = "unknown" if ends is None else f"{ends[0]:.3f} to {ends[1]:.3f}"
             label = f"{task} {name}" if several else f"{name:9}"
             print(f"{label} {'not finite' if value is None else f'{value:.3f}'}  (95 % interval {interval})")
+        if open_set := metrics.get("open_set"):
+            print(f"unknown   {format_open_set(open_set)}")
     print(f"clips     {results['num_rows']}" + f", {len(results['skipped'])} skipped" * bool(results["skipped"]))
     if events is not None:
         from finetune.metrics.headline import format_events

@@ -188,7 +188,7 @@ def evaluate_and_report(folder: Path, *, data_root: Path | None = None, parts: M
     """Evaluate a trained run on its test split, or else on val, and write its report. `parts`: see `open_run`."""
     import_quickly("finetune.evaluation.evaluate")
     from finetune.evaluation.evaluate import evaluate
-    from finetune.metrics.headline import format_events, format_headline
+    from finetune.metrics.headline import format_events, format_headline, format_open_set
     from finetune.report.run.page import write_report
     from finetune.run.folder import RunFolder
     from finetune.run.manifest import saved_manifest
@@ -215,6 +215,8 @@ def evaluate_and_report(folder: Path, *, data_root: Path | None = None, parts: M
     for name, task in results["tasks"].items():
         task_name = f" {name}" if len(results["tasks"]) > 1 else ""
         print(f"{split}{task_name} {format_headline(task)} on {task.get('num_rows', results['num_rows'])} clips")
+        if open_set := task.get("open_set"):
+            print(f"{split} unknown: {format_open_set(open_set)}")
     if events is not None:
         print(f"{split} events {format_events(events)}")
     print(f"report {page}")

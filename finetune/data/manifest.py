@@ -68,6 +68,7 @@ class Manifest:
     image_rate: float = DEFAULT_IMAGE_FPS  # frames per second of rows that are folders of numbered images
     notes: tuple[str, ...] = ()  # shown before training: skipped files, names that look alike
     intervals: np.ndarray | None = None  # float64 (N, 2), [start, end) in seconds; None where all rows are whole files
+    unknown: Manifest | None = None  # rows of classes that are left out of training, see data/unknown_classes.py
 
     def __len__(self) -> int:
         return len(self.paths)
@@ -75,9 +76,8 @@ class Manifest:
     def __repr__(self) -> str:
         sizes = ", ".join(f"{len(self.rows(split))} {split}" for split in SPLITS)
         tasks = f", tasks {', '.join(self.tasks)}" if self.tasks else ""
-        return (
-            f"Manifest({str(self.source)!r}: {count(len(self), 'clip')} ({sizes}), {len(self.classes)} classes{tasks})"
-        )
+        described = f"{count(len(self), 'clip')} ({sizes}), {len(self.classes)} classes{tasks}"
+        return f"Manifest({str(self.source)!r}: {described})"
 
     def path(self, row: int) -> Path:
         return Path(os.fsdecode(self.paths[row]))

@@ -14,8 +14,10 @@ from finetune.data.intervals import row_noun
 from finetune.data.labels import Labels
 from finetune.data.manifest import Manifest
 from finetune.data.splits import SPLITS
+from finetune.data.unknown_classes import unknown_rows
 from finetune.errors import DataError, RunError, shorten_list, suggest_similar
 from finetune.evaluation.external_set import external_set_folder, read_external_set
+from finetune.evaluation.open_set import open_set_results
 from finetune.evaluation.task_results import TaskPredictions, add_own_metric, apply_fitted, task_metrics
 from finetune.evaluation.write_evaluation import build_results, describe_interval, write_evaluation
 from finetune.inference.predict_split import (
@@ -52,7 +54,7 @@ def evaluate(
     split: str | None = None,
     views: int | None = None,
     on_error: Literal["fail", "skip"] | None = None,
-    unknown_classes: Literal["fail", "skip"] = "fail",
+    unknown_classes: Literal["fail", "skip", "score"] = "fail",
     data_root: str | Path | None = None,
     out: str | Path | None = None,
     pictures: bool = True,
@@ -62,7 +64,8 @@ def evaluate(
 
     With `overrides`, `data.manifest=FILE.csv` or `data.folder=DIR`, the rows are those of another labelled set: all
     rows, or those of its own split `split`. Its classes are matched by name; rows with a class that the run does not
-    know are refused, or omitted if `unknown_classes` is `skip`. `data_root` is where the run's files are now.
+    know are refused, omitted if `unknown_classes` is `skip`, or with `score` scored as unknown, like those of classes
+    that the recipe left out of training (`evaluate.unknown`). `data_root` is where the run's files are now.
 
     Writes predictions.csv, probabilities.npy, with `pictures` the frames of the clips that the report shows, and,
     last, results.json into `out`: by default `RUN/evaluation` for the test split, `RUN/evaluation/<split>` for
@@ -78,7 +81,7 @@ def evaluate(
     own = saved_manifest(opened, data_root=data_root, needs_files=not overrides)
     other = None
     if overrides:
-        other = read_external_set(opened, own, overrides, split=split, skip_unknown=unknown_classes == "skip")
+        other = read_external_set(opened, own, overrides, split=split, unknown_classes=unknown_classes)
         opened = replace(opened, recipe=opened.recipe.model_copy(update={"data": other.data}))
     recipe, split = opened.recipe, other.split if other else split or "test"
     tested = other.manifest if other else own.for_split(split)
@@ -91,11 +94,16 @@ def evaluate(
     fitted, fitted_views = read_fitted(opened), views == recipe.evaluate.views
     if split == "val" and fitted_views and other is None:
         _add_known_scores(opened, inference.predictions)
+    open_set, unscored = _score_unknown(
+        opened, inference, other.manifest if other else own, on_error=on_error, progress=progress
+    )
     use_temperature = fitted_views and (split == "test" or other is not None)
     predictions = _task_predictions(opened, tested, inference, fitted, use_temperature=use_temperature)
     if not predictions:
         raise DataError(f"{opened.folder}: no row of the split {split!r} has a label of any task")
     tasks = _score_tasks(tested, predictions, own, facts=facts)
+    if open_set is not None:
+        tasks[inference.model.primary]["open_set"] = open_set
     own_metric_warnings = add_own_metric(recipe.evaluate.metric, tested, predictions, tasks)
     for name, task in tasks.items():
         _add_fitted(task, fitted[name], fitted_views=fitted_views, rows=len(own.rows("val")))
@@ -117,7 +125,7 @@ def evaluate(
         tasks=tasks,
         class_counts=class_counts,
         training_skipped=read_skipped(opened.folder),
-        warnings=[*warnings, *own_metric_warnings],
+        warnings=[*warnings, *unscored, *own_metric_warnings],
         protocol=protocol,
         seconds=time.perf_counter() - started,
     )
@@ -142,7 +150,7 @@ class _SplitInference:
     """Predictions of the best weights, and of those before the backbone was trained, for the rows that can be read."""
 
     predictions: Predictions
-    primary: str
+    model: VideoClassifier
     frozen_NK: np.ndarray | None  # of the primary task
     dataset: ClipDataset
     precision: str
@@ -159,7 +167,34 @@ def _predict_split(run: Run, tested: Manifest, *, split: str, views: int, progre
         predictions = predict_rows(model, batches, precision=precision, progress=progress)
     frozen_NK = None if frozen is None else batches.probs(predictions.rows)
     predictions = replace(predictions, skipped=bad | predictions.skipped)
-    return _SplitInference(predictions, model.primary, frozen_NK, loader.dataset, precision)
+    return _SplitInference(predictions, model, frozen_NK, loader.dataset, precision)
+
+
+def _score_unknown(
+    run: Run, inference: _SplitInference, manifest: Manifest, *, on_error: str | None, progress: Progress | None
+) -> tuple[dict[str, Any] | None, list[dict[str, str]]]:
+    """The results `open_set` for the unknown classes of a manifest, None without them; a warning if no row fits."""
+    dataset, recipe = inference.dataset, run.recipe
+    unknown = unknown_rows(manifest, dataset.split)
+    if unknown is None:
+        return None, [] if manifest.unknown is None else [_no_unknown_row_warning(manifest.unknown, dataset.split)]
+    loader, bad = evaluation_loader(unknown, dataset.split, recipe, size=inference.model.size, views=dataset.views)
+    with loader:
+        scored = predict_rows(inference.model, loader, precision=inference.precision, progress=progress)
+    scored = replace(scored, skipped=bad | scored.skipped)
+    _check_predictions(run, unknown, scored, split=dataset.split, on_error=on_error or recipe.data.on_error)
+    fitted_views = dataset.views == recipe.evaluate.views
+    val_scores = read_fitted(run)[inference.model.primary].known_scores if fitted_views else None
+    known = inference.predictions
+    return open_set_results(dataset.manifest, known, unknown, scored, val_scores=val_scores), []
+
+
+def _no_unknown_row_warning(unknown: Manifest, split: str) -> dict[str, str]:
+    return {
+        "what": f"No clip of the unknown classes {shorten_list(unknown.classes)} is scored: the groups of all of them "
+        f"have clips outside of {split}.",
+        "do": f"Put clips of these classes into groups of {split}.",
+    }
 
 
 def _load_frozen_baseline(run: Run) -> VideoClassifier | None:
@@ -196,7 +231,7 @@ def _task_predictions(
     for task, values_NK in inference.predictions.tasks.items():
         if tested.tasks and not tested.tasks[task].known[rows].any():
             continue
-        frozen_NK = inference.frozen_NK if task == inference.primary else None
+        frozen_NK = inference.frozen_NK if task == inference.model.primary else None
         predictions = TaskPredictions(rows, values_NK, frozen=frozen_NK)
         kind = run.outputs[task].kind
         by_task[task] = apply_fitted(kind, predictions, fitted[task], use_temperature=use_temperature)

@@ -6,7 +6,7 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
@@ -15,6 +15,7 @@ from finetune.data.labels import Labels
 from finetune.data.manifest import Manifest
 from finetune.data.splits import file_ids
 from finetune.data.tables import read_table
+from finetune.data.unknown_classes import divide_by_classes
 from finetune.data.validate_rows import conflicting_labels
 from finetune.errors import DataError, RunError, shorten_list
 from finetune.recipe.load import data_section
@@ -46,13 +47,13 @@ def read_external_set(
     overrides: Sequence[str],
     *,
     split: str | None = None,
-    skip_unknown: bool = False,
+    unknown_classes: Literal["fail", "skip", "score"] = "fail",
 ) -> ExternalSet:
     """The labelled set that `overrides` name, `data.manifest=FILE.csv` or `data.folder=DIR`, for a trained run.
 
     The rows are all rows of the set, or those of its own split `split`. Classes are matched by name. Rows with a class
-    that the run does not know are refused, or omitted with `skip_unknown`. `trained` are the run's own rows, to warn
-    about clips that are in both. Raises DataError.
+    that the run does not know are refused (`fail`), omitted (`skip`), or become the manifest's `unknown` (`score`).
+    `trained` are the run's own rows, to warn about clips that are in both. Raises DataError.
     """
     data = _data_settings(run.recipe, overrides)
     manifest, missing_tasks = _read_labelled_set(data, run)
@@ -63,7 +64,7 @@ def read_external_set(
             raise DataError(f"{manifest.source}: has no rows in the split {split!r}; omit --split for all rows")
         manifest = manifest.for_split(split)
     manifest = replace(manifest, splits=np.full(len(manifest), split or "test"))
-    manifest, skipped = _match_classes(manifest, run.outputs, skip_unknown=skip_unknown)
+    manifest, skipped = _match_classes(manifest, run.outputs, unknown_classes=unknown_classes)
     warnings = [
         *overlap_warnings(trained, manifest),
         *_skipped_warnings(skipped),
@@ -122,9 +123,11 @@ def _read_labelled_set(data: Data, run: Run) -> tuple[Manifest, list[str]]:
 
 
 def _match_classes(
-    manifest: Manifest, outputs: Mapping[str, OutputSpec], *, skip_unknown: bool
+    manifest: Manifest, outputs: Mapping[str, OutputSpec], *, unknown_classes: str
 ) -> tuple[Manifest, dict[str, int]]:
-    """The rows with the run's classes, and the number of rows of each class that the run does not know."""
+    """The rows with the run's classes, and the number of omitted rows of each class that the run does not know."""
+    if unknown_classes == "score" and [output.kind for output in outputs.values()] != ["classify"]:
+        raise DataError(f"{manifest.source}: --unknown-classes score is for runs with one class per clip; use skip")
     unknown: dict[str, int] = {}
     matched: dict[str, Labels] = {}
     names = {name: output.names for name, output in outputs.items()}
@@ -133,21 +136,20 @@ def _match_classes(
         by_class = zip(labels.names, counts, strict=False)
         unknown |= {name: count for name, count in by_class if count and name not in names[task]}
         matched[task] = labels.among(names[task])
-    if unknown and not skip_unknown:
+    if unknown and unknown_classes == "fail":
         known = shorten_list([name for of_task in names.values() for name in of_task], limit=20)
         listed = shorten_list([f"{name} ({count} rows)" for name, count in unknown.items()])
         raise DataError(
             f"{manifest.source}: has classes that the run does not know: {listed}; it knows {known}. "
-            "Correct the labels, or skip these rows with --unknown-classes skip"
+            "Correct the labels, skip these rows with --unknown-classes skip, or use them with --unknown-classes score"
         )
     if manifest.tasks:
         tasks = {name: matched.get(name) or _empty_labels(output, len(manifest)) for name, output in outputs.items()}
         return replace(manifest, tasks=tasks).aligned_to_outputs(outputs), unknown
-    labels = matched[DEFAULT_TASK]
-    manifest = manifest.relabelled(labels).without(np.flatnonzero(~labels.known))
+    manifest = divide_by_classes(manifest, names[DEFAULT_TASK])
     if not len(manifest):
         raise DataError(f"{manifest.source}: no row has a class that the run knows")
-    return manifest, unknown
+    return (manifest, {}) if unknown_classes == "score" else (replace(manifest, unknown=None), unknown)
 
 
 def _empty_labels(output: OutputSpec, rows: int) -> Labels:

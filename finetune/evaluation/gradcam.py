@@ -70,7 +70,7 @@ def explain(
     index = read_json(files.pictures_index, dict[str, dict[str, Any]])
     recipe, recorded = opened.recipe, saved_manifest(opened, needs_files=False)
     if overrides:
-        other = read_external_set(opened, recorded, overrides, skip_unknown=True)
+        other = read_external_set(opened, recorded, overrides, unknown_classes="skip")
         recipe = recipe.model_copy(update={"data": other.data})
         tested = recorded = replace(other.manifest, splits=np.full(len(other.manifest), split))
     else:

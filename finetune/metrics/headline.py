@@ -10,6 +10,7 @@ from finetune.metrics.classification import score_multiclass, top1_and_loss
 from finetune.metrics.curves import accuracy_by_coverage, ap_and_auroc, ranking_curves
 from finetune.metrics.headline_keys import HEADLINE_METRICS, metric_range
 from finetune.metrics.multilabel import best_thresholds, binary_log_loss, mean_average_precision, score_multilabel
+from finetune.metrics.open_set import REJECTION_SCORE
 from finetune.text import count
 
 
@@ -36,6 +37,15 @@ def format_events(timeline: Mapping[str, Any]) -> str:
         return f"none, true or predicted, in {count(timeline['num_recordings'], 'recording')}"
     interval = "" if ends is None else f" (95 % interval {ends[0]:.3f} to {ends[1]:.3f})"
     return f"F1@50 {value:.3f}{interval} in {count(timeline['num_recordings'], 'recording')}"
+
+
+def format_open_set(open_set: Mapping[str, Any]) -> str:
+    """How well clips of unknown classes are told by the score of `predict --reject`, as one line of text."""
+    score = open_set["scores"][REJECTION_SCORE]
+    ends = score["auroc_ci"]
+    interval = "" if ends is None else f" (95 % interval {ends[0]:.3f} to {ends[1]:.3f})"
+    clips = count(open_set["num_unknown"], "clip")
+    return f"AUROC {score['auroc']:.3f}{interval}, {score['accepted']:.1%} of {clips} accepted with 95 % of the known"
 
 
 def score_classification(

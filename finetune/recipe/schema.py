@@ -273,6 +273,11 @@ class Evaluate(Section):
         "each class",
     )
     metric: OwnPart | None = Field(None, description="your own metric, reported beside the others")
+    unknown: tuple[str, ...] = Field(
+        (),
+        description="classes that are left out of training; their clips show how well the model tells what is none of "
+        "its classes, for example [other]",
+    )
     timeline: bool = Field(
         False, description="after training, also find the events of the annotated recordings, and evaluate them"
     )
@@ -316,5 +321,8 @@ class Recipe(Section):
     def _tasks_go_together(self) -> Recipe:
         if self.tasks and self.data.multilabel:
             raise ValueError("data.multilabel is for recipes without tasks; give the task kind: multilabel")
+        if self.evaluate.unknown and (self.tasks or self.data.multilabel):
+            other = "recipes with tasks" if self.tasks else "data.multilabel, where a clip may also have known classes"
+            raise ValueError(f"evaluate.unknown takes one class per clip; it is not for {other}")
         check_tasks(self.tasks, self.multitask)
         return self

@@ -26,6 +26,11 @@ class RunFolder:
         return self.path / "manifest.csv"
 
     @property
+    def unknown(self) -> Path:
+        """The rows of classes that were left out of training (`evaluate.unknown`)."""
+        return self.path / "unknown.csv"
+
+    @property
     def classes(self) -> Path:
         """The names of the classes, in the order of the outputs."""
         return self.path / "classes.json"

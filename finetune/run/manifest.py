@@ -20,13 +20,28 @@ from finetune.storage.numbered_images import IMAGE_SUFFIXES
 def saved_manifest(run: Run, *, data_root: str | Path | None = None, needs_files: bool = True) -> Manifest:
     """The rows of a run as they were when it was trained; `data_root` is where their files are now.
 
+    Its `unknown` are the rows of classes that were left out of training.
+
     Raises DataError where files are missing, unless not `needs_files`, and where `data_root` is given but frames come
     from a pack. Raises RunError for rows with classes that the run does not have.
     """
+    manifest = _read_rows(run, RunFolder(run.folder).manifest, data_root=data_root, needs_files=needs_files)
+    unknown_csv = RunFolder(run.folder).unknown
+    if run.recipe.evaluate.unknown and unknown_csv.exists():
+        unknown = _read_rows(run, unknown_csv, data_root=data_root, needs_files=needs_files)
+        manifest = replace(manifest, unknown=unknown)
+    if run.recipe.tasks:
+        return manifest.aligned_to_outputs(run.outputs)
+    if set(manifest.classes) - set(run.classes):
+        listed = shorten_list(manifest.classes)
+        raise RunError(f"{run.folder}: manifest.csv has classes that the run does not have: {listed}")
+    return manifest.with_classes(run.classes)
+
+
+def _read_rows(run: Run, csv: Path, *, data_root: str | Path | None, needs_files: bool) -> Manifest:
+    """The rows of one CSV of a run folder, with the paths of their files as they are now."""
     data, tasks = run.recipe.data, tasks_for_csv(run.recipe.tasks)
-    manifest = Manifest.from_csv(
-        RunFolder(run.folder).manifest, multilabel=data.multilabel, packed=True, tasks=tasks, checked=False
-    )
+    manifest = Manifest.from_csv(csv, multilabel=data.multilabel, packed=True, tasks=tasks, checked=False)
     manifest = replace(manifest, image_rate=data.image_rate)
     if data_root is not None and data.packed is not None:
         raise DataError(
@@ -37,12 +52,7 @@ def saved_manifest(run: Run, *, data_root: str | Path | None = None, needs_files
         manifest = replace(manifest, paths=relocated_paths(manifest, Path(data_root)))
     elif needs_files and data.packed is None:
         _refuse_missing(manifest)
-    if tasks:
-        return manifest.aligned_to_outputs(run.outputs)
-    if set(manifest.classes) - set(run.classes):
-        listed = shorten_list(manifest.classes)
-        raise RunError(f"{run.folder}: manifest.csv has classes that the run does not have: {listed}")
-    return manifest.with_classes(run.classes)
+    return manifest
 
 
 def _refuse_missing(manifest: Manifest) -> None:

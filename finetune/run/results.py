@@ -108,6 +108,35 @@ class _OutputResults(TypedDict, total=False):
     points: list[Annotated[list[Number], Field(min_length=2, max_length=2)]]
 
 
+class _OpenSetScore(TypedDict):
+    auroc: Share
+    auroc_ci: Interval
+    accepted: Share
+    accepted_ci: Interval
+
+
+class _Rejected(TypedDict):
+    share: Share
+    score: str
+    threshold: Number
+    known: Share
+    known_ci: Interval
+    unknown: Share
+    unknown_ci: Interval
+
+
+class _OpenSet(TypedDict):
+    """How well clips of unknown classes are told, see evaluation/open_set.py."""
+
+    __pydantic_config__ = ALLOW_EXTRA  # type: ignore[misc]
+    num_known: Count
+    num_unknown: Count
+    num_skipped: Count
+    classes: dict[str, Count]
+    scores: dict[str, _OpenSetScore]
+    rejected: _Rejected | None
+
+
 class _TaskFields(TypedDict, total=False):
     """The structured parts of a task's results; any other key is a metric, or `<metric>_ci` its 95 % interval."""
 
@@ -120,6 +149,7 @@ class _TaskFields(TypedDict, total=False):
     calibration: _Calibration | None
     calibrated: _Calibration | None
     abstain: _CoverageCurve
+    open_set: _OpenSet
     curves: _Curves
     temperature: Number | None
     histogram: _Histogram | None

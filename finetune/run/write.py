@@ -48,7 +48,17 @@ def new_run_folder(name: str, out: str | Path | None = None) -> Path:
 
 def _has_no_checkpoint_yet(folder: Path) -> bool:
     run = RunFolder(folder)
-    files = (run.recipe, run.manifest, run.classes, run.tasks, run.environment, run.skipped, run.lock, run.tracker)
+    files = (
+        run.recipe,
+        run.manifest,
+        run.unknown,
+        run.classes,
+        run.tasks,
+        run.environment,
+        run.skipped,
+        run.lock,
+        run.tracker,
+    )
     written_early = {path.name for path in (*files, run.tensorboard, run.checkpoints)} | {"wandb"}
     names = {path.name.removesuffix(".partial") for path in folder.iterdir()}
     return names <= written_early and not any(run.checkpoint(name).exists() for name in ("last", "best"))
@@ -73,6 +83,9 @@ def begin_run(
         save_recipe(recipe, partial)
     with atomic_file(run.manifest) as partial:
         manifest.to_csv(partial)
+    if manifest.unknown is not None:
+        with atomic_file(run.unknown) as partial:
+            manifest.unknown.to_csv(partial)
     write_json(run.classes, list(manifest.classes))
     if outputs:
         described = {name: asdict(output) for name, output in outputs.items()}

@@ -176,7 +176,8 @@ def _write(
     target = new_run_folder(name, out or Path("runs") / name)
     target.mkdir(parents=True, exist_ok=True)
     first = RunFolder(folders[0])
-    for file in (first.recipe, first.manifest, first.classes, first.tasks, first.environment, first.skipped):
+    files = (first.recipe, first.manifest, first.unknown, first.classes, first.tasks, first.environment, first.skipped)
+    for file in files:
         if file.exists():
             shutil.copyfile(file, target / file.name)
     runs = [str(folder.resolve()) for folder in folders]

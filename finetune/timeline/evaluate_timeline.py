@@ -61,7 +61,7 @@ def recordings_to_evaluate(
     overrides = list_overrides(overrides)
     own = saved_manifest(run, data_root=data_root, needs_files=not overrides)
     if overrides:
-        other = read_external_set(run, own, overrides, split=split, skip_unknown=True)
+        other = read_external_set(run, own, overrides, split=split, unknown_classes="skip")
         tested, split, folder = other.manifest, other.split, external_set_folder(run.folder, overrides)
     else:
         split = split or "test"

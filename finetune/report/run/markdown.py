@@ -57,6 +57,15 @@ def _class_sections(task: dict[str, Any], suffix: str) -> list[str]:
         for pair in task["pairs"][:5]:
             true, predicted = escape_markdown(pair["true"]), escape_markdown(pair["predicted"])
             lines.append(f"- {true} predicted as {predicted}: {pair['number']} of {pair['of']}")
+    if task.get("open_set_rows"):
+        unknown = words.count(task["open_set"]["num_unknown"], "clip")
+        lines += ["", f"{unknown} of unknown classes, by score (accepted: with 95 % of the known clips):", ""]
+        lines += ["| score | AUROC | 95 % interval | accepted | 95 % interval |", "|---|---|---|---|---|"]
+        for row in task["open_set_rows"]:
+            ends = row["auroc_ci"]
+            auroc = [f"{row['auroc']:.3f}", "unknown" if ends is None else "{:.3f}–{:.3f}".format(*ends)]
+            accepted = [words.percent(row["accepted"]), words.interval(row["accepted_ci"])]
+            lines.append(f"| {' | '.join([row['title'], *auroc, *accepted])} |")
     if 0 < len(task.get("rows", [])) <= MAX_TABLE_CLASSES:
         lines += ["", *([f"Per-class metrics{suffix}:", ""] if suffix else []), *_per_class_table(task)]
     return lines

@@ -11,6 +11,7 @@ from finetune.report import words
 from finetune.report.run import calibration_plots, regression_plots, task_words
 from finetune.report.run.clips_section import common_root, relative_to_root
 from finetune.report.run.confusion_plot import confusion_figure
+from finetune.report.run.open_set_section import open_set_rows
 from finetune.run.predictions_csv import PredictionRow
 from finetune.run.results import Results
 
@@ -23,7 +24,7 @@ def task_context(
     """A task of results.json with what the templates show of it; `predictions` are of the primary task."""
     index, is_primary = list(results["tasks"]).index(name), name == primary_task(results["tasks"])
     context = {"name": name, "index": index, "primary": is_primary, "cell_clips": None, "calibration_section": None}
-    context |= task
+    context |= {"open_set_rows": open_set_rows(task), **task}
     if task["kind"] in task_words.REGRESSION_KINDS:
         return context | _regression_context(task, results, index)
     if task["kind"] not in CATEGORICAL_KINDS:  # of a newer version

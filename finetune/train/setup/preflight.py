@@ -45,6 +45,7 @@ def run_preflight_checks(model: VideoClassifier, manifest: Manifest, recipe: Rec
     if recipe.clip.num_frames != model.num_frames and needs_frames:
         problems.append(f"clip.num_frames is {recipe.clip.num_frames}, but the model was built for {model.num_frames}")
     problems += _problems_with_timeline(manifest, recipe)
+    problems += _problems_with_unknown(manifest, recipe)
     problems += [f"train.trackers: {problem}" for problem in _collect_errors(check_tracker, recipe.train.trackers)]
     problems += _problems_with_early_stopping(model, manifest, recipe)
     problems += problems_with_own_parts(model, recipe)
@@ -90,6 +91,17 @@ def _problems_with_timeline(manifest: Manifest, recipe: Recipe) -> list[str]:
     problem = (
         f"evaluate.timeline needs recordings whose rows have a start and an end, but the split {split} has none; add "
         "these columns, or set it to false"
+    )
+    return [problem]
+
+
+def _problems_with_unknown(manifest: Manifest, recipe: Recipe) -> list[str]:
+    left_out = () if manifest.unknown is None else manifest.unknown.classes
+    if sorted(recipe.evaluate.unknown) == sorted(left_out):
+        return []
+    problem = (
+        f"evaluate.unknown is {list(recipe.evaluate.unknown)}, but the classes left out of the data are "
+        f"{list(left_out)}; leave them out with leave_out_classes(manifest, […]) before the model is built"
     )
     return [problem]
 
@@ -196,12 +208,12 @@ def load_file_facts(manifest: Manifest, recipe: Recipe, display: Display) -> Fil
     assert recipe.clip.size is not None
     facts = manifest_facts(manifest, recipe.data.packed, side=recipe.clip.size)
     noun = row_noun(manifest.intervals)
-    if facts.bad and recipe.data.on_error == "fail":
-        listed = "\n".join(dict.fromkeys(facts.bad[row] for row in sorted(facts.bad)))
-        raise DataError(
-            f"{listed}\n{len(facts.bad)} of {len(manifest)} {noun}s cannot be read; fix or remove them, "
-            "or skip them with data.on_error=skip"
-        )
+    if recipe.data.on_error == "fail":
+        _refuse_unreadable(manifest, facts)
+        if manifest.unknown is not None:
+            _refuse_unreadable(
+                manifest.unknown, manifest_facts(manifest.unknown, recipe.data.packed, side=recipe.clip.size)
+            )
     readable = manifest.without(facts.bad)
     problems = _lost_with_bad_files(manifest, readable)
     if problems:
@@ -209,6 +221,15 @@ def load_file_facts(manifest: Manifest, recipe: Recipe, display: Display) -> Fil
     if facts.bad:
         display.print_line(f"Skipping {len(facts.bad)} {noun}s that cannot be read; the report lists them")
     return facts
+
+
+def _refuse_unreadable(manifest: Manifest, facts: FileFacts) -> None:
+    if facts.bad:
+        listed = "\n".join(dict.fromkeys(facts.bad[row] for row in sorted(facts.bad)))
+        raise DataError(
+            f"{listed}\n{len(facts.bad)} of {len(manifest)} {row_noun(manifest.intervals)}s cannot be read; fix or "
+            "remove them, or skip them with data.on_error=skip"
+        )
 
 
 def _lost_with_bad_files(manifest: Manifest, readable: Manifest) -> list[str]:
