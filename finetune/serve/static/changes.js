@@ -1,9 +1,11 @@
 // The changes of the manifest that were made here, newest first, and the command that applies them.
 
-import { addressOf } from "./address.js";
+import { addressOf, withQuery } from "./address.js";
 import { api } from "./api.js";
 import { announce, button, element, message, named, plural } from "./dom.js";
 import { wordsOf } from "./label.js";
+
+const MAX_SHOWN = 500;
 
 export function createChanges(about) {
   const body = element("div", {});
@@ -11,21 +13,23 @@ export function createChanges(about) {
 
   async function update() {
     try {
-      draw((await api("/api/changes")).changes);
+      const first = await api(withQuery("/api/changes", { limit: MAX_SHOWN }));
+      const isCut = first.total > MAX_SHOWN; // then the newest are shown
+      draw(isCut ? (await api(withQuery("/api/changes", { offset: first.total - MAX_SHOWN, limit: MAX_SHOWN }))).changes : first.changes, isCut);
     } catch (error) {
       body.replaceChildren(message(error.message, "problem"), button("Try again", update));
     }
   }
 
-  function draw(changes) {
-    const pending = changes.filter((change) => !change.undone);
+  function draw(changes, isCut) {
+    const pending = changes.filter((change) => !change.undone && !change.undoes);
     if (!pending.length) {
       body.replaceChildren(element("p", { class: "message" }, "No changes yet. Browse the clips and correct one."));
       return;
     }
     const heads = ["Clip", "Change", "Time", ""].map((text) => element("th", { scope: "col", class: text.toLowerCase() || null }, text || element("span", { class: "unseen" }, "Undo")));
     const table = element("table", { class: "rows wide changes" }, element("thead", {}, element("tr", {}, heads)), element("tbody", {}, pending.reverse().map(row)));
-    body.replaceChildren(commandPart(about.manifest), element("h2", {}, plural(pending.length, "change")), element("div", { class: "box" }, table));
+    body.replaceChildren(commandPart(about.manifest), element("h2", {}, isCut ? `The newest ${plural(pending.length, "change")}` : plural(pending.length, "change")), element("div", { class: "box" }, table));
   }
 
   function row(change) {

@@ -1,5 +1,6 @@
 // Corrects one clip: its label, split and group, whether it is bad; every change is sent at once and can be undone.
 
+import { withQuery } from "./address.js";
 import { api } from "./api.js";
 import { createCombobox } from "./combobox.js";
 import { announce, button, element, field, keyHint, named, quoted, select } from "./dom.js";
@@ -13,11 +14,10 @@ export const wordsOf = (value) => (value === "" || value === null ? "none" : val
 // `onchange(clip, field)` is called with the clip as the server has it then; field is null after an undo.
 export function createEditor(about, task, onchange) {
   const { kind, names } = about.tasks[task];
-  const labelField = task === about.primary ? "label" : task;
   const status = element("p", { class: "message", role: "status" });
   const isMultilabel = kind === "multilabel";
   const labels = isMultilabel || names.length <= MAX_DIGITS ? names.map((name, place) => button([place < MAX_DIGITS ? keyHint(String(place + 1)) : "", named(name)], () => choose(name), { class: "choice", "aria-pressed": "false" })) : null;
-  const typed = isMultilabel ? null : createCombobox(labels ? "Another label" : "Label", names, (name) => set(labelField, name), { isOpen: kind === "classify" });
+  const typed = isMultilabel ? null : createCombobox(labels ? "Another label" : "Label", names, (name) => set("label", name), { isOpen: kind === "classify" });
   const split = select([["", "none"], ...about.splits.map((name) => [name, name])], "", (value) => set("split", value));
   const group = createCombobox("Group", about.groups, (name) => set("group", name), { isOpen: true });
   const bad = button([keyHint("x"), "Bad clip"], () => set("bad", !clip.bad), { class: "choice", "aria-pressed": "false", title: "Bad clips are left out of the new manifest" });
@@ -45,10 +45,10 @@ export function createEditor(about, task, onchange) {
   }
 
   function choose(name) {
-    if (!isMultilabel) return set(labelField, name);
+    if (!isMultilabel) return set("label", name);
     const current = new Set(clip.label.split(";").filter(Boolean));
     if (!current.delete(name)) current.add(name);
-    return set(labelField, names.filter((other) => current.has(other)).join(";"));
+    return set("label", names.filter((other) => current.has(other)).join(";"));
   }
 
   // Changes are sent one after the other: each needs the value that the one before has left.
@@ -61,24 +61,23 @@ export function createEditor(about, task, onchange) {
   const set = (changed, value) => queue(() => send(changed, value));
 
   async function send(changed, value) {
-    const key = changed === labelField ? "label" : changed;
-    const previous = clip[key] ?? "";
+    const previous = clip[changed] ?? "";
     if (value === previous) {
-      if (key === "label") onchange(clip, "label"); // the label is confirmed; there is nothing to write
+      if (changed === "label") onchange(clip, "label"); // the label is confirmed; there is nothing to write
       return;
     }
     tell("");
     try {
-      const answer = await api("/api/changes", { method: "POST", json: { clip: clip.id, field: changed, value, previous } });
+      const answer = await api("/api/changes", { method: "POST", json: { clip: clip.id, task, field: changed, value, previous } });
       made.push(answer.number);
       show({ ...clip, ...answer.clip });
-      tell([`${WORDS[key]}: `, named(wordsOf(value)), ". Saved."]);
-      onchange(clip, key);
+      tell([`${WORDS[changed]}: `, named(wordsOf(value)), ". Saved."]);
+      onchange(clip, changed);
     } catch (error) {
-      show({ ...clip, ...(error.status === 409 && "current" in error.body ? { [key]: error.body.current } : {}) });
+      show({ ...clip, ...(error.status === 409 && "current" in error.body ? { [changed]: error.body.current } : {}) });
       onchange(clip, null);
       if (error.status !== 409 || !("current" in error.body)) throw error;
-      tell([`Not saved: ${WORDS[key].toLowerCase()} was changed to `, quoted(wordsOf(clip[key])), " in another window. That value is shown now; set yours again if it is still right."], true);
+      tell([`Not saved: ${WORDS[changed].toLowerCase()} was changed to `, quoted(wordsOf(clip[changed])), " in another window. That value is shown now; set yours again if it is still right."], true);
     }
   }
 
@@ -86,9 +85,11 @@ export function createEditor(about, task, onchange) {
     if (!made.length) return;
     const answer = await api("/api/changes/undo", { method: "POST", json: { number: made.at(-1) } });
     made.pop();
-    if (answer.clip && answer.clip.id === clip.id) show({ ...clip, ...answer.clip });
     tell(["Undone", answer.clip ? [": ", named(answer.clip.name)] : "", "."]);
-    if (answer.clip) onchange(answer.clip, null);
+    if (!answer.clip) return;
+    const after = await api(withQuery(`/api/clips/${encodeURIComponent(answer.clip.id)}`, { task })); // with the labels of this task
+    if (after.id === clip.id) show({ ...clip, ...after });
+    onchange(after, null);
   });
 
   function tell(parts, isProblem = false) {
@@ -109,5 +110,5 @@ export function createEditor(about, task, onchange) {
     return true;
   }
 
-  return { root, show, key, set: (value) => set(labelField, value) };
+  return { root, show, key, set: (value) => set("label", value) };
 }

@@ -26,25 +26,28 @@ export function createPlayer(url, { start = 0, end = null, offset = 0 } = {}) {
 // `frames` are {url, seconds}; `heatmaps` their overlays' addresses or null; a click on a frame seeks the player.
 export function createFrames(frames, heatmaps, player) {
   const pictures = frames.map((frame) => element("img", { src: frame.url, alt: `Frame at ${frame.seconds.toFixed(2)} s`, loading: "lazy" }));
-  const problem = element("p", { class: "message problem", role: "alert", hidden: true });
+  const status = element("p", { class: "message", role: "status", hidden: true });
+  const tell = (text, isProblem = false) => {
+    status.textContent = text;
+    status.hidden = !text;
+    status.classList.toggle("problem", isProblem);
+  };
   const list = element("ol", { class: "frames" }, frames.map((frame, place) => element("li", {}, element("button", { type: "button", class: "frame", onclick: () => player.seek(frame.seconds) }, pictures[place], element("span", {}, seconds(frame.seconds))))));
   const showHeatmaps = (on) => {
-    problem.hidden = true;
+    tell(on ? "Computing heat maps …" : "");
     pictures.forEach((picture, place) => {
       picture.src = on ? heatmaps[place] : frames[place].url;
       picture.alt = `${on ? "Heat map of the frame" : "Frame"} at ${frames[place].seconds.toFixed(2)} s`;
     });
   };
   const toggle = heatmaps && element("input", { type: "checkbox", onchange: (event) => showHeatmaps(event.target.checked) });
-  pictures.forEach((picture) =>
-    picture.addEventListener("error", () => {
-      problem.textContent = toggle?.checked ? "The heat maps could not be computed." : "Some frames could not be read.";
-      problem.hidden = false;
-    }),
-  );
+  for (const picture of pictures) {
+    picture.addEventListener("load", () => status.classList.contains("problem") || tell(""));
+    picture.addEventListener("error", () => tell(toggle?.checked ? "The heat maps could not be computed." : "Some frames could not be read.", true));
+  }
   const heading = element("div", { class: "row between" }, element("h3", {}, "Frames the model saw"), toggle && element("label", { class: "check" }, toggle, " Heat maps (Grad-CAM) ", keyHint("h")));
-  const legend = toggle && element("p", { class: "note only-heat" }, "Red areas raised the score of the predicted class most.");
-  const root = element("section", { class: "seen" }, heading, legend, list, problem);
+  const legend = toggle && element("p", { class: "note only-heat" }, "Bright areas raised the score of the predicted class most.");
+  const root = element("section", { class: "seen" }, heading, legend, status, list);
   return {
     root,
     toggleHeatmaps() {
