@@ -101,7 +101,8 @@ class FakeServe:
                 job["state"], job["error"] = self.answer_of_job.get(job["name"], ("done", None))
                 job["result"] = self.result(job["name"]) if job["state"] == "done" else None
         waiting = [other["id"] for other in self.jobs.values() if other["state"] == "queued"]
-        job["position"] = waiting.index(job["id"]) if job["id"] in waiting else 0
+        running = sum(other["state"] == "running" for other in self.jobs.values())
+        job["position"] = waiting.index(job["id"]) + running if job["id"] in waiting else 0
 
     def change(self, asked):
         clip, field = self.clips[asked["clip"]], asked["field"]
@@ -173,7 +174,7 @@ class FakeServe:
                 "manifest": "data/my clips.csv",
                 "limits": {"max_bytes": 1_000_000, "max_files": 5},
                 "licence": "apache-2.0",
-                "figures": {},
+                "figures": [{"task": "label", "metric": "top-1", "value": 0.75, "split": "test"}],
                 "clip": {"num_frames": 8, "sampling": "segments", "size": 96, "views": 1},
             }
 
@@ -203,11 +204,7 @@ class FakeServe:
 
         @app.delete("/api/jobs/{job}")
         def cancel(job: str):
-            if self.jobs[job]["state"] in ("queued", "running"):
-                self.jobs[job]["state"] = "cancelled"
-            else:
-                del self.jobs[job]
-            return {}
+            return self.jobs.pop(job) | {"state": "cancelled"}
 
         @app.get("/api/{kind}/{name}/video")
         def video(kind: str, name: str):

@@ -307,7 +307,7 @@ def test_jobs_wait_in_order_and_can_be_cancelled_and_removed(fake, show):
     fake.step = 0
     page = show()
     send(page, "one.mp4", "two.mp4", "three.mp4")
-    page.locator(".job", has_text="three.mp4").get_by_text("queued, number 1").wait_for()
+    page.locator(".job", has_text="three.mp4").get_by_text("queued, 2 videos before it").wait_for()
     page.get_by_role("button", name="Cancel two.mp4").focus()
     keys(page, "Enter")
     page.locator(".job.cancelled").wait_for()
@@ -322,6 +322,8 @@ def test_failures_of_files_are_said_in_words_beside_the_file(fake, show):
     page = show(expected=["413"])
     send(page, "broken.mp4")
     page.locator(".job.failed", has_text="The file is no video.").wait_for()
+    page.get_by_role("button", name="Remove broken.mp4").click()
+    until(lambda: page.locator(".job").count() == 0 and not fake.jobs)
     send(page, "large.mp4", size=1_000_001)
     page.get_by_text("large.mp4 has 1.0\u00a0MB; the limit is 1.0\u00a0MB.").wait_for()
     send(page, *(f"{number}.mp4" for number in range(6)))

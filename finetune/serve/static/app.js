@@ -35,12 +35,15 @@ async function start() {
   document.getElementById("about").replaceChildren(
     element("span", {}, about.exported ? "Exported model " : "Run ", element("b", {}, named(about.name))),
     element("span", {}, `${plural(frames, "frame")} of ${size} px, ${sampling}`),
+    figureText(about.figures?.[0]),
     licenceText(about.licence),
   );
   navigation.replaceChildren(element("ul", {}, offered.map(({ id, title }) => element("li", {}, element("a", { href: addressOf(id), "data-view": id }, title))), element("li", { class: "help" }, button("Keys", () => openHelp(about.can), { "aria-keyshortcuts": "?" }))));
   navigation.hidden = false;
   show();
 }
+
+const figureText = (figure) => (figure ? element("span", {}, `${figure.metric} ${figure.value.toFixed(3)} on ${figure.split}`) : "");
 
 // The licence of the pretrained weights: a text, or {licence, source, …}.
 function licenceText(licence) {
@@ -73,6 +76,9 @@ function show() {
 }
 
 addEventListener("hashchange", show);
+
+// A file that is dropped beside the drop zone is not opened in place of the page.
+for (const kind of ["dragover", "drop"]) addEventListener(kind, (event) => event.preventDefault());
 
 addEventListener("keydown", (event) => {
   if (event.ctrlKey || event.metaKey || event.altKey || event.defaultPrevented) return;

@@ -138,7 +138,7 @@ export function createBrowse(about) {
   function fillItem(item, clip) {
     const tags = [clip.bad && "bad", Object.keys(clip.changed ?? {}).length > 0 && "changed"].filter(Boolean);
     const answer = clip.predicted ? element("span", { class: clip.wrong ? "answer-line wrong" : "answer-line" }, clip.wrong ? [named(clip.label || "no label"), " predicted as ", named(clip.predicted)] : named(clip.predicted)) : element("span", { class: "answer-line" }, named(clip.label || "no label"));
-    item.replaceChildren(element("span", { class: "name" }, named(clip.name)), element("span", { class: "line" }, answer, element("span", { class: "n" }, tags.map((tag) => element("span", { class: "chip" }, tag)), clip.predicted && clip.probability !== null ? percent(clip.probability) : "")));
+    item.replaceChildren(element("span", { class: "name" }, named(clip.name)), element("span", { class: "line" }, answer, element("span", { class: "n" }, tags.map((tag) => element("span", { class: "chip" }, tag)), clip.predicted && typeof clip.probability === "number" ? percent(clip.probability) : "")));
   }
 
   // `focus`: go on to the clip, for those who chose it with Enter.

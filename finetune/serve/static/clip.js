@@ -38,7 +38,7 @@ export function createClipView(about, { above = null, onchange = () => {} } = {}
     const player = createPlayer(`${clipPath(clip.id)}/video`, { start: start ?? 0, end, offset: (clip.start ?? 0) - (start ?? 0) });
     const heatmaps = about.can.heatmap ? clip.frames.map((_, place) => `${clipPath(clip.id)}/heatmaps/${place}.jpg`) : null;
     const frames = createFrames(clip.frames, heatmaps, player);
-    const editor = about.can.label ? createEditor(about, task, (after, changed) => {
+    const editor = about.can.label && about.tasks[task] ? createEditor(about, task, (after, changed) => {
       if (shown && after.id === shown.clip.id) {
         Object.assign(shown.clip, after);
         drawFacts(shown.clip);
@@ -59,7 +59,7 @@ export function createClipView(about, { above = null, onchange = () => {} } = {}
     const isWrong = clip.predicted && clip.wrong;
     facts.replaceChildren(
       row("Label", clip.label ? named(clip.label) : "none", changed.label),
-      clip.predicted ? row("Predicted", [named(clip.predicted), clip.probability !== null ? `, ${percent(clip.probability)}` : "", isWrong ? element("b", { class: "tag" }, "differs from the label") : ""]) : "",
+      clip.predicted ? row("Predicted", [named(clip.predicted), typeof clip.probability === "number" ? `, ${percent(clip.probability)}` : "", isWrong ? element("b", { class: "tag" }, "differs from the label") : ""]) : "",
       row("Split", clip.split ? named(clip.split) : "none", changed.split),
       row("Group", clip.group ? named(clip.group) : "none", changed.group),
       clip.start || clip.end ? row("Interval", `${seconds(clip.start ?? 0)} to ${clip.end ? seconds(clip.end) : "the end"}`) : "",

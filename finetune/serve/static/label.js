@@ -16,8 +16,9 @@ export function createEditor(about, task, onchange) {
   const { kind, names } = about.tasks[task];
   const status = element("p", { class: "message", role: "status" });
   const isMultilabel = kind === "multilabel";
-  const labels = isMultilabel || names.length <= MAX_DIGITS ? names.map((name, place) => button([place < MAX_DIGITS ? keyHint(String(place + 1)) : "", named(name)], () => choose(name), { class: "choice", "aria-pressed": "false" })) : null;
-  const typed = isMultilabel ? null : createCombobox(labels ? "Another label" : "Label", names, (name) => set("label", name), { isOpen: kind === "classify" });
+  const isOfClasses = isMultilabel || kind === "classify" || kind === "ordinal"; // numbers are changed in the manifest
+  const labels = isOfClasses && (isMultilabel || names.length <= MAX_DIGITS) ? names.map((name, place) => button([place < MAX_DIGITS ? keyHint(String(place + 1)) : "", named(name)], () => choose(name), { class: "choice", "aria-pressed": "false" })) : null;
+  const typed = isMultilabel || !isOfClasses ? null : createCombobox(labels ? "Another label" : "Label", names, (name) => set("label", name), { isOpen: kind === "classify" });
   const split = select([["", "none"], ...about.splits.map((name) => [name, name])], "", (value) => set("split", value));
   const group = createCombobox("Group", about.groups, (name) => set("group", name), { isOpen: true });
   const bad = button([keyHint("x"), "Bad clip"], () => set("bad", !clip.bad), { class: "choice", "aria-pressed": "false", title: "Bad clips are left out of the new manifest" });
@@ -101,7 +102,7 @@ export function createEditor(about, task, onchange) {
   function key(event) {
     const digit = Number(event.key);
     if (labels && digit >= 1 && digit <= labels.length) choose(names[digit - 1]);
-    else if (event.key === "l") (typed ?? { focus: () => labels[0].focus() }).focus();
+    else if (event.key === "l") (typed ?? labels?.[0])?.focus();
     else if (event.key === "s") split.focus();
     else if (event.key === "g") group.focus();
     else if (event.key === "x") set("bad", !clip.bad);

@@ -32,7 +32,7 @@ export const createNext = (about) => createReview(about, {
     return { clips, total: clips.length };
   },
   suggestion: (clip) => clip.guess,
-  reason: (clip) => ["Guess: ", quoted(clip.guess), clip.probability !== null ? `, ${percent(clip.probability)}` : "", clip.reason ? `. Chosen because it is ${clip.reason}.` : "."],
+  reason: (clip) => ["Guess: ", quoted(clip.guess), typeof clip.probability === "number" ? `, ${percent(clip.probability)}` : "", clip.reason ? `. Chosen because it is ${clip.reason}.` : "."],
   keep: () => ["Skip"],
   empty: "Every clip has a label.",
   more: `Choose ${BATCH} more`,
@@ -90,10 +90,12 @@ function createReview(about, mode) {
 
   function drawActions(clip) {
     const suggestion = mode.suggestion(clip);
+    const focused = [...actions.querySelectorAll("button")].indexOf(document.activeElement);
     actions.replaceChildren(
       element("p", {}, mode.reason(clip)),
       about.can.label ? element("div", { class: "row" }, button([keyHint("Enter"), "Set ", named(suggestion)], accept, { class: "primary" }), button([keyHint("n"), ...mode.keep(clip)], keep), button([keyHint("k"), "Back"], () => step(-1))) : "",
     );
+    actions.querySelectorAll("button")[focused]?.focus();
   }
 
   function drawProgress(at) {

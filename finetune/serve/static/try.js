@@ -3,7 +3,7 @@
 import { withQuery } from "./address.js";
 import { api, upload } from "./api.js";
 import { createCamera } from "./camera.js";
-import { announce, button, element, keyHint, megabytes, message, named, percent } from "./dom.js";
+import { announce, button, element, keyHint, megabytes, message, named, percent, plural } from "./dom.js";
 import { createResult } from "./result.js";
 
 const POLL_MILLISECONDS = 600;
@@ -20,6 +20,7 @@ export function createTry(about) {
   const beside = element("div", { class: "beside-list", hidden: true }, element("div", {}, element("h2", {}, "Videos"), list), shown);
   const root = element("div", { class: "view" }, element("h1", {}, "Try a video"), element("div", { class: "two intake" }, drop, createCamera((file) => addFiles([file]))), problems, beside);
   const jobs = new Map(); // key → {key, name, state, sent, job, error, cancel, item}; newest last
+  const removed = new Set(); // ids of jobs
   let chosen = null; // the key of the result that is shown
   let result = null;
   let polling = null;
@@ -87,6 +88,7 @@ export function createTry(about) {
   }
 
   function receive(job) {
+    if (removed.has(job.id)) return; // an answer from before its removal
     let entry = [...jobs.values()].find((other) => other.job?.id === job.id);
     if (!entry) {
       if ([...jobs.values()].some((other) => other.state === "sending")) return; // its answer is on the way
@@ -104,14 +106,14 @@ export function createTry(about) {
 
   // The server keeps a limited number of results, and none after a restart.
   function lose(entry) {
-    if (entry.job.state === "lost") return;
+    if (["lost", "cancelled", "failed"].includes(entry.job.state)) return;
     entry.job = { ...entry.job, state: "lost" };
     draw(entry);
   }
 
   function stateText({ state, sent, error, job }) {
     if (!job) return { waiting: "waiting to be sent", sending: `sending, ${Math.round(100 * sent)} %`, failed: error, cancelled: "cancelled" }[state];
-    if (job.state === "queued") return job.position > 0 ? `queued, number ${job.position}` : "queued, next";
+    if (job.state === "queued") return job.position > 0 ? `queued, ${plural(job.position, "video")} before it` : "queued, next";
     if (job.state === "running") return `running, ${Math.round(100 * job.progress)} %`;
     if (job.state === "failed") return job.error;
     if (job.state === "cancelled") return "cancelled";
@@ -152,9 +154,18 @@ export function createTry(about) {
       draw(entry);
       return;
     }
-    if (entry.job && entry.job.state !== "lost") await api(`/api/jobs/${encodeURIComponent(entry.job.id)}`, { method: "DELETE" }).catch((error) => refuse(error.message));
-    if (entry.job && !ENDED.has(entry.job.state)) {
-      poll();
+    const isRunning = entry.job && !ENDED.has(entry.job.state);
+    if (isRunning || ["done", "failed"].includes(entry.job?.state)) {
+      try {
+        await api(`/api/jobs/${encodeURIComponent(entry.job.id)}`, { method: "DELETE" });
+      } catch (error) {
+        if (error.status !== 404) return refuse(error.message); // 404: the server has forgotten it already
+      }
+    }
+    if (entry.job) removed.add(entry.job.id);
+    if (isRunning) {
+      entry.job = { ...entry.job, state: "cancelled" };
+      draw(entry);
       return;
     }
     const neighbour = entry.item.nextElementSibling ?? entry.item.previousElementSibling;
