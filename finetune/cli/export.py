@@ -51,10 +51,13 @@ def export(
     check_before_work(opened, settings)
     import_quickly("finetune.export.export_run")
     from finetune.export.export_run import export_run
+    from finetune.model.backbone.weights_source import licence_warning
 
     with progress_bars() as progress:
         folder, info = export_run(opened, settings, progress=progress)
     _print_parity(info)
+    if warning := licence_warning(info.get("weights") or {}):
+        print(f"warning   {' '.join(warning)}", file=sys.stderr)
     print(folder)
 
 

@@ -83,6 +83,8 @@ def _usage(info: ModelInfo) -> str:
         for text in SESSIONS[info["runtime"]]
     )
     notes = OPENVINO_NOTES.format(hint=HINTS[info["precision"]]) if info["runtime"] == "openvino" else ""
+    is_calibrated = any(task["temperature"] is not None for task in info["tasks"].values())
+    calibrated = " --calibrated" if is_calibrated else ""
     numbers = any(output["values"] == "numbers" for output in info["outputs"])
     printed = "values" if numbers else "sorted(values.items(), key=lambda pair: -pair[1])[:5]"
     return f"""## Use
@@ -103,7 +105,7 @@ for task, values in predictions(info, outputs, clip).items():
     print(task, {printed})
 ```
 
-- The numbers are those of `finetune predict --calibrated` with `train.precision: fp32`{_thresholds(info)}.
+- The numbers are those of `finetune predict{calibrated}` with `train.precision: fp32`{_thresholds(info)}.
 - `read_clip.py` reads whole video files, turned as their display matrix says, and single images without EXIF data. It
   reads no parts of a file and no folders of numbered images. It decodes every frame of a file twice.
 - `read_clip` gives one clip. For a batch, stack the frames of several: `numpy.stack([one.frames, other.frames])`.
@@ -135,9 +137,9 @@ pretraining are applied inside.
 |---|---|---|
 {rows}
 
-Probabilities have the fitted temperature; logits are the head's outputs{views} before it. Boxes (centre, width, height)
-and motion are fractions of the input picture; `predictions` converts them. How frames are chosen and resized is in
-`clip` of model.json."""
+Logits are the head's outputs{views}; probabilities are made of them with the fitted temperature, where there is one.
+Boxes (centre, width, height) and motion are fractions of the input picture; `predictions` converts them. How frames are
+chosen and resized is in `clip` of model.json."""
 
 
 def _shape(shape: Sequence[object]) -> str:

@@ -1,6 +1,7 @@
 """Forward passes over the views of clips, the same in evaluation and prediction."""
 
 from collections.abc import Mapping
+from itertools import accumulate
 
 import numpy as np
 import torch
@@ -81,6 +82,6 @@ def level_probabilities(reached_BK: Tensor) -> Tensor:
 
     The latter are first made non-increasing over the levels.
     """
-    falling = reached_BK.cummin(1).values
+    falling = torch.stack(list(accumulate(reached_BK.unbind(1), torch.minimum)), 1)  # ONNX has no cummin
     ones = torch.ones_like(falling[:, :1])
     return torch.cat([ones, falling], 1) - torch.cat([falling, 0 * ones], 1)

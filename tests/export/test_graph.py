@@ -23,6 +23,16 @@ KINDS = {
 }
 
 
+KINDS = {
+    "way": "classify",
+    "tags": "multilabel",
+    "size": "ordinal",
+    "shade": "regress",
+    "box": "box",
+    "track": "motion",
+}
+
+
 def graph_of(temporal="mean", *, views=1, consensus="probs", temperatures=None, multilabel=False):
     torch.manual_seed(0)
     model = build_model(TINY, ["a", "b", "c"], weights="none", temporal=temporal, num_frames=4, size=32)
@@ -43,6 +53,18 @@ def test_a_written_file_gives_the_runs_probabilities_and_logits_at_three_batch_s
     differences = compare_batches(graph, session_of(graph, to, tmp_path))
     assert set(differences) == {"label", "label_logits"}
     assert max(differences.values()) < TOLERANCE["fp32"]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("to", ["onnx", "openvino", "torch"])
+def test_six_kinds_of_tasks_are_named_outputs(to, tmp_path):
+    tasks = {name: Task(kind=kind) for name, kind in KINDS.items()}
+    graph = ExportGraph(tasked(tasks, size=32).eval(), views=1, temperatures={"way": 2.0, "tags": 0.5}).eval()
+    assert graph.output_names == [
+        *("way", "way_logits", "tags", "tags_logits", "size", "size_logits"),
+        *("shade", "box", "track"),
+    ]
+    assert max(compare_batches(graph, session_of(graph, to, tmp_path)).values()) < TOLERANCE["fp32"]
 
 
 @pytest.mark.parametrize("consensus", ["probs", "logits", "max"])
