@@ -26,7 +26,23 @@ Overrides = Annotated[
         help="Recipe settings to override, such as train.batch_size=16.",
     ),
 ]
-RunArgument = Annotated[Path, typer.Argument(metavar="RUN", help="Run folder, as printed by `finetune train`.")]
+
+
+def _run_folder(text: str) -> Path:
+    """The run folder that is named; a published model is downloaded."""
+    if not text.startswith("hf:"):
+        return Path(text)
+    from finetune.run.hub import local_folder  # slow to import
+
+    return local_folder(text)
+
+
+RunArgument = Annotated[
+    Path,
+    typer.Argument(
+        metavar="RUN", parser=_run_folder, help="Run folder, as printed by `finetune train`, or hf://OWNER/NAME."
+    ),
+]
 DataRoot = Annotated[
     Path | None, typer.Option(metavar="DIR", help="Folder that now holds the run's files, if they were moved.")
 ]

@@ -20,6 +20,7 @@ from finetune.cli import (
     features,
     labelling,
     predict,
+    publish,
     recipes,
     results,
     search,
@@ -59,6 +60,8 @@ COMMANDS: tuple[tuple[str, str, Callable[..., Any] | typer.Typer, str], ...] = (
     (USE, "timeline", timeline.timeline, "Find events in recordings: classes over time."),
     (USE, "export", export.export, "Export a run to ONNX, OpenVINO or torch.export."),
     (USE, "serve", serve.serve, "Serve a page and an API to try, browse and label."),
+    (USE, "card", publish.card, "Write a model card: figures, limits, licence."),
+    (USE, "push", publish.push, "Publish a model on the Hugging Face hub."),
     (USE, "watch", watch.watch, "Predict a camera or a stream while it runs."),
 )
 

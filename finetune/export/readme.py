@@ -42,7 +42,7 @@ def write_readme(info: ModelInfo) -> str:
             for section in (
                 f"# {info['run']}: {info['backbone']} for {info['runtime']}",
                 _about(info),
-                _usage(info),
+                usage(info),
                 _interface(info),
                 _figures(info),
                 _parity(info),
@@ -77,7 +77,8 @@ def _describe_task(name: str, task: TaskInfo) -> str:
     }[task["kind"]]
 
 
-def _usage(info: ModelInfo) -> str:
+def usage(info: ModelInfo) -> str:
+    """The section with code that runs the model without this package."""
     library, opened, computed = (
         text.format(file=info["file"], input=info["input"]["name"], hint=HINTS[info["precision"]])
         for text in SESSIONS[info["runtime"]]

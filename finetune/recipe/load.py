@@ -106,10 +106,13 @@ def data_section(overrides: Sequence[str]) -> Data:
 
 
 def save_recipe(recipe: Recipe, path: Path) -> None:
-    """Write the resolved recipe, defaults included, as YAML that `load_recipe` reads back to an equal value."""
-    path.write_text(
-        OmegaConf.to_yaml(OmegaConf.create(escape_interpolation(recipe.model_dump(mode="json")))), encoding="utf-8"
-    )
+    """Write the resolved recipe, see `recipe_yaml`."""
+    path.write_text(recipe_yaml(recipe), encoding="utf-8")
+
+
+def recipe_yaml(recipe: Recipe) -> str:
+    """A resolved recipe, defaults included, as YAML that `load_recipe` reads back to an equal value."""
+    return OmegaConf.to_yaml(OmegaConf.create(escape_interpolation(recipe.model_dump(mode="json"))))
 
 
 def find_recipe(name: str) -> Path:

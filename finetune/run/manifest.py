@@ -102,6 +102,9 @@ def describe_relocation(run: Run, data_root: Path) -> str:
 
 def reads_image_sequences(run: Run) -> bool:
     """Whether a folder of numbered images is one clip for a run; False if it was trained on single images only."""
-    trained = read_table(RunFolder(run.folder).manifest).get("path", [""])
+    manifest = RunFolder(run.folder).manifest
+    if not manifest.is_file():  # a published model, whose recipe says so
+        return run.recipe.data.image_sequences
+    trained = read_table(manifest).get("path", [""])
     only_images = all(Path(path).suffix.lower() in IMAGE_SUFFIXES for path in trained)
     return run.recipe.data.image_sequences and not only_images

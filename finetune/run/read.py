@@ -74,10 +74,10 @@ def open_run(
             return run
         parts = imported_parts(run.recipe) | dict(parts or {})
         overrides = [override for override in overrides if override.partition("=")[0] not in parts]
-    folder = RunFolder(run.folder if isinstance(run, Run) else Path(run))
+    folder = RunFolder(run.folder if isinstance(run, Run) else _local_folder(run))
     if not folder.path.is_dir():
         raise RunError(f"{run}: {_NO_SUCH_FOLDER}")
-    needed = (folder.recipe, folder.classes, folder.manifest, folder.checkpoints)
+    needed = (folder.recipe, folder.classes, folder.checkpoints)
     if missing := [path.name for path in needed if not path.exists()]:
         raise RunError(f"{run}: is not a run folder with a checkpoint: it has no {', no '.join(missing)}")
     check_no_external_links(folder.path)
@@ -87,6 +87,15 @@ def open_run(
     recipe = replace_parts(recipe, parts or {}, where=str(folder.recipe))
     one_task = {DEFAULT_TASK: OutputSpec("multilabel" if recipe.data.multilabel else "classify", classes)}
     return Run(folder.path, recipe, classes, read_task_outputs(folder.path) if recipe.tasks else one_task)
+
+
+def _local_folder(run: str | Path) -> Path:
+    """The folder of a run; a published model, `hf://owner/name[@revision]`, is downloaded."""
+    if not str(run).startswith("hf:"):
+        return Path(run)
+    from finetune.run.hub import local_folder  # slow to import
+
+    return local_folder(run)
 
 
 def read_environment(run: Path) -> Environment | None:

@@ -24,29 +24,53 @@ def render_markdown_report(
 
     Names from the run are escaped, so that they form no link, picture or mention.
     """
-    lines = [f"# {escape_markdown(results['run'])}", ""]
-    multitask = len(tasks) > 1
-    for task in sorted(tasks, key=lambda task: not task["primary"]):
-        if "summary" in task:
-            prefix = f"{escape_markdown(task['name'])}: " if multitask else ""
-            lines += [f"{prefix}**{task_summary(task, results)}**", "", *_metric_rows(task), ""]
-        if task["primary"] and len(task_rows) > 1:
-            lines += [*_task_table(task_rows), ""]
+    lines = [f"# {escape_markdown(results['run'])}", "", *headline_lines(results, tasks, task_rows)]
     for problem, todo in warnings:
         lines.append(f"- ⚠ {escape_markdown(problem, as_code=False)} {escape_markdown(todo, as_code=False)}")
-    if timeline := results.get("timeline"):
-        shown = timeline_metrics(timeline)
-        rows = [(row["name"], words.percent(row["value"]), words.interval(row["interval"])) for row in shown]
-        lines += ["", "Events in recordings:", "", *_table(rows)]
-    for task in tasks:
-        lines += _class_sections(task, f" ({escape_markdown(task['name'])})" if multitask else "")
-    protocol = ", ".join(f"{name}: {value}" for name, value, _ in words.protocol_rows(results["protocol"]))
-    lines += ["", f"Evaluated on the {results['split']} split. {escape_markdown(protocol, as_code=False)}."]
+    lines += [*timeline_lines(results), *class_lines(tasks), "", protocol_line(results)]
     if changes:
         lines += ["", "| setting | value | default |", "|---|---|---|"]
         for change in changes:
             lines.append(f"| {' | '.join(escape_markdown(text) for text in change)} |")
     return "\n".join(lines) + "\n"
+
+
+def headline_lines(
+    results: Results, tasks: Sequence[dict[str, Any]], task_rows: Sequence[dict[str, Any]] = ()
+) -> list[str]:
+    """The headline sentence and the metrics of each task, the primary one first."""
+    lines: list[str] = []
+    for task in sorted(tasks, key=lambda task: not task["primary"]):
+        if "summary" in task:
+            prefix = f"{escape_markdown(task['name'])}: " if len(tasks) > 1 else ""
+            lines += [f"{prefix}**{task_summary(task, results)}**", "", *_metric_rows(task), ""]
+        if task["primary"] and len(task_rows) > 1:
+            lines += [*_task_table(task_rows), ""]
+    return lines
+
+
+def timeline_lines(results: Results) -> list[str]:
+    """The metrics of events in recordings; empty without a timeline."""
+    if not (timeline := results.get("timeline")):
+        return []
+    shown = timeline_metrics(timeline)
+    rows = [(row["name"], words.percent(row["value"]), words.interval(row["interval"])) for row in shown]
+    return ["", "Events in recordings:", "", *_table(rows)]
+
+
+def class_lines(tasks: Sequence[dict[str, Any]]) -> list[str]:
+    """The most confused pairs and the per-class table of each task with classes."""
+    return [
+        line
+        for task in tasks
+        for line in _class_sections(task, f" ({escape_markdown(task['name'])})" if len(tasks) > 1 else "")
+    ]
+
+
+def protocol_line(results: Results) -> str:
+    """How the results were measured, in one line."""
+    protocol = ", ".join(f"{name}: {value}" for name, value, _ in words.protocol_rows(results["protocol"]))
+    return f"Evaluated on the {results['split']} split. {escape_markdown(protocol, as_code=False)}."
 
 
 def _class_sections(task: dict[str, Any], suffix: str) -> list[str]:
