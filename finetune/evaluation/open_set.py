@@ -7,10 +7,8 @@ import numpy as np
 from finetune.data.manifest import Manifest
 from finetune.inference.predict_split import Predictions
 from finetune.metrics.intervals import interval_of_shares
-from finetune.metrics.open_set import acceptance_threshold, score_open_set
+from finetune.metrics.open_set import USUAL_SHARE, acceptance_threshold, score_open_set
 from finetune.run.results import KnownScores
-
-REJECTED_SHARE = 0.05  # of val clips, for the figures of `predict --reject`
 
 
 def open_set_results(
@@ -38,10 +36,10 @@ def _rejected(
     known: Predictions, unknown: Predictions, groups: tuple[np.ndarray, np.ndarray] | None, val_scores: KnownScores
 ) -> dict[str, Any] | None:
     values_N, score = np.array(val_scores["values"]), val_scores["score"]
-    if REJECTED_SHARE * len(values_N) < 1:
+    if USUAL_SHARE * len(values_N) < 1:
         return None
-    threshold = acceptance_threshold(values_N, 1 - REJECTED_SHARE)
-    results: dict[str, Any] = {"share": REJECTED_SHARE, "score": score, "threshold": threshold}
+    threshold = acceptance_threshold(values_N, 1 - USUAL_SHARE)
+    results: dict[str, Any] = {"share": USUAL_SHARE, "score": score, "threshold": threshold}
     for place, (name, predictions) in enumerate((("known", known), ("unknown", unknown))):
         is_rejected = predictions.scores[score] < threshold
         interval = interval_of_shares(is_rejected, None if groups is None else groups[place])

@@ -20,6 +20,7 @@ SCORES: dict[ScoreName, Callable[[np.ndarray], np.ndarray]] = {
     "energy": lambda logits: logsumexp(logits, axis=-1),
 }
 ACCEPTED_KNOWN = 0.95  # share of known clips that is accepted where the accepted share of the unknown ones is stated
+USUAL_SHARE = 0.05  # of val clips that may be rejected, where the user does not choose
 MAX_QUANTILES = 1000
 REJECTION_SCORE: ScoreName = "max_probability"  # of predict; compared with the others in docs/report.md
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from finetune.errors import ArgumentError, RunError
-from finetune.metrics.open_set import ScoreName, acceptance_threshold
+from finetune.metrics.open_set import USUAL_SHARE, ScoreName, acceptance_threshold
 from finetune.recipe.tasks import DEFAULT_TASK
 from finetune.run.fitted import read_fitted
 from finetune.run.read import Run, evaluate_command
@@ -56,3 +56,12 @@ def choose_rejection(run: Run, share: float, *, views: int | None = None) -> Rej
             f"{np.ceil(1000 / len(values_N)) / 1000:g} or more"
         )
     return Rejection(saved["score"], acceptance_threshold(values_N, 1 - share))
+
+
+def usual_share(run: Run) -> float | None:
+    """The share USUAL_SHARE where clips of this run can be rejected by it, else None."""
+    try:
+        choose_rejection(run, USUAL_SHARE)
+    except RunError:
+        return None
+    return USUAL_SHARE

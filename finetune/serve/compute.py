@@ -12,6 +12,7 @@ from finetune.evaluation.gradcam import draw_heatmap, grad_cam
 from finetune.model.classifier import VideoClassifier
 from finetune.prediction.inputs import InputVideo, find_inputs
 from finetune.prediction.predict import Prediction, TaskPrediction, iter_predictions
+from finetune.prediction.rejection import usual_share
 from finetune.run.checkpoint import load_model
 from finetune.run.manifest import reads_image_sequences
 from finetune.run.read import Run
@@ -35,6 +36,7 @@ class ServedModel:
         self.model = load_model(run).to(resolve_device(run.recipe.train.device))
         self.device = next(self.model.parameters()).device
         self.image_sequences = reads_image_sequences(run)
+        self.reject = usual_share(run)
 
     def answer(self, request: VideoRequest) -> dict[str, Any]:
         """The result as JSON has it, or {"error": text} where the file or the request is at fault."""
@@ -65,7 +67,7 @@ class ServedModel:
         return result
 
     def _prediction(self, request: VideoRequest, item: Any) -> dict[str, Any]:
-        """The tasks as `finetune predict` gives them."""
+        """The tasks as `finetune predict` gives them; `rejected` is None where the run cannot reject clips."""
         results = iter_predictions(
             self.run,
             [item],
@@ -73,6 +75,7 @@ class ServedModel:
             views=None,
             top_k=request.top_k,
             calibrated=request.calibrated,
+            reject=self.reject,
             image_sequences=self.image_sequences,
             on_error="fail",
             progress=lambda *_: None,
@@ -83,7 +86,7 @@ class ServedModel:
             task: TaskPrediction(output.kind, prediction.top_k, prediction.named)
             for task, output in self.run.outputs.items()
         }
-        return {"tasks": {name: task_json(task) for name, task in tasks.items()}, "rejected": None}
+        return {"tasks": {name: task_json(task) for name, task in tasks.items()}, "rejected": prediction.rejected}
 
     def _events(self, request: VideoRequest) -> list[dict[str, Any]]:
         """The events of the primary task, as `finetune timeline` finds them."""

@@ -10,7 +10,7 @@ from grey import make_clip
 
 import finetune as ft
 from finetune.prediction.predict import Prediction
-from finetune.prediction.rejection import NONE_OF_THE_CLASSES, Rejection, choose_rejection
+from finetune.prediction.rejection import NONE_OF_THE_CLASSES, Rejection, choose_rejection, usual_share
 from finetune.prediction.render import build_overlay
 from finetune.run.checkpoint import save_checkpoint
 from finetune.run.read import open_run
@@ -34,6 +34,12 @@ def test_a_share_of_the_val_clips_lies_below_the_threshold(run):
     assert choose_rejection(opened, 0.025).threshold == 0.02
     assert choose_rejection(opened, 0.049).threshold == 0.02  # rounded down to whole clips
     assert choose_rejection(opened, 0.99).threshold == 0.4
+
+
+def test_the_usual_share_is_taken_where_the_val_clips_support_it(run):
+    assert usual_share(open_run(run)) is None  # 4 val clips
+    set_scores(run, [number / 100 for number in range(1, 21)])
+    assert usual_share(open_run(run)) == 0.05
 
 
 def test_a_clip_at_the_threshold_is_accepted():
