@@ -2,11 +2,15 @@
 
 import csv
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from finetune.cli.arguments import RunArgument
+from finetune.cli.heavy_imports import import_quickly
+from finetune.cli.progress import progress_bar
 from finetune.cli.table import print_table
 from finetune.cli.wrap import print_wrapped
 from finetune.errors import RunError
@@ -51,6 +55,46 @@ def suspects(
         print(out)
 
 
+def next_to_label(
+    run: RunArgument,
+    clips: Annotated[Path, typer.Argument(metavar="DIR", help="Folder of clips, of which some have no label yet.")],
+    number: Annotated[int, typer.Option("-n", min=1, metavar="N", help="Number of clips.")] = 20,
+    seed: Annotated[int, typer.Option(min=0, metavar="N", help="Seed of the clustering.")] = 0,
+    out: Annotated[Path | None, typer.Option("--csv", metavar="FILE", help="Write them into a CSV too.")] = None,
+) -> None:
+    """List the unlabelled clips that teach most, with the guess of the run.
+
+    Left out are the rows of the run, and clips that were labelled since in the
+    journal of its data or of DIR.
+
+    Example: finetune next-to-label runs/mine new_clips/ -n 50
+    """
+    from finetune.run.read import open_run
+
+    opened = open_run(run)
+    import_quickly("finetune.labelling.next_to_label")
+    from finetune.labelling.next_to_label import next_to_label
+    from finetune.labelling.unlabelled import find_unlabelled
+    from finetune.run.manifest import saved_manifest
+    from finetune.text import count
+
+    paths = find_unlabelled(opened, clips)
+    with progress_bar("computing features") as progress:
+        chosen = next_to_label(
+            opened, paths, saved_manifest(opened, needs_files=False), count=number, seed=seed, progress=progress
+        )
+    columns = {
+        "guess": [clip.guess or "(none)" for clip in chosen],
+        "probability": [f"{clip.probability:.3f}" for clip in chosen],
+        "clip": [str(clip.path) for clip in chosen],
+    }
+    print_table(columns, right={"probability"})
+    print_wrapped(f"{len(chosen)} of {count(len(paths), 'unlabelled clip')}; chosen as {chosen[0].reason}")
+    if out is not None:
+        _write_csv(out, ["path", "guess", "probability"], [(c.path, c.guess, round(c.probability, 6)) for c in chosen])
+        print(out)
+
+
 def _print_suspects(found: "list[Suspect]") -> None:
     columns = {
         "score": [f"{suspect.score:.3f}" for suspect in found],
@@ -64,15 +108,21 @@ def _print_suspects(found: "list[Suspect]") -> None:
 
 def _write_suspects(out: Path, found: "list[Suspect]") -> None:
     from finetune.data.intervals import seconds_text
+
+    rows = []
+    for suspect in found:
+        clip = suspect.clip
+        times = seconds_text(clip.start), seconds_text(clip.end)
+        rows.append((clip.path, *times, clip.label, suspect.suggested, round(suspect.score, 6), clip.group))
+    _write_csv(out, ["path", "start", "end", "label", "suggested", "score", "group"], rows)
+
+
+def _write_csv(out: Path, columns: Sequence[str], rows: Sequence[Sequence[object]]) -> None:
     from finetune.storage.atomic import atomic_file, check_writable
     from finetune.text import spreadsheet_row
 
     check_writable(out)
     with atomic_file(out) as partial, partial.open("w", newline="", encoding="utf-8") as lines:
         writer = csv.writer(lines)
-        writer.writerow(["path", "start", "end", "label", "suggested", "score", "group"])
-        for suspect in found:
-            clip = suspect.clip
-            times = seconds_text(clip.start), seconds_text(clip.end)
-            cells = [clip.path, *times, clip.label, suspect.suggested, round(suspect.score, 6), clip.group]
-            writer.writerow(spreadsheet_row(cells))
+        writer.writerow(columns)
+        writer.writerows(map(spreadsheet_row, rows))

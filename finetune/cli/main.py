@@ -56,6 +56,7 @@ COMMANDS: tuple[tuple[str, str, Callable[..., Any] | typer.Typer, str], ...] = (
     (EVALUATE, "compare", compare.compare, "Test whether runs differ significantly on shared clips."),
     (EVALUATE, "suspects", labelling.suspects, "List labels that are likely wrong."),
     (EVALUATE, "runs", compare.runs, "List the runs in a folder."),
+    (USE, "next-to-label", labelling.next_to_label, "List the unlabelled clips that teach most."),
     (USE, "predict", predict.predict, "Predict classes, boxes, motion or numbers for videos."),
     (USE, "timeline", timeline.timeline, "Find events in recordings: classes over time."),
     (USE, "export", export.export, "Export a run to ONNX, OpenVINO or torch.export."),

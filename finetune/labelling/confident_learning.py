@@ -51,18 +51,8 @@ def contradicted(probs_NK: np.ndarray, labels_N: np.ndarray) -> np.ndarray:
 
 
 def self_confidence(probs_NK: np.ndarray, labels_N: np.ndarray) -> np.ndarray:
-    """The probability of each row's label (N,)."""
+    """The probability of each row's label (N,). The lower, the likelier the label is wrong."""
     return probs_NK[np.arange(len(probs_NK)), labels_N]
-
-
-def normalized_margin(probs_NK: np.ndarray, labels_N: np.ndarray) -> np.ndarray:
-    """The probability of each row's label minus that of the likeliest other class (N,), scaled to 0 to 1.
-
-    The lower, the likelier the label is wrong; below 0.5 another class is likelier.
-    """
-    others_NK = probs_NK.copy()
-    others_NK[np.arange(len(probs_NK)), labels_N] = -np.inf
-    return (self_confidence(probs_NK, labels_N) - others_NK.max(1) + 1) / 2
 
 
 def contradicted_classes(probs_NK: np.ndarray, targets_NK: np.ndarray) -> np.ndarray:

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from finetune.data.labels import join_labels
-from finetune.labelling.confident_learning import contradicted, contradicted_classes, normalized_margin
+from finetune.labelling.confident_learning import contradicted, contradicted_classes, self_confidence
 from finetune.labelling.out_of_fold import LabelledClip, OutOfFold, read_out_of_fold
 
 MIN_GROUP_SUSPECTS = 3  # fewer suspects of one group are no pattern
@@ -18,10 +18,7 @@ MIN_GROUP_SUSPECTS = 3  # fewer suspects of one group are no pattern
 
 @dataclass(frozen=True)
 class Suspect:
-    """A clip whose label is likely wrong: `suggested` is the likelier one. The lower the score, 0 to 1, the likelier.
-
-    `score` is the normalized margin: 0.5 is where both are equally likely.
-    """
+    """A clip whose label is likely wrong: `suggested` is the likelier one. `score` is the probability of the label."""
 
     clip: LabelledClip
     suggested: str
@@ -58,7 +55,7 @@ def _of_one_class(probs_NK: np.ndarray, targets_NK: np.ndarray) -> tuple[np.ndar
     labelled = np.flatnonzero(targets_NK.any(1))
     labels = targets_NK[labelled].argmax(1)
     scores_N = np.full(len(probs_NK), np.inf)
-    scores_N[labelled] = normalized_margin(probs_NK[labelled], labels)
+    scores_N[labelled] = self_confidence(probs_NK[labelled], labels)
     rows = labelled[contradicted(probs_NK[labelled], labels)]
     return rows, scores_N, probs_NK.argmax(1)[:, None] == np.arange(probs_NK.shape[1])
 

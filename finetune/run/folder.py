@@ -71,6 +71,11 @@ class RunFolder:
         return self.path / "exported"
 
     @property
+    def features(self) -> Path:
+        """Features of clips, which the labelling commands keep."""
+        return self.path / "features"
+
+    @property
     def tensorboard(self) -> Path:
         return self.path / "tensorboard"
 

@@ -1,0 +1,42 @@
+"""The clips of a folder that have no label yet: neither as rows of a run, nor in a journal."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+from finetune.data.read import find_media
+from finetune.errors import DataError
+from finetune.labelling.journal import ASSIGNED, Journal
+from finetune.run.manifest import reads_image_sequences, saved_manifest
+from finetune.run.read import Run
+from finetune.storage.object_store import is_url
+
+
+def data_place(run: Run) -> Path | None:
+    """The manifest or folder that a run was trained on, beside which its journal is; None where it is not there now."""
+    place = run.recipe.data.manifest or run.recipe.data.folder
+    return None if place is None or is_url(place) or not Path(place).exists() else Path(place)
+
+
+def find_unlabelled(run: Run, folder: Path) -> list[Path]:
+    """The clips below a folder, sorted, without the run's rows, and without those that a journal labels or calls bad.
+
+    The journals are that of the run's data and that of the folder. Raises DataError where no clip is left.
+    """
+    clips = find_media(folder, image_sequences=reads_image_sequences(run))
+    rows = saved_manifest(run, needs_files=False)
+    known = {rows.path(row).resolve() for row in range(len(rows))}
+    for place in (folder, data_place(run)):
+        known.update(_decided(Journal(place)) if place is not None else ())
+    left = [clip for clip in clips if clip.resolve() not in known]
+    if not left:
+        raise DataError(f"{folder}: all of its {len(clips)} clips are labelled")
+    return left
+
+
+def _decided(journal: Journal) -> Iterator[Path]:
+    """The files that the journal gives a label of any task, or calls bad."""
+    for (clip, field), value in journal.values().items():
+        if value and field not in ASSIGNED:
+            yield (journal.clips.root / clip.path).resolve()
