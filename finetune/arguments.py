@@ -10,6 +10,8 @@ from os import PathLike
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 
+from typing_extensions import is_typeddict
+
 from finetune.errors import ArgumentError, suggest_similar
 
 Target = TypeVar("Target", bound=Callable[..., Any])
@@ -100,6 +102,8 @@ def _fits(value: Any, annotation: Any) -> bool:
     if origin is tuple:
         kinds = inner[:1] * len(value) if inner[-1] is ... and isinstance(value, Sized) else inner
         return isinstance(value, tuple | list) and len(value) == len(kinds) and all(map(_fits, value, kinds))
+    if is_typeddict(annotation):
+        return isinstance(value, Mapping)
     if annotation in (int, float) and isinstance(value, bool):
         return False
     kind = origin or annotation

@@ -57,10 +57,12 @@ def evaluate(
     """
     if explain and not pictures:
         raise RunError("--explain draws on the frames of the report; omit --no-pictures")
-    from finetune.run.read import open_run
+    from finetune.run.read import open_run, require_checkpoint
 
     opened = open_run(run)  # a folder that is no run is refused before the slow imports
     opened = open_run(opened, parts=import_named_parts(parts or ()))
+    if explain or timeline:
+        require_checkpoint(opened, "--explain" if explain else "--timeline")
     import_quickly("finetune.evaluation.evaluate")
     from finetune.evaluation import evaluate as evaluation
     from finetune.evaluation.external_set import external_set_folder
@@ -70,7 +72,8 @@ def evaluate(
     from finetune.runtime.processes import is_main_process
 
     print_data_root_mapping(run, data_root)
-    timeline = opened.recipe.evaluate.timeline and not overrides if timeline is None else timeline
+    if timeline is None:
+        timeline = opened.recipe.evaluate.timeline and not overrides and opened.exported is None
     if timeline:
         from finetune.timeline.evaluate_timeline import recordings_to_evaluate
 

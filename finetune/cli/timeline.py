@@ -48,9 +48,10 @@ def timeline(
     Example: finetune timeline runs/mine recordings/ --step 0.5
     """
     from finetune.run.folder import TIMELINE_PAGE
-    from finetune.run.read import open_run
+    from finetune.run.read import open_run, require_checkpoint
 
     opened = open_run(open_run(run), parts=import_named_parts(parts or ()))
+    require_checkpoint(opened, "a timeline")
     videos = _recordings(opened, paths)
     check_positive_seconds({"--window": window, "--step": step})
     check_writable(out / TIMELINE_PAGE)

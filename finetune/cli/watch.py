@@ -53,9 +53,10 @@ def watch(
 
     Example: finetune watch runs/mine rtsp://192.168.1.20/stream --record seen.mp4
     """
-    from finetune.run.read import open_run
+    from finetune.run.read import open_run, require_checkpoint
 
     opened = open_run(open_run(run), parts=import_named_parts(parts or ()))
+    require_checkpoint(opened, "watch")
     check_positive_seconds({"--step": step, "--window": window, "--give-up": give_up})
     _check_recording(record)
     if show:

@@ -348,3 +348,12 @@ def class_targets(labels: Labels, row: int) -> np.ndarray:
     if labels.kind == "multilabel":
         return labels.values[row].astype(np.float32)
     return (np.arange(len(labels.names)) == labels.values[row]).astype(np.float32)
+
+
+def empty_labels(output: OutputSpec, rows: int) -> Labels:
+    """The labels of a task of which none of `rows` rows has a label."""
+    count = len(output.names)
+    values: np.ndarray = np.zeros((rows, count), dtype=bool if output.kind == "multilabel" else float)
+    if output.kind in CATEGORICAL_KINDS and output.kind != "multilabel":
+        values = np.full(rows, count, dtype=np.int64)
+    return Labels(output.kind, output.names, values, np.zeros(rows, dtype=bool))

@@ -20,6 +20,7 @@ from finetune.evaluation.external_set import external_set_folder, read_external_
 from finetune.evaluation.open_set import open_set_results
 from finetune.evaluation.task_results import TaskPredictions, add_own_metric, apply_fitted, task_metrics
 from finetune.evaluation.write_evaluation import build_results, describe_interval, write_evaluation
+from finetune.inference.exported import InferenceModel, inference_precision, load_for_inference, resolve_views
 from finetune.inference.predict_split import (
     Predictions,
     Progress,
@@ -40,7 +41,6 @@ from finetune.run.manifest import saved_manifest
 from finetune.run.read import Run, open_run, read_checkpoint_meta, read_epochs, read_results_file, read_skipped
 from finetune.run.results import Results, SeedResult, TaskResults
 from finetune.run.write import add_known_scores
-from finetune.runtime.device import resolve_device, resolve_precision
 from finetune.video.dataset import ClipDataset
 from finetune.video.file_facts import FileFacts
 from finetune.video.row_loader import evaluation_loader
@@ -87,7 +87,7 @@ def evaluate(
     tested = other.manifest if other else own.for_split(split)
     if not len(tested):
         raise RunError(f"{opened.folder}: its data has no rows in the split {split!r}")
-    started, views = time.perf_counter(), views or recipe.evaluate.views
+    started, views = time.perf_counter(), resolve_views(opened, views)
     inference = _predict_split(opened, tested, split=split, views=views, progress=progress)
     rows, facts = inference.predictions.rows, inference.dataset.facts
     _check_predictions(opened, tested, inference.predictions, split=split, on_error=on_error or recipe.data.on_error)
@@ -150,7 +150,7 @@ class _SplitInference:
     """Predictions of the best weights, and of those before the backbone was trained, for the rows that can be read."""
 
     predictions: Predictions
-    model: VideoClassifier
+    model: InferenceModel
     frozen_NK: np.ndarray | None  # of the primary task
     dataset: ClipDataset
     precision: str
@@ -158,12 +158,11 @@ class _SplitInference:
 
 def _predict_split(run: Run, tested: Manifest, *, split: str, views: int, progress: Progress | None) -> _SplitInference:
     recipe = run.recipe
-    device = resolve_device(recipe.train.device)
-    model, frozen = load_model(run).to(device), _load_frozen_baseline(run)
-    precision = resolve_precision(recipe.train.precision, device)
+    model, frozen = load_for_inference(run), _load_frozen_baseline(run)
+    precision = inference_precision(model, recipe.train.precision)
     loader, bad = evaluation_loader(tested, split, recipe, size=model.size, views=views)
     with loader:
-        batches = WithFrozenBaseline(loader, None if frozen is None else frozen.to(device), precision)
+        batches = WithFrozenBaseline(loader, None if frozen is None else frozen.to(model.device), precision)
         predictions = predict_rows(model, batches, precision=precision, progress=progress)
     frozen_NK = None if frozen is None else batches.probs(predictions.rows)
     predictions = replace(predictions, skipped=bad | predictions.skipped)

@@ -11,7 +11,7 @@ from typing import Any, Literal
 import numpy as np
 
 from finetune.checks.split_warnings import overlap_warnings
-from finetune.data.labels import Labels
+from finetune.data.labels import Labels, empty_labels
 from finetune.data.manifest import Manifest
 from finetune.data.splits import file_ids
 from finetune.data.tables import read_table
@@ -20,7 +20,7 @@ from finetune.data.validate_rows import conflicting_labels
 from finetune.errors import DataError, RunError, shorten_list
 from finetune.recipe.load import data_section
 from finetune.recipe.schema import Data, Recipe
-from finetune.recipe.tasks import CATEGORICAL_KINDS, DEFAULT_TASK, OutputSpec
+from finetune.recipe.tasks import DEFAULT_TASK, OutputSpec
 from finetune.run.folder import RESERVED_EVALUATIONS, EvaluationFolder, RunFolder
 from finetune.run.read import Run
 from finetune.storage.object_store import local_copy
@@ -144,21 +144,12 @@ def _match_classes(
             "Correct the labels, skip these rows with --unknown-classes skip, or use them with --unknown-classes score"
         )
     if manifest.tasks:
-        tasks = {name: matched.get(name) or _empty_labels(output, len(manifest)) for name, output in outputs.items()}
+        tasks = {name: matched.get(name) or empty_labels(output, len(manifest)) for name, output in outputs.items()}
         return replace(manifest, tasks=tasks).aligned_to_outputs(outputs), unknown
     manifest = divide_by_classes(manifest, names[DEFAULT_TASK])
     if not len(manifest):
         raise DataError(f"{manifest.source}: no row has a class that the run knows")
     return (manifest, {}) if unknown_classes == "score" else (replace(manifest, unknown=None), unknown)
-
-
-def _empty_labels(output: OutputSpec, rows: int) -> Labels:
-    """The labels of a task of which no row has a label."""
-    count = len(output.names)
-    values: np.ndarray = np.zeros((rows, count), dtype=bool if output.kind == "multilabel" else float)
-    if output.kind in CATEGORICAL_KINDS and output.kind != "multilabel":
-        values = np.full(rows, count, dtype=np.int64)
-    return Labels(output.kind, output.names, values, np.zeros(rows, dtype=bool))
 
 
 def _skipped_warnings(unknown: Mapping[str, int]) -> list[dict[str, str]]:

@@ -10,6 +10,7 @@ from finetune.recipe.own_parts import part_name
 from finetune.recipe.tasks import DEFAULT_COLUMNS
 from finetune.run.environment import package_versions
 from finetune.run.fitted import Fitted
+from finetune.run.manifest import reads_image_sequences
 from finetune.run.model_json import BATCH, MODEL_FILES, MODEL_FORMAT, ClipInfo, ModelInfo, OutputInfo, TaskInfo
 from finetune.run.read import Run, find_evaluation, read_environment, read_results_file
 from finetune.version import VERSION
@@ -70,6 +71,7 @@ def _clip(run: Run, graph: ExportGraph) -> ClipInfo:
         "fit": clip.fit,
         "views": graph.views,
         "consensus": run.recipe.evaluate.consensus,
+        "image_sequences": reads_image_sequences(run),
         "image_rate": run.recipe.data.image_rate,
         "resizing": RESIZING,
         "colour": COLOUR,
@@ -84,6 +86,7 @@ def _task(run: Run, task: str, fitted: Fitted) -> TaskInfo:
         "thresholds": None if thresholds_K is None else thresholds_K.tolist(),
         "calibrated_thresholds": _calibrated(thresholds_K, fitted.temperature),
         "temperature": fitted.temperature,
+        "known_scores": fitted.known_scores,
     }
 
 

@@ -39,6 +39,7 @@ def _open_onnx(file: Path, names: list[str], precision: str, threads: int | None
     runtime = import_extra("onnxruntime", extra="onnx")
     options = runtime.SessionOptions()
     options.log_severity_level = 3  # errors
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")  # see runtime/threads.py
     if threads is not None:
         options.intra_op_num_threads = threads
     try:

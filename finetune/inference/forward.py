@@ -7,8 +7,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from finetune.inference.exported import ExportedModel, InferenceModel
 from finetune.metrics.open_set import ScoreName, known_scores
-from finetune.model.classifier import VideoClassifier
 from finetune.model.frozen_prefix import Cut
 from finetune.model.view_consensus import combine_views
 from finetune.recipe.tasks import OutputSpec
@@ -17,7 +17,7 @@ from finetune.runtime.threads import limit_threads
 
 
 def predict_batch(
-    model: VideoClassifier, clips_BVTCHW: Tensor, *, precision: str, cut: Cut | None = None
+    model: InferenceModel, clips_BVTCHW: Tensor, *, precision: str, cut: Cut | None = None
 ) -> dict[str, Tensor]:
     """Predictions of each task, float32 on the CPU, of a model in evaluation mode; see `decode_outputs`.
 
@@ -28,23 +28,25 @@ def predict_batch(
 
 @torch.inference_mode()
 def view_logits(
-    model: VideoClassifier, clips_BVTCHW: Tensor, *, precision: str, cut: Cut | None = None
+    model: InferenceModel, clips_BVTCHW: Tensor, *, precision: str, cut: Cut | None = None
 ) -> dict[str, Tensor]:
     """The outputs of each task's head for each view, (V, B, K), of a model in evaluation mode.
 
     With a `cut`, the input is the activations there, (B, V, *cut.item). Views are computed one after the other, so
-    memory does not grow with their number.
+    memory does not grow with their number. V is 1 where an exported model averages over views itself.
     """
-    device = next(model.parameters()).device
+    if isinstance(model, ExportedModel) and model.views > 1:
+        outputs = model(clips_BVTCHW)
+        return {task: values.transpose(0, 1) if values.ndim == 3 else values[None] for task, values in outputs.items()}
     views: list[dict[str, Tensor]] = []
     for view in range(clips_BVTCHW.shape[1]):
-        with autocast(precision, device), limit_threads(small=model.fits_one_thread):
-            views.append(model(clips_BVTCHW[:, view].to(device), cut))
+        with autocast(precision, model.device), limit_threads(small=model.fits_one_thread):
+            views.append(model(clips_BVTCHW[:, view].to(model.device), cut))
     return {task: torch.stack([outputs[task] for outputs in views]) for task in model.outputs}
 
 
 @torch.inference_mode()
-def decode_outputs(model: VideoClassifier, logits_VBK: Mapping[str, Tensor]) -> dict[str, Tensor]:
+def decode_outputs(model: InferenceModel, logits_VBK: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """Predictions of each task, float32 on the CPU, from the outputs of its head, (V, B, K).
 
     Classes and levels: probabilities (B, K), combined over views. Numbers: one set per view, (B, V, K); boxes and
@@ -56,14 +58,14 @@ def decode_outputs(model: VideoClassifier, logits_VBK: Mapping[str, Tensor]) -> 
     }
 
 
-def clip_scores(model: VideoClassifier, logits_VBK: Mapping[str, Tensor]) -> dict[ScoreName, np.ndarray]:
+def clip_scores(model: InferenceModel, logits_VBK: Mapping[str, Tensor]) -> dict[ScoreName, np.ndarray]:
     """The scores (B,) by which clips of unknown classes are told, of a model of one task of classes; else empty."""
     if [output.kind for output in model.outputs.values()] != ["classify"]:
         return {}
     return known_scores(logits_VBK[model.primary].float().transpose(0, 1).cpu().numpy())
 
 
-def probabilities(model: VideoClassifier, clips_BVTCHW: Tensor, *, precision: str) -> Tensor:
+def probabilities(model: InferenceModel, clips_BVTCHW: Tensor, *, precision: str) -> Tensor:
     """Class probabilities (B, K) of a model's first task that has classes; see `predict_batch`."""
     return predict_batch(model, clips_BVTCHW, precision=precision)[model.primary]
 

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from finetune.feature_cache.cached_clips import CachedClipLoader
 from finetune.feature_cache.frozen_part import FrozenPart, cut_activations
+from finetune.inference.exported import InferenceModel
 from finetune.inference.forward import clip_scores, decode_outputs, probabilities, view_logits
 from finetune.metrics.open_set import REJECTION_SCORE, ScoreName, score_quantiles
 from finetune.model.classifier import VideoClassifier
@@ -40,7 +41,7 @@ class Predictions:
 
 
 def predict_rows(
-    model: VideoClassifier,
+    model: InferenceModel,
     loader: "ClipLoader | CachedClipLoader | WithFrozenBaseline",
     *,
     precision: str,
@@ -80,7 +81,7 @@ def known_scores_record(predictions: Predictions) -> KnownScores | None:
 
 
 def _batches_with_logits(
-    model: VideoClassifier,
+    model: InferenceModel,
     loader: "ClipLoader | CachedClipLoader | WithFrozenBaseline",
     *,
     precision: str,
@@ -94,6 +95,7 @@ def _batches_with_logits(
         if clips_BV is None:
             return None
         if frozen is not None and clips_BV.dtype == torch.uint8:
+            assert isinstance(model, VideoClassifier)
             clips_BV = cut_activations(model, clips_BV.flatten(0, 1), frozen).unflatten(0, clips_BV.shape[:2])
         return view_logits(model, clips_BV, precision=precision, cut=cut)
 

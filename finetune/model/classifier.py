@@ -142,6 +142,10 @@ class VideoClassifier(nn.Module):
             return probs_BK.logit(eps=1e-7)
         return probs_BK.clamp_min(torch.finfo(probs_BK.dtype).tiny).log()
 
+    @property
+    def device(self) -> torch.device:
+        return self.backbone.mean.device
+
     @cached_property
     def fits_one_thread(self) -> bool:
         """Whether a forward pass of one clip is so small that one CPU thread is fastest."""
@@ -159,8 +163,7 @@ class VideoClassifier(nn.Module):
 
     def is_small_work(self, times: int = 1, *, cut: Cut | None = None) -> bool:
         """Whether one CPU thread is fastest for `times` forward passes of one clip, or of the part after a cut."""
-        device = self.backbone.mean.device
-        if device.type != "cpu" or self.backbone.net._compiled_call_impl is not None:
+        if self.device.type != "cpu" or self.backbone.net._compiled_call_impl is not None:
             return False
         if cut is None:
             clip = torch.zeros((1, self.num_frames, 3, self.size, self.size), dtype=torch.uint8)

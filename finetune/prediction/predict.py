@@ -14,6 +14,7 @@ from finetune.arguments import check_arguments, check_range
 from finetune.data.intervals import clip_name
 from finetune.data.labels import LABEL_SEPARATOR
 from finetune.errors import DataError, RunError, VideoError
+from finetune.inference.exported import InferenceModel, inference_precision, load_for_inference, resolve_views
 from finetune.inference.forward import clip_scores, decode_outputs, view_logits
 from finetune.inference.predict_split import to_source_pixels
 from finetune.metrics.calibration import apply_temperature
@@ -23,12 +24,11 @@ from finetune.prediction.inputs import InputVideo, find_inputs, list_inputs
 from finetune.prediction.rejection import NONE_OF_THE_CLASSES, choose_rejection
 from finetune.recipe.schema import MAX_VIEWS, Recipe
 from finetune.recipe.tasks import DEFAULT_COLUMNS, OutputSpec, primary_task
-from finetune.run.checkpoint import load_model
 from finetune.run.fitted import Fitted, read_fitted
 from finetune.run.manifest import reads_image_sequences
 from finetune.run.predictions_csv import top_classes
 from finetune.run.read import Run, open_run
-from finetune.runtime.device import resolve_device, resolve_precision
+from finetune.runtime.device import resolve_device
 from finetune.video.dataset import read_views, view_placements
 from finetune.video.decode.probe import VideoInfo
 
@@ -182,7 +182,7 @@ def iter_predictions(
     run: Run,
     inputs: Sequence[Any],
     *,
-    model: VideoClassifier | None = None,
+    model: InferenceModel | None = None,
     frame_rate: float | None = None,
     views: int | None,
     top_k: int,
@@ -200,7 +200,7 @@ def iter_predictions(
     check_range(1 if frame_rate is None else frame_rate, MIN_FRAME_RATE, MAX_FRAME_RATE, name="frame_rate")
     check_range(1 if views is None else views, 1, MAX_VIEWS, name="views")
     recipe, fitted = run.recipe, read_fitted(run)
-    model = load_model(run) if model is None else model.eval()
+    chosen = load_for_inference(run) if model is None else model.eval().to(resolve_device(recipe.train.device))
     rejection = None if reject is None else choose_rejection(run, reject, views=views)
     if calibrated:
         check_temperatures(run, fitted, views)
@@ -210,8 +210,7 @@ def iter_predictions(
     bad = [str(video.info) for video in videos if isinstance(video.info, VideoError)]
     if bad and on_error == "fail":
         raise DataError("\n".join(bad))
-    device = resolve_device(recipe.train.device)
-    predictor = Predictor(model.to(device), recipe, views or recipe.evaluate.views)
+    predictor = Predictor(chosen, recipe, resolve_views(run, views))
     if not calibrated:
         fitted = {task: replace(of_task, temperature=None) for task, of_task in fitted.items()}
     for number, video in enumerate(videos, 1):
@@ -251,11 +250,11 @@ def build_prediction(
 class Predictor:
     """Predicts one video at a time, as evaluation does: probabilities or numbers (K,) of each task."""
 
-    def __init__(self, model: VideoClassifier, recipe: Recipe, views: int) -> None:
+    def __init__(self, model: InferenceModel, recipe: Recipe, views: int) -> None:
         self.model = model
         self.clip = recipe.clip.model_copy(update={"size": model.size})
         self.views = views
-        self.precision = resolve_precision(recipe.train.precision, next(model.parameters()).device)
+        self.precision = inference_precision(model, recipe.train.precision)
 
     def __call__(self, video: InputVideo, info: VideoInfo) -> dict[str, np.ndarray]:
         return self.with_scores(video, info)[0]

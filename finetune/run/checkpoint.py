@@ -18,7 +18,7 @@ from finetune.model.standardized_head import folded_state
 from finetune.recipe.own_parts import require_imported_model
 from finetune.recipe.tasks import MultitaskSpec
 from finetune.run.folder import CheckpointFolder, RunFolder
-from finetune.run.read import Run, open_run, read_checkpoint_meta, read_environment
+from finetune.run.read import Run, open_run, read_checkpoint_meta, read_environment, require_checkpoint
 from finetune.storage.atomic import atomic_folder, write_json
 
 
@@ -96,7 +96,8 @@ def load(run: str | Path | Run, *, checkpoint: str = "best") -> VideoClassifier:
 
 
 def load_model(run: Run, checkpoint: str = "best") -> VideoClassifier:
-    """The trained model of an opened run, in evaluation mode."""
+    """The trained model of an opened run, in evaluation mode. Raises RunError for an exported model."""
+    require_checkpoint(run, "this")
     model = build_empty_model(run)
     load_checkpoint(run.folder, checkpoint, model)
     model.has_new_heads = False

@@ -28,7 +28,12 @@ class Fitted:
 
 
 def read_fitted(run: Run) -> dict[str, Fitted]:
-    """The fitted values by task, from the best checkpoint. Raises RunError where thresholds do not fit the classes."""
+    """The fitted values by task, from the best checkpoint or the exported model.
+
+    Raises RunError where thresholds do not fit the classes.
+    """
+    if run.exported is not None:
+        return {task: _fitted(run, task, run.exported["tasks"][task]) for task in run.outputs}
     meta: Mapping[str, Any] = read_checkpoint_meta(RunFolder(run.folder).checkpoint("best"))
     by_task = meta["tasks"] if "tasks" in meta else dict.fromkeys(run.outputs, meta)
     return {task: _fitted(run, task, by_task.get(task, {})) for task in run.outputs}

@@ -9,9 +9,11 @@ from pathlib import Path
 
 import numpy as np
 
+from finetune.data.labels import empty_labels
 from finetune.data.manifest import Manifest, tasks_for_csv
 from finetune.data.read import read_table
 from finetune.errors import DataError, RunError, shorten_list
+from finetune.recipe.tasks import primary_task
 from finetune.run.folder import RunFolder
 from finetune.run.read import Run
 from finetune.storage.numbered_images import IMAGE_SUFFIXES
@@ -20,13 +22,23 @@ from finetune.storage.numbered_images import IMAGE_SUFFIXES
 def saved_manifest(run: Run, *, data_root: str | Path | None = None, needs_files: bool = True) -> Manifest:
     """The rows of a run as they were when it was trained; `data_root` is where their files are now.
 
-    Its `unknown` are the rows of classes that were left out of training.
+    Its `unknown` are the rows of classes that were left out of training. The rows of an exported model are those of the
+    run in whose folder it lies; elsewhere it has none.
 
     Raises DataError where files are missing, unless not `needs_files`, and where `data_root` is given but frames come
-    from a pack. Raises RunError for rows with classes that the run does not have.
+    from a pack. Raises RunError for rows with classes that the run does not have, and for an exported model without
+    rows, unless not `needs_files`.
     """
-    manifest = _read_rows(run, RunFolder(run.folder).manifest, data_root=data_root, needs_files=needs_files)
-    unknown_csv = RunFolder(run.folder).unknown
+    source = _folder_with_rows(run)
+    if source is None:
+        if needs_files:
+            raise RunError(
+                f"{run.folder}: is an exported model that lies in no run folder, so it has no rows; name a labelled "
+                "set, data.manifest=FILE.csv or data.folder=DIR"
+            )
+        return _no_rows(run)
+    manifest = _read_rows(run, source.manifest, data_root=data_root, needs_files=needs_files)
+    unknown_csv = source.unknown
     if run.recipe.evaluate.unknown and unknown_csv.exists():
         unknown = _read_rows(run, unknown_csv, data_root=data_root, needs_files=needs_files)
         manifest = replace(manifest, unknown=unknown)
@@ -53,6 +65,33 @@ def _read_rows(run: Run, csv: Path, *, data_root: str | Path | None, needs_files
     elif needs_files and data.packed is None:
         _refuse_missing(manifest)
     return manifest
+
+
+def _folder_with_rows(run: Run) -> RunFolder | None:
+    """The folder of a run, or of the run RUN of an exported model RUN/exported/NAME; None where there is none."""
+    if run.exported is None:
+        return RunFolder(run.folder)
+    exported = run.folder.resolve().parent
+    around = RunFolder(exported.parent)
+    return around if exported == around.exported and around.manifest.is_file() else None
+
+
+def _no_rows(run: Run) -> Manifest:
+    """A manifest of no rows, with the classes and tasks of a run."""
+    tasks = {name: empty_labels(output, 0) for name, output in run.outputs.items()}
+    first = tasks[primary_task(run.outputs)]
+    is_multilabel = first.kind == "multilabel"
+    manifest = Manifest(
+        source=run.folder,
+        classes=run.classes,
+        paths=np.zeros(0, dtype=bytes),
+        labels=np.zeros(0, dtype=np.int64),
+        splits=np.zeros(0, dtype=str),
+        groups=None,
+        targets=first.values if is_multilabel else None,
+        tasks=tasks if run.recipe.tasks else {},
+    )
+    return manifest.aligned_to_outputs(run.outputs) if run.recipe.tasks else manifest
 
 
 def _refuse_missing(manifest: Manifest) -> None:
@@ -102,6 +141,8 @@ def describe_relocation(run: Run, data_root: Path) -> str:
 
 def reads_image_sequences(run: Run) -> bool:
     """Whether a folder of numbered images is one clip for a run; False if it was trained on single images only."""
+    if run.exported is not None:
+        return run.exported["clip"]["image_sequences"]
     manifest = RunFolder(run.folder).manifest
     if not manifest.is_file():  # a published model, whose recipe says so
         return run.recipe.data.image_sequences

@@ -14,8 +14,8 @@ from typing_extensions import TypedDict
 
 from finetune.errors import RunError
 from finetune.model.backbone.weights_source import WeightsSource
-from finetune.recipe.tasks import TaskKind
-from finetune.run.results import ALLOW_EXTRA, Count, Number, Share, Temperature
+from finetune.recipe.tasks import OutputSpec, TaskKind
+from finetune.run.results import ALLOW_EXTRA, Count, KnownScores, Number, Share, Temperature
 from finetune.storage.safe_read import read_json
 
 MODEL_FORMAT = 1  # `format` in model.json
@@ -53,6 +53,7 @@ class TaskInfo(TypedDict):
     thresholds: list[Share] | None
     calibrated_thresholds: NotRequired[list[Share] | None]
     temperature: Temperature | None
+    known_scores: NotRequired[KnownScores | None]  # of the val clips: those of unknown classes have lower ones
 
 
 class ClipInfo(TypedDict):
@@ -67,6 +68,7 @@ class ClipInfo(TypedDict):
     fit: Literal["crop", "squash"]
     views: Annotated[int, Field(ge=1, le=1000)]
     consensus: str
+    image_sequences: bool  # whether a folder of numbered images is one clip, or each image is one
     image_rate: Annotated[float, Field(gt=0)]  # frames per second of folders of numbered images
     resizing: str
     colour: str
@@ -141,6 +143,35 @@ def read_model_info(path: Path) -> ModelInfo:
         )
     info: ModelInfo = read_json(path, Annotated[ModelInfo, AfterValidator(_check_consistent)])
     return info
+
+
+def check_outputs(info: ModelInfo, outputs: Mapping[str, OutputSpec], *, where: Path) -> None:
+    """Raise RunError where model.json does not describe the tasks and classes of the files beside it."""
+    problem = _shape_problem(info)
+    if {task: (of_task["kind"], tuple(of_task["names"])) for task, of_task in info["tasks"].items()} != {
+        task: (output.kind, output.names) for task, output in outputs.items()
+    }:
+        problem = "its tasks are not those of recipe.yaml, classes.json and tasks.json"
+    for task, output in outputs.items():
+        wanted = {"probabilities": len(output.names), "logits": output.width} if output.is_categorical else {}
+        given = {of["values"]: of["shape"][-1] for of in info["outputs"] if of["task"] == task}
+        if given != (wanted or {"numbers": len(output.names)}):
+            problem = problem or f"the outputs of the task {task!r} do not fit its {len(output.names)} names"
+    if problem:
+        raise RunError(f"{where}: {problem}; export the run again")
+
+
+def _shape_problem(info: ModelInfo) -> str | None:
+    clip = info["clip"]
+    views = [clip["views"]] if clip["views"] > 1 else []
+    frames = [BATCH, *views, clip["num_frames"], 3, clip["size"], clip["size"]]
+    if info["input"]["shape"] != frames:
+        return f"its input has the shape {info['input']['shape']}, but its clips are {frames}"
+    for output in info["outputs"]:
+        shape = output["shape"]
+        if shape[0] != BATCH or len(shape) not in {2, 2 + len(views)} or (len(shape) == 3 and shape[1] != views[0]):
+            return f"its output {output['name']!r} has the shape {shape}"
+    return None
 
 
 def outputs_by_task(info: ModelInfo, values: Mapping[str, Any]) -> dict[str, Any]:

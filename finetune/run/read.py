@@ -16,7 +16,8 @@ from finetune.recipe.own_parts import imported_parts, part_name, replace_parts
 from finetune.recipe.renamed_keys import rename_recipe_keys
 from finetune.recipe.schema import Recipe
 from finetune.recipe.tasks import DEFAULT_COLUMNS, DEFAULT_TASK, OutputSpec
-from finetune.run.folder import SPLITS, CheckpointFolder, EvaluationFolder, RunFolder
+from finetune.run.folder import SPLITS, CheckpointFolder, EvaluationFolder, ExportedFolder, RunFolder
+from finetune.run.model_json import ModelInfo, check_outputs, read_model_info
 from finetune.run.predictions_csv import read_prediction_rows
 from finetune.run.results import (
     RESULTS_FORMAT,
@@ -39,13 +40,15 @@ _PREDICTIONS = ("path", "label", "predicted", "probability")
 class Run:
     """A run with a checkpoint, from `open_run`: its folder, its recipe, the classes and outputs of its model.
 
-    `outputs` has the output of each head by task; a run without a section `tasks` has one task, DEFAULT_TASK.
+    `outputs` has the output of each head by task; a run without a section `tasks` has one task, DEFAULT_TASK. A folder
+    that `finetune export` wrote has no checkpoint; `exported` is then its model.json.
     """
 
     folder: Path
     recipe: Recipe
     classes: tuple[str, ...]
     outputs: Mapping[str, OutputSpec]
+    exported: ModelInfo | None = None
 
     def __repr__(self) -> str:
         tasks = "" if DEFAULT_TASK in self.outputs else f", tasks {', '.join(self.outputs)}"
@@ -66,6 +69,8 @@ def open_run(
     it names is never imported. With `allow_code`, what `overrides` name is imported. A run that is already open keeps
     its parts.
 
+    A folder from `finetune export` is opened like a run, for `predict` and `evaluate` only.
+
     Raises RunError for a folder without a checkpoint, for links that lead out of it, and for a newer format.
     """
     overrides = list_overrides(overrides)
@@ -77,7 +82,9 @@ def open_run(
     folder = RunFolder(run.folder if isinstance(run, Run) else _local_folder(run))
     if not folder.path.is_dir():
         raise RunError(f"{run}: {_NO_SUCH_FOLDER}")
-    needed = (folder.recipe, folder.classes, folder.checkpoints)
+    exported_info = ExportedFolder(folder.path).info
+    is_exported = exported_info.is_file()
+    needed = (folder.recipe, folder.classes, *(() if is_exported else (folder.checkpoints,)))
     if missing := [path.name for path in needed if not path.exists()]:
         raise RunError(f"{run}: is not a run folder with a checkpoint: it has no {', no '.join(missing)}")
     check_no_external_links(folder.path)
@@ -86,7 +93,20 @@ def open_run(
     recipe = load_recipe(str(folder.recipe), overrides, allow_code=allow_code)
     recipe = replace_parts(recipe, parts or {}, where=str(folder.recipe))
     one_task = {DEFAULT_TASK: OutputSpec("multilabel" if recipe.data.multilabel else "classify", classes)}
-    return Run(folder.path, recipe, classes, read_task_outputs(folder.path) if recipe.tasks else one_task)
+    outputs = read_task_outputs(folder.path) if recipe.tasks else one_task
+    exported = read_model_info(exported_info) if is_exported else None
+    if exported is not None:
+        check_outputs(exported, outputs, where=exported_info)
+    return Run(folder.path, recipe, classes, outputs, exported)
+
+
+def require_checkpoint(run: Run, what: str) -> None:
+    """Raise RunError for an exported model; `what` is the work that needs the weights of a run."""
+    if run.exported is not None:
+        raise RunError(
+            f"{run.folder}: is an exported model, and {what} needs the weights of the run; name the run folder "
+            f"that it was exported from ({run.exported.get('run', 'unknown')}). predict and evaluate take both"
+        )
 
 
 def _local_folder(run: str | Path) -> Path:

@@ -11,7 +11,7 @@ from finetune.recipe.load import check_saved_recipe, list_overrides
 from finetune.recipe.schema import Recipe, Schedule
 from finetune.run.checkpoint import build_empty_model, load_checkpoint
 from finetune.run.manifest import saved_manifest
-from finetune.run.read import Run, open_run
+from finetune.run.read import Run, open_run, require_checkpoint
 from finetune.runtime.device import resolve_device
 from finetune.runtime.processes import is_main_process
 from finetune.train.log.console import Display
@@ -46,6 +46,7 @@ def resume(
     """
     overrides = list_overrides(overrides)
     opened = open_run(run, overrides)
+    require_checkpoint(opened, "training")
     folder = opened.folder
     recipe = opened.recipe
     if not any(override.startswith("train.cache_dir=") for override in overrides):
