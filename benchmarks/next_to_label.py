@@ -70,7 +70,7 @@ def load_vectors(name: str, cache: Path) -> Vectors:
     else:
         place = Path(os.environ["FINETUNE_REAL"]) / "data/ut_interaction/clips.csv"
         manifest = Manifest.from_csv(place, whole=True)
-        recipe, strength, share, steps = "few_clips", 10.0, 1 / 3, (6, 12, 18, 24, 36)
+        recipe, strength, share, steps = "few_clips", 10.0, 1 / 3, (6, 12, 18, 24, 36, 48, 60)
     settings = load_recipe(recipe, [f"data.manifest={place}", f"train.cache_dir={cache / 'features'}"])
     clips = _compute_features(settings, manifest, settings.model.backbone, Display(quiet=True))
     times_T = np.arange(clips.features_NTD.shape[1]) - (clips.features_NTD.shape[1] - 1) / 2
