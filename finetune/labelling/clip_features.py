@@ -21,7 +21,7 @@ from finetune.inference.forward import predict_batch
 from finetune.model.classifier import VideoClassifier
 from finetune.run.checkpoint import load_model
 from finetune.run.folder import RunFolder
-from finetune.run.read import Run
+from finetune.run.read import Run, require_checkpoint
 from finetune.runtime.device import resolve_device, resolve_precision
 from finetune.storage.atomic import atomic_file
 from finetune.storage.safe_read import BAD_ARRAY_ERRORS
@@ -63,8 +63,9 @@ def clip_features(run: Run, clips: Manifest, *, progress: Progress | None = None
     """The features of all rows, in their order, each clip seen once as in an evaluation with one view.
 
     They are kept in the run folder, by weights, clip settings, and the size and time of each file; only new clips are
-    computed. Raises RunError for a task without classes.
+    computed. Raises RunError for a run without classes, and for an exported one.
     """
+    require_checkpoint(run, "a feature of a clip")
     recipe = run.recipe
     model = load_model(run).to(resolve_device(recipe.train.device))
     if not model.outputs[model.primary].is_categorical:
