@@ -65,7 +65,8 @@ def _print_parity(info: ModelInfo) -> None:
     parity = info["parity"]
     assert parity is not None
     sizes = ", ".join(map(str, parity["batch_sizes"]))
-    print(f"random    largest difference {max(parity['largest_difference'].values()):.1e} (batches of {sizes})")
+    largest = max(parity["largest_difference"].values())
+    print(f"parity    random frames, batches of {sizes}: outputs differ by {largest:.1e} at most")
     if "note" in parity:
         print(f"warning   {parity['note']}", file=sys.stderr)
     split = parity["split"]
@@ -73,11 +74,11 @@ def _print_parity(info: ModelInfo) -> None:
         return
     several = len(split["different"]) > 1
     for task, different in split["different"].items():
-        of_task = f" of {task}" if several else ""
+        of_task = f" {task}" if several else ""
         largest = split["largest_difference"][task]
         print(
-            f"{split['split']:9} {len(different)} of {split['clips']} predictions{of_task} differ, "
-            f"largest difference {largest:.1e}"
+            f"parity    {split['split']}{of_task}: {len(different)} of {split['clips']} predictions differ, "
+            f"values by {largest:.1e} at most"
         )
         for row in different[:10]:
             print(f"          {row['clip']}: {row['run']}, exported {row['exported']}")

@@ -23,6 +23,8 @@ from finetune.export.settings import ExportSettings, check_before_work, target_f
 from finetune.export.write_model import WRITERS, export_program
 from finetune.inference.exported_session import Session, open_session
 from finetune.model.classifier import VideoClassifier
+from finetune.recipe.load import recipe_yaml
+from finetune.recipe.public_recipe import public_recipe
 from finetune.run.checkpoint import load_model
 from finetune.run.fitted import Fitted, read_fitted
 from finetune.run.folder import ExportedFolder, RunFolder
@@ -137,7 +139,8 @@ def _why_no_split(run: Run, settings: ExportSettings) -> str:
 def write_folder(run: Run, folder: Path, info: ModelInfo) -> None:
     """The files beside the model."""
     source, exported = RunFolder(run.folder), ExportedFolder(folder)
-    for file in (source.recipe, source.classes, source.tasks):
+    (folder / source.recipe.name).write_text(recipe_yaml(public_recipe(run.recipe)), encoding="utf-8")
+    for file in (source.classes, source.tasks):
         if file.is_file():
             shutil.copyfile(file, folder / file.name)
     shutil.copyfile(read_clip.__file__, exported.reader)

@@ -8,9 +8,9 @@ from finetune.errors import shorten_list
 from finetune.export.readme import usage as exported_usage
 from finetune.model.backbone.weights_source import describe_source, licence_warning
 from finetune.publish.card_facts import CardFacts
-from finetune.publish.public_recipe import public_recipe
 from finetune.recipe.load import recipe_yaml
 from finetune.recipe.own_parts import own_parts, part_name
+from finetune.recipe.public_recipe import public_recipe
 from finetune.recipe.schema import Phase
 from finetune.recipe.tasks import CLASSIFICATION_KINDS, OutputSpec
 from finetune.report import words

@@ -6,8 +6,8 @@ from pathlib import Path
 from typing import Any
 
 from finetune.errors import RunError
-from finetune.publish.public_recipe import public_recipe
 from finetune.recipe.load import recipe_yaml
+from finetune.recipe.public_recipe import public_recipe
 from finetune.run.folder import ExportedFolder, RunFolder
 from finetune.run.hub import CARD, META, PUBLIC_FILES, WEIGHTS, HubModel, check_repo_name, explain_hub_errors
 from finetune.run.manifest import reads_image_sequences

@@ -3,6 +3,7 @@
 import json
 import shutil
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -32,6 +33,12 @@ def test_model_json_says_how_to_feed_the_model_and_how_well_it_agrees(exported):
     assert max(info["parity"]["largest_difference"].values()) <= 1e-4
     assert info["figures"] is None  # the run was not evaluated
     assert info["versions"]["torch"]
+
+
+def test_no_file_names_a_folder_of_this_machine(exported, trained_run, clip_folder):
+    for file in exported.iterdir():
+        for folder in (clip_folder, trained_run.parent, Path(module.__file__).parent):
+            assert str(folder).encode() not in file.read_bytes(), file.name
 
 
 def test_predictions_that_differ_fail_the_export_and_leave_what_was_there(trained_run, tmp_path, finetune, monkeypatch):
@@ -112,7 +119,7 @@ def test_clips_of_val_are_compared_where_there_is_no_test_split_and_none_where_t
 ):
     run = shutil.copytree(trained_run, tmp_path / "run")
     manifest = (run / "manifest.csv").read_text()
-    for kept, printed in (("val", "val       0 of 4 predictions differ"), ("train", "has neither test nor val clips")):
+    for kept, printed in (("val", "val: 0 of 4 predictions differ"), ("train", "has neither test nor val clips")):
         lines = [
             line for line in manifest.splitlines() if ",test" not in line and (kept == "val" or ",val" not in line)
         ]

@@ -6,6 +6,7 @@ import torch
 from grey import TINY
 from multitask_models import tasked
 
+from finetune.export import write_model
 from finetune.export.graph import ExportGraph
 from finetune.export.parity import TOLERANCE, _expected_outputs, compare_batches
 from finetune.export.write_model import WRITERS, export_program
@@ -87,6 +88,17 @@ def test_boxes_of_views_are_left_to_the_caller_and_other_numbers_are_averaged():
     with torch.no_grad():
         outputs = graph(graph.example(3))
     assert {name: tuple(values.shape) for name, values in outputs.items()} == {"shade": (3, 1), "box": (3, 2, 4)}
+
+
+def test_weights_of_more_than_an_onnx_file_holds_lie_in_a_file_beside_it(tmp_path, monkeypatch):
+    monkeypatch.setattr(write_model, "ONE_FILE_BYTES", 0)
+    graph = graph_of()
+    (tmp_path / "written").mkdir()
+    session_of(graph, "onnx", tmp_path / "written")
+    moved = (tmp_path / "written").rename(tmp_path / "moved")  # as an export is once it is complete
+    assert sorted(path.name for path in moved.iterdir()) == ["model.onnx", "model.onnx.data"]
+    session = open_session(moved, "onnx", graph.output_names)
+    assert max(compare_batches(graph, session).values()) < TOLERANCE["fp32"]
 
 
 def test_an_exported_program_names_no_source_file():
