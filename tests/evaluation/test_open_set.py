@@ -161,6 +161,10 @@ def test_the_command_trains_without_the_class_and_resumes(clips, tmp_path, finet
     assert "left out of training: 16 clips of middle" in err
     assert "test unknown: AUROC" in printed
     assert finetune("train", "folder", *settings, "evaluate.unknown=[midle]")[0] == 2
+    before = (tmp_path / "run/unknown.csv").read_bytes()
+    status, printed, err = finetune("train", "--resume", tmp_path / "run")
+    assert (status, before) == (0, (tmp_path / "run/unknown.csv").read_bytes()), err
+    assert "test unknown: AUROC" in printed
     moved = shutil.copytree(clips.parent, tmp_path / "moved")
     results = ft.evaluate(tmp_path / "run", data_root=moved, pictures=False)
     assert results["tasks"]["label"]["open_set"]["num_unknown"] == 4
