@@ -83,6 +83,8 @@ def apply_changes(place: Path, options: ApplyOptions = ApplyOptions(), *, out: P
 
     The new manifest must be one that training accepts. Raises DataError where it is not, and nothing is written.
     """
+    if not place.exists():
+        raise DataError(f"there is no manifest or folder {str(place)!r}")
     journal = Journal(place)
     target = out or default_output(place)
     target = target.parent.resolve() / target.name
@@ -96,7 +98,10 @@ def apply_changes(place: Path, options: ApplyOptions = ApplyOptions(), *, out: P
     table, clips = _read_table(journal, target.parent)
     _refuse_new_classes(table, corrections, options)
     notes = _fill_assigned(table, clips, corrections, options.run, journal)
+    classes = _labels(table)
     _correct(table, clips, corrections, journal, target.parent)
+    if gone := sorted(classes - _labels(table)):
+        notes = (*notes, f"no clip is left with the label {shorten_list(gone)}")
     data = table.to_bytes()
     before = target.read_bytes() if target.exists() else None
     if before is not None and before != data and not options.overwrite:
@@ -151,6 +156,11 @@ def _correct(table: CsvText, clips: list[Clip], corrections: Corrections, journa
         times = {"start": seconds_text(clip.start), "end": seconds_text(clip.end)} if _has(table, "start") else {}
         table.append({"path": new_row_path(clip, journal.clips.root, folder), **times, **values})
     table.remove({row for clip in corrections.left_out for row in rows_of[clip]})
+
+
+def _labels(table: CsvText) -> set[str]:
+    """The different texts of the column label."""
+    return {table.value(row, "label") for row in range(len(table))}
 
 
 def _has(table: CsvText, name: str) -> bool:

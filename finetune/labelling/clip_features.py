@@ -6,6 +6,7 @@ import json
 import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
@@ -28,6 +29,7 @@ from finetune.storage.safe_read import BAD_ARRAY_ERRORS
 from finetune.video.row_loader import evaluation_loader
 
 Progress = Callable[[int, int], None]
+SAVED_AT_ONCE = 500  # clips that are computed again at most, where the program is stopped
 
 
 @dataclass(frozen=True, eq=False)
@@ -75,19 +77,26 @@ def clip_features(run: Run, clips: Manifest, *, progress: Progress | None = None
     keys = [_clip_key(clips, row) for row in range(len(clips))]
     missing = np.flatnonzero([key not in cached for key in keys])
     failed: dict[str, str] = {}
-    if len(missing):
-        computed, failed = _compute(run, model, clips, missing, progress)
+    for start in range(0, len(missing), SAVED_AT_ONCE):
+        part = missing[start : start + SAVED_AT_ONCE]
+        report = None if progress is None else partial(_report, progress, start, len(missing))
+        computed, reasons = _compute(run, model, clips, part, report)
+        failed |= reasons
         cached |= {keys[row]: vectors for row, vectors in computed.items()}
         _write(file, cached)
     rows = [row for row in range(len(clips)) if keys[row] in cached]
     width = len(model.outputs[model.primary].names)
-    features = np.array([cached[keys[row]][0] for row in rows], dtype=np.float32)
-    probs = np.array([cached[keys[row]][1] for row in rows], dtype=np.float32).reshape(-1, width)
-    return ClipFeatures(tuple(clips.clip_name(row) for row in rows), features, probs, failed)
+    features_ND = np.array([cached[keys[row]][0] for row in rows], dtype=np.float32)
+    probs_NK = np.array([cached[keys[row]][1] for row in rows], dtype=np.float32).reshape(-1, width)
+    return ClipFeatures(tuple(clips.clip_name(row) for row in rows), features_ND, probs_NK, failed)
+
+
+def _report(progress: Progress, before: int, total: int, done: int) -> None:
+    progress(before + done, total)
 
 
 def _compute(
-    run: Run, model: VideoClassifier, clips: Manifest, rows: np.ndarray, progress: Progress | None
+    run: Run, model: VideoClassifier, clips: Manifest, rows: np.ndarray, report: Callable[[int], None] | None
 ) -> tuple[dict[int, tuple[np.ndarray, np.ndarray]], dict[str, str]]:
     """Features (D,) and probabilities (K,) by row, and the reason for each clip that cannot be read, by name."""
     lacking = clips.without(np.setdiff1d(np.arange(len(clips)), rows))
@@ -103,8 +112,8 @@ def _compute(
                 vectors_BD = inputs.take()
                 for place, row in enumerate(batch["row"].tolist()):
                     computed[int(rows[row])] = vectors_BD[place], probs_BK[place]
-            if progress is not None:
-                progress(len(computed) + len(skipped), len(rows))
+            if report is not None:
+                report(len(computed) + len(skipped))
     return computed, {lacking.clip_name(row): reason for row, reason in skipped.items()}
 
 
@@ -170,7 +179,7 @@ def _write(file: Path, cached: dict[str, tuple[np.ndarray, np.ndarray]]) -> None
     features_ND, probs_NK = (np.stack([vectors[part] for vectors in cached.values()]) for part in (0, 1))
     try:
         file.parent.mkdir(exist_ok=True)
-        with atomic_file(file, concurrent_writers=True) as partial, partial.open("wb") as out:
+        with atomic_file(file, concurrent_writers=True) as new, new.open("wb") as out:
             np.savez(out, names=names, features=features_ND, probs=probs_NK)
     except OSError:
         pass

@@ -188,7 +188,16 @@ def test_a_changed_split_needs_those_that_training_assigned(trained_run, clip_fo
     assert splits == expected
 
 
+def test_a_class_that_lost_its_last_clip_is_noted(manifest):
+    change(manifest, "c.mp4", "label", "wave")
+    change(manifest, "d.mp4", "bad", True)
+    manifest.write_bytes(manifest.read_bytes() + b"f.mp4;sit;;train;p5\r\n")
+    assert apply_changes(manifest).notes == ("no clip is left with the label jump",)
+
+
 def test_without_changes_there_is_nothing_to_apply(manifest):
+    with pytest.raises(DataError, match="there is no manifest or folder"):
+        apply_changes(manifest.with_name("none.csv"))
     with pytest.raises(DataError, match=r"nothing was corrected: .*clips\.csv\.changes\.jsonl has no change"):
         apply_changes(manifest)
 

@@ -59,6 +59,21 @@ def test_only_new_clips_are_computed(run, tmp_path, monkeypatch):
     assert len(computed) == len(rows) - len(first.names) + 2, "a file that changed is computed again"
 
 
+def test_a_pass_that_is_stopped_goes_on_where_it_was(run, monkeypatch):
+    rows, calls = saved_manifest(run), []
+    monkeypatch.setattr(module, "SAVED_AT_ONCE", 6)
+
+    def stop(done, total):
+        calls.append((done, total))
+        if done == 8:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        clip_features(run, rows, progress=stop)
+    clip_features(run, rows, progress=lambda done, total: calls.append((done, total)))
+    assert calls[7:9] == [(8, 16), (1, 10)]
+
+
 def test_files_that_cannot_be_read_are_told_and_a_damaged_cache_is_written_again(run, tmp_path):
     make_clip(tmp_path / "good.mp4", 7, start=20, step=2)
     (tmp_path / "bad.mp4").write_bytes(b"no video")
