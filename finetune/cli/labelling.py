@@ -43,10 +43,13 @@ def suspects(
     from finetune.text import count
 
     predictions = read_out_of_fold(folder, task)
-    found = rank_suspects(predictions)
+    every = rank_suspects(predictions)
+    found = _not_corrected(every, folder, task)
     _print_suspects(found[:number])
     for group, (suspicious, size) in suspect_groups(found, predictions.clips).items():
         print_wrapped(f"group {group}: {suspicious} of {count(size, 'clip')} are suspects")
+    if len(found) < len(every):
+        print_wrapped(f"{count(len(every) - len(found), 'suspect')} left out, as corrected in the journal since")
     print_wrapped(f"{count(len(found), 'suspect')} among {count(len(predictions.clips), 'clip')} {predictions.origin}")
     if not RunFolder(folder).study.is_file():
         print("other clips were trained on, or not evaluated; `finetune kfold` predicts all", file=sys.stderr)
@@ -93,6 +96,26 @@ def next_to_label(
     if out is not None:
         _write_csv(out, ["path", "guess", "probability"], [(c.path, c.guess, round(c.probability, 6)) for c in chosen])
         print(out)
+
+
+def _not_corrected(found: "list[Suspect]", folder: Path, task: str | None) -> "list[Suspect]":
+    """The suspects that were not corrected since in the journal of the data, where these are on this machine."""
+    from finetune.labelling.journal import Journal
+    from finetune.labelling.suspects import without_corrected
+    from finetune.labelling.unlabelled import data_place
+    from finetune.recipe.tasks import primary_task
+    from finetune.run.folder import RunFolder
+    from finetune.run.read import open_run
+
+    run = folder / "fold-1" if RunFolder(folder).study.is_file() else folder
+    if not RunFolder(run).checkpoints.is_dir():
+        return found
+    opened = open_run(run)
+    place, tasks = data_place(opened), opened.recipe.tasks
+    if place is None:
+        return found
+    name = task or primary_task(opened.outputs)
+    return without_corrected(found, Journal(place), tasks[name].columns_of(name)[0] if tasks else "label")
 
 
 def _print_suspects(found: "list[Suspect]") -> None:

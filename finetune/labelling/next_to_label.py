@@ -14,6 +14,7 @@ from finetune.data.labels import join_labels
 from finetune.data.manifest import Manifest
 from finetune.errors import DataError
 from finetune.labelling.clip_features import ClipFeatures, Progress, clip_features, unlabelled_clips
+from finetune.recipe.tasks import OutputSpec, primary_task
 from finetune.run.read import Run
 
 FEW_PER_CLASS = 4  # up to this mean number of labelled clips a class, a model's doubts say little
@@ -50,13 +51,14 @@ def next_to_label(
     pool = clip_features(run, unlabelled_clips(run, paths), progress=progress)
     if not pool.names:
         raise DataError(f"{run.folder}: no clip to label can be read, of {len(paths)}")
-    is_multilabel = run.recipe.data.multilabel
-    if len(labelled) < FEW_PER_CLASS * len(run.classes):
+    output = run.outputs[primary_task(run.outputs)]
+    if len(labelled) < FEW_PER_CLASS * len(output.names):
         known = clip_features(run, labelled, progress=progress)
         rows, reason = typical_first(pool.features_ND, known.features_ND, count=count, seed=seed), TYPICAL
     else:
-        rows, reason = np.argsort(margins(pool.probs_NK, multilabel=is_multilabel), kind="stable")[:count], UNSURE
-    return [_next_clip(pool, int(row), run, reason, multilabel=is_multilabel) for row in rows]
+        margins_N = margins(pool.probs_NK, multilabel=output.kind == "multilabel")
+        rows, reason = np.argsort(margins_N, kind="stable")[:count], UNSURE
+    return [_next_clip(pool, int(row), output, reason) for row in rows]
 
 
 def typical_first(pool_ND: np.ndarray, labelled_MD: np.ndarray, *, count: int, seed: int = 0) -> np.ndarray:
@@ -103,7 +105,8 @@ def margins(probs_NK: np.ndarray, *, multilabel: bool = False) -> np.ndarray:
     return ordered_NK[:, -1] - ordered_NK[:, -2]
 
 
-def _next_clip(pool: ClipFeatures, row: int, run: Run, reason: str, *, multilabel: bool) -> NextClip:
-    probs_K = pool.probs_NK[row]
-    guess = join_labels(run.classes, probs_K >= 0.5) if multilabel else run.classes[int(probs_K.argmax())]
+def _next_clip(pool: ClipFeatures, row: int, output: OutputSpec, reason: str) -> NextClip:
+    probs_K, names = pool.probs_NK[row], output.names
+    is_list = output.kind == "multilabel"
+    guess = join_labels(names, probs_K >= 0.5) if is_list else names[int(probs_K.argmax())]
     return NextClip(Path(pool.names[row]), guess, float(probs_K.max()), reason)

@@ -11,6 +11,7 @@ import numpy as np
 
 from finetune.data.labels import join_labels
 from finetune.labelling.confident_learning import contradicted, contradicted_classes, self_confidence
+from finetune.labelling.journal import BAD, Journal, is_same
 from finetune.labelling.out_of_fold import LabelledClip, OutOfFold, read_out_of_fold
 
 MIN_GROUP_SUSPECTS = 3  # fewer suspects of one group are no pattern
@@ -58,6 +59,17 @@ def _of_one_class(probs_NK: np.ndarray, targets_NK: np.ndarray) -> tuple[np.ndar
     scores_N[labelled] = self_confidence(probs_NK[labelled], labels)
     rows = labelled[contradicted(probs_NK[labelled], labels)]
     return rows, scores_N, probs_NK.argmax(1)[:, None] == np.arange(probs_NK.shape[1])
+
+
+def without_corrected(found: Sequence[Suspect], journal: Journal, field: str) -> list[Suspect]:
+    """The suspects whose label, in the column `field`, is still the one that was evaluated, and that are not bad."""
+    values = journal.values()
+    left = []
+    for suspect in found:
+        clip = journal.clips.clip(suspect.clip.path, suspect.clip.start, suspect.clip.end)
+        is_same_label = is_same(values.get((clip, field), suspect.clip.label), suspect.clip.label)
+        left += [suspect] if is_same_label and not values.get((clip, BAD)) else []
+    return left
 
 
 def suspect_groups(found: Sequence[Suspect], clips: Sequence[LabelledClip]) -> dict[str, tuple[int, int]]:

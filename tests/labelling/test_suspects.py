@@ -13,8 +13,9 @@ from finetune.data.manifest import Manifest
 from finetune.errors import RunError
 from finetune.evaluation.write_evaluation import build_results
 from finetune.labelling import confident_learning
+from finetune.labelling.journal import Change, Journal
 from finetune.labelling.out_of_fold import read_out_of_fold
-from finetune.labelling.suspects import rank_suspects, suspect_groups, suspects
+from finetune.labelling.suspects import rank_suspects, suspect_groups, suspects, without_corrected
 from finetune.run.predictions_csv import write_class_predictions
 from finetune.run.write import write_results
 
@@ -144,6 +145,20 @@ def test_a_group_that_was_swapped_is_named(tmp_path):
     write_predictions(tmp_path / "kfold", rows, probs, study=True)
     predictions = read_out_of_fold(tmp_path / "kfold")
     assert suspect_groups(rank_suspects(predictions), predictions.clips) == {"swapped": (3, 4)}
+
+
+def test_what_was_corrected_since_is_left_out(tmp_path):
+    rows = [("a", "p")] * 4 + [("b", "q")] * 4
+    probs = of_two_classes([0.9, 0.8, 0.9, 0.2, 0.1, 0.2, 0.95, 0.1])
+    write_predictions(tmp_path / "kfold", rows, probs, study=True)
+    first, second = found = suspects(tmp_path / "kfold")
+    journal = Journal(tmp_path / "kfold-test.csv")
+    journal.append(Change("test6.mp4", "label", "a", "b", start=1, end=3.5))
+    assert without_corrected(found, journal, "label") == [second]
+    journal.undo()
+    assert without_corrected(found, journal, "label") == found
+    journal.append(Change("test3.mp4", "bad", True, False, start=1, end=3.5))
+    assert without_corrected(found, journal, "label") == [first]
 
 
 def test_folders_without_such_predictions_are_refused(tmp_path):
