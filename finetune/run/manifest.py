@@ -23,18 +23,18 @@ def saved_manifest(run: Run, *, data_root: str | Path | None = None, needs_files
     """The rows of a run as they were when it was trained; `data_root` is where their files are now.
 
     Its `unknown` are the rows of classes that were left out of training. The rows of an exported model are those of the
-    run in whose folder it lies; elsewhere it has none.
+    run in whose folder it lies; elsewhere it has none. A published model has none either.
 
     Raises DataError where files are missing, unless not `needs_files`, and where `data_root` is given but frames come
-    from a pack. Raises RunError for rows with classes that the run does not have, and for an exported model without
-    rows, unless not `needs_files`.
+    from a pack. Raises RunError for rows with classes that the run does not have, and for a model without rows, unless
+    not `needs_files`.
     """
     source = _folder_with_rows(run)
     if source is None:
         if needs_files:
             raise RunError(
-                f"{run.folder}: is an exported model that lies in no run folder, so it has no rows; name a labelled "
-                "set, data.manifest=FILE.csv or data.folder=DIR"
+                f"{run.folder}: has no rows of its own, as published models and exported ones outside of their run; "
+                "name a labelled set, data.manifest=FILE.csv or data.folder=DIR"
             )
         return _no_rows(run)
     manifest = _read_rows(run, source.manifest, data_root=data_root, needs_files=needs_files)
@@ -70,7 +70,8 @@ def _read_rows(run: Run, csv: Path, *, data_root: str | Path | None, needs_files
 def _folder_with_rows(run: Run) -> RunFolder | None:
     """The folder of a run, or of the run RUN of an exported model RUN/exported/NAME; None where there is none."""
     if run.exported is None:
-        return RunFolder(run.folder)
+        folder = RunFolder(run.folder)
+        return folder if folder.manifest.is_file() else None
     exported = run.folder.resolve().parent
     around = RunFolder(exported.parent)
     return around if exported == around.exported and around.manifest.is_file() else None

@@ -223,6 +223,14 @@ def test_the_commands_list_what_is_published_and_predict_from_the_hub(
     assert status == 2 and "write OWNER/NAME" in err
 
 
+def test_a_published_model_is_evaluated_on_another_set(hub, trained_run, clip_folder, finetune):
+    publish(trained_run)
+    status, _, err = finetune("evaluate", "hf://me/clips", f"data.folder={clip_folder}", "--no-pictures")
+    assert status == 0, err
+    status, _, err = finetune("evaluate", "hf://me/clips")
+    assert status == 2 and "data.manifest=FILE.csv or data.folder=DIR" in err
+
+
 def test_published_names_are_those_that_can_be_downloaded():
     assert not [name for name in PUBLIC_FILES if Path(name).suffix in {".py", ".pt", ".pt2", ".pkl", ".bin.py"}]
     with pytest.raises(FinetuneError, match="has no"):
