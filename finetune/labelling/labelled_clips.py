@@ -39,14 +39,18 @@ class LabelledClips:
         self.place = place.resolve()
         self.is_folder = self.place.is_dir()
         self.root = self.place if self.is_folder else self.place.parent
+        self._given_root = place.absolute() if self.is_folder else place.absolute().parent  # links not followed
         self._cells: Mapping[Clip, Mapping[str, str]] = {}
         self._columns: tuple[str, ...] = ()
         self._version: tuple[int, int, int] | None = None
 
     def clip(self, path: str | Path, start: float = 0.0, end: float = math.inf) -> Clip:
         """The clip of a path, absolute or relative to the manifest's folder, and its interval in seconds."""
-        absolute = os.path.normpath(self.root / path)
-        below = os.path.relpath(absolute, self.root) if absolute.startswith(f"{self.root}{os.sep}") else absolute
+        file = os.path.normpath(self.root / path)
+        below = _below(file, self._given_root) or _below(file, self.root)
+        if below is None:
+            folder, name = os.path.split(file)
+            below = _below(f"{os.path.realpath(folder)}{os.sep}{name}", self.root) or file
         return Clip(Path(below).as_posix(), round(start, 6), round(end, 6) if math.isfinite(end) else end)
 
     def columns(self) -> tuple[str, ...]:
@@ -89,3 +93,8 @@ class LabelledClips:
         labelled = zip(scan.files, scan.labels, splits, strict=True)
         cells = {self.clip(file): {"label": label, "split": split, "group": ""} for file, label, split in labelled}
         return OWN_COLUMNS, cells
+
+
+def _below(file: str, root: Path) -> str | None:
+    """The path relative to `root`; None where it is not below it."""
+    return os.path.relpath(file, root) if file.startswith(f"{root}{os.sep}") else None

@@ -141,6 +141,20 @@ def test_a_folder_has_its_journal_beside_it_and_takes_labels_of_new_clips(tmp_pa
     ]
 
 
+def test_links_to_the_folder_lead_to_the_same_rows_and_journal(manifest, tmp_path_factory):
+    link = tmp_path_factory.mktemp("other") / "link"
+    link.symlink_to(manifest.parent)
+    (manifest.parent / "sub").mkdir()
+    (manifest.parent / "videos").symlink_to(manifest.parent / "sub")
+    (manifest.parent / "sub/9.mp4").touch()
+    manifest.write_text(manifest.read_text() + "videos/9.mp4,a,train,r\n")
+    linked, direct = Journal(link / "clips.csv"), Journal(manifest)
+    linked.append(Change(str(link / "0.mp4"), "label", "b", "a"))
+    direct.append(Change(str(link / "1.mp4"), "label", "a", "b"))
+    linked.append(Change(str(link / "videos/9.mp4"), "label", "b", "a"))
+    assert [change.path for change in direct.changes()] == ["0.mp4", "1.mp4", "videos/9.mp4"]
+
+
 def test_a_last_line_that_was_cut_anywhere_is_ignored_and_written_over(manifest):
     journal = Journal(manifest)
     journal.append(Change("0.mp4", "label", "b", "a"))
