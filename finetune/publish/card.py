@@ -58,6 +58,7 @@ def _metadata(facts: CardFacts, repo: str, *, licence: str | None, dataset: str 
     weights = facts.weights or {}
     stated = licence or weights.get("licence") or (None if weights.get("source") == "none" else "unknown")
     hub_id = weights.get("hub_id", "")
+    eval_results = list(_eval_results(facts, dataset))
     is_known = stated is None or stated in _HUB_LICENCES
     return ModelCardData(
         license=stated if is_known else "other",
@@ -68,8 +69,8 @@ def _metadata(facts: CardFacts, repo: str, *, licence: str | None, dataset: str 
         pipeline_tag="video-classification" if _has_classes(facts) else None,
         tags=_tags(facts),
         datasets=[dataset] if dataset else None,
-        model_name=_title(facts, repo),
-        eval_results=list(_eval_results(facts, dataset)) or None,
+        model_name=_title(facts, repo) if eval_results else None,
+        eval_results=eval_results or None,
     )
 
 
@@ -93,10 +94,11 @@ def _title(facts: CardFacts, repo: str) -> str:
 
 
 def _eval_results(facts: CardFacts, dataset: str | None) -> Iterator["EvalResult"]:
-    """One result for each metric with a finite value, rounded to four digits."""
+    """One result for each metric with a finite value, rounded to four digits; none of an int8 model."""
     from huggingface_hub import EvalResult
 
-    if facts.results is None:
+    is_int8 = facts.exported is not None and facts.exported.get("int8")
+    if facts.results is None or is_int8:  # the figures of a run are not those of its int8 version
         return
     split = facts.results["split"]
     for task, metrics in facts.results["tasks"].items():

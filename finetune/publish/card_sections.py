@@ -1,5 +1,6 @@
 """The sections of a model card as Markdown lines, computed from the run; a section that knows nothing is empty."""
 
+import math
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
@@ -19,6 +20,7 @@ from finetune.report.run.changed_settings import recipe_changes
 from finetune.report.run.markdown import class_lines, escape_markdown, headline_lines, protocol_line, timeline_lines
 from finetune.report.run.task_section import task_context
 from finetune.report.run.task_words import METRICS, regression_warnings
+from finetune.run.model_json import ModelInfo
 from finetune.text import count
 
 MAX_LISTED_CLASSES = 100
@@ -116,6 +118,7 @@ def _parity(facts: CardFacts) -> str:
     runtime, precision = facts.exported["runtime"], facts.exported["precision"]
     int8 = ", weights and activations as int8" if facts.exported.get("int8") else ""
     text = f"These are figures of the run, measured with PyTorch. The files here are for {runtime} at {precision}{int8}"
+    text += "".join(_int8_cost(facts.exported))
     parity = facts.exported.get("parity")
     if not parity or not parity["split"]:
         return f"{text}."
@@ -123,6 +126,16 @@ def _parity(facts: CardFacts) -> str:
     different = sum(map(len, split["different"].values()))
     clips = count(split["clips"], f"{split['split']} clip")
     return f"{text}; on {clips}, {different or 'none'} of their predictions differ{'s' if different == 1 else ''}."
+
+
+def _int8_cost(info: ModelInfo) -> Iterator[str]:
+    """What int8 changes in each task's headline metric, as clauses of a sentence."""
+    for task, cost in ((info.get("int8") or {}).get("cost") or {}).items():
+        low, high = cost["interval"] or (math.nan, math.nan)
+        yield (
+            f"; int8 changes the {plain(cost['metric'])} of {escape_markdown(task)} from {cost['run']:.3f} to "
+            f"{cost['int8']:.3f} (95 % interval of the difference {low:.3f} to {high:.3f})"
+        )
 
 
 def split(facts: CardFacts) -> list[str]:
