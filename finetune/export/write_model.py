@@ -1,8 +1,10 @@
 """Write a graph as a file of one format: torch's .pt2, ONNX, or OpenVINO's .xml and .bin."""
 
 import io
+import re
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -32,9 +34,34 @@ def _traced(module: torch.nn.Module, frames: torch.Tensor) -> ExportedProgram:
     with torch.no_grad(), warnings.catch_warnings(action="ignore"):
         program = torch.export.export(module, (frames,), dynamic_shapes=({0: Dim(BATCH, min=1)},))
         program = program.run_decompositions({})
+    if not takes_any_batch(program):
+        raise _FixedBatchError
+    _remove_resampling_to_the_same_size(program)
     for node in program.graph.nodes:  # the paths of source files on this machine
         node.meta.pop("stack_trace", None)
     return program
+
+
+class _FixedBatchError(Exception):
+    """The graph is for one batch size."""
+
+
+def takes_any_batch(program: ExportedProgram) -> bool:
+    """Whether the first axis of each input and output has a size that the graph leaves open."""
+    names = {*program.graph_signature.user_inputs, *program.graph_signature.user_outputs}
+    values = [node.meta["val"] for node in program.graph.nodes if node.name in names]
+    return all(value.ndim > 0 and isinstance(value.shape[0], torch.SymInt) for value in values)
+
+
+def _remove_resampling_to_the_same_size(program: ExportedProgram) -> None:
+    """timm resamples position embeddings in every exported graph, which OpenVINO cannot do."""
+    for node in list(program.graph.nodes):
+        if "upsample" in str(node.target):
+            (source, *_) = node.args
+            if str(source.meta["val"].shape) == str(node.meta["val"].shape):  # symbols are compared by name
+                node.replace_all_uses_with(source)
+                program.graph.erase_node(node)
+    program.graph_module.recompile()
 
 
 def _blamed_part(graph: ExportGraph) -> str:
@@ -53,8 +80,10 @@ def _blamed_part(graph: ExportGraph) -> str:
 
 def _reason(error: Exception) -> str:
     text = str(error)
-    if "Constraints violated" in text or "ConstraintViolation" in type(error).__name__:
+    if isinstance(error, _FixedBatchError) or "Constraints violated" in text:
         return "its forward pass works for one batch size only, as with len(x) of a tensor in place of x.shape[0]"
+    if missing := re.search(r"No conversion rule found for operations: (.+)", text):
+        return f"there is no conversion of {missing[1].strip()}"
     return " ".join(text.split("\n")[0].split())[:300] or type(error).__name__
 
 
@@ -67,7 +96,7 @@ def write_torch(program: ExportedProgram, graph: ExportGraph, folder: Path, prec
 
 def write_onnx(program: ExportedProgram, graph: ExportGraph, folder: Path, precision: str) -> None:
     """With the weights inside, or where they are more than an ONNX file holds, in a file beside it."""
-    with warnings.catch_warnings(action="ignore"):
+    with warnings.catch_warnings(action="ignore"), _explain_conversion(graph, "ONNX"):
         converted = torch.onnx.export(
             program, input_names=[INPUT_NAME], output_names=graph.output_names, dynamo=True, verbose=False
         )
@@ -80,6 +109,7 @@ def write_onnx(program: ExportedProgram, graph: ExportGraph, folder: Path, preci
 def _clean_onnx(model: Any) -> None:
     """Name the first axis of input and outputs, and remove the notes about source code."""
     for value in (*model.graph.inputs, *model.graph.outputs):
+        assert not isinstance(value.shape[0], int), value
         value.shape[0] = BATCH
     for node in model.graph.all_nodes():
         node.metadata_props.clear()
@@ -88,7 +118,7 @@ def _clean_onnx(model: Any) -> None:
 def write_openvino(program: ExportedProgram, graph: ExportGraph, folder: Path, precision: str) -> None:
     """Weights are fp32, or at fp16 half as large; OpenVINO computes in the precision that a file is opened with."""
     openvino = import_extra("openvino", extra="openvino")
-    with warnings.catch_warnings(action="ignore"):
+    with warnings.catch_warnings(action="ignore"), _explain_conversion(graph, "OpenVINO"):
         converted = openvino.convert_model(program)
     for port, name in zip((*converted.inputs, *converted.outputs), (INPUT_NAME, *graph.output_names), strict=True):
         port.get_tensor().set_names({name})
@@ -97,6 +127,18 @@ def write_openvino(program: ExportedProgram, graph: ExportGraph, folder: Path, p
         openvino.save_model(converted, folder / MODEL_FILES["openvino"], compress_to_fp16=precision == "fp16")
     except RuntimeError as error:  # OpenVINO does not say why
         raise OSError(f"OpenVINO cannot write the file, as on a full disk ({error})") from error
+
+
+@contextmanager
+def _explain_conversion(graph: ExportGraph, runtime: str) -> Iterator[None]:
+    """Raise ModelError that names the backbone where a converter fails; each has many kinds of errors."""
+    try:
+        yield
+    except Exception as error:
+        backbone = part_name(graph.model.settings.backbone)
+        raise ModelError(
+            f"model.backbone {backbone!r} cannot be exported to {runtime}: {_reason(error)}; export it to torch"
+        ) from error
 
 
 WRITERS: dict[str, Callable[[ExportedProgram, ExportGraph, Path, str], None]] = {
