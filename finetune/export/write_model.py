@@ -19,6 +19,8 @@ from finetune.runtime.extras import import_extra
 
 ONE_FILE_BYTES = 2 * 10**9 - 10**7  # an ONNX file ends at 2 GiB; its graph takes a few MB
 
+TRANSPOSING = (torch.ops.aten.transpose.int, torch.ops.aten.permute.default)
+
 
 def export_program(graph: ExportGraph) -> ExportedProgram:
     """The graph by torch.export, of any batch size. Raises ModelError that names the part that cannot be exported."""
@@ -36,7 +38,7 @@ def _traced(module: torch.nn.Module, frames: torch.Tensor) -> ExportedProgram:
         program = program.run_decompositions({})
     if not takes_any_batch(program):
         raise _FixedBatchError
-    _remove_resampling_to_the_same_size(program)
+    _make_convertible(program)
     for node in program.graph.nodes:  # the paths of source files on this machine
         node.meta.pop("stack_trace", None)
     return program
@@ -53,15 +55,34 @@ def takes_any_batch(program: ExportedProgram) -> bool:
     return all(value.ndim > 0 and isinstance(value.shape[0], torch.SymInt) for value in values)
 
 
-def _remove_resampling_to_the_same_size(program: ExportedProgram) -> None:
-    """timm resamples position embeddings in every exported graph, which OpenVINO cannot do."""
+def _make_convertible(program: ExportedProgram) -> None:
+    """Replace what converters cannot take.
+
+    A view of transposed values may rely on the strides that attention had while it was traced; other kernels and the
+    converters have others. timm resamples position embeddings to their own size in each exported graph, which OpenVINO
+    cannot do.
+    """
     for node in list(program.graph.nodes):
-        if "upsample" in str(node.target):
-            (source, *_) = node.args
-            if str(source.meta["val"].shape) == str(node.meta["val"].shape):  # symbols are compared by name
-                node.replace_all_uses_with(source)
-                program.graph.erase_node(node)
+        source: Any = node.args[0] if node.args else None
+        if node.target is torch.ops.aten.view.default and source.target in TRANSPOSING:
+            _insert_copy(program, before=node)
+        elif "upsample" in str(node.target) and _shape(source) == _shape(node):
+            node.replace_all_uses_with(source)
+            program.graph.erase_node(node)
     program.graph_module.recompile()
+
+
+def _insert_copy(program: ExportedProgram, *, before: torch.fx.Node) -> None:
+    source, contiguous = before.args[0], {"memory_format": torch.contiguous_format}
+    assert isinstance(source, torch.fx.Node), source
+    with program.graph.inserting_before(before):
+        copy = program.graph.call_function(torch.ops.aten.clone.default, (source,), contiguous)
+    copy.meta["val"] = source.meta["val"].clone(**contiguous)
+    before.update_arg(0, copy)
+
+
+def _shape(node: Any) -> str:
+    return str(node.meta["val"].shape)  # as text: comparing symbols would fix them
 
 
 def _blamed_part(graph: ExportGraph) -> str:
@@ -84,7 +105,8 @@ def _reason(error: Exception) -> str:
         return "its forward pass works for one batch size only, as with len(x) of a tensor in place of x.shape[0]"
     if missing := re.search(r"No conversion rule found for operations: (.+)", text):
         return f"there is no conversion of {missing[1].strip()}"
-    return " ".join(text.split("\n")[0].split())[:300] or type(error).__name__
+    summary = re.search(r"Exception summary\s+(.+)", text)  # of the ONNX exporter, after advice
+    return " ".join((summary[1] if summary else text).split("\n")[0].split())[:300] or type(error).__name__
 
 
 def write_torch(program: ExportedProgram, graph: ExportGraph, folder: Path, precision: str) -> None:
@@ -107,10 +129,16 @@ def write_onnx(program: ExportedProgram, graph: ExportGraph, folder: Path, preci
 
 
 def _clean_onnx(model: Any) -> None:
-    """Name the first axis of input and outputs, and remove the notes about source code."""
+    """Name the first axis of input and outputs, and remove the notes about source code.
+
+    Values between them get names that no task has; the exporter calls the output of a mean `mean`.
+    """
     for value in (*model.graph.inputs, *model.graph.outputs):
         assert not isinstance(value.shape[0], int), value
         value.shape[0] = BATCH
+    inner = [value for node in model.graph.all_nodes() for value in node.outputs if not value.is_graph_output()]
+    for number, value in enumerate(inner):
+        value.name = f"/{number}"
     for node in model.graph.all_nodes():
         node.metadata_props.clear()
 
