@@ -15,7 +15,7 @@ from finetune.recipe.own_parts import import_named_parts
 from finetune.text import count
 
 if TYPE_CHECKING:
-    from finetune.run.model_json import ModelInfo
+    from finetune.run.model_json import Int8Info, ModelInfo
 
 
 def export(
@@ -24,7 +24,12 @@ def export(
     precision: Annotated[
         Literal["fp32", "fp16", "bf16"], typer.Option(help="Number format. onnx has no bf16.")
     ] = "fp32",
-    out: Annotated[Path | None, typer.Option(metavar="DIR", help="Default: RUN/exported/<format>.")] = None,
+    int8: Annotated[
+        bool, typer.Option("--int8", help="Quantize to int8, calibrated on training clips; kept if it costs little.")
+    ] = False,
+    out: Annotated[
+        Path | None, typer.Option(metavar="DIR", help="Default: in RUN/exported, named for the format.")
+    ] = None,
     check: Annotated[
         Literal["split", "batches"],
         typer.Option(help="Compare with the run on the test split too (val without one), or on random frames only."),
@@ -47,7 +52,7 @@ def export(
     from finetune.run.read import open_run
 
     opened = open_run(open_run(run), parts=import_named_parts(parts or ()))
-    settings = ExportSettings(to, precision, out, check, max_different, data_root)
+    settings = ExportSettings(to, precision, out, check, max_different, data_root, int8)
     check_before_work(opened, settings)
     import_quickly("finetune.export.export_run")
     from finetune.export.export_run import export_run
@@ -56,9 +61,19 @@ def export(
     with progress_bars() as progress:
         folder, info = export_run(opened, settings, progress=progress)
     _print_parity(info)
+    if (of_int8 := info.get("int8")) is not None:
+        _print_int8(of_int8)
     if warning := licence_warning(info.get("weights") or {}):
         print(f"warning   {' '.join(warning)}", file=sys.stderr)
     print(folder)
+
+
+def _print_int8(info: Int8Info) -> None:
+    from finetune.export.int8_cost import describe_cost
+
+    for task, cost in info["cost"].items():
+        print(f"int8      {describe_cost(task, cost)}")
+    print(f"          {info['bytes'] / 1e6:.2f} MB, fp32 {info['fp32_bytes'] / 1e6:.2f} MB ({info['recipe']} settings)")
 
 
 def _print_parity(info: ModelInfo) -> None:

@@ -6,6 +6,7 @@ import numpy as np
 
 from finetune.export.graph import INPUT_NAME, LOGITS, ExportGraph
 from finetune.metrics.calibration import apply_temperature
+from finetune.model.count_multiplications import count_multiplications
 from finetune.recipe.own_parts import part_name
 from finetune.recipe.tasks import DEFAULT_COLUMNS
 from finetune.run.environment import package_versions
@@ -41,12 +42,18 @@ def describe_model(run: Run, graph: ExportGraph, *, to: Any, precision: Any, fit
         "clip": _clip(run, graph),
         "tasks": {task: _task(run, task, fitted[task]) for task in run.outputs},
         "primary": graph.model.primary,
+        "multiplications": _multiplications(graph),
         "classes": list(run.classes),
         "weights": environment.get("weights") if environment else None,
         "figures": _figures(run),
         "versions": {"finetune": VERSION, **package_versions(LIBRARIES)},
     }
     return info
+
+
+def _multiplications(graph: ExportGraph) -> int:
+    frames = graph.example(1).flatten(0, 1)[:1] if graph.views > 1 else graph.example(1)
+    return count_multiplications(graph.model, lambda: graph.model(frames))
 
 
 def _outputs(run: Run, graph: ExportGraph) -> list[OutputInfo]:

@@ -1,5 +1,6 @@
 """Export a run: write its network in another format, compare that with the run, and keep it only if they agree."""
 
+import functools
 import shutil
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
@@ -13,11 +14,13 @@ from finetune.export.graph import ExportGraph
 from finetune.export.parity import (
     BATCH_SIZES,
     TOLERANCE,
+    ClipsToCompare,
     SplitComparison,
     compare_batches,
     compare_split,
     describe_differences,
 )
+from finetune.export.quantize import quantize_model
 from finetune.export.readme import write_readme
 from finetune.export.settings import ExportSettings, check_before_work, target_folder
 from finetune.export.write_model import WRITERS, export_program
@@ -56,12 +59,16 @@ def export_run(run: Run, settings: ExportSettings, *, progress: Show) -> tuple[P
         write_graph(graph, partial, settings)
         info = describe_model(run, graph, to=settings.to, precision=settings.precision, fitted=fitted)
         progress(EXPORTING, 1, 1)
-        session = open_session(partial, settings.to, graph.output_names, precision=settings.precision)
-        parity = check_batches(graph, session, settings.precision)
+        clips = None
         if manifest is not None and split is not None:
-            comparison = compare_split(
-                run, graph, session, manifest=manifest, split=split, progress=lambda *done: progress(COMPARING, *done)
-            )
+            clips = ClipsToCompare(manifest, split, functools.partial(progress, COMPARING))
+        comparison = None
+        if settings.int8:
+            info["int8"], comparison = quantize_model(run, graph, partial, clips, runtime=settings.to)
+        session = open_session(partial, settings.to, graph.output_names, precision=settings.precision)
+        parity = check_batches(graph, session, "int8" if settings.int8 else settings.precision)
+        if clips is not None:
+            comparison = comparison or compare_split(run, graph, session, clips)
             check_split(parity, comparison, graph, fitted, settings)
         else:
             parity["note"] = _why_no_split(run, settings)
@@ -114,6 +121,7 @@ def check_split(
     allowed = settings.max_different
     if allowed is None:
         allowed = 0 if settings.precision == "fp32" else int(clips * LOW_PRECISION_SHARE)
+        allowed = clips if settings.int8 else allowed  # judged by what it costs
     parity["split"] = of_split = describe_differences(comparison, graph.model.outputs, fitted, allowed=allowed)
     for task, different in of_split["different"].items():
         if len(different) > allowed:

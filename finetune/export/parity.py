@@ -90,10 +90,16 @@ class SplitComparison:
     skipped: dict[int, str]
 
 
-def compare_split(
-    run: Run, graph: ExportGraph, session: Session, *, manifest: Manifest, split: str, progress: Progress | None
-) -> SplitComparison:
+@dataclass(frozen=True, eq=False)
+class ClipsToCompare:
+    manifest: Manifest
+    split: str
+    progress: Progress | None = None
+
+
+def compare_split(run: Run, graph: ExportGraph, session: Session, clips: ClipsToCompare) -> SplitComparison:
     """Each clip is read once, as in evaluation, and given to both."""
+    manifest, split, progress = clips.manifest, clips.split, clips.progress
     loader, bad = evaluation_loader(manifest, split, run.recipe, size=graph.model.size, views=graph.views)
     rows: list[int] = []
     skipped = dict(bad)

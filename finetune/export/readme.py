@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 
+from finetune.export.int8_cost import describe_cost
 from finetune.model.backbone.weights_source import describe_source, licence_warning
 from finetune.run.model_json import ModelInfo, TaskInfo
 from finetune.text import count
@@ -45,6 +46,7 @@ def write_readme(info: ModelInfo) -> str:
                 usage(info),
                 _interface(info),
                 _figures(info),
+                _int8(info),
                 _parity(info),
             )
             if section
@@ -106,11 +108,15 @@ for task, values in predictions(info, outputs, clip).items():
     print(task, {printed})
 ```
 
-- The numbers are those of `finetune predict{calibrated}` with `train.precision: fp32`{_thresholds(info)}.
+- The numbers are those of `finetune predict{calibrated}` with {_same_as(info)}{_thresholds(info)}.
 - `read_clip.py` reads whole video files, turned as their display matrix says, and single images without EXIF data. It
   reads no parts of a file and no folders of numbered images. It decodes every frame of a file twice.
 - `read_clip` gives one clip. For a batch, stack the frames of several: `numpy.stack([one.frames, other.frames])`.
 {notes}"""
+
+
+def _same_as(info: ModelInfo) -> str:
+    return "this folder; those of the run differ a little" if info.get("int8") else "`train.precision: fp32`"
 
 
 def _thresholds(info: ModelInfo) -> str:
@@ -167,6 +173,21 @@ On {count(figures["clips"], "clip")} of {figures["split"]}, before the export:
 
 def _interval(interval: list[float] | None) -> str:
     return "unknown" if interval is None else f"{interval[0]:.3f} to {interval[1]:.3f}"
+
+
+def _int8(info: ModelInfo) -> str:
+    of_int8 = info.get("int8")
+    if not of_int8:
+        return ""
+    costs = "\n".join(f"- {describe_cost(task, cost)}" for task, cost in of_int8["cost"].items())
+    return f"""## What int8 costs
+
+The network was quantized with {count(of_int8["calibration_clips"], "training clip")}.
+On {of_int8["split"]}, compared with the run clip by clip:
+
+{costs}
+
+The model has {of_int8["bytes"] / 1e6:.2f} MB, at fp32 {of_int8["fp32_bytes"] / 1e6:.2f} MB."""
 
 
 def _parity(info: ModelInfo) -> str:

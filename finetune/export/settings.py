@@ -20,7 +20,8 @@ class ExportSettings:
     """What to export and how to check it.
 
     `check` is `split`: random frames and the test split (val where there is none); or `batches`: random frames alone.
-    `max_different` is how many predictions of a task may differ on the split: None is 0 at fp32, else 1 %.
+    `max_different` is how many predictions of a task may differ on the split: None is 0 at fp32, 1 % at fp16 and bf16,
+    and any number at `int8`, which is judged by what it costs.
     """
 
     to: ExportFormat
@@ -29,23 +30,26 @@ class ExportSettings:
     check: Literal["split", "batches"] = "split"
     max_different: int | None = None
     data_root: Path | None = None
+    int8: bool = False
 
 
 def target_folder(run: Run, settings: ExportSettings) -> Path:
-    return settings.out or RunFolder(run.folder).exported / settings.to
+    return settings.out or RunFolder(run.folder).exported / (settings.to + "-int8" * settings.int8)
 
 
 def check_before_work(run: Run, settings: ExportSettings) -> None:
     """Raise RunError where the export cannot succeed: a missing library, or a folder that cannot be written."""
     if settings.to == "onnx" and settings.precision == "bf16":
         raise RunError("onnxruntime does not compute bf16 on CPUs; use --precision fp32 or fp16, or another format")
+    if settings.int8:
+        _refuse_int8(settings)
     target = target_folder(run, settings)
     is_other = target.exists() and not ExportedFolder(target).info.is_file()
     if is_other and (target.is_file() or any(target.iterdir())):
         raise RunError(f"{target}: exists and is not an exported folder; give --out another name")
     check_writable(ExportedFolder(target).info)
     if LIBRARIES[settings.to]:
-        import_extra(*LIBRARIES[settings.to], extra=settings.to)
+        import_extra(*LIBRARIES[settings.to], *(["nncf"] if settings.int8 else []), extra=settings.to)
     if settings.to == "openvino" and settings.precision != "fp32":
         _refuse_uncomputed(settings.precision)
 
@@ -59,3 +63,13 @@ def _refuse_uncomputed(precision: Precision) -> None:
             f"OpenVINO does not compute {precision} on this processor, so the export could not be compared with the "
             f"run; use --precision {' or '.join(['fp32', *able])}"
         )
+
+
+def _refuse_int8(settings: ExportSettings) -> None:
+    """Raise RunError where a model cannot be quantized, or what that costs cannot be measured."""
+    if settings.to == "torch":
+        raise RunError("--int8 is for onnx and openvino; --to torch has no int8")
+    if settings.precision != "fp32":
+        raise RunError(f"--int8 keeps the other parts in fp32, not {settings.precision}; omit --precision")
+    if settings.check == "batches":
+        raise RunError("--int8 is judged on clips of the test split, or of val without one; omit --check batches")

@@ -17,6 +17,7 @@ from finetune.run.checkpoint import load_model
 from finetune.run.model_json import ModelInfo, outputs_by_task
 from finetune.run.read import Run
 from finetune.runtime.device import resolve_device, resolve_precision
+from finetune.runtime.threads import SINGLE_THREAD_MULTIPLICATIONS, fits_one_thread
 
 
 def load_for_inference(run: Run) -> InferenceModel:
@@ -38,9 +39,14 @@ def open_exported(run: Run) -> ExportedModel:
             "export the run to onnx or openvino, or load a file that you trust yourself, as README.md beside it shows"
         )
     names = [output["name"] for output in info["outputs"]]
-    threads = torch.get_num_threads()
+    threads = 1 if _fits_one_thread(info) else torch.get_num_threads()
     session = open_session(run.folder, info["runtime"], names, precision=info["precision"], threads=threads)
     return ExportedModel(session, info, run.outputs, where=str(run.folder / info["file"]))
+
+
+def _fits_one_thread(info: ModelInfo) -> bool:
+    """Whether one thread is fastest for a clip, so that threads should compute several clips at once instead."""
+    return fits_one_thread(info.get("multiplications", SINGLE_THREAD_MULTIPLICATIONS))
 
 
 def inference_precision(model: InferenceModel, setting: str) -> str:
@@ -66,9 +72,6 @@ class ExportedModel(nn.Module):
     model averages. Classes have logits. Numbers have their own units, so `outputs` scale them by 1.
     """
 
-    runs_in_threads = False  # the runtime has threads of its own
-    fits_one_thread = False
-
     def __init__(self, session: Session, info: ModelInfo, outputs: Mapping[str, OutputSpec], *, where: str) -> None:
         super().__init__()
         self.session, self.info, self.where = session, info, where
@@ -80,6 +83,7 @@ class ExportedModel(nn.Module):
             clip["consensus"],
         )
         self.primary = info["primary"]
+        self.fits_one_thread = self.runs_in_threads = _fits_one_thread(info)
         self.device = torch.device("cpu")
         precision = "int8" if info.get("int8") else info["precision"]
         self.precision = f"{precision}, {info['runtime']}"

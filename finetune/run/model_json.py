@@ -15,7 +15,7 @@ from typing_extensions import TypedDict
 from finetune.errors import RunError
 from finetune.model.backbone.weights_source import WeightsSource
 from finetune.recipe.tasks import OutputSpec, TaskKind
-from finetune.run.results import ALLOW_EXTRA, Count, KnownScores, Number, Share, Temperature
+from finetune.run.results import ALLOW_EXTRA, Count, Interval, KnownScores, Number, Share, Temperature
 from finetune.storage.safe_read import read_json
 
 MODEL_FORMAT = 1  # `format` in model.json
@@ -95,6 +95,28 @@ class Parity(TypedDict):
     note: NotRequired[str]
 
 
+class TaskCost(TypedDict):
+    """What int8 costs one task; `difference` has the 95 % `interval`, None where there are too few clips for one."""
+
+    metric: Literal["accuracy", "moved"]  # moved: mean distance from the run's numbers, in units of their spread
+    run: Share | None
+    int8: Share | None
+    difference: Number
+    interval: Interval
+
+
+class Int8Info(TypedDict):
+    """How the network was quantized, and what that costs on a split."""
+
+    method: str
+    recipe: Literal["default", "careful"]  # careful: depthwise convolutions stay in fp32
+    calibration_clips: Count
+    split: Literal["train", "val", "test"]
+    cost: dict[str, TaskCost]
+    bytes: Count  # of the files of the model
+    fp32_bytes: Count
+
+
 class _ModelInfo(TypedDict):
     format: Annotated[int, Field(ge=1)]
     runtime: ExportFormat
@@ -114,10 +136,11 @@ class ModelInfo(_ModelInfo, total=False):
     __pydantic_config__ = ALLOW_EXTRA  # type: ignore[misc]
     run: str  # the name of the run's folder
     backbone: str
-    int8: dict[str, Any] | None
+    int8: Int8Info | None
     weights: WeightsSource | None  # None for runs that do not state it
     figures: dict[str, Any] | None  # of the run, with 95 % intervals
     parity: Parity | None
+    multiplications: Count  # of a clip with one view
     versions: dict[str, str | None]
 
 
