@@ -63,6 +63,8 @@ def export(
     _print_parity(info)
     if (of_int8 := info.get("int8")) is not None:
         _print_int8(of_int8)
+        if to == "onnx":
+            print("warning   ONNX Runtime can be slower at int8 than at fp32: see docs/export.md", file=sys.stderr)
     if warning := licence_warning(info.get("weights") or {}):
         print(f"warning   {' '.join(warning)}", file=sys.stderr)
     print(folder)

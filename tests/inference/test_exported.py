@@ -65,7 +65,7 @@ def test_evaluating_it_takes_the_rows_of_its_run_and_writes_into_its_own_folder(
 
 
 def test_outside_of_a_run_it_is_evaluated_on_a_set_that_is_named(copied, clip_folder):
-    with pytest.raises(RunError, match="lies in no run folder, so it has no rows; name a labelled set, data.manifest="):
+    with pytest.raises(RunError, match="has no rows of its own, .*; name a labelled set, data.manifest="):
         ft.evaluate(copied)
     results = ft.evaluate(copied, f"data.folder={clip_folder}", pictures=False)
     assert results["num_rows"] == 16
