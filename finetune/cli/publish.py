@@ -69,7 +69,9 @@ def push(
 
     Example: finetune push runs/mine me/my-model --private
     """
+    from finetune.model.backbone.weights_source import licence_warning
     from finetune.publish.card import model_card
+    from finetune.publish.card_facts import read_card_facts
     from finetune.publish.push import file_sizes, public_files
     from finetune.publish.push import push as push_files
     from finetune.run.hub import check_repo_name
@@ -81,6 +83,8 @@ def push(
     print(f"To {repo}, {len(sizes)} files, {with_unit(sum(sizes.values()), 'B')}:", file=sys.stderr)
     for name, size in sizes.items():
         print(f"  {with_unit(size, 'B'):>8}  {name}", file=sys.stderr)
+    if warning := licence_warning(read_card_facts(run).weights or {}):
+        print(f"finetune: {' '.join(warning)}", file=sys.stderr)
     if dry_run:
         return
     print(push_files(files, repo, private=private, revision=revision, message=message))

@@ -48,7 +48,7 @@ def model_card(
     with damage_as_run_error(folder):
         facts = read_card_facts(folder)
         metadata = _metadata(facts, repo, licence=licence, dataset=dataset).to_yaml()
-        text = "\n".join(_text(facts, repo))
+        text = "\n".join(_text(facts, repo, licence))
     return str(ModelCard(f"---\n{metadata}\n---\n\n{text}\n"))
 
 
@@ -126,7 +126,7 @@ def _metric_names(kind: str) -> dict[str, str]:
     return {key: name[0].upper() + name[1:] for key, name in words.METRIC_NAMES.items()} | own
 
 
-def _text(facts: CardFacts, repo: str) -> Iterator[str]:
+def _text(facts: CardFacts, repo: str, licence: str | None) -> Iterator[str]:
     yield f"# {escape_markdown(_title(facts, repo), as_code=False)}"
     backbone = escape_markdown(part_name(facts.recipe.model.backbone))
     yield from ("", *sections.description(facts), "", f"It was trained with `finetune` on the backbone {backbone}.")
@@ -136,7 +136,7 @@ def _text(facts: CardFacts, repo: str) -> Iterator[str]:
         ("How the clips were split", sections.split(facts)),
         ("Intended use", sections.intended_use(facts)),
         ("Limits", sections.limits(facts)),
-        ("Licence", sections.licence(facts)),
+        ("Licence", sections.licence(facts, licence)),
         ("How to use it", sections.usage(facts, repo)),
         ("Training", sections.training(facts)),
     ):

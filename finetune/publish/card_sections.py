@@ -233,10 +233,14 @@ def _rare_classes(facts: CardFacts) -> Iterator[str]:
         yield f"Classes with fewer than {MIN_TRAINING_CLIPS} training clips: {shorten_list(rare)}."
 
 
-def licence(facts: CardFacts) -> list[str]:
-    """The source and the licence of the pretrained weights, with a warning where they are for research only."""
+def licence(facts: CardFacts, chosen: str | None) -> list[str]:
+    """The source and the licence of the pretrained weights, with a warning where they are for research only.
+
+    `chosen` is the licence that the publisher gives the model.
+    """
+    own = [] if chosen is None else [f"Its publisher gives the licence {escape_markdown(chosen)} to this model.", ""]
     if facts.weights is None:
-        return ["The source and the licence of the pretrained weights were not recorded."]
+        return [*own, "The source and the licence of the pretrained weights were not recorded."]
     lines = [plain(describe_source(facts.weights))]
     if origin := facts.weights.get("origin"):
         lines.append(f"They come from {plain(origin)}.")
@@ -244,7 +248,7 @@ def licence(facts: CardFacts) -> list[str]:
         lines.append(plain(note))
     if warning := licence_warning(facts.weights):
         lines = [f"**{plain(warning[0])}** {plain(warning[1])}", "", *lines]
-    return [*lines, "The licence of the training videos is not recorded."]
+    return [*own, *lines, "The licence of the training videos is not recorded."]
 
 
 def usage(facts: CardFacts, repo: str) -> list[str]:

@@ -13,7 +13,7 @@ from typing import Any
 from urllib.parse import quote
 
 from finetune.errors import RunError
-from finetune.storage.atomic import atomic_file, atomic_folder, user_cache_dir
+from finetune.storage.atomic import atomic_file, atomic_folder, exclusive_lock, user_cache_dir
 from finetune.storage.safe_read import read_text_file
 
 MAX_WEIGHTS_BYTES, MAX_TEXT_BYTES = 20_000_000_000, 100_000_000
@@ -92,7 +92,9 @@ def download_model(model: HubModel) -> Path:
         folder = root / commit
         if not folder.is_dir():
             _check_files(model, sizes)
-            with atomic_folder(folder) as partial:
+            root.mkdir(parents=True, exist_ok=True)
+            refusal = f"{model}: another program is downloading it; try again when that is done"
+            with exclusive_lock(root / ".lock", refusal), atomic_folder(folder) as partial:
                 _download_files(model.repo, commit, sizes, partial)
     with atomic_file(newest, concurrent_writers=True) as partial_file:
         partial_file.write_text(commit, encoding="utf-8")

@@ -69,7 +69,8 @@ def open_run(
     it names is never imported. With `allow_code`, what `overrides` name is imported. A run that is already open keeps
     its parts.
 
-    A folder from `finetune export` is opened like a run, for `predict` and `evaluate` only.
+    A folder from `finetune export` is opened like a run, for `predict` and `evaluate` only. `hf://owner/name`, with
+    `@revision` for a branch, tag or commit, is a model of the Hugging Face hub, which is downloaded once.
 
     Raises RunError for a folder without a checkpoint, for links that lead out of it, and for a newer format.
     """

@@ -130,7 +130,7 @@ def test_the_publisher_may_choose_licence_and_data_set(tmp_path):
     assert metadata["license"] == "mit" and metadata["datasets"] == ["me/clips"]
     assert metadata["model-index"][0]["name"] == "model"
     assert metadata["model-index"][0]["results"][0]["dataset"]["type"] == "me/clips"
-    assert "hf://me/model" in text
+    assert "hf://me/model" in text and "gives the licence <code>mit</code> to this model" in text
     with pytest.raises(FinetuneError, match="is not a data set of the hub"):
         model_card(tmp_path, dataset="clips")
 

@@ -134,7 +134,7 @@ def test_an_interrupted_download_leaves_nothing(hub, trained_run, monkeypatch):
     with pytest.raises(KeyboardInterrupt):
         open_run("hf://me/clips")
     assert open_run("hf://me/clips").folder.is_dir(), "the next call downloads it"
-    assert len({path.name for path in open_run("hf://me/clips").folder.parent.iterdir()}) == 2
+    assert not list(open_run("hf://me/clips").folder.parent.glob("*.partial"))
 
 
 @pytest.mark.parametrize(
@@ -219,6 +219,13 @@ def test_the_commands_list_what_is_published_and_predict_from_the_hub(
     status, out, err = finetune("predict", "hf://me/clips", video, "--json")
     assert status == 0, err
     assert json.loads(out) == json.loads(finetune("predict", trained_run, video, "--json")[1])
+    assert "non-commercial" not in err
+    run = shutil.copytree(trained_run, tmp_path / "run")
+    weights = {"source": "timm", "name": "net", "licence": "cc-by-nc-4.0"}
+    environment = json.loads((run / "environment.json").read_text()) | {"weights": weights}
+    (run / "environment.json").write_text(json.dumps(environment))
+    status, _, err = finetune("push", run, "me/clips", "--dry-run")
+    assert status == 0 and "allows non-commercial use or research only: cc-by-nc-4.0" in err
     status, _, err = finetune("push", trained_run, "clips")
     assert status == 2 and "write OWNER/NAME" in err
 
