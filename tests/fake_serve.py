@@ -262,7 +262,7 @@ class FakeServe:
             keys = ("id", "name", "probability")
             return {
                 "clips": [
-                    {key: clip[key] for key in keys} | {"guess": clip["predicted"], "reason": "far from labelled clips"}
+                    {key: clip[key] for key in keys} | {"guess": clip["predicted"], "reason": "the model is unsure"}
                     for clip in found
                 ]
             }

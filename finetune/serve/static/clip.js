@@ -50,7 +50,7 @@ export function createClipView(about, { above = null, onchange = () => {} } = {}
     drawFacts(clip);
     editor?.show(clip);
     const probabilities = element("section", {}, element("h3", {}, "Prediction"), clip.probabilities?.length ? probabilityList(clip.probabilities.slice(0, 8), { label: clip.label }) : element("p", { class: "note" }, "This clip was not evaluated."));
-    body.replaceChildren(element("div", { class: "two" }, element("div", {}, player.root, facts), probabilities), editor?.root ?? "", clip.error ? message(clip.error, "problem") : frames.root, about.can.nearest ? nearestPart(clip) : "");
+    body.replaceChildren(element("div", { class: "two" }, player.root, element("div", {}, probabilities, facts)), clip.error ? message(clip.error, "problem") : frames.root, editor?.root ?? "", about.can.nearest ? nearestPart(clip) : "");
   }
 
   function drawFacts(clip) {

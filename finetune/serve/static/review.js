@@ -19,6 +19,7 @@ export const createSuspects = (about) => createReview(about, {
   suggestion: (clip) => clip.suggested,
   reason: (clip) => ["Labelled ", quoted(clip.label), ", predicted ", quoted(clip.suggested), `. Score ${clip.score.toFixed(2)}.`],
   keep: (clip) => ["Keep ", named(clip.label)],
+  loading: "Loading …",
   empty: "No label looks wrong.",
   more: null,
 });
@@ -32,8 +33,9 @@ export const createNext = (about) => createReview(about, {
     return { clips, total: clips.length };
   },
   suggestion: (clip) => clip.guess,
-  reason: (clip) => ["Guess: ", quoted(clip.guess), typeof clip.probability === "number" ? `, ${percent(clip.probability)}` : "", clip.reason ? `. Chosen because it is ${clip.reason}.` : "."],
+  reason: (clip) => ["Guess: ", quoted(clip.guess), typeof clip.probability === "number" ? `, ${percent(clip.probability)}` : "", clip.reason ? `. Chosen because: ${clip.reason}.` : "."],
   keep: () => ["Skip"],
+  loading: "Computing features of the clips. The first time, this can take minutes …",
   empty: "Every clip has a label.",
   more: `Choose ${BATCH} more`,
 });
@@ -53,7 +55,7 @@ function createReview(about, mode) {
   const idOf = (clip) => String(clip.id);
 
   async function load() {
-    place.replaceChildren(message("Loading …"));
+    place.replaceChildren(message(mode.loading));
     try {
       ({ clips, total } = await mode.load());
     } catch (error) {
