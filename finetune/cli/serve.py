@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from finetune.cli.arguments import DataRoot, OwnParts, RunArgument
-from finetune.errors import FinetuneError
+from finetune.errors import DataError, FinetuneError
 from finetune.recipe.own_parts import import_named_parts
 
 NEEDED = ("fastapi", "uvicorn", "python_multipart")
@@ -19,7 +19,7 @@ def serve(
     run: RunArgument,
     data: Annotated[
         Path | None,
-        typer.Option(metavar="DIR|CSV", help="New clips to label: a folder or a CSV. Default: the run's own clips."),
+        typer.Option(metavar="DIR|CSV", help="Folder of clips to label, or the CSV to correct. Default: the run's."),
     ] = None,
     port: Annotated[int, typer.Option(min=0, max=65535, metavar="N", help="Port; 0 takes any that is free.")] = 8000,
     host: Annotated[
@@ -37,13 +37,16 @@ def serve(
     """
     from finetune.run.read import open_run
 
+    if data is not None and not data.exists():
+        raise DataError(f"--data {data}: there is no such folder or CSV file")
     opened = open_run(open_run(run), parts=import_named_parts(parts or ()))
     missing = [name for name in NEEDED if find_spec(name) is None]
     if missing:
         raise FinetuneError(f'serve needs {", ".join(missing)}: pip install "finetune-video[serve]"')
+    from finetune.serve.server import ServeOptions
     from finetune.serve.server import serve as run_server
 
     try:
-        run_server(opened, host=host, port=port, data_root=data_root, open_browser=open_browser)
+        run_server(opened, ServeOptions(host, port, data, data_root, open_browser))
     except KeyboardInterrupt:
         print("Stopped")

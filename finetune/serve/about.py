@@ -15,11 +15,12 @@ def about(server: ServerState) -> dict[str, Any]:
     """See docs/serve.md."""
     run, clips = server.run, server.clips
     clip, views = run.recipe.clip, run.recipe.evaluate.views
+    is_run = run.exported is None
     environment: Any = read_environment(run.folder) or {}
     has_classes = any(output.kind in CATEGORICAL_KINDS for output in run.outputs.values())
     return {
         "name": run.folder.resolve().name,
-        "exported": False,
+        "exported": run.exported is not None,
         "tasks": {task: {"kind": output.kind, "names": list(output.names)} for task, output in run.outputs.items()},
         "primary": primary_task(run.outputs),
         "classes": list(run.classes),
@@ -29,14 +30,14 @@ def about(server: ServerState) -> dict[str, Any]:
         "num_clips": 0 if clips is None else len(clips.clips),
         "manifest": None if server.changes is None else str(server.changes.manifest),
         "can": {
-            "heatmap": True,
-            "events": has_classes and _has_recordings(server),
+            "heatmap": is_run,
+            "events": is_run and has_classes and _has_recordings(server),
             "calibrated": any(fitted.temperature is not None for fitted in read_fitted(run).values()),
-            "browse": clips is not None,
+            "browse": bool(clips is not None and clips.clips),
             "label": server.changes is not None,
-            "suspects": False,
-            "next": False,
-            "nearest": False,
+            "suspects": clips is not None and bool(clips.answered_splits) and has_classes,
+            "next": is_run and server.settings.new_clips is not None and has_classes,
+            "nearest": is_run and clips is not None and has_classes,
         },
         "limits": {"max_bytes": server.settings.access.max_upload_bytes, "max_files": server.settings.max_files},
         "clip": {"num_frames": clip.num_frames, "sampling": clip.sampling, "size": clip.size, "views": views},

@@ -8,8 +8,9 @@ from typing import Any
 from finetune.errors import DataError
 from finetune.labelling.journal import BAD, Change, Journal, Value
 from finetune.labelling.labelled_clips import Clip as RowOfManifest
+from finetune.labelling.unlabelled import data_place
 from finetune.recipe.tasks import DEFAULT_TASK
-from finetune.run.folder import RunFolder
+from finetune.run.manifest import saved_manifest
 from finetune.run.read import Run
 from finetune.serve.clips import Clip
 
@@ -17,13 +18,13 @@ LABEL, SPLIT, GROUP = "label", "split", "group"
 AUTHOR = "serve"
 
 
-def manifest_of(run: Run) -> Path:
-    """The CSV or the folder that a run was trained on, or the run's own copy of the rows where that is gone."""
-    data = run.recipe.data
-    for place in (data.manifest, data.folder):
-        if place is not None and Path(place).exists():
-            return Path(place)
-    return RunFolder(run.folder).manifest
+def manifest_of(run: Run) -> Path | None:
+    """The CSV or the folder that a run was trained on, or the run's own copy of the rows where that is gone.
+
+    None for an exported model that lies in no run folder.
+    """
+    copy = saved_manifest(run, needs_files=False).source
+    return data_place(run) or (copy if copy.is_file() else None)
 
 
 class Changes:
@@ -31,7 +32,7 @@ class Changes:
 
     def __init__(self, run: Run, manifest: Path) -> None:
         self.manifest, self.journal = manifest, Journal(manifest)
-        is_copy = manifest.resolve() == RunFolder(run.folder).manifest.resolve()
+        is_copy = manifest.resolve() == saved_manifest(run, needs_files=False).source.resolve()
         self._columns = {task: _label_column(run, task, is_copy=is_copy) for task in run.outputs}
         self._task_of = {column: task for task, column in self._columns.items() if column is not None}
         self._rows: dict[RowOfManifest, str] = {}  # ids of clips

@@ -4,9 +4,10 @@ from dataclasses import asdict, dataclass
 from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, Depends, HTTPException, Query
+from fastapi import Path as PathParameter
 from fastapi.responses import FileResponse
 
-from finetune.serve.clips import Clip, ClipFilter, ClipTable, is_wrong, page_of
+from finetune.serve.clips import Clip, ClipFilter, ClipTable, clip_id, is_wrong, page_of
 from finetune.serve.job_routes import State
 from finetune.serve.jobs import FAILED
 from finetune.serve.media import file_response, picture_response
@@ -38,8 +39,8 @@ def task_of(table: Table, task: Text = None) -> str:
 Task = Annotated[str, Depends(task_of)]
 
 
-def clip_of(clip_id: str, table: Table) -> Clip:
-    clip = table.current().get(clip_id)
+def clip_of(key: Annotated[str, PathParameter(max_length=100)], table: Table) -> Clip:
+    clip = table.current().get(key)
     if clip is None:
         raise HTTPException(404, "there is no such clip")
     return clip
@@ -80,7 +81,7 @@ async def confusion(table: Table, task: Task, split: Text = None) -> dict[str, A
     return {"classes": list(table.tasks[task].names), "cells": table.confusion(task, split)}
 
 
-@router.get("/api/clips/{clip_id}")
+@router.get("/api/clips/{key}")
 async def get_clip(clip: ClipById, task: Task, server: State) -> dict[str, Any]:
     """One clip with its probabilities and the frames that the model sees.
 
@@ -98,14 +99,30 @@ async def get_clip(clip: ClipById, task: Task, server: State) -> dict[str, Any]:
     return clip_json(clip, task) | {"probabilities": probabilities, "frames": frames, "play": play, "error": job.error}
 
 
-@router.get("/api/clips/{clip_id}/video")
+@router.get("/api/clips/{key}/video")
 async def clip_video(clip: ClipById, server: State) -> FileResponse:
     """The file of a clip, or a copy of the clip that browsers can play; byte ranges are served."""
     job, path = await server.playable(clip.id, clip.path, clip.name, clip.interval)
     return file_response(job, path)
 
 
-@router.get("/api/clips/{clip_id}/{kind}/{number}.jpg")
+@router.get("/api/clips/{key}/nearest")
+async def nearest(
+    clip: ClipById, table: Table, task: Task, server: State, count: Annotated[int, Query(ge=1, le=100)] = 8
+) -> dict[str, Any]:
+    """The clips of the run that are most alike to the model, by the cosine of their features.
+
+    The first call computes the features of all clips, which are kept in the run folder.
+    """
+    job = await server.nearest(clip, count)
+    if job.result is None:
+        raise HTTPException(404, job.error)
+    current = table.current()
+    alike = [(current.get(clip_id(name)), cosine) for name, cosine in job.result["clips"]]
+    return {"clips": [clip_json(other, task) | {"similarity": cosine} for other, cosine in alike if other is not None]}
+
+
+@router.get("/api/clips/{key}/{kind}/{number}.jpg")
 async def clip_picture(clip: ClipById, kind: str, number: int, server: State) -> FileResponse:
     """A frame that the model sees (kind `frames`), or where it looked (kind `heatmaps`)."""
     job = await server.frames_of(clip, heatmap=kind == "heatmaps")

@@ -7,20 +7,22 @@ from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 
-from finetune.data.intervals import WHOLE, interval_text
+from finetune.data.intervals import WHOLE, clip_name, interval_text
 from finetune.data.labels import Labels, join_labels
 from finetune.data.manifest import Manifest
+from finetune.labelling.suspects import Suspect, suspects
 from finetune.recipe.tasks import CATEGORICAL_KINDS, OutputSpec, primary_task
 from finetune.run.fitted import read_fitted
-from finetune.run.folder import SPLITS
+from finetune.run.folder import SPLITS, RunFolder
 from finetune.run.manifest import saved_manifest
 from finetune.run.predictions_csv import read_task_predictions, top_classes
 from finetune.run.read import Run, find_evaluation, read_results_file
 
+SUSPECT = "suspect"  # an order: the most doubtful labels first
 UNSURE_MARGIN = 0.2  # between the two likeliest classes, or from a threshold
 
 
@@ -51,6 +53,14 @@ class Clip:
     bad: bool = False
     changed: dict[str, str | bool] = field(default_factory=dict)  # split, group, bad: the value before changes
     changed_labels: dict[str, str] = field(default_factory=dict)  # by task: the label before changes
+
+
+class SuspectClip(NamedTuple):
+    """A clip whose label is doubtful, the likelier label, and the probability of the one that it has."""
+
+    clip: Clip
+    suggested: str
+    score: float
 
 
 @dataclass(frozen=True)
@@ -92,29 +102,62 @@ class ClipTable:
         self.tasks = dict(run.outputs)
         self.primary = primary_task(run.outputs)
         answers, self.answered_splits = _answers(run)
-        self._changes = changes
+        self.run, self._changes = run, changes
+        self._suspects: dict[str, list[Suspect]] = {}
         self._original = {clip.id: clip for clip in _clips(self.manifest, answers)}
+        self._new: dict[str, Clip] = {}  # files that are no rows of the run
         self._current, self._corrected = self._original, dict[str, Clip]()
 
     def original(self, clip_id: str) -> Clip | None:
-        """A clip as the run's manifest has it."""
-        return self._original.get(clip_id)
+        """A clip as the run's manifest has it, or a new one without labels."""
+        return self._original.get(clip_id) or self._new.get(clip_id)
+
+    def add_new(self, path: Path) -> Clip:
+        """A file that is no row of the run; it is not listed, but found by its id."""
+        name = clip_name(path)
+        if clip_id(name) not in self._original | self._new:
+            shown = path.name.encode("utf-8", "replace").decode()
+            clip = Clip(clip_id(name), -1, path, WHOLE, shown, shown, "", "", {})
+            self._new = self._new | {clip.id: clip}
+        return self.current()[clip_id(name)]
 
     def current(self) -> dict[str, Clip]:
-        """All clips as they are now, by id."""
-        corrected = {} if self._changes is None else self._changes.corrected(self._original)
-        if corrected is not self._corrected:
-            self._current, self._corrected = self._original | corrected, corrected
+        """All clips as they are now, by id; new ones are last."""
+        known = self._original | self._new if self._new else self._original
+        corrected = {} if self._changes is None else self._changes.corrected(known)
+        if corrected is not self._corrected or len(self._current) != len(known):
+            self._current, self._corrected = known | corrected, corrected
         return self._current
 
     @property
     def clips(self) -> list[Clip]:
-        return list(self.current().values())
+        """The rows of the run, as they are now."""
+        return [clip for clip in self.current().values() if clip.row >= 0]
 
     def select(self, wanted: ClipFilter) -> list[Clip]:
         """The clips that a filter lets through, in its order."""
         clips = [clip for clip in self.clips if _passes(clip, wanted)]
+        if wanted.order == SUSPECT:
+            suspects = {suspect.clip.id: number for number, suspect in enumerate(self.suspects(wanted.task))}
+            return sorted(clips, key=lambda clip: suspects.get(clip.id, len(suspects)))
         return sorted(clips, key=lambda clip: ORDERS[wanted.order](clip, wanted.task))
+
+    def suspects(self, task: str) -> list[SuspectClip]:
+        """The clips whose label out-of-fold predictions contradict, the most doubtful first; not those changed since.
+
+        Predictions are those of `finetune kfold` where the run is one of its folds, else of the run's splits test and
+        val. Raises RunError where there are none.
+        """
+        if task not in self._suspects:
+            study = RunFolder(self.run.folder.resolve().parent)
+            self._suspects[task] = suspects(study.path if study.study.is_file() else self.run.folder, task)
+        current = self.current()
+        listed = [(current.get(clip_id(suspect.clip.name)), suspect) for suspect in self._suspects[task]]
+        return [
+            SuspectClip(clip, suspect.suggested, suspect.score)
+            for clip, suspect in listed
+            if clip is not None and clip.labels.get(task) == suspect.clip.label and not clip.bad
+        ]
 
     def confusion(self, task: str, split: str | None) -> list[tuple[str, str, int]]:
         """How often clips with a label were given which answer, for all pairs that occur."""

@@ -7,13 +7,13 @@ import numpy as np
 from torch import Tensor
 
 from finetune.data.intervals import WHOLE
-from finetune.errors import FinetuneError, VideoError
+from finetune.errors import FinetuneError, RunError, VideoError
 from finetune.evaluation.gradcam import draw_heatmap, grad_cam
+from finetune.inference.exported import InferenceModel, load_for_inference
 from finetune.model.classifier import VideoClassifier
 from finetune.prediction.inputs import InputVideo, find_inputs
 from finetune.prediction.predict import Prediction, TaskPrediction, iter_predictions
 from finetune.prediction.rejection import usual_share
-from finetune.run.checkpoint import load_model
 from finetune.run.manifest import reads_image_sequences
 from finetune.run.read import Run
 from finetune.runtime.device import resolve_device
@@ -33,8 +33,8 @@ class ServedModel:
 
     def __init__(self, run: Run) -> None:
         self.run = run
-        self.model = load_model(run).to(resolve_device(run.recipe.train.device))
-        self.device = next(self.model.parameters()).device
+        self.model = load_for_inference(run)
+        self.device = resolve_device(run.recipe.train.device)
         self.image_sequences = reads_image_sequences(run)
         self.reject = usual_share(run)
 
@@ -75,7 +75,7 @@ class ServedModel:
             views=None,
             top_k=request.top_k,
             calibrated=request.calibrated,
-            reject=self.reject,
+            reject=self.reject if request.reject is None else request.reject,
             image_sequences=self.image_sequences,
             on_error="fail",
             progress=lambda *_: None,
@@ -89,7 +89,9 @@ class ServedModel:
         return {"tasks": {name: task_json(task) for name, task in tasks.items()}, "rejected": prediction.rejected}
 
     def _events(self, request: VideoRequest) -> list[dict[str, Any]]:
-        """The events of the primary task, as `finetune timeline` finds them."""
+        """The events of the primary task, as `finetune timeline` finds them. Raises RunError for an exported model."""
+        if not isinstance(self.model, VideoClassifier):
+            raise RunError(f"{request.name}: an exported model finds no events; serve the run itself")
         stored = stored_event_settings(self.run)
         options = TimelineOptions(
             window_length(self.run).seconds,
@@ -131,8 +133,10 @@ class Pictures:
             for index, seconds in zip(indices, seconds_F.tolist(), strict=True)
         ]
 
-    def heatmaps(self, model: VideoClassifier) -> int:
-        """Write the Grad-CAM pictures of the first view; their number."""
+    def heatmaps(self, model: InferenceModel) -> int:
+        """Write the Grad-CAM pictures of the first view; their number. Raises RunError for an exported model."""
+        if not isinstance(model, VideoClassifier):
+            raise RunError(f"{self.request.name}: an exported model has no heat maps; serve the run itself")
         clip_TCHW = self.clips_VTCHW[0]
         count = min(len(clip_TCHW), MAX_PICTURES)
         heat_THW = grad_cam(model, clip_TCHW).heatmap_THW

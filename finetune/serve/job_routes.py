@@ -33,6 +33,10 @@ class Options:
     top_k: Annotated[int, Query(ge=1, le=MAX_TOP_K, description="Number of classes that are listed.")] = 5
     calibrated: Annotated[bool, Query(description="Apply the temperature that was fitted on val.")] = False
     heatmap: Annotated[bool, Query(description="Grad-CAM pictures of where the model looked.")] = False
+    reject: Annotated[
+        float | None,
+        Query(gt=0, lt=1, description="As `predict --reject`; by default the usual share, where the run can reject."),
+    ] = None
     events: Annotated[bool, Query(description="Find events in a recording, as `finetune timeline`.")] = False
 
 
@@ -165,6 +169,7 @@ async def _add(server: ServerState, upload: Upload, options: Options, *, picture
         events=options.events,
         calibrated=options.calibrated,
         top_k=options.top_k,
+        reject=options.reject,
     )
     return await server.jobs.add(computed, listed=listed)
 

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
-from finetune.serve.request import VideoRequest, read_progress
+from finetune.serve.request import read_progress
 from finetune.serve.workspace import Workspace, bytes_in
 from finetune.video.worker_pool import WorkerFailure, WorkerPool
 
@@ -25,7 +25,7 @@ class JobLimits:
     """How many jobs may wait, how many finished ones are kept and for how long, and bytes of all their files."""
 
     queued: int = 200
-    kept: int = 200
+    kept: int = 500
     seconds_kept: float = 3600.0
     bytes_kept: int = 4_000_000_000
     seconds_each: float = 300.0  # of computing
@@ -41,7 +41,7 @@ class Job:
 
     id: str
     name: str
-    request: VideoRequest
+    request: Any  # a VideoRequest or another request with a `folder`
     listed: bool
     state: str = QUEUED
     error: str | None = None
@@ -52,7 +52,8 @@ class Job:
 
     @property
     def folder(self) -> Path:
-        return self.request.folder
+        folder: Path = self.request.folder
+        return folder
 
     def finish(self, state: str, *, result: dict[str, Any] | None = None, error: str | None = None) -> None:
         if self.state in FINISHED:
@@ -109,7 +110,7 @@ class JobQueue:
         """The bytes have become those of a job, or were removed."""
         self.uploading -= arrived_bytes
 
-    async def add(self, request: VideoRequest, *, listed: bool = True) -> Job:
+    async def add(self, request: Any, *, listed: bool = True) -> Job:
         """A new job at the end of the queue; its id is the name of its folder."""
         job = Job(request.folder.name, request.name, request, listed, bytes=bytes_in(request.folder))
         self.jobs[job.id] = job
@@ -201,8 +202,8 @@ class JobQueue:
         return self.uploading + sum(job.bytes for job in self.jobs.values())
 
     def _make_room(self, more_bytes: int) -> None:
-        """Remove finished jobs, oldest first: those that are too old, too many, or in the way of more bytes."""
-        finished = [job for job in self.jobs.values() if job.state in FINISHED and job.listed]
+        """Remove finished jobs that are too old, too many, or in the way of more bytes, unlisted ones first."""
+        finished = sorted((job for job in self.jobs.values() if job.state in FINISHED), key=lambda job: job.listed)
         total, now = self._bytes() + more_bytes, time.monotonic()
         for number, job in enumerate(finished):
             too_many = len(finished) - number > self.limits.kept

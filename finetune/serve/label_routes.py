@@ -6,10 +6,10 @@ from fastapi import APIRouter, HTTPException, Query
 from fastapi.responses import JSONResponse
 from pydantic import BaseModel, ConfigDict, Field, StrictBool, StrictStr
 
-from finetune.errors import DataError
+from finetune.errors import DataError, FinetuneError
 from finetune.labelling.journal import ConflictError
 from finetune.serve.changes import Changes, ListedChange, list_changes
-from finetune.serve.clip_routes import Limit, Offset, Table, clip_json, task_of
+from finetune.serve.clip_routes import Limit, Offset, Table, Task, clip_json, task_of
 from finetune.serve.clips import Clip, ClipTable, page_of
 from finetune.serve.job_routes import State
 from finetune.serve.state import ServerState
@@ -41,6 +41,38 @@ def changes_of(server: ServerState) -> Changes:
     if server.changes is None:
         raise HTTPException(404, "labels cannot be changed on this server: it has no manifest")
     return server.changes
+
+
+@router.get("/api/suspects")
+def list_suspects(table: Table, task: Task, offset: Offset = 0, limit: Limit = 50) -> dict[str, Any]:
+    """Clips whose label out-of-fold predictions contradict, the most doubtful first; not those changed since."""
+    try:
+        listed = table.suspects(task)
+    except FinetuneError as error:
+        raise HTTPException(404, str(error).replace(str(table.run.folder), table.run.folder.name)) from None
+    page = [
+        clip_json(suspect.clip, task) | {"suggested": suspect.suggested, "score": suspect.score}
+        for suspect in page_of(listed, offset, limit)
+    ]
+    return {"total": len(listed), "suspects": page}
+
+
+@router.get("/api/next")
+async def next_to_label(server: State, table: Table, count: Annotated[int, Query(ge=1, le=200)] = 20) -> dict[str, Any]:
+    """Unlabelled clips of the folder `--data`, in the order in which they teach most, with the model's guess."""
+    if server.settings.new_clips is None:
+        raise HTTPException(404, "there are no clips to label; start the server with --data DIR")
+    job = await server.next_to_label(server.settings.new_clips, count)
+    if job.result is None:
+        raise HTTPException(404, job.error)
+    listed = [(table.add_new(found["path"]), found) for found in job.result["clips"]]
+    return {
+        "clips": [
+            {"id": clip.id, "name": clip.name, **{key: found[key] for key in ("guess", "probability", "reason")}}
+            for clip, found in listed
+            if not clip.labels.get(table.primary) and not clip.bad
+        ]
+    }
 
 
 @router.post("/api/changes")

@@ -26,6 +26,7 @@ class VideoRequest:
     events: bool = False
     calibrated: bool = False
     top_k: int = 5
+    reject: float | None = None
 
 
 @dataclass(frozen=True)

@@ -8,6 +8,7 @@ import sys
 import webbrowser
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
 
@@ -31,27 +32,46 @@ GRACE_SECONDS = 1  # for answers that are being sent when the server ends
 BACKLOG = 256
 
 
-def serve(run: Run, *, host: str, port: int, data_root: Path | None = None, open_browser: bool = False) -> None:
+@dataclass(frozen=True)
+class ServeOptions:
+    """`data` is a folder of clips to label, or the CSV whose labels are corrected."""
+
+    host: str = "127.0.0.1"
+    port: int = 8000
+    data: Path | None = None
+    data_root: Path | None = None
+    open_browser: bool = False
+
+
+def serve(run: Run, options: ServeOptions) -> None:
     """Serve a run until the program is told to stop; prints the address. Raises RunError where it cannot listen."""
+    host, port = options.host, options.port
     listener = listen(host, port)
     with listener:
         start_fork_server()
         token = None if is_loopback(host) else secrets.token_urlsafe(24)
-        changes = Changes(run, manifest_of(run))
-        clips = ClipTable(run, data_root=data_root, changes=changes)
-        settings = ServeSettings(Access(host, token, MAX_UPLOAD_BYTES))
-        server = ServerState(run, settings, clips=clips, changes=changes)
+        server = _server_state(run, options, Access(host, token, MAX_UPLOAD_BYTES))
         address = url(listener, host, token)
         with _stopping_signals() as stop_on_signal:
             try:
                 web = uvicorn.Server(uvicorn.Config(build_app(server), **_uvicorn_settings()))
                 stop_on_signal(lambda: setattr(web, "should_exit", True))
                 print(f"Serving {run.folder} on {address} (Ctrl-C ends it)", flush=True)
-                if open_browser:
+                if options.open_browser:
                     webbrowser.open(address)
                 web.run(sockets=[listener])
             finally:
                 server.kill()
+
+
+def _server_state(run: Run, options: ServeOptions, access: Access) -> ServerState:
+    data, data_root = options.data, options.data_root
+    new_clips = data if data is not None and data.is_dir() else None
+    manifest = manifest_of(run) if data is None or new_clips is not None else data
+    changes = None if manifest is None else Changes(run, manifest)
+    clips = ClipTable(run, data_root=data_root, changes=changes)
+    settings = ServeSettings(access, data_root=data_root, new_clips=new_clips)
+    return ServerState(run, settings, clips=clips, changes=changes)
 
 
 def listen(host: str, port: int) -> socket.socket:

@@ -1,21 +1,23 @@
 """What a server holds while it runs: the run, its clips, the queues of its worker processes, and its files."""
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from finetune.data.intervals import WHOLE
+from finetune.data.intervals import WHOLE, clip_name
 from finetune.run.read import Run
 from finetune.serve.changes import Changes
 from finetune.serve.clips import Clip, ClipTable
 from finetune.serve.jobs import FAILED, FINISHED, Job, JobLimits, JobQueue
 from finetune.serve.request import COPY_NAME, MediaRequest, VideoRequest
 from finetune.serve.safety import Access
+from finetune.serve.selection_worker import NearestRequest, NextRequest, SelectionWorker
 from finetune.serve.worker import MediaWorker, Worker
 from finetune.serve.workspace import Workspace
 
 MAX_UPLOAD_BYTES, MAX_FILES = 500_000_000, 20
+SELECTION_SECONDS = 6 * 3600.0  # to compute the features of all clips of a run
 
 
 @dataclass(frozen=True)
@@ -26,6 +28,8 @@ class ServeSettings:
     max_files: int = MAX_FILES
     jobs: JobLimits = field(default_factory=JobLimits)
     workers: int = 1
+    data_root: Path | None = None  # where the run's files are now
+    new_clips: Path | None = None  # a folder of clips to label
 
 
 class ServerState:
@@ -40,21 +44,24 @@ class ServerState:
         limits = settings.jobs
         self.jobs = JobQueue(Worker(run), self.workspace, limits=limits, workers=settings.workers)
         self.media = JobQueue(MediaWorker(run.recipe), self.workspace, limits=limits)
+        patient = replace(limits, seconds_each=SELECTION_SECONDS)
+        self.selection = JobQueue(SelectionWorker(run, settings.data_root), self.workspace, limits=patient)
         self._cached: dict[tuple[Any, ...], str] = {}  # the job that computes what was asked for
 
     def start(self) -> None:
         self.jobs.start()
         self.media.start()
+        self.selection.start()
 
     async def close(self) -> None:
-        await self.jobs.close()
-        await self.media.close()
+        for queue in (self.jobs, self.media, self.selection):
+            await queue.close()
         self.workspace.close()
 
     def kill(self) -> None:
         """End the processes and delete all files, also where the event loop has ended."""
-        self.jobs.kill()
-        self.media.kill()
+        for queue in (self.jobs, self.media, self.selection):
+            queue.kill()
         self.workspace.close()
 
     async def frames_of(self, clip: Clip, *, heatmap: bool = False) -> Job:
@@ -66,6 +73,22 @@ class ServerState:
                 clip.path, folder, clip.name, clip.interval, predict=not heatmap, pictures=not heatmap, heatmap=heatmap
             ),
         )
+
+    async def nearest(self, clip: Clip, count: int) -> Job:
+        """The finished job with the clips that are most like one."""
+        name = clip_name(clip.path, *clip.interval)
+        return await self._once(
+            self.selection,
+            (clip.id, "nearest", count),
+            lambda folder: NearestRequest(folder, clip.name, name, count),
+        )
+
+    async def next_to_label(self, folder: Path, count: int) -> Job:
+        """The finished job with the clips of a folder to label next; computed again each time."""
+        request = NextRequest(self.selection.new_folder(), folder.name, folder, count)
+        job = await self.selection.add(request, listed=False)
+        await job.finished.wait()
+        return job
 
     async def media_type(self, key: str, path: Path, name: str) -> Job:
         """The finished job that says whether browsers play a file as it is."""
