@@ -130,7 +130,8 @@ def _parity(facts: CardFacts) -> str:
 
 def _int8_cost(info: ModelInfo) -> Iterator[str]:
     """What int8 changes in each task's headline metric, as clauses of a sentence."""
-    for task, cost in ((info.get("int8") or {}).get("cost") or {}).items():
+    int8 = info.get("int8")
+    for task, cost in ((int8.get("cost") if int8 else None) or {}).items():
         low, high = cost["interval"] or (math.nan, math.nan)
         yield (
             f"; int8 changes the {plain(cost['metric'])} of {escape_markdown(task)} from {cost['run']:.3f} to "
