@@ -1,14 +1,20 @@
 """What int8 costs: the predictions of the run and of its quantized model on the same clips, compared in pairs."""
 
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
 import numpy as np
 
 from finetune.errors import RunError
-from finetune.export.parity import SplitComparison
 from finetune.metrics.intervals import interval_of_errors
 from finetune.metrics.paired_tests import paired_test
 from finetune.recipe.tasks import OutputSpec
 from finetune.run.fitted import Fitted
 from finetune.run.model_json import TaskCost
+
+if TYPE_CHECKING:  # cards describe costs without torch
+    from finetune.export.parity import SplitComparison
 
 MAX_LOSS, MAX_SHOWN_LOSS = 0.05, 0.02  # of accuracy: the estimate; and where the interval excludes 0
 MAX_MOVED = 0.1  # of numbers: the mean distance from the run's, in units of their spread in training

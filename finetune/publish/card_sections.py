@@ -1,11 +1,11 @@
 """The sections of a model card as Markdown lines, computed from the run; a section that knows nothing is empty."""
 
-import math
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from finetune.errors import shorten_list
+from finetune.export.int8_cost import describe_cost
 from finetune.export.readme import usage as exported_usage
 from finetune.model.backbone.weights_source import describe_source, licence_warning
 from finetune.publish.card_facts import CardFacts
@@ -20,7 +20,6 @@ from finetune.report.run.changed_settings import recipe_changes
 from finetune.report.run.markdown import class_lines, escape_markdown, headline_lines, protocol_line, timeline_lines
 from finetune.report.run.task_section import task_context
 from finetune.report.run.task_words import METRICS, regression_warnings
-from finetune.run.model_json import ModelInfo
 from finetune.text import count
 
 MAX_LISTED_CLASSES = 100
@@ -93,7 +92,7 @@ def results(facts: CardFacts) -> list[str]:
     lines = headline_lines(facts.results, tasks, task_rows(facts.results, []))
     lines += [*timeline_lines(facts.results), *class_lines(tasks), "", protocol_line(facts.results)]
     if facts.exported is not None:
-        lines += ["", _parity(facts)]
+        lines += ["", *_parity(facts)]
     return lines
 
 
@@ -110,33 +109,25 @@ def _exported_figures(facts: CardFacts) -> list[str]:
             interval = f"{ends[0]:.3f} to {ends[1]:.3f}" if ends else "unknown"
             name = plain(names.get(key, key))
             lines.append(f"| {escape_markdown(task)} | {name} | {metric['value']:.3f} | {interval} |")
-    return [*lines, "", _parity(facts)]
+    return [*lines, "", *_parity(facts)]
 
 
-def _parity(facts: CardFacts) -> str:
+def _parity(facts: CardFacts) -> list[str]:
+    """How the files of an exported model relate to the figures of its run, and what int8 costs."""
     assert facts.exported is not None
     runtime, precision = facts.exported["runtime"], facts.exported["precision"]
-    int8 = ", weights and activations as int8" if facts.exported.get("int8") else ""
-    text = f"These are figures of the run, measured with PyTorch. The files here are for {runtime} at {precision}{int8}"
-    text += "".join(_int8_cost(facts.exported))
+    of_int8 = facts.exported.get("int8")
+    text = f"These are figures of the run, measured with PyTorch. The files here are for {runtime} at {precision}"
+    text += ", weights and activations as int8" if of_int8 else ""
     parity = facts.exported.get("parity")
-    if not parity or not parity["split"]:
-        return f"{text}."
-    split = parity["split"]
-    different = sum(map(len, split["different"].values()))
-    clips = count(split["clips"], f"{split['split']} clip")
-    return f"{text}; on {clips}, {different or 'none'} of their predictions differ{'s' if different == 1 else ''}."
-
-
-def _int8_cost(info: ModelInfo) -> Iterator[str]:
-    """What int8 changes in each task's headline metric, as clauses of a sentence."""
-    int8 = info.get("int8")
-    for task, cost in ((int8.get("cost") if int8 else None) or {}).items():
-        low, high = cost["interval"] or (math.nan, math.nan)
-        yield (
-            f"; int8 changes the {plain(cost['metric'])} of {escape_markdown(task)} from {cost['run']:.3f} to "
-            f"{cost['int8']:.3f} (95 % interval of the difference {low:.3f} to {high:.3f})"
-        )
+    if parity and parity["split"]:
+        split = parity["split"]
+        different = sum(map(len, split["different"].values()))
+        clips = count(split["clips"], f"{split['split']} clip")
+        total = split["clips"] * len(split["different"])
+        text += f"; on {clips}, {different:,} of {count(total, 'prediction')} differ from the run's"
+    costs = [f"- {plain(describe_cost(task, cost))}" for task, cost in of_int8["cost"].items()] if of_int8 else []
+    return [f"{text}.", *(["", "With int8, compared clip by clip:", "", *costs] if costs else [])]
 
 
 def split(facts: CardFacts) -> list[str]:

@@ -1,5 +1,6 @@
 """Publishing an exported model: it predicts the same numbers from the hub, and names no clip."""
 
+import html
 import json
 import shutil
 from importlib.util import find_spec
@@ -43,7 +44,17 @@ def exported(trained_run, tmp_path_factory):
         "clips": 4,
         "tasks": {"label": {"top1": {"value": 0.5, "interval": [0.1, 0.9]}}},
     }
-    info["int8"] = {"cost": {"label": {"metric": "accuracy", "run": 0.5, "int8": 0.25, "interval": [-0.5, 0.1]}}}
+    cost = {"metric": "accuracy", "run": 0.5, "int8": 0.25, "difference": -0.25, "interval": [-0.5, 0.1]}
+    moved = {"metric": "moved", "run": None, "int8": None, "difference": 0.01, "interval": None}
+    info["int8"] = {
+        "method": "of the test",
+        "recipe": "default",
+        "calibration_clips": 8,
+        "split": "test",
+        "cost": {"label": cost, "speed": moved},
+        "bytes": 1000,
+        "fp32_bytes": 4000,
+    }
     (folder / "model.json").write_text(json.dumps(info))
     return folder
 
@@ -62,9 +73,10 @@ def test_it_predicts_the_same_numbers_and_names_no_clip(exported, hub, clip_fold
 
 def test_its_card_has_the_figures_that_model_json_has(exported):
     card = model_card(exported)
-    assert "openvino" in card and "on 4 test clips, 1 of their predictions differs" in card
+    assert "openvino" in card and "on 4 test clips, 1 of 4 predictions differ from the run's" in card
     assert "| <code>label</code> | top-1 accuracy | 0.500 | 0.100 to 0.900 |" in card
-    assert "int8 changes the accuracy of <code>label</code> from 0.500 to 0.250" in card
+    assert "- the accuracy of label changes by -25 points (95 % interval -50 to +10)" in html.unescape(card)
+    assert "- predictions of speed move by +0.01 of their spread" in html.unescape(card)
     assert "pip install openvino av numpy" in card and "anna" not in card
 
 
