@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 
@@ -44,9 +45,10 @@ def choose_rejection(run: Run, share: float, *, views: int | None = None) -> Rej
         )
     saved = read_fitted(run)[DEFAULT_TASK].known_scores
     if saved is None:
+        own, then = (run.folder, "") if run.exported is None else (Path("RUN"), ", then export it again")
         raise RunError(
             f"{run.folder}: has no scores of its val clips, by which --reject chooses a threshold; add them with "
-            f"`{evaluate_command(run.folder, 'val')}` (a run without val clips cannot reject)"
+            f"`{evaluate_command(own, 'val')}`{then} (a run without val clips cannot reject)"
         )
     values_N = np.array(saved["values"])
     if share * len(values_N) < 1 - 1e-9:

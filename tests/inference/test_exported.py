@@ -50,6 +50,22 @@ def test_predictions_equal_those_of_the_run(exported, clip_folder):
             assert dict(second.top_k) == pytest.approx(dict(first.top_k), abs=1e-4)
 
 
+def test_clips_are_rejected_by_the_scores_of_its_file(copied, clip_folder):
+    for value, is_rejected in ((0.0, False), (2.0, True)):
+        tasks = json.loads((copied / "model.json").read_text())["tasks"]
+        tasks["label"]["known_scores"]["values"] = [value] * 4
+        change(copied, tasks=tasks)
+        assert {clip.rejected for clip in ft.predict(copied, clip_folder / "test", reject=0.5)} == {is_rejected}
+
+
+def test_without_scores_of_val_clips_it_says_how_to_add_them(copied, clip_folder):
+    tasks = json.loads((copied / "model.json").read_text())["tasks"]
+    del tasks["label"]["known_scores"]
+    change(copied, tasks=tasks)
+    with pytest.raises(RunError, match="finetune evaluate RUN --split val`, then export it again"):
+        ft.predict(copied, clip_folder / "test", reject=0.5)
+
+
 def test_evaluating_it_takes_the_rows_of_its_run_and_writes_into_its_own_folder(exported, finetune):
     run, options = exported.parent.parent, ("--no-pictures", "--split", "val")
     for folder in (run, exported):
