@@ -60,7 +60,7 @@ def _make_convertible(program: ExportedProgram) -> None:
 
     A view of transposed values may rely on the strides that attention had while it was traced; other kernels and the
     converters have others. timm resamples position embeddings to their own size in each exported graph, which OpenVINO
-    cannot do.
+    cannot do. The ONNX exporter has no adaptive pooling of clips, which is a mean over pictures in video networks.
     """
     for node in list(program.graph.nodes):
         source: Any = node.args[0] if node.args else None
@@ -69,6 +69,8 @@ def _make_convertible(program: ExportedProgram) -> None:
         elif "upsample" in str(node.target) and _shape(source) == _shape(node):
             node.replace_all_uses_with(source)
             program.graph.erase_node(node)
+        elif "adaptive_avg_pool3d" in str(node.target) and [*node.args[1]] == [source.meta["val"].shape[2], 1, 1]:
+            node.target, node.args = torch.ops.aten.mean.dim, (source, [3, 4], True)
     program.graph_module.recompile()
 
 
