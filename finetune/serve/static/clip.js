@@ -73,7 +73,7 @@ export function createClipView(about, { above = null, onchange = () => {} } = {}
       list.replaceChildren(element("li", { class: "note" }, "Computing features …"));
       try {
         const { clips } = await api(`${clipPath(clip.id)}/nearest?count=8`);
-        list.replaceChildren(...clips.map((other) => element("li", {}, element("a", { href: addressOf("browse", { clip: other.id }) }, element("img", { src: `${clipPath(other.id)}/frames/0.jpg`, alt: "", loading: "lazy" }), element("span", { class: "name" }, named(other.name))), element("span", {}, named(other.label || "no label"), element("small", {}, ` similarity ${other.similarity.toFixed(2)}`)))));
+        list.replaceChildren(...clips.map((other) => element("li", {}, element("a", { href: addressOf("browse", { clip: other.id }) }, element("img", { src: `${clipPath(other.id)}/frames/${clip.frames.length >> 1}.jpg`, alt: "", loading: "lazy" }), element("span", { class: "name" }, named(other.name))), element("span", {}, named(other.label || "no label"), element("small", {}, ` similarity ${other.similarity.toFixed(2)}`)))));
         if (!clips.length) list.replaceChildren(element("li", { class: "note" }, "No other clips."));
       } catch (error) {
         list.replaceChildren(element("li", {}, message(error.message, "problem")));
