@@ -21,7 +21,7 @@ class Served:
 
     def __init__(self, process, url):
         self.process, self.url = process, url
-        self.client = httpx.Client(base_url=url, timeout=60)
+        self.client = httpx.Client(base_url=url, timeout=120)
 
     def stop(self, number=signal.SIGINT, *, seconds=20):
         """Send a signal and wait for the end; the exit status."""

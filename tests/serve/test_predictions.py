@@ -2,6 +2,7 @@
 
 import json
 import time
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 from serving import post_video
@@ -67,3 +68,14 @@ def test_a_playlist_opens_no_other_file(client, clip_folder, tmp_path):
     clip = next((clip_folder / "test").rglob("0.mp4"))
     (tmp_path / "list.mp4").write_text(f"ffconcat version 1.0\nfile {clip}\n")
     assert post_video(client, tmp_path / "list.mp4").status_code == 422
+
+
+def test_fifty_callers_at_once_are_all_served(client, clip_folder):
+    clip = next((clip_folder / "test").rglob("0.mp4"))
+    post_video(client, clip)  # the worker has started
+    with ThreadPoolExecutor(50) as callers:
+        predictions = list(callers.map(lambda _: post_video(client, clip), range(50)))
+        lists = list(callers.map(lambda _: client.get("/api/clips"), range(50)))
+    assert {answer.status_code for answer in predictions + lists} == {200}
+    assert len({answer.text for answer in predictions}) == 1
+    assert client.get("/api/jobs").json()["jobs"] == []
