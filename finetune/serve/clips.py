@@ -254,7 +254,7 @@ def _answers(run: Run) -> tuple[dict[str, dict[str, Answer]], list[str]]:
         evaluation = find_evaluation(run.folder, split)
         if not evaluation.exists():
             continue
-        results = read_results_file(evaluation.path / "results.json")
+        results = read_results_file(evaluation.results)
         if results["split"] != split:
             continue
         splits.append(split)

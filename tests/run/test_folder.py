@@ -21,6 +21,7 @@ EXCEPTIONS = {  # (module, name): why
     ("recipe/load.py", "classes.json"): "the same",
     ("recipe/load.py", "environment.json"): "the same",
     ("recipe/load.py", "study.json"): "the same",
+    ("serve/workspace.py", ".lock"): "the lock of a server's temporary folder",
     ("model/backbone/timm_networks.py", "model.safetensors"): "the Hugging Face Hub's name for weights",
     ("model/backbone/fetch_weights.py", "model.safetensors"): "the Hugging Face Hub's name for weights",
     ("datasets/quickstart.py", "manifest.csv"): "the manifest of a data set",
