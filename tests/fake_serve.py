@@ -174,7 +174,9 @@ class FakeServe:
                 "manifest": "data/my clips.csv",
                 "limits": {"max_bytes": 1_000_000, "max_files": 5},
                 "licence": "apache-2.0",
-                "figures": [{"task": "label", "metric": "top-1", "value": 0.75, "split": "test"}],
+                "figures": [
+                    {"task": "label", "metric": "top-1", "value": 0.75, "interval": [0.5, 0.9], "split": "test"}
+                ],
                 "clip": {"num_frames": 8, "sampling": "segments", "size": 96, "views": 1},
             }
 

@@ -59,11 +59,11 @@ COMMANDS: tuple[tuple[str, str, Callable[..., Any] | typer.Typer, str], ...] = (
     (USE, "next-to-label", labelling.next_to_label, "List the unlabelled clips that teach most."),
     (USE, "predict", predict.predict, "Predict classes, boxes, motion or numbers for videos."),
     (USE, "timeline", timeline.timeline, "Find events in recordings: classes over time."),
-    (USE, "export", export.export, "Export a run to ONNX, OpenVINO or torch.export."),
+    (USE, "watch", watch.watch, "Predict a camera or a stream while it runs."),
     (USE, "serve", serve.serve, "Serve a page and an API to try, browse and label."),
+    (USE, "export", export.export, "Export a run to ONNX, OpenVINO or torch.export."),
     (USE, "card", publish.card, "Write a model card: figures, limits, licence."),
     (USE, "push", publish.push, "Publish a model on the Hugging Face hub."),
-    (USE, "watch", watch.watch, "Predict a camera or a stream while it runs."),
 )
 
 app = typer.Typer(

@@ -54,7 +54,9 @@ def push(
     repo: Annotated[str, typer.Argument(metavar="REPO", help="OWNER/NAME on the hub; made if it does not exist.")],
     private: Annotated[bool, typer.Option("--private", help="A new repository is private.")] = False,
     revision: Annotated[str | None, typer.Option(metavar="BRANCH", help="Branch to write to. Default: main.")] = None,
-    message: Annotated[str, typer.Option(help="Message of the commit.")] = "Publish a model with finetune",
+    message: Annotated[
+        str, typer.Option(metavar="TEXT", help="Message of the commit.")
+    ] = "Publish a model with finetune",
     card_file: Annotated[
         Path | None, typer.Option("--card", metavar="FILE", help="README to publish. Default: `finetune card`.")
     ] = None,

@@ -222,6 +222,12 @@ def test_the_sheet_of_keys_opens_with_a_question_mark_and_keys_can_be_switched_o
     assert "clip=" not in page.url and not page.locator("dialog").is_visible()
 
 
+def test_the_run_is_named_with_its_metric_and_interval(fake, show):
+    page = show("#try")
+    page.locator("nav a").first.wait_for()
+    assert "top-1 0.750 on test (95 % interval 0.500 to 0.900)" in page.locator("#about").text_content()
+
+
 def test_a_view_that_the_server_cannot_give_is_not_offered(fake, show):
     fake.can.update(browse=False, label=False, suspects=False, next=False, heatmap=False)
     page = show("#suspects")

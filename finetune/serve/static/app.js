@@ -43,7 +43,11 @@ async function start() {
   show();
 }
 
-const figureText = (figure) => (figure ? element("span", {}, `${figure.metric} ${figure.value.toFixed(3)} on ${figure.split}`) : "");
+function figureText(figure) {
+  if (!figure) return "";
+  const interval = figure.interval ? ` (95 % interval ${figure.interval.map((bound) => bound.toFixed(3)).join(" to ")})` : "";
+  return element("span", {}, `${figure.metric} ${figure.value.toFixed(3)} on ${figure.split}${interval}`);
+}
 
 // The licence of the pretrained weights: a text, or {licence, source, …}.
 function licenceText(licence) {
