@@ -66,6 +66,7 @@ def brightness_model(likes="bright", stride=None):
         stages,
         lambda net, x: net.places(x),
         lambda: ("", {}),
+        {"source": "own"},
         (),
         takes_clips=stride is not None,
         time_stride=stride or 1,
