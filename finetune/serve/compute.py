@@ -105,7 +105,12 @@ class ServedModel:
         timeline = TimelinePredictor(self.run, options, model=self.model, progress=progress)(request.path)
         classes = timeline.primary.classes
         return [
-            {"class": classes[event.label], "start": event.start, "end": event.end, "score": float(event.score)}
+            {
+                "class": classes[event.label],
+                "start": round(event.start, 3),
+                "end": round(event.end, 3),
+                "score": round(float(event.score), 4),
+            }
             for event in timeline.primary.events
         ]
 

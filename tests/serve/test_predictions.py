@@ -1,11 +1,17 @@
 """Predictions by the server: the numbers of `finetune predict`, jobs in a queue, and the pictures of a job."""
 
+import csv
 import json
+import shutil
 import time
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 from serving import post_video
+
+from finetune.run.read import open_run
+from finetune.serve.compute import ServedModel
+from finetune.serve.request import VideoRequest
 
 
 def finished(client, job_id, *, seconds=60):
@@ -30,6 +36,21 @@ def test_answers_are_those_of_the_command(client, evaluated_run, clip_folder, fi
         task = post_video(client, clip, calibrated=calibrated).json()["tasks"]["label"]
         assert task["top_k"] == by_command[str(clip)]
         assert task["predicted"] == task["top_k"][0][0]
+
+
+def test_events_are_those_of_the_command(trained_run, clip_folder, finetune, tmp_path):
+    run, clip = tmp_path / "run", next((clip_folder / "test").rglob("0.mp4"))
+    shutil.copytree(trained_run, run)
+    settings = {"smoothing_seconds": 0, "high": 0.3, "low": 0.2, "shortest_seconds": 0, "max_gap_seconds": 0}
+    (run / "event_settings.json").write_text(json.dumps({"settings": settings, "how": "by hand"}))
+    assert finetune("timeline", run, clip, "--out", tmp_path)[0] == 0
+    with (tmp_path / "events.csv").open() as file:
+        by_command = [
+            {"class": row["label"], **{key: float(row[key]) for key in ("start", "end", "score")}}
+            for row in csv.DictReader(file)
+        ]
+    request = VideoRequest(clip, tmp_path, clip.name, predict=False, pictures=False, events=True)
+    assert ServedModel(open_run(run)).answer(request)["events"] == by_command != []
 
 
 def test_frames_are_those_that_the_model_takes(client, clip_folder):
