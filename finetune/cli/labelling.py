@@ -40,8 +40,11 @@ def suspects(
     from finetune.labelling.out_of_fold import read_out_of_fold
     from finetune.labelling.suspects import rank_suspects, suspect_groups
     from finetune.run.folder import RunFolder
+    from finetune.storage.atomic import check_writable
     from finetune.text import count
 
+    if out is not None:
+        check_writable(out)
     predictions = read_out_of_fold(folder, task)
     every = rank_suspects(predictions)
     found = _not_corrected(every, folder, task)
@@ -73,7 +76,10 @@ def next_to_label(
     Example: finetune next-to-label runs/mine new_clips/ -n 50
     """
     from finetune.run.read import open_run
+    from finetune.storage.atomic import check_writable
 
+    if out is not None:
+        check_writable(out)
     opened = open_run(run)
     import_quickly("finetune.labelling.next_to_label")
     from finetune.labelling.next_to_label import next_to_label
@@ -141,10 +147,10 @@ def _write_suspects(out: Path, found: "list[Suspect]") -> None:
 
 
 def _write_csv(out: Path, columns: Sequence[str], rows: Sequence[Sequence[object]]) -> None:
-    from finetune.storage.atomic import atomic_file, check_writable
+    from finetune.storage.atomic import atomic_file
     from finetune.text import spreadsheet_row
 
-    check_writable(out)
+    out.parent.mkdir(parents=True, exist_ok=True)
     with atomic_file(out) as partial, partial.open("w", newline="", encoding="utf-8") as lines:
         writer = csv.writer(lines)
         writer.writerow(columns)

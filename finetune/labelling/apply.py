@@ -108,6 +108,7 @@ def apply_changes(place: Path, options: ApplyOptions = ApplyOptions(), *, out: P
         raise DataError(f"{target}: exists and has other content; give another --out FILE, or --overwrite it")
     if before == data:
         return Applied(target, _read_as_training(target, target, table, options.run), corrections, notes, False)
+    target.parent.mkdir(parents=True, exist_ok=True)
     with atomic_file(target) as partial:
         partial.write_bytes(data)
         manifest = _read_as_training(partial, target, table, options.run)

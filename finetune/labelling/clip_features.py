@@ -175,6 +175,8 @@ def _read(file: Path) -> dict[str, tuple[np.ndarray, np.ndarray]]:
 
 def _write(file: Path, cached: dict[str, tuple[np.ndarray, np.ndarray]]) -> None:
     """Keep the features; where the folder cannot be written they are computed again next time."""
+    if not cached:
+        return
     names = np.array(list(cached))
     features_ND, probs_NK = (np.stack([vectors[part] for vectors in cached.values()]) for part in (0, 1))
     try:

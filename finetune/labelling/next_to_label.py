@@ -54,7 +54,8 @@ def next_to_label(
     output = run.outputs[primary_task(run.outputs)]
     if len(labelled) < FEW_PER_CLASS * len(output.names):
         known = clip_features(run, labelled, progress=progress)
-        rows, reason = typical_first(pool.features_ND, known.features_ND, count=count, seed=seed), TYPICAL
+        known_MD = known.features_ND if known.names else pool.features_ND[:0]
+        rows, reason = typical_first(pool.features_ND, known_MD, count=count, seed=seed), TYPICAL
     else:
         margins_N = margins(pool.probs_NK, multilabel=output.kind == "multilabel")
         rows, reason = np.argsort(margins_N, kind="stable")[:count], UNSURE

@@ -22,8 +22,11 @@ def data_place(run: Run) -> Path | None:
 def find_unlabelled(run: Run, folder: Path) -> list[Path]:
     """The clips below a folder, sorted, without the run's rows, and without those that a journal labels or calls bad.
 
-    The journals are that of the run's data and that of the folder. Raises DataError where no clip is left.
+    The journals are that of the run's data and that of the folder. Raises DataError where no clip is left, or there is
+    no such folder.
     """
+    if not folder.is_dir():
+        raise DataError(f"{folder}: there is no such folder")
     clips = find_media(folder, image_sequences=reads_image_sequences(run))
     rows = saved_manifest(run, needs_files=False)
     known = {rows.path(row).resolve() for row in range(len(rows))}

@@ -129,7 +129,6 @@ def test_rows_that_were_edited_since_are_noticed_one_by_one(manifest):
 def test_paths_still_lead_to_the_files_from_another_folder(manifest):
     change(manifest, "a.mp4", "label", "jump")
     change(manifest, "f.mp4", "label", "jump")
-    (manifest.parent / "sub").mkdir()
     applied = apply_changes(manifest, out=manifest.parent / "sub/new.csv")
     assert applied.manifest.path(0).resolve() == (manifest.parent / "a.mp4").resolve()
     assert len(applied.manifest) == 6

@@ -2,6 +2,7 @@
 
 import csv
 import shutil
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -89,10 +90,26 @@ def test_clips_that_are_labelled_already_are_left_out(run, new_clips, clip_folde
         find_unlabelled(run, clip_folder)
 
 
+def test_a_run_whose_own_clips_are_elsewhere_starts_without_them(run, new_clips):
+    rows = saved_manifest(run).for_split("val")
+    missing = replace(rows, paths=np.array([b"/nowhere/%d.mp4" % row for row in range(len(rows))]))
+    chosen = next_to_label(run, find_unlabelled(run, new_clips), missing, count=2)
+    assert len(chosen) == 2 and {clip.reason for clip in chosen} == {TYPICAL}
+
+
+def test_a_missing_folder_and_unreadable_clips_are_told(run, tmp_path):
+    with pytest.raises(DataError, match="nowhere: there is no such folder"):
+        find_unlabelled(run, tmp_path / "nowhere")
+    (tmp_path / "broken").mkdir()
+    (tmp_path / "broken/a.mp4").write_bytes(b"no video")
+    with pytest.raises(DataError, match="no clip to label can be read, of 1"):
+        next_to_label(run, find_unlabelled(run, tmp_path / "broken"), saved_manifest(run), count=2)
+
+
 def test_the_command_lists_clips_and_writes_a_csv(run, new_clips, tmp_path, capsys):
     from finetune.cli.main import app
 
-    out = tmp_path / "next.csv"
+    out = tmp_path / "new folder" / "next.csv"
     app(["next-to-label", str(run.folder), str(new_clips), "-n", "3", "--csv", str(out)], standalone_mode=False)
     lines = capsys.readouterr().out.splitlines()
     assert lines[0].split() == ["guess", "probability", "clip"]
