@@ -44,6 +44,7 @@ def card(
     if out is None:
         print(text, end="")
         return
+    out.parent.mkdir(parents=True, exist_ok=True)
     with atomic_file(out) as partial:
         partial.write_text(text, encoding="utf-8")
     print(out)

@@ -17,6 +17,7 @@ from finetune.recipe.tasks import CATEGORICAL_KINDS
 from finetune.report import words
 from finetune.report.run.markdown import escape_markdown
 from finetune.report.run.task_words import METRICS
+from finetune.run.hub import check_repo_name
 from finetune.storage.safe_read import damage_as_run_error
 
 if TYPE_CHECKING:
@@ -43,6 +44,8 @@ def model_card(
     from huggingface_hub import ModelCard
 
     folder = Path(folder)
+    if repo != PLACEHOLDER:
+        check_repo_name(repo)
     if dataset is not None and not _HUB_ID.fullmatch(dataset):
         raise RunError(f"--dataset {dataset}: is not a data set of the hub; name it as OWNER/NAME")
     with damage_as_run_error(folder):
@@ -57,6 +60,8 @@ def _metadata(facts: CardFacts, repo: str, *, licence: str | None, dataset: str 
 
     weights = facts.weights or {}
     stated = licence or weights.get("licence") or (None if weights.get("source") == "none" else "unknown")
+    if stated is not None and stated.lower() in _HUB_LICENCES:
+        stated = stated.lower()
     hub_id = weights.get("hub_id", "")
     eval_results = list(_eval_results(facts, dataset))
     is_known = stated is None or stated in _HUB_LICENCES
@@ -94,7 +99,10 @@ def _title(facts: CardFacts, repo: str) -> str:
 
 
 def _eval_results(facts: CardFacts, dataset: str | None) -> Iterator["EvalResult"]:
-    """One result for each metric with a finite value, rounded to four digits; none of an int8 model."""
+    """One result for each metric with a finite value, rounded to four digits; none of an int8 model.
+
+    The hub joins results of one type of task and one data set, so of several tasks only the metrics have the names.
+    """
     from huggingface_hub import EvalResult
 
     is_int8 = facts.exported is not None and facts.exported.get("int8")
@@ -109,7 +117,7 @@ def _eval_results(facts: CardFacts, dataset: str | None) -> Iterator["EvalResult
                 continue
             yield EvalResult(
                 task_type="video-classification" if metrics["kind"] in CATEGORICAL_KINDS else "other",
-                task_name=f"{metrics['kind']}{of_task}",
+                task_name=None if facts.is_multitask else metrics["kind"],
                 dataset_type=dataset or "own-videos",
                 dataset_name=dataset or "Own videos",
                 dataset_split=split,

@@ -1,5 +1,6 @@
 """The sections of a model card as Markdown lines, computed from the run; a section that knows nothing is empty."""
 
+import re
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
@@ -7,7 +8,7 @@ from typing import Any
 from finetune.errors import shorten_list
 from finetune.export.int8_cost import describe_cost
 from finetune.export.readme import usage as exported_usage
-from finetune.model.backbone.weights_source import describe_source, licence_warning
+from finetune.model.backbone.weights_source import WeightsSource, describe_source, licence_warning
 from finetune.publish.card_facts import CardFacts
 from finetune.recipe.load import recipe_yaml
 from finetune.recipe.own_parts import own_parts, part_name
@@ -17,12 +18,14 @@ from finetune.recipe.tasks import CLASSIFICATION_KINDS, OutputSpec
 from finetune.report import words
 from finetune.report.headline_text import task_rows
 from finetune.report.run.changed_settings import recipe_changes
-from finetune.report.run.markdown import class_lines, escape_markdown, headline_lines, protocol_line, timeline_lines
+from finetune.report.run.markdown import class_lines, escape_markdown, headline_lines, protocol_lines, timeline_lines
 from finetune.report.run.task_section import task_context
 from finetune.report.run.task_words import METRICS, regression_warnings
+from finetune.run.results import Results
 from finetune.text import count
 
 MAX_LISTED_CLASSES = 100
+_ADDRESS = re.compile(r"https://[\w.-]+(/[\w.~%+/-]*)?")  # shown as a link
 MIN_TRAINING_CLIPS = 20  # of a class; with fewer it is listed as rare
 _SAMPLING = {
     "segments": "one from each of {frames} equal segments of the video",
@@ -89,11 +92,19 @@ def results(facts: CardFacts) -> list[str]:
     if facts.results is None:
         return _exported_figures(facts) or ["This model has not been evaluated."]
     tasks = [task_context(name, task, facts.results, []) for name, task in facts.results["tasks"].items()]
-    lines = headline_lines(facts.results, tasks, task_rows(facts.results, []))
-    lines += [*timeline_lines(facts.results), *class_lines(tasks), "", protocol_line(facts.results)]
+    lines = headline_lines(facts.results, tasks, task_rows(facts.results, []))[:-1]  # the last is empty
+    lines += [*timeline_lines(facts.results), *class_lines(tasks), "", *protocol_lines(_public_results(facts.results))]
     if facts.exported is not None:
         lines += ["", *_parity(facts)]
     return lines
+
+
+def _public_results(results: Results) -> Results:
+    """The results without the path of the pack that the clips were read from."""
+    protocol = dict(results["protocol"])
+    if str(protocol.get("decoder", "")).startswith("the pack "):
+        protocol["decoder"] = "a pack of frames"
+    return {**results, "protocol": protocol}
 
 
 def _exported_figures(facts: CardFacts) -> list[str]:
@@ -233,7 +244,12 @@ def licence(facts: CardFacts, chosen: str | None) -> list[str]:
     own = [] if chosen is None else [f"Its publisher gives the licence {escape_markdown(chosen)} to this model.", ""]
     if facts.weights is None:
         return [*own, "The source and the licence of the pretrained weights were not recorded."]
-    lines = [plain(describe_source(facts.weights))]
+    source, url = facts.weights, facts.weights.get("url", "")
+    if _ADDRESS.fullmatch(url):
+        without_url: WeightsSource = {key: value for key, value in source.items() if key != "url"}  # type: ignore[assignment]
+        lines = [f"{plain(describe_source(without_url))} Published at <{url}>."]
+    else:
+        lines = [plain(describe_source(source))]
     if origin := facts.weights.get("origin"):
         lines.append(f"They come from {plain(origin)}.")
     if note := facts.weights.get("note"):

@@ -239,7 +239,7 @@ _PROTOCOL = {  # name, unit, explanation
     "consensus": ("View aggregation", "", "how the predictions of all views are combined"),
     "decoder": ("Video decoder", "", ""),
     "precision": ("Precision", "", "floating-point format of the forward pass"),
-    "interval": ("95 % intervals", "", "jackknife: metrics recomputed without each clip or group"),
+    "interval": ("Intervals", "", "jackknife: metrics recomputed without each clip or group"),
 }
 
 

@@ -2,6 +2,7 @@
 
 import csv
 import json
+import re
 import subprocess
 import sys
 
@@ -83,7 +84,7 @@ def test_a_card_has_the_figures_with_intervals_the_split_and_the_licence(tmp_pat
     assert "predicts one of 6 classes" in text
     assert "| train | 8 | 4 |" in text and "each is in one split alone" in text
     assert "a temperature of 1.3, fitted on validation clips" in text
-    assert "resnet18.a1&#95;in1k of timm" in text and "licence apache-2.0" in text
+    assert "resnet18.a1_in1k of timm; licence apache-2.0. Published at <https://huggingface.co/timm/resnet18" in text
     assert "finetune predict hf://OWNER/NAME video.mp4" in text
 
 
@@ -130,16 +131,36 @@ def test_the_publisher_may_choose_licence_and_data_set(tmp_path):
     assert metadata["license"] == "mit" and metadata["datasets"] == ["me/clips"]
     assert metadata["model-index"][0]["name"] == "model"
     assert metadata["model-index"][0]["results"][0]["dataset"]["type"] == "me/clips"
-    assert "hf://me/model" in text and "gives the licence <code>mit</code> to this model" in text
+    assert "hf://me/model" in text and "gives the licence `mit` to this model" in text
+    assert read(tmp_path, licence="MIT")[0]["license"] == "mit", "the hub knows its licences in lower case"
     with pytest.raises(FinetuneError, match="is not a data set of the hub"):
         model_card(tmp_path, dataset="clips")
+    with pytest.raises(FinetuneError, match="model: is no name of a model on the hub"):
+        model_card(tmp_path, repo="model")
+
+
+def test_a_card_does_not_name_the_pack_that_the_clips_were_read_from(tmp_path):
+    results = write_run(tmp_path, per_class=2)
+    results["protocol"] |= {"decoder": "the pack /home/anna/pack"}
+    (tmp_path / "evaluation" / "results.json").write_text(json.dumps(results))
+    _, text = read(complete(tmp_path, data={"packed": "/home/anna/pack"}))
+    assert "| Video decoder | a pack of frames |" in text
+
+
+def test_names_with_underscores_are_plain_and_quotes_have_no_blanks_inside(tmp_path):
+    names = ["hand_shaking", "hugging"]
+    write_run(tmp_path, classes=names, per_class=3)
+    _, text = read(complete(tmp_path, classes=names), repo="me/few_clips")
+    assert "# few_clips\n" in text and "`hand_shaking`, `hugging`" in text
+    assert "test clips per class: “hand_shaking”, “hugging”" in text
+    assert "&#" not in text and "<code>" not in text and "\n\n\n" not in text
 
 
 def test_names_show_as_text_and_never_become_markup(tmp_path):
     write_run(tmp_path, classes=ODD, per_class=4, wrong=0.4)
     _, text = read(complete(tmp_path, classes=ODD))
     page = MarkdownIt("commonmark", {"html": True}).enable("table").render(text)
-    assert "<img" not in page and "<a " not in page
+    assert "<img" not in page and set(re.findall("<a [^>]*>", page)) == {f'<a href="{WEIGHTS["url"]}">'}
     assert "挥手" in page
 
 
@@ -147,10 +168,13 @@ def test_several_tasks_are_described_one_by_one(tmp_path):
     write_run_of_tasks(tmp_path, KINDS)
     metadata, text = read(complete(tmp_path, tasks=KINDS))
     assert {"multi-task", *KINDS.values()} <= set(metadata["tags"])
-    types = {result["task"]["name"]: result["task"]["type"] for result in metadata["model-index"][0]["results"]}
-    assert types["classify of action"] == "video-classification" and types["box of where"] == "other"
-    assert "<code>where</code>: the box of one object in the middle frame" in text
-    assert "<code>speed</code>: 1 number: speed" in text
+    by_type = {result["task"]["type"]: result for result in metadata["model-index"][0]["results"]}
+    assert by_type.keys() == {"video-classification", "other"}
+    assert "name" not in by_type["other"]["task"], "it has the metrics of several tasks"
+    names = {metric["name"] for metric in by_type["other"]["metrics"]}
+    assert {"Mean IoU of where", "Correlation of track"} <= names
+    assert "`where`: the box of one object in the middle frame" in text
+    assert "`speed`: 1 number: speed" in text
     assert "Boxes and motion are of one object" in text
     assert "Mean IoU with the true boxes is 66" in text
 
@@ -165,7 +189,7 @@ def test_numbers_alone_are_no_video_classification(tmp_path):
 def test_several_labels_and_background(tmp_path):
     write_run(tmp_path)
     _, text = read(complete(tmp_path, data={"background": "kicking"}))
-    assert "The class <code>kicking</code> stands for none of the others." in text
+    assert "The class `kicking` stands for none of the others." in text
     results = json.loads((tmp_path / "evaluation" / "results.json").read_text())
     results["tasks"]["label"] |= {"kind": "multilabel", "map": 0.8, "map_ci": [0.7, 0.9], "chance_map": 0.2}
     results["tasks"]["label"] |= {"micro_f1": 0.7, "micro_f1_ci": [0.6, 0.8]}
@@ -201,7 +225,7 @@ def test_a_run_that_was_not_evaluated_says_so(tmp_path):
 def test_own_parts_are_named_and_asked_for(tmp_path):
     write_run(tmp_path)
     _, text = read(complete(tmp_path, model={"head": "mine:Head"}))
-    assert "code that is not published with this model: model.head <code>mine:Head</code>" in text
+    assert "code that is not published with this model: model.head `mine:Head`" in text
     assert "finetune predict hf://OWNER/NAME video.mp4 --part model.head=MODULE:NAME" in text
 
 
@@ -217,6 +241,7 @@ def test_the_command_prints_or_writes_the_card_without_torch(tmp_path, finetune)
     subprocess.run([sys.executable, "-c", f"{code}assert 'torch' not in sys.modules"], check=True)
     status, printed, _ = finetune("card", tmp_path / "run")
     assert status == 0 and printed.startswith("---\n")
-    status, out, _ = finetune("card", tmp_path / "run", "--out", tmp_path / "README.md")
-    assert status == 0 and out.strip() == str(tmp_path / "README.md")
-    assert (tmp_path / "README.md").read_text() == printed
+    written = tmp_path / "new folder" / "README.md"
+    status, out, _ = finetune("card", tmp_path / "run", "--out", written)
+    assert status == 0 and out.strip() == str(written)
+    assert written.read_text() == printed and printed.endswith("|\n")

@@ -74,7 +74,7 @@ def test_it_predicts_the_same_numbers_and_names_no_clip(exported, hub, clip_fold
 def test_its_card_has_the_figures_that_model_json_has(exported):
     card = model_card(exported)
     assert "openvino" in card and "on 4 test clips, 1 of 4 predictions differ from the run's" in card
-    assert "| <code>label</code> | top-1 accuracy | 0.500 | 0.100 to 0.900 |" in card
+    assert "| `label` | top-1 accuracy | 0.500 | 0.100 to 0.900 |" in card
     assert "- the accuracy of label changes by -25 points (95 % interval -50 to +10)" in html.unescape(card)
     assert "- predictions of speed move by +0.01 of their spread" in html.unescape(card)
     assert "pip install openvino av numpy" in card and "anna" not in card

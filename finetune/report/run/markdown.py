@@ -27,7 +27,7 @@ def render_markdown_report(
     lines = [f"# {escape_markdown(results['run'])}", "", *headline_lines(results, tasks, task_rows)]
     for problem, todo in warnings:
         lines.append(f"- ⚠ {escape_markdown(problem, as_code=False)} {escape_markdown(todo, as_code=False)}")
-    lines += [*timeline_lines(results), *class_lines(tasks), "", protocol_line(results)]
+    lines += [*timeline_lines(results), *class_lines(tasks), "", *protocol_lines(results)]
     if changes:
         lines += ["", "| setting | value | default |", "|---|---|---|"]
         for change in changes:
@@ -67,10 +67,12 @@ def class_lines(tasks: Sequence[dict[str, Any]]) -> list[str]:
     ]
 
 
-def protocol_line(results: Results) -> str:
-    """How the results were measured, in one line."""
-    protocol = ", ".join(f"{name}: {value}" for name, value, _ in words.protocol_rows(results["protocol"]))
-    return f"Evaluated on the {results['split']} split. {escape_markdown(protocol, as_code=False)}."
+def protocol_lines(results: Results) -> list[str]:
+    """How the results were measured, as a table."""
+    lines = [f"Evaluated on the {results['split']} split:", "", "| protocol | value |", "|---|---|"]
+    for name, value, _ in words.protocol_rows(results["protocol"]):
+        lines.append(f"| {escape_markdown(name, as_code=False)} | {escape_markdown(value, as_code=False)} |")
+    return lines
 
 
 def _class_sections(task: dict[str, Any], suffix: str) -> list[str]:
@@ -136,10 +138,22 @@ def _per_class_table(task: dict[str, Any]) -> list[str]:
     return lines
 
 
+_DIRECTIONS = re.compile(r"[\u202a-\u202e\u2066-\u2069]")
+# What ends a code span or a cell of a table, and what some renderers look for in code too: HTML, links and mentions.
+_NO_CODE_SPAN = re.compile(r"[`<>&|\\[@#]|://|www\.|^\s|\s$|^$", re.IGNORECASE)
+
+
 def escape_markdown(text: str, *, as_code: bool = True) -> str:
-    """Any text as one line that Markdown and HTML show literally; `as_code` puts it in a code element."""
-    clean = re.sub(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069]", " ", text)
-    escaped = re.sub(r"[^\w\s.,:;%()/=+\u00a0“”–−-]|_", lambda match: f"&#{ord(match[0])};", clean)
+    """Any text as one line that Markdown and HTML show literally; `as_code` shows it as code.
+
+    Code is put between backticks, or into an HTML element where it has characters that end such a span.
+    """
+    clean = re.sub(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]", " ", _DIRECTIONS.sub("", text))
+    if as_code and not _NO_CODE_SPAN.search(clean):
+        return f"`{clean}`"
+    # Underscores between letters or digits have no meaning in Markdown.
+    special = r"[^\w\s.,:;%()/=+'\u00a0“”–−-]|_(?![^\W_])|(?<![^\W_])_"
+    escaped = re.sub(special, lambda match: f"&#{ord(match[0])};", clean)
     # Renderers also link addresses, mentions and issue numbers after unescaping: a word joiner breaks these up.
     escaped = re.sub(r"(?i)&#(?:35|64);|www(?=\.)|:(?=//)", r"\g<0>&#8288;", escaped)
     return f"<code>{escaped}</code>" if as_code else escaped

@@ -50,7 +50,7 @@ def test_the_table_compares_single_task_with_multi_task_for_each_task(tmp_path):
 
 def test_markdown_has_the_same_table(tmp_path):
     text = markdown_of(write_ablation_of(tmp_path))
-    assert "| <code>where</code> | mean IoU | 70.0 % ± 1.0 points | 66.0 % ± 1.0 points | −5.7 % | −8.8 to" in text
+    assert "| `where` | mean IoU | 70.0 % ± 1.0 points | 66.0 % ± 1.0 points | −5.7 % | −8.8 to" in text
     assert "| ΔM, mean relative gain | | | | −0.4 % | −2.9 to +2.1 % | no evidence of a difference |" in text
     tables = [line for line in text.splitlines() if line.startswith("|")]
     assert {line.count("|") for line in tables} == {8}

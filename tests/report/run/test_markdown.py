@@ -6,6 +6,7 @@ import re
 import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
+from markdown_it import MarkdownIt
 from report.run.test_page import change, write_run
 
 from finetune.report.run.markdown import escape_markdown
@@ -27,12 +28,7 @@ ODD = [
     "</code><b>",
     "挥手 é",
 ]  # fmt: skip
-RAW = re.compile(r"[|`<>\[\]!*_@~\\{}$'\"\x00-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069]")
-
-
-def inside(code):
-    assert code.startswith("<code>") and code.endswith("</code>")
-    return code.removeprefix("<code>").removesuffix("</code>")
+RAW = re.compile(r"[|`<>\[\]!*@~\\{}$\"\x00-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069]")
 
 
 @settings(max_examples=200, deadline=None)
@@ -40,15 +36,42 @@ def inside(code):
 @example("".join(map(chr, range(0x300))))
 @example("\ud800 \u061c \u200f \ufeff")
 def test_an_escaped_name_has_no_characters_with_a_meaning_in_markdown_or_html(text):
-    escaped = inside(escape_markdown(text))
+    escaped = escape_markdown(text, as_code=False)
     assert not RAW.search(escaped)
     assert not re.search(r"&(?!#\d+;)", escaped)
     assert not re.search(r"#(?!\d+;)", escaped)
-    assert escaped == escape_markdown(text, as_code=False)
+    assert not re.search(r"(?<![^\W_])_|_(?![^\W_])", escaped), "an underscore at the end of a word"
     assert len(escaped.splitlines()) <= 1
-    cleaned = re.sub(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069]", " ", text)
+    cleaned = re.sub(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]", " ", re.sub(r"[\u202a-\u202e\u2066-\u2069]", "", text))
     codes = re.sub(r"&#(\d+);", lambda match: chr(int(match[1])), escaped)
     assert codes.replace("\u2060", "") == cleaned.replace("\u2060", ""), "the name is complete"
+
+
+@pytest.mark.parametrize(
+    ("text", "code"),
+    [
+        ("hand_shaking", "`hand_shaking`"),
+        ("it's 50 % (or so)", "`it's 50 % (or so)`"),
+        ("_edge_ *a* \u2066b\u2069", "`_edge_ *a* b`"),
+        ("a`b", "<code>a&#96;b</code>"),
+        ("a_b<c>", "<code>a_b&#60;c&#62;</code>"),
+        ("a|b", "<code>a&#124;b</code>"),
+        ("a&b", "<code>a&#38;b</code>"),
+        (" a", "<code> a</code>"),
+        ("", "<code></code>"),
+    ],
+)
+def test_code_is_html_only_where_a_code_span_would_end(text, code):
+    assert escape_markdown(text) == code
+
+
+@settings(max_examples=200, deadline=None)
+@given(st.text(alphabet="ab_`<>&|*[]\\ #!~'", max_size=12))
+def test_a_cell_with_a_name_as_code_shows_the_name(text):
+    table = f"| name | number |\n|---|---|\n| {escape_markdown(text)} | 1 |\n"
+    page = MarkdownIt("commonmark", {"html": True}).enable("table").render(table)
+    (shown,) = re.findall(r"<td><code>(.*)</code></td>\n<td>1</td>", page)
+    assert html.unescape(shown).replace("\u2060", "") == text
 
 
 @pytest.mark.parametrize("text", ["https://example.org", "WWW.example.org", "@octocat", "#12", "a@b.org", "ftp://x.y"])
@@ -77,11 +100,11 @@ def test_a_report_of_odd_names_is_a_line_a_row(tmp_path):
         body = lines[start : lines.index("", start) if "" in lines[start:] else len(lines)]
         assert {line.count("|") for line in body} == {columns}
         tables = [line for line in tables if line not in body]
-    assert tables == [] and len(starts) == 3
+    assert tables == [] and len(starts) == 4
     for line in lines:
-        assert re.match(r"$|# <code>|\*\*Top-1 |\||- (⚠|<code>)|Most frequent confusions:$|Evaluated on the ", line), (
-            line
-        )
+        assert re.match(
+            r"$|# <code>|\*\*Top-1 |\||- (⚠|<code>|`)|Most frequent confusions:$|Evaluated on the ", line
+        ), line
     assert sum(line.startswith(f"| {escape_markdown(ODD[0])} |") for line in lines) == 1
     assert "/home/me" not in text
 
@@ -100,5 +123,6 @@ def test_it_has_headline_metrics_and_protocol_of_the_page(tmp_path):
     assert "| top-1 accuracy with a frozen backbone | 90.0\u00a0% |  |" in text
     assert f"| majority-class baseline | {100 * results['tasks']['label']['majority']['top1']:.1f}\u00a0% |  |" in text
     for row in results["tasks"]["label"]["per_class"]:
-        assert f"| <code>{row['class']}</code> | {100 * row['recall']:.1f}\u00a0% |" in text
-    assert "Evaluated on the test split. Checkpoint: best, Views per clip: 1" in text
+        assert f"| `{row['class']}` | {100 * row['recall']:.1f}\u00a0% |" in text
+    assert "Evaluated on the test split:\n\n| protocol | value |\n|---|---|\n| Checkpoint | best |\n" in text
+    assert "| Intervals | 95" in text

@@ -219,8 +219,8 @@ def test_every_figure_is_a_file_too(tmp_path):
 def test_the_same_table_is_in_markdown(tmp_path):
     write_run_of_tasks(tmp_path)
     text = markdown_of(tmp_path)
-    assert "| <code>where</code> | mean IoU | 66.2 % | 61.0–71.0 % | 21.4 % | 100 | 0.870 |" in text
-    assert "| <code>track</code> | correlation | 0.874 | 0.820 to 0.910 | 0 | 100 | 0.681 |" in text
+    assert "| `where` | mean IoU | 66.2 % | 61.0–71.0 % | 21.4 % | 100 | 0.870 |" in text
+    assert "| `track` | correlation | 0.874 | 0.820 to 0.910 | 0 | 100 | 0.681 |" in text
     assert "| endpoint error | 0.812 px/frame | 0.700 to 0.930 |" in text
     assert "| MAE of always predicting the mean of the training clips | 1.74 |  |" in text
     assert "| weighted kappa | 0.860 |  |" in text
