@@ -26,6 +26,7 @@ App = Callable[[Scope, Receive, Send], Awaitable[None]]
 
 SAFE_METHODS = ("GET", "HEAD")
 OPEN_PATHS = ("/", "/static/", "/openapi.json")  # hold nothing of the user's: served without the token
+MAX_QUERY_FIELDS = 20  # of the address with the token
 MAX_JSON_BYTES = 64_000  # of a request that is no upload
 IDLE_SECONDS = 30.0  # without a byte of a request's body, or with no byte of an answer taken
 MIN_BYTES_PER_SECOND = 10_000  # of a body, after the first IDLE_SECONDS
@@ -190,7 +191,10 @@ def _headers(scope: Scope) -> dict[str, str]:
 
 
 def _query_token(scope: Scope) -> str | None:
-    values = parse_qs(scope["query_string"].decode("latin-1"), max_num_fields=20).get("token")
+    try:
+        values = parse_qs(scope["query_string"].decode("latin-1"), max_num_fields=MAX_QUERY_FIELDS).get("token")
+    except ValueError:
+        raise Refusal(400, f"the address has more than {MAX_QUERY_FIELDS} parameters") from None
     return values[0] if values else None
 
 

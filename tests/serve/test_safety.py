@@ -30,6 +30,11 @@ def ask(method, path, headers=None, *, access=LOCAL, content=None, host="127.0.0
     return asyncio.run(send())
 
 
+def test_an_address_with_many_parameters_is_refused_where_a_token_is_looked_for():
+    answer = ask("GET", "/?" + "&".join(["a=1"] * 30), access=OPEN)
+    assert answer.status_code == 400 and "more than 20 parameters" in answer.json()["detail"]
+
+
 @pytest.mark.parametrize("host", ["127.0.0.1:8000", "localhost", "[::1]:8000", "127.8.8.8", "page.localhost:1"])
 def test_names_of_this_machine_are_served(host):
     assert ask("GET", "/api/about", host=host).status_code == 200
