@@ -98,7 +98,7 @@ class ClipsToCompare:
 
 
 def compare_split(run: Run, graph: ExportGraph, session: Session, clips: ClipsToCompare) -> SplitComparison:
-    """Each clip is read once, as in evaluation, and given to both."""
+    """Each clip is read once, as in evaluation, and given to both. Raises RunError where none can be read."""
     manifest, split, progress = clips.manifest, clips.split, clips.progress
     loader, bad = evaluation_loader(manifest, split, run.recipe, size=graph.model.size, views=graph.views)
     rows: list[int] = []
@@ -118,6 +118,8 @@ def compare_split(run: Run, graph: ExportGraph, session: Session, clips: ClipsTo
                     of_exported[task].append(_exported_predictions(graph, task, outputs))
             if progress is not None:
                 progress(len(rows) + len(skipped) - len(bad), len(loader.dataset))
+    if not rows:
+        raise RunError(f"none of the clips of the split {split!r} can be read; --check batches needs none")
     run_NK, exported_NK = (
         {task: np.concatenate(batches) for task, batches in values.items() if batches}
         for values in (of_run, of_exported)

@@ -4,8 +4,8 @@ What is quantized are the convolutions and what lies between them. The normaliza
 in fp32, and so does what no convolution follows: pooling over time and heads, which take little time.
 """
 
-import sys
-from collections.abc import Iterable
+import io
+from collections.abc import Callable, Iterable
 from contextlib import redirect_stdout
 from dataclasses import dataclass
 from pathlib import Path
@@ -40,10 +40,12 @@ def quantize_model(
     clips: ClipsToCompare | None,
     *,
     runtime: ExportFormat,
+    progress: Callable[[int], None],
 ) -> tuple[Int8Info, SplitComparison]:
     """Replace the fp32 model in `folder` by one at int8, and compare that with the run.
 
-    The careful recipe is tried where the default one costs too much. Raises RunError where both do.
+    The careful recipe is tried where the default one costs too much. Raises RunError where both do. `progress` gets the
+    number of clips that NNCF has read so far; it reads each several times.
     """
     if clips is None:
         raise RunError(f"{run.folder}: has neither test nor val clips, on which --int8 is judged")
@@ -54,7 +56,7 @@ def quantize_model(
         for file in folder.glob("model.*"):
             file.rename(source / file.name)
         for recipe in RECIPES:
-            quantize_file(source, folder, runtime, frames, recipe)
+            quantize_file(source, folder, runtime, CalibrationClips(frames, progress), recipe)
             session = open_session(folder, runtime, graph.output_names)
             comparison = compare_split(run, graph, session, clips)
             costs = {
@@ -101,7 +103,22 @@ def choose_rows(manifest: Manifest, count: int, *, seed: int) -> np.ndarray:
     return np.sort(rows[np.argsort(rank, kind="stable")[:count]])
 
 
-def quantize_file(source: Path, target: Path, runtime: str, frames: list[np.ndarray], recipe: Recipe) -> None:
+@dataclass
+class CalibrationClips:
+    """The frames of calibration clips as NNCF reads them, several times over; `progress` is told how many it read."""
+
+    frames: list[np.ndarray]
+    progress: Callable[[int], None]
+    num_read: int = 0
+
+    def as_input(self, clip: np.ndarray) -> dict[str, np.ndarray]:
+        """The network's input for the frames (…, T, C, H, W) of a clip: a batch of one."""
+        self.num_read += 1
+        self.progress(self.num_read)
+        return {INPUT_NAME: clip[None]}
+
+
+def quantize_file(source: Path, target: Path, runtime: str, clips: CalibrationClips, recipe: Recipe) -> None:
     """Read the fp32 model in the folder `source`, and write it at int8 into the folder `target`."""
     nncf = import_extra("nncf", extra=runtime)
     nncf.set_log_level("ERROR")
@@ -114,12 +131,12 @@ def quantize_file(source: Path, target: Path, runtime: str, frames: list[np.ndar
         raise ModelError("--int8 is for convolutional networks, and this one has fewer than two convolutions")
     depthwise = [node.name for node in convolutions if node.is_depthwise] if recipe == "careful" else []
     try:
-        with redirect_stdout(sys.stderr):  # progress bars
+        with redirect_stdout(io.StringIO()):  # progress bars of NNCF
             quantized = nncf.quantize(
                 store.model,
-                nncf.Dataset(frames, lambda clip: {INPUT_NAME: clip[None]}),
+                nncf.Dataset(clips.frames, clips.as_input),
                 preset=nncf.QuantizationPreset.MIXED,  # symmetric weights, asymmetric activations
-                subset_size=len(frames),
+                subset_size=len(clips.frames),
                 fast_bias_correction=False,  # the slow one halves the error on MobileNetV2
                 ignored_scope=nncf.IgnoredScope(names=[*outside, *depthwise], validate=False),
             )

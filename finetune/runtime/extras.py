@@ -4,6 +4,7 @@ OpenVINO and NNCF report usage over the network through the package openvino_tel
 it is hidden from them.
 """
 
+import logging
 import sys
 from importlib import import_module
 from typing import Any
@@ -13,6 +14,7 @@ from finetune.errors import RunError
 
 def import_extra(*libraries: str, extra: str) -> Any:
     """The last of some libraries; raises RunError with the pip command where one is not installed."""
+    logging.getLogger("torch.utils.cpp_extension").setLevel(logging.ERROR)  # warns that there is no CUDA
     sys.modules.setdefault("openvino_telemetry", None)  # type: ignore[arg-type]  # importing it now fails
     for library in libraries:
         try:

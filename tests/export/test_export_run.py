@@ -7,9 +7,13 @@ from pathlib import Path
 
 import pytest
 
+from finetune.errors import RunError
 from finetune.export import export_run as module
+from finetune.export.parity import ClipsToCompare, compare_split
 from finetune.run.folder import ExportedFolder
+from finetune.run.manifest import saved_manifest
 from finetune.run.model_json import read_model_info
+from finetune.run.read import open_run
 
 
 @pytest.fixture(scope="module")
@@ -59,6 +63,22 @@ def test_predictions_that_differ_fail_the_export_and_leave_what_was_there(traine
     assert "of 4 predictions of label differ from the run's on test, and 0 may" in err
     assert (out / "model.json").read_text() == before
     assert sorted(path.name for path in tmp_path.iterdir()) == ["exported"]
+
+
+def test_a_split_of_which_no_clip_can_be_read_is_an_error_in_words(trained_run, clip_folder, tmp_path):
+    run = shutil.copytree(trained_run, tmp_path / "run")
+    clips = shutil.copytree(clip_folder, tmp_path / "clips")
+    for clip in (clips / "test").rglob("*.mp4"):
+        clip.write_bytes(b"no video")
+    for file, old, new in (
+        ("manifest.csv", str(clip_folder), str(clips)),
+        ("recipe.yaml", "on_error: fail", "on_error: skip"),
+    ):
+        (run / file).write_text((run / file).read_text().replace(old, new))
+    opened = open_run(run)
+    graph = module.build_graph(opened, module.load_model(opened), module.read_fitted(opened))
+    with pytest.raises(RunError, match="none of the clips of the split 'test' can be read"):
+        compare_split(opened, graph, lambda frames: {}, ClipsToCompare(saved_manifest(opened), "test"))
 
 
 def test_an_output_beyond_the_tolerance_fails_the_export_and_leaves_nothing(

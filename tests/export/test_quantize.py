@@ -1,7 +1,10 @@
 """An int8 export is calibrated on training clips, keeps the normalization in fp32, and is kept if it costs little."""
 
 import json
+import os
 import shutil
+import subprocess
+import sys
 from dataclasses import replace
 from importlib.util import find_spec
 
@@ -137,3 +140,33 @@ def test_an_int8_export_that_costs_too_much_leaves_nothing(run, finetune, monkey
     assert status == 2
     assert "at int8 the accuracy of label changes by" in err
     assert not (tmp_path / "new").exists()
+
+
+EXPORT = """
+import json, sys
+asked = []
+def watch(event, args):
+    if event == "socket.getaddrinfo" or (event == "socket.connect" and isinstance(args[1], tuple)):
+        asked.append(str(args))
+sys.addaudithook(watch)
+from finetune.cli import main, progress
+progress.SECONDS_BETWEEN_LINES = 0.0
+sys.argv = ["finetune", "export", *sys.argv[1:], "--int8"]
+try:
+    main.main()
+except SystemExit as end:
+    print(json.dumps([end.code, asked]))
+"""
+
+
+@pytest.mark.slow
+@needs_nncf
+def test_quantization_shows_our_progress_and_asks_no_network(run, tmp_path):
+    command = [sys.executable, "-c", EXPORT, run, "--to", "openvino", "--out", tmp_path / "int8"]
+    environment = {**os.environ, "HOME": str(tmp_path)}
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300, check=True)
+    assert json.loads(done.stdout.splitlines()[-1]) == [0, []]
+    assert "quantizing, clips read: 8" in done.stderr
+    shown = {line.partition(":")[0] for line in done.stderr.splitlines()}
+    assert shown == {"exporting the network", "quantizing, clips read", "comparing with the run"}
+    assert all(line.startswith(("parity", "int8", " ", str(tmp_path), "[")) for line in done.stdout.splitlines())
