@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from finetune.data.read import find_media
+from finetune.data.read import find_media, read_csv
 from finetune.errors import DataError
 from finetune.labelling.journal import ASSIGNED, Journal
 from finetune.run.manifest import reads_image_sequences, saved_manifest
@@ -14,9 +14,31 @@ from finetune.storage.object_store import is_url
 
 
 def data_place(run: Run) -> Path | None:
-    """The manifest or folder that a run was trained on, beside which its journal is; None where it is not there now."""
+    """The manifest or folder that a run was trained on, beside which its journal is; None where it is not there now.
+
+    A relative path is that of the folder in which training was started, which a run does not record. It is looked for
+    in the current folder and in those above the run and above its clips; a CSV that names no clip of the run is another
+    project's.
+    """
     place = run.recipe.data.manifest or run.recipe.data.folder
-    return None if place is None or is_url(place) or not Path(place).exists() else Path(place)
+    if place is None or is_url(place):
+        return None
+    rows = saved_manifest(run, needs_files=False)
+    clips = [rows.path(row) for row in range(len(rows))]
+    folders = [Path(), *run.folder.resolve().parents, *(clips[0].parents if clips else ())]
+    places = [folder / place for folder in folders if (folder / place).exists()]
+    return next((place for place in places if not clips or _has_clip(place, clips)), None)
+
+
+def _has_clip(place: Path, clips: Sequence[Path]) -> bool:
+    """Whether a folder or a CSV has one of the clips, by the ends of their paths: all may have been moved."""
+    if place.is_dir():
+        return any((place / Path(*clip.parts[-length:])).exists() for clip in clips for length in (1, 2, 3))
+    ends = {clip.parts[-length:] for clip in clips for length in (1, 2)}
+    try:
+        return any(Path(path).parts[-2:] in ends for path in read_csv(place, labels="of tasks")["path"])
+    except DataError:
+        return False
 
 
 def find_unlabelled(run: Run, folder: Path) -> list[Path]:

@@ -32,8 +32,8 @@ class Changes:
 
     def __init__(self, run: Run, manifest: Path) -> None:
         self.manifest, self.journal = manifest, Journal(manifest)
-        is_copy = manifest.resolve() == saved_manifest(run, needs_files=False).source.resolve()
-        self._columns = {task: _label_column(run, task, is_copy=is_copy) for task in run.outputs}
+        self.is_copy = manifest.resolve() == saved_manifest(run, needs_files=False).source.resolve()
+        self._columns = {task: _label_column(run, task, is_copy=self.is_copy) for task in run.outputs}
         self._task_of = {column: task for task, column in self._columns.items() if column is not None}
         self._rows: dict[RowOfManifest, str] = {}  # ids of clips
         self._corrected: dict[str, Clip] = {}

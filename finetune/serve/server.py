@@ -57,6 +57,7 @@ def serve(run: Run, options: ServeOptions) -> None:
                 web = uvicorn.Server(uvicorn.Config(build_app(server), **_uvicorn_settings()))
                 stop_on_signal(lambda: setattr(web, "should_exit", True))
                 print(f"Serving {run.folder} on {address} (Ctrl-C ends it)", flush=True)
+                _print_where_corrections_go(server, run, options.data)
                 if options.open_browser:
                     webbrowser.open(address)
                 web.run(sockets=[listener])
@@ -72,6 +73,19 @@ def _server_state(run: Run, options: ServeOptions, access: Access) -> ServerStat
     clips = ClipTable(run, data_root=data_root, changes=changes)
     settings = ServeSettings(access, data_root=data_root, new_clips=new_clips)
     return ServerState(run, settings, clips=clips, changes=changes)
+
+
+def _print_where_corrections_go(server: ServerState, run: Run, data: Path | None) -> None:
+    if (changes := server.changes) is None:
+        return
+    print(f"Corrections go to {changes.journal.file.path}", flush=True)
+    trained_on = run.recipe.data.manifest or run.recipe.data.folder
+    if changes.is_copy and changes.manifest != data and trained_on is not None:
+        print(
+            f"warning   {trained_on}, which the run was trained on, is not found: corrections are of the run's own "
+            "copy of its rows. To correct the manifest itself, name it: --data FILE.csv",
+            file=sys.stderr,
+        )
 
 
 def listen(host: str, port: int) -> socket.socket:

@@ -1,6 +1,7 @@
 """Clips to label come in an order that teaches: typical ones first, then those of which the model is unsure."""
 
 import csv
+import re
 import shutil
 from dataclasses import replace
 
@@ -11,7 +12,7 @@ from grey import make_clip
 from finetune.errors import DataError
 from finetune.labelling.journal import Change, Journal
 from finetune.labelling.next_to_label import TYPICAL, UNSURE, margins, next_to_label, typical_first
-from finetune.labelling.unlabelled import find_unlabelled
+from finetune.labelling.unlabelled import data_place, find_unlabelled
 from finetune.run.manifest import saved_manifest
 from finetune.run.read import open_run
 
@@ -104,6 +105,33 @@ def test_a_missing_folder_and_unreadable_clips_are_told(run, tmp_path):
     (tmp_path / "broken/a.mp4").write_bytes(b"no video")
     with pytest.raises(DataError, match="no clip to label can be read, of 1"):
         next_to_label(run, find_unlabelled(run, tmp_path / "broken"), saved_manifest(run), count=2)
+
+
+@pytest.fixture
+def project(run, clip_folder, tmp_path):
+    """A project folder with the run, and the CSV that it was trained on under a relative path."""
+    rows = saved_manifest(run)
+    (tmp_path / "data").mkdir()
+    lines = [f"{rows.path(row)},{rows.classes[rows.labels[row]]}" for row in range(len(rows))]
+    (tmp_path / "data/clips.csv").write_text("\n".join(["path,label", *lines]) + "\n")
+    recipe = run.folder / "recipe.yaml"
+    recipe.write_text(re.sub(r"(?m)^  manifest: .*$", "  manifest: data/clips.csv", recipe.read_text(), count=1))
+    return tmp_path
+
+
+def test_a_relative_manifest_is_found_from_another_folder(run, project, tmp_path_factory, monkeypatch):
+    opened = open_run(run.folder)
+    assert str(opened.recipe.data.manifest) == "data/clips.csv"
+    monkeypatch.chdir(project)
+    assert data_place(opened).resolve() == project / "data/clips.csv"
+    other = tmp_path_factory.mktemp("other")
+    monkeypatch.chdir(other)
+    assert data_place(opened) == project / "data/clips.csv"
+    (other / "data").mkdir()
+    (other / "data/clips.csv").write_text("path,label\nof another project.mp4,wave\n")
+    assert data_place(opened) == project / "data/clips.csv", "a CSV of the same name with other clips"
+    (project / "data/clips.csv").unlink()
+    assert data_place(opened) is None
 
 
 def test_the_command_lists_clips_and_writes_a_csv(run, new_clips, tmp_path, capsys):
