@@ -70,6 +70,8 @@ def _server_state(run: Run, options: ServeOptions, access: Access) -> ServerStat
     new_clips = data if data is not None and data.is_dir() else None
     manifest = manifest_of(run) if data is None or new_clips is not None else data
     changes = None if manifest is None else Changes(run, manifest)
+    if changes is not None:
+        changes.journal.clips.columns()  # raises DataError for a file that is no manifest
     clips = ClipTable(run, data_root=data_root, changes=changes)
     settings = ServeSettings(access, data_root=data_root, new_clips=new_clips)
     return ServerState(run, settings, clips=clips, changes=changes)

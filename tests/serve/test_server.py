@@ -3,6 +3,7 @@
 import os
 import signal
 import socket
+import subprocess
 import sys
 import time
 from pathlib import Path
@@ -88,3 +89,11 @@ def test_a_client_that_never_finishes_its_headers_is_cut_off(server, monkeypatch
 def test_the_server_itself_imports_no_torch():
     code = "import sys, finetune.serve.server; sys.exit('torch' in sys.modules)"
     assert os.spawnv(os.P_WAIT, sys.executable, [sys.executable, "-c", code]) == 0
+
+
+def test_a_file_that_is_no_manifest_is_refused_at_the_start(trained_run, tmp_path):
+    (tmp_path / "notes.csv").write_text("a,b\n1,2\n")
+    command = [sys.executable, "-m", "finetune", "serve", trained_run, "--data", tmp_path / "notes.csv", "--port", "0"]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=100, check=False)
+    assert done.returncode == 2 and "notes.csv" in done.stderr and "path" in done.stderr
+    assert "Traceback" not in done.stderr
