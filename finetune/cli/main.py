@@ -101,9 +101,11 @@ def options(
 
 def main() -> None:
     """Run a command and exit with its status."""
-    with sanitized_output(), renamed_keys_on_stderr():
-        status = _status()
-    gc.unfreeze()  # of `import_quickly`: a library takes objects that are never collected for leaks, and prints them
+    try:
+        with sanitized_output(), renamed_keys_on_stderr():
+            status = _status()
+    finally:  # also where the reader of a pipe has gone
+        gc.unfreeze()  # of `import_quickly`: a library takes objects that are never collected for leaks, and prints them
     sys.exit(status)
 
 
