@@ -105,7 +105,7 @@ def main() -> None:
         with sanitized_output(), renamed_keys_on_stderr():
             status = _status()
     finally:  # also where the reader of a pipe has gone
-        gc.unfreeze()  # of `import_quickly`: a library takes objects that are never collected for leaks, and prints them
+        gc.unfreeze()  # of `import_quickly`: a library prints objects that are never collected as leaks
     sys.exit(status)
 
 

@@ -5,6 +5,7 @@ FINETUNE_ALL=1 exports all families of the contract tests to all three formats.
 """
 
 import os
+from copy import deepcopy
 
 import numpy as np
 import pytest
@@ -104,6 +105,10 @@ def lively(model):
         if isinstance(module, nn.modules.batchnorm._BatchNorm):
             module.momentum = 1.0
     clips = pictures(model, 4)
+    if model.eval().backbone(clips).std(0).max() < 1e-4:  # the network's first weights let nothing through
+        for module in model.backbone.modules():
+            if isinstance(module, nn.Conv2d):
+                nn.init.kaiming_normal_(module.weight)
     model.train()(clips)
     for task, outputs in model.eval()(clips).items():
         *_, last = model.heads[task].children()
@@ -135,14 +140,22 @@ def largest_difference(graph, session):
     return largest
 
 
+@torch.no_grad()
+def rounding_error(graph):
+    """The largest difference between the graph in fp32 and in fp64: large in some networks that were not trained."""
+    exact = deepcopy(graph).double()
+    return largest_difference(graph, lambda clips: {name: v.numpy() for name, v in exact(torch.tensor(clips)).items()})
+
+
 def check_export(model, folder, formats=ALL_FORMATS):
     graph = graph_of(lively(model))
     program = export_program(graph)
     assert takes_any_batch(program)
+    tolerance = max(TOLERANCE, 10 * rounding_error(graph))
     for to in formats:
         WRITERS[to](program, graph, folder, "fp32")
         difference = largest_difference(graph, open_session(folder, to, graph.output_names, threads=1))
-        assert difference < TOLERANCE, to
+        assert difference < tolerance, to
 
 
 @pytest.mark.slow
