@@ -15,10 +15,25 @@ pytestmark = [
 
 
 @pytest.fixture
-def page(trained_run, clip_folder):
+def clips(clip_folder, tmp_path):
+    """A copy of the clips, with a journal of its own."""
+    return shutil.copytree(clip_folder, tmp_path / clip_folder.name)
+
+
+@pytest.fixture
+def run(trained_run, clip_folder, clips, tmp_path):
+    """A copy of the run, trained on the copy of the clips."""
+    run = shutil.copytree(trained_run, tmp_path / "run")
+    for file in (run / "recipe.yaml", run / "manifest.csv"):
+        file.write_text(file.read_text().replace(str(clip_folder), str(clips)))
+    return run
+
+
+@pytest.fixture
+def page(run):
     """The page of a server; it logs nothing and asks nothing of other machines."""
     heard = []
-    with serving(trained_run) as served, playwright.sync_playwright() as started:
+    with serving(run) as served, playwright.sync_playwright() as started:
         browser = started.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox", "--disable-dev-shm-usage"])
         page = browser.new_page(viewport={"width": 1280, "height": 900})
         page.set_default_timeout(30_000)
@@ -28,21 +43,16 @@ def page(trained_run, clip_folder):
         page.goto(served.url)
         yield page
         browser.close()
-    journal_of(clip_folder).unlink(missing_ok=True)
     assert heard == []
 
 
-def journal_of(clip_folder):
-    return clip_folder.with_name(f"{clip_folder.name}.changes.jsonl")
+def changes(clips):
+    return [json.loads(line) for line in clips.with_name(f"{clips.name}.changes.jsonl").read_text().splitlines()]
 
 
-def changes(clip_folder):
-    return [json.loads(line) for line in journal_of(clip_folder).read_text().splitlines()]
-
-
-def test_a_dropped_video_is_answered_as_predict_does_and_a_label_is_corrected(page, trained_run, clip_folder, finetune):
-    clip = next((clip_folder / "test").rglob("*.mp4"))
-    _, printed, _ = finetune("predict", trained_run, clip, "--json")
+def test_a_dropped_video_is_answered_as_predict_does_and_a_label_is_corrected(page, run, clips, finetune):
+    clip = next((clips / "test").rglob("*.mp4"))
+    _, printed, _ = finetune("predict", run, clip, "--json")
     wanted = json.loads(printed)[0]["top_k"]
     page.set_input_files("input[type=file]", clip)
     page.locator(".result").wait_for()
@@ -67,11 +77,11 @@ def test_a_dropped_video_is_answered_as_predict_does_and_a_label_is_corrected(pa
     other = page.locator(".choices .choice[aria-pressed=false]").first.text_content()
     page.keyboard.press(other[0])
     page.get_by_text(f"Label: {other[1:]}. Saved.").first.wait_for()
-    assert [(change["field"], change["previous"], change["value"]) for change in changes(clip_folder)] == [
+    assert [(change["field"], change["previous"], change["value"]) for change in changes(clips)] == [
         ("label", before[1:], other[1:])
     ]
     page.keyboard.press("u")
     page.locator(f".choice[aria-pressed=true]:has-text('{before[1:]}')").wait_for()
-    assert len(changes(clip_folder)) == 2, "the undo is a change too; nothing is deleted"
+    assert len(changes(clips)) == 2, "the undo is a change too; nothing is deleted"
     page.get_by_role("link", name="Changes").click()
     page.get_by_text("No changes yet.").wait_for()
