@@ -25,6 +25,7 @@ from finetune.run.fitted import read_fitted
 from finetune.run.model_json import MODEL_FILES, ExportFormat, Int8Info
 from finetune.run.read import Run
 from finetune.runtime.extras import import_extra
+from finetune.runtime.signal_stack import keep_signal_stack
 from finetune.video.row_loader import evaluation_loader
 
 CALIBRATION_CLIPS = 128
@@ -131,7 +132,7 @@ def quantize_file(source: Path, target: Path, runtime: str, clips: CalibrationCl
         raise ModelError("--int8 is for convolutional networks, and this one has fewer than two convolutions")
     depthwise = [node.name for node in convolutions if node.is_depthwise] if recipe == "careful" else []
     try:
-        with redirect_stdout(io.StringIO()):  # progress bars of NNCF
+        with keep_signal_stack(), redirect_stdout(io.StringIO()):  # progress bars of NNCF
             quantized = nncf.quantize(
                 store.model,
                 nncf.Dataset(clips.frames, clips.as_input),

@@ -9,6 +9,7 @@ from finetune.run.folder import ExportedFolder, RunFolder
 from finetune.run.model_json import ExportFormat
 from finetune.run.read import Run
 from finetune.runtime.extras import import_extra
+from finetune.runtime.signal_stack import keep_signal_stack
 from finetune.storage.atomic import check_writable
 
 Precision = Literal["fp32", "fp16", "bf16"]
@@ -56,7 +57,8 @@ def check_before_work(run: Run, settings: ExportSettings) -> None:
 
 def _refuse_uncomputed(precision: Precision) -> None:
     """Raise RunError where this processor does not compute in a precision: OpenVINO would take another silently."""
-    processor = import_extra("openvino", extra="openvino").Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
+    with keep_signal_stack():
+        processor = import_extra("openvino", extra="openvino").Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
     if precision.upper() not in processor:
         able = [name for name in ("bf16", "fp16") if name.upper() in processor]
         raise RunError(

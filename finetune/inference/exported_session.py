@@ -10,6 +10,7 @@ import numpy as np
 from finetune.errors import RunError, shorten_list
 from finetune.run.model_json import MODEL_FILES, ExportFormat
 from finetune.runtime.extras import import_extra
+from finetune.runtime.signal_stack import keep_signal_stack
 
 Session = Callable[[np.ndarray], dict[str, np.ndarray]]
 OPENVINO_PRECISIONS = {"fp32": "f32", "fp16": "f16", "bf16": "bf16"}
@@ -57,7 +58,8 @@ def _open_openvino(file: Path, names: list[str], precision: str, threads: int | 
     if threads is not None:
         settings["INFERENCE_NUM_THREADS"] = threads
     try:
-        compiled = openvino.Core().compile_model(file, "CPU", settings)
+        with keep_signal_stack():
+            compiled = openvino.Core().compile_model(file, "CPU", settings)
     except RuntimeError as error:
         raise _unreadable(file, "OpenVINO", error) from None
     _check_names(file, names, [name for output in compiled.outputs for name in output.get_names()])

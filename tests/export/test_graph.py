@@ -1,5 +1,8 @@
 """A graph gives what prediction gives, for any batch size, with several views and tasks."""
 
+import gc
+import sys
+
 import numpy as np
 import pytest
 import torch
@@ -13,16 +16,7 @@ from finetune.export.write_model import WRITERS, export_program
 from finetune.inference.exported_session import open_session
 from finetune.model.classifier import build_model
 from finetune.recipe.tasks import Task
-
-KINDS = {
-    "way": "classify",
-    "tags": "multilabel",
-    "size": "ordinal",
-    "shade": "regress",
-    "box": "box",
-    "track": "motion",
-}
-
+from finetune.runtime.signal_stack import signal_stack
 
 KINDS = {
     "way": "classify",
@@ -54,6 +48,19 @@ def test_a_written_file_gives_the_runs_probabilities_and_logits_at_three_batch_s
     differences = compare_batches(graph, session_of(graph, to, tmp_path))
     assert set(differences) == {"label", "label_logits"}
     assert max(differences.values()) < TOLERANCE["fp32"]
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(sys.platform != "linux", reason="signal stacks are read as Linux has them")
+def test_signals_keep_their_stack_when_models_of_openvino_are_opened_and_freed(tmp_path):
+    """Else Ctrl-C is handled on memory that is free, and ends in a segmentation fault."""
+    before = signal_stack()
+    graph = graph_of()
+    sessions = [session_of(graph, "openvino", tmp_path), open_session(tmp_path, "openvino", graph.output_names)]
+    while sessions:
+        sessions.pop(0)  # the first that was opened is freed first
+        gc.collect()
+        assert (signal_stack().address, signal_stack().flags) == (before.address, before.flags)
 
 
 @pytest.mark.slow
