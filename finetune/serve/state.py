@@ -112,6 +112,8 @@ class ServerState:
         if job is None or (job.state in FINISHED and job.result is None):
             folder = queue.new_folder()
             job = await queue.add(request(folder), listed=False)
+            known = self.jobs.jobs | self.media.jobs | self.selection.jobs
+            self._cached = {other: job_id for other, job_id in self._cached.items() if job_id in known}
             self._cached[key] = job.id
         await job.finished.wait()
         return job
