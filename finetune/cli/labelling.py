@@ -8,12 +8,13 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from finetune.cli.arguments import RunArgument
+from finetune.cli.arguments import OwnParts, RunArgument
 from finetune.cli.heavy_imports import import_quickly
 from finetune.cli.progress import progress_bar
 from finetune.cli.table import print_table
 from finetune.cli.wrap import print_wrapped
 from finetune.errors import RunError
+from finetune.recipe.own_parts import import_named_parts
 
 if TYPE_CHECKING:
     from finetune.labelling.suspects import Suspect
@@ -67,6 +68,7 @@ def next_to_label(
     number: Annotated[int, typer.Option("-n", min=1, metavar="N", help="Number of clips.")] = 20,
     seed: Annotated[int, typer.Option(min=0, metavar="N", help="Seed of the clustering.")] = 0,
     out: Annotated[Path | None, typer.Option("--csv", metavar="FILE", help="Write them into a CSV too.")] = None,
+    parts: OwnParts = None,
 ) -> None:
     """List the unlabelled clips that teach most, with the guess of the run.
 
@@ -80,7 +82,7 @@ def next_to_label(
 
     if out is not None:
         check_writable(out)
-    opened = open_run(run)
+    opened = open_run(open_run(run), parts=import_named_parts(parts or ()))
     import_quickly("finetune.labelling.next_to_label")
     from finetune.labelling.next_to_label import next_to_label
     from finetune.labelling.unlabelled import find_unlabelled
@@ -108,7 +110,7 @@ def _not_corrected(found: "list[Suspect]", folder: Path, task: str | None) -> "l
     """The suspects that were not corrected since in the journal of the data, where these are on this machine."""
     from finetune.labelling.journal import Journal
     from finetune.labelling.suspects import without_corrected
-    from finetune.labelling.unlabelled import data_place
+    from finetune.labelling.unlabelled import label_column, manifest_of
     from finetune.recipe.tasks import primary_task
     from finetune.run.folder import RunFolder
     from finetune.run.read import open_run
@@ -117,11 +119,12 @@ def _not_corrected(found: "list[Suspect]", folder: Path, task: str | None) -> "l
     if not RunFolder(run).checkpoints.is_dir():
         return found
     opened = open_run(run)
-    place, tasks = data_place(opened), opened.recipe.tasks
+    place = manifest_of(opened)
     if place is None:
         return found
-    name = task or primary_task(opened.outputs)
-    return without_corrected(found, Journal(place), tasks[name].columns_of(name)[0] if tasks else "label")
+    is_copy = place.resolve() == RunFolder(run).manifest.resolve()
+    column = label_column(opened, task or primary_task(opened.outputs), is_copy=is_copy)
+    return found if column is None else without_corrected(found, Journal(place), column)
 
 
 def _print_suspects(found: "list[Suspect]") -> None:

@@ -14,7 +14,8 @@ from finetune.data.labels import join_labels
 from finetune.data.manifest import Manifest
 from finetune.errors import DataError
 from finetune.labelling.clip_features import ClipFeatures, Progress, clip_features, unlabelled_clips
-from finetune.recipe.tasks import OutputSpec, primary_task
+from finetune.recipe.tasks import primary_task
+from finetune.run.fitted import read_fitted
 from finetune.run.read import Run
 
 FEW_PER_CLASS = 4  # up to this mean number of labelled clips a class, a model's doubts say little
@@ -51,15 +52,16 @@ def next_to_label(
     pool = clip_features(run, unlabelled_clips(run, paths), progress=progress)
     if not pool.names:
         raise DataError(f"{run.folder}: no clip to label can be read, of {len(paths)}")
-    output = run.outputs[primary_task(run.outputs)]
+    primary = primary_task(run.outputs)
+    output, thresholds_K = run.outputs[primary], read_fitted(run)[primary].thresholds_K
     if len(labelled) < FEW_PER_CLASS * len(output.names):
         known = clip_features(run, labelled, progress=progress)
         known_MD = known.features_ND if known.names else pool.features_ND[:0]
         rows, reason = typical_first(pool.features_ND, known_MD, count=count, seed=seed), TYPICAL
     else:
-        margins_N = margins(pool.probs_NK, multilabel=output.kind == "multilabel")
+        margins_N = margins(pool.probs_NK, thresholds_K)
         rows, reason = np.argsort(margins_N, kind="stable")[:count], UNSURE
-    return [_next_clip(pool, int(row), output, reason) for row in rows]
+    return [_next_clip(pool, int(row), output.names, thresholds_K, reason=reason) for row in rows]
 
 
 def typical_first(pool_ND: np.ndarray, labelled_MD: np.ndarray, *, count: int, seed: int = 0) -> np.ndarray:
@@ -95,19 +97,21 @@ def _by_typicality(features_ND: np.ndarray, members: np.ndarray, num_labelled: i
     return [int(members[place]) for place in np.argsort(mean_M, kind="stable") if members[place] >= num_labelled]
 
 
-def margins(probs_NK: np.ndarray, *, multilabel: bool = False) -> np.ndarray:
+def margins(probs_NK: np.ndarray, thresholds_K: np.ndarray | None = None) -> np.ndarray:
     """How sure a model is of each row (N,), by probabilities (N, K): the likeliest class minus the next one.
 
-    Where a row may have several classes it is the distance of the most doubtful class from 0.5.
+    Where a row may have several classes, which have `thresholds_K` (K,), it is the distance of the most doubtful class
+    from its threshold.
     """
-    if multilabel:
-        return np.abs(probs_NK - 0.5).min(1)
+    if thresholds_K is not None:
+        return np.abs(probs_NK - thresholds_K).min(1)
     ordered_NK = np.sort(probs_NK, axis=1)
     return ordered_NK[:, -1] - ordered_NK[:, -2]
 
 
-def _next_clip(pool: ClipFeatures, row: int, output: OutputSpec, reason: str) -> NextClip:
-    probs_K, names = pool.probs_NK[row], output.names
-    is_list = output.kind == "multilabel"
-    guess = join_labels(names, probs_K >= 0.5) if is_list else names[int(probs_K.argmax())]
+def _next_clip(
+    pool: ClipFeatures, row: int, names: Sequence[str], thresholds_K: np.ndarray | None, *, reason: str
+) -> NextClip:
+    probs_K = pool.probs_NK[row]
+    guess = names[int(probs_K.argmax())] if thresholds_K is None else join_labels(names, probs_K >= thresholds_K)
     return NextClip(Path(pool.names[row]), guess, float(probs_K.max()), reason)

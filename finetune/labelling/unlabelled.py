@@ -1,4 +1,4 @@
-"""The clips of a folder that have no label yet: neither as rows of a run, nor in a journal."""
+"""Where the labels of a run's clips are corrected, and the clips of a folder that have no label yet."""
 
 from __future__ import annotations
 
@@ -8,9 +8,12 @@ from pathlib import Path
 from finetune.data.read import find_media, read_csv
 from finetune.errors import DataError
 from finetune.labelling.journal import ASSIGNED, Journal
+from finetune.recipe.tasks import DEFAULT_TASK
 from finetune.run.manifest import reads_image_sequences, saved_manifest
 from finetune.run.read import Run
 from finetune.storage.object_store import is_url
+
+LABEL = "label"  # the column of a run with one task
 
 
 def data_place(run: Run) -> Path | None:
@@ -41,6 +44,28 @@ def _has_clip(place: Path, clips: Sequence[Path]) -> bool:
         return False
 
 
+def manifest_of(run: Run) -> Path | None:
+    """The CSV or the folder that a run was trained on, or the run's own copy of the rows where that is gone.
+
+    None for an exported model that lies in no run folder.
+    """
+    copy = saved_manifest(run, needs_files=False).source
+    return data_place(run) or (copy if copy.is_file() else None)
+
+
+def label_column(run: Run, task: str, *, is_copy: bool) -> str | None:
+    """The column of the manifest that has the labels of a task; None where it has no single one."""
+    if task == DEFAULT_TASK and not run.recipe.tasks:
+        return LABEL
+    settings = run.recipe.tasks[task]
+    if not run.outputs[task].is_categorical:
+        return None
+    if is_copy:
+        return f"{task}.{LABEL}"
+    columns = settings.columns_of(task)
+    return columns[0] if settings.manifest is None and len(columns) == 1 else None
+
+
 def find_unlabelled(run: Run, folder: Path) -> list[Path]:
     """The clips below a folder, sorted, without the run's rows, and without those that a journal labels or calls bad.
 
@@ -52,7 +77,7 @@ def find_unlabelled(run: Run, folder: Path) -> list[Path]:
     clips = find_media(folder, image_sequences=reads_image_sequences(run))
     rows = saved_manifest(run, needs_files=False)
     known = {rows.path(row).resolve() for row in range(len(rows))}
-    for place in (folder, data_place(run)):
+    for place in (folder, manifest_of(run)):
         known.update(_decided(Journal(place)) if place is not None else ())
     left = [clip for clip in clips if clip.resolve() not in known]
     if not left:

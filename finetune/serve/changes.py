@@ -8,23 +8,13 @@ from typing import Any
 from finetune.errors import DataError
 from finetune.labelling.journal import BAD, Change, Journal, Value
 from finetune.labelling.labelled_clips import Clip as RowOfManifest
-from finetune.labelling.unlabelled import data_place
-from finetune.recipe.tasks import DEFAULT_TASK
+from finetune.labelling.unlabelled import LABEL, label_column
 from finetune.run.manifest import saved_manifest
 from finetune.run.read import Run
 from finetune.serve.clips import Clip
 
-LABEL, SPLIT, GROUP = "label", "split", "group"
+SPLIT, GROUP = "split", "group"
 AUTHOR = "serve"
-
-
-def manifest_of(run: Run) -> Path | None:
-    """The CSV or the folder that a run was trained on, or the run's own copy of the rows where that is gone.
-
-    None for an exported model that lies in no run folder.
-    """
-    copy = saved_manifest(run, needs_files=False).source
-    return data_place(run) or (copy if copy.is_file() else None)
 
 
 class Changes:
@@ -33,7 +23,7 @@ class Changes:
     def __init__(self, run: Run, manifest: Path) -> None:
         self.manifest, self.journal = manifest, Journal(manifest)
         self.is_copy = manifest.resolve() == saved_manifest(run, needs_files=False).source.resolve()
-        self._columns = {task: _label_column(run, task, is_copy=self.is_copy) for task in run.outputs}
+        self._columns = {task: label_column(run, task, is_copy=self.is_copy) for task in run.outputs}
         self._task_of = {column: task for task, column in self._columns.items() if column is not None}
         self._rows: dict[RowOfManifest, str] = {}  # ids of clips
         self._corrected: dict[str, Clip] = {}
@@ -122,16 +112,3 @@ def list_changes(changes: Changes, clips: Mapping[str, Clip], after: int) -> lis
     return [
         ListedChange(change, ids.get(change.clip), change.number in undone) for change in every if change.number > after
     ]
-
-
-def _label_column(run: Run, task: str, *, is_copy: bool) -> str | None:
-    """The column of the manifest that has the labels of a task; None where it has no single one."""
-    if task == DEFAULT_TASK and not run.recipe.tasks:
-        return LABEL
-    settings = run.recipe.tasks[task]
-    if not run.outputs[task].is_categorical:
-        return None
-    if is_copy:
-        return f"{task}.{LABEL}"
-    columns = settings.columns_of(task)
-    return columns[0] if settings.manifest is None and len(columns) == 1 else None

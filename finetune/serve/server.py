@@ -17,9 +17,10 @@ import uvicorn
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from finetune.errors import RunError
+from finetune.labelling.unlabelled import manifest_of
 from finetune.run.read import Run
 from finetune.serve.app import build_app
-from finetune.serve.changes import Changes, manifest_of
+from finetune.serve.changes import Changes
 from finetune.serve.clips import ClipTable
 from finetune.serve.safety import Access, is_loopback
 from finetune.serve.state import MAX_UPLOAD_BYTES, ServerState, ServeSettings

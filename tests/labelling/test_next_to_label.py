@@ -12,7 +12,7 @@ from grey import make_clip
 from finetune.errors import DataError
 from finetune.labelling.journal import Change, Journal
 from finetune.labelling.next_to_label import TYPICAL, UNSURE, margins, next_to_label, typical_first
-from finetune.labelling.unlabelled import data_place, find_unlabelled
+from finetune.labelling.unlabelled import data_place, find_unlabelled, manifest_of
 from finetune.run.manifest import saved_manifest
 from finetune.run.read import open_run
 
@@ -52,7 +52,9 @@ def test_the_order_is_that_of_the_seed():
 
 def test_unsure_is_a_small_lead_of_the_likeliest_class():
     np.testing.assert_allclose(margins(np.array([[0.5, 0.3, 0.2], [0.4, 0.4, 0.2]])), [0.2, 0.0], atol=1e-12)
-    np.testing.assert_allclose(margins(np.array([[0.9, 0.45], [0.1, 0.2]]), multilabel=True), [0.05, 0.3])
+    probs_NK = np.array([[0.9, 0.45], [0.1, 0.2]])
+    np.testing.assert_allclose(margins(probs_NK, np.array([0.5, 0.5])), [0.05, 0.3])
+    np.testing.assert_allclose(margins(probs_NK, np.array([0.3, 0.7])), [0.25, 0.2])
 
 
 @pytest.fixture
@@ -89,6 +91,15 @@ def test_clips_that_are_labelled_already_are_left_out(run, new_clips, clip_folde
     assert len(find_unlabelled(run, tmp_path / "mixed")) == 4, "copies are other files"
     with pytest.raises(DataError, match="all of its 16 clips are labelled"):
         find_unlabelled(run, clip_folder)
+
+
+def test_corrections_beside_the_runs_own_copy_count_where_its_data_are_gone(run, new_clips, clip_folder):
+    recipe = run.folder / "recipe.yaml"
+    recipe.write_text(recipe.read_text().replace(str(clip_folder), "/nowhere"))
+    moved = open_run(run.folder)
+    assert data_place(moved) is None and manifest_of(moved) == run.folder / "manifest.csv"
+    Journal(run.folder / "manifest.csv").append(Change(str(new_clips / "0.mp4"), "label", "dark ones", ""))
+    assert new_clips / "0.mp4" not in find_unlabelled(moved, new_clips)
 
 
 def test_a_run_whose_own_clips_are_elsewhere_starts_without_them(run, new_clips):
