@@ -23,6 +23,7 @@ FOLDERS = (
         "model",
         "run",
         "video",
+        "tracking",
     ),
     *(
         "annotations",
@@ -33,6 +34,7 @@ FOLDERS = (
         "evaluation",
         "prediction",
         "timeline",
+        "objects",
         "report",
         "train",
         "study",

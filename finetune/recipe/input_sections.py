@@ -81,12 +81,13 @@ class Clip(Section):
     """Which frames of a video are sampled, and at what size."""
 
     num_frames: PositiveInt = Field(8, description="T, frames per clip")
-    sampling: Literal["segments", "dense", "uniform", "fps"] = Field(
+    sampling: Literal["segments", "dense", "uniform", "fps", "around"] = Field(
         "segments",
         description="segments: one frame from each of T equal segments; dense: T frames in a row, `frame_stride` "
-        "apart; uniform: T frames evenly spaced from first to last; fps: T frames at `fps`",
+        "apart; uniform: T frames evenly spaced from first to last; fps: T frames at `fps`; around: T frames "
+        "`frame_stride` apart around the row's middle frame, also those outside its start and end",
     )
-    frame_stride: PositiveInt = Field(1, description="step in source frames between sampled frames (dense)")
+    frame_stride: PositiveInt = Field(1, description="step in source frames between sampled frames (dense, around)")
     fps: PositiveFloat | None = Field(None, description="frames per second, by the timestamps of the video (fps)")
     short_clips: Literal["repeat_last", "loop", "error"] = Field(
         "repeat_last",

@@ -11,12 +11,20 @@ from pydantic import BeforeValidator, Field, model_validator
 
 from finetune.recipe.fields import Head, NonNegativeFloat, PathOrUrl, Pooling, PositiveFloat, Section
 
-TaskKind = Literal["classify", "multilabel", "ordinal", "regress", "box", "motion"]
+TaskKind = Literal["classify", "multilabel", "ordinal", "regress", "box", "motion", "detect", "track", "segment"]
 DEFAULT_TASK = "label"  # the name of the only task of a run without tasks
 CATEGORICAL_KINDS = ("classify", "multilabel", "ordinal")  # the output is a class or level; other kinds predict numbers
 CLASSIFICATION_KINDS = ("classify", "multilabel")  # unordered classes: a temperature is fitted to calibrate them
 SPATIAL_KINDS = ("box", "motion")  # positions in the picture: geometric augmentation transforms their targets too
-DEFAULT_COLUMNS = {"box": ("x", "y", "w", "h"), "motion": ("dx", "dy")}
+DETECTION_KINDS = ("detect", "track")  # any number of boxes with classes in a frame
+DENSE_KINDS = (*DETECTION_KINDS, "segment")  # outputs for positions of a feature pyramid, see model/dense
+DEFAULT_COLUMNS = {
+    "box": ("x", "y", "w", "h"),
+    "motion": ("dx", "dy"),
+    "detect": ("objects",),
+    "track": ("objects",),
+    "segment": ("mask",),
+}
 ALLOWED_LOSSES = {
     **dict.fromkeys(CLASSIFICATION_KINDS, ("cross_entropy", "focal", "class_balanced", "bce")),
     "ordinal": ("bce",),
@@ -41,12 +49,13 @@ class Task(Section):
     kind: TaskKind = Field(
         description="classify: one of several classes; multilabel: any of several classes, a;b; ordinal: ordered "
         "levels; regress: numbers; box: one box in the middle frame, in pixels of the video: left, top, width, height; "
-        "motion: pixels per frame, right and down",
+        "motion: pixels per frame, right and down; detect: any number of boxes with classes in the middle frame; "
+        "track: the same, and the motion of each box; segment: a class for each pixel of the middle frame",
     )
     columns: StringTuple | None = Field(
         None,
-        description="label columns of the manifest; null: x, y, w, h for a box, dx, dy for motion, else the "
-        "task's name",
+        description="label columns of the manifest; null: x, y, w, h for a box, dx, dy for motion, objects for detect "
+        "and track, mask for segment, else the task's name",
     )
     manifest: PathOrUrl | None = Field(
         None,
@@ -55,7 +64,16 @@ class Task(Section):
     levels: StringTuple | None = Field(
         None, description="ordinal: names of levels, lowest first; null: numbers, sorted"
     )
+    classes: StringTuple | None = Field(
+        None, description="segment: names of the mask's values 0, 1, 2, …; 255 is unlabelled"
+    )
+    detector: Literal["fcos", "retinanet"] | None = Field(
+        None, description="detect and track: torchvision's detection head; null: fcos"
+    )
     weight: PositiveFloat = Field(1.0, description="weight of the task's loss")
+    box_weight: PositiveFloat = Field(1.0, description="detect and track: weight of the loss of boxes")
+    class_weight: PositiveFloat = Field(1.0, description="detect and track: weight of the loss of classes")
+    motion_weight: PositiveFloat = Field(1.0, description="track: weight of the loss of motion")
     loss: Literal["cross_entropy", "focal", "class_balanced", "bce", "smooth_l1", "mse", "l1"] | None = Field(
         None,
         description="null: train.loss for classes, bce for ordinal, smooth_l1 for boxes (in tenths of the picture), "
@@ -85,6 +103,7 @@ class Task(Section):
 
     @model_validator(mode="after")
     def _fits_its_kind(self) -> Task:
+        self._check_dense_keys()
         wanted = len(DEFAULT_COLUMNS.get(self.kind, ()))
         if self.columns is not None and wanted and len(self.columns) != wanted:
             raise ValueError(
@@ -100,6 +119,26 @@ class Task(Section):
         if self.levels is not None and (self.kind != "ordinal" or len(set(self.levels)) < max(2, len(self.levels))):
             raise ValueError("levels must be two or more different names, and are for kind ordinal only")
         return self
+
+    def _check_dense_keys(self) -> None:
+        """Raise ValueError for keys that do not belong to detection or segmentation, or that these do not take."""
+        if self.kind in DENSE_KINDS:
+            read = ("loss", "head", "feature_stage", "spatial_pooling", "temporal", "levels", "manifest")
+            if unfit := [key for key in read if getattr(self, key) is not None]:
+                raise ValueError(
+                    f"{', '.join(unfit)} cannot be set for kind {self.kind}, which reads a feature pyramid"
+                )
+        if (self.kind == "segment") != (self.classes is not None):
+            need = (
+                "needs classes, the names of the mask's values 0, 1, 2, …" if self.classes is None else "has no classes"
+            )
+            raise ValueError(f"a task of kind {self.kind} {need}")
+        owners = dict.fromkeys(("detector", "box_weight", "class_weight"), DETECTION_KINDS) | {
+            "motion_weight": ("track",)
+        }
+        for key, kinds in owners.items():
+            if self.kind not in kinds and getattr(self, key) != type(self).model_fields[key].default:
+                raise ValueError(f"{key} is for kind {' and '.join(kinds)} only")
 
     def columns_of(self, name: str) -> tuple[str, ...]:
         """The label columns of this task, given its name."""

@@ -60,7 +60,7 @@ class ClipInfo(TypedDict):
     """How the frames of a clip are chosen and resized: the recipe's section `clip`, with the size as it is."""
 
     num_frames: Annotated[int, Field(ge=1, le=10**6)]
-    sampling: Literal["segments", "dense", "uniform", "fps"]
+    sampling: Literal["segments", "dense", "uniform", "fps", "around"]
     frame_stride: Annotated[int, Field(ge=1)]
     fps: Annotated[float, Field(gt=0)] | None
     short_clips: Literal["repeat_last", "loop", "error"]

@@ -14,6 +14,7 @@ from finetune.recipe.tasks import (
     CATEGORICAL_KINDS,
     DEFAULT_COLUMNS,
     DEFAULT_LOSS,
+    DENSE_KINDS,
     Multitask,
     MultitaskSpec,
     Task,
@@ -78,7 +79,7 @@ def test_an_override_reaches_into_a_task_and_may_add_one(recipe_file):
     assert list(tasks)[-1] == "pose" and tasks["skill"].feature_stage == "s1"
 
 
-KIND_WORDS = "'classify', 'multilabel', 'ordinal', 'regress', 'box' or 'motion'"
+KIND_WORDS = "'classify', 'multilabel', 'ordinal', 'regress', 'box', 'motion', 'detect', 'track' or 'segment'"
 
 
 def test_what_is_wrong_in_several_tasks_is_said_at_once_with_the_nearest_key():
@@ -113,7 +114,7 @@ def test_a_task_needs_a_kind_and_is_a_mapping():
     assert line.startswith("tasks.box is 'box': should be Task or a mapping of its keys")
 
 
-@pytest.mark.parametrize("kind", DEFAULT_COLUMNS)
+@pytest.mark.parametrize("kind", ["box", "motion"])
 @pytest.mark.parametrize("count", [1, 3, 5])
 def test_a_kind_with_columns_of_its_own_wants_as_many(kind, count):
     columns = [f"c{number}" for number in range(count)]
@@ -139,8 +140,8 @@ def test_numbers_may_have_any_columns_but_each_once():
 
 def test_each_kind_has_its_own_losses():
     every = sorted({loss for losses in ALLOWED_LOSSES.values() for loss in losses})
-    assert set(ALLOWED_LOSSES) == set(KINDS)
-    for kind in KINDS:
+    assert set(ALLOWED_LOSSES) == set(KINDS) - set(DENSE_KINDS)
+    for kind in ALLOWED_LOSSES:
         assert DEFAULT_LOSS.get(kind, "cross_entropy") in ALLOWED_LOSSES[kind]
         for loss in every:
             if loss in ALLOWED_LOSSES[kind]:
@@ -149,6 +150,23 @@ def test_each_kind_has_its_own_losses():
             (line,) = refusal({"it": {"kind": kind, "loss": loss}})
             allowed = ", ".join(ALLOWED_LOSSES[kind])
             assert line == f"tasks.it: loss {loss} cannot be used with kind {kind}; use one of {allowed}"
+
+
+@pytest.mark.parametrize(
+    ("task", "problem"),
+    [
+        (
+            {"kind": "detect", "loss": "mse", "head": "mlp"},
+            "loss, head cannot be set for kind detect, which reads a feature pyramid",
+        ),
+        ({"kind": "segment"}, "a task of kind segment needs classes, the names of the mask's values 0, 1, 2, …"),
+        ({"kind": "detect", "classes": ["a"]}, "a task of kind detect has no classes"),
+        ({"kind": "detect", "motion_weight": 2}, "motion_weight is for kind track only"),
+        ({"kind": "classify", "detector": "fcos"}, "detector is for kind detect and track only"),
+    ],
+)
+def test_keys_of_detection_and_segmentation_belong_to_their_kinds(task, problem):
+    assert refusal({"it": task}) == [f"tasks.it: {problem}"]
 
 
 @pytest.mark.parametrize(
@@ -175,8 +193,8 @@ def test_a_task_is_named_by_letters_digits_and_underscores(name):
 @pytest.mark.slow
 @given(st.from_regex(r"[A-Za-z][A-Za-z0-9_]*", fullmatch=True))
 def test_a_key_in_a_task_of_any_good_name_is_placed_there(name):
-    assert refusal({name: {"kind": "box", "weigth": 1}}) == [
-        f"unknown key 'tasks.{name}.weigth' (nearest: tasks.{name}.weight)"
+    assert refusal({name: {"kind": "box", "spatial_poling": 1}}) == [
+        f"unknown key 'tasks.{name}.spatial_poling' (nearest: tasks.{name}.spatial_pooling)"
     ]
 
 

@@ -1,0 +1,1 @@
+"""Tracks: detections of the frames of one recording joined over time."""
