@@ -68,7 +68,12 @@ ALLOWED_IMPORTERS = {
         *("train/phase.py", "train/position.py", "train/setup/autotune.py", "train/state/signals.py", "train/step.py"),
     },
     "cv2": {
-        *("video/decode/opencv_torchcodec.py", "video/still_edges.py", "prediction/overlay.py"),
+        *(
+            "video/decode/opencv_torchcodec.py",
+            "video/still_edges.py",
+            "video/draw_objects.py",
+            "prediction/overlay.py",
+        ),
         *("video/pack/write.py", "video/pack/read.py"),  # JPEG: the fastest codec of those that are there anyway
         *("datasets/shapes.py", "datasets/quickstart.py"),
         *("timeline/screen.py", "video/decode/live_source.py"),

@@ -11,13 +11,13 @@ import cv2
 import numpy as np
 
 from finetune.errors import RunError
-from finetune.prediction.text import render_text
 from finetune.storage.atomic import atomic_file
 from finetune.storage.numbered_images import DEFAULT_IMAGE_FPS
 from finetune.video.decode.container import decode_frames, open_video
 from finetune.video.decode.probe import probe
 from finetune.video.decode.read import RgbConverter, read_frames
 from finetune.video.encode import write_frames
+from finetune.video.render_text import render_text
 
 Colour = tuple[int, int, int]  # red, green, blue
 VIDEO_OUTPUT_SUFFIXES = (".mp4", ".m4v", ".mov", ".mkv", ".avi")

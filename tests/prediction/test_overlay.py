@@ -18,11 +18,11 @@ from finetune.prediction.overlay import (
     draw_video,
     overlay_frames,
 )
-from finetune.prediction.text import render_text
 from finetune.video.decode.container import decode_frames
 from finetune.video.decode.probe import probe
 from finetune.video.decode.read import read_frames
 from finetune.video.encode import write_video
+from finetune.video.render_text import render_text
 
 BOX, ARROW = COLOURS[:2]
 IDENTITY, QUARTER = (
