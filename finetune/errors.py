@@ -48,6 +48,11 @@ class DivergedError(FinetuneError):
     """The loss of a run is not finite any more."""
 
 
+def reason_of(error: Exception, *, limit: int = 300) -> str:
+    """The text of another library's error in one line of at most `limit` characters; its type where it has no text."""
+    return " ".join(str(error).split())[:limit] or type(error).__name__
+
+
 def suggest_similar(word: str, known: Iterable[str]) -> str:
     """`" (nearest: a, b)"` from the known words, or an empty string if none is similar."""
     near = get_close_matches(str(word), list(known), n=3, cutoff=0.6)

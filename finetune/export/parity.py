@@ -12,7 +12,7 @@ from torch import Tensor
 from finetune.data.intervals import clip_name
 from finetune.data.labels import LABEL_SEPARATOR
 from finetune.data.manifest import Manifest
-from finetune.errors import RunError
+from finetune.errors import RunError, reason_of
 from finetune.export.graph import LOGITS, ExportGraph
 from finetune.inference.exported_session import Session
 from finetune.inference.forward import decode_logits, predict_batch
@@ -41,8 +41,7 @@ def compare_batches(graph: ExportGraph, session: Session) -> dict[str, float]:
         try:
             values = session(frames.numpy())
         except Exception as error:  # each runtime has own exceptions
-            reason = " ".join(str(error).split())[:300]
-            raise RunError(f"the exported model fails on a batch of {batch}: {reason}") from error
+            raise RunError(f"the exported model fails on a batch of {batch}: {reason_of(error)}") from error
         for name, expected in _expected_outputs(graph, frames).items():
             given = values[name]
             if given.shape != expected.shape or not np.isfinite(given).all():

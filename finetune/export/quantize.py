@@ -15,7 +15,7 @@ from typing import Any, Literal, NamedTuple
 import numpy as np
 
 from finetune.data.manifest import Manifest
-from finetune.errors import ModelError, RunError
+from finetune.errors import ModelError, RunError, reason_of
 from finetune.export.graph import INPUT_NAME, ExportGraph
 from finetune.export.int8_cost import cost_problem, measure_cost, refuse_cost
 from finetune.export.parity import ClipsToCompare, SplitComparison, compare_split
@@ -142,8 +142,7 @@ def quantize_file(source: Path, target: Path, runtime: str, clips: CalibrationCl
                 ignored_scope=nncf.IgnoredScope(names=[*outside, *depthwise], validate=False),
             )
     except Exception as error:  # nncf raises many kinds
-        reason = " ".join(str(error).split())[:300]
-        raise ModelError(f"NNCF cannot quantize the model: {reason}; export it without --int8") from error
+        raise ModelError(f"NNCF cannot quantize the model: {reason_of(error)}; export it without --int8") from error
     store.write(quantized, target / MODEL_FILES[runtime])
 
 

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from finetune.errors import RunError
+from finetune.errors import RunError, reason_of
 from finetune.inference.exported_session import Session, open_session
 from finetune.model.classifier import VideoClassifier
 from finetune.recipe.tasks import OutputSpec
@@ -96,9 +96,8 @@ class ExportedModel(nn.Module):
         try:
             values = self.session(clips.numpy())
         except Exception as error:  # each runtime has own exceptions
-            reason = " ".join(str(error).split())[:300]
             raise RunError(
-                f"{self.where}: fails on clips {tuple(clips.shape)}: {reason}; export the run again"
+                f"{self.where}: fails on clips {tuple(clips.shape)}: {reason_of(error)}; export the run again"
             ) from error
         for output in self.info["outputs"]:
             self._check(output["name"], values[output["name"]], (len(clips), *output["shape"][1:]))

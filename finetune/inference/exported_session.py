@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from finetune.errors import RunError, shorten_list
+from finetune.errors import RunError, reason_of, shorten_list
 from finetune.run.model_json import MODEL_FILES, ExportFormat
 from finetune.runtime.extras import import_extra
 from finetune.runtime.signal_stack import keep_signal_stack
@@ -96,8 +96,7 @@ def _check_names(file: Path, names: list[str], there: list[str]) -> None:
 
 
 def _unreadable(file: Path, runtime: str, error: Exception) -> RunError:
-    reason = " ".join(str(error).split())[:300]
-    return RunError(f"{file}: {runtime} cannot open it: {reason}; export the run again")
+    return RunError(f"{file}: {runtime} cannot open it: {reason_of(error)}; export the run again")
 
 
 _OPENERS: dict[str, Callable[[Path, list[str], str, int | None], Session]] = {

@@ -16,7 +16,7 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor, nn
 
-from finetune.errors import ModelError
+from finetune.errors import ModelError, reason_of
 from finetune.model.backbone.backbone import Backbone
 from finetune.model.backbone.memory_format import is_channels_last
 from finetune.model.freezing.freeze import StagedModel, trainable_stages
@@ -294,8 +294,7 @@ def _check_cut(model: BackboneModel, cut: Cut) -> None:
     except torch.OutOfMemoryError:
         raise
     except (RuntimeError, TypeError, ValueError, AttributeError, IndexError, ZeroDivisionError) as error:
-        reason = " ".join(str(error).split())
-        raise ModelError(f"the network cannot be run from {cut.entry} onwards: {reason}") from None
+        raise ModelError(f"the network cannot be run from {cut.entry} onwards: {reason_of(error)}") from None
     for name, expected in uncut.items():
         rounding = _relative_difference(expected, clip_by_clip[name])
         difference = _relative_difference(expected, resumed[name])

@@ -10,7 +10,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from finetune.arguments import check_arguments
-from finetune.errors import RunError, suggest_similar
+from finetune.errors import RunError, reason_of, suggest_similar
 from finetune.model.backbone.weights_source import EARLIER_RUN, to_metadata
 from finetune.model.classifier import VideoClassifier, build_from_settings
 from finetune.model.lora import merged_state_dict
@@ -81,8 +81,7 @@ def load_model_weights(model: VideoClassifier, weights: Mapping[str, Tensor], *,
     try:
         model.load_state_dict(weights)
     except RuntimeError as error:
-        reason = " ".join(str(error).split())[:300]
-        raise RunError(f"{where}: does not fit the model of recipe.yaml and classes.json: {reason}") from None
+        raise RunError(f"{where}: does not fit the model of recipe.yaml and classes.json: {reason_of(error)}") from None
 
 
 @check_arguments

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
-from finetune.errors import RunError
+from finetune.errors import RunError, reason_of
 from finetune.storage.atomic import atomic_file, atomic_folder, exclusive_lock, user_cache_dir
 from finetune.storage.safe_read import read_text_file
 
@@ -169,10 +169,9 @@ def explain_hub_errors(what: str) -> Iterator[None]:
     except HfHubHTTPError as error:
         raise RunError(f"{what}: {_http_problem(error, log_in)}") from None
     except (HTTPError, ConnectionError) as error:
-        reason = " ".join(str(error).split())[:200] or type(error).__name__
-        raise RunError(f"{what}: {constants.ENDPOINT} cannot be reached: {reason}") from None
+        raise RunError(f"{what}: {constants.ENDPOINT} cannot be reached: {reason_of(error)}") from None
     except OSError as error:
-        raise RunError(f"{what}: {' '.join(str(error).split())[:300]}") from None
+        raise RunError(f"{what}: {reason_of(error)}") from None
 
 
 def _http_problem(error: Any, log_in: str) -> str:

@@ -24,20 +24,20 @@ def about(server: ServerState) -> dict[str, Any]:
         "tasks": {task: {"kind": output.kind, "names": list(output.names)} for task, output in run.outputs.items()},
         "primary": primary_task(run.outputs),
         "classes": list(run.classes),
-        "splits": [] if clips is None else clips.splits,
-        "evaluated_splits": [] if clips is None else clips.answered_splits,
-        "groups": [] if clips is None else clips.groups[:1000],
-        "num_clips": 0 if clips is None else len(clips.clips),
+        "splits": clips.splits,
+        "evaluated_splits": clips.answered_splits,
+        "groups": clips.groups[:1000],
+        "num_clips": len(clips.clips),
         "manifest": None if server.changes is None else str(server.changes.manifest),
         "can": {
             "heatmap": is_run,
             "events": is_run and has_classes and _has_recordings(server),
             "calibrated": any(fitted.temperature is not None for fitted in read_fitted(run).values()),
-            "browse": bool(clips is not None and clips.clips),
+            "browse": bool(clips.clips),
             "label": server.changes is not None,
-            "suspects": clips is not None and bool(clips.answered_splits) and has_classes,
+            "suspects": bool(clips.answered_splits) and has_classes,
             "next": is_run and server.settings.new_clips is not None and has_classes,
-            "nearest": is_run and clips is not None and has_classes,
+            "nearest": is_run and has_classes,
         },
         "limits": {"max_bytes": server.settings.access.max_upload_bytes, "max_files": server.settings.max_files},
         "clip": {"num_frames": clip.num_frames, "sampling": clip.sampling, "size": clip.size, "views": views},
@@ -61,5 +61,4 @@ def figures(run: Run) -> list[dict[str, Any]]:
 
 def _has_recordings(server: ServerState) -> bool:
     """Whether the run was trained on intervals of recordings, or its events were fitted."""
-    intervals = server.clips is not None and server.clips.manifest.intervals is not None
-    return intervals or RunFolder(server.run.folder).event_settings.is_file()
+    return server.clips.manifest.intervals is not None or RunFolder(server.run.folder).event_settings.is_file()

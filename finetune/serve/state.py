@@ -35,9 +35,7 @@ class ServeSettings:
 class ServerState:
     """Made before the server starts; `start` is called in its event loop."""
 
-    def __init__(
-        self, run: Run, settings: ServeSettings, *, clips: ClipTable | None, changes: Changes | None = None
-    ) -> None:
+    def __init__(self, run: Run, settings: ServeSettings, *, clips: ClipTable, changes: Changes | None = None) -> None:
         self.run, self.settings = run, settings
         self.clips, self.changes = clips, changes
         self.workspace = Workspace()

@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from finetune.errors import ModelError
+from finetune.errors import ModelError, reason_of
 from finetune.model.backbone.memory_format import is_channels_last
 from finetune.model.backbone.network import Network
 from finetune.model.freezing.freeze import has_running_stats
@@ -220,7 +220,7 @@ def _check_equivalence(net: nn.Module, pictures: Tensor, output: Tensor) -> None
     try:
         tower_output = net.eval().forward(pictures.repeat_interleave(2, 0))
     except (AssertionError, AttributeError, IndexError, RuntimeError, TypeError, ValueError) as error:
-        raise _towers_error(net, " ".join(str(error).split())[:200] or type(error).__name__) from None
+        raise _towers_error(net, reason_of(error)) from None
     expected, largest = output.repeat_interleave(2, 0), float(output.abs().max())
     if expected.shape != tower_output.shape or not torch.allclose(
         expected, tower_output, rtol=1e-3, atol=1e-4 * largest
