@@ -8,9 +8,9 @@ from typing import NamedTuple
 import numpy as np
 
 from finetune.checks.finding import Finding
+from finetune.data.class_codes import class_task_labels, encode_labels
 from finetune.data.intervals import WHOLE, parse_intervals, row_noun
 from finetune.data.labels import Labels, read_labels, split_labels
-from finetune.data.manifest import class_task_labels, encode_labels
 from finetune.data.read import (
     COLUMN_ALIASES,
     SPLIT_ALIASES,

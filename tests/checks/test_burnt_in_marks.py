@@ -13,7 +13,7 @@ from finetune.checks.burnt_in_finding import mark_findings
 from finetune.checks.burnt_in_marks import MAX_CLIPS, MAX_PER_CLASS, MIN_PER_CLASS, find_marks, rows_to_compare
 from finetune.checks.check_data import audit
 from finetune.checks.rows import Rows, read_rows
-from finetune.data.manifest import class_task_labels
+from finetune.data.class_codes import class_task_labels
 from finetune.video.encode import encode_jpeg, write_video
 from finetune.video.probe_files import ClipOfFile, FileInspection, inspect_files
 
