@@ -44,5 +44,11 @@ def box_iou_pairs(truth_N4: np.ndarray, predictions_N4: np.ndarray) -> np.ndarra
     return np.divide(common_N, union_N, out=np.zeros(len(truth_N4)), where=has_area_N)
 
 
+def box_iou_matrix(boxes_N4: np.ndarray, others_M4: np.ndarray) -> np.ndarray:
+    """IoU (N, M) of each of the boxes (N, 4) with each of the others (M, 4)."""
+    pairs_N4, pairs_M4 = np.repeat(boxes_N4, len(others_M4), 0), np.tile(others_M4, (len(boxes_N4), 1))
+    return box_iou_pairs(pairs_N4, pairs_M4).reshape(len(boxes_N4), len(others_M4))
+
+
 def _centers(boxes_N4: np.ndarray) -> np.ndarray:
     return boxes_N4[:, :2].astype(np.float64) + boxes_N4[:, 2:] / 2

@@ -1,0 +1,149 @@
+"""Which detections of a recording's frames are the same object.
+
+As in ByteTrack (arXiv:2110.06864): detections with a high score are assigned to the tracks whose predicted boxes they
+overlap most, then those with a low score to the tracks that are left. A track's box is predicted from its last ones by
+a constant velocity, in which the motion that the network predicts counts too.
+"""
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+import numpy as np
+from scipy.optimize import linear_sum_assignment
+
+from finetune.metrics.boxes import box_iou_matrix
+from finetune.recipe.object_fields import DETECTION_FIELDS
+
+SCORE = 0.5  # a detection with at least this score begins a track
+LOW_SCORE_SHARE = 0.2  # of it: the score from which a detection continues a track
+MIN_IOU = 0.15  # of a detection and the predicted box of its track
+OTHER_CLASS_FACTOR = 0.5  # of the IoU with a track of another class: a class may change from frame to frame
+DUPLICATE_IOU = 0.8  # with a detection that has a track: the same object, also detected as another class
+MAX_LOST_FRAMES = 30  # without a detection, after which a track ends
+# The least gains by which a detection corrects box and velocity. The first detections of a track have larger ones: then
+# its velocity is that of a line fitted to them.
+MIN_BOX_GAIN, MIN_VELOCITY_GAIN = 0.65, 0.1
+MOTION_WEIGHT = 0.5  # of the predicted motion in the velocity
+NO_TRACK = -1
+_SCORE, _CLASS = DETECTION_FIELDS.index("score"), DETECTION_FIELDS.index("class")
+_BOX, _MOTION = slice(0, 4), slice(6, 8)
+
+
+class TrackedFrame(NamedTuple):
+    """Detections of a frame (D, 8), see DETECTION_FIELDS, and their identities (D,), NO_TRACK where there is none."""
+
+    frame: int
+    detections_D8: np.ndarray
+    tracks_D: np.ndarray
+
+
+def track_frames(frames: Iterable[tuple[int, np.ndarray]], *, score: float = SCORE) -> Iterator[TrackedFrame]:
+    """The identities of the detections (D, 8), in pixels, of frames of one recording, whose numbers rise.
+
+    Each frame is given once the next one is known. An object that is not detected again there has no identity yet,
+    except in the first frame.
+    """
+    tracker = Tracker(score=score)
+    previous: TrackedFrame | None = None
+    for frame, detections_D8 in frames:
+        tracks_D = tracker.update(detections_D8, frame)
+        if previous is not None:
+            yield tracker.drop_unconfirmed(previous)
+        previous = TrackedFrame(frame, detections_D8, tracks_D)
+    if previous is not None:
+        tracker.update(np.zeros((0, len(DETECTION_FIELDS))), previous.frame + 1)
+        yield tracker.drop_unconfirmed(previous)
+
+
+@dataclass
+class _Track:
+    number: int
+    frame: int  # of its last detection
+    class_index: float
+    box_4: np.ndarray  # left, top, width, height in pixels
+    is_confirmed: bool
+    count: int = 1  # detections
+    velocity_2: np.ndarray = field(default_factory=lambda: np.zeros(2))  # pixels per frame
+
+    def box_at(self, frame: int) -> np.ndarray:
+        return self.box_4 + np.append(self.velocity_2 * (frame - self.frame), (0.0, 0.0))
+
+    def add(self, detection_8: np.ndarray, frame: int) -> None:
+        """Correct the box and the velocity by a detection (8,), as an alpha-beta filter does."""
+        self.count += 1
+        pairs = self.count * (self.count + 1)
+        predicted_4 = self.box_at(frame)
+        error_4 = detection_8[_BOX] - predicted_4
+        centre_error_2 = error_4[:2] + error_4[2:] / 2
+        self.box_4 = predicted_4 + max(MIN_BOX_GAIN, (4 * self.count - 2) / pairs) * error_4
+        gain = max(MIN_VELOCITY_GAIN, 6 / pairs) / (frame - self.frame)
+        self.velocity_2 = self.velocity_2 + gain * centre_error_2
+        self.move_as(detection_8[_MOTION], MOTION_WEIGHT)
+        self.frame, self.class_index, self.is_confirmed = frame, detection_8[_CLASS], True
+
+    def move_as(self, motion_2: np.ndarray, weight: float) -> None:
+        if np.isfinite(motion_2).all():
+            self.velocity_2 = self.velocity_2 + weight * (motion_2 - self.velocity_2)
+
+
+class Tracker:
+    """Gives detections of one recording identities, one frame after the other."""
+
+    def __init__(self, *, score: float = SCORE) -> None:
+        self.score = score
+        self.count = 0  # of tracks so far
+        self.tracks: list[_Track] = []  # that have not ended
+        self.confirmed: list[int] = []  # tracks of the frame before the last one that have a second detection
+        self.has_begun = False
+
+    def update(self, detections_D8: np.ndarray, frame: int) -> np.ndarray:
+        """The identities (D,) of a frame's detections, from 0, NO_TRACK where there is none; frame numbers rise.
+
+        Tracks that begin in this frame have one too; once the next frame is known, `drop_unconfirmed` removes it from
+        those that did not continue.
+        """
+        scores_D = detections_D8[:, _SCORE]
+        is_high_D = scores_D >= self.score
+        is_low_D = (scores_D >= LOW_SCORE_SHARE * self.score) & ~is_high_D
+        tracks_D, unassigned = np.full(len(detections_D8), NO_TRACK), self.tracks
+        for is_chosen_D in (is_high_D, is_low_D):
+            rows_R = np.flatnonzero(is_chosen_D)
+            for track, place in _assign(unassigned, detections_D8[rows_R], frame):
+                track.add(detections_D8[rows_R[place]], frame)
+                tracks_D[rows_R[place]] = track.number
+            unassigned = [track for track in unassigned if track.frame < frame]
+        self.confirmed = [track.number for track in self.tracks if track.is_confirmed]
+        self.tracks = [track for track in self.tracks if track.is_confirmed and frame - track.frame <= MAX_LOST_FRAMES]
+        self._begin_tracks(detections_D8, is_high_D, tracks_D, frame)
+        return tracks_D
+
+    def drop_unconfirmed(self, tracked: TrackedFrame) -> TrackedFrame:
+        """The frame before the last one of `update`, without the identities of tracks that did not continue."""
+        is_confirmed_D = np.isin(tracked.tracks_D, self.confirmed)
+        return tracked._replace(tracks_D=np.where(is_confirmed_D, tracked.tracks_D, NO_TRACK))
+
+    def _begin_tracks(self, detections_D8: np.ndarray, is_high_D: np.ndarray, tracks_D: np.ndarray, frame: int) -> None:
+        """Begin a track with each detection (8,) of a high score that is no object with a track; fills `tracks_D`."""
+        for row in np.flatnonzero(is_high_D & (tracks_D == NO_TRACK)):
+            tracked_T4 = detections_D8[tracks_D != NO_TRACK, _BOX]
+            if (box_iou_matrix(detections_D8[row, None, _BOX], tracked_T4) >= DUPLICATE_IOU).any():
+                continue
+            track = _Track(self.count, frame, detections_D8[row, _CLASS], detections_D8[row, _BOX], not self.has_begun)
+            track.move_as(detections_D8[row, _MOTION], 1.0)
+            self.tracks.append(track)
+            tracks_D[row] = track.number
+            self.count += 1
+        self.has_begun = True
+
+
+def _assign(tracks: list[_Track], detections_R8: np.ndarray, frame: int) -> list[tuple[_Track, int]]:
+    """Tracks with the index of their detection among (R, 8), so that the sum of the IoU is largest."""
+    if not tracks or not len(detections_R8):
+        return []
+    iou_TR = box_iou_matrix(np.stack([track.box_at(frame) for track in tracks]), detections_R8[:, _BOX])
+    classes_T1 = np.array([[track.class_index] for track in tracks])
+    iou_TR[classes_T1 != detections_R8[:, _CLASS]] *= OTHER_CLASS_FACTOR
+    iou_TR[iou_TR < MIN_IOU] = 0
+    pairs = zip(*linear_sum_assignment(iou_TR, maximize=True), strict=True)
+    return [(tracks[track], int(place)) for track, place in pairs if iou_TR[track, place] > 0]
