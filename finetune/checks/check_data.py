@@ -25,6 +25,7 @@ from finetune.checks.duplicates import (
 from finetune.checks.finding import Finding
 from finetune.checks.interval_findings import interval_findings
 from finetune.checks.loose_frames import loose_frame_findings
+from finetune.checks.object_findings import object_findings
 from finetune.checks.rows import Rows
 from finetune.checks.shortcuts import Shortcut, find_shortcuts, shortcut_findings
 from finetune.data.intervals import clip_name, seconds_text
@@ -55,11 +56,13 @@ def audit(
     contents = content_ids([rows.paths[row] for row in readable])
     copies = find_duplicates(rows, readable, pictures_N3SS, contents)
     shortcuts = {where: _shortcuts(rows, labels, readable, facts) for where, labels in rows.named_tasks.items()}
+    of_objects, object_table = object_findings(rows, good)
     findings = [
         *_unreadable(rows, bad),
         *rows.findings,
         *label_findings(rows, readable),
         *group_findings(rows),
+        *of_objects,
         *interval_findings(rows, good, contents),
         *duplicate_findings(rows, copies),
         *loose_frame_findings(rows, readable, pictures_N3SS),
@@ -72,17 +75,16 @@ def audit(
         "findings": [_finding_as_json(finding, names) for finding in findings],
         "unreadable": [{"file": names[row], "reason": _reason(rows.paths[row], reason)} for row, reason in bad.items()],
         "classes": class_counts(rows, readable),
+        "objects": object_table,
         "spread": [_value_range(name, facts[name]) for name in _UNITS if good],
-        "shortcuts": [
-            asdict(shortcut) | ({"fact": f"{where}{shortcut.fact}"} if where else {})
-            for where, of_task in shortcuts.items()
-            for shortcut in of_task
-        ],
+        "shortcuts": _shortcuts_as_json(shortcuts),
         "marks": [_mark_as_json(mark, names) for mark in marks],
         "copies": [_duplicates_as_json(duplicates, names, rows) for duplicates in copies],
         "files": [_file_as_json(rows, names, row, good.get(row)) for row in range(len(rows))],
     }
-    dropped = {*bad, *duplicates_to_drop(rows, copies), *_without_label_or_split(rows), *_with_refused_names(rows)}
+    outside = {row for finding in of_objects if finding.kind == "outside" for row in finding.rows}
+    copied, refused = duplicates_to_drop(rows, copies), _with_refused_names(rows)
+    dropped = {*bad, *copied, *outside, *refused, *_without_label_or_split(rows)}
     return result, [row for row in range(len(rows)) if row not in dropped]
 
 
@@ -154,6 +156,14 @@ def _shortcut_findings(shortcuts: Mapping[str, Sequence[Shortcut]]) -> list[Find
     ]
 
 
+def _shortcuts_as_json(shortcuts: Mapping[str, Sequence[Shortcut]]) -> list[dict[str, Any]]:
+    return [
+        asdict(shortcut) | ({"fact": f"{where}{shortcut.fact}"} if where else {})
+        for where, of_task in shortcuts.items()
+        for shortcut in of_task
+    ]
+
+
 def _unreadable(rows: Rows, bad: dict[int, str]) -> list[Finding]:
     if not bad:
         return []
@@ -201,7 +211,7 @@ def _data_summary(rows: Rows) -> dict[str, Any]:
         "num_files": num_files,
         "num_clips": len(rows),
         "noun": rows.noun,
-        "size": files if rows.intervals is None else f"{count(len(rows), 'clip')} of {files}",
+        "size": files if rows.intervals is None else f"{count(len(rows), rows.noun)} of {files}",
         "splits": "none" if not rows.labelled else "by chance" if rows.divided else "given",
         "num_groups": len(set(filter(None, rows.groups))) or None,
     }

@@ -114,7 +114,8 @@ def _describe_count(chosen: Sequence[DuplicateSet], exact: bool, noun: str) -> s
         return f"{number} {noun}s are exact duplicates" + (f" ({len(chosen)} sets)" if len(chosen) > 1 else "")
     pairs = count(len(chosen), f"pair of {noun}s looks", f"pairs of {noun}s look")
     mirrored = sum(copies.mirrored for copies in chosen)
-    return f"{pairs} the same in first, middle and last frame" + (f" ({mirrored} mirrored)" if mirrored else "")
+    where = "" if noun == "frame" else " in first, middle and last frame"
+    return f"{pairs} the same{where}" + (f" ({mirrored} mirrored)" if mirrored else "")
 
 
 def duplicates_to_drop(rows: Rows, duplicates: Sequence[DuplicateSet]) -> set[int]:

@@ -26,7 +26,7 @@ from finetune.data.tables import read_table
 from finetune.data.valid_names import replace_surrogates
 from finetune.data.validate_rows import check_names
 from finetune.errors import DataError, shorten_list
-from finetune.recipe.tasks import CATEGORICAL_KINDS, DEFAULT_TASK, Task, primary_task
+from finetune.recipe.tasks import CATEGORICAL_KINDS, DEFAULT_TASK, DENSE_KINDS, Task, primary_task
 from finetune.storage.numbered_images import group_into_clips
 from finetune.text import count
 
@@ -63,8 +63,10 @@ class Rows:
 
     @property
     def noun(self) -> str:
-        """What messages call a row."""
-        return row_noun(self.intervals)
+        """What messages call a row: a frame where a detection or segmentation task has a label of every row."""
+        dense = [labels.known for labels in self.labels_by_task.values() if labels.kind in DENSE_KINDS]
+        is_frame = self.intervals is not None and dense and np.any(dense, axis=0).all()
+        return "frame" if is_frame else row_noun(self.intervals)
 
     def group_or_file(self, row: int) -> str:
         """What keeps rows together where they are divided: the group, or else the file."""

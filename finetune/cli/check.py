@@ -43,6 +43,7 @@ def check(
     data, seed = settings.data, settings.seed
     from finetune.checks.burnt_in_marks import find_marks, rows_to_compare
     from finetune.checks.check_data import audit, write_fixed
+    from finetune.checks.object_findings import drawn_objects
     from finetune.checks.rows import read_rows
     from finetune.report.pages.check import write_check_page
     from finetune.storage.object_store import local_copy
@@ -74,7 +75,8 @@ def check(
         for file, look in zip(result["files"], looks, strict=True)
         if not isinstance(look, VideoError)
     }
-    write_check_page(result, pictures, [mark.mean_jpeg for mark in marks], path=page)
+    objects = {result["files"][row]["file"]: of_row for row, of_row in drawn_objects(rows).items()}
+    write_check_page(result, pictures, [mark.mean_jpeg for mark in marks], objects=objects, path=page)
     if fix is not None:
         write_fixed(fix, rows, left)
     if as_json:

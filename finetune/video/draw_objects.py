@@ -5,7 +5,7 @@ and each label a coloured ground, so both are legible on any picture.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
 
 import cv2
@@ -57,6 +57,24 @@ def draw_objects(frame_HWC: np.ndarray, objects: Sequence[DrawnObject]) -> np.nd
             _draw_arrow(frame_HWC, drawn, thick)
     _draw_labels(frame_HWC, objects, letters=max(MIN_LETTERS, side // 32))
     return frame_HWC
+
+
+def draw_on_jpeg(jpeg: bytes, objects: Sequence[DrawnObject], *, size: tuple[int, int]) -> bytes:
+    """A picture of a frame with objects, whose boxes are in pixels of the frame of `size` (width, height)."""
+    picture_HWC = cv2.imdecode(np.frombuffer(jpeg, np.uint8), cv2.IMREAD_COLOR_RGB)
+    assert picture_HWC is not None, "not a JPEG picture"
+    scales = picture_HWC.shape[1] / size[0], picture_HWC.shape[0] / size[1]
+    scaled = [scale_object(drawn, scales) for drawn in objects]
+    _, encoded = cv2.imencode(".jpg", draw_objects(picture_HWC, scaled)[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, 88])
+    return encoded.tobytes()
+
+
+def scale_object(drawn: DrawnObject, scales: tuple[float, float]) -> DrawnObject:
+    """The object in a picture of another size; `scales` are those of x and y."""
+    left, top, width, height = drawn.box
+    box = left * scales[0], top * scales[1], width * scales[0], height * scales[1]
+    motion = None if drawn.motion is None else (drawn.motion[0] * scales[0], drawn.motion[1] * scales[1])
+    return replace(drawn, box=box, motion=motion)
 
 
 def draw_mask(
