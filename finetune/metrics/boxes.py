@@ -1,4 +1,4 @@
-"""Metrics of one box per clip: intersection over union, and the distance between centers."""
+"""Intersection over union (IoU) of boxes, and the metrics of one box per clip."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -45,9 +45,18 @@ def box_iou_pairs(truth_N4: np.ndarray, predictions_N4: np.ndarray) -> np.ndarra
 
 
 def box_iou_matrix(boxes_N4: np.ndarray, others_M4: np.ndarray) -> np.ndarray:
-    """IoU (N, M) of each of the boxes (N, 4) with each of the others (M, 4)."""
-    pairs_N4, pairs_M4 = np.repeat(boxes_N4, len(others_M4), 0), np.tile(others_M4, (len(boxes_N4), 1))
-    return box_iou_pairs(pairs_N4, pairs_M4).reshape(len(boxes_N4), len(others_M4))
+    """IoU (N, M) of each box (N, 4) with each other one (M, 4), x, y, width, height; 0 where both have no area."""
+    common_NM = box_intersections(boxes_N4, others_M4)
+    union_NM = boxes_N4[:, None, 2:].prod(2) + others_M4[:, 2:].prod(1) - common_NM
+    return np.divide(common_NM, union_NM, out=np.zeros(common_NM.shape), where=union_NM > 0)
+
+
+def box_intersections(boxes_N4: np.ndarray, others_M4: np.ndarray) -> np.ndarray:
+    """Areas (N, M) that boxes (N, 4) and (M, 4), x, y, width, height, have in common."""
+    boxes_N4, others_M4 = boxes_N4.astype(np.float64), others_M4.astype(np.float64)
+    starts = np.maximum(boxes_N4[:, None, :2], others_M4[:, :2])
+    ends = np.minimum((boxes_N4[:, :2] + boxes_N4[:, 2:])[:, None], others_M4[:, :2] + others_M4[:, 2:])
+    return np.clip(ends - starts, 0, None).prod(2)
 
 
 def _centers(boxes_N4: np.ndarray) -> np.ndarray:
