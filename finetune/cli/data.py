@@ -1,6 +1,7 @@
 """`finetune data`: generate, download or pack labelled videos, and exchange annotation files with other tools."""
 
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
@@ -39,10 +40,13 @@ def quickstart(
         bool, typer.Option("--recordings", help="Generate recordings of one to two minutes, with labelled events.")
     ] = False,
 ) -> None:
-    """Generate 520 short labelled clips in under half a minute.
+    """Generate short labelled clips in under half a minute.
 
-    Each shows an arrow or a heart that rises, falls or spins. With --recordings,
-    such events are intervals of 26 recordings, between pauses.
+    manifest.csv: 520 clips of an arrow or a heart that rises, falls or spins.
+    objects.csv: frames of 240 clips in which several objects move, with boxes,
+    identities and masks. actors.csv: 228 clips of two shapes that do different
+    things, a row for each. With --recordings, events are intervals of 26
+    recordings, between pauses.
 
     Example: finetune data quickstart --out data/quickstart
     """
@@ -51,12 +55,26 @@ def quickstart(
 
         with progress_bar("generating recordings") as progress:
             manifest = draw_recordings(out or Path("data/quickstart_recordings"), seed=seed, progress=progress)
+        print(manifest)
     else:
-        from finetune.datasets.quickstart import draw_quickstart
+        _draw_clips(out or Path("data/quickstart"), seed=seed)
 
-        with progress_bar("generating clips") as progress:
-            manifest = draw_quickstart(out or Path("data/quickstart"), seed=seed, progress=progress)
-    print(manifest)
+
+def _draw_clips(out: Path, *, seed: int) -> None:
+    from finetune.datasets.quickstart import draw_quickstart
+    from finetune.datasets.quickstart_actors import draw_actors
+    from finetune.datasets.quickstart_objects import draw_objects
+
+    drawings: dict[str, Callable[..., Path]] = {
+        "clips": draw_quickstart,
+        "objects": draw_objects,
+        "actors": draw_actors,
+    }
+    manifests = []
+    for name, draw in drawings.items():
+        with progress_bar(f"generating {name}") as progress:
+            manifests.append(draw(out, seed=seed, progress=progress))
+    print("\n".join(map(str, manifests)))
 
 
 @app.command()

@@ -13,6 +13,7 @@ from itertools import product
 from multiprocessing import get_context
 from pathlib import Path
 from types import MappingProxyType
+from typing import Any
 from zlib import crc32
 
 import cv2
@@ -23,6 +24,7 @@ from finetune.datasets.shapes import (
     contrasting_color,
     draw_background,
     mask_box,
+    outline_box,
     paint,
     shape_mask,
 )
@@ -68,13 +70,18 @@ class MovingShape:
 
     def mask_at(self, frames_from_middle: float) -> np.ndarray:
         """The coverage of the shape, uint8 (SIZE, SIZE)."""
-        return shape_mask(
-            self.shape,
-            size=SIZE,
-            center=(self.center + self.velocity * frames_from_middle).tolist(),
-            radius=self.radius,
-            angle=self.angle + self.spin * frames_from_middle,
-        )
+        return shape_mask(self.shape, size=SIZE, **self._pose_at(frames_from_middle))
+
+    def box_at(self, frames_from_middle: float) -> tuple[float, float, float, float]:
+        """The box (x, y, width, height) around the part of the shape that is in the picture."""
+        return outline_box(self.shape, size=SIZE, **self._pose_at(frames_from_middle))
+
+    def _pose_at(self, frames_from_middle: float) -> dict[str, Any]:
+        return {
+            "center": (self.center + self.velocity * frames_from_middle).tolist(),
+            "radius": self.radius,
+            "angle": self.angle + self.spin * frames_from_middle,
+        }
 
 
 @dataclass(frozen=True)

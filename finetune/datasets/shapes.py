@@ -21,11 +21,16 @@ def shape_mask(name: str, *, size: int, center: ArrayLike, radius: float, angle:
     `center` is (x, y). `radius`, in pixels, is the distance from the centroid to the farthest point. Parts outside the
     picture are cut off.
     """
-    turn = np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]])
-    scale = 1 << SUBPIXEL_BITS
-    contours = [np.rint((contour @ turn.T * radius + center) * scale).astype(np.int32) for contour in OUTLINES[name]]
+    outlines = _place(name, center=center, radius=radius, angle=angle)
+    contours = [np.rint(outline * (1 << SUBPIXEL_BITS)).astype(np.int32) for outline in outlines]
     mask = np.zeros((size, size), np.uint8)
     return cv2.fillPoly(mask, contours, 255, lineType=cv2.LINE_AA, shift=SUBPIXEL_BITS)
+
+
+def _place(name: str, *, center: ArrayLike, radius: float, angle: float) -> list[np.ndarray]:
+    """The shape's outlines (points, 2), turned, scaled and moved."""
+    turn = np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]])
+    return [outline @ turn.T * radius + center for outline in OUTLINES[name]]
 
 
 def paint(frame_HWC: np.ndarray, mask_HW: np.ndarray, *, color: ArrayLike) -> None:
@@ -40,6 +45,18 @@ def mask_box(mask_HW: np.ndarray) -> tuple[int, int, int, int]:
     """(x, y, width, height) in pixels of what the mask, uint8 (H, W), covers at least half; zeros if it is empty."""
     x, y, width, height = cv2.boundingRect((mask_HW >= 128).astype(np.uint8))
     return int(x), int(y), int(width), int(height)
+
+
+def outline_box(
+    name: str, *, size: int, center: ArrayLike, radius: float, angle: float
+) -> tuple[float, float, float, float]:
+    """The box (x, y, width, height) around the shape that `shape_mask` draws, finer than a pixel.
+
+    It is cut off at the picture's edges; width or height are 0 outside. OpenCV paints half a pixel around an outline.
+    """
+    (outline, *_) = _place(name, center=center, radius=radius, angle=angle)
+    start, end = np.clip([outline.min(0), outline.max(0) + 1], 0, size)
+    return float(start[0]), float(start[1]), float(end[0] - start[0]), float(end[1] - start[1])
 
 
 def background_colors(rng: np.random.Generator) -> np.ndarray:

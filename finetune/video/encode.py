@@ -1,12 +1,13 @@
-"""Encode frames to a video file, or one frame to JPEG. The same frames always give the same bytes.
+"""Encode frames to a video file, one frame to JPEG, or a mask to PNG. The same frames always give the same bytes.
 
 For that, the encoder runs in one thread and without x264's macroblock tree, whose SIMD code reads uninitialized memory:
 with it, about one small file in a hundred differed.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from fractions import Fraction
 from pathlib import Path
+from typing import Any
 
 import av
 import numpy as np
@@ -86,3 +87,17 @@ def encode_jpeg(frame_3HW: np.ndarray) -> bytes:
     encoder.options = {"qmin": "6", "qmax": "6"}
     frame = av.VideoFrame.from_ndarray(picture_HWC, format="rgb24").reformat(format="yuvj420p")
     return b"".join(bytes(packet) for packet in [*encoder.encode(frame), *encoder.encode(None)])
+
+
+def encode_mask(classes_HW: np.ndarray, colours: Sequence[tuple[int, int, int]]) -> bytes:
+    """The bytes of an indexed PNG whose values are the classes of pixels, uint8 (H, W), shown in the RGB colours."""
+    palette = np.zeros((256, 4), np.uint8)  # opacity, red, green, blue
+    palette[:, 0] = 255
+    palette[: len(colours), 1:] = colours
+    indexed: Any = (np.ascontiguousarray(classes_HW), palette)
+    picture = av.VideoFrame.from_ndarray(indexed, format="pal8")
+    encoder = av.CodecContext.create("png", "w")
+    encoder.height, encoder.width = classes_HW.shape
+    encoder.pix_fmt, encoder.time_base = "pal8", Fraction(1, 25)
+    encoder.options = {"threads": "1"}
+    return b"".join(bytes(packet) for packet in [*encoder.encode(picture), *encoder.encode(None)])

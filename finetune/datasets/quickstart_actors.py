@@ -1,0 +1,111 @@
+"""Generate the quickstart's actors: 228 short clips of two shapes that do different things, with a row for each shape.
+
+A classifier that sees whole frames cannot know which of the two a row is about: it is right in half of the rows at
+most. Each scene has a clip of each pair of motions. Which shape moves how, and in which half of the picture, is random.
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from itertools import combinations
+from pathlib import Path
+from types import MappingProxyType
+from zlib import crc32
+
+import numpy as np
+
+from finetune.datasets.quickstart import (
+    FPS,
+    MARGIN,
+    MOTIONS,
+    SHAPES,
+    SIZE,
+    MovingShape,
+    Rows,
+    Scene,
+    Task,
+    draw_frames,
+    draw_grain,
+    draw_scene,
+    map_in_processes,
+    plan_clip,
+    write_manifest,
+)
+from finetune.video.encode import write_video
+
+COLUMNS = ("path", "label", "boxes", "track", "split", "group")
+PAIRS = tuple(combinations(MOTIONS, 2))
+DEFAULT_SCENES = MappingProxyType({"train": 20, "val": 6, "test": 12})
+KEYFRAME_EVERY = 6  # frames
+SCALE = 0.7  # of the shape in a clip with one
+
+
+def draw_actors(
+    out: Path,
+    *,
+    seed: int = 0,
+    scenes: Mapping[str, int] = DEFAULT_SCENES,
+    processes: int = 2,
+    progress: Callable[[int, int], None] | None = None,
+) -> Path:
+    """Write `out/actors/<split>/<scene>_<pair>.mp4` and `out/actors.csv`, whose path is returned.
+
+    `scenes` is the number in each split; each gives 6 clips. A row is one shape of a clip: `label` is what it does,
+    `boxes` where it is, `frame:left,top,width,height;…`, `track` its number in the clip. `progress` is called with
+    (scenes done, scenes). The files depend on the seed alone. The manifest is written last. `processes`: see
+    `draw_quickstart`.
+    """
+    out = Path(out)
+    manifest = out / "actors.csv"
+    manifest.unlink(missing_ok=True)
+    for split in scenes:
+        (out / "actors" / split).mkdir(parents=True, exist_ok=True)
+    tasks = [(out, seed, split, number) for split, count in scenes.items() for number in range(count)]
+    rows: Rows = []
+    for done, of_scene in enumerate(map_in_processes(_write_scene, tasks, processes=processes), 1):
+        rows += of_scene
+        if progress is not None:
+            progress(done, len(tasks))
+    write_manifest(manifest, rows, COLUMNS)
+    return manifest
+
+
+def _write_scene(task: Task) -> Rows:
+    """Generate and write the clips of one scene; returns a row for each of their shapes."""
+    out, seed, split, number = task
+    rng = np.random.default_rng([seed, crc32(b"actors " + split.encode()), number])
+    scene = draw_scene(rng)
+    rows: Rows = []
+    for pair, motions in enumerate(PAIRS):
+        num_frames = int(rng.integers(24, 49))
+        actors = plan_actors(rng, scene, motions, num_frames=num_frames)
+        path = Path("actors", split, f"{number:03d}_{pair}.mp4")
+        frames = draw_frames(rng, scene, actors, num_frames=num_frames, grain=draw_grain(rng, scene))
+        write_video(out / path, np.stack(list(frames)), fps=FPS)
+        for track, (motion, actor) in enumerate(zip(motions, actors, strict=True)):
+            cells = (path.as_posix(), motion, keyframes(actor, num_frames), track, split, f"{split}-{number:03d}")
+            rows.append(dict(zip(COLUMNS, cells, strict=True)))
+    return rows
+
+
+def plan_actors(
+    rng: np.random.Generator, scene: Scene, motions: tuple[str, str], *, num_frames: int
+) -> list[MovingShape]:
+    """Two shapes, each in one half of the picture."""
+    actors = []
+    for motion, left in zip(motions, rng.permutation([0, SIZE // 2]), strict=True):
+        label = f"{SHAPES[rng.integers(len(SHAPES))]}_{motion}"
+        actor = plan_clip(rng, scene, label=label, frames=(num_frames, num_frames + 1)).mover
+        radius = actor.radius * SCALE
+        reach = abs(actor.velocity[0]) * (num_frames - 1) / 2 + radius + MARGIN
+        x = left + rng.uniform(reach, SIZE // 2 - 1 - reach)
+        actors.append(replace(actor, radius=radius, center=np.array([x, actor.center[1]])))
+    return actors
+
+
+def keyframes(actor: MovingShape, num_frames: int) -> str:
+    """The cell of the column `boxes`: every sixth frame and the last one."""
+    frames = [*range(0, num_frames - 1, KEYFRAME_EVERY), num_frames - 1]
+    boxes = (actor.box_at(frame - (num_frames - 1) / 2) for frame in frames)
+    return ";".join(
+        f"{frame}:" + ",".join(f"{side:.2f}" for side in box) for frame, box in zip(frames, boxes, strict=True)
+    )
