@@ -10,7 +10,7 @@ import numpy as np
 from finetune.checks.finding import Finding
 from finetune.data.class_codes import class_task_labels, encode_labels
 from finetune.data.intervals import WHOLE, parse_intervals, row_noun
-from finetune.data.labels import Labels, read_labels, split_labels
+from finetune.data.labels import Labels, split_labels
 from finetune.data.read import (
     COLUMN_ALIASES,
     SPLIT_ALIASES,
@@ -21,6 +21,7 @@ from finetune.data.read import (
     scan_folder,
     subfolders,
 )
+from finetune.data.read_labels import read_labels
 from finetune.data.splits import assign_splits, split_units
 from finetune.data.tables import read_table
 from finetune.data.valid_names import replace_surrogates

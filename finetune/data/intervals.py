@@ -31,7 +31,7 @@ def read_intervals(table: Table) -> np.ndarray | None:
     intervals_N2, errors = parse_intervals(table)
     if errors:
         problems = [f"line {table.lines[row]}: {error}" for row, error in errors.items()]
-        raise DataError("\n".join(f"{table.source}: {problem}" for problem in _first(problems)))
+        raise DataError("\n".join(f"{table.source}: {problem}" for problem in first_problems(problems)))
     return intervals_N2
 
 
@@ -58,7 +58,8 @@ def parse_intervals(table: Table) -> tuple[np.ndarray | None, dict[int, str]]:
     return intervals_N2, {row: "; ".join(errors[row]) for row in sorted(errors)}
 
 
-def _first(problems: list[str]) -> list[str]:
+def first_problems(problems: list[str]) -> list[str]:
+    """The first MAX_PROBLEMS messages, and how many more there are."""
     left = len(problems) - MAX_PROBLEMS
     return [*problems[:MAX_PROBLEMS], *([f"{left} more lines with such errors"] if left > 0 else [])]
 

@@ -19,7 +19,7 @@ import numpy as np
 from finetune.arguments import check_arguments
 from finetune.data.class_codes import class_labels, class_task_labels, encode_labels
 from finetune.data.intervals import WHOLE, clip_name, read_intervals, seconds_text
-from finetune.data.labels import Labels, join_labels, output_specs, read_labels, split_labels
+from finetune.data.labels import Labels, join_labels, output_specs, split_labels
 from finetune.data.read import (
     SPLIT_ALIASES,
     check_files_exist,
@@ -29,12 +29,15 @@ from finetune.data.read import (
     read_groups,
     scan_folder,
 )
+from finetune.data.read_labels import read_labels
 from finetune.data.splits import SPLITS, assign_splits, split_units
 from finetune.data.validate_rows import check_names, manifest_problems
 from finetune.errors import DataError, shorten_list, suggest_similar
 from finetune.recipe.tasks import (
     CATEGORICAL_KINDS,
+    DEFAULT_COLUMNS,
     DEFAULT_TASK,
+    DENSE_KINDS,
     Multitask,
     MultitaskSpec,
     OutputSpec,
@@ -161,9 +164,15 @@ class Manifest:
             targets[:, codes[:-1]] = self.targets
         return replace(self, classes=classes, labels=codes[self.labels], targets=targets)
 
-    def multitask_spec(self, tasks: Mapping[str, Task], multitask: Multitask | None = None) -> MultitaskSpec:
-        """What a model needs to know about the tasks: settings, outputs of the heads, and how tasks share it."""
-        return MultitaskSpec(tasks, output_specs(self.tasks, self.rows("train")), multitask or Multitask())
+    def multitask_spec(
+        self, tasks: Mapping[str, Task], multitask: Multitask | None = None, *, clip_size: int | None = None
+    ) -> MultitaskSpec:
+        """What a model needs to know about the tasks: settings, outputs of the heads, and how tasks share it.
+
+        Segmentation needs the side `clip_size` of clips in pixels.
+        """
+        outputs = output_specs(self.tasks, self.rows("train"), clip_size=clip_size)
+        return MultitaskSpec(tasks, outputs, multitask or Multitask())
 
     def several(self, tasks: Mapping[str, Task], multitask: Multitask | None = None) -> MultitaskSpec:
         """The deprecated name of `multitask_spec`."""
@@ -295,7 +304,7 @@ class Manifest:
 
 def _label_columns(labels: Labels) -> tuple[str, ...]:
     """The columns of a task's labels in a written manifest, without the task's name."""
-    return ("label",) if labels.kind in CATEGORICAL_KINDS else labels.names
+    return _written_columns(labels.kind, labels.names)
 
 
 def tasks_for_csv(tasks: Mapping[str, Task]) -> dict[str, Task]:
@@ -304,14 +313,17 @@ def tasks_for_csv(tasks: Mapping[str, Task]) -> dict[str, Task]:
         name: task.model_copy(
             update={
                 "manifest": None,
-                "columns": tuple(
-                    f"{name}.{part}"
-                    for part in (("label",) if task.kind in CATEGORICAL_KINDS else task.columns_of(name))
-                ),
+                "columns": tuple(f"{name}.{part}" for part in _written_columns(task.kind, task.columns_of(name))),
             }
         )
         for name, task in tasks.items()
     }
+
+
+def _written_columns(kind: str, names: tuple[str, ...]) -> tuple[str, ...]:
+    if kind in DENSE_KINDS:
+        return DEFAULT_COLUMNS[kind]
+    return ("label",) if kind in CATEGORICAL_KINDS else names
 
 
 class _Rows(NamedTuple):

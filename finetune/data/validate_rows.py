@@ -13,7 +13,7 @@ from finetune.data.labels import LABEL_SEPARATOR, Labels
 from finetune.data.splits import SPLITS, file_ids
 from finetune.data.valid_names import name_notes, name_problems
 from finetune.errors import shorten_list
-from finetune.recipe.tasks import CATEGORICAL_KINDS
+from finetune.recipe.tasks import CATEGORICAL_KINDS, DENSE_KINDS, DETECTION_KINDS
 
 if TYPE_CHECKING:
     from finetune.data.manifest import Manifest
@@ -38,7 +38,7 @@ def check_names(
     named = {
         f"classes of tasks.{task}" if has_tasks else "classes": labels
         for task, labels in labels_by_task.items()
-        if labels.kind in CATEGORICAL_KINDS
+        if labels.kind in (*CATEGORICAL_KINDS, *DENSE_KINDS)
     }
     groups = sorted(set(groups))
     problems, notes = name_problems("files", [str(path.absolute()) for path in paths]), []
@@ -95,7 +95,8 @@ def conflicting_labels(manifest: Manifest, files: np.ndarray) -> list[str]:
     for task, labels in manifest.labels_by_task.items():
         first: dict[int, int] = {}
         pairs = []
-        for row in rows[labels.known[rows]].tolist() if labels.kind in CATEGORICAL_KINDS else []:
+        has_texts = labels.kind in (*CATEGORICAL_KINDS, *DENSE_KINDS)
+        for row in rows[labels.known[rows]].tolist() if has_texts else []:
             other = first.setdefault(int(clips[row]), row)
             if labels.text(row) != labels.text(other):
                 pairs.append(f"{_labelled(manifest, labels, other)} and {_labelled(manifest, labels, row)}")
@@ -115,7 +116,8 @@ def clip_ids(manifest: Manifest, files: np.ndarray) -> np.ndarray:
 
 
 def _labelled(manifest: Manifest, labels: Labels, row: int) -> str:
-    return f"{manifest.clip_name(row)} ({labels.text(row)[0] or 'no class'})"
+    nothing = "no object" if labels.kind in DETECTION_KINDS else "no class"
+    return f"{manifest.clip_name(row)} ({labels.text(row)[0] or nothing})"
 
 
 def _leaks(manifest: Manifest, files: np.ndarray) -> list[str]:

@@ -10,6 +10,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BeforeValidator, Field, model_validator
 
 from finetune.recipe.fields import Head, NonNegativeFloat, PathOrUrl, Pooling, PositiveFloat, Section
+from finetune.recipe.object_fields import TARGET_FIELDS
 
 TaskKind = Literal["classify", "multilabel", "ordinal", "regress", "box", "motion", "detect", "track", "segment"]
 DEFAULT_TASK = "label"  # the name of the only task of a run without tasks
@@ -198,17 +199,26 @@ class OutputSpec:
     """What a head outputs: a logit per name, one per step between levels (ordinal), or a number per name.
 
     A predicted number is the head's output times `scale` plus `center`; boxes and motion are in fractions of the
-    picture.
+    picture. `slots` is the most objects that a training frame has (detect, track), or the side of the target mask in
+    pixels (segment), else 0.
     """
 
     kind: str
     names: tuple[str, ...]
     center: tuple[float, ...] = ()
     scale: tuple[float, ...] = ()
+    slots: int = 0
 
     @property
     def width(self) -> int:
         return len(self.names) - (self.kind == "ordinal")
+
+    @property
+    def target_width(self) -> int:
+        """How many numbers the target of a clip takes: objects (slots, 8), a mask (slots, slots), or one per name."""
+        if self.kind in DETECTION_KINDS:
+            return self.slots * len(TARGET_FIELDS)
+        return self.slots**2 if self.kind == "segment" else len(self.names)
 
     @property
     def is_categorical(self) -> bool:

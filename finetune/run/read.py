@@ -15,7 +15,7 @@ from finetune.recipe.load import list_overrides, load_recipe, read_yaml
 from finetune.recipe.own_parts import imported_parts, part_name, replace_parts
 from finetune.recipe.renamed_keys import rename_recipe_keys
 from finetune.recipe.schema import Recipe
-from finetune.recipe.tasks import DEFAULT_COLUMNS, DEFAULT_TASK, OutputSpec
+from finetune.recipe.tasks import CATEGORICAL_KINDS, DEFAULT_COLUMNS, DEFAULT_TASK, DENSE_KINDS, OutputSpec
 from finetune.run.folder import SPLITS, CheckpointFolder, EvaluationFolder, ExportedFolder, RunFolder
 from finetune.run.model_json import ModelInfo, check_outputs, read_model_info
 from finetune.run.predictions_csv import read_prediction_rows
@@ -141,11 +141,18 @@ def read_task_outputs(run: Path) -> dict[str, OutputSpec]:
         raise RunError(f"{run}: has several tasks but no {path.name}, which training writes; train again")
     saved: dict[str, SavedOutput] = read_json(path, dict[str, SavedOutput])
     outputs = {
-        name: OutputSpec(output["kind"], tuple(output["names"]), tuple(output["center"]), tuple(output["scale"]))
+        name: OutputSpec(
+            output["kind"],
+            tuple(output["names"]),
+            tuple(output["center"]),
+            tuple(output["scale"]),
+            output.get("slots", 0),
+        )
         for name, output in saved.items()
     }
     for name, output in outputs.items():
-        numbers = 0 if output.is_categorical else len(DEFAULT_COLUMNS.get(output.kind, output.names))
+        has_numbers = output.kind not in (*CATEGORICAL_KINDS, *DENSE_KINDS)
+        numbers = len(DEFAULT_COLUMNS.get(output.kind, output.names)) if has_numbers else 0
         if not (output.names and len(output.center) == len(output.scale) == numbers) or (
             numbers and len(output.names) != numbers
         ):

@@ -16,6 +16,7 @@ from pydantic import AfterValidator, ConfigDict, Field, GetPydanticSchema
 from typing_extensions import TypedDict
 
 from finetune.model.backbone.weights_source import WeightsSource
+from finetune.recipe.tasks import TaskKind
 
 Number = Annotated[float, Field(ge=-1e15, le=1e15)]
 Share = Annotated[float, Field(ge=0, le=1)]
@@ -253,10 +254,11 @@ class CheckpointMeta(TypedDict, total=False):
 class SavedOutput(TypedDict):
     """The output of one head of a multi-task model, in tasks.json."""
 
-    kind: Literal["classify", "multilabel", "ordinal", "regress", "box", "motion"]
+    kind: TaskKind
     names: list[str]
     center: list[Number]
     scale: list[Number]
+    slots: NotRequired[int]  # of detection, tracking and segmentation, see OutputSpec
 
 
 class Environment(TypedDict, total=False):

@@ -34,8 +34,8 @@ def new_model(recipe: Recipe, manifest: Manifest) -> VideoClassifier:
     """
     even = recipe.train.sampler == "balanced" or recipe.train.loss == "class_balanced"
     if recipe.tasks:
-        multitask_spec = manifest.multitask_spec(recipe.tasks, recipe.multitask)
         frames, size = recipe.clip.num_frames, recipe.clip.size
+        multitask_spec = manifest.multitask_spec(recipe.tasks, recipe.multitask, clip_size=size)
         model = build_from_settings(
             recipe.model, manifest.classes, num_frames=frames, size=size, multitask_spec=multitask_spec
         )

@@ -16,9 +16,9 @@ from finetune.data.labels import (
     TargetLayout,
     class_targets,
     output_specs,
-    read_labels,
 )
 from finetune.data.manifest import Manifest, tasks_for_csv
+from finetune.data.read_labels import read_labels
 from finetune.errors import DataError
 from finetune.recipe.tasks import CATEGORICAL_KINDS, OutputSpec, Task
 
