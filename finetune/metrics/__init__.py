@@ -9,6 +9,9 @@ calls `headline.score_classification` or `tasks.score_task`, and these:
     regress     regression.score_regression
     motion      regression.score_motion
     box         boxes.score_box
+    detect      detection.score_detection
+    track       detection.score_detection and, with identities, tracking.score_tracks
+    segment     segmentation.score_segmentation
 
 `localization.localization_metrics` has those of events in untrimmed recordings.
 

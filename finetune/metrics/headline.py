@@ -14,10 +14,11 @@ from finetune.metrics.open_set import REJECTION_SCORE
 from finetune.text import count
 
 
-def headline_metric(task: Mapping[str, Any]) -> tuple[str, float, tuple[float, float]]:
+def headline_metric(task: Mapping[str, Any]) -> tuple[str, float | None, tuple[float, float]]:
     """Name, value and 95 % interval of the headline metric of a task in results.json; higher is better for every kind.
 
-    Where the interval is unknown it is the metric's whole range: 0…1, -1…1 for a correlation, -inf…1 for R².
+    The value is None where nothing can be measured: no true object, or no labelled pixel. Where the interval is unknown
+    it is the metric's whole range: 0…1, -1…1 for a correlation, -inf…1 for R².
     """
     key, name = HEADLINE_METRICS[task["kind"]]
     low, high = task[f"{key}_ci"] or metric_range(task["kind"])
@@ -27,6 +28,8 @@ def headline_metric(task: Mapping[str, Any]) -> tuple[str, float, tuple[float, f
 def format_headline(task: Mapping[str, Any]) -> str:
     """The headline metric and its interval as one line of text."""
     name, value, (low, high) = headline_metric(task)
+    if value is None:
+        return f"{name} unknown (nothing to find)"
     return f"{name} {value:.3f} (95 % interval {low:.3f} to {high:.3f})"
 
 

@@ -9,6 +9,9 @@ HEADLINE_METRICS = {  # by kind: its key in results.json, its name
     "box": ("mean_iou", "mean IoU"),
     "motion": ("correlation", "correlation"),
     "regress": ("r2", "R²"),
+    "detect": ("ap", "AP"),
+    "track": ("ap", "AP"),
+    "segment": ("miou", "mIoU"),
 }
 _LIMITS = {"correlation": (-1.0, 1.0), "r2": (-math.inf, 1.0)}
 

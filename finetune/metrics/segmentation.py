@@ -1,90 +1,84 @@
 """Metrics of segmentation: intersection over union (IoU) per class, from one confusion matrix over all pixels.
 
-Suffixes: S sides of a mask, K classes, U units (groups, or frames without groups).
+Masks are uint8 (S, S): indices of classes; UNLABELLED pixels of a true mask do not count. They are read one by one, and
+`frame_counts` is what is kept of them.
+
+Suffixes: N frames, S sides of a mask, K classes, F counts of a frame, U units (groups, or frames without groups).
 """
 
+import math
 from collections.abc import Iterable, Sequence
 from typing import Any
 
 import numpy as np
 
-from finetune.metrics.intervals import JackknifeUnits, jackknife_units, max_units, proportion_interval
+from finetune.metrics.intervals import jackknife_units, max_units, proportion_interval
 
 UNLABELLED = 255  # the value of pixels without a class
+FIGURES = ("miou", "pixel_accuracy", "steadiness")
 
 
-def score_segmentation(
-    masks: Iterable[tuple[np.ndarray, np.ndarray]],
-    *,
-    classes: Sequence[str],
-    groups: np.ndarray,
-    recordings: np.ndarray,
-) -> dict[str, Any]:
-    """Metrics of N labelled frames from true and predicted masks, uint8 (S, S) each: indices of classes, or UNLABELLED.
+def frame_counts(
+    masks: Iterable[tuple[np.ndarray, np.ndarray]], num_classes: int, *, recordings: np.ndarray
+) -> np.ndarray:
+    """Counts of pixels (N, K² + 2) of labelled frames, from their true and predicted masks.
 
-    Pixels that are unlabelled in the true mask do not count. `miou` is the mean IoU of the classes that occur in the
-    true masks, `pixel_accuracy` the share of pixels with the true class. `steadiness` looks at pairs of neighbouring
-    labelled frames: of the pixels whose true class is the same in both, the share whose predicted class is the same in
-    both, whether right or wrong. A frame's neighbour is the one before it if it has the same of `recordings` (N,); None
-    where none has. `groups` (N,) are the units of intervals. Without any labelled pixel all metrics are None.
+    First by true and predicted class. Then, against the frame before it: pixels whose true class is the same in both,
+    and those of them whose predicted class is the same in both, whether right or wrong. These are 0 where the frame
+    before it is of another of `recordings` (N,).
     """
-    units = jackknife_units(groups, len(groups), most=max_units(len(groups) * len(classes) ** 2))
-    confusion_UKK = np.zeros((units.count, len(classes), len(classes)), dtype=np.int64)
-    steady_U2, num_neighbours = np.zeros((units.count, 2), dtype=np.int64), 0
-    previous: tuple[np.ndarray, np.ndarray] | None = None
+    counts_NF = np.zeros((len(recordings), num_classes**2 + 2), dtype=np.int32)
+    before: tuple[np.ndarray, np.ndarray] | None = None
     for frame, (true_SS, predicted_SS) in enumerate(masks):
-        confusion_UKK[units.unit_of_row[frame]] += pixel_confusion(true_SS, predicted_SS, len(classes))
-        if previous is not None and recordings[frame] == recordings[frame - 1]:
-            still_SS = (true_SS == previous[0]) & (true_SS != UNLABELLED)
-            steady_U2[units.unit_of_row[frame]] += (still_SS & (predicted_SS == previous[1])).sum(), still_SS.sum()
-            num_neighbours += 1
-        previous = true_SS, predicted_SS
-    confusion_KK = confusion_UKK.sum(0)
-    task = {"kind": "segment", "classes": list(classes), "num_rows": len(groups), "num_pixels": int(confusion_KK.sum())}
-    task |= _figures_with_intervals(confusion_UKK, steady_U2, units)
-    task |= {"num_neighbours": num_neighbours, "confusion": confusion_KK.tolist()}
-    return task | {"per_class": [_class_figures(code, name, confusion_KK) for code, name in enumerate(classes)]}
+        known_SS = true_SS != UNLABELLED
+        pairs = true_SS[known_SS].astype(np.int64) * num_classes + predicted_SS[known_SS]
+        counts_NF[frame, :-2] = np.bincount(pairs, minlength=num_classes**2)
+        if before is not None and recordings[frame] == recordings[frame - 1]:
+            still_SS = known_SS & (true_SS == before[0])
+            counts_NF[frame, -2:] = still_SS.sum(), (still_SS & (predicted_SS == before[1])).sum()
+        before = true_SS, predicted_SS
+    return counts_NF
 
 
-def mean_iou(masks: Iterable[tuple[np.ndarray, np.ndarray]], num_classes: int) -> float | None:
-    """The `miou` of `score_segmentation`; None without a labelled pixel."""
-    total_KK = np.zeros((num_classes, num_classes), dtype=np.int64)
-    for true_SS, predicted_SS in masks:
-        total_KK += pixel_confusion(true_SS, predicted_SS, num_classes)
-    return _figures(total_KK, np.zeros(2))["miou"]
+def score_segmentation(counts_NF: np.ndarray, *, classes: Sequence[str], groups: np.ndarray | None) -> dict[str, Any]:
+    """Metrics of at least one labelled frame, from its `frame_counts` (N, K² + 2).
 
-
-def pixel_confusion(true_SS: np.ndarray, predicted_SS: np.ndarray, num_classes: int) -> np.ndarray:
-    """Pixels (K, K) by true and predicted class, of masks (S, S); without those that are unlabelled."""
-    known_SS = true_SS != UNLABELLED
-    pairs = true_SS[known_SS].astype(np.int64) * num_classes + predicted_SS[known_SS]
-    return np.bincount(pairs, minlength=num_classes**2).reshape(num_classes, num_classes)
-
-
-def _figures(confusion_KK: np.ndarray, steady_2: np.ndarray) -> dict[str, float | None]:
-    true_K, right_K = confusion_KK.sum(1), confusion_KK.diagonal()
-    union_K = true_K + confusion_KK.sum(0) - right_K
-    occurs_K = true_K > 0
-    return {
-        "miou": float((right_K[occurs_K] / union_K[occurs_K]).mean()) if occurs_K.any() else None,
-        "pixel_accuracy": _ratio(right_K.sum(), true_K.sum()),
-        "steadiness": _ratio(*steady_2),
-    }
-
-
-def _figures_with_intervals(
-    confusion_UKK: np.ndarray, steady_U2: np.ndarray, units: JackknifeUnits
-) -> dict[str, float | list[float] | None]:
-    """Metrics with intervals by leaving out each unit; each frame is one trial."""
-    confusion_KK, steady_2 = confusion_UKK.sum(0), steady_U2.sum(0)
-    figures = _figures(confusion_KK, steady_2)
-    rest = zip(confusion_KK - confusion_UKK, steady_2 - steady_U2, strict=True)
-    left_out = [_figures(*counts) for counts in rest]
-    task: dict[str, float | list[float] | None] = {}
+    `miou` is the mean IoU of the classes that occur in the true masks, `pixel_accuracy` the share of pixels with the
+    true class. `steadiness` is the share of pixels whose predicted class stays from one labelled frame to the next
+    where the true class stays; None without neighbouring frames. `groups` (N,) are the units of intervals; None where
+    frames are independent. Without any labelled pixel all metrics are None.
+    """
+    units = jackknife_units(groups, len(counts_NF), most=max_units(counts_NF.size))
+    counts_UF = np.zeros((units.count, counts_NF.shape[1]), dtype=np.int64)
+    np.add.at(counts_UF, units.unit_of_row, counts_NF)
+    counts_F = counts_UF.sum(0)
+    figures, left_out = _figures(counts_F), [_figures(rest_F) for rest_F in counts_F - counts_UF]
+    confusion_KK = counts_F[:-2].reshape(len(classes), len(classes))
+    task: dict[str, Any] = {"kind": "segment", "classes": list(classes), "num_rows": len(counts_NF)}
     for name, value in figures.items():
-        left_out_U = np.array([figures[name] for figures in left_out], dtype=float)
+        left_out_U = np.array([rest[name] for rest in left_out], dtype=float)
         task |= {name: value, f"{name}_ci": None if value is None else proportion_interval(value, left_out_U, units)}
-    return task
+    task |= {"num_pixels": int(confusion_KK.sum()), "num_neighbours": int((counts_NF[:, -2] > 0).sum())}
+    task |= {"per_class": [_class_figures(code, name, confusion_KK) for code, name in enumerate(classes)]}
+    return task | {"confusion": confusion_KK.tolist()}
+
+
+def mean_iou(counts_NF: np.ndarray) -> float | None:
+    """The `miou` of `score_segmentation`."""
+    return _figures(counts_NF.sum(0, dtype=np.int64))["miou"]
+
+
+def _figures(counts_F: np.ndarray) -> dict[str, float | None]:
+    num_classes = math.isqrt(len(counts_F))
+    confusion_KK = counts_F[:-2].reshape(num_classes, num_classes)
+    true_K, right_K = confusion_KK.sum(1), confusion_KK.diagonal()
+    union_K, occurs_K = true_K + confusion_KK.sum(0) - right_K, true_K > 0
+    values = (
+        float((right_K[occurs_K] / union_K[occurs_K]).mean()) if occurs_K.any() else None,
+        _ratio(right_K.sum(), true_K.sum()),
+        _ratio(counts_F[-1], counts_F[-2]),
+    )
+    return dict(zip(FIGURES, values, strict=True))
 
 
 def _class_figures(code: int, name: str, confusion_KK: np.ndarray) -> dict[str, Any]:

@@ -16,6 +16,9 @@ KIND_NAMES = {
     "box": "box",
     "motion": "motion",
     "regress": "regression",
+    "detect": "detection",
+    "track": "detection and motion",
+    "segment": "segmentation",
 }
 
 

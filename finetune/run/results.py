@@ -16,7 +16,7 @@ from pydantic import AfterValidator, ConfigDict, Field, GetPydanticSchema
 from typing_extensions import TypedDict
 
 from finetune.model.backbone.weights_source import WeightsSource
-from finetune.recipe.tasks import TaskKind
+from finetune.recipe.tasks import DETECTION_KINDS, TaskKind
 
 Number = Annotated[float, Field(ge=-1e15, le=1e15)]
 Share = Annotated[float, Field(ge=0, le=1)]
@@ -47,6 +47,8 @@ ClassRow = TypedDict(
         "f1": Share | None,
         "support": Count,
         "ap": Share | None,
+        "ap50": Share | None,
+        "iou": Share | None,
         "auroc": Share | None,
         "threshold": Number | None,
     },
@@ -96,6 +98,21 @@ class _Curves(TypedDict, total=False):
     precision: list[Share | None]
     recall: list[Share | None]
     classes: list[dict[str, Any]]
+
+
+class _ClassPrecision(TypedDict):
+    __pydantic_config__ = ALLOW_EXTRA  # type: ignore[misc]
+    precision: list[Share]
+
+
+class _PrecisionRecall(TypedDict, total=False):
+    """Precision of detections at each recall, at IoU 0.5 and 0.75; the mean over classes, and of each class."""
+
+    __pydantic_config__ = ALLOW_EXTRA  # type: ignore[misc]
+    recall: list[Share]
+    precision: list[Share]
+    precision_75: list[Share]
+    classes: list[_ClassPrecision]
 
 
 class _Histogram(TypedDict):
@@ -152,6 +169,8 @@ class _TaskFields(TypedDict, total=False):
     abstain: _CoverageCurve
     open_set: _OpenSet
     curves: _Curves
+    precision_recall: _PrecisionRecall
+    score_threshold: Share
     temperature: Number | None
     histogram: _Histogram | None
     per_output: list[_OutputResults]
@@ -163,7 +182,8 @@ def _check_consistent(task: _TaskFields) -> _TaskFields:
         raise ValueError("a task has no kind")
     if classes is not None:
         confusion = task.get("confusion")
-        if confusion is not None and [len(row) for row in confusion] != [len(classes)] * len(classes):
+        size = len(classes) + (task["kind"] in DETECTION_KINDS)  # and a row of invented, a column of missed objects
+        if confusion is not None and [len(row) for row in confusion] != [size] * size:
             raise ValueError(f"the confusion matrix of {len(classes)} classes has another size")
         rows = task.get("per_class")
         if rows is not None and [row.get("class") for row in rows] != classes:
@@ -229,6 +249,7 @@ class _TaskRecord(TypedDict, total=False):
     val_loss: float | None
     temperature: Temperature | None
     thresholds: list[Share] | None
+    score_threshold: Share | None  # of detections
 
 
 class KnownScores(TypedDict):
@@ -247,6 +268,7 @@ class CheckpointMeta(TypedDict, total=False):
     val_loss: float | None
     temperature: Temperature | None
     thresholds: list[Share] | None
+    score_threshold: Share | None  # of detections
     known_scores: KnownScores  # only with one task of classes; runs of older versions lack it
     tasks: dict[str, _TaskRecord]
 

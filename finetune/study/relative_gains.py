@@ -51,8 +51,9 @@ class _LabelledPredictions:
     groups: np.ndarray
 
     def headline(self, rows: np.ndarray) -> float:
-        """The headline metric of some of the rows."""
-        return next(iter(validation_headline(self.kind, self.truth[rows], self.predictions_NK[rows]).values()))
+        """The headline metric of some of the rows; NaN where it cannot be measured."""
+        (value,) = validation_headline(self.kind, self.truth[rows], self.predictions_NK[rows]).values()
+        return math.nan if value is None else value
 
 
 PredictionPairs = Mapping[tuple[str, int], tuple[_LabelledPredictions, _LabelledPredictions]]

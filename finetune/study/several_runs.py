@@ -62,8 +62,14 @@ class FinishedRun:
 
     @property
     def headline(self) -> tuple[str, float, tuple[float, float]]:
-        """Name and value of the primary task's headline metric (top-1, mAP, …), and its interval."""
-        return headline_metric(self.primary_metrics)
+        """Name and value of the primary task's headline metric (top-1, mAP, …), and its interval.
+
+        Raises RunError where it cannot be measured.
+        """
+        name, value, interval = headline_metric(self.primary_metrics)
+        if value is None:
+            raise RunError(f"{self.folder}: the rows of its evaluation have nothing to find, so {name} is unknown")
+        return name, value, interval
 
 
 @contextmanager

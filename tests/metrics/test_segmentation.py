@@ -4,15 +4,15 @@ import numpy as np
 import pytest
 from sklearn.metrics import jaccard_score
 
-from finetune.metrics.segmentation import mean_iou, score_segmentation
+from finetune.metrics.segmentation import frame_counts, mean_iou, score_segmentation
 
 
 def scored(masks, *, groups=None, recordings=None, classes="abc"):
-    number = len(masks)
-    groups, recordings = (np.arange(number) if given is None else np.array(given) for given in (groups, recordings))
-    task = score_segmentation(iter(masks), classes=classes, groups=groups, recordings=recordings)
+    recordings = np.arange(len(masks)) if recordings is None else np.array(recordings)
+    counts = frame_counts(iter(masks), len(classes), recordings=recordings)
+    task = score_segmentation(counts, classes=classes, groups=groups)
     assert json.loads(json.dumps(task, allow_nan=False)) == task
-    assert mean_iou(masks, len(classes)) == task["miou"]
+    assert mean_iou(counts) == task["miou"]
     return task
 
 

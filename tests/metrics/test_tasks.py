@@ -18,6 +18,17 @@ def drawn(kind, num_rows, seed=0):
     if kind in ("box", "motion", "regress"):
         truth = rng.uniform(20, 60, (num_rows, len(names)))
         return truth, truth + rng.normal(0, 3, truth.shape), names
+    if kind == "segment":
+        return np.zeros(num_rows), rng.integers(1, 30, (num_rows, 11)), names
+    if kind in ("detect", "track"):
+        truth, said = np.full((num_rows, 3, 9), np.nan), np.full((num_rows, 5, 8), np.nan)
+        truth[..., 0], truth[..., 1:5], truth[..., 5:7] = rng.integers(3, size=(num_rows, 3)), (9, 9, 30, 20), 1
+        truth[..., 1] += 40 * np.arange(3)
+        truth[..., 8] = 0
+        said[..., 4], said[..., 5] = rng.random((num_rows, 5)), rng.integers(3, size=(num_rows, 5))
+        said[..., :4], said[..., 6:] = (9, 9, 30, 20), 1
+        said[:, :3, :4], said[:, :3, 5] = truth[..., 1:5] + rng.normal(0, 2, (num_rows, 3, 4)), truth[..., 0]
+        return truth, said, names
     shown = rng.random((num_rows, 3)) < 0.4
     truth = shown if kind == "multilabel" else rng.integers(3, size=num_rows)
     sure = shown if kind == "multilabel" else np.eye(3)[truth]
@@ -72,6 +83,11 @@ def test_a_figure_below_0_and_one_without_an_interval_are_said():
     assert headline_metric(of_one_group)[2] == (-np.inf, 1)
     assert headline_metric({"kind": "motion", "correlation": -0.2, "correlation_ci": None})[2] == (-1, 1)
     assert headline_metric({"kind": "box", "mean_iou": 0.2, "mean_iou_ci": None})[2] == (0, 1)
+    nothing = {"kind": "detect", "ap": None, "ap_ci": None}
+    assert (headline_metric(nothing), format_headline(nothing)) == (
+        ("AP", None, (0, 1)),
+        "AP unknown (nothing to find)",
+    )
 
 
 def test_epochs_of_several_tasks_are_ranked_by_the_mean_of_their_figures():
