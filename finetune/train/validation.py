@@ -9,14 +9,16 @@ from finetune.data.manifest import Manifest
 from finetune.feature_cache.cached_clips import CachedClipLoader
 from finetune.feature_cache.frozen_part import FrozenPart
 from finetune.inference.predict_split import Predictions, Progress, known_scores_record, predict_rows
+from finetune.metrics.detection import rows_with_objects
 from finetune.metrics.headline import validation_metrics
 from finetune.metrics.headline_keys import HEADLINE_METRICS
+from finetune.metrics.object_matching import best_score_threshold
 from finetune.metrics.own_metric import metric_name, own_metric
 from finetune.metrics.tasks import validation_headline
 from finetune.model.classifier import VideoClassifier
 from finetune.model.freezing.freeze import set_trainable
 from finetune.recipe.schema import Phase
-from finetune.recipe.tasks import CLASSIFICATION_KINDS, primary_task
+from finetune.recipe.tasks import CLASSIFICATION_KINDS, DENSE_KINDS, DETECTION_KINDS, primary_task
 from finetune.train.loaders import TrainLoaders
 from finetune.train.optim.precise_bn import compute_bn_statistics
 from finetune.train.state.run_writer import RunWriter
@@ -56,17 +58,19 @@ def validate(
 def multitask_val_metrics(manifest: Manifest, predictions: Predictions) -> dict[str, Any]:
     """The headline metric and the loss of each task with labelled rows; `val_score` is the mean of the metrics.
 
-    The loss of numbers is the mean Euclidean distance of predictions from labels; the loss of boxes is 1 - mean IoU.
+    The loss of numbers is the mean Euclidean distance of predictions from labels; that of boxes, detections and masks
+    is 1 - their metric. A metric that cannot be measured is None, and is left out of the mean.
     """
     tasks: dict[str, dict[str, Any]] = {}
     for name, values in predictions.tasks.items():
         labels = manifest.tasks[name].at(predictions.rows)
         tasks[name] = _val_metrics(labels.kind, labels.values[labels.known], values[labels.known])
-    scores = [tasks[name][f"val_{HEADLINE_METRICS[manifest.tasks[name].kind][0]}"] for name in tasks if tasks[name]]
+    keys = {name: f"val_{HEADLINE_METRICS[manifest.tasks[name].kind][0]}" for name in tasks}
+    scores = [tasks[name][key] for name, key in keys.items() if tasks[name].get(key) is not None]
     if not scores:
         return {"val_loss": None, "val_top1": None, "tasks": tasks}
     primary = tasks[primary_task(manifest.tasks)]
-    losses = [task["val_loss"] for task in tasks.values() if task]
+    losses = [task["val_loss"] for task in tasks.values() if task.get("val_loss") is not None]
     return {
         "val_loss": float(np.mean(losses)),
         "val_top1": primary.get("val_top1"),
@@ -80,11 +84,16 @@ def _val_metrics(kind: str, truth: np.ndarray, predicted: np.ndarray) -> dict[st
         return {}
     if kind in CLASSIFICATION_KINDS:
         return validation_metrics(truth, predicted)
-    figures = {f"val_{name}": value for name, value in validation_headline(kind, truth, predicted).items()}
+    headline = validation_headline(kind, truth, predicted)
+    figures: dict[str, Any] = {f"val_{name}": value for name, value in headline.items()}
+    if kind in DETECTION_KINDS:
+        figures["score_threshold"] = best_score_threshold(*rows_with_objects(truth, predicted))
+    if kind in ("box", *DENSE_KINDS):
+        (value,) = headline.values()
+        return figures | {"val_loss": None if value is None else 1 - value}
     if kind == "ordinal":
         return figures | {"val_loss": float(np.abs(predicted.argmax(1) - truth).mean())}
-    error = 1 - figures["val_mean_iou"] if kind == "box" else float(np.linalg.norm(predicted - truth, axis=1).mean())
-    return figures | {"val_loss": error}
+    return figures | {"val_loss": float(np.linalg.norm(predicted - truth, axis=1).mean())}
 
 
 def merge_metrics(training: dict[str, Any], validation: dict[str, Any]) -> dict[str, Any]:
