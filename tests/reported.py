@@ -13,10 +13,13 @@ from finetune.evaluation.choose_clips import choose_clips
 from finetune.evaluation.contact_sheets import sheet_file_name
 from finetune.metrics.calibration import apply_temperature, calibration_metrics, fit_temperature
 from finetune.metrics.curves import ranking_curves
+from finetune.metrics.detection import score_detection
 from finetune.metrics.headline import score_classification
 from finetune.metrics.headline_keys import HEADLINE_METRICS
 from finetune.metrics.intervals import paired_difference
+from finetune.metrics.segmentation import score_segmentation
 from finetune.metrics.slices import accuracy_by_slice
+from finetune.recipe.tasks import DENSE_KINDS
 from finetune.run.predictions_csv import PredictionRow, read_prediction_rows
 from finetune.video.encode import encode_jpeg
 
@@ -106,7 +109,9 @@ LEVELS_OFF = {"mean_distance": 0.1, "mean_distance_ci": [0.04, 0.16], "within_on
 
 
 def numbers_of(kind: str, draw: np.random.Generator) -> dict[str, Any]:
-    """The metrics of a box, motion or regression task with 100 labelled clips."""
+    """The metrics of a task without one class for each clip, of 100 labelled clips or frames."""
+    if kind in DENSE_KINDS:
+        return dense_results(kind, draw)
     if kind == "box":
         counts, edges = np.histogram(draw.beta(6, 3, 100), np.linspace(0, 1, 21))
         task: dict[str, Any] = {"mean_iou": 0.662, "mean_iou_ci": [0.61, 0.71], "ap50": 0.83, "ap50_ci": [0.76, 0.89]}
@@ -120,6 +125,34 @@ def numbers_of(kind: str, draw: np.random.Generator) -> dict[str, Any]:
         return task | {"angle_error_ci": [10.1, 15.2], "baseline": {"endpoint_error": 2.31}}
     task |= {"r2_ci": [0.66, 0.81], "mae": 0.631, "mae_ci": [0.55, 0.72], "rmse": 0.822}
     return task | {"baseline": {"mae": 1.74}}
+
+
+OBJECT_CLASSES = ("bus", "car", "person")
+
+
+def dense_results(kind: str, draw: np.random.Generator) -> dict[str, Any]:
+    """The metrics of 100 frames in which a detector misses objects, invents some and confuses classes."""
+    groups = np.arange(100) // 10
+    if kind == "segment":
+        true_NSS = draw.integers(0, 3, (100, 8, 8)).astype(np.uint8)
+        wrong_NSS = draw.random(true_NSS.shape) < 0.2
+        predicted_NSS = np.where(wrong_NSS, (true_NSS + 1) % 3, true_NSS).astype(np.uint8)
+        masks = list(zip(true_NSS, predicted_NSS, strict=True))
+        return score_segmentation(masks, classes=OBJECT_CLASSES, groups=groups, recordings=groups)
+    truth_NM9 = np.zeros((100, 3, 9))
+    truth_NM9[..., 0] = draw.integers(0, 3, (100, 3))
+    truth_NM9[..., 1:3] = np.array([[10, 10], [100, 10], [10, 120]]) + draw.integers(0, 20, (100, 3, 2))
+    truth_NM9[..., 3:5] = draw.integers(16, 90, (100, 3, 2))
+    truth_NM9[..., 5:7], truth_NM9[..., 7] = draw.normal(0, 3, (100, 3, 2)), np.arange(3)
+    found_NM8 = np.zeros((100, 3, 8))
+    found_NM8[..., :4] = truth_NM9[..., 1:5] + draw.normal(0, 3, (100, 3, 4))
+    found_NM8[..., 2:4] = found_NM8[..., 2:4].clip(4)
+    found_NM8[..., 4] = draw.uniform(0.2, 1, (100, 3)) * (draw.random((100, 3)) < 0.9)
+    found_NM8[..., 5] = np.where(draw.random((100, 3)) < 0.85, truth_NM9[..., 0], draw.integers(0, 3, (100, 3)))
+    found_NM8[..., 6:8] = truth_NM9[..., 5:7] + draw.normal(0, 1, (100, 3, 2))
+    task = score_detection(kind, truth_NM9, found_NM8, classes=OBJECT_CLASSES, groups=groups, score_threshold=0.4)
+    tracks = {"hota": 0.61, "hota_ci": [0.5, 0.7], "deta": 0.66, "assa": 0.58, "mota": -0.05, "idf1": 0.7}
+    return task | (tracks | {"switches": 12, "num_sequences": 10, "num_identities": 30} if kind == "track" else {})
 
 
 def drawn_output(name: str, draw: np.random.Generator) -> dict[str, Any]:
@@ -137,6 +170,7 @@ def record_of_tasks(record: dict[str, Any], kinds: dict[str, str]) -> dict[str, 
     tasks = {
         name: {"train_loss": 0.5 * left + number, "val_loss": 0.6 * left + number}
         | {f"val_{HEADLINE_METRICS[kind][0]}": 0.8 - 0.7 * left}
+        | ({"train_loss_parts": {"class": 0.3 * left, "box": 0.2 * left}} if kind in DENSE_KINDS else {})
         for number, (name, kind) in enumerate(kinds.items())
     }
     weights = {name: 0.9 * 0.7**number + 0.02 * record["epoch"] for number, name in enumerate(kinds)}

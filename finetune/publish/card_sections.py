@@ -91,7 +91,7 @@ def results(facts: CardFacts) -> list[str]:
     """Headline, metrics with intervals, confusions, classes and protocol; of an exported model alone, its figures."""
     if facts.results is None:
         return _exported_figures(facts) or ["This model has not been evaluated."]
-    tasks = [task_context(name, task, facts.results, []) for name, task in facts.results["tasks"].items()]
+    tasks = [task_context(name, facts.results, []) for name in facts.results["tasks"]]
     lines = headline_lines(facts.results, tasks, task_rows(facts.results, []))[:-1]  # the last is empty
     lines += [*timeline_lines(facts.results), *class_lines(tasks), "", *protocol_lines(_public_results(facts.results))]
     if facts.exported is not None:

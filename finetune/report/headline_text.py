@@ -5,7 +5,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from finetune.metrics.headline_keys import HEADLINE_METRICS, metric_range
-from finetune.recipe.tasks import CATEGORICAL_KINDS, primary_task
+from finetune.recipe.tasks import CATEGORICAL_KINDS, DENSE_KINDS, primary_task
 from finetune.report import words
 
 _PERCENT_KEYS = {key for kind, (key, _) in HEADLINE_METRICS.items() if metric_range(kind) == (0.0, 1.0)}
@@ -124,7 +124,9 @@ FILTERS: dict[str, Callable[..., Any]] = {
 
 
 def _baseline_value(task: Mapping[str, Any]) -> float | None:
-    """The headline metric of a constant prediction, or of a random ranking for multi-label."""
+    """The headline metric of a constant prediction, or of a random ranking for multi-label; None for objects."""
+    if task["kind"] in DENSE_KINDS:
+        return None
     if task["kind"] == "multilabel":
         return float(task["chance_map"])
     if task["kind"] in CATEGORICAL_KINDS:

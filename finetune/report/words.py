@@ -9,10 +9,11 @@ from typing import Any
 from markupsafe import Markup, escape
 
 from finetune.errors import shorten_list
+from finetune.recipe.tasks import DENSE_KINDS, DETECTION_KINDS
 from finetune.run.results import Results
 from finetune.text import count, percent, whole_percent
 
-MIN_RELIABLE_GROUPS, MIN_RELIABLE_CLIPS, MIN_RELIABLE_CLASS_CLIPS = 5, 50, 5
+MIN_RELIABLE_GROUPS, MIN_RELIABLE_CLIPS, MIN_RELIABLE_CLASS_CLIPS, MIN_RELIABLE_OBJECTS = 5, 50, 5, 20
 MIN_CALIBRATION_GAP = 0.05  # |mean confidence - accuracy| from which a warning is given
 MAX_WAITING_SHARE, MAX_WAITING_SECONDS = 1 / 3, 60.0  # of the training time
 
@@ -151,7 +152,35 @@ def _multilabel_warnings(task: dict[str, Any]) -> Iterator[tuple[str, str]]:
         )
 
 
+def _object_warnings(task: dict[str, Any]) -> Iterator[tuple[str, str]]:
+    true = [row for row in task["per_class"] if row["support"]]
+    if missed := [row["class"] for row in true if not row["recall"]]:
+        yield (
+            f"Never found: {_quoted_names(missed)}.",
+            "Label more of them, train longer, or lower the score threshold.",
+        )
+    if few := [row["class"] for row in task["per_class"] if row["support"] < MIN_RELIABLE_OBJECTS]:
+        yield (
+            f"Fewer than {MIN_RELIABLE_OBJECTS} test objects per class: {_quoted_names(few)}.",
+            "Their per-class metrics are unreliable; add test frames with them.",
+        )
+    if task.get("score_threshold_from", "val") != "val":
+        yield (
+            "The score threshold was chosen on these frames, so precision and recall are too optimistic.",
+            "Train with labelled frames in the split val: the threshold is then chosen there.",
+        )
+
+
+def _mask_warnings(task: dict[str, Any]) -> Iterator[tuple[str, str]]:
+    if never := [row["class"] for row in task["per_class"] if row["support"] and not row["recall"]]:
+        yield (f"Never predicted: {_quoted_names(never)}.", "Label more frames with them, or train longer.")
+    if absent := [row["class"] for row in task["per_class"] if not row["support"]]:
+        yield (f"No test pixel of {_quoted_names(absent)}.", "They do not count in the mean IoU; add test frames.")
+
+
 _WARNINGS_BY_KIND = {
+    **dict.fromkeys(DETECTION_KINDS, _object_warnings),
+    "segment": _mask_warnings,
     "classify": _class_warnings,
     "multilabel": _multilabel_warnings,
     "ordinal": _class_warnings,
@@ -187,7 +216,8 @@ def class_task_summary(task: dict[str, Any], results: Results) -> str:
 def test_set_text(task: dict[str, Any], results: Results) -> str:
     """The clips that a task was scored on, such as "120 test clips from 15 unseen groups"."""
     rows = task.get("num_rows", results["num_rows"])  # with several tasks, only clips that have a label of this task
-    text = count(rows, f"{SPLIT_ADJECTIVES.get(results['split'], results['split'])} clip")
+    noun = "frame" if task["kind"] in DENSE_KINDS else "clip"
+    text = count(rows, f"{SPLIT_ADJECTIVES.get(results['split'], results['split'])} {noun}")
     if results["num_groups"] is not None:
         unseen = "" if results["split"] == "train" else "unseen "
         text += f" from {count(results['num_groups'], unseen + 'group')}"
@@ -232,7 +262,7 @@ _PROTOCOL = {  # name, unit, explanation
     "sampling": (
         "Frame sampling",
         "",
-        "segments: one frame from each of equal segments; clip: consecutive frames, at the stride",
+        "segments: one frame from each of equal segments; clip: frames at the stride; around: those around the label",
     ),
     "size": ("Input size", " px", "height and width of the network's input"),
     "fit": ("Resize mode", "", "how a frame is made square"),

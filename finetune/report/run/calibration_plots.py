@@ -17,7 +17,7 @@ WIDTH, HEIGHT = 375, 230
 @matplotlib.rc_context(STYLE)
 def reliability_diagram(before: dict[str, Any], after: dict[str, Any] | None, *, name: str) -> SvgFigure:
     """Accuracy by confidence, one point per bin, larger with more clips; hollow points: calibrated."""
-    figure, axes = _percent_axes("confidence", "accuracy")
+    figure, axes = percent_axes("confidence", "accuracy")
     axes.plot([0, 1], [0, 1], color=MUTED, lw=1, ls=(0, (2, 2)))
     axes.annotate("perfectly calibrated", (0.33, 0.2), color=MUTED, fontsize=9)
     max_count = max(part["count"] for part in before["bins"])
@@ -36,7 +36,7 @@ def reliability_diagram(before: dict[str, Any], after: dict[str, Any] | None, *,
 @matplotlib.rc_context(STYLE)
 def coverage_curve(curve: dict[str, Any], *, name: str) -> SvgFigure:
     """Accuracy on the most confident share of the clips, for every share."""
-    figure, axes = _percent_axes("coverage: share of clips, most confident first", "accuracy")
+    figure, axes = percent_axes("coverage: share of clips, most confident first", "accuracy")
     lowest = min(curve["accuracy"])
     axes.set_ylim(max(0.0, lowest - 0.1 - (1 - lowest) / 4), 1)
     axes.yaxis.set_major_locator(MaxNLocator(5, steps=[1, 2, 5, 10]))
@@ -53,7 +53,7 @@ def ranking_curve(curves: dict[str, Any], which: str, *, name: str) -> SvgFigure
         "precision": ("recall", "precision"),
         "recall": ("false positive rate", "true positive rate"),
     }[which]
-    figure, axes = _percent_axes(across, up)
+    figure, axes = percent_axes(across, up)
     if which == "recall":
         axes.plot([0, 1], [0, 1], color=MUTED, lw=1, ls=(0, (2, 2)))
     for class_curve in curves["classes"]:
@@ -63,7 +63,7 @@ def ranking_curve(curves: dict[str, Any], which: str, *, name: str) -> SvgFigure
     return inline_svg(figure, name, label=f"Mean {up} over classes: {middle:.1%} at a {across} of 50%.")
 
 
-def _percent_axes(across: str, up: str) -> tuple[Figure, Axes]:
+def percent_axes(across: str, up: str) -> tuple[Figure, Axes]:
     """Axes from 0 to 100 % in both directions."""
     figure, axes = axes_in_points(width=WIDTH, height=HEIGHT - MARGINS[2] - MARGINS[3], margins=MARGINS)
     axes.set_xlim(0, 1)

@@ -26,7 +26,7 @@ def clips_context(
 ) -> dict[str, Any]:
     """The clips that `choose_clips` picks, with their pictures as far as there are any."""
     chosen, root = choose_clips(predictions, multilabel=multilabel), common_root(predictions)
-    pictures = _read_picture_index(evaluation)
+    pictures = read_picture_index(evaluation)
 
     def cards(clips: Sequence[PredictionRow]) -> list[dict[str, Any]]:
         shown = [_card(clip, root, pictures.get(clip.path, {}), evaluation.pictures) for clip in clips]
@@ -55,8 +55,8 @@ def _card(prediction: PredictionRow, root: str, pictures: dict[str, Any], folder
         "true": [prediction.label],
         "top_k": prediction.top_k,
         "frames": _frame_count(pictures.get("frames")),
-        "sheet": _picture(folder, pictures.get("sheet")),
-        "cam": _picture(folder, pictures.get("cam")),
+        "sheet": read_picture(folder, pictures.get("sheet")),
+        "cam": read_picture(folder, pictures.get("cam")),
         "weights": _attention_weights(pictures.get("weights")),
     }
 
@@ -67,7 +67,7 @@ def _split_multilabel(card: dict[str, Any]) -> dict[str, Any]:
     return card | {"true": true, **{key: card[key].replace(LABEL_SEPARATOR, ", ") for key in ("label", "predicted")}}
 
 
-def _read_picture_index(evaluation: EvaluationFolder) -> dict[str, dict[str, Any]]:
+def read_picture_index(evaluation: EvaluationFolder) -> dict[str, dict[str, Any]]:
     """The entries of index.json by clip path; entries of another shape are left out, as is a file that is damaged."""
     try:
         index = read_json(evaluation.pictures_index)
@@ -89,7 +89,7 @@ def _attention_weights(weights: object) -> list[float]:
     return shares if len(shares) == len(listed) and any(shares) else []
 
 
-def _picture(folder: Path, name: object) -> Markup | None:
+def read_picture(folder: Path, name: object) -> Markup | None:
     """A JPEG file as a data URI. A run folder may come from anyone: any other file, or a link, is refused with None."""
     if not isinstance(name, str) or not _PICTURE_NAME.fullmatch(name):
         return None

@@ -70,13 +70,22 @@ def _block_name(classes: Sequence[str]) -> str:
 
 @matplotlib.rc_context(STYLE)
 def confusion_matrix(
-    classes: Sequence[str], counts: Sequence[Sequence[int]], *, name: str, label: str | None = None
+    classes: Sequence[str],
+    counts: Sequence[Sequence[int]],
+    *,
+    name: str,
+    label: str | None = None,
+    columns: Sequence[str] | None = None,
+    noun: str = "clip",
 ) -> SvgFigure:
     """Rows are true classes, columns predicted classes; opacity is the share of the row. `name` prefixes the SVG ids.
 
     Each cell with clips has a tooltip, and `data-cell` "true,predicted" in class indices. `label` replaces the default
-    accessible name for blocks of classes, where a clip on the diagonal need not be correct.
+    accessible name for blocks of classes, where a clip on the diagonal need not be correct. `columns` are the names of
+    the columns where they differ from those of the rows. `noun` is what is counted; of pixels, the percentage of the
+    row is written.
     """
+    columns = classes if columns is None else columns
     table = np.asarray(counts, dtype=float).reshape(len(classes), len(classes))
     alphas = np.where(table > 0, 0.15 + 0.85 * table / np.maximum(table.sum(axis=1, keepdims=True), 1), 0)
     with_text = len(classes) <= MAX_CLASSES_WITH_TEXT
@@ -84,18 +93,19 @@ def confusion_matrix(
     side = cell * len(classes)
     step = max(1, math.ceil(9 / cell))
     fontsize = min(10.0, max(7.0, 0.62 * cell * step))
-    longest = max(text_width(short_label(name)) for name in classes) * POINTS_PER_LETTER * fontsize / 10
+    longest = max(text_width(short_label(name)) for name in (*classes, *columns)) * POINTS_PER_LETTER * fontsize / 10
     left, top = max(36 + longest, 102), 22 + (0.75 if with_text else 1) * longest  # 102: “predicted class” fits
     right = 0.75 * longest if with_text else 10
     figure, axes = axes_in_points(width=left + side + right, height=side, margins=(left, right, top, 6))
     axes.imshow(fill_with_opacity(alphas), interpolation="none", aspect="auto")
     if with_text:
-        _count_cells(axes, table, alphas, fontsize=min(11.0, 0.5 * cell))
+        shown_table = 100 * table / np.maximum(table.sum(axis=1, keepdims=True), 1) if noun == "pixel" else table
+        _count_cells(axes, shown_table, alphas, fontsize=min(11.0, 0.5 * cell))
     axes.add_collection(_cell_borders(len(classes)))
     shown = range(0, len(classes), step)
-    labels = [short_label(classes[i]) for i in shown]
-    axes.set_yticks(shown, labels, parse_math=False, fontsize=fontsize, color=INK)
-    axes.set_xticks(shown, labels, parse_math=False, fontsize=fontsize, color=INK)
+    for set_ticks, names in ((axes.set_yticks, classes), (axes.set_xticks, columns)):
+        labels = [short_label(names[i]) for i in shown]
+        set_ticks(shown, labels, parse_math=False, fontsize=fontsize, color=INK)
     axes.tick_params(top=True, labeltop=True, bottom=False, labelbottom=False)
     for text in axes.get_xticklabels():
         text.set(rotation=45 if with_text else 90, rotation_mode="anchor", ha="left", va="center")
@@ -103,36 +113,47 @@ def confusion_matrix(
     axes.yaxis.set_label_coords(-(left - 12) / side, 0.5)
     axes.text(-8 / side, 1 + 10 / side, "predicted class", transform=axes.transAxes, ha="right", color=MUTED)
     class_label = (
-        f"Confusion matrix of {len(classes)} classes: {np.trace(table):.0f} of {table.sum():.0f} clips correct."
+        f"Confusion matrix of {len(classes)} classes: {np.trace(table):.0f} of {table.sum():.0f} {noun}s correct."
     )
     svg = str(inline_svg(figure, name, label=label or class_label)).removesuffix("</svg>")
     on_diagonal = "predicted correctly" if label is None else "predicted as one of them"
-    return SvgFigure.of(
-        svg + _cells(classes, table, (left, top, cell), on_diagonal=on_diagonal) + "</svg>", name, figure
-    )
+    cells = _cells((classes, columns), table, (left, top, cell), on_diagonal=on_diagonal, noun=noun)
+    return SvgFigure.of(f"{svg}{cells}</svg>", name, figure)
 
 
-def _cells(classes: Sequence[str], table: np.ndarray, geometry: tuple[float, float, float], *, on_diagonal: str) -> str:
-    """Invisible squares with tooltips over cells that have clips; `geometry` is left, top and cell side in points."""
+def _cells(
+    names: tuple[Sequence[str], Sequence[str]],
+    table: np.ndarray,
+    geometry: tuple[float, float, float],
+    *,
+    on_diagonal: str,
+    noun: str,
+) -> str:
+    """Invisible squares with tooltips over cells that have clips; `geometry` is left, top and cell side in points.
+
+    `names` are those of the rows and of the columns; the table is (K, K).
+    """
     left, top, side = geometry
     group = ElementTree.Element("g", {"class": "cells"})
     row_totals = table.sum(1)
     filled = list(zip(*np.nonzero(table), strict=True))
     for row, column in filled if len(filled) <= MAX_CELLS else []:
-        true, predicted = (isolate_direction(classes[code]) for code in (row, column))
+        true, predicted = isolate_direction(names[0][row]), isolate_direction(names[1][column])
         number, row_total = int(table[row, column]), int(row_totals[row])
         text = f"{true} {on_diagonal}" if row == column else f"{true} predicted as {predicted}"
+        if names[0] is not names[1] and len(table) - 1 in (row, column):  # the last are missed and invented objects
+            text = f"{true} missed" if column == len(table) - 1 else f"{predicted} where no object is"
         box = {"x": left + side * column, "y": top + side * row, "width": side, "height": side}
         attributes = {key: f"{value:.2f}" for key, value in box.items()} | {"data-cell": f"{row},{column}"}
         title = ElementTree.SubElement(ElementTree.SubElement(group, "rect", attributes), "title")
-        title.text = f"{text}: {number} of {row_total} clips"
+        title.text = f"{text}: {number} of {row_total} {noun}s"
     return ElementTree.tostring(group, encoding="unicode")
 
 
 def _count_cells(axes: Axes, table: np.ndarray, alphas: np.ndarray, *, fontsize: float) -> None:
     for row, column in zip(*np.nonzero(table), strict=True):
         colour = ON_FILL if alphas[row, column] > DARK_FILL else ON_TINT
-        count = f"{table[row, column]:.0f}"
+        count = f"{table[row, column]:.0f}"  # of pixels, a small share shows as 0
         fits = min(fontsize, 1.5 * fontsize / max(1, len(count) - 1))
         axes.text(column, row, count, ha="center", va="center_baseline", color=colour, fontsize=fits)
 

@@ -92,7 +92,9 @@ def _class_sections(task: dict[str, Any], suffix: str) -> list[str]:
             auroc = [f"{row['auroc']:.3f}", "unknown" if ends is None else "{:.3f}–{:.3f}".format(*ends)]
             accepted = [words.percent(row["accepted"]), words.interval(row["accepted_ci"])]
             lines.append(f"| {' | '.join([row['title'], *auroc, *accepted])} |")
-    if 0 < len(task.get("rows", [])) <= MAX_TABLE_CLASSES:
+    if task.get("dense"):
+        lines += ["", *([f"Per-class metrics{suffix}:", ""] if suffix else []), *_dense_table(task)]
+    elif 0 < len(task.get("rows", [])) <= MAX_TABLE_CLASSES:
         lines += ["", *([f"Per-class metrics{suffix}:", ""] if suffix else []), *_per_class_table(task)]
     return lines
 
@@ -104,6 +106,10 @@ def _metric_rows(task: dict[str, Any]) -> list[str]:
         if key in task and (key != "top5" or len(task["classes"]) > 5)
     ]
     rows += [(metric["name"], metric["text"], metric["interval_text"] or "") for metric in task["metrics"]]
+    if task.get("dense"):
+        ends = [None if row["ci"] is None else words.interval(row["ci"]) for row in task["tracking"]]
+        tracking = zip(task["tracking"], ends, strict=True)
+        return _table([*rows, *((row["title"], row["text"], interval or "") for row, interval in tracking)])
     if "plots" in task:
         baseline = task["baseline_row"]
         if baseline:
@@ -135,6 +141,18 @@ def _per_class_table(task: dict[str, Any]) -> list[str]:
     for row in task["rows"]:
         metrics = (words.percent(row[key]) for key in ("recall", "precision", "f1"))
         lines.append(f"| {escape_markdown(row['class'])} | {' | '.join(metrics)} | {row['support']} |")
+    return lines
+
+
+def _dense_table(task: dict[str, Any]) -> list[str]:
+    """The classes of a detection or segmentation task, the worst first."""
+    titles = {"iou": "IoU"} if task["kind"] == "segment" else {"ap": "AP", "ap50": "AP50"}
+    titles |= {"recall": "recall", "precision": "precision"}
+    unit = "pixels" if task["kind"] == "segment" else "objects"
+    lines = [f"| class | {' | '.join(titles.values())} | {unit} |", f"|{'---|' * (len(titles) + 2)}"]
+    for row in task["rows"][:MAX_TABLE_CLASSES]:
+        values = " | ".join(words.percent(row[key]) for key in titles)
+        lines.append(f"| {escape_markdown(row['class'])} | {values} | {row['support']} |")
     return lines
 
 

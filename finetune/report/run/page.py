@@ -3,6 +3,7 @@
 Each section has a module that computes what it shows, and a template in templates/sections:
 - headline, metrics, per-class table: task_section.py, with texts from words.py and task_words.py
 - figures of a task: confusion_plot.py, calibration_plots.py, regression_plots.py
+- detection, tracking, segmentation: dense_section.py, dense_plots.py
 - example clips: clips_section.py
 - training curves: learning_curves.py, task_curves.py
 - recipe: changed_settings.py
@@ -84,7 +85,7 @@ def _page_context(run: Path, files: EvaluationFolder, results: Results) -> dict[
     recipe = read_text_file(RunFolder(run).recipe)
     environment = read_environment(run)
     weights: WeightsSource | None = (environment or {}).get("weights")
-    tasks = [task_context(name, task, results, predictions or []) for name, task in results["tasks"].items()]
+    tasks = [task_context(name, results, predictions, evaluation=files) for name in results["tasks"]]
     headline_key, headline_name = HEADLINE_METRICS.get(kind, ("top1", "top-1"))
     return {
         "results": results,

@@ -12,7 +12,7 @@ from matplotlib.ticker import LogLocator, MaxNLocator, NullLocator, PercentForma
 from finetune.metrics.headline_keys import HEADLINE_METRICS
 from finetune.report.headline_text import format_headline_value, format_number
 from finetune.report.run.learning_curves import epoch_axes
-from finetune.report.svg import MUTED, STYLE, TRAIN, VAL, SvgFigure, inline_svg
+from finetune.report.svg import INK, MUTED, STYLE, TRAIN, VAL, SvgFigure, inline_svg, spread_apart
 
 MAX_PAIRS = 15
 _LOG_SCALE_RATIO = 30.0  # largest to smallest weight, beyond which their scale is logarithmic
@@ -48,7 +48,39 @@ def _task_figures(epochs: Sequence[dict[str, Any]], name: str, task: dict[str, A
         "metric": metric,
         "loss": _loss(epochs, *losses, name=f"task-{index}-loss"),
         "score": _headline(epochs, scores, task["kind"], name=f"task-{index}-score"),
+        "parts": _loss_parts(epochs, name, index),
     }
+
+
+@matplotlib.rc_context(STYLE)
+def _loss_parts(epochs: Sequence[dict[str, Any]], task: str, index: int) -> SvgFigure | None:
+    """The training loss of boxes, classes and motion, each with its own line; None where a loss has no parts."""
+    records = [((epoch.get("tasks") or {}).get(task) or {}).get("train_loss_parts") or {} for epoch in epochs]
+    names = list(dict.fromkeys(name for record in records for name in record))
+    lines = {name: [_number(record.get(name)) for record in records] for name in names}
+    known = [value for values in lines.values() for value in values if math.isfinite(value)]
+    if not known:
+        return None
+    figure, axes = epoch_axes(epochs)
+    axes.set_ylim(min(0.0, 1.08 * min(known)), 1.08 * max(*known, 0.0) or 1.0)
+    low, high = axes.get_ylim()
+    ends = []
+    for number, (name, values) in enumerate(lines.items()):
+        colour, dash = _PART_STYLES[number % len(_PART_STYLES)]
+        _line(axes, epochs, values, colour=colour, dash=dash)
+        last = next((value for value in reversed(values) if math.isfinite(value)), low)
+        ends.append(((last - low) / (high - low), name, colour))
+    ends.sort()
+    for height, (_, name, colour) in zip(spread_apart([end[0] for end in ends], gap=0.085), ends, strict=True):
+        axes.text(1.02, height, name, transform=axes.transAxes, va="center", color=colour, parse_math=False)
+    spans = [f"{name} {_range_text(values)}" for name, values in lines.items()]
+    label = f"Parts of the training loss, {_epoch_range_text(epochs)}: {'; '.join(spans)}."
+    return inline_svg(figure, f"task-{index}-parts", label=label)
+
+
+_PART_STYLES: tuple[tuple[str, Any], ...] = (
+    *((VAL, "solid"), (TRAIN, (0, (4, 2))), (INK, (0, (1, 1.5))), (MUTED, (0, (6, 2, 1, 2)))),
+)
 
 
 @matplotlib.rc_context(STYLE)

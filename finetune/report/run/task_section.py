@@ -6,12 +6,14 @@ from collections.abc import Sequence
 from typing import Any
 
 from finetune.evaluation.choose_clips import PAIRS
-from finetune.recipe.tasks import CATEGORICAL_KINDS, primary_task
+from finetune.recipe.tasks import CATEGORICAL_KINDS, DENSE_KINDS, primary_task
 from finetune.report import words
 from finetune.report.run import calibration_plots, regression_plots, task_words
 from finetune.report.run.clips_section import common_root, relative_to_root
 from finetune.report.run.confusion_plot import confusion_figure
+from finetune.report.run.dense_section import dense_context
 from finetune.report.run.open_set_section import open_set_rows
+from finetune.run.folder import EvaluationFolder
 from finetune.run.predictions_csv import PredictionRow
 from finetune.run.results import Results
 
@@ -19,14 +21,24 @@ MAX_CLIPS_PER_CELL, MAX_LISTED_CLIPS = 200, 20_000
 
 
 def task_context(
-    name: str, task: dict[str, Any], results: Results, predictions: Sequence[PredictionRow]
+    name: str,
+    results: Results,
+    predictions: Sequence[PredictionRow] | None,
+    *,
+    evaluation: EvaluationFolder | None = None,
 ) -> dict[str, Any]:
-    """A task of results.json with what the templates show of it; `predictions` are of the primary task."""
+    """A task of results.json with what the templates show of it; `predictions` are of the primary task.
+
+    Pictures are those of the folder `evaluation`.
+    """
+    task = results["tasks"][name]
     index, is_primary = list(results["tasks"]).index(name), name == primary_task(results["tasks"])
     context = {"name": name, "index": index, "primary": is_primary, "cell_clips": None, "calibration_section": None}
     context |= {"open_set_rows": open_set_rows(task), **task}
     if task["kind"] in task_words.REGRESSION_KINDS:
         return context | _regression_context(task, results, index)
+    if task["kind"] in DENSE_KINDS:
+        return context | dense_context(name, task, results, evaluation, index=index)
     if task["kind"] not in CATEGORICAL_KINDS:  # of a newer version
         return context | {"facts": flatten_json({key: value for key, value in task.items() if key != "kind"})}
     context |= {
@@ -42,7 +54,7 @@ def task_context(
     return context | {
         "figure": figure,
         "block_size": block_size,
-        "cell_clips": _clips_by_cell(task, predictions) if is_primary and not block_size else None,
+        "cell_clips": _clips_by_cell(task, predictions or ()) if is_primary and not block_size else None,
         "rows": sorted(rows, key=lambda row: (_or_infinity(row["recall"]), row["class"])),
         "pairs": _confused_pairs(task),
     }

@@ -1,4 +1,4 @@
-"""Text of box, motion, regression and ordinal tasks: metrics with explanations, headline sentence, warnings."""
+"""Text of all kinds of tasks but plain classes: metrics with explanations, headline sentence, warnings."""
 
 from collections.abc import Iterator
 from typing import Any, NamedTuple
@@ -6,10 +6,11 @@ from typing import Any, NamedTuple
 from markupsafe import Markup, escape
 
 from finetune.metrics.headline_keys import HEADLINE_METRICS
-from finetune.recipe.tasks import CATEGORICAL_KINDS
+from finetune.recipe.tasks import CATEGORICAL_KINDS, DENSE_KINDS
 from finetune.report import words
 from finetune.report.headline_text import clamp_to_unit, format_number, number_interval
 from finetune.run.results import Results
+from finetune.text import count
 
 REGRESSION_KINDS = ("box", "motion", "regress")
 
@@ -29,6 +30,17 @@ class MetricInfo(NamedTuple):
 
 _UNIT_RANGE, _PX, _PX_PER_FRAME = "of one", "\u00a0px", "\u00a0px/frame"
 _R2 = MetricInfo("r2", "R²", "R²", "share of variance explained: 1 is perfect, 0 is a constant prediction", _UNIT_RANGE)
+DETECTION_METRICS = (
+    MetricInfo(
+        "ap", "AP", "AP", "average precision: mean over classes and over IoU 0.50, 0.55 … 0.95, as in COCO", "%"
+    ),
+    MetricInfo("ap50", "AP50", "AP50", "a box counts as found at an IoU of at least 0.5", "%"),
+    MetricInfo("ap75", "AP75", "AP75", "a box counts as found at an IoU of at least 0.75", "%"),
+    MetricInfo(
+        "precision", "precision", "Precision", "share of the detections above the score threshold that are right", "%"
+    ),
+    MetricInfo("recall", "recall", "Recall", "share of the objects that are found above the score threshold", "%"),
+)
 METRICS = {
     "box": (
         MetricInfo("mean_iou", "mean IoU", "Mean IoU", "overlap with the true box: intersection over union", "%"),
@@ -75,6 +87,30 @@ METRICS = {
             "Weighted kappa",
             "quadratic weights: 1 is full agreement, 0 is chance",
             _UNIT_RANGE,
+        ),
+    ),
+    "detect": DETECTION_METRICS,
+    "track": (
+        *DETECTION_METRICS,
+        MetricInfo(
+            "motion_correlation",
+            "motion correlation",
+            "Motion correlation",
+            "Pearson's r with the true motion of the objects that are found, mean of x and y",
+            _UNIT_RANGE,
+        ),
+        MetricInfo("motion_error", "motion error", "Motion error", "mean length of the motion's error", _PX_PER_FRAME),
+    ),
+    "segment": (
+        MetricInfo("miou", "mean IoU", "Mean IoU", "mean over classes: intersection over union of their pixels", "%"),
+        MetricInfo("pixel_accuracy", "pixel accuracy", "Pixel accuracy", "share of pixels with the true class", "%"),
+        MetricInfo(
+            "steadiness",
+            "steadiness",
+            "Steadiness",
+            "share of pixels that keep their predicted class from one labelled frame to the next, where the true class "
+            "stays",
+            "%",
         ),
     ),
 }
@@ -132,6 +168,8 @@ def task_summary(task: dict[str, Any], results: Results) -> str:
     """The headline sentence of a report, or of the section of a task."""
     if task["kind"] in CATEGORICAL_KINDS:
         return words.class_task_summary(task, results)
+    if task["kind"] in DENSE_KINDS:
+        return _dense_summary(task, words.test_set_text(task, results))
     baseline = task.get("baseline", {}).get(_BASELINES[task["kind"]][0])
     return _SUMMARIES[task["kind"]](task, words.test_set_text(task, results), baseline)
 
@@ -139,9 +177,29 @@ def task_summary(task: dict[str, Any], results: Results) -> str:
 def summary_html(task: dict[str, Any], results: Results) -> Markup:
     """`task_summary` with the headline value emphasized."""
     value = task[HEADLINE_METRICS[task["kind"]][0]]
-    is_share = task["kind"] in (*CATEGORICAL_KINDS, "box")
-    text = escape(words.whole_percent(value) if is_share else format_number(value))
+    is_share = task["kind"] in (*CATEGORICAL_KINDS, *DENSE_KINDS, "box")
+    text = escape(_whole_share(value) if is_share else format_number(value))
     return escape(task_summary(task, results)).replace(text, Markup("<strong>{}</strong>").format(text), 1)
+
+
+def _dense_summary(task: dict[str, Any], test_set: str) -> str:
+    key = HEADLINE_METRICS[task["kind"]][0]
+    metric, ends = _HEADLINE_NAMES[key], task.get(f"{key}_ci")
+    interval_text = f" (95\u00a0% interval {words.whole_interval(ends)})" if ends else ""
+    text = f"{metric} is {_whole_share(task[key])}{interval_text} on {test_set}"
+    if task["kind"] == "segment":
+        return f"{text}."
+    threshold = f"{task['score_threshold']:.2f}"
+    recall = f"{_whole_share(task['recall'])} of {count(task['num_objects'], 'object')} are found"
+    precision = f"{_whole_share(task['precision'])} of the detections are right"
+    return f"{text}; at a score of at least {threshold}, {recall}, and {precision}."
+
+
+_HEADLINE_NAMES = {"ap": "Average precision (AP)", "miou": "Mean IoU"}
+
+
+def _whole_share(value: float | None) -> str:
+    return "unknown" if value is None else words.whole_percent(value)
 
 
 def _box_summary(task: dict[str, Any], test_set: str, baseline: float | None) -> str:

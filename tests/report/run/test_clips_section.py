@@ -155,7 +155,7 @@ def test_the_clips_of_a_cell_are_listed_with_the_most_confident_first(tmp_path):
     from finetune.run.predictions_csv import read_prediction_rows
 
     predictions = read_prediction_rows(tmp_path / "evaluation")
-    cell_clips = task_context("label", results["tasks"]["label"], results, predictions)["cell_clips"]
+    cell_clips = task_context("label", results, predictions)["cell_clips"]
     table = results["tasks"]["label"]["confusion"]
     listed = {tuple(map(int, cell.split(","))): paths for cell, paths in cell_clips["cells"].items()}
     assert {cell: len(paths) for cell, paths in listed.items()} == {
