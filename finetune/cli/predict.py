@@ -15,10 +15,12 @@ import typer
 
 from finetune.cli.arguments import OwnParts, RunArgument, Views
 from finetune.cli.heavy_imports import import_quickly
+from finetune.cli.predict_objects import ObjectOptions, predict_objects
 from finetune.cli.progress import progress_bars
 from finetune.cli.wrap import print_wrapped
 from finetune.errors import DataError, RunError, VideoError
 from finetune.recipe.own_parts import import_named_parts
+from finetune.recipe.tasks import DENSE_KINDS
 from finetune.storage.atomic import check_writable
 from finetune.text import escape_control_characters, spreadsheet_row
 
@@ -63,13 +65,20 @@ def predict(
             "--draw", metavar="FILE|DIR", help="Draw predictions on a copy of the video; with several videos, a folder."
         ),
     ] = None,
+    every: Annotated[
+        int, typer.Option(min=1, metavar="N", help="Objects: detect in every Nth frame, track in between.")
+    ] = 1,
+    score: Annotated[
+        float | None,
+        typer.Option(min=0.01, max=1, metavar="SCORE", help="Objects: the lowest score. Default: the best on val."),
+    ] = None,
     on_error: Annotated[
         Literal["skip", "fail"],
         typer.Option(help="With unreadable files: predict the others and exit with 1, or stop."),
     ] = "skip",
     parts: OwnParts = None,
 ) -> None:
-    """Predict classes, boxes, motion or numbers for videos.
+    """Predict classes, boxes, motion, numbers or objects for videos.
 
     Predictions are written file by file: Ctrl-C keeps those of finished files.
     If files are unreadable, the others are predicted and the exit status is 1.
@@ -87,34 +96,59 @@ def predict(
     targets = _drawn_paths(paths, drawn, image_sequences=together)
     if image_sequences is None:
         _print_image_sequence_mode(paths, together)
-
-    import_quickly("finetune.prediction.predict")
-    from finetune.prediction.predict import iter_predictions
-
-    with _writer(csv_file, as_json, paths) as write, progress_bars() as progress:
-
-        def finish(number: int, result: Prediction) -> None:
-            write(result)
-            if targets:
-                _draw(result, targets[number], image_rate=opened.recipe.data.image_rate)
-
-        results = iter_predictions(
-            opened,
-            paths,
-            views=views,
-            top_k=top_k,
-            calibrated=calibrated,
-            reject=reject,
-            image_sequences=together,
-            on_error=on_error,
-            progress=progress,
-        )
-        predicted, skipped = _write_predictions(results, finish)
+    if any(output.kind in DENSE_KINDS for output in opened.outputs.values()):
+        _refuse_options({"--csv": csv_file, "--views": views, "--calibrated": calibrated}, "clips", opened)
+        of_objects = ObjectOptions(every, score, as_json, targets, on_error)
+        predicted, skipped = predict_objects(opened, _recordings(paths, image_sequences=together), of_objects)
+    else:
+        _refuse_options({"--every": every > 1, "--score": score}, "objects in frames", opened)
+        options = {
+            "views": views,
+            "top_k": top_k,
+            "calibrated": calibrated,
+            "reject": reject,
+            "image_sequences": together,
+            "on_error": on_error,
+        }
+        with _writer(csv_file, as_json, paths) as write:
+            predicted, skipped = _predict_clips(opened, paths, write, targets, options)
     for written in filter(None, (csv_file, None if as_json else drawn)):
         print(written)
     if skipped:
         print(f"finetune: {skipped} of {predicted + skipped} files have no complete prediction", file=sys.stderr)
         raise typer.Exit(1)
+
+
+def _predict_clips(
+    run: Run, paths: Sequence[Path], write: Write, targets: Sequence[Path], options: dict[str, Any]
+) -> tuple[int, int]:
+    """Write and draw the predictions of `iter_predictions`; count files predicted and files skipped."""
+    import_quickly("finetune.prediction.predict")
+    from finetune.prediction.predict import iter_predictions
+
+    def finish(number: int, result: Prediction) -> None:
+        write(result)
+        if targets:
+            _draw(result, targets[number], image_rate=run.recipe.data.image_rate)
+
+    with progress_bars() as progress:
+        return _write_predictions(iter_predictions(run, paths, progress=progress, **options), finish)
+
+
+def _refuse_options(options: dict[str, object], what: str, run: Run) -> None:
+    """Raises RunError for options that are set and that are for runs of another kind."""
+    if wrong := [name for name, value in options.items() if value]:
+        raise RunError(f"{run.folder}: {', '.join(wrong)} is for runs that predict {what}; this run does not")
+
+
+def _recordings(paths: Sequence[Path], *, image_sequences: bool) -> list[Path]:
+    """The files of a run of objects. Raises RunError for a CSV."""
+    from finetune.data.read import find_media
+    from finetune.data.tables import is_table
+
+    if tables := [path for path in paths if is_table(path)]:
+        raise RunError(f"{tables[0]}: objects are predicted in whole recordings, not in the rows of a CSV")
+    return [file for path in paths for file in find_media(path, image_sequences=image_sequences)]
 
 
 def _check_inputs(paths: Sequence[Path]) -> None:

@@ -67,16 +67,12 @@ def draw_video(source: Path, target: Path, overlay: Overlay, *, image_rate: floa
     RunError where the target cannot be written.
     """
     rate = probe(source).fps or image_rate
-    with _atomic_target(target) as partial:
-        _encode(partial, overlay_frames(_decode_frames(source), overlay, rate=rate), rate)
+    encode_video(target, overlay_frames(_decode_frames(source), overlay, rate=rate), rate=rate)
 
 
 def draw_image(source: Path, target: Path, overlay: Overlay) -> None:
     """Write an image with its overlay. The suffix of `target` is one of IMAGE_OUTPUT_SUFFIXES."""
-    frame_HWC = next(overlay_frames(_decode_frames(source), overlay, rate=25.0))
-    _, encoded = cv2.imencode(target.suffix.lower(), cv2.cvtColor(frame_HWC, cv2.COLOR_RGB2BGR))
-    with _atomic_target(target) as partial:
-        partial.write_bytes(encoded.tobytes())
+    encode_image(target, next(overlay_frames(_decode_frames(source), overlay, rate=25.0)))
 
 
 def overlay_frames(frames: Iterable[np.ndarray], overlay: Overlay, *, rate: float) -> Iterator[np.ndarray]:
@@ -226,14 +222,20 @@ def _decode_frames(source: Path) -> Iterator[np.ndarray]:
             yield frame_HWC
 
 
-def _encode(target: Path, frames: Iterable[np.ndarray], rate: float) -> None:
+def encode_video(target: Path, frames: Iterable[np.ndarray], *, rate: float) -> None:
+    """Write frames, uint8 RGB (H, W, 3), as `draw_video` does; `rate` is in frames a second."""
     # H.264 stores colours at half resolution, so width and height must be even.
     even = (np.pad(frame, ((0, frame.shape[0] % 2), (0, frame.shape[1] % 2), (0, 0)), mode="edge") for frame in frames)
-    write_frames(
-        target,
-        even,
-        fps=Fraction(min(max(rate, MIN_OUTPUT_RATE), MAX_OUTPUT_RATE)).limit_denominator(MAX_RATE_DENOMINATOR),
-    )
+    fps = Fraction(min(max(rate, MIN_OUTPUT_RATE), MAX_OUTPUT_RATE)).limit_denominator(MAX_RATE_DENOMINATOR)
+    with _atomic_target(target) as partial:
+        write_frames(partial, even, fps=fps)
+
+
+def encode_image(target: Path, frame_HWC: np.ndarray) -> None:
+    """Write a frame, uint8 RGB (H, W, 3), as an image. The suffix of `target` is one of IMAGE_OUTPUT_SUFFIXES."""
+    _, encoded = cv2.imencode(target.suffix.lower(), cv2.cvtColor(frame_HWC, cv2.COLOR_RGB2BGR))
+    with _atomic_target(target) as partial:
+        partial.write_bytes(encoded.tobytes())
 
 
 @contextmanager

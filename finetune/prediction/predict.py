@@ -13,7 +13,7 @@ from torch import Tensor
 from finetune.arguments import check_arguments, check_range
 from finetune.data.intervals import clip_name
 from finetune.data.labels import LABEL_SEPARATOR
-from finetune.errors import DataError, RunError, VideoError
+from finetune.errors import DataError, RunError, VideoError, shorten_list
 from finetune.inference.exported import InferenceModel, inference_precision, load_for_inference, resolve_views
 from finetune.inference.forward import clip_scores, decode_outputs, view_logits
 from finetune.inference.predict_split import to_source_pixels
@@ -23,7 +23,7 @@ from finetune.model.classifier import VideoClassifier
 from finetune.prediction.inputs import InputVideo, find_inputs, list_inputs
 from finetune.prediction.rejection import NONE_OF_THE_CLASSES, choose_rejection
 from finetune.recipe.schema import MAX_VIEWS, Recipe
-from finetune.recipe.tasks import DEFAULT_COLUMNS, OutputSpec, primary_task
+from finetune.recipe.tasks import DEFAULT_COLUMNS, DENSE_KINDS, OutputSpec, primary_task
 from finetune.run.fitted import Fitted, read_fitted
 from finetune.run.manifest import reads_image_sequences
 from finetune.run.predictions_csv import top_classes
@@ -199,6 +199,11 @@ def iter_predictions(
     check_range(top_k, 1, name="top_k")
     check_range(1 if frame_rate is None else frame_rate, MIN_FRAME_RATE, MAX_FRAME_RATE, name="frame_rate")
     check_range(1 if views is None else views, 1, MAX_VIEWS, name="views")
+    if dense := [name for name, output in run.outputs.items() if output.kind in DENSE_KINDS]:
+        raise RunError(
+            f"{run.folder}: its tasks predict objects or pixels of frames ({shorten_list(dense)}), not clips; "
+            "`finetune predict` does that for recordings"
+        )
     recipe, fitted = run.recipe, read_fitted(run)
     chosen = load_for_inference(run) if model is None else model.eval().to(resolve_device(recipe.train.device))
     rejection = None if reject is None else choose_rejection(run, reject, views=views)
