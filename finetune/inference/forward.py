@@ -9,6 +9,9 @@ from torch import Tensor
 
 from finetune.inference.exported import ExportedModel, InferenceModel
 from finetune.metrics.open_set import ScoreName, known_scores
+from finetune.model.classifier import VideoClassifier
+from finetune.model.dense.detection import DetectionHead
+from finetune.model.dense.segmentation import SegmentationHead
 from finetune.model.frozen_prefix import Cut
 from finetune.model.view_consensus import combine_views
 from finetune.recipe.tasks import OutputSpec
@@ -50,12 +53,25 @@ def decode_outputs(model: InferenceModel, logits_VBK: Mapping[str, Tensor]) -> d
     """Predictions of each task, float32 on the CPU, from the outputs of its head, (V, B, K).
 
     Classes and levels: probabilities (B, K), combined over views. Numbers: one set per view, (B, V, K); boxes and
-    motion are fractions of the model's input picture.
+    motion are fractions of the model's input picture. Detections: (B, D, 8) with DETECTION_FIELDS. Segmentation: the
+    class of each pixel, uint8 (B, S, S).
     """
     return {
-        task: decode_logits(output, logits_VBK[task], consensus=model.consensus).cpu()
+        task: (
+            _decode_dense(model, task, logits_VBK[task])
+            if output.is_dense
+            else decode_logits(output, logits_VBK[task], consensus=model.consensus)
+        ).cpu()
         for task, output in model.outputs.items()
     }
+
+
+def _decode_dense(model: InferenceModel, task: str, outputs: Tensor) -> Tensor:
+    """Detections or classes of pixels from the outputs of a head on the pyramid, of one view, (1, B, …)."""
+    assert isinstance(model, VideoClassifier) and len(outputs) == 1
+    head = model.heads[task]
+    assert isinstance(head, DetectionHead | SegmentationHead)
+    return head.decode(outputs[0])
 
 
 def clip_scores(model: InferenceModel, logits_VBK: Mapping[str, Tensor]) -> dict[ScoreName, np.ndarray]:

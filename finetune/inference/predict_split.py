@@ -30,7 +30,9 @@ CONCURRENT_BATCHES = 8  # that a small network computes at the same time
 class Predictions:
     """Predictions for `rows` (N,), in ascending order: by task, probabilities or numbers (N, K).
 
-    Boxes (x, y, w, h) are in pixels of the video, motion in pixels per frame. `skipped` has the reason for each row
+    Boxes (x, y, w, h) are in pixels of the video, motion in pixels per frame. Tasks of kind detect and track have
+    detections (N, D, 8) with DETECTION_FIELDS in pixels, segment the classes of the pixels of the model's picture,
+    uint8 (N, S, S). `skipped` has the reason for each row
     that cannot be read. `scores` (N,) by name tell clips of unknown classes; only with one task of classes.
     """
 
@@ -114,17 +116,30 @@ def to_source_pixels(
 ) -> dict[str, np.ndarray]:
     """The predictions (K,) of one row by task, from (V, K) for numbers, V views, and (K,) for classes.
 
-    Numbers are averaged over views. Boxes and motion are converted to pixels of the video; `placements` returns the
-    position of each view in the video.
+    Numbers are averaged over views. Boxes and motion are converted to pixels of the video, also those of detections
+    (D, 8); `placements` returns the position of each view in the video. Classes of pixels (S, S) are left as they are.
     """
     by_task = {}
     for task, output in outputs.items():
         values = predictions[task]
+        if output.is_dense:
+            by_task[task] = values if output.kind == "segment" else detections_to_source(values, placements()[0])
+            continue
         if output.kind in SPATIAL_KINDS:
             back = boxes_to_source if output.kind == "box" else motion_to_source
             values = np.stack([back(view[None], at)[0] for view, at in zip(values, placements(), strict=True)])
         by_task[task] = values if output.is_categorical else values.mean(0)
     return by_task
+
+
+def detections_to_source(detections_D8: np.ndarray, placement: Placement) -> np.ndarray:
+    """Detections (D, 8) in fractions of the model's picture, as in pixels of the video, float64 (D, 8)."""
+    found_D = detections_D8[:, 4] > 0
+    source_D8 = np.zeros(detections_D8.shape)
+    source_D8[found_D] = detections_D8[found_D]
+    source_D8[found_D, :4] = boxes_to_source(detections_D8[found_D, :4], placement)
+    source_D8[found_D, 6:] = motion_to_source(detections_D8[found_D, 6:], placement)
+    return source_D8
 
 
 class WithFrozenBaseline:

@@ -15,6 +15,7 @@ from finetune.errors import ModelError, shorten_list
 from finetune.model.activation_checkpointing import checkpoint_blocks, trainable_blocks
 from finetune.model.backbone.backbone import Backbone, build_backbone
 from finetune.model.count_multiplications import count_multiplications
+from finetune.model.dense.heads import dense_head
 from finetune.model.freezing.freeze import set_frozen_to_eval, set_trainable
 from finetune.model.freezing.stages import split_into_stages
 from finetune.model.frozen_prefix import Cut, forward_after_cut
@@ -70,6 +71,9 @@ class VideoClassifier(nn.Module):
         self.temporal, width = build_pooling(shared, backbone.width, num_frames=steps)
         self.sharing = None if multitask_spec is None else Sharing(backbone, multitask_spec, settings.temporal)
         self.heads = Heads(self._head_shapes(width), dropout=settings.dropout)
+        if self.sharing is not None and self.sharing.pyramid is not None:
+            for name in self.sharing.spec.dense_tasks:
+                self.heads[name] = dense_head(self.sharing.spec, name, self.sharing.pyramid.shape, num_frames)
         self.stages = split_into_stages(self, self.stage_of_parameters())
         set_trainable(self, "all")
 
@@ -128,12 +132,16 @@ class VideoClassifier(nn.Module):
     def _head_shapes(self, width: int) -> dict[str, HeadShape]:
         shapes = {}
         for name, output in self.outputs.items():
+            if output.is_dense:
+                continue
             kind = (self.multitask_spec.tasks[name].head if self.multitask_spec else None) or self.settings.head
             own = None if self.sharing is None else self.sharing.width_of(name)
             shapes[name] = HeadShape(own or width, output.width, kind)
         return shapes
 
     def _combine_views(self, task: str, logits_BVK: Tensor) -> Tensor:
+        if self.outputs[task].is_dense and logits_BVK.shape[1] > 1:
+            raise ModelError(f"tasks.{task}: its positions are those of one view; set evaluate.views to 1")
         if not self.outputs[task].is_categorical:
             return logits_BVK.mean(1)
         separate = self.outputs[task].kind != "classify"
@@ -209,9 +217,10 @@ class VideoClassifier(nn.Module):
         """The stage of each parameter, from input to output."""
         named = {f"backbone.net.{name}": stage for name, stage in self.backbone.stage_of.items()}
         named |= {f"backbone.merges.{name}": "temporal" for name, _ in self.backbone.merges.named_parameters()}
+        sharing = {} if self.sharing is None else dict(self.sharing.named_parameters())
+        named |= {f"sharing.{name}": "pyramid" for name in sharing if name.startswith("pyramid.")}
         named |= {f"temporal.{name}": "temporal" for name, _ in self.temporal.named_parameters()}
-        if self.sharing is not None:
-            named |= {f"sharing.{name}": "temporal" for name, _ in self.sharing.named_parameters()}
+        named |= {f"sharing.{name}": "temporal" for name in sharing if not name.startswith("pyramid.")}
         named |= {f"heads.{name}": "head" for name, _ in self.heads.named_parameters()}
         return named
 
@@ -283,7 +292,7 @@ def build_from_settings(
         backbone, classes=classes, settings=settings, num_frames=num_frames, multitask_spec=multitask_spec
     )
     for name, output in model.outputs.items():
-        if not output.is_categorical:
+        if not (output.is_categorical or output.is_dense):
             model.heads.init_bias_to_zero(name)
     if class_counts is not None:
         model.heads.init_bias_from_prior(DEFAULT_TASK, class_counts, clips=clips)

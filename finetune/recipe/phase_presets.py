@@ -6,6 +6,7 @@ from finetune.errors import RecipeError, suggest_similar
 from finetune.recipe.schema import Phase, Schedule
 
 HEAD_STAGES = ("temporal", "head")
+PYRAMID = "pyramid"  # the stage of new parts that only tasks of kind detect, track and segment have
 
 
 def resolve_phases(phases: Sequence[Phase] | Schedule, stages: Sequence[str]) -> tuple[Phase, ...]:
@@ -16,7 +17,7 @@ def resolve_phases(phases: Sequence[Phase] | Schedule, stages: Sequence[str]) ->
     if not isinstance(phases, Schedule):
         return tuple(phases)
     name, colon, stage = phases.schedule.partition(":")
-    backbone = [name for name in stages if name not in HEAD_STAGES]
+    backbone = [name for name in stages if name not in (PYRAMID, *HEAD_STAGES)]
     if name not in SCHEDULES:
         known = ", ".join([*SCHEDULES, "surgical:<stage>"]).replace("surgical, ", "")
         raise RecipeError(f"phases: unknown schedule {name!r}{suggest_similar(name, SCHEDULES)}; there are {known}")
@@ -25,7 +26,15 @@ def resolve_phases(phases: Sequence[Phase] | Schedule, stages: Sequence[str]) ->
             f"phases: {phases.schedule!r}: surgical, and no other, takes a stage of the backbone, as "
             f"surgical:{backbone[-1]}{suggest_similar(stage, backbone)}; this one has {', '.join(backbone)}"
         )
-    return SCHEDULES[name](phases, [stage] if stage else backbone)
+    resolved = SCHEDULES[name](phases, [stage] if stage else backbone)
+    return tuple(map(_with_pyramid, resolved)) if PYRAMID in stages else resolved
+
+
+def _with_pyramid(phase: Phase) -> Phase:
+    """The phase, whose list of stages with the new parts also names the pyramid."""
+    if isinstance(phase.unfreeze, tuple) and HEAD_STAGES[0] in phase.unfreeze:
+        return phase.model_copy(update={"unfreeze": (PYRAMID, *phase.unfreeze)})
+    return phase
 
 
 def _head_only(plan: Schedule, backbone: Sequence[str]) -> tuple[Phase, ...]:

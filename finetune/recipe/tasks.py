@@ -161,7 +161,7 @@ class Task(Section):
             self.feature_stage is not None
             or self.uses_keypoints
             or self.temporal is not None
-            or self.kind in SPATIAL_KINDS
+            or self.kind in (*SPATIAL_KINDS, *DENSE_KINDS)
         )
 
 
@@ -224,6 +224,10 @@ class OutputSpec:
     def is_categorical(self) -> bool:
         return self.kind in CATEGORICAL_KINDS
 
+    @property
+    def is_dense(self) -> bool:
+        return self.kind in DENSE_KINDS
+
 
 @dataclass(frozen=True)
 class MultitaskSpec:
@@ -237,6 +241,11 @@ class MultitaskSpec:
     def uses_shared_pooling(self) -> bool:
         """Whether any task uses the shared pooling."""
         return not all(task.has_own_pooling for task in self.tasks.values())
+
+    @property
+    def dense_tasks(self) -> tuple[str, ...]:
+        """The tasks whose heads read a feature pyramid."""
+        return tuple(name for name, task in self.tasks.items() if task.kind in DENSE_KINDS)
 
     def tower_index(self, name: str) -> int:
         """The tower, 0 or 1, that a task reads; 0 where all share one backbone."""

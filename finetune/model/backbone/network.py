@@ -11,7 +11,7 @@ from finetune.model.backbone.load_weights import StateDict
 from finetune.model.backbone.weights_source import WeightsSource
 
 TOWER_PATTERN = re.compile(r"\.towers\.[01](?=\.|$)")  # in names of modules of a TowerPair
-RESERVED_STAGE_NAMES = ("temporal", "head", "all")
+RESERVED_STAGE_NAMES = ("pyramid", "temporal", "head", "all")
 # Children that hold a network's blocks in sequence; each block is a stage.
 STAGE_CONTAINERS = (
     "features",

@@ -7,7 +7,7 @@ from torch import nn
 
 from finetune.errors import ModelError, shorten_list
 
-HEAD_STAGES = ("temporal", "head")
+HEAD_STAGES = ("pyramid", "temporal", "head")
 
 
 @dataclass(frozen=True)

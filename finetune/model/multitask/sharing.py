@@ -1,6 +1,6 @@
 """What several tasks share of a backbone, where each task reads it, and how much each task's gradient counts there."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import Any
 
@@ -9,16 +9,18 @@ from torch import Tensor, nn
 
 from finetune.errors import ModelError
 from finetune.model.backbone.backbone import Backbone
-from finetune.model.multitask.feature_taps import FeatureTap, FeatureTaps, choose_stage, find_stage_ends
+from finetune.model.dense.pyramid import Pyramid, build_pyramid
+from finetune.model.multitask.feature_taps import FeatureTap, FeatureTaps, StageEnd, choose_stage, find_stage_ends
 from finetune.model.multitask.task_readers import build_readers, to_feature_maps
-from finetune.recipe.tasks import MultitaskSpec
+from finetune.recipe.tasks import DENSE_KINDS, MultitaskSpec, Task
 
 
 class Sharing(nn.Module):
     """From a backbone's features (B, T', D), or (B, 2, T', D) of two towers, to one vector per task {task: (B, D)}.
 
-    `taps` holds activations of the latest forward pass. `gates` (M,), if set, scales the gradient that each of the M
-    tasks sends into the shared part.
+    Tasks of kind detect, track and segment get the maps of a pyramid instead, [(B, T, W, h, w)] of each level: of all
+    frames if one of them predicts motion, else of the middle frame alone. `taps` holds activations of the latest
+    forward pass. `gates` (M,), if set, scales the gradient that each of the M tasks sends into the shared part.
     """
 
     def __init__(self, backbone: Backbone, spec: MultitaskSpec, shared_pooling: Any) -> None:
@@ -28,8 +30,15 @@ class Sharing(nn.Module):
         self.num_towers = backbone.num_towers
         self.gates: Tensor | None = None
         self.taps = FeatureTaps()
-        self.tap_of = _find_taps(backbone, spec)
-        tapped = {tap.stage: tap for tap in self.tap_of.values()}
+        dense = spec.dense_tasks
+        ends = _stage_ends(backbone) if dense or _reads_taps(spec) else {}
+        self.tap_of = _find_taps(backbone, spec, ends)
+        self.pyramid: Pyramid | None = None
+        pyramid_taps: list[FeatureTap] = []
+        if dense:
+            self.pyramid, pyramid_taps = build_pyramid(backbone, ends)
+        self.pyramid_reads_all_frames = any(spec.tasks[name].kind == "track" for name in dense)
+        tapped = {tap.stage: tap for tap in (*self.tap_of.values(), *pyramid_taps)}
         for tap in tapped.values():
             self.taps.attach(backbone.net, tap.stage, tap.module)
         self.tapped_stages = [stage for stage in dict.fromkeys(backbone.stage_of.values()) if stage in tapped]
@@ -40,14 +49,18 @@ class Sharing(nn.Module):
         """Width of the vector that a task reads by its own reader; None if it reads the shared pooled vector."""
         return self.widths.get(task)
 
-    def forward(self, features: Tensor, pooling: nn.Module) -> dict[str, Tensor]:
-        """Features (B, T', D), or (B, 2, T', D) of two towers, to {task: (B, D)}; D may differ between tasks."""
+    def forward(self, features: Tensor, pooling: nn.Module) -> dict[str, Any]:
+        """Features (B, T', D), or (B, 2, T', D) of two towers, to {task: (B, D)}; D may differ between tasks.
+
+        Tasks that read the pyramid get a list of maps.
+        """
         if self.num_towers > 1:
             features = features.movedim(1, 0)
         towers = list(features) if self.num_towers > 1 else [features]
         maps = {stage: self._maps(stage, towers) for stage in self.tapped_stages}
+        levels = self._pyramid_levels(maps)
         pooled: dict[int, Tensor] = {}
-        vectors = {}
+        vectors: dict[str, Any] = {}
         for number, name in enumerate(self.spec.tasks):
             tower = self.spec.tower_index(name)
             if name in self.tap_of:
@@ -55,6 +68,8 @@ class Sharing(nn.Module):
                 vectors[name] = self.readers[name](self._gated(stage_output, number))
             elif name in self.readers:
                 vectors[name] = self.readers[name](self._gated(towers[tower], number))
+            elif self.spec.tasks[name].kind in DENSE_KINDS:
+                vectors[name] = [self._gated(level, number) for level in levels]
             else:
                 if tower not in pooled:
                     pooled[tower] = pooling(towers[tower])
@@ -62,7 +77,7 @@ class Sharing(nn.Module):
         self.taps.shared = [[self.taps.taken[stage]] for stage in maps]
         if any(name not in self.tap_of for name in self.readers):
             self.taps.shared.append([features])
-        self.taps.shared.append(list(pooled.values()))
+        self.taps.shared.append([*levels, *pooled.values()])
         return vectors
 
     def shared_activations(self) -> list[Tensor]:
@@ -80,6 +95,15 @@ class Sharing(nn.Module):
             to_feature_maps(taken[tower :: len(towers)], clips=features.shape[0], takes_clips=self.takes_clips)
             for tower, features in enumerate(towers)
         ]
+
+    def _pyramid_levels(self, maps: Mapping[str, Sequence[Tensor]]) -> list[Tensor]:
+        """The pyramid's maps, [(B, T or 1, W, h, w)], finest level first; none without a task that reads them."""
+        if self.pyramid is None:
+            return []
+        read = {stage: maps[stage][0] for stage in self.pyramid.stages}
+        if not self.pyramid_reads_all_frames:
+            read = {stage: values[:, values.shape[1] // 2, None] for stage, values in read.items()}
+        return self.pyramid(read)
 
     def _gated(self, value: Tensor, number: int) -> Tensor:
         return value if self.gates is None else GradientGate.apply(value, self.gates[number])
@@ -103,9 +127,25 @@ class GradientGate(torch.autograd.Function):
         return gradient * ctx.gate.to(gradient), None
 
 
-def _find_taps(backbone: Backbone, spec: MultitaskSpec) -> dict[str, FeatureTap]:
+def _reads_taps(spec: MultitaskSpec) -> dict[str, Task]:
+    """The tasks that read an earlier stage or positions in the picture."""
+    return {name: task for name, task in spec.tasks.items() if task.feature_stage is not None or task.uses_keypoints}
+
+
+def _stage_ends(backbone: Backbone) -> dict[str, StageEnd]:
+    """The module that ends each stage, with the shape of its output for one clip."""
+    side = backbone.size
+    clips = torch.zeros((1, backbone.frames.count, 3, side, side), dtype=torch.uint8, device=backbone.mean.device)
+    training = backbone.training
+    backbone.eval()
+    ends = find_stage_ends(backbone.net, backbone.stage_of, partial(backbone, clips))
+    backbone.train(training)
+    return ends
+
+
+def _find_taps(backbone: Backbone, spec: MultitaskSpec, ends: Mapping[str, StageEnd]) -> dict[str, FeatureTap]:
     """The tap of each task that reads an earlier stage or positions in the picture."""
-    tapping = {name: task for name, task in spec.tasks.items() if task.feature_stage is not None or task.uses_keypoints}
+    tapping = _reads_taps(spec)
     if not tapping:
         return {}
     if backbone.num_streams == 2:
@@ -113,12 +153,6 @@ def _find_taps(backbone: Backbone, spec: MultitaskSpec) -> dict[str, FeatureTap]
             f"tasks.{next(iter(tapping))}: reads an earlier stage, which model.fusion 'two_stream' does not allow; set "
             "it to late or grey_stack"
         )
-    side = backbone.size
-    clips = torch.zeros((1, backbone.frames.count, 3, side, side), dtype=torch.uint8, device=backbone.mean.device)
-    training = backbone.training
-    backbone.eval()
-    ends = find_stage_ends(backbone.net, backbone.stage_of, partial(backbone, clips))
-    backbone.train(training)
     stages = list(dict.fromkeys(backbone.stage_of.values()))
     taps = {}
     for name, task in tapping.items():

@@ -10,7 +10,7 @@ from torch.nn import functional as F
 from finetune.errors import ModelError
 from finetune.model.multitask.feature_taps import FeatureTap
 from finetune.model.temporal_pooling import build_pooling
-from finetune.recipe.tasks import MultitaskSpec, Task
+from finetune.recipe.tasks import DENSE_KINDS, MultitaskSpec, Task
 
 NUM_KEYPOINTS, HIDDEN = 32, 64
 UNIFORM_MEAN, UNIFORM_STD = 0.5, 0.29  # mean and standard deviation of positions spread evenly over 0…1
@@ -94,7 +94,7 @@ def build_readers(
     """
     readers, widths = nn.ModuleDict(), {}
     for name, task in spec.tasks.items():
-        if not task.has_own_pooling:
+        if not task.has_own_pooling or task.kind in DENSE_KINDS:
             continue
         tap = taps.get(name)
         steps, width = features if tap is None else (tap.shape[0], tap.shape[1])

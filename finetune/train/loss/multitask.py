@@ -1,6 +1,6 @@
 """The loss of a multi-task step: each task's loss over the rows that have its label, scaled, weighted and summed.
 
-Axes in names: B clips, M tasks.
+Axes in names: B clips, M tasks, P parts of their losses: one of each task, but those of detection have several.
 """
 
 import math
@@ -17,6 +17,7 @@ from finetune.data.labels import TargetLayout
 from finetune.data.manifest import Manifest
 from finetune.model.classifier import VideoClassifier
 from finetune.recipe.tasks import CLASSIFICATION_KINDS, DEFAULT_LOSS, OutputSpec
+from finetune.train.loss.dense import DetectionLoss, build_dense_loss
 from finetune.train.loss.losses import build_loss
 from finetune.train.loss.task_weighting import build_weighting
 
@@ -63,8 +64,11 @@ class MultitaskObjective:
         self.names = list(spec.tasks)
         self.layout = TargetLayout(spec.outputs)
         rows = manifest.rows("train")
-        self.losses = {}
+        self.losses: dict[str, LossFn] = {}
         for name, task in spec.tasks.items():
+            if name in spec.dense_tasks:
+                self.losses[name] = build_dense_loss(model.heads[name], task)
+                continue
             kind, counts = task.loss or DEFAULT_LOSS.get(task.kind, loss), manifest.tasks[name].counts(rows)
             self.losses[name] = _build_task_loss(kind, spec.outputs[name], counts, smoothing)
         self.rule = build_weighting(spec.multitask.weighting, len(self.names))
@@ -75,7 +79,13 @@ class MultitaskObjective:
             self.divisors.fill_(1.0)
         if self.rule.weighs_gradients:
             self.sharing.gates = torch.ones(len(self.names), device=model.backbone.mean.device)
-        self.epoch = TaskEpochSums(len(self.names))
+        self.part_weights = {
+            name: loss.weights for name, loss in self.losses.items() if isinstance(loss, DetectionLoss)
+        }
+        self.num_parts = {name: len(self.part_weights.get(name, ("loss",))) for name in self.names}
+        parts_M = torch.tensor([*self.num_parts.values()])
+        self.task_of_part = torch.arange(len(self.names)).repeat_interleave(parts_M)
+        self.epoch = TaskEpochSums(len(self.names), len(self.task_of_part))
 
     def begin(self, targets: Tensor, step: StepContext) -> None:
         """Start a step with the targets (B, width) of all clips of this process."""
@@ -85,15 +95,16 @@ class MultitaskObjective:
         self.step, self.clips = step, totals[-1]
         # Clips per labelled clip of each task; NaN for a task that no row of the step has a label for.
         self.factors = torch.where(totals[:-1] > 0, totals[-1] / totals[:-1].clamp_min(1), torch.nan)
-        self.step_losses_M = torch.zeros(len(self.names), dtype=torch.float64)
+        self.step_parts_P = torch.zeros(len(self.task_of_part), dtype=torch.float64)
         self.weights: Tensor | None = None
 
     def loss(self, logits: Mapping[str, Tensor], targets: Tensor, share: float) -> Tensor:
         """The loss, 0-dim, of a part of the step, whose weight in the mean over all clips is `share` / processes."""
-        sums = self._sums(logits, targets)
+        parts = self._part_sums(logits, targets)
+        sums = [parts_P.sum() for parts_P in parts]
         means = [loss_sum * self.factors[task].nan_to_num() / len(targets) for task, loss_sum in enumerate(sums)]
-        part_losses_M = torch.stack([mean.detach() for mean in means]).double().cpu()
-        self.step_losses_M += part_losses_M * share / self.step.processes
+        sums_P, factors_P = torch.cat(parts).detach().double().cpu(), self.factors[self.task_of_part].nan_to_num()
+        self.step_parts_P += sums_P * factors_P / len(targets) * share / self.step.processes
         if self.weights is None:
             self._weigh(means, self._first_losses(sums, targets), share)
         assert self.weights is not None
@@ -124,15 +135,17 @@ class MultitaskObjective:
         `outputs_after` has, for each part of the step, logits {task: (B, K)} after the update of the weights and
         targets (B, width); it is empty unless `wants_losses_after`.
         """
-        losses_M = self._over_processes(self.step_losses_M)
+        parts_P = self.reduce(self.step_parts_P)
+        losses_M = self._known(self._per_task(parts_P))
         after_M = None
         if outputs_after:
-            sums = [torch.stack(self._sums(logits, targets)).double().cpu() for logits, targets in outputs_after]
-            after_M = self._over_processes(torch.stack(sums).sum(0) * self.factors.nan_to_num() / self.clips)
-            after_M = after_M / self.divisors
+            parts = [torch.cat(self._part_sums(logits, targets)).double().cpu() for logits, targets in outputs_after]
+            sums_M = self._per_task(self.reduce(torch.stack(parts).sum(0)))
+            after_M = self._known(sums_M * self.factors.nan_to_num() / self.clips) / self.divisors
         assert self.weights is not None
         self.rule.after_step(losses_M / self.divisors, after_M)
-        self.epoch.add(losses_M, self.weights * self.gates if self.rule.weighs_gradients else self.weights)
+        weights_M = self.weights * self.gates if self.rule.weighs_gradients else self.weights
+        self.epoch.add(losses_M, parts_P, weights_M)
         self._update_divisors(losses_M)
 
     def _update_divisors(self, losses_M: Tensor) -> None:
@@ -150,7 +163,8 @@ class MultitaskObjective:
         weights = self.epoch.mean(self.epoch.weights, self.epoch.steps)
         record = {
             "tasks": {
-                name: {"train_loss": _float_or_none(loss)} for name, loss in zip(self.names, losses, strict=True)
+                name: {"train_loss": _float_or_none(losses[number]), **self._parts_record(number)}
+                for number, name in enumerate(self.names)
             },
             "weights": dict(zip(self.names, map(_float_or_none, weights), strict=True)),
             "cosines": {
@@ -159,8 +173,17 @@ class MultitaskObjective:
                 if (count := self.epoch.compared[one, other]) > 0
             },
         }
-        self.epoch = TaskEpochSums(len(self.names))
+        self.epoch = TaskEpochSums(len(self.names), len(self.task_of_part))
         return record
+
+    def _parts_record(self, task: int) -> dict[str, Any]:
+        """The epoch's mean of each part of a task's loss, before the recipe's weight; empty for a loss of one part."""
+        weights = self.part_weights.get(self.names[task])
+        if weights is None:
+            return {}
+        means_P = self.epoch.mean(self.epoch.parts[self.task_of_part == task], self.epoch.counts[task])
+        pairs = zip(weights.items(), means_P, strict=True)
+        return {"train_loss_parts": {part: _float_or_none(mean / weight) for (part, weight), mean in pairs}}
 
     def state(self) -> dict[str, Any]:
         return {"rule": self.rule.state(), "divisors": self.divisors, "epoch": self.epoch.state()}
@@ -174,20 +197,24 @@ class MultitaskObjective:
         """Whether rows have a label, bool (B, M); a row mixed from two clips has one if both clips have it."""
         return targets[:, self.layout.width - len(self.names) :] > 0.999
 
-    def _sums(self, logits: Mapping[str, Tensor], targets: Tensor) -> list[Tensor]:
-        """The sum of each task's loss over the rows that have its label, 0-dim each."""
+    def _part_sums(self, logits: Mapping[str, Tensor], targets: Tensor) -> list[Tensor]:
+        """The sum of each task's loss over the rows that have its label: its parts, (1,) or more."""
         known_BM, sums = self._has_label(targets), []
         for number, (name, place) in enumerate(self.layout.places.items()):
             known_B, output = known_BM[:, number], logits[name].float()
             if not known_B.any():
-                sums.append(0.0 * output.sum())
+                sums.append((0.0 * output.sum()).expand(self.num_parts[name]))
                 continue
-            sums.append(self.losses[name](output[known_B], targets[known_B, place]) * known_B.sum())
+            sums.append((self.losses[name](output[known_B], targets[known_B, place]) * known_B.sum()).view(-1))
         return sums
 
-    def _over_processes(self, losses_M: Tensor) -> Tensor:
-        """The sum over processes (M,), NaN for tasks that no row of the step has a label for."""
-        return torch.where(self.factors.isnan(), torch.nan, self.reduce(losses_M))
+    def _per_task(self, parts_P: Tensor) -> Tensor:
+        """The sum of each task's parts, (M,) from (P,)."""
+        return torch.zeros(len(self.names), dtype=parts_P.dtype).index_add(0, self.task_of_part, parts_P)
+
+    def _known(self, losses_M: Tensor) -> Tensor:
+        """The losses (M,), NaN for tasks that no row of the step has a label for."""
+        return torch.where(self.factors.isnan(), torch.nan, losses_M)
 
     def _first_losses(self, sums: Sequence[Tensor], targets: Tensor) -> Tensor:
         """Mean losses (M,) of the step's first part over all processes; NaN for tasks without a label in it."""
@@ -236,7 +263,8 @@ class MultitaskObjective:
 class TaskEpochSums:
     """Sums over the steps of the current epoch: losses, weights, and cosines of gradients, with their counts."""
 
-    def __init__(self, tasks: int) -> None:
+    def __init__(self, tasks: int, parts: int) -> None:
+        self.parts = torch.zeros(parts, dtype=torch.float64)
         self.losses = torch.zeros(tasks, dtype=torch.float64)
         self.counts = torch.zeros(tasks, dtype=torch.float64)
         self.weights = torch.zeros(tasks, dtype=torch.float64)
@@ -244,8 +272,9 @@ class TaskEpochSums:
         self.cosines = torch.zeros((tasks, tasks), dtype=torch.float64)
         self.compared = torch.zeros((tasks, tasks), dtype=torch.float64)
 
-    def add(self, losses: Tensor, weights: Tensor) -> None:
-        """Add a step's losses (M,), NaN where no row has the label, and weights (M,)."""
+    def add(self, losses: Tensor, parts: Tensor, weights: Tensor) -> None:
+        """Add a step's losses (M,), NaN where no row has the label, their parts (P,), and weights (M,)."""
+        self.parts += parts
         self.losses += losses.nan_to_num()
         self.counts += losses.isfinite()
         self.weights += weights
