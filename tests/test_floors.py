@@ -67,6 +67,7 @@ ALLOWED_IMPORTERS = {
         *("runtime/device.py", "runtime/processes.py", "train/distributed.py", "train/log/trackers.py"),
         *("train/phase.py", "train/position.py", "train/setup/autotune.py", "train/state/signals.py", "train/step.py"),
     },
+    "PIL": {"video/masks.py"},
     "cv2": {
         *(
             "video/decode/opencv_torchcodec.py",

@@ -90,11 +90,21 @@ def frame_indices(settings: Mapping[str, Any], times: list[int]) -> list[list[in
         return [
             [(2 * step * (total - 1) + last) // (2 * last) for step in range(v, last + 1, views)] for v in range(views)
         ]
+    if sampling == "around":
+        return [_around_middle(settings, total)] * views
     starts = [(2 * view + 1) * max(0, total - span) // (2 * views) for view in range(views)]
     taken = [[start + step * settings["frame_stride"] for step in steps] for start in starts]
     if settings["short_clips"] == "loop":
         return [[index % total for index in view] for view in taken]
     return [[min(index, total - 1) for index in view] for view in taken]
+
+
+def _around_middle(settings: Mapping[str, Any], total: int) -> list[int]:
+    frames, stride = settings["num_frames"], settings["frame_stride"]
+    indices = [total // 2 + (step - frames // 2) * stride for step in range(frames)]
+    if settings["short_clips"] == "error" and not 0 <= indices[0] <= indices[-1] < total:
+        raise ValueError(f"the video has {total} frames, and a clip spans frames {indices[0]} to {indices[-1]}")
+    return [min(max(index, 0), total - 1) for index in indices]
 
 
 def _by_time(settings: Mapping[str, Any], times: list[int], view: int) -> list[int]:

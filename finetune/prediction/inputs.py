@@ -108,7 +108,7 @@ def _file_input(clip: ClipOfFile, located: LocatedClip | VideoError, image_rate:
         return InputVideo(clip.path, info, FrameSource(image_rate=image_rate), clip.interval)
     layout, first = located.layout, located.first
     of_file = FrameSource(partial(read_frames, layout=layout), partial(frame_times, layout=layout), image_rate)
-    source = of_file.part(first, located.info.num_frames)
+    source = of_file.part(first, located.info.num_frames, file_frames=located.file_frames)
     return InputVideo(clip.path, located.info, source, clip.interval, first)
 
 

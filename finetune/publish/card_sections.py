@@ -31,6 +31,7 @@ _SAMPLING = {
     "segments": "one from each of {frames} equal segments of the video",
     "dense": "in a row, {stride} apart, from the middle of the video",
     "uniform": "evenly spaced from the first frame to the last",
+    "around": "{stride} apart, around the middle frame of the video",
     "fps": "in a row at {fps:g} frames per second, from the middle of the video",
 }
 

@@ -20,6 +20,7 @@ from finetune.recipe.fields import (
     PositiveInt,
     Section,
 )
+from finetune.recipe.frame_tasks import check_frame_tasks
 from finetune.recipe.input_sections import Augment, Clip, Data
 from finetune.recipe.own_parts import OwnPart
 from finetune.recipe.tasks import Multitask, Task, check_tasks
@@ -325,4 +326,5 @@ class Recipe(Section):
             other = "recipes with tasks" if self.tasks else "data.multilabel, where a clip may also have known classes"
             raise ValueError(f"evaluate.unknown takes one class per clip; it is not for {other}")
         check_tasks(self.tasks, self.multitask)
+        check_frame_tasks(self)
         return self

@@ -19,6 +19,7 @@ CLASSIFICATION_KINDS = ("classify", "multilabel")  # unordered classes: a temper
 SPATIAL_KINDS = ("box", "motion")  # positions in the picture: geometric augmentation transforms their targets too
 DETECTION_KINDS = ("detect", "track")  # any number of boxes with classes in a frame
 DENSE_KINDS = (*DETECTION_KINDS, "segment")  # outputs for positions of a feature pyramid, see model/dense
+MAX_MASK_CLASSES = 255  # a mask's value 255 is unlabelled
 DEFAULT_COLUMNS = {
     "box": ("x", "y", "w", "h"),
     "motion": ("dx", "dy"),
@@ -134,6 +135,8 @@ class Task(Section):
                 "needs classes, the names of the mask's values 0, 1, 2, …" if self.classes is None else "has no classes"
             )
             raise ValueError(f"a task of kind {self.kind} {need}")
+        if self.classes is not None and not 2 <= len(set(self.classes)) == len(self.classes) <= MAX_MASK_CLASSES:
+            raise ValueError(f"classes must be 2 to {MAX_MASK_CLASSES} different names, one for each value of the mask")
         owners = dict.fromkeys(("detector", "box_weight", "class_weight"), DETECTION_KINDS) | {
             "motion_weight": ("track",)
         }

@@ -100,7 +100,7 @@ def _uniform(clip: Clip, parts: int, count: int, rate: float) -> tuple[int, Call
 SPACINGS: dict[str, Callable[[Clip, int, int, float], tuple[int, Callable[[int], int]]]] = {
     "segments": _segments,
     "uniform": _uniform,
-    "dense": lambda clip, parts, count, rate: (count, lambda length: clip.frame_stride),
+    **dict.fromkeys(("dense", "around"), lambda clip, parts, count, rate: (count, lambda length: clip.frame_stride)),
     "fps": lambda clip, parts, count, rate: (count, lambda length: round(rate / (clip.fps or rate))),
 }
 
@@ -133,5 +133,5 @@ def _sampled_frames(
             times = np.rint(seconds * MICROSECONDS_PER_SECOND).astype(np.int64).tolist()
         for view in range(views):
             indices = sample_indices(clip, count, view=view, views=views, times=times)
-            sampled_WVT[place, view] = first + np.array(indices)
+            sampled_WVT[place, view] = np.clip(first + np.array(indices), 0, len(times_N) - 1)
     return sampled_WVT

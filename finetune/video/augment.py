@@ -133,7 +133,7 @@ def default_cached_views(augment: Augment, clip: Clip) -> int:
     """How many fixed augmentations of each clip are cached: 8 with preset `strong`, 1 without randomness, else 4."""
     plain = AugmentParams(crop="center")
     still = resolve_augment_params(augment) == plain and (augment.preset == "none" or not augment.flip)
-    fixed = clip.sampling == "uniform" and augment.speed[0] == augment.speed[1]
+    fixed = clip.sampling in ("uniform", "around") and augment.speed[0] == augment.speed[1]
     fixed = fixed and not augment.frame_dropout and not augment.interval_windows
     return 1 if still and fixed else 8 if augment.preset == "strong" else 4
 

@@ -40,19 +40,25 @@ from finetune.video.targets import clip_targets
 class FrameSource(NamedTuple):
     """Where frames and their times come from: the video files, or a pack of them.
 
-    `image_rate` is the frame rate of videos without times, which are folders of numbered images.
+    `image_rate` is the frame rate of videos without times, which are folders of numbered images. `file_range` is the
+    first and the last frame of the file of which a source gives a part, numbered as the part's frames are.
     """
 
     read: Callable[..., tuple[np.ndarray, np.ndarray]] = read_frames
     times: Callable[[Path], np.ndarray] = frame_times
     image_rate: float = DEFAULT_IMAGE_FPS
+    file_range: tuple[int, int] | None = None
 
-    def part(self, first: int, num_frames: int) -> "FrameSource":
-        """The source of `num_frames` frames from frame `first` on, which it numbers from 0; reads others too."""
+    def part(self, first: int, num_frames: int, *, file_frames: int) -> "FrameSource":
+        """The source of `num_frames` frames from frame `first` on, which it numbers from 0; reads others too.
+
+        The file has `file_frames` frames.
+        """
         return FrameSource(
             partial(_read_part, self.read, first),
             partial(_times_of_part, self.times, first, num_frames),
             self.image_rate,
+            (-first, file_frames - 1 - first),
         )
 
 
@@ -277,7 +283,9 @@ class ClipDataset(Dataset):
             layout = self.facts.layout(row)
             source = FrameSource(partial(read_frames, layout=layout), partial(frame_times, layout=layout), rate)
         if frame_range := self.frame_range(row):
-            return source.part(frame_range[0] + begin, num_frames or frame_range[1])
+            assert self.facts.file_frames is not None
+            file_frames = int(self.facts.file_frames[row])
+            return source.part(frame_range[0] + begin, num_frames or frame_range[1], file_frames=file_frames)
         return source
 
 
@@ -333,9 +341,23 @@ def _clip_indices(
         times = _microseconds(source.times(path), source.image_rate)
         num_frames = len(times)
     try:
-        return sample_indices(clip, num_frames, view=view[0], views=view[1], jitter=jitter, times=times)
+        indices = sample_indices(clip, num_frames, view=view[0], views=view[1], jitter=jitter, times=times)
+        return _within_file(clip, indices, source.file_range or (0, num_frames - 1))
     except VideoError as error:
         raise VideoError(f"{path}: {error}") from None
+
+
+def _within_file(clip: Clip, indices: list[int], file_range: tuple[int, int]) -> list[int]:
+    """Indices of sampling `around` with those outside of the file replaced by its first or last frame."""
+    first, last = file_range
+    if clip.sampling != "around" or (first <= min(indices) and max(indices) <= last):
+        return indices
+    if clip.short_clips == "error":
+        raise VideoError(
+            f"clip.short_clips is 'error' and a clip around frame {indices[clip.num_frames // 2] - first} needs frames "
+            f"outside of the {last - first + 1} frames of the file"
+        )
+    return [min(max(index, first), last) for index in indices]
 
 
 def _microseconds(seconds_N: np.ndarray, image_rate: float) -> list[int]:

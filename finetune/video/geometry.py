@@ -60,14 +60,14 @@ def placement(
 
 
 def unsupported_augment_reason(augment: Augment) -> str | None:
-    """Why boxes and motion cannot be transformed with an augmentation, and what to set; None where they can."""
+    """Why boxes, motion and masks cannot be transformed with an augmentation, and what to set; None where they can."""
     if augment.transform is not None:
-        return "augment.transform is your own, which cannot be applied to boxes and motion; set it to null"
+        return "augment.transform is your own, which cannot be applied to boxes, motion and masks; set it to null"
     auto = resolve_augment_params(augment).auto
     if auto == "none":
         return None
     which = f"augment.auto_augment is {auto!r}" + ("" if augment.auto_augment else f" in the preset {augment.preset!r}")
-    return f"{which}, whose transforms cannot be applied to boxes and motion; set augment.auto_augment=none"
+    return f"{which}, whose transforms cannot be applied to boxes, motion and masks; set augment.auto_augment=none"
 
 
 def boxes_to_crop(boxes_N4: np.ndarray, placement: Placement) -> np.ndarray:
@@ -109,17 +109,27 @@ def box_is_visible(box_4: np.ndarray, placement: Placement, *, frame: int) -> bo
     `box_4` is (left, top, width, height) in source pixels. The black corners of a rotated picture count as outside, and
     a box with a NaN is not visible.
     """
-    if not placement.first <= frame <= placement.last:
-        return False
-    linear, shift = placement.matrix[:, :2], placement.matrix[:, 2]
+    is_spanned = placement.first <= frame <= placement.last
+    return is_spanned and bool(visible_shares(np.asarray(box_4)[None], placement)[0] >= MIN_VISIBLE_AREA)
+
+
+def visible_shares(boxes_N4: np.ndarray, placement: Placement) -> np.ndarray:
+    """The fraction (N,) of the area of each box, (left, top, width, height) in source pixels, that the crop shows."""
     middles = (np.arange(VISIBILITY_GRID) + 0.5) / VISIBILITY_GRID
-    points_P2 = np.asarray(box_4[:2]) + np.asarray(box_4[2:]) * np.stack(np.meshgrid(middles, middles), -1).reshape(
-        -1, 2
-    )
-    from_middle_P2 = points_P2 @ linear.T + shift - 0.5
+    grid_P2 = np.stack(np.meshgrid(middles, middles), -1).reshape(-1, 2)
+    points_NP2 = boxes_N4[:, None, :2] + boxes_N4[:, None, 2:] * grid_P2
+    units_NP2 = points_NP2 @ placement.matrix[:, :2].T + placement.matrix[:, 2]
+    return is_shown(units_NP2, placement).mean(axis=1)
+
+
+def is_shown(units: np.ndarray, placement: Placement) -> np.ndarray:
+    """Whether points of the crop, (..., 2) from 0 to 1, show the video: bool (...); outside and black corners do not.
+
+    Black are the corners of a rotated picture.
+    """
+    linear, from_middle = placement.matrix[:, :2], units - 0.5
     rotation = linear / np.linalg.norm(linear, axis=0)  # and mirroring; both are about the centre of the crop
-    inside_P = (np.abs(np.hstack([from_middle_P2, from_middle_P2 @ rotation])) <= 0.5).all(axis=1)
-    return bool(inside_P.mean() >= MIN_VISIBLE_AREA)
+    return (np.abs(np.concatenate([from_middle, from_middle @ rotation], axis=-1)) <= 0.5).all(axis=-1)
 
 
 def _matrix(

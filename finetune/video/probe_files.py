@@ -106,11 +106,15 @@ def probe_many(paths: Sequence[Path], *, progress: Progress | None = None) -> li
 
 
 class LocatedClip(NamedTuple):
-    """The facts about a clip, its first frame in the file and, for an interval, the layout of the file if any."""
+    """The facts about a clip, its first frame in the file and, for an interval, the layout of the file if any.
+
+    `file_frames` is the number of frames of an interval's file.
+    """
 
     info: VideoInfo
     first: int = 0
     layout: GopLayout | None = None
+    file_frames: int = 0
 
 
 def locate_clips(
@@ -150,7 +154,7 @@ def _locate(clip: ClipOfFile, result: _Located | VideoError) -> LocatedClip | Vi
     except VideoError as error:
         return error
     info = replace(info, num_frames=frames.number, duration_seconds=frames.seconds)
-    return LocatedClip(info, frames.first, layout)
+    return LocatedClip(info, frames.first, layout, len(times_N))
 
 
 def at_image_rate(scanned: tuple[VideoInfo, GopLayout | None], image_rate: float) -> tuple[VideoInfo, GopLayout | None]:

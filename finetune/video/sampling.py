@@ -51,8 +51,9 @@ def sample_indices(
 ) -> list[int]:
     """The indices of the frames of one view of a video, by `clip.sampling`.
 
-    `times` are the presentation times of all frames in microseconds, rising; only `fps` sampling needs them. Raises
-    VideoError where the video is shorter than the clip and `clip.short_clips` is `error`.
+    Those of sampling `around` may be below 0 or above the last frame. `times` are the presentation times of all frames
+    in microseconds, rising; only `fps` sampling needs them. Raises VideoError where the video is shorter than the clip
+    and `clip.short_clips` is `error`.
     """
     assert video_frames > 0 and 0 <= view < views
     if clip.sampling == "fps":
@@ -60,7 +61,9 @@ def sample_indices(
         indices = fps_indices(clip, times, (view, views), jitter)
     else:
         indices = SAMPLERS[clip.sampling](clip, video_frames, (view, views), jitter)
-    return indices if jitter is None else _drop_frames(indices, jitter)
+    if jitter is None:
+        return indices
+    return _drop_frames(indices, jitter, middle=clip.num_frames // 2 if clip.sampling == "around" else None)
 
 
 def segment_indices(clip: Clip, video_frames: int, view: View, jitter: Jitter | None) -> list[int]:
@@ -110,6 +113,18 @@ def uniform_indices(clip: Clip, video_frames: int, view: View, jitter: Jitter | 
     return [start + (2 * part * (length - 1) + steps) // (2 * steps) for part in range(this, steps + 1, views)]
 
 
+def around_indices(clip: Clip, video_frames: int, view: View, jitter: Jitter | None) -> list[int]:
+    """`num_frames` frames `frame_stride` apart; the one at place `num_frames // 2` is the video's middle frame.
+
+    They may lie before the first or after the last frame: the video is a part of a file, whose other frames are read
+    too. `jitter` changes only their speed.
+    """
+    speed = 1000 if jitter is None else jitter.draw_speed()
+    places = range(-(clip.num_frames // 2), clip.num_frames - clip.num_frames // 2)
+    steps = [abs(place) * clip.frame_stride * speed // 1000 for place in places]
+    return [video_frames // 2 + (step if place > 0 else -step) for place, step in zip(places, steps, strict=True)]
+
+
 def fps_indices(clip: Clip, times: Sequence[int], view: View, jitter: Jitter | None) -> list[int]:
     """The frames displayed at `num_frames` instants `1 / clip.fps` seconds apart, from a random start or as views.
 
@@ -154,14 +169,15 @@ def _jittered_span(video_frames: int, jitter: Jitter) -> tuple[int, int]:
     return jitter.random.randrange(video_frames - length + 1), length
 
 
-def _drop_frames(indices: list[int], jitter: Jitter) -> list[int]:
-    """Replace each index, with probability `frame_dropout`, by the one before it."""
+def _drop_frames(indices: list[int], jitter: Jitter, *, middle: int | None) -> list[int]:
+    """Replace each index, with probability `frame_dropout`, by the one before it; the one at place `middle` stays."""
     per_mille = round(1000 * jitter.frame_dropout)
     if not per_mille:
         return indices
     result = indices[:1]
-    for index in indices[1:]:
-        result.append(result[-1] if jitter.random.randrange(1000) < per_mille else index)
+    for place, index in enumerate(indices[1:], 1):
+        is_dropped = place != middle and jitter.random.randrange(1000) < per_mille
+        result.append(result[-1] if is_dropped else index)
     return result
 
 
@@ -174,4 +190,5 @@ SAMPLERS: dict[str, Callable[[Clip, int, View, Jitter | None], list[int]]] = {
     "segments": segment_indices,
     "dense": dense_indices,
     "uniform": uniform_indices,
+    "around": around_indices,
 }

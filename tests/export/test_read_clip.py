@@ -25,6 +25,7 @@ CLIPS = [
     Clip(num_frames=5, size=32, sampling="uniform", fit="squash"),
     Clip(num_frames=4, size=40, sampling="dense", frame_stride=3),
     Clip(num_frames=4, size=40, sampling="dense", frame_stride=3, short_clips="loop"),
+    Clip(num_frames=5, size=32, sampling="around", frame_stride=2),
     Clip(num_frames=6, size=24, sampling="fps", fps=12.5),
     Clip(num_frames=6, size=24, sampling="fps", fps=7.3, short_clips="loop"),
 ]

@@ -13,6 +13,7 @@ SAMPLINGS = [
     {"num_frames": 8},
     {"num_frames": 5, "sampling": "uniform"},
     {"num_frames": 16, "sampling": "dense", "frame_stride": 3},
+    {"num_frames": 16, "sampling": "around", "frame_stride": 3},
     {"num_frames": 6, "sampling": "fps", "fps": 5.0},
 ]
 
@@ -28,7 +29,7 @@ def test_a_window_takes_the_frames_that_a_clip_of_its_frames_takes(settings, vie
         shown = np.rint(times[first : first + count] * 1e6).astype(int).tolist()
         for view in range(views):
             inside = sample_indices(clip, int(count), view=view, views=views, times=shown)
-            assert sampled[view].tolist() == [first + index for index in inside]
+            assert sampled[view].tolist() == [min(max(first + index, 0), len(times) - 1) for index in inside]
 
 
 @pytest.mark.parametrize("settings", SAMPLINGS, ids=lambda settings: settings.get("sampling", "segments"))

@@ -188,7 +188,9 @@ def test_what_cannot_be_blended_or_drawn_is_refused_in_words(train):
         RecipeError, match="mixup and cutmix blend two clips, but the labels of box, shade cannot be blended"
     ):
         train(augment={"mixup": 0.2})
-    with pytest.raises(RecipeError, match=r"cannot be applied to boxes and motion; set augment.auto_augment=none"):
+    with pytest.raises(
+        RecipeError, match=r"cannot be applied to boxes, motion and masks; set augment.auto_augment=none"
+    ):
         train(augment={"preset": "strong"})
     train(augment={"preset": "strong", "auto_augment": "none"}, phases=TWO_STEPS)
 

@@ -319,7 +319,7 @@ def test_what_boxes_cannot_follow_is_said():
         is None
     )
     assert unsupported_augment_reason(Augment(auto_augment="randaugment")) == (
-        "augment.auto_augment is 'randaugment', whose transforms cannot be applied to boxes and motion; "
+        "augment.auto_augment is 'randaugment', whose transforms cannot be applied to boxes, motion and masks; "
         "set augment.auto_augment=none"
     )
     assert unsupported_augment_reason(Augment(preset="strong")).startswith(

@@ -6,9 +6,11 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from finetune.data.intervals import WHOLE, row_noun
 from finetune.data.manifest import Manifest
-from finetune.errors import DataError, FinetuneError, RecipeError, RunError
+from finetune.errors import DataError, FinetuneError, RecipeError, RunError, shorten_list
 from finetune.metrics.own_metric import metric_name
 from finetune.model.classifier import VideoClassifier
 from finetune.model.freezing.param_groups import check_stages
@@ -16,7 +18,7 @@ from finetune.model.freezing.selectors import select_parameters
 from finetune.model.lora import check_lora
 from finetune.recipe.own_parts import own_parts, part_name, require_object
 from finetune.recipe.schema import Phase, Recipe, Schedule
-from finetune.recipe.tasks import SPATIAL_KINDS
+from finetune.recipe.tasks import DENSE_KINDS, SPATIAL_KINDS
 from finetune.run.folder import RunFolder
 from finetune.runtime.processes import is_main_process
 from finetune.text import with_unit
@@ -27,6 +29,7 @@ from finetune.train.loss.multitask import check_weighting
 from finetune.train.optim.optimizer import check_optimizer
 from finetune.video.file_facts import FileFacts
 from finetune.video.geometry import unsupported_augment_reason
+from finetune.video.masks import mask_problems
 from finetune.video.pack.read import Pack, manifest_facts
 
 _ONE_TASK_PARTS = ("train.loss", "evaluate.metric")
@@ -148,7 +151,7 @@ def problems_with_tasks(model: VideoClassifier, manifest: Manifest, recipe: Reci
         problems.append(
             f"augment.mixup and cutmix blend two clips, but the labels of {', '.join(numbers)} cannot be blended"
         )
-    spatial = [name for name, output in model.outputs.items() if output.kind in SPATIAL_KINDS]
+    spatial = [name for name, output in model.outputs.items() if output.kind in (*SPATIAL_KINDS, *DENSE_KINDS)]
     assert not isinstance(recipe.phases, Schedule)
     augments = [phase_augment(recipe, phase) for phase in recipe.phases] if spatial else []
     problems += dict.fromkeys(filter(None, map(unsupported_augment_reason, augments)))
@@ -214,6 +217,8 @@ def load_file_facts(manifest: Manifest, recipe: Recipe, display: Display) -> Fil
             _refuse_unreadable(
                 manifest.unknown, manifest_facts(manifest.unknown, recipe.data.packed, side=recipe.clip.size)
             )
+    if frame_problems := [*mask_problems(manifest, facts), *_track_problems(manifest, facts)]:
+        raise DataError("\n".join(frame_problems))
     readable = manifest.without(facts.bad)
     problems = _lost_with_bad_files(manifest, readable)
     if problems:
@@ -221,6 +226,23 @@ def load_file_facts(manifest: Manifest, recipe: Recipe, display: Display) -> Fil
     if facts.bad:
         display.print_line(f"Skipping {len(facts.bad)} {noun}s that cannot be read; the report lists them")
     return facts
+
+
+def _track_problems(manifest: Manifest, facts: FileFacts) -> list[str]:
+    """Messages about rows of several frames that have objects with identities, whose motion is measured per row."""
+    problems = []
+    for name, labels in manifest.tasks.items():
+        is_long_N = labels.known & (facts.num_frames > 1) & (labels.kind == "track" and manifest.intervals is not None)
+        if is_long_N.any():
+            rows = [
+                f"{manifest.clip_name(row)} ({facts.num_frames[row]} frames)"
+                for row in np.flatnonzero(is_long_N).tolist()
+            ]
+            problems.append(
+                f"{manifest.source}: tasks.{name} needs rows of one frame, with start and end halfway to the frames "
+                f"before and after it; these rows are longer: {shorten_list(rows)}"
+            )
+    return problems
 
 
 def _refuse_unreadable(manifest: Manifest, facts: FileFacts) -> None:
