@@ -4,6 +4,7 @@ import io
 import json
 import os
 import random
+import re
 import struct
 from copy import deepcopy
 from pathlib import Path
@@ -207,3 +208,39 @@ STRUCTURED = {
     ".safetensors": _safetensors,
     ".pt": _torch,
 }
+
+
+TEXTS = [str(value) for value in ODD if not isinstance(value, str) or len(value) < 1000] + [
+    *("NaN", "-1", "1e999", "99:99:99", "-0:00:01", "1,5", "0x10", "١٢", "1_000", "9" * 400, "\ud800"),
+]
+
+
+def mutate_text(text, draw):
+    """Replace a number or a word of a text, or one of its lines."""
+    if draw.random() < 0.2:
+        lines = text.split("\n")
+        line = draw.randrange(len(lines))
+        lines[line : line + 1] = draw.choice(([], [lines[line]] * 2, [draw.choice(TEXTS)]))
+        return "\n".join(lines)
+    places = list(re.finditer(r"[\w.:]+", text))
+    place = draw.choice(places)
+    return text[: place.start()] + draw.choice(TEXTS) + text[place.end() :]
+
+
+def replace_nth(tree, place, value):
+    """Replace the n-th value of a JSON tree, in depth first order; False if it has fewer."""
+    left = [place]
+
+    def walk(node):
+        keys = list(node) if isinstance(node, dict) else range(len(node)) if isinstance(node, list) else ()
+        for key in keys:
+            if left[0] == 0:
+                node[key] = value
+                left[0] = -1
+            if left[0] < 0:
+                return
+            left[0] -= 1
+            walk(node[key])
+
+    walk(tree)
+    return left[0] < 0

@@ -17,12 +17,17 @@ LABEL = "label"  # the tier of the labels themselves; the others are attributes
 
 
 @dataclass(frozen=True)
-class _Task:
-    """The recording of a task, the step between its annotated frames, and its last frame."""
+class Task:
+    """The recording of a task, the step between its annotated frames, its last and its first frame.
+
+    `size` is the width and height of its pictures, where the file states it.
+    """
 
     source: str
     step: int
     stop: int | None
+    start: int = 0
+    size: tuple[int, int] | None = None
 
 
 def read(document: Document) -> AnnotationFile:
@@ -32,57 +37,69 @@ def read(document: Document) -> AnnotationFile:
     description of its XML format, version 1.1.
     """
     root = document.xml
-    tasks = _tasks(root, document)
+    tasks = read_tasks(root, document)
     rows: list[Annotation] = []
     problems: list[str] = []
     for place, track in enumerate(root.iter("track")):
         where = f"track {track.get('id', place)}"
         try:
-            rows += _track_rows(track, _task_of(track, tasks), where)
+            rows += _track_rows(track, task_of(track, tasks), where)
         except ValueError as error:
             problems.append(f"{where}: {error}")
     boxes = sum(shape.tag in SHAPES for image in root.iter("image") for shape in image)
     rows += _tag_rows(root, tasks, problems)
     tracks = sum(1 for _ in root.iter("track"))
-    notes = [f"the boxes of {count(tracks, 'track')} left out: only times are read"] if tracks else []
-    notes += [f"{count(boxes, 'shape')} of single frames left out: only times are read"] if boxes else []
+    notes = [f"the boxes of {count(tracks, 'track')} left out; --as objects reads them"] if tracks else []
+    notes += [f"{count(boxes, 'shape')} of single frames left out; --as objects reads them"] if boxes else []
     return AnnotationFile(rows, problems, notes, default_tiers=frozenset([LABEL]))
 
 
-def _tasks(root: Element, document: Document) -> dict[str, _Task]:
+def read_tasks(root: Element, document: Document) -> dict[str, Task]:
     """The tasks by their IDs; the first one also by an empty text."""
-    tasks: dict[str, _Task] = {}
+    tasks: dict[str, Task] = {}
     meta = root.find("meta")
     elements = [] if meta is None else [element for element in meta.iter() if element.tag in {"task", "job"}]
     for element in elements:
         source = element.findtext("source") or element.findtext("name")
         source = source or root.findtext("meta/source") or str(document.source.with_suffix(""))
         step = re.search(r"step\s*=\s*(\d{1,9})", element.findtext("frame_filter") or "")
-        stop = (element.findtext("stop_frame") or "").strip()
-        last = int(stop) if re.fullmatch(r"\d{1,9}", stop) else None
-        task = _Task(source.strip(), max(int(step[1]), 1) if step else 1, last)
+        size = tuple(_number(element.findtext(f"original_size/{side}")) for side in ("width", "height"))
+        task = Task(
+            source.strip(),
+            max(int(step[1]), 1) if step else 1,
+            _number(element.findtext("stop_frame")),
+            _number(element.findtext("start_frame")) or 0,
+            (size[0], size[1]) if size[0] and size[1] else None,
+        )
         tasks[(element.findtext("id") or "").strip()] = task
         tasks.setdefault("", task)
-    return tasks or {"": _Task(root.findtext("meta/source") or str(document.source.with_suffix("")), 1, None)}
+    return tasks or {"": Task(root.findtext("meta/source") or str(document.source.with_suffix("")), 1, None)}
 
 
-def _task_of(element: Element, tasks: dict[str, _Task]) -> _Task:
+def _number(text: str | None) -> int | None:
+    text = (text or "").strip()
+    return int(text) if re.fullmatch(r"[0-9]{1,9}", text) else None
+
+
+def task_of(element: Element, tasks: dict[str, Task]) -> Task:
     return tasks.get(element.get("task_id", ""), tasks[""])
 
 
-def _frame(text: str | None) -> int:
+def frame_number(text: str | None) -> int:
     """Raises ValueError for what is no number of a frame."""
     if text is None or not re.fullmatch(r"\d{1,10}", text.strip()) or int(text) > MAX_FRAME:
         raise ValueError(f"{text!r:.40} is no number of a frame")
     return int(text)
 
 
-def _track_rows(track: Element, task: _Task, where: str) -> list[Annotation]:
+def _track_rows(track: Element, task: Task, where: str) -> list[Annotation]:
     """One row for each run of frames in which the track is present, and for each run of an attribute's value.
 
     A shape stays until the next one that the file lists, the last one until the end of the task.
     """
-    shapes = sorted((_frame(shape.get("frame")), place, shape) for place, shape in enumerate(track) if _is_shape(shape))
+    shapes = sorted(
+        (frame_number(shape.get("frame")), place, shape) for place, shape in enumerate(track) if _is_shape(shape)
+    )
     rows = []
     frames = [frame for frame, _, _ in shapes]
     last = frames[-1] + task.step if frames else 0
@@ -105,7 +122,7 @@ def _is_shape(element: Element) -> bool:
     return element.tag in SHAPES
 
 
-def _row(task: _Task, label: str, frames: tuple[int, int], tier: str, where: str) -> Annotation:
+def _row(task: Task, label: str, frames: tuple[int, int], tier: str, where: str) -> Annotation:
     return Annotation(task.source, label, frames=one_frame_is_a_point(*frames), tier=tier, where=where)
 
 
@@ -122,20 +139,20 @@ def _joined(runs: Iterable[tuple[int, int, str]]) -> list[tuple[int, int, str]]:
     return joined
 
 
-def _tag_rows(root: Element, tasks: dict[str, _Task], problems: list[str]) -> list[Annotation]:
+def _tag_rows(root: Element, tasks: dict[str, Task], problems: list[str]) -> list[Annotation]:
     """Tags of images, or of frames, as runs of frames with the same tag."""
-    frames: dict[tuple[_Task, str, str], set[int]] = defaultdict(set)
+    frames: dict[tuple[Task, str, str], set[int]] = defaultdict(set)
     for image in root.iter():
         tags: Sequence[Element] = list(image.iter("tag")) if image.tag == "image" else ()
         if image.tag == "tag" and image.get("frame") is not None:
             tags = [image]
         for tag in tags:
             try:
-                frame = _frame(image.get("frame") or image.get("id"))
+                frame = frame_number(image.get("frame") or image.get("id"))
             except ValueError as error:
                 problems.append(f"tag {tag.get('label', '')}: {error}")
                 continue
-            task = _task_of(image, tasks)
+            task = task_of(image, tasks)
             frames[task, LABEL, tag.get("label", "")].add(frame)
             for attribute in tag.iter("attribute"):
                 frames[task, attribute.get("name", ""), (attribute.text or "").strip()].add(frame)

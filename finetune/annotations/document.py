@@ -51,6 +51,7 @@ class Document:
             return json.loads(self.text)
         except (ValueError, RecursionError) as error:
             reason = "it is nested too deeply" if isinstance(error, RecursionError) else str(error)
+            reason = "a number has thousands of digits" if "int_max_str_digits" in reason else reason
             raise DataError(f"{self.source}: is no complete JSON file: {reason}; export it again") from None
 
     @cached_property

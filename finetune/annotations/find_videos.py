@@ -11,7 +11,7 @@ from urllib.parse import unquote
 
 from finetune.errors import DataError, shorten_list, suggest_similar
 from finetune.storage.folder_walk import walk_files
-from finetune.storage.numbered_images import IMAGE_SUFFIXES, VIDEO_SUFFIXES, is_media
+from finetune.storage.numbered_images import IMAGE_SUFFIXES, VIDEO_SUFFIXES, folder_kind, is_media
 
 _UPLOADED = re.compile(r"[0-9a-f]{8}-(?=.)")  # Label Studio puts this before the names of uploaded files
 _SOUND_SUFFIXES = frozenset([".wav", ".mp3", ".m4a", ".aac", ".flac", ".ogg", ".opus", ".aif", ".aiff"])
@@ -78,6 +78,23 @@ def path_parts(name: str) -> list[str]:
 def local_path(name: str) -> str:
     """The path in a URL of a local file; others as they are."""
     return unquote(re.sub(r"^file:/*", "/", name)) if name.startswith("file:") else name
+
+
+def video_at_its_path(name: str, source: Path, videos: VideoFolder | None) -> Path | None:
+    """The video at its path from the folder of the annotation file, or without `videos` from the current folder."""
+    if videos is not None and videos.only is not None:
+        return None
+    path = Path(local_path(name))
+    candidates = [source.parent / path, *([] if videos else [path])]
+    return next((candidate for candidate in candidates if _is_video(candidate) and candidate != source), None)
+
+
+def _is_video(path: Path) -> bool:
+    """Whether it is a file, or a folder of numbered images."""
+    try:
+        return path.is_file() or (path.is_dir() and folder_kind([entry.name for entry in path.iterdir()]) == "sequence")
+    except (OSError, ValueError):  # a name that is too long, or holds a zero
+        return False
 
 
 def _spellings(name: str) -> list[str]:

@@ -20,6 +20,7 @@ from finetune.annotations import (
 from finetune.annotations.annotation import Annotation, AnnotationFile, Recording, WrittenFile
 from finetune.annotations.document import Document
 from finetune.annotations.format_names import ExportFormat, Format
+from finetune.annotations.objects.object_formats import OBJECT_FORMAT_WORDS
 from finetune.errors import DataError
 
 FORMAT_WORDS: Mapping[Format, str] = {
@@ -73,7 +74,11 @@ def recognise(document: Document) -> Format:
 
 
 def _unknown(document: Document, content: str) -> DataError:
-    listed = "".join(f"\n  {kind:<13} {words}" for kind, words in FORMAT_WORDS.items())
+    formats = [
+        *FORMAT_WORDS.items(),
+        *((f"{kind}", f"objects: {words}") for kind, words in OBJECT_FORMAT_WORDS.items()),
+    ]
+    listed = "".join(f"\n  {kind:<13} {words}" for kind, words in formats)
     return DataError(f"{document.source}: {content}, and is no known annotation file. --from names its format:{listed}")
 
 

@@ -13,14 +13,13 @@ import numpy as np
 
 from finetune.annotations.annotation import Annotation, AnnotationFile
 from finetune.annotations.document import open_document
-from finetune.annotations.find_videos import VideoFolder, local_path
+from finetune.annotations.find_videos import VideoFolder, video_at_its_path
 from finetune.annotations.format_names import Format
 from finetune.annotations.formats import read_document
 from finetune.annotations.seconds import in_seconds, problem_of, times_of_frames, widened
 from finetune.data.intervals import seconds_text
 from finetune.errors import DataError, VideoError, shorten_list
 from finetune.storage.atomic import atomic_file, check_writable
-from finetune.storage.numbered_images import folder_kind
 from finetune.text import count
 
 MAX_PROBLEMS = 30  # of one file that are listed
@@ -57,11 +56,7 @@ class Imported:
 
     def require_rows(self, *, skip_problems: bool) -> None:
         """Raise DataError with all problems, unless they may be skipped; and if there are no rows."""
-        if self.problems and not skip_problems:
-            hint = "nothing was written; correct this, or leave these out with --on-error skip"
-            raise DataError("\n".join([f"{count(len(self.problems), 'problem')}:", *self.problems, hint]))
-        if not self.rows:
-            raise DataError("\n".join([*self.problems, "there are no annotations in these files"]))
+        require_rows(len(self.rows), self.problems, skip_problems=skip_problems)
 
     def summary(self) -> str:
         """`12 rows of 3 classes in 2 recordings, 45.2 s labelled`, without rows that run to the end of a recording."""
@@ -74,6 +69,15 @@ class Imported:
             f"{count(len(recordings), 'recording')}, {sum(lengths):,.1f} s labelled"
             f"{f', and {to_the_end:,} to the end of the recording' if to_the_end else ''}"
         )
+
+
+def require_rows(rows: int, problems: Sequence[str], *, skip_problems: bool) -> None:
+    """Raise DataError with all problems, unless they may be skipped; and if there are no rows."""
+    if problems and not skip_problems:
+        hint = "nothing was written; correct this, or leave these out with --on-error skip"
+        raise DataError("\n".join([f"{count(len(problems), 'problem')}:", *problems, hint]))
+    if not rows:
+        raise DataError("\n".join([*problems, "there are no annotations in these files"]))
 
 
 def import_annotations(
@@ -94,8 +98,8 @@ def import_annotations(
     notes: list[str] = []
     for source, content in contents.items():
         selected = _selected(content, options.tier)
-        notes += [f"{source}: {_shortened(note)}" for note in [*content.notes, *_note_of_tiers(content, selected)]]
-        problems += _listed(source, content.problems)
+        notes += [f"{source}: {shorten_text(note)}" for note in [*content.notes, *_note_of_tiers(content, selected)]]
+        problems += list_problems(source, content.problems)
         found_in_file, missing = _find_videos(source, selected, videos)
         found += found_in_file
         problems += missing
@@ -114,9 +118,9 @@ def _read_all(files: Iterable[Path], options: ImportOptions, problems: list[str]
     return contents
 
 
-def _listed(source: Path, problems: Sequence[str]) -> list[str]:
+def list_problems(source: Path, problems: Sequence[str]) -> list[str]:
     """The problems of a file with its name, the number of those above a limit instead of them."""
-    listed = [f"{source}: {_shortened(problem)}" for problem in problems[:MAX_PROBLEMS]]
+    listed = [f"{source}: {shorten_text(problem)}" for problem in problems[:MAX_PROBLEMS]]
     more = len(problems) - MAX_PROBLEMS
     return [*listed, f"{source}: {count(more, 'more problem')} of this kind"] if more > 0 else listed
 
@@ -130,7 +134,9 @@ def _check_tier(contents: dict[Path, AnnotationFile], tier: str | None) -> None:
         return
     tiers = list(dict.fromkeys(name for content in contents.values() for name in _tiers(content)))
     if tier not in tiers:
-        listed = f"; there are {_shortened(shorten_list(tiers, limit=20))}" if tiers else "; these files have no tiers"
+        listed = (
+            f"; there are {shorten_text(shorten_list(tiers, limit=20))}" if tiers else "; these files have no tiers"
+        )
         raise DataError(f"there is no tier {tier!r}{listed}")
 
 
@@ -142,7 +148,7 @@ def _selected(content: AnnotationFile, tier: str | None) -> list[Annotation]:
 def _check_one_video(contents: Mapping[Path, AnnotationFile], tier: str | None) -> None:
     names = sorted({row.video for content in contents.values() for row in _selected(content, tier)})
     if len(names) > 1:
-        listed = _shortened(shorten_list(names))
+        listed = shorten_text(shorten_list(names))
         raise DataError(
             f"--videos is one file, but the annotations are of {len(names)} videos ({listed}); give a folder"
         )
@@ -170,32 +176,17 @@ def _find_videos(
     for name, number in numbers.items():
         assert places is not None
         try:
-            paths[name] = _at_its_path(name, source, videos) or places.find(name, suggest=len(problems) < MAX_PROBLEMS)
+            paths[name] = video_at_its_path(name, source, videos) or places.find(
+                name, suggest=len(problems) < MAX_PROBLEMS
+            )
         except DataError as error:
             hint = "" if videos else "; --videos names the folder of the videos"
-            problems.append(f"video “{_shortened(name)}” ({count(number, 'row')}): {error}{hint}")
+            problems.append(f"video “{shorten_text(name)}” ({count(number, 'row')}): {error}{hint}")
     found = [_Found(source, row, paths[row.video]) for row in annotations if row.video in paths]
-    return found, _listed(source, problems)
+    return found, list_problems(source, problems)
 
 
-def _at_its_path(name: str, source: Path, videos: VideoFolder | None) -> Path | None:
-    """The video at its path from the folder of the annotation file, or without `videos` from the current folder."""
-    if videos is not None and videos.only is not None:
-        return None
-    path = Path(local_path(name))
-    candidates = [source.parent / path, *([] if videos else [path])]
-    return next((candidate for candidate in candidates if _is_video(candidate) and candidate != source), None)
-
-
-def _is_video(path: Path) -> bool:
-    """Whether it is a file, or a folder of numbered images."""
-    try:
-        return path.is_file() or (path.is_dir() and folder_kind([entry.name for entry in path.iterdir()]) == "sequence")
-    except (OSError, ValueError):  # a name that is too long, or holds a zero
-        return False
-
-
-def _shortened(text: str) -> str:
+def shorten_text(text: str) -> str:
     return text if len(text) <= 400 else f"{text[:200]} … {text[-200:]}"
 
 
@@ -242,7 +233,7 @@ def _rows(
             rows.append((each.path, widened(row, options.point_seconds)))
         except DataError as error:
             unusable[each.source].append(f"{row.where}: {error}")
-    return rows, [line for source, problems in unusable.items() for line in _listed(source, problems)]
+    return rows, [line for source, problems in unusable.items() for line in list_problems(source, problems)]
 
 
 def _without_repeats(rows: Sequence[tuple[Path, Annotation]]) -> list[tuple[Path, Annotation]]:
@@ -264,10 +255,10 @@ def write_manifest(imported: Imported, out: Path) -> None:
         for path, row in imported.rows:
             times = ["" if seconds is None else seconds_text(seconds) for seconds in (row.start, row.end)]
             extra = [getattr(row, name) if getattr(row, name) is not None else "" for name in optional]
-            writer.writerow([_relative(path, out.parent), row.label, *times, *extra])
+            writer.writerow([path_from_folder(path, out.parent), row.label, *times, *extra])
 
 
-def _relative(path: Path, folder: Path) -> Path:
+def path_from_folder(path: Path, folder: Path) -> Path:
     """The path from a folder, up to three folders above it; else the absolute path."""
     relative = Path(os.path.relpath(path.absolute(), folder.absolute()))
     return path.absolute() if relative.parts[:4] == ("..",) * 4 else relative

@@ -79,7 +79,7 @@ def read(document: Document) -> AnnotationFile:
     Of several annotations of a task the ground truth is taken, else the last one; predictions where there are none.
     """
     records = document.json if isinstance(document.json, list) else [document.json]
-    tasks = check_json([*map(_full_form, records)], list[_Task], document.source, "Label Studio")
+    tasks = check_json([*map(full_form, records)], list[_Task], document.source, "Label Studio")
     rows: list[Annotation] = []
     counts: Counter[str] = Counter()
     problems = []
@@ -90,7 +90,7 @@ def read(document: Document) -> AnnotationFile:
         chosen = [answer for answer in answers if answer.ground_truth] or answers or predicted
         counts["several"] += len(answers) > 1
         counts["predicted"] += not answers and bool(predicted)
-        video = _video(task.data)
+        video = media_of(task.data)
         if video is None:
             problems.append(f"{where}: its data names no video")
         elif chosen:
@@ -100,7 +100,7 @@ def read(document: Document) -> AnnotationFile:
     return AnnotationFile(rows, problems, _notes(counts))
 
 
-def _full_form(record: Any) -> Any:
+def full_form(record: Any) -> Any:
     """A task of the short form as one with `data` and `annotations`; others as they are."""
     if not isinstance(record, dict) or "data" in record:
         return record
@@ -115,7 +115,7 @@ def _full_form(record: Any) -> Any:
     return {"id": record.get("id"), "data": record, "annotations": [{"result": results}]}
 
 
-def _video(data: Mapping[str, Any]) -> str | None:
+def media_of(data: Mapping[str, Any]) -> str | None:
     """The path or URL of the task's video: under a usual name, or the first that has the suffix of a video."""
     texts = {name: value for name, value in data.items() if isinstance(value, str) and value.strip()}
     named = [texts[name] for name in ("video", "video_url", "url") if name in texts]
@@ -154,7 +154,7 @@ def _rows(result: _Result, task: Annotation, counts: Counter[str]) -> list[Annot
 
 def _notes(counts: Counter[str]) -> list[str]:
     texts = {
-        "boxes": "{} left out: only times are read",
+        "boxes": "{} left out; --as objects reads them",
         "others": "{} of other kinds left out",
         "several": "{} with several annotations: the ground truth is used, or the last one",
         "predicted": "{} with predictions only: they are used, though nobody confirmed them",

@@ -7,13 +7,14 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from finetune.annotations.format_names import ExportFormat, Format
+from finetune.annotations.format_names import AnyExportFormat, AnyFormat, Content
 from finetune.cli.manifest import print_manifest_notes
 from finetune.cli.progress import progress_bar, progress_bars
 from finetune.errors import RecipeError
 
 if TYPE_CHECKING:
     from finetune.annotations.import_files import Imported
+    from finetune.annotations.objects.import_objects import ImportedObjects
 
 app = typer.Typer(no_args_is_help=True)
 Archive = Annotated[
@@ -192,61 +193,95 @@ def import_command(
         float | None,
         typer.Option(min=0.001, metavar="N", help="Frame rate of files that count frames; else the video's times."),
     ] = None,
-    kind: Annotated[Format | None, typer.Option("--from", help="Format; else recognised by content.")] = None,
+    kind: Annotated[AnyFormat | None, typer.Option("--from", help="Format; else recognised by content.")] = None,
+    content: Annotated[
+        Content | None,
+        typer.Option("--as", help="What to read from CVAT and Label Studio files that hold both."),
+    ] = None,
+    every: Annotated[
+        int, typer.Option(min=1, metavar="N", help="Objects: keep labelled frames at least N frames apart.")
+    ] = 1,
+    first_frame: Annotated[
+        int, typer.Option(min=0, metavar="N", help="Objects: number of a video's first frame in names of images.")
+    ] = 0,
     on_error: OnError = "raise",
 ) -> None:
-    """Turn annotation files into a manifest whose rows are intervals of videos.
+    """Turn annotation files into a manifest whose rows are parts of videos.
 
-    Reads CSV and TSV tables, BORIS, ELAN, Label Studio, CVAT, VIA 3, ActivityNet,
-    Audacity, WebVTT and SRT.
+    Events become intervals with a label; read are CSV and TSV tables, BORIS, ELAN,
+    Label Studio, CVAT, VIA 3, ActivityNet, Audacity, WebVTT and SRT. Objects become
+    labelled frames; read are COCO, YOLO, CVAT, MOTChallenge, Pascal VOC and Label
+    Studio, by their files or folders.
 
     Example: finetune data import rec1.eaf rec2.eaf --out clips.csv --videos recordings
     """
     from finetune.annotations.import_files import ImportOptions, import_annotations, write_manifest
+    from finetune.annotations.objects.import_objects import ObjectImportOptions, import_objects, write_object_manifest
+    from finetune.annotations.objects.object_formats import event_format, holds_objects
 
-    options = ImportOptions(kind, videos, tier, point_seconds, fps)
-    with progress_bar("reading frame times") as progress:
-        imported = import_annotations(files, options, progress=progress)
-    _report_import(imported, on_error)
-    write_manifest(imported, out)
-    print(imported.summary())
+    if holds_objects(files, kind, content if tier is None else "events"):
+        object_options = ObjectImportOptions(kind, videos, fps, every, first_frame)
+        with progress_bar("reading videos") as progress:
+            objects = import_objects(files, object_options, progress=progress)
+        _report_import(objects, on_error)
+        write_object_manifest(objects, out)
+        print(objects.summary())
+    else:
+        options = ImportOptions(event_format(kind), videos, tier, point_seconds, fps)
+        with progress_bar("reading frame times") as progress:
+            imported = import_annotations(files, options, progress=progress)
+        _report_import(imported, on_error)
+        write_manifest(imported, out)
+        print(imported.summary())
     print(out)
 
 
 @app.command()
 def export(
     events: Annotated[
-        Path, typer.Argument(metavar="EVENTS", help="events.csv of a timeline, or any file that `import` reads.")
+        Path,
+        typer.Argument(metavar="FILE", help="events.csv of a timeline, clips.csv, or any file that `import` reads."),
     ],
-    to: Annotated[ExportFormat, typer.Option(help="Format to write.")],
+    to: Annotated[AnyExportFormat, typer.Option(help="Format to write; of objects: coco, mot, cvat.")],
     out: Annotated[
         Path | None,
         typer.Option(
-            metavar="PATH", help="File to write; for elan, audacity and vtt a folder. Default: beside EVENTS."
+            metavar="PATH",
+            help="File to write; for elan, audacity, vtt, mot and cvat a folder. Default: beside FILE.",
         ),
     ] = None,
     videos: Videos = None,
     tier: Tier = None,
     on_error: OnError = "raise",
 ) -> None:
-    """Write events as files of an annotation tool, in which a person corrects them.
+    """Write events or objects as files of an annotation tool, in which a person corrects them.
 
-    ELAN, Audacity and WebVTT get one file for each recording. Existing files are
-    never replaced. Corrected files come back with `finetune data import`.
+    ELAN, Audacity, WebVTT, MOTChallenge and CVAT get one file for each recording.
+    Existing files are never replaced. Corrected files come back with `finetune data
+    import`.
 
     Example: finetune data export events.csv --to elan --out corrected
     """
     from finetune.annotations.export_files import default_output, export_events
     from finetune.annotations.import_files import ImportOptions, import_annotations
+    from finetune.annotations.objects.export_objects import default_object_output, export_objects, read_labelled_frames
 
-    options = ImportOptions(videos=videos, tier=tier, point_seconds=0)
-    with progress_bar("reading frame times") as progress:
-        imported = import_annotations([events], options, progress=progress)
-    _report_import(imported, on_error)
-    exported = export_events(imported, to, out or default_output(events, to))
+    if to == "coco" or to == "mot" or to == "cvat":
+        with progress_bar("reading videos") as progress:
+            objects = read_labelled_frames(events, videos, progress=progress)
+        _report_import(objects, on_error)
+        exported = export_objects(objects.rows, to, out or default_object_output(events, to))
+        summary = objects.summary()
+    else:
+        options = ImportOptions(videos=videos, tier=tier, point_seconds=0)
+        with progress_bar("reading frame times") as progress:
+            imported = import_annotations([events], options, progress=progress)
+        _report_import(imported, on_error)
+        exported = export_events(imported, to, out or default_output(events, to))
+        summary = imported.summary()
     for note in exported.notes:
         print(f"note: {note}", file=sys.stderr)
-    print(imported.summary())
+    print(summary)
     print("\n".join(map(str, exported.files)))
 
 
@@ -296,7 +331,7 @@ def apply_command(
     print(applied.out if applied.is_written else f"{applied.out} (unchanged)")
 
 
-def _report_import(imported: "Imported", on_error: Literal["raise", "skip"]) -> None:
+def _report_import(imported: "Imported | ImportedObjects", on_error: Literal["raise", "skip"]) -> None:
     """Print the notes; raise for problems, or print them where they may be skipped."""
     for note in imported.notes:
         print(f"note: {note}", file=sys.stderr)

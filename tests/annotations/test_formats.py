@@ -263,7 +263,7 @@ def test_label_studio_counts_frames_from_1_and_takes_the_confirmed_annotation():
         ("sit", (30, 40), 10.0, "acts"),
         ("empty", None, None, "kind"),
     ]
-    assert content.notes == ["1 box left out: only times are read"]
+    assert content.notes == ["1 box left out; --as objects reads them"]
     task = files.LABEL_STUDIO[0]
     answer = task["annotations"][0]
     other = json.loads(json.dumps(answer).replace("walk", "run"))
@@ -296,7 +296,7 @@ def test_cvat_tracks_are_intervals_and_attributes_are_tiers():
         ("fast", (50, 62), "speed"),
         ("sit", (75, 100), "label"),
     ]
-    assert content.notes == ["the boxes of 2 tracks left out: only times are read"]
+    assert content.notes == ["the boxes of 2 tracks left out; --as objects reads them"]
 
 
 def test_cvat_tags_of_frames_in_a_row_are_one_interval():
@@ -311,7 +311,7 @@ def test_cvat_tags_of_frames_in_a_row_are_one_interval():
         ("walk", (0, 15), "rec1.mp4"),
         ("walk", (40, 45), "rec1.mp4"),
     ]
-    assert content.notes == ["4 shapes of single frames left out: only times are read"]
+    assert content.notes == ["4 shapes of single frames left out; --as objects reads them"]
 
 
 def test_cvat_projects_name_the_video_of_each_task():

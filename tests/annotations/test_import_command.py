@@ -165,7 +165,7 @@ def test_a_folder_that_has_the_name_of_a_video_is_not_taken_for_it(finetune, pla
 def test_one_video_may_be_given_whatever_name_the_file_has_for_it(finetune, place):
     job = files.CVAT.replace("<source>rec1.mp4</source>", "").replace("<name>walks</name>", "")
     write(place / "annotations.xml", job)
-    command = ("data", "import", "annotations.xml", "--out", "clips.csv", "--videos")
+    command = ("data", "import", "annotations.xml", "--as", "events", "--out", "clips.csv", "--videos")
     assert finetune(*command, "recordings/deeper/rec2.mp4")[0] == 0
     assert rows_of(place / "clips.csv")[1] == ["recordings/deeper/rec2.mp4", "walk", "1", "2.48"]
     status, _, err = finetune(*command, "recordings")

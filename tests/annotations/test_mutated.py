@@ -3,11 +3,10 @@
 import json
 import os
 import random
-import re
 
 import annotation_files as files
 import pytest
-from mutated import ODD, mutate
+from mutated import ODD, mutate, mutate_text, replace_nth
 
 from finetune.annotations.annotation import MAX_SECONDS
 from finetune.annotations.export_files import default_output, export_events
@@ -16,21 +15,6 @@ from finetune.annotations.import_files import Imported, ImportOptions, import_an
 from finetune.errors import DataError, FinetuneError
 
 ROUNDS = 1000 if os.environ.get("FINETUNE_ALL") else 30  # of each of the 14 samples
-TEXTS = [str(value) for value in ODD if not isinstance(value, str) or len(value) < 1000] + [
-    *("NaN", "-1", "1e999", "99:99:99", "-0:00:01", "1,5", "0x10", "١٢", "1_000", "9" * 400, "\ud800"),
-]
-
-
-def mutate_text(text, draw):
-    """Replace a number or a word of a text, or one of its lines."""
-    if draw.random() < 0.2:
-        lines = text.split("\n")
-        line = draw.randrange(len(lines))
-        lines[line : line + 1] = draw.choice(([], [lines[line]] * 2, [draw.choice(TEXTS)]))
-        return "\n".join(lines)
-    places = list(re.finditer(r"[\w.:]+", text))
-    place = draw.choice(places)
-    return text[: place.start()] + draw.choice(TEXTS) + text[place.end() :]
 
 
 @pytest.fixture(scope="module")
@@ -102,25 +86,6 @@ def test_every_value_of_a_json_file_may_be_of_another_type(sample, folder, tmp_p
             except FinetuneError as error:
                 pytest.fail(f"{error} should be a problem of the file")
             check_rows(imported)
-
-
-def replace_nth(tree, place, value):
-    """Replace the n-th value of a JSON tree, in depth first order; False if it has fewer."""
-    left = [place]
-
-    def walk(node):
-        keys = list(node) if isinstance(node, dict) else range(len(node)) if isinstance(node, list) else ()
-        for key in keys:
-            if left[0] == 0:
-                node[key] = value
-                left[0] = -1
-            if left[0] < 0:
-                return
-            left[0] -= 1
-            walk(node[key])
-
-    walk(tree)
-    return left[0] < 0
 
 
 @pytest.mark.parametrize("depth", [10, 2000, 200_000])

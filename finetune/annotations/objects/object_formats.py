@@ -1,0 +1,110 @@
+"""The formats of files of objects: how each is recognised by its content, and read."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import cast, get_args
+
+from finetune.annotations.document import Document, open_document
+from finetune.annotations.format_names import AnyFormat, Content, Format, ObjectFormat
+from finetune.annotations.objects import coco, cvat_boxes, label_studio_boxes, mot, voc, yolo
+from finetune.annotations.objects.frame_objects import ObjectFile
+from finetune.errors import DataError, shorten_list
+
+OBJECT_FORMAT_WORDS: Mapping[ObjectFormat, str] = {
+    "coco": "COCO's JSON",
+    "yolo": "a data.yaml of YOLO",
+    "cvat": "CVAT's XML, with shapes",
+    "mot": "MOTChallenge's gt.txt",
+    "voc": "Pascal VOC's XML",
+    "label-studio": "Label Studio's JSON, with boxes",
+}
+_EVENTS_OR_OBJECTS = ("cvat", "label-studio")
+_READERS: Mapping[ObjectFormat, Callable[[Document], ObjectFile]] = {
+    "coco": coco.read,
+    "yolo": yolo.read,
+    "cvat": cvat_boxes.read,
+    "mot": mot.read,
+    "voc": voc.read,
+    "label-studio": label_studio_boxes.read,
+}
+
+
+def read_objects(document: Document, kind: ObjectFormat) -> ObjectFile:
+    """The objects of a file of a given format. Raises DataError."""
+    return _READERS[kind](document)
+
+
+def recognise_objects(document: Document, *, with_events: bool = False) -> ObjectFormat | None:
+    """The format of a file of objects by its content; None for a file that holds none.
+
+    CVAT and Label Studio also write events, which go first: a file that holds both is one of objects only
+    `with_events`. Raises DataError for content that cannot be parsed.
+    """
+    if document.is_xml:
+        root = document.xml
+        has_objects = cvat_boxes.has_boxes(root) and not cvat_boxes.has_tags(root)
+        is_cvat = root.tag == "annotations" and (with_events or has_objects)
+        return "voc" if voc.is_voc(root) else "cvat" if is_cvat else None
+    if document.text.lstrip()[:1] in {"{", "["}:
+        if coco.is_coco(document.json):
+            return "coco"
+        kinds = label_studio_boxes.kinds_of_results(document.json)
+        return "label-studio" if "boxes" in kinds and (with_events or "events" not in kinds) else None
+    return "mot" if mot.is_mot(document) else "yolo" if yolo.is_yolo(document) else None
+
+
+def object_files(files: Sequence[Path]) -> list[Path]:
+    """The files, and instead of a folder of YOLO, MOTChallenge or Pascal VOC the files in it that name the objects."""
+    return [file for path in files for file in (_files_in(path) if path.is_dir() else [path])]
+
+
+def _files_in(folder: Path) -> list[Path]:
+    patterns = ("data.yaml", "data.yml", "dataset.yaml", "gt/gt.txt", "*/gt/gt.txt", "*.xml", "Annotations/*.xml")
+    for pattern in patterns:
+        if found := sorted(folder.glob(pattern)):
+            return found
+    raise DataError(
+        f"{folder}: is a folder without data.yaml (YOLO), gt/gt.txt (MOTChallenge) or .xml files (Pascal VOC); name "
+        "the annotation files in it"
+    )
+
+
+def holds_objects(files: Sequence[Path], kind: AnyFormat | None, content: Content | None) -> bool:
+    """Whether to read the files as annotations of objects, not of events; `content` decides where it is given.
+
+    A file that cannot be opened or parsed counts as neither. Raises DataError where some files hold objects, and
+    others events.
+    """
+    if content is not None:
+        return content == "objects"
+    if kind is not None and kind not in _EVENTS_OR_OBJECTS:
+        return kind in OBJECT_FORMAT_WORDS
+    with_objects: dict[bool, list[Path]] = {True: [], False: []}
+    for path in files:
+        try:
+            is_object_file = path.is_dir() or recognise_objects(open_document(path)) is not None
+        except DataError:
+            continue
+        with_objects[is_object_file].append(path)
+    if with_objects[True] and with_objects[False]:
+        objects, events = (shorten_list(with_objects[is_object_file]) for is_object_file in (True, False))
+        raise DataError(f"{objects} hold objects, but {events} events; import them one after the other")
+    return bool(with_objects[True])
+
+
+def object_format(kind: AnyFormat | None) -> ObjectFormat | None:
+    """The format of a file of objects; raises DataError for a format that holds events alone."""
+    if kind is None:
+        return None
+    if kind not in OBJECT_FORMAT_WORDS:
+        raise DataError(f"files of the format {kind} hold no objects; those of {', '.join(OBJECT_FORMAT_WORDS)} do")
+    return cast(ObjectFormat, kind)
+
+
+def event_format(kind: AnyFormat | None) -> Format | None:
+    """The format of a file of events; raises DataError for a format that holds objects alone."""
+    if kind in OBJECT_FORMAT_WORDS and kind not in _EVENTS_OR_OBJECTS:
+        raise DataError(f"files of the format {kind} hold no events; those of {', '.join(get_args(Format))} do")
+    return cast(Format | None, kind)
