@@ -89,21 +89,22 @@ def build_pyramid(backbone: Backbone, ends: Mapping[str, StageEnd]) -> tuple[Pyr
             "model.backbone, with model.fusion late and multitask.sharing hard"
         )
     size, taps = backbone.size, _last_of_each_side(backbone, ends)
-    if not taps:
+    stages = list(dict.fromkeys(backbone.stage_of.values()))
+    if not taps or max(stages.index(tap.stage) for tap in taps) < len(stages) // 2:
+        where = f"after the stage {taps[-1].stage!r} no" if taps else "no"
         raise ModelError(
-            "no stage of this backbone returns maps (more than one position in the picture), which tasks of kind "
+            f"{where} stage of this backbone returns maps (more than one position in the picture), which tasks of kind "
             "detect, track and segment need; take another model.backbone"
         )
     strides = _strides([tap.shape[-1] for tap in taps], size)
     finest = FINEST_STRIDE // 2 if size <= SMALL_PICTURE else FINEST_STRIDE
     while len(taps) > 1 and strides[0] < finest and strides[1] <= finest:
         taps, strides = taps[1:], strides[1:]
-    finer, coarser = round(math.log2(strides[0] / finest)), round(math.log2(COARSEST_STRIDE / strides[-1]))
-    levels = [
-        *(_Level(taps[0], doublings) for doublings in range(finer, 0, -1)),
-        *(_Level(tap, 0) for tap in taps),
-        *(_Level(taps[-1], -halvings) for halvings in range(1, coarser + 1)),
-    ]
+    ends_at = [*strides[1:], 2 * max(COARSEST_STRIDE, strides[-1])]  # the stride of the tap after each one
+    finer = round(math.log2(strides[0] / finest))
+    levels = [_Level(taps[0], doublings) for doublings in range(finer, 0, -1)]
+    for tap, stride, next_stride in zip(taps, strides, ends_at, strict=True):
+        levels += [_Level(tap, -halvings) for halvings in range(round(math.log2(next_stride / stride)))]
     parameters = sum(parameter.numel() for parameter in backbone.net.parameters())
     return Pyramid([level for level in levels if level.side > 1], parameters=parameters, size=size), taps
 
