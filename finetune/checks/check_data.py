@@ -98,6 +98,8 @@ def write_fixed(path: Path, rows: Rows, left: Iterable[int]) -> None:
             name: [seconds_text(time) for time in rows.intervals[:, place]]
             for place, name in enumerate(("start", "end"))
         }
+    if rows.boxes is not None:
+        columns["boxes"] = [rows.boxes_cell(row) for row in range(len(rows))]
     if any(rows.splits) and not rows.divided:
         columns["split"] = rows.splits
     if any(rows.groups):
@@ -193,7 +195,7 @@ def _names(rows: Rows) -> list[str]:
     """
     root = _root(rows)
     paths = [path.relative_to(root) if path.is_relative_to(root) else path for path in rows.paths]
-    names = [clip_name(path, *rows.interval(row)) for row, path in enumerate(paths)]
+    names = [clip_name(path, *rows.interval(row), rows.boxes_cell(row)) for row, path in enumerate(paths)]
     return [os.fsencode(name).decode("utf-8", errors="replace") for name in names]
 
 
@@ -202,7 +204,7 @@ def _root(rows: Rows) -> Path:
 
 
 def _data_summary(rows: Rows) -> dict[str, Any]:
-    num_files = len(rows) if rows.intervals is None else len(set(rows.paths))
+    num_files = len(rows) if rows.noun == "file" else len(set(rows.paths))
     files = count(num_files, "file")
     return {
         "schema": SCHEMA,
@@ -211,7 +213,7 @@ def _data_summary(rows: Rows) -> dict[str, Any]:
         "num_files": num_files,
         "num_clips": len(rows),
         "noun": rows.noun,
-        "size": files if rows.intervals is None else f"{count(len(rows), rows.noun)} of {files}",
+        "size": files if rows.noun == "file" else f"{count(len(rows), rows.noun)} of {files}",
         "splits": "none" if not rows.labelled else "by chance" if rows.divided else "given",
         "num_groups": len(set(filter(None, rows.groups))) or None,
     }
@@ -242,6 +244,8 @@ def _file_as_json(rows: Rows, names: Sequence[str], row: int, inspection: FileIn
     if rows.intervals is not None:
         start, end = rows.interval(row)
         file |= {"start": start, "end": end if math.isfinite(end) else None}
+    if cell := rows.boxes_cell(row):
+        file["boxes"] = cell
     if inspection is None:
         return file
     info = inspection.info

@@ -138,7 +138,7 @@ def group_findings(rows: Rows) -> list[Finding]:
     files_of = Counter(group for group, _ in set(zip(rows.groups, rows.paths, strict=True)))
     splits_of: dict[str, set[str]] = {}
     for group, split in zip(rows.groups, rows.splits, strict=True):
-        if group and split and (rows.intervals is None or files_of[group] > 1):
+        if group and split and (rows.noun == "file" or files_of[group] > 1):
             splits_of.setdefault(group, set()).add(split)
     leaks = sorted(group for group, splits in splits_of.items() if len(splits) > 1)
     if not leaks:

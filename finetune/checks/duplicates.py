@@ -36,7 +36,7 @@ def find_duplicates(
     sides = leak_partition(rows)
     by_clip: dict[tuple, list[int]] = {}
     for row, content in zip(readable, contents.tolist(), strict=True):
-        by_clip.setdefault((content, rows.interval(row)), []).append(row)
+        by_clip.setdefault((content, rows.interval(row), rows.boxes_cell(row)), []).append(row)
     sets = [same for same in by_clip.values() if len(same) > 1]
     duplicates = [DuplicateSet(tuple(same), True, False, _cross_splits(sides, same)) for same in sets]
     copies_of = {same[0]: same for same in sets}

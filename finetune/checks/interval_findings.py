@@ -67,7 +67,8 @@ def _overlapping(
         open_clips = [other for other in open_clips if rows.interval(other)[1] > start]
         for other in open_clips if labels.known[row] else ():
             differ = labels.known[other] and labels.text(row) != labels.text(other)
-            if differ and rows.interval(row) != rows.interval(other):
+            same_object = rows.boxes_cell(row) == rows.boxes_cell(other)
+            if differ and same_object and rows.interval(row) != rows.interval(other):
                 yield other, row
         open_clips.append(row)
 

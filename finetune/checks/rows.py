@@ -24,6 +24,7 @@ from finetune.data.read import (
 from finetune.data.read_labels import read_labels
 from finetune.data.splits import assign_splits, split_units
 from finetune.data.tables import read_table
+from finetune.data.tubes import parse_tubes
 from finetune.data.valid_names import replace_surrogates
 from finetune.data.validate_rows import check_names
 from finetune.errors import DataError, shorten_list
@@ -51,6 +52,7 @@ class Rows:
     labels_by_task: Mapping[str, Labels] = field(default_factory=dict)  # of each task whose labels can be read
     intervals: np.ndarray | None = None  # float64 (N, 2), in seconds, as in `Manifest`
     interval_errors: Mapping[int, str] = field(default_factory=dict)  # by row; the interval is then the whole file
+    boxes: np.ndarray | None = None  # bytes (N,), as in `Manifest`
 
     def __len__(self) -> int:
         return len(self.paths)
@@ -62,12 +64,16 @@ class Rows:
         start, end = self.intervals[row].tolist()
         return start, end
 
+    def boxes_cell(self, row: int) -> str:
+        """The cell of the column `boxes`; empty where the row shows the whole picture."""
+        return "" if self.boxes is None else self.boxes[row].decode()
+
     @property
     def noun(self) -> str:
         """What messages call a row: a frame where a detection or segmentation task has a label of every row."""
         dense = [labels.known for labels in self.labels_by_task.values() if labels.kind in DENSE_KINDS]
         is_frame = self.intervals is not None and dense and np.any(dense, axis=0).all()
-        return "frame" if is_frame else row_noun(self.intervals)
+        return "frame" if is_frame else row_noun(self.intervals, self.boxes)
 
     def group_or_file(self, row: int) -> str:
         """What keeps rows together where they are divided: the group, or else the file."""
@@ -104,7 +110,7 @@ def read_rows(
         columns = _from_folder(source, findings, image_sequences=image_sequences)
     else:
         columns = _from_csv(source, findings, group_by_file=group_pattern is None)
-    paths, labels, splits, groups, intervals, interval_errors = columns
+    paths, labels, splits, groups, intervals, interval_errors, boxes = columns
     findings += _image_sequences(paths)
     others: dict[str, list[str]] = {}
     labels_by_task: Mapping[str, Labels] = {}
@@ -135,6 +141,7 @@ def read_rows(
         labels_by_task=labels_by_task,
         intervals=intervals,
         interval_errors=interval_errors,
+        boxes=boxes,
     )
 
 
@@ -145,7 +152,7 @@ def _extra_columns(source: Path, paths: Sequence[Path], tasks: Mapping[str, Task
     rows = [row for row, path in enumerate(table[column]) if path]
     assert len(rows) == len(paths)
     task_columns = [key for name, task in tasks.items() if task.manifest is None for key in task.columns_of(name)]
-    common = {column, "label", "split", "group", "start", "end"}
+    common = {column, "label", "split", "group", "start", "end", "boxes"}
     names = [name for name in dict.fromkeys([*task_columns, *table]) if name not in common]
     columns = table.at(rows)
     return {name: list(columns[name]) for name in names if name in columns}
@@ -198,6 +205,7 @@ class _Columns(NamedTuple):
     groups: list[str]
     intervals: np.ndarray | None = None
     interval_errors: Mapping[int, str] = {}
+    boxes: np.ndarray | None = None
 
 
 def _from_csv(source: Path, findings: list[Finding], *, group_by_file: bool) -> _Columns:
@@ -220,11 +228,15 @@ def _from_csv(source: Path, findings: list[Finding], *, group_by_file: bool) -> 
     paths = [source.parent / path for path in columns[column]]
     labels, splits, groups = (list(columns.get(name, [""] * len(rows))) for name in ("label", "split", "group"))
     intervals, errors = parse_intervals(columns)
+    boxes, box_errors = parse_tubes(columns)
     if group_by_file and not any(groups):
-        groups = groups_by_file(columns[column], intervals) or groups
-    findings += _missing_labels(labels, "file" if intervals is None else "clip")
-    errors = {row: f"line {columns.lines[row]}: {error}" for row, error in errors.items()}
-    return _Columns(paths, labels, splits, groups, intervals, errors)
+        groups = groups_by_file(columns[column], are_parts=intervals is not None or boxes is not None) or groups
+    findings += _missing_labels(labels, row_noun(intervals, boxes))
+    errors = {
+        row: f"line {columns.lines[row]}: {'; '.join(filter(None, (errors.get(row), box_errors.get(row))))}"
+        for row in sorted({*errors, *box_errors})
+    }
+    return _Columns(paths, labels, splits, groups, intervals, errors, boxes)
 
 
 def _from_folder(source: Path, findings: list[Finding], *, image_sequences: bool) -> _Columns:

@@ -63,7 +63,10 @@ def check(
     )
     with progress_bar("checking files") as progress:
         compared = set(rows_to_compare(rows))
-        clips = [ClipOfFile(path, rows.interval(row), row in compared) for row, path in enumerate(rows.paths)]
+        clips = [
+            ClipOfFile(path, rows.interval(row), row in compared, rows.boxes_cell(row))
+            for row, path in enumerate(rows.paths)
+        ]
         looks = inspect_files(
             clips, seconds=seconds, image_rate=data.image_rate, every_frame=every_frame, progress=progress
         )

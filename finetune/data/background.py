@@ -165,5 +165,6 @@ def _with_rows(manifest: Manifest, drawn: list[Gap], name: str, notes: list[str]
         groups=None if manifest.groups is None else np.append(manifest.groups, manifest.groups[rows]),
         targets=None if manifest.targets is None else np.concatenate([manifest.targets, no_class]),
         intervals=np.concatenate([manifest.intervals, [(start, end) for _, start, end in drawn]]),
+        boxes=None if manifest.boxes is None else np.append(manifest.boxes, np.zeros(len(rows), dtype=bytes)),
         notes=(*manifest.notes, f"{count(len(rows), 'row')} {of_class} drawn from unlabelled time", *notes),
     )

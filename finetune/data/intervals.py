@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 
 from finetune.data.tables import Table
+from finetune.data.tubes import short_tube_text
 from finetune.data.valid_names import escape_invisible
 from finetune.errors import DataError
 
@@ -90,15 +91,18 @@ def interval_text(start: float, end: float) -> str:
     return f"{seconds_text(start)} s–end" if math.isinf(end) else f"{seconds_text(start)}–{seconds_text(end)} s"
 
 
-def row_noun(intervals_N2: np.ndarray | None) -> str:
-    """What a row is called in messages: a file, or, where rows may be parts of files, a clip."""
-    return "file" if intervals_N2 is None else "clip"
+def row_noun(*parts: np.ndarray | None) -> str:
+    """What a row is called in messages: a file, or, where its intervals or boxes may be parts of files, a clip."""
+    return "file" if all(part is None for part in parts) else "clip"
 
 
-def clip_name(path: str | Path, start: float = 0.0, end: float = math.inf) -> str:
-    """The name of a clip, which identifies it: its path, and its interval where it is not the whole file."""
-    interval = interval_text(start, end)
-    return f"{os.fspath(path)} ({interval})" if interval else os.fspath(path)
+def clip_name(path: str | Path, start: float = 0.0, end: float = math.inf, boxes: str = "") -> str:
+    """The name of a clip, which identifies it: its path, and its interval where it is not the whole file.
+
+    Where a clip follows an object, `boxes` is its cell of that column, and the name has `short_tube_text` of it.
+    """
+    details = ", ".join(filter(None, (interval_text(start, end), short_tube_text(boxes))))
+    return f"{os.fspath(path)} ({details})" if details else os.fspath(path)
 
 
 def frames_in_interval(times_N: np.ndarray, start: float, end: float) -> tuple[int, int]:

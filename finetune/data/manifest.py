@@ -31,6 +31,7 @@ from finetune.data.read import (
 )
 from finetune.data.read_labels import read_labels
 from finetune.data.splits import SPLITS, assign_splits, split_units
+from finetune.data.tubes import read_tubes, refuse_tasks_of_places
 from finetune.data.validate_rows import check_names, manifest_problems
 from finetune.errors import DataError, shorten_list, suggest_similar
 from finetune.recipe.tasks import (
@@ -72,6 +73,7 @@ class Manifest:
     image_rate: float = DEFAULT_IMAGE_FPS  # frames per second of rows that are folders of numbered images
     notes: tuple[str, ...] = ()  # shown before training: skipped files, names that look alike
     intervals: np.ndarray | None = None  # float64 (N, 2), [start, end) in seconds; None where all rows are whole files
+    boxes: np.ndarray | None = None  # UTF-8 bytes (N,), cells of data/tubes.py; None where no row follows an object
     unknown: Manifest | None = None  # rows of classes that are left out of training, see data/unknown_classes.py
 
     def __len__(self) -> int:
@@ -95,7 +97,22 @@ class Manifest:
 
     def clip_name(self, row: int) -> str:
         """The name of a row, by which runs and their predictions identify it: its path, and its interval if any."""
-        return clip_name(self.path(row), *self.interval(row))
+        return clip_name(self.path(row), *self.interval(row), self.boxes_cell(row))
+
+    def boxes_cell(self, row: int) -> str:
+        """The row's cell of the column `boxes`, see data/tubes.py; empty where the row shows the whole picture."""
+        return "" if self.boxes is None else self.boxes[row].decode()
+
+    @property
+    def clip_columns(self) -> tuple[str, ...]:
+        """The columns that identify a row in a CSV."""
+        times = ("start", "end") if self.intervals is not None else ()
+        return ("path", *times, *(("boxes",) if self.boxes is not None else ()))
+
+    def clip_cells(self, row: int) -> list[str]:
+        """The cells of `clip_columns`: times in seconds, the end empty at the end of the file."""
+        times = [seconds_text(time) for time in self.interval(row)] if self.intervals is not None else []
+        return [str(self.path(row)), *times, *([self.boxes_cell(row)] if self.boxes is not None else [])]
 
     def label(self, row: int) -> str:
         """The row's class; with multi-label targets all of its classes, `a;b`, or an empty text."""
@@ -152,6 +169,7 @@ class Manifest:
             groups=groups,
             targets=targets,
             intervals=intervals,
+            boxes=None if self.boxes is None else self.boxes[keep],
             tasks={name: labels.at(keep) for name, labels in self.tasks.items()},
         )
 
@@ -202,7 +220,7 @@ class Manifest:
 
     @check_arguments
     def to_csv(self, path: str | Path) -> None:
-        """Write path[,start,end],label,split[,group] with absolute paths, so that the same rows can be read again."""
+        """Write path[,start,end][,boxes],label,split[,group], with absolute paths; the same rows can be read again."""
         self._write(Path(path), {"split": self.splits})
 
     def to_csv_without_splits(self, path: Path) -> None:
@@ -214,13 +232,11 @@ class Manifest:
         with path.open("w", newline="", encoding="utf-8") as file:
             writer = csv.writer(file)
             own = [f"{name}.{part}" for name, labels in self.tasks.items() for part in _label_columns(labels)]
-            times = ("start", "end") if self.intervals is not None else ()
-            writer.writerow(["path", *times, "label", *columns, *own])
+            writer.writerow([*self.clip_columns, "label", *columns, *own])
             for row in range(len(self)):
                 texts = [text for labels in self.tasks.values() for text in labels.text(row)]
-                interval = [seconds_text(time) for time in self.interval(row)] if times else []
                 in_columns = (column[row] for column in columns.values())
-                writer.writerow([self.path(row), *interval, self.label(row), *in_columns, *texts])
+                writer.writerow([*self.clip_cells(row), self.label(row), *in_columns, *texts])
 
     @staticmethod
     @check_arguments
@@ -237,9 +253,10 @@ class Manifest:
         tasks: Mapping[str, Task] | None = None,
         checked: bool = True,
     ) -> Manifest:
-        """Rows of a CSV with a header path,label[,split][,group][,start][,end]; other columns are ignored.
+        """Rows of a CSV with a header path,label[,split][,group][,start][,end][,boxes]; other columns are ignored.
 
-        A row with a `start` or an `end`, in seconds from the beginning of the file, is that part of the file.
+        A row with a `start` or an `end`, in seconds from the beginning of the file, is that part of the file. One with
+        `boxes` follows an object: its pictures are cut out around it, see data/tubes.py.
 
         Paths are relative to the CSV; one in an object store, `s3://…`, is downloaded. `val` and `test` are the
         fractions to hold out if the split column is missing or empty; `whole` puts all rows into train. `multilabel`:
@@ -253,7 +270,10 @@ class Manifest:
         files = [source.parent / item for item in table["path"]]
         intervals = read_intervals(table)
         groups = read_groups(table) or groups_by_pattern(files, group_pattern)
-        groups = groups or groups_by_file(table["path"], intervals)
+        boxes = read_tubes(table)
+        if boxes is not None:
+            refuse_tasks_of_places(source, tasks or {})
+        groups = groups or groups_by_file(table["path"], are_parts=intervals is not None or boxes is not None)
         splits = ["train"] * len(files) if whole else table.filled("split")
         if not packed:
             check_files_exist(source, files)
@@ -262,7 +282,7 @@ class Manifest:
             labels = read_labels(tasks, table, files, intervals, source=source, for_training=checked)
         else:
             labels = [split_labels(label) for label in table["label"]] if multilabel else table["label"]
-        rows = _Rows(files, labels, splits, groups, intervals)
+        rows = _Rows(files, labels, splits, groups, intervals, boxes)
         return _build_manifest(source, rows, (val, test, seed), checked=checked)
 
     @staticmethod
@@ -334,10 +354,11 @@ class _Rows(NamedTuple):
     splits: Sequence[str] | None
     groups: Sequence[str] | None
     intervals: np.ndarray | None = None
+    boxes: np.ndarray | None = None
 
 
 def _build_manifest(source: Path, rows: _Rows, shares: tuple[float, float, int], *, checked: bool = True) -> Manifest:
-    files, labels, splits, groups, intervals = rows
+    files, labels, splits, groups, intervals, boxes = rows
     tasks = labels if isinstance(labels, dict) else {}
     if isinstance(labels, dict):
         classes, label_codes, targets = class_labels(labels[primary_task(labels)])
@@ -349,7 +370,9 @@ def _build_manifest(source: Path, rows: _Rows, shares: tuple[float, float, int],
     paths = np.array([os.fsencode(file.absolute()) for file in files])
     all_train = np.full(len(files), "train", dtype="U5")
     manifest = Manifest(
-        source, classes, paths, label_codes, all_train, group_names, targets, tasks, intervals=intervals
+        *(source, classes, paths, label_codes, all_train, group_names, targets, tasks),
+        intervals=intervals,
+        boxes=boxes,
     )
     if splits:
         split_names = _normalize_splits(source, splits)

@@ -8,8 +8,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
-
 from finetune.data.tables import Table, read_table
 from finetune.data.valid_names import escape_invisible
 from finetune.errors import DataError, shorten_list, suggest_similar
@@ -86,9 +84,9 @@ def read_groups(table: Table) -> list[str] | None:
     return None if groups is None else [group or path for group, path in zip(groups, table["path"], strict=True)]
 
 
-def groups_by_file(paths: Sequence[str], intervals: np.ndarray | None) -> list[str] | None:
-    """The path of each row as its group, where several rows are `intervals` (N, 2) of one file; otherwise None."""
-    return list(paths) if intervals is not None and len(set(paths)) < len(paths) else None
+def groups_by_file(paths: Sequence[str], *, are_parts: bool) -> list[str] | None:
+    """The path of each row as its group, where rows are parts of files and several are of one file; otherwise None."""
+    return list(paths) if are_parts and len(set(paths)) < len(paths) else None
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from finetune.data.intervals import row_noun
+from finetune.data.intervals import WHOLE, row_noun
 from finetune.data.labels import LABEL_SEPARATOR, Labels
 from finetune.data.splits import SPLITS, file_ids
 from finetune.data.valid_names import name_notes, name_problems
@@ -102,16 +102,18 @@ def conflicting_labels(manifest: Manifest, files: np.ndarray) -> list[str]:
                 pairs.append(f"{_labelled(manifest, labels, other)} and {_labelled(manifest, labels, row)}")
         if pairs:
             advice = "list its classes in one row, a;b" if labels.kind == "multilabel" else "keep the correct one"
-            where = f"{_task_prefix(manifest, task)}one {row_noun(manifest.intervals)}"
+            where = f"{_task_prefix(manifest, task)}one {row_noun(manifest.intervals, manifest.boxes)}"
             problems.append(f"{where} has two labels: {shorten_list(pairs)}; {advice}")
     return problems
 
 
 def clip_ids(manifest: Manifest, files: np.ndarray) -> np.ndarray:
-    """An ID (N,) for each row: rows of the same file, by its ID in `files` (N,), and the same interval share it."""
-    if manifest.intervals is None:
+    """An ID (N,) for each row: rows of the same file, by its ID in `files` (N,), interval and boxes share it."""
+    if manifest.intervals is None and manifest.boxes is None:
         return files
-    clips = np.column_stack([files, manifest.intervals])
+    boxes = np.zeros(len(files)) if manifest.boxes is None else np.unique(manifest.boxes, return_inverse=True)[1]
+    intervals = np.tile(np.array(WHOLE), (len(files), 1)) if manifest.intervals is None else manifest.intervals
+    clips = np.column_stack([files, boxes, intervals])
     return np.unique(clips, axis=0, return_inverse=True)[1].reshape(-1)
 
 

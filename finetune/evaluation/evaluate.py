@@ -208,7 +208,7 @@ def _load_frozen_baseline(run: Run) -> VideoClassifier | None:
 
 def _check_predictions(run: Run, tested: Manifest, predictions: Predictions, *, split: str, on_error: str) -> None:
     """Raise DataError where rows cannot be read, or a prediction is not finite."""
-    rows = f"{len(tested)} {row_noun(tested.intervals)}s of the split {split!r}"
+    rows = f"{len(tested)} {row_noun(tested.intervals, tested.boxes)}s of the split {split!r}"
     if predictions.skipped and on_error == "fail":
         raise DataError(
             "\n".join(predictions.skipped.values()) + f"\n{len(predictions.skipped)} of {rows} cannot be read; "

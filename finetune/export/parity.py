@@ -169,7 +169,7 @@ def describe_differences(
 
 def _short_name(manifest: Manifest, row: int) -> str:
     """The name of a clip's file and of its folder, without those above: they are of this machine."""
-    return clip_name(Path(*manifest.path(row).parts[-2:]), *manifest.interval(row))
+    return clip_name(Path(*manifest.path(row).parts[-2:]), *manifest.interval(row), manifest.boxes_cell(row))
 
 
 def _differs(output: OutputSpec, before_NK: np.ndarray, after_NK: np.ndarray, fitted: Fitted) -> np.ndarray:

@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 from finetune.data.intervals import WHOLE, clip_name, read_intervals, seconds_text
 from finetune.data.read import find_media, read_csv
 from finetune.data.tables import is_table
+from finetune.data.tubes import read_tubes
 from finetune.errors import ArgumentError, RunError, VideoError
 from finetune.recipe.schema import Recipe
 from finetune.video.dataset import FrameSource
@@ -17,6 +18,7 @@ from finetune.video.decode.frame_array import frame_array
 from finetune.video.decode.probe import VideoInfo, frame_times
 from finetune.video.decode.read import read_frames
 from finetune.video.probe_files import ClipOfFile, LocatedClip, Progress, locate_clips
+from finetune.video.tube_frames import cropped
 
 
 class InputVideo(NamedTuple):
@@ -27,10 +29,11 @@ class InputVideo(NamedTuple):
     source: FrameSource
     interval: tuple[float, float] = WHOLE  # in seconds
     first_frame: int = 0  # in the file
+    boxes: str = ""  # of a clip that follows an object, as in a manifest
 
     @property
     def name(self) -> str:
-        return clip_name(self.path, *self.interval)
+        return clip_name(self.path, *self.interval, self.boxes)
 
 
 def list_inputs(inputs: Any) -> list[Any]:
@@ -49,7 +52,7 @@ def find_inputs(
 ) -> list[InputVideo]:
     """The clips of paths, of intervals (path, start, end), and of arrays or tensors of frames (T, H, W, 3), in order.
 
-    A path may be that of a CSV with columns path[,start,end]. The path of an array is `frames[i]`, where i is its
+    A path may be that of a CSV, path[,start,end][,boxes]. The path of an array is `frames[i]`, where i is its
     position in `inputs`; arrays have `frame_rate` frames per second. `progress` counts files. Raises RunError where the
     recipe samples frames by time and `frame_rate` is None.
     """
@@ -82,7 +85,9 @@ def _clips_at(path: Path, *, image_sequences: bool) -> list[ClipOfFile]:
     intervals = read_intervals(table)
     times = [WHOLE] * len(table.lines) if intervals is None else [(start, end) for start, end in intervals.tolist()]
     files = [path.parent / name for name in table["path"]]
-    return [ClipOfFile(file, interval) for file, interval in zip(files, times, strict=True)]
+    cells = read_tubes(table)
+    boxes = [""] * len(files) if cells is None else [cell.decode() for cell in cells.tolist()]
+    return [ClipOfFile(file, time, boxes=cell) for file, time, cell in zip(files, times, boxes, strict=True)]
 
 
 def _is_interval(item: Any) -> bool:
@@ -103,13 +108,14 @@ def _interval_clip(path: str | Path, start: float | None, end: float | None) -> 
 
 
 def _file_input(clip: ClipOfFile, located: LocatedClip | VideoError, image_rate: float) -> InputVideo:
-    if isinstance(located, VideoError) or clip.interval == WHOLE:
-        info = located if isinstance(located, VideoError) else located.info
-        return InputVideo(clip.path, info, FrameSource(image_rate=image_rate), clip.interval)
+    if isinstance(located, VideoError):
+        return InputVideo(clip.path, located, FrameSource(), clip.interval, boxes=clip.boxes)
     layout, first = located.layout, located.first
-    of_file = FrameSource(partial(read_frames, layout=layout), partial(frame_times, layout=layout), image_rate)
-    source = of_file.part(first, located.info.num_frames, file_frames=located.file_frames)
-    return InputVideo(clip.path, located.info, source, clip.interval, first)
+    read = cropped(partial(read_frames, layout=layout), located.crop)
+    source = FrameSource(read, partial(frame_times, layout=layout), image_rate)
+    if clip.interval != WHOLE:
+        source = source.part(first, located.info.num_frames, file_frames=located.file_frames)
+    return InputVideo(clip.path, located.info, source, clip.interval, first, clip.boxes)
 
 
 def _array_input(path: Path, frames: Any, frame_rate: float) -> InputVideo:

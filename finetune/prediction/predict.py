@@ -67,7 +67,8 @@ class Prediction:
     `path` is the file; for an array of frames it is `frames[i]`, where i is its position in the list. With several
     tasks the classes are those of the primary task, and empty if no task has classes; `tasks` has all tasks. Of an
     interval, `start` and `end` are in seconds; a whole file has 0 and infinity. `rejected` says whether the clip looks
-    like none of the classes: it is None without the argument `reject` of `predict`.
+    like none of the classes: it is None without the argument `reject` of `predict`. `boxes` is that of a row of a CSV
+    that follows an object.
     """
 
     path: Path
@@ -77,11 +78,12 @@ class Prediction:
     start: float = 0.0
     end: float = math.inf
     rejected: bool | None = None
+    boxes: str = ""
 
     @property
     def name(self) -> str:
-        """The path, and the interval if it is not the whole file."""
-        return clip_name(self.path, self.start, self.end)
+        """The path, the interval if it is not the whole file, and the box of an object that the clip follows."""
+        return clip_name(self.path, self.start, self.end, self.boxes)
 
     def __repr__(self) -> str:
         likeliest = ", ".join(f"{name} {probability:.3f}" for name, probability in self.top_k)
@@ -129,10 +131,11 @@ def predict(
     """Predictions for files, for the clips within folders, for intervals, and for arrays of frames, in order.
 
     `run` is a run folder, or a model from `load` or after `fit`, which is set to evaluation mode; a model is not read
-    again for each call. `videos` is one video or several: files, folders, CSV files with columns path[,start,end], and
-    tuples (path, start, end), which are intervals of a file in seconds; None is its beginning or end. An array or a
-    tensor holds the frames of one video, uint8 RGB (T, H, W, 3), of which the run's frames are sampled like those of a
-    file; `frame_rate`, in frames per second, is needed where the run samples by time.
+    again for each call. `videos` is one video or several: files, folders, CSV files with columns
+    path[,start,end][,boxes], and tuples (path, start, end), which are intervals of a file in seconds; None is its
+    beginning or end. An array or a tensor holds the frames of one video, uint8 RGB (T, H, W, 3), of which the run's
+    frames are sampled like those of a file; `frame_rate`, in frames per second, is needed where the run samples by
+    time.
 
     With `image_sequences` a folder of numbered images is one clip, else each image is a clip; None: as in training.
 
@@ -226,7 +229,7 @@ def iter_predictions(
             middle = video.first_frame + video.info.num_frames // 2
             found = build_prediction(run, video.path, values_by_task, fitted=fitted, top_k=top_k, middle=middle)
             (start, end), rejected = video.interval, None if rejection is None else rejection.rejects(scores)
-            yield Path(video.name), replace(found, start=start, end=end, rejected=rejected)
+            yield Path(video.name), replace(found, start=start, end=end, rejected=rejected, boxes=video.boxes)
         except VideoError as error:
             if on_error == "fail":
                 raise

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from finetune.data.intervals import clip_name, seconds_text
+from finetune.data.intervals import clip_name
 from finetune.data.labels import join_labels
 from finetune.data.manifest import Manifest
 from finetune.errors import RunError
@@ -72,11 +72,11 @@ def write_class_predictions(
     ]
     with atomic_file(files.predictions(task)) as partial, partial.open("w", newline="", encoding="utf-8") as lines:
         writer = csv.writer(lines)
-        writer.writerow([*_clip_columns(manifest), *COLUMNS[1:]])
+        writer.writerow([*manifest.clip_columns, *COLUMNS[1:]])
         for number, row in zip(rows.tolist(), predictions, strict=True):
             top_k = json.dumps(list(row.top_k.items()), ensure_ascii=False)
             cells = [row.label, row.predicted, row.probability, top_k, row.group]
-            writer.writerow(spreadsheet_row([*_clip_cells(manifest, number), *cells]))
+            writer.writerow(spreadsheet_row([*manifest.clip_cells(number), *cells]))
     return predictions
 
 
@@ -105,7 +105,7 @@ def write_numeric_predictions(
     with atomic_file(files.predictions(task)) as partial, partial.open("w", newline="", encoding="utf-8") as lines:
         writer = csv.writer(lines)
         columns = [column for name in labels.names for column in (name, f"{name}_said")]
-        writer.writerow([*_clip_columns(manifest), "group", *columns, *extra])
+        writer.writerow([*manifest.clip_columns, "group", *columns, *extra])
         for index, row in enumerate(rows):
             known, predicted_K = bool(labels.known[row]), predictions_NK[index]
             true = [f"{value:.6g}" if known else "" for value in labels.values[row]]
@@ -114,23 +114,13 @@ def write_numeric_predictions(
             ]
             extra_cells = [f"{values[index]:.4f}" if known else "" for values in extra.values()]
             group = "" if manifest.groups is None else manifest.groups[row]
-            writer.writerow(spreadsheet_row([*_clip_cells(manifest, row), group, *pairs, *extra_cells]))
-
-
-def _clip_columns(manifest: Manifest) -> tuple[str, ...]:
-    return ("path",) if manifest.intervals is None else ("path", "start", "end")
-
-
-def _clip_cells(manifest: Manifest, row: int) -> list[str]:
-    """The path of a row, and where the manifest has intervals its start and end in seconds, empty at the file's end."""
-    times = [] if manifest.intervals is None else [seconds_text(time) for time in manifest.interval(row)]
-    return [str(manifest.path(row)), *times]
+            writer.writerow(spreadsheet_row([*manifest.clip_cells(row), group, *pairs, *extra_cells]))
 
 
 def _clip_name_of(row: Mapping[str, str]) -> str:
     """The name of the clip in a row of a predictions file."""
     path = from_spreadsheet_cell(row["path"])
-    return clip_name(path, float(row.get("start") or 0), float(row.get("end") or math.inf))
+    return clip_name(path, float(row.get("start") or 0), float(row.get("end") or math.inf), row.get("boxes") or "")
 
 
 def save_array(path: Path, values: np.ndarray) -> None:

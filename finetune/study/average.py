@@ -163,7 +163,9 @@ def _refuse_incompatible_runs(folders: Sequence[Path]) -> None:
 def _split_of_rows(run: Run) -> dict[str, str]:
     manifest = saved_manifest(run)
     return {
-        clip_name(manifest.path(row).resolve(), *manifest.interval(row)): str(manifest.splits[row])
+        clip_name(manifest.path(row).resolve(), *manifest.interval(row), manifest.boxes_cell(row)): str(
+            manifest.splits[row]
+        )
         for row in range(len(manifest))
     }
 

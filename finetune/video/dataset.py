@@ -35,6 +35,7 @@ from finetune.video.geometry import Placement, placement
 from finetune.video.pack.read import Pack, manifest_facts
 from finetune.video.sampling import Jitter, sample_indices
 from finetune.video.targets import clip_targets
+from finetune.video.tube_frames import read_around_object
 
 
 class FrameSource(NamedTuple):
@@ -156,12 +157,15 @@ class ClipDataset(Dataset):
     def stamp(self, row: int) -> tuple[str | int, ...]:
         """What identifies a row's frames: the path, size in bytes and modification time in nanoseconds of its file.
 
-        With a pack, size and time are those when it was packed. Of an interval also its first frame and their number.
+        With a pack, size and time are those when it was packed. Of an interval also its first frame and their number,
+        and of a row with boxes also these.
         """
         path = self.manifest.path(row).absolute()
+        cell = self.manifest.boxes_cell(row)
+        part: tuple[str | int, ...] = (*self.frame_range(row), *([cell] if cell else []))
         if self.pack is not None:
-            return str(path), *self.pack.stamp(self.manifest.path(row)), *self.frame_range(row)
-        return str(path), *stamp(path), *self.frame_range(row)
+            return str(path), *self.pack.stamp(self.manifest.path(row)), *part
+        return str(path), *stamp(path), *part
 
     def frame_range(self, row: int) -> tuple[int, ...]:
         """The first frame of a row in its file, and the number of its frames; () where no row is an interval."""
@@ -276,12 +280,13 @@ class ClipDataset(Dataset):
 
     def _source(self, row: int, begin: int = 0, num_frames: int | None = None) -> FrameSource:
         """Where the frames of a row come from, or `num_frames` frames from its frame `begin` on."""
-        rate = self.manifest.image_rate
         if self.pack is not None:
-            source = FrameSource(self.pack.read_frames, self.pack.frame_times, rate)
+            read, times = self.pack.read_frames, self.pack.frame_times
         else:
             layout = self.facts.layout(row)
-            source = FrameSource(partial(read_frames, layout=layout), partial(frame_times, layout=layout), rate)
+            read, times = partial(read_frames, layout=layout), partial(frame_times, layout=layout)
+        read = read_around_object(read, self.facts, self.manifest, row)
+        source = FrameSource(read, times, self.manifest.image_rate)
         if frame_range := self.frame_range(row):
             assert self.facts.file_frames is not None
             file_frames = int(self.facts.file_frames[row])

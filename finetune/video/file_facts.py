@@ -93,7 +93,8 @@ class FileFacts:
     `rates`, in frames a second, and `seconds` are rounded to thousandths, and 0 where unknown; a pack has neither, but
     for the `seconds` of intervals. Where a row is an interval, `num_frames` and `seconds` are those of the interval,
     `first_frames` has the number of its first frame in the file, `file_frames` how many the file has, and `file_rates`
-    how many a second, by their times; these three are None where all rows are whole files.
+    how many a second, by their times; these three are None where all rows are whole files. Where a row follows an
+    object, `heights` and `widths` are those of its crop; `file_sizes` then has height and width of its file's picture.
     """
 
     num_frames: np.ndarray
@@ -106,6 +107,7 @@ class FileFacts:
     first_frames: np.ndarray | None = None
     file_frames: np.ndarray | None = None
     file_rates: np.ndarray | None = None
+    file_sizes: np.ndarray | None = None  # int64 (N, 2)
 
     def layout(self, row: int) -> GopLayout | None:
         return None if self.layouts is None else self.layouts[row]

@@ -14,7 +14,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from finetune.data.intervals import WHOLE
+from finetune.data.intervals import WHOLE, clip_name
 from finetune.data.manifest import Manifest
 from finetune.errors import VideoError
 from finetune.storage.numbered_images import DEFAULT_IMAGE_FPS
@@ -29,6 +29,7 @@ from finetune.video.file_facts import FactsCache, FileFacts
 from finetune.video.fingerprints import thumbnail
 from finetune.video.interval_frames import find_frames
 from finetune.video.still_edges import to_grey
+from finetune.video.tube_frames import TubeCrop, checked_crop, cropped, with_tubes
 from finetune.video.worker_pool import WorkerFailure, process_map
 
 Progress = Callable[[int, int], None]
@@ -56,11 +57,15 @@ class FileInspection:
 
 
 class ClipOfFile(NamedTuple):
-    """A file, or an interval of it in seconds; with `keep_frames` its inspection gets a `grey_3HW`."""
+    """A file, or an interval of it in seconds; with `keep_frames` its inspection gets a `grey_3HW`.
+
+    A clip with a cell `boxes` follows an object, see data/tubes.py.
+    """
 
     path: Path
     interval: tuple[float, float] = WHOLE
     keep_frames: bool = False
+    boxes: str = ""
 
 
 def scan_files(manifest: Manifest, *, progress: Progress | None = None) -> FileFacts:
@@ -80,7 +85,10 @@ def scan_files(manifest: Manifest, *, progress: Progress | None = None) -> FileF
     results = _map_files(scan_file, [files_of[file] for file in unknown], progress=progress)
     files, starts = cache.add_scanned(dict(zip(unknown, results, strict=True)))
     facts = _at_image_rate(files.of_rows(file_of_row), manifest)
-    return facts.with_intervals(manifest, lambda row: _times_of_row(facts, manifest, row) - starts[file_of_row[row]])
+    times_of_row = partial(_times_of_row, facts, manifest)
+    return with_tubes(
+        facts.with_intervals(manifest, lambda row: times_of_row(row) - starts[file_of_row[row]]), manifest
+    )
 
 
 def _times_of_row(facts: FileFacts, manifest: Manifest, row: int) -> np.ndarray:
@@ -108,13 +116,15 @@ def probe_many(paths: Sequence[Path], *, progress: Progress | None = None) -> li
 class LocatedClip(NamedTuple):
     """The facts about a clip, its first frame in the file and, for an interval, the layout of the file if any.
 
-    `file_frames` is the number of frames of an interval's file.
+    `file_frames` is the number of frames of the file. Where the clip follows an object, the size of the picture is that
+    of its `crop`.
     """
 
     info: VideoInfo
     first: int = 0
     layout: GopLayout | None = None
     file_frames: int = 0
+    crop: TubeCrop | None = None
 
 
 def locate_clips(
@@ -145,16 +155,28 @@ def _info_or_scan(path: Path, *, timed: Collection[Path], image_rate: float) -> 
 
 
 def _locate(clip: ClipOfFile, result: _Located | VideoError) -> LocatedClip | VideoError:
-    if isinstance(result, VideoError) or clip.interval == WHOLE:
-        return result if isinstance(result, VideoError) else LocatedClip(result[0])
+    if isinstance(result, VideoError):
+        return result
     info, layout, times_N = result
-    assert times_N is not None
+    first, file_frames = 0, info.num_frames if times_N is None else len(times_N)
     try:
-        frames = find_frames(clip.path, times_N, clip.interval, frame_seconds=info.duration_seconds)
+        if clip.interval != WHOLE:
+            assert times_N is not None
+            frames = find_frames(clip.path, times_N, clip.interval, frame_seconds=info.duration_seconds)
+            first, info = frames.first, replace(info, num_frames=frames.number, duration_seconds=frames.seconds)
+        info, crop = _cropped(clip, info, first, file_frames=file_frames)
     except VideoError as error:
         return error
-    info = replace(info, num_frames=frames.number, duration_seconds=frames.seconds)
-    return LocatedClip(info, frames.first, layout, len(times_N))
+    return LocatedClip(info, first, None if clip.interval == WHOLE else layout, file_frames, crop)
+
+
+def _cropped(clip: ClipOfFile, info: VideoInfo, first: int, *, file_frames: int) -> tuple[VideoInfo, TubeCrop | None]:
+    """The facts of a clip of a file with the size of its crops, and where these lie. Raises VideoError."""
+    if not clip.boxes:
+        return info, None
+    name, frames = clip_name(clip.path, *clip.interval, clip.boxes), (first, info.num_frames)
+    crop = checked_crop(clip.boxes, frames, (info.height, info.width), file_frames=file_frames, name=name)
+    return replace(info, height=crop.size[0], width=crop.size[1]), crop
 
 
 def at_image_rate(scanned: tuple[VideoInfo, GopLayout | None], image_rate: float) -> tuple[VideoInfo, GopLayout | None]:
@@ -251,18 +273,18 @@ def scan_with_times(path: Path) -> tuple[VideoInfo, GopLayout | None]:
     return info, layout
 
 
-_Clip = tuple[tuple[float, float], bool]  # the fields of a ClipOfFile but its path
+_Clip = tuple[tuple[float, float], bool, str]  # the fields of a ClipOfFile but its path
 
 
 def _inspect(
     path: Path, *, clips_of: Mapping[str, Sequence[_Clip]], image_rate: float, every_frame: bool
 ) -> list[FileInspection | VideoError] | VideoError:
-    clips = clips_of[os.fspath(path)]
+    clips = [ClipOfFile(path, *fields) for fields in clips_of[os.fspath(path)]]
     try:
-        whole = all(interval == WHOLE for interval, _ in clips)
+        whole = all(clip.interval == WHOLE for clip in clips)
         info, layout = at_image_rate(scan(path) if whole else scan_with_times(path), image_rate)
         times_N = np.empty(0) if whole else clip_times(path, info, layout)
-        inspections = [_inspect_clip(path, (info, layout), times_N, clip) for clip in clips]
+        inspections = [_inspect_clip(clip, (info, layout), times_N) for clip in clips]
         if truncation := _truncation_error(path, after=f" after frame {info.num_frames}"):
             return truncation
         if every_frame:
@@ -273,25 +295,27 @@ def _inspect(
 
 
 def _inspect_clip(
-    path: Path, scanned: tuple[VideoInfo, GopLayout | None], times_N: np.ndarray, clip: _Clip
+    clip: ClipOfFile, scanned: tuple[VideoInfo, GopLayout | None], times_N: np.ndarray
 ) -> FileInspection | VideoError:
     """The inspection of a part of a file; `times_N` are as in `find_frames`. Raises VideoError for a whole file."""
-    (info, layout), (interval, keep_frames) = scanned, clip
-    scale = min(1, _PICTURE_SIDE / max(info.height, info.width))
-    size = max(1, round(scale * info.height)), max(1, round(scale * info.width))
-    first, file_seconds = 0, info.duration_seconds
+    (info, layout), path = scanned, clip.path
+    first, file_frames, file_seconds = 0, info.num_frames, info.duration_seconds
     try:
-        if interval != WHOLE:
-            first, number, seconds = find_frames(path, times_N, interval, frame_seconds=file_seconds)
+        if clip.interval != WHOLE:
+            first, number, seconds = find_frames(path, times_N, clip.interval, frame_seconds=file_seconds)
             info = replace(info, num_frames=number, duration_seconds=seconds)
+        info, crop = _cropped(clip, info, first, file_frames=file_frames)
+        scale = min(1, _PICTURE_SIDE / max(info.height, info.width))
+        size = max(1, round(scale * info.height)), max(1, round(scale * info.width))
+        read = cropped(partial(read_frames, layout=layout), crop)
         number = info.num_frames
-        frames_TCHW, _ = read_frames(path, [first, first + number // 2, first + number - 1], size=size, layout=layout)
+        frames_TCHW, _ = read(path, [first, first + number // 2, first + number - 1], size=size)
     except VideoError as error:
-        if interval == WHOLE:
+        if clip.interval == WHOLE and not clip.boxes:
             raise
         return error
     pictures_3SS = np.stack([thumbnail(frame) for frame in frames_TCHW])
-    grey_3HW = to_grey(frames_TCHW) if keep_frames else None
+    grey_3HW = to_grey(frames_TCHW) if clip.keep_frames else None
     jpeg = encode_jpeg(frames_TCHW[1])
     return FileInspection(info, stamp(path)[0], pictures_3SS, jpeg, grey_3HW, file_seconds)
 

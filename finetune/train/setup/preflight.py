@@ -210,7 +210,7 @@ def load_file_facts(manifest: Manifest, recipe: Recipe, display: Display) -> Fil
     """The facts of all files, each opened once; unreadable files raise DataError, or are skipped (`on_error: skip`)."""
     assert recipe.clip.size is not None
     facts = manifest_facts(manifest, recipe.data.packed, side=recipe.clip.size)
-    noun = row_noun(manifest.intervals)
+    noun = row_noun(manifest.intervals, manifest.boxes)
     if recipe.data.on_error == "fail":
         _refuse_unreadable(manifest, facts)
         if manifest.unknown is not None:
@@ -248,8 +248,9 @@ def _track_problems(manifest: Manifest, facts: FileFacts) -> list[str]:
 def _refuse_unreadable(manifest: Manifest, facts: FileFacts) -> None:
     if facts.bad:
         listed = "\n".join(dict.fromkeys(facts.bad[row] for row in sorted(facts.bad)))
+        noun = row_noun(manifest.intervals, manifest.boxes)
         raise DataError(
-            f"{listed}\n{len(facts.bad)} of {len(manifest)} {row_noun(manifest.intervals)}s cannot be read; fix or "
+            f"{listed}\n{len(facts.bad)} of {len(manifest)} {noun}s cannot be read; fix or "
             "remove them, or skip them with data.on_error=skip"
         )
 

@@ -113,7 +113,12 @@ def _aspects(manifest: Manifest, row: int) -> tuple[bytes, ...]:
     path = manifest.path(row)
     labels = [text for task in manifest.tasks.values() for text in task.text(row)] or [manifest.label(row)]
     group = "" if manifest.groups is None else str(manifest.groups[row])
-    texts = (clip_name(path.name, *manifest.interval(row)), "\0".join(labels), str(manifest.splits[row]), group)
+    texts = (
+        clip_name(path.name, *manifest.interval(row), manifest.boxes_cell(row)),
+        "\0".join(labels),
+        str(manifest.splits[row]),
+        group,
+    )
     return tuple(os.fsencode(text) for text in texts)
 
 

@@ -25,6 +25,7 @@ from finetune.video.pack.format import (
     shard_file,
 )
 from finetune.video.probe_files import scan_files
+from finetune.video.tube_frames import with_tubes
 
 OPEN_SHARDS = 64  # each is an open file, of which a process may have about a thousand
 
@@ -131,9 +132,8 @@ class Pack:
                 f"{self.folder}: {len(changed)} of {len(manifest)} videos have changed since they were packed: "
                 f"{shorten_list(changed)}; run `finetune data pack MANIFEST --out {self.folder}` again"
             )
-        return FileFacts(num_frames, heights, widths, bad).with_intervals(
-            manifest, partial(self._times_of_row, manifest)
-        )
+        facts = FileFacts(num_frames, heights, widths, bad)
+        return with_tubes(facts.with_intervals(manifest, partial(self._times_of_row, manifest)), manifest)
 
     def _times_of_row(self, manifest: Manifest, row: int) -> np.ndarray:
         """The times of the packed frames of a row's file (N,), in seconds from the beginning of the file."""
