@@ -141,12 +141,16 @@ def _print_suspects(found: "list[Suspect]") -> None:
 def _write_suspects(out: Path, found: "list[Suspect]") -> None:
     from finetune.data.intervals import seconds_text
 
+    has_boxes = any(suspect.clip.boxes for suspect in found)
     rows = []
     for suspect in found:
         clip = suspect.clip
         times = seconds_text(clip.start), seconds_text(clip.end)
-        rows.append((clip.path, *times, clip.label, suspect.suggested, round(suspect.score, 6), clip.group))
-    _write_csv(out, ["path", "start", "end", "label", "suggested", "score", "group"], rows)
+        boxes = [clip.boxes] if has_boxes else []
+        rows.append((clip.path, *times, *boxes, clip.label, suspect.suggested, round(suspect.score, 6), clip.group))
+    _write_csv(
+        out, ["path", "start", "end", *(["boxes"] if has_boxes else []), "label", "suggested", "score", "group"], rows
+    )
 
 
 def _write_csv(out: Path, columns: Sequence[str], rows: Sequence[Sequence[object]]) -> None:

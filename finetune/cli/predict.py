@@ -224,11 +224,13 @@ def _write_predictions(
 @contextmanager
 def _writer(csv_file: Path | None, as_json: bool, paths: Sequence[Path]) -> Iterator[Write]:
     """A function that writes one prediction; the output is valid even if it is interrupted."""
-    from finetune.data.tables import is_table
+    from finetune.data.tables import is_table, read_table
 
     if csv_file is not None:
         with ExitStack() as opened:
-            yield _CsvRows(csv_file, opened, with_times=any(map(is_table, paths)))
+            tables = [read_table(path) for path in paths if is_table(path)]
+            boxes = ("boxes",) if any(table.filled("boxes") for table in tables) else ()
+            yield _CsvRows(csv_file, opened, places=("start", "end", *boxes) if tables else ())
     elif as_json:
         items = _JsonItems()
         try:
@@ -261,14 +263,13 @@ class _JsonItems:
 class _CsvRows:
     """A CSV file, opened with the first prediction and written row by row.
 
-    The first columns are those of the clip, with start and end where they come from a CSV, and of the primary task if
-    it has classes; with --reject also `rejected`, true or false. Columns of the other tasks carry the task's name:
+    The first columns are those of the clip, with its `places`, and of the primary task if it has classes; with --reject also `rejected`, true or false. Columns of the other tasks carry the task's name:
     `box.x`, `box.frame`, `level.predicted`.
     """
 
-    def __init__(self, path: Path, opened: ExitStack, *, with_times: bool) -> None:
+    def __init__(self, path: Path, opened: ExitStack, *, places: tuple[str, ...]) -> None:
         self.path = path
-        self.with_times = with_times
+        self.places = places
         self.opened = opened
         self.file: IO[str] | None = None
         self.others: list[str] = []
@@ -276,9 +277,10 @@ class _CsvRows:
     def __call__(self, prediction: Prediction) -> None:
         if self.file is None:
             self._begin(prediction)
+        start, end = _times(prediction)
         first = [
             prediction.path,
-            *(_times(prediction) if self.with_times else ()),
+            *({"start": start, "end": end, "boxes": prediction.boxes}[column] for column in self.places),
             *(prediction.predicted, prediction.probability),
             json.dumps(prediction.top_k, ensure_ascii=False),
             *([] if prediction.rejected is None else [json.dumps(prediction.rejected)]),
@@ -298,9 +300,8 @@ class _CsvRows:
         except OSError as error:
             raise RunError(f"{self.path}: cannot be written: {error.strerror}") from None
         columns = [f"{name}.{part}" for name in self.others for part in _task_csv_cells(tasks[name])]
-        times = ("start", "end") if self.with_times else ()
         rejected = () if prediction.rejected is None else ("rejected",)
-        self._write(["path", *times, "predicted", "probability", "top_k", *rejected, *columns])
+        self._write(["path", *self.places, "predicted", "probability", "top_k", *rejected, *columns])
 
     def _write(self, cells: Sequence[object]) -> None:
         assert self.file is not None
@@ -359,6 +360,7 @@ def _prediction_json(prediction: Prediction) -> dict[str, Any]:
     return {
         "path": str(prediction.path),
         **({"start": prediction.start, "end": end} if is_interval else {}),
+        **({"boxes": prediction.boxes} if prediction.boxes else {}),
         "predicted": prediction.predicted,
         "probability": prediction.probability,
         **({} if prediction.rejected is None else {"rejected": prediction.rejected}),

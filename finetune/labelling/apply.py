@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from finetune.data.intervals import read_intervals, seconds_text
+from finetune.data.intervals import WHOLE, seconds_text
 from finetune.data.labels import LABEL_SEPARATOR, split_labels
 from finetune.data.manifest import Manifest
 from finetune.data.read import read_csv, scan_folder
@@ -131,9 +131,7 @@ def _read_table(journal: Journal, folder: Path) -> tuple[CsvText, list[Clip]]:
     read = read_csv(source, labels="of tasks")
     table = CsvText(source.read_bytes(), source)
     assert len(table) == len(read.lines), source
-    intervals = read_intervals(read)
-    times = [(0.0, float("inf"))] * len(table) if intervals is None else intervals.tolist()
-    clips = [journal.clips.clip(path, *time) for path, time in zip(read["path"], times, strict=True)]
+    clips = journal.clips.clips_of(read)
     if folder != root:
         for row, path in enumerate(read["path"]):
             if not is_url(path) and not Path(path).is_absolute():
@@ -151,11 +149,14 @@ def _correct(table: CsvText, clips: list[Clip], corrections: Corrections, journa
         for row in rows_of[change.clip]:
             table.set_value(row, change.field, change.new)
     for clip, values in corrections.added.items():
-        for name in (*values, *(["start", "end"] if clip[1:] != (0.0, float("inf")) else [])):
+        places = [*(["start", "end"] if clip[1:3] != WHOLE else []), *(["boxes"] if clip.boxes else [])]
+        for name in (*values, *places):
             if not _has(table, name):
                 table.add_column(name, [""] * len(table))
-        times = {"start": seconds_text(clip.start), "end": seconds_text(clip.end)} if _has(table, "start") else {}
-        table.append({"path": new_row_path(clip, journal.clips.root, folder), **times, **values})
+        cells = {"path": new_row_path(clip, journal.clips.root, folder)}
+        if _has(table, "start"):
+            cells |= {"start": seconds_text(clip.start), "end": seconds_text(clip.end)}
+        table.append(cells | ({"boxes": clip.boxes} if clip.boxes else {}) | values)
     table.remove({row for clip in corrections.left_out for row in rows_of[clip]})
 
 
@@ -196,7 +197,10 @@ def _assigned_by(run: Run, journal: Journal) -> dict[Clip, dict[str, str]]:
     rows = saved_manifest(run, needs_files=False)
     groups = [""] * len(rows) if rows.groups is None else rows.groups.tolist()
     return {
-        journal.clips.clip(rows.path(row), *rows.interval(row)): {"split": str(rows.splits[row]), "group": groups[row]}
+        journal.clips.clip(rows.path(row), *rows.interval(row), rows.boxes_cell(row)): {
+            "split": str(rows.splits[row]),
+            "group": groups[row],
+        }
         for row in range(len(rows))
     }
 

@@ -35,8 +35,8 @@ Value = str | bool
 class Change:
     """One cell of a row gets a `value` instead of the `previous` one; of the field `bad`, true or false.
 
-    The row is that of `path` and [start, end) in seconds. `number` counts changes from 1, `time` is in UTC, `by` says
-    who made it, and `undoes` is the number of a change that is taken back. An appended change gets number and time.
+    The row is that of `path`, [start, end) in seconds and `boxes`. `number` counts changes from 1, `time` is in UTC,
+    `by` says who made it, and `undoes` is the number of a change that is taken back. An appended change gets number and time.
     """
 
     path: str
@@ -49,10 +49,11 @@ class Change:
     number: int = 0
     time: str = ""
     undoes: int | None = None
+    boxes: str = ""
 
     @property
     def clip(self) -> Clip:
-        return Clip(self.path, self.start, math.inf if self.end is None else self.end)
+        return Clip(self.path, self.start, math.inf if self.end is None else self.end, self.boxes)
 
 
 class ConflictError(DataError):

@@ -8,23 +8,26 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import NamedTuple
 
-from finetune.data.intervals import clip_name, read_intervals
+from finetune.data.intervals import WHOLE, clip_name, read_intervals
 from finetune.data.read import SPLIT_ALIASES, read_csv, scan_folder
+from finetune.data.tables import Table
+from finetune.data.tubes import read_tubes
 
 OWN_COLUMNS = ("label", "split", "group")  # that every manifest may have
-_PLACES = ("path", "start", "end")  # what identifies a row
+_PLACES = ("path", "start", "end", "boxes")  # what identifies a row
 
 
 class Clip(NamedTuple):
-    """A row: a path relative to the manifest's folder if it is below it, and [start, end) in seconds."""
+    """A row: a path relative to the manifest's folder if it is below it, [start, end) in seconds, and its boxes."""
 
     path: str
     start: float = 0.0
     end: float = math.inf
+    boxes: str = ""
 
     @property
     def name(self) -> str:
-        return clip_name(self.path, self.start, self.end)
+        return clip_name(self.path, self.start, self.end, self.boxes)
 
 
 def own_name(column: str) -> str:
@@ -44,14 +47,22 @@ class LabelledClips:
         self._columns: tuple[str, ...] = ()
         self._version: tuple[int, int, int] | None = None
 
-    def clip(self, path: str | Path, start: float = 0.0, end: float = math.inf) -> Clip:
-        """The clip of a path, absolute or relative to the manifest's folder, and its interval in seconds."""
+    def clip(self, path: str | Path, start: float = 0.0, end: float = math.inf, boxes: str = "") -> Clip:
+        """The clip of a path, absolute or relative to the manifest's folder, its interval in seconds, and its boxes."""
         file = os.path.normpath(self.root / path)
         below = _below(file, self._given_root) or _below(file, self.root)
         if below is None:
             folder, name = os.path.split(file)
             below = _below(f"{os.path.realpath(folder)}{os.sep}{name}", self.root) or file
-        return Clip(Path(below).as_posix(), round(start, 6), round(end, 6) if math.isfinite(end) else end)
+        return Clip(Path(below).as_posix(), round(start, 6), round(end, 6) if math.isfinite(end) else end, boxes)
+
+    def clips_of(self, table: Table) -> list[Clip]:
+        """The clip of each row of a table with a column `path`."""
+        intervals, cells = read_intervals(table), read_tubes(table)
+        times = [WHOLE] * len(table.lines) if intervals is None else intervals.tolist()
+        boxes = [""] * len(table.lines) if cells is None else [cell.decode() for cell in cells.tolist()]
+        rows = zip(table["path"], times, boxes, strict=True)
+        return [self.clip(path, start, end, cell) for path, (start, end), cell in rows]
 
     def columns(self) -> tuple[str, ...]:
         """The columns that can be changed, as the manifest names them."""
@@ -78,9 +89,7 @@ class LabelledClips:
     def _read_csv(self) -> tuple[tuple[str, ...], dict[Clip, dict[str, str]]]:
         table = read_csv(self.place, labels="of tasks")
         names = [name for name in table if name.casefold() not in _PLACES]
-        intervals = read_intervals(table)
-        times = [(0.0, math.inf)] * len(table.lines) if intervals is None else intervals.tolist()
-        clips = [self.clip(path, *time) for path, time in zip(table["path"], times, strict=True)]
+        clips = self.clips_of(table)
         columns = {own_name(name): table[name] for name in names}
         if "split" in columns:
             columns["split"] = [SPLIT_ALIASES.get(text.lower(), text) for text in columns["split"]]

@@ -30,10 +30,11 @@ class LabelledClip:
     end: float
     label: str
     group: str
+    boxes: str = ""
 
     @property
     def name(self) -> str:
-        return clip_name(self.path, self.start, self.end)
+        return clip_name(self.path, self.start, self.end, self.boxes)
 
 
 @dataclass(frozen=True, eq=False)
@@ -96,4 +97,5 @@ def _read(evaluation: EvaluationFolder, results: Results, task: str | None) -> O
 
 def _clip(row: Mapping[str, str]) -> LabelledClip:
     path, label, group = (from_spreadsheet_cell(row.get(name) or "") for name in ("path", "label", "group"))
-    return LabelledClip(path, float(row.get("start") or 0), float(row.get("end") or math.inf), label, group)
+    times = float(row.get("start") or 0), float(row.get("end") or math.inf)
+    return LabelledClip(path, *times, label, group, row.get("boxes") or "")

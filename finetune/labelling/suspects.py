@@ -66,7 +66,7 @@ def without_corrected(found: Sequence[Suspect], journal: Journal, field: str) ->
     values = journal.values()
     left = []
     for suspect in found:
-        clip = journal.clips.clip(suspect.clip.path, suspect.clip.start, suspect.clip.end)
+        clip = journal.clips.clip(suspect.clip.path, suspect.clip.start, suspect.clip.end, suspect.clip.boxes)
         is_same_label = is_same(values.get((clip, field), suspect.clip.label), suspect.clip.label)
         left += [suspect] if is_same_label and not values.get((clip, BAD)) else []
     return left

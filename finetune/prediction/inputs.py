@@ -60,6 +60,8 @@ def find_inputs(
     for position, item in enumerate(inputs):
         if isinstance(item, str | Path):
             clips += [(clip, None) for clip in _clips_at(Path(item), image_sequences=image_sequences)]
+        elif isinstance(item, ClipOfFile):
+            clips.append((item, None))
         elif _is_interval(item):
             clips.append((_interval_clip(*item), None))
         elif frame_rate is None and recipe.clip.sampling == "fps":

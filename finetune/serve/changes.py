@@ -42,7 +42,9 @@ class Changes:
         row = self.row_of(clip)
         end = None if row.end == float("inf") else row.end
         column = self._column(field, task)
-        return self.journal.append(Change(row.path, column, value, previous, row.start, end, by=AUTHOR))
+        return self.journal.append(
+            Change(row.path, column, value, previous, row.start, end, by=AUTHOR, boxes=row.boxes)
+        )
 
     def undo(self, number: int | None) -> Change:
         """Take a change back; the change that does so."""
@@ -50,7 +52,7 @@ class Changes:
         return next(change for change in self.journal.changes(undone - 1) if change.number == undone)
 
     def row_of(self, clip: Clip) -> RowOfManifest:
-        return self.journal.clips.clip(clip.path, *clip.interval)
+        return self.journal.clips.clip(clip.path, *clip.interval, clip.boxes)
 
     def ids_of_rows(self, clips: Mapping[str, Clip]) -> dict[RowOfManifest, str]:
         """The ids of clips by their rows."""

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 
-from finetune.data.intervals import WHOLE, clip_name, interval_text
+from finetune.data.intervals import WHOLE, clip_name
 from finetune.data.labels import Labels, join_labels
 from finetune.data.manifest import Manifest
 from finetune.labelling.suspects import Suspect, suspects
@@ -53,6 +53,7 @@ class Clip:
     bad: bool = False
     changed: dict[str, str | bool] = field(default_factory=dict)  # split, group, bad: the value before changes
     changed_labels: dict[str, str] = field(default_factory=dict)  # by task: the label before changes
+    boxes: str = ""  # of a row that follows an object, see data/tubes.py
 
 
 class SuspectClip(NamedTuple):
@@ -218,7 +219,8 @@ def _clips(manifest: Manifest, answers: dict[str, dict[str, Answer]]) -> list[Cl
     clips = []
     for row, path in enumerate(paths):
         interval, name = manifest.interval(row), manifest.clip_name(row)
-        times = "" if interval == WHOLE else f" ({interval_text(*interval)})"
+        boxes = manifest.boxes_cell(row)
+        part = clip_name("", *interval, boxes)
         labels = {task: _label_text(labels, row) for task, labels in manifest.labels_by_task.items()}
         group = "" if manifest.groups is None else str(manifest.groups[row])
         shown = os.path.relpath(path, shared).encode("utf-8", "replace").decode()
@@ -227,12 +229,13 @@ def _clips(manifest: Manifest, answers: dict[str, dict[str, Answer]]) -> list[Cl
             row,
             path,
             interval,
-            Path(shown).name + times,
+            Path(shown).name + part,
             shown,
             str(manifest.splits[row]),
             group,
             labels,
             answers.get(name, {}),
+            boxes=boxes,
         )
         clips.append(clip)
     return clips

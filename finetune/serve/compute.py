@@ -24,6 +24,7 @@ from finetune.timeline.timelines import TimelineOptions, TimelinePredictor
 from finetune.timeline.window_length import window_length
 from finetune.video.dataset import indices_of_views, read_views
 from finetune.video.encode import encode_jpeg
+from finetune.video.probe_files import ClipOfFile
 
 MAX_PICTURES = 64  # of one clip
 
@@ -49,6 +50,8 @@ class ServedModel:
 
     def _result(self, request: VideoRequest) -> dict[str, Any]:
         item: Any = request.path if request.interval == WHOLE else (request.path, *request.interval)
+        if request.boxes:
+            item = ClipOfFile(request.path, request.interval, boxes=request.boxes)
         recipe = self.run.recipe
         video = find_inputs([item], recipe, image_sequences=self.image_sequences)[0]
         if isinstance(video.info, VideoError):

@@ -20,6 +20,7 @@ class VideoRequest:
     folder: Path
     name: str
     interval: tuple[float, float] = WHOLE
+    boxes: str = ""
     predict: bool = True
     pictures: bool = True
     heatmap: bool = False

@@ -68,13 +68,16 @@ class ServerState:
             self.jobs,
             (clip.id, "heatmap" if heatmap else "frames"),
             lambda folder: VideoRequest(
-                clip.path, folder, clip.name, clip.interval, predict=not heatmap, pictures=not heatmap, heatmap=heatmap
+                *(clip.path, folder, clip.name, clip.interval, clip.boxes),
+                predict=not heatmap,
+                pictures=not heatmap,
+                heatmap=heatmap,
             ),
         )
 
     async def nearest(self, clip: Clip, count: int) -> Job:
         """The finished job with the clips that are most like one."""
-        name = clip_name(clip.path, *clip.interval)
+        name = clip_name(clip.path, *clip.interval, clip.boxes)
         return await self._once(
             self.selection,
             (clip.id, "nearest", count),

@@ -235,3 +235,15 @@ def test_processes_that_are_killed_while_they_append_lose_nothing_and_overwrite_
         values[change.path, change.field] = change.value
     assert len({change.by for change in changes}) == 9
     assert journal.append(Change("0.mp4", "bad", True, False)) == len(changes) + 1
+
+
+def test_two_objects_of_one_interval_have_changes_of_their_own(tmp_path):
+    make_clip(tmp_path / "a.mp4", 4)
+    csv = tmp_path / "clips.csv"
+    csv.write_text('path,label,boxes\na.mp4,x,"1,2,3,4"\na.mp4,y,"5,2,3,4"\n')
+    journal = Journal(csv)
+    journal.append(Change("a.mp4", "label", "z", "x", boxes="1,2,3,4"))
+    values = {clip.boxes: value for (clip, _), value in Journal(csv).values().items()}
+    assert values == {"1,2,3,4": "z"}
+    with pytest.raises(DataError, match="label is 'y' now, not 'x'"):
+        journal.append(Change("a.mp4", "label", "z", "x", boxes="5,2,3,4"))
