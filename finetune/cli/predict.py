@@ -263,8 +263,9 @@ class _JsonItems:
 class _CsvRows:
     """A CSV file, opened with the first prediction and written row by row.
 
-    The first columns are those of the clip, with its `places`, and of the primary task if it has classes; with --reject also `rejected`, true or false. Columns of the other tasks carry the task's name:
-    `box.x`, `box.frame`, `level.predicted`.
+    The first columns are those of the clip, with its `places`, and of the primary task if it has classes; with --reject
+    also `rejected`, true or false. Columns of the other tasks carry the task's name: `box.x`, `box.frame`,
+    `level.predicted`.
     """
 
     def __init__(self, path: Path, opened: ExitStack, *, places: tuple[str, ...]) -> None:

@@ -36,7 +36,8 @@ class Change:
     """One cell of a row gets a `value` instead of the `previous` one; of the field `bad`, true or false.
 
     The row is that of `path`, [start, end) in seconds and `boxes`. `number` counts changes from 1, `time` is in UTC,
-    `by` says who made it, and `undoes` is the number of a change that is taken back. An appended change gets number and time.
+    `by` says who made it, and `undoes` is the number of a change that is taken back. An appended change gets number and
+    time.
     """
 
     path: str

@@ -238,7 +238,7 @@ def test_processes_that_are_killed_while_they_append_lose_nothing_and_overwrite_
 
 
 def test_two_objects_of_one_interval_have_changes_of_their_own(tmp_path):
-    make_clip(tmp_path / "a.mp4", 4)
+    (tmp_path / "a.mp4").touch()
     csv = tmp_path / "clips.csv"
     csv.write_text('path,label,boxes\na.mp4,x,"1,2,3,4"\na.mp4,y,"5,2,3,4"\n')
     journal = Journal(csv)
