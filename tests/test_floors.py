@@ -73,6 +73,7 @@ ALLOWED_IMPORTERS = {
             "video/decode/opencv_torchcodec.py",
             "video/still_edges.py",
             "video/draw_objects.py",
+            "video/tube_frames.py",
             "prediction/overlay.py",
         ),
         *("video/pack/write.py", "video/pack/read.py"),  # JPEG: the fastest codec of those that are there anyway

@@ -157,15 +157,11 @@ class ClipDataset(Dataset):
     def stamp(self, row: int) -> tuple[str | int, ...]:
         """What identifies a row's frames: the path, size in bytes and modification time in nanoseconds of its file.
 
-        With a pack, size and time are those when it was packed. Of an interval also its first frame and their number,
-        and of a row with boxes also these.
+        With a pack, size and time are as it was packed; of an interval also first frame and number, and of a row boxes.
         """
-        path = self.manifest.path(row).absolute()
-        cell = self.manifest.boxes_cell(row)
-        part: tuple[str | int, ...] = (*self.frame_range(row), *([cell] if cell else []))
-        if self.pack is not None:
-            return str(path), *self.pack.stamp(self.manifest.path(row)), *part
-        return str(path), *stamp(path), *part
+        path, cell = self.manifest.path(row), self.manifest.boxes_cell(row)
+        of_file = stamp(path.absolute()) if self.pack is None else self.pack.stamp(path)
+        return str(path.absolute()), *of_file, *self.frame_range(row), *filter(None, (cell,))
 
     def frame_range(self, row: int) -> tuple[int, ...]:
         """The first frame of a row in its file, and the number of its frames; () where no row is an interval."""
@@ -290,7 +286,7 @@ class ClipDataset(Dataset):
         if frame_range := self.frame_range(row):
             assert self.facts.file_frames is not None
             file_frames = int(self.facts.file_frames[row])
-            return source.part(frame_range[0] + begin, num_frames or frame_range[1], file_frames=file_frames)
+            source = source.part(frame_range[0] + begin, num_frames or frame_range[1], file_frames=file_frames)
         return source
 
 
