@@ -61,7 +61,7 @@ def _read_rows(run: Run, csv: Path, *, data_root: str | Path | None, needs_files
             "effect; put the pack, or a link to it, at that place"
         )
     if data_root is not None:
-        manifest = replace(manifest, paths=relocated_paths(manifest, Path(data_root)))
+        manifest = relocated(manifest, Path(data_root))
     elif needs_files and data.packed is None:
         _refuse_missing(manifest)
     return manifest
@@ -96,7 +96,7 @@ def _no_rows(run: Run) -> Manifest:
 
 
 def _refuse_missing(manifest: Manifest) -> None:
-    paths = [os.fsdecode(path) for path in manifest.paths]
+    paths = [os.fsdecode(path) for path in (*manifest.paths, *_mask_paths(manifest))]
     missing = [path for path in paths if not os.path.exists(path)]  # noqa: PTH110 (never raises)
     if missing:
         raise DataError(
@@ -105,12 +105,32 @@ def _refuse_missing(manifest: Manifest) -> None:
         )
 
 
-def relocated_paths(manifest: Manifest, root: Path) -> np.ndarray:
-    """The paths (N,) of the rows' files below `root`, UTF-8 bytes.
+def _mask_paths(manifest: Manifest) -> list[bytes]:
+    return [path for labels in manifest.tasks.values() if labels.kind == "segment" for path in labels.values if path]
+
+
+def relocated(manifest: Manifest, root: Path) -> Manifest:
+    """The same rows with their files, and masks that lie in the folder which `root` replaces, below `root`.
 
     `root` replaces the longest folder that all recorded paths share, or else the first folder above it for which all
     files exist. Raises DataError, naming some of the missing files, where no folder fits.
     """
+    base = _replaced_folder(manifest, root)
+    tasks = {
+        name: replace(labels, values=_moved(labels.values, base, root)) if labels.kind == "segment" else labels
+        for name, labels in manifest.tasks.items()
+    }
+    return replace(manifest, paths=_moved(manifest.paths, base, root), tasks=tasks)
+
+
+def _moved(paths_N: np.ndarray, base: Path, root: Path) -> np.ndarray:
+    """Paths (N,), UTF-8 bytes, with those below `base` moved below `root`."""
+    paths = [Path(os.fsdecode(path)) for path in paths_N]
+    moved = [root.absolute() / path.relative_to(base) if path.is_relative_to(base) else path for path in paths]
+    return np.array([os.fsencode(path) if text else b"" for path, text in zip(moved, paths_N, strict=True)])
+
+
+def _replaced_folder(manifest: Manifest, root: Path) -> Path:
     paths = [os.fsdecode(path) for path in manifest.paths]
     shared = Path(_shared_folder(paths))
     fewest: tuple[int, list[str]] | None = None
@@ -118,7 +138,7 @@ def relocated_paths(manifest: Manifest, root: Path) -> np.ndarray:
         moved = [root.absolute() / Path(path).relative_to(base) for path in paths]
         missing = [str(path) for path in moved if not path.exists()]
         if not missing:
-            return np.array([os.fsencode(path) for path in moved])
+            return base
         if fewest is None or len(missing) < fewest[0]:
             fewest = len(missing), missing
     assert fewest is not None

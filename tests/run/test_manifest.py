@@ -2,11 +2,14 @@
 
 import csv
 import json
+import os
 import shutil
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
+from framed import draw_labelled_videos, manifest_of_frames, recipe_of_frames
 from grey import make_clip
 from tasked import TASKS, draw_clips, manifest_of, recipe_of
 
@@ -14,7 +17,7 @@ import finetune as ft
 from finetune.checks.split_warnings import overlap_warnings
 from finetune.errors import DataError, RecipeError, RunError
 from finetune.evaluation.external_set import read_external_set
-from finetune.run.manifest import relocated_paths, saved_manifest
+from finetune.run.manifest import relocated, saved_manifest
 from finetune.run.read import open_run
 from finetune.train.from_recipe import train_from_recipe
 
@@ -220,10 +223,20 @@ def test_paths_below_several_folders_are_mapped_by_the_longest_they_share(run, t
         path = tmp_path / "store" / name.decode().removeprefix("/data/")
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(b"")
-    found = relocated_paths(there, tmp_path / "store").tolist()
+    found = relocated(there, tmp_path / "store").paths.tolist()
     assert found == [str(tmp_path / "store" / name.decode().removeprefix("/data/")).encode() for name in names]
     with pytest.raises(DataError, match="1[0-9] of 16 files do not exist"):
-        relocated_paths(there, tmp_path / "store/a")
+        relocated(there, tmp_path / "store/a")
+
+
+def test_masks_move_with_the_folder_of_the_videos(tmp_path):
+    recipe = recipe_of_frames(draw_labelled_videos(tmp_path / "old", train=1, val=1, test=0), ("pixels", "objects"))
+    manifest = manifest_of_frames(recipe)
+    (tmp_path / "old").rename(tmp_path / "new")
+    moved = relocated(manifest, tmp_path / "new")
+    masks = [Path(os.fsdecode(path)) for path in moved.tasks["pixels"].values]
+    assert all(path.is_file() and path.parent == tmp_path / "new" / "masks" for path in masks)
+    assert moved.tasks["objects"] is manifest.tasks["objects"]
 
 
 def test_one_file_under_two_labels_is_refused_in_another_set(run, other):
