@@ -1,19 +1,26 @@
 """Loaders of the rows of a split in order, without augmentation."""
 
 from finetune.data.manifest import Manifest
+from finetune.errors import DataError
 from finetune.recipe.schema import Data, Recipe
 from finetune.video.batch_sampler import EpochBatchSampler
 from finetune.video.dataset import ClipDataset
 from finetune.video.loader import ClipLoader, worker_count
+from finetune.video.masks import mask_problems
 from finetune.video.pack.read import manifest_facts
 
 
 def evaluation_loader(
     manifest: Manifest, split: str, recipe: Recipe, *, size: int, views: int
 ) -> tuple[ClipLoader, dict[int, str]]:
-    """A loader of a split for evaluation, and, by row of the manifest, why a file cannot be read."""
+    """A loader of a split for evaluation, and, by row of the manifest, why a file cannot be read.
+
+    Raises DataError with all that is wrong with masks.
+    """
     clip, packed = recipe.clip.model_copy(update={"size": size}), recipe.data.packed
     facts = manifest_facts(manifest, packed, side=size)
+    if problems := mask_problems(manifest, facts):
+        raise DataError("\n".join(problems))
     dataset = ClipDataset(manifest, split, clip=clip, views=views, facts=facts, packed=packed)
     return row_loader(dataset, recipe.data), facts.bad
 

@@ -10,6 +10,7 @@ from finetune.train.log.console import Display
 from finetune.train.setup.preflight import load_file_facts
 from finetune.video.masks import mask_problems, read_mask
 from finetune.video.probe_files import scan_files
+from finetune.video.row_loader import evaluation_loader
 
 
 @pytest.fixture
@@ -70,6 +71,9 @@ def test_everything_that_is_wrong_with_masks_is_named_before_training(recipe, tm
         load_file_facts(manifest, recipe, Display(quiet=True))
     lines = str(error.value).splitlines()
     assert len(lines) == 3 and all("(tasks.pixels)" in line for line in lines)
+    with pytest.raises(DataError) as on_evaluation:
+        evaluation_loader(manifest, "val", recipe, size=64, views=1)
+    assert str(on_evaluation.value) == str(error.value)
     assert f"{masks[0]}: the mask does not exist" in str(error.value)
     assert f"{masks[1]}: the mask has 80 x 60 pixels, its video 80 x 64" in str(error.value)
     assert f"{masks[2]}: the mask has the values 7, but classes names only 0 to {len(CLASSES) - 1}" in str(error.value)
