@@ -60,12 +60,12 @@ def mask_problems(manifest: Manifest, facts: FileFacts) -> list[str]:
         for row in rows.tolist():
             if row not in facts.bad:
                 size = int(facts.heights[row]), int(facts.widths[row])
-                problem = _mask_problem(Path(os.fsdecode(labels.values[row])), labels.names, size)
+                problem = mask_problem(Path(os.fsdecode(labels.values[row])), labels.names, size)
                 problems += [f"{problem} (tasks.{name})"] if problem else []
     return problems
 
 
-def _mask_problem(path: Path, classes: tuple[str, ...], video_size: tuple[int, int]) -> str:
+def mask_problem(path: Path, classes: tuple[str, ...], video_size: tuple[int, int]) -> str:
     """What is wrong with a mask of a video of `video_size` (height, width); an empty text if it is right."""
     try:
         mask_HW = read_mask(path)
