@@ -109,7 +109,8 @@ def recipe_of_frames(manifest_csv, tasks=tuple(TASKS), **sections):
     """A recipe with these tasks, by name or as {name: settings}; `sections` are laid over SETTINGS."""
     settings = {"data": {"manifest": manifest_csv, "workers": 0}, **SETTINGS}
     for name, section in sections.items():
-        settings[name] = settings.get(name, {}) | section if isinstance(section, dict) else section
+        is_mapping = isinstance(section, dict) and name != "phases"
+        settings[name] = settings.get(name, {}) | section if is_mapping else section
     chosen = tasks if isinstance(tasks, dict) else {name: TASKS[name] for name in tasks}
     return Recipe.model_validate({"tasks": chosen, **settings})
 

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import torch
 from accelerate import Accelerator
+from framed import manifest_of_frames, recipe_of_frames
 from grey import TINY
 from tasked import TASKS, manifest_of, recipe_of
 
@@ -34,6 +35,9 @@ def main(data: str, out: str, special: str = "") -> None:
         die_at(4)
     if special == "several":
         train_several(data, Path(out))
+        return
+    if special == "objects":
+        train_objects(data, Path(out))
         return
     if special == "short last batch":
         train_with_short_last_batch(data, Path(out))
@@ -68,6 +72,14 @@ def train_several(data: str, out: Path) -> Path:
     tasks = {name: TASKS[name] for name in ("way", "shade")} | {"box": TASKS["box"] | {"feature_stage": "layer3"}}
     recipe = recipe_of(data, tasks, train={"batch_size": 6 // process_count(), "optimizer": "sgd"}, **settings)
     return train_from_recipe(recipe, manifest_of(recipe), out=out)
+
+
+def train_objects(data: str, out: Path) -> Path:
+    """Of boxes, motion and pixels, with no task that reads the backbone's last features."""
+    phases = [{"unfreeze": "head", "epochs": 1, "lr": 1e-2}, {"unfreeze": "layer3", "epochs": 1, "lr": 1e-2}]
+    train = {"batch_size": 6 // process_count(), "optimizer": "sgd"}
+    recipe = recipe_of_frames(data, ("tracks",), train=train, phases=phases)
+    return train_from_recipe(recipe, manifest_of_frames(recipe), out=out)
 
 
 SHORT = {

@@ -5,6 +5,7 @@ from functools import partial
 
 from accelerate import Accelerator
 from accelerate.state import AcceleratorState
+from accelerate.utils import DistributedDataParallelKwargs
 from torch import Tensor
 from torch.optim import Optimizer
 
@@ -33,8 +34,12 @@ def build_setup(
     """
     train, device = recipe.train, resolve_device(recipe.train.device)
     AcceleratorState._reset_state()  # a run before this one may have had another precision
+    uses_all_layers = model.sharing is None or model.sharing.reads_last_features
     accelerator = Accelerator(
-        mixed_precision=precision.replace("fp32", "no"), cpu=device.type == "cpu", log_with=list(train.trackers) or None
+        mixed_precision=precision.replace("fp32", "no"),
+        cpu=device.type == "cpu",
+        log_with=list(train.trackers) or None,
+        kwargs_handlers=[DistributedDataParallelKwargs(find_unused_parameters=not uses_all_layers)],
     )
     refuse_sharding(accelerator)
     share = (0, 1) if is_trial else (accelerator.process_index, accelerator.num_processes)

@@ -11,10 +11,11 @@ from types import SimpleNamespace
 import pytest
 import torch
 from accelerate.utils import DistributedType
+from framed import draw_labelled_videos
 from grey import TINY, make_clip
 from safetensors.torch import load_file
 from tasked import draw_clips
-from together import SHORT, main, train_several, train_with_short_last_batch
+from together import SHORT, main, train_objects, train_several, train_with_short_last_batch
 
 import finetune as ft
 from finetune.errors import RunError
@@ -75,11 +76,17 @@ def short_last_batch(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def of_two(data, several_tasks, short_last_batch, tmp_path_factory):
-    """The folder of five runs of two processes each: one launch, because starting takes longer than training."""
+def labelled_frames(tmp_path_factory):
+    """16 labelled frames: the last batch holds four."""
+    return draw_labelled_videos(tmp_path_factory.mktemp("frames"), train=4, test=0)
+
+
+@pytest.fixture(scope="module")
+def of_two(data, several_tasks, short_last_batch, labelled_frames, tmp_path_factory):
+    """The folder of six runs of two processes each: one launch, because starting takes longer than training."""
     folder = tmp_path_factory.mktemp("two")
     jobs = {"kept": data, "several": several_tasks, "short last batch": short_last_batch}
-    jobs |= {"statistics": data, "started": data}
+    jobs |= {"statistics": data, "started": data, "objects": labelled_frames}
     train(2, *(argument for name, source in jobs.items() for argument in (source, folder / name, name)))
     return folder
 
@@ -135,6 +142,16 @@ def test_two_processes_with_several_tasks_are_the_run_of_one_with_the_doubled_ba
             assert ours[key] == pytest.approx(theirs[key], abs=10 * TOLERANCE), key
         losses = [[task["train_loss"] for task in each["tasks"].values()] for each in (ours, theirs)]
         assert losses[0] == pytest.approx(losses[1], abs=TOLERANCE)
+
+
+@pytest.mark.slow
+def test_two_processes_learn_boxes_motion_and_pixels_as_one(of_two, labelled_frames, tmp_path):
+    train_objects(labelled_frames, tmp_path / "one")
+    two, one = of_two / "objects", tmp_path / "one"
+    assert difference(two, one) < TOLERANCE
+    for ours, theirs in zip(records(two), records(one), strict=True):
+        parts = [list(record["tasks"]["tracks"]["train_loss_parts"].values()) for record in (ours, theirs)]
+        assert parts[0] == pytest.approx(parts[1], abs=TOLERANCE)
 
 
 @pytest.mark.slow

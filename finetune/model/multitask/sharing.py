@@ -49,6 +49,11 @@ class Sharing(nn.Module):
         """Width of the vector that a task reads by its own reader; None if it reads the shared pooled vector."""
         return self.widths.get(task)
 
+    @property
+    def reads_last_features(self) -> bool:
+        """Whether any task reads the backbone's features; else its layers after the last tap get no gradient."""
+        return any(name not in {*self.tap_of, *self.spec.dense_tasks} for name in self.spec.tasks)
+
     def forward(self, features: Tensor, pooling: nn.Module) -> dict[str, Any]:
         """Features (B, T', D), or (B, 2, T', D) of two towers, to {task: (B, D)}; D may differ between tasks.
 

@@ -21,7 +21,7 @@ FAMILIES = [
     "torchvision/mobilenet_v2",
 ]
 MORE = [*TIMM, *TIMM_SLOW, *(f"torchvision/{name}" for name in (*TORCHVISION, *TORCHVISION_SLOW))]
-REFUSED = {"pit_ti_224", "efficientvim_m1", "crossvit_9_240", "torchvision/vit_b_16"}
+REFUSED = {"pit_ti_224", "efficientvim_m1", "crossvit_9_240"}
 
 
 def targets_of(model, clips):
