@@ -1,9 +1,10 @@
 """`finetune evaluate` and `finetune report`: score a run, and rebuild its report."""
 
 import sys
+from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
@@ -13,6 +14,10 @@ from finetune.cli.manifest import print_data_root_mapping
 from finetune.cli.progress import WRITING_REPORT, progress_bars
 from finetune.errors import RunError
 from finetune.recipe.own_parts import import_named_parts
+from finetune.text import count
+
+if TYPE_CHECKING:
+    from finetune.run.results import TaskResults
 
 _PRINTED_METRICS = {
     "classify": ("top1", "top5", "macro_f1"),
@@ -21,6 +26,9 @@ _PRINTED_METRICS = {
     "box": ("mean_iou", "ap50", "center_error"),
     "motion": ("correlation", "endpoint_error"),
     "regress": ("r2", "mae", "correlation"),
+    "detect": ("ap", "ap50", "hota", "mota", "idf1"),
+    "track": ("ap", "ap50", "motion_correlation", "hota", "mota", "idf1"),
+    "segment": ("miou", "pixel_accuracy", "steadiness"),
 }
 
 
@@ -113,12 +121,8 @@ def evaluate(
         print(f"warning   {warning['what']}", file=sys.stderr)
     several = len(results["tasks"]) > 1
     for task, metrics in results["tasks"].items():
-        own = [metrics["own_metric"]] if metrics.get("own_metric") else []
-        for name in (*_PRINTED_METRICS[metrics["kind"]], *own):
-            value, ends = metrics[name], metrics[f"{name}_ci"]
-            interval = "unknown" if ends is None else f"{ends[0]:.3f} to {ends[1]:.3f}"
-            label = f"{task} {name}" if several else f"{name:9}"
-            print(f"{label} {'not finite' if value is None else f'{value:.3f}'}  (95 % interval {interval})")
+        for name, text in _metric_texts(metrics):
+            print(f"{f'{task} {name}' if several else f'{name:9}'} {text}")
         if open_set := metrics.get("open_set"):
             print(f"unknown   {format_open_set(open_set)}")
     print(f"clips     {results['num_rows']}" + f", {len(results['skipped'])} skipped" * bool(results["skipped"]))
@@ -127,6 +131,19 @@ def evaluate(
 
         print(f"events    {format_events(events)}")
     print(f"report    {page}")
+
+
+def _metric_texts(metrics: "TaskResults") -> Iterator[tuple[str, str]]:
+    """Names and values of the printed metrics of a task, with their intervals; those of tracks where it has any."""
+    own = [metrics["own_metric"]] if metrics.get("own_metric") else []
+    for name in (*_PRINTED_METRICS[metrics["kind"]], *own):
+        if name in metrics:
+            value, ends = metrics[name], metrics[f"{name}_ci"]
+            interval = "unknown" if ends is None else f"{ends[0]:.3f} to {ends[1]:.3f}"
+            missing = "not finite" if name in own else "unknown"
+            yield name, f"{missing if value is None else f'{value:.3f}'}  (95 % interval {interval})"
+    if "switches" in metrics:
+        yield "switches", f"of identity: {metrics['switches']}, in {count(metrics['num_identities'], 'true track')}"
 
 
 def report(

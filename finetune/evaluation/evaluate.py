@@ -18,9 +18,16 @@ from finetune.data.unknown_classes import unknown_rows
 from finetune.errors import DataError, RunError, shorten_list, suggest_similar
 from finetune.evaluation.external_set import external_set_folder, read_external_set
 from finetune.evaluation.open_set import open_set_results
-from finetune.evaluation.task_results import TaskPredictions, add_own_metric, apply_fitted, task_metrics
+from finetune.evaluation.task_results import (
+    TaskPredictions,
+    add_own_metric,
+    apply_fitted,
+    task_metrics,
+    with_shown_detections,
+)
 from finetune.evaluation.write_evaluation import build_results, describe_interval, write_evaluation
 from finetune.inference.exported import InferenceModel, inference_precision, load_for_inference, resolve_views
+from finetune.inference.mask_counts import with_mask_counts
 from finetune.inference.predict_split import (
     Predictions,
     Progress,
@@ -32,8 +39,9 @@ from finetune.model.classifier import VideoClassifier
 from finetune.model.freezing.stages import HEAD_STAGES
 from finetune.model.view_consensus import CONSENSUS_LABELS
 from finetune.recipe.load import list_overrides
+from finetune.recipe.object_fields import DETECTION_FIELDS
 from finetune.recipe.schema import MAX_VIEWS, Recipe
-from finetune.recipe.tasks import CLASSIFICATION_KINDS
+from finetune.recipe.tasks import CLASSIFICATION_KINDS, primary_task
 from finetune.run.checkpoint import load_model
 from finetune.run.fitted import Fitted, read_fitted
 from finetune.run.folder import EvaluationFolder, RunFolder
@@ -199,6 +207,8 @@ def _no_unknown_row_warning(unknown: Manifest, split: str) -> dict[str, str]:
 def _load_frozen_baseline(run: Run) -> VideoClassifier | None:
     """The model as it was before its backbone was trained, if its head had already been trained on frozen features."""
     checkpoint = RunFolder(run.folder).checkpoint("start")
+    if not run.outputs[primary_task(run.outputs)].is_categorical:
+        return None
     if run.recipe.model.weights == "none" or not checkpoint.meta.is_file():
         return None
     epochs = read_checkpoint_meta(checkpoint).get("epoch") or 0
@@ -216,24 +226,36 @@ def _check_predictions(run: Run, tested: Manifest, predictions: Predictions, *, 
         )
     if not len(predictions.rows):
         raise DataError(f"{run.folder}: none of the {rows} can be read")
-    finite_N = np.all([np.isfinite(values).all(1) for values in predictions.tasks.values()], axis=0)
+    finite_N = np.all([_finite_rows(values) for values in predictions.tasks.values()], axis=0)
     if not finite_N.all():
         files = shorten_list([tested.clip_name(row) for row in predictions.rows[~finite_N]])
         raise DataError(f"{run.folder}: predictions for {files} are not finite; train with train.precision=fp32")
+
+
+def _finite_rows(values: np.ndarray) -> np.ndarray:
+    """Whether the predictions of each row, (N, …), are finite; the motion of detections (N, D, 8) may be missing."""
+    if values.ndim == 3 and values.shape[2] == len(DETECTION_FIELDS):
+        values = values[..., : DETECTION_FIELDS.index("dx")]
+    return np.isfinite(values.reshape(len(values), -1)).all(1)
 
 
 def _task_predictions(
     run: Run, tested: Manifest, inference: _SplitInference, fitted: dict[str, Fitted], *, use_temperature: bool
 ) -> dict[str, TaskPredictions]:
     """Predictions of each task that at least one row has a label of, with thresholds and temperature applied."""
-    rows, by_task = inference.predictions.rows, {}
-    for task, values_NK in inference.predictions.tasks.items():
+    counted = with_mask_counts(inference.predictions, inference.dataset)
+    rows, by_task = counted.rows, {}
+    for task, values_NK in counted.tasks.items():
         if tested.tasks and not tested.tasks[task].known[rows].any():
             continue
         frozen_NK = inference.frozen_NK if task == inference.model.primary else None
         predictions = TaskPredictions(rows, values_NK, frozen=frozen_NK)
         kind = run.outputs[task].kind
-        by_task[task] = apply_fitted(kind, predictions, fitted[task], use_temperature=use_temperature)
+        predictions = apply_fitted(kind, predictions, fitted[task], use_temperature=use_temperature)
+        threshold = fitted[task].score_threshold
+        by_task[task] = with_shown_detections(
+            tested, task, predictions, fitted=threshold, facts=inference.dataset.facts
+        )
     return by_task
 
 

@@ -10,16 +10,24 @@ import numpy as np
 from finetune.data.labels import Labels
 from finetune.data.manifest import Manifest
 from finetune.errors import RecipeError
+from finetune.evaluation.object_results import (
+    ShownDetections,
+    object_metrics,
+    shown_detections,
+    write_object_predictions,
+)
 from finetune.metrics.boxes import box_iou_pairs
 from finetune.metrics.calibration import apply_temperature, calibration_metrics
 from finetune.metrics.curves import accuracy_by_coverage
 from finetune.metrics.headline import score_classification
 from finetune.metrics.intervals import paired_difference
 from finetune.metrics.own_metric import score_own_metric
+from finetune.metrics.segmentation import score_segmentation, segmentation_figures
 from finetune.metrics.slices import accuracy_by_slice
 from finetune.metrics.tasks import score_task
 from finetune.recipe.own_parts import how_to_give
-from finetune.recipe.tasks import CATEGORICAL_KINDS, CLASSIFICATION_KINDS, primary_task
+from finetune.recipe.tasks import CATEGORICAL_KINDS, CLASSIFICATION_KINDS, DETECTION_KINDS, primary_task
+from finetune.run.detections_csv import write_frame_counts
 from finetune.run.fitted import Fitted
 from finetune.run.folder import EvaluationFolder
 from finetune.run.predictions_csv import PredictionRow, save_array, write_class_predictions, write_numeric_predictions
@@ -31,8 +39,10 @@ from finetune.video.file_facts import FileFacts
 class TaskPredictions:
     """Predictions of one task for `rows` (N,): `values` (N, K) are class probabilities, or numbers.
 
-    Where a clip may have several classes, `predicted` (N, K) marks those above their thresholds. `calibrated` (N, K)
-    are probabilities at the run's temperature, `frozen` (N, K) those of the model before its backbone was trained.
+    Of detection they are detections (N, D, 8), and `shown` tells which are shown; of segmentation counts of pixels
+    (N, K² + 2), see metrics/segmentation.py. Where a clip may have several classes, `predicted` (N, K) marks those
+    above their thresholds. `calibrated` (N, K) are probabilities at the run's temperature, `frozen` (N, K) those of the
+    model before its backbone was trained.
     """
 
     rows: np.ndarray
@@ -40,21 +50,36 @@ class TaskPredictions:
     predicted: np.ndarray | None = None
     calibrated: np.ndarray | None = None
     frozen: np.ndarray | None = None
+    shown: ShownDetections | None = None
 
     def at(self, keep: np.ndarray) -> "TaskPredictions":
         """The predictions of some rows: `keep` (M,) are positions in `rows`."""
         parts = (self.values, self.predicted, self.calibrated, self.frozen)
-        return TaskPredictions(self.rows[keep], *(None if part is None else part[keep] for part in parts))  # type: ignore[arg-type]
+        kept = TaskPredictions(self.rows[keep], *(None if part is None else part[keep] for part in parts))  # type: ignore[arg-type]
+        return replace(kept, shown=None if self.shown is None else self.shown.at(keep))
 
 
 def apply_fitted(kind: str, predictions: TaskPredictions, fitted: Fitted, *, use_temperature: bool) -> TaskPredictions:
-    """The predictions with class thresholds applied and, if `use_temperature`, with calibrated probabilities."""
+    """The predictions with class thresholds applied and, if `use_temperature`, with calibrated probabilities.
+
+    Those of detection are `with_shown_detections`.
+    """
     values_NK, thresholds_K = predictions.values, fitted.thresholds_K
     predicted_NK = None if thresholds_K is None else values_NK >= thresholds_K
     calibrated_NK = None
     if use_temperature and fitted.temperature is not None:
         calibrated_NK = apply_temperature(values_NK, fitted.temperature, multilabel=kind == "multilabel")
     return replace(predictions, predicted=predicted_NK, calibrated=calibrated_NK)
+
+
+def with_shown_detections(
+    tested: Manifest, task: str, predictions: TaskPredictions, *, fitted: float | None, facts: FileFacts
+) -> TaskPredictions:
+    """The predictions, and for detection which of them are shown; `fitted` is the score threshold of the run."""
+    if not tested.tasks or tested.tasks[task].kind not in DETECTION_KINDS:
+        return predictions
+    shown = shown_detections(tested, task, predictions.rows, predictions.values, fitted=fitted, facts=facts)
+    return replace(predictions, shown=shown)
 
 
 def keep_labelled(tested: Manifest, task: str, predictions: TaskPredictions) -> tuple[Manifest, TaskPredictions]:
@@ -75,7 +100,11 @@ def task_metrics(
     kind = tested.tasks[task].kind if tested.tasks else "classify" if tested.targets is None else "multilabel"
     if kind in CLASSIFICATION_KINDS:
         return _class_metrics(seen, known, groups, facts=facts)
+    if known.shown is not None:
+        return object_metrics(tested, task, known.rows, known.values, shown=known.shown, facts=facts)
     labels = tested.tasks[task].at(known.rows)
+    if kind == "segment":
+        return score_segmentation(known.values, classes=labels.names, groups=groups)
     fitted = None if trained is None or kind == "ordinal" else trained.values[trained.known].mean(0)
     return score_task(kind, labels.values, known.values, names=labels.names, groups=groups, fitted=fitted)
 
@@ -145,6 +174,10 @@ def write_predictions(
             file = "" if task == primary else task
             rows = write_class_predictions(folder, seen, known.rows, known.values, known.predicted, task=file)
             primary_rows = rows if task == primary else primary_rows
+        elif of_task.shown is not None:
+            write_object_predictions(folder, tested, task, of_task.rows, of_task.values, shown=of_task.shown)
+        elif tested.tasks[task].kind == "segment":
+            _write_mask_counts(folder, tested, task, known)
         else:
             labels = tested.tasks[task].at(of_task.rows)
             extra = {"iou": box_iou_pairs(labels.values, of_task.values)} if labels.kind == "box" else {}
@@ -152,6 +185,14 @@ def write_predictions(
         if task == primary:
             _write_frozen(EvaluationFolder(folder).frozen, known.frozen)
     return primary_rows
+
+
+def _write_mask_counts(folder: Path, tested: Manifest, task: str, predictions: TaskPredictions) -> None:
+    """Write the counts of pixels, and for each labelled frame its metrics."""
+    save_array(EvaluationFolder(folder).outputs(task), predictions.values)
+    figures = [segmentation_figures(counts_F) for counts_F in predictions.values]
+    columns = {name: [of_frame[name] for of_frame in figures] for name in ("miou", "pixel_accuracy")}
+    write_frame_counts(folder, tested, predictions.rows, columns, task=task)
 
 
 def _write_frozen(path: Path, frozen_NK: np.ndarray | None) -> None:

@@ -52,10 +52,10 @@ def score_segmentation(counts_NF: np.ndarray, *, classes: Sequence[str], groups:
     counts_UF = np.zeros((units.count, counts_NF.shape[1]), dtype=np.int64)
     np.add.at(counts_UF, units.unit_of_row, counts_NF)
     counts_F = counts_UF.sum(0)
-    figures, left_out = _figures(counts_F), [_figures(rest_F) for rest_F in counts_F - counts_UF]
+    left_out = [segmentation_figures(rest_F) for rest_F in counts_F - counts_UF]
     confusion_KK = counts_F[:-2].reshape(len(classes), len(classes))
     task: dict[str, Any] = {"kind": "segment", "classes": list(classes), "num_rows": len(counts_NF)}
-    for name, value in figures.items():
+    for name, value in segmentation_figures(counts_F).items():
         left_out_U = np.array([rest[name] for rest in left_out], dtype=float)
         task |= {name: value, f"{name}_ci": None if value is None else proportion_interval(value, left_out_U, units)}
     task |= {"num_pixels": int(confusion_KK.sum()), "num_neighbours": int((counts_NF[:, -2] > 0).sum())}
@@ -65,10 +65,11 @@ def score_segmentation(counts_NF: np.ndarray, *, classes: Sequence[str], groups:
 
 def mean_iou(counts_NF: np.ndarray) -> float | None:
     """The `miou` of `score_segmentation`."""
-    return _figures(counts_NF.sum(0, dtype=np.int64))["miou"]
+    return segmentation_figures(counts_NF.sum(0, dtype=np.int64))["miou"]
 
 
-def _figures(counts_F: np.ndarray) -> dict[str, float | None]:
+def segmentation_figures(counts_F: np.ndarray) -> dict[str, float | None]:
+    """The metrics of `score_segmentation` from counts (K² + 2,) of one or more frames."""
     num_classes = math.isqrt(len(counts_F))
     confusion_KK = counts_F[:-2].reshape(num_classes, num_classes)
     true_K, right_K = confusion_KK.sum(1), confusion_KK.diagonal()

@@ -149,8 +149,15 @@ class EvaluationFolder:
         """The prediction for each row; `task` is empty for the primary task, if it has classes."""
         return self.path / (f"predictions-{task}.csv" if task else "predictions.csv")
 
+    def detections(self, task: str) -> Path:
+        """The objects that are detected in the frames of a task, one line each."""
+        return self.path / f"detections-{task}.csv"
+
     def outputs(self, task: str = "") -> Path:
-        """Probabilities or numbers (N, K), float32, in the order of `predictions`."""
+        """Probabilities or numbers (N, K), float32, in the order of `predictions`.
+
+        Of detection all detections (N, D, 8), of segmentation counts of pixels, see metrics/segmentation.py.
+        """
         return self.path / (f"said-{task}.npy" if task else "probabilities.npy")
 
     @property

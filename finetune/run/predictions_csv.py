@@ -117,7 +117,7 @@ def write_numeric_predictions(
             writer.writerow(spreadsheet_row([*manifest.clip_cells(row), group, *pairs, *extra_cells]))
 
 
-def _clip_name_of(row: Mapping[str, str]) -> str:
+def clip_name_of(row: Mapping[str, str]) -> str:
     """The name of the clip in a row of a predictions file."""
     path = from_spreadsheet_cell(row["path"])
     return clip_name(path, float(row.get("start") or 0), float(row.get("end") or math.inf), row.get("boxes") or "")
@@ -163,7 +163,7 @@ def read_task_predictions(
 def read_clip_names(path: Path) -> list[str]:
     """The names of the clips in a predictions file of any task, in order."""
     with path.open(newline="", encoding="utf-8", errors="replace") as file:
-        return [_clip_name_of(row) for row in csv.DictReader(file)]
+        return [clip_name_of(row) for row in csv.DictReader(file)]
 
 
 def _parse_rows(file: Iterator[str], path: Path) -> Iterator[PredictionRow]:
@@ -173,7 +173,7 @@ def _parse_rows(file: Iterator[str], path: Path) -> Iterator[PredictionRow]:
             if (row := next(rows, None)) is None:
                 return
             top_k = {str(name): float(probability) for name, probability in json.loads(row["top_k"] or "[]")}
-            cells = _clip_name_of(row), row["label"], row["predicted"], float(row["probability"])
+            cells = clip_name_of(row), row["label"], row["predicted"], float(row["probability"])
             if None in cells or not math.isfinite(cells[3]):
                 raise ValueError("a column is missing, or the probability is not a finite number")
             label, predicted = map(from_spreadsheet_cell, cells[1:3])

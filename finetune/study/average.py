@@ -12,6 +12,7 @@ from torch import Tensor
 
 from finetune.data.intervals import clip_name
 from finetune.errors import RunError
+from finetune.inference.mask_counts import with_mask_counts
 from finetune.inference.predict_split import predict_rows
 from finetune.metrics.headline import epoch_sort_key, validation_metrics
 from finetune.run.checkpoint import load, load_model, load_model_weights, read_tensors, save_checkpoint
@@ -131,7 +132,7 @@ def _scorer(folder: Path, times: int, progress: Progress) -> Score:
         load_model_weights(model, state, where=folder)
         loader, _ = evaluation_loader(tested, "val", recipe, size=model.size, views=views)
         with loader:
-            predictions = predict_rows(model, loader, precision=precision)
+            predictions = with_mask_counts(predict_rows(model, loader, precision=precision), loader.dataset)
         if not len(predictions.rows):
             raise RunError(f"{folder}: none of its val rows can be read")
         progress(next(numbers), times)

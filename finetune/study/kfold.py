@@ -10,7 +10,13 @@ import numpy as np
 
 from finetune.checks.split_warnings import warnings_of_folds
 from finetune.data.manifest import Manifest
-from finetune.evaluation.task_results import TaskPredictions, add_own_metric, apply_fitted, task_metrics
+from finetune.evaluation.task_results import (
+    TaskPredictions,
+    add_own_metric,
+    apply_fitted,
+    task_metrics,
+    with_shown_detections,
+)
 from finetune.evaluation.write_evaluation import build_results, describe_interval, write_evaluation
 from finetune.metrics.headline_keys import HEADLINE_METRICS
 from finetune.metrics.intervals import FOLD_ERROR_NOTE, widen_for_pooled_folds
@@ -70,6 +76,9 @@ def _pool_results(
     rows = np.unique(np.concatenate([task.rows for task in predictions.values()]))
     clip, packed = recipe.clip.model_copy(update={"size": protocol["size"]}), recipe.data.packed
     facts = manifest_facts(tested, packed, side=protocol["size"])
+    predictions = {
+        name: with_shown_detections(tested, name, task, fitted=None, facts=facts) for name, task in predictions.items()
+    }
     dataset = ClipDataset(tested, "test", clip=clip, views=recipe.evaluate.views, facts=facts, packed=packed)
     with widen_for_pooled_folds():
         tasks = {name: task_metrics(tested, name, task, facts=facts) for name, task in predictions.items()}
@@ -124,8 +133,8 @@ def _concatenate(folds: Sequence[TaskPredictions]) -> TaskPredictions:
         return np.concatenate(parts) if len(parts) == len(folds) else None
 
     rows, values = (np.concatenate([getattr(fold, name) for fold in folds]) for name in ("rows", "values"))
-    optional = (joined(name) for name in ("predicted", "calibrated", "frozen"))
-    return TaskPredictions(rows, values, *optional).at(np.argsort(rows))
+    predicted, calibrated, frozen = (joined(name) for name in ("predicted", "calibrated", "frozen"))
+    return TaskPredictions(rows, values, predicted, calibrated, frozen).at(np.argsort(rows))
 
 
 def _fold_metrics(fold: FinishedRun) -> dict[str, Any]:

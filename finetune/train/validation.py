@@ -8,6 +8,7 @@ import numpy as np
 from finetune.data.manifest import Manifest
 from finetune.feature_cache.cached_clips import CachedClipLoader
 from finetune.feature_cache.frozen_part import FrozenPart
+from finetune.inference.mask_counts import with_mask_counts
 from finetune.inference.predict_split import Predictions, Progress, known_scores_record, predict_rows
 from finetune.metrics.detection import rows_with_objects
 from finetune.metrics.headline import validation_metrics
@@ -40,6 +41,7 @@ def validate(
     if loader is None:
         return nothing
     predictions = predict_rows(model, loader, precision=precision, frozen=frozen, progress=progress)
+    predictions = with_mask_counts(predictions, loader.dataset)
     run.record_skipped(list(predictions.skipped.items()))
     run.known_scores = known_scores_record(predictions)
     if not len(predictions.rows):

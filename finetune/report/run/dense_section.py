@@ -1,5 +1,6 @@
 """The section of a detection, tracking or segmentation task: tables, curves, confusion matrix and pictures."""
 
+from pathlib import Path
 from typing import Any
 
 from finetune.recipe.tasks import DETECTION_KINDS
@@ -44,15 +45,8 @@ def dense_context(
         "precision_recall_figure": _precision_recall(task, index),
         "figure": _confusion(task, index) if has_matrix else None,
         "frames": [] if evaluation is None else _worst_frames(name, evaluation),
-        "file": predictions_file(name, task["kind"], is_only=len(results["tasks"]) == 1),
+        "file": EvaluationFolder(Path()).detections(name).name if is_detection else "",
     }
-
-
-def predictions_file(name: str, kind: str, *, is_only: bool) -> str:
-    """The file with the predictions of a task, as the evaluation writes it."""
-    if kind not in DETECTION_KINDS:
-        return ""
-    return "detections.csv" if is_only else f"detections.{name}.csv"
 
 
 def _sizes(task: dict[str, Any]) -> list[dict[str, Any]]:
