@@ -8,9 +8,8 @@ from pathlib import Path
 import numpy as np
 
 from finetune.data.labels import Labels
-from finetune.errors import DataError, shorten_list
 from finetune.inference.predict_split import Predictions
-from finetune.metrics.segmentation import UNLABELLED, frame_counts
+from finetune.metrics.segmentation import frame_counts
 from finetune.video.dataset import ClipDataset
 from finetune.video.masks import mask_in_crop
 
@@ -19,7 +18,7 @@ def with_mask_counts(predictions: Predictions, dataset: ClipDataset) -> Predicti
     """The predictions with counts of pixels (N, K² + 2), see `frame_counts`, in the place of masks (N, S, S).
 
     True masks are read as the model sees the frame. Rows without a label have counts of 0. Raises VideoError for a mask
-    that cannot be read, DataError for one with a class that the run does not know.
+    that cannot be read.
     """
     tasks = dict(predictions.tasks)
     for task, masks_NSS in predictions.tasks.items():
@@ -39,13 +38,7 @@ def _count(labels: Labels, rows: np.ndarray, masks_NSS: np.ndarray, dataset: Cli
         for place in known.tolist():
             placement = dataset.placements_of_row(int(rows[place]))[0]
             path = Path(os.fsdecode(labels.values[rows[place]]))
-            true_SS = mask_in_crop(path, placement, masks_NSS.shape[-1])
-            if len(unnamed := np.setdiff1d(true_SS, [*range(num_classes), UNLABELLED])):
-                values = shorten_list(unnamed.tolist())
-                raise DataError(
-                    f"{path}: the mask has the values {values}, but the run's classes are 0 to {num_classes - 1}"
-                )
-            yield true_SS, masks_NSS[place]
+            yield mask_in_crop(path, placement, masks_NSS.shape[-1]), masks_NSS[place]
 
     counts_NF = np.zeros((len(rows), num_classes**2 + 2), dtype=np.int32)
     counts_NF[known] = frame_counts(masks(), num_classes, recordings=manifest.paths[rows[known]])

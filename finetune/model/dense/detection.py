@@ -106,8 +106,7 @@ class DetectionHead(nn.Module):
         found_D8[:, :2] = (corners_D4[:, :2] + corners_D4[:, 2:]) / 2
         found_D8[:, 2:4] = corners_D4[:, 2:] - corners_D4[:, :2]
         found_D8[:, 4], found_D8[:, 5] = scores_P[kept], classes_P[kept].float()
-        if "motion" in by_name:
-            found_D8[:, 6:] = by_name["motion"][anchors_P[kept]] * MOTION_UNIT
+        found_D8[:, 6:] = by_name["motion"][anchors_P[kept]] * MOTION_UNIT if "motion" in by_name else torch.nan
         return detections_D8
 
     def _boxes(self, codes_P4: Tensor, anchors_P4: Tensor) -> Tensor:
