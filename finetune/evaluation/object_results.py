@@ -14,6 +14,8 @@ from finetune.metrics.object_matching import best_score_threshold, count_at_thre
 from finetune.metrics.tracking import TrackedFrame, score_tracks, tracked_frames
 from finetune.recipe.object_fields import DETECTION_FIELDS, LABEL_FIELDS
 from finetune.run.detections_csv import write_detections, write_frame_counts
+from finetune.run.folder import EvaluationFolder
+from finetune.run.predictions_csv import save_array
 from finetune.tracking.tracker import track_frames
 from finetune.video.file_facts import FileFacts
 
@@ -118,9 +120,11 @@ def _sequences(labels: Labels, detections_ND8: np.ndarray, tracks_ND: np.ndarray
 def write_object_predictions(
     folder: Path, tested: Manifest, task: str, rows: np.ndarray, detections_ND8: np.ndarray, *, shown: ShownDetections
 ) -> None:
-    """Write the shown detections, one line each, and for each frame how many of its objects are found."""
+    """Write all detections as an array, the shown ones one line each, and for each frame how many objects are found."""
     labels, threshold = tested.tasks[task].at(rows), shown.score_threshold
-    write_detections(folder, tested, rows, detections_ND8, task=task, score_threshold=threshold, tracks_ND=shown.tracks)
+    shown_ND8 = np.where(detections_ND8[..., _SCORE, None] >= threshold, detections_ND8, 0.0)
+    save_array(EvaluationFolder(folder).outputs(task), detections_ND8)
+    write_detections(folder, tested, rows, shown_ND8, task=task, tracks_ND=shown.tracks)
     truth, detections = rows_with_objects(labels.values, detections_ND8)
     counts = count_at_threshold(truth, detections, len(labels.names), score_threshold=threshold)
     objects_N, found_N = (_per_frame(counts.frame_M, weights, len(rows)) for weights in (None, counts.found_M))

@@ -12,7 +12,7 @@ from finetune.data.manifest import Manifest
 from finetune.errors import RunError
 from finetune.recipe.object_fields import DETECTION_FIELDS
 from finetune.run.folder import EvaluationFolder
-from finetune.run.predictions_csv import clip_name_of, save_array
+from finetune.run.predictions_csv import clip_name_of
 from finetune.storage.atomic import atomic_file
 from finetune.text import from_spreadsheet_cell, spreadsheet_row
 
@@ -39,21 +39,19 @@ def write_detections(
     detections_ND8: np.ndarray,
     *,
     task: str,
-    score_threshold: float,
     tracks_ND: np.ndarray | None,
 ) -> None:
-    """Write the detections of `rows` (N,) whose score reaches the threshold, a line each, and the array of all of them.
+    """Write the detections of `rows` (N,) with a score above 0, a line each.
 
     `tracks_ND` are their identities, -1 for none; None where labels have none.
     """
     names = manifest.tasks[task].names
     score, code = DETECTION_FIELDS.index("score"), DETECTION_FIELDS.index("class")
     columns = ["class", *_NUMBERS, *(["track"] if tracks_ND is not None else [])]
-    save_array(EvaluationFolder(folder).outputs(task), detections_ND8)
     with _csv_writer(EvaluationFolder(folder).detections(task)) as writer:
         writer.writerow([*manifest.clip_columns, *columns])
         for index, row in enumerate(rows.tolist()):
-            for place in np.flatnonzero(detections_ND8[index, :, score] >= max(score_threshold, 1e-9)):
+            for place in np.flatnonzero(detections_ND8[index, :, score] > 0):
                 values = dict(zip(DETECTION_FIELDS, detections_ND8[index, place].tolist(), strict=True))
                 numbers = [_number_text(values[name]) for name in _NUMBERS]
                 identity = [] if tracks_ND is None else [_identity_text(int(tracks_ND[index, place]))]
