@@ -17,7 +17,7 @@ from finetune.metrics.detection import score_detection
 from finetune.metrics.headline import score_classification
 from finetune.metrics.headline_keys import HEADLINE_METRICS
 from finetune.metrics.intervals import paired_difference
-from finetune.metrics.segmentation import score_segmentation
+from finetune.metrics.segmentation import frame_counts, score_segmentation
 from finetune.metrics.slices import accuracy_by_slice
 from finetune.recipe.tasks import DENSE_KINDS
 from finetune.run.predictions_csv import PredictionRow, read_prediction_rows
@@ -138,7 +138,7 @@ def dense_results(kind: str, draw: np.random.Generator) -> dict[str, Any]:
         wrong_NSS = draw.random(true_NSS.shape) < 0.2
         predicted_NSS = np.where(wrong_NSS, (true_NSS + 1) % 3, true_NSS).astype(np.uint8)
         masks = list(zip(true_NSS, predicted_NSS, strict=True))
-        return score_segmentation(masks, classes=OBJECT_CLASSES, groups=groups, recordings=groups)
+        return score_segmentation(frame_counts(masks, 3, recordings=groups), classes=OBJECT_CLASSES, groups=groups)
     truth_NM9 = np.zeros((100, 3, 9))
     truth_NM9[..., 0] = draw.integers(0, 3, (100, 3))
     truth_NM9[..., 1:3] = np.array([[10, 10], [100, 10], [10, 120]]) + draw.integers(0, 20, (100, 3, 2))
