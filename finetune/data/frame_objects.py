@@ -95,8 +95,8 @@ def _frame_times(files_N: np.ndarray, intervals_N2: np.ndarray) -> tuple[np.ndar
     starts_N, ends_N = intervals_N2.T
     lengths_N = ends_N - starts_N
     gaps_N = lengths_N.copy()
-    for file in np.unique(files_N):
-        rows = np.flatnonzero(files_N == file)
+    order = np.argsort(files_N, kind="stable")
+    for rows in np.split(order, np.flatnonzero(np.diff(files_N[order])) + 1):
         inner = rows[(starts_N[rows] > 0) & np.isfinite(ends_N[rows])]
         usual = float(np.median(lengths_N[inner])) if len(inner) else 2 * float(lengths_N[rows].min())
         outer = rows[(lengths_N[rows] < 0.75 * usual) | ~np.isfinite(ends_N[rows])]
