@@ -12,6 +12,7 @@ from xml.etree.ElementTree import Element
 
 from finetune.annotations.cvat import SHAPES, Task, frame_number, read_tasks, task_of
 from finetune.annotations.document import Document
+from finetune.annotations.format_names import Content
 from finetune.annotations.objects.frame_objects import MAX_BOXES, FrameObjects, LabelledRange, ObjectFile
 from finetune.annotations.objects.identities import Box, Identities, boxes_between
 from finetune.annotations.times import parse_number
@@ -23,14 +24,11 @@ IGNORE_ATTRIBUTES = ("ignore", "iscrowd", "is_crowd")
 _CORNERS = ("xtl", "ytl", "xbr", "ybr")
 
 
-def has_boxes(root: Element) -> bool:
-    """Whether a file holds shapes in frames."""
-    return any(element.tag in SHAPES for element in root.iter())
-
-
-def has_tags(root: Element) -> bool:
-    """Whether a file holds tags of frames, which are events."""
-    return any(True for _ in root.iter("tag"))
+def contents(root: Element) -> set[Content]:
+    """Whether a file holds shapes in frames, which are objects, and tags of frames, which are events."""
+    tags = {element.tag for element in root.iter()}
+    objects: set[Content] = {"objects"} if tags & set(SHAPES) else set()
+    return objects | {"events"} if "tag" in tags else objects
 
 
 def read(document: Document) -> ObjectFile:

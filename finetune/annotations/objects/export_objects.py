@@ -72,8 +72,11 @@ def _file_names(videos: Iterable[str]) -> dict[str, str]:
 def _mot_files(
     folder: Path, frames: Sequence[FrameObjects], classes: Sequence[str], length: VideoLength
 ) -> dict[Path, str]:
+    """The files of a sequence; its name in seqinfo.ini is that of the video, with its folder if `folder` has that."""
+    video = Path(frames[0].video)
+    name = video.stem if folder.name == video.stem else f"{video.parent.name}/{video.stem}"
     info = mot.write_sequence(
-        folder.name, frames=length.frames, size=frames[0].size or (0, 0), rate=length.rate or DEFAULT_IMAGE_FPS
+        name, frames=length.frames, size=frames[0].size or (0, 0), rate=length.rate or DEFAULT_IMAGE_FPS
     )
     return {
         folder / "gt" / "gt.txt": mot.write(frames, classes),

@@ -5,16 +5,20 @@ from __future__ import annotations
 import math
 from collections import Counter, defaultdict
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Annotated, Any
 
 from pydantic import Field
 
 from finetune.annotations.annotation import MAX_FRAME
 from finetune.annotations.document import Document, Part, check_json
+from finetune.annotations.find_videos import path_parts
+from finetune.annotations.format_names import Content
 from finetune.annotations.label_studio import FPS_KEYS, full_form, media_of
 from finetune.annotations.objects.frame_objects import MAX_BOXES, FrameObjects, LabelledRange, ObjectFile, Size
 from finetune.annotations.objects.identities import Box, Identities, boxes_between
 from finetune.data.object_labels import LabelledObject
+from finetune.storage.numbered_images import VIDEO_SUFFIXES
 from finetune.text import count
 
 _Frame = Annotated[int, Field(ge=1, le=MAX_FRAME)]
@@ -66,15 +70,15 @@ class _Task(Part):
     predictions: list[_Answer | str | int] = []
 
 
-def kinds_of_results(value: Any) -> set[str]:
-    """`boxes`, `events`, or both: what the results of a file are, as far as they can be read."""
-    kinds = set()
+def contents(value: Any) -> set[Content]:
+    """Whether the results of a file are boxes, which are objects, or labels of times and videos, which are events."""
+    kinds: set[Content] = set()
     for record in map(full_form, value if isinstance(value, list) else [value]):
         answers = [*_list(record, "annotations"), *_list(record, "predictions")]
         for result in [result for answer in answers for result in _list(answer, "result")]:
             region = result.get("value") if isinstance(result, dict) else None
             if isinstance(region, dict):
-                kinds |= {"boxes"} if {"sequence", "rectanglelabels"} & region.keys() else set()
+                kinds |= {"objects"} if {"sequence", "rectanglelabels"} & region.keys() else set()
                 kinds |= {"events"} if {"timelinelabels", "choices", "ranges"} & region.keys() else set()
     return kinds
 
@@ -114,6 +118,8 @@ def read(document: Document) -> ObjectFile:
                 ranges.append(labelled)
             except ValueError as error:
                 problems.append(f"{where}: {error}")
+        elif chosen and _is_video(media):
+            counts["empty videos"] += 1
         elif chosen:
             frames.append(_read_image(media, chosen[-1].result, where, counts))
     return ObjectFile(frames, ranges, problems, _notes(counts))
@@ -122,6 +128,10 @@ def read(document: Document) -> ObjectFile:
 def _image_of(data: dict[str, Any]) -> str | None:
     value = data.get("image")
     return value if isinstance(value, str) and value.strip() else None
+
+
+def _is_video(media: str) -> bool:
+    return Path((path_parts(media) or [""])[-1]).suffix.lower() in VIDEO_SUFFIXES
 
 
 def _read_video(
@@ -229,6 +239,7 @@ def _notes(counts: Counter[str]) -> list[str]:
         "several": "{} with several annotations: the ground truth is used, or the last one",
         "predicted": "{} with predictions only: they are used, though nobody confirmed them",
         "unlabelled": "{} without annotations left out",
+        "empty videos": "{} of videos without a box left out: the file does not say how long they are",
         "rotated": "{} with a rotation: that of images is read as the box around it, that of videos is left out",
     }
     nouns = {"others": "result", "rotated": "region"}

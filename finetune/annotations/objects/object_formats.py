@@ -8,6 +8,7 @@ from typing import cast, get_args
 
 from finetune.annotations.document import Document, open_document
 from finetune.annotations.format_names import AnyFormat, Content, Format, ObjectFormat
+from finetune.annotations.label_studio import is_label_studio
 from finetune.annotations.objects import coco, cvat_boxes, label_studio_boxes, mot, voc, yolo
 from finetune.annotations.objects.frame_objects import ObjectFile
 from finetune.errors import DataError, shorten_list
@@ -42,17 +43,25 @@ def recognise_objects(document: Document, *, with_events: bool = False) -> Objec
     CVAT and Label Studio also write events, which go first: a file that holds both is one of objects only
     `with_events`. Raises DataError for content that cannot be parsed.
     """
+    kind, contents = _format_and_contents(document)
+    return kind if with_events or contents == {"objects"} else None
+
+
+def _format_and_contents(document: Document) -> tuple[ObjectFormat | None, set[Content]]:
+    """The format of objects that a file may have, and what it holds: objects, events, both or neither."""
     if document.is_xml:
         root = document.xml
-        has_objects = cvat_boxes.has_boxes(root) and not cvat_boxes.has_tags(root)
-        is_cvat = root.tag == "annotations" and (with_events or has_objects)
-        return "voc" if voc.is_voc(root) else "cvat" if is_cvat else None
+        if root.tag == "annotations":
+            return "cvat", cvat_boxes.contents(root)
+        return ("voc", {"objects"}) if voc.is_voc(root) else (None, {"events"})
     if document.text.lstrip()[:1] in {"{", "["}:
         if coco.is_coco(document.json):
-            return "coco"
-        kinds = label_studio_boxes.kinds_of_results(document.json)
-        return "label-studio" if "boxes" in kinds and (with_events or "events" not in kinds) else None
-    return "mot" if mot.is_mot(document) else "yolo" if yolo.is_yolo(document) else None
+            return "coco", {"objects"}
+        contents = label_studio_boxes.contents(document.json)
+        return ("label-studio", contents) if is_label_studio(document.json) else (None, {"events"})
+    if mot.is_mot(document):
+        return "mot", {"objects"}
+    return ("yolo", {"objects"}) if yolo.is_yolo(document) else (None, {"events"})
 
 
 def object_files(files: Sequence[Path]) -> list[Path]:
@@ -74,24 +83,26 @@ def _files_in(folder: Path) -> list[Path]:
 def holds_objects(files: Sequence[Path], kind: AnyFormat | None, content: Content | None) -> bool:
     """Whether to read the files as annotations of objects, not of events; `content` decides where it is given.
 
-    A file that cannot be opened or parsed counts as neither. Raises DataError where some files hold objects, and
-    others events.
+    A file that holds neither, or cannot be parsed, goes with the others. Raises DataError where some files hold
+    objects, and others events.
     """
     if content is not None:
         return content == "objects"
     if kind is not None and kind not in _EVENTS_OR_OBJECTS:
         return kind in OBJECT_FORMAT_WORDS
-    with_objects: dict[bool, list[Path]] = {True: [], False: []}
+    with_objects: list[Path] = []
+    with_events: list[Path] = []
     for path in files:
         try:
-            is_object_file = path.is_dir() or recognise_objects(open_document(path)) is not None
+            contents = {"objects"} if path.is_dir() else _format_and_contents(open_document(path))[1]
         except DataError:
             continue
-        with_objects[is_object_file].append(path)
-    if with_objects[True] and with_objects[False]:
-        objects, events = (shorten_list(with_objects[is_object_file]) for is_object_file in (True, False))
-        raise DataError(f"{objects} hold objects, but {events} events; import them one after the other")
-    return bool(with_objects[True])
+        if contents:
+            (with_events if "events" in contents else with_objects).append(path)
+    if with_objects and with_events:
+        listed = shorten_list(with_objects, limit=3), shorten_list(with_events, limit=3)
+        raise DataError(f"{listed[0]} hold objects, but {listed[1]} events; import them one after the other")
+    return bool(with_objects)
 
 
 def object_format(kind: AnyFormat | None) -> ObjectFormat | None:

@@ -303,3 +303,20 @@ def test_images_that_are_no_numbered_frames_are_videos_of_one_frame(tmp_path):
     (tmp_path / "a.json").write_text(json.dumps(files.COCO | {"images": [image]}))
     (row,) = import_objects([tmp_path / "a.json"], ObjectImportOptions(videos=images)).rows
     assert (row.path, row.frame, row.start, row.end) == (images / "street.png", 0, 0.0, float("inf"))
+
+
+def test_files_that_hold_neither_objects_nor_events_go_with_the_others(tmp_path):
+    path = files.write_sample("cvat video", tmp_path)
+    empty = tmp_path / "empty.xml"
+    empty.write_text("<annotations><image id='0' name='a.jpg'></image></annotations>")
+    assert holds_objects([path, empty], None, None) and not holds_objects([empty], None, None)
+    assert recognise_objects(open_document(empty), with_events=True) == "cvat"
+
+
+def test_videos_of_label_studio_without_a_box_are_left_out_with_a_note(videos, tmp_path):
+    path = tmp_path / "a.json"
+    tasks = [*files.LABEL_STUDIO_VIDEO, {"id": 8, "data": {"video": "rec1.mp4"}, "annotations": [{"result": []}]}]
+    path.write_text(json.dumps(tasks))
+    result = imported(path, videos)
+    assert len(result.rows) == 8 and not result.problems
+    assert result.notes == [f"{path}: 1 task of videos without a box left out: the file does not say how long they are"]

@@ -201,5 +201,7 @@ def test_videos_of_one_name_get_files_with_the_names_of_their_folders(tmp_path):
         "day1_rec1/gt/gt.txt",
         "day2_rec1/gt/gt.txt",
     ]
+    labelled = [row for row in imported([tmp_path / "mot"], tmp_path / "videos") if row.objects]
+    assert [(row.path, row.frame) for row in labelled] == [(row.path, row.frame) for row in rows]
     with pytest.raises(DataError, match="gt.txt exists already, and may hold corrections"):
         export_objects(rows, "mot", tmp_path / "mot")
