@@ -28,11 +28,13 @@ def is_yolo(document: Document) -> bool:
     """Whether it is a YAML mapping with `names` and a split."""
     lines = document.text.splitlines()[:2000]
     keys = {match[1] for line in lines if (match := re.match(r"['\"]?(\w+)['\"]?\s*:", line))}
-    return "names" in keys and bool(keys & {*SPLITS, "path"})
+    return "names" in keys and bool(keys & {*SPLITS, "path", "nc"})
 
 
 def read(document: Document) -> ObjectFile:
     """The images of each split that have a text file; an empty file is a labelled image without objects.
+
+    Without a split, these are the images in the folder `images`.
 
     A line is a class number and a box in fractions of the image, its centre first; a sixth value is a score, a seventh
     an identity. Lines of polygons are read as the box around them.
@@ -42,8 +44,9 @@ def read(document: Document) -> ObjectFile:
     frames: list[FrameObjects] = []
     problems: list[str] = []
     counts: Counter[str] = Counter()
-    for split in SPLITS:
-        for image, labels in _images(settings, split, document.source, problems):
+    splits = {split: settings[split] for split in SPLITS if settings.get(split)} or {"": "images"}
+    for split, places in splits.items():
+        for image, labels in _images(settings, places, document.source, problems):
             if labels is None:
                 counts["unlabelled"] += 1
                 continue
@@ -105,15 +108,14 @@ def _names(names: Any, source: Path) -> dict[int, str]:
 
 
 def _images(
-    settings: Mapping[str, Any], split: str, source: Path, problems: list[str]
+    settings: Mapping[str, Any], places: Any, source: Path, problems: list[str]
 ) -> Iterator[tuple[str, Path | None]]:
-    """The images of a split, each with its file of labels, None where there is none."""
-    given = settings.get(split)
-    for value in given if isinstance(given, list) else [given] if given else []:
+    """The images of the places of a split, each with its file of labels, None where there is none."""
+    for value in places if isinstance(places, list) else [places]:
         try:
             place = _place(settings.get("path"), value, source)
             if place is None:
-                problems.append(f"{split}: {str(value)[:60]!r} is no folder of images or labels, and no list of images")
+                problems.append(f"{str(value)[:60]!r} is no folder of images or labels, and no list of images")
             elif not place.is_file():
                 yield from _images_in(place)
             else:
@@ -121,7 +123,7 @@ def _images(
                 images = [place.parent / line.strip() for line in lines if line.strip()]
                 yield from ((str(image), _existing(_labels_of(image))) for image in images)
         except (OSError, ValueError) as error:
-            problems.append(f"{split}: {str(value)[:60]!r} cannot be read: {getattr(error, 'strerror', None) or error}")
+            problems.append(f"{str(value)[:60]!r} cannot be read: {getattr(error, 'strerror', None) or error}")
 
 
 def _place(root: Any, value: Any, source: Path) -> Path | None:
