@@ -48,6 +48,7 @@ def read(document: Document) -> ObjectFile:
         where = f"track {track.get('id', place):.40}"
         try:
             _add_track(track, task_of(track, tasks), identities.number(place, track.get("id")), of_frame, counts)
+            counts["tracks"] += 1
         except ValueError as error:
             problems.append(f"{where}: {error}")
     frames = [
@@ -58,7 +59,6 @@ def read(document: Document) -> ObjectFile:
     for image in images:
         frames.append(_read_image(image, task_of(image, tasks), counts, problems))
     ranges = [] if images else _ranges(tasks, of_frame)
-    counts["tracks"] = len(identities)
     return ObjectFile(frames, ranges, problems, _notes(counts))
 
 

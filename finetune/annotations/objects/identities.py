@@ -16,9 +16,6 @@ class Identities:
         self._numbers: dict[object, int] = {}
         self._used: set[int] = set()
 
-    def __len__(self) -> int:
-        return len(self._used)
-
     def number(self, identity: object, wanted: str | None = None) -> int | None:
         """The number of an identity, None for None; `wanted` is the text whose number is taken where it is free."""
         if identity is None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import re
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -15,12 +16,20 @@ from finetune.annotations.import_files import list_problems, path_from_folder, r
 from finetune.annotations.objects.frame_finder import FrameFinder
 from finetune.annotations.objects.frame_objects import ObjectFile
 from finetune.annotations.objects.label_video import Entries, Findings, LabelledFrame, label_video, read_video
-from finetune.annotations.objects.object_formats import object_files, object_format, read_objects, recognise_objects
+from finetune.annotations.objects.object_formats import (
+    is_empty_mot,
+    object_files,
+    object_format,
+    read_objects,
+    recognise_objects,
+)
 from finetune.data.intervals import WHOLE, seconds_text
 from finetune.data.object_labels import objects_text
 from finetune.errors import DataError, shorten_list
 from finetune.storage.atomic import atomic_file, check_writable
 from finetune.text import count
+
+MAX_LISTED = 100  # problems of all files together
 
 
 @dataclass(frozen=True)
@@ -75,15 +84,14 @@ def import_objects(
     videos = None if options.videos is None else VideoFolder.scan(options.videos)
     kind = object_format(options.kind)
     finder = FrameFinder(videos, first_frame=options.first_frame)
-    findings, notes, of_video = Findings(), list[str](), dict[Path, Entries]()
+    findings, notes, of_video = Findings(), list[tuple[Path, str]](), dict[Path, Entries]()
     for source in object_files(files):
         try:
-            document = open_document(source)
-            content = read_objects(document, kind or _recognised(document))
+            content = _read(source, kind)
         except DataError as error:
             findings.problems[source].append(str(error).removeprefix(f"{source}: "))
             continue
-        notes += [f"{source}: {shorten_text(note)}" for note in content.notes]
+        notes += [(source, note) for note in content.notes]
         findings.problems[source] += [*content.problems, *_add_entries(source, content, finder, of_video)]
     rows: list[LabelledFrame] = []
     for number, (path, entries) in enumerate(sorted(of_video.items()), 1):
@@ -94,14 +102,31 @@ def import_objects(
             progress(number, len(of_video))
     rows, split_notes = _with_valid_splits(rows)
     problems = [line for source, found in findings.problems.items() for line in list_problems(source, found)]
-    return ImportedObjects(rows, problems, [*notes, *_notes(findings, options), *split_notes])
+    more = len(problems) - MAX_LISTED
+    problems = [*problems[:MAX_LISTED], *([f"{count(more, 'more problem')}"] if more > 0 else [])]
+    return ImportedObjects(rows, problems, [*_notes_of_files(notes), *_notes(findings, options), *split_notes])
 
 
-def _recognised(document: Document) -> ObjectFormat:
-    kind = recognise_objects(document, with_events=True)
+def _read(source: Path, kind: ObjectFormat | None) -> ObjectFile:
+    """The content of a file; an empty gt.txt is one of MOTChallenge without objects. Raises DataError."""
+    if is_empty_mot(source, kind):
+        return read_objects(Document(source, b""), "mot")
+    document = open_document(source)
+    kind = kind or recognise_objects(document, with_events=True)
     if kind is None:
         raise DataError("holds no objects that can be read; --from names its format")
-    return kind
+    return read_objects(document, kind)
+
+
+def _notes_of_files(notes: Sequence[tuple[Path, str]]) -> list[str]:
+    """The notes with their files; those that differ in numbers alone once, with the number of files."""
+    alike: dict[str, list[tuple[Path, str]]] = {}
+    for source, note in notes:
+        alike.setdefault(re.sub(r"[0-9,]+", "", note), []).append((source, note))
+    return [
+        f"{group[0][0]}{f' and {len(group) - 1:,} more' if len(group) > 1 else ''}: {shorten_text(group[0][1])}"
+        for group in alike.values()
+    ]
 
 
 def _add_entries(source: Path, content: ObjectFile, finder: FrameFinder, of_video: dict[Path, Entries]) -> list[str]:

@@ -64,6 +64,12 @@ def _format_and_contents(document: Document) -> tuple[ObjectFormat | None, set[C
     return ("yolo", {"objects"}) if yolo.is_yolo(document) else (None, {"events"})
 
 
+def is_empty_mot(path: Path, kind: ObjectFormat | None) -> bool:
+    """Whether it is an empty file of MOTChallenge: a sequence without objects."""
+    is_mot = kind == "mot" or (kind is None and path.name == "gt.txt")
+    return is_mot and path.is_file() and not path.stat().st_size
+
+
 def object_files(files: Sequence[Path]) -> list[Path]:
     """The files, and instead of a folder of YOLO, MOTChallenge or Pascal VOC the files in it that name the objects."""
     return [file for path in files for file in (_files_in(path) if path.is_dir() else [path])]
@@ -94,7 +100,8 @@ def holds_objects(files: Sequence[Path], kind: AnyFormat | None, content: Conten
     with_events: list[Path] = []
     for path in files:
         try:
-            contents = {"objects"} if path.is_dir() else _format_and_contents(open_document(path))[1]
+            is_known = path.is_dir() or is_empty_mot(path, None)
+            contents = {"objects"} if is_known else _format_and_contents(open_document(path))[1]
         except DataError:
             continue
         if contents:

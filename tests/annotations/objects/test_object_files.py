@@ -165,6 +165,14 @@ def test_detections_of_mot_have_scores_and_no_identity(videos, tmp_path):
     assert cells(result) == {0: "pedestrian:8,12,16,6", 1: "pedestrian:8,12,16,6"}
 
 
+def test_an_empty_gt_txt_is_a_sequence_without_objects(videos, tmp_path):
+    (tmp_path / "rec1" / "gt").mkdir(parents=True)
+    (tmp_path / "rec1" / "gt" / "gt.txt").write_text("")
+    (tmp_path / "rec1" / "seqinfo.ini").write_text(files.SEQINFO)
+    assert cells(imported(tmp_path / "rec1", videos)) == dict.fromkeys(range(8), "")
+    assert holds_objects([tmp_path / "rec1"], None, None)
+
+
 def test_images_of_mot_beside_the_file_are_the_video(tmp_path):
     make_images(tmp_path / "rec1" / "img1", 4, name="{:06}.jpg", size=64)
     path = tmp_path / "rec1" / "gt" / "gt.txt"
@@ -192,13 +200,21 @@ def test_yolo_reads_images_with_text_files_and_names_as_list_or_mapping(names, t
     path.write_text(f"train: ../images/train\nval: images/val.txt\n{names}\n")
     images = make_images(tmp_path / "images/train", 3, name="rec1_{}.png", first=2, size=48)
     result = imported(tmp_path, None)
-    assert result.problems == [f"{path}: val: 'images/val.txt' is no folder of images or labels, and no list of images"]
+    assert result.problems == [f"{path}: 'images/val.txt' is no folder of images or labels, and no list of images"]
     (tmp_path / "images/val.txt").write_text("")
     result = imported(tmp_path, None)
     assert result.problems == []
     assert [(row.path, row.frame, row.split) for row in result.rows] == [(images, 0, "train"), (images, 2, "train")]
     assert objects_text(result.rows[0].objects) == "car:6,12,12,6;person:30,20,6,16"
     assert any("1 image without a text file left out" in note for note in result.notes)
+
+
+def test_yolo_without_splits_has_its_images_in_the_folder_of_that_name(tmp_path):
+    path = files.write_sample("yolo", tmp_path)
+    path.write_text("nc: 2\nnames: [person, car]\n")
+    images = make_images(tmp_path / "images/train", 3, name="rec1_{}.png", first=2, size=48)
+    result = imported(tmp_path, None)
+    assert [(row.path, row.frame, row.split) for row in result.rows] == [(images, 0, ""), (images, 2, "")]
 
 
 def test_splits_that_divide_a_video_are_left_out_with_a_note(tmp_path):
@@ -270,6 +286,15 @@ def test_files_of_objects_and_of_events_are_not_imported_together(tmp_path):
     (tmp_path / "rec1.txt").write_text("0\t1\ta\n")
     with pytest.raises(DataError, match=r"objects.json hold objects, but .*rec1.txt events; import them one after"):
         holds_objects([path, tmp_path / "rec1.txt"], None, None)
+
+
+def test_notes_and_problems_of_many_files_are_listed_together(videos, tmp_path):
+    for number in range(200):
+        (tmp_path / f"{number:03}.xml").write_text(files.CVAT_VIDEO.replace('ytl="20.0"', 'ytl="x"'))
+    paths = sorted(tmp_path.iterdir())
+    result = import_objects(paths, ObjectImportOptions(videos=videos))
+    assert result.notes[0].startswith(f"{paths[0]} and 199 more: 1 track read as objects;")
+    assert len(result.problems) == 101 and result.problems[-1] == "100 more problems"
 
 
 def test_a_folder_without_annotations_says_what_is_looked_for(tmp_path):
