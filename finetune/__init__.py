@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from finetune.model.classifier import VideoClassifier, build_model
     from finetune.model.freezing.freeze import describe, set_trainable
     from finetune.model.freezing.param_groups import param_groups
+    from finetune.objects.predict_frames import predict_objects
     from finetune.prediction.predict import Prediction, predict
     from finetune.recipe.load import load_recipe
     from finetune.recipe.schema import Augment, Clip, Data, Evaluate, Model, Phase, Recipe, Schedule, Train
@@ -58,6 +59,7 @@ _EXPORTS = {
     "finetune.model.freezing.freeze": ("describe", "set_trainable"),
     "finetune.model.classifier": ("VideoClassifier", "build_model"),
     "finetune.model.freezing.param_groups": ("param_groups",),
+    "finetune.objects.predict_frames": ("predict_objects",),
     "finetune.prediction.predict": ("Prediction", "predict"),
     "finetune.recipe.schema": ("Augment", "Clip", "Data", "Evaluate", "Model", "Phase", "Recipe", "Schedule", "Train"),
     "finetune.recipe.load": ("load_recipe",),
@@ -108,6 +110,7 @@ __all__ = [
     "open_run",
     "param_groups",
     "predict",
+    "predict_objects",
     "probe",
     "read_frames",
     "resume",

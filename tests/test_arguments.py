@@ -91,6 +91,7 @@ def calls(clip_folder, trained_run, tmp_path_factory):
         "open_run": (ft.open_run, {"run": trained_run}),
         "param_groups": (ft.param_groups, {"model": model, "lr": 0.1}),
         "predict": (ft.predict, {"run": model, "videos": video}),
+        "predict_objects": (ft.predict_objects, {"run": trained_run, "video": video}),
         "probe": (ft.probe, {"path": video}),
         "read_frames": (ft.read_frames, {"path": video, "indices": [0, 1]}),
         "resume": (ft.resume, {"run": trained_run, "quiet": True}),

@@ -13,6 +13,7 @@ from typing import IO, TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
+from finetune.annotations.format_names import ObjectExportFormat
 from finetune.cli.arguments import OwnParts, RunArgument, Views
 from finetune.cli.heavy_imports import import_quickly
 from finetune.cli.predict_objects import ObjectOptions, predict_objects
@@ -72,6 +73,12 @@ def predict(
         float | None,
         typer.Option(min=0.01, max=1, metavar="SCORE", help="Objects: the lowest score. Default: the best on val."),
     ] = None,
+    to: Annotated[
+        ObjectExportFormat | None, typer.Option(help="Objects: also write annotations, to be corrected or imported.")
+    ] = None,
+    out: Annotated[
+        Path | None, typer.Option(metavar="FILE|DIR", help="With --to: a new file (coco) or folder (mot, cvat).")
+    ] = None,
     on_error: Annotated[
         Literal["skip", "fail"],
         typer.Option(help="With unreadable files: predict the others and exit with 1, or stop."),
@@ -98,10 +105,10 @@ def predict(
         _print_image_sequence_mode(paths, together)
     if any(output.kind in DENSE_KINDS for output in opened.outputs.values()):
         _refuse_options({"--csv": csv_file, "--views": views, "--calibrated": calibrated}, "clips", opened)
-        of_objects = ObjectOptions(every, score, as_json, targets, on_error)
+        of_objects = ObjectOptions(every, score, as_json, targets, to, out, on_error)
         predicted, skipped = predict_objects(opened, _recordings(paths, image_sequences=together), of_objects)
     else:
-        _refuse_options({"--every": every > 1, "--score": score}, "objects in frames", opened)
+        _refuse_options({"--every": every > 1, "--score": score, "--to": to, "--out": out}, "objects", opened)
         options = {
             "views": views,
             "top_k": top_k,

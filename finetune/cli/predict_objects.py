@@ -8,15 +8,17 @@ from collections import Counter, defaultdict, deque
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 from finetune.cli.heavy_imports import import_quickly
 from finetune.cli.progress import progress_bars
 from finetune.cli.wrap import print_wrapped
-from finetune.errors import DataError, VideoError
+from finetune.errors import DataError, RunError, VideoError
 from finetune.text import count, escape_control_characters
 
 if TYPE_CHECKING:
+    from finetune.annotations.format_names import ObjectExportFormat
+    from finetune.cli.predicted_annotations import PredictedAnnotations
     from finetune.objects.detect import Recording
     from finetune.objects.predict_frames import ObjectPredictor, PredictedFrame, PredictedObject
     from finetune.run.read import Run
@@ -27,31 +29,49 @@ BACKGROUND = "background"  # the class of pixels that keep their colour where th
 
 @dataclass(frozen=True)
 class ObjectOptions:
-    """Options of `finetune predict` for runs of objects or pixels; `targets` are the files to draw into, or none."""
+    """Options of `finetune predict` for runs of objects or pixels; `targets` are the files to draw into, or none.
+
+    Annotation files of the kind `to` are written to `out`.
+    """
 
     every: int
     score: float | None
     as_json: bool
     targets: Sequence[Path]
+    to: ObjectExportFormat | None
+    out: Path | None
     on_error: Literal["skip", "fail"]
 
 
+class Output(Protocol):
+    """Something that predictions are written to: frames of one recording after the other."""
+
+    def begin(self, recording: Recording, /) -> None: ...
+
+    def add(self, frame: PredictedFrame, /) -> None: ...
+
+    def end(self) -> None: ...
+
+    def close(self) -> None: ...
+
+
 def predict_objects(run: Run, files: Sequence[Path], options: ObjectOptions) -> tuple[int, int]:
-    """Print the objects of each file, and draw them; count files predicted and files skipped.
+    """Print the objects of each file, draw and write them; count files predicted and files skipped.
 
     The latter are named on stderr. Raises DataError where no file can be read.
     """
     import_quickly("finetune.objects.predict_frames")
     from finetune.objects.predict_frames import ObjectPredictor
 
+    annotations = _annotations(options)
     predictor = ObjectPredictor(run, every=options.every, score=options.score)
-    output = _Json(predictor) if options.as_json else _Summary(predictor)
+    outputs: list[Output] = [_Json(predictor) if options.as_json else _Summary(predictor), *annotations]
     done = 0
     try:
         with progress_bars() as progress:
             for place, file in enumerate(files):
                 target = options.targets[place] if options.targets else None
-                error = _predict_file(predictor, file, output, target, progress)
+                error = _predict_file(predictor, file, outputs, target, progress)
                 if error is None:
                     done += 1
                 elif options.on_error == "fail":
@@ -62,27 +82,43 @@ def predict_objects(run: Run, files: Sequence[Path], options: ObjectOptions) -> 
         print(f"Stopped; predictions of {done} files are complete", file=sys.stderr)
         raise
     finally:
-        output.close()
+        for output in outputs:
+            output.close()
+    for line in [line for written in annotations for line in (*written.exported.notes, *written.exported.files)]:
+        print(line, file=sys.stderr)
     if not done:
         raise DataError(f"none of {len(files)} files can be read" if len(files) > 1 else "the file cannot be read")
     return done, len(files) - done
 
 
+def _annotations(options: ObjectOptions) -> list[PredictedAnnotations]:
+    """The annotation files that are asked for: none or one. Raises RunError where --to or --out is missing."""
+    from finetune.cli.predicted_annotations import PredictedAnnotations
+
+    if options.to is None and options.out is None:
+        return []
+    if options.to is None or options.out is None:
+        raise RunError("annotation files need both: --to coco, mot or cvat, and --out with a new file or folder")
+    return [PredictedAnnotations(options.to, options.out)]
+
+
 def _predict_file(
     predictor: ObjectPredictor,
     file: Path,
-    output: _Json | _Summary,
+    outputs: Sequence[Output],
     target: Path | None,
     progress: Callable[[str, int, int | None], None],
 ) -> VideoError | None:
     """Print and draw the predictions of a file; returns the error of one that cannot be read to its end."""
     try:
         recording, frames = predictor(file)
-        output.begin(recording)
+        for output in outputs:
+            output.begin(recording)
         try:
-            _draw(predictor, recording, _written(frames, output, recording, progress), target)
+            _draw(predictor, recording, _written(frames, outputs, recording, progress), target)
         finally:
-            output.end()
+            for output in outputs:
+                output.end()
     except VideoError as error:
         return error
     return None
@@ -90,13 +126,14 @@ def _predict_file(
 
 def _written(
     frames: Iterator[PredictedFrame],
-    output: _Json | _Summary,
+    outputs: Sequence[Output],
     recording: Recording,
     progress: Callable[[str, int, int | None], None],
 ) -> Iterator[PredictedFrame]:
     """The same frames, each of which is written before it is given."""
     for number, frame in enumerate(frames, 1):
-        output.add(frame)
+        for output in outputs:
+            output.add(frame)
         yield frame
         progress(PREDICTING, number, recording.info.num_frames)
 

@@ -7,12 +7,17 @@ from pathlib import Path
 
 import numpy as np
 
+from finetune.arguments import check_arguments, check_range
+from finetune.metrics.detection import DEFAULT_SCORE_THRESHOLD
 from finetune.model.classifier import VideoClassifier
 from finetune.objects.detect import Detector, FrameOutput, Recording, RunDetector, read_recording
+from finetune.prediction.predict import run_of_model
 from finetune.recipe.object_fields import DETECTION_FIELDS
-from finetune.run.read import Run
-from finetune.tracking.tracker import NO_TRACK, SCORE, TrackedFrame, track_frames
+from finetune.run.fitted import read_fitted
+from finetune.run.read import Run, open_run
+from finetune.tracking.tracker import NO_TRACK, TrackedFrame, track_frames
 
+MIN_SCORE = 0.01
 Box = tuple[float, float, float, float]
 _SCORE, _CLASS = DETECTION_FIELDS.index("score"), DETECTION_FIELDS.index("class")
 
@@ -43,6 +48,23 @@ class PredictedFrame:
     mask_HW: np.ndarray | None = None
 
 
+@check_arguments
+def predict_objects(
+    run: str | Path | VideoClassifier, video: str | Path, *, every: int = 1, score: float | None = None
+) -> Iterator[PredictedFrame]:
+    """Every frame of a video, an image or a folder of numbered images, predicted while they are taken.
+
+    `run` is a run folder, or a model from `load` or after `fit`, with a task of kind detect, track or segment. Objects
+    have at least this `score`, by default the best one on val, or less where they continue a track. With `every` above
+    1, every n-th frame is computed, and objects are tracked in between. Raises RunError for a run of other tasks and
+    VideoError for a video that cannot be read, also while frames are taken.
+    """
+    check_range(every, 1, name="every")
+    check_range(1 if score is None else score, MIN_SCORE, 1, name="score")
+    model, folder = (run, run_of_model(run)) if isinstance(run, VideoClassifier) else (None, run)
+    return ObjectPredictor(open_run(folder), every=every, score=score, model=model)(Path(video))[1]
+
+
 class ObjectPredictor:
     """Predicts every frame of one recording after the other by a run's tasks of objects and pixels.
 
@@ -60,7 +82,7 @@ class ObjectPredictor:
         objects, pixels = self.detect.objects, self.detect.pixels
         self.classes = () if objects is None else run.outputs[objects].names
         self.pixel_classes = () if pixels is None else run.outputs[pixels].names
-        self.score = SCORE if score is None else score
+        self.score = _fitted_score(run, objects) if score is None else score
 
     def __call__(self, path: Path) -> tuple[Recording, Iterator[PredictedFrame]]:
         """A recording and its frames, which are predicted as they are taken. Raises VideoError, also while they are."""
@@ -68,8 +90,18 @@ class ObjectPredictor:
         return recording, predict_frames(self.detect, recording, self.classes, every=self.every, score=self.score)
 
 
+def _fitted_score(run: Run, task: str | None) -> float:
+    fitted = None if task is None else read_fitted(run)[task].score_threshold
+    return DEFAULT_SCORE_THRESHOLD if fitted is None else fitted
+
+
 def predict_frames(
-    detect: Detector, recording: Recording, classes: tuple[str, ...], *, every: int = 1, score: float = SCORE
+    detect: Detector,
+    recording: Recording,
+    classes: tuple[str, ...],
+    *,
+    every: int = 1,
+    score: float = DEFAULT_SCORE_THRESHOLD,
 ) -> Iterator[PredictedFrame]:
     """Every frame of a recording, in order; memory does not grow with their number.
 

@@ -154,7 +154,7 @@ def predict(
         if progress is not None and what == PREDICTING:
             progress(done, total or 0)
 
-    model, folder = (run, _run_of(run)) if isinstance(run, VideoClassifier) else (None, run)
+    model, folder = (run, run_of_model(run)) if isinstance(run, VideoClassifier) else (None, run)
     for file, result in iter_predictions(
         open_run(folder),
         list_inputs(videos),
@@ -175,7 +175,8 @@ def predict(
     return predictions
 
 
-def _run_of(model: VideoClassifier) -> Path:
+def run_of_model(model: VideoClassifier) -> Path:
+    """The run folder that a model comes from. Raises RunError for one that was built."""
     if model.run_folder is None:
         raise RunError("this model has no run folder, whose recipe says how clips are read; take one from fit or load")
     return model.run_folder
@@ -205,7 +206,7 @@ def iter_predictions(
     if dense := [name for name, output in run.outputs.items() if output.kind in DENSE_KINDS]:
         raise RunError(
             f"{run.folder}: its tasks predict objects or pixels of frames ({shorten_list(dense)}), not clips; "
-            "`finetune predict` does that for recordings"
+            "`finetune predict` and ft.predict_objects predict these"
         )
     recipe, fitted = run.recipe, read_fitted(run)
     chosen = load_for_inference(run) if model is None else model.eval().to(resolve_device(recipe.train.device))

@@ -13,10 +13,10 @@ import numpy as np
 from scipy.optimize import linear_sum_assignment
 
 from finetune.metrics.boxes import box_iou_matrix
+from finetune.metrics.detection import DEFAULT_SCORE_THRESHOLD
 from finetune.recipe.object_fields import DETECTION_FIELDS
 
-SCORE = 0.5  # a detection with at least this score begins a track
-LOW_SCORE_SHARE = 0.2  # of it: the score from which a detection continues a track
+LOW_SCORE_SHARE = 0.2  # of the score that begins a track: the one from which a detection continues a track
 MIN_IOU = 0.15  # of a detection and the predicted box of its track
 OTHER_CLASS_FACTOR = 0.5  # of the IoU with a track of another class: a class may change from frame to frame
 DUPLICATE_IOU = 0.8  # with a detection that has a track: the same object, also detected as another class
@@ -38,7 +38,9 @@ class TrackedFrame(NamedTuple):
     tracks_D: np.ndarray
 
 
-def track_frames(frames: Iterable[tuple[int, np.ndarray]], *, score: float = SCORE) -> Iterator[TrackedFrame]:
+def track_frames(
+    frames: Iterable[tuple[int, np.ndarray]], *, score: float = DEFAULT_SCORE_THRESHOLD
+) -> Iterator[TrackedFrame]:
     """The identities of the detections (D, 8), in pixels, of frames of one recording, whose numbers rise.
 
     Each frame is given once the next one is known. An object that is not detected again there has no identity yet,
@@ -90,7 +92,7 @@ class _Track:
 class Tracker:
     """Gives detections of one recording identities, one frame after the other."""
 
-    def __init__(self, *, score: float = SCORE) -> None:
+    def __init__(self, *, score: float = DEFAULT_SCORE_THRESHOLD) -> None:
         self.score = score
         self.count = 0  # of tracks so far
         self.tracks: list[_Track] = []  # that have not ended
