@@ -33,11 +33,15 @@ class FrameObjects:
 
 @dataclass(frozen=True)
 class LabelledRange:
-    """Frames of a video that somebody labelled: those of them without objects are labelled as having none."""
+    """Frames of a video that somebody labelled: those of them without objects are labelled as having none.
+
+    `is_whole_video`: they are all frames of the video, as the tool counts them.
+    """
 
     video: str
     frames: range
     rate: float | None = None
+    is_whole_video: bool = False
 
 
 @dataclass(frozen=True)

@@ -95,7 +95,7 @@ def import_objects(
         findings.problems[source] += [*content.problems, *_add_entries(source, content, finder, of_video)]
     rows: list[LabelledFrame] = []
     for number, (path, entries) in enumerate(sorted(of_video.items()), 1):
-        video = read_video(path, findings, entries.sources)
+        video = read_video(path, entries, findings, options.fps)
         if video is not None:
             rows += label_video(video, entries, findings, rate=options.fps, every=options.every)
         if progress is not None:
@@ -180,7 +180,8 @@ def _notes(findings: Findings, options: ObjectImportOptions) -> list[str]:
         )
     if findings.jumps:
         listed = shorten_list(findings.jumps, limit=3)
-        notes.append(f"{count(len(findings.jumps), 'identity jumps', 'identities jump')}; correct? {listed}")
+        places = count(len(findings.jumps), "place")
+        notes.append(f"identities move more than twice the size of their box per frame in {places}; check {listed}")
     return notes
 
 

@@ -161,7 +161,7 @@ def _read_video(
         FrameObjects(media, frame, tuple(items), rate=rate, in_fractions=True, where=f"{where}, frame {frame + 1}")
         for frame, items in sorted(of_frame.items())
     ]
-    return frames, LabelledRange(media, range(last_frame), rate)
+    return frames, LabelledRange(media, range(number or last_frame), rate, is_whole_video=number > 0)
 
 
 def _keyframes(sequence: Sequence[_Keyframe]) -> list[tuple[int, Box, bool]]:

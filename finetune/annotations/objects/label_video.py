@@ -8,15 +8,20 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-import numpy as np
-
+from finetune.annotations.objects.frame_numbers import (
+    VideoFrames,
+    counting_rates,
+    frame_at,
+    frame_intervals,
+    read_video_frames,
+)
 from finetune.annotations.objects.frame_objects import FrameObjects, LabelledRange, Size
 from finetune.annotations.objects.identities import Identities
-from finetune.annotations.seconds import times_of_frames
 from finetune.data.intervals import frames_in_interval
 from finetune.data.object_labels import OBJECT_SEPARATOR, LabelledObject
 from finetune.data.valid_names import escape_invisible, has_forbidden_characters
 from finetune.errors import DataError
+from finetune.storage.numbered_images import DEFAULT_IMAGE_FPS
 
 DECIMALS = 3  # of boxes, in pixels
 OVERHANG = 0.5  # pixels outside the picture that are cut off without a note
@@ -50,8 +55,9 @@ class Entries:
     ranges: list[tuple[Path, LabelledRange]] = field(default_factory=list)
 
     @property
-    def sources(self) -> list[Path]:
-        return [entry[0] for entry in self.frames] + [entry[0] for entry in self.ranges]
+    def source(self) -> Path:
+        """The first file that names the video."""
+        return self.frames[0][0] if self.frames else self.ranges[0][0]
 
 
 @dataclass
@@ -61,32 +67,6 @@ class Findings:
     problems: dict[Path, list[str]] = field(default_factory=lambda: defaultdict(list))
     counts: Counter[str] = field(default_factory=Counter)
     jumps: list[str] = field(default_factory=list)
-
-
-@dataclass(frozen=True)
-class VideoFrames:
-    """The times of a video's frames in seconds, (N,), and its width and height."""
-
-    path: Path
-    times_N: np.ndarray
-    size: Size
-
-
-def read_video_frames(path: Path) -> VideoFrames:
-    """Raises VideoError."""
-    from finetune.video.decode.probe import probe
-
-    info = probe(path)
-    return VideoFrames(path, times_of_frames(path), (info.width, info.height))
-
-
-def frame_intervals(times_N: np.ndarray) -> np.ndarray:
-    """Intervals (N, 2) in seconds, of which each holds exactly one of the frames with these times, to a microsecond.
-
-    They meet in the middle between two frames. The first one starts at 0, the last one has no end.
-    """
-    middles = np.round((times_N[1:] + times_N[:-1]) / 2, 6)
-    return np.stack([np.array([0.0, *middles]), np.array([*middles, np.inf])], axis=1)
 
 
 def label_video(
@@ -100,14 +80,15 @@ def label_video(
     splits: dict[int, str] = {}
     unusable: set[int] = set()
     identities = Identities()
-    for source, entry, number in _numbers(video, entries, rate, findings):
+    rates = counting_rates(video, entries.frames, entries.ranges, rate)
+    for source, entry, number in _numbers(video, entries, rates, findings):
         splits[number] = splits.get(number) or entry.split
         items = _fitted_objects(source, entry, video, identities, findings)
         if items is None:
             unusable.add(number)
         else:
             by_frame.setdefault(number, []).extend(items)
-    labelled = sorted({*by_frame, *_range_frames(video, entries, rate, findings)} - unusable)
+    labelled = sorted({*by_frame, *_range_frames(video, entries, rates, findings)} - unusable)
     kept = _thinned(labelled, every)
     findings.counts["labelled"] += len(labelled)
     findings.counts["kept"] += len(kept)
@@ -140,17 +121,22 @@ def _fitted_objects(
 
 
 def _numbers(
-    video: VideoFrames, entries: Entries, rate: float | None, findings: Findings
+    video: VideoFrames, entries: Entries, rates: Mapping[Path, float | None], findings: Findings
 ) -> list[tuple[Path, FrameObjects, int]]:
-    """The entries with the number of their frame in the video; those of frames that it lacks are problems."""
+    """The entries with the number of their frame in the video; those of frames that it lacks are problems.
+
+    Of several entries that fall on one frame because they are counted at a higher rate, the first is taken.
+    """
     count = len(video.times_N)
     numbers, outside = [], defaultdict(list)
+    taken: set[tuple[Path, int]] = set()
     for source, entry, number in entries.frames:
-        index = _index(video, number, _own_rate(entry.rate, rate, video, entries))
-        if 0 <= index < count:
-            numbers.append((source, entry, index))
-        else:
+        index = frame_at(video, number, rates[source])
+        if not 0 <= index < count:
             outside[source].append((number, entry))
+        elif rates[source] is None or (source, index) not in taken:
+            taken.add((source, index))
+            numbers.append((source, entry, index))
     for source, missing in outside.items():
         first, last = min(number for number, _ in missing), max(number for number, _ in missing)
         listed = f"frame {first} does" if len(missing) == 1 else f"{len(missing):,} frames, {first} to {last}, do"
@@ -160,37 +146,20 @@ def _numbers(
     return numbers
 
 
-def _own_rate(stated: float | None, given: float | None, video: VideoFrames, entries: Entries) -> float | None:
-    """The rate that frames were counted at; None where they are those of the video."""
-    if given is None and any(labelled.frames.stop == len(video.times_N) for _, labelled in entries.ranges):
-        return None
-    return given or stated
-
-
-def _index(video: VideoFrames, number: int, rate: float | None) -> int:
-    """The frame of the video nearest in time to frame `number` at a rate; one after the last if it is later."""
-    if rate is None:
-        return number
-    times_N, seconds = video.times_N, number / rate
-    place = int(np.searchsorted(times_N, seconds))
-    if place == len(times_N):
-        gap = float(times_N[-1] - times_N[-2]) if place > 1 else 0.0
-        return place - 1 if seconds <= times_N[-1] + max(gap, 1 / rate) else place
-    return place - 1 if place and seconds - times_N[place - 1] < times_N[place] - seconds else place
-
-
-def _range_frames(video: VideoFrames, entries: Entries, rate: float | None, findings: Findings) -> set[int]:
+def _range_frames(
+    video: VideoFrames, entries: Entries, rates: Mapping[Path, float | None], findings: Findings
+) -> set[int]:
     """The frames of the labelled ranges; a range may end a little after the video, as tools estimate its length."""
     count = len(video.times_N)
     numbers: set[int] = set()
     for source, labelled in entries.ranges:
-        own_rate = _own_rate(labelled.rate, rate, video, entries)
-        seconds = len(labelled.frames) and labelled.frames[-1]
-        if own_rate is None and seconds > count + count // 50:
-            findings.problems[source].append(f"labels frames up to {seconds}, but {video.path} has {count} frames")
-        stop = math.ceil((float(video.times_N[-1]) + 1) * own_rate) if own_rate else count
-        within = labelled.frames[: len(range(labelled.frames.start, max(stop, 0), labelled.frames.step))]
-        numbers |= {index for number in within if (index := _index(video, number, own_rate)) < count}
+        rate = rates[source]
+        last = labelled.frames[-1] if labelled.frames else 0
+        if rate is None and last > count + count // 50:
+            findings.problems[source].append(f"labels frames up to {last}, but {video.path} has {count} frames")
+        stop = count if rate is None else math.ceil((float(video.times_N[-1]) + 1) * rate)
+        within = range(labelled.frames.start, min(labelled.frames.stop, stop), labelled.frames.step)
+        numbers |= {index for number in within if (index := frame_at(video, number, rate)) < count}
     return numbers
 
 
@@ -316,10 +285,13 @@ def _jumps(frames: Sequence[LabelledFrame]) -> list[str]:
     return jumps
 
 
-def read_video(path: Path, findings: Findings, sources: Sequence[Path]) -> VideoFrames | None:
-    """The frames of a video; None, with a problem of the files that name it, where it cannot be read."""
+def read_video(path: Path, entries: Entries, findings: Findings, rate: float | None) -> VideoFrames | None:
+    """The frames of a video; None, with a problem of the file that names it, where it cannot be read.
+
+    `rate` is that of numbered images.
+    """
     try:
-        return read_video_frames(path)
+        return read_video_frames(path, image_rate=rate or DEFAULT_IMAGE_FPS)
     except DataError as error:
-        findings.problems[sources[0]].append(str(error))
+        findings.problems[entries.source].append(str(error))
         return None

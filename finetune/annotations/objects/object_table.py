@@ -5,8 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 
 from finetune.annotations.import_files import list_problems
+from finetune.annotations.objects.frame_numbers import VideoFrames, read_video_frames
 from finetune.annotations.objects.import_objects import ImportedObjects
-from finetune.annotations.objects.label_video import LabelledFrame, VideoFrames, read_video_frames
+from finetune.annotations.objects.label_video import LabelledFrame
 from finetune.data.intervals import frames_in_interval, parse_intervals
 from finetune.data.labels import UNKNOWN_LABELS
 from finetune.data.object_labels import parse_objects

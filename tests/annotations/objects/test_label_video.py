@@ -10,8 +10,9 @@ from grey import grey_frames
 from hypothesis import given
 from hypothesis import strategies as st
 
+from finetune.annotations.objects.frame_numbers import VideoFrames, frame_intervals
 from finetune.annotations.objects.frame_objects import FrameObjects, LabelledRange
-from finetune.annotations.objects.label_video import Entries, Findings, VideoFrames, frame_intervals, label_video
+from finetune.annotations.objects.label_video import Entries, Findings, label_video
 from finetune.annotations.seconds import times_of_frames
 from finetune.data.intervals import frames_in_interval, parse_intervals, seconds_text
 from finetune.data.object_labels import LabelledObject, objects_text

@@ -260,8 +260,17 @@ def test_label_studio_may_count_at_another_rate_than_the_video(videos, tmp_path)
     """At half the rate of the video, its frame 2 is frame 4 of the video."""
     path = edited(tmp_path, "label studio video", ('"framesCount": 8', '"framesCount": 4'))
     result = cells(imported(path, videos))
-    assert result[4] == f"{CAR}#0;{PERSON}#1" and 3 not in result
-    assert list(result)[:4] == [0, 2, 4, 6]
+    assert result[4] == f"{CAR}#0;{PERSON}#1" and list(result)[:4] == [0, 2, 4, 6]
+    path = edited(tmp_path, "label studio video", ('"framesCount": 8, "duration": 0.32', '"framesCount": 4'))
+    assert cells(imported(path, videos)) == result
+
+
+def test_frames_that_label_studio_counts_more_densely_than_the_video_are_taken_once(videos, tmp_path):
+    path = edited(tmp_path, "label studio video", ('"framesCount": 8', '"framesCount": 16'))
+    result = imported(path, videos)
+    assert result.problems == []
+    assert list(cells(result)) == list(range(8))
+    assert cells(result)[0] == "car:4,12,16,6#0"
 
 
 def test_tasks_of_label_studio_without_annotations_are_no_labelled_frames(videos, tmp_path):

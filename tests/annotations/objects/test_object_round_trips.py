@@ -10,6 +10,7 @@ from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 
 from finetune.annotations.objects.export_objects import VideoLength, export_objects, read_labelled_frames, write_objects
+from finetune.annotations.objects.frame_numbers import frame_intervals, read_video_frames
 from finetune.annotations.objects.frame_objects import FrameObjects
 from finetune.annotations.objects.import_objects import (
     ImportedObjects,
@@ -17,7 +18,7 @@ from finetune.annotations.objects.import_objects import (
     import_objects,
     write_object_manifest,
 )
-from finetune.annotations.objects.label_video import LabelledFrame, frame_intervals, read_video_frames
+from finetune.annotations.objects.label_video import LabelledFrame
 from finetune.data.object_labels import LabelledObject
 from finetune.errors import DataError
 
