@@ -78,7 +78,7 @@ def train_objects(data: str, out: Path) -> Path:
     """Of boxes, motion and pixels, with no task that reads the backbone's last features."""
     phases = [{"unfreeze": "head", "epochs": 1, "lr": 1e-2}, {"unfreeze": "layer3", "epochs": 1, "lr": 1e-2}]
     train = {"batch_size": 6 // process_count(), "optimizer": "sgd"}
-    recipe = recipe_of_frames(data, ("tracks",), train=train, phases=phases)
+    recipe = recipe_of_frames(data, ("tracks", "pixels"), train=train, phases=phases)
     return train_from_recipe(recipe, manifest_of_frames(recipe), out=out)
 
 

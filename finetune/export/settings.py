@@ -39,7 +39,12 @@ def target_folder(run: Run, settings: ExportSettings) -> Path:
 
 
 def check_before_work(run: Run, settings: ExportSettings) -> None:
-    """Raise RunError where the export cannot succeed: a missing library, or a folder that cannot be written."""
+    """Raise RunError where the export cannot succeed: a task, a missing library, or a folder that cannot be written."""
+    if dense := [name for name, output in run.outputs.items() if output.is_dense]:
+        raise RunError(
+            f"{run.folder}: tasks of kind detect, track and segment cannot be exported: {', '.join(dense)}; use "
+            "`finetune predict`"
+        )
     if settings.to == "onnx" and settings.precision == "bf16":
         raise RunError("onnxruntime does not compute bf16 on CPUs; use --precision fp32 or fp16, or another format")
     if settings.int8:

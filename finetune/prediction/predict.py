@@ -252,15 +252,25 @@ def build_prediction(
         task: _task_prediction(run.outputs[task], values_K, top_k, fitted=fitted[task], middle=middle)
         for task, values_K in values_by_task.items()
     }
-    first = tasks[primary_task(run.outputs)]
+    first = tasks[primary_task({task: run.outputs[task] for task in tasks})]
     return Prediction(path, first.top_k, first.named, tasks if run.recipe.tasks else {})
 
 
 class Predictor:
-    """Predicts one video at a time, as evaluation does: probabilities or numbers (K,) of each task."""
+    """Predicts one video at a time, as evaluation does: probabilities or numbers (K,) of each task.
+
+    Detection and segmentation are left out: they are of single frames, see finetune/objects/predict_frames.py. Raises
+    RunError where no other task is left.
+    """
 
     def __init__(self, model: InferenceModel, recipe: Recipe, views: int) -> None:
         self.model = model
+        self.tasks = [task for task, output in model.outputs.items() if not output.is_dense]
+        if not self.tasks:
+            raise RunError(
+                "the run predicts single frames, not clips: its tasks are of kind detect, track or segment; use "
+                "`finetune predict RUN VIDEO`"
+            )
         self.clip = recipe.clip.model_copy(update={"size": model.size})
         self.views = views
         self.precision = inference_precision(model, recipe.train.precision)
@@ -280,8 +290,9 @@ class Predictor:
         logits_VBK = view_logits(self.model, clips_VTCHW.unsqueeze(0), precision=self.precision)
         outputs = decode_outputs(self.model, logits_VBK)
         placements = partial(view_placements, video.path, self.clip, **of_video)
-        of_video_by_task = {task: values[0].numpy() for task, values in outputs.items()}
-        predictions = to_source_pixels(self.model.outputs, of_video_by_task, placements)
+        of_video_by_task = {task: outputs[task][0].numpy() for task in self.tasks}
+        specs = {task: self.model.outputs[task] for task in self.tasks}
+        predictions = to_source_pixels(specs, of_video_by_task, placements)
         if not all(np.isfinite(values).all() for values in predictions.values()):
             raise DataError(f"{video.name}: its predictions are not finite; train with train.precision=fp32")
         scores = clip_scores(self.model, logits_VBK)

@@ -72,6 +72,9 @@ def _task_sentence(output: OutputSpec) -> str:
         "box": "the box of one object in the middle frame: left, top, width and height in pixels of the video",
         "motion": "the motion of one object in pixels per frame, to the right and down",
         "regress": f"{count(len(output.names), 'number')}: {', '.join(map(plain, output.names))}",
+        "detect": f"boxes of objects of {number} in a frame",
+        "track": f"boxes of objects of {number} in a frame, and the motion of each",
+        "segment": f"one of {number} for each pixel of a frame",
     }[output.kind]
 
 
