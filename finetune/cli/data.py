@@ -208,10 +208,10 @@ def import_command(
 ) -> None:
     """Turn annotation files into a manifest whose rows are parts of videos.
 
-    Events become intervals with a label; read are CSV and TSV tables, BORIS, ELAN,
-    Label Studio, CVAT, VIA 3, ActivityNet, Audacity, WebVTT and SRT. Objects become
-    labelled frames; read are COCO, YOLO, CVAT, MOTChallenge, Pascal VOC and Label
-    Studio, by their files or folders.
+    Events become intervals with a label: CSV and TSV tables, BORIS, ELAN, VIA 3,
+    Label Studio, CVAT, ActivityNet, Audacity, WebVTT and SRT are read. Objects
+    become labelled frames: COCO, YOLO, CVAT, MOTChallenge, Pascal VOC and Label
+    Studio are read, from files or folders.
 
     Example: finetune data import rec1.eaf rec2.eaf --out clips.csv --videos recordings
     """
@@ -254,11 +254,10 @@ def export(
     tier: Tier = None,
     on_error: OnError = "raise",
 ) -> None:
-    """Write events or objects as files of an annotation tool, in which a person corrects them.
+    """Write events or objects as files of an annotation tool, for corrections.
 
     ELAN, Audacity, WebVTT, MOTChallenge and CVAT get one file for each recording.
-    Existing files are never replaced. Corrected files come back with `finetune data
-    import`.
+    Existing files are never replaced. `finetune data import` reads corrected ones.
 
     Example: finetune data export events.csv --to elan --out corrected
     """

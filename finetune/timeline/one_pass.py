@@ -6,6 +6,7 @@ it. Where it mixes frames before temporal pooling, pictures are shared, and each
 
 from collections.abc import Iterable, Iterator
 from dataclasses import replace
+from math import prod
 
 import numpy as np
 import torch
@@ -13,7 +14,7 @@ from torch import Tensor
 
 from finetune.inference.forward import predict_batch
 from finetune.model.classifier import VideoClassifier
-from finetune.model.frozen_prefix import Cut, cut_after_backbone
+from finetune.model.frozen_prefix import Cut, cut_after_backbone, forward_before_cut
 from finetune.recipe.own_parts import is_own
 from finetune.runtime.device import autocast
 from finetune.runtime.threads import limit_threads
@@ -26,13 +27,13 @@ NumberedPictures = tuple[list[int], Tensor]  # frame numbers, rising, and their 
 def features_cut(model: VideoClassifier) -> Cut | None:
     """The cut after the backbone, where it computes each frame by itself; None where it mixes frames.
 
-    Own backbones may do anything. Tasks that read earlier stages need the whole network's pass over a clip.
+    Own backbones may do anything.
     """
     backbone = model.backbone
     if backbone.takes_clips or model.settings.fusion != "late" or is_own(model.settings.backbone):
         return None
     cut = cut_after_backbone(model, model.num_frames)
-    return None if cut.taps else cut
+    return None if cut.taps and backbone.num_towers > 1 else cut
 
 
 def predict_windows(
@@ -43,13 +44,14 @@ def predict_windows(
     The windows take the frames `sampled_WVT` (W, V, T); `batches` have all these frames, in rising order.
     """
     cut = features_cut(model)
-    per_batch = WINDOWS_PER_BATCH if cut is not None else max(1, FRAMES_PER_BATCH // model.num_frames)
+    has_maps = cut is None or bool(cut.taps)  # of each frame pictures, or maps of earlier stages
+    per_batch = max(1, FRAMES_PER_BATCH // model.num_frames) if has_maps else WINDOWS_PER_BATCH
     last_W = np.maximum.accumulate(sampled_WVT.max((1, 2)))
     lowest_W = np.minimum.accumulate(sampled_WVT.min((1, 2))[::-1])[::-1]  # frame that a window or a later one takes
     held: dict[int, Tensor] = {}  # features or pictures, by frame number
     done = 0
     for numbers, pictures_FCHW in batches:
-        values = pictures_FCHW if cut is None else _frame_features(model, pictures_FCHW, precision)
+        values = pictures_FCHW if cut is None else _frame_features(model, pictures_FCHW, cut, precision)
         held |= zip(numbers, values, strict=True)
         complete = int(np.searchsorted(last_W, numbers[-1], side="right"))
         while done < complete:
@@ -58,18 +60,28 @@ def predict_windows(
             if cut is not None:
                 cut = replace(cut, dtype=clips.dtype)
                 clips = clips.movedim(3, 2) if model.backbone.num_towers == 2 else clips  # (B, V, T, 2, D)
+                clips = _by_stage(clips, cut) if cut.taps else clips
             yield predict_batch(model, clips, precision=precision, cut=cut)
             done += len(windows_BVT)
         held = {number: value for number, value in held.items() if done < len(lowest_W) and number >= lowest_W[done]}
 
 
 @torch.inference_mode()
-def _frame_features(model: VideoClassifier, pictures_FCHW: Tensor, precision: str) -> Tensor:
-    """The backbone's features of each frame, (F, D), or (F, 2, D) of two towers."""
+def _frame_features(model: VideoClassifier, pictures_FCHW: Tensor, cut: Cut, precision: str) -> Tensor:
+    """The backbone's features of each frame, (F, D), or (F, 2, D) of two towers.
+
+    Where tasks read earlier stages, their outputs follow, all flattened: (F, N).
+    """
     device = next(model.parameters()).device
     with autocast(precision, device), limit_threads(small=model.fits_one_thread):
-        features: Tensor = model.backbone(pictures_FCHW.unsqueeze(1).to(device))
-    return features.squeeze(-2)
+        features = forward_before_cut(model, pictures_FCHW.unsqueeze(1).to(device), cut)
+    return features if cut.taps else features.squeeze(-2)
+
+
+def _by_stage(frames_BVTN: Tensor, cut: Cut) -> Tensor:
+    """The activations of clips at the cut, (B, V, *cut.item), from those of their frames: stage by stage."""
+    sizes = [prod(shape) // cut.num_frames for shape in (cut.entering, *cut.taps.values())]
+    return torch.cat([of_stage.flatten(2) for of_stage in frames_BVTN.split(sizes, 3)], 2)
 
 
 def _stack(held: dict[int, Tensor], windows_BVT: np.ndarray) -> Tensor:

@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 import torch
+from dense_models import dense_model
 from grey import TINY
 from multitask_models import tasked
 
@@ -73,9 +74,23 @@ def test_two_towers_and_tasks_of_levels_and_numbers():
     towers = tasked({"first": "classify", "second": "multilabel", "third": "ordinal"}, size=SIZE, sharing="towers")
     assert features_cut(towers.eval()) is not None
     assert largest_difference(towers, windows_of().sampled_WVT) <= 1e-5
+
+
+def test_frames_share_the_maps_of_earlier_stages_too():
     tapped = tasked({"first": Task(kind="classify"), "where": Task(kind="box", spatial_pooling="keypoints")}, size=SIZE)
-    assert features_cut(tapped.eval()) is None
-    assert largest_difference(tapped, windows_of().sampled_WVT) <= 1e-5
+    assert features_cut(tapped.eval()).taps
+    assert largest_difference(tapped, windows_of(views=2).sampled_WVT) <= 1e-5
+
+
+def test_objects_of_frames_whose_clips_overlap_are_those_of_each_clip_by_itself():
+    model = dense_model(["track", "classify"], size=SIZE, num_frames=T).eval()
+    assert features_cut(model).taps
+    raw = []
+    model.heads["track"].register_forward_hook(lambda module, inputs, outputs: raw.append(outputs))
+    sampled = windows_of().sampled_WVT
+    largest_difference(model, sampled)
+    together, alone = torch.cat(raw)[-2 * len(sampled) :].chunk(2)  # before them, black clips, to try
+    assert torch.allclose(together, alone, atol=1e-4)
 
 
 def test_each_frame_is_computed_once():
