@@ -119,7 +119,7 @@ def _box_findings(objects: ObjectTable) -> Iterator[Finding]:
     if border.any():
         touching = _boxes(border, "touches", "touch")
         what = f"{touching} the picture's border ({border.mean():.0%}): objects that are cut off."
-        yield Finding("note", "border", what, "", _rows(objects, border))
+        yield Finding("note", "border", what)
 
 
 def _frame_findings(rows: Rows, labels: Labels) -> Iterator[Finding]:
@@ -131,7 +131,8 @@ def _frame_findings(rows: Rows, labels: Labels) -> Iterator[Finding]:
         what = f"{int(empty.sum())} of {count(int(labels.known.sum()), 'labelled frame')} have no object."
         is_many = share > MAX_EMPTY_SHARE
         todo = "Add frames with objects, or leave some of these out." if is_many else ""
-        yield Finding("warning" if is_many else "note", "no_objects", what, todo, tuple(np.flatnonzero(empty).tolist()))
+        concerned = tuple(np.flatnonzero(empty).tolist()) if is_many else ()
+        yield Finding("warning" if is_many else "note", "no_objects", what, todo, concerned)
     files = dict.fromkeys(rows.paths, False)
     for row in np.flatnonzero(labels.known).tolist():
         files[rows.paths[row]] = True

@@ -145,6 +145,18 @@ def read_rows(
     )
 
 
+def tasks_of_objects(source: Path) -> dict[str, Task]:
+    """The tasks of a CSV with a column `objects` that no recipe names: to detect, and to classify where it has labels.
+
+    Empty for a folder, and for a CSV without such a column.
+    """
+    table = {} if source.is_dir() else read_table(source)
+    if "objects" not in table:
+        return {}
+    tasks = {"objects": Task(kind="detect")}
+    return tasks | ({DEFAULT_TASK: Task(kind="classify")} if any(table.get("label", ())) else {})
+
+
 def _extra_columns(source: Path, paths: Sequence[Path], tasks: Mapping[str, Task]) -> dict[str, list[str]]:
     """The columns beside those that every manifest may have, of the rows that have a path."""
     table = read_table(source)

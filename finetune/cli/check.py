@@ -44,7 +44,7 @@ def check(
     from finetune.checks.burnt_in_marks import find_marks, rows_to_compare
     from finetune.checks.check_data import audit, write_fixed
     from finetune.checks.object_findings import drawn_objects
-    from finetune.checks.rows import read_rows
+    from finetune.checks.rows import read_rows, tasks_of_objects
     from finetune.report.pages.check import write_check_page
     from finetune.storage.object_store import local_copy
     from finetune.video.probe_files import ClipOfFile, inspect_files
@@ -58,7 +58,7 @@ def check(
         group_pattern=data.group_pattern,
         shares=shares,
         multilabel=data.multilabel,
-        tasks=settings.tasks,
+        tasks=settings.tasks or tasks_of_objects(where),
         image_sequences=data.image_sequences,
     )
     with progress_bar("checking files") as progress:

@@ -50,7 +50,7 @@ def draw_objects(frame_HWC: np.ndarray, objects: Sequence[DrawnObject]) -> np.nd
     """A copy of a frame, uint8 RGB (H, W, 3), with objects; the first are drawn last, over the others."""
     frame_HWC = np.ascontiguousarray(frame_HWC).copy()
     side = min(frame_HWC.shape[:2])
-    thick = max(1 + (side >= 160), side // 300)
+    thick = max(1 + (side >= 96), side // 300)
     for drawn in reversed(objects):
         _draw_box(frame_HWC, drawn, thick)
         if drawn.motion is not None and np.isfinite(drawn.motion).all() and np.hypot(*drawn.motion) >= 1:

@@ -24,7 +24,7 @@ def test_labels_of_near_objects_do_not_cover_each_other():
     drawn_HWC = draw_objects(grey(), [DrawnObject(box, number, "cat 0.9") for number, box in enumerate(boxes)])
     areas = [(drawn_HWC == CLASS_COLOURS[number]).all(-1).sum() for number in (0, 1)]
     alone = [(draw_objects(grey(), [DrawnObject(boxes[n], n, "cat 0.9")]) == CLASS_COLOURS[n]).all(-1) for n in (0, 1)]
-    assert areas[0] == alone[0].sum()
+    assert areas[0] > 0.8 * alone[0].sum()
     assert areas[1] > 0.6 * alone[1].sum()
 
 
