@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from finetune.evaluation.frame_pictures import FramePicture
 from finetune.run.folder import EvaluationFolder
 from finetune.storage.atomic import atomic_folder, write_json
 from finetune.video.dataset import ClipDataset
@@ -20,10 +21,13 @@ from finetune.video.encode import encode_jpeg
 MAX_FRAMES, SIDE, GAP = 8, 112, 2  # frames on a sheet, pixels of a frame's side, pixels between frames
 
 
-def write_sheets(folder: Path, dataset: ClipDataset, paths: Iterable[str]) -> dict[str, Any]:
+def write_sheets(
+    folder: Path, dataset: ClipDataset, paths: Iterable[str], frames: Iterable[FramePicture] = ()
+) -> dict[str, Any]:
     """Write a sheet of the first view of each row with one of these paths; gives the contents of the index.
 
     `dataset` is that of the evaluation, so the frames are the same. A file that is no longer readable has no sheet.
+    `frames` are pictures of single frames, the first ones of each task the worst.
     """
     position_of = {dataset.manifest.clip_name(row): place for place, row in enumerate(dataset.rows)}
     index: dict[str, Any] = {}
@@ -35,6 +39,11 @@ def write_sheets(folder: Path, dataset: ClipDataset, paths: Iterable[str]) -> di
             name = sheet_file_name(path)
             (partial / name).write_bytes(encode_jpeg(make_sheet(item["clips"][0])))
             index[path] = {"sheet": name, "frames": min(MAX_FRAMES, len(item["clips"][0]))}
+        for rank, frame in enumerate(frames):
+            name = sheet_file_name(f"{frame.path}\n{frame.task}")
+            (partial / name).write_bytes(frame.jpeg)
+            of_tasks = index.setdefault(frame.path, {}).setdefault("tasks", {})
+            of_tasks[frame.task] = {"picture": name, "text": frame.text, "rank": rank}
         write_json(partial / EvaluationFolder(folder).pictures_index.name, index)
     return index
 

@@ -143,7 +143,9 @@ def evaluate(
         results["source"] = other.source
     elif seeds := _previous_seeds(target, protocol):
         results["seeds"] = seeds
-    write_evaluation(target, results, tested, predictions, pictures_of=inference.dataset if pictures else None)
+    shown = inference.dataset if pictures else None
+    masks = {name: inference.predictions.tasks[name] for name, task in tasks.items() if task["kind"] == "segment"}
+    write_evaluation(target, results, tested, predictions, pictures_of=shown, masks=masks)
     return results
 
 

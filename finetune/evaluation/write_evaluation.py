@@ -9,6 +9,7 @@ import numpy as np
 from finetune.data.manifest import Manifest
 from finetune.evaluation.choose_clips import choose_clips
 from finetune.evaluation.contact_sheets import remove_sheets, write_sheets
+from finetune.evaluation.frame_pictures import draw_worst_frames
 from finetune.evaluation.task_results import TaskPredictions, write_predictions
 from finetune.metrics.intervals import jackknife_units
 from finetune.recipe.tasks import primary_task
@@ -56,20 +57,23 @@ def write_evaluation(
     predictions: Mapping[str, TaskPredictions],
     *,
     pictures_of: ClipDataset | None,
+    masks: Mapping[str, np.ndarray] | None = None,
 ) -> None:
     """Write predictions, contact sheets of the clips that the report shows, and last results.json.
 
-    `pictures_of` has the clips as the model saw them; None writes no contact sheets. Earlier sheets are removed, and
-    results.json first: without it an evaluation that was interrupted does not count as one.
+    `pictures_of` has the clips as the model saw them; None writes no contact sheets. `masks` are the predicted masks,
+    uint8 (N, S, S), of the segmentation tasks that get pictures. Earlier sheets are removed, and results.json first:
+    without it an evaluation that was interrupted does not count as one.
     """
     folder.mkdir(parents=True, exist_ok=True)
     EvaluationFolder(folder).results.unlink(missing_ok=True)
     rows = write_predictions(folder, tested, predictions)
     remove_sheets(folder)
-    if pictures_of is not None and rows is not None:
+    frames = [] if pictures_of is None else list(draw_worst_frames(pictures_of, tested, predictions, masks or {}))
+    if pictures_of is not None and (rows is not None or frames):
         primary = results["tasks"][primary_task(results["tasks"])]
-        chosen = choose_clips(rows, multilabel=primary["kind"] == "multilabel")
-        write_sheets(folder, pictures_of, [clip.path for clip in chosen.clips()])
+        chosen = choose_clips(rows or [], multilabel=primary["kind"] == "multilabel")
+        write_sheets(folder, pictures_of, [clip.path for clip in chosen.clips()], frames)
     write_results(folder, results)
 
 

@@ -96,11 +96,13 @@ def _confusion(task: dict[str, Any], index: int) -> Any:
 
 def _worst_frames(name: str, evaluation: EvaluationFolder) -> list[dict[str, Any]]:
     """The frames that the evaluation drew for this task, worst first."""
-    shown = []
+    ranked: list[tuple[int, str, dict[str, Any]]] = []
     for path, entry in read_picture_index(evaluation).items():
         drawn = entry.get("tasks", {}).get(name) if isinstance(entry.get("tasks"), dict) else None
         if isinstance(drawn, dict) and (picture := read_picture(evaluation.pictures, drawn.get("picture"))):
-            text = drawn.get("text")
-            shown.append({"path": path, "picture": picture, "text": text if isinstance(text, str) else ""})
+            text, rank = drawn.get("text"), drawn.get("rank")
+            frame = {"path": path, "picture": picture, "text": text if isinstance(text, str) else ""}
+            ranked.append((rank if isinstance(rank, int) else 0, path, frame))
+    shown = [frame for _, _, frame in sorted(ranked, key=lambda item: item[:2])]
     root = common_folder([frame["path"] for frame in shown]) if len(shown) > 1 else ""
     return [frame | {"path": relative_to_root(root, frame["path"])} for frame in shown]
