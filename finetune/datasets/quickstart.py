@@ -57,7 +57,8 @@ class Scene:
 class MovingShape:
     """A shape and its motion: its pose in the middle of the clip, and the change from frame to frame.
 
-    Positions (x, y) and lengths are in pixels, angles in radians.
+    Positions (x, y) and lengths are in pixels, angles in radians. Every `period` frames the radius pulses by the share
+    `pulse`, and the shape shakes by `shake` pixels to either side.
     """
 
     shape: str
@@ -67,6 +68,9 @@ class MovingShape:
     velocity: np.ndarray
     angle: float
     spin: float
+    pulse: float = 0.0
+    shake: float = 0.0
+    period: float = 1.0
 
     def mask_at(self, frames_from_middle: float) -> np.ndarray:
         """The coverage of the shape, uint8 (SIZE, SIZE)."""
@@ -77,9 +81,10 @@ class MovingShape:
         return outline_box(self.shape, size=SIZE, **self._pose_at(frames_from_middle))
 
     def _pose_at(self, frames_from_middle: float) -> dict[str, Any]:
+        wave = np.sin(2 * np.pi * frames_from_middle / self.period)
         return {
-            "center": (self.center + self.velocity * frames_from_middle).tolist(),
-            "radius": self.radius,
+            "center": (self.center + self.velocity * frames_from_middle + (self.shake * wave, 0)).tolist(),
+            "radius": self.radius * (1 + self.pulse * wave),
             "angle": self.angle + self.spin * frames_from_middle,
         }
 

@@ -1,11 +1,11 @@
 """Generate the quickstart's actors: 228 short clips of two shapes that do different things, with a row for each shape.
 
-A classifier that sees whole frames cannot know which of the two a row is about: it is right in half of the rows at
-most. Each scene has a clip of each pair of motions. Which shape moves how, and in which half of the picture, is random.
+All move up or down; beside that they only glide, or also spin, pulse or shake. A classifier that sees whole frames
+cannot know which of the two a row is about: it is right in half of the rows at most. Each scene has a clip of each pair
+of actions. Which shape does what, and in which half of the picture, is random.
 """
 
 from collections.abc import Callable, Mapping
-from dataclasses import replace
 from itertools import combinations
 from pathlib import Path
 from types import MappingProxyType
@@ -16,7 +16,6 @@ import numpy as np
 from finetune.datasets.quickstart import (
     FPS,
     MARGIN,
-    MOTIONS,
     SHAPES,
     SIZE,
     MovingShape,
@@ -27,16 +26,17 @@ from finetune.datasets.quickstart import (
     draw_grain,
     draw_scene,
     map_in_processes,
-    plan_clip,
     write_manifest,
 )
 from finetune.video.encode import write_video
 
 COLUMNS = ("path", "label", "boxes", "track", "split", "group")
-PAIRS = tuple(combinations(MOTIONS, 2))
+ACTIONS = ("glides", "spins", "pulses", "shakes")
+PAIRS = tuple(combinations(ACTIONS, 2))
 DEFAULT_SCENES = MappingProxyType({"train": 20, "val": 6, "test": 12})
 KEYFRAME_EVERY = 6  # frames
-SCALE = 0.7  # of the shape in a clip with one
+PULSE, SHAKE = 0.25, 0.4  # shares of the radius
+PERIODS = {"pulses": (9.0, 14.0), "shakes": (6.3, 8.0)}  # frames
 
 
 def draw_actors(
@@ -75,31 +75,49 @@ def _write_scene(task: Task) -> Rows:
     rng = np.random.default_rng([seed, crc32(b"actors " + split.encode()), number])
     scene = draw_scene(rng)
     rows: Rows = []
-    for pair, motions in enumerate(PAIRS):
+    for pair, actions in enumerate(PAIRS):
         num_frames = int(rng.integers(24, 49))
-        actors = plan_actors(rng, scene, motions, num_frames=num_frames)
+        actors = plan_actors(rng, scene, actions, num_frames=num_frames)
         path = Path("actors", split, f"{number:03d}_{pair}.mp4")
         frames = draw_frames(rng, scene, actors, num_frames=num_frames, grain=draw_grain(rng, scene))
         write_video(out / path, np.stack(list(frames)), fps=FPS)
-        for track, (motion, actor) in enumerate(zip(motions, actors, strict=True)):
-            cells = (path.as_posix(), motion, keyframes(actor, num_frames), track, split, f"{split}-{number:03d}")
+        for track, (action, actor) in enumerate(zip(actions, actors, strict=True)):
+            cells = (path.as_posix(), action, keyframes(actor, num_frames), track, split, f"{split}-{number:03d}")
             rows.append(dict(zip(COLUMNS, cells, strict=True)))
     return rows
 
 
 def plan_actors(
-    rng: np.random.Generator, scene: Scene, motions: tuple[str, str], *, num_frames: int
+    rng: np.random.Generator, scene: Scene, actions: tuple[str, str], *, num_frames: int
 ) -> list[MovingShape]:
     """Two shapes, each in one half of the picture."""
-    actors = []
-    for motion, left in zip(motions, rng.permutation([0, SIZE // 2]), strict=True):
-        label = f"{SHAPES[rng.integers(len(SHAPES))]}_{motion}"
-        actor = plan_clip(rng, scene, label=label, frames=(num_frames, num_frames + 1)).mover
-        radius = actor.radius * SCALE
-        reach = abs(actor.velocity[0]) * (num_frames - 1) / 2 + radius + MARGIN
-        x = left + rng.uniform(reach, SIZE // 2 - 1 - reach)
-        actors.append(replace(actor, radius=radius, center=np.array([x, actor.center[1]])))
-    return actors
+    lefts = rng.permutation([0, SIZE // 2]).tolist()
+    return [
+        _plan_actor(rng, scene, action, left=left, steps=num_frames - 1)
+        for action, left in zip(actions, lefts, strict=True)
+    ]
+
+
+def _plan_actor(rng: np.random.Generator, scene: Scene, action: str, *, left: int, steps: int) -> MovingShape:
+    """A shape that moves up or down within the half of the picture from column `left` on."""
+    radius = scene.radius * rng.uniform(0.6, 0.7)
+    drift = np.array([rng.uniform(-6, 6), rng.uniform(20, 60) * rng.choice([-1, 1])])
+    turn = np.radians(rng.uniform(150, 340)) * rng.choice([-1, 1])
+    shake = SHAKE * radius
+    reach = np.abs(drift) / 2 + (1 + PULSE) * radius + MARGIN
+    reach[0] = max(reach[0], abs(drift[0]) / 2 + radius + shake + MARGIN)
+    return MovingShape(
+        shape=SHAPES[rng.integers(len(SHAPES))],
+        color=scene.colors[rng.integers(2)],
+        radius=radius,
+        center=np.array([left, 0]) + rng.uniform(reach, np.array([SIZE // 2, SIZE]) - 1 - reach),
+        velocity=drift / steps,
+        angle=rng.uniform(0, 2 * np.pi),
+        spin=turn / steps if action == "spins" else 0.0,
+        pulse=PULSE if action == "pulses" else 0.0,
+        shake=shake if action == "shakes" else 0.0,
+        period=rng.uniform(*PERIODS[action]) if action in PERIODS else 1.0,
+    )
 
 
 def keyframes(actor: MovingShape, num_frames: int) -> str:
