@@ -1,0 +1,104 @@
+"""`finetune predict --tracks`: what each tracked object of a recording does, as text or JSON, and drawn."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from finetune.cli.heavy_imports import import_quickly
+from finetune.cli.predict_objects import PREDICTING, ObjectOptions
+from finetune.cli.progress import progress_bars
+from finetune.cli.wrap import print_wrapped
+from finetune.errors import DataError, VideoError
+from finetune.text import escape_control_characters
+
+if TYPE_CHECKING:
+    from finetune.objects.classify_tracks import ClassifiedRecording, ClassifiedTrack
+    from finetune.run.read import Run
+
+
+def predict_tracks(
+    classifier: Run,
+    detector: Run,
+    files: Sequence[Path],
+    options: ObjectOptions,
+    of_clips: Mapping[str, Any],
+    to_json: Callable[[Any], dict[str, Any]],
+) -> tuple[int, int]:
+    """Print what `classifier` predicts for each object that `detector` finds in the files, and draw it.
+
+    `of_clips` are options of `iter_predictions`, `to_json` gives a prediction as JSON. Counts files predicted and files
+    skipped; the latter are named on stderr. Raises DataError where no file can be read.
+    """
+    import_quickly("finetune.objects.classify_tracks")
+    from finetune.inference.exported import load_for_inference
+    from finetune.objects.classify_tracks import classify_tracks
+    from finetune.objects.predict_frames import ObjectPredictor
+    from finetune.objects.track_rows import RowLengths
+
+    predictor = ObjectPredictor(detector, every=options.every, score=options.score)
+    model = load_for_inference(classifier)
+    results: list[dict[str, Any]] = []
+    with progress_bars() as progress:
+        for place, file in enumerate(files):
+            try:
+                classified = classify_tracks(
+                    predictor,
+                    file,
+                    classifier,
+                    model=model,
+                    lengths=RowLengths(window=options.window),
+                    options={**of_clips, "on_error": "fail", "progress": progress},
+                )
+            except VideoError as error:
+                if options.on_error == "fail":
+                    raise
+                print(f"finetune: {error}", file=sys.stderr)
+                continue
+            results.append(_recording_json(classified, to_json))
+            if not options.as_json:
+                print_wrapped(escape_control_characters(_text(classified)))
+            if options.targets:
+                _draw(classified, options.targets[place])
+            progress(PREDICTING, place + 1, len(files))
+    if not results:
+        raise DataError(f"none of {len(files)} files can be read" if len(files) > 1 else "the file cannot be read")
+    if options.as_json:
+        print(json.dumps(results, indent=1, ensure_ascii=False))
+    return len(results), len(files) - len(results)
+
+
+def _text(classified: ClassifiedRecording) -> str:
+    lines = [str(classified.recording.path)]
+    lines += [f"    {_track_text(track)}" for track in classified.tracks]
+    return "\n".join(lines if classified.tracks else [*lines, "    no tracked object"])
+
+
+def _track_text(track: ClassifiedTrack) -> str:
+    start, end = track.row.clip.interval
+    likeliest = "   ".join(f"{name} {probability:.3f}" for name, probability in track.prediction.top_k)
+    return f"{track.row.track.name} {track.row.track.number}   {start:.2f}–{end:.2f} s   {likeliest}"
+
+
+def _recording_json(classified: ClassifiedRecording, to_json: Callable[[Any], dict[str, Any]]) -> dict[str, Any]:
+    """A recording with an item for each row of a track: the object, its time, its boxes, and the prediction."""
+    tracks = [
+        {
+            "track": track.row.track.number,
+            "object": track.row.track.name,
+            "score": round(track.row.track.score, 4),
+            **{name: value for name, value in to_json(track.prediction).items() if name != "path"},
+        }
+        for track in classified.tracks
+    ]
+    return {"path": str(classified.recording.path), "tracks": tracks}
+
+
+def _draw(classified: ClassifiedRecording, target: Path) -> None:
+    from finetune.objects.classify_tracks import frames_named_by_action
+    from finetune.objects.draw import draw_recording  # with OpenCV, which predictions alone do not need
+
+    draw_recording(classified.recording, frames_named_by_action(classified), target)
