@@ -28,6 +28,7 @@ from finetune.cli import (
     study,
     timeline,
     train,
+    tubes,
     watch,
 )
 from finetune.cli.help import Command, Group
@@ -58,6 +59,7 @@ COMMANDS: tuple[tuple[str, str, Callable[..., Any] | typer.Typer, str], ...] = (
     (EVALUATE, "runs", compare.runs, "List the runs in a folder."),
     (USE, "next-to-label", labelling.next_to_label, "List the unlabelled clips that teach most."),
     (USE, "predict", predict.predict, "Predict classes, boxes, motion or numbers for videos."),
+    (USE, "tubes", tubes.tubes, "List tracked objects as rows to label and train on."),
     (USE, "timeline", timeline.timeline, "Find events in recordings: classes over time."),
     (USE, "watch", watch.watch, "Predict a camera or a stream while it runs."),
     (USE, "serve", serve.serve, "Serve a page and an API to try, browse and label."),

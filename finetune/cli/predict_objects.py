@@ -31,7 +31,7 @@ BACKGROUND = "background"  # the class of pixels that keep their colour where th
 class ObjectOptions:
     """Options of `finetune predict` for runs of objects or pixels; `targets` are the files to draw into, or none.
 
-    Annotation files of the kind `to` are written to `out`.
+    Annotation files of the kind `to` are written to `out`. `window`, in seconds, is for `predict_tracks`.
     """
 
     every: int
@@ -41,6 +41,7 @@ class ObjectOptions:
     to: ObjectExportFormat | None
     out: Path | None
     on_error: Literal["skip", "fail"]
+    window: float | None = None
 
 
 class Output(Protocol):

@@ -22,9 +22,7 @@ def tubes(
     run: RunArgument,
     paths: Annotated[list[Path], typer.Argument(metavar="VIDEO", help="Videos, or folders of them.")],
     out: Annotated[Path, typer.Option(metavar="DIR", help="The folder in which tubes.csv is written.")],
-    min_seconds: Annotated[
-        float, typer.Option(min=0.01, metavar="SECONDS", help="Leave out shorter tracks.")
-    ] = 0.5,
+    min_seconds: Annotated[float, typer.Option(min=0.01, metavar="SECONDS", help="Leave out shorter tracks.")] = 0.5,
     window: Annotated[
         float | None,
         typer.Option(min=0.01, metavar="SECONDS", help="Cut longer tracks into rows of this length."),

@@ -16,6 +16,7 @@ from finetune.storage.atomic import atomic_file
 from finetune.video.probe_files import ClipOfFile
 
 MIN_SECONDS = 0.5  # of a row
+TIME_TOLERANCE = 1e-6  # seconds
 TOLERANCE = 0.05  # of the box's longer side: by how much keyframes may miss a box
 COLUMNS = ("path", "start", "end", "boxes", "label", "object", "track", "score")
 
@@ -46,7 +47,10 @@ class TrackRow:
 
 @dataclass(frozen=True)
 class RowLengths:
-    """Rows have at least `min_seconds`. With `window`, longer tracks become several rows of that many seconds."""
+    """Rows have at least `min_seconds`. With `window`, longer tracks become several rows of that many seconds.
+
+    What remains of a track after its last window is a row too if it is long enough; a window is.
+    """
 
     min_seconds: float = MIN_SECONDS
     window: float | None = None
@@ -72,16 +76,23 @@ def collect_tracks(frames: Iterable[PredictedFrame]) -> list[Track]:
 def rows_of_tracks(
     recording: Recording, tracks: Iterable[Track], lengths: RowLengths = RowLengths()
 ) -> Iterator[TrackRow]:
-    """The rows of tracks; shorter ones are left out, and so is what remains of a track after its last window."""
+    """The rows of tracks, without those that are too short."""
+    shortest = min(lengths.min_seconds, lengths.window or lengths.min_seconds)
+    gap = _frame_gap(recording)
     for track in tracks:
         track = _inside_picture(track, recording)
         if not len(track.frames_K):
             continue
         for first, last in _windows(recording, track, lengths):
-            start, end = _interval(recording, first, last)
-            if end - start >= lengths.min_seconds:
-                cell = tube_text(_keyframes(track, first, last))
-                yield TrackRow(track, ClipOfFile(recording.path, (start, end), boxes=cell), first, last)
+            if recording.times_N[last] - recording.times_N[first] + gap >= shortest - TIME_TOLERANCE:
+                cell, interval = tube_text(_keyframes(track, first, last)), _interval(recording, first, last)
+                yield TrackRow(track, ClipOfFile(recording.path, interval, boxes=cell), first, last)
+
+
+def _frame_gap(recording: Recording) -> float:
+    """Seconds from one frame to the next, in most cases."""
+    times_N = recording.times_N
+    return float(np.median(np.diff(times_N))) if len(times_N) > 1 else 1 / (recording.info.fps or 25)
 
 
 def _windows(recording: Recording, track: Track, lengths: RowLengths) -> Iterator[tuple[int, int]]:
@@ -89,20 +100,19 @@ def _windows(recording: Recording, track: Track, lengths: RowLengths) -> Iterato
     first, last = int(track.frames_K[0]), int(track.frames_K[-1])
     while lengths.window is not None:
         end = recording.times_N[first] + lengths.window
-        following = int(np.searchsorted(recording.times_N, end - 1e-6))
+        following = int(np.searchsorted(recording.times_N, end - TIME_TOLERANCE))
         if following > last:
             break
-        yield first, following - 1
-        first = following
+        yield first, max(first, following - 1)
+        first = max(first + 1, following)
     yield first, last
 
 
 def _interval(recording: Recording, first: int, last: int) -> tuple[float, float]:
     """The interval in seconds that holds the frames from `first` to `last`: between frames where there are others."""
     times_N = recording.times_N
-    gap = float(np.median(np.diff(times_N))) if len(times_N) > 1 else 1 / (recording.info.fps or 25)
     start = (times_N[first - 1] + times_N[first]) / 2 if first else 0.0
-    end = (times_N[last] + times_N[last + 1]) / 2 if last + 1 < len(times_N) else times_N[last] + gap
+    end = (times_N[last] + times_N[last + 1]) / 2 if last + 1 < len(times_N) else times_N[last] + _frame_gap(recording)
     return round(float(start), 6), round(float(end), 6)
 
 

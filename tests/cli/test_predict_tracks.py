@@ -1,0 +1,74 @@
+"""`finetune tubes` and `finetune predict --tracks`, with a detector that knows where things are."""
+
+import json
+
+import numpy as np
+import pytest
+from objects.fake_detector import CLASSES, HEIGHT, WIDTH, FakeDetector, boxes_at, write_grey
+
+from finetune.objects import predict_frames
+from finetune.video.encode import write_video
+
+
+class KnowingPredictor:
+    """In place of `ObjectPredictor`."""
+
+    def __init__(self, run, **options):
+        self.classes, self.pixel_classes, self.score = CLASSES, (), 0.5
+
+    def __call__(self, path):
+        recording = predict_frames.read_recording(path, image_rate=25)
+        return recording, predict_frames.predict_frames(FakeDetector(), recording, CLASSES)
+
+
+@pytest.fixture
+def knowing(monkeypatch):
+    monkeypatch.setattr(predict_frames, "ObjectPredictor", KnowingPredictor)
+
+
+def test_tubes_writes_a_row_for_each_track_and_keeps_a_file_with_labels(knowing, trained_run, finetune, tmp_path):
+    video = write_grey(tmp_path / "a.mp4")
+    out = tmp_path / "tubes"
+    status, printed, _ = finetune("tubes", trained_run, video, "--out", out, "--window", 0.4)
+    assert status == 0 and "4 rows of 1 file" in printed
+    header, first, *_ = (out / "tubes.csv").read_text().splitlines()
+    assert header == "path,start,end,boxes,label,object,track,score"
+    assert first == f'{video},0,0.38,"0:5,40,50,40;9:14,40,50,40",,car,0,0.9'
+    status, _, err = finetune("tubes", trained_run, video, "--out", out)
+    assert status == 2 and "tubes.csv: exists, perhaps with your labels" in err
+
+
+def test_tubes_without_a_long_track_is_an_error(knowing, trained_run, finetune, tmp_path):
+    video = write_grey(tmp_path / "a.mp4", frames=4)
+    status, _, err = finetune("tubes", trained_run, video, "--out", tmp_path / "tubes")
+    assert status == 2 and "no object is tracked for 0.5 s in 1 file" in err
+
+
+def test_each_tracked_object_gets_a_prediction_of_its_own_crop(knowing, trained_run, finetune, tmp_path):
+    frames = np.full((20, HEIGHT, WIDTH, 3), 128, np.uint8)
+    for frame, picture in enumerate(frames):
+        for (left, top, width, height), grey in zip(boxes_at(frame).astype(int), (16, 240), strict=True):
+            picture[max(top - 15, 0) : top + height + 15, max(left - 15, 0) : left + width + 15] = grey
+    video = tmp_path / "two.mp4"
+    write_video(video, frames, fps=25)
+    drawn = tmp_path / "drawn.mp4"
+    run = finetune("predict", trained_run, video, "--tracks", trained_run, "--json", "--draw", drawn)
+    status, printed, _ = run
+    (recording,) = json.loads(printed)
+    assert status == 0 and recording["path"] == str(video) and drawn.stat().st_size > 1000
+    tracks = recording["tracks"]
+    assert [(track["track"], track["object"], track["predicted"]) for track in tracks] == [
+        (0, "car", "dark ones"),
+        (1, "person", "it's bright"),
+    ]
+    assert tracks[0]["boxes"] == "0:5,40,50,40;19:24,40,50,40" and tracks[0]["end"] == 0.8
+
+
+def test_options_that_do_not_fit_are_named(trained_run, finetune, tmp_path):
+    video = write_grey(tmp_path / "a.mp4", frames=4)
+    status, _, err = finetune("predict", trained_run, video, "--window", 2)
+    assert status == 2 and "--window cuts the tracks of --tracks RUN" in err
+    status, _, err = finetune("predict", trained_run, video, "--tracks", trained_run, "--csv", tmp_path / "x.csv")
+    assert status == 2 and "are not for --tracks; use --json" in err
+    status, _, err = finetune("predict", trained_run, video, "--tracks", trained_run)
+    assert status == 2 and "has no task of kind detect, track, segment" in err
