@@ -35,8 +35,8 @@ ACTIONS = ("glides", "spins", "pulses", "shakes")
 PAIRS = tuple(combinations(ACTIONS, 2))
 DEFAULT_SCENES = MappingProxyType({"train": 20, "val": 6, "test": 12})
 KEYFRAME_EVERY = 6  # frames
-PULSE, SHAKE = 0.25, 0.4  # shares of the radius
-PERIODS = {"pulses": (9.0, 14.0), "shakes": (6.3, 8.0)}  # frames
+PULSE, SHAKE = 0.25, 0.5  # shares of the radius
+PERIODS = {"pulses": (9.0, 14.0), "shakes": (8.0, 11.0)}  # frames
 
 
 def draw_actors(
