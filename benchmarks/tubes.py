@@ -39,7 +39,7 @@ def main() -> None:
     out = given.out.absolute()
     actors = out / "actors.csv"
     if not actors.exists():
-        draw_actors(out)
+        draw_actors(out, processes=1)
     manifests = {"crops": actors, "whole frames": write_whole_frames(actors)}
     for seed in range(given.seeds):
         for name, manifest in manifests.items():
