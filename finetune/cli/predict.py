@@ -13,7 +13,7 @@ from finetune.annotations.format_names import ObjectExportFormat
 from finetune.cli.arguments import OwnParts, RunArgument, Views
 from finetune.cli.heavy_imports import import_quickly
 from finetune.cli.predict_objects import ObjectOptions, predict_objects
-from finetune.cli.predict_output import prediction_json, prediction_writer
+from finetune.cli.predict_output import prediction_writer
 from finetune.cli.predict_tracks import predict_tracks
 from finetune.cli.progress import progress_bars
 from finetune.errors import DataError, RunError, VideoError
@@ -120,7 +120,7 @@ def predict(
         detector = open_run(open_run(tracks), parts=import_named_parts(parts or ()))
         of_objects = ObjectOptions(every, score, as_json, targets, None, None, on_error, window)
         files = _recordings(paths, image_sequences=together)
-        predicted, skipped = predict_tracks(opened, detector, files, of_objects, options, to_json=prediction_json)
+        predicted, skipped = predict_tracks(opened, detector, files, of_objects, options)
     else:
         if window is not None:
             raise RunError("--window cuts the tracks of --tracks RUN; omit it, or give this option too")

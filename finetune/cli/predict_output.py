@@ -39,7 +39,7 @@ def prediction_writer(csv_file: Path | None, as_json: bool, paths: Sequence[Path
     else:
         # Progress bars of Rich replace sys.stdout, and with it SanitizedOutput.
         yield lambda prediction: print_wrapped(
-            escape_control_characters(f"{prediction.name}\n{_prediction_text(prediction)}")
+            escape_control_characters(f"{prediction.name}\n{prediction_text(prediction)}")
         )
 
 
@@ -116,7 +116,7 @@ def _times(prediction: Prediction) -> tuple[str, str]:
     return seconds_text(prediction.start), seconds_text(prediction.end)
 
 
-def _prediction_text(prediction: Prediction) -> str:
+def prediction_text(prediction: Prediction) -> str:
     if not prediction.tasks:
         named = () if prediction.rejected else prediction.named
         verdict = "" if named is None else f"    is {', '.join(named) or 'none of the classes'}\n"

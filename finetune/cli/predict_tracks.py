@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from finetune.cli.heavy_imports import import_quickly
 from finetune.cli.predict_objects import PREDICTING, ObjectOptions
+from finetune.cli.predict_output import prediction_json, prediction_text
 from finetune.cli.progress import progress_bars
 from finetune.cli.wrap import print_wrapped
 from finetune.errors import DataError, VideoError
@@ -26,12 +27,11 @@ def predict_tracks(
     files: Sequence[Path],
     options: ObjectOptions,
     of_clips: Mapping[str, Any],
-    to_json: Callable[[Any], dict[str, Any]],
 ) -> tuple[int, int]:
     """Print what `classifier` predicts for each object that `detector` finds in the files, and draw it.
 
-    `of_clips` are options of `iter_predictions`, `to_json` gives a prediction as JSON. Counts files predicted and files
-    skipped; the latter are named on stderr. Raises DataError where no file can be read.
+    `of_clips` are options of `iter_predictions`. Counts files predicted and files skipped; the latter are named on
+    stderr. Raises DataError where no file can be read.
     """
     import_quickly("finetune.objects.classify_tracks")
     from finetune.inference.exported import load_for_inference
@@ -58,7 +58,7 @@ def predict_tracks(
                     raise
                 print(f"finetune: {error}", file=sys.stderr)
                 continue
-            results.append(_recording_json(classified, to_json))
+            results.append(_recording_json(classified))
             if not options.as_json:
                 print_wrapped(escape_control_characters(_text(classified)))
             if options.targets:
@@ -79,18 +79,18 @@ def _text(classified: ClassifiedRecording) -> str:
 
 def _track_text(track: ClassifiedTrack) -> str:
     start, end = track.row.clip.interval
-    likeliest = "   ".join(f"{name} {probability:.3f}" for name, probability in track.prediction.top_k)
-    return f"{track.row.track.name} {track.row.track.number}   {start:.2f}–{end:.2f} s   {likeliest}"
+    prediction = prediction_text(track.prediction).replace("\n", "\n    ")
+    return f"{track.row.track.name} {track.row.track.number}, {start:.2f} to {end:.2f} s\n    {prediction}"
 
 
-def _recording_json(classified: ClassifiedRecording, to_json: Callable[[Any], dict[str, Any]]) -> dict[str, Any]:
+def _recording_json(classified: ClassifiedRecording) -> dict[str, Any]:
     """A recording with an item for each row of a track: the object, its time, its boxes, and the prediction."""
     tracks = [
         {
             "track": track.row.track.number,
             "object": track.row.track.name,
             "score": round(track.row.track.score, 4),
-            **{name: value for name, value in to_json(track.prediction).items() if name != "path"},
+            **{name: value for name, value in prediction_json(track.prediction).items() if name != "path"},
         }
         for track in classified.tracks
     ]

@@ -25,7 +25,7 @@ def _durations(manifest: Manifest, packed: Path | str | None) -> dict[bytes, flo
         return {}
     is_part = (manifest.intervals != WHOLE).any(1)
     # All rows are scanned, as for training: the facts are then cached for both.
-    recordings = replace(manifest, intervals=np.where(is_part[:, None], (0.0, MAX_SECONDS), WHOLE))
+    recordings = replace(manifest, intervals=np.where(is_part[:, None], (0.0, MAX_SECONDS), WHOLE), boxes=None)
     facts = manifest_facts(recordings, packed, side=1)
     assert facts.seconds is not None
     rows = [row for row in np.flatnonzero(is_part).tolist() if row not in facts.bad]
