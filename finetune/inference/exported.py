@@ -57,11 +57,18 @@ def inference_precision(model: InferenceModel, setting: str) -> str:
 
 
 def resolve_views(run: Run, views: int | None) -> int:
-    """The number of views; None: the recipe's. Raises RunError where an exported model has another number inside."""
+    """The number of views; None: the recipe's.
+
+    Raises RunError where an exported model has another number inside, and for several views around one frame.
+    """
     inside = 1 if run.exported is None else run.exported["clip"]["views"]
     views = run.recipe.evaluate.views if views is None else views
     if inside not in (1, views):
         raise RunError(f"{run.folder}: combines {inside} views inside the model, not {views}; omit --views")
+    if views > 1 and run.recipe.clip.sampling == "around":
+        raise RunError(
+            f"{run.folder}: all views around a frame are the same, so there is one, not {views}; omit --views"
+        )
     return views
 
 
