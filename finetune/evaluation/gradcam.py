@@ -22,6 +22,7 @@ from finetune.evaluation.external_set import read_external_set
 from finetune.inference.predict_split import Progress
 from finetune.model.classifier import VideoClassifier
 from finetune.model.temporal_pooling import AttentionPooling
+from finetune.recipe.tasks import require_classes
 from finetune.run.checkpoint import load_model
 from finetune.run.folder import EvaluationFolder, RunFolder
 from finetune.run.manifest import saved_manifest
@@ -62,6 +63,7 @@ def explain(
     spatial feature map.
     """
     opened = open_run(run)
+    require_classes(opened.outputs, opened.folder, "Grad-CAM")
     files = RunFolder(opened.folder).evaluation() if evaluation is None else EvaluationFolder(evaluation)
     if not files.pictures_index.is_file():
         raise RunError(f"{files.path}: has no frames; write them with `finetune evaluate {opened.folder}`")
@@ -76,8 +78,9 @@ def explain(
     else:
         tested, recorded = saved_manifest(opened, data_root=data_root).for_split(split), recorded.for_split(split)
     position_of = {manifest.clip_name(row): row for manifest in (recorded, tested) for row in range(len(tested))}
-    rows = np.array([position_of[path] for path in index if path in position_of], dtype=int)
-    path_of = {tested.clip_name(position_of[path]): path for path in index if path in position_of}
+    sheets = [path for path, entry in index.items() if "sheet" in entry and path in position_of]
+    rows = np.array([position_of[path] for path in sheets], dtype=int)
+    path_of = {tested.clip_name(position_of[path]): path for path in sheets}
     shown = tested.without(np.setdiff1d(np.arange(len(tested)), rows))
     model = load_model(opened).to(resolve_device(recipe.train.device))
     clip, packed = recipe.clip.model_copy(update={"size": model.size}), recipe.data.packed

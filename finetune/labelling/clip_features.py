@@ -16,10 +16,10 @@ import torch
 from torch import Tensor, nn
 
 from finetune.data.manifest import Manifest
-from finetune.errors import RunError
 from finetune.feature_cache.frozen_part import hash_tensors
 from finetune.inference.forward import predict_batch
 from finetune.model.classifier import VideoClassifier
+from finetune.recipe.tasks import require_classes
 from finetune.run.checkpoint import load_model
 from finetune.run.folder import RunFolder
 from finetune.run.read import Run, require_checkpoint
@@ -69,9 +69,8 @@ def clip_features(run: Run, clips: Manifest, *, progress: Progress | None = None
     """
     require_checkpoint(run, "a feature of a clip")
     recipe = run.recipe
+    require_classes(run.outputs, run.folder, "a feature of a clip")
     model = load_model(run).to(resolve_device(recipe.train.device))
-    if not model.outputs[model.primary].is_categorical:
-        raise RunError(f"{run.folder}: no task has classes, so there are no features of a class head")
     file = RunFolder(run.folder).features / f"{_key(model, run)}.npz"
     cached = _read(file)
     keys = [_clip_key(clips, row) for row in range(len(clips))]

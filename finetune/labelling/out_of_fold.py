@@ -13,7 +13,7 @@ import numpy as np
 from finetune.data.intervals import clip_name
 from finetune.data.labels import split_labels
 from finetune.errors import RunError, suggest_similar
-from finetune.recipe.tasks import CATEGORICAL_KINDS, primary_task
+from finetune.recipe.tasks import CATEGORICAL_KINDS, primary_task, require_classes
 from finetune.run.folder import EvaluationFolder, RunFolder
 from finetune.run.read import find_evaluation, read_results_file
 from finetune.run.results import Results
@@ -77,13 +77,14 @@ def read_out_of_fold(folder: Path, task: str | None = None) -> OutOfFold:
 
 def _read(evaluation: EvaluationFolder, results: Results, task: str | None) -> OutOfFold:
     tasks = results["tasks"]
+    require_classes(tasks, evaluation.path, "a label that is compared with predictions")
     primary = primary_task(tasks)
     task = task or primary
     if task not in tasks or tasks[task]["kind"] not in CATEGORICAL_KINDS:
         names = [name for name, of_task in tasks.items() if of_task["kind"] in CATEGORICAL_KINDS]
         raise RunError(
             f"{evaluation.path}: there is no task {task!r} with classes{suggest_similar(task, names)}; "
-            f"it has {', '.join(names) or 'none'}"
+            f"it has {', '.join(names)}"
         )
     file = "" if task == primary else task
     path, probs_NK = evaluation.predictions(file), read_array(evaluation.outputs(file))

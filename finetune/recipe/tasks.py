@@ -9,6 +9,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field, model_validator
 
+from finetune.errors import RunError
 from finetune.recipe.fields import Head, NonNegativeFloat, PathOrUrl, Pooling, PositiveFloat, Section
 from finetune.recipe.object_fields import TARGET_FIELDS
 
@@ -265,6 +266,14 @@ def primary_task(kinds: Mapping[str, Any]) -> str:
     """
     by_name = {name: task.get("kind") if isinstance(task, Mapping) else task.kind for name, task in kinds.items()}
     return next((name for name, kind in by_name.items() if kind in CATEGORICAL_KINDS), next(iter(by_name)))
+
+
+def require_classes(kinds: Mapping[str, Any], run: object, what: str, *, advice: str = "") -> None:
+    """Raise RunError where no task of a run has classes, which `what` needs; `kinds` are as in `primary_task`."""
+    by_name = {name: task.get("kind") if isinstance(task, Mapping) else task.kind for name, task in kinds.items()}
+    if not set(by_name.values()) & set(CATEGORICAL_KINDS):
+        listed = ", ".join(f"{name} ({kind})" for name, kind in by_name.items())
+        raise RunError(f"{run}: {what} needs a task with classes; this run has {listed}{advice and f'; {advice}'}")
 
 
 def check_tasks(tasks: Mapping[str, Task], multitask: Multitask) -> None:

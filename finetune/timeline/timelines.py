@@ -14,7 +14,7 @@ from finetune.metrics.calibration import apply_temperature
 from finetune.model.classifier import VideoClassifier
 from finetune.prediction.predict import check_temperatures
 from finetune.recipe.schema import Clip
-from finetune.recipe.tasks import primary_task
+from finetune.recipe.tasks import primary_task, require_classes
 from finetune.run.checkpoint import load_model
 from finetune.run.fitted import read_fitted
 from finetune.run.read import Run
@@ -84,8 +84,7 @@ class TimelinePredictor:
         progress: Progress | None = None,
     ) -> None:
         self.run, self.options, self.progress = run, options, progress
-        if not any(output.is_categorical for output in run.outputs.values()):
-            raise RunError(f"{run.folder}: predicts numbers only; a timeline needs a task with classes")
+        require_classes(run.outputs, run.folder, "a timeline")
         self.fitted = read_fitted(run)
         if options.calibrated:
             check_temperatures(run, self.fitted, None)

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from finetune.errors import RecipeError
+from finetune.errors import RecipeError, RunError
 from finetune.recipe.load import check_recipe, known_keys, load_recipe, save_recipe
 from finetune.recipe.schema import Recipe
 from finetune.recipe.tasks import (
@@ -20,6 +20,7 @@ from finetune.recipe.tasks import (
     Task,
     TaskKind,
     primary_task,
+    require_classes,
 )
 
 WHOLE = """tasks:
@@ -242,3 +243,13 @@ def test_all_tasks_but_the_first_are_in_the_other_tower_unless_they_say():
     several = MultitaskSpec(tasks, {}, Multitask(sharing="towers"))
     assert [several.tower_index(name) for name in tasks] == [0, 1, 0]
     assert several.uses_shared_pooling and not MultitaskSpec({"b": tasks["b"]}, {}).uses_shared_pooling
+
+
+def test_what_needs_classes_is_refused_for_a_run_without_in_one_sentence():
+    kinds = {"objects": {"kind": "detect"}, "where": {"kind": "box"}}
+    said = r"^runs/a: a timeline needs a task with classes; this run has objects \(detect\), where \(box\)$"
+    with pytest.raises(RunError, match=said):
+        require_classes(kinds, "runs/a", "a timeline")
+    with pytest.raises(RunError, match=r"where \(box\); see `finetune runs`$"):
+        require_classes(kinds, "runs/a", "a timeline", advice="see `finetune runs`")
+    require_classes(kinds | {"action": {"kind": "ordinal"}}, "runs/a", "a timeline")

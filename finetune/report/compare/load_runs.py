@@ -1,13 +1,13 @@
 """Read the runs of a comparison, and refuse those that cannot be compared."""
 
 import string
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from finetune.errors import RunError
 from finetune.metrics.headline_keys import HEADLINE_METRICS
-from finetune.recipe.tasks import CATEGORICAL_KINDS, primary_task
+from finetune.recipe.tasks import primary_task, require_classes
 from finetune.report.compare.matched_clips import Row
 from finetune.run.read import read_epochs, read_predictions, read_recipe, read_results, with_task_metrics
 from finetune.run.results import Results
@@ -50,21 +50,16 @@ def load_runs(runs: Sequence[Path], split: str | None) -> list[ComparedRun]:
     return loaded
 
 
+_RUNS_LISTS_METRICS = "`finetune runs` lists the metrics of runs side by side"
+
+
 def _load_run(mark: str, name: str, run: Path, split: str | None) -> ComparedRun:
     results = read_results(run, split)
     primary = primary_task(results["tasks"])
-    _check_categorical(results["tasks"][primary], run)
+    require_classes(results["tasks"], run, "a comparison clip by clip", advice=_RUNS_LISTS_METRICS)
     table, epochs, recipe = read_predictions(run, split), read_epochs(run), read_recipe(run)
     epochs = with_task_metrics(primary, epochs)
     return ComparedRun(mark, name, run, results, results["tasks"][primary], table, epochs, recipe)
-
-
-def _check_categorical(task: Mapping[str, Any], run: Path) -> None:
-    if task.get("kind") in set(HEADLINE_METRICS) - set(CATEGORICAL_KINDS):
-        raise RunError(
-            f"{run}: has no classification task ({task['kind']}), so its predictions are not correct or wrong; "
-            "`finetune runs` lists the metrics of runs side by side"
-        )
 
 
 def common_split(runs: Sequence[ComparedRun]) -> str:

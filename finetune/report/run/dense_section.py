@@ -63,8 +63,10 @@ def _tracking(task: dict[str, Any]) -> list[dict[str, Any]]:
     rows = []
     for key, title, explanation in _TRACKING_METRICS:
         if (value := task.get(key)) is not None:
-            text = words.percent(value).replace("-", "\u2212")
-            rows.append({"title": title, "explanation": explanation, "text": text, "ci": task.get(f"{key}_ci")})
+            ends = task.get(f"{key}_ci")
+            texts = {"text": words.percent(value), "interval_text": words.interval(ends) if ends else ""}
+            minus = {name: text.replace("-", "\u2212") for name, text in texts.items()}
+            rows.append({"title": title, "explanation": explanation, **minus})
     return rows
 
 

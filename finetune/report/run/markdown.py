@@ -107,9 +107,7 @@ def _metric_rows(task: dict[str, Any]) -> list[str]:
     ]
     rows += [(metric["name"], metric["text"], metric["interval_text"] or "") for metric in task["metrics"]]
     if task.get("dense"):
-        ends = [None if row["ci"] is None else words.interval(row["ci"]) for row in task["tracking"]]
-        tracking = zip(task["tracking"], ends, strict=True)
-        return _table([*rows, *((row["title"], row["text"], interval or "") for row, interval in tracking)])
+        return _table([*rows, *((row["title"], row["text"], row["interval_text"]) for row in task["tracking"])])
     if "plots" in task:
         baseline = task["baseline_row"]
         if baseline:

@@ -62,7 +62,7 @@ def test_runs_without_a_task_of_classes_are_refused_with_what_to_do(run):
     runs = [run("a"), run("b")]
     for folder in runs:
         change_tasks(folder, lambda tasks: {"where": BOX})
-    with pytest.raises(RunError, match=r"has no classification task \(box\).*\n.*`finetune runs` lists the metrics"):
+    with pytest.raises(RunError, match=r"needs a task with classes; this run has where \(box\); `finetune runs` lists"):
         compare_runs(runs)
 
 
