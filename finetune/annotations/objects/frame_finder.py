@@ -28,7 +28,7 @@ class FrameFinder:
         self._first_frame = first_frame
         self._folders: dict[Path, VideoFolder] = {}
         self._sequences: dict[Path, dict[str, int] | None] = {}
-        self._found: dict[tuple[Path, str], Path | DataError] = {}
+        self._videos_by_name: dict[tuple[Path, str], Path | DataError] = {}
         self._name_of_only: str | None = None
 
     def frame(self, source: Path, entry: FrameObjects) -> tuple[Path, int]:
@@ -54,17 +54,17 @@ class FrameFinder:
     def video(self, source: Path, name: str) -> Path:
         """The video of a name or a path. Raises DataError if it is missing or ambiguous."""
         key = source.parent, name
-        if key not in self._found:
+        if key not in self._videos_by_name:
             try:
-                self._found[key] = video_at_its_path(name, source, self._videos) or self._find(source, name)
+                self._videos_by_name[key] = video_at_its_path(name, source, self._videos) or self._find(source, name)
             except DataError as error:
                 hint = "" if self._videos else "; --videos names the folder of the videos"
-                self._found[key] = DataError(f"video “{name[:MAX_NAME]}”: {error}{hint}")
-        found = self._found[key]
-        if isinstance(found, DataError):
-            raise found
+                self._videos_by_name[key] = DataError(f"video “{name[:MAX_NAME]}”: {error}{hint}")
+        video = self._videos_by_name[key]
+        if isinstance(video, DataError):
+            raise video
         self._check_one_video(name)
-        return found
+        return video
 
     def _check_one_video(self, name: str) -> None:
         """Raise DataError where several videos are named, but only one is given."""
@@ -94,11 +94,11 @@ class FrameFinder:
             if place is not None and place.suffix.lower() in IMAGE_SUFFIXES:
                 return place, ""
         try:
-            found = self._videos.find(name, suggest=False) if self._videos else self._find(source, name)
+            image = self._videos.find(name, suggest=False) if self._videos else self._find(source, name)
         except DataError as error:
             return None, str(error)
-        is_image = found.suffix.lower() in IMAGE_SUFFIXES and found.is_file()
-        return (found, "") if is_image else (None, "there is no such image")
+        is_image = image.suffix.lower() in IMAGE_SUFFIXES and image.is_file()
+        return (image, "") if is_image else (None, "there is no such image")
 
     def _frame_of_image(self, image: Path) -> tuple[Path, int]:
         """The folder and the place of an image that is one of its numbered frames, else the image alone."""

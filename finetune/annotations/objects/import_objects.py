@@ -101,7 +101,7 @@ def import_objects(
         if progress is not None:
             progress(number, len(of_video))
     rows, split_notes = _with_valid_splits(rows)
-    problems = [line for source, found in findings.problems.items() for line in list_problems(source, found)]
+    problems = [line for source, own in findings.problems.items() for line in list_problems(source, own)]
     more = len(problems) - MAX_LISTED
     problems = [*problems[:MAX_LISTED], *([f"{count(more, 'more problem')}"] if more > 0 else [])]
     return ImportedObjects(rows, problems, [*_notes_of_files(notes), *_notes(findings, options), *split_notes])

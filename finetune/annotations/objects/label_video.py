@@ -89,10 +89,10 @@ def label_video(
         else:
             by_frame.setdefault(number, []).extend(items)
     labelled = sorted({*by_frame, *_range_frames(video, entries, rates, findings)} - unusable)
-    kept = _thinned(labelled, every)
+    numbers = _thinned(labelled, every)
     findings.counts["labelled"] += len(labelled)
-    findings.counts["kept"] += len(kept)
-    frames = _rows(video, {number: by_frame.get(number, []) for number in kept}, splits, findings)
+    findings.counts["kept"] += len(numbers)
+    frames = _rows(video, {number: by_frame.get(number, []) for number in numbers}, splits, findings)
     findings.jumps += _jumps(frames)
     return frames
 
@@ -253,14 +253,14 @@ def _without_shared_identities(
 ) -> list[tuple[LabelledObject, float | None]]:
     """The objects; of several with one identity the first, the others are problems."""
     seen: set[int] = set()
-    kept = []
+    unique = []
     for item, score in items:
         if item.track is not None and item.track in seen:
             findings.problems[path].append(f"frame {number}: two objects have the identity {item.track}")
             continue
         seen |= set() if item.track is None else {item.track}
-        kept.append((item, score))
-    return kept
+        unique.append((item, score))
+    return unique
 
 
 def _jumps(frames: Sequence[LabelledFrame]) -> list[str]:

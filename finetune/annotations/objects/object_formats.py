@@ -78,8 +78,8 @@ def object_files(files: Sequence[Path]) -> list[Path]:
 def _files_in(folder: Path) -> list[Path]:
     patterns = ("data.yaml", "data.yml", "dataset.yaml", "gt/gt.txt", "*/gt/gt.txt", "*.xml", "Annotations/*.xml")
     for pattern in patterns:
-        if found := sorted(folder.glob(pattern)):
-            return found
+        if files := sorted(folder.glob(pattern)):
+            return files
     raise DataError(
         f"{folder}: is a folder without data.yaml (YOLO), gt/gt.txt (MOTChallenge) or .xml files (Pascal VOC); name "
         "the annotation files in it"

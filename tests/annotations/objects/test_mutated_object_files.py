@@ -14,7 +14,7 @@ from finetune.data.object_labels import parse_objects
 from finetune.data.tables import read_table
 from finetune.errors import DataError, FinetuneError
 
-ROUNDS = 500 if os.environ.get("FINETUNE_ALL") else 30  # of each of the 8 samples
+ROUNDS = 200 if os.environ.get("FINETUNE_ALL") else 30  # of each of the 8 samples
 
 
 @pytest.fixture(scope="module")
