@@ -25,6 +25,7 @@ from finetune.checks.duplicates import (
 from finetune.checks.finding import Finding
 from finetune.checks.interval_findings import interval_findings
 from finetune.checks.loose_frames import loose_frame_findings
+from finetune.checks.mask_findings import mask_findings
 from finetune.checks.object_findings import object_findings
 from finetune.checks.rows import Rows
 from finetune.checks.shortcuts import Shortcut, find_shortcuts, shortcut_findings
@@ -56,13 +57,13 @@ def audit(
     contents = content_ids([rows.paths[row] for row in readable])
     copies = find_duplicates(rows, readable, pictures_N3SS, contents)
     shortcuts = {where: _shortcuts(rows, labels, readable, facts) for where, labels in rows.named_tasks.items()}
-    of_objects, object_table = object_findings(rows, good)
+    of_frames, frame_tables = _frame_labels(rows, good)
     findings = [
         *_unreadable(rows, bad),
         *rows.findings,
         *label_findings(rows, readable),
         *group_findings(rows),
-        *of_objects,
+        *of_frames,
         *interval_findings(rows, good, contents),
         *duplicate_findings(rows, copies),
         *loose_frame_findings(rows, readable, pictures_N3SS),
@@ -75,16 +76,16 @@ def audit(
         "findings": [_finding_as_json(finding, names) for finding in findings],
         "unreadable": [{"file": names[row], "reason": _reason(rows.paths[row], reason)} for row, reason in bad.items()],
         "classes": class_counts(rows, readable),
-        "objects": object_table,
+        **frame_tables,
         "spread": [_value_range(name, facts[name]) for name in _UNITS if good],
         "shortcuts": _shortcuts_as_json(shortcuts),
         "marks": [_mark_as_json(mark, names) for mark in marks],
         "copies": [_duplicates_as_json(duplicates, names, rows) for duplicates in copies],
         "files": [_file_as_json(rows, names, row, good.get(row)) for row in range(len(rows))],
     }
-    outside = {row for finding in of_objects if finding.kind == "outside" for row in finding.rows}
+    wrong = {row for finding in of_frames if finding.kind in ("outside", "mask") for row in finding.rows}
     copied, refused = duplicates_to_drop(rows, copies), _with_refused_names(rows)
-    dropped = {*bad, *copied, *outside, *refused, *_without_label_or_split(rows)}
+    dropped = {*bad, *copied, *wrong, *refused, *_without_label_or_split(rows)}
     return result, [row for row in range(len(rows)) if row not in dropped]
 
 
@@ -156,6 +157,13 @@ def _shortcut_findings(shortcuts: Mapping[str, Sequence[Shortcut]]) -> list[Find
         for where, of_task in shortcuts.items()
         for finding in shortcut_findings(of_task)
     ]
+
+
+def _frame_labels(rows: Rows, good: Mapping[int, FileInspection]) -> tuple[list[Finding], dict[str, Any]]:
+    """Findings about objects and masks of labelled frames, and their tables."""
+    of_objects, objects = object_findings(rows, good)
+    of_masks, masks = mask_findings(rows, good)
+    return [*of_objects, *of_masks], {"objects": objects, "masks": masks}
 
 
 def _shortcuts_as_json(shortcuts: Mapping[str, Sequence[Shortcut]]) -> list[dict[str, Any]]:

@@ -133,6 +133,11 @@ def _frame_findings(rows: Rows, labels: Labels) -> Iterator[Finding]:
         todo = "Add frames with objects, or leave some of these out." if is_many else ""
         concerned = tuple(np.flatnonzero(empty).tolist()) if is_many else ()
         yield Finding("warning" if is_many else "note", "no_objects", what, todo, concerned)
+    yield from unlabelled_files(rows, labels)
+
+
+def unlabelled_files(rows: Rows, labels: Labels) -> Iterator[Finding]:
+    """A warning about files without any labelled frame."""
     files = dict.fromkeys(rows.paths, False)
     for row in np.flatnonzero(labels.known).tolist():
         files[rows.paths[row]] = True

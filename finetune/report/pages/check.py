@@ -43,6 +43,7 @@ def write_check_page(
         ],
         sheets=_contact_sheets(result, pictures, objects or {}),
         objects=_object_rows(result.get("objects", [])),
+        masks=[row | {"colour": _colour(row)} for row in result.get("masks", [])],
         copies=[
             duplicates | {"pictures": _duplicate_pictures(duplicates, pictures)}
             for duplicates in result["copies"][:_MAX_DUPLICATES]
@@ -87,10 +88,14 @@ def _object_rows(table: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
         {
             **row,
             "size": "" if row["width"] is None else f"{row['width']:.0f} × {row['height']:.0f}",
-            "colour": "#{:02x}{:02x}{:02x}".format(*class_colour(row["number"])),
+            "colour": _colour(row),
         }
         for row in table
     ]
+
+
+def _colour(row: Mapping[str, Any]) -> str:
+    return "#{:02x}{:02x}{:02x}".format(*class_colour(row["number"]))
 
 
 def _contact_sheets(
