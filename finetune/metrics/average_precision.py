@@ -49,9 +49,14 @@ class CocoMatches:
         evaluation.params.areaRng, evaluation.params.areaRngLbl = [list(SIZES[size]) for size in sizes], list(sizes)
         evaluation.params.maxDets = [MAX_DETECTIONS]
         evaluation.evaluate()
-        self._evaluation, self._shape = evaluation, (num_classes, len(sizes), len(truth))
-        self._matches = np.empty(self._shape, dtype=object)
+        self._evaluation = evaluation
+        self._matches = np.empty((num_classes, len(sizes), len(truth)), dtype=object)
         self._matches.reshape(-1)[:] = evaluation._evalImgs_cpp
+
+    @property
+    def size(self) -> int:
+        """Frames × classes × sizes of objects: what `precision` adds up."""
+        return int(self._matches.size)
 
     def precision(self, kept_N: np.ndarray | None = None) -> np.ndarray:
         """Interpolated precision (10, 101, K, S) at IOUS and RECALLS, of K classes and S sizes of objects.

@@ -9,14 +9,16 @@ from typing import Any
 
 import numpy as np
 
-from finetune.metrics.average_precision import IOUS, PLACE_50, PLACE_75, RECALLS, SIZE_AREAS, SIZES, CocoMatches
+from finetune.metrics.average_precision import PLACE_50, PLACE_75, RECALLS, SIZE_AREAS, SIZES, CocoMatches
 from finetune.metrics.curves import MAX_CURVE_CLASSES
-from finetune.metrics.intervals import interval_of_shares, jackknife_units, max_units, proportion_interval
+from finetune.metrics.intervals import MAX_UNITS, interval_of_shares, jackknife_units, proportion_interval
 from finetune.metrics.object_matching import ThresholdCounts, best_score_threshold, count_at_threshold
 from finetune.metrics.regression import score_motion
 from finetune.recipe.object_fields import DETECTION_FIELDS, LABEL_FIELDS
 
 DEFAULT_SCORE_THRESHOLD = 0.5  # where there are no objects to fit one on
+# Frames × classes × sizes that are added up for intervals, about 20 s: with more, more groups are left out together.
+MAX_ADDED, MIN_UNITS = 4_000_000, 20
 
 
 def score_detection(
@@ -95,7 +97,7 @@ def _ap_intervals(
     figures: dict[str, float | None], matches: CocoMatches, truth: list[np.ndarray], groups: np.ndarray | None
 ) -> dict[str, list[float] | None]:
     """Intervals by leaving out each unit; in the mean over classes an object weighs 1 / the objects of its class."""
-    most = max_units(len(truth) * len(IOUS) * len(SIZES))
+    most = min(MAX_UNITS, max(MIN_UNITS, MAX_ADDED // matches.size))
     blocks_N = jackknife_units(groups, len(truth), most=most).unit_of_row
     kept = [blocks_N != block for block in range(blocks_N.max() + 1)]
     left_out = [_ap_figures(matches.precision(kept_N)) if kept_N.any() else {} for kept_N in kept]
