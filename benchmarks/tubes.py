@@ -26,7 +26,11 @@ from finetune.objects.track_rows import RowLengths, collect_tracks, rows_of_trac
 from finetune.run.read import read_results
 from finetune.run.results import Results
 
-PHASES = "[{unfreeze: head, epochs: 8, lr: 1e-3}, {unfreeze: all, epochs: 10, lr: 1e-3, layer_decay: 0.8}]"
+SETTINGS = (  # of the recipe quickstart
+    "augment={preset: light, flip: true}",
+    "phases=[{unfreeze: head, epochs: 4, lr: 1e-3}, {unfreeze: all, epochs: 12, lr: 1e-3, layer_decay: 0.8}]",
+)
+SCENES = {"train": 40, "val": 6, "test": 12}
 MIN_IOU = 0.3  # of a track and the true boxes, as the mean over frames
 
 
@@ -39,13 +43,13 @@ def main() -> None:
     out = given.out.absolute()
     actors = out / "actors.csv"
     if not actors.exists():
-        draw_actors(out, processes=1)
+        draw_actors(out, scenes=SCENES, processes=1)
     manifests = {"crops": actors, "whole frames": write_whole_frames(actors)}
     for seed in range(given.seeds):
         for name, manifest in manifests.items():
             run = out / "runs" / f"{name.replace(' ', '_')}-{seed}"
             if not (run / "evaluation").exists():
-                settings = [f"data.manifest={manifest}", f"phases={PHASES}", f"seed={seed}"]
+                settings = [f"data.manifest={manifest}", *SETTINGS, f"seed={seed}"]
                 command = [sys.executable, "-m", "finetune", "train", "quickstart", *settings, "--out", str(run)]
                 subprocess.run(command, check=True)
             results = read_results(run, "test")

@@ -44,8 +44,8 @@ def classify_tracks(
 
     `options` are those of `iter_predictions`. Raises VideoError where the recording cannot be read.
     """
-    recording, predicted = predictor(path)
-    frames = [replace(frame, mask_HW=None) for frame in predicted]
+    recording, predicted_frames = predictor(path)
+    frames = [replace(frame, mask_HW=None) for frame in predicted_frames]
     rows = list(rows_of_tracks(recording, collect_tracks(frames), lengths))
     predictions = iter_predictions(classifier, [row.clip for row in rows], model=model, **options)
     tracks = []
@@ -62,15 +62,17 @@ def frames_named_by_action(classified: ClassifiedRecording) -> Iterator[Predicte
     for track in classified.tracks:
         by_track.setdefault(track.row.track.number, []).append(track)
     for frame in classified.frames:
-        named = (_named(found, frame.frame, by_track.get(found.track or 0, ())) for found in frame.objects)
-        yield replace(frame, objects=tuple(found for found in named if found is not None))
+        named = (
+            _named(tracked, frame.frame, by_track.get(tracked.track, ()))
+            for tracked in frame.objects
+            if tracked.track is not None
+        )
+        yield replace(frame, objects=tuple(action for action in named if action is not None))
 
 
-def _named(found: PredictedObject, frame: int, tracks: Iterable[ClassifiedTrack]) -> PredictedObject | None:
-    if found.track is None:
-        return None
+def _named(tracked: PredictedObject, frame: int, tracks: Iterable[ClassifiedTrack]) -> PredictedObject | None:
     for track in tracks:
         if track.row.first <= frame <= track.row.last:
             prediction = track.prediction
-            return replace(found, name=prediction.predicted, score=prediction.probability or 0.0, motion=None)
+            return replace(tracked, name=prediction.predicted, score=prediction.probability or 0.0, motion=None)
     return None

@@ -61,10 +61,10 @@ def collect_tracks(frames: Iterable[PredictedFrame]) -> list[Track]:
     places: dict[int, list[tuple[int, tuple[float, ...], float]]] = defaultdict(list)
     names: dict[int, Counter[str]] = defaultdict(Counter)
     for frame in frames:
-        for found in frame.objects:
-            if found.track is not None:
-                places[found.track].append((frame.frame, found.box, found.score))
-                names[found.track][found.name] += 1
+        for predicted in frame.objects:
+            if predicted.track is not None:
+                places[predicted.track].append((frame.frame, predicted.box, predicted.score))
+                names[predicted.track][predicted.name] += 1
     tracks = []
     for number in sorted(places):
         frames_of_track, boxes, scores = zip(*places[number], strict=True)

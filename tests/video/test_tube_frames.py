@@ -4,9 +4,10 @@ import pytest
 import torch
 
 from finetune.data.manifest import Manifest
-from finetune.errors import VideoError
+from finetune.errors import RecipeError, VideoError
 from finetune.recipe.schema import Augment, Clip
 from finetune.video.dataset import ClipDataset
+from finetune.video.pack.write import pack
 from finetune.video.tube_frames import STEADY_FRAMES, tube_crop
 
 SIDE, FRAMES, VIDEO = 16, 12, (90, 120)  # of the object and the video, in pixels
@@ -118,3 +119,14 @@ def test_an_interval_counts_its_keyframes_from_the_beginning_of_the_file(tmp_pat
                    f'clip,0,0.16,y,train,"{keyframes((4, 1), (0, 3))}"\n')  # fmt: skip
     dataset = ClipDataset(Manifest.from_csv(csv), "train", clip=Clip(num_frames=4, size=20))
     assert {object_box(frame) for position in (0, 1) for frame in dataset[position]["clips"]} == {(2, 2, 18, 18)}
+
+
+def test_crops_come_from_a_pack_of_all_frames(tmp_path):
+    draw(tmp_path / "clip")
+    dataset = tube_dataset(tmp_path, keyframes((4, 1), (0, FRAMES - 1)))
+    pack(dataset.manifest, tmp_path / "pack", short_side=VIDEO[0])
+    packed = ClipDataset(dataset.manifest, "train", clip=CLIP, packed=tmp_path / "pack")
+    assert {object_box(frame) for frame in packed[0]["clips"]} == {(2, 2, 18, 18)}
+    pack(dataset.manifest, tmp_path / "few", short_side=VIDEO[0], frames=4)
+    with pytest.raises(RecipeError, match="has 4 frames of each video, but boxes are of frames by their number"):
+        ClipDataset(dataset.manifest, "train", clip=CLIP, packed=tmp_path / "few")

@@ -114,6 +114,11 @@ class Pack:
                 f"data.packed: the frames in {self.folder} have a short side of {self.settings.short_side} pixels, "
                 f"but clips have {side}; lower clip.size, or pack again with --short-side {side} or more"
             )
+        if manifest.boxes is not None and self.settings.frames is not None:
+            raise RecipeError(
+                f"data.packed: {self.folder} has {self.settings.frames} frames of each video, but boxes are of frames "
+                "by their number in the file; pack all frames, without --frames, into another folder"
+            )
         num_frames, heights, widths = np.zeros((3, len(manifest)), dtype=np.int64)
         bad: dict[int, str] = {}
         changed: list[str] = []
