@@ -21,6 +21,7 @@ from finetune.video.geometry import Placement, boxes_to_crop, motion_to_crop
 from finetune.video.masks import mask_in_crop
 
 SHOWN_SIDE, GAP = 256, 4  # pixels: smaller pictures of the model are enlarged to about so many
+MASK_OPACITY = 0.6
 ARROW_FRAMES = 8  # an arrow shows the motion in so many frames of the video
 _SCORE, _DETECTED_CLASS = DETECTION_FIELDS.index("score"), DETECTION_FIELDS.index("class")
 
@@ -82,10 +83,11 @@ def _side_by_side(pictures: Sequence[np.ndarray]) -> np.ndarray:
 
 
 def _with_mask(picture_HWC: np.ndarray, mask_HW: np.ndarray, labels: Labels) -> np.ndarray:
-    """The picture with a smaller mask laid over, but for the class named background."""
+    """The picture in grey, so that colours are classes, with a smaller mask laid over, but for the class background."""
     times = len(picture_HWC) // len(mask_HW)
     background = labels.names.index("background") if "background" in labels.names else None
-    return draw_mask(picture_HWC, mask_HW.repeat(times, 0).repeat(times, 1), background=background)
+    grey_HWC = np.repeat(picture_HWC.mean(2, keepdims=True).astype(np.uint8), 3, axis=2)
+    return draw_mask(grey_HWC, mask_HW.repeat(times, 0).repeat(times, 1), opacity=MASK_OPACITY, background=background)
 
 
 def _drawn_objects(
