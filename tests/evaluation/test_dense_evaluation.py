@@ -51,6 +51,13 @@ def test_a_run_without_classes_of_clips_is_evaluated(run, tmp_path):
     assert {"val_ap", "val_loss"} <= set(epoch["tasks"]["tracks"]) and 0 <= epoch["tasks"]["pixels"]["val_miou"] <= 1
 
 
+def test_evaluation_on_val_gives_the_figures_of_the_best_epoch(run, tmp_path):
+    tasks = evaluate(run, split="val", out=tmp_path)["tasks"]
+    best = json.loads((run / "checkpoints/best/meta.json").read_text())["tasks"]
+    for name, key in (("objects", "ap"), ("tracks", "ap"), ("pixels", "miou")):
+        assert tasks[name][key] == pytest.approx(best[name][f"val_{key}"], abs=1e-6)
+
+
 def test_metrics_are_printed_with_switches_of_identity(run, finetune):
     status, out, _ = finetune("evaluate", run, "--split", "val")
     assert status == 0
