@@ -134,11 +134,11 @@ def to_source_pixels(
 
 def detections_to_source(detections_D8: np.ndarray, placement: Placement) -> np.ndarray:
     """Detections (D, 8) in fractions of the model's picture, as in pixels of the video, float64 (D, 8)."""
-    found_D = detections_D8[:, 4] > 0
+    is_detection_D = detections_D8[:, 4] > 0
     source_D8 = np.zeros(detections_D8.shape)
-    source_D8[found_D] = detections_D8[found_D]
-    source_D8[found_D, :4] = boxes_to_source(detections_D8[found_D, :4], placement)
-    source_D8[found_D, 6:] = motion_to_source(detections_D8[found_D, 6:], placement)
+    source_D8[is_detection_D] = detections_D8[is_detection_D]
+    source_D8[is_detection_D, :4] = boxes_to_source(detections_D8[is_detection_D, :4], placement)
+    source_D8[is_detection_D, 6:] = motion_to_source(detections_D8[is_detection_D, 6:], placement)
     return source_D8
 
 

@@ -99,15 +99,15 @@ class DetectionHead(nn.Module):
         classes_P = places_P % scores_AK.shape[1]
         boxes_P4 = self._boxes(by_name["bbox_regression"][anchors_P], self.anchors_A4[anchors_P])
         boxes_P4 = clip_boxes_to_image(boxes_P4, (self.size, self.size))
-        kept = batched_nms(boxes_P4, scores_P, classes_P, self.detector.nms_thresh)[:MAX_DETECTIONS]
-        corners_D4 = boxes_P4[kept] / self.size
-        detections_D8 = outputs_1AC.new_zeros((MAX_DETECTIONS, len(DETECTION_FIELDS)))
-        found_D8 = detections_D8[: len(kept)]
-        found_D8[:, :2] = (corners_D4[:, :2] + corners_D4[:, 2:]) / 2
-        found_D8[:, 2:4] = corners_D4[:, 2:] - corners_D4[:, :2]
-        found_D8[:, 4], found_D8[:, 5] = scores_P[kept], classes_P[kept].float()
-        found_D8[:, 6:] = by_name["motion"][anchors_P[kept]] * MOTION_UNIT if "motion" in by_name else torch.nan
-        return detections_D8
+        best = batched_nms(boxes_P4, scores_P, classes_P, self.detector.nms_thresh)[:MAX_DETECTIONS]
+        corners_D4 = boxes_P4[best] / self.size
+        padded_D8 = outputs_1AC.new_zeros((MAX_DETECTIONS, len(DETECTION_FIELDS)))
+        detections_D8 = padded_D8[: len(best)]
+        detections_D8[:, :2] = (corners_D4[:, :2] + corners_D4[:, 2:]) / 2
+        detections_D8[:, 2:4] = corners_D4[:, 2:] - corners_D4[:, :2]
+        detections_D8[:, 4], detections_D8[:, 5] = scores_P[best], classes_P[best].float()
+        detections_D8[:, 6:] = by_name["motion"][anchors_P[best]] * MOTION_UNIT if "motion" in by_name else torch.nan
+        return padded_D8
 
     def _boxes(self, codes_P4: Tensor, anchors_P4: Tensor) -> Tensor:
         """Boxes (P, 4), corners in pixels, from their code and their anchors, (P, 4) each."""
