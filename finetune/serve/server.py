@@ -45,7 +45,15 @@ class ServeOptions:
 
 
 def serve(run: Run, options: ServeOptions) -> None:
-    """Serve a run until the program is told to stop; prints the address. Raises RunError where it cannot listen."""
+    """Serve a run until the program is told to stop; prints the address.
+
+    Raises RunError where it cannot listen, and for a run that predicts objects or masks.
+    """
+    if dense := [task for task, output in run.outputs.items() if output.is_dense]:
+        raise RunError(
+            f"{run.folder}: predicts objects or pixels of frames ({', '.join(dense)}), which the page does not show; use "
+            "`finetune predict RUN VIDEO --draw FILE`"
+        )
     host, port = options.host, options.port
     listener = listen(host, port)
     with listener:
