@@ -285,7 +285,7 @@ def test_runs_without_a_task_of_classes_are_refused_and_one_beside_others_is_com
     assert compare_runs(runs)["metric"] == "top-1"
     for file in files:
         change(file, tasks={"where": box})
-    with pytest.raises(RunError, match=r"no classification task \(.*box"):
+    with pytest.raises(RunError, match=r"needs a task with classes; this run has where \(box\)"):
         compare_runs(runs)
 
 
