@@ -51,8 +51,8 @@ def serve(run: Run, options: ServeOptions) -> None:
     """
     if dense := [task for task, output in run.outputs.items() if output.is_dense]:
         raise RunError(
-            f"{run.folder}: predicts objects or pixels of frames ({', '.join(dense)}), which the page does not show; use "
-            "`finetune predict RUN VIDEO --draw FILE`"
+            f"{run.folder}: predicts objects or pixels of frames ({', '.join(dense)}), which the page does not show; "
+            "use `finetune predict RUN VIDEO --draw FILE`"
         )
     host, port = options.host, options.port
     listener = listen(host, port)
