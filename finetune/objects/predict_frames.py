@@ -15,7 +15,7 @@ from finetune.prediction.predict import run_of_model
 from finetune.recipe.object_fields import DETECTION_FIELDS
 from finetune.run.fitted import read_fitted
 from finetune.run.read import Run, open_run
-from finetune.tracking.tracker import NO_TRACK, TrackedFrame, track_frames
+from finetune.tracking.tracker import NO_TRACK, TrackedFrame, is_duplicate, track_frames
 
 MIN_SCORE = 0.01
 Box = tuple[float, float, float, float]
@@ -132,10 +132,13 @@ def predict_frames(
 def _objects(
     tracked: TrackedFrame, classes: tuple[str, ...], *, score: float, with_tracks: bool
 ) -> tuple[PredictedObject, ...]:
+    """Those with a track, and others with a high score, unless they are one with a track, seen as another class too."""
+    tracked_T8 = tracked.detections_D8[tracked.tracks_D != NO_TRACK]
     objects = []
-    for detection_8, track in zip(tracked.detections_D8.tolist(), tracked.tracks_D.tolist(), strict=True):
-        if track == NO_TRACK and detection_8[_SCORE] < score:
+    for values_8, track in zip(tracked.detections_D8, tracked.tracks_D.tolist(), strict=True):
+        if track == NO_TRACK and (values_8[_SCORE] < score or is_duplicate(values_8, tracked_T8)):
             continue
+        detection_8 = values_8.tolist()
         left, top, width, height = detection_8[:4]
         across, down = detection_8[6:]
         class_index = int(detection_8[_CLASS])

@@ -16,10 +16,10 @@ from finetune.metrics.boxes import box_iou_matrix
 from finetune.metrics.detection import DEFAULT_SCORE_THRESHOLD
 from finetune.recipe.object_fields import DETECTION_FIELDS
 
-LOW_SCORE_SHARE = 0.2  # of the score that begins a track: the one from which a detection continues a track
+LOW_SCORE_SHARE = 0.3  # of the score that begins a track: the one from which a detection continues a track
 MIN_IOU = 0.15  # of a detection and the predicted box of its track
 OTHER_CLASS_FACTOR = 0.5  # of the IoU with a track of another class: a class may change from frame to frame
-DUPLICATE_IOU = 0.8  # with a detection that has a track: the same object, also detected as another class
+DUPLICATE_IOU = 0.5  # with a detection that has a track: the same object, detected twice or as another class too
 MAX_LOST_FRAMES = 30  # without a detection, after which a track ends
 # The least gains by which a detection corrects box and velocity. The first detections of a track have larger ones: then
 # its velocity is that of a line fitted to them.
@@ -128,8 +128,7 @@ class Tracker:
     def _begin_tracks(self, detections_D8: np.ndarray, is_high_D: np.ndarray, tracks_D: np.ndarray, frame: int) -> None:
         """Begin a track with each detection (8,) of a high score that is no object with a track; fills `tracks_D`."""
         for row in np.flatnonzero(is_high_D & (tracks_D == NO_TRACK)):
-            tracked_T4 = detections_D8[tracks_D != NO_TRACK, _BOX]
-            if (box_iou_matrix(detections_D8[row, None, _BOX], tracked_T4) >= DUPLICATE_IOU).any():
+            if is_duplicate(detections_D8[row], detections_D8[tracks_D != NO_TRACK]):
                 continue
             track = _Track(self.count, frame, detections_D8[row, _CLASS], detections_D8[row, _BOX], not self.has_begun)
             track.move_as(detections_D8[row, _MOTION], 1.0)
@@ -137,6 +136,11 @@ class Tracker:
             tracks_D[row] = track.number
             self.count += 1
         self.has_begun = True
+
+
+def is_duplicate(detection_8: np.ndarray, tracked_T8: np.ndarray) -> bool:
+    """Whether a detection (8,) shows the same object as one of those that have a track (T, 8)."""
+    return bool((box_iou_matrix(detection_8[None, _BOX], tracked_T8[:, _BOX]) >= DUPLICATE_IOU).any())
 
 
 def _assign(tracks: list[_Track], detections_R8: np.ndarray, frame: int) -> list[tuple[_Track, int]]:

@@ -43,6 +43,17 @@ def test_objects_with_a_low_score_are_left_out(tmp_path):
     assert [[one.name for one in frame.objects] for frame in frames] == [["car"]] * 20
 
 
+def test_an_object_that_is_also_detected_as_another_class_is_listed_once(tmp_path):
+    class SeesTwice(FakeDetector):
+        def __call__(self, recording, frames_W):
+            for output in super().__call__(recording, frames_W):
+                again_8 = output.detections_D8[0] * np.array([1, 1, 1, 1, 0.8, 1, 1, 1]) + [1, 0, 0, 0, 0, 1, 0, 0]
+                yield output._replace(detections_D8=np.concatenate([output.detections_D8, again_8[None]]))
+
+    frames = frames_of(write_grey(tmp_path / "clip.mp4"), SeesTwice())
+    assert [[one.name for one in frame.objects] for frame in frames] == [["car", "person"]] * 20
+
+
 def test_an_image_has_objects_without_identities(tmp_path):
     Image.new("RGB", (64, 48), "grey").save(tmp_path / "one.png")
     (frame,) = frames_of(tmp_path / "one.png")

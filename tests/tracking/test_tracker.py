@@ -71,7 +71,7 @@ def test_a_class_that_changes_for_a_frame_keeps_the_identity():
 
 
 def test_an_object_prefers_the_track_of_its_class():
-    frames = [[detection(0, name=0), detection(6, name=1)], [detection(4, name=1), detection(2, name=0)]]
+    frames = [[detection(0, name=0), detection(8, name=1)], [detection(5, name=1), detection(4, name=0)]]
     assert identities(frames) == [[0, 1], [1, 0]]
 
 
