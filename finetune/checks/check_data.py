@@ -105,7 +105,7 @@ def write_fixed(path: Path, rows: Rows, left: Iterable[int]) -> None:
         columns["split"] = rows.splits
     if any(rows.groups):
         columns["group"] = rows.groups
-    columns |= rows.others
+    columns |= {**rows.others, **_absolute_masks(rows)}
     try:
         with path.open("w", newline="", encoding="utf-8", errors="surrogateescape") as file:
             writer = csv.writer(file)
@@ -113,6 +113,16 @@ def write_fixed(path: Path, rows: Rows, left: Iterable[int]) -> None:
             writer.writerows([values[row] for values in columns.values()] for row in left)
     except OSError as error:
         raise DataError(f"{path}: cannot be written: {error.strerror}") from None
+
+
+def _absolute_masks(rows: Rows) -> dict[str, list[str]]:
+    """The columns of masks, whose paths are relative to the manifest that is checked, with absolute paths."""
+    folder = rows.source.absolute().parent
+    columns = {task.columns_of(name)[0] for name, task in rows.tasks.items() if task.kind == "segment"}
+    return {
+        column: [str(folder / text) if text else "" for text in rows.others[column]]
+        for column in columns & rows.others.keys()
+    }
 
 
 _UNITS = {"shape": "width ÷ height", "size": "pixels", "frame rate": "frames/s", "duration": "s", "bit rate": "bit/s"}

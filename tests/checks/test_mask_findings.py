@@ -5,9 +5,12 @@ import pytest
 from framed import CLASSES, draw_labelled_videos, tasks_of, write_mask
 from PIL import Image
 
+from finetune.checks.check_data import write_fixed
 from finetune.checks.mask_findings import mask_findings
 from finetune.checks.rows import read_rows
-from finetune.video.probe_files import ClipOfFile, inspect_files
+from finetune.data.manifest import Manifest
+from finetune.video.masks import mask_problems
+from finetune.video.probe_files import ClipOfFile, inspect_files, scan_files
 
 
 @pytest.fixture
@@ -47,3 +50,12 @@ def test_a_class_without_training_pixels_is_an_error(checked, tmp_path):
         write_mask(path, np.zeros((64, 80), np.uint8))
     found = {finding.kind: finding for finding in checked()[0]}
     assert found["untaught"].what.startswith("tasks.pixels: No mask of train has a pixel of “bar”, “square”")
+
+
+def test_a_fixed_manifest_in_another_folder_finds_the_masks(tmp_path):
+    path = draw_labelled_videos(tmp_path / "data", train=1, val=0, test=0)
+    rows = read_rows(path, group_pattern=None, shares=(0, 0, 0), tasks=tasks_of("pixels", "objects"))
+    write_fixed(tmp_path / "fixed.csv", rows, [1, 2])
+    fixed = Manifest.from_csv(tmp_path / "fixed.csv", tasks=tasks_of("pixels", "objects"), checked=False)
+    assert mask_problems(fixed, scan_files(fixed)) == [] and fixed.tasks["pixels"].known.all()
+    assert fixed.tasks["objects"].text(1) == rows.labels_by_task["objects"].text(2)
