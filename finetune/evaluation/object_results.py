@@ -19,23 +19,26 @@ from finetune.run.predictions_csv import save_array
 from finetune.tracking.tracker import track_frames
 from finetune.video.file_facts import FileFacts
 
-_SCORE, _TRACK = DETECTION_FIELDS.index("score"), LABEL_FIELDS.index("track")
+_SCORE, _CLASS = DETECTION_FIELDS.index("score"), DETECTION_FIELDS.index("class")
+_TRACK = LABEL_FIELDS.index("track")
 
 
 class ShownDetections(NamedTuple):
     """What is shown of the detections (N, D, 8) of a task: those whose score reaches `score_threshold`.
 
     It is fitted on val, or else (`is_fitted` false) the best one for these rows. `tracks` (N, D) are identities within
-    a file, -1 for none; None where labels have none.
+    a file, -1 for none, `track_classes` (N, D) the classes of their tracks; None where labels have none.
     """
 
     score_threshold: float
     is_fitted: bool
     tracks: np.ndarray | None
+    track_classes: np.ndarray | None = None
 
     def at(self, keep: np.ndarray) -> "ShownDetections":
         """Of some rows: `keep` (M,) are their positions."""
-        return self._replace(tracks=None if self.tracks is None else self.tracks[keep])
+        tracks, classes = (None if of_rows is None else of_rows[keep] for of_rows in (self.tracks, self.track_classes))
+        return self._replace(tracks=tracks, track_classes=classes)
 
 
 def shown_detections(
@@ -47,21 +50,24 @@ def shown_detections(
     threshold = best_score_threshold(*rows_with_objects(truth_NM9, known_ND8)) if fitted is None else fitted
     threshold = DEFAULT_SCORE_THRESHOLD if threshold is None else threshold
     has_identities = (truth_NM9[..., _TRACK] >= 0).any()
-    tracks_ND = _track_files(tested, rows, detections_ND8, threshold, facts) if has_identities else None
-    return ShownDetections(threshold, fitted is not None, tracks_ND)
+    if not has_identities:
+        return ShownDetections(threshold, fitted is not None, None)
+    return ShownDetections(threshold, fitted is not None, *_track_files(tested, rows, detections_ND8, threshold, facts))
 
 
 def _track_files(
     tested: Manifest, rows: np.ndarray, detections_ND8: np.ndarray, threshold: float, facts: FileFacts
-) -> np.ndarray:
-    """Identities (N, D) of the detections of each file's rows, in the order of their frames."""
+) -> tuple[np.ndarray, np.ndarray]:
+    """Identities (N, D) of the detections of each file's rows, in the order of their frames, and classes (N, D)."""
     frame_N, tracks_ND = _frames(rows, facts), np.full(detections_ND8.shape[:2], -1)
+    classes_ND = detections_ND8[..., _CLASS].copy()
     for places in _places_of_files(tested, rows, frame_N):
         found = [np.flatnonzero(detections_D8[:, _SCORE] > 0) for detections_D8 in detections_ND8[places]]
         frames = ((int(frame_N[place]), detections_ND8[place, kept]) for place, kept in zip(places, found, strict=True))
         for place, kept, tracked in zip(places, found, track_frames(frames, score=threshold), strict=True):
             tracks_ND[place, kept] = tracked.tracks_D
-    return tracks_ND
+            classes_ND[place, kept] = tracked.detections_D8[:, _CLASS]
+    return tracks_ND, classes_ND
 
 
 def _frames(rows: np.ndarray, facts: FileFacts) -> np.ndarray:
@@ -97,12 +103,14 @@ def object_metrics(
         groups=None if tested.groups is None else tested.groups[rows],
         score_threshold=shown.score_threshold if shown.is_fitted else None,
     )
-    if shown.tracks is None:
+    if shown.tracks is None or shown.track_classes is None:
         return results
+    tracked_ND8 = detections_ND8.copy()
+    tracked_ND8[..., _CLASS] = shown.track_classes
     sequences: list[list[TrackedFrame]] = []
     units: list[str] = []
     for places in _places_of_files(tested, rows, _frames(rows, facts)):
-        of_file = _sequences(labels.at(places), detections_ND8[places], shown.tracks[places])
+        of_file = _sequences(labels.at(places), tracked_ND8[places], shown.tracks[places])
         unit = os.fsdecode(tested.paths[rows[places[0]]]) if tested.groups is None else tested.groups[rows[places[0]]]
         sequences += of_file
         units += [str(unit)] * len(of_file)

@@ -5,7 +5,8 @@ overlap most, then those with a low score to the tracks that are left. A track's
 a constant velocity, in which the motion that the network predicts counts too.
 """
 
-from collections.abc import Iterable, Iterator
+from collections import Counter, defaultdict, deque
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
@@ -25,6 +26,7 @@ MAX_LOST_FRAMES = 30  # without a detection, after which a track ends
 # its velocity is that of a line fitted to them.
 MIN_BOX_GAIN, MIN_VELOCITY_GAIN = 0.65, 0.1
 MOTION_WEIGHT = 0.5  # of the predicted motion in the velocity
+LOOKAHEAD = 25  # frames
 NO_TRACK = -1
 _SCORE, _CLASS = DETECTION_FIELDS.index("score"), DETECTION_FIELDS.index("class")
 _BOX, _MOTION = slice(0, 4), slice(6, 8)
@@ -43,19 +45,33 @@ def track_frames(
 ) -> Iterator[TrackedFrame]:
     """The identities of the detections (D, 8), in pixels, of frames of one recording, whose numbers rise.
 
-    Each frame is given once the next one is known. An object that is not detected again there has no identity yet,
-    except in the first frame.
+    Each frame is given once LOOKAHEAD later ones are known. An object that is not detected again in the next frame has
+    no identity yet, except in the first frame. Detections of a track get its class: the one with the largest sum of
+    scores up to the latest frame that is known.
     """
     tracker = Tracker(score=score)
-    previous: TrackedFrame | None = None
+    votes: dict[int, Counter[float]] = defaultdict(Counter)  # by track: the sum of the scores of each class
+    known: deque[TrackedFrame] = deque()
     for frame, detections_D8 in frames:
         tracks_D = tracker.update(detections_D8, frame)
-        if previous is not None:
-            yield tracker.drop_unconfirmed(previous)
-        previous = TrackedFrame(frame, detections_D8, tracks_D)
-    if previous is not None:
-        tracker.update(np.zeros((0, len(DETECTION_FIELDS))), previous.frame + 1)
-        yield tracker.drop_unconfirmed(previous)
+        for track, detection_8 in zip(tracks_D.tolist(), detections_D8, strict=True):
+            votes[track][detection_8[_CLASS]] += detection_8[_SCORE]
+        if known:
+            known[-1] = tracker.drop_unconfirmed(known[-1])
+        if len(known) >= LOOKAHEAD:
+            yield _with_track_classes(known.popleft(), votes)
+        known.append(TrackedFrame(frame, detections_D8, tracks_D))
+    if known:
+        tracker.update(np.zeros((0, len(DETECTION_FIELDS))), known[-1].frame + 1)
+        known[-1] = tracker.drop_unconfirmed(known[-1])
+    yield from (_with_track_classes(tracked, votes) for tracked in known)
+
+
+def _with_track_classes(tracked: TrackedFrame, votes: Mapping[int, Counter[float]]) -> TrackedFrame:
+    detections_D8 = tracked.detections_D8.copy()
+    for row in np.flatnonzero(tracked.tracks_D != NO_TRACK):
+        detections_D8[row, _CLASS] = votes[int(tracked.tracks_D[row])].most_common(1)[0][0]
+    return tracked._replace(detections_D8=detections_D8)
 
 
 @dataclass

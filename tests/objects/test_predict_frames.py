@@ -5,6 +5,7 @@ from PIL import Image
 
 from finetune.objects.detect import frames_around, mask_in_video, read_recording
 from finetune.objects.predict_frames import predict_frames
+from finetune.tracking.tracker import LOOKAHEAD
 
 
 def frames_of(path, detector=None, **options):
@@ -74,7 +75,7 @@ def test_frames_are_predicted_while_they_are_taken(tmp_path):
     frames = predict_frames(detector, recording, CLASSES)
     next(frames)
     next(frames)
-    assert len(detector.frames) == 3
+    assert len(detector.frames) == LOOKAHEAD + 2
 
 
 @pytest.mark.parametrize(

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from finetune.metrics.boxes import box_iou_matrix
-from finetune.tracking.tracker import MAX_LOST_FRAMES, NO_TRACK, track_frames
+from finetune.tracking.tracker import LOOKAHEAD, MAX_LOST_FRAMES, NO_TRACK, track_frames
 
 NO_MOTION = (np.nan, np.nan)
 
@@ -93,6 +93,27 @@ def test_frames_may_be_left_out():
     assert identities(frames, numbers=range(0, 60, 5)) == [[0]] * 12
 
 
+def classes(frames):
+    tracked = track_frames((number, frame_of(*frame)) for number, frame in enumerate(frames))
+    return [frame.detections_D8[:, 5].tolist() for frame in tracked]
+
+
+def test_detections_of_a_track_get_the_class_with_the_largest_sum_of_scores():
+    names = [1, 0, 0, 1, 0, 0]
+    frames = [[detection(2 * number, name=name)] for number, name in enumerate(names)]
+    assert classes(frames) == [[0]] * 6
+    assert frames[0][0][5] == 1, "the detections that were given stay"
+    frames = [[detection(2 * number, name=name, score=0.95 - 0.4 * (name == 0))] for number, name in enumerate(names)]
+    assert classes([*frames[:4], *frames[3:4]]) == [[1]] * 5
+
+
+def test_a_track_keeps_the_class_of_frames_that_are_known_when_its_first_one_is_given():
+    frames = [[detection(number, name=int(number > LOOKAHEAD))] for number in range(4 * LOOKAHEAD)]
+    given = [of_frame[0] for of_frame in classes(frames)]
+    assert given[0] == 0 and given[-1] == 1
+    assert given == sorted(given)
+
+
 def test_frames_are_tracked_while_they_are_read():
     read = []
 
@@ -104,7 +125,7 @@ def test_frames_are_tracked_while_they_are_read():
     tracked = track_frames(frames())
     assert next(tracked).frame == 0
     assert next(tracked).frame == 1
-    assert read == [0, 1, 2]
+    assert len(read) == LOOKAHEAD + 2
 
 
 def test_objects_with_misses_and_noise_keep_their_identities_in_most_frames():
