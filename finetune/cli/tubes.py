@@ -67,6 +67,8 @@ def tubes(
                 skipped += 1
                 print(f"finetune: {error}", file=sys.stderr)
             progress("tracking objects", number, len(files))
+    if skipped == len(files):
+        raise DataError(f"none of {len(files)} files can be read" if skipped > 1 else "the file cannot be read")
     if not rows:
         raise DataError(f"no object is tracked for {min_seconds:g} s in {count(len(files), 'file')}; lower --score")
     out.mkdir(parents=True, exist_ok=True)

@@ -42,6 +42,8 @@ def test_tubes_without_a_long_track_is_an_error(knowing, trained_run, finetune, 
     video = write_grey(tmp_path / "a.mp4", frames=4)
     status, _, err = finetune("tubes", trained_run, video, "--out", tmp_path / "tubes")
     assert status == 2 and "no object is tracked for 0.5 s in 1 file" in err
+    status, _, err = finetune("tubes", trained_run, tmp_path / "b.mp4", "--out", tmp_path / "tubes")
+    assert status == 2 and "b.mp4: " in err and "the file cannot be read" in err
 
 
 def test_each_tracked_object_gets_a_prediction_of_its_own_crop(knowing, trained_run, finetune, tmp_path):
