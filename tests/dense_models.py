@@ -11,7 +11,7 @@ NAMES = ("disc", "square", "triangle")
 SLOTS = 3
 
 
-def dense_model(kinds, *, backbone=TINY, size=64, num_frames=3, detector=None, **multitask):
+def dense_model(kinds, *, backbone=TINY, size=64, num_frames=3, detector=None, fusion="late", **multitask):
     """A model with one task of each kind, named by it; `classify` stands beside dense ones."""
     torch.manual_seed(0)
     tasks = {kind: Task(kind=kind, classes=NAMES if kind == "segment" else None) for kind in kinds}
@@ -19,7 +19,7 @@ def dense_model(kinds, *, backbone=TINY, size=64, num_frames=3, detector=None, *
         tasks = {name: task.model_copy(update={"detector": detector}) for name, task in tasks.items()}
     outputs = {kind: OutputSpec(kind, NAMES, slots=size if kind == "segment" else SLOTS) for kind in kinds}
     return build_from_settings(
-        Model(backbone=backbone, weights="none", dropout=0),
+        Model(backbone=backbone, weights="none", dropout=0, fusion=fusion),
         NAMES,
         num_frames=num_frames,
         size=size,

@@ -83,7 +83,7 @@ def build_pyramid(backbone: Backbone, ends: Mapping[str, StageEnd]) -> tuple[Pyr
 
     Raises ModelError for a backbone whose stages return no maps of single frames.
     """
-    if backbone.takes_clips or backbone.num_towers > 1 or backbone.merges or backbone.num_streams > 1:
+    if backbone.takes_clips or backbone.num_towers > 1 or backbone.time_stride != 1:
         raise ModelError(
             "tasks of kind detect, track and segment need maps of single frames: take an image backbone in "
             "model.backbone, with model.fusion late and multitask.sharing hard"

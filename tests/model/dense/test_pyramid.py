@@ -68,6 +68,16 @@ def test_a_backbone_without_maps_is_refused():
         dense_model(["detect"], backbone=Vectors)
 
 
-def test_a_video_network_is_refused():
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"backbone": "torchvision/r3d_18", "num_frames": 8},
+        {"sharing": "towers"},
+        {"fusion": "early"},
+        {"fusion": "slow"},
+    ],
+    ids=str,
+)
+def test_what_mixes_frames_or_doubles_the_backbone_is_refused(settings):
     with pytest.raises(ModelError, match="need maps of single frames: take an image backbone"):
-        dense_model(["detect"], backbone="torchvision/r3d_18", num_frames=8)
+        dense_model(["detect"], **settings)
