@@ -80,8 +80,8 @@ class ClipDataset(Dataset):
     """Rows of one split as {"clips": uint8 (T, C, H, W), "label": class number, "row": int}, for PyTorch's DataLoader.
 
     With `views` each video has V clips, (V, T, C, H, W). With multi-label rows, `label` is bool (K,), one for each
-    class. With the `outputs` of several tasks, it is a float32 vector laid out by `labels.TargetLayout`; boxes and
-    motion are transformed like the clip.
+    class. With the `outputs` of several tasks, it is a float32 vector laid out by `labels.TargetLayout`; boxes, motion
+    and masks are transformed like the clip.
 
     With `augment`, each access by position draws a new clip and a new augmentation, with PyTorch's generator. The key
     (epoch, position) gives what the training of a run reads: draws by `seed`, epoch and row, and with `drawn_views`

@@ -6,7 +6,7 @@ from random import Random
 import numpy as np
 import pytest
 from framed import TASKS, draw_labelled_videos, labelled_row, manifest_of_frames, recipe_of_frames
-from grey import level_of, make_clip
+from grey import level_of, make_clip, make_images
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -61,6 +61,16 @@ def test_a_video_that_is_packed_gives_the_same_frames(manifest, tmp_path):
     for frame in (0, 1, 9, FRAMES - 1):
         levels = [level_of(dataset[(1, frame)]["clips"].numpy()) for dataset in (plain, packed)]
         assert levels[0] == levels[1] == wanted(frame, 5, 2)
+
+
+def test_the_frames_around_one_of_a_folder_of_images_are_its_neighbours(tmp_path):
+    make_images(tmp_path / "seq", FRAMES)
+    rows = [labelled_row("seq", frame, [], frames=FRAMES) for frame in (0, 7, FRAMES - 1)]
+    lines = [f"seq,{row['start']},{row['end']},{'ab'[place % 2]},train" for place, row in enumerate(rows)]
+    (tmp_path / "clips.csv").write_text("\n".join(["path,start,end,label,split", *lines]))
+    dataset = ClipDataset(Manifest.from_csv(tmp_path / "clips.csv"), "train", clip=clip_of(3, 1))
+    for position, frame in enumerate((0, 7, FRAMES - 1)):
+        assert level_of(dataset[position]["clips"].numpy()) == wanted(frame, 3, 1)
 
 
 def test_prediction_of_an_interval_reads_the_frames_that_evaluation_reads(manifest):
