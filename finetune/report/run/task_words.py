@@ -177,29 +177,30 @@ def task_summary(task: dict[str, Any], results: Results) -> str:
 def summary_html(task: dict[str, Any], results: Results) -> Markup:
     """`task_summary` with the headline value emphasized."""
     value = task[HEADLINE_METRICS[task["kind"]][0]]
+    if value is None:
+        return escape(task_summary(task, results))
     is_share = task["kind"] in (*CATEGORICAL_KINDS, *DENSE_KINDS, "box")
-    text = escape(_whole_share(value) if is_share else format_number(value))
+    text = escape(words.whole_percent(value) if is_share else format_number(value))
     return escape(task_summary(task, results)).replace(text, Markup("<strong>{}</strong>").format(text), 1)
 
 
 def _dense_summary(task: dict[str, Any], test_set: str) -> str:
     key = HEADLINE_METRICS[task["kind"]][0]
-    metric, ends = _HEADLINE_NAMES[key], task.get(f"{key}_ci")
+    metric, value, ends = _HEADLINE_NAMES[key], task[key], task.get(f"{key}_ci")
+    if value is None:
+        return f"{metric} is unknown: nothing is labelled in {test_set}."
     interval_text = f" (95\u00a0% interval {words.whole_interval(ends)})" if ends else ""
-    text = f"{metric} is {_whole_share(task[key])}{interval_text} on {test_set}"
+    text = f"{metric} is {words.whole_percent(value)}{interval_text} on {test_set}"
     if task["kind"] == "segment":
         return f"{text}."
-    threshold = f"{task['score_threshold']:.2f}"
-    recall = f"{_whole_share(task['recall'])} of {count(task['num_objects'], 'object')} are found"
-    precision = f"{_whole_share(task['precision'])} of the detections are right"
-    return f"{text}; at a score of at least {threshold}, {recall}, and {precision}."
+    text += f"; at a score of at least {task['score_threshold']:.2f}, "
+    if task["precision"] is None:
+        return f"{text}nothing is detected."
+    recall = f"{words.whole_percent(task['recall'])} of {count(task['num_objects'], 'object')} are found"
+    return f"{text}{recall}, and {words.whole_percent(task['precision'])} of the detections are right."
 
 
 _HEADLINE_NAMES = {"ap": "Average precision (AP)", "miou": "Mean IoU"}
-
-
-def _whole_share(value: float | None) -> str:
-    return "unknown" if value is None else words.whole_percent(value)
 
 
 def _box_summary(task: dict[str, Any], test_set: str, baseline: float | None) -> str:

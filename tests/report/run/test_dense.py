@@ -83,3 +83,19 @@ def test_the_markdown_report_has_the_classes_of_each_task(tmp_path, kinds):
     text = (tmp_path / "evaluation/report.md").read_text(encoding="utf-8")
     assert ("| class | IoU | recall" if "scene" in kinds else "| class | AP | AP50 | recall") in text
     assert "`person`" in text
+
+
+@pytest.mark.parametrize(
+    ("changes", "sentence"),
+    [
+        ({"ap": None, "ap_ci": None, "recall": None}, "Average precision (AP) is unknown: nothing is labelled in 100"),
+        ({"precision": None, "recall": 0.0}, "; at a score of at least 0.40, nothing is detected."),
+    ],
+)
+def test_frames_without_objects_or_detections_have_a_headline(tmp_path, changes, sentence):
+    write_run_of_tasks(tmp_path, {"objects": "detect"})
+    file = tmp_path / "evaluation/results.json"
+    results = json.loads(file.read_text())
+    results["tasks"]["objects"] |= changes
+    file.write_text(json.dumps(results))
+    assert sentence in shown(tmp_path).heading
