@@ -19,7 +19,8 @@ from finetune.data.tubes import parse_tube, tube_problems
 from finetune.errors import VideoError
 from finetune.video.file_facts import FileFacts
 
-CONTEXT = 0.25  # of the longer side of the largest box is added to the crop's side
+LARGE_BOX = 0.9  # quantile over a row's frames of the box's longer side: one wrong box must not set the scale
+CONTEXT = 0.25  # of that side is added to the crop's side
 STEADY_FRAMES = 4  # before and after a frame: the crop follows the mean of the box's centre over them
 MAX_BYTES = 2**28  # of whole pictures in memory
 ReadFrames = Callable[..., tuple[np.ndarray, np.ndarray]]
@@ -46,13 +47,13 @@ class TubeCrop(NamedTuple):
 def tube_crop(cell: str, frames: tuple[int, int], video_size: tuple[int, int]) -> TubeCrop:
     """The crops of a row with this cell of the column `boxes`, in its `frames` (first, number).
 
-    They are squares with room for the largest box and some context, but no side is longer than the picture's, and where
-    it is as long, it is the picture's: the crop of a box of the whole picture is the whole picture. The centre follows
-    that of the box, steadied: without the jitter of a detector, or fast movements of the object itself.
+    They are squares with room for a large box of the row and some context, but no side is longer than the picture's,
+    and where it is as long, it is the picture's: the crop of a box of the whole picture is the whole picture. The
+    centre follows that of the box, steadied: without the jitter of a detector, or fast movements of the object itself.
     """
     (first, number), (height, width) = frames, video_size
     boxes_F4 = parse_tube(cell).boxes_at(np.arange(first, first + number))
-    side = max(1, ceil((1 + CONTEXT) * boxes_F4[:, 2:].max()))
+    side = max(1, ceil((1 + CONTEXT) * float(np.quantile(boxes_F4[:, 2:].max(1), LARGE_BOX))))
     size = min(side, height), min(side, width)
     centres_F2 = _steadied(boxes_F4[:, :2] + boxes_F4[:, 2:] / 2)
     for axis, whole in enumerate((width, height)):

@@ -84,15 +84,16 @@ def test_beyond_the_picture_its_edge_is_repeated(tmp_path):
     assert last_HW[10, 14] == 0 and last_HW[0, 0] == 150
 
 
-def test_the_crop_has_one_size_for_the_largest_box_and_follows_without_jitter():
+def test_the_crop_has_one_size_for_a_large_box_and_follows_without_jitter():
     sides = [10 + frame for frame in range(30)]
+    sides[7] = 90  # a wrong box
     jitter = np.random.default_rng(0).uniform(-2, 2, (30, 2))
     cell = ";".join(
         f"{frame}:{50 - side / 2 + dx},{40 - side / 2 + dy},{side},{side}"
         for frame, (side, (dx, dy)) in enumerate(zip(sides, jitter, strict=True))
     )
     crop = tube_crop(cell, (0, 30), (200, 300))
-    assert crop.size == (49, 49)  # 1.25 × 39, rounded up
+    assert crop.size == (47, 47)  # 1.25 × 37.1, rounded up: 37 is the third largest of 30
     inner = crop.centres_F2[STEADY_FRAMES:-STEADY_FRAMES]
     assert np.abs(np.diff(inner, axis=0)).max() < np.abs(np.diff(jitter, axis=0)).max() / STEADY_FRAMES
     assert np.abs(inner - (50, 40)).max() < 1
