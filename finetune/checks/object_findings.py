@@ -14,7 +14,6 @@ from finetune.data.splits import SPLITS
 from finetune.errors import shorten_list
 from finetune.recipe.tasks import DETECTION_KINDS
 from finetune.text import count
-from finetune.video.draw_objects import DrawnObject
 from finetune.video.probe_files import FileInspection
 
 MIN_SIDE = 2.0  # pixels; smaller boxes hold nothing that can be seen
@@ -43,25 +42,6 @@ def object_findings(rows: Rows, good: Mapping[int, FileInspection]) -> tuple[lis
             ]
             findings += [replace(finding, what=f"tasks.{name}: {finding.what}") for finding in of_task]
     return findings, table
-
-
-def drawn_objects(rows: Rows) -> dict[int, list[DrawnObject]]:
-    """The objects of each labelled row of the detection tasks, as the page draws them."""
-    drawn: dict[int, list[DrawnObject]] = {}
-    for labels in rows.labels_by_task.values():
-        if labels.kind not in DETECTION_KINDS:
-            continue
-        for row in np.flatnonzero(labels.known).tolist():
-            objects = [values for values in labels.values[row].tolist() if values[0] >= 0]
-            drawn.setdefault(row, []).extend(_drawn_object(values, labels.names) for values in objects)
-    return drawn
-
-
-def _drawn_object(values: Sequence[float], names: Sequence[str]) -> DrawnObject:
-    """One of LABEL_FIELDS."""
-    code, left, top, width, height, _, _, track, ignore = values
-    label = names[int(code)] + (f" #{int(track)}" if track >= 0 else "")
-    return DrawnObject((left, top, width, height), int(code), label, dashed=ignore == 1)
 
 
 def picture_sizes(num_rows: int, good: Mapping[int, FileInspection]) -> np.ndarray:

@@ -9,7 +9,7 @@ import typer
 
 from finetune.cli.arguments import Overrides, RecipeName, RecipeSource, recipe_source
 from finetune.cli.progress import progress_bar
-from finetune.errors import DataError, RecipeError, VideoError
+from finetune.errors import DataError, RecipeError
 from finetune.recipe.load import load_recipe
 from finetune.recipe.schema import Recipe
 
@@ -43,7 +43,7 @@ def check(
     data, seed = settings.data, settings.seed
     from finetune.checks.burnt_in_marks import find_marks, rows_to_compare
     from finetune.checks.check_data import audit, write_fixed
-    from finetune.checks.object_findings import drawn_objects
+    from finetune.checks.labelled_pictures import LabelledPictures
     from finetune.checks.rows import read_rows, tasks_of_objects
     from finetune.report.pages.check import write_check_page
     from finetune.storage.object_store import local_copy
@@ -73,13 +73,8 @@ def check(
     marks = find_marks(rows, looks)
     result, left = audit(rows, looks, marks)
     page = _page_path(out, where)
-    pictures = {
-        file["file"]: look.middle_jpeg
-        for file, look in zip(result["files"], looks, strict=True)
-        if not isinstance(look, VideoError)
-    }
-    objects = {result["files"][row]["file"]: of_row for row, of_row in drawn_objects(rows).items()}
-    write_check_page(result, pictures, [mark.mean_jpeg for mark in marks], objects=objects, path=page)
+    pictures = LabelledPictures(rows, [file["file"] for file in result["files"]], looks)
+    write_check_page(result, pictures, [mark.mean_jpeg for mark in marks], path=page)
     if fix is not None:
         write_fixed(fix, rows, left)
     if as_json:

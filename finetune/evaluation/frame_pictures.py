@@ -15,7 +15,7 @@ from finetune.evaluation.worst_frames import find_errors, shown_objects, worst_f
 from finetune.recipe.object_fields import DETECTION_FIELDS
 from finetune.recipe.tasks import DETECTION_KINDS
 from finetune.video.dataset import ClipDataset
-from finetune.video.draw_objects import DrawnObject, draw_mask, draw_objects
+from finetune.video.draw_objects import DrawnObject, draw_mask, draw_objects, in_grey
 from finetune.video.encode import encode_jpeg
 from finetune.video.geometry import Placement, boxes_to_crop, motion_to_crop
 from finetune.video.masks import mask_in_crop
@@ -83,11 +83,12 @@ def _side_by_side(pictures: Sequence[np.ndarray]) -> np.ndarray:
 
 
 def _with_mask(picture_HWC: np.ndarray, mask_HW: np.ndarray, labels: Labels) -> np.ndarray:
-    """The picture in grey, so that colours are classes, with a smaller mask laid over, but for the class background."""
+    """The picture in grey with a smaller mask laid over, but for the class named background."""
     times = len(picture_HWC) // len(mask_HW)
     background = labels.names.index("background") if "background" in labels.names else None
-    grey_HWC = np.repeat(picture_HWC.mean(2, keepdims=True).astype(np.uint8), 3, axis=2)
-    return draw_mask(grey_HWC, mask_HW.repeat(times, 0).repeat(times, 1), opacity=MASK_OPACITY, background=background)
+    return draw_mask(
+        in_grey(picture_HWC), mask_HW.repeat(times, 0).repeat(times, 1), opacity=MASK_OPACITY, background=background
+    )
 
 
 def _drawn_objects(

@@ -59,14 +59,27 @@ def draw_objects(frame_HWC: np.ndarray, objects: Sequence[DrawnObject]) -> np.nd
     return frame_HWC
 
 
-def draw_on_jpeg(jpeg: bytes, objects: Sequence[DrawnObject], *, size: tuple[int, int]) -> bytes:
-    """A picture of a frame with objects, whose boxes are in pixels of the frame of `size` (width, height)."""
+def draw_on_jpeg(
+    jpeg: bytes, objects: Sequence[DrawnObject], *, size: tuple[int, int], mask_HW: np.ndarray | None = None
+) -> bytes:
+    """A picture of a frame with objects, and with a mask uint8 (H, W) below them, of any size.
+
+    The boxes are in pixels of the frame of `size` (width, height).
+    """
     picture_HWC = cv2.imdecode(np.frombuffer(jpeg, np.uint8), cv2.IMREAD_COLOR_RGB)
     assert picture_HWC is not None, "not a JPEG picture"
-    scales = picture_HWC.shape[1] / size[0], picture_HWC.shape[0] / size[1]
-    scaled = [scale_object(drawn, scales) for drawn in objects]
+    height, width = picture_HWC.shape[:2]
+    if mask_HW is not None:
+        small_HW = cv2.resize(mask_HW, (width, height), interpolation=cv2.INTER_NEAREST)
+        picture_HWC = draw_mask(in_grey(picture_HWC), np.asarray(small_HW, np.uint8))
+    scaled = [scale_object(drawn, (width / size[0], height / size[1])) for drawn in objects]
     _, encoded = cv2.imencode(".jpg", draw_objects(picture_HWC, scaled)[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, 88])
     return encoded.tobytes()
+
+
+def in_grey(picture_HWC: np.ndarray) -> np.ndarray:
+    """The picture uint8 (H, W, 3) without its colours, so that those of a mask are classes alone."""
+    return np.repeat(picture_HWC.mean(2, keepdims=True).astype(np.uint8), 3, axis=2)
 
 
 def scale_object(drawn: DrawnObject, scales: tuple[float, float]) -> DrawnObject:

@@ -13,7 +13,7 @@ from markupsafe import Markup
 from finetune.errors import DataError
 from finetune.report.html_page import load_template, page_assets, write_page
 from finetune.text import count, with_unit
-from finetune.video.draw_objects import DrawnObject, class_colour, draw_on_jpeg
+from finetune.video.draw_objects import class_colour
 
 MAX_PICTURES, MAX_PER_CLASS = 600, 24
 _MAX_DUPLICATES, _MAX_FILES = 30, 500
@@ -25,13 +25,11 @@ def write_check_page(
     pictures: Mapping[str, bytes],
     mean_pictures: Sequence[bytes] = (),
     *,
-    objects: Mapping[str, Sequence[DrawnObject]] | None = None,
     path: Path,
 ) -> None:
     """Write the page of a result of `check_data`.
 
-    `pictures` are JPEG bytes by file name; `mean_pictures` are those of `result["marks"]`, in the same order. `objects`
-    are drawn on the contact sheets, by file name too.
+    `pictures` are JPEG bytes by file name; `mean_pictures` are those of `result["marks"]`, in the same order.
     """
     html = load_template("check.html.j2").render(
         result=result,
@@ -41,7 +39,7 @@ def write_check_page(
             (severity, heading, [finding for finding in result["findings"] if finding["severity"] == severity])
             for severity, heading in _HEADINGS.items()
         ],
-        sheets=_contact_sheets(result, pictures, objects or {}),
+        sheets=_contact_sheets(result, pictures),
         objects=_object_rows(result.get("objects", [])),
         masks=[row | {"colour": _colour(row)} for row in result.get("masks", [])],
         copies=[
@@ -98,12 +96,9 @@ def _colour(row: Mapping[str, Any]) -> str:
     return "#{:02x}{:02x}{:02x}".format(*class_colour(row["number"]))
 
 
-def _contact_sheets(
-    result: Mapping[str, Any], pictures: Mapping[str, bytes], objects: Mapping[str, Sequence[DrawnObject]]
-) -> list[dict[str, Any]]:
+def _contact_sheets(result: Mapping[str, Any], pictures: Mapping[str, bytes]) -> list[dict[str, Any]]:
     """Middle frames of each class (unlabelled files are one), sampled evenly from its files."""
     by_class: dict[str, list[str]] = {}
-    sizes = {row["file"]: (row["width"], row["height"]) for row in result["files"] if "width" in row}
     for row in result["files"]:
         if row["file"] in pictures:
             by_class.setdefault(row["label"], []).append(row["file"])
@@ -112,16 +107,9 @@ def _contact_sheets(
     for name, files in sorted(by_class.items()):
         number = min(max_pictures, len(files))
         chosen = [files[index * len(files) // number] for index in range(number)]
-        shown = [
-            (file, _data_uri(_with_objects(pictures[file], objects.get(file), sizes.get(file)))) for file in chosen
-        ]
+        shown = [(file, _data_uri(pictures[file])) for file in chosen]
         sheets.append({"class": name, "number": len(files), "shown": shown})
     return sheets
-
-
-def _with_objects(jpeg: bytes, objects: Sequence[DrawnObject] | None, size: tuple[int, int] | None) -> bytes:
-    """A picture with objects of a frame of `size`, width and height."""
-    return draw_on_jpeg(jpeg, objects, size=size) if objects and size else jpeg
 
 
 def _duplicate_pictures(copies: Mapping[str, Any], pictures: Mapping[str, bytes]) -> list[tuple[str, str, str, Markup]]:
