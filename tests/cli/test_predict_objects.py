@@ -18,9 +18,9 @@ from finetune.video.row_loader import row_loader
 
 @pytest.fixture(scope="module")
 def object_run(tmp_path_factory):
-    """A run of objects, hardly trained, beside its videos; do not write into it."""
+    """A run of objects and pixels, hardly trained, beside its videos; do not write into it."""
     folder = tmp_path_factory.mktemp("objects")
-    recipe = recipe_of_frames(draw_labelled_videos(folder), ("tracks",))
+    recipe = recipe_of_frames(draw_labelled_videos(folder), ("tracks", "pixels"))
     return train_from_recipe(recipe, manifest_of_frames(recipe), out=folder / "run")
 
 
@@ -40,6 +40,9 @@ def test_the_objects_of_every_frame_are_printed_as_json(object_run, video, finet
     assert len(objects) > FRAMES
     assert all(len(one["box"]) == 4 and len(one["motion"]) == 2 for one in objects)
     assert len({one["track"] for one in objects if one["track"] is not None}) > 1
+    for frame in item["frames"]:
+        assert list(frame["pixels"]) == ["background", "bar", "square"]
+        assert sum(frame["pixels"].values()) == pytest.approx(1, abs=1e-3)
 
 
 def test_predictions_from_python_are_the_same(object_run, video, finetune):
@@ -52,7 +55,7 @@ def test_predictions_from_python_are_the_same(object_run, video, finetune):
 
 
 def test_detections_are_those_that_evaluation_gives_for_the_frame(object_run, video):
-    model, recipe = ft.load(object_run), recipe_of_frames(object_run.parent / "objects.csv", ("tracks",))
+    model, recipe = ft.load(object_run), recipe_of_frames(object_run.parent / "objects.csv", ("tracks", "pixels"))
     dataset = ft.ClipDataset(manifest_of_frames(recipe), "test", clip=recipe.clip, views=1, outputs=model.outputs)
     rows = predict_rows(model, row_loader(dataset, recipe.data), precision="fp32")
     recording = read_recording(video, image_rate=25)
@@ -65,7 +68,7 @@ def test_files_are_drawn_and_bad_ones_named(object_run, video, tmp_path, finetun
     (tmp_path / "bad.mp4").write_text("nothing")
     status, printed, err = finetune("predict", object_run, tmp_path / "bad.mp4", video, "--draw", tmp_path / "drawn")
     assert status == 1
-    assert f"{video}: {FRAMES} frames" in printed
+    assert f"{video}: {FRAMES} frames" in printed and "% of the pixels" in printed
     assert f"finetune: {tmp_path / 'bad.mp4'}: is not a video" in err
     (drawn,) = (tmp_path / "drawn").rglob("*.mp4")
     assert probe(drawn).num_frames == FRAMES
@@ -120,5 +123,5 @@ def test_rows_of_a_csv_are_refused(object_run, finetune):
 
 
 def test_predictions_of_clips_are_refused_in_words(object_run, video):
-    with pytest.raises(ft.RunError, match=r"objects or pixels of frames \(tracks\), not clips; .*ft.predict_objects"):
+    with pytest.raises(ft.RunError, match=r"objects or pixels of frames \(tracks, pixels\), not clips; .*ft.predict_objects"):
         ft.predict(object_run, video)
