@@ -44,7 +44,7 @@ def quickstart(
     """Generate short labelled clips in under half a minute.
 
     manifest.csv: 520 clips of an arrow or a heart that rises, falls or spins.
-    objects.csv: frames of 240 clips in which several objects move, with boxes,
+    objects.csv: frames of 380 clips in which several objects move, with boxes,
     identities and masks. actors.csv: 228 clips of two shapes that do different
     things, a row for each. With --recordings, events are intervals of 26
     recordings, between pauses.

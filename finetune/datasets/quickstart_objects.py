@@ -1,4 +1,4 @@
-"""Generate the quickstart's objects: 240 short clips in which arrows, hearts and rings move, with boxes and masks.
+"""Generate the quickstart's objects: 380 short clips in which arrows, hearts and rings move, with boxes and masks.
 
 Objects cross, hide each other, enter and leave; some frames are empty. Small distractors are of no class. Each scene
 has a clip with slow and one with fast objects. Few frames of train and val are labelled, and all of test.
@@ -28,14 +28,14 @@ from finetune.datasets.quickstart import (
     write_manifest,
 )
 from finetune.datasets.shapes import shape_mask
-from finetune.video.draw_objects import CLASS_COLOURS
+from finetune.video.class_colours import CLASS_COLOURS
 from finetune.video.encode import encode_mask, write_video
 
 CLASSES = ("arrow", "heart", "ring")
 MASK_COLOURS = ((0, 0, 0), *CLASS_COLOURS)
 SPEEDS = {"slow": (0.3, 1.0), "fast": (1.5, 3.5)}  # pixels per frame
 COLUMNS = ("path", "start", "end", "label", "objects", "mask", "split", "group")
-DEFAULT_SCENES = MappingProxyType({"train": 90, "val": 15, "test": 15})
+DEFAULT_SCENES = MappingProxyType({"train": 160, "val": 15, "test": 15})
 LABEL_EVERY = {"train": 8, "val": 4, "test": 1}  # frames
 MIN_VISIBLE = 0.25  # share of an object's area; less is marked to be ignored
 

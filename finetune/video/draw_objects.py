@@ -1,7 +1,6 @@
 """Draw objects on a frame: boxes with labels, arrows of motion, and masks, in colours that tell classes apart.
 
-Class colours are those of Okabe and Ito (2008), which people with colour blindness can tell apart. Each line has a dark
-and each label a coloured ground, so both are legible on any picture.
+Each line has a dark and each label a coloured ground, so both are legible on any picture.
 """
 
 from collections.abc import Sequence
@@ -11,13 +10,9 @@ from itertools import pairwise
 import cv2
 import numpy as np
 
+from finetune.video.class_colours import Colour, class_colour
 from finetune.video.render_text import render_text
 
-Colour = tuple[int, int, int]  # red, green, blue
-CLASS_COLOURS: tuple[Colour, ...] = (
-    *((86, 180, 233), (230, 159, 0), (0, 158, 115), (240, 228, 66)),
-    *((213, 94, 0), (204, 121, 167), (0, 114, 178), (225, 225, 225)),
-)
 OUTLINE: Colour = (0, 0, 0)
 MIN_LETTERS = 9  # pixels; smaller letters are not legible
 UNLABELLED = 255  # value of a mask
@@ -40,10 +35,6 @@ class DrawnObject:
     label: str = ""
     motion: tuple[float, float] | None = None
     dashed: bool = False
-
-
-def class_colour(index: int) -> Colour:
-    return CLASS_COLOURS[index % len(CLASS_COLOURS)]
 
 
 def draw_objects(frame_HWC: np.ndarray, objects: Sequence[DrawnObject]) -> np.ndarray:

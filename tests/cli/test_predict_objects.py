@@ -123,5 +123,7 @@ def test_rows_of_a_csv_are_refused(object_run, finetune):
 
 
 def test_predictions_of_clips_are_refused_in_words(object_run, video):
-    with pytest.raises(ft.RunError, match=r"objects or pixels of frames \(tracks, pixels\), not clips; .*ft.predict_objects"):
+    with pytest.raises(
+        ft.RunError, match=r"objects or pixels of frames \(tracks, pixels\), not clips; .*ft.predict_objects"
+    ):
         ft.predict(object_run, video)

@@ -67,7 +67,7 @@ def test_every_scene_has_a_slow_and_a_fast_clip_and_lies_in_one_split(drawn):
     assert Counter(group for _, group, _ in clips) == {group: 2 for _, group, _ in clips}
     assert Counter(split for split, _ in {clip[:2] for clip in clips}) == FEW
     assert len({group for _, group, _ in clips}) == sum(FEW.values())
-    assert 2 * sum(DEFAULT_SCENES.values()) == 240
+    assert 2 * sum(DEFAULT_SCENES.values()) == 380
 
 
 def test_a_row_is_the_interval_of_one_frame_few_of_train_and_all_of_test(drawn):

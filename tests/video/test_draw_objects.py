@@ -3,7 +3,8 @@
 import numpy as np
 import pytest
 
-from finetune.video.draw_objects import CLASS_COLOURS, DrawnObject, class_colour, draw_mask, draw_objects
+from finetune.video.class_colours import CLASS_COLOURS, class_colour
+from finetune.video.draw_objects import DrawnObject, draw_mask, draw_objects
 
 
 def grey(height=128, width=160):

@@ -13,7 +13,7 @@ from markupsafe import Markup
 from finetune.errors import DataError
 from finetune.report.html_page import load_template, page_assets, write_page
 from finetune.text import count, with_unit
-from finetune.video.draw_objects import class_colour
+from finetune.video.class_colours import hex_colour
 
 MAX_PICTURES, MAX_PER_CLASS = 600, 24
 _MAX_DUPLICATES, _MAX_FILES = 30, 500
@@ -93,7 +93,7 @@ def _object_rows(table: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
 
 
 def _colour(row: Mapping[str, Any]) -> str:
-    return "#{:02x}{:02x}{:02x}".format(*class_colour(row["number"]))
+    return hex_colour(row["number"])
 
 
 def _contact_sheets(result: Mapping[str, Any], pictures: Mapping[str, bytes]) -> list[dict[str, Any]]:

@@ -12,7 +12,7 @@ from finetune.report.run.confusion_plot import MAX_MATRIX_CLASSES, confusion_mat
 from finetune.report.run.dense_plots import precision_recall_figure
 from finetune.run.folder import EvaluationFolder
 from finetune.run.results import Results
-from finetune.video.draw_objects import class_colour
+from finetune.video.class_colours import hex_colour
 
 _TRACKING_METRICS = (  # key, title, explanation
     ("hota", "HOTA", "higher order tracking accuracy: detection and association, arXiv:2009.07736"),
@@ -30,7 +30,7 @@ def dense_context(
     """What the template shows of a task whose outputs are boxes or pixels; `index` is its place among the tasks."""
     is_detection = task["kind"] in DETECTION_KINDS
     plots = [] if not is_detection else _motion_plots(task, index)
-    colours = {name: "#{:02x}{:02x}{:02x}".format(*class_colour(place)) for place, name in enumerate(task["classes"])}
+    colours = {name: hex_colour(place) for place, name in enumerate(task["classes"])}
     rows = [row | {"colour": colours[row["class"]]} for row in task["per_class"]]
     key = "ap" if is_detection else "iou"
     has_matrix = len(task["classes"]) < MAX_MATRIX_CLASSES
