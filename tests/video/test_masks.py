@@ -79,6 +79,14 @@ def test_everything_that_is_wrong_with_masks_is_named_before_training(recipe, tm
     assert f"{masks[2]}: the mask has the values 7, but classes names only 0 to {len(CLASSES) - 1}" in str(error.value)
 
 
+def test_wrong_masks_and_files_that_cannot_be_read_are_named_at_once(recipe, tmp_path):
+    next(path for path in sorted((tmp_path / "masks").iterdir()) if path.name.startswith("train")).unlink()
+    (tmp_path / "val0.mp4").write_text("no video")
+    with pytest.raises(DataError) as error:
+        load_file_facts(manifest_of_frames(recipe), recipe, Display(quiet=True))
+    assert "the mask does not exist" in str(error.value) and "val0.mp4: is not a video" in str(error.value)
+
+
 def test_rows_of_several_frames_are_refused_for_tracking_but_not_for_detection(tmp_path):
     path = draw_labelled_videos(tmp_path, train=1, val=0, test=0)
     path.write_text(path.read_text().replace(",0.1,0.14,", ",0.1,0.24,"))

@@ -211,14 +211,14 @@ def load_file_facts(manifest: Manifest, recipe: Recipe, display: Display) -> Fil
     assert recipe.clip.size is not None
     facts = manifest_facts(manifest, recipe.data.packed, side=recipe.clip.size)
     noun = row_noun(manifest.intervals, manifest.boxes)
+    problems = [*mask_problems(manifest, facts), *_track_problems(manifest, facts)]
     if recipe.data.on_error == "fail":
-        _refuse_unreadable(manifest, facts)
+        problems += _unreadable_files(manifest, facts)
         if manifest.unknown is not None:
-            _refuse_unreadable(
-                manifest.unknown, manifest_facts(manifest.unknown, recipe.data.packed, side=recipe.clip.size)
-            )
-    if frame_problems := [*mask_problems(manifest, facts), *_track_problems(manifest, facts)]:
-        raise DataError("\n".join(frame_problems))
+            facts_of_unknown = manifest_facts(manifest.unknown, recipe.data.packed, side=recipe.clip.size)
+            problems += _unreadable_files(manifest.unknown, facts_of_unknown)
+    if problems:
+        raise DataError("\n".join(problems))
     readable = manifest.without(facts.bad)
     problems = _lost_with_bad_files(manifest, readable)
     if problems:
@@ -245,14 +245,17 @@ def _track_problems(manifest: Manifest, facts: FileFacts) -> list[str]:
     return problems
 
 
-def _refuse_unreadable(manifest: Manifest, facts: FileFacts) -> None:
-    if facts.bad:
-        listed = "\n".join(dict.fromkeys(facts.bad[row] for row in sorted(facts.bad)))
-        noun = row_noun(manifest.intervals, manifest.boxes)
-        raise DataError(
-            f"{listed}\n{len(facts.bad)} of {len(manifest)} {noun}s cannot be read; fix or "
-            "remove them, or skip them with data.on_error=skip"
-        )
+def _unreadable_files(manifest: Manifest, facts: FileFacts) -> list[str]:
+    """A message for each file that cannot be read, and how many rows have such files; none if all can."""
+    if not facts.bad:
+        return []
+    noun = row_noun(manifest.intervals, manifest.boxes)
+    listed = dict.fromkeys(facts.bad[row] for row in sorted(facts.bad))
+    return [
+        *listed,
+        f"{len(facts.bad)} of {len(manifest)} {noun}s cannot be read; fix or remove them, or skip them with "
+        "data.on_error=skip",
+    ]
 
 
 def _lost_with_bad_files(manifest: Manifest, readable: Manifest) -> list[str]:
