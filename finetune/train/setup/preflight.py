@@ -251,11 +251,8 @@ def _unreadable_files(manifest: Manifest, facts: FileFacts) -> list[str]:
         return []
     noun = row_noun(manifest.intervals, manifest.boxes)
     listed = dict.fromkeys(facts.bad[row] for row in sorted(facts.bad))
-    return [
-        *listed,
-        f"{len(facts.bad)} of {len(manifest)} {noun}s cannot be read; fix or remove them, or skip them with "
-        "data.on_error=skip",
-    ]
+    number = f"{len(facts.bad)} of {len(manifest)} {noun}s cannot be read"
+    return [*listed, f"{number}; fix or remove them, or skip them with data.on_error=skip"]
 
 
 def _lost_with_bad_files(manifest: Manifest, readable: Manifest) -> list[str]:
