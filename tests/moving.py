@@ -75,3 +75,14 @@ def in_order(path):
         stream.codec_context.thread_count = 1
         frames = [frame.to_ndarray(format="rgb24") for frame in container.decode(stream)]
     return np.stack(frames).transpose(0, 3, 1, 2)
+
+
+def write_lossless(path, frames_THWC):
+    """Write RGB frames without loss of colour resolution."""
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream("libx264", rate=25, options={"qp": "0", "preset": "ultrafast"})
+        stream.height, stream.width = frames_THWC.shape[1:3]
+        stream.pix_fmt = "yuv444p"
+        for frame_HWC in frames_THWC:
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(frame_HWC, format="rgb24")))
+        container.mux(stream.encode(None))

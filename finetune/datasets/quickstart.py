@@ -129,6 +129,25 @@ def draw_quickstart(
     return manifest
 
 
+def draw_scenes(
+    write_scene: Callable[[Task], Rows],
+    out: Path,
+    scenes: Mapping[str, int],
+    *,
+    seed: int,
+    processes: int,
+    progress: Callable[[int, int], None] | None,
+) -> Rows:
+    """The rows of all scenes, whose number in each split is `scenes`; `progress` gets (scenes done, scenes)."""
+    tasks = [(out, seed, split, number) for split, count in scenes.items() for number in range(count)]
+    rows: Rows = []
+    for done, of_scene in enumerate(map_in_processes(write_scene, tasks, processes=processes), 1):
+        rows += of_scene
+        if progress is not None:
+            progress(done, len(tasks))
+    return rows
+
+
 def map_in_processes(function: Callable[[Task], Rows], tasks: list[Task], *, processes: int) -> Iterator[Rows]:
     """The rows that a function returns for each task, in order; with one process in this one."""
     if processes == 1:

@@ -23,7 +23,7 @@ from finetune.datasets.quickstart import (
     draw_frames,
     draw_grain,
     draw_scene,
-    map_in_processes,
+    draw_scenes,
     plan_distractors,
     write_manifest,
 )
@@ -69,12 +69,7 @@ def draw_objects(
     manifest.unlink(missing_ok=True)
     for split in scenes:
         (out / "objects" / split / "masks").mkdir(parents=True, exist_ok=True)
-    tasks = [(out, seed, split, number) for split, count in scenes.items() for number in range(count)]
-    rows: Rows = []
-    for done, of_scene in enumerate(map_in_processes(_write_scene, tasks, processes=processes), 1):
-        rows += of_scene
-        if progress is not None:
-            progress(done, len(tasks))
+    rows = draw_scenes(_write_scene, out, scenes, seed=seed, processes=processes, progress=progress)
     write_manifest(manifest, rows, COLUMNS)
     return manifest
 

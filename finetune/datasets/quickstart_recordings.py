@@ -22,7 +22,7 @@ from finetune.datasets.quickstart import (
     draw_frames,
     draw_grain,
     draw_scene,
-    map_in_processes,
+    draw_scenes,
     plan_clip,
     plan_distractors,
     write_manifest,
@@ -68,12 +68,7 @@ def draw_recordings(
     manifest.unlink(missing_ok=True)
     for split in recordings:
         (out / split).mkdir(parents=True, exist_ok=True)
-    tasks = [(out, seed, split, number) for split, count in recordings.items() for number in range(count)]
-    rows: Rows = []
-    for done, of_recording in enumerate(map_in_processes(_write_recording, tasks, processes=processes), 1):
-        rows += of_recording
-        if progress is not None:
-            progress(done, len(tasks))
+    rows = draw_scenes(_write_recording, out, recordings, seed=seed, processes=processes, progress=progress)
     write_manifest(manifest, rows, COLUMNS)
     return manifest
 

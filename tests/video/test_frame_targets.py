@@ -3,12 +3,12 @@
 import csv
 import os
 
-import av
 import numpy as np
 import pytest
 from framed import labelled_row, write_mask
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from moving import write_lossless
 from PIL import Image
 
 from finetune.data.frame_objects import objects_array
@@ -77,16 +77,6 @@ def manifest(tmp_path_factory):
         writer.writeheader()
         writer.writerows(rows)
     return Manifest.from_csv(root / "clips.csv", tasks=TASKS).without([0, 2, 3, 5, 6, 8])
-
-
-def write_lossless(path, frames_THWC):
-    with av.open(str(path), "w") as container:
-        stream = container.add_stream("libx264", rate=25, options={"qp": "0", "preset": "ultrafast"})
-        stream.height, stream.width = frames_THWC.shape[1:3]
-        stream.pix_fmt = "yuv444p"
-        for frame_HWC in frames_THWC:
-            container.mux(stream.encode(av.VideoFrame.from_ndarray(frame_HWC, format="rgb24")))
-        container.mux(stream.encode(None))
 
 
 def dataset_of(manifest, augment, *, clip=CLIP, **options):

@@ -1,10 +1,10 @@
 """Boxes and motion are transformed like the pixels: a white rectangle moves over black, and is located in clips."""
 
-import av
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from moving import write_lossless
 
 from finetune.data.manifest import Manifest
 from finetune.recipe.schema import Augment, Clip
@@ -68,16 +68,6 @@ def manifest(tmp_path_factory):
         path.parent.mkdir(parents=True)
         write_lossless(path, frames)
     return Manifest.from_folder(root)
-
-
-def write_lossless(path, frames_THWC):
-    with av.open(str(path), "w") as container:
-        stream = container.add_stream("libx264", rate=25, options={"qp": "0", "preset": "ultrafast"})
-        stream.height, stream.width = frames_THWC.shape[1:3]
-        stream.pix_fmt = "yuv444p"
-        for frame_HWC in frames_THWC:
-            container.mux(stream.encode(av.VideoFrame.from_ndarray(frame_HWC, format="rgb24")))
-        container.mux(stream.encode(None))
 
 
 def made(manifest, augment=None, **changes):
