@@ -8,6 +8,7 @@ import numpy as np
 
 from finetune.checks.rows import Rows
 from finetune.errors import VideoError
+from finetune.recipe.object_fields import UNLABELLED, background_index
 from finetune.recipe.tasks import DETECTION_KINDS
 from finetune.video.draw_objects import DrawnObject, draw_on_jpeg
 from finetune.video.masks import read_mask
@@ -59,6 +60,6 @@ def _mask(rows: Rows, row: int) -> np.ndarray | None:
                 mask_HW = read_mask(Path(os.fsdecode(labels.values[row])))
             except VideoError:
                 return None
-            background = labels.names.index("background") if "background" in labels.names else None
-            return mask_HW if background is None else np.where(mask_HW == background, 255, mask_HW)
+            background = background_index(labels.names)
+            return mask_HW if background is None else np.where(mask_HW == background, UNLABELLED, mask_HW)
     return None

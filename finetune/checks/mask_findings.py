@@ -14,8 +14,9 @@ from finetune.checks.rows import Rows
 from finetune.data.labels import Labels
 from finetune.data.splits import SPLITS
 from finetune.errors import shorten_list
+from finetune.recipe.object_fields import UNLABELLED
 from finetune.text import count
-from finetune.video.masks import UNLABELLED, mask_problem, read_mask
+from finetune.video.masks import mask_problem, read_mask
 from finetune.video.probe_files import FileInspection
 
 LISTED = 3  # problems in a message

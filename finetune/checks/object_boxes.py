@@ -9,8 +9,8 @@ import numpy as np
 
 from finetune.data.labels import Labels
 from finetune.data.splits import SPLITS
+from finetune.metrics.average_precision import SIZE_AREAS
 
-SMALL_AREA, MEDIUM_AREA = 32**2, 96**2  # pixels: below them a box is small or medium, as in COCO
 SIZE_NAMES = ("small", "medium", "large")
 MIN_STEPS = 3  # of an identity, from one label to the next, to know its usual motion
 MAX_STEPS, MAX_SIDES = 4.0, 2.0  # of a motion that is no jump
@@ -53,7 +53,7 @@ def object_table(labels: Labels, pictures_N2: np.ndarray, times_N: np.ndarray) -
 
 def size_indices(boxes_O4: np.ndarray) -> np.ndarray:
     """Indices of SIZE_NAMES (O,), by area in pixels."""
-    return np.digitize(boxes_O4[:, 2] * boxes_O4[:, 3], (SMALL_AREA, MEDIUM_AREA))
+    return np.digitize(boxes_O4[:, 2] * boxes_O4[:, 3], SIZE_AREAS)
 
 
 def class_rows(names: Sequence[str], table: ObjectTable, splits: Sequence[str]) -> list[dict[str, Any]]:

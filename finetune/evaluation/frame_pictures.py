@@ -12,7 +12,7 @@ from finetune.data.labels import Labels
 from finetune.data.manifest import Manifest
 from finetune.evaluation.task_results import TaskPredictions
 from finetune.evaluation.worst_frames import find_errors, shown_objects, worst_frames
-from finetune.recipe.object_fields import DETECTION_FIELDS
+from finetune.recipe.object_fields import DETECTION_FIELDS, background_index
 from finetune.recipe.tasks import DETECTION_KINDS
 from finetune.video.dataset import ClipDataset
 from finetune.video.draw_objects import DrawnObject, draw_mask, draw_objects, in_grey
@@ -85,9 +85,11 @@ def _side_by_side(pictures: Sequence[np.ndarray]) -> np.ndarray:
 def _with_mask(picture_HWC: np.ndarray, mask_HW: np.ndarray, labels: Labels) -> np.ndarray:
     """The picture in grey with a smaller mask laid over, but for the class named background."""
     times = len(picture_HWC) // len(mask_HW)
-    background = labels.names.index("background") if "background" in labels.names else None
     return draw_mask(
-        in_grey(picture_HWC), mask_HW.repeat(times, 0).repeat(times, 1), opacity=MASK_OPACITY, background=background
+        in_grey(picture_HWC),
+        mask_HW.repeat(times, 0).repeat(times, 1),
+        opacity=MASK_OPACITY,
+        background=background_index(labels.names),
     )
 
 

@@ -13,8 +13,8 @@ from typing import Any
 import numpy as np
 
 from finetune.metrics.intervals import jackknife_units, max_units, proportion_interval
+from finetune.recipe.object_fields import UNLABELLED
 
-UNLABELLED = 255  # the value of pixels without a class
 FIGURES = ("miou", "pixel_accuracy", "steadiness")
 
 

@@ -14,7 +14,7 @@ import numpy as np
 from finetune.errors import DataError, RunError
 from finetune.inference.predict_split import to_source_pixels
 from finetune.model.classifier import VideoClassifier
-from finetune.recipe.object_fields import DETECTION_FIELDS
+from finetune.recipe.object_fields import DETECTION_FIELDS, UNLABELLED
 from finetune.recipe.tasks import DENSE_KINDS, DETECTION_KINDS, OutputSpec
 from finetune.run.checkpoint import load_model
 from finetune.run.read import Run
@@ -24,7 +24,6 @@ from finetune.timeline.one_pass import predict_windows
 from finetune.timeline.timelines import BATCHES_AHEAD, picture_batches
 from finetune.video.decode.gop import GopLayout
 from finetune.video.decode.probe import VideoInfo
-from finetune.video.draw_objects import UNLABELLED
 from finetune.video.geometry import placement
 from finetune.video.probe_files import at_image_rate, clip_times, scan_with_times
 

@@ -10,12 +10,12 @@ from itertools import pairwise
 import cv2
 import numpy as np
 
+from finetune.recipe.object_fields import UNLABELLED
 from finetune.video.class_colours import Colour, class_colour
 from finetune.video.render_text import render_text
 
 OUTLINE: Colour = (0, 0, 0)
 MIN_LETTERS = 9  # pixels; smaller letters are not legible
-UNLABELLED = 255  # value of a mask
 MAX_COORDINATE = 10**6  # pixels; OpenCV fails on much larger ones
 _DASH = 4  # pixels, in units of the line's thickness
 

@@ -10,10 +10,10 @@ from PIL import Image
 
 from finetune.data.manifest import Manifest
 from finetune.errors import VideoError, shorten_list
+from finetune.recipe.object_fields import UNLABELLED
 from finetune.video.file_facts import FileFacts
 from finetune.video.geometry import Placement, is_shown
 
-UNLABELLED = 255  # the value of pixels without a label
 _INVALID_FILE_ERRORS = (OSError, ValueError, SyntaxError, EOFError, Image.DecompressionBombError)
 
 

@@ -15,12 +15,12 @@ from finetune.data.frame_objects import objects_array
 from finetune.data.labels import output_specs
 from finetune.data.manifest import Manifest
 from finetune.data.object_labels import LabelledObject
-from finetune.recipe.object_fields import TARGET_FIELDS
+from finetune.recipe.object_fields import TARGET_FIELDS, UNLABELLED
 from finetune.recipe.schema import Augment, Clip
 from finetune.recipe.tasks import Task
 from finetune.video.dataset import ClipDataset
 from finetune.video.geometry import MIN_VISIBLE_AREA, Placement
-from finetune.video.masks import UNLABELLED, mask_in_crop
+from finetune.video.masks import mask_in_crop
 from finetune.video.targets import object_targets
 
 SIZE, FRAMES, STRIDE = 64, 9, 2

@@ -8,10 +8,8 @@ from torch.nn import functional as F
 
 from finetune.model.dense.detection import DetectionHead
 from finetune.model.dense.segmentation import SegmentationHead
-from finetune.recipe.object_fields import TARGET_FIELDS
+from finetune.recipe.object_fields import TARGET_FIELDS, UNLABELLED
 from finetune.recipe.tasks import Task
-
-UNLABELLED = 255  # value of pixels without a label
 
 
 class DetectionLoss:
