@@ -10,7 +10,7 @@ import typer
 from finetune.annotations.format_names import AnyExportFormat, AnyFormat, Content
 from finetune.cli.manifest import print_manifest_notes
 from finetune.cli.progress import progress_bar, progress_bars
-from finetune.errors import RecipeError
+from finetune.errors import DataError, RecipeError
 
 if TYPE_CHECKING:
     from finetune.annotations.import_files import Imported
@@ -199,11 +199,14 @@ def import_command(
         typer.Option("--as", help="What to read from CVAT and Label Studio files that hold both."),
     ] = None,
     every: Annotated[
-        int, typer.Option(min=1, metavar="N", help="Objects: keep labelled frames at least N frames apart.")
-    ] = 1,
+        int | None, typer.Option(min=1, metavar="N", help="Objects: keep labelled frames at least N frames apart.")
+    ] = None,
     first_frame: Annotated[
-        int, typer.Option(min=0, metavar="N", help="Objects: number of a video's first frame in names of images.")
-    ] = 0,
+        int | None,
+        typer.Option(
+            min=0, metavar="N", help="Objects: number of a video's first frame in names of images. Default: 0."
+        ),
+    ] = None,
     on_error: OnError = "raise",
 ) -> None:
     """Turn annotation files into a manifest whose rows are parts of videos.
@@ -220,12 +223,14 @@ def import_command(
     from finetune.annotations.objects.object_formats import event_format, holds_objects
 
     if holds_objects(files, kind, content if tier is None else "events"):
-        object_options = ObjectImportOptions(kind, videos, fps, every, first_frame)
+        object_options = ObjectImportOptions(kind, videos, fps, every or 1, first_frame or 0)
         with progress_bar("reading videos") as progress:
             objects = import_objects(files, object_options, progress=progress)
         _report_import(objects, on_error)
         write_object_manifest(objects, out)
         print(objects.summary())
+    elif every is not None or first_frame is not None:
+        raise DataError(f"{files[0]}: --every and --first-frame are for files of objects; this one is read as events")
     else:
         options = ImportOptions(event_format(kind), videos, tier, point_seconds, fps)
         with progress_bar("reading frame times") as progress:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -12,11 +12,12 @@ import typer
 from finetune.annotations.format_names import ObjectExportFormat
 from finetune.cli.arguments import OwnParts, RunArgument, Views
 from finetune.cli.heavy_imports import import_quickly
+from finetune.cli.input_files import check_inputs, count_predicted_files, find_recordings
 from finetune.cli.predict_objects import ObjectOptions, predict_objects
 from finetune.cli.predict_output import prediction_writer
 from finetune.cli.predict_tracks import predict_tracks
 from finetune.cli.progress import progress_bars
-from finetune.errors import DataError, RunError, VideoError
+from finetune.errors import RunError, VideoError
 from finetune.recipe.own_parts import import_named_parts
 from finetune.recipe.tasks import DENSE_KINDS
 from finetune.storage.atomic import check_writable
@@ -26,6 +27,8 @@ if TYPE_CHECKING:
     from finetune.run.read import Run
 
     Write = Callable[[Prediction], None]
+
+TOP_K = 5  # classes listed per video
 
 
 def predict(
@@ -38,7 +41,9 @@ def predict(
     csv_file: Annotated[
         Path | None, typer.Option("--csv", metavar="FILE", help="Write a CSV file instead of printing.")
     ] = None,
-    top_k: Annotated[int, typer.Option(min=1, metavar="N", help="Number of classes listed per video.")] = 5,
+    top_k: Annotated[
+        int | None, typer.Option(min=1, metavar="N", help="Number of classes listed per video. Default: 5.")
+    ] = None,
     views: Views = None,
     calibrated: Annotated[
         bool, typer.Option("--calibrated", help="Calibrate probabilities with the temperature fitted on val.")
@@ -64,8 +69,8 @@ def predict(
         ),
     ] = None,
     every: Annotated[
-        int, typer.Option(min=1, metavar="N", help="Objects: detect in every Nth frame, track in between.")
-    ] = 1,
+        int | None, typer.Option(min=1, metavar="N", help="Objects: detect in every Nth frame, track in between.")
+    ] = None,
     score: Annotated[
         float | None,
         typer.Option(min=0.01, max=1, metavar="SCORE", help="Objects: the lowest score. Default: the best on val."),
@@ -98,33 +103,37 @@ def predict(
     Example: finetune predict runs/mine new_clips/ --csv predictions.csv
     """
     from finetune.run.manifest import reads_image_sequences
-    from finetune.run.read import open_run
+    from finetune.run.read import open_run, require_objects
 
     opened = open_run(open_run(run), parts=import_named_parts(parts or ()))
-    _check_inputs(paths)
+    check_inputs(paths)
     _check_rejection(opened, reject, views)
     together = reads_image_sequences(opened) if image_sequences is None else image_sequences
     _check_csv(csv_file, paths)
     targets = _drawn_paths(paths, drawn, image_sequences=together)
     if image_sequences is None:
         _print_image_sequence_mode(paths, together)
-    options = {"views": views, "top_k": top_k, "calibrated": calibrated, "reject": reject, "image_sequences": together}
+    of_objects = ObjectOptions(every or 1, score, as_json, targets, on_error)
+    options = {"views": views, "top_k": top_k or TOP_K, "calibrated": calibrated, "reject": reject}
+    options["image_sequences"] = together
     if any(output.kind in DENSE_KINDS for output in opened.outputs.values()):
-        of_clips = {"--csv": csv_file, "--views": views, "--calibrated": calibrated}
+        of_clips = {"--csv": csv_file, "--top-k": top_k, "--views": views, "--calibrated": calibrated}
         _refuse_options({**of_clips, "--tracks": tracks, "--window": window}, "clips", opened)
-        of_objects = ObjectOptions(every, score, as_json, targets, to, out, on_error)
-        predicted, skipped = predict_objects(opened, _recordings(paths, image_sequences=together), of_objects)
+        if to is not None:
+            require_objects(opened)
+        files = find_recordings(paths, image_sequences=together)
+        predicted, skipped = predict_objects(opened, files, of_objects, to=to, out=out)
     elif tracks is not None:
-        if csv_file is not None or to is not None:
-            raise RunError("--csv and --to are not for --tracks; use --json")
+        if csv_file is not None or to is not None or out is not None:
+            raise RunError("--csv, --to and --out are not for --tracks; use --json")
         detector = open_run(open_run(tracks), parts=import_named_parts(parts or ()))
-        of_objects = ObjectOptions(every, score, as_json, targets, None, None, on_error, window)
-        files = _recordings(paths, image_sequences=together)
-        predicted, skipped = predict_tracks(opened, detector, files, of_objects, options)
+        require_objects(detector)
+        files = find_recordings(paths, image_sequences=together)
+        predicted, skipped = predict_tracks(opened, detector, files, of_objects, options, window=window)
     else:
         if window is not None:
             raise RunError("--window cuts the tracks of --tracks RUN; omit it, or give this option too")
-        _refuse_options({"--every": every > 1, "--score": score, "--to": to, "--out": out}, "objects", opened)
+        _refuse_options({"--every": every, "--score": score, "--to": to, "--out": out}, "objects", opened)
         with prediction_writer(csv_file, as_json, paths) as write:
             predicted, skipped = _predict_clips(opened, paths, write, targets, {**options, "on_error": on_error})
     for written in filter(None, (csv_file, None if as_json else drawn)):
@@ -141,35 +150,21 @@ def _predict_clips(
     import_quickly("finetune.prediction.predict")
     from finetune.prediction.predict import iter_predictions
 
-    def finish(number: int, result: Prediction) -> None:
-        write(result)
-        if targets:
-            _draw(result, targets[number], image_rate=run.recipe.data.image_rate)
-
-    with progress_bars() as progress:
-        return _write_predictions(iter_predictions(run, paths, progress=progress, **options), finish)
+    with progress_bars() as progress, count_predicted_files(options["on_error"]) as counts:
+        for place, (_, result) in enumerate(iter_predictions(run, paths, progress=progress, **options)):
+            with counts.count_file():
+                if isinstance(result, VideoError):
+                    raise result
+                write(result)
+                if targets:
+                    _draw(result, targets[place], image_rate=run.recipe.data.image_rate)
+    return counts.done, counts.skipped
 
 
 def _refuse_options(options: dict[str, object], what: str, run: Run) -> None:
     """Raises RunError for options that are set and that are for runs of another kind."""
     if wrong := [name for name, value in options.items() if value]:
         raise RunError(f"{run.folder}: {', '.join(wrong)} is for runs that predict {what}; this run does not")
-
-
-def _recordings(paths: Sequence[Path], *, image_sequences: bool) -> list[Path]:
-    """The files of a run of objects. Raises RunError for a CSV."""
-    from finetune.data.read import find_media
-    from finetune.data.tables import is_table
-
-    if tables := [path for path in paths if is_table(path)]:
-        raise RunError(f"{tables[0]}: objects are predicted in whole recordings, not in the rows of a CSV")
-    return [file for path in paths for file in find_media(path, image_sequences=image_sequences)]
-
-
-def _check_inputs(paths: Sequence[Path]) -> None:
-    """Raises DataError where no path exists: before torch is imported, which takes seconds."""
-    if not any(path.exists() for path in paths):
-        raise DataError("\n".join(f"{path}: there is no such file" for path in paths))
 
 
 def _check_rejection(run: Run, reject: float | None, views: int | None) -> None:
@@ -208,32 +203,6 @@ def _check_csv(csv_file: Path | None, paths: Sequence[Path]) -> None:
     if any(csv_file.resolve() == path.resolve() for path in paths):
         raise RunError(f"{csv_file}: is also an input file; write the CSV to another file")
     check_writable(csv_file)
-
-
-def _write_predictions(
-    results: Iterator[tuple[Path, Prediction | VideoError]], finish: Callable[[int, Prediction], None]
-) -> tuple[int, int]:
-    """Write predictions; count files predicted and files skipped, which are named on stderr.
-
-    Raises DataError where no file can be read.
-    """
-    predicted = skipped = 0
-    try:
-        for number, (_, result) in enumerate(results):
-            try:
-                if isinstance(result, VideoError):
-                    raise result
-                finish(number, result)
-                predicted += 1
-            except VideoError as error:
-                skipped += 1
-                print(f"finetune: {error}", file=sys.stderr)
-    except KeyboardInterrupt:
-        print(f"Stopped; predictions of {predicted} files are complete", file=sys.stderr)
-        raise
-    if not predicted:
-        raise DataError(f"none of {skipped} files can be read" if skipped > 1 else "the file cannot be read")
-    return predicted, skipped
 
 
 def _print_image_sequence_mode(paths: Sequence[Path], together: bool) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import sys
 from collections import Counter, defaultdict, deque
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -11,9 +10,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 from finetune.cli.heavy_imports import import_quickly
+from finetune.cli.input_files import count_predicted_files
 from finetune.cli.progress import progress_bars
 from finetune.cli.wrap import print_wrapped
-from finetune.errors import DataError, RunError, VideoError
+from finetune.errors import RunError
 from finetune.text import count, escape_control_characters
 
 if TYPE_CHECKING:
@@ -29,78 +29,70 @@ BACKGROUND = "background"  # the class of pixels that keep their colour where th
 
 @dataclass(frozen=True)
 class ObjectOptions:
-    """Options of `finetune predict` for runs of objects or pixels; `targets` are the files to draw into, or none.
-
-    Annotation files of the kind `to` are written to `out`. `window`, in seconds, is for `predict_tracks`.
-    """
+    """Options of `finetune predict` that detects objects; `targets` are the files to draw into, or none."""
 
     every: int
     score: float | None
     as_json: bool
     targets: Sequence[Path]
-    to: ObjectExportFormat | None
-    out: Path | None
     on_error: Literal["skip", "fail"]
-    window: float | None = None
 
 
 class Output(Protocol):
-    """Something that predictions are written to: frames of one recording after the other."""
+    """Something that predictions are written to: frames of one recording after the other.
+
+    A recording that ends before it is complete was interrupted, or has a frame that cannot be read.
+    """
 
     def begin(self, recording: Recording, /) -> None: ...
 
     def add(self, frame: PredictedFrame, /) -> None: ...
 
-    def end(self) -> None: ...
+    def end(self, *, complete: bool) -> None: ...
 
     def close(self) -> None: ...
 
 
-def predict_objects(run: Run, files: Sequence[Path], options: ObjectOptions) -> tuple[int, int]:
-    """Print the objects of each file, draw and write them; count files predicted and files skipped.
+def predict_objects(
+    run: Run,
+    files: Sequence[Path],
+    options: ObjectOptions,
+    *,
+    to: ObjectExportFormat | None = None,
+    out: Path | None = None,
+) -> tuple[int, int]:
+    """Print the objects of each file and draw them; count files predicted and files skipped.
 
-    The latter are named on stderr. Raises DataError where no file can be read.
+    Annotation files of the format `to` are written to `out`. Skipped files are named on stderr. Raises DataError where
+    no file can be read.
     """
     import_quickly("finetune.objects.predict_frames")
     from finetune.objects.predict_frames import ObjectPredictor
 
-    annotations = _annotations(options)
+    annotations = _annotations(to, out)
     predictor = ObjectPredictor(run, every=options.every, score=options.score)
     outputs: list[Output] = [_Json(predictor) if options.as_json else _Summary(predictor), *annotations]
-    done = 0
     try:
-        with progress_bars() as progress:
+        with progress_bars() as progress, count_predicted_files(options.on_error) as counts:
             for place, file in enumerate(files):
-                target = options.targets[place] if options.targets else None
-                error = _predict_file(predictor, file, outputs, target, progress)
-                if error is None:
-                    done += 1
-                elif options.on_error == "fail":
-                    raise error
-                else:
-                    print(f"finetune: {error}", file=sys.stderr)
-    except KeyboardInterrupt:
-        print(f"Stopped; predictions of {done} files are complete", file=sys.stderr)
-        raise
+                with counts.count_file():
+                    target = options.targets[place] if options.targets else None
+                    _predict_file(predictor, file, outputs, target, progress)
     finally:
         for output in outputs:
             output.close()
-    for line in [line for written in annotations for line in (*written.exported.notes, *written.exported.files)]:
-        print(line, file=sys.stderr)
-    if not done:
-        raise DataError(f"none of {len(files)} files can be read" if len(files) > 1 else "the file cannot be read")
-    return done, len(files) - done
+    return counts.done, counts.skipped
 
 
-def _annotations(options: ObjectOptions) -> list[PredictedAnnotations]:
+def _annotations(to: ObjectExportFormat | None, out: Path | None) -> list[PredictedAnnotations]:
     """The annotation files that are asked for: none or one. Raises RunError where --to or --out is missing."""
     from finetune.cli.predicted_annotations import PredictedAnnotations
 
-    if options.to is None and options.out is None:
+    if to is None and out is None:
         return []
-    if options.to is None or options.out is None:
+    if to is None or out is None:
         raise RunError("annotation files need both: --to coco, mot or cvat, and --out with a new file or folder")
-    return [PredictedAnnotations(options.to, options.out)]
+    return [PredictedAnnotations(to, out)]
 
 
 def _predict_file(
@@ -109,20 +101,18 @@ def _predict_file(
     outputs: Sequence[Output],
     target: Path | None,
     progress: Callable[[str, int, int | None], None],
-) -> VideoError | None:
-    """Print and draw the predictions of a file; returns the error of one that cannot be read to its end."""
+) -> None:
+    """Print and draw the predictions of a file. Raises VideoError for one that cannot be read to its end."""
+    recording, frames = predictor(file)
+    for output in outputs:
+        output.begin(recording)
+    complete = False
     try:
-        recording, frames = predictor(file)
+        _draw(predictor, recording, _written(frames, outputs, recording, progress), target)
+        complete = True
+    finally:
         for output in outputs:
-            output.begin(recording)
-        try:
-            _draw(predictor, recording, _written(frames, outputs, recording, progress), target)
-        finally:
-            for output in outputs:
-                output.end()
-    except VideoError as error:
-        return error
-    return None
+            output.end(complete=complete)
 
 
 def _written(
@@ -154,7 +144,7 @@ def _draw(
 
 
 class _Summary:
-    """Prints a few lines for each recording: how many objects and tracks of each class, or the share of its pixels."""
+    """Prints a few lines for each complete recording: objects and tracks of each class, or the share of its pixels."""
 
     def __init__(self, predictor: ObjectPredictor) -> None:
         self.predictor = predictor
@@ -173,7 +163,9 @@ class _Summary:
                 self.tracks[predicted.name].add(predicted.track)
         self.pixels.update(pixel_shares(frame, self.predictor.pixel_classes))
 
-    def end(self) -> None:
+    def end(self, *, complete: bool) -> None:
+        if not complete:
+            return
         lines = [f"{self.recording.path}: {count(self.frames, 'frame')}"]
         for name in self.predictor.classes:
             boxes = count(self.boxes[name], "box", "boxes")
@@ -213,7 +205,7 @@ class _Json:
         print(f"{',' if self.frames else ''}\n  {text}", end="", flush=True)
         self.frames += 1
 
-    def end(self) -> None:
+    def end(self, *, complete: bool) -> None:
         print("\n ]}", end="", flush=True)
 
     def close(self) -> None:

@@ -31,11 +31,8 @@ def prediction_writer(csv_file: Path | None, as_json: bool, paths: Sequence[Path
             boxes = ("boxes",) if any(table.filled("boxes") for table in tables) else ()
             yield _CsvRows(csv_file, opened, places=("start", "end", *boxes) if tables else ())
     elif as_json:
-        items = _JsonItems()
-        try:
-            yield items
-        finally:
-            items.close()
+        with json_items() as write_item:
+            yield lambda prediction: write_item(prediction_json(prediction))
     else:
         # Progress bars of Rich replace sys.stdout, and with it SanitizedOutput.
         yield lambda prediction: print_wrapped(
@@ -43,19 +40,24 @@ def prediction_writer(csv_file: Path | None, as_json: bool, paths: Sequence[Path
         )
 
 
-class _JsonItems:
-    """A JSON list on stdout, written item by item; without items, nothing is written."""
+@contextmanager
+def json_items() -> Iterator[Callable[[dict[str, Any]], None]]:
+    """A function that writes an item of a JSON list on stdout; the list is valid even if it is interrupted.
 
-    def __init__(self) -> None:
-        self.count = 0
+    Without items, nothing is written.
+    """
+    separator = "["
 
-    def __call__(self, prediction: Prediction) -> None:
-        item = json.dumps(prediction_json(prediction), indent=1, ensure_ascii=False).replace("\n", "\n ")
-        print(f"{',' if self.count else '['}\n {item}", end="", flush=True)
-        self.count += 1
+    def write(item: dict[str, Any]) -> None:
+        nonlocal separator
+        text = json.dumps(item, indent=1, ensure_ascii=False).replace("\n", "\n ")
+        print(f"{separator}\n {text}", end="", flush=True)
+        separator = ","
 
-    def close(self) -> None:
-        if self.count:
+    try:
+        yield write
+    finally:
+        if separator == ",":
             print("\n]")
 
 

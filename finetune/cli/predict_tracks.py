@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-import json
-import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from finetune.cli.heavy_imports import import_quickly
-from finetune.cli.predict_objects import PREDICTING, ObjectOptions
-from finetune.cli.predict_output import prediction_json, prediction_text
+from finetune.cli.input_files import count_predicted_files
+from finetune.cli.predict_objects import ObjectOptions
+from finetune.cli.predict_output import json_items, prediction_json, prediction_text
 from finetune.cli.progress import progress_bars
 from finetune.cli.wrap import print_wrapped
-from finetune.errors import DataError, VideoError
 from finetune.text import escape_control_characters
 
 if TYPE_CHECKING:
@@ -27,11 +26,14 @@ def predict_tracks(
     files: Sequence[Path],
     options: ObjectOptions,
     of_clips: Mapping[str, Any],
+    *,
+    window: float | None = None,
 ) -> tuple[int, int]:
     """Print what `classifier` predicts for each object that `detector` finds in the files, and draw it.
 
-    `of_clips` are options of `iter_predictions`. Counts files predicted and files skipped; the latter are named on
-    stderr. Raises DataError where no file can be read.
+    `of_clips` are options of `iter_predictions`. Tracks that are longer than `window`, in seconds, are predicted in
+    parts. Counts files predicted and files skipped; the latter are named on stderr. Raises DataError where no file can
+    be read.
     """
     import_quickly("finetune.objects.classify_tracks")
     from finetune.inference.exported import load_for_inference
@@ -41,34 +43,36 @@ def predict_tracks(
 
     predictor = ObjectPredictor(detector, every=options.every, score=options.score)
     model = load_for_inference(classifier)
-    results: list[dict[str, Any]] = []
-    with progress_bars() as progress:
+    of_rows = {**of_clips, "on_error": "fail"}
+    with (
+        _writer(as_json=options.as_json) as write,
+        progress_bars() as progress,
+        count_predicted_files(options.on_error) as counts,
+    ):
         for place, file in enumerate(files):
-            try:
+            with counts.count_file():
                 classified = classify_tracks(
                     predictor,
                     file,
                     classifier,
                     model=model,
-                    lengths=RowLengths(window=options.window),
-                    options={**of_clips, "on_error": "fail", "progress": progress},
+                    lengths=RowLengths(window=window),
+                    options={**of_rows, "progress": progress},
                 )
-            except VideoError as error:
-                if options.on_error == "fail":
-                    raise
-                print(f"finetune: {error}", file=sys.stderr)
-                continue
-            results.append(_recording_json(classified))
-            if not options.as_json:
-                print_wrapped(escape_control_characters(_text(classified)))
-            if options.targets:
-                _draw(classified, options.targets[place])
-            progress(PREDICTING, place + 1, len(files))
-    if not results:
-        raise DataError(f"none of {len(files)} files can be read" if len(files) > 1 else "the file cannot be read")
-    if options.as_json:
-        print(json.dumps(results, indent=1, ensure_ascii=False))
-    return len(results), len(files) - len(results)
+                write(classified)
+                if options.targets:
+                    _draw(classified, options.targets[place])
+            progress("tracking objects", place + 1, len(files))
+    return counts.done, counts.skipped
+
+
+@contextmanager
+def _writer(*, as_json: bool) -> Iterator[Callable[[ClassifiedRecording], None]]:
+    if as_json:
+        with json_items() as write_item:
+            yield lambda classified: write_item(_recording_json(classified))
+    else:
+        yield lambda classified: print_wrapped(escape_control_characters(_text(classified)))
 
 
 def _text(classified: ClassifiedRecording) -> str:

@@ -11,6 +11,7 @@ import typer
 
 from finetune.cli.arguments import OwnParts, RunArgument, check_positive_seconds
 from finetune.cli.heavy_imports import import_quickly
+from finetune.cli.input_files import FileCounts
 from finetune.cli.progress import progress_bars, recording_progress
 from finetune.errors import DataError, VideoError
 from finetune.recipe.own_parts import import_named_parts
@@ -64,17 +65,16 @@ def timeline(
     )
     timelines: list[Timeline] = []
     try:
-        skipped = _collect(opened, videos, options, timelines)
+        counts = _collect(opened, videos, options, timelines)
     except KeyboardInterrupt:
         if timelines:
             print(f"Stopped; writing {count(len(timelines), 'finished recording')}", file=sys.stderr)
             _write(out, timelines, opened)
         raise
-    if not timelines:
-        raise DataError(f"none of {skipped} files can be read" if skipped > 1 else "the file cannot be read")
+    counts.require_done()
     _write(out, timelines, opened)
-    if skipped:
-        print(f"finetune: {skipped} of {len(videos)} recordings have no timeline", file=sys.stderr)
+    if counts.skipped:
+        print(f"finetune: {counts.skipped} of {len(videos)} recordings have no timeline", file=sys.stderr)
         raise typer.Exit(1)
 
 
@@ -112,19 +112,18 @@ def print_event_settings(run: Run) -> EventSettings:
     return EventSettings() if stored is None else stored.settings
 
 
-def _collect(run: Run, videos: Sequence[Path], options: TimelineOptions, timelines: list[Timeline]) -> int:
+def _collect(run: Run, videos: Sequence[Path], options: TimelineOptions, timelines: list[Timeline]) -> FileCounts:
     """Append the timeline of each recording to `timelines`; name those that cannot be read, and count them."""
     from finetune.timeline.timelines import iter_timelines
 
-    skipped = 0
+    counts = FileCounts()
     with progress_bars() as progress:
         for _, result in iter_timelines(run, videos, options, progress=recording_progress(progress)):
-            if isinstance(result, VideoError):
-                skipped += 1
-                print(f"finetune: {result}", file=sys.stderr)
-            else:
+            with counts.count_file():
+                if isinstance(result, VideoError):
+                    raise result
                 timelines.append(result)
-    return skipped
+    return counts
 
 
 def _write(out: Path, timelines: Sequence[Timeline], run: Run) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 from typing import Annotated
 
@@ -10,9 +9,10 @@ import typer
 
 from finetune.cli.arguments import OwnParts, RunArgument
 from finetune.cli.heavy_imports import import_quickly
+from finetune.cli.input_files import FileCounts, check_inputs, find_recordings
 from finetune.cli.progress import progress_bars
 from finetune.cli.wrap import print_wrapped
-from finetune.errors import DataError, VideoError
+from finetune.errors import DataError
 from finetune.recipe.own_parts import import_named_parts
 from finetune.storage.atomic import check_writable
 from finetune.text import count
@@ -43,37 +43,36 @@ def tubes(
 
     Example: finetune tubes runs/detector recordings/ --out data/tubes --window 2
     """
-    import_quickly("finetune.objects.track_rows")
-    from finetune.data.read import find_media
-    from finetune.objects.predict_frames import ObjectPredictor
-    from finetune.objects.track_rows import RowLengths, TrackRow, collect_tracks, rows_of_tracks, write_track_rows
-    from finetune.run.read import open_run
+    from finetune.run.read import open_run, require_objects
 
     opened = open_run(open_run(run), parts=import_named_parts(parts or ()))
-    files = [file for path in paths for file in find_media(path)]
+    require_objects(opened)
+    check_inputs(paths)
+    files = find_recordings(paths)
     target = out / "tubes.csv"
     if target.exists():
         raise DataError(f"{target}: exists, perhaps with your labels; give another --out DIR")
     check_writable(target)
+
+    import_quickly("finetune.objects.track_rows")
+    from finetune.objects.predict_frames import ObjectPredictor
+    from finetune.objects.track_rows import RowLengths, TrackRow, collect_tracks, rows_of_tracks, write_track_rows
+
     predictor = ObjectPredictor(opened, every=every, score=score)
     rows: list[TrackRow] = []
-    skipped = 0
+    counts = FileCounts()
     with progress_bars() as progress:
         for number, file in enumerate(files, 1):
-            try:
+            with counts.count_file():
                 recording, frames = predictor(file)
                 rows += rows_of_tracks(recording, collect_tracks(frames), RowLengths(min_seconds, window))
-            except VideoError as error:
-                skipped += 1
-                print(f"finetune: {error}", file=sys.stderr)
             progress("tracking objects", number, len(files))
-    if skipped == len(files):
-        raise DataError(f"none of {len(files)} files can be read" if skipped > 1 else "the file cannot be read")
+    counts.require_done()
     if not rows:
         raise DataError(f"no object is tracked for {min_seconds:g} s in {count(len(files), 'file')}; lower --score")
     out.mkdir(parents=True, exist_ok=True)
     write_track_rows(target, rows, label_by_object=label_by_object)
-    print_wrapped(f"{count(len(rows), 'row')} of {count(len(files) - skipped, 'file')}")
+    print_wrapped(f"{count(len(rows), 'row')} of {count(counts.done, 'file')}")
     print(target)
-    if skipped:
+    if counts.skipped:
         raise typer.Exit(1)

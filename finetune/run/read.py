@@ -15,7 +15,14 @@ from finetune.recipe.load import list_overrides, load_recipe, read_yaml
 from finetune.recipe.own_parts import imported_parts, part_name, replace_parts
 from finetune.recipe.renamed_keys import rename_recipe_keys
 from finetune.recipe.schema import Recipe
-from finetune.recipe.tasks import CATEGORICAL_KINDS, DEFAULT_COLUMNS, DEFAULT_TASK, DENSE_KINDS, OutputSpec
+from finetune.recipe.tasks import (
+    CATEGORICAL_KINDS,
+    DEFAULT_COLUMNS,
+    DEFAULT_TASK,
+    DENSE_KINDS,
+    DETECTION_KINDS,
+    OutputSpec,
+)
 from finetune.run.folder import SPLITS, CheckpointFolder, EvaluationFolder, ExportedFolder, RunFolder
 from finetune.run.model_json import ModelInfo, check_outputs, read_model_info
 from finetune.run.predictions_csv import read_prediction_rows
@@ -107,6 +114,14 @@ def require_checkpoint(run: Run, what: str) -> None:
         raise RunError(
             f"{run.folder}: is an exported model, and {what} needs the weights of the run; name the run folder "
             f"that it was exported from ({run.exported.get('run', 'unknown')}). predict and evaluate take both"
+        )
+
+
+def require_objects(run: Run) -> None:
+    """Raise RunError for a run that detects no objects, also for one whose tasks have pixels only."""
+    if not any(output.kind in DETECTION_KINDS for output in run.outputs.values()):
+        raise RunError(
+            f"{run.folder}: has no task of kind detect or track, so it finds no objects; name a run with one"
         )
 
 

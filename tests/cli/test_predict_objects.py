@@ -1,6 +1,9 @@
 """`finetune predict` with a run of objects: text, JSON, drawings, annotation files, and what is refused."""
 
 import json
+import shutil
+from dataclasses import replace
+from itertools import islice
 
 import numpy as np
 import pytest
@@ -9,8 +12,10 @@ from grey import make_clip
 
 import finetune as ft
 from finetune.annotations.objects.export_objects import read_labelled_frames
+from finetune.errors import VideoError
 from finetune.inference.predict_split import predict_rows
 from finetune.objects.detect import RunDetector, read_recording
+from finetune.objects.predict_frames import ObjectPredictor
 from finetune.train.from_recipe import train_from_recipe
 from finetune.video.decode.probe import probe
 from finetune.video.row_loader import row_loader
@@ -86,6 +91,40 @@ def test_annotation_files_hold_the_objects_of_each_frame(kind, name, object_run,
     assert sum(len(row.objects) for row in imported.rows) == expected
 
 
+@pytest.mark.parametrize(
+    ("error", "status", "message"),
+    [(KeyboardInterrupt(), 130, "Stopped; predictions of 1 file are complete"), (VideoError("bad"), 1, "bad")],
+)
+def test_annotation_files_have_complete_recordings_only(
+    error, status, message, object_run, video, tmp_path, finetune, monkeypatch
+):
+    files = [shutil.copy(video, tmp_path / name) for name in ("first.mp4", "second.mp4")]
+    predict = ObjectPredictor.__call__
+
+    def fail_in_the_second(self, path):
+        recording, frames = predict(self, path)
+        return recording, frames if path.name == "first.mp4" else fail_after_three_frames(frames)
+
+    def fail_after_three_frames(frames):
+        yield from islice(frames, 3)
+        raise error
+
+    monkeypatch.setattr(ObjectPredictor, "__call__", fail_in_the_second)
+    out = tmp_path / "out.json"
+    found = finetune("predict", object_run, *files, "--json", "--to", "coco", "--out", out)
+    assert found[0] == status and message in found[2] and str(out) in found[2]
+    assert [len(item["frames"]) for item in json.loads(found[1])] == [FRAMES, 3]
+    images = [image["file_name"] for image in json.loads(out.read_text())["images"]]
+    assert len(images) == FRAMES and all("first" in name for name in images)
+
+
+def test_a_place_that_cannot_be_written_is_refused_before_predicting(object_run, video, tmp_path, finetune):
+    (tmp_path / "file").write_text("something else")
+    status, printed, err = finetune("predict", object_run, video, "--to", "coco", "--out", tmp_path / "file/x.json")
+    assert (status, printed) == (2, "")
+    assert "x.json: cannot be written: Not a directory" in err
+
+
 def test_an_annotation_file_that_exists_is_left_alone(object_run, video, tmp_path, finetune):
     (tmp_path / "out.json").write_text("corrected")
     status, printed, err = finetune("predict", object_run, video, "--to", "coco", "--out", tmp_path / "out.json")
@@ -100,6 +139,7 @@ def test_an_annotation_file_that_exists_is_left_alone(object_run, video, tmp_pat
         (("--to", "coco"), "need both: --to coco, mot or cvat, and --out"),
         (("--csv", "x.csv"), "--csv is for runs that predict clips; this run does not"),
         (("--views", 2), "--views is for runs that predict clips"),
+        (("--top-k", 3), "--top-k is for runs that predict clips"),
     ],
 )
 def test_options_that_do_not_fit_are_refused(options, message, object_run, video, finetune):
@@ -116,8 +156,19 @@ def test_options_of_objects_are_refused_for_a_run_of_clips(trained_run, tmp_path
         ft.predict_objects(trained_run, tmp_path / "a.mp4")
 
 
-def test_rows_of_a_csv_are_refused(object_run, finetune):
-    status, _, err = finetune("predict", object_run, object_run.parent / "objects.csv")
+def test_a_run_of_pixels_alone_is_refused_where_objects_are_needed(object_run, video, tmp_path, finetune, monkeypatch):
+    opened = ft.open_run(object_run)
+    of_pixels = replace(opened, outputs={"pixels": opened.outputs["pixels"]})
+    monkeypatch.setattr("finetune.run.read.open_run", lambda run, **_: of_pixels)
+    for command in ("predict", object_run, video, "--to", "coco"), ("tubes", object_run, video):
+        status, printed, err = finetune(*command, "--out", tmp_path / "out")
+        assert (status, printed) == (2, "")
+        assert "has no task of kind detect or track, so it finds no objects" in err
+
+
+@pytest.mark.parametrize("command", [("predict",), ("tubes", "--out", "tubes")])
+def test_rows_of_a_csv_are_refused(command, object_run, finetune):
+    status, _, err = finetune(*command, object_run, object_run.parent / "objects.csv")
     assert status == 2
     assert "objects.csv: objects are predicted in whole recordings, not in the rows of a CSV" in err
 

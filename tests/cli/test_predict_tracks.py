@@ -24,6 +24,7 @@ class KnowingPredictor:
 @pytest.fixture
 def knowing(monkeypatch):
     monkeypatch.setattr(predict_frames, "ObjectPredictor", KnowingPredictor)
+    monkeypatch.setattr("finetune.run.read.require_objects", lambda run: None)
 
 
 def test_tubes_writes_a_row_for_each_track_and_keeps_a_file_with_labels(knowing, trained_run, finetune, tmp_path):
@@ -42,8 +43,15 @@ def test_tubes_without_a_long_track_is_an_error(knowing, trained_run, finetune, 
     video = write_grey(tmp_path / "a.mp4", frames=4)
     status, _, err = finetune("tubes", trained_run, video, "--out", tmp_path / "tubes")
     assert status == 2 and "no object is tracked for 0.5 s in 1 file" in err
+    (tmp_path / "bad.mp4").write_text("nothing")
+    status, _, err = finetune("tubes", trained_run, tmp_path / "bad.mp4", "--out", tmp_path / "tubes")
+    assert status == 2 and "bad.mp4: " in err and "the file cannot be read" in err
+
+
+def test_a_missing_file_is_named_before_the_detector_is_read(knowing, trained_run, finetune, tmp_path, monkeypatch):
+    monkeypatch.setattr(predict_frames, "ObjectPredictor", lambda *_, **__: pytest.fail("read"))
     status, _, err = finetune("tubes", trained_run, tmp_path / "b.mp4", "--out", tmp_path / "tubes")
-    assert status == 2 and "b.mp4: " in err and "the file cannot be read" in err
+    assert status == 2 and "b.mp4: there is no such file" in err
 
 
 def test_each_tracked_object_gets_a_prediction_of_its_own_crop(knowing, trained_run, finetune, tmp_path):
@@ -66,11 +74,28 @@ def test_each_tracked_object_gets_a_prediction_of_its_own_crop(knowing, trained_
     assert tracks[0]["boxes"] == "0:5,40,50,40;19:24,40,50,40" and tracks[0]["end"] == 0.8
 
 
+def test_an_interrupt_keeps_the_recordings_that_are_done(knowing, trained_run, finetune, tmp_path, monkeypatch):
+    done, interrupted = (write_grey(tmp_path / name) for name in ("a.mp4", "b.mp4"))
+    predict = KnowingPredictor.__call__
+
+    def interrupt(self, path):
+        if path == interrupted:
+            raise KeyboardInterrupt
+        return predict(self, path)
+
+    monkeypatch.setattr(KnowingPredictor, "__call__", interrupt)
+    status, printed, err = finetune("predict", trained_run, done, interrupted, "--tracks", trained_run, "--json")
+    assert status == 130 and "Stopped; predictions of 1 file are complete" in err
+    assert [item["path"] for item in json.loads(printed)] == [str(done)]
+
+
 def test_options_that_do_not_fit_are_named(trained_run, finetune, tmp_path):
     video = write_grey(tmp_path / "a.mp4", frames=4)
     status, _, err = finetune("predict", trained_run, video, "--window", 2)
     assert status == 2 and "--window cuts the tracks of --tracks RUN" in err
     status, _, err = finetune("predict", trained_run, video, "--tracks", trained_run, "--csv", tmp_path / "x.csv")
     assert status == 2 and "are not for --tracks; use --json" in err
+    status, _, err = finetune("predict", trained_run, video, "--tracks", trained_run, "--out", tmp_path / "x")
+    assert status == 2 and "are not for --tracks; use --json" in err
     status, _, err = finetune("predict", trained_run, video, "--tracks", trained_run)
-    assert status == 2 and "has no task of kind detect, track, segment" in err
+    assert status == 2 and "has no task of kind detect or track" in err

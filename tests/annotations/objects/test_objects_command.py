@@ -48,6 +48,14 @@ def test_dense_labels_are_thinned_and_the_note_says_so(finetune, place):
     assert "2 tracks read as objects; --as events reads the times of their labels" in err
 
 
+@pytest.mark.parametrize("option", ["--every", "--first-frame"])
+def test_options_of_objects_are_refused_for_events(option, finetune, place):
+    (place / "events.csv").write_text("path,start,end,label\nrecordings/rec1.mp4,0,0.1,jump\n")
+    status, _, err = finetune("data", "import", "events.csv", "--out", "clips.csv", option, "3")
+    assert status == 2
+    assert "events.csv: --every and --first-frame are for files of objects; this one is read as events" in err
+
+
 def test_events_of_a_file_with_boxes_are_read_on_demand(finetune, place):
     files.write_sample("cvat video", place)
     command = ("data", "import", "annotations.xml", "--out", "clips.csv", "--videos", "recordings")
