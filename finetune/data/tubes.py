@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 import re
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from hashlib import blake2b
 from pathlib import Path
@@ -66,7 +67,7 @@ def parse_tube(cell: str) -> Tube:
         else:
             frames += [int(frame_text)] if colon else []
             boxes.append(box)
-    repeated = sorted({frame for frame in frames if frames.count(frame) > 1})
+    repeated = sorted(frame for frame, number in Counter(frames).items() if number > 1)
     if repeated:
         problems.append(f"frame {shorten_list(repeated)} has several boxes; a row follows one object")
     if not texts:

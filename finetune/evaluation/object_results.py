@@ -78,8 +78,9 @@ def _frames(rows: np.ndarray, facts: FileFacts) -> np.ndarray:
 
 def _places_of_files(tested: Manifest, rows: np.ndarray, frame_N: np.ndarray) -> Iterator[np.ndarray]:
     """For each file, the places of its rows in `rows` (N,), by rising frame; the first row of each frame."""
-    for path in np.unique(tested.paths[rows]):
-        places = np.flatnonzero(tested.paths[rows] == path)
+    file_N = np.unique(tested.paths[rows], return_inverse=True)[1].reshape(-1)
+    order_N = np.lexsort((frame_N, file_N))  # stable: of two rows of a frame the first stays first
+    for places in np.split(order_N, np.flatnonzero(np.diff(file_N[order_N])) + 1):
         _, first = np.unique(frame_N[places], return_index=True)
         yield places[first]
 

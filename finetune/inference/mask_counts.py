@@ -1,4 +1,4 @@
-"""Predicted masks compared with true ones: counts of pixels for each row, so that no mask need be kept."""
+"""Predicted masks compared with true ones: counts of pixels for each row, from which metrics are computed."""
 
 import os
 from collections.abc import Iterator

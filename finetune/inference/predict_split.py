@@ -70,7 +70,7 @@ def predict_rows(
         if progress is not None:
             progress(len(scored) + len(skipped), len(loader.dataset))
     rows = np.array(sorted(scored), dtype=int)
-    tasks = {task: np.array([scored[row][task] for row in rows]) for task in model.outputs}
+    tasks = {task: np.array([scored[row].pop(task) for row in rows]) for task in model.outputs}
     names: list[ScoreName] = list(next(iter(scores.values()), {}))
     return Predictions(rows, tasks, skipped, {name: np.array([scores[row][name] for row in rows]) for name in names})
 
@@ -133,12 +133,16 @@ def to_source_pixels(
 
 
 def detections_to_source(detections_D8: np.ndarray, placement: Placement) -> np.ndarray:
-    """Detections (D, 8) in fractions of the model's picture, as in pixels of the video, float64 (D, 8)."""
+    """Detections (D, 8) in fractions of the model's picture, as in pixels of the video, float64 (D, 8).
+
+    Motion is NaN where the task predicts none, or where all frames of the clip are the same.
+    """
     is_detection_D = detections_D8[:, 4] > 0
     source_D8 = np.zeros(detections_D8.shape)
     source_D8[is_detection_D] = detections_D8[is_detection_D]
     source_D8[is_detection_D, :4] = boxes_to_source(detections_D8[is_detection_D, :4], placement)
-    source_D8[is_detection_D, 6:] = motion_to_source(detections_D8[is_detection_D, 6:], placement)
+    motion_D2 = motion_to_source(detections_D8[is_detection_D, 6:], placement)
+    source_D8[is_detection_D, 6:] = motion_D2 if placement.step else np.nan
     return source_D8
 
 

@@ -1,7 +1,7 @@
 """Metrics of segmentation: intersection over union (IoU) per class, from one confusion matrix over all pixels.
 
-Masks are uint8 (S, S): indices of classes; UNLABELLED pixels of a true mask do not count. They are read one by one, and
-`frame_counts` is what is kept of them.
+Masks are uint8 (S, S): indices of classes; UNLABELLED pixels of a true mask do not count. `frame_counts`
+sums up a frame, and all metrics come from these counts.
 
 Suffixes: N frames, S sides of a mask, K classes, F counts of a frame, U units (groups, or frames without groups).
 """

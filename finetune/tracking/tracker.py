@@ -27,6 +27,7 @@ MAX_LOST_FRAMES = 30  # without a detection, after which a track ends
 MIN_BOX_GAIN, MIN_VELOCITY_GAIN = 0.65, 0.1
 MOTION_WEIGHT = 0.5  # of the predicted motion in the velocity
 LOOKAHEAD = 25  # frames
+VOTES_KEPT = 100  # of ended tracks, before they are forgotten
 NO_TRACK = -1
 _SCORE, _CLASS = DETECTION_FIELDS.index("score"), DETECTION_FIELDS.index("class")
 _BOX, _MOTION = slice(0, 4), slice(6, 8)
@@ -55,16 +56,25 @@ def track_frames(
     for frame, detections_D8 in frames:
         tracks_D = tracker.update(detections_D8, frame)
         for track, detection_8 in zip(tracks_D.tolist(), detections_D8, strict=True):
-            votes[track][detection_8[_CLASS]] += detection_8[_SCORE]
+            if track != NO_TRACK:
+                votes[track][detection_8[_CLASS]] += detection_8[_SCORE]
         if known:
             known[-1] = tracker.drop_unconfirmed(known[-1])
         if len(known) >= LOOKAHEAD:
             yield _with_track_classes(known.popleft(), votes)
         known.append(TrackedFrame(frame, detections_D8, tracks_D))
+        if len(votes) > 2 * len(needed := _tracks_in_use(tracker, known)) + VOTES_KEPT:
+            votes = defaultdict(Counter, {track: votes[track] for track in needed})
     if known:
         tracker.update(np.zeros((0, len(DETECTION_FIELDS))), known[-1].frame + 1)
         known[-1] = tracker.drop_unconfirmed(known[-1])
     yield from (_with_track_classes(tracked, votes) for tracked in known)
+
+
+def _tracks_in_use(tracker: "Tracker", known: Iterable[TrackedFrame]) -> set[int]:
+    """The tracks that have not ended, and those of frames that are not given yet."""
+    tracks = {int(track) for tracked in known for track in tracked.tracks_D}
+    return (tracks | {track.number for track in tracker.tracks}) - {NO_TRACK}
 
 
 def _with_track_classes(tracked: TrackedFrame, votes: Mapping[int, Counter[float]]) -> TrackedFrame:

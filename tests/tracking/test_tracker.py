@@ -114,6 +114,15 @@ def test_a_track_keeps_the_class_of_frames_that_are_known_when_its_first_one_is_
     assert given == sorted(given)
 
 
+def test_tracks_that_ended_are_forgotten_and_others_keep_their_class():
+    short = [detection(300.0 + 40 * (number // 2 % 5), y=10.0 * (number % 30)) for number in range(600)]
+    frames = [frame_of(detection(number / 10, name=2 if number < 400 else 1), short[number]) for number in range(600)]
+    tracked = list(track_frames(enumerate(frames)))
+    assert len({frame.tracks_D[0] for frame in tracked}) == 1
+    assert {frame.detections_D8[0, 5] for frame in tracked} == {2.0}
+    assert max(int(frame.tracks_D[1]) for frame in tracked) >= 0
+
+
 def test_frames_are_tracked_while_they_are_read():
     read = []
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import re
+from bisect import bisect_right
 from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 from itertools import pairwise
@@ -84,8 +85,10 @@ def _add_track(
         key=lambda entry: entry[:2],
     )
     keyframes: dict[int, tuple[int, Box, bool]] = {}  # of two shapes of one frame the last counts
+    is_ignored: dict[int, bool] = {}  # from each keyframe to the next
     for frame, _, shape in shapes:
         keyframes[frame] = frame, _box(shape, counts), shape.get("outside") != "1"
+        is_ignored[frame] = _is_ignored(shape)
     if not keyframes:
         raise ValueError("has no shapes")
     last = max(keyframes) if task.stop is None else task.stop
@@ -94,9 +97,10 @@ def _add_track(
     if counts["boxes"] > MAX_BOXES:
         counts["boxes"] -= boxes
         raise ValueError(f"its frames up to {max(last, *keyframes)} make more than {MAX_BOXES:,} boxes of the file")
-    name, ignored = (track.get("label") or "").strip(), any(_is_ignored(shape) for _, _, shape in shapes)
+    name, starts = (track.get("label") or "").strip(), sorted(keyframes)
     for frame, box in boxes_between(list(keyframes.values()), last, task.step):
-        of_frame[task, frame].append(LabelledObject(name, *box, identity, ignored))
+        keyframe = starts[bisect_right(starts, frame) - 1]
+        of_frame[task, frame].append(LabelledObject(name, *box, identity, is_ignored[keyframe]))
 
 
 def _is_ignored(shape: Element) -> bool:

@@ -92,15 +92,12 @@ def near(rows, others):
 
 
 def with_lasting_classes(frames):
-    """Each identity has the class and the mark of its first object: a track of CVAT has one of each."""
+    """Each identity has the class of its first object: a track of CVAT has one. It may be ignored in single frames."""
     first = {}
     for items in frames.values():
         for item in items:
             first.setdefault(item.track, item)
-    return {
-        number: [item._replace(name=first[item.track].name, ignore=first[item.track].ignore) for item in items]
-        for number, items in frames.items()
-    }
+    return {number: [item._replace(name=first[item.track].name) for item in items] for number, items in frames.items()}
 
 
 round_trip = settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
