@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -42,7 +43,8 @@ def export_events(events: Imported, kind: ExportFormat, out: Path) -> Exported:
         rows = [_with_times(row, recordings[row.video]) for row in rows]
     files = {out: list(recordings)}
     if writer.per_recording:
-        files = {out / path.with_suffix(writer.suffix): [name] for name, path in _file_names(recordings).items()}
+        paths = {name: recording.path for name, recording in recordings.items()}
+        files = {out / path.with_suffix(writer.suffix): [name] for name, path in names_in_folder(paths).items()}
     if existing := next((path for path in files if path.exists()), None):
         raise DataError(f"{existing} exists already, and may hold corrections; give another --out, or remove it")
     notes: list[str] = []
@@ -50,8 +52,8 @@ def export_events(events: Imported, kind: ExportFormat, out: Path) -> Exported:
         own = {name: recordings[name] for name in names}
         written = writer.write([row for row in rows if row.video in own], own)
         notes += written.notes
-        path.parent.mkdir(parents=True, exist_ok=True)
         check_writable(path)
+        path.parent.mkdir(parents=True, exist_ok=True)
         with atomic_file(path) as partial:
             partial.write_text(written.text, encoding="utf-8", newline="")
     return Exported(list(files), list(dict.fromkeys(notes)))
@@ -84,14 +86,18 @@ def _with_times(event: Annotation, recording: Recording) -> Annotation:
     return replace(event, start=start, end=end)
 
 
-def _file_names(recordings: Mapping[str, Recording]) -> dict[str, Path]:
-    """The names of the videos; their paths below the folder that they share, where names are not unique."""
-    paths = {name: recording.path for name, recording in recordings.items()}
+def names_in_folder(paths: Mapping[str, Path]) -> dict[str, Path]:
+    """The names of videos; their paths below the folder that they share, where names are not unique.
+
+    Names that differ in upper and lower case alone are one name on some disks. Raises DataError for videos that differ
+    in their suffix alone.
+    """
     if len({path.stem.casefold() for path in paths.values()}) == len(paths):
         return {name: Path(path.name) for name, path in paths.items()}
     folder = Path(os.path.commonpath([path.parent for path in paths.values()]))
     names = {name: path.relative_to(folder) for name, path in paths.items()}
-    stems = [path.with_suffix("") for path in names.values()]
-    if repeated := [str(paths[name]) for name, path in names.items() if stems.count(path.with_suffix("")) > 1]:
+    stems = {name: str(path.with_suffix("")).casefold() for name, path in names.items()}
+    counts = Counter(stems.values())
+    if repeated := [str(paths[name]) for name, stem in stems.items() if counts[stem] > 1]:
         raise DataError(f"videos that differ in their suffix alone, {shorten_list(repeated)}; rename them")
     return names

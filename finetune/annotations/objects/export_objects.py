@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-from collections import Counter, defaultdict
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections import defaultdict
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from finetune.annotations.export_files import Exported
+from finetune.annotations.export_files import Exported, names_in_folder
 from finetune.annotations.format_names import ObjectExportFormat
 from finetune.annotations.objects import coco, cvat_boxes, mot
 from finetune.annotations.objects.frame_objects import FrameObjects
 from finetune.annotations.objects.import_objects import ImportedObjects, ObjectImportOptions, import_objects
 from finetune.annotations.objects.label_video import LabelledFrame
 from finetune.annotations.objects.object_table import is_object_table, read_object_table
-from finetune.errors import DataError, shorten_list
+from finetune.errors import DataError
 from finetune.storage.atomic import atomic_file, check_writable
 from finetune.storage.numbered_images import DEFAULT_IMAGE_FPS
 from finetune.text import count
@@ -38,7 +38,8 @@ def write_objects(
     of_video: dict[str, list[FrameObjects]] = defaultdict(list)
     for frame in frames:
         of_video[frame.video].append(frame)
-    names = _file_names(of_video)
+    paths = names_in_folder({video: Path(video) for video in of_video})
+    names = {video: "_".join(path.with_suffix("").parts) for video, path in paths.items()}
     if kind == "coco":
         texts = {out: coco.write([frame for own in of_video.values() for frame in own])}
     elif kind == "cvat":
@@ -47,40 +48,30 @@ def write_objects(
         classes = sorted({item.name for frame in frames for item in frame.objects})
         texts = {}
         for video, own in of_video.items():
-            texts |= _mot_files(out / names[video], own, classes, lengths[video])
+            texts |= _mot_files(out / names[video], paths[video], own, classes, lengths[video])
     if existing := next((path for path in texts if path.exists()), None):
         raise DataError(f"{existing} exists already, and may hold corrections; give another --out, or remove it")
     for path, text in texts.items():
-        path.parent.mkdir(parents=True, exist_ok=True)
         check_writable(path)
+        path.parent.mkdir(parents=True, exist_ok=True)
         with atomic_file(path) as partial:
             partial.write_text(text, encoding="utf-8", newline="")
     return Exported(list(texts), _notes(kind, of_video, lengths))
 
 
-def _file_names(videos: Iterable[str]) -> dict[str, str]:
-    """The name of each video without its suffix, after that of its folder where several have one name."""
-    stems = Counter(Path(video).stem for video in videos)
-    names = {video: Path(video).stem for video in videos}
-    names |= {video: f"{Path(video).parent.name}_{stem}" for video, stem in names.items() if stems[stem] > 1}
-    counts = Counter(names.values())
-    if repeated := [video for video, name in names.items() if counts[name] > 1]:
-        raise DataError(f"the files of these videos would have one name: {shorten_list(repeated)}; rename them")
-    return names
-
-
 def _mot_files(
-    folder: Path, frames: Sequence[FrameObjects], classes: Sequence[str], length: VideoLength
+    folder: Path, video: Path, frames: Sequence[FrameObjects], classes: Sequence[str], length: VideoLength
 ) -> dict[Path, str]:
-    """The files of a sequence; its name in seqinfo.ini is that of the video, with its folder if `folder` has that."""
-    video = Path(frames[0].video)
-    name = video.stem if folder.name == video.stem else f"{video.parent.name}/{video.stem}"
+    """The files of a sequence; its name in seqinfo.ini is that of the video, with the folders that tell it apart."""
     info = mot.write_sequence(
-        name, frames=length.frames, size=frames[0].size or (0, 0), rate=length.rate or DEFAULT_IMAGE_FPS
+        video.with_suffix("").as_posix(),
+        frames=length.frames,
+        size=frames[0].size or (0, 0),
+        rate=length.rate or DEFAULT_IMAGE_FPS,
     )
     return {
         folder / "gt" / "gt.txt": mot.write(frames, classes),
-        folder / "gt" / "labels.txt": "".join(f"{name}\n" for name in classes),
+        folder / "gt" / "labels.txt": "".join(f"{label}\n" for label in classes),
         folder / "seqinfo.ini": info,
     }
 

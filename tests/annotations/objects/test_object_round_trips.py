@@ -20,7 +20,7 @@ from finetune.annotations.objects.import_objects import (
 )
 from finetune.annotations.objects.label_video import LabelledFrame
 from finetune.data.object_labels import LabelledObject
-from finetune.errors import DataError
+from finetune.errors import DataError, FinetuneError
 
 FRAMES = 8
 NAMES = st.text(st.characters(exclude_categories=["C", "Z"], exclude_characters=";"), min_size=1, max_size=5)
@@ -139,6 +139,27 @@ def test_cvat_keeps_the_objects_of_the_labelled_frames(frames, videos, tmp_path_
     export_objects(rows, "cvat", folder / "cvat")
     back = [row for row in imported([folder / "cvat" / "rec1.xml"], videos[0].parent) if row.frame in frames]
     near(back, rows)
+
+
+@pytest.mark.parametrize("kind", ["mot", "cvat"])
+def test_videos_of_one_name_are_written_below_the_folder_that_they_share(kind, videos, tmp_path):
+    rows = []
+    for day in ("day1", "day2"):
+        copy = tmp_path / "in" / day / "cam" / "v.mp4"
+        copy.parent.mkdir(parents=True)
+        copy.write_bytes(videos[0].read_bytes())
+        rows += rows_of(copy, {number: [LabelledObject(day, 1, 2, 3, 4, 5)] for number in range(FRAMES)})
+    written = export_objects(rows, kind, tmp_path / "out").files
+    files = [path for path in written if path.name == "gt.txt" or path.suffix == ".xml"]
+    back = imported(files, tmp_path / "in")
+    assert {(row.path.parts[-3], item.name) for row in back for item in row.objects} == {("day1",) * 2, ("day2",) * 2}
+
+
+@pytest.mark.parametrize("kind", ["coco", "mot", "cvat"])
+def test_a_place_that_cannot_be_written_is_named(kind, videos, tmp_path):
+    (tmp_path / "file").write_text("x")
+    with pytest.raises(FinetuneError, match="cannot be written"):
+        export_objects(rows_of(videos[0], {0: [LabelledObject("car", 1, 2, 3, 4)]}), kind, tmp_path / "file" / "x")
 
 
 def test_scores_of_detections_are_written_where_the_format_has_them(videos, tmp_path):
