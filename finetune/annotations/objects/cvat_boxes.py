@@ -86,9 +86,11 @@ def _add_track(
     )
     keyframes: dict[int, tuple[int, Box, bool]] = {}  # of two shapes of one frame the last counts
     is_ignored: dict[int, bool] = {}  # from each keyframe to the next
+    attributes: dict[str, str] = {}  # one that a keyframe does not list has the value of the keyframe before
     for frame, _, shape in shapes:
         keyframes[frame] = frame, _box(shape, counts), shape.get("outside") != "1"
-        is_ignored[frame] = _is_ignored(shape)
+        attributes |= _attributes(shape)
+        is_ignored[frame] = _marks_ignored(attributes)
     if not keyframes:
         raise ValueError("has no shapes")
     last = max(keyframes) if task.stop is None else task.stop
@@ -103,10 +105,14 @@ def _add_track(
         of_frame[task, frame].append(LabelledObject(name, *box, identity, is_ignored[keyframe]))
 
 
-def _is_ignored(shape: Element) -> bool:
+def _attributes(shape: Element) -> dict[str, str]:
+    """The values of a shape's attributes by name, in lower case."""
+    return {element.get("name", ""): (element.text or "").strip().lower() for element in shape.iter("attribute")}
+
+
+def _marks_ignored(attributes: Mapping[str, str]) -> bool:
     """Whether an attribute marks a shape as one that is not to count."""
-    values = {element.get("name", ""): (element.text or "").strip().lower() for element in shape.iter("attribute")}
-    return any(values.get(name) in {"true", "1"} for name in IGNORE_ATTRIBUTES)
+    return any(attributes.get(name) in {"true", "1"} for name in IGNORE_ATTRIBUTES)
 
 
 def _box(shape: Element, counts: Counter[str]) -> Box:
@@ -176,7 +182,8 @@ def _read_image(image: Element, task: Task, counts: Counter[str], problems: list
         if shape.tag in SHAPES:
             try:
                 name_of_class = (shape.get("label") or "").strip()
-                objects.append(LabelledObject(name_of_class, *_box(shape, counts), ignore=_is_ignored(shape)))
+                is_ignored = _marks_ignored(_attributes(shape))
+                objects.append(LabelledObject(name_of_class, *_box(shape, counts), ignore=is_ignored))
             except ValueError as error:
                 problems.append(f"{where}: {error}")
     try:
@@ -218,7 +225,7 @@ def write(frames: Sequence[FrameObjects]) -> str:
             element = {"id": str(frame.frame), "name": name, "width": str(width), "height": str(height)}
             image = ElementTree.SubElement(root, "image", element)
             for item in frame.objects:
-                _write_box(image, item, {"label": item.name, "occluded": "0"})
+                _write_box(image, item, {"label": item.name, "occluded": "0"}, with_ignore=item.ignore)
     ElementTree.indent(root)
     return '<?xml version="1.0" encoding="utf-8"?>\n' + ElementTree.tostring(root, encoding="unicode") + "\n"
 
@@ -270,6 +277,7 @@ def _write_tracks(root: Element, frames: Sequence[FrameObjects]) -> None:
 
 
 def _write_shapes(track: Element, items: Mapping[int, LabelledObject], numbers: Sequence[int]) -> None:
+    with_ignore = any(item.ignore for item in items.values())  # all shapes, as CVAT keeps the value until the next one
     last = None
     for frame in numbers:
         item = items.get(frame)
@@ -277,14 +285,14 @@ def _write_shapes(track: Element, items: Mapping[int, LabelledObject], numbers: 
             continue
         shape = {"frame": str(frame), "keyframe": "1", "outside": str(int(item is None)), "occluded": "0"}
         if box := item or last:
-            _write_box(track, box, shape)
+            _write_box(track, box, shape, with_ignore=with_ignore)
         last = item
 
 
-def _write_box(parent: Element, item: LabelledObject, attributes: Mapping[str, str]) -> None:
+def _write_box(parent: Element, item: LabelledObject, attributes: Mapping[str, str], *, with_ignore: bool) -> None:
     box = ElementTree.SubElement(parent, "box", {**attributes, **_corners(item)})
-    if item.ignore:
-        ElementTree.SubElement(box, "attribute", {"name": "ignore"}).text = "true"
+    if with_ignore:
+        ElementTree.SubElement(box, "attribute", {"name": "ignore"}).text = str(item.ignore).lower()
 
 
 def _corners(item: LabelledObject) -> dict[str, str]:

@@ -108,6 +108,19 @@ def test_a_track_of_cvat_stays_until_the_end_of_its_task(videos, tmp_path):
     assert [number for number, cell in result.items() if "car" in cell] == [0, 1, 2, 3, 4, 5, 6] and 7 not in result
 
 
+def test_objects_of_cvat_are_ignored_from_the_shape_that_says_so_to_the_one_that_takes_it_back(videos, tmp_path):
+    box = '<box frame="{}" outside="0" xtl="1" ytl="2" xbr="4" ybr="6">{}</box>'
+    attribute = '<attribute name="ignore">{}</attribute>'
+    shapes = {0: "", 2: attribute.format("true"), 3: "", 5: attribute.format("false")}
+    track = "".join(box.format(frame, text) for frame, text in shapes.items())
+    (tmp_path / "a.xml").write_text(
+        "<annotations><meta><task><start_frame>0</start_frame><stop_frame>7</stop_frame><source>rec1.mp4</source>"
+        f'</task></meta><track id="0" label="car">{track}</track></annotations>'
+    )
+    rows = imported(tmp_path / "a.xml", videos).rows
+    assert [row.frame for row in rows if row.objects[0].ignore] == [2, 3, 4]
+
+
 def test_steps_of_cvat_tasks_leave_frames_out(videos, tmp_path):
     path = edited(tmp_path, "cvat video", ("<frame_filter>", "<frame_filter>step=2"), ('frame="5"', 'frame="6"'))
     assert list(cells(imported(path, videos))) == [0, 2, 4, 6]

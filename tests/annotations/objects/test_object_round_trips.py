@@ -205,6 +205,9 @@ def test_cvat_gets_tracks_for_identities_and_images_for_boxes_without(videos, tm
         ("2", "1", "4.000"),
         ("4", "0", "4.000"),
     ]
+    export_objects(rows_of(videos[0], {0: [car._replace(ignore=True)], 2: [car]}), "cvat", tmp_path / "ignored")
+    values = [text.text for text in ElementTree.parse(tmp_path / "ignored/rec1.xml").iterfind("track/box/attribute")]
+    assert values == ["true", "false"]
     export_objects(rows_of(videos[0], {3: [car._replace(track=None)]}), "cvat", tmp_path / "images")
     root = ElementTree.parse(tmp_path / "images/rec1.xml").getroot()
     assert [(image.get("id"), image.get("name"), len(image)) for image in root.iter("image")] == [
