@@ -90,7 +90,7 @@ def names_in_folder(paths: Mapping[str, Path]) -> dict[str, Path]:
     """The names of videos; their paths below the folder that they share, where names are not unique.
 
     Names that differ in upper and lower case alone are one name on some disks. Raises DataError for videos that differ
-    in their suffix alone.
+    in this, or in their suffix, alone.
     """
     if len({path.stem.casefold() for path in paths.values()}) == len(paths):
         return {name: Path(path.name) for name, path in paths.items()}
@@ -99,5 +99,5 @@ def names_in_folder(paths: Mapping[str, Path]) -> dict[str, Path]:
     stems = {name: str(path.with_suffix("")).casefold() for name, path in names.items()}
     counts = Counter(stems.values())
     if repeated := [str(paths[name]) for name, stem in stems.items() if counts[stem] > 1]:
-        raise DataError(f"videos that differ in their suffix alone, {shorten_list(repeated)}; rename them")
+        raise DataError(f"the files of these videos would have one name: {shorten_list(repeated)}; rename them")
     return names

@@ -13,7 +13,8 @@ from finetune.annotations.objects import coco, cvat_boxes, mot
 from finetune.annotations.objects.frame_objects import FrameObjects
 from finetune.annotations.objects.import_objects import ImportedObjects, ObjectImportOptions, import_objects
 from finetune.annotations.objects.label_video import LabelledFrame
-from finetune.annotations.objects.object_table import is_object_table, read_object_table
+from finetune.annotations.objects.object_formats import is_object_table
+from finetune.annotations.objects.object_table import read_object_table
 from finetune.errors import DataError
 from finetune.storage.atomic import atomic_file, check_writable
 from finetune.storage.numbered_images import DEFAULT_IMAGE_FPS
@@ -39,16 +40,15 @@ def write_objects(
     for frame in frames:
         of_video[frame.video].append(frame)
     paths = names_in_folder({video: Path(video) for video in of_video})
-    names = {video: "_".join(path.with_suffix("").parts) for video, path in paths.items()}
     if kind == "coco":
         texts = {out: coco.write([frame for own in of_video.values() for frame in own])}
     elif kind == "cvat":
-        texts = {out / f"{names[video]}.xml": cvat_boxes.write(own) for video, own in of_video.items()}
+        texts = {out / paths[video].with_suffix(".xml"): cvat_boxes.write(own) for video, own in of_video.items()}
     else:
         classes = sorted({item.name for frame in frames for item in frame.objects})
         texts = {}
         for video, own in of_video.items():
-            texts |= _mot_files(out / names[video], paths[video], own, classes, lengths[video])
+            texts |= _mot_files(out, paths[video], own, classes, lengths[video])
     if existing := next((path for path in texts if path.exists()), None):
         raise DataError(f"{existing} exists already, and may hold corrections; give another --out, or remove it")
     for path, text in texts.items():
@@ -60,7 +60,7 @@ def write_objects(
 
 
 def _mot_files(
-    folder: Path, video: Path, frames: Sequence[FrameObjects], classes: Sequence[str], length: VideoLength
+    out: Path, video: Path, frames: Sequence[FrameObjects], classes: Sequence[str], length: VideoLength
 ) -> dict[Path, str]:
     """The files of a sequence; its name in seqinfo.ini is that of the video, with the folders that tell it apart."""
     info = mot.write_sequence(
@@ -69,6 +69,7 @@ def _mot_files(
         size=frames[0].size or (0, 0),
         rate=length.rate or DEFAULT_IMAGE_FPS,
     )
+    folder = out / video.with_suffix("")
     return {
         folder / "gt" / "gt.txt": mot.write(frames, classes),
         folder / "gt" / "labels.txt": "".join(f"{label}\n" for label in classes),

@@ -11,6 +11,7 @@ from finetune.annotations.format_names import AnyFormat, Content, Format, Object
 from finetune.annotations.label_studio import is_label_studio
 from finetune.annotations.objects import coco, cvat_boxes, label_studio_boxes, mot, voc, yolo
 from finetune.annotations.objects.frame_objects import ObjectFile
+from finetune.data.tables import is_table, read_table
 from finetune.errors import DataError, shorten_list
 
 OBJECT_FORMAT_WORDS: Mapping[ObjectFormat, str] = {
@@ -21,6 +22,7 @@ OBJECT_FORMAT_WORDS: Mapping[ObjectFormat, str] = {
     "voc": "Pascal VOC's XML",
     "label-studio": "Label Studio's JSON, with boxes",
 }
+OBJECTS_COLUMN = "objects"  # of a manifest of labelled frames
 _EVENTS_OR_OBJECTS = ("cvat", "label-studio")
 _READERS: Mapping[ObjectFormat, Callable[[Document], ObjectFile]] = {
     "coco": coco.read,
@@ -64,6 +66,14 @@ def _format_and_contents(document: Document) -> tuple[ObjectFormat | None, set[C
     return ("yolo", {"objects"}) if yolo.is_yolo(document) else (None, {"events"})
 
 
+def is_object_table(path: Path) -> bool:
+    """Whether it is a CSV file with a column of objects: a manifest of labelled frames."""
+    try:
+        return is_table(path) and OBJECTS_COLUMN in read_table(path)
+    except DataError:
+        return False
+
+
 def is_empty_mot(path: Path, kind: ObjectFormat | None) -> bool:
     """Whether it is an empty file of MOTChallenge: a sequence without objects."""
     is_mot = kind == "mot" or (kind is None and path.name == "gt.txt")
@@ -76,7 +86,7 @@ def object_files(files: Sequence[Path]) -> list[Path]:
 
 
 def _files_in(folder: Path) -> list[Path]:
-    patterns = ("data.yaml", "data.yml", "dataset.yaml", "gt/gt.txt", "*/gt/gt.txt", "*.xml", "Annotations/*.xml")
+    patterns = ("data.yaml", "data.yml", "dataset.yaml", "**/gt/gt.txt", "**/*.xml")
     for pattern in patterns:
         if files := sorted(folder.glob(pattern)):
             return files
@@ -90,8 +100,13 @@ def holds_objects(files: Sequence[Path], kind: AnyFormat | None, content: Conten
     """Whether to read the files as annotations of objects, not of events; `content` decides where it is given.
 
     A file that holds neither, or cannot be parsed, goes with the others. Raises DataError where some files hold
-    objects, and others events.
+    objects, and others events, or a file is a manifest of labelled frames.
     """
+    if content != "events" and (manifest := next(filter(is_object_table, files), None)):
+        raise DataError(
+            f"{manifest}: has a column “{OBJECTS_COLUMN}”, so it is a manifest of labelled frames already; use it as "
+            "data.manifest of a recipe; --as events reads its labels and times alone"
+        )
     if content is not None:
         return content == "objects"
     if kind is not None and kind not in _EVENTS_OR_OBJECTS:

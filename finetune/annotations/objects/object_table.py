@@ -8,21 +8,12 @@ from finetune.annotations.import_files import list_problems
 from finetune.annotations.objects.frame_numbers import VideoFrames, read_video_frames
 from finetune.annotations.objects.import_objects import ImportedObjects
 from finetune.annotations.objects.label_video import LabelledFrame
+from finetune.annotations.objects.object_formats import OBJECTS_COLUMN
 from finetune.data.intervals import frames_in_interval, parse_intervals
 from finetune.data.labels import UNKNOWN_LABELS
 from finetune.data.object_labels import parse_objects
-from finetune.data.tables import is_table, read_table
+from finetune.data.tables import read_table
 from finetune.errors import DataError
-
-COLUMN = "objects"
-
-
-def is_object_table(path: Path) -> bool:
-    """Whether it is a CSV file with a column of objects."""
-    try:
-        return is_table(path) and COLUMN in read_table(path)
-    except DataError:
-        return False
 
 
 def read_object_table(source: Path) -> ImportedObjects:
@@ -33,7 +24,7 @@ def read_object_table(source: Path) -> ImportedObjects:
     problems: list[str] = []
     videos: dict[Path, VideoFrames | DataError] = {}
     splits = table.get("split", [""] * len(table.lines))
-    for row, (name, cell, split) in enumerate(zip(table["path"], table[COLUMN], splits, strict=True)):
+    for row, (name, cell, split) in enumerate(zip(table["path"], table[OBJECTS_COLUMN], splits, strict=True)):
         if cell == UNKNOWN_LABELS:
             continue
         path = source.parent / name

@@ -2,6 +2,7 @@
 
 import json
 from dataclasses import replace
+from pathlib import Path
 from xml.etree import ElementTree
 
 import object_files as files
@@ -9,6 +10,7 @@ import pytest
 from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 
+from finetune.annotations.export_files import names_in_folder
 from finetune.annotations.objects.export_objects import VideoLength, export_objects, read_labelled_frames, write_objects
 from finetune.annotations.objects.frame_numbers import frame_intervals, read_video_frames
 from finetune.annotations.objects.frame_objects import FrameObjects
@@ -149,10 +151,29 @@ def test_videos_of_one_name_are_written_below_the_folder_that_they_share(kind, v
         copy.parent.mkdir(parents=True)
         copy.write_bytes(videos[0].read_bytes())
         rows += rows_of(copy, {number: [LabelledObject(day, 1, 2, 3, 4, 5)] for number in range(FRAMES)})
-    written = export_objects(rows, kind, tmp_path / "out").files
-    files = [path for path in written if path.name == "gt.txt" or path.suffix == ".xml"]
-    back = imported(files, tmp_path / "in")
+    export_objects(rows, kind, tmp_path / "out")
+    back = imported([tmp_path / "out"], tmp_path / "in")
     assert {(row.path.parts[-3], item.name) for row in back for item in row.objects} == {("day1",) * 2, ("day2",) * 2}
+
+
+@pytest.mark.parametrize("kind", ["mot", "cvat"])
+def test_folders_whose_joined_names_are_alike_get_files_of_their_own(kind, videos, tmp_path):
+    rows, names = [], ["day/1_rec", "day/rec", "day_1/rec"]
+    for name in names:
+        copy = tmp_path / f"in/{name}.mp4"
+        copy.parent.mkdir(parents=True, exist_ok=True)
+        copy.write_bytes(videos[0].read_bytes())
+        rows += rows_of(copy, {0: [LabelledObject(name, 1, 2, 3, 4, 5)]})
+    export_objects(rows, kind, tmp_path / "out")
+    back = imported([tmp_path / "out"], tmp_path / "in")
+    objects = {(row.path, item.name) for row in back for item in row.objects}
+    assert objects == {(tmp_path / f"in/{name}.mp4", name) for name in names}
+
+
+def test_names_that_differ_in_case_or_suffix_alone_are_refused():
+    for names in (("A.mp4", "a.mp4"), ("a.mp4", "a.mkv")):
+        with pytest.raises(DataError, match="rename them"):
+            names_in_folder({name: Path("/videos", name) for name in names})
 
 
 @pytest.mark.parametrize("kind", ["coco", "mot", "cvat"])
@@ -220,8 +241,8 @@ def test_videos_of_one_name_get_files_with_the_names_of_their_folders(tmp_path):
     rows = [row for path in paths for row in rows_of(path, {1: [LabelledObject("car", 1, 2, 3, 4)]})]
     written = export_objects(rows, "mot", tmp_path / "mot").files
     assert sorted({str(path.relative_to(tmp_path / "mot")) for path in written if path.name == "gt.txt"}) == [
-        "day1_rec1/gt/gt.txt",
-        "day2_rec1/gt/gt.txt",
+        "day1/rec1/gt/gt.txt",
+        "day2/rec1/gt/gt.txt",
     ]
     labelled = [row for row in imported([tmp_path / "mot"], tmp_path / "videos") if row.objects]
     assert [(row.path, row.frame) for row in labelled] == [(row.path, row.frame) for row in rows]

@@ -56,6 +56,24 @@ def test_options_of_objects_are_refused_for_events(option, finetune, place):
     assert "events.csv: --every and --first-frame are for files of objects; this one is read as events" in err
 
 
+@pytest.mark.parametrize("option", [(), ("--as", "objects"), ("--from", "csv")])
+def test_a_manifest_of_labelled_frames_is_not_imported_as_events(option, finetune, place):
+    (place / "frames.csv").write_text('path,start,end,label,objects\nrecordings/rec1.mp4,0.06,0.1,a,"car:1,2,3,4"\n')
+    status, _, err = finetune("data", "import", "frames.csv", "--out", "clips.csv", *option)
+    assert status == 2 and not (place / "clips.csv").exists()
+    assert "frames.csv: has a column “objects”, so it is a manifest of labelled frames already" in err
+    assert finetune("data", "import", "frames.csv", "--out", "clips.csv", "--as", "events")[0] == 0
+
+
+def test_a_place_that_cannot_be_written_is_one_plain_error(finetune, place):
+    (place / "frames.csv").write_text('path,start,end,label,objects\nrecordings/rec1.mp4,0.06,0.1,a,"car:1,2,3,4"\n')
+    (place / "afile").write_text("")
+    for kind in ("mot", "elan"):
+        status, out, err = finetune("data", "export", "frames.csv", "--to", kind, "--out", "afile/x")
+        assert status == 2 and not out
+        assert err.startswith("finetune: afile/x/rec1") and "cannot be written: Not a directory" in err
+
+
 def test_events_of_a_file_with_boxes_are_read_on_demand(finetune, place):
     files.write_sample("cvat video", place)
     command = ("data", "import", "annotations.xml", "--out", "clips.csv", "--videos", "recordings")
