@@ -14,6 +14,7 @@ from finetune.cli.input_files import count_predicted_files
 from finetune.cli.progress import progress_bars
 from finetune.cli.wrap import print_wrapped
 from finetune.errors import RunError
+from finetune.recipe.object_fields import background_index
 from finetune.text import count, escape_control_characters
 
 if TYPE_CHECKING:
@@ -24,7 +25,6 @@ if TYPE_CHECKING:
     from finetune.run.read import Run
 
 PREDICTING = "predicting frames"
-BACKGROUND = "background"  # the class of pixels that keep their colour where they are drawn
 
 
 @dataclass(frozen=True)
@@ -138,9 +138,7 @@ def _draw(
         return
     from finetune.objects.draw import draw_recording  # with OpenCV, which predictions alone do not need
 
-    names = predictor.pixel_classes
-    background = names.index(BACKGROUND) if BACKGROUND in names else None
-    draw_recording(recording, frames, target, background=background)
+    draw_recording(recording, frames, target, background=background_index(predictor.pixel_classes))
 
 
 class _Summary:
