@@ -7,6 +7,7 @@ FinetuneError            on the command line: exit status 2, the message on stde
 │   └── VideoError       a file cannot be read as a video
 ├── ModelError           the backbone, stage or weights do not exist or do not fit
 ├── RunError             the folder is not a run, or the run cannot do what was requested
+├── IndexFolderError     the folder is not an index, or the index cannot do what was requested
 └── DivergedError        the loss of a run is not finite any more
 
 A message says what is wrong (with the value), where, and what to do next. Bugs of this package are not FinetuneErrors.
@@ -42,6 +43,10 @@ class ModelError(FinetuneError):
 
 class RunError(FinetuneError):
     """The folder is not a run, or the run cannot do what was requested."""
+
+
+class IndexFolderError(FinetuneError):
+    """The folder is not an index, or the index cannot do what was requested."""
 
 
 class DivergedError(FinetuneError):

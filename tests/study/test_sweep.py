@@ -10,7 +10,7 @@ import torch
 from grey import TINY, make_clip
 
 import finetune as ft
-from finetune.cli.search import _evidence
+from finetune.cli.sweep import _evidence
 from finetune.errors import DivergedError, RecipeError, RunError
 from finetune.study.search import parse_search_space, search
 from finetune.study.sweep import SweepPoint, folder_name, rank_points, sweep

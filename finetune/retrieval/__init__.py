@@ -1,0 +1,1 @@
+"""Find clips by a video, a picture or words: embeddings, indexes, queries."""

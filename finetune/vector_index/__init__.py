@@ -1,0 +1,1 @@
+"""Vectors of unit length in a folder, and the nearest of them."""
