@@ -69,3 +69,12 @@ def whole_percent(value: float | None) -> str:
     if value is None or 0 < value < 0.01 or 0.99 < value < 1:
         return percent(value)
     return f"{math.floor(100 * value + 0.5 + 1e-9)}\u00a0%"
+
+
+def parse_number(text: str) -> float | None:
+    """The finite number that a text is, as Python writes it; None for any other text."""
+    try:
+        number = float(text)
+    except ValueError:
+        return None
+    return number if math.isfinite(number) else None

@@ -18,6 +18,7 @@ from finetune.cli.predict_output import prediction_writer
 from finetune.cli.predict_tracks import predict_tracks
 from finetune.cli.progress import progress_bars
 from finetune.errors import RunError, VideoError
+from finetune.recipe.object_fields import MIN_SCORE
 from finetune.recipe.own_parts import import_named_parts
 from finetune.recipe.tasks import DENSE_KINDS
 from finetune.storage.atomic import check_writable
@@ -73,7 +74,9 @@ def predict(
     ] = None,
     score: Annotated[
         float | None,
-        typer.Option(min=0.01, max=1, metavar="SCORE", help="Objects: the lowest score. Default: the best on val."),
+        typer.Option(
+            min=MIN_SCORE, max=1, metavar="SCORE", help="Objects: the lowest score. Default: the best on val."
+        ),
     ] = None,
     to: Annotated[
         ObjectExportFormat | None, typer.Option(help="Objects: also write annotations, to be corrected or imported.")

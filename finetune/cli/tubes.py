@@ -13,6 +13,7 @@ from finetune.cli.input_files import FileCounts, check_inputs, find_recordings
 from finetune.cli.progress import progress_bars
 from finetune.cli.wrap import print_wrapped
 from finetune.errors import DataError
+from finetune.recipe.object_fields import MIN_SCORE
 from finetune.recipe.own_parts import import_named_parts
 from finetune.storage.atomic import check_writable
 from finetune.text import count
@@ -29,7 +30,8 @@ def tubes(
     ] = None,
     every: Annotated[int, typer.Option(min=1, metavar="N", help="Detect in every Nth frame, track in between.")] = 1,
     score: Annotated[
-        float | None, typer.Option(min=0.01, max=1, metavar="SCORE", help="The lowest score. Default: the best on val.")
+        float | None,
+        typer.Option(min=MIN_SCORE, max=1, metavar="SCORE", help="The lowest score. Default: the best on val."),
     ] = None,
     label_by_object: Annotated[
         bool, typer.Option("--label-by-object", help="Fill in the detector's class as the label.")

@@ -11,14 +11,13 @@ from pathlib import Path
 
 import numpy as np
 
-from finetune.data.tables import Table
+from finetune.data.tables import Table, first_problems
 from finetune.data.tubes import short_tube_text
 from finetune.data.valid_names import escape_invisible
 from finetune.errors import DataError
 
 MICROSECONDS_PER_SECOND = 1_000_000
 MAX_SECONDS = 1e9
-MAX_PROBLEMS = 10  # that one message lists
 WHOLE = (0.0, math.inf)
 _SECONDS = re.compile(r"\d+(?:[.,]\d*)?|[.,]\d+")
 _CLOCK = re.compile(r"\d+:\d\d?(:\d\d?)?([.,]\d*)?")
@@ -57,12 +56,6 @@ def parse_intervals(table: Table) -> tuple[np.ndarray | None, dict[int, str]]:
         errors.setdefault(row, [f"the interval {what}: {times}"])
     intervals_N2[list(errors)] = WHOLE
     return intervals_N2, {row: "; ".join(errors[row]) for row in sorted(errors)}
-
-
-def first_problems(problems: list[str]) -> list[str]:
-    """The first MAX_PROBLEMS messages, and how many more there are."""
-    left = len(problems) - MAX_PROBLEMS
-    return [*problems[:MAX_PROBLEMS], *([f"{left} more lines with such errors"] if left > 0 else [])]
 
 
 def _parse_seconds(text: str) -> float | None:

@@ -6,13 +6,13 @@ end marks an object to ignore: it counts neither as found nor as missed. A class
 
 from __future__ import annotations
 
-import math
 import re
 from collections.abc import Iterable
 from typing import NamedTuple
 
 from finetune.data.valid_names import escape_invisible
 from finetune.errors import DataError, shorten_list
+from finetune.text import parse_number
 
 OBJECT_SEPARATOR = ";"
 MAX_IDENTITY = 2**53  # larger ones are not exact as floating-point numbers
@@ -59,7 +59,7 @@ def _parse_object(text: str) -> LabelledObject:
     match = _OBJECT.fullmatch(text)
     if match is None or not (name := match["name"].strip()):
         raise DataError(f"is not an object, {_FORM}")
-    numbers = [_parse_number(part) for part in match["box"].split(",")]
+    numbers = [parse_number(part) for part in match["box"].split(",")]
     if len(numbers) != 4 or None in numbers:
         raise DataError(f"does not end in the four numbers of a box: {_FORM}")
     left, top, width, height = (number for number in numbers if number is not None)
@@ -74,14 +74,6 @@ def _parse_identity(text: str | None) -> int | None:
     if not re.fullmatch(r"#\s*[0-9]{1,16}\s*", text) or int(text[1:]) > MAX_IDENTITY:
         raise DataError(f"has the identity {escape_invisible(text)}; it is a whole number from 0 on, as in #3")
     return int(text[1:])
-
-
-def _parse_number(text: str) -> float | None:
-    try:
-        number = float(text)
-    except ValueError:
-        return None
-    return number if math.isfinite(number) else None
 
 
 def objects_text(objects: Iterable[LabelledObject]) -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import os
 import re
 from collections.abc import Callable, Mapping, Sequence
@@ -13,13 +12,14 @@ from typing import NamedTuple
 import numpy as np
 
 from finetune.data.frame_objects import MOTION, motion_of_identities, objects_array
-from finetune.data.intervals import WHOLE, clip_name, first_problems, read_intervals
+from finetune.data.intervals import WHOLE, clip_name, read_intervals
 from finetune.data.labels import UNKNOWN_LABELS, Labels, split_labels
 from finetune.data.object_labels import LabelledObject, parse_objects
-from finetune.data.tables import Table, read_table
+from finetune.data.tables import Table, first_problems, read_table
 from finetune.errors import DataError, shorten_list, suggest_similar
 from finetune.recipe.tasks import CATEGORICAL_KINDS, DETECTION_KINDS, Task
 from finetune.storage.object_store import local_copy
+from finetune.text import parse_number
 
 
 def read_labels(
@@ -137,7 +137,7 @@ def _read_levels(name: str, task: Task, table: _LabelColumns) -> Labels:
     (texts,) = _column_texts(name, task, table)
     levels = {text for text in texts if text}
     if task.levels is None:
-        not_numbers = sorted(text for text in levels if _parse_number(text) is None)
+        not_numbers = sorted(text for text in levels if parse_number(text) is None)
         if not_numbers:
             raise DataError(
                 f"{where}: levels that are not numbers: {shorten_list(not_numbers)}; give their order, for example "
@@ -173,7 +173,7 @@ def _read_numbers(name: str, task: Task, table: _LabelColumns) -> Labels:
     values, known = np.zeros((len(columns[0]), len(columns))), np.ones(len(columns[0]), dtype=bool)
     problems = []
     for row, texts in enumerate(zip(*columns, strict=True)):
-        numbers = [_parse_number(text) for text in texts]
+        numbers = [parse_number(text) for text in texts]
         if not any(texts):
             known[row] = False
         elif None in numbers:
@@ -188,14 +188,6 @@ def _read_numbers(name: str, task: Task, table: _LabelColumns) -> Labels:
         hint = "; write decimals with a point, 0.5" if has_comma else ""
         raise DataError(f"{table.where}: {shorten_list(problems)}: {expected}{hint}")
     return Labels(task.kind, task.columns_of(name), values, known)
-
-
-def _parse_number(text: str) -> float | None:
-    try:
-        number = float(text)
-    except ValueError:
-        return None
-    return number if math.isfinite(number) else None
 
 
 def _read_objects(name: str, task: Task, table: _LabelColumns) -> Labels:

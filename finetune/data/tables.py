@@ -21,6 +21,7 @@ BYTE_ORDER_MARKS = {
     codecs.BOM_UTF16_LE: "utf-16",
     codecs.BOM_UTF16_BE: "utf-16",
 }
+MAX_PROBLEMS = 10  # that one message lists
 SAVE_AS_UTF8 = "save it as “CSV UTF-8”, or convert it: iconv -f CP1252 -t UTF-8 OLD.csv > NEW.csv"
 
 
@@ -177,3 +178,9 @@ def _check_rows(source: Path, names: Sequence[str], rows: Sequence[Sequence[str]
         )
     if repeated := [line for line, row in numbered if [*filter(None, row)] == [*filter(None, names)]]:
         raise DataError(f"{source}: line {shorten_list(repeated)} repeats the header; remove it")
+
+
+def first_problems(problems: list[str]) -> list[str]:
+    """The first MAX_PROBLEMS messages, and how many more there are."""
+    left = len(problems) - MAX_PROBLEMS
+    return [*problems[:MAX_PROBLEMS], *([f"{left} more lines with such errors"] if left > 0 else [])]

@@ -7,7 +7,6 @@ holds for all frames. The row with an empty cell shows the whole picture.
 
 from __future__ import annotations
 
-import math
 import re
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
@@ -17,17 +16,17 @@ from typing import NamedTuple
 
 import numpy as np
 
-from finetune.data.tables import Table
+from finetune.data.tables import Table, first_problems
 from finetune.data.valid_names import escape_invisible
 from finetune.errors import DataError, shorten_list
 from finetune.recipe.tasks import DENSE_KINDS, SPATIAL_KINDS, Task
+from finetune.text import parse_number
 
 KEYFRAME_SEPARATOR = ";"
 FORM = "frame:left,top,width,height;…, or left,top,width,height for all frames"
 KINDS_OF_PLACES = (*SPATIAL_KINDS, *DENSE_KINDS)
 MAX_PIXELS = 1e6
 DECIMALS = 2  # of a box, in pixels
-MAX_PROBLEMS = 10  # that one message lists
 _FRAME = re.compile(r"[0-9]{1,10}")
 
 
@@ -56,7 +55,7 @@ def parse_tube(cell: str) -> Tube:
     problems: list[str] = []
     for text in texts:
         frame_text, colon, box_text = text.rpartition(":")
-        numbers = [_parse_number(part) for part in box_text.split(",")]
+        numbers = [_parse_pixels(part) for part in box_text.split(",")]
         box = [number for number in numbers if number is not None]
         if len(numbers) != 4 or len(box) != 4 or (colon and not _FRAME.fullmatch(frame_text.strip())):
             problems.append(f"{escape_invisible(text)!r} is not {FORM}")
@@ -78,13 +77,10 @@ def parse_tube(cell: str) -> Tube:
     return Tube(np.array(frames, dtype=np.int64)[order[: len(frames)]], np.array(boxes, dtype=np.float64)[order])
 
 
-def _parse_number(text: str) -> float | None:
+def _parse_pixels(text: str) -> float | None:
     """A number of pixels, to hundredths."""
-    try:
-        number = float(text)
-    except ValueError:
-        return None
-    return round(number, DECIMALS) if math.isfinite(number) and abs(number) <= MAX_PIXELS else None
+    number = parse_number(text)
+    return round(number, DECIMALS) if number is not None and abs(number) <= MAX_PIXELS else None
 
 
 def tube_text(tube: Tube) -> str:
@@ -119,9 +115,7 @@ def read_tubes(table: Table) -> np.ndarray | None:
     cells_N, errors = parse_tubes(table)
     if errors:
         problems = [f"line {table.lines[row]}: {error}" for row, error in errors.items()]
-        left = len(problems) - MAX_PROBLEMS
-        problems[MAX_PROBLEMS:] = [f"{left} more lines with such errors"] if left > 0 else []
-        raise DataError("\n".join(f"{table.source}: {problem}" for problem in problems))
+        raise DataError("\n".join(f"{table.source}: {problem}" for problem in first_problems(problems)))
     return cells_N
 
 

@@ -11,7 +11,7 @@ from finetune.data.labels import Labels
 from finetune.data.manifest import Manifest
 from finetune.metrics.detection import DEFAULT_SCORE_THRESHOLD, rows_with_objects, score_detection
 from finetune.metrics.object_matching import best_score_threshold, count_at_threshold
-from finetune.metrics.tracking import TrackedFrame, score_tracks, tracked_frames
+from finetune.metrics.tracking import FrameIdentities, score_tracks, tracked_frames
 from finetune.recipe.object_fields import DETECTION_FIELDS, LABEL_FIELDS
 from finetune.run.detections_csv import write_detections, write_frame_counts
 from finetune.run.folder import EvaluationFolder
@@ -108,7 +108,7 @@ def object_metrics(
         return results
     tracked_ND8 = detections_ND8.copy()
     tracked_ND8[..., _CLASS] = shown.track_classes
-    sequences: list[list[TrackedFrame]] = []
+    sequences: list[list[FrameIdentities]] = []
     units: list[str] = []
     for places in _places_of_files(tested, rows, _frames(rows, facts)):
         of_file = _sequences(labels.at(places), tracked_ND8[places], shown.tracks[places])
@@ -118,7 +118,7 @@ def object_metrics(
     return results | (score_tracks(sequences, groups=units) if sequences else {})
 
 
-def _sequences(labels: Labels, detections_ND8: np.ndarray, tracks_ND: np.ndarray) -> list[list[TrackedFrame]]:
+def _sequences(labels: Labels, detections_ND8: np.ndarray, tracks_ND: np.ndarray) -> list[list[FrameIdentities]]:
     """The sequence of each class that has objects or tracks in the frames of one file."""
     truth, detections = rows_with_objects(labels.values, detections_ND8)
     tracks = [row_D[row_D8[:, _SCORE] > 0] for row_D, row_D8 in zip(tracks_ND, detections_ND8, strict=True)]

@@ -27,7 +27,7 @@ _TRACK, _IGNORE, _CLASS = (LABEL_FIELDS.index(name) for name in ("track", "ignor
 _DETECTED_CLASS = DETECTION_FIELDS.index("class")
 
 
-class TrackedFrame(NamedTuple):
+class FrameIdentities(NamedTuple):
     """Identities (M,) and boxes (M, 4) of the true objects of a frame; (D,) and (D, 4) of the predicted ones.
 
     Boxes are x, y, width, height; no identity occurs twice.
@@ -39,7 +39,7 @@ class TrackedFrame(NamedTuple):
     boxes_D4: np.ndarray
 
 
-def score_tracks(sequences: Sequence[Sequence[TrackedFrame]], *, groups: Sequence[Any]) -> dict[str, Any]:
+def score_tracks(sequences: Sequence[Sequence[FrameIdentities]], *, groups: Sequence[Any]) -> dict[str, Any]:
     """Metrics of at least one sequence, `groups` (Q,) are their groups or recordings.
 
     `hota`, `deta` and `assa` are means over the IoUs HOTA_IOUS, as in TrackEval; `mota`, `idf1` and `switches` are at
@@ -83,7 +83,7 @@ def _interval(
 
 def tracked_frames(
     truth: Sequence[np.ndarray], detections: Sequence[np.ndarray], identities: Sequence[np.ndarray], *, code: int
-) -> list[TrackedFrame]:
+) -> list[FrameIdentities]:
     """The sequence of one class, from the labels (M, 9), detections (D, 8) and identities (D,) of a recording's frames.
 
     Detections without an identity, -1, are left out; so are objects to ignore or without an identity, and the
@@ -98,7 +98,7 @@ def tracked_frames(
         counted_D = match_objects(objects_M9, found_D8, same_class=True, iou=MATCH_IOU) != IGNORED
         true_M9 = objects_M9[objects_M9[:, _IGNORE] == 0]
         true_M = true_M9[:, _TRACK].astype(int)
-        frames.append(TrackedFrame(true_M, true_M9[:, 1:5], identity_D[counted_D], found_D8[counted_D, :4]))
+        frames.append(FrameIdentities(true_M, true_M9[:, 1:5], identity_D[counted_D], found_D8[counted_D, :4]))
     return frames
 
 
@@ -126,7 +126,7 @@ def _figures(counts_F: np.ndarray) -> dict[str, float | None]:
     }
 
 
-def _sequence_counts(sequence: Sequence[TrackedFrame]) -> np.ndarray:
+def _sequence_counts(sequence: Sequence[FrameIdentities]) -> np.ndarray:
     """The counts (F,) of one sequence."""
     true, predicted = (
         np.unique(np.concatenate([frame[place] for frame in sequence]), return_inverse=True) for place in (0, 2)

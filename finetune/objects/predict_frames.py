@@ -12,12 +12,11 @@ from finetune.metrics.detection import DEFAULT_SCORE_THRESHOLD
 from finetune.model.classifier import VideoClassifier
 from finetune.objects.detect import Detector, FrameOutput, Recording, RunDetector, read_recording
 from finetune.prediction.predict import run_of_model
-from finetune.recipe.object_fields import DETECTION_FIELDS
+from finetune.recipe.object_fields import DETECTION_FIELDS, MIN_SCORE
 from finetune.run.fitted import read_fitted
 from finetune.run.read import Run, open_run
 from finetune.tracking.tracker import NO_TRACK, TrackedFrame, is_duplicate, track_frames
 
-MIN_SCORE = 0.01
 Box = tuple[float, float, float, float]
 _SCORE, _CLASS = DETECTION_FIELDS.index("score"), DETECTION_FIELDS.index("class")
 

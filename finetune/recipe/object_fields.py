@@ -13,6 +13,7 @@ TARGET_FIELDS = ("state", "class", "cx", "cy", "w", "h", "dx", "dy")
 # in pixels as in labels: (x, y, w, h). Rows without a detection have score 0.
 DETECTION_FIELDS = ("x", "y", "w", "h", "score", "class", "dx", "dy")
 MAX_DETECTIONS = 100  # D, of a frame
+MIN_SCORE = 0.02  # of a detection: average precision needs those with low scores too
 
 UNLABELLED = 255  # the value of pixels of a mask without a label
 BACKGROUND = "background"  # the class of pixels that keep their colour where a mask is drawn

@@ -3,7 +3,7 @@ import json
 import numpy as np
 import pytest
 
-from finetune.metrics.tracking import TrackedFrame, score_tracks, tracked_frames
+from finetune.metrics.tracking import FrameIdentities, score_tracks, tracked_frames
 
 BOXES = {1: (0, 0, 20, 20), 2: (100, 0, 20, 20), 3: (200, 0, 20, 20)}
 
@@ -12,7 +12,7 @@ def frame(true, predicted):
     """A frame from true identities, and from pairs of a predicted identity and the true one whose box it has."""
     boxes = np.array([BOXES[identity] for identity in true], dtype=float).reshape(-1, 4)
     found = np.array([BOXES[place] for _, place in predicted], dtype=float).reshape(-1, 4)
-    return TrackedFrame(np.array(true, int), boxes, np.array([identity for identity, _ in predicted], int), found)
+    return FrameIdentities(np.array(true, int), boxes, np.array([identity for identity, _ in predicted], int), found)
 
 
 SWITCHED = [  # 1 is tracked as 10, then as 11; 2 as 20, and missed at the end; 30 is invented
@@ -41,7 +41,7 @@ def test_figures_worked_by_hand():
 
 def test_boxes_that_overlap_in_part_are_found_up_to_their_iou():
     boxes, shifted = np.array([[0.0, 0, 20, 20]]), np.array([[0.0, 0, 20, 12]])
-    task = scored([[TrackedFrame(np.array([1]), boxes, np.array([4]), shifted)] * 3])
+    task = scored([[FrameIdentities(np.array([1]), boxes, np.array([4]), shifted)] * 3])
     assert task["deta"] == task["assa"] == task["hota"] == pytest.approx(12 / 19)  # 0.05 … 0.6
     assert (task["mota"], task["idf1"]) == (1, 1)
 
@@ -109,7 +109,7 @@ def test_figures_of_real_recordings_are_those_of_other_packages(real, name, mota
     frames = []
     for number in range(1, int(max(true[:, 0].max(), predicted[:, 0].max())) + 1):
         parts = [rows[rows[:, 0] == number] for rows in (true, predicted)]
-        frames.append(TrackedFrame(*(part for rows in parts for part in (rows[:, 1].astype(int), rows[:, 2:6]))))
+        frames.append(FrameIdentities(*(part for rows in parts for part in (rows[:, 1].astype(int), rows[:, 2:6]))))
     task = scored([frames])
     assert task["switches"] == switches
     assert [round(task[key], 6) for key in ("mota", "idf1", "hota")] == [mota, idf1, hota]

@@ -17,9 +17,8 @@ from torchvision.models.detection.retinanet import RetinaNetHead
 from torchvision.ops import batched_nms, clip_boxes_to_image
 
 from finetune.model.dense.pyramid import GROUPS, PyramidShape
-from finetune.recipe.object_fields import DETECTION_FIELDS, MAX_DETECTIONS
+from finetune.recipe.object_fields import DETECTION_FIELDS, MAX_DETECTIONS, MIN_SCORE
 
-MIN_SCORE = 0.02  # of a detection: average precision needs those with low scores too
 MAX_CANDIDATES = 1000  # of a frame, before overlapping ones are removed
 MOTION_UNIT = 0.02  # of the picture's side, per frame: motion is predicted in this unit
 MOTION_WIDTH = 16  # channels of each frame in the motion branch
