@@ -1,1 +1,4 @@
-"""Vectors of unit length in a folder, and the nearest of them."""
+"""Vectors of unit length in a folder, and the nearest of them.
+
+`entry.py` says what a vector is of, `index.py` reads a folder, `writer.py` writes it, `nearest.py` searches exactly.
+"""
