@@ -3,21 +3,19 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from hashlib import sha256
 from pathlib import Path
-from typing import Any
 
 import numpy as np
-import torch
-from torch import Tensor, nn
 
 from finetune.data.manifest import Manifest
+from finetune.data.rows_without_labels import rows_without_labels
 from finetune.feature_cache.frozen_part import hash_tensors
 from finetune.inference.forward import predict_batch
+from finetune.inference.head_inputs import HeadInputs
 from finetune.model.classifier import VideoClassifier
 from finetune.recipe.tasks import require_classes
 from finetune.run.checkpoint import load_model
@@ -54,11 +52,7 @@ class ClipFeatures:
 
 def unlabelled_clips(run: Run, paths: Sequence[Path]) -> Manifest:
     """Whole files (or folders of numbered images) as rows of the split test, of which no label is used."""
-    number = len(paths)
-    encoded = np.array([os.fsencode(path.absolute()) for path in paths])
-    splits, labels = np.full(number, "test", dtype="U5"), np.zeros(number, dtype=np.int64)
-    manifest = Manifest(run.folder, run.classes, encoded, labels, splits, None)
-    return replace(manifest, image_rate=run.recipe.data.image_rate)
+    return rows_without_labels(run.folder, paths, classes=run.classes, image_rate=run.recipe.data.image_rate)
 
 
 def clip_features(run: Run, clips: Manifest, *, progress: Progress | None = None) -> ClipFeatures:
@@ -103,7 +97,7 @@ def _compute(
     loader, bad = evaluation_loader(lacking, "test", run.recipe, size=model.size, views=1)
     precision = resolve_precision(run.recipe.train.precision, next(model.parameters()).device)
     computed, skipped = {}, dict(bad)
-    with loader, _HeadInputs(model) as inputs:
+    with loader, HeadInputs(model) as inputs:
         for batch in loader:
             skipped.update(batch["skipped"])
             if batch["clips"] is not None:
@@ -114,31 +108,6 @@ def _compute(
             if report is not None:
                 report(len(computed) + len(skipped))
     return computed, {lacking.clip_name(row): reason for row, reason in skipped.items()}
-
-
-class _HeadInputs:
-    """Within the block, the vectors that the model's heads are given."""
-
-    def __init__(self, model: VideoClassifier) -> None:
-        self._task = model.primary
-        self._handle = model.heads.register_forward_pre_hook(self._keep)
-        self._given: list[Tensor] = []
-
-    def _keep(self, _: nn.Module, inputs: tuple[Any, ...]) -> None:
-        (vectors,) = inputs
-        self._given.append(vectors if isinstance(vectors, Tensor) else vectors[self._task])
-
-    def take(self) -> np.ndarray:
-        """The vectors (B, D) since the last call, as the mean over views."""
-        mean_BD = torch.stack(self._given).float().mean(0).cpu().numpy()
-        self._given.clear()
-        return mean_BD
-
-    def __enter__(self) -> _HeadInputs:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._handle.remove()
 
 
 def _key(model: VideoClassifier, run: Run) -> str:

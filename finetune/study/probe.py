@@ -8,10 +8,7 @@ predicted with a setting that was chosen on it. Test clips are not used, as they
 import time
 import warnings
 from collections.abc import Sequence
-from contextlib import ExitStack
 from dataclasses import dataclass, replace
-from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
@@ -20,11 +17,9 @@ from sklearn.model_selection import StratifiedGroupKFold
 from threadpoolctl import threadpool_limits
 
 from finetune.data.manifest import Manifest
-from finetune.errors import DataError, RecipeError, RunError
-from finetune.feature_cache.cache_folder import cache_root, make_room
-from finetune.feature_cache.cached_clips import CachedClips, open_cached_clips
-from finetune.feature_cache.fill import fill_cache
-from finetune.feature_cache.frozen_part import cache_key, frozen_part
+from finetune.errors import DataError, RecipeError
+from finetune.feature_cache.backbone_features import backbone_features
+from finetune.feature_cache.frozen_part import frozen_part
 from finetune.metrics.classification import score_multiclass
 from finetune.metrics.intervals import widen_for_pooled_folds
 from finetune.model.backbone.frame_fusion import PICTURES
@@ -137,34 +132,13 @@ def _compute_features(recipe: Recipe, manifest: Manifest, backbone: str, display
     assert frozen is not None
     dataset = ClipDataset(manifest, "train", clip=recipe.clip, views=1, facts=facts, packed=recipe.data.packed)
     started = time.perf_counter()
-    with ExitStack() as stack:
-        root = cache_root(recipe.train.cache_dir)
-        if recipe.train.cache == "off":
-            root = Path(stack.enter_context(TemporaryDirectory()))
-        cached = stack.enter_context(open_cached_clips(root, cache_key(model, frozen), frozen, dataset))
-        needed_bytes = cached.lacking() * cached.store.record
-        if problem := make_room(root, needed_bytes, budget_gb=recipe.train.cache_budget_gb):
-            raise RunError(f"{backbone}: {problem}; raise it, or free disk space")
-        fill_cache(
-            model,
-            frozen,
-            cached,
-            recipe.data,
-            watch=lambda done, rows: display.show_progress(backbone, done, rows),
-        )
-        features_NTD, rows = _read_features(cached)
-    seconds = time.perf_counter() - started
-    return _Features(features_NTD, manifest.labels[rows], fold_units(manifest)[rows], seconds)
-
-
-def _read_features(cached: CachedClips) -> tuple[np.ndarray, np.ndarray]:
-    """Features (N, T, D) and the numbers of their rows (N,)."""
-    dataset = cached.dataset
-    positions = [position for position, row in enumerate(dataset.rows.tolist()) if row not in cached.failed]
-    if not positions:
-        raise DataError(f"{dataset.manifest.source}: none of its files can be read")
-    features_NTD = cached.store.read(cached.places_NV[positions, 0]).float().numpy()
-    return features_NTD, dataset.rows[positions]
+    features = backbone_features(
+        model, frozen, dataset, recipe, watch=lambda done, rows: display.show_progress(backbone, done, rows)
+    )
+    if not len(features.rows):
+        raise DataError(f"{manifest.source}: none of its files can be read")
+    seconds, rows = time.perf_counter() - started, features.rows
+    return _Features(features.features_NTD, manifest.labels[rows], fold_units(manifest)[rows], seconds)
 
 
 def _split_folds(clips: _Features, num_folds: int, *, seed: int) -> list[Fold]:

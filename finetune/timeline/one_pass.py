@@ -39,7 +39,15 @@ def features_cut(model: VideoClassifier) -> Cut | None:
 def predict_windows(
     model: VideoClassifier, batches: Iterable[NumberedPictures], sampled_WVT: np.ndarray, *, precision: str
 ) -> Iterator[dict[str, Tensor]]:
-    """Predictions as `predict_batch` gives them for some windows at a time, in order.
+    """Predictions as `predict_batch` gives them for some windows at a time, in order; see `window_inputs`."""
+    for clips, cut in window_inputs(model, batches, sampled_WVT, precision=precision):
+        yield predict_batch(model, clips, precision=precision, cut=cut)
+
+
+def window_inputs(
+    model: VideoClassifier, batches: Iterable[NumberedPictures], sampled_WVT: np.ndarray, *, precision: str
+) -> Iterator[tuple[Tensor, Cut | None]]:
+    """Pictures (B, V, T, C, H, W), or activations at a cut (B, V, *cut.item), of some windows at a time, in order.
 
     The windows take the frames `sampled_WVT` (W, V, T); `batches` have all these frames, in rising order.
     """
@@ -61,7 +69,7 @@ def predict_windows(
                 cut = replace(cut, dtype=clips.dtype)
                 clips = clips.movedim(3, 2) if model.backbone.num_towers == 2 else clips  # (B, V, T, 2, D)
                 clips = _by_stage(clips, cut) if cut.taps else clips
-            yield predict_batch(model, clips, precision=precision, cut=cut)
+            yield clips, cut
             done += len(windows_BVT)
         held = {number: value for number, value in held.items() if done < len(lowest_W) and number >= lowest_W[done]}
 

@@ -1,0 +1,36 @@
+"""The vectors that a model passes to its heads: the features of clips before they are classified."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from finetune.model.classifier import VideoClassifier
+
+
+class HeadInputs:
+    """Within the block, keeps the vectors that the head of a task is given, by default of the primary task."""
+
+    def __init__(self, model: VideoClassifier, task: str | None = None) -> None:
+        self._task = model.primary if task is None else task
+        self._handle = model.heads.register_forward_pre_hook(self._keep)
+        self._given: list[Tensor] = []
+
+    def _keep(self, _: nn.Module, inputs: tuple[Any, ...]) -> None:
+        (vectors,) = inputs
+        self._given.append(vectors if isinstance(vectors, Tensor) else vectors[self._task])
+
+    def take(self) -> np.ndarray:
+        """The vectors (B, D) since the last call, as the mean over views."""
+        mean_BD = torch.stack(self._given).float().mean(0).cpu().numpy()
+        self._given.clear()
+        return mean_BD
+
+    def __enter__(self) -> HeadInputs:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._handle.remove()

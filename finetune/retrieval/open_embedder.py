@@ -1,0 +1,39 @@
+"""Open the embedder that made an index again, to embed queries and to add to it."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from finetune.errors import IndexFolderError, RunError
+from finetune.recipe.load import load_recipe
+from finetune.retrieval.backbone_embedder import BackboneEmbedder, recipe_of_source
+from finetune.retrieval.embedder import Embedder
+from finetune.retrieval.run_embedder import RunEmbedder
+from finetune.run.read import open_run
+from finetune.vector_index.entry import EmbeddingSource
+
+BASE_RECIPE = "folder"  # of a frozen backbone, whose settings replace its sections `clip` and `model`
+
+
+def open_embedder(source: EmbeddingSource, *, parts: Mapping[str, Any] | None = None) -> Embedder:
+    """The embedder with this source; `parts` are a run's own parts by recipe key.
+
+    Raises IndexFolderError where the weights are others than when the index was made, or the run is not there.
+    """
+    embedder: Embedder
+    if source.kind == "run":
+        try:
+            run = open_run(source.name, parts=parts)
+        except RunError as error:
+            raise IndexFolderError(f"the index was made with a run that cannot be opened: {error}") from None
+        embedder = RunEmbedder(run)
+    elif source.kind == "backbone":
+        embedder = BackboneEmbedder(recipe_of_source(source, load_recipe(BASE_RECIPE)))
+    else:
+        raise IndexFolderError(f"{source.name}: an index of kind {source.kind} cannot be opened yet")
+    if embedder.source.weights != source.weights:
+        raise IndexFolderError(
+            f"{source.name}: its weights have changed since the index was made (hash {source.weights[:12]}…, "
+            f"now {embedder.source.weights[:12]}…), so vectors "
+            "cannot be compared; index the videos again into a new folder"
+        )
+    return embedder

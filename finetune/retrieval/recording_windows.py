@@ -1,0 +1,62 @@
+"""The windows of one recording, and its frames in batches: each frame is decoded once."""
+
+from collections.abc import Callable, Generator, Iterable, Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+
+from finetune.errors import VideoError
+from finetune.recipe.schema import Clip
+from finetune.retrieval.embedder import WindowVector, embedded
+from finetune.runtime.threads import run_ahead
+from finetune.timeline.one_pass import NumberedPictures
+from finetune.timeline.timelines import BATCHES_AHEAD, picture_batches
+from finetune.timeline.windows import Windows, plan_windows
+from finetune.video.interval_frames import duration_by_times
+from finetune.video.probe_files import at_image_rate, clip_times, scan_with_times
+
+
+class RecordingWindows(NamedTuple):
+    """The windows of a recording that lasts `seconds`, each from a start to an end (W, 2), and its `batches`."""
+
+    path: Path
+    windows: Windows
+    intervals_W2: np.ndarray
+    seconds: float
+    batches: Generator[NumberedPictures]
+
+
+def open_recording(
+    path: Path, clip: Clip, *, window_seconds: float, step_seconds: float | None, image_rate: float
+) -> RecordingWindows:
+    """Plan the windows of a recording, one clip each. Raises VideoError for a file that cannot be read."""
+    info, layout = at_image_rate(scan_with_times(path), image_rate)
+    times_N = clip_times(path, info, layout)
+    try:
+        windows = plan_windows(times_N, clip, views=1, window_seconds=window_seconds, step_seconds=step_seconds)
+    except VideoError as error:  # clip.short_clips is `error`
+        raise VideoError(f"{path}: {error}; take longer windows") from None
+    seconds = duration_by_times(times_N, info.duration_seconds)
+    ends_N1 = np.append(times_N, max(seconds, float(times_N[-1]) + 1e-6))
+    intervals_W2 = np.stack([times_N[windows.firsts_W], ends_N1[windows.firsts_W + windows.counts_W]], 1).round(6)
+    batches = picture_batches(path, windows.sampled_frames, clip, info=info, layout=layout)
+    return RecordingWindows(path, windows, intervals_W2, seconds, run_ahead(batches, ahead=BATCHES_AHEAD))
+
+
+def window_vectors(
+    recording: RecordingWindows, features: Iterable[np.ndarray], progress: Callable[[float, float], None] | None
+) -> Iterator[WindowVector]:
+    """The windows with their features, of which batches (B, D) are given in order. Raises VideoError."""
+    done = 0
+    for features_BD in features:
+        for features_D in features_BD:
+            start, end = recording.intervals_W2[done].tolist()
+            _, vector_D, reason = embedded(done, features_D)
+            if vector_D is None:
+                raise VideoError(f"{recording.path}: the window from {start:g} to {end:g} s: {reason}")
+            yield WindowVector(start, end, vector_D)
+            done += 1
+        if progress is not None:
+            is_last = done == len(recording.windows)
+            progress(recording.seconds if is_last else float(recording.windows.times_W[done - 1]), recording.seconds)

@@ -1,0 +1,105 @@
+"""Embed clips with a run: the vectors that its network passes to its head."""
+
+from collections.abc import Callable, Iterator
+from contextlib import closing
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from finetune.data.manifest import Manifest
+from finetune.errors import RunError
+from finetune.feature_cache.frozen_part import hash_tensors
+from finetune.inference.forward import predict_batch
+from finetune.inference.head_inputs import HeadInputs
+from finetune.model.classifier import VideoClassifier
+from finetune.recipe.tasks import DENSE_KINDS
+from finetune.retrieval.embedder import Embedded, Progress, WindowVector, embedded
+from finetune.retrieval.recording_windows import RecordingWindows, open_recording, window_vectors
+from finetune.run.checkpoint import load_model
+from finetune.run.read import Run, require_checkpoint
+from finetune.runtime.device import resolve_device, resolve_precision
+from finetune.timeline.one_pass import predict_windows
+from finetune.vector_index.entry import EmbeddingSource
+from finetune.video.row_loader import evaluation_loader
+
+
+def embedded_task(run: Run) -> str:
+    """The task whose head gets the vectors: the first with classes, or else with numbers.
+
+    Raises RunError for an exported run, and for one whose tasks are all of frames.
+    """
+    require_checkpoint(run, "an embedding")
+    tasks = [name for name, output in run.outputs.items() if output.kind not in DENSE_KINDS]
+    if not tasks:
+        listed = ", ".join(f"{name} ({output.kind})" for name, output in run.outputs.items())
+        raise RunError(
+            f"{run.folder}: its tasks are of single frames ({listed}), so it has no vector of a clip; take a run that "
+            "classifies clips, or a frozen backbone with model.backbone=NAME"
+        )
+    return next((name for name in tasks if run.outputs[name].is_categorical), tasks[0])
+
+
+class RunEmbedder:
+    """Embeds clips with the weights of a run and its clip settings, one view each."""
+
+    def __init__(self, run: Run, *, model: VideoClassifier | None = None) -> None:
+        """A `model` of the run that is given is not read again. Raises RunError as `embedded_task` does."""
+        self.run, self._task = run, embedded_task(run)
+        model = load_model(run) if model is None else model.eval()
+        self.model = model.to(resolve_device(run.recipe.train.device))
+        self.clip = run.recipe.clip.model_copy(update={"size": model.size})
+        self.precision = resolve_precision(run.recipe.train.precision, model.device)
+        black = torch.zeros((1, 1, model.num_frames, 3, model.size, model.size), dtype=torch.uint8)
+        with HeadInputs(model, self._task) as inputs:
+            predict_batch(model, black, precision=self.precision)
+            dim = inputs.take().shape[1]
+        settings = {"task": self._task, "clip": self.clip.model_dump(mode="json")}
+        weights = hash_tensors(model.state_dict())
+        self.source = EmbeddingSource("run", str(run.folder.resolve()), weights, dim, settings)
+
+    def embed(self, clips: Manifest, *, progress: Progress | None = None) -> Iterator[Embedded]:
+        """The vector of each row, see `Embedder`."""
+        rows = replace(clips, splits=np.full(len(clips), "test", dtype="U5"), tasks={})
+        data = self.run.recipe.data.model_copy(update={"packed": None})
+        recipe = self.run.recipe.model_copy(update={"data": data})
+        loader, bad = evaluation_loader(rows, "test", recipe, size=self.model.size, views=1)
+        yield from (Embedded(row, None, reason) for row, reason in bad.items())
+        done = len(bad)
+        with loader, HeadInputs(self.model, self._task) as inputs:
+            for batch in loader:
+                yield from (Embedded(row, None, reason) for row, reason in batch["skipped"])
+                if batch["clips"] is not None:
+                    predict_batch(self.model, batch["clips"], precision=self.precision)
+                    features_BD = inputs.take()
+                    for row, features_D in zip(batch["row"].tolist(), features_BD, strict=True):
+                        yield embedded(row, features_D)
+                done += len(batch["row"]) + len(batch["skipped"])
+                if progress is not None:
+                    progress(done, len(clips))
+
+    def embed_windows(
+        self,
+        recording: Path,
+        *,
+        window_seconds: float,
+        step_seconds: float | None = None,
+        progress: Callable[[float, float], None] | None = None,
+    ) -> Iterator[WindowVector]:
+        """The vector of each window of a recording, see `Embedder`."""
+        opened = open_recording(
+            recording,
+            self.clip,
+            window_seconds=window_seconds,
+            step_seconds=step_seconds,
+            image_rate=self.run.recipe.data.image_rate,
+        )
+        with closing(opened.batches):
+            yield from window_vectors(opened, self._window_features(opened), progress)
+
+    def _window_features(self, opened: RecordingWindows) -> Iterator[np.ndarray]:
+        with HeadInputs(self.model, self._task) as inputs:
+            windows = predict_windows(self.model, opened.batches, opened.windows.sampled_WVT, precision=self.precision)
+            for _ in windows:
+                yield inputs.take()
