@@ -2,7 +2,6 @@
 
 from collections.abc import Callable, Iterator
 from contextlib import closing
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -10,44 +9,27 @@ import torch
 from torch import Tensor
 
 from finetune.data.manifest import Manifest
-from finetune.errors import RecipeError
 from finetune.feature_cache.backbone_features import backbone_features
 from finetune.feature_cache.frozen_part import cut_activations, feature_part, hash_tensors
 from finetune.model.backbone.frame_fusion import PICTURES
 from finetune.model.classifier import build_from_settings
-from finetune.recipe.own_parts import own_parts
-from finetune.recipe.schema import Clip, Model, Recipe
-from finetune.retrieval.embedder import Embedded, Progress, WindowVector, embedded
+from finetune.recipe.schema import Recipe
+from finetune.retrieval.embedder import Embedded, Progress, WindowVector, embedded, open_rows
+from finetune.retrieval.frozen_settings import check_frozen_settings
 from finetune.retrieval.recording_windows import RecordingWindows, open_recording, window_vectors
 from finetune.runtime.device import resolve_device, resolve_precision
 from finetune.timeline.one_pass import window_inputs
 from finetune.vector_index.entry import EmbeddingSource
-from finetune.video.dataset import ClipDataset
-from finetune.video.pack.read import manifest_facts
 
-FIXED = ("mean", "concat", "max", "topk", "diff", "slope")  # poolings over time without weights that must be trained
 ROWS_PER_PART = 1024  # whose features are in memory together
-
-
-def check_backbone_settings(recipe: Recipe) -> None:
-    """Raise RecipeError where a recipe's model has parts that must be trained before its vectors mean anything."""
-    if parts := own_parts(recipe):
-        raise RecipeError(
-            f"{', '.join(parts)}: an own part is not for frozen features; train a run, and give it as --run"
-        )
-    if recipe.model.temporal not in FIXED:
-        raise RecipeError(
-            f"model.temporal={recipe.model.temporal} has weights that must be trained; for frozen features take "
-            f"{', '.join(FIXED)}, or train a run, and give it as --run"
-        )
 
 
 class BackboneEmbedder:
     """Embeds clips by the sections `clip` and `model` of a recipe, one view each. Features are kept in the cache."""
 
     def __init__(self, recipe: Recipe) -> None:
-        """Raises RecipeError as `check_backbone_settings` does, and ModelError for missing weights."""
-        check_backbone_settings(recipe)
+        """Raises RecipeError as `check_frozen_settings` does, and ModelError for missing weights."""
+        check_frozen_settings(recipe)
         fusion = recipe.model.fusion if recipe.model.fusion in PICTURES else "late"  # others must be trained
         settings = recipe.model.model_copy(update={"fusion": fusion})
         torch.manual_seed(recipe.seed)
@@ -68,26 +50,27 @@ class BackboneEmbedder:
         weights = hash_tensors(model.backbone.state_dict())
         self.source = EmbeddingSource("backbone", str(settings.backbone), weights, dim, described)
 
-    def embed(self, clips: Manifest, *, progress: Progress | None = None) -> Iterator[Embedded]:
-        """The vector of each row, see `Embedder`."""
-        rows = replace(clips, splits=np.full(len(clips), "test", dtype="U5"), tasks={})
-        facts = manifest_facts(rows, None, side=self.model.size)
-        yield from (Embedded(row, None, reason) for row, reason in facts.bad.items())
-        dataset = ClipDataset(rows, "test", clip=self.clip, views=1, facts=facts)
+    def embed(
+        self, clips: Manifest, rows: np.ndarray | None = None, *, progress: Progress | None = None
+    ) -> Iterator[Embedded]:
+        """The vectors of `rows` (R,), by default of all, see `Embedder`."""
+        dataset, bad = open_rows(clips, self.clip, rows)
+        yield from (Embedded(row, None, reason) for row, reason in bad.items())
+        total = len(bad) + len(dataset)
         for first in range(0, len(dataset), ROWS_PER_PART):
             part = dataset.with_rows_and_draws(np.arange(first, min(first + ROWS_PER_PART, len(dataset))))
-            before = len(facts.bad) + first
+            before = len(bad) + first
 
-            def watch(done: int, of_part: int, before: int = before) -> None:
-                if progress is not None:
-                    progress(before + done, len(clips))
+            def watch(done: int, missing: int, before: int = before, part_rows: int = len(part)) -> None:
+                if progress is not None:  # rows in the cache count as done
+                    progress(before + part_rows - missing + done, total)
 
             features = backbone_features(self.model, self.frozen, part, self.recipe, watch=watch)
             yield from (Embedded(row, None, reason) for row, reason in features.failed.items())
             pooled_ND = self._pool(torch.from_numpy(features.features_NTD))
             for row, features_D in zip(features.rows.tolist(), pooled_ND, strict=True):
-                yield embedded(row, features_D)
-            watch(len(part), len(part))
+                yield embedded(row, features_D, clips.clip_name(row))
+            watch(0, 0)
 
     def embed_windows(
         self,
@@ -95,6 +78,7 @@ class BackboneEmbedder:
         *,
         window_seconds: float,
         step_seconds: float | None = None,
+        first_window: int = 0,
         progress: Callable[[float, float], None] | None = None,
     ) -> Iterator[WindowVector]:
         """The vector of each window of a recording, see `Embedder`."""
@@ -103,6 +87,7 @@ class BackboneEmbedder:
             self.clip,
             window_seconds=window_seconds,
             step_seconds=step_seconds,
+            first_window=first_window,
             image_rate=self.recipe.data.image_rate,
         )
         with closing(opened.batches):
@@ -119,10 +104,3 @@ class BackboneEmbedder:
         """From the features of time steps to a vector per clip, (B, D), not normalised."""
         pooled_BD: Tensor = self.model.temporal(features_BTD.float().to(self.model.device))
         return pooled_BD.cpu().numpy()
-
-
-def recipe_of_source(source: EmbeddingSource, recipe: Recipe) -> Recipe:
-    """A recipe with the settings that a frozen backbone's `source` records."""
-    clip = Clip.model_validate(source.settings["clip"])
-    model = Model.model_validate(source.settings["model"])
-    return recipe.model_copy(update={"clip": clip, "model": model, "seed": source.settings.get("seed", 0)})

@@ -5,8 +5,9 @@ from typing import Any
 
 from finetune.errors import IndexFolderError, RunError
 from finetune.recipe.load import load_recipe
-from finetune.retrieval.backbone_embedder import BackboneEmbedder, recipe_of_source
+from finetune.retrieval.backbone_embedder import BackboneEmbedder
 from finetune.retrieval.embedder import Embedder
+from finetune.retrieval.frozen_settings import recipe_of_source
 from finetune.retrieval.run_embedder import RunEmbedder
 from finetune.run.read import open_run
 from finetune.vector_index.entry import EmbeddingSource

@@ -1,11 +1,13 @@
 """The windows of one recording, and its frames in batches: each frame is decoded once."""
 
 from collections.abc import Callable, Generator, Iterable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 
+from finetune.data.intervals import clip_name
 from finetune.errors import VideoError
 from finetune.recipe.schema import Clip
 from finetune.retrieval.embedder import WindowVector, embedded
@@ -28,20 +30,36 @@ class RecordingWindows(NamedTuple):
 
 
 def open_recording(
-    path: Path, clip: Clip, *, window_seconds: float, step_seconds: float | None, image_rate: float
+    path: Path,
+    clip: Clip,
+    *,
+    window_seconds: float,
+    step_seconds: float | None,
+    first_window: int,
+    image_rate: float,
 ) -> RecordingWindows:
-    """Plan the windows of a recording, one clip each. Raises VideoError for a file that cannot be read."""
+    """Plan the windows of a recording from `first_window` on, one clip each; there may be none.
+
+    Raises VideoError for a file that cannot be read.
+    """
     info, layout = at_image_rate(scan_with_times(path), image_rate)
     times_N = clip_times(path, info, layout)
     try:
         windows = plan_windows(times_N, clip, views=1, window_seconds=window_seconds, step_seconds=step_seconds)
     except VideoError as error:  # clip.short_clips is `error`
         raise VideoError(f"{path}: {error}; take longer windows") from None
+    windows = _from_window(windows, first_window)
     seconds = duration_by_times(times_N, info.duration_seconds)
     ends_N1 = np.append(times_N, max(seconds, float(times_N[-1]) + 1e-6))
     intervals_W2 = np.stack([times_N[windows.firsts_W], ends_N1[windows.firsts_W + windows.counts_W]], 1).round(6)
-    batches = picture_batches(path, windows.sampled_frames, clip, info=info, layout=layout)
+    frames_M = windows.sampled_frames
+    batches = picture_batches(path, frames_M, clip, info=info, layout=layout) if len(frames_M) else iter(())
     return RecordingWindows(path, windows, intervals_W2, seconds, run_ahead(batches, ahead=BATCHES_AHEAD))
+
+
+def _from_window(windows: Windows, first: int) -> Windows:
+    kept = {name: getattr(windows, name)[first:] for name in ("firsts_W", "counts_W", "times_W", "sampled_WVT")}
+    return replace(windows, **kept)
 
 
 def window_vectors(
@@ -52,9 +70,10 @@ def window_vectors(
     for features_BD in features:
         for features_D in features_BD:
             start, end = recording.intervals_W2[done].tolist()
-            _, vector_D, reason = embedded(done, features_D)
+            name = clip_name(recording.path, start, end)
+            _, vector_D, reason = embedded(done, features_D, name)
             if vector_D is None:
-                raise VideoError(f"{recording.path}: the window from {start:g} to {end:g} s: {reason}")
+                raise VideoError(str(reason))
             yield WindowVector(start, end, vector_D)
             done += 1
         if progress is not None:

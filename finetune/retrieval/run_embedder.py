@@ -2,7 +2,6 @@
 
 from collections.abc import Callable, Iterator
 from contextlib import closing
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -15,14 +14,14 @@ from finetune.inference.forward import predict_batch
 from finetune.inference.head_inputs import HeadInputs
 from finetune.model.classifier import VideoClassifier
 from finetune.recipe.tasks import DENSE_KINDS
-from finetune.retrieval.embedder import Embedded, Progress, WindowVector, embedded
+from finetune.retrieval.embedder import Embedded, Progress, WindowVector, embedded, open_rows
 from finetune.retrieval.recording_windows import RecordingWindows, open_recording, window_vectors
 from finetune.run.checkpoint import load_model
 from finetune.run.read import Run, require_checkpoint
 from finetune.runtime.device import resolve_device, resolve_precision
 from finetune.timeline.one_pass import predict_windows
 from finetune.vector_index.entry import EmbeddingSource
-from finetune.video.row_loader import evaluation_loader
+from finetune.video.row_loader import row_loader
 
 
 def embedded_task(run: Run) -> str:
@@ -59,25 +58,23 @@ class RunEmbedder:
         weights = hash_tensors(model.state_dict())
         self.source = EmbeddingSource("run", str(run.folder.resolve()), weights, dim, settings)
 
-    def embed(self, clips: Manifest, *, progress: Progress | None = None) -> Iterator[Embedded]:
-        """The vector of each row, see `Embedder`."""
-        rows = replace(clips, splits=np.full(len(clips), "test", dtype="U5"), tasks={})
-        data = self.run.recipe.data.model_copy(update={"packed": None})
-        recipe = self.run.recipe.model_copy(update={"data": data})
-        loader, bad = evaluation_loader(rows, "test", recipe, size=self.model.size, views=1)
+    def embed(
+        self, clips: Manifest, rows: np.ndarray | None = None, *, progress: Progress | None = None
+    ) -> Iterator[Embedded]:
+        """The vectors of `rows` (R,), by default of all, see `Embedder`."""
+        dataset, bad = open_rows(clips, self.clip, rows)
         yield from (Embedded(row, None, reason) for row, reason in bad.items())
-        done = len(bad)
-        with loader, HeadInputs(self.model, self._task) as inputs:
+        done, total = len(bad), len(bad) + len(dataset)
+        with row_loader(dataset, self.run.recipe.data) as loader, HeadInputs(self.model, self._task) as inputs:
             for batch in loader:
                 yield from (Embedded(row, None, reason) for row, reason in batch["skipped"])
                 if batch["clips"] is not None:
                     predict_batch(self.model, batch["clips"], precision=self.precision)
-                    features_BD = inputs.take()
-                    for row, features_D in zip(batch["row"].tolist(), features_BD, strict=True):
-                        yield embedded(row, features_D)
+                    for row, features_D in zip(batch["row"].tolist(), inputs.take(), strict=True):
+                        yield embedded(row, features_D, clips.clip_name(row))
                 done += len(batch["row"]) + len(batch["skipped"])
                 if progress is not None:
-                    progress(done, len(clips))
+                    progress(done, total)
 
     def embed_windows(
         self,
@@ -85,6 +82,7 @@ class RunEmbedder:
         *,
         window_seconds: float,
         step_seconds: float | None = None,
+        first_window: int = 0,
         progress: Callable[[float, float], None] | None = None,
     ) -> Iterator[WindowVector]:
         """The vector of each window of a recording, see `Embedder`."""
@@ -93,6 +91,7 @@ class RunEmbedder:
             self.clip,
             window_seconds=window_seconds,
             step_seconds=step_seconds,
+            first_window=first_window,
             image_rate=self.run.recipe.data.image_rate,
         )
         with closing(opened.batches):

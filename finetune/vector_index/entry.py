@@ -23,6 +23,7 @@ class Entry:
     split: str | None = None
     key: str = ""  # changes with the file: its size and the time of its last change
     row: int | None = None  # number in the manifest that it came from
+    boxes: str | None = None  # of a row that follows an object, as in a manifest
 
 
 @dataclass(frozen=True)
@@ -67,7 +68,7 @@ def entry_from_json(line: bytes) -> Entry:
     """Raises ValueError or TypeError where a line is not an entry."""
     entry = Entry(**json.loads(line))
     numbers = (entry.start, entry.end, entry.row)
-    texts = (entry.path, entry.key, entry.group or "", entry.split or "")
+    texts = (entry.path, entry.key, entry.group or "", entry.split or "", entry.boxes or "")
     if not all(isinstance(text, str) for text in texts) or not isinstance(entry.labels, dict | None):
         raise ValueError(f"not an entry: {line[:80]!r}")
     if not all(value is None or isinstance(value, int | float) for value in numbers):
