@@ -44,7 +44,7 @@ def parse_intervals(table: Table) -> tuple[np.ndarray | None, dict[int, str]]:
     errors: dict[int, list[str]] = {}
     for place, (name, texts) in enumerate(columns.items()):
         for row, text in enumerate(texts or ()):
-            value = _parse_seconds(text) if text else WHOLE[place]
+            value = parse_seconds(text) if text else WHOLE[place]
             if value is None:
                 errors.setdefault(row, []).append(f"{name} {escape_invisible(text)!r} {_advice(text)}")
             else:
@@ -58,7 +58,7 @@ def parse_intervals(table: Table) -> tuple[np.ndarray | None, dict[int, str]]:
     return intervals_N2, {row: "; ".join(errors[row]) for row in sorted(errors)}
 
 
-def _parse_seconds(text: str) -> float | None:
+def parse_seconds(text: str) -> float | None:
     """Seconds to the microsecond, with a decimal point or comma; None where the text is no time."""
     if not _SECONDS.fullmatch(text):
         return None

@@ -1,4 +1,4 @@
-"""Videos that a browser can play: which files it plays as they are, and an H.264 copy of what it cannot.
+"""Videos that a browser can play: a file as it is, or an H.264 copy of what it cannot play.
 
 Runs in worker processes: a decoder that hangs or crashes costs one request.
 """
@@ -14,18 +14,12 @@ from finetune.errors import FinetuneError, VideoError
 from finetune.prediction.inputs import InputVideo, find_inputs
 from finetune.recipe.schema import Recipe
 from finetune.serve.request import COPY_NAME, MediaRequest, report_progress
-from finetune.video.decode.container import open_video
 from finetune.video.decode.gop import GopLayout
+from finetune.video.decode.playable import playable_type
 from finetune.video.decode.probe import scan
 from finetune.video.decode.read import stream_frames
 from finetune.video.encode import RecordingWriter
 
-# By what begins FFmpeg's name of a container: its type, endings, and codecs that browsers play in it.
-PLAYABLE = {
-    "mov": ("video/mp4", (".mp4", ".m4v", ".mov"), ("h264", "vp9", "av1", "libdav1d", "libaom-av1")),
-    "matroska": ("video/webm", (".webm",), ("vp8", "vp9", "av1", "libdav1d", "libvpx", "libvpx-vp9")),
-}
-PLAYABLE_PIXELS = ("yuv420p", "yuvj420p")
 LONGEST_SIDE = 640  # pixels of a copy
 MAX_SECONDS = 600.0  # of a copy
 COPY_TYPE = "video/mp4"
@@ -42,16 +36,6 @@ def serve_media(request: MediaRequest, recipe: Recipe) -> dict[str, Any]:
         return {"error": f"{request.name}: takes too much memory to decode"}
     except FinetuneError as error:
         return {"error": str(error).replace(str(request.path), request.name)}
-
-
-def playable_type(path: Path) -> str | None:
-    """The media type of a file that browsers play as it is; None for other files. Raises VideoError for no video."""
-    if path.is_dir():
-        return None
-    with open_video(path) as (container, stream):
-        kind, endings, codecs = PLAYABLE.get(container.format.name.split(",")[0], ("", (), ()))
-        is_playable = path.suffix.lower() in endings and stream.codec_context.name in codecs
-        return kind if is_playable and stream.codec_context.pix_fmt in PLAYABLE_PIXELS else None
 
 
 def write_copy(request: MediaRequest, recipe: Recipe) -> None:

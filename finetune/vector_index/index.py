@@ -5,7 +5,7 @@ The folder may come from somebody else: nothing in it is executed, and only file
 
 import json
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict
 from functools import cached_property
 from hashlib import sha256
@@ -68,6 +68,17 @@ class VectorIndex:
         """The entry of a row. Raises IndexFolderError where there is no such row."""
         shard, position = self._locate(row)
         return shard.entries(position, position + 1)[0]
+
+    def entries_at(self, rows: Sequence[int]) -> list[Entry]:
+        """The entries of some rows, in the order of `rows`; each shard is read once."""
+        found: dict[int, Entry] = {}
+        shards_R = np.searchsorted(self._ends, np.asarray(rows, dtype=np.int64), side="right") - 1
+        for number in np.unique(shards_R).tolist():
+            first = int(self._ends[number])
+            of_shard = [row for row, shard in zip(rows, shards_R, strict=True) if shard == number]
+            entries = self._shards[number].entries_at([row - first for row in of_shard])
+            found |= dict(zip(of_shard, entries, strict=True))
+        return [found[row] for row in rows]
 
     def vector(self, row: int) -> np.ndarray:
         """The vector (D,) of a row. Raises IndexFolderError where there is no such row."""

@@ -89,6 +89,13 @@ class Shard:
         with self._damage_named():
             return [entry_from_json(line) for line in lines]
 
+    def entries_at(self, positions: Sequence[int]) -> list[Entry]:
+        """The entries of some rows, at least one, in the order of `positions`."""
+        first = min(positions)
+        lines = self.lines(first, max(positions) + 1)
+        with self._damage_named():
+            return [entry_from_json(lines[position - first]) for position in positions]
+
     @contextmanager
     def _opened(self) -> Iterator[tuple[Any, dict[str, Any]]]:
         """The file and its header, with `data`, the offset of the tensors."""

@@ -22,6 +22,8 @@ ERRORS = (
     "lr-find folder data.folder=nowhere",
     "probe folder data.folder=nowhere",
     "features folder data.folder=nowhere",
+    "search nowhere row:1",
+    "search nowhere",
 )
 
 

@@ -34,6 +34,7 @@ from finetune.metrics.event_matching import Event
 from finetune.report.compare.compare_runs import compare_runs
 from finetune.report.compare.page import write_compare_page
 from finetune.report.pages.runs_index import write_index
+from finetune.report.pages.search import PageClip, PageQuery, write_search_page
 from finetune.report.pages.tasks_ablation import write_ablation
 from finetune.report.pages.timeline import MAX_PICTURES, chosen_events, write_timeline_page
 from finetune.report.run.page import write_report
@@ -67,6 +68,7 @@ PAGES = (
     "multilabel",
     "numbers",
     "timeline",
+    "search",
 )
 FIND_FAULTS = Path(__file__).parent.with_name("page_layout.js").read_text(encoding="utf-8")
 SLOW = (pytest.mark.slow, pytest.mark.skipif("FINETUNE_ALL" not in os.environ, reason="takes long; set FINETUNE_ALL=1"))
@@ -95,6 +97,7 @@ def pages(tmp_path_factory):
         "multilabel": of(write_multilabel_run, tmp_path_factory.mktemp("multilabel")),
         "numbers": of(write_long_run_of_large_numbers, tmp_path_factory.mktemp("numbers")),
         "timeline": of_recordings(tmp_path_factory.mktemp("timeline"), Path(f"/data/{ODD_CLIP}.mp4")),
+        "search": of_queries(tmp_path_factory.mktemp("search")),
     }
 
 
@@ -159,6 +162,23 @@ def of_recordings(folder, *videos, seconds=5.76, page="timeline.html"):
     return folder / page
 
 
+def of_queries(folder, *videos):
+    """The page of three searches: clips that are not there or cannot be played, words, and no hits; or of videos.
+
+    Each video is a hit as a whole, and from 1 to 2 seconds.
+    """
+    jpeg = encode_jpeg(np.full((3, 96, 128), 100, np.uint8))
+    gone = PageClip(f"/data/{ODD_CLIP}.mp4", labels=ODD[0], problem="there is no such file")
+    pictures = [PageClip(f"/data/{name}/{'long_name' * 9}.avi", (1.5, 1e4), name, jpeg) for name in ODD]
+    hits = [(0.9 - number / 10, clip) for number, clip in enumerate([*pictures, gone])]
+    queries = [PageQuery(ODD_CLIP, gone, hits), PageQuery(f"“{ODD[3]}”", None, hits[:1]), PageQuery("none", gone, [])]
+    if videos:
+        parts = [PageClip(str(video), times, "", jpeg, True) for video in videos for times in ((0, np.inf), (1, 2))]
+        queries = [PageQuery("query", parts[1], [(0.5, part) for part in parts])]
+    write_search_page(queries, path=folder / "search.html", index=ODD[0], num_rows=12_345)
+    return folder / "search.html"
+
+
 @pytest.fixture(scope="module")
 def browser():
     with playwright.sync_playwright() as started:
@@ -220,6 +240,7 @@ def test_names_that_try_to_be_markup_are_shown_as_they_are(pages, show):
         "compare": [*ODD[:4], ODD_CLIP, "<u>b", "c & d"],
         "index": [ODD[0], "<u>b"],
         "timeline": [*ODD, ODD_CLIP],
+        "search": [*ODD, ODD_CLIP, "12,345 rows", "No hits: all rows are left out."],
         "check": [ODD[0], "\u202eb", "<i>copy.mp4", "<s>damaged.mp4", "\"1' & <b>.mp4"],
     }.items():
         page = show(pages[name])
@@ -523,3 +544,46 @@ def test_ten_hours_of_many_events_and_classes_stay_below_two_megabytes(tmp_path,
         in page.locator("header").text_content()
     )
     assert page.locator(".event").count() == 1000
+
+
+VIDEOS = "[...document.querySelectorAll('video')]"
+
+
+@pytest.fixture(scope="module")
+def search_page(tmp_path_factory):
+    """A search page whose query and hits are videos, the second of which is not there; and the addresses of both."""
+    folder = tmp_path_factory.mktemp("played")
+    videos = [make_clip(folder / "50% & 'one' #2 ü?.mp4", 144, size=96, step=1), folder / "gone.mp4"]
+    return of_queries(folder, *videos), [video.as_uri() for video in videos]
+
+
+@pytest.mark.slow
+def test_query_and_hits_play_from_their_starts_to_their_ends_over_and_over(search_page, show):
+    page = show(search_page[0], plays=search_page[1])
+    until(page, f"{VIDEOS}[0].currentTime > 1 && !{VIDEOS}[0].paused && !{VIDEOS}[1].paused")
+    page.evaluate("window.most = 0; window.least = 9")
+    page.evaluate(
+        f"{VIDEOS}[0].addEventListener('timeupdate', () => {{ const time = {VIDEOS}[0].currentTime;"
+        " window.most = Math.max(window.most, time); window.least = Math.min(window.least, time); })"
+    )
+    page.evaluate(f"{VIDEOS}[0].currentTime = 1.8")
+    until(page, "window.least < 1.5")
+    assert page.evaluate("window.most < 2.3 && window.least >= 1")
+
+
+@pytest.mark.slow
+def test_keys_and_buttons_of_a_search_page(search_page, show):
+    page = show(search_page[0], plays=search_page[1], width=390, reduced_motion="reduce")
+    assert page.evaluate(f"{VIDEOS}.every((video) => video.paused)"), "reduced motion: nothing moves by itself"
+    page.keyboard.press("Space")
+    until(page, f"!{VIDEOS}[0].paused")
+    page.locator("button", has_text="Pause all").click()
+    until(page, f"{VIDEOS}.every((video) => video.paused)")
+    for key, place in (("j", 0), ("j", 1), ("k", 0), ("k", 0), ("j", 1)):
+        page.keyboard.press(key)
+        assert page.evaluate("[...document.querySelectorAll('[data-hit]')].indexOf(document.activeElement)") == place
+    assert page.evaluate("getComputedStyle(document.activeElement).outlineStyle") == "solid"
+    page.locator("video").nth(3).scroll_into_view_if_needed()
+    page.keyboard.press("r")
+    until(page, "document.querySelectorAll('.problem').length > 0")
+    assert "or it is no longer at its path" in page.locator(".problem").first.text_content()

@@ -1,0 +1,138 @@
+"""`finetune search` as a user calls it: tables, JSON, CSV, the page, and what is wrong with a call."""
+
+import csv
+import json
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+from grey import make_clip
+from indexed import write_index
+
+from finetune.data.read import read_csv
+from finetune.vector_index.entry import Entry
+
+
+@pytest.fixture
+def clips(tmp_path, monkeypatch):
+    """The current folder with clips and an index of them: rows 0 to 3 are alike, in two groups; 4 and 5 are windows."""
+    monkeypatch.chdir(tmp_path)
+    entries = []
+    for row in range(4):
+        clip = make_clip(tmp_path / f"clips/{row}, ü.mp4", 6, start=16 + row)
+        labels = {"label": ["kick"], "place": ["in", "out"]}
+        entries.append(Entry(str(clip), labels=labels, group=f"p{row // 2}", split="train" if row else "test"))
+    entries += [Entry("/gone/=rec.mp4", 0.0, 2.5), Entry("/gone/=rec.mp4", 2.5, 5.0)]
+    angles = np.arange(6) / 10
+    write_index(tmp_path / "index", entries, np.stack([np.cos(angles), np.sin(angles)], 1))
+    return tmp_path
+
+
+def test_hits_are_a_table_for_each_query(finetune, clips):
+    status, out, err = finetune("search", "index", "row:0", "clips/3, ü.mp4", "--top-k", 2)
+    assert (status, err) == (0, "")
+    assert out.splitlines() == [
+        "query row:0, clips/0, ü.mp4, kick; in;out",
+        "score  row  label  place   clip",
+        "0.980    2  kick   in;out  clips/2, ü.mp4",
+        "0.955    3  kick   in;out  clips/3, ü.mp4",
+        "",
+        "query clips/3, ü.mp4, kick; in;out",
+        "score  row  label  place   time     clip",
+        "0.995    4  –      –       0–2.5 s  /gone/=rec.mp4",
+        "0.980    1  kick   in;out           clips/1, ü.mp4",
+    ]
+
+
+def test_json_has_each_query_with_its_hits(finetune, clips):
+    status, out, err = finetune("search", "index", "/gone/=rec.mp4@0-2.5", "--json", "--same-group", "--top-k", 2)
+    assert (status, err) == (0, "")
+    (query,) = json.loads(out)
+    hits = query.pop("hits")
+    assert query == {"query": "/gone/=rec.mp4@0-2.5", "row": 4, "path": "/gone/=rec.mp4", "start": 0.0, "end": 2.5}
+    assert [hit["row"] for hit in hits] == [3, 5]
+    assert hits[0] == {
+        "row": 3,
+        "score": 0.995004,
+        "path": str(clips / "clips/3, ü.mp4"),
+        "labels": {"label": ["kick"], "place": ["in", "out"]},
+        "group": "p1",
+        "split": "train",
+    }
+
+
+def test_a_csv_of_hits_is_read_as_rows_of_a_manifest(finetune, clips):
+    status, out, _ = finetune("search", "index", "row:0", "row:5", "--within", "label=kick", "--csv", "out/hits.csv")
+    assert (status, out.splitlines()[-1]) == (0, "out/hits.csv")
+    with (clips / "out/hits.csv").open(newline="", encoding="utf-8") as file:
+        rows = list(csv.DictReader(file))
+    assert [(row["query"], row["rank"], row["row"], row["label"], row["place"]) for row in rows] == [
+        *(("row:0", str(rank), str(row), "kick", "in;out") for rank, row in enumerate((2, 3), 1)),
+        *(("row:5", str(rank), str(row), "kick", "in;out") for rank, row in enumerate((3, 2, 1, 0), 1)),
+    ]
+    table = read_csv(clips / "out/hits.csv", labels="of tasks")
+    assert (table["path"], table["label"]) == ([row["path"] for row in rows], ["kick"] * 6)
+
+
+def test_where_rows_are_left_out_it_is_told(finetune, clips):
+    status, out, err = finetune("search", "index", "row:4", "--within", "path=/gone")
+    assert (status, out) == (0, "query row:4, /gone/=rec.mp4, 0–2.5 s\n")
+    assert err == (
+        "row:4: no hits, as all other rows are left out; --same-group keeps those of the query's own file and group\n"
+    )
+    _, out, err = finetune("search", "index", "row:4", "--within", "path=/gone", "--same-group", "--top-k", 1000)
+    assert (out.count("\n"), err) == (3, "row:4: 1 hit, as all other rows are left out\n")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["index"], "index: nothing to search for; name a video, a picture, or a row such as row:0"),
+        (["index", "row:9", "nowhere.mp4"], "nowhere.mp4: there is no such file, and the index has no row of it"),
+        (["index", "row:0", "--text", "a kick"], "which knows no words"),
+        (["index", "row:0", "--within", "label=kik"], "index: no row has label=kik (nearest: kick)"),
+        (["index", "bad.mp4", "bad.png"], "bad.png: "),
+        (["clips", "row:0"], "clips: is not an index: it has no index.json; make one with: finetune index SOURCE"),
+        (["empty", "row:0"], "empty: the index is empty; add videos"),
+        (["newer", "row:0"], "newer: was written by a newer version of finetune (index format 99"),
+        (["damaged", "row:0"], ".safetensors: is missing: the index is incomplete"),
+        (["index", "row:0", "--csv", "clips"], "clips: "),
+        (["index", "row:0", "--page", "bad.mp4/page.html"], "bad.mp4"),
+    ],
+)
+def test_a_mistake_is_named_in_plain_words(finetune, clips, arguments, message):
+    for name in ("bad.mp4", "bad.png"):
+        (clips / name).write_bytes(b"no video")
+    write_index(clips / "empty", [], np.empty((0, 2)))
+    write_index(clips / "newer", 1)
+    text = (clips / "newer/index.json").read_text()
+    (clips / "newer/index.json").write_text(text.replace('"format": 1', '"format": 99'))
+    write_index(clips / "damaged", 1)
+    next((clips / "damaged").glob("*.safetensors")).unlink()
+    status, out, err = finetune("search", *arguments)
+    assert (status, out) == (2, "")
+    assert message in err
+    assert "Traceback" not in err
+
+
+def test_rows_are_searched_without_torch_and_without_decoding(clips):
+    code = (
+        "import sys; from finetune.cli.main import main; sys.argv = ['finetune', *sys.argv[1:]]\n"
+        "try: main()\n"
+        "except SystemExit as end: assert end.code == 0, end.code\n"
+        "heavy = {'torch', 'timm', 'scipy', 'sklearn', 'av', 'cv2', 'matplotlib', 'usearch'} & set(sys.modules)\n"
+        "assert not heavy, heavy"
+    )
+    arguments = ["search", "index", "row:0", "--json", "--csv", "hits.csv", "--within", "label=kick"]
+    subprocess.run([sys.executable, "-c", code, *arguments], check=True, capture_output=True, timeout=60)
+
+
+def test_the_page_has_a_picture_of_each_clip_that_can_be_read(finetune, clips):
+    status, out, _ = finetune("search", "index", "row:0", "--page", "page.html")
+    assert (status, out.splitlines()[-1]) == (0, "page.html")
+    html = (clips / "page.html").read_text(encoding="utf-8")
+    assert html.count("data:image/jpeg;base64,") == 3, "of the query and of two hits"
+    assert html.count("<video ") == 3
+    assert "there is no such file" in html
+    assert (clips / "clips/2, ü.mp4").as_uri() in html
