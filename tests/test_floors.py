@@ -75,6 +75,7 @@ ALLOWED_IMPORTERS = {
         *(
             "video/decode/opencv_torchcodec.py",
             "video/still_edges.py",
+            "checks/copy_alignment.py",
             "video/draw_objects.py",
             "video/tube_frames.py",
             "prediction/overlay.py",

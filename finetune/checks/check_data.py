@@ -33,20 +33,27 @@ from finetune.data.intervals import clip_name, seconds_text
 from finetune.data.labels import Labels
 from finetune.data.valid_names import has_forbidden_characters, replace_surrogates
 from finetune.errors import DataError, VideoError
+from finetune.storage.numbered_images import DEFAULT_IMAGE_FPS
 from finetune.text import count
-from finetune.video.probe_files import TIMEOUT_REASON, FileInspection
+from finetune.video.probe_files import STALL_LIMIT_SECONDS, TIMEOUT_REASON, FileInspection, Progress
 
 SCHEMA = 1
 _SEVERITY_ORDER = {"mend": 0, "warning": 1, "note": 2}
 
 
 def audit(
-    rows: Rows, inspections: Sequence[FileInspection | VideoError], marks: Sequence[Mark] = ()
+    rows: Rows,
+    inspections: Sequence[FileInspection | VideoError],
+    marks: Sequence[Mark] = (),
+    *,
+    reading: tuple[float, float] = (DEFAULT_IMAGE_FPS, STALL_LIMIT_SECONDS),
+    progress: Progress | None = None,
 ) -> tuple[dict[str, Any], list[int]]:
     """The findings as JSON data, and the rows that remain when those with errors are removed.
 
-    `inspections` are those of the rows' files, in order; `marks` come from `find_marks`. Removing rows does not fix
-    every error: a group in several splits, or a class without training files, remains.
+    `inspections` are those of the rows' files, in order; `marks` come from `find_marks`. Likely copies are read again,
+    see `find_near_copies` for `reading` and `progress`. Removing rows does not fix every error: a group in several
+    splits, or a class without training files, remains.
     """
     results = {row: rows.interval_errors.get(row, inspection) for row, inspection in enumerate(inspections)}
     bad = {row: str(result) for row, result in results.items() if isinstance(result, VideoError | str)}
@@ -55,7 +62,7 @@ def audit(
     facts = numeric_file_facts(list(good.values()))
     pictures_N3SS = _pictures(list(good.values()))
     contents = content_ids([rows.paths[row] for row in readable])
-    copies = find_duplicates(rows, readable, pictures_N3SS, contents)
+    copies = find_duplicates(rows, good, contents, reading=reading, progress=progress)
     shortcuts = {where: _shortcuts(rows, labels, readable, facts) for where, labels in rows.named_tasks.items()}
     of_frames, frame_tables = _frame_labels(rows, good)
     findings = [
@@ -147,7 +154,7 @@ def numeric_file_facts(inspections: Sequence[FileInspection]) -> dict[str, np.nd
 
 def _pictures(inspections: Sequence[FileInspection]) -> np.ndarray:
     """The thumbnails of the files, uint8 (N, 3, S, S)."""
-    pictures = [inspection.pictures_3SS for inspection in inspections]
+    pictures = [inspection.pictures_5SS[::2] for inspection in inspections]
     return np.stack(pictures) if pictures else np.empty((0, 3, 1, 1), np.uint8)
 
 
@@ -292,4 +299,6 @@ def _duplicates_as_json(copies: DuplicateSet, names: Sequence[str], rows: Rows) 
         "exact": copies.exact,
         "mirrored": copies.mirrored,
         "across": copies.across,
+        "changes": list(copies.changes),
+        "still": copies.still,
     }

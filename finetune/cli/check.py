@@ -71,7 +71,8 @@ def check(
             clips, seconds=seconds, image_rate=data.image_rate, every_frame=every_frame, progress=progress
         )
     marks = find_marks(rows, looks)
-    result, left = audit(rows, looks, marks)
+    with progress_bar("comparing likely copies") as progress:
+        result, left = audit(rows, looks, marks, reading=(data.image_rate, seconds), progress=progress)
     page = _page_path(out, where)
     pictures = LabelledPictures(rows, [file["file"] for file in result["files"]], looks)
     write_check_page(result, pictures, [mark.mean_jpeg for mark in marks], path=page)
@@ -126,15 +127,19 @@ def _lines(finding: dict[str, Any], result: dict[str, Any]) -> list[str]:
     if finding["kind"] == "unreadable":
         return [f"{file['file']}: {file['reason']}" for file in result["unreadable"]]
     lines = finding["files"]
-    if finding["kind"] in {"exact_copies", "near_copies"}:
-        exact, across = finding["kind"] == "exact_copies", finding["severity"] == "mend"
-        duplicates = [entry for entry in result["copies"] if (entry["exact"], entry["across"]) == (exact, across)]
+    if finding["kind"] in {"exact_copies", "near_copies", "same_scene"}:
+        kind = finding["kind"] == "exact_copies", finding["kind"] == "same_scene", finding["severity"] != "note"
+        duplicates = [entry for entry in result["copies"] if (entry["exact"], entry["still"], entry["across"]) == kind]
         lines = [
-            " = ".join(map(_with_split, entry["files"], entry["splits"])) + " (mirrored)" * entry["mirrored"]
+            " = ".join(map(_with_split, entry["files"], entry["splits"])) + _in_parentheses(entry["changes"])
             for entry in duplicates
         ]
     shown = lines[:FILES_SHOWN]
     return shown if len(lines) <= FILES_SHOWN else [*shown, f"and {len(lines) - FILES_SHOWN} more"]
+
+
+def _in_parentheses(changes: list[str]) -> str:
+    return f" ({', '.join(changes)})" if changes else ""
 
 
 def _with_split(file: str, split: str) -> str:

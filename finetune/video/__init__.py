@@ -10,6 +10,6 @@ geometry.py       where that crop is in the source video; targets.py: boxes and 
 
 row_loader.py     a loader of all rows in order, for evaluation
 probe_files.py    facts about all files before training, cached by file_facts.py beside the manifest
-fingerprints.py, still_edges.py   what `finetune check` compares; encode.py writes videos and JPEGs
+fingerprints.py, still_edges.py, grey_frames.py   what `finetune check` compares; encode.py writes videos and JPEGs
 draw_objects.py   boxes, labels and masks drawn on a frame, in class_colours.py; render_text.py: text as pixels
 """

@@ -32,13 +32,14 @@ def thumbnail(frame_3HW: np.ndarray) -> np.ndarray:
     """An RGB frame averaged down to grey uint8 (S, S), whatever its aspect ratio."""
     grey_HW = np.tensordot(np.array([0.299, 0.587, 0.114], np.float32), frame_3HW.astype(np.float32), 1)
     height, width = grey_HW.shape
-    return np.rint(_averaging_matrix(height) @ grey_HW @ _averaging_matrix(width).T).astype(np.uint8)
+    down, across = (averaging_matrix(length, THUMBNAIL_SIDE) for length in (height, width))
+    return np.rint(down @ grey_HW @ across.T).astype(np.uint8)
 
 
 @cache
-def _averaging_matrix(length: int) -> np.ndarray:
-    """float32 (S, length): row i averages the i-th of S equal parts of `length` pixels."""
-    edges = np.linspace(0, length, THUMBNAIL_SIDE + 1)
+def averaging_matrix(length: int, parts: int, window: tuple[float, float] = (0.0, 1.0)) -> np.ndarray:
+    """float32 (parts, length): row i averages the i-th of equal parts of a window of `length` pixels."""
+    edges = np.linspace(window[0] * length, window[1] * length, parts + 1)
     pixels = np.arange(length)
     overlap = np.minimum(edges[1:, None], pixels + 1) - np.maximum(edges[:-1, None], pixels)
     overlap = overlap.clip(0)

@@ -42,7 +42,7 @@ _PICTURE_SIDE = 176  # longer side in pixels of the pictures that are compared a
 
 @dataclass(frozen=True, eq=False)
 class FileInspection:
-    """What `finetune check` keeps in memory of a clip, about 6 KB: its facts, and three small pictures.
+    """What `finetune check` keeps in memory of a clip, about 8 KB: its facts, and five small pictures.
 
     A clip is a file or an interval of it. Clips that are searched for burnt-in marks also keep larger grey frames, at
     most 93 KB.
@@ -50,7 +50,7 @@ class FileInspection:
 
     info: VideoInfo  # number of frames and duration are those of the clip
     file_bytes: int
-    pictures_3SS: np.ndarray  # uint8: thumbnails of the first, middle and last frame
+    pictures_5SS: np.ndarray  # uint8: thumbnails of five frames, from the first to the last, evenly spaced
     middle_jpeg: bytes  # the middle frame in colour
     grey_3HW: np.ndarray | None = None  # uint8: the first, middle and last frame
     file_seconds: float = 0.0  # duration of the whole file
@@ -190,7 +190,7 @@ def at_image_rate(scanned: tuple[VideoInfo, GopLayout | None], image_rate: float
 def _map_files(function: Callable, paths: Sequence[Path], *, progress: Progress | None) -> list:
     """The function's result for each path: in threads, or, where there are many, in worker processes that may crash."""
     if len(paths) >= MIN_FILES_FOR_PROCESSES:
-        return _in_processes(function, paths, (STALL_LIMIT_SECONDS, progress))
+        return map_in_processes(function, paths, (STALL_LIMIT_SECONDS, progress))
     # The decoder releases the interpreter lock, so threads use all cores.
     with ThreadPoolExecutor(os.cpu_count()) as pool:
         return _collected(pool.map(function, paths), len(paths), progress)
@@ -219,14 +219,17 @@ def inspect_files(
     }
     inspect = partial(_inspect, clips_of=clips_of, image_rate=image_rate, every_frame=every_frame)
     inspections: dict[int, FileInspection | VideoError] = {}
-    results = _in_processes(inspect, list(positions_of), (seconds, progress))
+    results = map_in_processes(inspect, list(positions_of), (seconds, progress))
     for positions, result in zip(positions_of.values(), results, strict=True):
         of_clips = [result] * len(positions) if isinstance(result, VideoError) else result
         inspections.update(zip(positions, of_clips, strict=True))
     return [inspections[position] for position in range(len(clips))]
 
 
-def _in_processes(function: Callable, paths: Sequence[Path], limit_and_progress: tuple[float, Progress | None]) -> list:
+def map_in_processes(
+    function: Callable, paths: Sequence[Path], limit_and_progress: tuple[float, Progress | None]
+) -> list:
+    """The function's result for each path, from worker processes; (seconds, progress) are as for `inspect_files`."""
     seconds, progress = limit_and_progress
     if not paths:
         return []
@@ -309,15 +312,16 @@ def _inspect_clip(
         size = max(1, round(scale * info.height)), max(1, round(scale * info.width))
         read = cropped(partial(read_frames, layout=layout), crop)
         number = info.num_frames
-        frames_TCHW, _ = read(path, [first, first + number // 2, first + number - 1], size=size)
+        places = [first + number * quarter // 4 for quarter in range(4)]
+        frames_5CHW, _ = read(path, [*places, first + number - 1], size=size)
     except VideoError as error:
         if clip.interval == WHOLE and not clip.boxes:
             raise
         return error
-    pictures_3SS = np.stack([thumbnail(frame) for frame in frames_TCHW])
-    grey_3HW = to_grey(frames_TCHW) if clip.keep_frames else None
-    jpeg = encode_jpeg(frames_TCHW[1])
-    return FileInspection(info, stamp(path)[0], pictures_3SS, jpeg, grey_3HW, file_seconds)
+    pictures_5SS = np.stack([thumbnail(frame) for frame in frames_5CHW])
+    grey_3HW = to_grey(frames_5CHW[::2]) if clip.keep_frames else None
+    jpeg = encode_jpeg(frames_5CHW[2])
+    return FileInspection(info, stamp(path)[0], pictures_5SS, jpeg, grey_3HW, file_seconds)
 
 
 def clip_times(path: Path, info: VideoInfo, layout: GopLayout | None) -> np.ndarray:

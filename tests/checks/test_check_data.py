@@ -124,7 +124,7 @@ def test_a_mirrored_and_encoded_copy_in_another_split_is_found(folder):
     _, found, result, left = look_into(folder)
     assert list(found) == ["near_copies"]
     assert found["near_copies"]["what"].startswith(
-        "1 pair of files looks the same in first, middle and last frame (1 mirrored); they are in different splits"
+        "1 pair of files shows the same video (1 mirrored); they are in different splits"
     )
     (copies,) = result["copies"]
     assert copies["mirrored"] and copies["across"] and not copies["exact"]

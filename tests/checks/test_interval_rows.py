@@ -57,12 +57,12 @@ def test_good_intervals_have_the_facts_and_pictures_of_their_part(folder):
     assert third["file"] == "0.mp4 (0.8–1.2 s)" and (third["start"], third["end"]) == (0.8, 1.2)
     assert (third["num_frames"], third["duration_seconds"]) == (10, 0.4)
     of_part = inspect_files([ClipOfFile(folder / "0.mp4", (0.8, 1.2)), make_scene(folder / "x.mp4", 2, 10)], seconds=60)
-    assert np.abs(of_part[0].pictures_3SS.astype(int) - of_part[1].pictures_3SS).max() < 12
+    assert np.abs(of_part[0].pictures_5SS[::2].astype(int) - of_part[1].pictures_5SS[::2]).max() < 12
     assert of_part[0].file_seconds == 2
 
 
 def test_each_file_is_examined_once(folder, monkeypatch):
-    monkeypatch.setattr(probe_files, "_in_processes", lambda function, paths, _: list(map(function, paths)))
+    monkeypatch.setattr(probe_files, "map_in_processes", lambda function, paths, _: list(map(function, paths)))
     scanned, scan = [], probe_files.scan
     monkeypatch.setattr(probe_files, "scan", lambda path: scanned.append(path.name) or scan(path))
     check(folder, GOOD)
