@@ -62,6 +62,10 @@ ALLOWED_IMPORTERS = {
             "video/decode/frame_array.py",
             "video/decode/live_source.py",
             "video/encode.py",
+            *(
+                f"video/cut/{name}.py"
+                for name in ("write", "copied_frames", "encoded_frames", "sound", "compare_frames")
+            ),
             "export/read_clip.py",  # a copy of it lies in exported folders, and runs without this package
         ),
     },

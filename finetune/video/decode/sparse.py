@@ -51,7 +51,7 @@ def decode_groups(
 
     The first frame is among them where it may state the orientation of all. Raises LayoutError, or what PyAV raises.
     """
-    reader = _PacketReader(container, stream, layout)
+    reader = PacketReader(container, stream, layout)
     decoder = _GroupDecoder(stream, one_frame_per_packet=layout.one_frame_per_packet)
     _read_encoder_info(stream, reader.first)
     if may_state_orientation(stream, reader.first):
@@ -178,7 +178,7 @@ def _can_skip_nonref(stream: VideoStream) -> bool:
     return len(header) > 21 and header[0] == 1 and (header[21] >> 3 & 7) == 1  # ISO/IEC 14496-15: numTemporalLayers
 
 
-class _PacketReader:
+class PacketReader:
     """The packets of one stream by number, read in order or seeked to."""
 
     def __init__(self, container: InputContainer, stream: VideoStream, layout: GopLayout) -> None:
