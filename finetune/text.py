@@ -47,6 +47,14 @@ def duration(seconds: float) -> str:
     return f"{minutes} min" if minutes < 90 else f"{minutes // 60} h {minutes % 60} min"
 
 
+def clock(seconds: float, *, tenths: bool = True) -> str:
+    """A time as on a player: `1:02.5` or `1:00:02.5`."""
+    whole = round(10 * seconds) if tenths else 10 * round(seconds)
+    minutes, rest = divmod(whole, 600)
+    text = f"{rest // 10:02}" + (f".{rest % 10}" if tenths else "")
+    return f"{minutes // 60}:{minutes % 60:02}:{text}" if minutes >= 60 else f"{minutes}:{text}"
+
+
 def with_unit(value: float, unit: str) -> str:
     """A size with a decimal prefix and three digits: `269 kbit/s`, `1.68 Mbit/s`, `41 MB` of 41e6 and "B"."""
     rounded = float(f"{value:.3g}")

@@ -1,4 +1,4 @@
-"""Encode frames to a video file, one frame to JPEG, or a mask to PNG. The same frames always give the same bytes.
+"""Encode frames to a video file, one frame to JPEG or PNG, a mask to PNG. The same frames always give the same bytes.
 
 For that, the encoder runs in one thread and without x264's macroblock tree, whose SIMD code reads uninitialized memory:
 with it, about one small file in a hundred differed.
@@ -89,6 +89,12 @@ def encode_jpeg(frame_3HW: np.ndarray) -> bytes:
     return b"".join(bytes(packet) for packet in [*encoder.encode(frame), *encoder.encode(None)])
 
 
+def encode_png(picture_HWC: np.ndarray) -> bytes:
+    """The bytes of a PNG file; `picture_HWC` is RGB uint8."""
+    frame = av.VideoFrame.from_ndarray(np.ascontiguousarray(picture_HWC), format="rgb24")
+    return _encode_png(frame, "rgb24")
+
+
 def encode_mask(classes_HW: np.ndarray, colours: Sequence[tuple[int, int, int]]) -> bytes:
     """The bytes of an indexed PNG whose values are the classes of pixels, uint8 (H, W), shown in the RGB colours."""
     palette = np.zeros((256, 4), np.uint8)  # opacity, red, green, blue
@@ -96,8 +102,12 @@ def encode_mask(classes_HW: np.ndarray, colours: Sequence[tuple[int, int, int]])
     palette[: len(colours), 1:] = colours
     indexed: Any = (np.ascontiguousarray(classes_HW), palette)
     picture = av.VideoFrame.from_ndarray(indexed, format="pal8")
+    return _encode_png(picture, "pal8")
+
+
+def _encode_png(picture: av.VideoFrame, pixels: str) -> bytes:
     encoder = av.CodecContext.create("png", "w")
-    encoder.height, encoder.width = classes_HW.shape
-    encoder.pix_fmt, encoder.time_base = "pal8", Fraction(1, 25)
+    encoder.height, encoder.width = picture.height, picture.width
+    encoder.pix_fmt, encoder.time_base = pixels, Fraction(1, 25)
     encoder.options = {"threads": "1"}
     return b"".join(bytes(packet) for packet in [*encoder.encode(picture), *encoder.encode(None)])

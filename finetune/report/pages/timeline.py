@@ -17,6 +17,7 @@ from markupsafe import Markup
 from finetune.errors import RunError
 from finetune.metrics.event_matching import Event
 from finetune.report.html_page import load_template, page_assets, write_page
+from finetune.text import clock
 from finetune.timeline.timeline import TaskTimeline, Timeline
 
 MAX_EVENTS, MAX_PICTURES = 1000, 100  # on the page; those with the highest scores
@@ -217,14 +218,6 @@ def _ticks(seconds: float) -> list[tuple[float, str]]:
     step = next((step for step in TICK_SECONDS if seconds / step <= MAX_TICKS), days)
     places = np.arange(0, 0.9 * seconds, step).tolist()
     return [(100 * place / seconds, clock(place, tenths=False)) for place in places]
-
-
-def clock(seconds: float, *, tenths: bool = True) -> str:
-    """A time as on a player: `1:02.5` or `1:00:02.5`."""
-    whole = round(10 * seconds) if tenths else 10 * round(seconds)
-    minutes, rest = divmod(whole, 600)
-    text = f"{rest // 10:02}" + (f".{rest % 10}" if tenths else "")
-    return f"{minutes // 60}:{minutes % 60:02}:{text}" if minutes >= 60 else f"{minutes}:{text}"
 
 
 def _data_uri(jpeg: bytes | None) -> Markup | None:

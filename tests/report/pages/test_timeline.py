@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 
 from finetune.metrics.event_matching import Event
-from finetune.report.pages.timeline import chosen_events, clock, curve_path
+from finetune.report.pages.timeline import chosen_events, curve_path
+from finetune.text import clock
 from finetune.timeline.timeline import TaskTimeline, Timeline
 
 
