@@ -69,10 +69,12 @@ def search(
 
     if not queries and not text:
         raise IndexFolderError(f"{index}: nothing to search for; name a video, a picture, or a row such as row:0")
-    for file in filter(None, (csv_file, page)):
-        check_writable(file)
     opened = VectorIndex.open(index)
     parsed = parse_queries(opened, queries or (), text or ())
+    files = [file for file in (csv_file, page) if file is not None]
+    _refuse_inputs(files, parsed)
+    for file in files:
+        check_writable(file)
     allowed = allowed_rows(opened, within or ())
     vectors_QD = _vectors(opened, parsed, parts or ())
     found = search(opened, parsed, vectors_QD, SearchOptions(top_k, allowed, same_group=same_group))
@@ -84,8 +86,18 @@ def search(
         from finetune.cli.search_page import write_page_of_hits
 
         write_page_of_hits(page, found, opened)
-    for file in filter(None, (csv_file, page)):
+    for file in files:
         print(file, file=sys.stderr if as_json else sys.stdout)
+
+
+def _refuse_inputs(files: Sequence[Path], queries: Sequence[Query]) -> None:
+    """Raise IndexFolderError where a file to be written is that of a query, or is named twice."""
+    if len({file.resolve() for file in files}) < len(files):
+        raise IndexFolderError(f"{files[0]}: --csv and --page need a file each")
+    inputs = {Path(query.entry.path).resolve() for query in queries if query.entry is not None}
+    for file in files:
+        if file.resolve() in inputs:
+            raise IndexFolderError(f"{file}: is also a query; write to another file")
 
 
 def _vectors(index: VectorIndex, queries: Sequence[Query], parts: Sequence[str]) -> np.ndarray:

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 from finetune.cli.table import print_table
 from finetune.cli.wrap import print_wrapped
 from finetune.data.intervals import interval_text, seconds_text
+from finetune.data.valid_names import escape_invisible
 from finetune.errors import IndexFolderError
 from finetune.retrieval.query import entry_interval
 from finetune.storage.atomic import atomic_file
@@ -48,7 +49,7 @@ def query_text(query: Query) -> str:
     """The name of a query, with the clip of a row, and its labels if they are known."""
     if query.entry is None:
         return query.name
-    labels = "; ".join(label_cells(query.entry).values())
+    labels = "; ".join(filter(None, label_cells(query.entry).values()))
     clip = [] if query.name.startswith(query.entry.path) else [shown_path(query.entry.path)]
     if query.name.startswith("row:"):
         times = interval_text(*entry_interval(query.entry))
@@ -62,9 +63,9 @@ def label_cells(entry: Entry) -> dict[str, str]:
 
 
 def shown_path(path: str) -> str:
-    """A path relative to the current folder, where it lies in that."""
+    """A path in one line, relative to the current folder where it lies in that."""
     here = str(Path.cwd()).rstrip(os.sep) + os.sep
-    return path.removeprefix(here)
+    return escape_invisible(path.removeprefix(here))
 
 
 def print_json(found: Sequence[Hits]) -> None:

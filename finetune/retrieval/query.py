@@ -14,6 +14,7 @@ import numpy as np
 
 from finetune.data.intervals import WHOLE, clip_name, interval_text, parse_seconds
 from finetune.errors import DataError, IndexFolderError
+from finetune.storage.numbered_images import DEFAULT_IMAGE_FPS
 from finetune.vector_index.entry import Entry, unit_ids
 from finetune.vector_index.index import VectorIndex
 
@@ -72,19 +73,24 @@ def parse_queries(index: VectorIndex, texts: Sequence[str], words: Sequence[str]
             problems.append(str(error))
     problems += ["--text: the words are empty" for text in words if not text.strip()]
     if problems:
+        problems += unreadable(queries, image_rate=DEFAULT_IMAGE_FPS)
         raise DataError("\n".join(dict.fromkeys(problems)))
     return [*queries, *(Query(f"“{text}”", words=text) for text in words)]
 
 
 def check_readable(queries: Sequence[Query], *, image_rate: float) -> None:
     """Raise DataError with all files and intervals that have to be embedded and cannot be read."""
+    if problems := unreadable(queries, image_rate=image_rate):
+        raise DataError("\n".join(dict.fromkeys(problems)))
+
+
+def unreadable(queries: Sequence[Query], *, image_rate: float) -> list[str]:
+    """What is wrong with files and intervals that have to be embedded and cannot be read."""
     from finetune.video.probe_files import ClipOfFile, locate_clips
 
     entries = [query.entry for query in queries if query.row is None and query.entry is not None]
     clips = [ClipOfFile(Path(entry.path), entry_interval(entry)) for entry in entries]
-    problems = [str(found) for found in locate_clips(clips, image_rate=image_rate) if isinstance(found, DataError)]
-    if problems:
-        raise DataError("\n".join(dict.fromkeys(problems)))
+    return [str(found) for found in locate_clips(clips, image_rate=image_rate) if isinstance(found, DataError)]
 
 
 def _parse(index: VectorIndex, rows_of: "_RowsOfFiles", text: str) -> Query:
@@ -101,7 +107,7 @@ def _parse(index: VectorIndex, rows_of: "_RowsOfFiles", text: str) -> Query:
 
 
 def _row_query(index: VectorIndex, number: str, *, name: str) -> Query:
-    if not re.fullmatch("[0-9]{1,18}", number):
+    if not re.fullmatch("[0-9]{1,99}", number):
         raise DataError(f"{name}: a row is a number that counts from 0, such as row:17")
     row = int(number)
     return Query(name, index.entry(row), row)

@@ -98,6 +98,10 @@ def test_where_rows_are_left_out_it_is_told(finetune, clips):
         (["newer", "row:0"], "newer: was written by a newer version of finetune (index format 99"),
         (["damaged", "row:0"], ".safetensors: is missing: the index is incomplete"),
         (["index", "row:0", "--csv", "clips"], "clips: "),
+        (["index", "row:0", "--csv", "clips/0, ü.mp4"], "clips/0, ü.mp4: is also a query; write to another file"),
+        (["index", "row:0", "--csv", "a", "--page", "./a"], "a: --csv and --page need a file each"),
+        (["index", "bad.mp4", "row:123456789012345678901"], "there is no row 123456789012345678901"),
+        (["index", "bad.mp4", "row:x"], "bad.mp4: "),
         (["index", "row:0", "--page", "bad.mp4/page.html"], "bad.mp4"),
     ],
 )

@@ -86,7 +86,8 @@ def test_a_query_that_means_nothing_is_refused(clips, text, message):
 def test_all_problems_are_named_at_once(clips):
     with pytest.raises(DataError) as caught:
         parse_queries(clips, ["nowhere.mp4", "row:99", "new.mp4", "nowhere.mp4"])
-    assert [line.split(":")[0] for line in str(caught.value).splitlines()] == ["nowhere.mp4", str(clips.folder)]
+    places = [line.split(":")[0] for line in str(caught.value).splitlines()]
+    assert places == ["nowhere.mp4", str(clips.folder), f"{clips.folder.parent}/new.mp4"]
 
 
 def test_words_need_an_index_that_knows_them(clips, tmp_path):
