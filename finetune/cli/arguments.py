@@ -43,6 +43,15 @@ RunArgument = Annotated[
         metavar="RUN", parser=_run_folder, help="Run folder, as printed by `finetune train`, or hf://OWNER/NAME."
     ),
 ]
+RunOption = Annotated[
+    Path | None,
+    typer.Option(
+        "--run",
+        metavar="RUN",
+        parser=_run_folder,
+        help="Run folder, or hf://OWNER/NAME. Default: a frozen pretrained backbone.",
+    ),
+]
 DataRoot = Annotated[
     Path | None, typer.Option(metavar="DIR", help="Folder that now holds the run's files, if they were moved.")
 ]

@@ -16,6 +16,7 @@ class HeadInputs:
 
     def __init__(self, model: VideoClassifier, task: str | None = None) -> None:
         self._task = model.primary if task is None else task
+        _ = model.fits_one_thread  # its first use passes a black clip through the heads
         self._handle = model.heads.register_forward_pre_hook(self._keep)
         self._given: list[Tensor] = []
 

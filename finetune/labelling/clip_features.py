@@ -27,6 +27,7 @@ from finetune.storage.safe_read import BAD_ARRAY_ERRORS
 from finetune.video.row_loader import evaluation_loader
 
 Progress = Callable[[int, int], None]
+FORMAT = 2  # of kept features: increase when others are computed
 SAVED_AT_ONCE = 500  # clips that are computed again at most, where the program is stopped
 
 
@@ -114,6 +115,7 @@ def _key(model: VideoClassifier, run: Run) -> str:
     settings = {
         "clip": run.recipe.clip.model_dump(mode="json"),
         "size": model.size,
+        "format": FORMAT,
         "packed": str(run.recipe.data.packed),
     }
     return sha256(f"{hash_tensors(model.state_dict())} {json.dumps(settings, sort_keys=True)}".encode()).hexdigest()[

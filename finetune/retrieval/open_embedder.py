@@ -5,6 +5,7 @@ from typing import Any
 
 from finetune.errors import IndexFolderError, RunError
 from finetune.recipe.load import load_recipe
+from finetune.recipe.schema import Recipe
 from finetune.retrieval.backbone_embedder import BackboneEmbedder
 from finetune.retrieval.embedder import Embedder
 from finetune.retrieval.frozen_settings import recipe_of_source
@@ -13,6 +14,11 @@ from finetune.run.read import open_run
 from finetune.vector_index.entry import EmbeddingSource
 
 BASE_RECIPE = "folder"  # of a frozen backbone, whose settings replace its sections `clip` and `model`
+
+
+def new_embedder(recipe: Recipe) -> Embedder:
+    """The embedder of a frozen backbone, model.backbone of a recipe. Raises ModelError for missing weights."""
+    return BackboneEmbedder(recipe)
 
 
 def open_embedder(source: EmbeddingSource, *, parts: Mapping[str, Any] | None = None) -> Embedder:

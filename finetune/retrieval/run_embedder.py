@@ -8,44 +8,28 @@ import numpy as np
 import torch
 
 from finetune.data.manifest import Manifest
-from finetune.errors import RunError
 from finetune.feature_cache.frozen_part import hash_tensors
 from finetune.inference.forward import predict_batch
 from finetune.inference.head_inputs import HeadInputs
 from finetune.model.classifier import VideoClassifier
-from finetune.recipe.tasks import DENSE_KINDS
 from finetune.retrieval.embedder import Embedded, Progress, WindowVector, embedded, open_rows
 from finetune.retrieval.recording_windows import RecordingWindows, open_recording, window_vectors
 from finetune.run.checkpoint import load_model
-from finetune.run.read import Run, require_checkpoint
+from finetune.run.read import Run, require_clip_task
 from finetune.runtime.device import resolve_device, resolve_precision
 from finetune.timeline.one_pass import predict_windows
 from finetune.vector_index.entry import EmbeddingSource
 from finetune.video.row_loader import row_loader
 
-
-def embedded_task(run: Run) -> str:
-    """The task whose head gets the vectors: the first with classes, or else with numbers.
-
-    Raises RunError for an exported run, and for one whose tasks are all of frames.
-    """
-    require_checkpoint(run, "an embedding")
-    tasks = [name for name, output in run.outputs.items() if output.kind not in DENSE_KINDS]
-    if not tasks:
-        listed = ", ".join(f"{name} ({output.kind})" for name, output in run.outputs.items())
-        raise RunError(
-            f"{run.folder}: its tasks are of single frames ({listed}), so it has no vector of a clip; take a run that "
-            "classifies clips, or a frozen backbone with model.backbone=NAME"
-        )
-    return next((name for name in tasks if run.outputs[name].is_categorical), tasks[0])
+EMBEDDING = "an embedding"
 
 
 class RunEmbedder:
     """Embeds clips with the weights of a run and its clip settings, one view each."""
 
     def __init__(self, run: Run, *, model: VideoClassifier | None = None) -> None:
-        """A `model` of the run that is given is not read again. Raises RunError as `embedded_task` does."""
-        self.run, self._task = run, embedded_task(run)
+        """A `model` of the run that is given is not read again. Raises RunError as `require_clip_task` does."""
+        self.run, self._task = run, require_clip_task(run, EMBEDDING)
         model = load_model(run) if model is None else model.eval()
         self.model = model.to(resolve_device(run.recipe.train.device))
         self.clip = run.recipe.clip.model_copy(update={"size": model.size})

@@ -125,6 +125,22 @@ def require_objects(run: Run) -> None:
         )
 
 
+def require_clip_task(run: Run, what: str) -> str:
+    """The task by which clips are embedded: the first with classes, or else with numbers.
+
+    Raises RunError for an exported model, and for a run whose tasks are all of single frames; `what` needs the task.
+    """
+    require_checkpoint(run, what)
+    tasks = [name for name, output in run.outputs.items() if output.kind not in DENSE_KINDS]
+    if not tasks:
+        listed = ", ".join(f"{name} ({output.kind})" for name, output in run.outputs.items())
+        raise RunError(
+            f"{run.folder}: its tasks are of single frames ({listed}), and {what} needs one of clips; name a run that "
+            "classifies clips, or a frozen backbone with model.backbone=NAME"
+        )
+    return next((name for name in tasks if run.outputs[name].is_categorical), tasks[0])
+
+
 def _local_folder(run: str | Path) -> Path:
     """The folder of a run; a published model, `hf://owner/name[@revision]`, is downloaded."""
     if not str(run).startswith("hf:"):
