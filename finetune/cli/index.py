@@ -6,7 +6,7 @@ import shlex
 import sys
 from contextlib import closing
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -14,12 +14,11 @@ from finetune.cli.arguments import Overrides, OwnParts, RunOption
 from finetune.cli.heavy_imports import import_quickly
 from finetune.cli.input_files import FileCounts
 from finetune.cli.progress import progress_bars
-from finetune.cli.wrap import print_wrapped
 from finetune.errors import RecipeError, VideoError
 from finetune.text import count
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Iterator, Sequence
 
     from finetune.cli.index_request import IndexRequest
     from finetune.retrieval.embedder import Embedder
@@ -111,20 +110,22 @@ def _build(request: IndexRequest, parts: Sequence[str]) -> int:
             if request.windows is None:
                 _note_long_files(request, lambda done, total: show("checking files", done, total))
             embedder = _open_embedder(request, parts)
-            results = build_index(
-                embedder, request.rows, request.out, request.plan, windows=request.windows, progress=show
-            )
-            with closing(results):
-                for _, reason in results:
-                    with counts.count_file():
-                        if reason is not None:
-                            raise VideoError(reason)
+            options: dict[str, Any] = {"windows": request.windows, "progress": show}
+            with closing(build_index(embedder, request.rows, request.out, request.plan, **options)) as results:
+                _count_results(results, counts)
     except KeyboardInterrupt:
         print(f"Stopped; what is finished is kept in {request.out}. The same command continues.", file=sys.stderr)
         raise
     if request.existing is None and len(request.plan.missing):
         counts.require_done()
     return counts.skipped
+
+
+def _count_results(results: Iterator[tuple[str, str | None]], counts: FileCounts) -> None:
+    for _, reason in results:
+        with counts.count_file():
+            if reason is not None:
+                raise VideoError(reason)
 
 
 def _open_embedder(request: IndexRequest, parts: Sequence[str]) -> Embedder:
@@ -150,7 +151,7 @@ def _note_long_files(request: IndexRequest, progress: Callable[[int, int], None]
     assert facts.seconds is not None
     long = int((facts.seconds[request.plan.missing] > LONG_SECONDS).sum())
     if long and manifest.intervals is None:
-        print_wrapped(
+        print(
             f"note: {count(long, 'file')} longer than {LONG_SECONDS:.0f} s, with one vector for the whole file; "
             f"--window {NOTE_WINDOW} makes one for every {NOTE_WINDOW} seconds",
             file=sys.stderr,

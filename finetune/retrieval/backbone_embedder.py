@@ -10,6 +10,7 @@ from torch import Tensor
 
 from finetune.data.manifest import Manifest
 from finetune.feature_cache.backbone_features import backbone_features
+from finetune.feature_cache.fill import ProgressCallback
 from finetune.feature_cache.frozen_part import cut_activations, feature_part, hash_tensors
 from finetune.model.backbone.frame_fusion import PICTURES
 from finetune.model.classifier import build_from_settings
@@ -56,21 +57,18 @@ class BackboneEmbedder:
         """The vectors of `rows` (R,), by default of all, see `Embedder`."""
         dataset, bad = open_rows(clips, self.clip, rows)
         yield from (Embedded(row, None, reason) for row, reason in bad.items())
-        total = len(bad) + len(dataset)
+        done, total = len(bad), len(bad) + len(dataset)
         for first in range(0, len(dataset), ROWS_PER_PART):
             part = dataset.with_rows_and_draws(np.arange(first, min(first + ROWS_PER_PART, len(dataset))))
-            before = len(bad) + first
-
-            def watch(done: int, missing: int, before: int = before, part_rows: int = len(part)) -> None:
-                if progress is not None:  # rows in the cache count as done
-                    progress(before + part_rows - missing + done, total)
-
+            watch = _watch_part(progress, done, len(part), total)
             features = backbone_features(self.model, self.frozen, part, self.recipe, watch=watch)
             yield from (Embedded(row, None, reason) for row, reason in features.failed.items())
             pooled_ND = self._pool(torch.from_numpy(features.features_NTD))
             for row, features_D in zip(features.rows.tolist(), pooled_ND, strict=True):
                 yield embedded(row, features_D, clips.clip_name(row))
-            watch(0, 0)
+            done += len(part)
+        if progress is not None:
+            progress(total, total)
 
     def embed_windows(
         self,
@@ -104,3 +102,13 @@ class BackboneEmbedder:
         """From the features of time steps to a vector per clip, (B, D), not normalised."""
         pooled_BD: Tensor = self.model.temporal(features_BTD.float().to(self.model.device))
         return pooled_BD.cpu().numpy()
+
+
+def _watch_part(progress: Progress | None, done: int, part_rows: int, total: int) -> ProgressCallback:
+    """Reports the progress within a part, in which rows that are in the cache count as done, but not the last row."""
+
+    def watch(computed: int, missing: int) -> None:
+        if progress is not None and computed < missing:
+            progress(done + part_rows - missing + computed, total)
+
+    return watch

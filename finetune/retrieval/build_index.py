@@ -1,6 +1,6 @@
 """Build an index: embed the rows that it lacks; what is finished is kept whenever the program stops."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -25,7 +25,7 @@ def build_index(
     *,
     windows: WindowLengths | None = None,
     progress: Progress = lambda what, done, total: None,
-) -> Iterator[Result]:
+) -> Generator[Result, None, None]:
     """Add the rows that are missing by the plan, as whole rows or in windows; gives each that is done.
 
     Raises IndexFolderError where the folder is no index, or one of another model.

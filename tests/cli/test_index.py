@@ -26,7 +26,7 @@ def test_an_index_is_made_added_to_and_reduced(finetune, clips, tmp_path):
     status, printed, err = finetune("index", clips, "--out", out, *MODEL)
     assert (status, printed.splitlines()) == (
         1,
-        [f"3 vectors of 384 numbers in {out}", f"search: finetune search '{out}' VIDEO"],
+        [f"3 vectors of 96 numbers in {out}", f"search: finetune search '{out}' VIDEO"],
     ), err
     assert f"finetune: {clips / 'bad.mp4'}: " in err
     assert "1 of 4 clips are not in the index" in err
@@ -35,12 +35,12 @@ def test_an_index_is_made_added_to_and_reduced(finetune, clips, tmp_path):
     (clips / "bad.mp4").unlink()
     make_clip(clips / "3.mp4", 5)
     status, printed, err = finetune("index", clips, "--out", out, "--add")
-    assert (status, printed.splitlines()[0]) == (0, f"4 vectors of 384 numbers in {out}"), err
+    assert (status, printed.splitlines()[0]) == (0, f"4 vectors of 96 numbers in {out}"), err
     assert "3 clips already in the index" in err
     status, printed, err = finetune("index", "--out", out, "--remove", "[12].mp4")
     assert (status, printed.splitlines()[0], "removed 2 vectors" in err) == (
         0,
-        f"2 vectors of 384 numbers in {out}",
+        f"2 vectors of 96 numbers in {out}",
         True,
     )
     for words, message in (
@@ -58,7 +58,7 @@ def test_recordings_get_a_vector_for_each_window(finetune, tmp_path):
     status, printed, err = finetune(
         "index", tmp_path / "recording.mp4", "--out", out, "--window", "0.48", "--step", "0.24", *MODEL
     )
-    assert (status, printed.splitlines()[0]) == (0, f"7 vectors of 384 numbers in {out}"), err
+    assert (status, printed.splitlines()[0]) == (0, f"7 vectors of 96 numbers in {out}"), err
     assert next(iter(VectorIndex.open(out).entries())).end == 0.48
 
 

@@ -82,7 +82,7 @@ def test_features_in_the_cache_are_read_again_also_by_another_pooling(tmp_path, 
         raise AssertionError("computed again")
 
     monkeypatch.setattr("finetune.feature_cache.fill.cut_activations", fail)
-    assert vectors_of(backbone(cache, "model.temporal=concat"), rows).shape[1] == 4 * 384
+    assert vectors_of(backbone(cache, "model.temporal=concat"), rows).shape[1] == 4 * 96
 
 
 def test_files_that_cannot_be_read_have_a_reason(trained_run, tmp_path):
@@ -109,3 +109,20 @@ def test_an_embedder_is_opened_again_by_its_source_unless_weights_have_changed(t
 def test_poolings_that_must_be_trained_are_refused():
     with pytest.raises(RecipeError, match="model.temporal=gru has weights that must be trained; for frozen features"):
         backbone("model.temporal=gru")
+
+
+@pytest.mark.real
+@pytest.mark.slow
+@pytest.mark.parametrize("temporal", ["mean", "concat"])
+def test_windows_of_a_real_video_have_the_vectors_of_rows(temporal, real, tmp_path, monkeypatch):
+    monkeypatch.setenv("FINETUNE_WEIGHTS", str(real / "weights"))
+    settings = ["model.backbone=mobilenetv2_100", f"model.temporal={temporal}", "clip.num_frames=4"]
+    video = min((real / "data" / "yoga_poses").rglob("*.mp4"))
+    for dtype, tolerance in (("fp32", 1e-5), ("auto", 2e-3)):
+        cache = ["train.cache=off", f"train.cache_dtype={dtype}", "train.precision=fp32"]
+        embedder = BackboneEmbedder(load_recipe("folder", [*settings, *cache]))
+        windows = list(embedder.embed_windows(video, window_seconds=3, step_seconds=3))
+        clips = rows_without_labels(tmp_path / dtype, [video] * len(windows), [window[:2] for window in windows])
+        np.testing.assert_allclose(
+            np.stack([window.vector_D for window in windows]), vectors_of(embedder, clips), atol=tolerance
+        )
