@@ -12,8 +12,10 @@ from finetune.cli.arguments import DataRoot, OwnParts, RunArgument, SplitName, V
 from finetune.cli.heavy_imports import import_quickly
 from finetune.cli.manifest import print_data_root_mapping
 from finetune.cli.progress import WRITING_REPORT, progress_bars
+from finetune.cli.wrap import print_wrapped
 from finetune.errors import RunError
 from finetune.recipe.own_parts import import_named_parts
+from finetune.recipe.tasks import require_classes
 from finetune.text import count
 
 if TYPE_CHECKING:
@@ -51,6 +53,10 @@ def evaluate(
     out: Annotated[Path | None, typer.Option(metavar="DIR", help="Output folder. Default: in the run folder.")] = None,
     pictures: Annotated[bool, typer.Option(help="Show frames of selected clips in the report.")] = True,
     explain: Annotated[bool, typer.Option("--explain", help="Overlay Grad-CAM heat maps on these frames.")] = False,
+    retrieval: Annotated[
+        bool | None,
+        typer.Option(help="Also evaluate how well clips find others of their class. Default: as in the recipe."),
+    ] = None,
     timeline: Annotated[
         bool | None,
         typer.Option(help="Also find and evaluate the events of annotated recordings. Default: as in the recipe."),
@@ -71,10 +77,13 @@ def evaluate(
     opened = open_run(opened, parts=import_named_parts(parts or ()))
     if explain or timeline:
         require_checkpoint(opened, "--explain" if explain else "--timeline")
+    if retrieval:
+        require_checkpoint(opened, "--retrieval")
+        require_classes(opened.outputs, opened.folder, "--retrieval")
     import_quickly("finetune.evaluation.evaluate")
     from finetune.evaluation import evaluate as evaluation
     from finetune.evaluation.external_set import external_set_folder
-    from finetune.metrics.headline import format_open_set
+    from finetune.metrics.headline import format_open_set, format_retrieval
     from finetune.report.run.page import write_report
     from finetune.run.folder import RunFolder
     from finetune.runtime.processes import is_main_process
@@ -97,6 +106,7 @@ def evaluate(
             views=views,
             on_error=on_error,
             unknown_classes=unknown_classes,
+            retrieval=retrieval,
             data_root=data_root,
             out=folder,
             pictures=pictures,
@@ -126,6 +136,8 @@ def evaluate(
         if open_set := metrics.get("open_set"):
             print(f"unknown   {format_open_set(open_set)}")
     print(f"clips     {results['num_rows']}" + f", {len(results['skipped'])} skipped" * bool(results["skipped"]))
+    if "retrieval" in results:
+        print_wrapped(f"retrieval {format_retrieval(results['retrieval'])}")
     if events is not None:
         from finetune.metrics.headline import format_events
 

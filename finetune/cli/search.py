@@ -46,7 +46,10 @@ def search(
     same_group: Annotated[
         bool, typer.Option("--same-group", help="Keep hits of the query's own file and group, which are left out.")
     ] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="Print the hits as JSON.")] = False,
+    evaluate: Annotated[
+        bool, typer.Option("--evaluate", help="Print how well labelled rows find others of their class.")
+    ] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the hits or figures as JSON.")] = False,
     csv_file: Annotated[Path | None, typer.Option("--csv", metavar="FILE", help="Write the hits into a CSV.")] = None,
     page: Annotated[
         Path | None, typer.Option(metavar="FILE", help="Write a page that plays queries and hits side by side.")
@@ -67,6 +70,16 @@ def search(
     from finetune.storage.atomic import check_writable
     from finetune.vector_index.index import VectorIndex
 
+    if evaluate:
+        if queries or text or csv_file or page:
+            raise IndexFolderError(
+                f"{index}: --evaluate takes the labelled rows of the index as queries; omit other queries, --text, "
+                "--csv and --page"
+            )
+        from finetune.cli.index_figures import print_index_figures
+
+        print_index_figures(index, within=within or (), same_group=same_group, as_json=as_json)
+        return
     if not queries and not text:
         raise IndexFolderError(f"{index}: nothing to search for; name a video, a picture, or a row such as row:0")
     opened = VectorIndex.open(index)

@@ -15,6 +15,7 @@ from finetune.cli.heavy_imports import import_quickly
 from finetune.cli.manifest import load_manifest, print_data_root_mapping
 from finetune.cli.progress import WRITING_REPORT, progress_bar, progress_bars
 from finetune.cli.table import print_table
+from finetune.cli.wrap import print_wrapped
 from finetune.errors import FinetuneError, RecipeError, shorten_list
 from finetune.recipe.load import load_recipe
 from finetune.recipe.own_parts import import_named_parts, imported_parts, own_parts, part_name
@@ -188,7 +189,7 @@ def evaluate_and_report(folder: Path, *, data_root: Path | None = None, parts: M
     """Evaluate a trained run on its test split, or else on val, and write its report. `parts`: see `open_run`."""
     import_quickly("finetune.evaluation.evaluate")
     from finetune.evaluation.evaluate import evaluate
-    from finetune.metrics.headline import format_events, format_headline, format_open_set
+    from finetune.metrics.headline import format_events, format_headline, format_open_set, format_retrieval
     from finetune.report.run.page import write_report
     from finetune.run.folder import RunFolder
     from finetune.run.manifest import saved_manifest
@@ -217,6 +218,8 @@ def evaluate_and_report(folder: Path, *, data_root: Path | None = None, parts: M
         print(f"{split}{task_name} {format_headline(task)} on {task.get('num_rows', results['num_rows'])} clips")
         if open_set := task.get("open_set"):
             print(f"{split} unknown: {format_open_set(open_set)}")
+    if "retrieval" in results:
+        print_wrapped(f"{split} retrieval: {format_retrieval(results['retrieval'])}")
     if events is not None:
         print(f"{split} events {format_events(events)}")
     print(f"report {page}")

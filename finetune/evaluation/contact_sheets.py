@@ -19,12 +19,20 @@ from finetune.video.dataset import ClipDataset
 from finetune.video.encode import encode_jpeg
 
 MAX_FRAMES, SIDE, GAP = 8, 112, 2  # frames on a sheet, pixels of a frame's side, pixels between frames
+MOSAIC = 2  # frames in a row and in a column of a mosaic
 
 
 def write_sheets(
-    folder: Path, dataset: ClipDataset, paths: Iterable[str], frames: Iterable[FramePicture] = ()
+    folder: Path,
+    dataset: ClipDataset,
+    paths: Iterable[str],
+    frames: Iterable[FramePicture] = (),
+    *,
+    mosaics: Iterable[str] = (),
 ) -> dict[str, Any]:
     """Write a sheet of the first view of each row with one of these paths; gives the contents of the index.
+
+    Rows with one of the paths `mosaics` get a mosaic of four frames.
 
     `dataset` is that of the evaluation, so the frames are the same. A file that is no longer readable has no sheet.
     `frames` are pictures of single frames, the first ones of each task the worst.
@@ -32,13 +40,18 @@ def write_sheets(
     position_of = {dataset.manifest.clip_name(row): place for place, row in enumerate(dataset.rows)}
     index: dict[str, Any] = {}
     with atomic_folder(EvaluationFolder(folder).pictures) as partial:
-        for path in paths:
+        with_sheet, with_mosaic = dict.fromkeys(paths), dict.fromkeys(mosaics)
+        for path in with_sheet | with_mosaic:
             item = dataset[0, position_of[path]]
             if "clips" not in item:
                 continue
-            name = sheet_file_name(path)
-            (partial / name).write_bytes(encode_jpeg(make_sheet(item["clips"][0])))
-            index[path] = {"sheet": name, "frames": min(MAX_FRAMES, len(item["clips"][0]))}
+            clip_TCHW, entry = item["clips"][0], index.setdefault(path, {})
+            if path in with_sheet:
+                entry |= {"sheet": sheet_file_name(path), "frames": min(MAX_FRAMES, len(clip_TCHW))}
+                (partial / entry["sheet"]).write_bytes(encode_jpeg(make_sheet(clip_TCHW)))
+            if path in with_mosaic:
+                entry["mosaic"] = sheet_file_name(path, "-mosaic")
+                (partial / entry["mosaic"]).write_bytes(encode_jpeg(make_mosaic(clip_TCHW)))
         for rank, frame in enumerate(frames):
             name = sheet_file_name(f"{frame.path}\n{frame.task}")
             (partial / name).write_bytes(frame.jpeg)
@@ -64,6 +77,14 @@ def make_sheet(clip_TCHW: Tensor) -> np.ndarray:
     frames = F.interpolate(frames, (SIDE, SIDE), mode="bilinear", antialias=True)
     apart = F.pad(frames, (0, GAP), value=128.0)
     return torch.cat(list(apart), dim=2)[..., :-GAP].round().clamp(0, 255).to(torch.uint8).numpy()
+
+
+def make_mosaic(clip_TCHW: Tensor) -> np.ndarray:
+    """Four frames of a clip uint8 (T, C, H, W), from first to last, in two rows: uint8 (3, 2 · SIDE, 2 · SIDE)."""
+    chosen = np.linspace(0, len(clip_TCHW) - 1, MOSAIC**2).round().astype(int)
+    frames = F.interpolate(clip_TCHW[chosen].float(), (SIDE, SIDE), mode="bilinear", antialias=True)
+    rows = [torch.cat(list(frames[first : first + MOSAIC]), dim=2) for first in range(0, MOSAIC**2, MOSAIC)]
+    return torch.cat(rows, dim=1).round().clamp(0, 255).to(torch.uint8).numpy()
 
 
 def sheet_frame_indices(num_frames: int) -> list[int]:

@@ -18,6 +18,7 @@ from finetune.data.unknown_classes import unknown_rows
 from finetune.errors import DataError, RunError, shorten_list, suggest_similar
 from finetune.evaluation.external_set import external_set_folder, read_external_set
 from finetune.evaluation.open_set import open_set_results
+from finetune.evaluation.retrieval import check_retrieval, retrieval_results, retrieves_by_default
 from finetune.evaluation.task_results import (
     TaskPredictions,
     add_own_metric,
@@ -26,6 +27,7 @@ from finetune.evaluation.task_results import (
     with_shown_detections,
 )
 from finetune.evaluation.write_evaluation import build_results, describe_interval, write_evaluation
+from finetune.inference.clip_vectors import ClipVectors
 from finetune.inference.exported import InferenceModel, inference_precision, load_for_inference, resolve_views
 from finetune.inference.mask_counts import with_mask_counts
 from finetune.inference.predict_split import (
@@ -63,6 +65,7 @@ def evaluate(
     views: int | None = None,
     on_error: Literal["fail", "skip"] | None = None,
     unknown_classes: Literal["fail", "skip", "score"] = "fail",
+    retrieval: bool | None = None,
     data_root: str | Path | None = None,
     out: str | Path | None = None,
     pictures: bool = True,
@@ -73,7 +76,8 @@ def evaluate(
     With `overrides`, `data.manifest=FILE.csv` or `data.folder=DIR`, the rows are those of another labelled set: all
     rows, or those of its own split `split`. Its classes are matched by name; rows with a class that the run does not
     know are refused, omitted if `unknown_classes` is `skip`, or with `score` scored as unknown, like those of classes
-    that the recipe left out of training (`evaluate.unknown`). `data_root` is where the run's files are now.
+    that the recipe left out of training (`evaluate.unknown`). With `retrieval`, by default as in the recipe, results
+    say how well clips find others of their class. `data_root` is where the run's files are now.
 
     Writes predictions.csv, probabilities.npy, with `pictures` the frames of the clips that the report shows, and,
     last, results.json into `out`: by default `RUN/evaluation` for the test split, `RUN/evaluation/<split>` for
@@ -86,6 +90,8 @@ def evaluate(
     opened, overrides = open_run(run), list_overrides(overrides)
     if split is not None and split not in SPLITS:
         raise RunError(f"there is no split {split!r}{suggest_similar(split, SPLITS)}; there are {', '.join(SPLITS)}")
+    if retrieval:
+        check_retrieval(opened)
     own = saved_manifest(opened, data_root=data_root, needs_files=not overrides)
     other = None
     if overrides:
@@ -96,7 +102,8 @@ def evaluate(
     if not len(tested):
         raise RunError(f"{opened.folder}: its data has no rows in the split {split!r}")
     started, views = time.perf_counter(), resolve_views(opened, views)
-    inference = _predict_split(opened, tested, split=split, views=views, progress=progress)
+    vectors = ClipVectors() if (retrieves_by_default(opened) if retrieval is None else retrieval) else None
+    inference = _predict_split(opened, tested, split=split, views=views, vectors=vectors, progress=progress)
     rows, facts = inference.predictions.rows, inference.dataset.facts
     _check_predictions(opened, tested, inference.predictions, split=split, on_error=on_error or recipe.data.on_error)
     fitted, fitted_views = read_fitted(opened), views == recipe.evaluate.views
@@ -139,6 +146,8 @@ def evaluate(
     )
     own_folder = RunFolder(opened.folder).evaluation(split).path
     target = Path(out or (external_set_folder(opened.folder, overrides) if other else own_folder))
+    if vectors is not None:
+        results["retrieval"] = retrieval_results(tested, vectors, task=inference.model.primary)
     if other:
         results["source"] = other.source
     elif seeds := _previous_seeds(target, protocol):
@@ -166,14 +175,16 @@ class _SplitInference:
     precision: str
 
 
-def _predict_split(run: Run, tested: Manifest, *, split: str, views: int, progress: Progress | None) -> _SplitInference:
+def _predict_split(
+    run: Run, tested: Manifest, *, split: str, views: int, vectors: ClipVectors | None, progress: Progress | None
+) -> _SplitInference:
     recipe = run.recipe
     model, frozen = load_for_inference(run), _load_frozen_baseline(run)
     precision = inference_precision(model, recipe.train.precision)
     loader, bad = evaluation_loader(tested, split, recipe, size=model.size, views=views)
     with loader:
         batches = WithFrozenBaseline(loader, None if frozen is None else frozen.to(model.device), precision)
-        predictions = predict_rows(model, batches, precision=precision, progress=progress)
+        predictions = predict_rows(model, batches, precision=precision, progress=progress, vectors=vectors)
     frozen_NK = None if frozen is None else batches.probs(predictions.rows)
     predictions = replace(predictions, skipped=bad | predictions.skipped)
     return _SplitInference(predictions, model, frozen_NK, loader.dataset, precision)

@@ -73,7 +73,9 @@ def write_evaluation(
     if pictures_of is not None and (rows is not None or frames):
         primary = results["tasks"][primary_task(results["tasks"])]
         chosen = choose_clips(rows or [], multilabel=primary["kind"] == "multilabel")
-        write_sheets(folder, pictures_of, [clip.path for clip in chosen.clips()], frames)
+        examples = results.get("retrieval", {}).get("examples", [])
+        mosaics = [path for query in examples for path in (query["path"], *(hit["path"] for hit in query["hits"]))]
+        write_sheets(folder, pictures_of, [clip.path for clip in chosen.clips()], frames, mosaics=mosaics)
     write_results(folder, results)
 
 

@@ -1,6 +1,7 @@
 """Forward passes over the rows of a split: one row at a time, each video decoded once."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from functools import partial
 from itertools import islice
@@ -11,8 +12,10 @@ from torch import Tensor
 
 from finetune.feature_cache.cached_clips import CachedClipLoader
 from finetune.feature_cache.frozen_part import FrozenPart, cut_activations
+from finetune.inference.clip_vectors import ClipVectors
 from finetune.inference.exported import InferenceModel
 from finetune.inference.forward import clip_scores, decode_outputs, probabilities, view_logits
+from finetune.inference.head_inputs import HeadInputs
 from finetune.metrics.open_set import REJECTION_SCORE, ScoreName, score_quantiles
 from finetune.model.classifier import VideoClassifier
 from finetune.recipe.tasks import SPATIAL_KINDS, OutputSpec
@@ -49,18 +52,24 @@ def predict_rows(
     precision: str,
     frozen: FrozenPart | None = None,
     progress: Progress | None = None,
+    vectors: ClipVectors | None = None,
 ) -> Predictions:
     """Predictions for the rows of a loader.
 
     With one row per batch, predictions do not depend on other rows, and equal those of `predict`. With a `frozen` part,
-    the loader may give its outputs instead of clips; clips are passed through it first.
+    the loader may give its outputs instead of clips; clips are passed through it first. The inputs of the head of the
+    primary task are added to `vectors`, as means over views.
     """
     model.eval()
     scored: dict[int, dict[str, np.ndarray]] = {}
     scores: dict[int, dict[ScoreName, float]] = {}
     skipped: dict[int, str] = {}
-    for batch, logits_VBK in _batches_with_logits(model, loader, precision=precision, frozen=frozen):
+    keep_inputs = vectors is not None
+    computed = _batches_with_logits(model, loader, precision=precision, frozen=frozen, keep_inputs=keep_inputs)
+    for batch, logits_VBK, inputs_BD in computed:
         if logits_VBK is not None:
+            if vectors is not None:
+                vectors.add(batch["row"].tolist(), inputs_BD)
             outputs, scores_B = decode_outputs(model, logits_VBK), clip_scores(model, logits_VBK)
             for place, row in enumerate(batch["row"].tolist()):
                 of_row = {task: values[place].numpy() for task, values in outputs.items()}
@@ -82,31 +91,45 @@ def known_scores_record(predictions: Predictions) -> KnownScores | None:
     return {"score": REJECTION_SCORE, "values": score_quantiles(finite_N)} if len(finite_N) else None
 
 
+_Computed = tuple[Batch, dict[str, Tensor] | None, np.ndarray]
+
+
 def _batches_with_logits(
     model: InferenceModel,
     loader: "ClipLoader | CachedClipLoader | WithFrozenBaseline",
     *,
     precision: str,
     frozen: FrozenPart | None,
-) -> Iterator[tuple[Batch, dict[str, Tensor] | None]]:
-    """Each batch with the outputs of the model's heads, (V, B, K); a small network computes several at a time."""
+    keep_inputs: bool,
+) -> Iterator[_Computed]:
+    """Each batch with the outputs of the model's heads, (V, B, K), and their inputs (B, D), empty unless kept.
+
+    A small network computes several batches at a time.
+    """
     cut = None if frozen is None else frozen.cut
+    with _kept_inputs(model) if keep_inputs else nullcontext() as inputs:
 
-    def compute(batch: Batch) -> dict[str, Tensor] | None:
-        clips_BV = batch["clips"]
-        if clips_BV is None:
-            return None
-        if frozen is not None and clips_BV.dtype == torch.uint8:
-            assert isinstance(model, VideoClassifier)
-            clips_BV = cut_activations(model, clips_BV.flatten(0, 1), frozen).unflatten(0, clips_BV.shape[:2])
-        return view_logits(model, clips_BV, precision=precision, cut=cut)
+        def compute(batch: Batch) -> _Computed:
+            clips_BV = batch["clips"]
+            if clips_BV is None:
+                return batch, None, np.empty(0)
+            if frozen is not None and clips_BV.dtype == torch.uint8:
+                assert isinstance(model, VideoClassifier)
+                clips_BV = cut_activations(model, clips_BV.flatten(0, 1), frozen).unflatten(0, clips_BV.shape[:2])
+            logits_VBK = view_logits(model, clips_BV, precision=precision, cut=cut)
+            return batch, logits_VBK, np.empty(0) if inputs is None else inputs.take()
 
-    if not (model.runs_in_threads and cut is None):
-        yield from ((batch, compute(batch)) for batch in loader)
-        return
-    batches = iter(loader)
-    while group := list(islice(batches, CONCURRENT_BATCHES)):
-        yield from zip(group, map_in_threads(compute, group), strict=True)
+        if not (model.runs_in_threads and cut is None):
+            yield from map(compute, loader)
+            return
+        batches = iter(loader)
+        while group := list(islice(batches, CONCURRENT_BATCHES)):
+            yield from map_in_threads(compute, group)
+
+
+def _kept_inputs(model: InferenceModel) -> HeadInputs:
+    assert isinstance(model, VideoClassifier)  # an exported model does not show them
+    return HeadInputs(model)
 
 
 def to_source_pixels(

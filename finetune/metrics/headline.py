@@ -42,6 +42,19 @@ def format_events(timeline: Mapping[str, Any]) -> str:
     return f"F1@50 {value:.3f}{interval} in {count(timeline['num_recordings'], 'recording')}"
 
 
+def format_retrieval(retrieval: Mapping[str, Any]) -> str:
+    """The main metrics of `retrieval_metrics`, each with its interval and chance level, as one line of text."""
+    if not retrieval["num_queries"]:
+        return f"no figures: none of {count(retrieval['num_lonely'], 'clip')} has a clip of its class to find"
+    texts = []
+    for key, name in (("map", "mAP"), ("recall_1", "recall@1"), ("recall_5", "recall@5")):
+        ends = retrieval[f"{key}_ci"]
+        interval = "" if ends is None else f"95 % interval {ends[0]:.3f} to {ends[1]:.3f}, "
+        texts.append(f"{name} {retrieval[key]:.3f} ({interval}chance {retrieval[f'{key}_chance']:.3f})")
+    lonely = f"; {count(retrieval['num_lonely'], 'clip')} with nothing to find left out" * bool(retrieval["num_lonely"])
+    return f"{', '.join(texts)}, median rank {retrieval['median_rank']:g}{lonely}"
+
+
 def format_open_set(open_set: Mapping[str, Any]) -> str:
     """How well clips of unknown classes are told by the score of `predict --reject`, as one line of text."""
     score = open_set["scores"][REJECTION_SCORE]

@@ -282,6 +282,9 @@ class Evaluate(Section):
     timeline: bool = Field(
         False, description="after training, also find the events of the annotated recordings, and evaluate them"
     )
+    retrieval: bool = Field(
+        False, description="also evaluate how well clips find others of their class by the vectors before the head"
+    )
 
 
 def _phases_tag(phases: object) -> str:

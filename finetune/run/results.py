@@ -155,6 +155,48 @@ class _OpenSet(TypedDict):
     rejected: _Rejected | None
 
 
+class _RetrievalHit(TypedDict):
+    path: str
+    label: str
+    right: bool
+    cosine: Number
+
+
+class _RetrievalExample(TypedDict):
+    """A query that the report shows: typical of its class, or one of the hardest."""
+
+    kind: Literal["typical", "hardest"]
+    path: str
+    label: str
+    hits: list[_RetrievalHit]
+
+
+class RetrievalClass(TypedDict, total=False):
+    """The metrics of the queries of one class, as in `Retrieval`."""
+
+    __pydantic_config__ = ALLOW_EXTRA  # type: ignore[misc]
+    queries: Count
+    map: Share | None
+    map_chance: Share | None
+    median_rank: Number | None
+
+
+class Retrieval(TypedDict, total=False):
+    """How well clips find others of their class, see metrics/retrieval.py; other keys are metrics."""
+
+    __pydantic_config__ = ALLOW_EXTRA  # type: ignore[misc]
+    task: str
+    left_out: Literal["group", "file"]  # clips of the query's own are not in its gallery
+    num_queries: Count
+    num_lonely: Count
+    lonely: dict[str, Count]
+    sampled_from: Count | None
+    gallery_size: Number | None
+    median_rank: Number | None
+    per_class: list[RetrievalClass]
+    examples: list[_RetrievalExample]
+
+
 class _TaskFields(TypedDict, total=False):
     """The structured parts of a task's results; any other key is a metric, or `<metric>_ci` its 95 % interval."""
 
@@ -238,6 +280,7 @@ class Results(TypedDict, total=False):
     protocol: Protocol
     seconds: Seconds
     source: str  # of another labelled set: its file or folder
+    retrieval: Retrieval
     timeline: TaskResults  # of events in recordings, see metrics/localization.py
     seeds: list[SeedResult]
     folds: list[dict[str, Any]]

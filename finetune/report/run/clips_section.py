@@ -18,7 +18,7 @@ from finetune.run.predictions_csv import PredictionRow
 from finetune.storage.safe_read import read_json
 
 _MAX_PICTURE_BYTES, _MAX_FRAMES = 400_000, 64
-_PICTURE_NAME = re.compile(r"[0-9a-f]{16}(-cam)?\.jpg")
+_PICTURE_NAME = re.compile(r"[0-9a-f]{16}(-cam|-mosaic)?\.jpg")
 
 
 def clips_context(

@@ -5,6 +5,7 @@ Each section has a module that computes what it shows, and a template in templat
 - figures of a task: confusion_plot.py, calibration_plots.py, regression_plots.py
 - detection, tracking, segmentation: dense_section.py, dense_plots.py
 - example clips: clips_section.py
+- search by example: retrieval_section.py
 - training curves: learning_curves.py, task_curves.py
 - recipe: changed_settings.py
 """
@@ -26,6 +27,7 @@ from finetune.report.run.changed_settings import recipe_changes
 from finetune.report.run.clips_section import clips_context
 from finetune.report.run.export_figures import write_figures
 from finetune.report.run.markdown import escape_markdown, render_markdown_report
+from finetune.report.run.retrieval_section import retrieval_context
 from finetune.report.run.task_curves import task_learning_curves
 from finetune.report.run.task_section import flatten_json, task_context
 from finetune.report.run.task_words import regression_warnings
@@ -108,7 +110,7 @@ def _page_context(run: Path, files: EvaluationFolder, results: Results) -> dict[
         "training": _training_section(epochs, results["tasks"]) if epochs else None,
         "folds": _mean_and_deviation(results.get("folds", [])),
         "seeds": _mean_and_deviation(results.get("seeds", [])),
-        "timeline": timeline_context(results.get("timeline"), files),
+        **_optional_sections(results, files),
         "clips": None if predictions is None else clips_context(predictions, files, multilabel=kind == "multilabel"),
         "recipe": recipe,
         "changes": recipe_changes(recipe or ""),
@@ -117,6 +119,13 @@ def _page_context(run: Path, files: EvaluationFolder, results: Results) -> dict[
         "skipped_files": _skipped_files(results),
         "max_files": _MAX_FILES,
         "max_classes_with_text": confusion_plot.MAX_CLASSES_WITH_TEXT,
+    }
+
+
+def _optional_sections(results: Results, files: EvaluationFolder) -> dict[str, Any]:
+    return {
+        "retrieval": retrieval_context(results.get("retrieval"), files),
+        "timeline": timeline_context(results.get("timeline"), files),
     }
 
 

@@ -48,6 +48,7 @@ def run_preflight_checks(model: VideoClassifier, manifest: Manifest, recipe: Rec
     if recipe.clip.num_frames != model.num_frames and needs_frames:
         problems.append(f"clip.num_frames is {recipe.clip.num_frames}, but the model was built for {model.num_frames}")
     problems += _problems_with_timeline(manifest, recipe)
+    problems += _problems_with_retrieval(model, recipe)
     problems += _problems_with_unknown(manifest, recipe)
     problems += [f"train.trackers: {problem}" for problem in _collect_errors(check_tracker, recipe.train.trackers)]
     problems += _problems_with_early_stopping(model, manifest, recipe)
@@ -96,6 +97,12 @@ def _problems_with_timeline(manifest: Manifest, recipe: Recipe) -> list[str]:
         "these columns, or set it to false"
     )
     return [problem]
+
+
+def _problems_with_retrieval(model: VideoClassifier, recipe: Recipe) -> list[str]:
+    if not recipe.evaluate.retrieval or model.outputs[model.primary].is_categorical:
+        return []
+    return ["evaluate.retrieval needs a task with classes, by which clips found are right or wrong; set it to false"]
 
 
 def _problems_with_unknown(manifest: Manifest, recipe: Recipe) -> list[str]:
