@@ -30,7 +30,8 @@ class Summary:
     """The summary of a recording that lasts `seconds`: its parts in order of time, which do not overlap.
 
     `shots` are the times at which a new shot begins, rising, without the beginning of the recording. `method` says in a
-    few words how the parts were chosen. `picture_size` is (height, width) in pixels, as shown.
+    few words how the parts were chosen. `picture_size` is (height, width) in pixels, as shown. `scores` are how early
+    each moment of the recording would be chosen, in 0…1 (1: first); the moments are equally long.
     """
 
     path: Path
@@ -39,6 +40,7 @@ class Summary:
     shots: tuple[float, ...]
     method: str
     picture_size: tuple[int, int]
+    scores: tuple[float, ...] = ()
 
     @property
     def shown_seconds(self) -> float:

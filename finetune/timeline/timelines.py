@@ -97,8 +97,21 @@ class TimelinePredictor:
         """Raises VideoError for a file that cannot be read."""
         info, layout = at_image_rate(scan_with_times(path), self.run.recipe.data.image_rate)
         times_N = clip_times(path, info, layout)
-        windows, seconds = self._plan(path, times_N), duration_by_times(times_N, info.duration_seconds)
+        windows, seconds = self.plan(path, times_N), duration_by_times(times_N, info.duration_seconds)
         batches = picture_batches(path, windows.sampled_frames, self.clip, info=info, layout=layout)
+        with closing(run_ahead(batches, ahead=BATCHES_AHEAD)) as ahead:
+            return self.predict(path, windows, ahead, seconds=seconds, picture_size=(info.height, info.width))
+
+    def predict(
+        self,
+        path: Path,
+        windows: Windows,
+        batches: Iterator[NumberedPictures],
+        *,
+        seconds: float,
+        picture_size: tuple[int, int],
+    ) -> Timeline:
+        """The timeline of a recording that lasts `seconds`; `batches` have the frames that its windows take."""
         probabilities = self._probabilities(path, windows, batches, seconds)
         first = primary_task(self.model.outputs)
         tasks = {
@@ -108,7 +121,7 @@ class TimelinePredictor:
         return Timeline(
             path=path,
             seconds=seconds,
-            picture_size=(info.height, info.width),
+            picture_size=picture_size,
             times_W=windows.times_W,
             middle_frames_W=windows.firsts_W + windows.counts_W // 2,
             window_seconds=windows.seconds,
@@ -116,7 +129,8 @@ class TimelinePredictor:
             tasks=tasks,
         )
 
-    def _plan(self, path: Path, times_N: np.ndarray) -> Windows:
+    def plan(self, path: Path, times_N: np.ndarray) -> Windows:
+        """The windows of a recording whose frames are shown at `times_N` (N,), in seconds."""
         options = self.options
         try:
             return plan_windows(
@@ -134,18 +148,17 @@ class TimelinePredictor:
     ) -> dict[str, np.ndarray]:
         """Probabilities (W, K) by task, of the tasks with classes or levels."""
         by_task: dict[str, np.ndarray] = {}
-        done, ahead = 0, run_ahead(batches, ahead=BATCHES_AHEAD)
-        with closing(ahead):
-            for outputs in predict_windows(self.model, ahead, windows.sampled_WVT, precision=self.precision):
-                for task in (task for task in outputs if self.model.outputs[task].is_categorical):
-                    values_BK = outputs[task].numpy()
-                    count, classes = values_BK.shape
-                    of_task = by_task.setdefault(task, np.empty((len(windows), classes), np.float32))
-                    of_task[done : done + count] = values_BK
-                done += count
-                if self.progress is not None:
-                    is_last = done == len(windows)
-                    self.progress(seconds if is_last else float(windows.times_W[done - 1]), seconds)
+        done = 0
+        for outputs in predict_windows(self.model, batches, windows.sampled_WVT, precision=self.precision):
+            for task in (task for task in outputs if self.model.outputs[task].is_categorical):
+                values_BK = outputs[task].numpy()
+                count, classes = values_BK.shape
+                of_task = by_task.setdefault(task, np.empty((len(windows), classes), np.float32))
+                of_task[done : done + count] = values_BK
+            done += count
+            if self.progress is not None:
+                is_last = done == len(windows)
+                self.progress(seconds if is_last else float(windows.times_W[done - 1]), seconds)
         if not all(np.isfinite(of_task).all() for of_task in by_task.values()):
             raise DataError(f"{path}: its predictions are not finite; train with train.precision=fp32")
         return by_task

@@ -8,6 +8,11 @@ import pytest
 ERRORS = (
     "predict nowhere clip.mp4",
     "watch nowhere 0",
+    "summarize nowhere.mp4",
+    "summarize . --share 0.1 --frames 3",
+    "summarize . --run nowhere",
+    "summarize . model.backbonne=x",
+    "summarize model.backbone=x",
     "evaluate nowhere",
     "average nowhere",
     "report nowhere",
