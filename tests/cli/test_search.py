@@ -2,16 +2,19 @@
 
 import csv
 import json
+import shutil
 import subprocess
 import sys
 
+import cv2
 import numpy as np
 import pytest
-from grey import make_clip
+from grey import TINY, make_clip
 from indexed import write_index
 
 from finetune.data.read import read_csv
 from finetune.vector_index.entry import Entry
+from finetune.video.encode import write_video
 
 
 @pytest.fixture
@@ -140,3 +143,33 @@ def test_the_page_has_a_picture_of_each_clip_that_can_be_read(finetune, clips):
     assert html.count("<video ") == 3
     assert "there is no such file" in html
     assert (clips / "clips/2, ü.mp4").as_uri() in html
+
+
+def test_without_the_run_that_made_an_index_only_its_rows_are_searched(finetune, clips):
+    write_index(clips / "of a run", 9, kind="run")
+    status, _, err = finetune("search", "of a run", "clips/0, ü.mp4")
+    assert (status, "of a run: was made with a run that cannot be opened (tiny: " in err) == (2, True), err
+    assert "without it, only rows of the index can be searched for, such as row:0" in err
+    assert finetune("search", "of a run", "row:0")[0] == 0
+
+
+@pytest.mark.slow
+def test_a_new_copy_of_an_indexed_clip_a_part_and_a_picture_find_it(finetune, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    frames = [np.random.default_rng(number).integers(0, 256, (4, 4, 3), np.uint8) for number in range(4)]
+    frames = [np.kron(frame, np.ones((8, 8, 1), np.uint8)) for frame in frames]
+    (tmp_path / "clips").mkdir()
+    for number, frame in enumerate(frames):
+        write_video(tmp_path / f"clips/{number}.mp4", np.stack([frame] * 6))
+    write_video(tmp_path / "joined.mp4", np.repeat(np.stack(frames), 6, axis=0))
+    cv2.imwrite("picture.png", frames[3][..., ::-1])
+    shutil.copy("clips/1.mp4", "copy.mp4")
+    settings = ["model.weights=none", "clip.num_frames=2", "clip.size=32", "train.cache=off"]
+    status, _, err = finetune("index", "clips", "--out", "index", f"model.backbone={TINY}", *settings)
+    assert status == 0, err
+    queries = ["copy.mp4", "joined.mp4@0.48-0.72", "picture.png", "clips/0.mp4"]
+    status, out, err = finetune("search", "index", *queries, "--json", "--top-k", 1)
+    found = [query["hits"][0] for query in json.loads(out)]
+    assert [hit["row"] for hit in found][:3] == [1, 2, 3], err
+    assert found[0]["score"] > 0.9999
+    assert [("row" in query) for query in json.loads(out)] == [False, False, False, True]
