@@ -41,9 +41,12 @@ class Pieces:
         return len(self.weights_C)
 
 
-def divide(borders: list[int], longest: int) -> list[int]:
-    """The borders, and others that divide segments longer than `longest` evenly."""
-    parts = [np.linspace(start, end, -(-(end - start) // longest) + 1)[:-1] for start, end in pairwise(borders)]
+def divide(borders: list[int], longest: int, *, shortest: int = 1) -> list[int]:
+    """The borders, and others that divide segments longer than `longest` evenly, in pieces of at least `shortest`."""
+    parts = []
+    for start, end in pairwise(borders):
+        number = max(1, min(-(-(end - start) // longest), (end - start) // shortest))
+        parts.append(np.linspace(start, end, number + 1)[:-1])
     return [*np.rint(np.concatenate(parts)).astype(int).tolist(), borders[-1]]
 
 

@@ -70,6 +70,7 @@ def test_what_is_already_shown_is_not_chosen_again():
 def test_long_segments_are_divided_evenly():
     assert divide([0, 3, 13], 4) == [0, 3, 6, 10, 13]
     assert divide([0, 1], 4) == [0, 1]
+    assert divide([0, 6, 14], 4, shortest=4) == [0, 6, 10, 14]
     assert divide([0, 5], 1) == [0, 1, 2, 3, 4, 5]
 
 
