@@ -34,6 +34,11 @@ def page_assets(*further_styles: str, script: str = "report.js") -> dict[str, Ma
     return {"script": Markup(text), "script_hash": Markup(f"sha256-{digest}"), "style": Markup(style)}
 
 
+def picture_uri(jpeg: bytes) -> Markup:
+    """The bytes of a JPEG file as the address of a picture."""
+    return Markup("data:image/jpeg;base64," + base64.b64encode(jpeg).decode())
+
+
 def write_page(path: Path, text: str) -> None:
     """Write a page atomically. Surrogates without their pair, as in undecodable file names, become question marks."""
     with atomic_file(path) as partial:

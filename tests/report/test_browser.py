@@ -35,9 +35,11 @@ from finetune.report.compare.compare_runs import compare_runs
 from finetune.report.compare.page import write_compare_page
 from finetune.report.pages.runs_index import write_index
 from finetune.report.pages.search import PageClip, PageQuery, write_search_page
+from finetune.report.pages.summary import SummaryFiles, write_summary_page
 from finetune.report.pages.tasks_ablation import write_ablation
 from finetune.report.pages.timeline import MAX_PICTURES, chosen_events, write_timeline_page
 from finetune.report.run.page import write_report
+from finetune.summaries.summary import Part, Summary
 from finetune.timeline.timeline import TaskTimeline, Timeline
 from finetune.video.encode import encode_jpeg
 
@@ -97,6 +99,7 @@ def pages(tmp_path_factory):
         "multilabel": of(write_multilabel_run, tmp_path_factory.mktemp("multilabel")),
         "numbers": of(write_long_run_of_large_numbers, tmp_path_factory.mktemp("numbers")),
         "timeline": of_recordings(tmp_path_factory.mktemp("timeline"), Path(f"/data/{ODD_CLIP}.mp4")),
+        "summary": of_summaries(tmp_path_factory.mktemp("summary"), Path(f"/data/{ODD_CLIP}.mp4")),
         "search": of_queries(tmp_path_factory.mktemp("search")),
     }
 
@@ -179,6 +182,18 @@ def of_queries(folder, *videos):
     return folder / "search.html"
 
 
+def of_summaries(folder, *videos, page="summary.html"):
+    """The summary page of videos of 5.76 s, each with a part of each odd class and many shots."""
+    length = 5.76 / len(ODD)
+    parts = tuple(Part(length * n, length * (n + 0.5), 0.9 - n / 10, name, n) for n, name in enumerate(ODD))
+    jpeg = encode_jpeg(np.full((3, 96, 128), 100, np.uint8))
+    shots = tuple(np.linspace(0.1, 5.7, 40).tolist())
+    summaries = [Summary(video, 5.76, parts, shots, "events first", (96, 128)) for video in videos]
+    files = SummaryFiles(dict.fromkeys(parts[:5], jpeg), folder / f"{ODD[2].replace('/', '')}.png", None, "Cut.")
+    write_summary_page(summaries, [files] * len(videos), path=folder / page)
+    return folder / page
+
+
 @pytest.fixture(scope="module")
 def browser():
     with playwright.sync_playwright() as started:
@@ -240,6 +255,7 @@ def test_names_that_try_to_be_markup_are_shown_as_they_are(pages, show):
         "compare": [*ODD[:4], ODD_CLIP, "<u>b", "c & d"],
         "index": [ODD[0], "<u>b"],
         "timeline": [*ODD, ODD_CLIP],
+        "summary": [*ODD, ODD_CLIP],
         "search": [*ODD, ODD_CLIP, "12,345 rows", "No hits: all rows are left out."],
         "check": [ODD[0], "\u202eb", "<i>copy.mp4", "<s>damaged.mp4", "\"1' & <b>.mp4"],
     }.items():
@@ -587,3 +603,20 @@ def test_keys_and_buttons_of_a_search_page(search_page, show):
     until(page, f"!{VIDEOS}[0].paused")
     page.evaluate(f"{VIDEOS}[1].dispatchEvent(new Event('error'))")
     assert "or it is no longer at its path" in page.locator(".problem").first.text_content()
+
+
+@pytest.mark.slow
+def test_a_picture_of_a_summary_plays_its_part_and_all_parts_play_one_after_the_other(tmp_path, show):
+    video = make_clip(tmp_path / "walk.mp4", 144, size=96, step=1)
+    page = show(of_summaries(tmp_path, video), plays=[video.as_uri()])
+    page.locator("#r0p2-card img").click()
+    assert playing(page) == ["walk.mp4", 1.65]
+    assert page.locator("[data-label]").text_content() == ODD[2]
+    assert "current" in page.locator("#r0p2").get_attribute("class")
+    page.keyboard.press("j")
+    assert playing(page)[1] == 2.47
+    page.locator("[data-play-all]").click()
+    until(page, "document.querySelector('li.current').id === 'r0p5-card'")
+    until(page, "document.querySelector('li.current').id === 'r0p6-card' && document.querySelector('video').paused")
+    page.locator("#r0p1").click(position={"x": 2, "y": 8})
+    assert playing(page)[1] == 0.82 and page.evaluate("document.querySelector('video').paused")

@@ -3,7 +3,6 @@
 Its sentences are in templates/check.html.j2; this file selects what the page shows.
 """
 
-import base64
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -11,7 +10,7 @@ from typing import Any
 from markupsafe import Markup
 
 from finetune.errors import DataError
-from finetune.report.html_page import load_template, page_assets, write_page
+from finetune.report.html_page import load_template, page_assets, picture_uri, write_page
 from finetune.text import count, with_unit
 from finetune.video.class_colours import hex_colour
 
@@ -47,7 +46,7 @@ def write_check_page(
             for duplicates in result["copies"][:_MAX_DUPLICATES]
         ],
         marks=[
-            mark | {"picture": _data_uri(pictures[mark["example"]]), "mean_picture": _data_uri(mean)}
+            mark | {"picture": picture_uri(pictures[mark["example"]]), "mean_picture": picture_uri(mean)}
             for mark, mean in zip(result["marks"], mean_pictures, strict=True)
         ],
         spread=[
@@ -107,7 +106,7 @@ def _contact_sheets(result: Mapping[str, Any], pictures: Mapping[str, bytes]) ->
     for name, files in sorted(by_class.items()):
         number = min(max_pictures, len(files))
         chosen = [files[index * len(files) // number] for index in range(number)]
-        shown = [(file, _data_uri(pictures[file])) for file in chosen]
+        shown = [(file, picture_uri(pictures[file])) for file in chosen]
         sheets.append({"class": name, "number": len(files), "shown": shown})
     return sheets
 
@@ -115,11 +114,7 @@ def _contact_sheets(result: Mapping[str, Any], pictures: Mapping[str, bytes]) ->
 def _duplicate_pictures(copies: Mapping[str, Any], pictures: Mapping[str, bytes]) -> list[tuple[str, str, str, Markup]]:
     """(file, label, split, picture) of the first and the last of some duplicates."""
     parts = list(zip(copies["files"], copies["labels"], copies["splits"], strict=True))
-    return [(*part, _data_uri(pictures[part[0]])) for part in (parts[0], parts[-1])]
-
-
-def _data_uri(jpeg: bytes) -> Markup:
-    return Markup("data:image/jpeg;base64," + base64.b64encode(jpeg).decode())
+    return [(*part, picture_uri(pictures[part[0]])) for part in (parts[0], parts[-1])]
 
 
 def _format_value(value: float, fact: str) -> str:

@@ -4,7 +4,6 @@ The page holds everything but the videos, which it plays from their own paths. I
 templates/timeline.html.j2; this file selects and scales what the page shows.
 """
 
-import base64
 import heapq
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import accumulate
@@ -12,11 +11,10 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-from markupsafe import Markup
 
 from finetune.errors import RunError
 from finetune.metrics.event_matching import Event
-from finetune.report.html_page import load_template, page_assets, write_page
+from finetune.report.html_page import load_template, page_assets, picture_uri, write_page
 from finetune.text import clock
 from finetune.timeline.timeline import TaskTimeline, Timeline
 
@@ -101,10 +99,10 @@ def _legend(timelines: Sequence[Timeline], colours: Mapping[tuple[str, int], int
         for event in of_task.events
     }
     names = {task: of_task.classes for task, of_task in timelines[0].tasks.items()}
-    return [(_style(colours[key]), names[key[0]][key[1]]) for key in sorted(found, key=lambda key: colours[key])]
+    return [(colour_class(colours[key]), names[key[0]][key[1]]) for key in sorted(found, key=lambda key: colours[key])]
 
 
-def _style(number: int) -> str:
+def colour_class(number: int) -> str:
     """The style class of a class of events: one of NUM_COLOURS colours, after the first ones with stripes."""
     return f"c{number % NUM_COLOURS + 1} s{number // NUM_COLOURS % 3}"
 
@@ -126,10 +124,10 @@ def _recording(
             "score": found.event.score,
             "name": timeline.tasks[found.task].classes[found.event.label],
             "task": found.task,
-            "style": _style(colours[found.task, found.event.label]),
+            "style": colour_class(colours[found.task, found.event.label]),
             "left": 100 * found.event.start / timeline.seconds,
             "width": 100 * (found.event.end - found.event.start) / timeline.seconds,
-            "picture": _data_uri(pictures.get((place, found.event))),
+            "picture": picture_uri(picture) if (picture := pictures.get((place, found.event))) else None,
         }
         for number, found in enumerate(events)
     ]
@@ -149,7 +147,7 @@ def _recording(
         ],
         "num_classes": sum(len(of_task.classes) for of_task in timeline.tasks.values()),
         "span": _span(timeline),
-        "ticks": _ticks(timeline.seconds),
+        "ticks": time_ticks(timeline.seconds),
     }
 
 
@@ -178,7 +176,7 @@ def _curves(
     for label in sorted(order[:MAX_CURVES]):
         yield {
             "name": of_task.classes[label],
-            "style": _style(colours[task, label]),
+            "style": colour_class(colours[task, label]),
             "points": min(points, len(timeline.times_W)),
             "line": curve_path(of_task.probabilities_WK[:, label], points),
             "spans": _spans_path(spans.get(label, []), timeline.seconds),
@@ -212,13 +210,9 @@ def _span(timeline: Timeline) -> tuple[float, float]:
     return (first, last - first) if last > first else (0.0, 100.0)
 
 
-def _ticks(seconds: float) -> list[tuple[float, str]]:
+def time_ticks(seconds: float) -> list[tuple[float, str]]:
     """(percent, text) of the ticks of a time axis; none where its text would not fit before the end."""
     days = 86400 * (1 + seconds // (86400 * MAX_TICKS))
     step = next((step for step in TICK_SECONDS if seconds / step <= MAX_TICKS), days)
     places = np.arange(0, 0.9 * seconds, step).tolist()
     return [(100 * place / seconds, clock(place, tenths=False)) for place in places]
-
-
-def _data_uri(jpeg: bytes | None) -> Markup | None:
-    return None if jpeg is None else Markup("data:image/jpeg;base64," + base64.b64encode(jpeg).decode())

@@ -1,15 +1,16 @@
 "use strict";
-// One player for all recordings: a click on a bar, a curve or a row of the table plays the video there.
+// One player for all recordings: a click on a bar, a curve, a row of the table or a picture plays the video there.
 document.querySelector("main").before(document.querySelector("template").content);
 const player = document.querySelector(".player");
 player.hidden = true;
 const video = player.querySelector("video");
 const recordings = [...document.querySelectorAll(".recording")];
-const rows = [...document.querySelectorAll("tr[data-event]")];
+const rows = [...document.querySelectorAll("[data-event]")]; // of a table, or pictures
 const bar = (row) => document.getElementById(row.dataset.event);
 let shown = null; // the recording in the player
 let current = null; // the row of the event that was chosen last
 let time = 0; // seconds, in the recording that is shown
+let isPlayingAll = false; // from event to event
 
 const clock = (seconds) => {
   const tenths = Math.round(10 * seconds), minutes = Math.floor(tenths / 600), rest = tenths % 600;
@@ -71,11 +72,26 @@ const go = (step) => {
   bar(chosen).closest(".lane").scrollIntoView({ block: "nearest" });
 };
 
+// Play the events of the recording one after the other: skip what lies between them.
+const playNext = () => {
+  const next = rows[rows.indexOf(current) + 1];
+  if (next && shown.contains(next)) choose(next);
+  else video.pause();
+};
+const playAll = () => {
+  if (!shown || !shown.contains(current)) choose(rows.find((row) => (shown ?? document).contains(row)));
+  else choose(current);
+  isPlayingAll = true;
+  video.play().catch(() => {});
+};
+
 video.addEventListener("timeupdate", () => {
   if (!shown || video.seeking || !video.hasAttribute("src")) return;
   time = video.currentTime;
+  if (isPlayingAll && current && time >= Number(current.dataset.end)) playNext();
   showTime();
 });
+video.addEventListener("pause", () => { isPlayingAll = isPlayingAll && video.ended; });
 video.addEventListener("error", () => {
   if (video.hasAttribute("src")) problem("This browser cannot play the video, or it is no longer at its path.");
 });
@@ -93,18 +109,24 @@ for (const recording of recordings) {
   });
 }
 for (const row of rows) {
-  row.closest("table").classList.add("scripted-rows");
-  row.addEventListener("click", () => choose(row));
+  row.closest("table, ol").classList.add("scripted-rows");
+  row.addEventListener("click", (event) => {
+    if (event.ctrlKey || event.metaKey) return; // opens a link
+    event.preventDefault();
+    choose(row);
+  });
 }
 for (const button of player.querySelectorAll("[data-go]")) {
   button.addEventListener("click", () => go(Number(button.dataset.go)));
 }
+player.querySelector("[data-play-all]")?.addEventListener("click", playAll);
 
 addEventListener("keydown", (event) => {
   if (event.ctrlKey || event.metaKey || event.altKey || event.target.closest("video")) return;
   const jump = event.shiftKey ? 10 : 1;
   if (event.key === "j") go(1);
   else if (event.key === "k") go(-1);
+  else if (event.key === "p" && player.querySelector("[data-play-all]")) playAll();
   else if (event.target.closest("input")) return; // its own keys
   else if (event.key === " " && !event.target.closest("button, summary") && shown) {
     if (video.paused) video.play().catch(() => {});
