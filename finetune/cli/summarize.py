@@ -10,16 +10,16 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from finetune.annotations.format_names import ExportFormat
 from finetune.cli.arguments import DATA_RECIPE, OwnParts
 from finetune.cli.heavy_imports import import_quickly
 from finetune.cli.input_files import FileCounts
 from finetune.cli.progress import progress_bars
 from finetune.cli.summary_figures import print_figures, read_references
-from finetune.cli.summary_files import PARTS_FILE, write_recording, write_summaries
+from finetune.cli.summary_files import SummaryOptions, SummaryWriter, open_writer
 from finetune.errors import DataError, RecipeError, RunError, VideoError
 from finetune.recipe.load import load_recipe
 from finetune.recipe.own_parts import import_named_parts, own_parts
-from finetune.storage.atomic import check_writable
 from finetune.summaries.length import DEFAULT_SHARE, SummaryLength
 from finetune.text import count
 
@@ -47,6 +47,13 @@ def summarize(
         Path | None, typer.Option(metavar="RUN", help="Show the events first that this run finds in the recordings.")
     ] = None,
     out: Annotated[Path, typer.Option(metavar="DIR", help="Output folder.")] = Path("summary"),
+    exact: Annotated[
+        bool, typer.Option("--exact", help="Encode the summary's video, so that parts need not begin at keyframes.")
+    ] = False,
+    video: Annotated[bool, typer.Option("--video/--no-video", help="Write the summary as a video.")] = True,
+    to: Annotated[
+        ExportFormat | None, typer.Option(help="Write the parts as an annotation file too: elan, boris, ...")
+    ] = None,
     events: Annotated[
         Path | None,
         typer.Option(metavar="CSV", help="Labelled events, path,start,end,label: print how many summaries show."),
@@ -75,19 +82,19 @@ def summarize(
             "--events measures how long events are shown, and --frames shows single frames; omit one of them"
         )
     references = read_references(videos, events, scores)
-    check_writable(out / PARTS_FILE)
+    writer = open_writer(SummaryOptions(out, videos=video, exact=exact, to=to), videos)
 
     import_quickly("finetune.summaries.recordings")
     summaries: list[Summary] = []
     try:
-        counts = _collect(source, length, videos, summaries, out)
+        counts = _collect(source, length, videos, summaries, writer)
     except KeyboardInterrupt:
         if summaries:
             print(f"Stopped; writing {count(len(summaries), 'finished recording')}", file=sys.stderr)
-            _write(out, summaries)
+            _write(writer, summaries)
         raise
     counts.require_done()
-    _write(out, summaries)
+    _write(writer, summaries)
     print_figures(summaries, references)
     if counts.skipped:
         print(f"finetune: {counts.skipped} of {count(len(videos), 'recording')} have no summary", file=sys.stderr)
@@ -143,7 +150,7 @@ def _summarizer(source: Recipe | Run, length: SummaryLength, progress: Any) -> S
 
 
 def _collect(
-    source: Recipe | Run, length: SummaryLength, videos: Sequence[Path], summaries: list[Summary], out: Path
+    source: Recipe | Run, length: SummaryLength, videos: Sequence[Path], summaries: list[Summary], writer: SummaryWriter
 ) -> FileCounts:
     """Append the summary of each recording to `summaries`, and write its files; name those that cannot be read."""
     from finetune.summaries.recordings import iter_summaries
@@ -158,15 +165,15 @@ def _collect(
             with counts.count_file():
                 if isinstance(result, VideoError):
                     raise result
-                for written in write_recording(out, result):
+                for written in writer.write_recording(result, show):
                     print(written)
                 summaries.append(result)
     return counts
 
 
-def _write(out: Path, summaries: Sequence[Summary]) -> None:
+def _write(writer: SummaryWriter, summaries: Sequence[Summary]) -> None:
     """Write the files of all recordings; print a line for each recording, and the path of each file."""
-    files = write_summaries(out, summaries)
+    files = writer.write_all(summaries)
     for summary in summaries:
         of = f"{summary.seconds:.1f} s, {count(len(summary.shots) + 1, 'shot')}: {summary.method}"
         if summary.is_storyboard:

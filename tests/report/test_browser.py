@@ -143,7 +143,9 @@ def checked(folder):
     (clips / "train" / ODD[0] / "<s>damaged.mp4").write_bytes(b"no video")
     with pytest.MonkeyPatch.context() as patch:
         # Processes take seconds to start, and these few files need none.
-        patch.setattr("finetune.video.probe_files._in_processes", lambda look, paths, _: [look(path) for path in paths])
+        patch.setattr(
+            "finetune.video.probe_files.map_in_processes", lambda look, paths, _: [look(path) for path in paths]
+        )
         patch.setattr(sys, "argv", ["finetune", "check", str(clips), "--out", str(page)])
         with pytest.raises(SystemExit):
             main()
@@ -609,14 +611,14 @@ def test_keys_and_buttons_of_a_search_page(search_page, show):
 def test_a_picture_of_a_summary_plays_its_part_and_all_parts_play_one_after_the_other(tmp_path, show):
     video = make_clip(tmp_path / "walk.mp4", 144, size=96, step=1)
     page = show(of_summaries(tmp_path, video), plays=[video.as_uri()])
-    page.locator("#r0p2-card img").click()
+    page.locator("#r0p2-row img").click()
     assert playing(page) == ["walk.mp4", 1.65]
     assert page.locator("[data-label]").text_content() == ODD[2]
     assert "current" in page.locator("#r0p2").get_attribute("class")
     page.keyboard.press("j")
     assert playing(page)[1] == 2.47
     page.locator("[data-play-all]").click()
-    until(page, "document.querySelector('li.current').id === 'r0p5-card'")
-    until(page, "document.querySelector('li.current').id === 'r0p6-card' && document.querySelector('video').paused")
+    until(page, "document.querySelector('li.current').id === 'r0p5-row'")
+    until(page, "document.querySelector('li.current').id === 'r0p6-row' && document.querySelector('video').paused")
     page.locator("#r0p1").click(position={"x": 2, "y": 8})
     assert playing(page)[1] == 0.82 and page.evaluate("document.querySelector('video').paused")

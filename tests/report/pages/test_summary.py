@@ -46,7 +46,7 @@ def test_single_frames_have_one_time_and_are_not_played_in_turn(tmp_path):
 
 def test_an_empty_summary_and_a_recording_without_length_are_shown(tmp_path):
     html = written(tmp_path, [summary_of(0, seconds=0.0, shots=()), summary_of(1, seconds=0.04)])
-    assert "0 parts" in html and "1 part" in html
+    assert "0 frames" in html and "1 part" in html
 
 
 def test_many_recordings_parts_and_shots_are_bounded_and_said(tmp_path):
