@@ -4,6 +4,7 @@ A static scene looks the same in different clips of one camera. So each pixel's 
 subtracted, and the rest, which is what moves, is correlated over pixels and frames.
 """
 
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
 import cv2
@@ -19,6 +20,7 @@ MIN_OVERLAP_SECONDS, MIN_OVERLAP_SHARE, MIN_OVERLAP_FRAMES = 1.0, 0.4, 6
 _COARSE_STEP, _FINE_STEPS = 0.2, (-0.15, -0.1, -0.05, 0.0, 0.05, 0.1, 0.15)  # seconds
 _ITERATIONS, _MIN_STEP = 40, 1e-3  # of the registration
 _REGISTRATION_BLUR = 3  # pixels, the side of the filter
+_MIN_COARSE = 0.3  # correlation; a lower one is not refined
 _UNCERTAIN = (0.5, 0.95)  # correlations after which the pictures are registered again
 _WEAK_EDGE = 4.0  # grey levels per pixel; an edge of this strength gets length 0.5
 Affine = np.ndarray  # float64 (2, 3): from shares of the picture (x, y) of a part to those of the whole
@@ -114,7 +116,7 @@ def frame_correlation(whole_TSS: np.ndarray, part_TSS: np.ndarray, affine: Affin
     for shift in range(1 - number, number):
         numbers = np.arange(max(0, shift), min(number, number + shift))
         if len(numbers) >= 3:
-            in_order = max(in_order, _correlation(wholes_TC[numbers], parts_TC[numbers - shift])[0])
+            in_order = max(in_order, _correlation(wholes_TC[numbers], parts_TC[numbers - shift]))
     return float((one @ other.T / np.maximum(lengths, 1e-6)).max()), in_order
 
 
@@ -137,15 +139,53 @@ def _search_shifts(whole: GreyFrames, part: GreyFrames, affine: Affine) -> Motio
     if shared is None:
         return MotionMatch(-1.0)
     best = MotionMatch(-1.0)
-    for speed in SPEEDS:
-        shifts = np.arange(
-            whole.times_T[0] - speed * part.times_T[-1], whole.times_T[-1] - speed * part.times_T[0], _COARSE_STEP
-        )
-        coarse = [_match_at(whole, part, shared, (speed, float(shift))) for shift in shifts]
-        top = max([MotionMatch(-1.0), *coarse], key=lambda found: found.correlation)
-        fine = [_match_at(whole, part, shared, (speed, top.shift + step)) for step in _FINE_STEPS if top.frames]
-        best = max([best, top, *fine], key=lambda found: found.correlation)
+    for coarse in _coarse_matches(whole, part, shared):
+        fine = [_match_at(whole, part, shared, (coarse.speed, coarse.shift + step)) for step in _FINE_STEPS]
+        best = max([best, *fine], key=lambda found: found.correlation)
     return best
+
+
+def _coarse_matches(
+    whole: GreyFrames, part: GreyFrames, shared: tuple[np.ndarray, np.ndarray]
+) -> Iterator[MotionMatch]:
+    """The best shift for each speed, by frames without interpolation.
+
+    All correlations follow from the products of all pairs of frames, whose block sums give those of means.
+    """
+    wholes_TC, parts_TC = (pixels_TC - pixels_TC.mean(0) for pixels_TC in shared)
+    grams = [wholes_TC @ parts_TC.T, wholes_TC @ wholes_TC.T, parts_TC @ parts_TC.T]
+    sums = [np.pad(gram.astype(np.float64), ((1, 0), (1, 0))).cumsum(0).cumsum(1) for gram in grams]
+    step, number = _step(whole), len(whole.times_T)
+    for speed in SPEEDS:
+        best, min_frames = MotionMatch(-1.0), _min_overlap(whole, part, speed)
+        low, high = whole.times_T[0] - speed * part.times_T[-1], whole.times_T[-1] - speed * part.times_T[0]
+        for shift in np.arange(low, high, _COARSE_STEP):
+            places = np.rint((speed * part.times_T + shift - whole.times_T[0]) / step).astype(int)
+            frames = np.flatnonzero((places >= 0) & (places < number))
+            if len(frames) < min_frames:
+                continue
+            places = places[frames]
+            first = (places[0], places[-1] + 1), (frames[0], frames[-1] + 1)
+            product, one, other = (
+                gram[rows, columns].sum() - len(frames) * _block_mean(total, *block)
+                for gram, total, rows, columns, block in (
+                    (grams[0], sums[0], places, frames, first),
+                    (grams[1], sums[1], places, places, (first[0], first[0])),
+                    (grams[2], sums[2], frames, frames, (first[1], first[1])),
+                )
+            )
+            correlation = float(product / np.sqrt(max(one * other, 1e-6)))
+            if correlation > best.correlation:
+                best = MotionMatch(correlation, speed, float(shift), len(frames))
+        if best.correlation >= _MIN_COARSE:
+            yield best
+
+
+def _block_mean(sums: np.ndarray, rows: tuple[int, int], columns: tuple[int, int]) -> float:
+    """The mean of a block of a matrix, by its sums over all blocks that start in its first row and column."""
+    (top, bottom), (left, right) = rows, columns
+    total = sums[bottom, right] - sums[top, right] - sums[bottom, left] + sums[top, left]
+    return total / ((bottom - top) * (right - left))
 
 
 def _match_at(
@@ -161,9 +201,10 @@ def _match_at(
     before = np.clip(places[inside].astype(int), 0, max(0, len(wholes_TC) - 2))
     weight = (places[inside] - before).astype(np.float32)[:, None]
     after = np.minimum(before + 1, len(wholes_TC) - 1)
-    interpolated_TC = (1 - weight) * wholes_TC[before] + weight * wholes_TC[after]
-    correlation, motion = _correlation(interpolated_TC, parts_TC[inside])
-    return MotionMatch(correlation, speed, shift, len(inside), motion)
+    one = (1 - weight) * wholes_TC[before] + weight * wholes_TC[after]
+    other = parts_TC[inside]
+    motion = min(float(np.quantile(pixels_TC.std(0), 0.98)) for pixels_TC in (one, other))
+    return MotionMatch(_correlation(one, other), speed, shift, len(inside), motion)
 
 
 def _min_overlap(whole: GreyFrames, part: GreyFrames, speed: float) -> int:
@@ -205,11 +246,7 @@ def _warp(picture_SS: np.ndarray, in_pixels: np.ndarray) -> np.ndarray:
     return cv2.warpAffine(picture_SS.astype(np.float32), in_pixels, picture_SS.shape[::-1], flags=flags)
 
 
-def _correlation(one_TC: np.ndarray, other_TC: np.ndarray) -> tuple[float, float]:
-    """The correlation of what moves, and the motion of the clip that moves less; see `MotionMatch`."""
+def _correlation(one_TC: np.ndarray, other_TC: np.ndarray) -> float:
+    """The correlation of what moves in two clips, over pixels and frames."""
     one, other = one_TC - one_TC.mean(0), other_TC - other_TC.mean(0)
-    product = float(np.vdot(one, other))
-    variances = [(pixels**2).mean(0) for pixels in (one, other)]
-    lengths = [float(np.sqrt(variance.sum() * len(one))) for variance in variances]
-    motion = min(float(np.sqrt(np.quantile(variance, 0.98))) for variance in variances)
-    return product / max(lengths[0] * lengths[1], 1e-6), motion
+    return float(np.vdot(one, other) / max(np.sqrt(np.vdot(one, one) * np.vdot(other, other)), 1e-6))
