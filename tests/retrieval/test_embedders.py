@@ -63,14 +63,12 @@ def test_the_vectors_of_a_run_are_its_features_before_the_head(trained_run, tmp_
 
 
 def test_frames_in_order_tell_a_clip_from_its_reverse_and_their_mean_does_not(tmp_path):
-    clips = [
-        make_clip(tmp_path / "up.mp4", 8, start=10, step=30),
-        make_clip(tmp_path / "down.mp4", 8, start=220, step=-30),
-    ]
+    levels = {"up.mp4": {"start": 10, "step": 70}, "down.mp4": {"start": 220, "step": -70}}
+    clips = [make_clip(tmp_path / name, 4, **level) for name, level in levels.items()]
     rows = rows_without_labels(tmp_path / "rows", clips)
     mean, ordered = (vectors_of(backbone(f"model.temporal={kind}"), rows) for kind in ("mean", "concat"))
-    assert mean[0] @ mean[1] > 0.999
-    assert ordered[0] @ ordered[1] < mean[0] @ mean[1] - 0.001
+    of_mean, of_ordered = (1 - float(first @ second) for first, second in (mean, ordered))
+    assert of_ordered > 5 * max(of_mean, 1e-6), "only compression differs in the mean"
 
 
 def test_features_in_the_cache_are_read_again_also_by_another_pooling(tmp_path, monkeypatch):
