@@ -74,7 +74,7 @@ ALLOWED_IMPORTERS = {
         *("runtime/device.py", "runtime/processes.py", "train/distributed.py", "train/log/trackers.py"),
         *("train/phase.py", "train/position.py", "train/setup/autotune.py", "train/state/signals.py", "train/step.py"),
     },
-    "PIL": {"video/masks.py"},
+    "PIL": {"video/masks.py", "retrieval/two_towers.py"},
     "cv2": {
         *(
             "video/decode/opencv_torchcodec.py",

@@ -23,6 +23,7 @@ from finetune.retrieval.build_plan import (
 )
 from finetune.retrieval.frozen_settings import check_frozen_settings
 from finetune.retrieval.indexed_rows import IndexedRows, read_indexed_rows
+from finetune.retrieval.tower_names import is_tower_name
 from finetune.text import count
 from finetune.vector_index.index import VectorIndex
 
@@ -174,7 +175,7 @@ def _check_model(out: Path, existing: VectorIndex | None, run: Run | None, recip
     if run is not None:
         wanted = ("run", str(run.folder.resolve()))
     elif recipe is not None:
-        wanted = ("backbone", str(recipe.model.backbone))
+        wanted = ("text" if is_tower_name(recipe.model.backbone) else "backbone", str(recipe.model.backbone))
         _check_backbone(recipe)
     else:
         return
@@ -189,7 +190,8 @@ def _check_backbone(recipe: Recipe) -> None:
     from finetune.model.backbone.known_names import check_name
 
     check_frozen_settings(recipe)
-    check_name(recipe.model.backbone)
+    if not is_tower_name(recipe.model.backbone):
+        check_name(recipe.model.backbone)
 
 
 def _windows(

@@ -1,6 +1,6 @@
 """Embed clips with a frozen pretrained backbone: its features of the frames, pooled over time without any training."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import closing
 from pathlib import Path
 
@@ -19,7 +19,7 @@ from finetune.retrieval.embedder import Embedded, Progress, WindowVector, embedd
 from finetune.retrieval.frozen_settings import check_frozen_settings
 from finetune.retrieval.recording_windows import RecordingWindows, open_recording, window_vectors
 from finetune.runtime.device import resolve_device, resolve_precision
-from finetune.timeline.one_pass import window_inputs
+from finetune.timeline.one_pass import NumberedPictures, window_inputs
 from finetune.vector_index.entry import EmbeddingSource
 
 ROWS_PER_PART = 1024  # whose features are in memory together
@@ -88,11 +88,11 @@ class BackboneEmbedder:
             first_window=first_window,
             image_rate=self.recipe.data.image_rate,
         )
-        with closing(opened.batches):
-            yield from window_vectors(opened, self._window_features(opened), progress)
+        with closing(opened.pictures()) as pictures:
+            yield from window_vectors(opened, self._window_features(opened, pictures), progress)
 
-    def _window_features(self, opened: RecordingWindows) -> Iterator[np.ndarray]:
-        windows = window_inputs(self.model, opened.batches, opened.windows.sampled_WVT, precision=self.frozen.precision)
+    def _window_features(self, opened: RecordingWindows, pictures: Iterable[NumberedPictures]) -> Iterator[np.ndarray]:
+        windows = window_inputs(self.model, pictures, opened.windows.sampled_WVT, precision=self.frozen.precision)
         for inputs_BVT, cut in windows:
             inputs_BT = inputs_BVT[:, 0]
             yield self._pool(inputs_BT if cut is not None else cut_activations(self.model, inputs_BT, self.frozen))

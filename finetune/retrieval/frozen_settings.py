@@ -3,13 +3,19 @@
 from finetune.errors import RecipeError
 from finetune.recipe.own_parts import own_parts
 from finetune.recipe.schema import Clip, Model, Recipe
+from finetune.retrieval.tower_names import is_tower_name, parse_tower_name
 from finetune.vector_index.entry import EmbeddingSource
 
 FIXED = ("mean", "concat", "max", "topk", "diff", "slope")  # poolings over time without weights that must be trained
 
 
 def check_frozen_settings(recipe: Recipe) -> None:
-    """Raise RecipeError where a recipe's model has parts that must be trained before its vectors mean anything."""
+    """Raise RecipeError where a recipe's model has parts that must be trained before its vectors mean anything.
+
+    For a model of open_clip, raises ModelError for a name of another form, and RunError where open_clip is missing.
+    """
+    if is_tower_name(recipe.model.backbone):
+        parse_tower_name(str(recipe.model.backbone))
     if parts := own_parts(recipe):
         raise RecipeError(
             f"{', '.join(parts)}: an own part cannot be used for frozen features; train a run, and give it as --run"

@@ -10,6 +10,8 @@ from finetune.retrieval.backbone_embedder import BackboneEmbedder
 from finetune.retrieval.embedder import Embedder
 from finetune.retrieval.frozen_settings import recipe_of_source
 from finetune.retrieval.run_embedder import RunEmbedder
+from finetune.retrieval.text_embedder import TextEmbedder
+from finetune.retrieval.tower_names import is_tower_name
 from finetune.run.read import open_run
 from finetune.vector_index.entry import EmbeddingSource
 
@@ -17,8 +19,11 @@ BASE_RECIPE = "folder"  # of a frozen backbone, whose settings replace its secti
 
 
 def new_embedder(recipe: Recipe) -> Embedder:
-    """The embedder of a frozen backbone, model.backbone of a recipe. Raises ModelError for missing weights."""
-    return BackboneEmbedder(recipe)
+    """The embedder of model.backbone of a recipe: a model of open_clip by its name, or else a frozen backbone.
+
+    Raises ModelError for missing weights.
+    """
+    return TextEmbedder(recipe) if is_tower_name(recipe.model.backbone) else BackboneEmbedder(recipe)
 
 
 def open_embedder(source: EmbeddingSource, *, parts: Mapping[str, Any] | None = None) -> Embedder:
@@ -36,7 +41,7 @@ def open_embedder(source: EmbeddingSource, *, parts: Mapping[str, Any] | None = 
     elif source.kind == "backbone":
         embedder = BackboneEmbedder(recipe_of_source(source, load_recipe(BASE_RECIPE)))
     else:
-        raise IndexFolderError(f"{source.name}: an index of kind {source.kind} cannot be opened yet")
+        embedder = TextEmbedder(recipe_of_source(source, load_recipe(BASE_RECIPE)))
     if embedder.source.weights != source.weights:
         raise IndexFolderError(
             f"{source.name}: its weights have changed since the index was made (hash {source.weights[:12]}…, "

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
+from torch import Tensor
 
 from finetune.data.intervals import clip_name
 from finetune.errors import VideoError
@@ -15,18 +16,28 @@ from finetune.runtime.threads import run_ahead
 from finetune.timeline.one_pass import NumberedPictures
 from finetune.timeline.timelines import BATCHES_AHEAD, picture_batches
 from finetune.timeline.windows import Windows, plan_windows
+from finetune.video.decode.gop import GopLayout
+from finetune.video.decode.probe import VideoInfo
 from finetune.video.interval_frames import duration_by_times
 from finetune.video.probe_files import at_image_rate, clip_times, scan_with_times
 
 
 class RecordingWindows(NamedTuple):
-    """The windows of a recording that lasts `seconds`, each from a start to an end (W, 2), and its `batches`."""
+    """The windows of a recording that lasts `seconds`, each from a start to an end (W, 2)."""
 
     path: Path
+    clip: Clip
     windows: Windows
     intervals_W2: np.ndarray
     seconds: float
-    batches: Generator[NumberedPictures]
+    info: VideoInfo
+    layout: GopLayout | None
+
+    def pictures(self, prepare: Callable[[np.ndarray], Tensor] | None = None) -> Generator[NumberedPictures]:
+        """The frames of the windows in rising order, some at a time, decoded ahead; see `picture_batches`."""
+        frames_M = self.windows.sampled_frames
+        batches = picture_batches(self.path, frames_M, self.clip, info=self.info, layout=self.layout, prepare=prepare)
+        return run_ahead(batches if len(frames_M) else iter(()), ahead=BATCHES_AHEAD)
 
 
 def open_recording(
@@ -52,9 +63,7 @@ def open_recording(
     seconds = duration_by_times(times_N, info.duration_seconds)
     ends_N1 = np.append(times_N, max(seconds, float(times_N[-1]) + 1e-6))
     intervals_W2 = np.stack([times_N[windows.firsts_W], ends_N1[windows.firsts_W + windows.counts_W]], 1).round(6)
-    frames_M = windows.sampled_frames
-    batches = picture_batches(path, frames_M, clip, info=info, layout=layout) if len(frames_M) else iter(())
-    return RecordingWindows(path, windows, intervals_W2, seconds, run_ahead(batches, ahead=BATCHES_AHEAD))
+    return RecordingWindows(path, clip, windows, intervals_W2, seconds, info, layout)
 
 
 def _from_window(windows: Windows, first: int) -> Windows:

@@ -1,6 +1,6 @@
 """Embed clips with a run: the vectors that its network passes to its head."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import closing
 from pathlib import Path
 
@@ -17,7 +17,7 @@ from finetune.retrieval.recording_windows import RecordingWindows, open_recordin
 from finetune.run.checkpoint import load_model
 from finetune.run.read import Run, require_clip_task
 from finetune.runtime.device import resolve_device, resolve_precision
-from finetune.timeline.one_pass import predict_windows
+from finetune.timeline.one_pass import NumberedPictures, predict_windows
 from finetune.vector_index.entry import EmbeddingSource
 from finetune.video.row_loader import row_loader
 
@@ -78,11 +78,11 @@ class RunEmbedder:
             first_window=first_window,
             image_rate=self.run.recipe.data.image_rate,
         )
-        with closing(opened.batches):
-            yield from window_vectors(opened, self._window_features(opened), progress)
+        with closing(opened.pictures()) as pictures:
+            yield from window_vectors(opened, self._window_features(opened, pictures), progress)
 
-    def _window_features(self, opened: RecordingWindows) -> Iterator[np.ndarray]:
+    def _window_features(self, opened: RecordingWindows, pictures: Iterable[NumberedPictures]) -> Iterator[np.ndarray]:
         with HeadInputs(self.model, self._task) as inputs:
-            windows = predict_windows(self.model, opened.batches, opened.windows.sampled_WVT, precision=self.precision)
+            windows = predict_windows(self.model, pictures, opened.windows.sampled_WVT, precision=self.precision)
             for _ in windows:
                 yield inputs.take()

@@ -22,6 +22,7 @@ from finetune.runtime.threads import limit_threads
 FRAMES_PER_BATCH = 16
 WINDOWS_PER_BATCH = 64  # of those that take features; the rest of the network is small
 NumberedPictures = tuple[list[int], Tensor]  # frame numbers, rising, and their pictures uint8 (F, C, H, W)
+NumberedValues = tuple[list[int], Tensor]  # frame numbers, rising, and a value of each (F, …)
 
 
 def features_cut(model: VideoClassifier) -> Cut | None:
@@ -54,22 +55,36 @@ def window_inputs(
     cut = features_cut(model)
     has_maps = cut is None or bool(cut.taps)  # of each frame pictures, or maps of earlier stages
     per_batch = max(1, FRAMES_PER_BATCH // model.num_frames) if has_maps else WINDOWS_PER_BATCH
+    values = (
+        (numbers, pictures if cut is None else _frame_features(model, pictures, cut, precision))
+        for numbers, pictures in batches
+    )
+    for clips in windows_of_values(values, sampled_WVT, per_batch=per_batch):
+        if cut is not None:
+            cut = replace(cut, dtype=clips.dtype)
+            clips = clips.movedim(3, 2) if model.backbone.num_towers == 2 else clips  # (B, V, T, 2, D)
+            clips = _by_stage(clips, cut) if cut.taps else clips
+        yield clips, cut
+
+
+def windows_of_values(
+    values: Iterable[NumberedValues], sampled_WVT: np.ndarray, *, per_batch: int = WINDOWS_PER_BATCH
+) -> Iterator[Tensor]:
+    """The values (B, V, T, …) of the frames of some windows at a time, in order.
+
+    The windows take the frames `sampled_WVT` (W, V, T); `values` has a value for each, in rising order of the frames.
+    A value is in memory until the last window that takes it.
+    """
     last_W = np.maximum.accumulate(sampled_WVT.max((1, 2)))
     lowest_W = np.minimum.accumulate(sampled_WVT.min((1, 2))[::-1])[::-1]  # frame that a window or a later one takes
-    held: dict[int, Tensor] = {}  # features or pictures, by frame number
+    held: dict[int, Tensor] = {}
     done = 0
-    for numbers, pictures_FCHW in batches:
-        values = pictures_FCHW if cut is None else _frame_features(model, pictures_FCHW, cut, precision)
-        held |= zip(numbers, values, strict=True)
+    for numbers, values_F in values:
+        held |= zip(numbers, values_F, strict=True)
         complete = int(np.searchsorted(last_W, numbers[-1], side="right"))
         while done < complete:
             windows_BVT = sampled_WVT[done : min(done + per_batch, complete)]
-            clips = _stack(held, windows_BVT)
-            if cut is not None:
-                cut = replace(cut, dtype=clips.dtype)
-                clips = clips.movedim(3, 2) if model.backbone.num_towers == 2 else clips  # (B, V, T, 2, D)
-                clips = _by_stage(clips, cut) if cut.taps else clips
-            yield clips, cut
+            yield _stack(held, windows_BVT)
             done += len(windows_BVT)
         held = {number: value for number, value in held.items() if done < len(lowest_W) and number >= lowest_W[done]}
 

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from finetune.errors import DataError, RunError, VideoError
 from finetune.metrics.calibration import apply_temperature
@@ -180,12 +181,28 @@ class TimelinePredictor:
 
 
 def picture_batches(
-    path: Path, frames_M: np.ndarray, clip: Clip, *, info: VideoInfo, layout: GopLayout | None
+    path: Path,
+    frames_M: np.ndarray,
+    clip: Clip,
+    *,
+    info: VideoInfo,
+    layout: GopLayout | None,
+    prepare: Callable[[np.ndarray], Tensor] | None = None,
 ) -> Iterator[NumberedPictures]:
-    """The frames `frames_M` (M,), rising, of a video as `read_views` gives them, some at a time."""
+    """The frames `frames_M` (M,), rising, of a video as `read_views` gives them, some at a time.
+
+    With `prepare` they are what it gives of each picture (H, W, 3) at the size of the video.
+    """
     assert clip.size is not None
-    size = frame_size((info.height, info.width), clip, None)
+    size = frame_size((info.height, info.width), clip, None) if prepare is None else None
+    as_tensor = _channels_first if prepare is None else prepare
     with closing(stream_frames(path, frames_M, size=size, layout=layout)) as frames:
-        while batch := list(islice(frames, FRAMES_PER_BATCH)):
-            pictures_FHWC = torch.from_numpy(np.stack([picture_HWC for _, picture_HWC in batch]))
-            yield [number for number, _ in batch], center_crop(pictures_FHWC.permute(0, 3, 1, 2), clip.size)
+        prepared = ((number, as_tensor(picture_HWC)) for number, picture_HWC in frames)
+        while batch := list(islice(prepared, FRAMES_PER_BATCH)):
+            pictures_FCHW = torch.stack([picture for _, picture in batch])
+            pictures_FCHW = center_crop(pictures_FCHW, clip.size) if prepare is None else pictures_FCHW
+            yield [number for number, _ in batch], pictures_FCHW
+
+
+def _channels_first(picture_HWC: np.ndarray) -> Tensor:
+    return torch.from_numpy(picture_HWC).permute(2, 0, 1)

@@ -215,7 +215,7 @@ class ClipDataset(Dataset):
         Raises VideoError where frame times are needed and cannot be read.
         """
         row = int(self.rows[position])
-        path, source, video_size = self.manifest.path(row), self._source(row), self._video_size(row)
+        path, source, video_size = self.manifest.path(row), self.row_source(row), self.row_size(row)
         if self.augment is None:
             num_frames = int(self.facts.num_frames[row])
             return view_placements(
@@ -225,7 +225,7 @@ class ClipDataset(Dataset):
         return [place(indices, seed=seed) for seed, indices in self._seeds_and_indices(epoch, row)]
 
     def _clips(self, epoch: int, row: int) -> Tensor:
-        path, source, video_size = self.manifest.path(row), self._source(row), self._video_size(row)
+        path, source, video_size = self.manifest.path(row), self.row_source(row), self.row_size(row)
         if self.augment is None or self.transform is None:
             num_frames = int(self.facts.num_frames[row])
             return read_views(
@@ -244,7 +244,7 @@ class ClipDataset(Dataset):
         for seed in self._seeds(epoch, row, path):
             jitter = Jitter(Random(seed), speed=self.augment.speed, frame_dropout=self.augment.frame_dropout)
             begin, num_frames = self._draw_window(row, seed)
-            source = self._source(row, begin, num_frames)
+            source = self.row_source(row, begin, num_frames)
             indices = _clip_indices(path, self.clip, num_frames, source=source, jitter=jitter)
             clips.append((seed, [begin + index for index in indices]))
         return clips
@@ -271,10 +271,10 @@ class ClipDataset(Dataset):
             return [fixed_draw_seed(path, fixed_draw_of_epoch(epoch, self.drawn_views), self.frame_range(row))]
         return [draw_seed(self.seed, epoch, row, 0)]
 
-    def _video_size(self, row: int) -> tuple[int, int]:
+    def row_size(self, row: int) -> tuple[int, int]:
         return int(self.facts.heights[row]), int(self.facts.widths[row])
 
-    def _source(self, row: int, begin: int = 0, num_frames: int | None = None) -> FrameSource:
+    def row_source(self, row: int, begin: int = 0, num_frames: int | None = None) -> FrameSource:
         """Where the frames of a row come from, or `num_frames` frames from its frame `begin` on."""
         if self.pack is not None:
             read, times = self.pack.read_frames, self.pack.frame_times

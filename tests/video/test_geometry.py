@@ -177,7 +177,7 @@ def test_views_are_placed_as_they_are_read(manifest, sampling):
 
 def test_predictions_are_placed_as_evaluation_is(manifest):
     dataset = ClipDataset(manifest, "train", clip=CLIP, views=2)
-    path, size = manifest.path(int(dataset.rows[0])), dataset._video_size(int(dataset.rows[0]))
+    path, size = manifest.path(int(dataset.rows[0])), dataset.row_size(int(dataset.rows[0]))
     places = view_placements(path, CLIP, views=2, num_frames=FRAMES, video_size=size)
     assert [str(place) for place in places] == [str(place) for place in dataset.placements(0, 0)]
     assert [(place.first, place.last) for place in places] == [(1, 19), (4, 22)]
