@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
     from finetune.retrieval.query import Query
     from finetune.run.read import Run
+    from finetune.vector_index.approximate import Graph
     from finetune.vector_index.index import VectorIndex
 
 
@@ -43,6 +44,12 @@ def search(
             help="Only rows with label=, split= or group= NAME, a task's label, or below path=FOLDER.",
         ),
     ] = None,
+    approximate: Annotated[
+        bool,
+        typer.Option(
+            "--approximate", help="Search a graph of the vectors, built once: faster in large indexes, not exact."
+        ),
+    ] = False,
     same_group: Annotated[
         bool, typer.Option("--same-group", help="Keep hits of the query's own file and group, which are left out.")
     ] = False,
@@ -90,7 +97,8 @@ def search(
         check_writable(file)
     allowed = allowed_rows(opened, within or ())
     vectors_QD = _vectors(opened, parsed, parts or ())
-    found = search(opened, parsed, vectors_QD, SearchOptions(top_k, allowed, same_group=same_group))
+    graph = _open_graph(opened) if approximate else None
+    found = search(opened, parsed, vectors_QD, SearchOptions(top_k, allowed, same_group=same_group, graph=graph))
     (print_json if as_json else print_tables)(found)
     print_missing(found, top_k, rows=len(opened) if allowed is None else int(allowed.sum()), same_group=same_group)
     if csv_file is not None:
@@ -111,6 +119,19 @@ def _refuse_inputs(files: Sequence[Path], queries: Sequence[Query]) -> None:
     for file in files:
         if file.resolve() in inputs:
             raise IndexFolderError(f"{file}: is also a query; write to another file")
+
+
+def _open_graph(index: VectorIndex) -> Graph:
+    """The graph for approximate search, built at first; prints its recall."""
+    from finetune.cli.progress import progress_bar
+    from finetune.vector_index.approximate import SAMPLE_TOP_K, open_graph
+
+    with progress_bar("building the graph") as progress:
+        graph = open_graph(index, progress=progress)
+    print(
+        f"approximate search: recall@{SAMPLE_TOP_K} {graph.recall:.3f}, measured on rows of the index", file=sys.stderr
+    )
+    return graph
 
 
 def _vectors(index: VectorIndex, queries: Sequence[Query], parts: Sequence[str]) -> np.ndarray:

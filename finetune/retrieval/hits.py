@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from finetune.retrieval.query import Query, entry_interval, overlaps
+from finetune.vector_index.approximate import Graph, nearest_approximate
 from finetune.vector_index.entry import NO_UNIT, Entry, unit_ids
 from finetune.vector_index.index import VectorIndex
 from finetune.vector_index.nearest import Neighbours, nearest
@@ -39,6 +40,7 @@ class SearchOptions:
     top_k: int = 10
     allowed: np.ndarray | None = None
     same_group: bool = False  # whether rows of the query's own file and group may be hits
+    graph: Graph | None = None  # of the index, for approximate search; without it the search is exact
 
 
 def search(index: VectorIndex, queries: Sequence[Query], vectors_QD: np.ndarray, options: SearchOptions) -> list[Hits]:
@@ -47,19 +49,12 @@ def search(index: VectorIndex, queries: Sequence[Query], vectors_QD: np.ndarray,
     Hits of one file never overlap in time: of those that do, the best is kept (non-maximum suppression), except where
     they follow different objects. A row that is the query, or overlaps it, is no hit.
     """
-    units = (None, None) if options.same_group else (index.units(), _query_units(index, queries))
+    units = None if options.same_group else (index.units(), _query_units(queries))
     found: dict[int, list[Hit]] = {}
     pending, count = list(range(len(queries))), CANDIDATES * options.top_k
     while pending:
-        query_units = None if units[1] is None else units[1][pending]
-        neighbours = nearest(
-            index,
-            vectors_QD[pending],
-            top_k=count,
-            allowed=options.allowed,
-            unit_ids=units[0],
-            query_units=query_units,
-        )
+        of_pending = None if units is None else (units[0], units[1][pending])
+        neighbours = _neighbours(index, vectors_QD[pending], count, options, of_pending)
         for place, number in enumerate(pending):
             candidates = _candidates(index, neighbours, place)
             found[number] = _choose(queries[number], candidates, options)
@@ -71,7 +66,21 @@ def search(index: VectorIndex, queries: Sequence[Query], vectors_QD: np.ndarray,
     return [Hits(query, tuple(found[number])) for number, query in enumerate(queries)]
 
 
-def _query_units(index: VectorIndex, queries: Sequence[Query]) -> np.ndarray:
+def _neighbours(
+    index: VectorIndex,
+    queries_QD: np.ndarray,
+    count: int,
+    options: SearchOptions,
+    units: tuple[np.ndarray, np.ndarray] | None,
+) -> Neighbours:
+    """The `count` nearest rows to each query; `units` are those of rows and of queries that must not be shared."""
+    if options.graph is not None:
+        return nearest_approximate(index, queries_QD, options.graph, top_k=count, allowed=options.allowed, units=units)
+    unit_ids, query_units = units or (None, None)
+    return nearest(index, queries_QD, top_k=count, allowed=options.allowed, unit_ids=unit_ids, query_units=query_units)
+
+
+def _query_units(queries: Sequence[Query]) -> np.ndarray:
     """Ids (Q, 2) of the file and the group of each query; words have none."""
     entries = [Entry("") if query.entry is None else query.entry for query in queries]
     units_Q2 = unit_ids(entries)

@@ -173,3 +173,10 @@ def test_a_new_copy_of_an_indexed_clip_a_part_and_a_picture_find_it(finetune, tm
     assert [hit["row"] for hit in found][:3] == [1, 2, 3], err
     assert found[0]["score"] > 0.9999
     assert [("row" in query) for query in json.loads(out)] == [False, False, False, True]
+
+
+def test_approximate_search_tells_its_recall(finetune, clips):
+    pytest.importorskip("usearch")
+    status, out, err = finetune("search", "index", "row:0", "--approximate")
+    assert (status, out) == finetune("search", "index", "row:0")[:2]
+    assert "approximate search: recall@10 1.000, measured on rows of the index\n" in err
