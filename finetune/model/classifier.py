@@ -29,6 +29,8 @@ from finetune.recipe.schema import Model
 from finetune.recipe.tasks import DEFAULT_TASK, MultitaskSpec, OutputSpec, primary_task
 from finetune.runtime.threads import fits_one_thread
 
+EMBEDDING = "embedding"  # key of the heads' input among the outputs
+
 
 class VideoClassifier(nn.Module):
     """uint8 clips (B, T, C, H, W), or with V views (B, V, T, C, H, W), to {task: logits (B, K)}.
@@ -96,23 +98,27 @@ class VideoClassifier(nn.Module):
             "print(finetune.describe(model)) shows its stages, print(model.backbone.net) its layers"
         )
 
-    def forward(self, clips: Tensor, cut: Cut | None = None) -> dict[str, Tensor]:
-        """Logits of clips, or with a `cut`, of activations (B, *cut.item) from `forward_before_cut`."""
+    def forward(self, clips: Tensor, cut: Cut | None = None, with_embedding: bool = False) -> dict[str, Tensor]:
+        """Logits of clips, or with a `cut`, of activations (B, *cut.item) from `forward_before_cut`.
+
+        `with_embedding` adds what the head is given, EMBEDDING (B, D), for one view and a single task.
+        """
         if self.training:
             set_frozen_to_eval(self)
         if cut is not None:
             with checkpoint_blocks(self._blocks_to_checkpoint(), self.backbone.frames):
-                return self._logits(forward_after_cut(self, clips, cut))
+                return self._logits(forward_after_cut(self, clips, cut), with_embedding)
         _check_clips(clips)
         if clips.ndim == 5:
-            return self._logits(self._features(clips))
+            return self._logits(self._features(clips), with_embedding)
         views = clips.shape[1]
         logits = self._logits(self._features(clips.flatten(0, 1)))
         return {task: self._combine_views(task, rows.unflatten(0, (-1, views))) for task, rows in logits.items()}
 
-    def _logits(self, features: Tensor) -> dict[str, Tensor]:
+    def _logits(self, features: Tensor, with_embedding: bool = False) -> dict[str, Tensor]:
         if self.sharing is None:
-            return self.heads(self.temporal(features))
+            embedding = self.temporal(features)
+            return self.heads(embedding) | ({EMBEDDING: embedding} if with_embedding is True else {})
         return self.heads(self.sharing(features, self.temporal))
 
     def train(self, mode: bool = True) -> Self:

@@ -9,6 +9,7 @@ from typing import Annotated, Literal
 
 from pydantic import BeforeValidator, Discriminator, Field, Tag, model_validator
 
+from finetune.recipe.contrastive import check_contrastive
 from finetune.recipe.fields import (
     FileOrName,
     Fraction,
@@ -171,10 +172,14 @@ class Train(Section):
     schedule_over: Literal["phase", "run"] = Field(
         "phase", description="phase: each phase has its own warmup and schedule; run: one schedule over all phases"
     )
-    loss: Literal["cross_entropy", "focal", "class_balanced", "bce"] | OwnPart = Field(
+    loss: Literal["cross_entropy", "focal", "class_balanced", "bce", "supervised_contrastive"] | OwnPart = Field(
         "cross_entropy",
         description="focal: clips already classified correctly weigh less; class_balanced: rare classes weigh more; "
-        "bce: each class by itself, as always with data.multilabel",
+        "bce: each class by itself, as always with data.multilabel; supervised_contrastive: cross entropy, plus a loss "
+        "that moves embeddings of one class together, for search; batches then have clips of a class in pairs",
+    )
+    temperature: PositiveFloat = Field(
+        0.1, description="of loss supervised_contrastive: cosine similarities are divided by it"
     )
     label_smoothing: Fraction = Field(0.0, description="label smoothing of the training targets")
     clip_grad: PositiveFloat | None = Field(None, description="maximum norm of the gradient")
@@ -330,4 +335,5 @@ class Recipe(Section):
             raise ValueError(f"evaluate.unknown takes one class per clip; it is not for {other}")
         check_tasks(self.tasks, self.multitask)
         check_frame_tasks(self)
+        check_contrastive(self)
         return self

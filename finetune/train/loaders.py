@@ -9,6 +9,7 @@ import torch
 
 from finetune.data.manifest import Manifest
 from finetune.errors import RecipeError
+from finetune.recipe.contrastive import CONTRASTIVE_LOSS
 from finetune.recipe.own_parts import is_own, part_name, require_object
 from finetune.recipe.schema import Augment, Phase, Recipe, Schedule
 from finetune.recipe.tasks import OutputSpec
@@ -113,13 +114,16 @@ class TrainLoaders:
         elif sampler == "by_task":
             known = [labels.known[dataset.rows] for labels in self.manifest.tasks.values()]
             draws = task_balanced_draws(np.array(known or [np.ones(len(dataset), dtype=bool)]))
-        return EpochBatchSampler(
+        batches = EpochBatchSampler(
             len(dataset),
             self.batch_size,
             seed=self.recipe.seed,
             draws=draws,
             share=self.share,
         )
+        if self.recipe.train.loss == CONTRASTIVE_LOSS:
+            batches.pair(dataset.labels)
+        return batches
 
     def close(self) -> None:
         """End the loading processes of training clips; the next call of `of` starts new ones."""

@@ -16,7 +16,7 @@ from torch.nn import functional as F
 
 from finetune.data.labels import TargetLayout
 from finetune.feature_cache.frozen_part import FrozenPart, cut_activations
-from finetune.model.classifier import VideoClassifier
+from finetune.model.classifier import EMBEDDING, VideoClassifier
 from finetune.model.freezing.stages import HEAD_STAGES
 from finetune.model.frozen_prefix import Cut
 from finetune.recipe.schema import Phase, Recipe, Train
@@ -122,14 +122,17 @@ def train_step(
     clips, targets = _to_inputs(state, batch if weight else batch | dummy_batch(setup.model), numbers)
     shared_seed = draw_seed(setup.recipe.seed, numbers.epoch, numbers.batch, SHARED_RANK)
     compares = numbers.batch <= COSINE_STEPS
-    objective.begin(targets, StepContext(shared_seed, compares, processes, is_dummy_batch=not weight))
+    objective.begin(targets, StepContext(shared_seed, compares, processes, is_dummy_batch=not weight, rank=rank))
+    if objective.wants_embeddings and train.accumulate > 1:
+        objective.set_embeddings(_embeddings(state, clips), targets)
+        seed_device(dropout_seed, accelerator.device)
 
     loss, outputs = 0.0, []
     for part, labels, is_last in _micro_batches(clips, targets, train.batch_size):
         with nullcontext() if is_last else accelerator.no_sync(state.wrapped):
             # Accelerate's own autocast is lost where a model is wrapped a second time.
             with autocast(setup.precision, accelerator.device):
-                outputs.append(state.wrapped(part, state.cut))
+                outputs.append(state.wrapped(part, state.cut, objective.wants_embeddings))
             part_share = len(part) / len(clips)
             part_loss = part_share * objective.loss(outputs[-1], labels, weight * part_share)
             penalty = _penalty(state) if is_last else 0.0
@@ -194,6 +197,22 @@ def _to_inputs(state: TrainState, batch: Batch, numbers: StepNumbers) -> tuple[T
         return clips, targets
     seed = draw_seed(recipe.seed, numbers.epoch, numbers.step, rank)
     return mix_clips(clips, targets, augment=recipe.augment, seed=seed)
+
+
+@torch.no_grad()
+def _embeddings(state: TrainState, clips: Tensor) -> Tensor:
+    """The heads' input (B, D) for all clips of a step, computed in parts, as the forward passes of the step give it.
+
+    Running statistics of batch norm stay as they are.
+    """
+    setup = state.setup
+    before = [buffer.clone() for buffer in setup.model.buffers()]
+    assert isinstance(setup.recipe.train.batch_size, int)
+    with autocast(setup.precision, setup.accelerator.device):
+        outputs = [setup.model(part, state.cut, True) for part in clips.split(setup.recipe.train.batch_size)]
+    for buffer, value in zip(setup.model.buffers(), before, strict=True):
+        buffer.copy_(value)
+    return torch.cat([output[EMBEDDING].float() for output in outputs])
 
 
 def _penalty(state: TrainState) -> Tensor | float:

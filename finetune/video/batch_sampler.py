@@ -34,8 +34,13 @@ class EpochBatchSampler:
         self.seed = seed
         self.shuffle = shuffle
         self.draws = draws
+        self.paired_labels: np.ndarray | None = None
         self.rank, self.world = share
         self.epoch, self.first = 0, 0
+
+    def pair(self, labels: np.ndarray) -> None:
+        """From now on items of a class follow each other in twos or threes; `labels` are class numbers (length,)."""
+        self.paired_labels = labels
 
     def begin(self, epoch: int, *, first: int = 0) -> None:
         """The next iteration gives the batches of this epoch, from batch `first` on."""
@@ -51,10 +56,24 @@ class EpochBatchSampler:
             if self.draws is not None:
                 order = systematic_sample(self.draws, generator)
             order = generator.permutation(order)
+            if self.paired_labels is not None:
+                order = order[pair_by_class(self.paired_labels[order], generator)]
         step = self.batch_size * self.world
         for start in range(self.first * step, self.length, step):
             share = order[start : start + step][self.rank :: self.world]
             yield [(self.epoch, int(position)) for position in share]
+
+
+def pair_by_class(labels: np.ndarray, generator: np.random.Generator) -> np.ndarray:
+    """An order (N,) in which items of a class follow each other in twos or threes, and these in random order.
+
+    `labels` are class numbers (N,). Inside a class the order stays.
+    """
+    groups: list[np.ndarray] = []
+    for code in np.unique(labels):
+        of_class = np.flatnonzero(labels == code)
+        groups += np.array_split(of_class, max(1, len(of_class) // 2))
+    return np.concatenate([groups[number] for number in generator.permutation(len(groups))])
 
 
 def class_balanced_draws(labels: np.ndarray) -> np.ndarray:

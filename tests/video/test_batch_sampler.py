@@ -138,3 +138,16 @@ def test_a_rare_task_is_shown_as_often_as_the_limit_lets_it():
     batches = EpochBatchSampler(100, 8, seed=0, draws=draws)
     drawn = [position for batch in batches for _, position in batch]
     assert len(drawn) == 100 and np.bincount(drawn)[98:].tolist() == [MAX_DRAWS, MAX_DRAWS]
+
+
+@given(st.lists(st.integers(0, 4), min_size=1, max_size=40), st.integers(0, 99))
+def test_paired_batches_have_each_clip_once_and_classes_in_pairs(labels, seed):
+    labels = np.array(labels)
+    batches = EpochBatchSampler(len(labels), 4, seed=seed)
+    batches.pair(labels)
+    order = [position for batch in batches for _, position in batch]
+    assert sorted(order) == list(range(len(labels)))
+    counts = np.bincount(labels)
+    padded = [-1, *labels[order].tolist(), -1]
+    for before, label, after in zip(padded, padded[1:], padded[2:], strict=False):
+        assert label in (before, after) or counts[label] == 1

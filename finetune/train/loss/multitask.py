@@ -38,6 +38,7 @@ class StepContext(NamedTuple):
     compare_gradients: bool
     processes: int = 1
     is_dummy_batch: bool = False  # this process has no readable clip; its black clip does not count
+    rank: int = 0  # of this process
 
 
 class MultitaskObjective:
@@ -48,6 +49,8 @@ class MultitaskObjective:
     weight and by that of the rule. Rules that need gradients get those of the step's first part, at the earliest
     trainable activations that tasks share.
     """
+
+    wants_embeddings = False
 
     def __init__(
         self,
@@ -97,6 +100,9 @@ class MultitaskObjective:
         self.factors = torch.where(totals[:-1] > 0, totals[-1] / totals[:-1].clamp_min(1), torch.nan)
         self.step_parts_P = torch.zeros(len(self.task_of_part), dtype=torch.float64)
         self.weights: Tensor | None = None
+
+    def set_embeddings(self, embeddings: Tensor, targets: Tensor) -> None:
+        """The embeddings (B, D) are not used."""
 
     def loss(self, logits: Mapping[str, Tensor], targets: Tensor, share: float) -> Tensor:
         """The loss, 0-dim, of a part of the step, whose weight in the mean over all clips is `share` / processes."""

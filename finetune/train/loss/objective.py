@@ -1,22 +1,24 @@
 """The training objective: the loss of a step, for one task or several.
 
-A step calls `begin` with the batch's targets, `loss` for each part of the batch, and `after_step`. All processes have
-to make these calls together.
+A step calls `begin` with the batch's targets, `loss` for each part of the batch, and `after_step`. Where the loss
+compares all clips of the step, `set_embeddings` is called after `begin` if there may be several parts. All processes
+have to make these calls together.
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from functools import partial
 from typing import Any, Protocol
 
-import torch
 from torch import Tensor
 
 from finetune.data.manifest import Manifest
 from finetune.model.classifier import VideoClassifier
+from finetune.recipe.contrastive import CONTRASTIVE_LOSS
 from finetune.recipe.schema import Recipe
-from finetune.recipe.tasks import DEFAULT_TASK
+from finetune.train.loss.contrastive import ContrastiveObjective, supervised_contrastive
 from finetune.train.loss.losses import build_loss
 from finetune.train.loss.multitask import MultitaskObjective, StepContext
+from finetune.train.loss.single_task import SingleTaskObjective
 
 Reduce = Callable[[Tensor], Tensor]  # the sum over processes
 
@@ -33,8 +35,10 @@ class Objective(Protocol):
     """
 
     wants_losses_after: bool  # whether `after_step` needs the outputs for the same clips after the update
+    wants_embeddings: bool  # whether `loss` needs the heads' input, EMBEDDING of the outputs
 
     def begin(self, targets: Tensor, step: StepContext) -> None: ...
+    def set_embeddings(self, embeddings: Tensor, targets: Tensor) -> None: ...
     def loss(self, logits: Mapping[str, Tensor], targets: Tensor, share: float) -> Tensor: ...
     def penalty(self) -> Tensor | float: ...
     def classified_rows(
@@ -52,43 +56,13 @@ def build_objective(model: VideoClassifier, manifest: Manifest, recipe: Recipe, 
     if model.multitask_spec is not None:
         return MultitaskObjective(model, manifest, str(train.loss), smoothing=train.label_smoothing, reduce=reduce)
     counts = list(manifest.counts("train").values())
-    return SingleTaskObjective(
-        build_loss(
-            train.loss,
-            class_counts=counts,
-            label_smoothing=train.label_smoothing,
-            multilabel=recipe.data.multilabel,
-        )
+    is_contrastive = train.loss == CONTRASTIVE_LOSS
+    loss = build_loss(
+        "cross_entropy" if is_contrastive else train.loss,
+        class_counts=counts,
+        label_smoothing=train.label_smoothing,
+        multilabel=recipe.data.multilabel,
     )
-
-
-@dataclass
-class SingleTaskObjective:
-    """The loss of a single task; it keeps no state. Shapes as in `Objective`."""
-
-    loss_fn: Callable[[Tensor, Tensor], Tensor]
-    wants_losses_after: bool = False
-
-    def begin(self, targets: Tensor, step: StepContext) -> None:
-        """Nothing to prepare."""
-
-    def loss(self, logits: Mapping[str, Tensor], targets: Tensor, share: float) -> Tensor:
-        return self.loss_fn(logits[DEFAULT_TASK].float(), targets)
-
-    def penalty(self) -> Tensor | float:
-        return 0.0
-
-    def classified_rows(self, logits: Sequence[Mapping[str, Tensor]], targets: Tensor) -> tuple[Tensor, Tensor]:
-        return torch.cat([part[DEFAULT_TASK].float() for part in logits]), targets
-
-    def after_step(self, outputs_after: Sequence[tuple[Mapping[str, Tensor], Tensor]]) -> None:
-        """Nothing to learn from the step."""
-
-    def after_epoch(self) -> dict[str, Any]:
-        return {}
-
-    def state(self) -> dict[str, Any]:
-        return {}
-
-    def restore(self, state: Mapping[str, Any]) -> None:
-        """No state to restore."""
+    if is_contrastive:
+        return ContrastiveObjective(loss, partial(supervised_contrastive, temperature=train.temperature), reduce)
+    return SingleTaskObjective(loss)

@@ -27,6 +27,7 @@ from finetune.train.log.console import Display
 from finetune.train.log.trackers import check_tracker
 from finetune.train.loss.multitask import check_weighting
 from finetune.train.optim.optimizer import check_optimizer
+from finetune.train.setup.contrastive import problems_with_contrastive
 from finetune.video.file_facts import FileFacts
 from finetune.video.geometry import unsupported_augment_reason
 from finetune.video.masks import mask_problems
@@ -53,6 +54,7 @@ def run_preflight_checks(model: VideoClassifier, manifest: Manifest, recipe: Rec
     problems += [f"train.trackers: {problem}" for problem in _collect_errors(check_tracker, recipe.train.trackers)]
     problems += _problems_with_early_stopping(model, manifest, recipe)
     problems += problems_with_own_parts(model, recipe)
+    problems += problems_with_contrastive(manifest, recipe)
     if recipe.augment.cutmix and (recipe.train.cache in {"features", "boundary"} or recipe.augment.cached_views):
         problems.append(
             "augment.cutmix needs new pixels of each clip, so features cannot be cached: use augment.mixup, or remove "

@@ -11,6 +11,7 @@ from finetune.recipe.schema import Recipe
 from finetune.recipe.tasks import Multitask
 from finetune.train.log.console import Display
 from finetune.train.setup.autotune import describe_auto_settings, resolve_auto_settings
+from finetune.train.setup.contrastive import contrastive_warning
 from finetune.train.setup.preflight import run_preflight_checks
 
 
@@ -24,8 +25,9 @@ def resolve_recipe(
     recipe = complete_recipe(model, manifest, recipe)
     run_preflight_checks(model, manifest, recipe, folder=folder)
     source = model.backbone.weights_source
-    for line in (describe_source(source), *(licence_warning(source) or ())):
-        display.print_line(line)
+    for line in (describe_source(source), *(licence_warning(source) or ()), contrastive_warning(model, recipe)):
+        if line is not None:
+            display.print_line(line)
     recipe, decided = resolve_auto_settings(model, manifest, recipe)
     for line in describe_auto_settings(decided):
         display.print_line(line)
