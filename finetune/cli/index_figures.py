@@ -67,7 +67,7 @@ def _print_queries(figures: Mapping[str, Any]) -> None:
 
 
 def _number(key: str, value: float | None) -> str:
-    return "–" if value is None else f"{value:g}" if key == "median_rank" else f"{value:.3f}"
+    return "–" if value is None else f"{value:.3g}" if key == "median_rank" else f"{value:.3f}"
 
 
 def _interval(key: str, ends: Sequence[float] | None) -> str:

@@ -80,11 +80,12 @@ def make_sheet(clip_TCHW: Tensor) -> np.ndarray:
 
 
 def make_mosaic(clip_TCHW: Tensor) -> np.ndarray:
-    """Four frames of a clip uint8 (T, C, H, W), from first to last, in two rows: uint8 (3, 2 · SIDE, 2 · SIDE)."""
+    """Four frames of a clip uint8 (T, C, H, W), from first to last, in two rows, GAP apart: uint8 (3, H, W)."""
     chosen = np.linspace(0, len(clip_TCHW) - 1, MOSAIC**2).round().astype(int)
     frames = F.interpolate(clip_TCHW[chosen].float(), (SIDE, SIDE), mode="bilinear", antialias=True)
-    rows = [torch.cat(list(frames[first : first + MOSAIC]), dim=2) for first in range(0, MOSAIC**2, MOSAIC)]
-    return torch.cat(rows, dim=1).round().clamp(0, 255).to(torch.uint8).numpy()
+    apart = F.pad(frames, (0, GAP, 0, GAP), value=128.0)
+    rows = [torch.cat(list(apart[first : first + MOSAIC]), dim=2) for first in range(0, MOSAIC**2, MOSAIC)]
+    return torch.cat(rows, dim=1)[:, :-GAP, :-GAP].round().clamp(0, 255).to(torch.uint8).numpy()
 
 
 def sheet_frame_indices(num_frames: int) -> list[int]:

@@ -17,6 +17,7 @@ from finetune.metrics.intervals import (
     interval_of_median,
     interval_of_shares,
     jackknife_units,
+    mean_interval,
     proportion_interval,
     widen_for_pooled_folds,
 )
@@ -156,10 +157,15 @@ def retrieval_metrics(ranks: QueryRanks, classes_NK: np.ndarray, classes: Sequen
 def paired_difference_of_ranks(ranks: QueryRanks, other: QueryRanks, name: str) -> tuple[float, tuple[float, float]]:
     """How much larger a metric of SHARES is with the first of two embeddings of the same clips, with its interval.
 
-    Both must rank the same galleries for the same queries. Each group is left out as queries and from all galleries.
+    Both must rank the same galleries for the same queries. The interval is as in `retrieval_metrics`: by a jackknife in
+    which each group is left out as queries and, except for recalls, from all galleries.
     """
     assert np.array_equal(ranks.rows, other.rows) and np.array_equal(ranks.gallery_sizes, other.gallery_sizes)
-    difference = float((ranks.shares[name] - other.shares[name]).mean())
+    differences_Q = ranks.shares[name] - other.shares[name]
+    if name.startswith("recall"):
+        with widen_for_pooled_folds():
+            return mean_interval(differences_Q, ranks.units.unit_of_row[ranks.rows])
+    difference = float(differences_Q.mean())
     half = half_width_from_jackknife(difference, ranks.left_out[name] - other.left_out[name], ranks.units)
     return difference, (max(-1.0, difference - half), min(1.0, difference + half))
 

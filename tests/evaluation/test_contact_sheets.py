@@ -13,6 +13,7 @@ from finetune.evaluation.contact_sheets import (
     GAP,
     MAX_FRAMES,
     SIDE,
+    make_mosaic,
     make_sheet,
     remove_sheets,
     sheet_file_name,
@@ -46,6 +47,14 @@ def test_a_sheet_has_frames_from_first_to_last(count, shown):
     levels = parts_of(sheet)
     assert (levels == (16 + 7 * np.array(shown))[None, None, :, None]).all()
     assert len(shown) <= MAX_FRAMES
+
+
+def test_a_mosaic_has_four_frames_row_by_row():
+    mosaic = make_mosaic(frames(10))
+    assert (mosaic.shape, mosaic.dtype) == ((3, 2 * SIDE + GAP, 2 * SIDE + GAP), np.uint8)
+    middles = [SIDE // 2, SIDE + GAP + SIDE // 2]
+    levels = 16 + 7 * np.array([[0, 3], [6, 9]])
+    assert (mosaic[0][np.ix_(middles, middles)] == levels).all()
 
 
 def test_where_a_frame_is_bright_its_picture_is(tmp_path):

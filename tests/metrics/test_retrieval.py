@@ -237,4 +237,6 @@ def test_a_better_embedding_of_the_same_clips_is_better_by_a_paired_interval():
     )
     difference, (low, high) = paired_difference_of_ranks(first, second, "map")
     assert 0 < low < difference < high
+    recall, (low, high) = paired_difference_of_ranks(first, second, "recall_1")
+    assert recall == pytest.approx(means(first)["recall_1"] - means(second)["recall_1"]) and low < recall < high < 1
     assert paired_difference_of_ranks(first, first, "map") == (0.0, (0.0, 0.0))
