@@ -109,7 +109,8 @@ def test_a_run_without_classes_is_refused(manifest, tmp_path):
     numbers.write_text("path,level,split\n" + "\n".join(rows) + "\n")
     tasks = {"level": ft.Task(kind="regress", columns=["level"])}
     of_numbers = ft.Manifest.from_csv(numbers, tasks=tasks)
-    model = ft.build_model(TINY, of_numbers.multitask_spec(tasks), weights="none", num_frames=2, size=32)
+    spec = of_numbers.multitask_spec(tasks)
+    model = ft.build_model(TINY, [], multitask_spec=spec, weights="none", num_frames=2, size=32)
     settings = {"clip": ft.Clip(num_frames=2), "train": ft.Train(batch_size=4, cache="off"), "data": ft.Data(workers=0)}
     phases = [ft.Phase(unfreeze="head", epochs=1, lr=1e-3)]
     with pytest.raises(RecipeError, match=r"evaluate\.retrieval needs a task with classes"):
