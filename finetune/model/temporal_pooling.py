@@ -1,7 +1,7 @@
 """Temporal pooling: features of T time steps (B, T, D) to one vector per clip (B, width).
 
-All kinds but `concat` accept any T. A new kind needs a class here, its line in `POOLINGS`, its name in `Pooling` of
-recipe/fields.py, and a row in docs/temporal.md; tests/model/test_temporal_pooling.py runs over `POOLINGS`.
+All kinds but `concat` and `changes` accept any T. A new kind needs a class here, its line in `POOLINGS`, its name in
+`Pooling` of recipe/fields.py, and a row in docs/temporal.md; tests/model/test_temporal_pooling.py runs over `POOLINGS`.
 """
 
 import math
@@ -81,11 +81,28 @@ class ConcatPooling(nn.Module):
         self.num_frames = num_frames
 
     def forward(self, features_BTD: Tensor) -> Tensor:
-        if features_BTD.shape[1] != self.num_frames:
-            raise ModelError(
-                f"temporal pooling 'concat' was built for {self.num_frames} frames and got {features_BTD.shape[1]}"
-            )
+        _check_frames("concat", features_BTD, self.num_frames)
         return self.norm(features_BTD).flatten(1)
+
+
+class ChangesPooling(nn.Module):
+    """Layer-normalised frames less their mean over time, concatenated in order: (B, T, D) to (B, T D).
+
+    What stays the same in all frames of a clip, such as a scene before a fixed camera, is left out. A clip of equal
+    frames gives 0. Raises ModelError for fewer than two frames, and for another T than the one it was built for.
+    """
+
+    def __init__(self, width: int, num_frames: int) -> None:
+        super().__init__()
+        if num_frames < 2:
+            raise ModelError("temporal pooling 'changes' needs at least two frames, as one has no changes; take mean")
+        self.norm = nn.LayerNorm(width, bias=False)  # the mean takes a bias away again
+        self.num_frames = num_frames
+
+    def forward(self, features_BTD: Tensor) -> Tensor:
+        _check_frames("changes", features_BTD, self.num_frames)
+        normed_BTD = self.norm(features_BTD)
+        return (normed_BTD - normed_BTD.mean(1, keepdim=True)).flatten(1)
 
 
 class ConvPooling(nn.Module):
@@ -215,6 +232,11 @@ class VladPooling(nn.Module):
         return vector * math.sqrt(vector.shape[1])
 
 
+def _check_frames(kind: str, features_BTD: Tensor, num_frames: int) -> None:
+    if features_BTD.shape[1] != num_frames:
+        raise ModelError(f"temporal pooling '{kind}' was built for {num_frames} frames and got {features_BTD.shape[1]}")
+
+
 def interpolate_positions(learnt_TH: Tensor, num_frames: int) -> Tensor:
     """Learned positions (T, H) interpolated linearly to (num_frames, H), end points on end points."""
     return F.interpolate(learnt_TH.T[None], num_frames, mode="linear", align_corners=True)[0].T
@@ -234,6 +256,7 @@ POOLINGS: dict[str, Callable[[int, int], tuple[nn.Module, int]]] = {
     "diff": lambda width, frames: (DifferencePooling(), 3 * width),
     "slope": lambda width, frames: (SlopePooling(), 2 * width),
     "concat": lambda width, frames: (ConcatPooling(width, frames), frames * width),
+    "changes": lambda width, frames: (ChangesPooling(width, frames), frames * width),
     "conv1d": lambda width, frames: (ConvPooling(width), 2 * HIDDEN),
     "gru": lambda width, frames: (RecurrentPooling(width, nn.GRU), 2 * HIDDEN),
     "lstm": lambda width, frames: (RecurrentPooling(width, nn.LSTM), 2 * HIDDEN),
@@ -242,4 +265,4 @@ POOLINGS: dict[str, Callable[[int, int], tuple[nn.Module, int]]] = {
     "vlad": lambda width, frames: (VladPooling(width), CLUSTERS * HIDDEN),
 }
 # Their output does not depend on random weights.
-FIXED_POOLINGS = (MeanPooling, MaxPooling, TopKPooling, DifferencePooling, SlopePooling, ConcatPooling)
+FIXED_POOLINGS = (MeanPooling, MaxPooling, TopKPooling, DifferencePooling, SlopePooling, ConcatPooling, ChangesPooling)

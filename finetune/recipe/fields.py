@@ -24,6 +24,7 @@ Pooling = Literal[
     "diff",
     "slope",
     "concat",
+    "changes",
     "conv1d",
     "gru",
     "lstm",

@@ -6,7 +6,15 @@ from finetune.recipe.schema import Clip, Model, Recipe
 from finetune.retrieval.tower_names import is_tower_name, parse_tower_name
 from finetune.vector_index.entry import EmbeddingSource
 
-FIXED = ("mean", "concat", "max", "topk", "diff", "slope")  # poolings over time without weights that must be trained
+FIXED = (
+    "mean",
+    "concat",
+    "changes",
+    "max",
+    "topk",
+    "diff",
+    "slope",
+)  # poolings over time without weights that must be trained
 
 
 def check_frozen_settings(recipe: Recipe) -> None:

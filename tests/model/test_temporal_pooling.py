@@ -17,8 +17,8 @@ from finetune.model.temporal_pooling import POOLINGS, TopKPooling, VladPooling, 
 from finetune.recipe.schema import Model
 
 BLIND = ("mean", "max", "topk", "vlad")
-ORDERED = ("diff", "slope", "concat", "conv1d", "gru", "lstm", "attention", "transformer")
-ANY_NUMBER = [kind for kind in POOLINGS if kind != "concat"]
+ORDERED = ("diff", "slope", "concat", "changes", "conv1d", "gru", "lstm", "attention", "transformer")
+ANY_NUMBER = [kind for kind in POOLINGS if kind not in {"concat", "changes"}]
 WIDTH = 12
 
 
@@ -70,8 +70,8 @@ def test_kinds_but_concat_take_another_number_of_frames_than_they_were_built_for
     assert vector.isfinite().all()
 
 
-@pytest.mark.parametrize("kind", POOLINGS)
-def test_every_kind_can_be_built_for_one_frame(kind):
+@pytest.mark.parametrize("kind", [kind for kind in POOLINGS if kind != "changes"])
+def test_every_other_kind_can_be_built_for_one_frame(kind):
     pooling, width = build(kind, num_frames=1)
     vector = pooling(features(1))
     assert vector.shape == (3, width)
@@ -228,3 +228,21 @@ def test_slope_is_that_of_the_line_that_fits_best():
 def test_of_one_frame_there_is_no_slope():
     clip = features(1)
     assert torch.equal(build("slope")[0](clip), torch.cat([clip[:, 0], torch.zeros(3, WIDTH)], 1))
+
+
+@given(seed=st.integers(0, 99), scale=st.floats(0.1, 10))
+@settings(max_examples=20, deadline=None)
+def test_changes_leave_out_what_all_frames_share(seed, scale):
+    pooling, _ = build("changes")
+    normed = pooling.norm(features(seed=seed)).detach()
+    scene = scale * features(frames=1, seed=seed + 1)
+    with_norm, pooling.norm = pooling.norm, torch.nn.Identity()
+    torch.testing.assert_close(pooling(normed + scene), pooling(normed), rtol=1e-4, atol=1e-4)
+    pooling.norm = with_norm
+    still = features(frames=1, seed=seed).expand(-1, 4, -1)
+    assert pooling(still).abs().max() < 1e-6
+
+
+def test_changes_need_two_frames():
+    with pytest.raises(ModelError, match="needs at least two frames"):
+        build("changes", num_frames=1)

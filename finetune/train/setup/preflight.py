@@ -45,7 +45,7 @@ def run_preflight_checks(model: VideoClassifier, manifest: Manifest, recipe: Rec
         problems.append(f"the data have the tasks {', '.join(manifest.tasks)}, but the model has only classes")
     elif tuple(manifest.classes) != model.classes:
         problems.append(f"the model has the classes {model.classes}, but the data have {manifest.classes}")
-    needs_frames = recipe.model.temporal == "concat" or model.backbone.fixed_frames is not None
+    needs_frames = recipe.model.temporal in {"concat", "changes"} or model.backbone.fixed_frames is not None
     if recipe.clip.num_frames != model.num_frames and needs_frames:
         problems.append(f"clip.num_frames is {recipe.clip.num_frames}, but the model was built for {model.num_frames}")
     problems += _problems_with_timeline(manifest, recipe)
