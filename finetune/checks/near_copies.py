@@ -35,7 +35,7 @@ _CORRELATION_OF_OTHERS = 0.6  # clips with the same three pictures that move les
 _MIN_OF_PAIR, _MIN_IN_ORDER = 0.7, 0.55  # correlation in thumbnails, of the best pair or of all in order
 _SAME_START = 0.1  # seconds; an earlier or later start is not mentioned
 _FULL_SHARE = 0.95  # of height and width; less counts as cropped
-_PAIRS_AT_ONCE = 64
+_PARTS_AT_ONCE = 128  # parts of clips, each of at most 0.5 MB
 
 
 @dataclass(frozen=True)
@@ -110,15 +110,15 @@ def find_near_copies(
         np.stack([without_bars(*both) for both in zip(pictures_N5SS, boxes, strict=True)]),
         boxes,
     )
-    likely = list(_likely_pairs(known, files_N, moving, same_pictures))
-    for start in range(0, len(likely), _PAIRS_AT_ONCE):
-        block = likely[start : start + _PAIRS_AT_ONCE]
+    likely, done = list(_likely_pairs(known, files_N, moving, same_pictures)), 0
+    for block in _blocks(likely, known.durations):
         for pair, verdict in zip(block, _verdicts(block, known, reading), strict=True):
             found.pop(pair.candidate.pair, None)
             if verdict is not None:
                 found[pair.candidate.pair] = verdict
-        if progress is not None:
-            progress(start + len(block), len(likely))
+            done += 1
+            if progress is not None:
+                progress(done, len(likely))
     return [found[pair] for pair in sorted(found)]
 
 
@@ -137,6 +137,25 @@ def _likely_pairs(
             affine, of_pair, in_order = _compare_thumbnails(candidate, known.pictures_N5SS)
             if of_pair >= _MIN_OF_PAIR or in_order >= _MIN_IN_ORDER:
                 yield _LikelyPair(candidate, affine, False)
+
+
+def _blocks(likely: Sequence[_LikelyPair], durations: Sequence[float]) -> Iterator[list[_LikelyPair]]:
+    """Pairs that together need few parts of clips, as many as are in memory at once.
+
+    Of a fixed camera all pairs of clips may look the same: by blocks of the table of pairs, few clips are read again.
+    """
+    side = max(1, _PARTS_AT_ONCE // 2)
+    block: list[_LikelyPair] = []
+    parts: set[tuple[int, float]] = set()
+    for pair in sorted(likely, key=lambda pair: [clip // side for clip in pair.candidate.pair]):
+        needed = set(_parts_to_read(pair.candidate, durations))
+        if block and len(parts | needed) > _PARTS_AT_ONCE:
+            yield block
+            block, parts = [], set()
+        block.append(pair)
+        parts |= needed
+    if block:
+        yield block
 
 
 def _compare_thumbnails(candidate: Candidate, pictures_N5SS: np.ndarray) -> tuple[Affine, float, float]:

@@ -6,14 +6,16 @@ import cv2
 import numpy as np
 import pytest
 
+from finetune.checks import near_copies
 from finetune.checks.copy_alignment import match_motion, register, window_affine
 from finetune.checks.copy_candidates import content_box, find_candidates, without_bars
 from finetune.checks.near_copies import find_near_copies
 from finetune.errors import VideoError
+from finetune.video.decode.probe import VideoInfo
 from finetune.video.encode import write_video
 from finetune.video.fingerprints import thumbnail
 from finetune.video.grey_frames import MAX_SECONDS, SIDE, GreyFrames, PartOfClip, read_grey_frames
-from finetune.video.probe_files import ClipOfFile, inspect_files
+from finetune.video.probe_files import ClipOfFile, FileInspection, inspect_files
 from finetune.video.still_edges import WHOLE_FRAME
 
 FPS, HEIGHT, WIDTH = 24, 96, 128
@@ -120,6 +122,28 @@ def test_other_movements_in_one_scene_and_parts_that_do_not_overlap_are_no_copie
 def test_where_nothing_moves_the_same_scene_is_reported_and_no_copy(found):
     assert found[frozenset(("still", "still again"))].still
     assert sum(copy.still for copy in found.values()) == 1
+
+
+def test_many_clips_that_look_the_same_are_read_few_times(monkeypatch):
+    """Of 30 clips of one scene, 435 pairs look the same."""
+    picture = thumbnail(draw(1, 1, seconds=0.1)[0].transpose(2, 0, 1))
+    look = FileInspection(
+        VideoInfo(72, "index", True, 24.0, 128, 96, 3.0, "h264", False), 1000, np.stack([picture] * 5), b""
+    )
+    read = []
+
+    def unreadable(parts, **_):
+        read.append(len(parts))
+        return [VideoError("cannot be read")] * len(parts)
+
+    monkeypatch.setattr(near_copies, "read_grey_frames", unreadable)
+    monkeypatch.setattr(near_copies, "_PARTS_AT_ONCE", 20)
+    clips, steps = [ClipOfFile(Path(f"/{number}.mp4")) for number in range(30)], []
+    found = find_near_copies(
+        clips, [look] * 30, np.arange(30), reading=(25.0, 60.0), progress=lambda *step: steps.append(step)
+    )
+    assert len(found) == 435 and steps[-1] == (435, 435)
+    assert sum(read) <= 90 and max(read) <= 20
 
 
 def test_clips_of_one_file_and_no_clips_are_not_compared(tmp_path):
