@@ -52,7 +52,7 @@ class _Wanted:
 
 
 def open_graph(index: VectorIndex, *, progress: Progress | None = None) -> Graph:
-    """The graph of an index: the kept one, memory-mapped, or a new one, which is kept.
+    """The graph of an index: the kept one, memory-mapped, or a new one, which is kept if the cache can be written.
 
     Building takes about 2 ms a row, and memory of about 700 bytes a row of 512 numbers; `progress` is called with (rows
     done, rows). Raises RunError where usearch is not installed, and IndexFolderError for an empty index.
@@ -63,18 +63,26 @@ def open_graph(index: VectorIndex, *, progress: Progress | None = None) -> Graph
     folder = user_cache_dir("graphs") / sha256(str(index.folder.resolve()).encode(errors="surrogateescape")).hexdigest()
     content = {"format": FORMAT, "content": index.content_id, "folder": str(index.folder.resolve())}
     facts = _read_facts(current_version(folder))
-    if {name: facts.get(name) for name in content} != content:
+    search = _open_kept(usearch, folder, facts) if facts.items() >= content.items() else None
+    if search is None:
         _remove_stale(folder.parent)
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        graph = _build(usearch, index, progress)
-        facts = content | _tune(graph, index)
-        with atomic_folder(folder) as partial:
-            graph.save(str(partial / "graph.usearch"))
+        search = _build(usearch, index, progress)
+        facts = content | _tune(search, index)
+        # usearch raises RuntimeError where it cannot write.
+        with suppress(OSError, RuntimeError), atomic_folder(folder) as partial:
+            search.save(str(partial / "graph.usearch"))
             (partial / "facts.json").write_text(json.dumps(facts), encoding="utf-8")
-        del graph
-    search = usearch.Index.restore(str(current_version(folder) / "graph.usearch"), view=True)
     search.expansion_search = int(facts["expansion"])
     return Graph(search, float(facts["recall"]))
+
+
+def _open_kept(usearch: Any, folder: Path, facts: dict[str, Any]) -> Any:
+    """The graph with these facts, memory-mapped; None where it cannot be read, or is being replaced by another."""
+    try:
+        search = usearch.Index.restore(str(current_version(folder) / "graph.usearch"), view=True)
+    except (OSError, RuntimeError, ValueError):
+        return None
+    return search if _read_facts(current_version(folder)) == facts else None
 
 
 def nearest_approximate(

@@ -104,6 +104,22 @@ def test_a_kept_graph_with_damaged_facts_is_built_again(tmp_path, cache):
     assert len(open_graph(index).search) == 5
 
 
+@pytest.mark.parametrize("content", [b"", b"damaged"])
+def test_a_kept_graph_that_cannot_be_read_is_built_again(tmp_path, cache, content):
+    index = add(tmp_path / "index", unit_vectors(50))
+    open_graph(index)
+    (file,) = cache.glob("*/graph.usearch")
+    file.write_bytes(content)
+    assert len(open_graph(index).search) == 50 and len(file.read_bytes()) > 1000
+
+
+def test_without_a_cache_folder_that_can_be_written_the_graph_is_not_kept(tmp_path, monkeypatch):
+    (tmp_path / "file").touch()
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "file"))
+    index = add(tmp_path / "index", unit_vectors(50))
+    assert open_graph(index).recall >= 0.95
+
+
 def test_nothing_in_the_index_folder_is_read_as_a_graph(tmp_path):
     index = add(tmp_path / "index", unit_vectors(5))
     before = sorted(path.name for path in (tmp_path / "index").iterdir())
