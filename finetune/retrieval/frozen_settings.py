@@ -1,6 +1,6 @@
 """The settings of a frozen backbone that embeds clips: which are possible, and those that an index records."""
 
-from finetune.errors import RecipeError
+from finetune.errors import IndexFolderError, RecipeError, reason_of
 from finetune.recipe.own_parts import own_parts
 from finetune.recipe.schema import Clip, Model, Recipe
 from finetune.retrieval.tower_names import is_tower_name, parse_tower_name
@@ -36,7 +36,13 @@ def check_frozen_settings(recipe: Recipe) -> None:
 
 
 def recipe_of_source(source: EmbeddingSource, recipe: Recipe) -> Recipe:
-    """A recipe with the settings that the source of an index records."""
-    clip = Clip.model_validate(source.settings["clip"])
-    model = Model.model_validate(source.settings["model"])
+    """A recipe with the settings that the source of an index records. Raises IndexFolderError for damaged ones."""
+    try:
+        clip = Clip.model_validate(source.settings["clip"])
+        model = Model.model_validate(source.settings["model"])
+    except (KeyError, ValueError) as error:
+        raise IndexFolderError(
+            f"{source.name}: the settings of the model that made the index are damaged "
+            f"({reason_of(error, limit=150)}); index the videos again into a new folder"
+        ) from None
     return recipe.model_copy(update={"clip": clip, "model": model, "seed": source.settings.get("seed", 0)})

@@ -141,6 +141,8 @@ def _check_source(source: EmbeddingSource) -> None:
     texts = (source.name, source.weights)
     if source.kind not in ("run", "backbone", "text") or not all(isinstance(text, str) for text in texts):
         raise ValueError(f"source of kind {source.kind!r}")
+    if source.kind == "run" and source.name.startswith("hf:"):  # written are paths; this would be downloaded
+        raise ValueError(f"run {source.name!r}, which is not a folder")
     if not isinstance(source.dim, int) or not 1 <= source.dim <= 2**20 or not isinstance(source.settings, dict):
         raise ValueError(f"source with vectors of length {source.dim!r}")
 

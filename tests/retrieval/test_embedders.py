@@ -15,6 +15,7 @@ from finetune.retrieval.open_embedder import open_embedder
 from finetune.retrieval.run_embedder import RunEmbedder
 from finetune.run.manifest import saved_manifest
 from finetune.run.read import open_run
+from finetune.vector_index.entry import EmbeddingSource
 
 SETTINGS = [f"model.backbone={TINY}", "model.weights=none", "clip.num_frames=4", "clip.size=32", "train.precision=fp32"]
 
@@ -102,6 +103,13 @@ def test_an_embedder_is_opened_again_by_its_source_unless_weights_have_changed(t
             open_embedder(replace(embedder.source, weights="0" * 64))
     with pytest.raises(IndexFolderError, match="a run that cannot be opened: nowhere: there is no such folder"):
         open_embedder(replace(RunEmbedder(open_run(trained_run)).source, name="nowhere"))
+
+
+@pytest.mark.parametrize("kind", ["backbone", "text"])
+@pytest.mark.parametrize("settings", [{}, {"clip": {"num_frames": "x"}, "model": {}}, {"clip": {}, "model": []}])
+def test_damaged_settings_of_an_index_are_a_plain_error(kind, settings):
+    with pytest.raises(IndexFolderError, match="the settings of the model that made the index are damaged"):
+        open_embedder(EmbeddingSource(kind, "resnet18", "0" * 64, 8, settings))
 
 
 def test_poolings_that_must_be_trained_are_refused():

@@ -239,6 +239,7 @@ def index_folder(tmp_path_factory):
         (lambda value: {"format": 1}, "is damaged"),
         (lambda value: value | {"source": {}}, "is damaged"),
         (lambda value: value | {"source": value["source"] | {"dim": -1}}, "is damaged"),
+        (lambda value: value | {"source": value["source"] | {"kind": "run", "name": "hf://a/b"}}, "is not a folder"),
         (lambda value: value | {"shards": [{"file": "../vectors.safetensors", "rows": 1}]}, "is damaged"),
         (lambda value: value | {"shards": [value["shards"][0] | {"rows": 7}]}, "is damaged"),
         (lambda value: value | {"shards": [{"file": f"vectors-{'0' * 32}.safetensors", "rows": 1}]}, "is missing"),
