@@ -1,5 +1,6 @@
 """Which clips an index gets: the rows of a CSV, of a folder or of a recipe, with their labels if they have some."""
 
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -39,7 +40,7 @@ class IndexedRows:
         manifest, (start, end) = self.manifest, self.manifest.interval(row)
         is_whole = (start, end) == WHOLE
         return Entry(
-            path=str(manifest.path(row)),
+            path=path_in_index(manifest.path(row)),
             start=None if is_whole else start,
             end=None if is_whole or end == WHOLE[1] else end,
             labels={task: _class_names(labels, row) for task, labels in self.labels.items()} or None,
@@ -57,6 +58,16 @@ def _class_names(labels: Labels, row: int) -> list[str]:
         return []
     (text,) = labels.text(row)
     return list(split_labels(text)) if labels.kind == "multilabel" else [text]
+
+
+def path_in_index(path: Path) -> str:
+    """The absolute path by which an index knows a file, without `..`: a file then has one path, however it was named.
+
+    `..` stays where it follows a symbolic link and leads to another file than the shorter path.
+    """
+    absolute = str(path.absolute())
+    normal = os.path.normpath(absolute)
+    return normal if normal == absolute or os.path.realpath(normal) == os.path.realpath(absolute) else absolute
 
 
 def file_key(path: Path) -> str:

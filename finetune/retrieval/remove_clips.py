@@ -8,6 +8,7 @@ from finetune.data.intervals import WHOLE, read_intervals
 from finetune.data.read import read_csv
 from finetune.data.tables import is_table
 from finetune.errors import IndexFolderError
+from finetune.retrieval.indexed_rows import path_in_index
 from finetune.vector_index.entry import Entry
 from finetune.vector_index.index import VectorIndex
 from finetune.vector_index.writer import IndexWriter
@@ -34,7 +35,7 @@ def remove_clips(folder: Path, *, pattern: str | None = None, missing: bool = Fa
 def _by_pattern(pattern: str) -> Chooses:
     if is_table(Path(pattern)) and Path(pattern).is_file():
         return _by_table(Path(pattern))
-    path = str(Path(pattern).absolute())
+    path = path_in_index(Path(pattern))
     return lambda entry: (
         entry.path == path or any(fnmatchcase(entry.path, wanted) for wanted in (pattern, f"*/{pattern}", f"{path}/*"))
     )
@@ -43,7 +44,7 @@ def _by_pattern(pattern: str) -> Chooses:
 def _by_table(source: Path) -> Chooses:
     """A row of the CSV without times is all entries of its file."""
     table = read_csv(source, labels="of tasks")
-    paths = [str((source.parent / name).absolute()) for name in table["path"]]
+    paths = [path_in_index(source.parent / name) for name in table["path"]]
     intervals_N2 = read_intervals(table)
     times = [WHOLE] * len(paths) if intervals_N2 is None else [(start, end) for start, end in intervals_N2.tolist()]
     clips = set(zip(paths, times, strict=True))

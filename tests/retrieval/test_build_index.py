@@ -9,10 +9,12 @@ import pytest
 
 from finetune.errors import IndexFolderError, VideoError
 from finetune.recipe.load import load_recipe
+from finetune.retrieval.allowed_rows import allowed_rows
 from finetune.retrieval.build_index import build_index
 from finetune.retrieval.build_plan import WindowLengths, is_unfinished, plan_build
 from finetune.retrieval.embedder import Embedded, WindowVector
 from finetune.retrieval.indexed_rows import read_indexed_rows
+from finetune.retrieval.query import parse_queries
 from finetune.retrieval.remove_clips import remove_clips
 from finetune.vector_index.entry import EmbeddingSource
 from finetune.vector_index.index import VectorIndex
@@ -217,3 +219,27 @@ def test_files_are_removed_by_pattern_by_csv_and_where_they_are_gone(clips, tmp_
         remove_clips(out, pattern="x.mp4")
     assert remove_clips(out, pattern=str(clips)) == 1
     assert len(VectorIndex.open(out)) == 0
+
+
+def test_a_file_has_one_path_however_it_was_named(clips, tmp_path, monkeypatch):
+    (tmp_path / "lists").mkdir()
+    table = tmp_path / "lists/clips.csv"
+    table.write_text("path\n../clips/a.mp4\n../clips/b.mp4\n")
+    out = tmp_path / "index"
+    build(table, out)
+    index = VectorIndex.open(out)
+    assert [entry.path for entry in index.entries()] == [str(clips / "a.mp4"), str(clips / "b.mp4")]
+    monkeypatch.chdir(tmp_path)
+    assert parse_queries(index, ["clips/b.mp4"])[0].row == 1
+    assert allowed_rows(index, ["path=lists/../clips"]).all()
+    assert [name for name, _ in build(clips, out)[0]] == ["c.mp4", "d.mp4", "e.mp4"]
+    assert remove_clips(out, pattern=str(table)) == 2
+    assert remove_clips(out, pattern="lists/../clips/c.mp4") == 1
+
+
+def test_a_path_keeps_dots_that_lead_through_a_symbolic_link(tmp_path):
+    (tmp_path / "far/deep").mkdir(parents=True)
+    (tmp_path / "far/a.mp4").write_text("a")
+    (tmp_path / "link").symlink_to(tmp_path / "far/deep")
+    entry = read(tmp_path / "link/../a.mp4").entry(0)
+    assert Path(entry.path).read_text() == "a"
