@@ -96,7 +96,8 @@ def _print_result(out: Path) -> None:
     index = VectorIndex.open(out)
     print(f"{count(len(index), 'vector')} of {index.source.dim:,} numbers in {out}")
     if len(index):
-        print(f"search: finetune search {shlex.quote(str(out))} VIDEO", flush=True)
+        query = '--text "WORDS"' if index.source.kind == "text" else "VIDEO"
+        print(f"search: finetune search {shlex.quote(str(out))} {query}", flush=True)
 
 
 def _build(request: IndexRequest, parts: Sequence[str]) -> int:
@@ -139,7 +140,8 @@ def _open_embedder(request: IndexRequest, parts: Sequence[str]) -> Embedder:
     if request.recipe is not None:
         return new_embedder(request.recipe)
     assert request.existing is not None
-    return open_embedder(request.existing.source, parts=import_named_parts(parts))
+    image_rate = request.rows.manifest.image_rate
+    return open_embedder(request.existing.source, parts=import_named_parts(parts), image_rate=image_rate)
 
 
 def _note_long_files(request: IndexRequest, progress: Callable[[int, int], None]) -> None:

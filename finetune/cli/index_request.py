@@ -21,7 +21,7 @@ from finetune.retrieval.build_plan import (
     plan_build,
     windows_of_source,
 )
-from finetune.retrieval.frozen_settings import check_frozen_settings
+from finetune.retrieval.frozen_settings import check_frozen_settings, recipe_of_source
 from finetune.retrieval.indexed_rows import IndexedRows, read_indexed_rows
 from finetune.retrieval.tower_names import is_tower_name
 from finetune.text import count
@@ -74,7 +74,7 @@ def read_request(options: IndexOptions) -> IndexRequest:
     with _noted(problems):
         check_positive_seconds({"--window": options.window, "--step": options.step})
     with _noted(problems):
-        opened = _open_run(options)
+        opened = _open_run(options, existing)
     with _noted(problems):
         recipe, location = _read_recipe(options)
         rows = _read_rows(location, recipe, opened)
@@ -82,6 +82,8 @@ def read_request(options: IndexOptions) -> IndexRequest:
     assert recipe is not None and rows is not None
     if opened is not None or (existing is not None and not _names_model(options)):
         recipe = None
+    if recipe is not None and existing is not None and not _names_model(options, ("model.",)):
+        recipe = recipe.model_copy(update={"model": recipe_of_source(existing.source, recipe).model})
     with _noted(problems):
         _check_model(options.out, existing, opened, recipe)
     with _noted(problems):
@@ -125,15 +127,23 @@ def _existing_index(options: IndexOptions) -> VectorIndex | None:
     return index
 
 
-def _open_run(options: IndexOptions) -> Run | None:
-    """The run of --run. Raises RunError for settings that are the run's own."""
-    if options.run is None:
+def _open_run(options: IndexOptions, existing: VectorIndex | None) -> Run | None:
+    """The run of --run, or that of the index where no model is named. Raises RunError for the run's own settings."""
+    folder = options.run
+    if existing is not None and existing.source.kind == "run" and not _names_model(options, ("model.",)):
+        folder = folder or Path(existing.source.name)
+    if folder is None:
         return None
     from finetune.run.read import open_run, require_clip_task
 
     if own := [text for text in options.overrides if not text.startswith(WITH_A_RUN)]:
-        raise RunError(f"{shorten_list(own)}: with --run the model and its clips are those of the run; leave these out")
-    run = open_run(open_run(options.run), options.overrides, parts=import_named_parts(options.parts))
+        raise RunError(f"{shorten_list(own)}: the model and its clips are those of the run {folder}; leave these out")
+    try:
+        run = open_run(open_run(folder), options.overrides, parts=import_named_parts(options.parts))
+    except RunError as error:
+        if options.run is not None:
+            raise
+        raise IndexFolderError(f"{options.out}: was made with a run that cannot be opened: {error}") from None
     require_clip_task(run, "an index")
     return run
 
@@ -164,10 +174,10 @@ def _read_rows(location: str | Path, recipe: Recipe, run: Run | None) -> Indexed
     return rows
 
 
-def _names_model(options: IndexOptions) -> bool:
-    """Whether the model of a frozen backbone is named, which an existing index must then have."""
+def _names_model(options: IndexOptions, sections: tuple[str, ...] = ("model.", "clip.")) -> bool:
+    """Whether the model of a frozen backbone or its clips are set, which an existing index must then have."""
     is_recipe = recipe_source(options.source).recipe != DATA_RECIPE or options.source == DATA_RECIPE
-    return is_recipe or any(text.startswith(("model.", "clip.")) for text in options.overrides)
+    return is_recipe or any(text.startswith(sections) for text in options.overrides)
 
 
 def _check_model(out: Path, existing: VectorIndex | None, run: Run | None, recipe: Recipe | None) -> None:

@@ -5,10 +5,13 @@ import signal
 import subprocess
 import sys
 
+import numpy as np
 import pytest
 from grey import TINY, make_clip
+from indexed import write_index
 
 from finetune.vector_index.index import VectorIndex
+from finetune.video.encode import encode_png
 
 MODEL = (f"model.backbone={TINY}", "model.weights=none", "clip.num_frames=2", "clip.size=32", "train.cache=off")
 
@@ -45,6 +48,7 @@ def test_an_index_is_made_added_to_and_reduced(finetune, clips, tmp_path):
     )
     for words, message in (
         (("--add", "model.backbone=resnet18"), f"was made with the backbone {TINY}, not with the backbone resnet18"),
+        (("--add", "clip.num_frames=4"), "settings.clip.num_frames 4 instead of 2"),
         (("--add", "--window", "2"), "has whole rows; leave out --window and --step, or give a new folder as --out"),
         (("--remove", "x"), "--remove and --remove-missing only remove; leave out SOURCE"),
     ):
@@ -60,6 +64,27 @@ def test_recordings_get_a_vector_for_each_window(finetune, tmp_path):
     )
     assert (status, printed.splitlines()[0]) == (0, f"7 vectors of 96 numbers in {out}"), err
     assert next(iter(VectorIndex.open(out).entries())).end == 0.48
+
+
+def test_images_that_are_added_in_windows_have_the_rate_that_is_given(finetune, tmp_path):
+    for name in ("first", "second"):
+        for number in range(10):
+            (tmp_path / name).mkdir(exist_ok=True)
+            (tmp_path / name / f"{number:03}.png").write_bytes(encode_png(np.full((32, 32, 3), 20 * number, np.uint8)))
+    out, settings = tmp_path / "index", ("--window", "1", "--step", "1", "data.image_rate=5")
+    status, printed, err = finetune("index", tmp_path / "first", "--out", out, *settings, *MODEL)
+    assert (status, printed.splitlines()[0]) == (0, f"2 vectors of 96 numbers in {out}"), err
+    status, printed, err = finetune("index", tmp_path / "second", "--out", out, "--add", "data.image_rate=5")
+    assert (status, printed.splitlines()[0]) == (0, f"4 vectors of 96 numbers in {out}"), err
+    assert [entry.start for entry in VectorIndex.open(out).entries()] == [0, 1, 0, 1]
+
+
+def test_rows_that_are_added_are_read_as_the_run_of_the_index_says(finetune, clips, tmp_path):
+    write_index(tmp_path / "index", 2, kind="run")
+    status, _, err = finetune("index", clips, "--out", tmp_path / "index", "--add", "clip.num_frames=4")
+    assert (status, "the model and its clips are those of the run tiny; leave these out" in err) == (2, True), err
+    status, _, err = finetune("index", clips, "--out", tmp_path / "index", "--add")
+    assert (status, "was made with a run that cannot be opened: tiny: " in err) == (2, True), err
 
 
 def test_all_mistakes_are_in_one_message_before_anything_slow(finetune, tmp_path):
