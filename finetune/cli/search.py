@@ -78,10 +78,10 @@ def search(
     from finetune.vector_index.index import VectorIndex
 
     if evaluate:
-        if queries or text or csv_file or page:
+        if queries or text or approximate or csv_file or page:
             raise IndexFolderError(
                 f"{index}: --evaluate takes the labelled rows of the index as queries; omit other queries, --text, "
-                "--csv and --page"
+                "--approximate, --csv and --page"
             )
         from finetune.cli.index_figures import print_index_figures
 

@@ -37,12 +37,20 @@ def print_tables(found: Sequence[Hits]) -> None:
 
 
 def print_missing(found: Sequence[Hits], top_k: int, *, rows: int, same_group: bool) -> None:
-    """Name on stderr the queries that have fewer than `top_k` hits; `rows` of the index may be hits."""
+    """Name on stderr the queries that have fewer than `top_k` hits, and why; `rows` of the index may be hits."""
     for hits in found:
         if len(hits.hits) < min(top_k, rows):
-            kept = "" if same_group else "; --same-group keeps those of the query's own file and group"
             number = count(len(hits.hits), "hit") if hits.hits else "no hits"
-            print(f"{hits.query.name}: {number}, as all other rows are left out{kept}", file=sys.stderr)
+            print(f"{hits.query.name}: {number}; {_why_missing(hits, same_group=same_group)}", file=sys.stderr)
+
+
+def _why_missing(hits: Hits, *, same_group: bool) -> str:
+    if hits.query.entry is None:
+        return "all other rows overlap a hit"
+    if same_group:
+        return "all other rows overlap the query or a hit"
+    own = "are of the query's own file or group, which --same-group keeps"
+    return f"all other rows {own}" + (", or overlap a hit" if hits.hits else "")
 
 
 def query_text(query: Query) -> str:

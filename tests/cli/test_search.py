@@ -5,6 +5,7 @@ import json
 import shutil
 import subprocess
 import sys
+from dataclasses import replace
 
 import cv2
 import numpy as np
@@ -12,7 +13,10 @@ import pytest
 from grey import TINY, make_clip
 from indexed import write_index
 
+from finetune.cli.search_output import print_missing
 from finetune.data.read import read_csv
+from finetune.retrieval.hits import Hit, Hits
+from finetune.retrieval.query import Query
 from finetune.vector_index.entry import Entry
 from finetune.video.encode import write_video
 
@@ -81,11 +85,19 @@ def test_a_csv_of_hits_is_read_as_rows_of_a_manifest(finetune, clips):
 def test_where_rows_are_left_out_it_is_told(finetune, clips):
     status, out, err = finetune("search", "index", "row:4", "--within", "path=/gone")
     assert (status, out) == (0, "query row:4, /gone/=rec.mp4, 0–2.5 s\n")
-    assert err == (
-        "row:4: no hits, as all other rows are left out; --same-group keeps those of the query's own file and group\n"
-    )
+    assert err == "row:4: no hits; all other rows are of the query's own file or group, which --same-group keeps\n"
     _, out, err = finetune("search", "index", "row:4", "--within", "path=/gone", "--same-group", "--top-k", 1000)
-    assert (out.count("\n"), err) == (3, "row:4: 1 hit, as all other rows are left out\n")
+    assert (out.count("\n"), err) == (3, "row:4: 1 hit; all other rows overlap the query or a hit\n")
+
+
+def test_windows_left_out_as_they_overlap_a_hit_are_told_apart_from_those_of_the_group(capsys):
+    query = Query("words", words="words")
+    hit = Hit(0, 0.5, Entry("/gone/rec.mp4", 0.0, 2.5))
+    print_missing([Hits(query, (hit,))], 10, rows=3, same_group=False)
+    assert capsys.readouterr().err == "words: 1 hit; all other rows overlap a hit\n"
+    print_missing([Hits(replace(query, words=None, entry=Entry("/new.mp4")), (hit,))], 10, rows=3, same_group=False)
+    own = "are of the query's own file or group, which --same-group keeps,"
+    assert capsys.readouterr().err == f"words: 1 hit; all other rows {own} or overlap a hit\n"
 
 
 @pytest.mark.parametrize(
@@ -94,6 +106,7 @@ def test_where_rows_are_left_out_it_is_told(finetune, clips):
         (["index"], "index: nothing to search for; name a video, a picture, or a row such as row:0"),
         (["index", "row:9", "nowhere.mp4"], "nowhere.mp4: there is no such file, and the index has no row of it"),
         (["index", "row:0", "--text", "a kick"], "which knows no words"),
+        (["index", "--evaluate", "--approximate"], "omit other queries, --text, --approximate, --csv and --page"),
         (["index", "row:0", "--within", "label=kik"], "index: no row has label=kik (nearest: kick)"),
         (["index", "bad.mp4", "bad.png"], "bad.png: "),
         (["clips", "row:0"], "clips: is not an index: it has no index.json; make one with: finetune index SOURCE"),
