@@ -81,6 +81,10 @@ def summarize(
         raise RunError(
             "--events measures how long events are shown, and --frames shows single frames; omit one of them"
         )
+    if exact and (length.frames is not None or not video):
+        raise RunError("--exact is for the summary's video, which --frames and --no-video leave out; omit --exact")
+    if to is not None and length.frames is not None:
+        raise RunError("--to writes intervals, and --frames chooses single frames, which have none; omit one of them")
     references = read_references(videos, events, scores)
     writer = open_writer(SummaryOptions(out, videos=video, exact=exact, to=to), videos)
 

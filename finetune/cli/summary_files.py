@@ -174,12 +174,15 @@ def _how(video: "CutVideo") -> str:
 
 
 def _write_parts(path: Path, summaries: Sequence[Summary]) -> None:
-    """One row for each part; times in seconds, and the number of the frame that is its picture."""
+    """One row for each part; times in seconds, and the number of the frame that is its picture.
+
+    Paths are absolute, as those of a manifest are relative to its own folder.
+    """
     with atomic_file(path) as temporary, temporary.open("w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file)
         writer.writerow(COLUMNS)
         for summary in summaries:
             for part in summary.parts:
                 times = [f"{time:.3f}" for time in (part.start, part.end)]
-                row = [summary.path, *times, part.label or "", f"{part.score:.4f}", part.frame]
+                row = [summary.path.absolute(), *times, part.label or "", f"{part.score:.4f}", part.frame]
                 writer.writerow(spreadsheet_row(row))

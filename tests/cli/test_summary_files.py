@@ -55,8 +55,9 @@ def test_a_recording_gets_a_video_a_storyboard_its_parts_and_the_page(tmp_path):
     assert "summary" in files[2].read_text() and "waves" in files[3].read_text()
 
 
-def test_parts_that_are_events_are_rows_to_train_on(tmp_path):
-    clip = make_clip(tmp_path / "clip.mp4", 50, size=96, step=1)
+def test_parts_that_are_events_are_rows_to_train_on(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    clip = make_clip(Path("clip.mp4"), 50, size=96, step=1)
     writer = open_writer(SummaryOptions(tmp_path / "out", videos=False), [clip])
     waves, bows = (summary_of(clip, label=label).parts for label in ("waves", "bows"))
     summary = replace(summary_of(clip), parts=(waves[0], bows[1]))

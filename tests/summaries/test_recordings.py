@@ -151,6 +151,13 @@ def test_unreadable_files_are_named_and_the_others_summarised(finetune, recordin
     status, _, err = finetune("summarize", broken, recording, *SETTINGS, "--frames", 2, "--out", out)
     assert (status, "broken.mp4" in err, "1 of 2 recordings have no summary" in err) == (1, True, True)
     assert len(rows_of(out / "parts.csv")) == 2
+    for options, message in (
+        (("--frames", 2, "--exact"), "--exact is for the summary's video, which --frames and --no-video leave out"),
+        (("--no-video", "--exact"), "--exact is for the summary's video, which --frames and --no-video leave out"),
+        (("--frames", 2, "--to", "elan"), "--to writes intervals, and --frames chooses single frames"),
+    ):
+        status, _, err = finetune("summarize", recording, *SETTINGS, *options, "--out", tmp_path / "none")
+        assert (status, message in err) == (2, True), err
     status, _, err = finetune("summarize", broken, *SETTINGS, "--out", tmp_path / "none")
     assert (status, "the file cannot be read" in err) == (2, True)
     assert not (tmp_path / "none" / "parts.csv").exists()
