@@ -3,17 +3,14 @@
 The page holds everything but the videos. Its sentences are in templates/search.html.j2.
 """
 
-import base64
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from markupsafe import Markup
-
 from finetune.errors import RunError
-from finetune.report.html_page import load_template, page_assets, write_page
+from finetune.report.html_page import load_template, page_assets, picture_uri, write_page
 
 MAX_HITS = 1000  # on the page
 
@@ -83,7 +80,7 @@ def _clip(clip: PageClip) -> dict[str, Any]:
         "file": file.as_uri() if file.is_absolute() else "",
         "fragment": _fragment(start, end),
         "is_playable": clip.is_playable,
-        "picture": _data_uri(clip.jpeg),
+        "picture": None if clip.jpeg is None else picture_uri(clip.jpeg),
         "problem": clip.problem,
     }
 
@@ -99,7 +96,3 @@ def _fragment(start: float, end: float) -> str:
     if (start, end) == (0.0, math.inf):
         return ""
     return f"#t={start:.6f}" + ("" if math.isinf(end) else f",{end:.6f}")
-
-
-def _data_uri(jpeg: bytes | None) -> Markup | None:
-    return None if jpeg is None else Markup("data:image/jpeg;base64," + base64.b64encode(jpeg).decode())
