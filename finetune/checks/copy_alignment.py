@@ -19,6 +19,7 @@ MIN_SHARED = 0.3  # of the picture
 MIN_OVERLAP_SECONDS, MIN_OVERLAP_SHARE, MIN_OVERLAP_FRAMES = 1.0, 0.4, 6
 _COARSE_STEP, _FINE_STEPS = 0.2, (-0.15, -0.1, -0.05, 0.0, 0.05, 0.1, 0.15)  # seconds
 _ITERATIONS, _MIN_STEP = 40, 1e-3  # of the registration
+_TEXTURE_LEVELS = 4  # grey levels
 _REGISTRATION_BLUR = 3  # pixels, the side of the filter
 _MIN_COARSE = 0.3  # correlation; a lower one is not refined
 _UNCERTAIN = (0.5, 0.95)  # correlations after which the pictures are registered again
@@ -41,6 +42,12 @@ class MotionMatch:
 def window_affine(window: Window) -> Affine:
     left, top, right, bottom = window
     return np.array([[right - left, 0, left], [0, bottom - top, top]], np.float64)
+
+
+def scene_texture(frames_TSS: np.ndarray) -> float:
+    """The share of the pixels (S, S) of what stays in frames (T, S, S) that differ clearly from those around them."""
+    scene_SS = np.median(frames_TSS.astype(np.float32), axis=0)
+    return float((np.abs(scene_SS - cv2.blur(scene_SS, (5, 5))) > _TEXTURE_LEVELS).mean())
 
 
 def register(whole_SS: np.ndarray, part_SS: np.ndarray, start: Affine) -> Affine | None:

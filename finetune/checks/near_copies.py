@@ -16,6 +16,7 @@ from finetune.checks.copy_alignment import (
     frame_correlation,
     match_motion,
     register,
+    scene_texture,
     window_affine,
 )
 from finetune.checks.copy_candidates import Candidate, content_box, find_candidates, known_pairs, without_bars
@@ -30,10 +31,12 @@ MAX_CLIPS = 20_000  # with more, only fingerprints of first, middle and last fra
 # Chosen on one half of the groups of benchmarks/near_copies.py, which has the figures of the other half.
 MIN_CORRELATION, MIN_EDGES = 0.87, 0.5
 MIN_CORRELATION_OTHER_SPEED, MIN_EDGES_OTHER_SPEED = 0.94, 0.7
+MIN_TEXTURE = 0.12  # in a plainer scene, such as drawn shapes before one colour, other clips move in the same way too
 MIN_MOTION = 4.0  # grey levels; in a calmer clip noise hides whether it moves in the same way
 _CORRELATION_OF_OTHERS = 0.6  # clips with the same three pictures that move less alike than this are no copies
 _MIN_OF_PAIR, _MIN_IN_ORDER = 0.7, 0.55  # correlation in thumbnails, of the best pair or of all in order
 _SAME_START = 0.1  # seconds; an earlier or later start is not mentioned
+_MIN_SHARE = 0.65  # of height and width that a crop keeps; the search looks for 0.7
 _FULL_SHARE = 0.95  # of height and width; less counts as cropped
 _PARTS_AT_ONCE = 128  # parts of clips, each of at most 0.5 MB
 
@@ -214,14 +217,19 @@ def _verdict(pair: _LikelyPair, whole: GreyFrames | VideoError, part: GreyFrames
         return None if by_pictures is None else replace(by_pictures, still=True)
     if not _is_copy(match):
         return by_pictures if match.correlation >= _CORRELATION_OF_OTHERS else None
+    if by_pictures is None and min(map(scene_texture, (whole.frames_TSS, part.frames_TSS))) < MIN_TEXTURE:
+        return None
     share = float(np.sqrt(abs(np.linalg.det(affine[:, :2]))))
+    share = min(share, 1 / share)
+    if share < _MIN_SHARE:
+        return by_pictures
     return NearCopy(
         candidate.whole,
         candidate.part,
         candidate.mirrored,
         shift_seconds=round(match.shift, 2),
         speed=match.speed,
-        kept_share=min(share, 1 / share),
+        kept_share=share,
     )
 
 

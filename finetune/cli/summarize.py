@@ -66,8 +66,9 @@ def summarize(
 ) -> None:
     """Summarize recordings: the parts that show most.
 
-    Shots are found, divided into segments of like frames, and those that represent
-    the recording best are chosen. Ctrl-C keeps finished recordings.
+    Shots are found and divided into segments of similar frames. The segments
+    that represent the recording best are chosen. Ctrl-C keeps finished
+    recordings.
 
     Example: finetune summarize recordings/ --share 0.1 --out summary
     """

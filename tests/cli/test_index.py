@@ -4,6 +4,7 @@ import os
 import signal
 import subprocess
 import sys
+import time
 
 import numpy as np
 import pytest
@@ -122,12 +123,12 @@ def test_other_mistakes_are_explained(finetune, clips, tmp_path):
 @pytest.mark.slow
 @pytest.mark.parametrize("kind", [signal.SIGINT, signal.SIGKILL])
 def test_the_same_command_goes_on_after_it_was_stopped(kind, tmp_path):
-    make_clip(tmp_path / "recording.mp4", 3000)
+    make_clip(tmp_path / "recording.mp4", 1500)
     out, command = tmp_path / "index", [sys.executable, "-m", "finetune", "index", str(tmp_path / "recording.mp4")]
     command += ["--out", str(out), "--window", "0.48", "--step", "0.04", *MODEL]
     running = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env={**os.environ, "OMP_NUM_THREADS": "1"})
     while not (out / "unfinished").exists() and running.poll() is None:
-        pass
+        time.sleep(0.02)
     running.send_signal(kind)
     _, err = running.communicate(timeout=60)
     if kind == signal.SIGINT:
@@ -138,4 +139,4 @@ def test_the_same_command_goes_on_after_it_was_stopped(kind, tmp_path):
     assert (done.returncode, "continuing" in done.stderr) == (0, True), done.stderr
     starts = [entry.start for entry in VectorIndex.open(out).entries()]
     assert starts == sorted(set(starts))
-    assert len(starts) == 2989
+    assert len(starts) == 1489

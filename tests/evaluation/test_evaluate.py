@@ -227,7 +227,7 @@ def test_settings_with_another_value_are_refused(run, setting):
 
 
 def test_an_evaluation_that_is_interrupted_does_not_count_as_one(own_run, monkeypatch):
-    monkeypatch.setattr("finetune.evaluation.write_evaluation.write_sheets", lambda *_: 1 / 0)
+    monkeypatch.setattr("finetune.evaluation.write_evaluation.write_sheets", lambda *_, **__: 1 / 0)
     with pytest.raises(ZeroDivisionError):
         ft.evaluate(own_run)
     assert not (own_run / "evaluation/results.json").exists()

@@ -1,5 +1,6 @@
 """Vectors have length 1, are the same by every way, and those of a run are what its head is given."""
 
+import shutil
 from dataclasses import replace
 
 import numpy as np
@@ -53,7 +54,7 @@ def test_a_window_has_the_vector_of_the_row_with_its_times(kind, trained_run, re
 
 
 def test_the_vectors_of_a_run_are_its_features_before_the_head(trained_run, tmp_path):
-    run = open_run(trained_run)
+    run = open_run(shutil.copytree(trained_run, tmp_path / "run"))  # features are kept in it
     rows = replace(saved_manifest(run), source=tmp_path / "rows.csv")
     features_ND = clip_features(run, rows).features_ND
     embedder = RunEmbedder(run)
