@@ -258,7 +258,7 @@ def test_names_that_try_to_be_markup_are_shown_as_they_are(pages, show):
         "index": [ODD[0], "<u>b"],
         "timeline": [*ODD, ODD_CLIP],
         "summary": [*ODD, ODD_CLIP],
-        "search": [*ODD, ODD_CLIP, "12,345 rows", "No hits: all rows are left out."],
+        "search": [*ODD, ODD_CLIP, "12,345 rows", "No hits: all rows are of the query's own file or group"],
         "check": [ODD[0], "\u202eb", "<i>copy.mp4", "<s>damaged.mp4", "\"1' & <b>.mp4"],
     }.items():
         page = show(pages[name])
