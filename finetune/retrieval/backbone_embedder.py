@@ -15,6 +15,7 @@ from finetune.feature_cache.frozen_part import cut_activations, feature_part, ha
 from finetune.model.backbone.frame_fusion import PICTURES
 from finetune.model.classifier import build_from_settings
 from finetune.recipe.schema import Recipe
+from finetune.retrieval.build_plan import WindowLengths
 from finetune.retrieval.embedder import Embedded, Progress, WindowVector, embedded, open_rows
 from finetune.retrieval.frozen_settings import check_frozen_settings
 from finetune.retrieval.recording_windows import RecordingWindows, open_recording, window_vectors
@@ -73,21 +74,14 @@ class BackboneEmbedder:
     def embed_windows(
         self,
         recording: Path,
+        lengths: WindowLengths,
         *,
-        window_seconds: float,
-        step_seconds: float | None = None,
         first_window: int = 0,
         progress: Callable[[float, float], None] | None = None,
     ) -> Iterator[WindowVector]:
         """The vector of each window of a recording, see `Embedder`."""
-        opened = open_recording(
-            recording,
-            self.clip,
-            window_seconds=window_seconds,
-            step_seconds=step_seconds,
-            first_window=first_window,
-            image_rate=self.recipe.data.image_rate,
-        )
+        rate = self.recipe.data.image_rate
+        opened = open_recording(recording, self.clip, lengths, first_window=first_window, image_rate=rate)
         with closing(opened.pictures()) as pictures:
             yield from window_vectors(opened, self._window_features(opened, pictures), progress)
 

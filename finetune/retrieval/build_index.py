@@ -78,8 +78,7 @@ class _Recordings:
     def _vectors(self, path: Path, first: int) -> Iterator[WindowVector]:
         return self.embedder.embed_windows(
             path,
-            window_seconds=self.windows.seconds,
-            step_seconds=self.windows.step,
+            self.windows,
             first_window=first,
             progress=lambda done, total: self.progress(EMBEDDING_SECONDS, round(done), max(1, round(total))),
         )

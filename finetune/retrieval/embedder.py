@@ -9,6 +9,7 @@ import numpy as np
 
 from finetune.data.manifest import Manifest
 from finetune.recipe.schema import Clip
+from finetune.retrieval.build_plan import WindowLengths
 from finetune.vector_index.entry import EmbeddingSource
 from finetune.video.dataset import ClipDataset
 from finetune.video.probe_files import scan_files
@@ -50,16 +51,15 @@ class Embedder(Protocol):
     def embed_windows(
         self,
         recording: Path,
+        lengths: WindowLengths,
         *,
-        window_seconds: float,
-        step_seconds: float | None = None,
         first_window: int = 0,
         progress: Callable[[float, float], None] | None = None,
     ) -> Iterator[WindowVector]:
         """The vector of each window of a recording from `first_window` on, in order, in one pass and constant memory.
 
-        It is that of a row with this start and end. A window begins by default every quarter of its length. `progress`
-        is called with (seconds done, seconds). Raises VideoError for a file that cannot be read.
+        It is that of a row with this start and end. `progress` is called with (seconds done, seconds). Raises
+        VideoError for a file that cannot be read.
         """
         ...
 

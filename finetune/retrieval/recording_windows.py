@@ -11,6 +11,7 @@ from torch import Tensor
 from finetune.data.intervals import clip_name
 from finetune.errors import VideoError
 from finetune.recipe.schema import Clip
+from finetune.retrieval.build_plan import WindowLengths
 from finetune.retrieval.embedder import WindowVector, embedded
 from finetune.runtime.threads import run_ahead
 from finetune.timeline.one_pass import NumberedPictures
@@ -43,9 +44,8 @@ class RecordingWindows(NamedTuple):
 def open_recording(
     path: Path,
     clip: Clip,
+    lengths: WindowLengths,
     *,
-    window_seconds: float,
-    step_seconds: float | None,
     first_window: int,
     image_rate: float,
 ) -> RecordingWindows:
@@ -56,7 +56,7 @@ def open_recording(
     info, layout = at_image_rate(scan_with_times(path), image_rate)
     times_N = clip_times(path, info, layout)
     try:
-        windows = plan_windows(times_N, clip, views=1, window_seconds=window_seconds, step_seconds=step_seconds)
+        windows = plan_windows(times_N, clip, views=1, window_seconds=lengths.seconds, step_seconds=lengths.step)
     except VideoError as error:  # clip.short_clips is `error`
         raise VideoError(f"{path}: {error}; take longer windows") from None
     windows = _from_window(windows, first_window)

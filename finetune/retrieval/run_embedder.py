@@ -12,6 +12,7 @@ from finetune.feature_cache.frozen_part import hash_tensors
 from finetune.inference.forward import predict_batch
 from finetune.inference.head_inputs import HeadInputs
 from finetune.model.classifier import VideoClassifier
+from finetune.retrieval.build_plan import WindowLengths
 from finetune.retrieval.embedder import Embedded, Progress, WindowVector, embedded, open_rows
 from finetune.retrieval.recording_windows import RecordingWindows, open_recording, window_vectors
 from finetune.run.checkpoint import load_model
@@ -63,21 +64,14 @@ class RunEmbedder:
     def embed_windows(
         self,
         recording: Path,
+        lengths: WindowLengths,
         *,
-        window_seconds: float,
-        step_seconds: float | None = None,
         first_window: int = 0,
         progress: Callable[[float, float], None] | None = None,
     ) -> Iterator[WindowVector]:
         """The vector of each window of a recording, see `Embedder`."""
-        opened = open_recording(
-            recording,
-            self.clip,
-            window_seconds=window_seconds,
-            step_seconds=step_seconds,
-            first_window=first_window,
-            image_rate=self.run.recipe.data.image_rate,
-        )
+        rate = self.run.recipe.data.image_rate
+        opened = open_recording(recording, self.clip, lengths, first_window=first_window, image_rate=rate)
         with closing(opened.pictures()) as pictures:
             yield from window_vectors(opened, self._window_features(opened, pictures), progress)
 

@@ -11,6 +11,7 @@ from torch import Tensor
 from finetune.data.manifest import Manifest
 from finetune.errors import VideoError
 from finetune.recipe.schema import Recipe
+from finetune.retrieval.build_plan import WindowLengths
 from finetune.retrieval.embedder import Embedded, Progress, WindowVector, embedded, open_rows
 from finetune.retrieval.recording_windows import open_recording, window_vectors
 from finetune.retrieval.two_towers import TwoTowers
@@ -69,21 +70,14 @@ class TextEmbedder:
     def embed_windows(
         self,
         recording: Path,
+        lengths: WindowLengths,
         *,
-        window_seconds: float,
-        step_seconds: float | None = None,
         first_window: int = 0,
         progress: Callable[[float, float], None] | None = None,
     ) -> Iterator[WindowVector]:
         """The vector of each window of a recording, see `Embedder`."""
-        opened = open_recording(
-            recording,
-            self.clip,
-            window_seconds=window_seconds,
-            step_seconds=step_seconds,
-            first_window=first_window,
-            image_rate=self.recipe.data.image_rate,
-        )
+        rate = self.recipe.data.image_rate
+        opened = open_recording(recording, self.clip, lengths, first_window=first_window, image_rate=rate)
         with closing(opened.pictures(self.towers.prepare)) as pictures:
             values = ((numbers, self.towers.embed_pictures(prepared)) for numbers, prepared in pictures)
             windows = windows_of_values(values, opened.windows.sampled_WVT)

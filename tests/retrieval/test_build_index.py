@@ -45,7 +45,7 @@ class FakeEmbedder:
             except VideoError as error:
                 yield Embedded(row, None, str(error))
 
-    def embed_windows(self, recording, *, window_seconds, step_seconds=None, first_window=0, progress=None):
+    def embed_windows(self, recording, lengths, *, first_window=0, progress=None):
         for number in range(first_window, WINDOWS):
             yield WindowVector(number * 1.0, number + 2.0, self.vector(recording, number))
 
@@ -133,8 +133,8 @@ def test_windows_go_on_in_the_middle_of_a_recording(clips, tmp_path, written):
 
 def test_a_recording_that_was_not_finished_is_forgotten_where_others_are_added(clips, tmp_path):
     out, windows, embedder = tmp_path / "index", WindowLengths(2), FakeEmbedder()
-    with closing(embedder.embed_windows(clips / "a.mp4", window_seconds=2)) as vectors:
-        embedder.embed_windows = lambda path, **options: [
+    with closing(embedder.embed_windows(clips / "a.mp4", windows)) as vectors:
+        embedder.embed_windows = lambda *given, **options: [
             next(vectors),
             next(vectors),
             (_ for _ in ()).throw(SystemExit),

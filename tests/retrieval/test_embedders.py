@@ -12,6 +12,7 @@ from finetune.errors import IndexFolderError, RecipeError, VideoError
 from finetune.labelling.clip_features import clip_features
 from finetune.recipe.load import load_recipe
 from finetune.retrieval.backbone_embedder import BackboneEmbedder
+from finetune.retrieval.build_plan import WindowLengths
 from finetune.retrieval.open_embedder import open_embedder
 from finetune.retrieval.run_embedder import RunEmbedder
 from finetune.run.manifest import saved_manifest
@@ -40,7 +41,7 @@ def vectors_of(embedder, clips, rows=None):
 def test_a_window_has_the_vector_of_the_row_with_its_times(kind, trained_run, recording, tmp_path):
     of_backbone = ["train.cache=off", "train.cache_dtype=fp32", f"model.temporal={kind}"]
     embedder = RunEmbedder(open_run(trained_run)) if kind == "run" else backbone(*of_backbone)
-    windows = list(embedder.embed_windows(recording, window_seconds=0.64, step_seconds=0.16))
+    windows = list(embedder.embed_windows(recording, WindowLengths(0.64, 0.16)))
     assert len(windows) > 8
     assert windows[-1].end == pytest.approx(2.4)
     clips = rows_without_labels(tmp_path / "rows", [recording] * len(windows), [window[:2] for window in windows])
@@ -48,9 +49,9 @@ def test_a_window_has_the_vector_of_the_row_with_its_times(kind, trained_run, re
     np.testing.assert_allclose(np.stack([window.vector_D for window in windows]), expected_ND, atol=1e-5)
     np.testing.assert_allclose(np.linalg.norm(expected_ND, axis=1), 1, atol=1e-6)
     assert expected_ND.shape[1] == embedder.source.dim
-    rest = list(embedder.embed_windows(recording, window_seconds=0.64, step_seconds=0.16, first_window=5))
+    rest = list(embedder.embed_windows(recording, WindowLengths(0.64, 0.16), first_window=5))
     assert [window[:2] for window in rest] == [window[:2] for window in windows[5:]]
-    assert not list(embedder.embed_windows(recording, window_seconds=0.64, step_seconds=0.16, first_window=99))
+    assert not list(embedder.embed_windows(recording, WindowLengths(0.64, 0.16), first_window=99))
 
 
 def test_the_vectors_of_a_run_are_its_features_before_the_head(trained_run, tmp_path):
@@ -94,7 +95,7 @@ def test_files_that_cannot_be_read_have_a_reason(trained_run, tmp_path):
         assert bad.reason.startswith(f"{tmp_path / 'bad.mp4'}: ")
         assert good.reason is None
         with pytest.raises(VideoError, match=r"bad\.mp4: "):
-            list(embedder.embed_windows(tmp_path / "bad.mp4", window_seconds=1))
+            list(embedder.embed_windows(tmp_path / "bad.mp4", WindowLengths(1)))
 
 
 def test_an_embedder_is_opened_again_by_its_source_unless_weights_have_changed(trained_run):
@@ -128,7 +129,7 @@ def test_windows_of_a_real_video_have_the_vectors_of_rows(temporal, real, tmp_pa
     for dtype, tolerance in (("fp32", 1e-5), ("auto", 2e-3)):
         cache = ["train.cache=off", f"train.cache_dtype={dtype}", "train.precision=fp32"]
         embedder = BackboneEmbedder(load_recipe("folder", [*settings, *cache]))
-        windows = list(embedder.embed_windows(video, window_seconds=3, step_seconds=3))
+        windows = list(embedder.embed_windows(video, WindowLengths(3, 3)))
         clips = rows_without_labels(tmp_path / dtype, [video] * len(windows), [window[:2] for window in windows])
         np.testing.assert_allclose(
             np.stack([window.vector_D for window in windows]), vectors_of(embedder, clips), atol=tolerance

@@ -21,6 +21,7 @@ from finetune.errors import IndexFolderError, ModelError, RunError
 from finetune.model.backbone.fetch_weights import download_from_hub
 from finetune.recipe.load import load_recipe
 from finetune.retrieval import tower_names, two_towers
+from finetune.retrieval.build_plan import WindowLengths
 from finetune.retrieval.open_embedder import open_embedder
 from finetune.retrieval.text_embedder import TextEmbedder
 from finetune.retrieval.tower_names import parse_tower_name
@@ -131,7 +132,7 @@ def test_words_get_the_vectors_that_open_clip_gives(tiny_models):
 
 def test_windows_get_the_vectors_of_rows_with_their_start_and_end(clips):
     ours = embedder("open_clip/tiny-clip/one", "none")
-    windows = list(ours.embed_windows(clips.path(0), window_seconds=0.8, step_seconds=0.4))
+    windows = list(ours.embed_windows(clips.path(0), WindowLengths(0.8, 0.4)))
     assert [(start, end) for start, end, _ in windows] == [(0, 0.8), (0.4, 1.2), (0.8, 1.6), (1.2, 2)]
     folder = clips.path(0).parent
     lines = [f"wide.mp4,{label},train,{start},{end}\n" for label, (start, end, _) in zip("abab", windows, strict=True)]
