@@ -59,6 +59,15 @@ def check_inputs(paths: Sequence[Path]) -> None:
         raise DataError("\n".join(f"{path}: there is no such file" for path in paths))
 
 
+def find_videos(paths: Sequence[Path], *, image_sequences: bool = True) -> list[Path]:
+    """The videos of files and folders. Raises DataError with all paths that do not exist."""
+    from finetune.data.read import find_media
+
+    if missing := [path for path in paths if not path.exists()]:
+        raise DataError("\n".join(f"{path}: there is no such file" for path in missing))
+    return [video for path in paths for video in find_media(path, image_sequences=image_sequences)]
+
+
 def find_recordings(paths: Sequence[Path], *, image_sequences: bool = True) -> list[Path]:
     """The files in which objects are detected. Raises RunError for a CSV."""
     from finetune.data.read import find_media

@@ -13,18 +13,18 @@ import typer
 from finetune.annotations.format_names import ExportFormat
 from finetune.cli.arguments import DATA_RECIPE, OwnParts
 from finetune.cli.heavy_imports import import_quickly
-from finetune.cli.input_files import FileCounts
+from finetune.cli.input_files import FileCounts, find_videos
 from finetune.cli.progress import progress_bars
 from finetune.cli.summary_figures import print_figures, read_references
 from finetune.cli.summary_files import SummaryOptions, SummaryWriter, open_writer
 from finetune.errors import DataError, RecipeError, RunError, VideoError
 from finetune.recipe.load import load_recipe
 from finetune.recipe.own_parts import import_named_parts, own_parts
+from finetune.recipe.schema import Recipe
 from finetune.summaries.length import DEFAULT_SHARE, SummaryLength
 from finetune.text import count
 
 if TYPE_CHECKING:
-    from finetune.recipe.schema import Recipe
     from finetune.run.read import Run
     from finetune.summaries.recordings import RunSummarizer, Summarizer
     from finetune.summaries.summary import Summary
@@ -77,7 +77,7 @@ def summarize(
         length = SummaryLength(share, seconds, frames)
     paths, overrides = _split(arguments)
     source: Recipe | Run = _recipe(overrides) if run is None else _open_run(run, overrides, parts or ())
-    videos = _find_videos(paths)
+    videos = list(dict.fromkeys(find_videos(paths)))
     if events is not None and length.frames is not None:
         raise RunError(
             "--events measures how long events are shown, and --frames shows single frames; omit one of them"
@@ -87,7 +87,8 @@ def summarize(
     if to is not None and length.frames is not None:
         raise RunError("--to writes intervals, and --frames chooses single frames, which have none; omit one of them")
     references = read_references(videos, events, scores)
-    writer = open_writer(SummaryOptions(out, videos=video, exact=exact, to=to), videos)
+    image_rate = (source if isinstance(source, Recipe) else source.recipe).data.image_rate
+    writer = open_writer(SummaryOptions(out, video, exact, to, image_rate), videos)
 
     import_quickly("finetune.summaries.recordings")
     summaries: list[Summary] = []
@@ -133,18 +134,8 @@ def _open_run(folder: Path, overrides: Sequence[str], parts: Sequence[str]) -> R
     return run
 
 
-def _find_videos(paths: Sequence[Path]) -> list[Path]:
-    """Raises DataError for paths that do not exist, and for a video that is given twice."""
-    from finetune.data.read import find_media
-
-    if missing := [path for path in paths if not path.exists()]:
-        raise DataError("\n".join(f"{path}: there is no such file" for path in missing))
-    return list(dict.fromkeys(video for path in paths for video in find_media(path)))
-
-
 def _summarizer(source: Recipe | Run, length: SummaryLength, progress: Any) -> Summarizer | RunSummarizer:
     from finetune.cli.timeline import print_event_settings, print_window_length
-    from finetune.recipe.schema import Recipe
     from finetune.summaries.recordings import RunSummarizer, Summarizer
     from finetune.timeline.timelines import TimelineOptions
 

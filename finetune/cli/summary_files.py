@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 from finetune.annotations.format_names import ExportFormat
 from finetune.errors import DataError, RunError
 from finetune.storage.atomic import atomic_file, check_writable
+from finetune.storage.numbered_images import DEFAULT_IMAGE_FPS
 from finetune.summaries.summary import Summary
 from finetune.text import spreadsheet_row
 
@@ -29,12 +30,16 @@ Show = Callable[[str, int, int | None], None]
 
 @dataclass(frozen=True)
 class SummaryOptions:
-    """What is written into the folder `out`: `videos`, cut with `exact` or not, and annotations in the format `to`."""
+    """What is written into the folder `out`: `videos`, cut with `exact` or not, and annotations in the format `to`.
+
+    `image_rate` is that of recordings that are folders of numbered images, in images per second.
+    """
 
     out: Path
     videos: bool = True
     exact: bool = False
     to: ExportFormat | None = None
+    image_rate: float = DEFAULT_IMAGE_FPS
 
 
 @dataclass
@@ -93,7 +98,10 @@ class SummaryWriter:
         except OSError as error:
             raise RunError(f"{target.parent}: cannot be written: {error.strerror}") from None
         times = [(part.start, part.end) for part in summary.parts]
-        video = cut_video(summary.path, times, target, exact=self.options.exact, progress=progress)
+        options = self.options
+        video = cut_video(
+            summary.path, times, target, exact=options.exact, image_rate=options.image_rate, progress=progress
+        )
         if video.longer > 0.05 or not video.is_copy:
             print(f"{video.path}: {_how(video)}", file=sys.stderr)
         return video

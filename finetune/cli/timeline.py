@@ -11,9 +11,9 @@ import typer
 
 from finetune.cli.arguments import OwnParts, RunArgument, check_positive_seconds
 from finetune.cli.heavy_imports import import_quickly
-from finetune.cli.input_files import FileCounts
+from finetune.cli.input_files import FileCounts, find_videos
 from finetune.cli.progress import progress_bars, recording_progress
-from finetune.errors import DataError, VideoError
+from finetune.errors import VideoError
 from finetune.recipe.own_parts import import_named_parts
 from finetune.storage.atomic import check_writable
 from finetune.text import count
@@ -79,15 +79,9 @@ def timeline(
 
 
 def _recordings(run: Run, paths: Sequence[Path]) -> list[Path]:
-    """The recordings of files and folders. Raises DataError for paths that do not exist, before the slow imports."""
-    from finetune.data.read import find_media
     from finetune.run.manifest import reads_image_sequences
 
-    missing = [path for path in paths if not path.exists()]
-    if missing:
-        raise DataError("\n".join(f"{path}: there is no such file" for path in missing))
-    together = reads_image_sequences(run)
-    return [video for path in paths for video in find_media(path, image_sequences=together)]
+    return find_videos(paths, image_sequences=reads_image_sequences(run))
 
 
 def print_window_length(run: Run) -> float:

@@ -21,6 +21,8 @@ from finetune.runtime.device import autocast
 from finetune.runtime.threads import limit_threads, run_ahead
 from finetune.summaries.samples import Samples
 from finetune.summaries.shots import ShotDetector
+from finetune.timeline.one_pass import FRAMES_PER_BATCH, NumberedPictures
+from finetune.timeline.timelines import BATCHES_AHEAD
 from finetune.timeline.windows import frame_seconds
 from finetune.video.augment import center_crop, frame_size
 from finetune.video.decode.read import stream_frames
@@ -29,8 +31,6 @@ from finetune.video.probe_files import at_image_rate, clip_times, scan_with_time
 
 SAMPLES_PER_SECOND = 2
 MAX_SAMPLES = 14_400  # two hours at two a second; of longer recordings fewer a second are taken
-FRAMES_PER_BATCH, BATCHES_AHEAD = 16, 4
-NumberedPictures = tuple[list[int], Tensor]  # frame numbers, rising, and their pictures uint8 (F, C, H, W)
 
 
 class RecordingReader:

@@ -67,15 +67,17 @@ def cut_video(
     stem: Path,
     *,
     exact: bool = False,
+    image_rate: float = DEFAULT_IMAGE_FPS,
     progress: Progress = lambda done, total: None,
 ) -> CutVideo:
     """Write the parts, (start, end) in seconds, of a video or a folder of numbered images to `stem` with a suffix.
 
-    With `exact`, frames are encoded even where packets could be copied. `progress` is called with frames done and in
+    With `exact`, frames are encoded even where packets could be copied. `image_rate` is that of numbered images, which
+    have none, in images per second. `progress` is called with frames done and in
     all. An existing file is replaced once the new one is complete. Raises VideoError where the source cannot be read or
     the parts hold no frame, and RunError where the result cannot be written.
     """
-    known = _open_source(source)
+    known = _open_source(source, image_rate)
     spans = exact_spans(known.times_N, parts)
     if not spans:
         raise VideoError(f"{source}: the parts of its summary hold no frame")
@@ -96,9 +98,9 @@ def _seconds(spans: Sequence[Span]) -> float:
     return sum(span.seconds for span in spans)
 
 
-def _open_source(path: Path) -> _Source:
+def _open_source(path: Path, image_rate: float) -> _Source:
     if path.is_dir():
-        return _Source(path, None, np.arange(len(list_sequence_images(path))) / DEFAULT_IMAGE_FPS)
+        return _Source(path, None, np.arange(len(list_sequence_images(path))) / image_rate)
     layout = layout_with_times(path)
     assert layout.times is not None
     with open_video(path) as (container, stream):

@@ -173,6 +173,17 @@ def test_a_folder_of_images_is_encoded(tmp_path):
     assert len(decoded_frames(cut.path)) == 10 and cut.seconds == pytest.approx(0.4)
 
 
+@pytest.mark.parametrize("rate", [5.0, 50.0])
+def test_a_folder_of_images_is_cut_at_its_rate(tmp_path, rate):
+    images = make_images(tmp_path / "images", 50)
+    cut = cut_video(images, [(10 / rate, 15 / rate)], tmp_path / "cut", image_rate=rate)
+    whole = cut_video(images, [(0, 50 / rate)], tmp_path / "whole", image_rate=rate)
+    shown, source = ([picture for _, picture in decoded_frames(video.path)] for video in (cut, whole))
+    assert len(shown) == 5 and cut.seconds == pytest.approx(5 / rate)
+    distances_NM = np.abs(np.stack(shown).astype(int)[:, None] - np.stack(source).astype(int)).mean((2, 3))
+    assert distances_NM.argmin(1).tolist() == [10, 11, 12, 13, 14]
+
+
 def test_parts_that_overlap_or_touch_become_one(recordings, tmp_path):
     source = recordings("no sound")
     cut = cut_video(source, [(1.0, 2.0), (1.5, 2.5), (2.5, 3.0)], tmp_path / "cut")
