@@ -27,10 +27,10 @@ class ClipPicture:
     problem: str | None = None
 
 
-def clip_pictures(entries: Sequence[Entry], *, image_rate: float = DEFAULT_IMAGE_FPS) -> list[ClipPicture]:
-    """The picture of each clip; of folders of numbered images with `image_rate` images per second."""
+def clip_pictures(entries: Sequence[Entry]) -> list[ClipPicture]:
+    """The picture of each clip. Parts of folders of numbered images are found at the default rate."""
     clips = [ClipOfFile(Path(entry.path), entry_interval(entry), boxes=entry.boxes or "") for entry in entries]
-    located = locate_clips(clips, image_rate=image_rate)
+    located = locate_clips(clips, image_rate=DEFAULT_IMAGE_FPS)
     return [_picture(clip.path, found) for clip, found in zip(clips, located, strict=True)]
 
 
