@@ -25,8 +25,8 @@ COMPARED_MOMENTS = 2  # per second: scores of people are compared at so many mom
 def coverage_figures(summaries: Sequence[Summary], events: Mapping[Path, Sequence[Span]]) -> dict[str, dict[str, Any]]:
     """`event_coverage` of the summaries, and of uniform and random summaries of as many parts and the same length.
 
-    Summaries of recordings without events are left out. Random summaries have the mean of RANDOM_DRAWS, and no
-    intervals.
+    Summaries of recordings without events are left out; values are None where no recording has any. Random summaries
+    have the mean of RANDOM_DRAWS, and no intervals.
     """
     known = [(summary, events[summary.path.resolve()]) for summary in summaries if summary.path.resolve() in events]
     ours = [shown_shares(of_one, [(part.start, part.end) for part in summary.parts]) for summary, of_one in known]
@@ -36,7 +36,8 @@ def coverage_figures(summaries: Sequence[Summary], events: Mapping[Path, Sequenc
         event_coverage([shown_shares(of_one, random_parts(summary, rng)) for summary, of_one in known])
         for _ in range(RANDOM_DRAWS)
     ]
-    random = {name: float(np.mean([draw[name] for draw in draws])) for name in ("half", "any")}
+    has_events = draws[0]["events"] > 0
+    random = {name: float(np.mean([draw[name] for draw in draws])) if has_events else None for name in ("half", "any")}
     return {"summary": event_coverage(ours), "uniform": event_coverage(uniform), "random": random}
 
 
@@ -50,7 +51,7 @@ def uniform_parts(summary: Summary) -> list[Span]:
 def random_parts(summary: Summary, rng: np.random.Generator) -> list[Span]:
     """Like `uniform_parts`, but anywhere, without overlap."""
     number, seconds = len(summary.parts), summary.shown_seconds / len(summary.parts)
-    gaps = np.sort(rng.uniform(0, summary.seconds - summary.shown_seconds, number))
+    gaps = np.sort(rng.uniform(0, max(0.0, summary.seconds - summary.shown_seconds), number))
     starts = gaps + np.arange(number) * seconds
     return [(float(start), float(start + seconds)) for start in starts]
 
