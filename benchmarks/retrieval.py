@@ -67,7 +67,7 @@ def show(title: str, ranks: QueryRanks, clips: Manifest, classes_NK: np.ndarray)
         cells.append(f"{metrics[key]:.3f}{interval}" if key != "median_rank" else f"{metrics[key]:g}{interval}")
     chance = ", ".join(f"{metrics[f'{key}_chance']:.3g}" for key in METRICS)
     print(f"| {title} | {' | '.join(cells)} |")
-    print(f"  chance {chance}; {metrics['num_queries']} queries, {metrics['num_lonely']} without a right clip")
+    print(f"  chance {chance}; {metrics['num_queries']} queries, {metrics['num_without_match']} without a right clip")
 
 
 def main() -> None:

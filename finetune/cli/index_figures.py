@@ -61,9 +61,9 @@ def _print_queries(figures: Mapping[str, Any]) -> None:
     left_out = "" if figures["same_group"] else ", those of its own group or file left out"
     groups = count(figures["num_groups"], "group or file", "groups or files")
     print_wrapped(f"{count(figures['num_queries'], 'query', 'queries')}{drawn} of {groups}{galleries}{left_out}")
-    if figures["num_lonely"]:
-        classes = ", ".join(f"{name} {number}" for name, number in figures["lonely"].items())
-        print_wrapped(f"not counted, with no right row to find: {figures['num_lonely']} ({classes})")
+    if figures["num_without_match"]:
+        classes = ", ".join(f"{name} {number}" for name, number in figures["without_match"].items())
+        print_wrapped(f"not counted, with no right row to find: {figures['num_without_match']} ({classes})")
 
 
 def _number(key: str, value: float | None) -> str:

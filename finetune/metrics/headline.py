@@ -45,14 +45,16 @@ def format_events(timeline: Mapping[str, Any]) -> str:
 def format_retrieval(retrieval: Mapping[str, Any]) -> str:
     """The main metrics of `retrieval_metrics`, each with its interval and chance level, as one line of text."""
     if not retrieval["num_queries"]:
-        return f"no figures: none of {count(retrieval['num_lonely'], 'clip')} has a clip of its class to find"
+        return f"no figures: none of {count(retrieval['num_without_match'], 'clip')} has a clip of its class to find"
     texts = []
     for key, name in (("map", "mAP"), ("recall_1", "recall@1"), ("recall_5", "recall@5")):
         ends = retrieval[f"{key}_ci"]
         interval = "" if ends is None else f"95 % interval {ends[0]:.3f} to {ends[1]:.3f}, "
         texts.append(f"{name} {retrieval[key]:.3f} ({interval}chance {retrieval[f'{key}_chance']:.3f})")
-    lonely = f"; {count(retrieval['num_lonely'], 'clip')} with nothing to find left out" * bool(retrieval["num_lonely"])
-    return f"{', '.join(texts)}, median rank {retrieval['median_rank']:g}{lonely}"
+    without_match = f"; {count(retrieval['num_without_match'], 'clip')} with nothing to find left out" * bool(
+        retrieval["num_without_match"]
+    )
+    return f"{', '.join(texts)}, median rank {retrieval['median_rank']:g}{without_match}"
 
 
 def format_open_set(open_set: Mapping[str, Any]) -> str:

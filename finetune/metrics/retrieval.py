@@ -65,8 +65,8 @@ class QueryRanks:
 
     `rows` (Q,) are the clips that are queries; `shares` has a value in 0…1 by the names of SHARES, `chance` what a
     random ranking is expected to get; `first_rank` is the rank of the first right clip, from 1. `left_out` (U,) are the
-    means of shares without each of the `units`, as queries and in galleries. `lonely` are the rows without a right
-    clip. `sampled` is the number of clips that the queries were drawn from, None where all of them are queries.
+    means of shares without each of the `units`, as queries and in galleries. `without_match` are the rows without a
+    right clip. `sampled` is the number of clips that the queries were drawn from, None where all of them are queries.
     """
 
     rows: np.ndarray
@@ -75,7 +75,7 @@ class QueryRanks:
     first_rank: np.ndarray
     gallery_sizes: np.ndarray
     right_sizes: np.ndarray
-    lonely: np.ndarray
+    without_match: np.ndarray
     units: JackknifeUnits
     left_out: dict[str, np.ndarray] = field(default_factory=dict)
     sampled: int | None = None
@@ -142,11 +142,15 @@ def retrieval_metrics(ranks: QueryRanks, classes_NK: np.ndarray, classes: Sequen
     of 5 to 120 groups, 90 to 100 of 100 held the true value (benchmarks/retrieval_intervals.py). The interval of the
     median rank is `interval_of_median`, of queries alone.
     """
-    numbers = {"num_queries": len(ranks.rows), "num_lonely": len(ranks.lonely), "sampled_from": ranks.sampled}
-    lonely = classes_NK[ranks.lonely].sum(0)
+    numbers = {
+        "num_queries": len(ranks.rows),
+        "num_without_match": len(ranks.without_match),
+        "sampled_from": ranks.sampled,
+    }
+    without_match = classes_NK[ranks.without_match].sum(0)
     counts: dict[str, Any] = {
         **numbers,
-        "lonely": {name: int(number) for name, number in zip(classes, lonely, strict=True) if number},
+        "without_match": {name: int(number) for name, number in zip(classes, without_match, strict=True) if number},
         "gallery_size": float(ranks.gallery_sizes.mean()) if len(ranks.rows) else None,
     }
     figures = {name: _share(ranks, name) for name in SHARES} | {"median_rank": _median_rank(ranks)}
@@ -231,7 +235,7 @@ class _Tally:
 
     def __init__(self, units: int) -> None:
         self.rows: list[int] = []
-        self.lonely: list[int] = []
+        self.without_match: list[int] = []
         self.shares: list[list[float]] = []
         self.counts: list[tuple[int, int, int]] = []  # first rank, clips of the gallery, right ones
         self.sums_SU = np.zeros((len(SHARES), units))
@@ -240,7 +244,7 @@ class _Tally:
     def add(self, row: int, order_M: np.ndarray, found: np.ndarray, right_M: np.ndarray, unit_of: np.ndarray) -> None:
         places_R = np.flatnonzero(right_M[order_M])
         if not len(places_R):
-            self.lonely.append(row)
+            self.without_match.append(row)
             return
         units_M = unit_of[found[order_M]]
         numbers_R = np.arange(1, len(places_R) + 1)
@@ -270,7 +274,7 @@ class _Tally:
             first,
             sizes,
             right,
-            np.array(self.lonely, int),
+            np.array(self.without_match, int),
             units,
             dict(zip(SHARES, left_out_SU, strict=True)),
             sampled,

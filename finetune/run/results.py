@@ -188,8 +188,8 @@ class Retrieval(TypedDict, total=False):
     task: str
     left_out: Literal["group", "file"]  # clips of the query's own are not in its gallery
     num_queries: Count
-    num_lonely: Count
-    lonely: dict[str, Count]
+    num_without_match: Count
+    without_match: dict[str, Count]
     sampled_from: Count | None
     gallery_size: Number | None
     median_rank: Number | None

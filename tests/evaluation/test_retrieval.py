@@ -97,7 +97,7 @@ def test_a_split_of_one_group_has_no_figures_and_says_so(manifest, run, tmp_path
     results = ft.evaluate(
         tmp_path / "run", f"data.manifest={tmp_path / 'one.csv'}", retrieval=True, out=tmp_path / "out", pictures=False
     )
-    assert (results["retrieval"]["num_queries"], results["retrieval"]["num_lonely"]) == (0, 18)
+    assert (results["retrieval"]["num_queries"], results["retrieval"]["num_without_match"]) == (0, 18)
     html = write_report(tmp_path / "run", evaluation=tmp_path / "out", figures_too=False).read_text()
     assert "None of 18 clips can find another of its class" in html
 

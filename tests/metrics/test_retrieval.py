@@ -177,7 +177,7 @@ def test_clips_of_the_same_group_are_left_out_unless_asked_for():
 def test_queries_without_a_right_clip_are_counted_by_class_and_not_averaged():
     clips = LabelledVectors([line(0, 1, 50)], one_hot(np.array([0, 0, 1]), 2))
     metrics = retrieval_metrics(rank_queries(clips), clips.classes_NK, ["walk", "run"])
-    assert (metrics["num_queries"], metrics["num_lonely"], metrics["lonely"]) == (2, 1, {"run": 1})
+    assert (metrics["num_queries"], metrics["num_without_match"], metrics["without_match"]) == (2, 1, {"run": 1})
     assert metrics["recall_1"] == metrics["map"] == 1
     walk, run = metrics["per_class"]
     assert walk["map"] == 1 and walk["queries"] == 2
@@ -187,7 +187,7 @@ def test_queries_without_a_right_clip_are_counted_by_class_and_not_averaged():
 def test_without_any_right_clip_all_metrics_are_none():
     clips = LabelledVectors([line(0, 1)], one_hot(np.array([0, 1]), 2))
     metrics = retrieval_metrics(rank_queries(clips), clips.classes_NK, ["walk", "run"])
-    assert metrics["num_queries"] == 0 and metrics["num_lonely"] == 2
+    assert metrics["num_queries"] == 0 and metrics["num_without_match"] == 2
     for name in (*SHARES, "median_rank"):
         assert metrics[name] is metrics[f"{name}_ci"] is metrics[f"{name}_chance"] is None
 
@@ -196,7 +196,7 @@ def test_rows_without_a_class_neither_query_nor_are_found():
     labelled = one_hot(np.array([0, 0, 1, 1]), 2)
     labelled[1] = False
     ranks = rank_queries(LabelledVectors([line(0, 1, 50, 51)], labelled))
-    assert ranks.rows.tolist() == [2, 3] and ranks.lonely.tolist() == [0]
+    assert ranks.rows.tolist() == [2, 3] and ranks.without_match.tolist() == [0]
     assert set(ranks.gallery_sizes.tolist()) == {2}
 
 

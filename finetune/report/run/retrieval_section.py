@@ -39,8 +39,8 @@ def retrieval_context(retrieval: Mapping[str, Any] | None, files: EvaluationFold
         "median_rank": retrieval.get("median_rank"),
         "median_rank_ci": retrieval.get("median_rank_ci"),
         "median_rank_chance": retrieval.get("median_rank_chance"),
-        "lonely": retrieval.get("lonely", {}),
-        "num_lonely": retrieval["num_lonely"],
+        "without_match": retrieval.get("without_match", {}),
+        "num_without_match": retrieval["num_without_match"],
         "left_out": retrieval.get("left_out", "group"),
         "classes": [
             {**row, "shares": [row.get(key) for key in CLASS_COLUMNS]} for row in retrieval.get("per_class", [])
@@ -54,8 +54,8 @@ def retrieval_context(retrieval: Mapping[str, Any] | None, files: EvaluationFold
 def _summary(retrieval: Mapping[str, Any]) -> str:
     if not retrieval["num_queries"]:
         return (
-            f"None of {count(retrieval['num_lonely'], 'clip')} can find another of its class, as clips of its own "
-            f"{retrieval.get('left_out', 'group')} are left out: there are no figures."
+            f"None of {count(retrieval['num_without_match'], 'clip')} can find another of its class, as clips of its "
+            f"own {retrieval.get('left_out', 'group')} are left out: there are no figures."
         )
     drawn = retrieval.get("sampled_from")
     of_all = f", drawn at random from {drawn:,}," if drawn else ""
